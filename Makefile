@@ -1,0 +1,67 @@
+# `make demo` and `make test` need Python 3.11 or newer and make; everything else they set up themselves.
+
+PYTHON ?= python3
+DEMO := demo
+WORKERS ?= 2
+PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
+
+.PHONY: help demo test check bench lock clean
+
+help:
+	@echo "make demo          run the main job on a small real model, grade it, draw the report"
+	@echo "make test          every test that this machine can run; STRICT=1 turns skips into failures"
+	@echo "make check         lint, types, import contracts and the fast tests"
+	@echo "make bench NAME=x  run benchmarks/x.py; its last line is one JSON object"
+	@echo "make lock          write the pinned requirement files anew from requirements/*.in"
+	@echo "make clean         remove the environments, caches and the demo's results"
+	@echo "PYTHON=python3.12  chooses the Python that the environments are made with"
+
+# An environment is a venv with the pinned packages of one requirement file. Its stamp names that file's content, so a
+# changed file makes a new environment and an unchanged one costs nothing, whatever git does to the file's time.
+define environment
+	@$(PYTHON) requirements/environment.py $(1) requirements/$(2).txt
+endef
+
+# Three small tasks in two views each: a minute or two of a model that small on two cores.
+demo:
+	$(call environment,.venv-demo,demo)
+	@.venv-demo/bin/hybrid run local seal-eval --folder $(DEMO)/folder -o $(DEMO)/outputs.json --shard-seconds 15 \
+	    --set dataset=arc1-training --set subset=small --limit 6 --set permute_n=0 --set views=transpose
+	@.venv-demo/bin/hybrid grade $(DEMO)/outputs.json --grader arc
+	@.venv-demo/bin/hybrid report $(DEMO)/outputs.json -o $(DEMO)/report.html
+
+# The slow tests run one after the other: each loads a real model that takes every core.
+test:
+	$(call environment,.venv-test,test)
+	@status=0; \
+	$(PYTEST) -n $(WORKERS) -m "not slow" || status=1; \
+	$(PYTEST) -m slow || status=1; \
+	exit $$status
+
+check:
+	$(call environment,.venv-test,test)
+	@.venv-test/bin/ruff check .
+	@.venv-test/bin/ruff format --check .
+	@.venv-test/bin/mypy
+	@.venv-test/bin/lint-imports
+	@$(PYTEST) -n $(WORKERS) -m "not slow"
+
+bench:
+	@test -f "benchmarks/$(NAME).py" || { echo "error: make bench NAME=x, with x one of:" \
+	    $(notdir $(basename $(wildcard benchmarks/*.py))) >&2; exit 2; }
+	$(call environment,.venv-test,test)
+	@.venv-test/bin/python benchmarks/$(NAME).py
+
+UV = ../.venv-lock/bin/uv pip compile --config-file uv.toml --upgrade --quiet --generate-hashes \
+     --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock:
+	$(call environment,.venv-lock,lock)
+	cd requirements && $(UV) --universal --python-version 3.11 lock.in -o lock.txt
+	cd requirements && $(UV) --universal --python-version 3.11 demo.in -o demo.txt
+	cd requirements && $(UV) --universal --python-version 3.11 --override overrides.txt test.in -o test.txt
+	cd requirements && $(UV) --python-version 3.12 --python-platform x86_64-manylinux_2_28 gpu.in -o gpu.txt
+
+clean:
+	rm -rf .venv-demo .venv-test .venv-lock $(DEMO) build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

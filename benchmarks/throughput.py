@@ -1,0 +1,196 @@
+"""`hybrid run local` beside the bare engine with the same prompts: what the folder, keys and shards cost.
+
+    python benchmarks/throughput.py [--backend llamacpp|vllm] [--model smollm2] [--tasks 3] [--shard-seconds 60]
+
+Both use one loaded engine in one process, in turns, and the better round of each counts. The bare engine is its own
+interface: for llamacpp as many threads as slots that call the server, for vllm all prompts added to the engine at once
+and stepped to the end. Ours is the runner of `hybrid run local` with a real folder: items, keys, records, shards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from hybrid import settings
+from hybrid.backends.registry import open_backend
+from hybrid.extras import import_object
+from hybrid.folder.runs import join_folder, submit
+from hybrid.protocols import Backend, Inputs, Stage
+from hybrid.records import Completion, Item, Request
+from hybrid.runner import run_stage
+from pipelines.seal_eval import SealEval
+
+LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
+GOAL = 0.97
+
+
+@dataclass(frozen=True)
+class Work:
+    """The same prompts for both sides; `mark` makes those of a round new to every prompt cache."""
+
+    pipeline: SealEval
+    inputs: Inputs
+    max_tokens: int
+    mark: str
+
+    def items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
+        """The pipeline's items, with answers of one length so that both sides do the same work."""
+        (stage,) = self.pipeline.stages()
+        for item in stage.items(tasks):
+            first, *rest = item.request.messages
+            marked = (replace(first, content=f"[{self.mark}] {first.content}"), *rest)
+            sampling = replace(item.request.sampling, max_tokens=self.max_tokens, stop=())
+            yield replace(item, request=replace(item.request, messages=marked, sampling=sampling))
+
+    def requests(self) -> list[Request]:
+        return [replace(item.request, key=str(n)) for n, item in enumerate(self.items(self.inputs.tasks))]
+
+
+class Watch:
+    """The observer of a run: counts shards and failures."""
+
+    def __init__(self) -> None:
+        self.shards = self.failed = self.tokens = 0
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        self.failed -= done  # a fresh folder has nothing done
+
+    def finished_item(self, completion: Completion) -> None:
+        self.failed += completion.error is not None
+        self.tokens += completion.completion_tokens
+
+    def closed_shard(self, path: Path, records: int) -> None:
+        self.shards += 1
+
+    def ended(self) -> None:
+        pass
+
+
+def ours(backend: Backend, work: Work, shard_seconds: float) -> tuple[float, Watch]:
+    """Seconds that a whole stage takes in a new folder."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, watch = Path(place), Watch()
+        join_folder(folder, make=True)
+        frozen = {**settings.freeze(work.pipeline), "seed": 0}
+        run = submit(folder, "seal-eval", frozen, work.inputs, backend="bench", model=backend.model.name)
+        stage = Stage("answer", "gpu", 1, work.items)
+        start = time.perf_counter()
+        run_stage(run, stage, backend.model.digest, lambda: backend, watch, shard_seconds=shard_seconds)
+        seconds = time.perf_counter() - start
+    if watch.failed:
+        raise SystemExit(f"{watch.failed} items failed")
+    return seconds, watch
+
+
+def bare_llamacpp(backend: Any, work: Work) -> float:
+    """Threads that call the server, as many as it has slots."""
+    bodies = [_body(request) for request in work.requests()]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(backend._parallel) as pool:  # noqa: SLF001 - the engine without our layer
+        answers = list(pool.map(backend._server.handle_chat_completions, bodies))  # noqa: SLF001
+    seconds = time.perf_counter() - start
+    if any("error" in answer for answer in answers):
+        raise SystemExit("the bare engine failed")
+    return seconds
+
+
+def _body(request: Request) -> dict[str, Any]:
+    return {
+        "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+        "max_tokens": request.sampling.max_tokens,
+        "temperature": request.sampling.temperature,
+        "seed": request.sampling.seed,
+        "top_k": 0,
+        "min_p": 0.0,
+        "chat_template_kwargs": dict(request.template),
+    }
+
+
+def bare_vllm(backend: Any, work: Work) -> float:
+    """All prompts at once, then steps until none is left: what vLLM's own `LLM.generate` does."""
+    engine = backend._engine  # noqa: SLF001
+    params = import_object("vllm:SamplingParams", needed_for="the bare engine")
+    tokenizer = engine.get_tokenizer()
+    asked = work.requests()
+    start = time.perf_counter()
+    for request in asked:
+        chat = [{"role": message.role, "content": message.content} for message in request.messages]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **request.template)
+        (prompt,) = engine.renderer.render_cmpl(
+            [{"prompt_token_ids": tokenizer(text, add_special_tokens=False).input_ids}]
+        )
+        sampling = params(max_tokens=request.sampling.max_tokens, temperature=0.0, seed=request.sampling.seed)
+        engine.add_request(f"{work.mark} {request.key}", prompt, sampling)
+    while engine.has_unfinished_requests():
+        engine.step()
+    return time.perf_counter() - start
+
+
+BARE: Mapping[str, Callable[[Any, Work], float]] = {"llamacpp": bare_llamacpp, "vllm": bare_vllm}
+
+
+def measure(name: str, how: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one engine."""
+    backend = open_backend(name, how.model, {})
+    pipeline = SealEval(dataset="arc1-training", subset="small", limit=how.tasks, permute_n=0, views=("transpose",))
+    work = Work(pipeline, pipeline.inputs(), how.max_tokens, "warm")
+    BARE[name](backend, work)
+    bare, run, watch = [], [], Watch()
+    for turn in range(how.rounds):
+        bare.append(BARE[name](backend, replace(work, mark=f"bare {turn}")))
+        seconds, watch = ours(backend, replace(work, mark=f"ours {turn}"), how.shard_seconds)
+        run.append(seconds)
+    backend.close()
+    return {
+        "ratio": min(bare) / min(run),
+        "bare_s": [round(one, 2) for one in bare],
+        "hybrid_s": [round(one, 2) for one in run],
+        "items": len(work.requests()),
+        "tokens": watch.tokens,
+        "shards": watch.shards,
+        "about": dict(backend.model.about),
+    }
+
+
+def main() -> None:
+    """Measure what was asked for, or everything that is installed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--backend", choices=tuple(BARE))
+    parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--tasks", type=int, default=3)
+    parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--shard-seconds", type=float, default=60.0)
+    how = parser.parse_args()
+    if how.backend:
+        found = {how.backend: measure(how.backend, how)}
+    else:
+        found = {name: _in_own_process(name) for name, library in LIBRARIES.items() if find_spec(library)}
+    if not found:
+        raise SystemExit("no engine is installed: pip install 'hybrid[llamacpp]'")
+    ratio = min(one["ratio"] for one in found.values())
+    line = {"name": "throughput", "peer": "the bare engine, same prompts", "ratio": round(ratio, 3), "goal": GOAL}
+    print(json.dumps({**line, "met": ratio >= GOAL, "shard_seconds": how.shard_seconds, "backends": found}))
+
+
+def _in_own_process(name: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--backend", name, *sys.argv[1:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    print(done.stdout, end="")
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["backends"][name]
+    return figures
+
+
+if __name__ == "__main__":
+    main()

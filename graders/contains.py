@@ -1,0 +1,52 @@
+"""The reference stands somewhere in the answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+from hybrid.canonical import Json
+from hybrid.records import Grade, Output
+from hybrid.references import NO_REFERENCE, acceptable
+
+_WORD = re.compile(r"\w")
+
+
+@dataclass(frozen=True)
+class Contains:
+    """1 when an acceptable reference stands in the answer, else 0. An answer that lists everything is right, too."""
+
+    case: bool = field(default=False, metadata={"help": "upper and lower case differ"})
+    words: bool = field(default=True, metadata={"help": "only as whole words: 'cat' is not in 'catalogue'"})
+
+    def grade(self, output: Output) -> Grade:
+        """Ungraded without a reference, or with an empty one, which every answer contains."""
+        wanted = [self.normal(one) for one in acceptable(output.reference)]
+        if not any(wanted):
+            return Grade(None, NO_REFERENCE)
+        answer = self.normal(output.text or "")
+        return Grade(float(any(self._stands(one, answer) for one in wanted if one)))
+
+    def control(self, reference: Json) -> str | None:
+        """The constant answer that would be right here, in normal form."""
+        wanted = acceptable(reference)
+        return self.normal(wanted[0]) if wanted else None
+
+    def normal(self, text: str) -> str:
+        """`text` with single spaces, in one case."""
+        text = " ".join(unicodedata.normalize("NFC", text).split())
+        return text if self.case else text.casefold()
+
+    def _stands(self, part: str, text: str) -> bool:
+        start = text.find(part)
+        while self.words and start >= 0 and not _alone(text, start, start + len(part)):
+            start = text.find(part, start + 1)
+        return start >= 0
+
+
+def _alone(text: str, start: int, end: int) -> bool:
+    """No word goes over either end of text[start:end]."""
+    return not any(
+        0 < cut < len(text) and _WORD.match(text[cut - 1]) and _WORD.match(text[cut]) for cut in (start, end)
+    )

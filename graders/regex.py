@@ -1,0 +1,47 @@
+"""A regular expression fits the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hybrid.patterns import MOST_WAYS, BadPattern, compiled, ways
+from hybrid.records import Grade, Output
+from hybrid.references import acceptable
+
+
+@dataclass(frozen=True)
+class Regex:
+    """1 when the pattern is found in the answer, else 0. Without the setting the reference is the pattern."""
+
+    pattern: str = field(default="", metadata={"help": "the pattern; empty: the reference is the pattern"})
+    where: Literal["anywhere", "whole"] = field(
+        default="anywhere", metadata={"help": "the part of the answer it must fit"}
+    )
+    case: bool = field(default=True, metadata={"help": "upper and lower case differ"})
+    longest: int = field(default=10_000, metadata={"help": "longer answers (characters) are not graded"})
+
+    def __post_init__(self) -> None:
+        if self.pattern and ways(self.pattern, 100) > MOST_WAYS:
+            raise ValueError(
+                f"the pattern {self.pattern!r} could run for ever: it repeats something that itself repeats or chooses"
+            )
+
+    def grade(self, output: Output) -> Grade:
+        """Ungraded when a pattern does not compile, or could run too long on this answer."""
+        patterns = (self.pattern,) if self.pattern else acceptable(output.reference)
+        text = output.text or ""
+        if not patterns:
+            return Grade(None, "no pattern: neither the setting nor the reference is one")
+        if len(text) > self.longest:
+            return Grade(None, f"the answer is longer than {self.longest:,} characters")
+        try:
+            if any(ways(pattern, len(text)) > MOST_WAYS for pattern in patterns):
+                return Grade(None, "the pattern could run too long on this answer")
+            return Grade(float(any(self._fits(pattern, text) for pattern in patterns)))
+        except BadPattern as error:
+            return Grade(None, str(error))
+
+    def _fits(self, pattern: str, text: str) -> bool:
+        found = compiled(pattern, ignore_case=not self.case)
+        return (found.fullmatch(text) if self.where == "whole" else found.search(text)) is not None

@@ -1,0 +1,1 @@
+"""The engine of `hybrid`: library and command line. It knows no experiment."""

@@ -1,0 +1,1 @@
+"""Model engines, one a module, all behind `hybrid.protocols.Backend`."""

@@ -1,0 +1,109 @@
+"""One request in flight: its next token drawn, its text watched for the end.
+
+Draws come from each request's own generator, so they do not depend on which requests share a batch.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from hybrid.records import Completion, Request
+
+Finish = Literal["stop", "length", ""]
+
+
+@dataclass(slots=True)
+class Sequence:
+    """A request with its prompt tokens and what has been generated so far."""
+
+    request: Request
+    prompt: list[int]
+    cached: int = 0
+    tokens: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    draw: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.draw = random.Random(self.request.sampling.seed)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of prompt and completion together, at most."""
+        return len(self.prompt) + self.request.sampling.max_tokens
+
+
+def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], list[float]]:
+    """The next token of each row of `logits` [rows, vocabulary], and its log-probability before temperature.
+
+    Greedy rows take the largest logit. Sampled rows cut to the nucleus (Holtzman et al. 2020) and invert the
+    cumulative distribution at one uniform number of the row's own generator.
+    """
+    logits = logits.float()
+    tokens = logits.argmax(dim=-1)
+    sampled = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.temperature > 0]
+    if sampled:
+        tokens[sampled] = _sample(logits[sampled], [sequences[row] for row in sampled])
+    chosen = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
+    return tokens.tolist(), chosen.tolist()
+
+
+def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
+    def column(values: list[float]) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]
+
+    settings = [sequence.request.sampling for sequence in sequences]
+    heat = column([one.temperature for one in settings])
+    scaled, order = torch.sort(logits / heat, dim=-1, descending=True)
+    total = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
+    before = torch.nn.functional.pad(total[:, :-1], (1, 0))
+    kept = (before < column([one.top_p for one in settings])).sum(dim=-1, keepdim=True)  # the likeliest is always kept
+    mass = total.gather(-1, kept - 1)
+    point = column([sequence.draw.random() for sequence in sequences]) * mass
+    index = (total <= point).sum(dim=-1, keepdim=True).clamp(max=kept - 1)
+    return order.gather(-1, index)[:, 0]
+
+
+def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int], tokenizer: Any) -> Finish:
+    """Add one token; why the sequence ends with it, or an empty text when it goes on."""
+    sequence.tokens.append(token)
+    sequence.logprob += logprob
+    if token in ends or _stopped(sequence, tokenizer):
+        return "stop"
+    return "length" if len(sequence.tokens) >= sequence.request.sampling.max_tokens else ""
+
+
+def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], tokenizer: Any) -> Completion:
+    """The finished sequence: text cut before the first stop string, end token left out of the text but counted."""
+    tokens = sequence.tokens[:-1] if sequence.tokens[-1] in ends else sequence.tokens
+    text = _decode(tokenizer, tokens)
+    cut = min((at for at in map(text.find, sequence.request.sampling.stop) if at >= 0), default=-1)
+    return Completion(
+        sequence.request.key,
+        text=text if cut < 0 else text[:cut],
+        finish=finish if cut < 0 else "stop",
+        prompt_tokens=len(sequence.prompt),
+        cached_tokens=sequence.cached,
+        completion_tokens=len(sequence.tokens),
+        logprob=sequence.logprob if sequence.request.logprobs else None,
+        seconds=time.monotonic() - sequence.started,
+    )
+
+
+def _stopped(sequence: Sequence, tokenizer: Any) -> bool:
+    """Whether the newest tokens complete a stop string; looks back as far as the longest one can reach."""
+    stops = sequence.request.sampling.stop
+    if not stops:
+        return False
+    reach = max(len(stop.encode()) for stop in stops) + 4  # a token is at least a byte; 4 to start at a whole character
+    tail = _decode(tokenizer, sequence.tokens[-reach:])
+    return any(stop in tail for stop in stops)
+
+
+def _decode(tokenizer: Any, tokens: list[int]) -> str:
+    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -1,0 +1,62 @@
+"""What this machine computes with, and what follows from it: number format, free memory. Needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hybrid.errors import CannotRun
+
+CPU_CACHE = 2 * 1024**3
+"""Bytes for keys and values on a CPU: its memory is shared with everything else on the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and what it can do. `memory` is free bytes; on a CPU, what we allow ourselves."""
+
+    kind: str  # cuda, mps, xpu, cpu
+    name: str
+    dtype: torch.dtype
+    memory: int
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def find_device(kind: str = "auto", dtype: str = "auto") -> Device:
+    """The device to use: the accelerator that torch sees, else the CPU. Raises CannotRun when `kind` is not there."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    here = found.type if found else "cpu"
+    if kind not in ("auto", "cpu", here):
+        raise CannotRun(f"this machine has no '{kind}' device that torch can use", hint=f"here: {here}, cpu")
+    kind = here if kind == "auto" else kind
+    return Device(kind, _name(kind), _dtype(kind, dtype), _memory(kind))
+
+
+def capability() -> tuple[int, int]:
+    """The CUDA compute capability of the current GPU, (0, 0) without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+
+
+def _name(kind: str) -> str:
+    return torch.cuda.get_device_name() if kind == "cuda" else kind
+
+
+def _dtype(kind: str, asked: str) -> torch.dtype:
+    if asked != "auto":
+        chosen: torch.dtype = getattr(torch, asked)
+        return chosen
+    if kind == "cpu":
+        return torch.float32
+    # A T4 (7.5) has no bfloat16 units and torch emulates it slowly, whatever is_bf16_supported says.
+    whole = kind == "cuda" and capability() >= (8, 0) and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if whole or kind == "xpu" else torch.float16
+
+
+def _memory(kind: str) -> int:
+    if kind == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    return CPU_CACHE

@@ -1,0 +1,65 @@
+"""A GGUF file as a folder in Hugging Face's layout, for the engines that want one (torch, vLLM).
+
+The weights are dequantised once to safetensors and kept in the local cache under the GGUF's digest. They are the
+numbers that the GGUF stands for, so the model's identity stays the digest of the GGUF.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from hybrid.backends.model_files import cache_folder, digest_of
+from hybrid.errors import CannotRun
+
+LAYOUT = 1
+"""Raised when converted folders of an older version must not be used again."""
+
+
+def as_folder(path: Path) -> Path:
+    """The model folder for `path`: itself, or the converted GGUF (under a minute the first time, then from the cache).
+
+    The folder appears under its name only when it is whole. Raises CannotRun when the GGUF cannot be converted.
+    """
+    if path.is_dir():
+        return path
+    digest = digest_of(path)
+    folder = cache_folder() / "models" / f"{digest[:32]}-{LAYOUT}"
+    if not folder.is_dir():
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+        draft.mkdir(parents=True, exist_ok=True)
+        try:
+            _convert(path, draft)
+            _publish(draft, folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> None:
+    parts = {"gguf_file": path.name, "trust_remote_code": False}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), **parts)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path.parent), quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **parts
+        )
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)  # float32: the only width that keeps the GGUF's numbers
+    except (OSError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+        raise CannotRun(
+            f"{path} cannot be converted for torch: {type(error).__name__}: {error}",
+            hint="the llamacpp backend reads GGUF files as they are: --backend llamacpp",
+        ) from error
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    """Give the finished folder its name; another process may have been first, with the same bytes."""
+    try:
+        draft.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise

@@ -1,0 +1,212 @@
+"""The embedded backend: llama.cpp inside this process through `xllamacpp`, no server to start.
+
+The library keeps a listener on a free loopback port; it is locked with a key made for this process. Requests run as
+streams, so that closing the backend stops them at the next token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import secrets
+import threading
+import time
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import xllamacpp
+
+from hybrid.backends.model_files import digest_of, locate
+from hybrid.backends.options import whole_number
+from hybrid.canonical import digest
+from hybrid.errors import CannotRun
+from hybrid.protocols import Model
+from hybrid.records import Completion, Failure, Request
+
+MAX_PARALLEL = 64
+
+
+class LlamaCppBackend:
+    """GGUF models. Several requests share each decoding step; equal beginnings of prompts are computed once a slot."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "parallel": "requests in flight (default 4)",
+        "context": "tokens of prompt and completion together, a request (default 8192, or what the model was made for)",
+        "threads": "CPU threads (default: all cores)",
+        "gpu_layers": "layers on the GPU (default: all that fit)",
+    }
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        path = locate(model)
+        if path.suffix != ".gguf":
+            raise CannotRun(f"llamacpp reads .gguf files; {path} is not one", hint="--backend transformers, or a GGUF")
+        self._parallel = whole_number(options, "parallel", 4, low=1, high=MAX_PARALLEL)
+        self._closed = False
+        key = secrets.token_hex(16)
+        self._server = _load(path, self._parallel, options, key)
+        props = _properties(self._server, key)
+        self.model = Model(
+            name=model,
+            digest=digest_of(path),
+            context=int(props["default_generation_settings"]["n_ctx"]),
+            about={
+                "engine": "llamacpp",
+                "version": f"xllamacpp {version('xllamacpp')}",
+                "file": path.name,
+                "type": str(props.get("model_ftype", "")),
+                "chat_template": digest(str(props.get("chat_template", ""))),
+            },
+        )
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Keep `parallel` requests in flight, one thread each: the library decodes them in one batch."""
+        waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        finished: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
+        crew = [
+            threading.Thread(target=self._serve, args=(waiting, finished), name=f"llamacpp-{n}", daemon=True)
+            for n in range(self._parallel)
+        ]
+        for thread in crew:
+            thread.start()
+        source, in_flight = iter(requests), 0
+        try:
+            while True:
+                while in_flight < self._parallel and (request := next(source, None)) is not None:
+                    waiting.put(request)
+                    in_flight += 1
+                if not in_flight:
+                    return
+                done = finished.get()
+                if isinstance(done, BaseException):
+                    raise done
+                in_flight -= 1
+                yield done
+        finally:
+            for _ in crew:
+                waiting.put(None)
+
+    def close(self) -> None:
+        """Stop what is in flight at its next token."""
+        self._closed = True
+
+    def _serve(
+        self, waiting: queue.SimpleQueue[Request | None], finished: queue.SimpleQueue[Completion | BaseException]
+    ) -> None:
+        while (request := waiting.get()) is not None and not self._closed:
+            try:
+                finished.put(self._complete(request))
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads the queue
+                finished.put(error)
+
+    def _complete(self, request: Request) -> Completion:
+        if request.adapter:
+            return _failed(request, "unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
+        start = time.perf_counter()
+        chunks: list[dict[str, Any]] = []
+
+        def keep(chunk: dict[str, Any]) -> bool:
+            chunks.append(chunk)
+            return self._closed
+
+        call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
+        try:
+            call(_body(request), keep)
+        except ValueError as error:  # the library's word for a schema or a message it cannot use
+            return _failed(request, "bad-request", str(error))
+        return _completion(request, chunks, time.perf_counter() - start)
+
+
+def _load(path: Path, parallel: int, options: Mapping[str, str], key: str) -> Any:
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_parallel = parallel
+    params.n_ctx = whole_number(options, "context", 8192, low=64, high=1 << 20) * parallel
+    params.n_gpu_layers = whole_number(options, "gpu_layers", -1, low=-1, high=10_000)
+    params.cpuparams.n_threads = whole_number(options, "threads", os.cpu_count() or 1, low=1, high=1024)
+    params.verbosity = 0
+    params.api_keys = [key]
+    params.warmup = False
+    params.ctx_shift = False  # a prompt that does not fit is an error, never cut in silence
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as error:
+        raise CannotRun(
+            f"llama.cpp cannot load {path}: {error}",
+            hint="is the file whole and a GGUF for text? is there memory? --backend-option context=2048 needs less",
+        ) from error
+
+
+def _properties(server: Any, key: str) -> Any:
+    ask = urllib.request.Request(  # noqa: S310 - the address is the library's own loopback listener
+        f"{server.listening_address}/props", headers={"Authorization": f"Bearer {key}"}
+    )
+    with urllib.request.urlopen(ask, timeout=30) as reply:  # noqa: S310
+        return json.load(reply)
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """The request in the library's words. What llama.cpp would add of its own (top_k 40, min_p 0.05) is off."""
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+        "seed": sampling.seed % (1 << 32),
+        "stop": list(sampling.stop),
+        "cache_prompt": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "reasoning_format": "none",
+    }
+    if request.logprobs:
+        body["logprobs"] = True if request.messages else 1
+    if request.messages:
+        body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
+        body["chat_template_kwargs"] = dict(request.template)
+    else:
+        body["prompt"] = request.prompt
+    if request.schema is not None:
+        body["response_format"] = {"type": "json_schema", "json_schema": {"schema": dict(request.schema)}}
+    return body
+
+
+def _completion(request: Request, chunks: list[dict[str, Any]], seconds: float) -> Completion:
+    if not chunks or "error" in chunks[-1]:
+        error = chunks[-1]["error"] if chunks else {"message": "llama.cpp gave no answer"}
+        too_long = error.get("type") == "exceed_context_size_error"
+        return _failed(request, "too-long" if too_long else "engine", str(error.get("message", error)))
+    choices = [chunk["choices"][0] for chunk in chunks if chunk.get("choices")]
+    text = "".join(choice.get("text") or choice.get("delta", {}).get("content") or "" for choice in choices)
+    finish = next((choice["finish_reason"] for choice in reversed(choices) if choice["finish_reason"]), None)
+    usage: dict[str, Any] = next((chunk["usage"] for chunk in reversed(chunks) if chunk.get("usage")), {})
+    if finish is None:
+        return _failed(request, "stopped", "the backend was closed before the answer was complete")
+    tokens = int(usage.get("completion_tokens", 0))
+    if finish == "length" and tokens < request.sampling.max_tokens:
+        return _failed(request, "too-long", f"the context was full after {tokens} new tokens")
+    return Completion(
+        request.key,
+        text=text,
+        finish="stop" if finish == "stop" else "length",
+        prompt_tokens=int(usage.get("prompt_tokens", 0)),
+        cached_tokens=int(usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)),
+        completion_tokens=tokens,
+        logprob=_logprob(choices) if request.logprobs else None,
+        seconds=seconds,
+    )
+
+
+def _logprob(choices: list[dict[str, Any]]) -> float:
+    """Sum over the answer's tokens, natural logarithm."""
+    return float(sum(token["logprob"] for c in choices if c.get("logprobs") for token in c["logprobs"]["content"]))
+
+
+def _failed(request: Request, kind: str, message: str) -> Completion:
+    return Completion(request.key, error=Failure(kind, message))

@@ -1,0 +1,41 @@
+"""Backend options: texts from the command line (`--backend-option name=value`), read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hybrid.errors import UsageError, nearest
+
+
+def whole_number(options: Mapping[str, str], name: str, default: int, *, low: int, high: int) -> int:
+    """The option `name`, from `low` to `high`; `default` when it is not given. Raises UsageError."""
+    text = options.get(name, "").strip()
+    if not text:
+        return default
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise UsageError(f"the backend option {name}={text} is not a whole number from {low:,} to {high:,}")
+    return value
+
+
+def share(options: Mapping[str, str], name: str, default: float) -> float:
+    """A part of a whole, above 0 and at most 1. Raises UsageError."""
+    text = options.get(name, "").strip()
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value <= 1.0:
+        raise UsageError(f"the backend option {name}={text} is not above 0 and at most 1")
+    return value
+
+
+def one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    """One of the words `known`; the first is the default. Raises UsageError."""
+    value = options.get(name, "").strip() or known[0]
+    if value not in known:
+        raise UsageError(f"the backend option {name}={value} is not known", hint=nearest(value, known))
+    return value

@@ -1,0 +1,74 @@
+"""From a request to the exact tokens that a model sees, with a Hugging Face tokenizer. No engine is imported here.
+
+A chat is rendered by the model's own template and then split without adding special tokens, since templates write
+the beginning-of-text token themselves. Whatever the tokenizer and the template do, the prompt starts with exactly one
+such token when the tokenizer starts texts with one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hybrid.records import Completion, Failure, Request
+
+
+class BadRequest(Exception):
+    """A request that cannot be answered; becomes an error completion of its own, never the end of the run."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(kind, message)
+
+
+def refused(request: Request, error: BadRequest) -> Completion:
+    """The completion of a request that was refused."""
+    return Completion(request.key, error=error.failure)
+
+
+def token_ids(tokenizer: Any, request: Request, context: int) -> list[int]:
+    """The prompt's tokens. Raises BadRequest: kind `too-long` when prompt and `max_tokens` exceed `context`."""
+    _check(request)
+    try:
+        ids = _split(tokenizer, request)
+    except Exception as error:  # templates are programs of the model's author and raise whatever they like
+        raise BadRequest("bad-request", f"the prompt cannot be made: {type(error).__name__}: {error}") from error
+    if not ids:
+        raise BadRequest("bad-request", "the prompt is empty")
+    if len(ids) + request.sampling.max_tokens > context:
+        room = context - request.sampling.max_tokens
+        raise BadRequest(
+            "too-long",
+            f"the prompt has {len(ids)} tokens, but only {room} fit: "
+            f"context {context} less max_tokens {request.sampling.max_tokens}",
+        )
+    return ids
+
+
+def _check(request: Request) -> None:
+    sampling = request.sampling
+    if bool(request.messages) == bool(request.prompt):
+        raise BadRequest("bad-request", "a request needs messages or a prompt, one of the two")
+    if sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
+        raise BadRequest("bad-request", "needs max_tokens >= 1, temperature >= 0 and top_p in (0, 1]")
+
+
+def _split(tokenizer: Any, request: Request) -> list[int]:
+    if request.prompt:
+        return _one_start(tokenizer, tokenizer(request.prompt).input_ids)
+    if not tokenizer.chat_template:
+        raise BadRequest("bad-request", "this model has no chat template: ask it with a prompt, not with messages")
+    chat = [{"role": message.role, "content": message.content} for message in request.messages]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **request.template)
+    return _one_start(tokenizer, tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _one_start(tokenizer: Any, ids: list[int]) -> list[int]:
+    """`ids` with exactly one leading beginning-of-text token, if this tokenizer starts texts with one."""
+    start = tokenizer.bos_token_id
+    adds = start is not None and tokenizer("").input_ids[:1] == [start]
+    if not adds:
+        return ids
+    rest = 0
+    while ids[rest : rest + 1] == [start]:
+        rest += 1
+    return [start, *ids[rest:]]

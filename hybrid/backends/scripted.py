@@ -1,0 +1,74 @@
+"""Answers read from a file, for tests and dry runs: no model, the same protocol.
+
+The model is a JSON file `{"answers": {"<last user message>": "<text>"}, "default": "<text>", "context": 8192}`; a
+prompt without an answer and without a default fails as an error item.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from hybrid.backends.model_files import digest_of
+from hybrid.backends.options import whole_number
+from hybrid.canonical import decode
+from hybrid.errors import BadData
+from hybrid.protocols import Model
+from hybrid.records import Completion, Failure, Request
+
+MAX_FILE = 256 * 1024 * 1024
+
+
+class ScriptedBackend:
+    """One answer after another, in the order of the requests. A token is one character."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "delay_ms": "milliseconds an answer takes (default 0)",
+        "calls": "file that gets one line a call: the item's key",
+    }
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        path = Path(model)
+        script = decode(path.read_bytes(), what=str(path), limit=MAX_FILE)
+        if not isinstance(script, dict) or not isinstance(script.get("answers"), dict):
+            raise BadData(f'{path}: not a script: needs {{"answers": {{...}}}}')
+        self._answers: dict[str, str] = script["answers"]
+        self._default: str | None = script.get("default")
+        self._delay = whole_number(options, "delay_ms", 0, low=0, high=3_600_000) / 1000
+        self._calls = Path(options["calls"]) if "calls" in options else None
+        self.model = Model(model, digest_of(path), int(script.get("context", 8192)), {"engine": "scripted"})
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Answer in order, one at a time."""
+        for request in requests:
+            if self._calls:
+                with self._calls.open("a", encoding="utf-8") as handle:
+                    handle.write(request.key + "\n")
+            time.sleep(self._delay)
+            yield self._answer(request)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _answer(self, request: Request) -> Completion:
+        asked = request.messages[-1].content if request.messages else request.prompt
+        length = sum(len(message.content) for message in request.messages) or len(asked)
+        if length + request.sampling.max_tokens > self.model.context:
+            message = f"prompt of {length} and {request.sampling.max_tokens} new tokens: context {self.model.context}"
+            return Completion(request.key, error=Failure("too-long", message))
+        text = self._answers.get(asked, self._default)
+        if text is None:
+            return Completion(request.key, error=Failure("no-answer", "the script has no answer to this prompt"))
+        for stop in request.sampling.stop:
+            text = text.partition(stop)[0]
+        cut = text[: request.sampling.max_tokens]
+        return Completion(
+            request.key,
+            text=cut,
+            finish="stop" if cut == text else "length",
+            prompt_tokens=length,
+            completion_tokens=len(cut),
+            seconds=self._delay,
+        )

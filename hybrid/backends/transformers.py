@@ -1,0 +1,183 @@
+"""The backend `transformers`: any causal language model of Hugging Face's library, on any GPU or on the CPU.
+
+It keeps a batch of its own (`hybrid.backends.batch`) rather than the library's `generate_batch`, which, in 5.19,
+draws all requests from one global random state, knows no stop strings, and needs flash attention to be quick: with
+`sdpa` every request attends to the memory of all others under a mask. `generate` waits for the slowest row.
+Greedy texts of both were compared and are the same.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, ClassVar
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from hybrid.backends.batch import Batch
+from hybrid.backends.decoding import Sequence
+from hybrid.backends.devices import Device, find_device
+from hybrid.backends.gguf import as_folder
+from hybrid.backends.model_files import context_of, digest_of, locate
+from hybrid.backends.options import one_of, whole_number
+from hybrid.backends.prompts import BadRequest, refused, token_ids
+from hybrid.canonical import digest
+from hybrid.errors import CannotRun
+from hybrid.protocols import Model
+from hybrid.records import Completion, Request
+
+CACHE_SHARE = 0.4
+"""Part of the free memory that keys and values may fill: rows are copied when they join, and steps need room too."""
+
+ROWS = {"cpu": 16}
+PREFILL = {"cpu": 2048}
+"""Padded prompt tokens computed at once: more is no faster on a CPU and needs memory."""
+
+
+class TransformersBackend:
+    """Continuous batching over a Hugging Face model: finished requests make room at once for the next."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "device": "auto, cpu, cuda, mps or xpu (default auto: the accelerator that torch sees)",
+        "dtype": "auto, float32, float16, bfloat16 (auto: bfloat16 from Ampere on, float16 before, float32 on a CPU)",
+        "context": "tokens of prompt and completion together (default: what the model was made for)",
+        "rows": "requests in flight (default 256 on a GPU, 16 on a CPU); with 1, no answer depends on its neighbours",
+        "tokens": "cached tokens of all requests in flight (default: from the free memory)",
+        "threads": "CPU threads (default: torch's)",
+    }
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        path = locate(model)
+        device = find_device(
+            one_of(options, "device", ("auto", "cpu", "cuda", "mps", "xpu")),
+            one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16")),
+        )
+        threads = whole_number(options, "threads", 0, low=1, high=1024)
+        context = whole_number(options, "context", 1 << 30, low=16, high=1 << 30)
+        tokens = whole_number(options, "tokens", 0, low=16, high=1 << 40)
+        self._rows = whole_number(options, "rows", ROWS.get(device.kind, 256), low=1, high=4096)
+        self._prefill = PREFILL.get(device.kind, 16384)
+        if threads:
+            torch.set_num_threads(threads)
+        folder = as_folder(path)
+        self._tokenizer, self._engine = _load(str(folder), device)
+        self._ends = _end_tokens(self._engine.generation_config, self._tokenizer)
+        self._tokens = tokens or _cache_tokens(self._engine.config, device)
+        self.model = Model(
+            name=model,
+            digest=digest_of(path),
+            context=min(context, context_of(folder)),
+            about={
+                "engine": "transformers",
+                "version": f"transformers {version('transformers')}, torch {version('torch')}",
+                "device": device.name,
+                "dtype": device.dtype_name,
+                "chat_template": digest(str(self._tokenizer.chat_template or "")),
+            },
+        )
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Completions as they finish; requests are taken when an eighth of the batch has become free."""
+        batch = Batch(
+            self._engine, self._tokenizer, self._ends, rows=self._rows, tokens=self._tokens, prefill=self._prefill
+        )
+        source, full = _Source(self._sequences(requests)), 0
+        while not (source.empty and not batch.rows):
+            if len(batch.rows) <= full * 7 // 8:  # a prefill makes all rows wait: not for every one
+                joining, refusals = source.take(batch, self._rows)
+                yield from refusals
+                yield from batch.add(joining)
+                full = len(batch.rows)
+            if batch.rows:
+                yield from batch.step()
+
+    def close(self) -> None:
+        """Give the weights' memory back."""
+        del self._engine
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _sequences(self, requests: Iterable[Request]) -> Iterator[Sequence | Completion]:
+        """Each request as tokens, or as the completion that refuses it."""
+        for request in requests:
+            try:
+                _refuse_unsupported(request)
+                yield Sequence(request, token_ids(self._tokenizer, request, self.model.context))
+            except BadRequest as error:
+                yield refused(request, error)
+
+
+class _Source:
+    """The requests still to come, in order; one that does not fit waits here until rows are free."""
+
+    def __init__(self, sequences: Iterator[Sequence | Completion]) -> None:
+        self._rest = sequences
+        self._held: Sequence | None = None
+        self.empty = False
+
+    def take(self, batch: Batch, most: int) -> tuple[list[Sequence], list[Completion]]:
+        """The sequences that `batch` has room for, and the refusals met on the way; at most `most` of each."""
+        taken: list[Sequence] = []
+        refusals: list[Completion] = []
+        while len(refusals) < most:
+            one = self._held or next(self._rest, None)
+            self._held = None
+            if one is None:
+                self.empty = True
+                break
+            if isinstance(one, Completion):
+                refusals.append(one)
+            elif batch.fits(one, taken):
+                taken.append(one)
+            else:
+                self._held = one
+                break
+        return taken, refusals
+
+
+def _refuse_unsupported(request: Request) -> None:
+    if request.schema is not None:
+        raise BadRequest("unsupported", "transformers cannot hold an answer to a JSON schema: use llamacpp or vllm")
+    if request.adapter is not None:
+        raise BadRequest("unsupported", "transformers takes no adapter a request: use vllm")
+
+
+def _load(folder: str, device: Device) -> tuple[Any, Any]:
+    """Tokenizer and model, the weights on the device. Code that comes with a model is not run."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=device.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+        )
+        return tokenizer, model.to(device.kind).eval()
+    except torch.OutOfMemoryError as error:
+        raise CannotRun(f"{folder} does not fit {device.name}", hint="take a smaller model, or device=cpu") from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise CannotRun(
+            f"transformers cannot load {folder}: {reason[0]}",
+            hint="it needs config.json, a tokenizer and *.safetensors of a model that the library itself knows",
+        ) from error
+
+
+def _end_tokens(generation: GenerationConfig, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer: those of the generation settings, and the tokenizer's own."""
+    ids = generation.eos_token_id
+    listed = ids if isinstance(ids, list) else [ids]
+    return frozenset(one for one in [*listed, tokenizer.eos_token_id] if one is not None)
+
+
+def _cache_tokens(config: Any, device: Device) -> int:
+    """Tokens whose keys and values fit the device: each takes 2 x layers x heads (shared ones once) x width x bytes."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    each: int = 2 * text.num_hidden_layers * heads * width * device.dtype.itemsize
+    return max(1024, int(device.memory * CACHE_SHARE) // each)

@@ -1,0 +1,42 @@
+"""JSON as this project writes and reads it: one encoder, one decoder.
+
+The encoder is canonical (sorted keys, no spaces, UTF-8, no NaN), so the digest of a value is the digest of its bytes
+and two machines agree on both. The decoder refuses NaN, too deep nesting and, through `limit`, too many bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import orjson
+
+from hybrid.errors import BadData
+
+Json: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
+"""A JSON value. Mappings have text keys."""
+
+MAX_RECORD = 16 * 1024 * 1024
+"""Largest record that is read or written, in bytes."""
+
+
+def encode(value: Json) -> bytes:
+    """`value` as canonical JSON. Raises ValueError on NaN, infinities and lone surrogates, TypeError on other types."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
+    """The JSON value in `data`; `what` names the file and line for the error. Raises BadData."""
+    if len(data) > limit:
+        raise BadData(f"{what}: {len(data):,} bytes, more than the {limit:,} allowed")
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BadData(f"{what}: not valid JSON: {error}") from error
+
+
+def digest(value: Json) -> str:
+    """sha256 of the canonical JSON of `value`, 64 hex digits."""
+    return hashlib.sha256(encode(value)).hexdigest()

@@ -1,0 +1,176 @@
+"""The command line: a table of commands that are loaded only when used, and every error's way to its exit code."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary, UsageError, nearest
+from hybrid.extras import import_object
+from hybrid.terminal import clean
+
+COMMANDS = {
+    "run": ("hybrid.commands.run:run", "Run a pipeline; the same command again goes on where it stopped."),
+    "grade": ("hybrid.commands.grade:grade", "Judge the outputs of a run: score, interval, controls, ungraded."),
+    "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
+    "list": ("hybrid.commands.catalog:list_names", "List the installed pipelines and graders."),
+    "describe": ("hybrid.commands.catalog:describe", "Show the settings of a pipeline or grader."),
+}
+"""Command -> where it is, and its line in `hybrid --help`."""
+
+EXIT_CODES = """\b
+Exit codes:
+  0  done
+  1  internal error
+  2  usage: the command or a setting is wrong
+  3  finished, but items failed or a threshold was missed
+  4  not finished yet: the same command goes on
+  5  temporary (disk, mount, network, another process): run the same command again
+  6  corrupt or foreign data
+  7  cannot run as asked: missing model, library, memory or permission"""
+
+OF_ERRNO: dict[str, type[HybridError]] = {
+    "ENOENT": UsageError,
+    "EISDIR": UsageError,
+    "ENOTDIR": UsageError,
+    "EACCES": CannotRun,
+    "EPERM": CannotRun,
+    "EROFS": CannotRun,
+    "ENOSPC": Temporary,
+    "EDQUOT": Temporary,
+    "EIO": Temporary,
+    "ENOTCONN": Temporary,
+    "ESTALE": Temporary,
+    "ETIMEDOUT": Temporary,
+}
+"""What the operating system says of a file that no command put into words -> what it means to a user."""
+
+
+class Commands(click.Group):
+    """Knows every command by its line; imports only the one that is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_object(COMMANDS[cmd_name][0], needed_for=f"hybrid {cmd_name}")
+        return _talking(command)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise UsageError(f"there is no command '{args[0]}'", hint=nearest(args[0], COMMANDS))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [(name, line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
+        return [CompletionItem(name, help=line) for name, line in names] + click.Command.shell_complete(
+            self, ctx, incomplete
+        )
+
+
+def _set_verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
+    if count and not ctx.resilient_parsing:
+        logging.getLogger().setLevel(logging.INFO if count == 1 else logging.DEBUG)
+
+
+def _set_quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        logging.getLogger().setLevel(logging.ERROR)
+
+
+TALK = (
+    click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        expose_value=False,
+        callback=_set_verbose,
+        help="Say more; -vv: all, with tracebacks.",
+    ),
+    click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_quiet, help="Say only errors."),
+)
+"""The options that every command has. They set the level of the root logger: ERROR, WARNING, INFO, DEBUG."""
+
+
+def _talking(command: click.Command) -> click.Command:
+    """`command` and its subcommands, with the options TALK."""
+    command.params += [option for option in TALK if option not in command.params]
+    for subcommand in command.commands.values() if isinstance(command, click.Group) else ():
+        _talking(subcommand)
+    return command
+
+
+@click.group(
+    cls=Commands, params=list(TALK), epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="hybrid", message="%(prog)s %(version)s")
+def hybrid() -> None:
+    """LLM experiments across a rented GPU and a laptop: run, grade, report.
+
+    Data goes to stdout, talk to stderr.
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        result: Any = hybrid.main(arguments, prog_name="hybrid", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return UsageError.exit_code
+    except BrokenPipeError:  # whoever read us has gone, as `| head` does: end without a word
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NotFinished.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error ends here, as words and an exit code
+        return _tell(_as_ours(error))
+    return result if isinstance(result, int) else 0
+
+
+def _as_ours(error: BaseException) -> HybridError:
+    """What `error` means to a user; what nobody foresaw is a fault in hybrid, with its traceback."""
+    if isinstance(error, HybridError):
+        return error
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        return UsageError(error.format_message(), hint=f"see {context.command_path if context else 'hybrid'} --help")
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return NotFinished("interrupted", hint="nothing is lost: the same command goes on where it stopped")
+    if isinstance(error, MemoryError):
+        return CannotRun("out of memory", hint="close other programs, or ask for less")
+    if isinstance(error, OSError) and (meaning := OF_ERRNO.get(errno.errorcode.get(error.errno or 0, ""))):
+        where = f": {error.filename}" if error.filename else ""
+        return meaning(f"{error.strerror or error}{where}")
+    traceback.print_exception(error)
+    return HybridError(
+        f"this is a fault in hybrid: {type(error).__name__}", hint="please report it with the lines above"
+    )
+
+
+def _tell(error: HybridError) -> int:
+    """Print `error` on stderr, and its traceback when all is to be said. Returns its exit code."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error)
+    click.echo(f"error: {clean(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"hint: {clean(error.hint)}", err=True)
+    return error.exit_code

@@ -1,0 +1,94 @@
+"""`hybrid list` and `hybrid describe`: what is installed, and what can be set."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from hybrid import plugins
+from hybrid.canonical import Json, encode
+from hybrid.errors import UsageError, nearest
+from hybrid.settings import Setting
+from hybrid.settings import describe as settings_of
+from hybrid.terminal import clean
+
+KINDS: tuple[plugins.Kind, ...] = ("pipelines", "graders")
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def list_names(as_json: bool) -> None:
+    """List the installed pipelines and graders, and the distribution that each comes from."""
+    for kind in KINDS:
+        for name, source in plugins.names(kind).items():
+            if as_json:
+                click.echo(encode({"kind": kind[:-1], "name": name, **dataclasses.asdict(source)}))
+            else:
+                click.echo(clean(f"{kind[:-1]:10}{name:20}{source.distribution}"))
+
+
+@click.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def describe(name: str, as_json: bool) -> None:
+    """Show what the pipeline or grader NAME does, and its settings with types and defaults."""
+    for kind in _kinds_of(name):
+        loaded = plugins.load(kind, name)
+        if as_json:
+            click.echo(encode(_as_json(kind, name, loaded)))
+        else:
+            click.echo(clean("\n".join(_lines(kind, name, loaded))))
+
+
+def _kinds_of(name: str) -> list[plugins.Kind]:
+    known = {kind: plugins.names(kind) for kind in KINDS}
+    found = [kind for kind in KINDS if name in known[kind]]
+    if not found:
+        raise UsageError(
+            f"there is no pipeline or grader '{name}'", hint=nearest(name, {n for k in KINDS for n in known[k]})
+        )
+    return found
+
+
+def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:
+    return {name: dict(values) for name, values in getattr(loaded, "presets", {}).items()}
+
+
+def _as_json(kind: plugins.Kind, name: str, loaded: type[Any]) -> dict[str, Json]:
+    return {
+        "kind": kind[:-1],
+        "name": name,
+        "distribution": plugins.names(kind)[name].distribution,
+        "help": inspect.getdoc(loaded) or "",
+        "settings": [dataclasses.asdict(setting) for setting in settings_of(loaded)],
+        "presets": _presets(loaded),
+    }
+
+
+def _lines(kind: plugins.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
+    yield f"{kind[:-1]} {name}, from {plugins.names(kind)[name].distribution}"
+    yield ""
+    yield inspect.getdoc(loaded) or "(no help)"
+    settings = settings_of(loaded)
+    yield ""
+    yield "Settings (--set name=value):" if settings else "No settings."
+    for setting in settings:
+        yield f"  {setting.name}={_default(setting)}"
+        yield f"      {setting.type}{'. ' if setting.help else ''}{setting.help}"
+    for preset, values in _presets(loaded).items():
+        yield f"Preset {preset}: " + " ".join(f"{key}={_text(value)}" for key, value in values.items())
+
+
+def _default(setting: Setting) -> str:
+    return "... (required)" if setting.required else _text(setting.default)
+
+
+def _text(value: Any) -> str:
+    """A value as it is typed after `--set name=`."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

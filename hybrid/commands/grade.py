@@ -1,0 +1,155 @@
+"""`hybrid grade`: judge an outputs file, write its grades, print what came of it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hybrid import plugins
+from hybrid.canonical import encode
+from hybrid.errors import Missed, UsageError, nearest
+from hybrid.grading import grade_outputs
+from hybrid.local import find_outputs
+from hybrid.outputs import OutputsFile, open_outputs
+from hybrid.settings import build
+from hybrid.terminal import clean_line
+
+WIDE = 200
+"""Columns of the table when nobody looks at it, so that no name is cut."""
+
+LONGEST_NAME = 100
+
+
+@click.command()
+@click.argument("source")
+@click.option("--folder", type=click.Path(path_type=Path), help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
+@click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the grader; may be repeated."
+)
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The grades. Default: grades.GRADER.json beside SOURCE.",
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), help="Exit with 3 when the score is lower, or when there is none."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
+def grade(
+    source: str,
+    folder: Path | None,
+    grader: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    threshold: float | None,
+    as_json: bool,
+) -> None:
+    """Judge SOURCE: an outputs.json, .jsonl or .jsonl.zst, a run, or - for standard input.
+
+    Writes a grades file and prints score, interval, controls and what could not be graded.
+    """
+    path = find_outputs(source, folder)
+    with closing(open_outputs(path)) as outputs:
+        name = grader or _grader_of(outputs)
+        judge = build(plugins.load("graders", name), settings)
+        grades = _place(path, name, out)
+        summary = grade_outputs(outputs, judge, name, grades)
+    if as_json:
+        head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
+        click.echo(encode({**head, "summary": summary}))
+    else:
+        _show(summary, name, grades)
+    _check(summary, threshold)
+
+
+def _place(source: str, grader: str, out: Path | None) -> Path:
+    """Where the grades go: never over the outputs."""
+    place = out or (Path() if source == "-" else Path(source).parent) / f"grades.{grader}.json"
+    if source != "-" and place.exists() and place.samefile(source):
+        raise UsageError(f"{place} is what is to be judged: it would be overwritten", hint="name another file: -o FILE")
+    return place
+
+
+def _grader_of(outputs: OutputsFile) -> str:
+    """The grader that the run's pipeline names for its outputs."""
+    about = outputs.run.get("about")
+    name = about.get("grader") if isinstance(about, dict) else None
+    if isinstance(name, str) and name:
+        return name
+    raise UsageError(
+        f"{outputs.path} names no grader: choose one with --grader", hint=nearest("", plugins.names("graders"))
+    )
+
+
+def _check(summary: dict[str, Any], threshold: float | None) -> None:
+    if threshold is None:
+        return
+    score = summary["score"]
+    if score is None:
+        raise Missed(
+            "nothing could be graded, so the threshold is missed", hint="the reasons are counted under 'ungraded'"
+        )
+    if score < threshold:
+        raise Missed(f"the score {score:.4f} is below the threshold {threshold:g}")
+
+
+def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE, no_color=True)
+    console.print(_scores(summary, name, console.is_terminal))
+    for line in _counts(summary):
+        console.print(_safe(line))
+    console.print(_safe(f"interval: {summary['method']}; grades: {grades}"))
+
+
+def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
+    """Score first, then the controls to hold it against, then the figures."""
+    table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
+    table.add_column("")
+    for heading in ("n", "score", "95 % interval"):
+        table.add_column(heading, justify="right")
+    _row(table, f"{name} (by {summary['unit']})", summary, summary["score"], style="bold")
+    for control, values in summary["controls"].items():
+        _row(table, f"control: {control}", values, values["score"])
+    for figure, values in summary["figures"].items():
+        _row(table, figure, values, values["mean"])
+    return table
+
+
+def _row(table: Table, name: str, values: dict[str, Any], share: float | None, style: str = "") -> None:
+    interval = values["interval"]
+    cells = (f"{values['n']:,}", _share(share), f"{_share(interval[0])} to {_share(interval[1])}" if interval else "–")
+    table.add_row(_safe(name), *cells, style=style)
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.4f}"
+
+
+def _counts(summary: dict[str, Any]) -> list[str]:
+    """What has no score, always said; then what failed, when something did."""
+    lines = [f"ungraded {summary['unit']}s: {_listed(summary['ungraded']['reasons'], 'none')}"]
+    if summary["ungraded_outputs"]["count"]:
+        lines.append(f"ungraded outputs: {_listed(summary['ungraded_outputs']['reasons'], 'none')}")
+    lines.append(f"failed outputs: {_listed(summary['failed_outputs'], 'none')} of {summary['outputs']:,}")
+    return lines
+
+
+def _listed(counts: dict[str, int], none: str) -> str:
+    total = sum(counts.values())
+    return f"{total:,} ({', '.join(f'{reason}: {count:,}' for reason, count in counts.items())})" if counts else none
+
+
+def _safe(text: str) -> Text:
+    """Text of models and files: no markup, no character that a terminal obeys."""
+    return Text(clean_line(text, 10 * LONGEST_NAME))

@@ -1,0 +1,41 @@
+"""`hybrid report`: one self-contained HTML page of one or more graded runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hybrid.local import find_outputs
+from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
+from hybrid.report.sources import find_source
+
+
+@click.command()
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The page. Default: report.html beside the first FILE.",
+)
+@click.option("--grader", default="", metavar="NAME", help="Whose grades, when outputs were graded more than once.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=MOST_TASKS, show_default=True, help="Draw at most this many tasks."
+)
+@click.option(
+    "--text",
+    type=click.IntRange(min=0),
+    default=LONGEST_TEXT,
+    show_default=True,
+    help="Characters shown of one model text.",
+)
+def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grader: str, limit: int, text: int) -> None:
+    """Draw one HTML page of runs: each FILE is an outputs file or a run's folder with its grades in it, or a
+    grades.json.
+
+    Several files are compared with the first, question by question. The page needs no network and prints its place.
+    """
+    runs = [find_source(Path(find_outputs(name, folder)), grader) for name in sources]
+    click.echo(write_report(runs, out or runs[0].grades.path.with_name("report.html"), tasks=limit, text=text))

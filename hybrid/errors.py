@@ -1,0 +1,70 @@
+"""Every error raised on purpose, each with the exit code of the command line.
+
+    HybridError            1  internal error (never raised by name)
+    +-- UsageError         2  the command or a setting is wrong
+    +-- Missed             3  finished, but items failed or a threshold was missed
+    +-- NotFinished        4  stopped before the end; the same command goes on
+    +-- Temporary          5  mount, network, quota, another process: run the same command again
+    +-- BadData            6  corrupt, truncated or foreign data
+    +-- CannotRun          7  does not fit, missing model, missing library, no permission
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HybridError(Exception):
+    """An error that a user can read: what happened, to what, and what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(HybridError):
+    """The command line or a setting is wrong."""
+
+    exit_code = 2
+
+
+class Missed(HybridError):
+    """The work is finished, but items failed or a threshold was missed."""
+
+    exit_code = 3
+
+
+class NotFinished(HybridError):
+    """Stopped before the end; nothing is lost and the same command goes on."""
+
+    exit_code = 4
+
+
+class Temporary(HybridError):
+    """Something outside is away for now: mount, network, quota, another process."""
+
+    exit_code = 5
+
+
+class BadData(HybridError):
+    """A file is corrupt, truncated, foreign or of another version."""
+
+    exit_code = 6
+
+
+class CannotRun(HybridError):
+    """This machine cannot do it as asked: missing model, library, memory or permission."""
+
+    exit_code = 7
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The hint of a misspelt name: the closest known one, then all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    guess = f"did you mean '{close[0]}'? " if close else ""
+    return f"{guess}known: {', '.join(names) or 'none'}"

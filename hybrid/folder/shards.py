@@ -1,0 +1,166 @@
+"""Shards: immutable files of records that prove their own completeness.
+
+A shard is one zstd frame of JSON lines: a header, the records, a footer with their count and the sha256 of every
+byte before it. Its name repeats the count and 16 digits of that hash. What does not verify is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import zstandard
+
+from hybrid.canonical import Json, decode, encode
+from hybrid.errors import BadData
+from hybrid.folder.files import read_bounded, write_once
+from hybrid.folder.names import ShardName
+from hybrid.records import Record
+
+FORMAT = "hybrid/shard"
+MAX_FILE = 64 * 1024 * 1024
+MAX_PAYLOAD = 256 * 1024 * 1024
+HEADER_KEYS = {"format", "version", "run", "stage", "attempt", "seq", "model"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A verified shard: its header and its records as decoded JSON objects."""
+
+    name: ShardName
+    header: Mapping[str, Any]
+    records: tuple[dict[str, Any], ...]
+
+
+def pack(header: Json, records: list[bytes], seq: int) -> tuple[ShardName, bytes]:
+    """The name and the bytes of a shard; `records` are canonical JSON lines without their newline."""
+    payload = b"\n".join([encode(header), *records, b""])
+    sha256 = hashlib.sha256(payload).hexdigest()
+    footer = encode({"count": len(records), "sha256": sha256})
+    data = zstandard.ZstdCompressor(level=3, write_checksum=True).compress(payload + footer + b"\n")
+    return ShardName(seq, len(records), sha256[:16]), data
+
+
+def read_shard(path: Path) -> Shard:
+    """Read and verify a shard. Raises BadData saying what is wrong: name, truncation, count, hash, format."""
+    name = ShardName.parse(path.name)
+    if name is None:
+        raise BadData(f"{path}: not the name of a shard")
+    payload, _, footer_line = _inflate(path).rstrip(b"\n").rpartition(b"\n")
+    payload += b"\n"
+    footer = decode(footer_line, what=f"{path}: footer")
+    sha256 = hashlib.sha256(payload).hexdigest()
+    if not isinstance(footer, dict) or footer.get("sha256") != sha256 or not sha256.startswith(name.sha16):
+        raise BadData(f"{path}: does not match its own sha256: truncated, damaged or still on its way")
+    header_line, *lines = payload[:-1].split(b"\n")
+    header = decode(header_line, what=f"{path}: header")
+    if not isinstance(header, dict) or set(header) != HEADER_KEYS or header["format"] != FORMAT:
+        raise BadData(f"{path}: not a shard of this format")
+    if header["version"] != 1:
+        raise BadData(f"{path}: shard version {header['version']!r}, this hybrid reads 1", hint="update hybrid")
+    if not len(lines) == footer.get("count") == name.count:
+        raise BadData(f"{path}: {len(lines)} records where the footer says {footer.get('count')}")
+    return Shard(name, header, tuple(decode(line, what=f"{path}: record {n}") for n, line in enumerate(lines)))
+
+
+def _inflate(path: Path) -> bytes:
+    compressed = read_bounded(path, MAX_FILE)
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(compressed) as reader:
+            payload = reader.read(MAX_PAYLOAD + 1)
+    except zstandard.ZstdError as error:
+        raise BadData(f"{path}: not a whole zstd frame: truncated, damaged or still on its way") from error
+    if len(payload) > MAX_PAYLOAD:
+        raise BadData(f"{path}: unpacks to more than the {MAX_PAYLOAD:,} bytes allowed")
+    return payload
+
+
+class ShardWriter:
+    """Gathers records and closes a shard when it is `seconds` old or `size` bytes large, also while nothing arrives.
+
+    One writer owns one attempt's folder. Use as a context manager: leaving it closes the open shard.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        header: Mapping[str, Any],
+        *,
+        seconds: float,
+        size: int = 1024 * 1024,
+        on_close: Callable[[Path, int], None] = lambda path, count: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._header, self._seconds, self._size = folder, header, seconds, size
+        self._on_close, self._clock = on_close, clock
+        self._lines: list[bytes] = []
+        self._bytes = 0
+        self._opened = 0.0
+        self._seq = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._timer = threading.Thread(target=self._watch, name="shard-timer", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._timer.join()
+        with self._lock:
+            self._close_shard()
+
+    def add(self, record: Record) -> None:
+        """Keep one record. Raises what closing a shard raised, here or in the timer's thread."""
+        line = encode(record.to_json())
+        with self._lock:
+            if self._failure:
+                raise self._failure
+            if not self._lines:
+                self._opened = self._clock()
+            self._lines.append(line)
+            self._bytes += len(line)
+            if self._bytes >= self._size or self._due():
+                self._close_shard()
+
+    def _due(self) -> bool:
+        return bool(self._lines) and self._clock() - self._opened >= self._seconds
+
+    def _watch(self) -> None:
+        while not self._stop.wait(min(1.0, self._seconds)):
+            with self._lock:
+                try:
+                    if self._due():
+                        self._close_shard()
+                except BaseException as error:  # noqa: BLE001 - handed to the writing thread, which raises it
+                    self._failure = error
+                    return
+
+    def _close_shard(self) -> None:
+        if not self._lines:
+            return
+        name, data = pack({**self._header, "seq": self._seq}, self._lines, self._seq)
+        path = self._folder / name.batch / str(name)
+        write_once(path, data)
+        count = len(self._lines)
+        self._lines, self._bytes = [], 0
+        self._seq += 1
+        self._on_close(path, count)
+
+
+def shard_paths(stage_folder: Path) -> Iterator[Path]:
+    """Every file below a stage's folder that has a shard's name, sorted by attempt and name; links are passed over."""
+    if not stage_folder.is_dir():
+        return
+    for attempt in sorted(stage_folder.iterdir()):
+        for batch in sorted(attempt.iterdir()) if attempt.is_dir() and not attempt.is_symlink() else ():
+            for path in sorted(batch.iterdir()) if batch.is_dir() and not batch.is_symlink() else ():
+                if ShardName.parse(path.name):
+                    yield path

@@ -1,0 +1,145 @@
+"""outputs -> questions -> grader -> grades.json, as one stream. A failure to grade is counted, never scored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from hybrid.canonical import Json, encode
+from hybrid.majority import Majority
+from hybrid.outputs import OutputsFile, open_outputs
+from hybrid.protocols import Grader, OutputGrader, QuestionGrader
+from hybrid.questions import OutOfOrder, grouped, in_order
+from hybrid.records import Grade, Output, Question
+from hybrid.replacing import replacing
+from hybrid.settings import freeze
+from hybrid.tally import Reasons, Tally
+
+FORMAT = "hybrid/grades"
+VERSION = 1
+
+Summary = dict[str, Any]
+
+
+def grade_file(source: Path | str, grader: Grader, grader_name: str, out: Path | str) -> Summary:
+    """Judge an outputs file into the grades file `out` and return its summary. The same file gives the same bytes.
+
+    Raises BadData when the outputs are not whole, Temporary on a full disk; then `out` is as it was. What a grader
+    raises is a fault in it and comes through.
+    """
+    return grade_outputs(open_outputs(source), grader, grader_name, out)
+
+
+def grade_outputs(outputs: OutputsFile, grader: Grader, grader_name: str, out: Path | str) -> Summary:
+    """`grade_file` for outputs that are open already."""
+    with replacing(Path(out)) as stream:
+        try:
+            return _write(outputs, outputs.records(), grader, grader_name, stream)
+        except OutOfOrder:
+            stream.seek(0)
+            stream.truncate()
+            return _write(outputs, in_order(outputs.records()), grader, grader_name, stream)
+
+
+def _write(
+    outputs: OutputsFile, records: Generator[Output, None, None], grader: Grader, name: str, stream: BinaryIO
+) -> Summary:
+    """Everything of grades.json. The digest of the outputs stands in its head and is known last: its place is kept."""
+    about: dict[str, Json] = {"name": name, "settings": freeze(grader)}
+    stream.write(b'{"format":"%s","version":%d,\n"grader":%s,\n"outputs":' % (FORMAT.encode(), VERSION, encode(about)))
+    place = stream.tell()
+    stream.write(_judged(outputs, "0" * 64) + b',\n"grades":[\n')
+    hashed = hashlib.sha256(encode(about) + b"\n")
+    count = 0
+    with Majority() as majority:
+        tally = Tally(getattr(grader, "unit", "question"), majority)
+        with closing(records):
+            for count, line in enumerate(_lines(outputs, records, grader, tally), start=1):
+                stream.write(b",\n" + line if count > 1 else line)
+                hashed.update(line)
+                hashed.update(b"\n")
+        summary = tally.summary()
+    judged = _judged(outputs, str(outputs.sha256))
+    hashed.update(judged + b"\n" + encode(summary) + b"\n")
+    stream.write(b'%s],\n"summary":%s,\n' % (b"\n" if count else b"", encode(summary)))
+    stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
+    stream.seek(place)
+    stream.write(judged)
+    stream.seek(0, 2)
+    return summary
+
+
+def _judged(outputs: OutputsFile, sha256: str) -> bytes:
+    run = outputs.run.get("id")
+    return encode({"run": run if isinstance(run, str) else None, "sha256": sha256})
+
+
+def _lines(outputs: OutputsFile, records: Iterator[Output], grader: Grader, tally: Tally) -> Iterator[bytes]:
+    """One line of grades.json a question, counted in `tally` on the way."""
+    judge = _judge_of(grader, tally)
+    control: Callable[[Json], str | None] | None = getattr(grader, "control", None)
+    for question in grouped(records, outputs.tasks, str(outputs.path)):
+        for output in question.outputs:
+            if output.error is not None:
+                tally.failed(output.error.kind)
+        grade = judge(question)
+        constant = control(question.reference) if control and grade.score is not None else None
+        tally.add(question, grade, constant)
+        yield _line(question, grade)
+
+
+def _judge_of(grader: Grader, tally: Tally) -> Callable[[Question], Grade]:
+    if isinstance(grader, QuestionGrader):
+        return grader.grade_question
+    return lambda question: judge_alone(grader, question, tally.ungraded_outputs)
+
+
+def judge_alone(grader: OutputGrader, question: Question, ungraded: Reasons) -> Grade:
+    """A question's grade from the grades of its outputs: the mean of those that have a score.
+
+    Outputs without a text never reach the grader. Why single outputs were not graded is counted in `ungraded`.
+    """
+    grades = [grader.grade(output) for output in question.outputs if output.text is not None]
+    scored = [grade for grade in grades if grade.score is not None]
+    if len(scored) < len(grades):
+        for grade in grades:
+            if grade.score is None:
+                ungraded.count(grade.reason)
+    if len(grades) == len(question.outputs) == 1:
+        return grades[0]
+    if not scored:
+        return Grade(None, grades[0].reason if grades else "no output to grade")
+    detail: Mapping[str, Any] = {"graded": len(scored)} if len(scored) < len(question.outputs) else {}
+    score = sum(grade.score for grade in scored if grade.score is not None) / len(scored)
+    figures, controls = [grade.figures for grade in scored], [grade.controls for grade in scored]
+    return Grade(score, "", _means(figures), _means(controls), detail)
+
+
+def _means(measures: list[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, list[float]] = {}
+    for measure in filter(None, measures):
+        for name, value in measure.items():
+            sums.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def _line(question: Question, grade: Grade) -> bytes:
+    value: dict[str, Json] = {
+        "task": question.task,
+        "question": question.id,
+        "score": grade.score,
+        "reason": grade.reason,
+        "figures": grade.figures,
+        "controls": grade.controls,
+        "detail": grade.detail,
+        "outputs": len(question.outputs),
+    }
+    simple = not (grade.figures or grade.controls or grade.detail)
+    if simple and (not grade.score or grade.score >= 0.001):  # both encoders write such numbers with the same digits
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    return encode(value)

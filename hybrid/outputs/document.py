@@ -1,0 +1,191 @@
+"""The general way in: an outputs document in any JSON layout, read event by event, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any, BinaryIO
+
+import ijson
+
+from hybrid.canonical import MAX_RECORD
+from hybrid.errors import BadData
+from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
+from hybrid.outputs.source import Source
+
+PIECE = 64 * 1024
+DEEPEST = 200
+"""Most levels of a value."""
+
+
+class Document:
+    """Reads an outputs document whose members and spaces may be laid out in any way."""
+
+    def records(self, source: Source, skip: int = 0) -> Generator[Entry, None, Trailer | None]:
+        """Every record after the first `skip` as (where, value, None); returns the trailer. Raises BadData."""
+        tail: dict[str, Any] = {}
+        with _events(source) as events:
+            for name in events.members():
+                if name == "records":
+                    for number, value in enumerate(events.elements("records"), start=1):
+                        if number > skip:
+                            yield f"{source.name}, record {number}", value, None
+                elif name in TAIL:
+                    tail[name] = events.value()
+                else:
+                    events.skip()
+        return Trailer.of(tail, source.name)
+
+
+def read_document(source: Source) -> tuple[Document, Header]:
+    """The header of a document. Reads past the records only when a part of the header comes after them."""
+    header = Header()
+    seen: set[str] = set()
+    with _events(source) as events:
+        for name in events.members():
+            if name not in (*HEAD, *TAIL, "records"):
+                raise _unknown(source, name, "format" in seen)
+            seen.add(name)
+            if name == "records" and seen.issuperset(HEAD):
+                break
+            if name == "tasks":
+                for task in events.members("tasks"):
+                    header.tasks.put(task, events.value(), events.where())
+            elif name in HEAD:
+                header.put(name, events.value(), events.where())
+            else:
+                events.skip()
+    missing = [name for name in (*HEAD, "records") if name not in seen]
+    if "format" in missing:
+        raise BadData(f"{source.name}: not an outputs file: it has no 'format'", hint=FOREIGN)
+    if missing:
+        raise BadData(f"{source.name}: has no '{missing[0]}': not whole", hint=AGAIN)
+    return Document(), header
+
+
+def _unknown(source: Source, name: str, ours: bool) -> BadData:
+    if ours:
+        return BadData(
+            f"{source.name}: unknown key {name!r:.60}", hint=f"known: {', '.join((*HEAD, 'records', *TAIL))}"
+        )
+    return BadData(f"{source.name}: not an outputs file: it has a key {name!r:.60}", hint=FOREIGN)
+
+
+class _Counted:
+    """Hands out pieces of a stream, counts bytes and lines, and refuses one value that is too large."""
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self.position = 0
+        self.start = 0  # of the value that is being read
+        self.line = 1
+
+    def read(self, size: int = -1) -> bytes:
+        if self.position - self.start > MAX_RECORD + 2 * PIECE:
+            raise BadData(
+                f"{self._name}, near line {self.line}: more than the {MAX_RECORD:,} bytes allowed in one value",
+                hint=FOREIGN,
+            )
+        data = self._stream.read(PIECE if size < 0 else size)
+        self.position += len(data)
+        self.line += data.count(b"\n")
+        return data
+
+
+class _Events:
+    """The events of one document, with what reads whole values out of them."""
+
+    def __init__(self, source: Source, stream: BinaryIO) -> None:
+        self._bytes = _Counted(stream, source.name)
+        self._source = source
+        self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(self._bytes, buf_size=PIECE)
+
+    def where(self) -> str:
+        return f"{self._source.name}, near line {self._bytes.line}"
+
+    def members(self, name: str = "") -> Iterator[str]:
+        """The names in an object, each before its value, which must be read or skipped before the next."""
+        if self._next()[0] != "start_map":
+            raise BadData(
+                f"{self.where()}: {f'{name!r} is not an object' if name else 'not an outputs file'}", hint=FOREIGN
+            )
+        seen: set[str] = set()
+        while (event := self._next())[0] != "end_map":
+            if event[1] in seen:
+                raise BadData(f"{self.where()}: the key {event[1]!r:.60} is there twice", hint=AGAIN)
+            seen.add(event[1])
+            yield event[1]
+        if not name:
+            self._end()
+
+    def elements(self, name: str) -> Iterator[Any]:
+        """The values in an array."""
+        if self._next()[0] != "start_array":
+            raise BadData(f"{self.where()}: {name!r} is not an array", hint=FOREIGN)
+        while (event := self._next())[0] != "end_array":
+            yield self._build(event, 1)
+
+    def value(self) -> Any:
+        """The next value, whole."""
+        return self._build(self._next(), 1)
+
+    def skip(self) -> None:
+        """Pass over the next value, however large."""
+        depth = 0
+        while True:
+            event = self._next()[0]
+            depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
+            if depth == 0:
+                return
+
+    def _next(self) -> tuple[str, Any]:
+        """The next event between values: what was read so far is no part of the next value."""
+        self._bytes.start = self._bytes.position
+        return next(self._events)
+
+    def _build(self, event: tuple[str, Any], depth: int) -> Any:
+        kind, value = event
+        if depth > DEEPEST:
+            raise BadData(f"{self.where()}: more than {DEEPEST} levels", hint=FOREIGN)
+        if kind == "start_map":
+            return self._object(depth)
+        if kind == "start_array":
+            found = []
+            while (event := next(self._events))[0] != "end_array":
+                found.append(self._build(event, depth + 1))
+            return found
+        return self._number(value) if isinstance(value, Decimal) else value
+
+    def _object(self, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        while (event := next(self._events))[0] != "end_map":
+            if event[1] in found:
+                raise BadData(f"{self.where()}: the key {event[1]!r:.60} stands twice in one object", hint=AGAIN)
+            found[event[1]] = self._build(next(self._events), depth + 1)
+        return found
+
+    def _number(self, value: Decimal) -> float:
+        number = float(value)
+        if number in (float("inf"), float("-inf")):
+            raise BadData(f"{self.where()}: a number that is too large", hint=FOREIGN)
+        return number
+
+    def _end(self) -> None:
+        for _ in self._events:
+            raise BadData(f"{self.where()}: goes on after the end of the document", hint=AGAIN)
+
+
+@contextmanager
+def _events(source: Source) -> Iterator[_Events]:
+    """The events of `source`; what the parser says becomes BadData."""
+    with source.open() as stream:
+        events = _Events(source, stream)
+        try:
+            yield events
+        except (ijson.JSONError, UnicodeDecodeError, ArithmeticError, ValueError, StopIteration) as error:
+            said = error.args[0] if error.args else ""
+            text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
+            early = "premature EOF" in text or isinstance(error, StopIteration)
+            what = "ends in the middle" if early else f"not valid JSON: {text.partition(chr(10))[0]:.100}"
+            raise BadData(f"{events.where()}: {what}", hint=AGAIN if early else FOREIGN) from error

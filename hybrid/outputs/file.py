@@ -1,0 +1,148 @@
+"""Open and write outputs files, and check what they say of themselves.
+
+The file is ours line by line, and that layout is read fast; any other JSON layout of the same content is read too. Its
+sha256 is over content, not over layout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybrid.canonical import encode
+from hybrid.errors import BadData
+from hybrid.outputs.document import Document, read_document
+from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer
+from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, exact, read_head, read_json_lines, slowly
+from hybrid.outputs.source import Source, open_source
+from hybrid.records import Output
+from hybrid.replacing import replacing
+
+Reader = Lines | JsonLines | Document
+
+
+class OutputsFile:
+    """An open outputs file: its header at once, its records as a stream, as often as they are asked for.
+
+    `run` is the run's spec with its id, empty when the file has none (bare JSON lines). `tasks` maps task to what the
+    run knows of it, decoded when looked up. `sha256` and `count` are None until `records()` has come to its end.
+    """
+
+    def __init__(self, source: Source, reader: Reader, header: Header) -> None:
+        self.path = source.path
+        self.run: Mapping[str, Any] = header.run or {}
+        self.models: Sequence[Any] = header.models
+        self.tasks: Mapping[str, Any] = header.tasks
+        self.sha256: str | None = None
+        self.count: int | None = None
+        self._source, self._reader, self._header = source, reader, header
+
+    def records(self) -> Generator[Output, None, None]:
+        """Every output in file order; at the end count and sha256 are checked. Raises BadData.
+
+        Nothing that was yielded may be trusted before the iterator is exhausted: a file cut short or edited is found
+        out at the end.
+        """
+        hashed = self._header.hashed()
+        count = 0
+        lines = self._reader.records(self._source)
+        while True:
+            try:
+                what, value, line = next(lines)
+            except StopIteration as stop:
+                trailer: Trailer | None = stop.value
+                break
+            except OtherLayout:
+                self._reader = Document()
+                lines = self._reader.records(self._source, skip=count)
+                continue
+            value, line = exact(value, line, what)
+            hashed.update(line)
+            hashed.update(b"\n")
+            count += 1
+            yield Output.from_json(value, what=what)
+        self._finish(count, hashed.hexdigest(), trailer)
+
+    def close(self) -> None:
+        """Give up the temporary copy that standard input was read from; nothing to do for a file."""
+        self._source.close()
+
+    def _finish(self, count: int, sha256: str, trailer: Trailer | None) -> None:
+        if trailer and trailer.count != count:
+            raise BadData(f"{self._source.name}: holds {count:,} records and says {trailer.count!r:.40}", hint=AGAIN)
+        if trailer and trailer.sha256 != sha256 and trailer.sha256 != self._exact_digest():
+            raise BadData(
+                f"{self._source.name}: its content does not fit its sha256: edited or damaged after it was written",
+                hint=AGAIN,
+            )
+        self.count, self.sha256 = count, trailer.sha256 if trailer else sha256
+
+    def _exact_digest(self) -> str:
+        """The digest without trust in how the lines write their numbers (1e-05 and 0.00001 are one number)."""
+        hashed = self._header.hashed()
+        for what, value, line in self._reader.records(self._source):
+            hashed.update(encode(value if line is None else slowly(line, what)) + b"\n")
+        return hashed.hexdigest()
+
+
+def open_outputs(path: Path | str) -> OutputsFile:
+    """Open an outputs.json in any layout, `.jsonl`, either of them as `.zst`, or `-` for standard input.
+
+    Raises UsageError when there is no such file, BadData when it is not an outputs file or not of this version.
+    """
+    source = open_source(path)
+    return OutputsFile(source, *_read_header(source))
+
+
+def _read_header(source: Source) -> tuple[Reader, Header]:
+    """The header, and what reads the records: our lines, JSON lines, else a document in another layout."""
+    if source.lines:
+        return read_json_lines(source, sure=True)
+    for attempt in (read_head, lambda source: read_json_lines(source, sure=False)):
+        try:
+            return attempt(source)
+        except OtherLayout:
+            continue
+    return read_document(source)
+
+
+def write_outputs(
+    path: Path | str,
+    run: Mapping[str, Any] | None,
+    models: Sequence[Mapping[str, Any]],
+    tasks: Mapping[str, Any],
+    records: Iterable[Output],
+) -> str:
+    """Write outputs.json as a stream and return its sha256. The file appears whole or not at all.
+
+    Raises Temporary on a full disk, CannotRun without permission, BadData for a record that JSON cannot hold.
+    """
+    with replacing(Path(path)) as stream:
+        head = [encode(run), encode(models)]
+        stream.write(b'{"format":"%s","version":%d,\n' % (FORMAT.encode(), VERSION))
+        stream.write(b'"run":%s,\n"models":%s,\n"tasks":{\n' % (head[0], head[1]))
+        hashed = hashlib.sha256(head[0] + b"\n" + head[1] + b"\n")
+        for number, task in enumerate(sorted(tasks)):
+            name, data = encode(task), encode(tasks[task])
+            stream.write(b"%s%s:%s" % (b",\n" if number else b"", name, data))
+            hashed.update(b"[%s,%s]\n" % (name, data))
+        stream.write(b"\n},\n" if tasks else b"},\n")
+        stream.write(b'"records":[\n')
+        count = 0
+        for count, output in enumerate(records, start=1):
+            line = _line(output, path)
+            stream.write(b",\n" + line if count > 1 else line)
+            hashed.update(line)
+            hashed.update(b"\n")
+        stream.write(b"\n],\n" if count else b"],\n")
+        stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
+    return hashed.hexdigest()
+
+
+def _line(output: Output, path: Path | str) -> bytes:
+    try:
+        return encode(output.to_json())
+    except (ValueError, TypeError) as error:
+        raise BadData(f"{path}: the record {output.key!r:.80} cannot be written as JSON: {error}") from error

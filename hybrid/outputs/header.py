@@ -1,0 +1,117 @@
+"""What stands around the records: format, run, models and tasks before them, count and digest after them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid.canonical import Json, encode
+from hybrid.errors import BadData
+
+FORMAT = "hybrid/outputs"
+VERSION = 1
+HEAD = ("format", "version", "run", "models", "tasks")
+TAIL = ("count", "sha256")
+MAX_TASKS = 512 * 1024 * 1024
+"""Most bytes that all tasks together may have as canonical JSON."""
+
+AGAIN = "wait for the sync to finish, or get the file again: hybrid fetch RUN"
+FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
+
+
+class Tasks(Mapping[str, Any]):
+    """Task -> what the run knows of it, kept as JSON bytes (a fifth of the memory) and decoded when looked up."""
+
+    def __init__(self) -> None:
+        self._json: dict[str, bytes] = {}
+        self._size = 0
+
+    def put(self, name: str, value: Json, where: str) -> None:
+        """Add one task. Raises BadData when it is there already, or when all of them are too large."""
+        if name in self._json:
+            raise BadData(f"{where}: the task {name!r:.80} is there twice", hint=AGAIN)
+        self._json[name] = encode(value)
+        self._size += len(self._json[name])
+        if self._size > MAX_TASKS:
+            raise BadData(f"{where}: the tasks have more than the {MAX_TASKS:,} bytes allowed")
+
+    def __getitem__(self, name: str) -> Any:
+        return json.loads(self._json[name])  # not orjson, which rounds whole numbers beyond 64 bits
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._json)
+
+    def __len__(self) -> int:
+        return len(self._json)
+
+    def lines(self) -> Iterator[bytes]:
+        """What the digest takes of each task, sorted by name."""
+        for name in sorted(self._json):
+            yield b"[%s,%s]\n" % (encode(name), self._json[name])
+
+
+@dataclass(slots=True)
+class Header:
+    """Format and version, once checked, are not kept. `run` is None and `models` empty in bare JSON lines."""
+
+    run: Mapping[str, Any] | None = None
+    models: list[Any] = field(default_factory=list)
+    tasks: Tasks = field(default_factory=Tasks)
+
+    def hashed(self) -> hashlib._Hash:
+        """A sha256 that has taken in the header and waits for the records."""
+        hashed = hashlib.sha256(encode(self.run) + b"\n" + encode(self.models) + b"\n")
+        for line in self.tasks.lines():
+            hashed.update(line)
+        return hashed
+
+    def put(self, name: str, value: Any, where: str) -> None:
+        """Take in one checked member of HEAD except the tasks. Raises BadData."""
+        if name == "format" and value != FORMAT:
+            raise BadData(f"{where}: not an outputs file: its format is {value!r:.60}", hint=FOREIGN)
+        if name == "version" and (value != VERSION or isinstance(value, bool)):
+            raise BadData(
+                f"{where}: outputs of version {value!r:.20}, this hybrid reads {VERSION}",
+                hint="update hybrid: pip install --upgrade hybrid",
+            )
+        if name == "run":
+            self.run = _checked(value, dict | None, "run", where)
+        if name == "models":
+            self.models = _checked(value, list, "models", where)
+
+
+@dataclass(frozen=True, slots=True)
+class Trailer:
+    """What the file says of itself."""
+
+    count: int
+    sha256: str
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], where: str) -> Trailer:
+        """Raises BadData when count or sha256 is missing or of another type."""
+        count, sha256 = values.get("count"), values.get("sha256")
+        if isinstance(count, bool) or not isinstance(count, int) or not isinstance(sha256, str):
+            raise BadData(f"{where}: has no count and sha256 at its end: not whole", hint=AGAIN)
+        return cls(count, sha256)
+
+
+def _checked(value: Any, kind: Any, name: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        raise BadData(f"{where}: '{name}' is not what it should be: {value!r:.40}", hint=FOREIGN)
+    return value
+
+
+def duplicates_refused(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An `object_pairs_hook` that raises ValueError when a name stands twice in an object."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice in one JSON object")
+    return value
+
+
+Entry = tuple[str, Any, bytes | None]
+"""Where a record is (for messages), its value, and its bytes when it was one line."""

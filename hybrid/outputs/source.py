@@ -1,0 +1,132 @@
+"""Where outputs are read from: a file, a zstd file, or standard input; opened from the start as often as needed."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import zstandard
+
+from hybrid.errors import BadData, UsageError
+from hybrid.folder.files import speaking
+
+BUFFER = 1024 * 1024
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`name` is for messages, `open` gives the plain bytes from the start, `close` gives up a temporary copy.
+
+    `lines` says that they are JSON lines, as the file's name tells.
+    """
+
+    name: str
+    path: Path
+    open: Callable[[], BinaryIO]
+    lines: bool
+    close: Callable[[], None] = lambda: None
+
+
+def open_source(path: Path | str) -> Source:
+    """The source at `path`, `-` for standard input (copied to a temporary file, which may be read twice)."""
+    if str(path) == "-":
+        copy = _copy_of_input()
+        return Source("standard input", Path("-"), lambda: _unpacked(_again(copy), "standard input"), False, copy.close)
+    file = Path(path)
+    if not file.is_file():
+        raise UsageError(
+            f"there is no file {file}", hint="name an outputs.json, a .jsonl, a .jsonl.zst, or - for standard input"
+        )
+    lines = file.name.removesuffix(".zst").endswith(".jsonl")
+    return Source(str(file), file, lambda: _unpacked(_opened(file), str(file)), lines)
+
+
+def _opened(path: Path) -> BinaryIO:
+    with speaking(path, doing="opening it"):
+        return path.open("rb", buffering=BUFFER)
+
+
+def _copy_of_input() -> BinaryIO:
+    copy = cast("BinaryIO", tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115 - lives as long as its Source
+    with speaking(Path(tempfile.gettempdir()), doing="copying standard input there"):
+        shutil.copyfileobj(sys.stdin.buffer, copy, BUFFER)
+        copy.flush()
+    return copy
+
+
+def _again(copy: BinaryIO) -> BinaryIO:
+    """The temporary file from its start, behind a handle whose closing leaves it open."""
+    copy.seek(0)
+    return io.BufferedReader(_Unclosed(copy), BUFFER)
+
+
+class _Unclosed(io.RawIOBase):
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
+    """`stream`, or what is packed in it when it begins as zstd does."""
+    peeked: bytes = stream.peek(4)[:4] if isinstance(stream, io.BufferedReader) else b""
+    return io.BufferedReader(_Unpacking(stream, name), BUFFER) if peeked == ZSTD_MAGIC else stream
+
+
+class _Unpacking(io.RawIOBase):
+    """Unpacks zstd piece by piece. A frame that ends early is an error, which zstandard's own reader passes over."""
+
+    PIECE = 1024  # packed bytes at a time: four of them unpack to 128 KiB at most, so memory stays bounded
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self._stream, self._name = stream, name
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._inside = False
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready:
+            piece = self._frame.unused_data or self._stream.read(self.PIECE)
+            if not piece:
+                return self._end()
+            self._ready = memoryview(self._unpack(piece))
+        size = min(len(buffer), len(self._ready))
+        buffer[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        return size
+
+    def _unpack(self, piece: bytes) -> bytes:
+        if self._frame.eof:
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._inside = True
+        try:
+            return self._frame.decompress(piece)
+        except zstandard.ZstdError as error:
+            raise BadData(f"{self._name}: damaged zstd data: {error}", hint="copy the file again") from error
+
+    def _end(self) -> int:
+        if self._inside and not self._frame.eof:
+            raise BadData(
+                f"{self._name}: the zstd data ends early", hint="wait for the sync to finish, or copy the file again"
+            )
+        return 0

@@ -1,0 +1,191 @@
+"""What a stage tells the world while it works: the events, and three ways to show them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from hybrid.canonical import Json, encode
+from hybrid.records import Completion
+
+
+class Observer(Protocol):
+    """Receives the events of a run in the order in which they happen."""
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        """A stage begins: `done` of its `total` items have a record already."""
+
+    def finished_item(self, completion: Completion) -> None:
+        """One more item has a completion; it is not on disk yet."""
+
+    def closed_shard(self, path: Path, records: int) -> None:
+        """A shard is on disk: its records survive this process."""
+
+    def ended(self) -> None:
+        """The stage is over, whole or not."""
+
+
+class Tally:
+    """Counts that every display shows: items, failures, tokens and speed since the start of this process."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._start = clock, clock()
+        self.stage, self.total, self.done, self.fresh, self.failed = "", 0, 0, 0, 0
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+
+    def begin(self, stage: str, total: int, done: int) -> None:
+        self.stage, self.total, self.done, self._start = stage, total, done, self._clock()
+
+    def add(self, completion: Completion) -> None:
+        self.done += 1
+        self.fresh += 1
+        self.failed += completion.error is not None
+        self.prompt_tokens += completion.prompt_tokens
+        self.cached_tokens += completion.cached_tokens
+        self.completion_tokens += completion.completion_tokens
+
+    @property
+    def seconds(self) -> float:
+        return max(self._clock() - self._start, 1e-9)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """New tokens; tokens of prompts are not counted."""
+        return self.completion_tokens / self.seconds
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """At this process' pace; None before the first item."""
+        return (self.total - self.done) * self.seconds / self.fresh if self.fresh else None
+
+    def to_json(self) -> dict[str, Json]:
+        eta = self.eta_seconds
+        return {
+            "stage": self.stage,
+            "total": self.total,
+            "done": self.done,
+            "fresh": self.fresh,
+            "failed": self.failed,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "seconds": round(self.seconds, 3),
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "eta_seconds": None if eta is None else round(eta, 1),
+        }
+
+
+class Quiet:
+    """Counts and shows nothing."""
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        self.tally.begin(stage, total, done)
+
+    def finished_item(self, completion: Completion) -> None:
+        self.tally.add(completion)
+
+    def closed_shard(self, path: Path, records: int) -> None:
+        """Not shown."""
+
+    def ended(self) -> None:
+        """Not shown."""
+
+
+class Lines(Quiet):
+    """Plain lines on a stream that is not a terminal: at the start, every few seconds, at the end."""
+
+    def __init__(self, stream: TextIO, *, every_seconds: float = 10.0) -> None:
+        super().__init__()
+        self._stream, self._every, self._next = stream, every_seconds, 0.0
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        super().started(stage, total, done)
+        kept = f", {done} already done and kept" if done else ""
+        self._say(f"{stage}: {total} items{kept}")
+        self._next = self._every
+
+    def finished_item(self, completion: Completion) -> None:
+        super().finished_item(completion)
+        if self.tally.seconds >= self._next:
+            self._next = self.tally.seconds + self._every
+            self._say(self._line())
+
+    def ended(self) -> None:
+        self._say(self._line())
+
+    def _line(self) -> str:
+        tally = self.tally
+        eta = f", {tally.eta_seconds:.0f} s to go" if tally.eta_seconds and tally.done < tally.total else ""
+        failed = f", {tally.failed} failed" if tally.failed else ""
+        return f"{tally.stage}: {tally.done}/{tally.total}{failed}, {tally.tokens_per_second:.0f} tokens/s{eta}"
+
+    def _say(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class Events(Quiet):
+    """One JSON object a line, for programs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        super().started(stage, total, done)
+        self.emit({"event": "started", **self.tally.to_json()})
+
+    def finished_item(self, completion: Completion) -> None:
+        super().finished_item(completion)
+        error = completion.error.to_json() if completion.error else None
+        self.emit({"event": "item", "key": completion.key, "error": error, "done": self.tally.done})
+
+    def closed_shard(self, path: Path, records: int) -> None:
+        self.emit({"event": "shard", "path": str(path), "records": records})
+
+    def ended(self) -> None:
+        self.emit({"event": "ended", **self.tally.to_json()})
+
+    def emit(self, event: dict[str, Json]) -> None:
+        """Write one event."""
+        self._stream.write(encode(event).decode() + "\n")
+        self._stream.flush()
+
+
+class Bar(Quiet):
+    """A live bar on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._row: TaskID | None = None
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        super().started(stage, total, done)
+        self._row = self._bar.add_task(stage, total=total, completed=done, speed="")
+        self._bar.start()
+
+    def finished_item(self, completion: Completion) -> None:
+        super().finished_item(completion)
+        if self._row is not None:
+            failed = f"  {self.tally.failed} failed" if self.tally.failed else ""
+            speed = f"{self.tally.tokens_per_second:.0f} tokens/s{failed}"
+            self._bar.update(self._row, completed=self.tally.done, speed=speed)
+
+    def ended(self) -> None:
+        self._bar.stop()

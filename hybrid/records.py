@@ -1,0 +1,242 @@
+"""The things that travel: what is asked, what came back, how it was judged.
+
+    Item -> Request -> Completion -> Record (in a shard) -> Output (in outputs.json) -> Grade (in grades.json)
+
+A *task* is a cluster for statistics, a *question* is what one grade is for, a *view* is one way of showing it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hybrid.canonical import Json, digest
+from hybrid.errors import BadData
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to decode. `temperature` 0 is greedy; `max_tokens` counts new tokens."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter, named by the sha256 of its content: names and numbers are never reused."""
+
+    digest: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a backend is asked: a chat (`messages`) or a raw text (`prompt`), never both.
+
+    `template` is passed to the chat template (`date_string` pins the date). `key` is set by the engine.
+    """
+
+    sampling: Sampling
+    messages: tuple[Message, ...] = ()
+    prompt: str = ""
+    template: Mapping[str, str] = field(default_factory=dict)
+    schema: Mapping[str, Any] | None = None
+    logprobs: bool = False
+    adapter: Adapter | None = None
+    key: str = ""
+
+    def content(self) -> dict[str, Json]:
+        """All that shapes the completion, as JSON: the part of an item's key that the request gives."""
+        value = dataclasses.asdict(self)
+        value["adapter"] = self.adapter.digest if self.adapter else None
+        del value["key"]
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One unit of work. `view` holds what grading needs to undo the way the question was shown."""
+
+    task: str
+    question: str
+    request: Request
+    view: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+
+    def key(self, stage: str, model: str) -> str:
+        """sha256 over stage (name and version), model digest, request, view and sample: never a row number."""
+        parts: dict[str, Json] = {
+            "stage": stage,
+            "model": model,
+            "task": self.task,
+            "question": self.question,
+            "view": self.view,
+            "sample": self.sample,
+            "request": self.request.content(),
+        }
+        return digest(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no output, or no score. `kind` is one word for counting, `message` is for people."""
+
+    kind: str
+    message: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {"kind": self.kind, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a backend answers: `text`, or `error` and no text. A failure is never an empty text."""
+
+    key: str
+    text: str | None = None
+    error: Failure | None = None
+    finish: Literal["stop", "length", ""] = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of prompt_tokens, taken from a cache
+    completion_tokens: int = 0
+    logprob: float | None = None  # natural log, summed over the completion
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.error is None):
+            raise ValueError("a completion holds a text or an error, one of the two")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The result of one item as a shard keeps it."""
+
+    key: str
+    task: str
+    question: str
+    view: Mapping[str, Any]
+    sample: int
+    completion: Completion
+
+    def to_json(self) -> dict[str, Json]:
+        """The JSON object of a shard line (docs/format.md)."""
+        done = self.completion
+        return {
+            "key": self.key,
+            "task": self.task,
+            "question": self.question,
+            "view": self.view,
+            "sample": self.sample,
+            "text": done.text,
+            "error": done.error.to_json() if done.error else None,
+            "finish": done.finish,
+            "tokens": [done.prompt_tokens, done.completion_tokens],
+            "cached": done.cached_tokens,
+            "logprob": done.logprob,
+            "seconds": round(done.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One line of outputs.json: what the model said, with the reference it is judged against."""
+
+    key: str
+    task: str
+    question: str
+    view: Mapping[str, Any]
+    sample: int
+    text: str | None
+    error: Failure | None
+    reference: Json
+    finish: str = ""
+    tokens: tuple[int, int] = (0, 0)  # prompt, completion
+
+    @classmethod
+    def from_json(cls, value: Any, *, what: str) -> Output:
+        """The output in a decoded line; `what` names file and line. Raises BadData."""
+        try:
+            error = value.get("error")
+            text = value.get("text")
+            if (text is None) == (error is None) or not isinstance(text, str | None):
+                raise ValueError("needs a text or an error, one of the two")
+            view = value.get("view") or {}
+            if not isinstance(view, dict):
+                raise ValueError("its view is not an object")
+            return cls(
+                key=str(value["key"]),
+                task=str(value["task"]),
+                question=str(value["question"]),
+                view=view,
+                sample=int(value.get("sample", 0)),
+                text=text,
+                error=Failure(str(error["kind"]), str(error["message"])) if error is not None else None,
+                reference=value.get("reference"),
+                finish=str(value.get("finish", "")),
+                tokens=(int(value["tokens"][0]), int(value["tokens"][1])) if value.get("tokens") else (0, 0),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise BadData(f"{what}: not an output record: {type(error).__name__}: {error}") from error
+
+    def to_json(self) -> dict[str, Json]:
+        """The JSON object of a line of outputs.json (docs/format.md)."""
+        return {
+            "key": self.key,
+            "task": self.task,
+            "question": self.question,
+            "view": self.view,
+            "sample": self.sample,
+            "text": self.text,
+            "error": self.error.to_json() if self.error else None,
+            "finish": self.finish,
+            "tokens": list(self.tokens),
+            "reference": self.reference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All outputs that answer one question, with what the run knows of its task (`source`, None if nothing)."""
+
+    task: str
+    id: str
+    reference: Json
+    outputs: tuple[Output, ...]
+    source: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict: a score in [0, 1], or None and the reason why there is none.
+
+    `figures` are secondary measures in [0, 1] that are averaged beside the score, `controls` are the scores that a
+    method without a model would get on the same question, `detail` is kept for the report.
+    """
+
+    score: float | None
+    reason: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    controls: Mapping[str, float] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.score is None and not self.reason:
+            raise ValueError("a grade without a score needs its reason")
+        for name, value in (("score", self.score), *self.figures.items(), *self.controls.items()):
+            if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
+                raise ValueError(f"{name} must lie in [0, 1], got {value!r}")

@@ -1,0 +1,133 @@
+"""Several runs side by side: the difference of each to the first, on the questions that both have graded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from hybrid.errors import BadData
+from hybrid.intervals import paired_difference
+from hybrid.report.charts import interval_plot
+from hybrid.report.grades_file import GradesFile
+from hybrid.report.markup import Html, el
+from hybrid.report.sources import Source
+from hybrid.report.words import signed
+
+READING = (
+    "Each run minus the first, unit by unit on what both have graded, in percentage points. The interval is that of "
+    "the paired difference, clustered by task. An interval that holds 0 shows no difference."
+)
+
+
+@dataclass(slots=True)
+class Difference:
+    """One run against the first, in shares of 1. `alone` counts units that only one of the two has graded."""
+
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int = 0
+    better: int = 0
+    worse: int = 0
+    alone: int = 0
+    why_not: str = ""
+
+
+def difference(first: Source, other: Source) -> Difference:
+    """The paired difference other - first, clustered by task. Raises BadData when a file is not in task order."""
+    result = Difference(why_not=_why_not(first, other))
+    if result.why_not:
+        return result
+    mean, low, high, result.n = paired_difference(_pairs(first, other, result))
+    if result.n:
+        result.mean, result.interval = mean, (low, high)
+    else:
+        result.why_not = "no question is graded in both"
+    return result
+
+
+def _why_not(first: Source, other: Source) -> str:
+    """Why two runs cannot be compared number by number, or nothing."""
+    one, two = first.grades, other.grades
+    if (one.grader, one.settings) != (two.grader, two.settings):
+        return "judged by different graders or grader settings"
+    if one.summary["unit"] != two.summary["unit"]:
+        return "scores of different units"
+    references = [source.outputs.run.get("references") for source in (first, other)]
+    return "judged against different references" if None not in references and references[0] != references[1] else ""
+
+
+def _pairs(first: Source, other: Source, tally: Difference) -> Iterator[tuple[str, float, float]]:
+    """(task, first's score, other's score) of every unit that both have graded."""
+    ours, theirs = _scores(first.grades), _scores(other.grades)
+    one, two = next(ours, None), next(theirs, None)
+    while one or two:
+        if one and two and one[0] == two[0]:
+            if one[1] is not None and two[1] is not None:
+                tally.better += two[1] > one[1]
+                tally.worse += two[1] < one[1]
+                yield one[0][0], one[1], two[1]
+            else:
+                tally.alone += (one[1] is None) != (two[1] is None)
+            one, two = next(ours, None), next(theirs, None)
+        elif two is None or (one and one[0] < two[0]):
+            tally.alone += one is not None and one[1] is not None
+            one = next(ours, None)
+        else:
+            tally.alone += two[1] is not None
+            two = next(theirs, None)
+
+
+def _scores(grades: GradesFile) -> Iterator[tuple[tuple[str, str], float | None]]:
+    """((task, unit), score) in rising order; for unit `task` the lowest score, None when a question is ungraded."""
+    last = ("", "")
+    for task, rows in groupby(grades.grades(), key=lambda row: row.task):
+        scored = [(row.question, row.score) for row in rows]
+        if grades.summary["unit"] == "task":
+            values = [score for _, score in scored if score is not None]
+            scored = [("", min(values) if len(values) == len(scored) else None)]
+        for question, score in scored:
+            if (task, question) < last:
+                raise BadData(
+                    f"{grades.path}: not in order of task and question (at {task} {question})",
+                    hint="grade the outputs again",
+                )
+            last = (task, question)
+            yield last, score
+
+
+def comparison(sources: Sequence[Source]) -> Html:
+    """The table of paired differences to the first run."""
+    first = sources[0]
+    columns = ("", "points", "95 % interval", "pairs", "better", "worse", "only one graded")
+    head = el(
+        "tr",
+        *(el("th", name, scope="col", cls="n" if name else None) for name in columns),
+        el("th", _axis(), scope="col", cls="axis"),
+    )
+    rows = [_row(other.label, difference(first, other)) for other in sources[1:]]
+    return el(
+        "section",
+        el("h2", "Against ", el("span", first.label)),
+        el("p", READING, cls="note"),
+        el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores paired"), cls="scroll", tabindex="0"),
+        id="comparison",
+    )
+
+
+def _axis() -> Html:
+    return el("span", *(el("span", label) for label in ("−100", "−50", "0", "+50", "+100")), cls="ticks")
+
+
+def _row(label: str, found: Difference) -> Html:
+    name = el("th", label, scope="row")
+    if found.why_not:
+        return el("tr", name, el("td", f"not compared: {found.why_not}", colspan=7, cls="none"))
+    interval = "–" if found.interval is None else f"{signed(found.interval[0])} to {signed(found.interval[1])}"
+    numbers = (signed(found.mean), interval, found.n, found.better, found.worse, found.alone)
+    plot = interval_plot(
+        found.mean, found.interval, f"{label}: {numbers[0]} points, interval {interval}", axis=(-1.0, 1.0)
+    )
+    return el(
+        "tr", name, *(el("td", str(number), cls="n") for number in numbers), el("td", plot, cls="plotted"), cls="score"
+    )

@@ -1,0 +1,182 @@
+"""Reads grades.json as a stream: header and summary, then one grade after the other, in any JSON layout.
+
+What the file says is checked before the page repeats it: scores and intervals are finite and in range, counts are
+counts, and the digest in the file is the digest of its grades.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ijson
+
+from hybrid.canonical import encode
+from hybrid.errors import BadData, UsageError
+
+FORMAT = "hybrid/grades"
+VERSION = 1
+AGAIN = "grade the outputs again"
+
+
+@dataclass(frozen=True, slots=True)
+class GradeRow:
+    """One line of grades.json: the verdict on a question. `outputs` counts what was judged."""
+
+    task: str
+    question: str
+    score: float | None
+    reason: str
+    figures: Mapping[str, float]
+    detail: Mapping[str, Any]
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class GradesFile:
+    """The header of a grades file. `outputs` is the digest of the outputs that were judged."""
+
+    path: Path
+    grader: str
+    settings: Mapping[str, Any]
+    outputs: str
+    sha256: str
+    summary: Mapping[str, Any]
+    count: int
+    around: tuple[bytes, bytes]  # what the digest covers before and after the grades
+
+    def grades(self) -> Iterator[GradeRow]:
+        """The grades in file order. Raises BadData on the first one that is none."""
+        for number, value in enumerate(self._values(), start=1):
+            yield _row(value, f"{self.path}: grade {number}")
+
+    def checked(self) -> Iterator[GradeRow]:
+        """`grades`, with count and sha256 checked at the end. Raises BadData."""
+        hashed, number = hashlib.sha256(self.around[0]), 0
+        for number, value in enumerate(self._values(), start=1):
+            hashed.update(encode(value) + b"\n")
+            yield _row(value, f"{self.path}: grade {number}")
+        if number != self.count:
+            raise BadData(f"{self.path}: holds {number:,} grades and says {self.count:,}", hint=AGAIN)
+        hashed.update(self.around[1])
+        if hashed.hexdigest() != self.sha256:
+            raise BadData(f"{self.path}: its content does not fit its sha256: edited or damaged", hint=AGAIN)
+
+    def _values(self) -> Iterator[Any]:
+        with self.path.open("rb") as file:
+            yield from _items(self.path, file, "grades.item")
+
+
+def open_grades(path: Path) -> GradesFile:
+    """Read the header. Raises UsageError when there is no such file, BadData when it is not a grades file."""
+    form = _value(path, "format")
+    if form != FORMAT:
+        raise BadData(f"{path}: not a grades file (format is {form!r})", hint="name an outputs.json or a grades.json")
+    if (version := _value(path, "version")) != VERSION:
+        raise BadData(f"{path}: grades of version {version!r}, this program reads {VERSION}", hint="update hybrid")
+    grader, outputs, summary = _value(path, "grader"), _value(path, "outputs"), _value(path, "summary")
+    try:
+        return GradesFile(
+            path=path,
+            grader=str(grader["name"]),
+            settings=dict(grader.get("settings") or {}),
+            outputs=str(outputs["sha256"]),
+            sha256=str(_value(path, "sha256")),
+            summary=_summary(summary),
+            count=int(_value(path, "count")),
+            around=(encode(grader) + b"\n", encode(outputs) + b"\n" + encode(summary) + b"\n"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError) as error:
+        raise BadData(f"{path}: not a whole grades file: {error}", hint=AGAIN) from error
+
+
+def _value(path: Path, key: str) -> Any:
+    """The value of one key of the outermost object, found without holding the others."""
+    try:
+        with path.open("rb") as file:
+            return next(_items(path, file, key), None)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}", hint="hybrid grade makes it from an outputs.json") from error
+
+
+def _items(path: Path, file: Any, prefix: str) -> Iterator[Any]:
+    try:
+        yield from ijson.items(file, prefix, use_float=True)
+    except (ijson.JSONError, UnicodeDecodeError, ValueError) as error:
+        raise BadData(f"{path}: not valid JSON: {error}", hint="copy it again, or grade the outputs again") from error
+
+
+def _row(value: Any, what: str) -> GradeRow:
+    try:
+        return GradeRow(
+            task=str(value["task"]),
+            question=str(value["question"]),
+            score=_share(value["score"]),
+            reason=str(value.get("reason") or ""),
+            figures={str(name): _number(figure) for name, figure in (value.get("figures") or {}).items()},
+            detail=dict(value.get("detail") or {}),
+            outputs=int(value.get("outputs", 0)),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise BadData(f"{what}: not a grade: {error}", hint=AGAIN) from error
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _share(value: Any) -> float | None:
+    """A score: None, or a number in [0, 1]."""
+    if value is None:
+        return None
+    number = _number(value)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{number!r} is not a score in [0, 1]")
+    return number
+
+
+def _interval(value: Any) -> tuple[float, float] | None:
+    return None if value is None else (_number(value[0]), _number(value[1]))
+
+
+def _measure(value: Any, key: str) -> dict[str, Any]:
+    mean = value[key]
+    return {
+        "mean": None if mean is None else _number(mean),
+        "n": int(value["n"]),
+        "interval": _interval(value["interval"]),
+    }
+
+
+def _summary(value: Any) -> dict[str, Any]:
+    """The summary with every number checked; figures and controls share one shape (`mean`, `n`, `interval`)."""
+    ungraded = value["ungraded"]
+    return {
+        "unit": str(value["unit"]),
+        "n": int(value["n"]),
+        "score": _share(value["score"]),
+        "interval": _interval(value["interval"]),
+        "method": str(value.get("method", "")),
+        "ungraded": int(ungraded["count"]),
+        "reasons": _counts(ungraded.get("reasons")),
+        "ungraded_outputs": _counts((value.get("ungraded_outputs") or {}).get("reasons")),
+        "questions": int(value["questions"]),
+        "outputs": int(value["outputs"]),
+        "failed": _counts(value.get("failed_outputs")),
+        "figures": {
+            str(name): _measure(figure, "mean") for name, figure in sorted((value.get("figures") or {}).items())
+        },
+        "controls": {
+            str(name): _measure(control, "score") for name, control in sorted((value.get("controls") or {}).items())
+        },
+    }
+
+
+def _counts(value: Any) -> dict[str, int]:
+    return {str(name): int(number) for name, number in sorted((value or {}).items())}

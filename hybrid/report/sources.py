@@ -1,0 +1,144 @@
+"""What a report is made of: runs, each an outputs file and a grades file that fit, walked together task by task."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from hybrid.canonical import Json
+from hybrid.errors import BadData, UsageError, nearest
+from hybrid.outputs import OutputsFile, open_outputs
+from hybrid.questions import OutOfOrder, grouped, in_order
+from hybrid.records import Output, Question
+from hybrid.report.grades_file import GradeRow, GradesFile, open_grades
+
+MOST_OUTPUTS = 60
+"""Outputs of one question that the page shows; the others are counted."""
+
+MOST_QUESTIONS = 200
+"""Questions of one task that the page shows; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One run of the report. `label` is unique on the page."""
+
+    label: str
+    outputs: OutputsFile
+    grades: GradesFile
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question: its grade, the first outputs to it, the truth, and how many outputs failed and there are."""
+
+    grade: GradeRow
+    outputs: Sequence[Output]
+    reference: Json
+    failed: int
+    count: int
+
+
+@dataclass(slots=True)
+class Answered:
+    """One run's part of a task. `scores` is of all its questions, `asked` the first of them."""
+
+    asked: list[Asked] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    failed: int = 0
+
+    def score(self, unit: str) -> float | None:
+        """The task's score: the lowest of its questions for unit `task`, else the mean of the graded ones."""
+        graded = [score for score in self.scores if score is not None]
+        if not graded or (unit == "task" and len(graded) < len(self.scores)):
+            return None
+        return min(graded) if unit == "task" else sum(graded) / len(graded)
+
+
+def find_source(path: Path, grader: str = "") -> Source:
+    """The run of an outputs.json or grades.json. Raises UsageError (nothing beside it), BadData (they do not fit)."""
+    grades_path = path if path.name.startswith("grades") else _beside(path, grader)
+    outputs_path = path.with_name("outputs.json") if grades_path == path else path
+    grades, outputs = open_grades(grades_path), open_outputs(outputs_path)
+    return Source(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
+
+
+def _beside(path: Path, grader: str) -> Path:
+    """The grades file next to an outputs file."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
+    found = {
+        one.name.removeprefix("grades.").removesuffix(".json"): one for one in sorted(path.parent.glob("grades.*.json"))
+    }
+    if not found:
+        raise UsageError(f"{path}: not graded yet", hint=f"hybrid grade {path}")
+    if grader and grader not in found:
+        raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
+    if not grader and len(found) > 1:
+        raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
+    return found[grader or next(iter(found))]
+
+
+def tasks_of(source: Source, *, sort: bool) -> Iterator[tuple[str, Answered]]:
+    """Task by task, the outputs joined to their grades; both are checked to the end.
+
+    Raises OutOfOrder when the outputs are not in order of task and question and `sort` is off, BadData when the two
+    files do not speak of the same questions or their digests do not fit.
+    """
+    records = in_order(source.outputs.records()) if sort else source.outputs.records()
+    questions = grouped(records, {}, str(source.outputs.path))
+    for task, rows in groupby(_joined(source, questions, sort), key=lambda asked: asked.grade.task):
+        part = Answered()
+        for asked in rows:
+            part.scores.append(asked.grade.score)
+            part.failed += asked.failed
+            if len(part.asked) < MOST_QUESTIONS:
+                part.asked.append(asked)
+        yield task, part
+    _check_digest(source)
+
+
+def _joined(source: Source, questions: Iterator[Question], sort: bool) -> Iterator[Asked]:
+    grades = source.grades.checked()
+    for question in questions:
+        grade = next(grades, None)
+        if grade is None or (grade.task, grade.question) != (question.task, question.id):
+            if not sort:
+                raise OutOfOrder  # or other questions: that shows when they are sorted
+            raise BadData(
+                f"{source.grades.path}: speaks of other questions than {source.outputs.path} (at {question.id})",
+                hint=f"hybrid grade {source.outputs.path}",
+            )
+        failed = sum(output.error is not None for output in question.outputs)
+        yield Asked(grade, question.outputs[:MOST_OUTPUTS], question.reference, failed, len(question.outputs))
+    if (left := next(grades, None)) is not None:
+        raise BadData(
+            f"{source.grades.path}: has a grade without outputs ({left.question})", hint="grade the outputs again"
+        )
+
+
+def _check_digest(source: Source) -> None:
+    if source.outputs.sha256 != source.grades.outputs:
+        raise BadData(
+            f"{source.grades.path}: judges other outputs (sha256 {source.grades.outputs:.12}…) "
+            f"than {source.outputs.path} (sha256 {source.outputs.sha256!s:.12}…)",
+            hint=f"hybrid grade {source.outputs.path}",
+        )
+
+
+def merged(sources: Sequence[Source], *, sort: bool = False) -> Iterator[tuple[str, list[Answered | None]]]:
+    """The tasks of all runs in order, each once, with every run's part or None. Raises as `tasks_of` does."""
+    streams = [_numbered(source, index, sort) for index, source in enumerate(sources)]
+    for task, group in groupby(heapq.merge(*streams, key=lambda row: row[0]), key=lambda row: row[0]):
+        parts: list[Answered | None] = [None] * len(sources)
+        for _, index, part in group:
+            parts[index] = part
+        yield task, parts
+
+
+def _numbered(source: Source, index: int, sort: bool) -> Iterator[tuple[str, int, Answered]]:
+    for task, part in tasks_of(source, sort=sort):
+        yield task, index, part

@@ -1,0 +1,198 @@
+"""Settings: the fields of a frozen dataclass, built from `name=value` texts, frozen to JSON and read back.
+
+A field is a `str`, `int`, `float`, `bool`, `Literal`, a tuple of one of them (`tuple[str, ...]`), or one of these
+`| None`. `field(default=..., metadata={"help": "..."})` documents it; `presets` names whole sets of values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any, Literal, TypeVar, Union
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from hybrid.canonical import Json, encode
+from hybrid.errors import BadData, UsageError, nearest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as `hybrid describe` shows it. `default` is JSON; a `required` setting has none."""
+
+    name: str
+    type: str
+    default: Json
+    help: str
+    required: bool = False
+
+
+def build(cls: type[T], values: Iterable[str] = (), preset: str = "") -> T:
+    """An instance of `cls` from `name=value` texts on top of a preset. Raises UsageError that names the setting."""
+    fields = _fields(cls)
+    chosen = _preset(cls, preset)
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"a setting is written name=value, got '{text}'", hint=_known(cls))
+        if name not in fields:
+            raise UsageError(f"{cls.__name__} has no setting '{name}'", hint=nearest(name, fields))
+        chosen[name] = _parse(name, fields[name], value)
+    return _construct(cls, chosen)
+
+
+def freeze(obj: Any) -> dict[str, Json]:
+    """All settings of `obj` as JSON, typed as declared (an int in a float field becomes a float)."""
+    fields = _fields(type(obj))
+    return {name: _plain(_check(name, hint, getattr(obj, name))) for name, hint in fields.items()}
+
+
+def restore(cls: type[T], frozen: Any) -> T:
+    """The instance that `freeze` wrote, from data that anybody may have changed. Raises BadData."""
+    fields = _fields(cls)
+    if not isinstance(frozen, Mapping) or sorted(frozen) != sorted(fields):
+        given = sorted(map(str, frozen)) if isinstance(frozen, Mapping) else type(frozen).__name__
+        raise BadData(
+            f"the stored settings do not fit {cls.__name__}: {given} instead of {sorted(fields)}",
+            hint="they were written by another version of hybrid, or changed by hand",
+        )
+    try:
+        return _construct(cls, {name: _check(name, hint, frozen[name]) for name, hint in fields.items()})
+    except UsageError as error:
+        raise BadData(f"the stored settings do not fit {cls.__name__}: {error.message}") from error
+
+
+def describe(cls: type[Any]) -> list[Setting]:
+    """Every setting of `cls` in the order of its fields."""
+    hints = _fields(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.name in hints]
+    return [
+        Setting(
+            name=field.name,
+            type=_type_text(hints[field.name]),
+            default=_plain(_default(field)),
+            help=str(field.metadata.get("help", "")),
+            required=_default(field) is MISSING,
+        )
+        for field in fields
+    ]
+
+
+def _fields(cls: type[Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    factory: Any = field.default_factory
+    return field.default if factory is MISSING else factory()
+
+
+def _known(cls: type[Any]) -> str:
+    return f"settings of {cls.__name__}: {', '.join(_fields(cls)) or 'none'}"
+
+
+def _preset(cls: type[Any], preset: str) -> dict[str, Any]:
+    if not preset:
+        return {}
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "presets", {})
+    if preset not in presets:
+        raise UsageError(f"{cls.__name__} has no preset '{preset}'", hint=nearest(preset, presets))
+    fields = _fields(cls)
+    return {name: _check(name, fields[name], value) for name, value in presets[preset].items()}
+
+
+def _construct(cls: type[T], values: Mapping[str, Any]) -> T:
+    missing = [setting.name for setting in describe(cls) if setting.required and setting.name not in values]
+    if missing:
+        raise UsageError(f"{cls.__name__} needs the setting '{missing[0]}'", hint=f"--set {missing[0]}=...")
+    try:
+        return cls(**values)
+    except (ValueError, TypeError) as error:  # what __post_init__ says about values that do not go together
+        raise UsageError(f"{cls.__name__}: {error}", hint=_known(cls)) from error
+
+
+def _parse(name: str, hint: Any, text: str) -> Any:
+    """The value in `text` for a field of type `hint`: `none`, `a,b,c`, or one plain value."""
+    options = _options(hint)
+    if type(None) in options and text.lower() == "none":
+        return None
+    for option in options:
+        if typing.get_origin(option) is tuple:
+            element = typing.get_args(option)[0]
+            return tuple(_parse(name, element, part.strip()) for part in text.split(",")) if text else ()
+        if typing.get_origin(option) is Literal:
+            return _choice(name, option, text)
+    return _validate(name, hint, text, lambda adapter: adapter.validate_python(text))
+
+
+def _choice(name: str, hint: Any, text: str) -> Any:
+    choices = {str(choice): choice for choice in typing.get_args(hint)}
+    if text not in choices:
+        raise UsageError(f"setting '{name}': '{text}' is not {_type_text(hint)}", hint=nearest(text, choices))
+    return choices[text]
+
+
+def _check(name: str, hint: Any, value: Any) -> Any:
+    """`value` as JSON has it, checked strictly against `hint`; lists become tuples."""
+
+    def strict(adapter: TypeAdapter[Any]) -> Any:
+        return adapter.validate_json(encode(value), strict=True)
+
+    return _validate(name, hint, value, strict)
+
+
+def _validate(name: str, hint: Any, value: Any, how: Callable[[TypeAdapter[Any]], Any]) -> Any:
+    try:
+        return how(TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)))
+    except (ValidationError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"setting '{name}': {value!r} is not {_type_text(hint)}", hint=f"--set {name}={_example(hint)}"
+        ) from error
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _plain(value: Any) -> Json:
+    if value is MISSING:
+        return None
+    plain: Json = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+_NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "none",
+}
+_EXAMPLES = {str: "text", int: "1", float: "0.5", bool: "true"}
+
+
+def _type_text(hint: Any) -> str:
+    """What a setting wants, in words: `a number`, `one of a, b`, `texts with commas between, or none`."""
+    if typing.get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        return f"a list with commas between, each {_type_text(typing.get_args(hint)[0])}"
+    if len(_options(hint)) > 1:
+        return " or ".join(_type_text(option) for option in _options(hint))
+    return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _example(hint: Any) -> str:
+    option = _options(hint)[0]
+    if typing.get_origin(option) is Literal:
+        return str(typing.get_args(option)[0])
+    if typing.get_origin(option) is tuple:
+        element = _example(typing.get_args(option)[0])
+        return f"{element},{element}"
+    return _EXAMPLES.get(option, "...")

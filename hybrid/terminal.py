@@ -1,0 +1,32 @@
+"""Text from models, files and folders, made safe to print: a terminal obeys some characters instead of showing them."""
+
+from __future__ import annotations
+
+import re
+
+# C0 and C1 controls except tab and newline, DEL, marks and overrides of direction, line and paragraph separators,
+# zero-width characters, the byte order mark, interlinear anchors, tags, and lone surrogates (which cannot be encoded).
+_UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """`text` with every character that a terminal obeys shown as an escape (`\\x1b`), at most `limit` characters."""
+    shown = text if limit is None else text[: limit + 1]  # so that a text of gigabytes is not worked through
+    safe = _UNSAFE.sub(_escape, shown)
+    return safe if limit is None or len(safe) <= limit else f"{safe[: limit - 1]}…"
+
+
+def clean_line(text: str, limit: int | None = None) -> str:
+    """`clean`, on one line: tabs and newlines are shown too."""
+    shown = text if limit is None else text[: limit + 1]
+    return clean(shown.replace("\n", "\\n").replace("\t", "\\t"), limit)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

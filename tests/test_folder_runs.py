@@ -1,0 +1,107 @@
+"""A run is named by its spec, submitted as often as one likes, and refused when somebody changed it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybrid.errors import BadData, CannotRun, UsageError
+from hybrid.folder.names import checked
+from hybrid.folder.runs import Run, join_folder, open_run, run_ids, submit
+from hybrid.protocols import Inputs
+
+INPUTS = Inputs(tasks={"t": {"q": "1+1"}}, references={"t/0": "2"}, about={"data": "sums"})
+
+
+def submitted(folder: Path, **settings: object) -> Run:
+    return submit(join_folder(folder, make=True), "sums", settings, INPUTS, backend="scripted", model="m")
+
+
+def test_submitting_twice_is_one_run(tmp_path: Path) -> None:
+    assert submitted(tmp_path).id == submitted(tmp_path).id
+    assert run_ids(tmp_path) == [submitted(tmp_path).id]
+
+
+def test_other_settings_are_another_run(tmp_path: Path) -> None:
+    assert submitted(tmp_path, seed=1).id != submitted(tmp_path, seed=2).id
+    assert len(run_ids(tmp_path)) == 2
+
+
+def test_the_tasks_and_the_truth_come_back_apart(tmp_path: Path) -> None:
+    run = open_run(tmp_path, submitted(tmp_path).id)
+    assert run.tasks() == INPUTS.tasks
+    assert run.references() == INPUTS.references
+    assert "2" not in json.dumps(run.tasks())
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    run = submitted(tmp_path)
+    assert open_run(tmp_path, run.id[:8]).id == run.id
+
+
+def test_no_run_and_several_runs_are_told_apart(tmp_path: Path) -> None:
+    submitted(tmp_path, seed=1), submitted(tmp_path, seed=2)
+    with pytest.raises(UsageError, match="no run is called 'other'"):
+        open_run(tmp_path, "other")
+    with pytest.raises(UsageError, match="several runs begin with 'sums'"):
+        open_run(tmp_path, "sums")
+
+
+def test_a_changed_spec_is_refused(tmp_path: Path) -> None:
+    run = submitted(tmp_path)
+    path = run.path / "run.json"
+    path.write_text(path.read_text().replace('"model":"m"', '"model":"n"'))
+    with pytest.raises(BadData, match="was changed after it was written"):
+        open_run(tmp_path, run.id)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format":"hybrid/run","version":2}', '{"format":"other"}', "NaN"])
+def test_a_foreign_or_torn_spec_is_refused(tmp_path: Path, text: str) -> None:
+    run = submitted(tmp_path)
+    (run.path / "run.json").write_text(text)
+    with pytest.raises(BadData):
+        open_run(tmp_path, run.id)
+
+
+def test_a_torn_submission_is_finished_by_the_same_command(tmp_path: Path) -> None:
+    run = submitted(tmp_path)
+    for path in run.path.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    again = open_run(tmp_path, submitted(tmp_path).id)
+    assert (again.tasks(), again.references()) == (INPUTS.tasks, INPUTS.references)
+
+
+def test_changed_inputs_are_refused(tmp_path: Path) -> None:
+    run = submitted(tmp_path)
+    (blob,) = run.path.glob("inputs-*")
+    blob.write_bytes((next(run.path.glob("references-*"))).read_bytes())
+    with pytest.raises(BadData, match=r"does not match the sha256 in run\.json"):
+        run.tasks()
+
+
+def test_a_folder_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a folder of hybrid"):
+        join_folder(tmp_path, make=False)
+    (tmp_path / "hybrid.json").write_text('{"format":"something else"}')
+    with pytest.raises(BadData, match="not the mark"):
+        join_folder(tmp_path, make=True)
+
+
+def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    with pytest.raises((CannotRun, BadData, UsageError)) as caught:
+        join_folder(place, make=True)
+    assert str(place) in caught.value.message
+
+
+BAD_NAMES = ["", ".", "..", "a/b", "a\\b", "A", "con", "nul.json", "lpt1", "a..b", "ä", "x" * 121, "a."]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_that_some_system_refuses_are_refused(name: str) -> None:
+    with pytest.raises(BadData):
+        checked(name, what="name")

@@ -1,0 +1,166 @@
+"""Shards prove their own completeness, and close by size, by age and at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.folder import shards
+from hybrid.folder.names import ShardName
+from hybrid.folder.shards import FORMAT, ShardWriter, pack, read_shard
+from hybrid.records import Completion, Record
+
+MODEL = {"name": "m", "digest": "0" * 64, "about": {}}
+HEADER = {"format": FORMAT, "version": 1, "run": "r", "stage": "answer", "attempt": "a", "model": MODEL}
+
+
+def record(number: int, text: str = "x") -> Record:
+    return Record(f"{number:064x}", "t", "t/0", {}, 0, Completion(f"{number:064x}", text=text, finish="stop"))
+
+
+def write(folder: Path, count: int, **options: float) -> list[Path]:
+    paths: list[Path] = []
+    how: Any = {"seconds": 60, **options}
+    with ShardWriter(folder, HEADER, on_close=lambda path, _: paths.append(path), **how) as writer:
+        for number in range(count):
+            writer.add(record(number))
+    return paths
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    (path,) = write(tmp_path, 3)
+    shard = read_shard(path)
+    assert [r["key"][-1] for r in shard.records] == ["0", "1", "2"]
+    assert shard.header["run"] == "r"
+    assert ShardName.parse(path.name) == shard.name
+
+
+def test_every_cut_that_loses_content_is_refused(tmp_path: Path) -> None:
+    (path,) = write(tmp_path, 4)
+    whole, shard = path.read_bytes(), read_shard(path)
+    for length in range(len(whole) - 4):  # the last 4 bytes are zstd's own checksum; ours covers the content
+        path.write_bytes(whole[:length])
+        with pytest.raises(BadData):
+            read_shard(path)
+    path.write_bytes(whole[:-1])
+    assert read_shard(path) == shard
+
+
+@settings(max_examples=300, deadline=None)
+@given(position=st.integers(0, 10_000), flip=st.integers(1, 255))
+def test_a_changed_byte_never_changes_what_is_read(
+    tmp_path_factory: pytest.TempPathFactory, position: int, flip: int
+) -> None:
+    name, data = pack({**HEADER, "seq": 0}, [b'{"key":"00","n":%d}' % n for n in range(20)], 0)
+    damaged = bytearray(data)
+    damaged[position % len(data)] ^= flip
+    path = tmp_path_factory.getbasetemp() / str(name)
+    path.write_bytes(data)
+    good = read_shard(path)
+    path.write_bytes(bytes(damaged))
+    with suppress(BadData):
+        assert read_shard(path) == good
+
+
+def test_a_shard_under_another_name_is_refused(tmp_path: Path) -> None:
+    (path,) = write(tmp_path, 2)
+    name = read_shard(path).name
+    for wrong in (ShardName(0, 3, name.sha16), ShardName(0, 2, "0" * 16)):
+        moved = path.with_name(str(wrong))
+        moved.write_bytes(path.read_bytes())
+        with pytest.raises(BadData):
+            read_shard(moved)
+
+
+def test_a_conflict_copy_does_not_have_the_name_of_a_shard() -> None:
+    for name in ("shard-00000-1-0123456789abcdef.jsonl (1).zst", "shard-00000-1-0123456789abcdef.sync-conflict.zst"):
+        assert ShardName.parse(name) is None
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MAX_PAYLOAD", 1_000_000)
+    bomb = tmp_path / str(ShardName(0, 1, "0" * 16))
+    bomb.write_bytes(zstandard.ZstdCompressor().compress(b"0" * 50_000_000))
+    assert bomb.stat().st_size < 10_000
+    with pytest.raises(BadData, match="unpacks to more"):
+        read_shard(bomb)
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (path,) = write(tmp_path / "a", 1)
+    link = tmp_path / path.name
+    link.symlink_to(path)
+    with pytest.raises(BadData, match="not a regular file"):
+        read_shard(link)
+
+
+def test_a_shard_closes_when_it_is_large_enough(tmp_path: Path) -> None:
+    paths = write(tmp_path, 10, size=1000)
+    assert len(paths) > 1
+    assert [r["key"] for path in paths for r in read_shard(path).records] == [f"{n:064x}" for n in range(10)]
+
+
+def test_a_shard_closes_by_age_while_nothing_arrives(tmp_path: Path) -> None:
+    closed = threading.Event()
+    with ShardWriter(tmp_path, HEADER, seconds=0.2, on_close=lambda *_: closed.set()) as writer:
+        writer.add(record(0))
+        assert closed.wait(10)
+
+
+def test_no_folder_gets_more_than_250_shards(tmp_path: Path) -> None:
+    write(tmp_path / "attempt", 600, size=1)
+    counts = [len(list(batch.iterdir())) for batch in sorted((tmp_path / "attempt").iterdir())]
+    assert counts == [250, 250, 100]
+    assert len(list(shards.shard_paths(tmp_path))) == 600
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_full_disk_is_told_and_loses_no_closed_shard(full_disk: Path) -> None:
+    paths: list[Path] = []
+
+    def fill() -> None:
+        how: Any = {"seconds": 60, "size": 1, "on_close": lambda path, _: paths.append(path)}
+        with ShardWriter(full_disk / "a", HEADER, **how) as writer:
+            for number in range(1000):
+                writer.add(record(number, os.urandom(6000).hex()))
+
+    with pytest.raises(Temporary, match="no room left"):
+        fill()
+    assert paths
+    assert [len(read_shard(path).records) for path in paths] == [1] * len(paths)
+    assert sorted(shards.shard_paths(full_disk)) == sorted(paths), "a torn file was left behind"
+
+
+def test_a_failure_in_the_timer_reaches_the_writing_thread(tmp_path: Path) -> None:
+    place = tmp_path / "gone"
+    place.write_text("a file where a folder should be")
+    seen = []
+    with suppress(CannotRun), ShardWriter(place, HEADER, seconds=0.1) as writer:  # closing it fails once more
+        writer.add(record(0))
+        time.sleep(1)
+        with pytest.raises(CannotRun):
+            writer.add(record(1))
+        seen.append("raised")
+    assert seen

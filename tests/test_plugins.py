@@ -1,0 +1,176 @@
+"""Plugins are found by name, belong to whom they say, and come from other distributions as from ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybrid import plugins
+from hybrid.errors import CannotRun, UsageError
+
+HERE = Path(__file__).parent
+HYBRID = Path(sys.executable).with_name("hybrid")
+
+
+def run(*arguments: str | Path, path: Path | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The real command, with `path` as one more place for packages."""
+    environment = {**os.environ, "PYTHONPATH": str(path or ""), "COLUMNS": "200"}
+    command = [str(argument) for argument in arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, timeout=120, check=False)
+
+
+def distribution(folder: Path, name: str, entry_points: str) -> None:
+    """Lay down the metadata of an installed distribution, as pip does."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entry_points)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the plugin package of the tests is installed."""
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(HERE / "plugin_package", source)
+    target = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=120)
+    return target
+
+
+def test_names_are_listed_without_importing_any_of_them() -> None:
+    code = "import sys; from hybrid import plugins; print(sorted(plugins.names('graders')), 'graders' in sys.modules)"
+    assert run(sys.executable, "-c", code).stdout == "['arc', 'contains', 'exact', 'numeric', 'regex'] False\n"
+
+
+def test_a_name_knows_its_distribution() -> None:
+    assert plugins.names("pipelines")["seal-eval"] == plugins.Source("hybrid", "pipelines.seal_eval:SealEval")
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(UsageError) as caught:
+        plugins.load("pipelines", "seal-evil")
+    assert caught.value.message == "there is no pipeline 'seal-evil'"
+    assert caught.value.hint == "did you mean 'seal-eval'? known: seal-eval"
+
+
+def test_a_plugin_of_another_distribution_is_listed_and_described(tiny: Path) -> None:
+    assert "sums                tiny-plugin" in run(HYBRID, "list", path=tiny).stdout
+    shown = run(HYBRID, "describe", "longer-than", path=tiny).stdout
+    assert "grader longer-than, from tiny-plugin" in shown
+    assert "length=3\n      a whole number. characters" in shown
+
+
+def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.json"
+    answers.write_text(json.dumps({"answers": {}, "default": "12345"}))
+    ran = run(
+        HYBRID, "run", "local", "sums", "--set", "count=2", "--folder", tmp_path / "folder", "-o", tmp_path / "out.json",
+        "--backend", "scripted", "--model", answers, path=tiny,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    graded = run(HYBRID, "grade", tmp_path / "out.json", "--grader", "longer-than", path=tiny)
+    assert graded.returncode == 0, graded.stderr
+    strict = run(
+        HYBRID,
+        "grade",
+        tmp_path / "out.json",
+        "--grader",
+        "longer-than",
+        "--set",
+        "length=5",
+        "--threshold",
+        "0.5",
+        path=tiny,
+    )
+    assert strict.returncode == 3, strict.stderr
+
+
+def decoy(folder: Path) -> Path:
+    """A foreign package called `graders` that leaves a trace when anything of it is executed."""
+    package = folder / "graders"
+    package.mkdir()
+    for name in ("__init__", "exact"):
+        (package / f"{name}.py").write_text(f"open({str(folder / 'executed')!r}, 'w').close()\nclass Exact: pass\n")
+    return folder
+
+
+def test_the_command_does_not_see_a_package_of_the_same_name_in_the_working_directory(tmp_path: Path) -> None:
+    done = run(HYBRID, "describe", "exact", cwd=decoy(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("way", ["python -m hybrid", "PYTHONPATH"])
+def test_a_foreign_package_of_the_same_name_is_reported_and_never_executed(tmp_path: Path, way: str) -> None:
+    decoy(tmp_path)
+    if way == "PYTHONPATH":
+        done = run(HYBRID, "describe", "exact", path=tmp_path)
+    else:
+        done = run(sys.executable, "-m", "hybrid", "describe", "exact", cwd=tmp_path)
+    assert done.returncode == CannotRun.exit_code
+    assert "'exact' should come from 'hybrid', but Python found another 'graders' first" in done.stderr
+    assert str(tmp_path / "graders") in done.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_folder_of_the_same_name_that_is_no_package_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "graders").mkdir()
+    done = run(sys.executable, "-m", "hybrid", "describe", "exact", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_distributions_that_claim_a_name_are_both_named(tmp_path: Path) -> None:
+    distribution(tmp_path, "rival", "[hybrid.graders]\nexact = rival:Exact\n")
+    for command in (["describe", "exact"], ["list"]):
+        done = run(HYBRID, *command, path=tmp_path)
+        assert done.returncode == CannotRun.exit_code
+        assert "the grader 'exact' is claimed twice: by 'hybrid' (graders.exact:Exact) and 'rival'" in done.stderr
+
+
+def test_a_double_elsewhere_does_not_stop_an_innocent_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "rival", "[hybrid.graders]\nexact = rival:Exact\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert plugins.load("graders", "contains").__name__ == "Contains"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import a_library_nobody_has\nclass Broken: pass\n", "No module named 'a_library_nobody_has'"),
+        ("x = 1\n", "has no attribute 'Broken'"),
+        ("class Broken: pass\n", "is not a dataclass"),
+        ("from dataclasses import dataclass\nBroken = 3\n", "is not a dataclass"),
+    ],
+)
+def test_a_broken_plugin_is_named_with_its_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, said: str
+) -> None:
+    module = tmp_path.name
+    distribution(tmp_path, "breaker", f"[hybrid.graders]\nbroken = {module}:Broken\n")
+    (tmp_path / f"{module}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CannotRun) as caught:
+        plugins.load("graders", "broken")
+    assert said in caught.value.message
+    assert "breaker" in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_an_editable_checkout_in_a_folder_with_odd_letters_is_its_own_owner(tmp_path: Path) -> None:
+    checkout = tmp_path / "my projects é%"
+    (checkout / "oddly").mkdir(parents=True)
+    (checkout / "oddly" / "__init__.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Odd:\n    'Odd.'\n"
+    )
+    distribution(tmp_path / "site", "odd", "[hybrid.graders]\nodd = oddly:Odd\n")
+    about = {"url": checkout.as_uri(), "dir_info": {"editable": True}}
+    (tmp_path / "site" / "odd-1.0.dist-info" / "direct_url.json").write_text(json.dumps(about))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(checkout)])}
+    done = subprocess.run([HYBRID, "describe", "odd"], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr

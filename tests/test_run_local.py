@@ -1,0 +1,305 @@
+"""`hybrid run local` as a real process: killed, stopped, run twice, out of room. Model calls are counted by item."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hybrid.folder.shards import read_shard, shard_paths
+
+TASKS = 6
+ITEMS = 6 * TASKS
+
+
+class Place:
+    """A folder, a script of answers, and the `hybrid` command on them."""
+
+    def __init__(self, root: Path, folder: Path | None = None) -> None:
+        self.root, self.folder = root, folder or root / "folder"
+        self.calls_file = root / f"calls-{self.folder.name}"
+        challenges = {f"{n:08x}": task(n) for n in range(TASKS)}
+        (root / "challenges.json").write_text(json.dumps(challenges))
+        (root / "solutions.json").write_text(json.dumps({name: [[[1]]] for name in challenges}))
+        (root / "script.json").write_text(json.dumps({"answers": {}, "default": "1"}))
+
+    def command(self, *more: str, delay_ms: int = 0, shard_seconds: float = 60) -> list[str]:
+        data = [f"--set={kind}={self.root / kind}.json" for kind in ("challenges", "solutions")]
+        backend = ["--backend=scripted", f"--model={self.root / 'script.json'}", f"--folder={self.folder}"]
+        options = [f"--backend-option=calls={self.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
+        python = [sys.executable, "-m", "hybrid", "run", "local", "seal-eval"]
+        return [*python, *data, *backend, *options, f"--shard-seconds={shard_seconds}", *more]
+
+    def run(self, *more: str, **how: float) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*more, **how), capture_output=True, text=True, check=False, timeout=120)  # type: ignore[arg-type]
+
+    def start(self, *more: str, **how: float) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
+            self.command(*more, **how), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().split() if self.calls_file.exists() else []
+
+    def kept(self) -> set[str]:
+        """The keys in every shard that verifies, in all runs of the folder."""
+        paths = [path for stage in self.folder.glob("runs/*/answer") for path in shard_paths(stage)]
+        return {record["key"] for path in paths if verifies(path) for record in read_shard(path).records}
+
+    def outputs(self) -> Path:
+        (path,) = self.folder.glob("results/*/outputs.json")
+        return path
+
+
+def verifies(path: Path) -> bool:
+    try:
+        return bool(read_shard(path))
+    except Exception:  # noqa: BLE001 - a torn shard may fail in any documented way; here it only does not count
+        return False
+
+
+def task(number: int) -> dict[str, object]:
+    """A task of two demonstrations, unlike every other."""
+    pairs = [{"input": [[number, k], [k, 2]], "output": [[k]]} for k in (3, 4)]
+    return {"train": pairs, "test": [{"input": [[number, 5], [6, 7]]}]}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def wait_for_calls(process: subprocess.Popen[str], place: Place, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while process.poll() is None and len(place.calls()) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_same_command_again_reuses_everything_and_says_so(place: Place) -> None:
+    first = place.run()
+    assert first.returncode == 0, first.stderr
+    before = place.outputs().read_bytes()
+    count = len(place.calls())
+    again = place.run()
+    assert again.returncode == 0, again.stderr
+    assert "nothing was run" in again.stderr
+    assert len(place.calls()) == count == len(set(place.calls()))
+    assert place.outputs().read_bytes() == before
+    assert again.stdout.strip() == str(place.outputs())
+
+
+def test_kill_9_at_any_moment_redoes_no_finished_shard_and_ends_in_the_same_file(tmp_path: Path) -> None:
+    whole, place = Place(tmp_path, tmp_path / "whole"), Place(tmp_path, tmp_path / "killed")
+    assert whole.run().returncode == 0
+    chance = random.Random(20261121)
+    kills = 0
+    while True:
+        safe = place.kept()
+        seen = len(place.calls())
+        process = place.start(delay_ms=15, shard_seconds=0.1)
+        wait_for_calls(process, place, seen + chance.randrange(1, 9))
+        time.sleep(chance.random() * 0.03)
+        process.kill()
+        _, stderr = process.communicate()
+        fresh = place.calls()[seen:]
+        assert not safe & set(fresh), "an item of a finished shard was asked again"
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, stderr
+        kills += 1
+        assert kills < 60
+    assert kills >= 5
+    redone = len(place.calls()) - len(set(place.calls()))
+    print(f"{kills} kills, {redone} extra calls on {len(set(place.calls()))} items")
+    assert place.outputs().read_bytes() == whole.outputs().read_bytes()
+    keys = [record["key"] for record in json.loads(place.outputs().read_text())["records"]]
+    assert len(keys) == len(set(keys)) == len(set(place.calls()))
+
+
+DRIVER = """
+import os, signal, sys
+from pathlib import Path
+from hybrid import progress
+from hybrid.folder import shards
+point, at = sys.argv[1], int(sys.argv[2])
+count = 0
+
+def arrived():
+    global count
+    count += 1
+    if count == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+class Deadly(progress.Quiet):
+    def finished_item(self, completion):
+        super().finished_item(completion)
+        point == "item" and arrived()
+    def closed_shard(self, path, records):
+        point == "shard closed" and arrived()
+    def ended(self):
+        point == "stage ended" and arrived()
+
+write = shards.write_once
+def torn(path, data):
+    if point == "half a shard":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data[: len(data) // 2])
+        arrived()
+    if point == "before a shard":
+        arrived()
+    write(path, data)
+shards.write_once = torn
+from hybrid.commands import run
+run._observer = lambda as_json: Deadly()
+from hybrid.cli import main
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize("point", ["item", "shard closed", "half a shard", "before a shard", "stage ended"])
+def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, point: str) -> None:
+    driver = place.root / "driver.py"
+    driver.write_text(DRIVER)
+    at = {"item": 7, "stage ended": 1}.get(point, 2)
+    arguments = place.command(delay_ms=5, shard_seconds=0.1)[3:]
+    killed = subprocess.run([sys.executable, str(driver), point, str(at), *arguments], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    safe, before = place.kept(), place.calls()
+    done = place.run()
+    assert done.returncode == 0, done.stderr
+    after = place.calls()[len(before) :]
+    assert not safe & set(after)
+    assert set(after) == set(place.kept()) - safe
+    assert len(set(before) - safe) <= 25, "more than one open shard was lost"
+
+
+@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, polite: signal.Signals) -> None:
+    process = place.start(delay_ms=30)
+    wait_for_calls(process, place, 5)
+    process.send_signal(polite)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4, stderr
+    assert "run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    calls = place.calls()
+    assert len(set(calls) - place.kept()) <= 1, "only the item in flight may be lost"
+    assert place.run().returncode == 0
+    assert len(place.calls()) - len(calls) <= len(place.kept()) - len(calls) + 1
+
+
+def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
+    first = place.start(delay_ms=50)
+    wait_for_calls(first, place, 1)
+    second = place.run()
+    assert second.returncode == 5
+    assert "another process on this machine is at work" in second.stderr
+    first.communicate(timeout=60)
+    assert first.returncode == 0
+    assert len(place.calls()) == len(set(place.calls()))
+
+
+def test_two_writers_that_do_not_know_each_other_still_make_one_result(place: Place, tmp_path: Path) -> None:
+    """The lock is a courtesy; two machines on one folder have none. Every item still counts once."""
+    environments = [{**os.environ, "XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
+    pair = [subprocess.Popen(place.command(delay_ms=5), env=env, stderr=subprocess.PIPE) for env in environments]
+    for process in pair:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    assert len(place.calls()) > len(set(place.calls())), "the two did not overlap, so the test shows nothing"
+    assert place.run().returncode == 0
+    keys = [record["key"] for record in json.loads(place.outputs().read_text())["records"]]
+    assert sorted(keys) == sorted(set(place.calls()))
+
+
+def test_a_prompt_that_does_not_fit_is_a_failed_item_not_a_cut_one(place: Place) -> None:
+    (place.root / "script.json").write_text(json.dumps({"answers": {}, "default": "1", "context": 40}))
+    done = place.run()
+    assert done.returncode == 3
+    records = json.loads(place.outputs().read_text())["records"]
+    assert {record["error"]["kind"] for record in records} == {"too-long"}
+    assert {record["text"] for record in records} == {None}
+
+
+def test_failed_items_are_kept_until_they_are_asked_for_again(place: Place) -> None:
+    (place.root / "script.json").write_text(json.dumps({"answers": {}}))
+    assert place.run().returncode == 3
+    calls = Counter(place.calls())
+    assert place.run().returncode == 3
+    assert Counter(place.calls()) == calls
+    assert place.run("--retry-failed").returncode == 3
+    assert Counter(place.calls()) == calls + calls
+
+
+def test_events_are_one_json_object_a_line_and_name_every_item_once(place: Place) -> None:
+    done = place.run("--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "item"] == ["started", "shard", "ended", "done"]
+    assert sorted(event["key"] for event in events if event["event"] == "item") == sorted(place.calls())
+    assert events[-1]["outputs"] == str(place.outputs())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["seal-evil"], 2, "did you mean 'seal-eval'?"),
+        (["seal-eval", "--set", "formt=seal"], 2, "did you mean 'format'?"),
+        (["seal-eval", "--set", "format=sela"], 2, "did you mean 'seal'?"),
+        (["seal-eval", "--backend", "lamacpp"], 2, "did you mean 'llamacpp'?"),
+        (["seal-eval", "--backend", "scripted", "--model", "nowhere.json"], 7, "nowhere.json"),
+        (["seal-eval", "--model", "nowhere.gguf"], 7, "nowhere.gguf"),
+        (["seal-eval", "--limit", "-1"], 2, "limit"),
+        (["seal-eval", "--set", "temperature=nan"], 2, "temperature"),
+        (["seal-eval", "--backend-option", "parallel"], 2, "name=value"),
+    ],
+)
+def test_a_wrong_word_gets_one_clear_line_and_writes_nothing(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    command = [sys.executable, "-m", "hybrid", "run", "local", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(tmp_path: Path, small_disk: Path) -> None:
+    place = Place(tmp_path, small_disk / "folder")
+    stopped = place.run(delay_ms=5, shard_seconds=0.1)
+    assert stopped.returncode == 5, stopped.stderr
+    assert "no room left" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    safe, before = place.kept(), len(place.calls())
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    assert place.run().returncode == 0
+    assert not safe & set(place.calls()[before:])
+
+
+def test_a_read_only_folder_is_told(tmp_path: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    place = Place(tmp_path, small_disk / "folder")
+    done = place.run()
+    assert done.returncode == 7, done.stderr
+    assert str(small_disk) in done.stderr

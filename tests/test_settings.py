@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybrid import settings
+from hybrid.errors import BadData, HybridError, UsageError
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example."""
+
+    name: str = field(default="a", metadata={"help": "what it is called"})
+    count: int = 1
+    share: float = 0.0
+    fast: bool = False
+    style: Literal["plain", "fancy"] = "plain"
+    level: Literal[1, 2] = 1
+    words: tuple[str, ...] = ()
+    sizes: tuple[int, ...] | None = None
+    limit: int | None = None
+
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {"big": {"count": 100, "words": ("x", "y"), "share": 1}}
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise ValueError("count is not below 0")
+
+
+@dataclass(frozen=True)
+class Needy:
+    """Needs a path."""
+
+    path: str
+
+
+def test_texts_become_the_declared_types() -> None:
+    made = settings.build(
+        Example,
+        [
+            "name=b=c",
+            "count=7",
+            "share=0.5",
+            "fast=yes",
+            "style=fancy",
+            "level=2",
+            "words=p, q",
+            "sizes=1,2",
+            "limit=3",
+        ],
+    )
+    expected = Example("b=c", 7, 0.5, True, "fancy", 2, ("p", "q"), (1, 2), 3)
+    assert expected == made
+
+
+def test_none_and_nothing_are_told_apart() -> None:
+    assert settings.build(Example, ["limit=none", "sizes=none"]) == Example()
+    assert settings.build(Example, ["sizes=", "words="]) == Example(sizes=(), words=())
+    assert settings.build(Example, ["name="]).name == ""
+
+
+def test_what_is_typed_goes_on_top_of_a_preset() -> None:
+    made = settings.build(Example, ["count=5"], preset="big")
+    assert Example(count=5, words=("x", "y"), share=1.0) == made
+    assert isinstance(made.share, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("count=many", "setting 'count': 'many' is not a whole number"),
+        ("count=1.5", "setting 'count': '1.5' is not a whole number"),
+        ("share=nan", "setting 'share': 'nan' is not a number"),
+        ("share=inf", "setting 'share': 'inf' is not a number"),
+        ("fast=perhaps", "setting 'fast': 'perhaps' is not true or false"),
+        ("style=fanci", "setting 'style': 'fanci' is not one of plain, fancy"),
+        ("sizes=1,b", "setting 'sizes': 'b' is not a whole number"),
+        ("limit=few", "setting 'limit': 'few' is not a whole number or none"),
+        ("coutn=1", "Example has no setting 'coutn'"),
+        ("count", "a setting is written name=value, got 'count'"),
+        ("count=-1", "Example: count is not below 0"),
+    ],
+)
+def test_a_wrong_text_is_named_with_what_is_wanted(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.build(Example, [text])
+    assert said == caught.value.message
+    assert caught.value.hint
+
+
+def test_misspelt_names_get_the_nearest() -> None:
+    for values, preset, hint in [(["coutn=1"], "", "'count'"), (["style=fanci"], "", "'fancy'"), ([], "bgi", "'big'")]:
+        with pytest.raises(UsageError) as caught:
+            settings.build(Example, values, preset)
+        assert f"did you mean {hint}?" in caught.value.hint
+
+
+def test_a_setting_without_a_default_is_asked_for() -> None:
+    with pytest.raises(UsageError, match="Needy needs the setting 'path'"):
+        settings.build(Needy)
+    assert settings.build(Needy, ["path=/x"]) == Needy("/x")
+    assert settings.describe(Needy)[0].required
+
+
+def test_frozen_settings_come_back_the_same_through_json() -> None:
+    made = settings.build(Example, ["words=a,b", "sizes=1", "limit=none"], preset="big")
+    assert made == settings.restore(Example, json.loads(json.dumps(settings.freeze(made))))
+
+
+def test_an_int_in_a_float_field_freezes_as_a_float() -> None:
+    frozen = settings.freeze(Example(share=1))
+    assert json.dumps(frozen["share"]) == "1.0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"count": "1"},
+        {"count": 1.5},
+        {"count": True},
+        {"fast": 1},
+        {"name": None},
+        {"style": "other"},
+        {"words": "abc"},
+        {"words": ["a", 1]},
+        {"share": "0.5"},
+        {"extra": 1},
+        {"__class__": "x"},
+        {"count": -1},
+    ],
+)
+def test_changed_frozen_settings_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(BadData):
+        settings.restore(Example, {**settings.freeze(Example()), **change})
+
+
+def test_frozen_settings_with_one_missing_are_refused() -> None:
+    frozen = settings.freeze(Example())
+    del frozen["count"]
+    with pytest.raises(BadData) as caught:
+        settings.restore(Example, frozen)
+    assert "another version" in caught.value.hint
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(json_values | st.fixed_dictionaries(dict.fromkeys(settings.freeze(Example()), json_values)))
+def test_no_stored_value_gets_past_restore_with_another_type(frozen: Any) -> None:
+    try:
+        made = settings.restore(Example, frozen)
+    except BadData:
+        return
+    assert made == settings.restore(Example, settings.freeze(made))
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_build(text: str) -> None:
+    try:
+        settings.freeze(settings.build(Example, [text]))
+    except HybridError:
+        return
+
+
+def test_describe_tells_type_default_and_help() -> None:
+    described = {setting.name: setting for setting in settings.describe(Example)}
+    assert list(described) == [*settings.freeze(Example())]
+    assert described["name"] == settings.Setting("name", "a text", "a", "what it is called")
+    assert described["sizes"].type == "a list with commas between, each a whole number or none"
+    assert described["words"].default == []
