@@ -54,7 +54,7 @@ def _question(group: list[Output], source: Any, name: str) -> Question:
     if len(group) > 1 and len({output.key for output in group}) < len(group):
         raise BadData(
             f"{name}: question {first.question!r:.80} holds an output twice (the same key)",
-            hint="get the file again: hybrid fetch RUN",
+            hint="make the file again: hybrid grade RUN puts it together anew",
         )
     return Question(first.task, first.question, first.reference, tuple(group), source)
 

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData
@@ -171,13 +171,9 @@ class Output:
     def from_json(cls, value: Any, *, what: str) -> Output:
         """The output in a decoded line; `what` names file and line. Raises BadData."""
         try:
-            error = value.get("error")
-            text = value.get("text")
-            if (text is None) == (error is None) or not isinstance(text, str | None):
-                raise ValueError("needs a text or an error, one of the two")
-            view = value.get("view") or {}
-            if not isinstance(view, dict):
-                raise ValueError("its view is not an object")
+            error, text, view = value.get("error"), value.get("text"), value.get("view") or {}
+            if (text is None) == (error is None) or not (isinstance(text, str | None) and isinstance(view, dict)):
+                _refuse("needs a text or an error, one of the two, and a view that is an object")
             return cls(
                 key=str(value["key"]),
                 task=str(value["task"]),
@@ -207,6 +203,10 @@ class Output:
             "tokens": list(self.tokens),
             "reference": self.reference,
         }
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise ValueError(reason)
 
 
 @dataclass(frozen=True, slots=True)

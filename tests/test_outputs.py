@@ -169,7 +169,7 @@ def test_a_changed_answer_is_refused_with_the_next_step(written: Path) -> None:
     written.write_bytes(written.read_bytes().replace(b"no room", b"no rooM"))
     error = refusal(written)
     assert "does not fit its sha256" in error.message
-    assert "hybrid fetch" in error.hint
+    assert "hybrid grade RUN" in error.hint
 
 
 def test_a_removed_record_is_refused(written: Path) -> None:
@@ -217,7 +217,7 @@ def test_foreign_and_broken_files_are_refused_in_one_line(tmp_path: Path, data: 
     [
         (lambda record: record.pop("question"), "KeyError: 'question'"),
         (lambda record: record.update(text=None), "needs a text or an error"),
-        (lambda record: record.update(view=[1]), "its view is not an object"),
+        (lambda record: record.update(view=[1]), "a view that is an object"),
         (lambda record: record.update(text=None, error={}), "KeyError: 'kind'"),
         (lambda record: record.update(text=5), "needs a text or an error"),
         (lambda record: record.update(sample="many"), "not an output record"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybrid import plugins
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import CannotRun, Missed, UsageError
 
 HERE = Path(__file__).parent
 HYBRID = Path(sys.executable).with_name("hybrid")
@@ -70,26 +70,15 @@ def test_a_plugin_of_another_distribution_is_listed_and_described(tiny: Path) ->
 def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps({"answers": {}, "default": "12345"}))
-    ran = run(
-        HYBRID, "run", "local", "sums", "--set", "count=2", "--folder", tmp_path / "folder", "-o", tmp_path / "out.json",
-        "--backend", "scripted", "--model", answers, path=tiny,
-    )  # fmt: skip
+    out = tmp_path / "out.json"
+    where = ["--folder", tmp_path / "folder", "-o", out, "--backend", "scripted", "--model", answers]
+    ran = run(HYBRID, "run", "local", "sums", "--set", "count=2", *where, path=tiny)
     assert ran.returncode == 0, ran.stderr
-    graded = run(HYBRID, "grade", tmp_path / "out.json", "--grader", "longer-than", path=tiny)
-    assert graded.returncode == 0, graded.stderr
-    strict = run(
-        HYBRID,
-        "grade",
-        tmp_path / "out.json",
-        "--grader",
-        "longer-than",
-        "--set",
-        "length=5",
-        "--threshold",
-        "0.5",
-        path=tiny,
-    )
-    assert strict.returncode == 3, strict.stderr
+    judge = [HYBRID, "grade", out, "--grader", "longer-than", "--threshold", "0.5"]
+    longer = run(*judge, path=tiny)
+    assert longer.returncode == 0, longer.stderr
+    much_longer = run(*judge, "--set", "length=5", path=tiny)
+    assert much_longer.returncode == Missed.exit_code, much_longer.stderr
 
 
 def decoy(folder: Path) -> Path:

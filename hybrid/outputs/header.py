@@ -18,7 +18,7 @@ TAIL = ("count", "sha256")
 MAX_TASKS = 512 * 1024 * 1024
 """Most bytes that all tasks together may have as canonical JSON."""
 
-AGAIN = "wait for the sync to finish, or get the file again: hybrid fetch RUN"
+AGAIN = "wait for the sync to finish, or make the file again: hybrid grade RUN puts it together anew"
 FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
 
 
