@@ -1,12 +1,12 @@
 """Every error raised on purpose, each with the exit code of the command line.
 
-    HybridError            1  internal error (never raised by name)
-    +-- UsageError         2  the command or a setting is wrong
-    +-- Missed             3  finished, but items failed or a threshold was missed
-    +-- NotFinished        4  stopped before the end; the same command goes on
-    +-- Temporary          5  mount, network, quota, another process: run the same command again
-    +-- BadData            6  corrupt, truncated or foreign data
-    +-- CannotRun          7  does not fit, missing model, missing library, no permission
+HybridError            1  internal error (never raised by name)
++-- UsageError         2  the command or a setting is wrong
++-- Missed             3  finished, but items failed or a threshold was missed
++-- NotFinished        4  stopped before the end; the same command goes on
++-- Temporary          5  mount, network, quota, another process: run the same command again
++-- BadData            6  corrupt, truncated or foreign data
++-- CannotRun          7  does not fit, missing model, missing library, no permission
 """
 
 from __future__ import annotations

@@ -65,10 +65,21 @@ class LocalResult:
 
 
 def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> Run:
-    """Write the run into the folder, made when it is not there. The same settings and data are the same run."""
+    """Write the run into the folder, made when it is not there. The same settings, data and model are the same run.
+
+    Whatever is wrong with settings, data or model is told before anything is written.
+    """
+    digest, frozen, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
     join_folder(folder, make=True)
-    frozen = settings.freeze(pipeline)
-    return submit(folder, name, frozen, pipeline.inputs(), backend=engine.backend, model=engine.model)
+    return submit(
+        folder,
+        name,
+        frozen,
+        inputs,
+        backend=engine.backend,
+        model=engine.model,
+        model_digest=digest,
+    )
 
 
 def do_run(

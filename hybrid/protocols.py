@@ -102,5 +102,3 @@ class QuestionGrader(Protocol):
 
 
 Grader = OutputGrader | QuestionGrader
-
-

@@ -16,6 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid.canonical import encode
 from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.folder import shards
 from hybrid.folder.names import ShardName
@@ -63,7 +64,7 @@ def test_every_cut_that_loses_content_is_refused(tmp_path: Path) -> None:
 def test_a_changed_byte_never_changes_what_is_read(
     tmp_path_factory: pytest.TempPathFactory, position: int, flip: int
 ) -> None:
-    name, data = pack({**HEADER, "seq": 0}, [b'{"key":"00","n":%d}' % n for n in range(20)], 0)
+    name, data = pack({**HEADER, "seq": 0}, [encode(record(n).to_json()) for n in range(20)], 0)
     damaged = bytearray(data)
     damaged[position % len(data)] ^= flip
     path = tmp_path_factory.getbasetemp() / str(name)
@@ -164,3 +165,22 @@ def test_a_failure_in_the_timer_reaches_the_writing_thread(tmp_path: Path) -> No
             writer.add(record(1))
         seen.append("raised")
     assert seen
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"{}", b'{"key":"00"}', b'{"key":"%s"}' % (b"0" * 64), b'{"key":["x"]}', b"1", b'{"key":"../../etc"}'],
+)
+def test_a_shard_that_verifies_and_holds_no_records_is_refused(tmp_path: Path, line: bytes) -> None:
+    name, data = pack({**HEADER, "seq": 0}, [line], 0)
+    (tmp_path / str(name)).write_bytes(data)
+    with pytest.raises(BadData, match="record 0: not a"):
+        read_shard(tmp_path / str(name))
+
+
+@pytest.mark.parametrize("model", [None, [], {}, {"digest": 1}])
+def test_a_shard_that_names_no_model_is_refused(tmp_path: Path, model: object) -> None:
+    name, data = pack({**HEADER, "seq": 0, "model": model}, [encode(record(0).to_json())], 0)  # type: ignore[dict-item]
+    (tmp_path / str(name)).write_bytes(data)
+    with pytest.raises(BadData, match="names no model"):
+        read_shard(tmp_path / str(name))

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -212,7 +213,7 @@ def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
 def test_two_writers_that_do_not_know_each_other_still_make_one_result(place: Place, tmp_path: Path) -> None:
     """The lock is a courtesy; two machines on one folder have none. Every item still counts once."""
     environments = [{**os.environ, "XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
-    pair = [subprocess.Popen(place.command(delay_ms=5), env=env, stderr=subprocess.PIPE) for env in environments]
+    pair = [subprocess.Popen(place.command(delay_ms=100), env=env, stderr=subprocess.PIPE) for env in environments]
     for process in pair:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 0, stderr
@@ -303,3 +304,38 @@ def test_a_read_only_folder_is_told(tmp_path: Path, small_disk: Path) -> None:
     done = place.run()
     assert done.returncode == 7, done.stderr
     assert str(small_disk) in done.stderr
+
+
+def test_a_terminal_gets_a_live_bar_and_a_pipe_gets_plain_lines(place: Place) -> None:
+    terminal, side = os.openpty()
+    process = subprocess.Popen(place.command(delay_ms=20), stdout=subprocess.DEVNULL, stderr=side)
+    os.close(side)
+    shown = b""
+    with suppress(OSError):  # Linux ends a terminal whose last writer has gone with an error
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+    assert process.wait(timeout=60) == 0
+    assert b"\x1b[" in shown
+    assert f"{len(place.calls())}/{len(place.calls())}".encode() in shown
+    plain = Place(place.root, place.root / "piped").run()
+    assert "\x1b" not in plain.stderr
+    assert f"answer: {len(place.calls())}/{len(place.calls())}" in plain.stderr
+
+
+def test_quiet_says_nothing_but_the_place_of_the_outputs(place: Place) -> None:
+    done = place.run("-q")
+    assert done.returncode == 0
+    assert done.stdout.strip() == str(place.outputs())
+    assert done.stderr.count("\n") <= 1
+
+
+def test_other_weights_under_the_same_name_are_another_run(place: Place) -> None:
+    assert place.run().returncode == 0
+    first = place.outputs()
+    before = first.read_bytes()
+    (place.root / "script.json").write_text(json.dumps({"answers": {}, "default": "2"}))
+    assert place.run().returncode == 0
+    (second,) = set(place.folder.glob("results/*/outputs.json")) - {first}
+    assert first.read_bytes() == before
+    assert {record["text"] for record in json.loads(second.read_text())["records"]} == {"2"}

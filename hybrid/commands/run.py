@@ -66,7 +66,6 @@ class How:
 def _run(name: str, pipeline: Any, how: How) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill closes the shard as Ctrl-C does
     engine = Engine(how.backend, how.model, dict(_pairs(how.options)))
-    engine.digest()  # a missing model is told before anything is written
     folder = chosen_folder(how.folder)
     run = freeze_run(folder, name, pipeline, engine)
     observer = _observer(as_json=how.as_json)

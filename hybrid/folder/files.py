@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import zstandard
+
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
@@ -86,4 +88,20 @@ def read_bounded(path: Path, limit: int) -> bytes:
             data = handle.read(limit + 1)
     if len(data) > limit:
         raise BadData(f"{path}: larger than the {limit:,} bytes allowed")
+    return data
+
+
+def unpack(path: Path, packed_limit: int, limit: int) -> bytes:
+    """The content of a zstd file, at most `packed_limit` bytes packed and `limit` unpacked. Raises BadData.
+
+    A frame that ends early gives what is there of it: whoever asks checks the content by its hash.
+    """
+    packed = read_bounded(path, packed_limit)
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
+            data = reader.read(limit + 1)
+    except zstandard.ZstdError as error:
+        raise BadData(f"{path}: not a whole zstd file: truncated, damaged or still on its way") from error
+    if len(data) > limit:
+        raise BadData(f"{path}: unpacks to more than the {limit:,} bytes allowed")
     return data

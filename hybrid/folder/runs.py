@@ -1,10 +1,10 @@
 """Runs in the folder: a frozen spec, the inputs it names, and the records that came of it.
 
-    <folder>/hybrid.json                                      marks the folder
-    <folder>/runs/<run>/run.json                              the frozen spec; its hash is in the run's id
-    <folder>/runs/<run>/inputs-<sha16>.json.zst               the tasks
-    <folder>/runs/<run>/references-<sha16>.json.zst           the truth, never given to a stage
-    <folder>/runs/<run>/<stage>/<attempt>/<batch>/shard-...   records
+<folder>/hybrid.json                                      marks the folder
+<folder>/runs/<run>/run.json                              the frozen spec; its hash is in the run's id
+<folder>/runs/<run>/inputs-<sha16>.json.zst               the tasks
+<folder>/runs/<run>/references-<sha16>.json.zst           the truth, never given to a stage
+<folder>/runs/<run>/<stage>/<attempt>/<batch>/shard-...   records
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import zstandard
 
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, UsageError, nearest
-from hybrid.folder.files import read_bounded, speaking, write_once
+from hybrid.folder.files import read_bounded, speaking, unpack, write_once
 from hybrid.folder.names import checked, run_id
 from hybrid.folder.shards import Shard, read_shard, shard_paths
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
 SPEC_FORMAT = "hybrid/run"
-SPEC_KEYS = {"format", "version", "pipeline", "settings", "backend", "model", "inputs", "references", "about"}
+TEXTS = {"pipeline", "backend", "model", "model_digest", "inputs", "references"}
+SPEC_KEYS = {"format", "version", "settings", "about"} | TEXTS
 MAX_SPEC = 1024 * 1024
 MAX_INPUTS = 512 * 1024 * 1024
 
@@ -50,7 +51,7 @@ class Run:
     def _blob(self, kind: str) -> dict[str, Any]:
         sha256 = str(self.spec[kind])
         path = self.path / blob_name(kind, sha256)
-        data = inflate(path)
+        data = unpack(path, MAX_INPUTS, MAX_INPUTS)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadData(
                 f"{path}: does not match the sha256 in run.json: damaged or still on its way",
@@ -72,24 +73,14 @@ class Run:
             if (shard.header["run"], shard.header["stage"]) != (self.id, stage):
                 refused.append(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
                 continue
+            if self.spec["model_digest"] not in ("", shard.header["model"]["digest"]):
+                refused.append(f"{path}: was answered by another model than the run's, passed over")
+                continue
             yield path, shard
 
 
 def blob_name(kind: str, sha256: str) -> str:
     return f"{kind}-{sha256[:16]}.json.zst"
-
-
-def inflate(path: Path) -> bytes:
-    """The content of a zstd file, bounded. Raises BadData."""
-    compressed = read_bounded(path, MAX_INPUTS)
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(compressed) as reader:
-            data = reader.read(MAX_INPUTS + 1)
-    except zstandard.ZstdError as error:
-        raise BadData(f"{path}: not a whole zstd file: truncated, damaged or still on its way") from error
-    if len(data) > MAX_INPUTS:
-        raise BadData(f"{path}: unpacks to more than the {MAX_INPUTS:,} bytes allowed")
-    return data
 
 
 def join_folder(path: Path, *, make: bool) -> Path:
@@ -116,8 +107,12 @@ def submit(
     *,
     backend: str,
     model: str,
+    model_digest: str = "",
 ) -> Run:
-    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run."""
+    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run.
+
+    `model_digest` is empty when this machine does not have the model; with it, other weights are another run.
+    """
     blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
     sha256 = {kind: hashlib.sha256(data).hexdigest() for kind, data in blobs.items()}
     spec: dict[str, Json] = {
@@ -127,6 +122,7 @@ def submit(
         "settings": dict(settings),
         "backend": backend,
         "model": model,
+        "model_digest": model_digest,
         "about": dict(inputs.about),
         **sha256,
     }
@@ -142,7 +138,7 @@ def _write_blob(path: Path, data: bytes, sha256: str) -> None:
     """Another zstd release may pack the same content into other bytes, so content decides, not bytes."""
     if path.exists():
         try:
-            if hashlib.sha256(inflate(path)).hexdigest() == sha256:
+            if hashlib.sha256(unpack(path, MAX_INPUTS, MAX_INPUTS)).hexdigest() == sha256:
                 return
         except BadData:
             path.unlink()
@@ -157,12 +153,11 @@ def run_ids(folder: Path) -> list[str]:
 
 def open_run(folder: Path, name: str) -> Run:
     """The run with that id or unique beginning of an id. Raises UsageError (none, several) or BadData."""
-    found = [known for known in run_ids(folder) if known == name] or [
-        known for known in run_ids(folder) if known.startswith(name)
-    ]
+    known = run_ids(folder)
+    found = [name] if name in known else [one for one in known if one.startswith(name)]
     if len(found) != 1:
-        what = "several runs begin with" if found else "no run is called"
-        raise UsageError(f"{what} '{name}' in {folder}", hint=nearest(name, found or run_ids(folder)))
+        what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
+        raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
     path = folder / "runs" / found[0]
     spec = decode(read_bounded(path / "run.json", MAX_SPEC), what=str(path / "run.json"))
     check_spec(spec, path)
@@ -176,7 +171,7 @@ def check_spec(spec: Any, path: Path) -> None:
         raise BadData(f"{where}: not a run of hybrid")
     if spec.get("version") != 1:
         raise BadData(f"{where}: run version {spec.get('version')!r}, this hybrid reads 1", hint="update hybrid")
-    if set(spec) != SPEC_KEYS or not all(isinstance(spec[key], str) for key in ("pipeline", "backend", "model")):
+    if set(spec) != SPEC_KEYS or not all(isinstance(spec[key], str) for key in TEXTS):
         raise BadData(f"{where}: its fields are not those of a run: {', '.join(sorted(set(spec) ^ SPEC_KEYS))}")
     if path.name != f"{spec['pipeline']}-{digest(spec)[:12]}":
         raise BadData(f"{where}: was changed after it was written: its hash is not that in the run's id")

@@ -7,6 +7,7 @@ byte before it. Its name repeats the count and 16 digits of that hash. What does
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,14 +19,15 @@ import zstandard
 
 from hybrid.canonical import Json, decode, encode
 from hybrid.errors import BadData
-from hybrid.folder.files import read_bounded, write_once
+from hybrid.folder.files import unpack, write_once
 from hybrid.folder.names import ShardName
-from hybrid.records import Record
+from hybrid.records import Output, Record
 
 FORMAT = "hybrid/shard"
 MAX_FILE = 64 * 1024 * 1024
 MAX_PAYLOAD = 256 * 1024 * 1024
 HEADER_KEYS = {"format", "version", "run", "stage", "attempt", "seq", "model"}
+KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def read_shard(path: Path) -> Shard:
     name = ShardName.parse(path.name)
     if name is None:
         raise BadData(f"{path}: not the name of a shard")
-    payload, _, footer_line = _inflate(path).rstrip(b"\n").rpartition(b"\n")
+    payload, _, footer_line = unpack(path, MAX_FILE, MAX_PAYLOAD).rstrip(b"\n").rpartition(b"\n")
     payload += b"\n"
     footer = decode(footer_line, what=f"{path}: footer")
     sha256 = hashlib.sha256(payload).hexdigest()
@@ -65,19 +67,18 @@ def read_shard(path: Path) -> Shard:
         raise BadData(f"{path}: shard version {header['version']!r}, this hybrid reads 1", hint="update hybrid")
     if not len(lines) == footer.get("count") == name.count:
         raise BadData(f"{path}: {len(lines)} records where the footer says {footer.get('count')}")
-    return Shard(name, header, tuple(decode(line, what=f"{path}: record {n}") for n, line in enumerate(lines)))
+    if not isinstance(header["model"], dict) or not isinstance(header["model"].get("digest"), str):
+        raise BadData(f"{path}: its header names no model")
+    return Shard(name, header, tuple(_record(line, f"{path}: record {n}") for n, line in enumerate(lines)))
 
 
-def _inflate(path: Path) -> bytes:
-    compressed = read_bounded(path, MAX_FILE)
-    try:
-        with zstandard.ZstdDecompressor().stream_reader(compressed) as reader:
-            payload = reader.read(MAX_PAYLOAD + 1)
-    except zstandard.ZstdError as error:
-        raise BadData(f"{path}: not a whole zstd frame: truncated, damaged or still on its way") from error
-    if len(payload) > MAX_PAYLOAD:
-        raise BadData(f"{path}: unpacks to more than the {MAX_PAYLOAD:,} bytes allowed")
-    return payload
+def _record(line: bytes, what: str) -> dict[str, Any]:
+    """A shard can verify and still be made by anybody: what is not a record is refused with the whole file."""
+    value = decode(line, what=what)
+    if not isinstance(value, dict) or not KEY.fullmatch(str(value.get("key"))):
+        raise BadData(f"{what}: not a record: it has no item key")
+    Output.from_json(value, what=what)
+    return value
 
 
 class ShardWriter:

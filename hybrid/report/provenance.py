@@ -33,7 +33,9 @@ def _row(name: str, values: Sequence[str]) -> Html:
 def _facts(source: Source) -> dict[str, str]:
     run = source.outputs.run
     facts = {
-        name: _said(run[name]) for name in ("id", "pipeline", "backend", "model", "inputs", "references") if name in run
+        name: _said(run[name])
+        for name in ("id", "pipeline", "backend", "model", "model_digest", "inputs", "references")
+        if name in run
     }
     facts |= _flat("setting", run.get("settings"))
     facts |= _flat("about", run.get("about"))
