@@ -5,12 +5,12 @@ DEMO := demo
 WORKERS ?= 2
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check lint bench lock clean
 
 help:
 	@echo "make demo          run the main job on a small real model, grade it, draw the report"
 	@echo "make test          every test that this machine can run; STRICT=1 turns skips into failures"
-	@echo "make check         lint, types, import contracts and the fast tests"
+	@echo "make check         lint, types, import contracts and the fast tests; make lint: without the tests"
 	@echo "make bench NAME=x  run benchmarks/x.py; its last line is one JSON object"
 	@echo "make lock          write the pinned requirement files anew from requirements/*.in"
 	@echo "make clean         remove the environments, caches and the demo's results"
@@ -22,11 +22,10 @@ define environment
 	@$(PYTHON) requirements/environment.py $(1) requirements/$(2).txt
 endef
 
-# Three small tasks in two views each: a minute or two of a model that small on two cores.
+# Six small tasks in up to six views each: about a minute on two cores.
 demo:
 	$(call environment,.venv-demo,demo)
-	@.venv-demo/bin/hybrid run local seal-eval --folder $(DEMO)/folder -o $(DEMO)/outputs.json --shard-seconds 15 \
-	    --set dataset=arc1-training --set subset=small --limit 6 --set permute_n=0 --set views=transpose
+	@.venv-demo/bin/hybrid run local seal-eval --folder $(DEMO)/folder -o $(DEMO)/outputs.json --preset demo --shard-seconds 15
 	@.venv-demo/bin/hybrid grade $(DEMO)/outputs.json --grader arc
 	@.venv-demo/bin/hybrid report $(DEMO)/outputs.json -o $(DEMO)/report.html
 
@@ -38,13 +37,15 @@ test:
 	$(PYTEST) -m slow || status=1; \
 	exit $$status
 
-check:
+check: lint
+	@$(PYTEST) -n $(WORKERS) -m "not slow"
+
+lint:
 	$(call environment,.venv-test,test)
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
 	@.venv-test/bin/mypy
 	@.venv-test/bin/lint-imports
-	@$(PYTEST) -n $(WORKERS) -m "not slow"
 
 bench:
 	@test -f "benchmarks/$(NAME).py" || { echo "error: make bench NAME=x, with x one of:" \

@@ -22,8 +22,8 @@ from hybrid.records import Completion, Request, Sampling
 from pipelines.seal_eval import SealEval
 
 LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
-GOALS = {"cuda": 20.0, "older cuda": 8.0, "cpu": 1.15}
-"""From Ampere on, before it, and on a CPU, which computes all the time even for one prompt."""
+GOALS = {"cuda": 20.0, "older cuda": 8.0, "cpu": 1.0}
+"""From Ampere on, before it, and on a CPU: it is busy with one prompt already, so the queue must only not be slower."""
 
 
 def requests(tasks: int, max_tokens: int) -> list[Request]:
@@ -56,7 +56,7 @@ def measure(name: str, model: str, tasks: int, max_tokens: int, rounds: int) -> 
     """The figures of one engine."""
     backend = open_backend(name, model, {})
     asked = requests(tasks, max_tokens)
-    alone, queued, tokens = [], [], 0
+    alone, queued, tokens, computed = [], [], 0, {}
     for turn in range(rounds):
         # Other questions each time, so that no cache of prompts is warmer for the way that comes second.
         for way, times in (("alone", alone), ("queued", queued)):
@@ -65,10 +65,17 @@ def measure(name: str, model: str, tasks: int, max_tokens: int, rounds: int) -> 
             if failed := [one for one in done if one.error]:
                 raise SystemExit(f"{len(failed)} of {len(done)} failed: {failed[0].error}")
             tokens = sum(one.completion_tokens for one in done)
+            computed[way] = sum(one.prompt_tokens - one.cached_tokens for one in done)  # the rest came from a cache
             times.append(taken)
     ratio = min(alone) / min(queued)
     about = dict(backend.model.about)
-    figures = {"prompts": len(asked), "tokens": tokens, "alone_s": min(alone), "queued_s": min(queued)}
+    figures = {
+        "prompts": len(asked),
+        "tokens": tokens,
+        "alone_s": min(alone),
+        "queued_s": min(queued),
+        "prompt_tokens": computed,
+    }
     backend.close()
     return {"ratio": ratio, "goal": goal(backend), **figures, "about": about}
 

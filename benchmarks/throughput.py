@@ -1,8 +1,10 @@
 """`hybrid run local` beside the bare engine with the same prompts: what the folder, keys and shards cost.
 
-    python benchmarks/throughput.py [--backend llamacpp|vllm] [--model smollm2] [--tasks 3] [--shard-seconds 60]
+    python benchmarks/throughput.py [--backend llamacpp|vllm] [--model smollm2] [--tasks 6] [--shard-seconds 60]
 
-Both use one loaded engine in one process, in turns, and the better round of each counts. The bare engine is its own
+Both use one loaded engine in one process, in turns; each round has prompts that no cache has seen. Compared are tokens
+(of prompts and answers) a second, the best round of each; `cpu_ratio` is the same in processor seconds, which a busy
+machine disturbs less. The bare engine is its own
 interface: for llamacpp as many threads as slots that call the server, for vllm all prompts added to the engine at once
 and stepped to the end. Ours is the runner of `hybrid run local` with a real folder: items, keys, records, shards.
 """
@@ -61,7 +63,7 @@ class Watch:
     """The observer of a run: counts shards and failures."""
 
     def __init__(self) -> None:
-        self.shards = self.failed = self.tokens = 0
+        self.shards = self.failed = self.tokens = self.prompt_tokens = 0
 
     def started(self, stage: str, total: int, done: int) -> None:
         self.failed -= done  # a fresh folder has nothing done
@@ -69,6 +71,7 @@ class Watch:
     def finished_item(self, completion: Completion) -> None:
         self.failed += completion.error is not None
         self.tokens += completion.completion_tokens
+        self.prompt_tokens += completion.prompt_tokens
 
     def closed_shard(self, path: Path, records: int) -> None:
         self.shards += 1
@@ -77,32 +80,51 @@ class Watch:
         pass
 
 
-def ours(backend: Backend, work: Work, shard_seconds: float) -> tuple[float, Watch]:
-    """Seconds that a whole stage takes in a new folder."""
+@dataclass(frozen=True)
+class Round:
+    """What one side did: tokens of prompts and answers, wall seconds, processor seconds of all threads."""
+
+    tokens: int
+    seconds: float
+    cpu: float
+    shards: int = 0
+
+
+class Clock:
+    """Wall and processor time since it was made."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def stop(self, tokens: int, shards: int = 0) -> Round:
+        return Round(tokens, time.perf_counter() - self._wall, time.process_time() - self._cpu, shards)
+
+
+def ours(backend: Backend, work: Work, shard_seconds: float) -> Round:
+    """A whole stage in a new folder."""
     with tempfile.TemporaryDirectory() as place:
         folder, watch = Path(place), Watch()
         join_folder(folder, make=True)
         frozen = {**settings.freeze(work.pipeline), "seed": 0}
         run = submit(folder, "seal-eval", frozen, work.inputs, backend="bench", model=backend.model.name)
         stage = Stage("answer", "gpu", 1, work.items)
-        start = time.perf_counter()
+        clock = Clock()
         run_stage(run, stage, backend.model.digest, lambda: backend, watch, shard_seconds=shard_seconds)
-        seconds = time.perf_counter() - start
+        done = clock.stop(watch.tokens + watch.prompt_tokens, watch.shards)
     if watch.failed:
         raise SystemExit(f"{watch.failed} items failed")
-    return seconds, watch
+    return done
 
 
-def bare_llamacpp(backend: Any, work: Work) -> float:
+def bare_llamacpp(backend: Any, work: Work) -> Round:
     """Threads that call the server, as many as it has slots."""
     bodies = [_body(request) for request in work.requests()]
-    start = time.perf_counter()
+    clock = Clock()
     with ThreadPoolExecutor(backend._parallel) as pool:  # noqa: SLF001 - the engine without our layer
         answers = list(pool.map(backend._server.handle_chat_completions, bodies))  # noqa: SLF001
-    seconds = time.perf_counter() - start
     if any("error" in answer for answer in answers):
         raise SystemExit("the bare engine failed")
-    return seconds
+    return clock.stop(sum(answer["usage"]["total_tokens"] for answer in answers))
 
 
 def _body(request: Request) -> dict[str, Any]:
@@ -117,13 +139,13 @@ def _body(request: Request) -> dict[str, Any]:
     }
 
 
-def bare_vllm(backend: Any, work: Work) -> float:
+def bare_vllm(backend: Any, work: Work) -> Round:
     """All prompts at once, then steps until none is left: what vLLM's own `LLM.generate` does."""
     engine = backend._engine  # noqa: SLF001
     params = import_object("vllm:SamplingParams", needed_for="the bare engine")
     tokenizer = engine.get_tokenizer()
     asked = work.requests()
-    start = time.perf_counter()
+    clock, tokens = Clock(), 0
     for request in asked:
         chat = [{"role": message.role, "content": message.content} for message in request.messages]
         text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **request.template)
@@ -133,11 +155,13 @@ def bare_vllm(backend: Any, work: Work) -> float:
         sampling = params(max_tokens=request.sampling.max_tokens, temperature=0.0, seed=request.sampling.seed)
         engine.add_request(f"{work.mark} {request.key}", prompt, sampling)
     while engine.has_unfinished_requests():
-        engine.step()
-    return time.perf_counter() - start
+        for output in engine.step():
+            if output.finished:
+                tokens += len(output.prompt_token_ids) + len(output.outputs[0].token_ids)
+    return clock.stop(tokens)
 
 
-BARE: Mapping[str, Callable[[Any, Work], float]] = {"llamacpp": bare_llamacpp, "vllm": bare_vllm}
+BARE: Mapping[str, Callable[[Any, Work], Round]] = {"llamacpp": bare_llamacpp, "vllm": bare_vllm}
 
 
 def measure(name: str, how: argparse.Namespace) -> dict[str, Any]:
@@ -146,21 +170,25 @@ def measure(name: str, how: argparse.Namespace) -> dict[str, Any]:
     pipeline = SealEval(dataset="arc1-training", subset="small", limit=how.tasks, permute_n=0, views=("transpose",))
     work = Work(pipeline, pipeline.inputs(), how.max_tokens, "warm")
     BARE[name](backend, work)
-    bare, run, watch = [], [], Watch()
+    bare, run = [], []
     for turn in range(how.rounds):
         bare.append(BARE[name](backend, replace(work, mark=f"bare {turn}")))
-        seconds, watch = ours(backend, replace(work, mark=f"ours {turn}"), how.shard_seconds)
-        run.append(seconds)
+        run.append(ours(backend, replace(work, mark=f"ours {turn}"), how.shard_seconds))
+    about = dict(backend.model.about)
     backend.close()
     return {
-        "ratio": min(bare) / min(run),
-        "bare_s": [round(one, 2) for one in bare],
-        "hybrid_s": [round(one, 2) for one in run],
+        "ratio": _best(run) / _best(bare),
+        "cpu_ratio": round(max(one.tokens / one.cpu for one in run) / max(one.tokens / one.cpu for one in bare), 3),
+        "bare_tokens_s": [round(one.tokens / one.seconds, 1) for one in bare],
+        "hybrid_tokens_s": [round(one.tokens / one.seconds, 1) for one in run],
         "items": len(work.requests()),
-        "tokens": watch.tokens,
-        "shards": watch.shards,
-        "about": dict(backend.model.about),
+        "shards": run[-1].shards,
+        "about": about,
     }
+
+
+def _best(rounds: list[Round]) -> float:
+    return max(one.tokens / one.seconds for one in rounds)
 
 
 def main() -> None:
@@ -168,8 +196,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--backend", choices=tuple(BARE))
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--tasks", type=int, default=3)
-    parser.add_argument("--max-tokens", type=int, default=48)
+    parser.add_argument("--tasks", type=int, default=6)
+    parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--shard-seconds", type=float, default=60.0)
     how = parser.parse_args()

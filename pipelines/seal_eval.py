@@ -51,7 +51,7 @@ class SealEval:
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"subset": "seal-eval-8", "format": "seal", "include_n": [1], "permute_n": 2, "max_tokens": 2048},
-        "demo": {"dataset": "arc1-training", "subset": "small", "permute_n": 0, "limit": 5},
+        "demo": {"dataset": "arc1-training", "subset": "small", "permute_n": 0, "limit": 6},
     }
 
     def __post_init__(self) -> None:

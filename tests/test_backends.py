@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -191,6 +192,38 @@ def test_a_folder_that_transformers_cannot_load_is_one_clear_error(tiny_llama: P
     with pytest.raises(CannotRun, match="cannot load") as caught:
         tiny(tmp_path)
     assert str(tmp_path) in caught.value.message
+
+
+@quiet_torch
+def test_a_sliding_window_sees_as_far_in_a_batch_as_alone(tiny_llama: Path, tmp_path: Path) -> None:
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    folder = tmp_path / "sliding"
+    shutil.copytree(tiny_llama, folder)
+    shape = json.loads((tiny_llama / "config.json").read_text())
+    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    torch.manual_seed(1)
+    model = MistralForCausalLM(
+        MistralConfig(**{name: shape[name] for name in kept}, num_key_value_heads=2, sliding_window=16, eos_token_id=1)
+    )
+    model.save_pretrained(folder)
+    found = testing.answers(tiny(folder), *map(raw, PROMPTS))
+    backend = tiny(folder)
+    for prompt in PROMPTS:
+        ids = backend._tokenizer(prompt, return_tensors="pt").input_ids
+        whole = model.eval().generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+        assert found[prompt].text == backend._tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@quiet_torch
+def test_a_model_that_keeps_states_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "states"
+    shutil.copytree(tiny_llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_types": ["linear_attention", "full_attention"]}))
+    with pytest.raises(CannotRun, match="cannot batch: linear_attention"):
+        tiny(folder)
 
 
 @quiet_torch

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid.canonical import encode
-from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder import shards
 from hybrid.folder.names import ShardName
 from hybrid.folder.shards import FORMAT, ShardWriter, pack, read_shard
@@ -158,10 +158,10 @@ def test_a_failure_in_the_timer_reaches_the_writing_thread(tmp_path: Path) -> No
     place = tmp_path / "gone"
     place.write_text("a file where a folder should be")
     seen = []
-    with suppress(CannotRun), ShardWriter(place, HEADER, seconds=0.1) as writer:  # closing it fails once more
+    with suppress(UsageError), ShardWriter(place, HEADER, seconds=0.1) as writer:  # closing it fails once more
         writer.add(record(0))
         time.sleep(1)
-        with pytest.raises(CannotRun):
+        with pytest.raises(UsageError):
             writer.add(record(1))
         seen.append("raised")
     assert seen

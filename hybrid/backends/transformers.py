@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any, ClassVar
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hybrid.backends.batch import Batch
 from hybrid.backends.decoding import Sequence
@@ -145,9 +145,24 @@ def _refuse_unsupported(request: Request) -> None:
         raise BadRequest("unsupported", "transformers takes no adapter a request: use vllm")
 
 
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def _refuse_states(config: Any, folder: str) -> None:
+    """Raise CannotRun for a model with states instead of keys and values: its rows cannot be padded and joined."""
+    kinds = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
+    if kinds - ATTENTION:
+        raise CannotRun(
+            f"{folder} has layers that the transformers backend cannot batch: {', '.join(sorted(kinds - ATTENTION))}",
+            hint="--backend vllm knows such models; llamacpp does if there is a GGUF",
+        )
+
+
 def _load(folder: str, device: Device) -> tuple[Any, Any]:
     """Tokenizer and model, the weights on the device. Code that comes with a model is not run."""
     try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        _refuse_states(config, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zstandard
 
-from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -28,7 +28,9 @@ def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
     if error.errno in DENIED:
         return CannotRun(f"no permission for {path} while {doing}: {reason}", hint="choose another folder: --folder")
     if error.errno in MISPLACED:
-        return CannotRun(f"{path}: {reason} while {doing}", hint="a file stands where a folder belongs: choose another")
+        return UsageError(
+            f"{path}: {reason} while {doing}", hint="a file stands where a folder belongs: choose another"
+        )
     return Temporary(f"{path}: {reason} while {doing}", hint="is the disk or mount there? then run the command again")
 
 
