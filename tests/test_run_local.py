@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,11 @@ from hybrid.folder.shards import read_shard, shard_paths
 
 TASKS = 6
 ITEMS = 6 * TASKS
+
+
+def heed_ctrl_c() -> None:
+    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Place:
@@ -44,8 +50,13 @@ class Place:
         return subprocess.run(self.command(*more, **how), capture_output=True, text=True, check=False, timeout=120)  # type: ignore[arg-type]
 
     def start(self, *more: str, **how: float) -> subprocess.Popen[str]:
-        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            self.command(*more, **how), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command: Any = self.command(*more, **how)  # type: ignore[arg-type]
+        return subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_ctrl_c,  # noqa: PLW1509
         )
 
     def calls(self) -> list[str]:
@@ -130,6 +141,7 @@ def test_kill_9_at_any_moment_redoes_no_finished_shard_and_ends_in_the_same_file
 DRIVER = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from hybrid import progress
 from hybrid.folder import shards
 point, at = sys.argv[1], int(sys.argv[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,11 @@ RUN = ["run", "local", "seal-eval", "--preset", "demo", "--set", "limit=2", "--s
 def hybrid(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hybrid", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=500)
+
+
+def heed_ctrl_c() -> None:
+    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def keys(cwd: Path) -> set[str]:
@@ -59,11 +65,18 @@ def test_a_killed_run_goes_on_with_a_real_model_and_is_graded(tmp_path: Path) ->
 
 def test_ctrl_c_stops_a_real_model_at_its_next_token(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hybrid", *RUN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as first:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=heed_ctrl_c,  # noqa: PLW1509
+    ) as first:
         assert first.stdout is not None
         assert first.stderr is not None
         next(line for line in first.stdout if json.loads(line)["event"] == "item")
-        first.send_signal(2)
+        first.send_signal(signal.SIGINT)
         asked = time.monotonic()
         first.stdout.read()
         words = first.stderr.read()

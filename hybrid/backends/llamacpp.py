@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import xllamacpp
 
 from hybrid.backends.model_files import digest_of, locate
-from hybrid.backends.options import whole_number
+from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
 from hybrid.protocols import Model
@@ -37,6 +37,7 @@ class LlamaCppBackend:
         "parallel": "requests in flight (default 4)",
         "context": "tokens of prompt and completion together, a request (default 8192, or what the model was made for)",
         "threads": "CPU threads (default: all cores)",
+        "reuse": "true or false: keep computed beginnings of prompts (default true); false with parallel=1: same bits",
         "gpu_layers": "layers on the GPU (default: all that fit)",
     }
 
@@ -45,6 +46,7 @@ class LlamaCppBackend:
         if path.suffix != ".gguf":
             raise CannotRun(f"llamacpp reads .gguf files; {path} is not one", hint="--backend transformers, or a GGUF")
         self._parallel = whole_number(options, "parallel", 4, low=1, high=MAX_PARALLEL)
+        self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         key = secrets.token_hex(16)
         self._server = _load(path, self._parallel, options, key)
@@ -114,7 +116,7 @@ class LlamaCppBackend:
 
         call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
         try:
-            call(_body(request), keep)
+            call(_body(request, reuse=self._reuse), keep)
         except ValueError as error:  # the library's word for a schema or a message it cannot use
             return _failed(request, "bad-request", str(error))
         return _completion(request, chunks, time.perf_counter() - start)
@@ -148,7 +150,7 @@ def _properties(server: Any, key: str) -> Any:
         return json.load(reply)
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _body(request: Request, *, reuse: bool) -> dict[str, Any]:
     """The request in the library's words. What llama.cpp would add of its own (top_k 40, min_p 0.05) is off."""
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -160,7 +162,7 @@ def _body(request: Request) -> dict[str, Any]:
         "repeat_penalty": 1.0,
         "seed": sampling.seed % (1 << 32),
         "stop": list(sampling.stop),
-        "cache_prompt": True,
+        "cache_prompt": reuse,
         "stream": True,
         "stream_options": {"include_usage": True},
         "reasoning_format": "none",
