@@ -106,10 +106,11 @@ def ours(backend: Backend, work: Work, shard_seconds: float) -> Round:
         folder, watch = Path(place), Watch()
         join_folder(folder, make=True)
         frozen = {**settings.freeze(work.pipeline), "seed": 0}
-        run = submit(folder, "seal-eval", frozen, work.inputs, backend="bench", model=backend.model.name)
+        model = {"backend": "bench", "model": backend.model.name, "model_digest": backend.model.digest}
+        run = submit(folder, "seal-eval", frozen, work.inputs, **model)
         stage = Stage("answer", "gpu", 1, work.items)
         clock = Clock()
-        run_stage(run, stage, backend.model.digest, lambda: backend, watch, shard_seconds=shard_seconds)
+        run_stage(run, stage, lambda: backend, watch, shard_seconds=shard_seconds)
         done = clock.stop(watch.tokens + watch.prompt_tokens, watch.shards)
     if watch.failed:
         raise SystemExit(f"{watch.failed} items failed")

@@ -101,6 +101,7 @@ def _figures(truth: Grid, attempts: Sequence[Grid], answers: Sequence[_Answer]) 
         right.setdefault(answer.transform, []).append(answer.grid == truth)
     return {
         "top1": float(truth in attempts[:1]),
+        "pass2": float(truth in attempts),
         "cells": cell_accuracy(attempts[0], truth) if attempts else 0.0,
         "oracle": float(any(any(each) for each in right.values())),
         "parsed": sum(answer.grid is not None for answer in answers) / len(answers),

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hybrid.canonical import Json
 from hybrid.patterns import MOST_WAYS, BadPattern, compiled, ways
 from hybrid.records import Grade, Output
 from hybrid.references import acceptable
+
+SHORT = 30
+"""Characters of an answer on which a pattern in the settings must be quick."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Regex:
     longest: int = field(default=10_000, metadata={"help": "longer answers (characters) are not graded"})
 
     def __post_init__(self) -> None:
-        if self.pattern and ways(self.pattern, 100) > MOST_WAYS:
+        if self.pattern and ways(self.pattern, SHORT) > MOST_WAYS:
             raise ValueError(
                 f"the pattern {self.pattern!r} could run for ever: it repeats something that itself repeats or chooses"
             )
@@ -41,6 +45,18 @@ class Regex:
             return Grade(float(any(self._fits(pattern, text) for pattern in patterns)))
         except BadPattern as error:
             return Grade(None, str(error))
+
+    def control(self, reference: Json) -> str | None:
+        """The pattern of a question: one answer that fits it is right wherever the same pattern is the reference.
+
+        None with a pattern in the settings, which some constant answer fits everywhere: that would show nothing.
+        """
+        wanted = () if self.pattern else acceptable(reference)
+        try:
+            usable = bool(wanted) and ways(wanted[0], SHORT) <= MOST_WAYS
+        except BadPattern:
+            return None
+        return wanted[0] if usable else None
 
     def _fits(self, pattern: str, text: str) -> bool:
         found = compiled(pattern, ignore_case=not self.case)

@@ -2,54 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from hybrid.canonical import decode, encode
+from hybrid.errors import Temporary
 from hybrid.folder.runs import Run
-from hybrid.records import Output
+from hybrid.protocols import Stage
+from hybrid.records import Completion, Failure, Output, Record
+from hybrid.terminal import clean_line
 
+LOG = logging.getLogger("hybrid")
+MOST_TOLD = 10
+MISSING = Failure("missing", "no record of this item has arrived")
 SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
 CREATE TABLE record (
-    key TEXT PRIMARY KEY, failed INTEGER, attempt TEXT, seq INTEGER,
-    task TEXT, question TEXT, sample INTEGER, view TEXT, line BLOB)
+    key TEXT PRIMARY KEY, rank TEXT, task TEXT, question TEXT, sample INTEGER, view TEXT, text TEXT, line BLOB);
 """
-KEEP = """
-INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE SET failed = excluded.failed, attempt = excluded.attempt, seq = excluded.seq,
-    line = excluded.line
-WHERE (excluded.failed, excluded.attempt, excluded.seq) < (failed, attempt, seq)
-"""
+EXPECT = "INSERT OR IGNORE INTO record VALUES (?, '9', ?, ?, ?, ?, NULL, ?)"
+ORDERED = "SELECT line FROM record ORDER BY task, question, sample, view, key"
 
 
 class Assembly:
-    """The union of a stage's verified records. Memory stays flat: records wait in a temporary database on local disk.
+    """The union of a stage's verified records, one for every item of the run, those without a record among them.
 
     Of several records of one item a text wins over a failure, then the earlier attempt by name, then the earlier
-    shard: the same choice on every machine. Use as a context manager.
+    shard: the same choice on every machine. Memory stays flat: records wait in a database in a temporary folder.
     """
 
-    def __init__(self, run: Run, stage: str) -> None:
-        self._run = run
-        self._place = tempfile.TemporaryDirectory(prefix="hybrid-assembly-")
-        self._rows = sqlite3.connect(Path(self._place.name) / "records.sqlite")
-        self._rows.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {SCHEMA};")
-        self.refused: list[str] = []
+    def __init__(self, run: Run, rows: sqlite3.Connection) -> None:
+        self._run, self._rows = run, rows
         self._models: dict[bytes, Mapping[str, Any]] = {}
-        for _, shard in run.shards(stage, self.refused):
-            self._models[encode(shard.header["model"])] = shard.header["model"]
-            attempt, seq = str(shard.header["attempt"]), shard.name.seq
-            self._rows.executemany(KEEP, (_row(record, attempt, seq) for record in shard.records))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._rows.close()
-        self._place.cleanup()
+        self.refused: list[str] = []  # files passed over, and why
+        self.strange = 0  # records of no item of this run
+        self.clashes = 0  # items with two different texts
 
     @property
     def models(self) -> list[Mapping[str, Any]]:
@@ -57,22 +50,70 @@ class Assembly:
         return [self._models[key] for key in sorted(self._models)]
 
     @property
-    def count(self) -> int:
-        """How many items have a record."""
-        (count,) = self._rows.execute("SELECT count(*) FROM record").fetchone()
+    def missing(self) -> int:
+        """How many items have no record."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank = '9'").fetchone()
         return int(count)
 
     def outputs(self) -> Iterator[Output]:
         """The records with the references they are judged against, by task, question, sample, view and key."""
         references = self._run.references()
-        rows = self._rows.execute("SELECT line FROM record ORDER BY task, question, sample, view, key")
-        for (line,) in rows:
+        for (line,) in self._rows.execute(ORDERED):
             value = decode(line, what=f"{self._run.id}: record")
             value["reference"] = references.get(value["question"])
             yield Output.from_json(value, what=f"{self._run.id}: record")
 
+    def gather(self, stage: Stage) -> None:
+        """Read what there is. What was passed over, is strange or clashes is counted and logged."""
+        self._rows.executemany(EXPECT, _expected(self._run, stage))
+        for path, shard in self._run.shards(stage.name, self.refused):
+            self._models[encode(shard.header["model"])] = shard.header["model"]
+            for record in shard.records:
+                self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {path.name}")
+        for reason in self.refused[:MOST_TOLD]:
+            LOG.warning("passed over: %s", clean_line(reason, 500))
+        if len(self.refused) > MOST_TOLD:
+            LOG.warning("passed over: %d more files", len(self.refused) - MOST_TOLD)
+        if self.strange:
+            LOG.warning("%s: %d records belong to none of its items, passed over", self._run.id, self.strange)
+        if self.clashes:
+            LOG.warning("%s: %d items were answered twice, differently; the first counts", self._run.id, self.clashes)
 
-def _row(record: dict[str, Any], attempt: str, seq: int) -> tuple[object, ...]:
-    view = encode(record["view"]).decode()
-    where = (record["task"], record["question"], record["sample"], view)
-    return (record["key"], int(record["error"] is not None), attempt, seq, *where, encode(record))
+    def _offer(self, record: dict[str, Any], place: str) -> None:
+        found = self._rows.execute("SELECT rank, text FROM record WHERE key = ?", (record["key"],)).fetchone()
+        if found is None:
+            self.strange += 1
+            return
+        rank, text = f"{int(record['error'] is not None)} {place}", record["text"]
+        self.clashes += None not in (found[1], text) and found[1] != text
+        if rank < found[0]:
+            change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
+            self._rows.execute(change, (rank, text, encode(record), record["key"]))
+
+
+@contextmanager
+def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
+    """The assembly of a stage, while its temporary database is there. Raises Temporary when that cannot be written."""
+    with ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-assembly-"))
+        rows = sqlite3.connect(Path(place) / "records.sqlite")
+        stack.callback(rows.close)
+        try:
+            rows.executescript(SCHEMA)
+            assembly = Assembly(run, rows)
+            assembly.gather(stage)
+            yield assembly
+        except sqlite3.Error as error:
+            raise Temporary(
+                f"cannot put the records of {run.id} together in {place}: {error}",
+                hint="is there room? TMPDIR names another place; nothing is lost",
+            ) from error
+
+
+def _expected(run: Run, stage: Stage) -> Iterator[tuple[object, ...]]:
+    """A row for every item, with the record that says it is missing."""
+    for item in stage.items(run.tasks()):
+        key = item.key(stage.identity, str(run.spec["model_digest"]))
+        absent = Record(key, item.task, item.question, item.view, item.sample, Completion(key, error=MISSING))
+        where = (item.task, item.question, item.sample, encode(item.view).decode())
+        yield (key, *where, encode(absent.to_json()))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import logging
 import os
+import stat
 import sys
 import traceback
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
-from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary, UsageError, nearest
+from hybrid.errors import CannotRun, HybridError, NotFinished, UsageError, nearest
 from hybrid.extras import import_object
-from hybrid.terminal import clean
+from hybrid.terminal import clean, clean_line
 
 COMMANDS = {
     "run": ("hybrid.commands.run:run", "Run a pipeline; the same command again goes on where it stopped."),
@@ -36,21 +38,8 @@ Exit codes:
   6  corrupt or foreign data
   7  cannot run as asked: missing model, library, memory or permission"""
 
-OF_ERRNO: dict[str, type[HybridError]] = {
-    "ENOENT": UsageError,
-    "EISDIR": UsageError,
-    "ENOTDIR": UsageError,
-    "EACCES": CannotRun,
-    "EPERM": CannotRun,
-    "EROFS": CannotRun,
-    "ENOSPC": Temporary,
-    "EDQUOT": Temporary,
-    "EIO": Temporary,
-    "ENOTCONN": Temporary,
-    "ESTALE": Temporary,
-    "ETIMEDOUT": Temporary,
-}
-"""What the operating system says of a file that no command put into words -> what it means to a user."""
+LONGEST = 2000
+"""Most characters of an error's message, and of its hint: each is one line, whatever a foreign text in it holds."""
 
 
 class Commands(click.Group):
@@ -127,8 +116,37 @@ def hybrid() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
+    sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+
+
+class _Pipe(io.FileIO):
+    """A pipe that may lose its reader, as `| head` goes away: the rest is said to nobody, and the work goes on."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
+
+
+def _patient(stream: TextIO) -> TextIO:
+    """`stream`, which shows what its encoding lacks as an escape, and which outlives its reader."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="backslashreplace")
+    try:
+        if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            return stream
+    except (OSError, ValueError):  # no file of the operating system, or a closed one
+        return stream
+    stream.flush()
+    pipe = io.BufferedWriter(_Pipe(stream.fileno(), "wb", closefd=False))
+    return io.TextIOWrapper(
+        pipe, encoding=stream.encoding, errors="backslashreplace", line_buffering=stream.line_buffering
+    )
 
 
 def _exit_code(arguments: list[str]) -> int:
@@ -138,9 +156,6 @@ def _exit_code(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UsageError.exit_code
-    except BrokenPipeError:  # whoever read us has gone, as `| head` does: end without a word
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return NotFinished.exit_code
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error ends here, as words and an exit code
         return _tell(_as_ours(error))
     return result if isinstance(result, int) else 0
@@ -157,10 +172,11 @@ def _as_ours(error: BaseException) -> HybridError:
         return NotFinished("interrupted", hint="nothing is lost: the same command goes on where it stopped")
     if isinstance(error, MemoryError):
         return CannotRun("out of memory", hint="close other programs, or ask for less")
-    if isinstance(error, OSError) and (meaning := OF_ERRNO.get(errno.errorcode.get(error.errno or 0, ""))):
-        where = f": {error.filename}" if error.filename else ""
-        return meaning(f"{error.strerror or error}{where}")
-    traceback.print_exception(error)
+    if isinstance(error, OSError) and error.errno:
+        in_words = import_object("hybrid.folder.files:in_words", needed_for="this error's words")
+        said: HybridError = in_words(error, Path(os.fsdecode(error.filename or ".")), doing="using it")
+        return said
+    _show_traceback(error)
     return HybridError(
         f"this is a fault in hybrid: {type(error).__name__}", hint="please report it with the lines above"
     )
@@ -169,8 +185,12 @@ def _as_ours(error: BaseException) -> HybridError:
 def _tell(error: HybridError) -> int:
     """Print `error` on stderr, and its traceback when all is to be said. Returns its exit code."""
     if logging.getLogger().isEnabledFor(logging.DEBUG):
-        traceback.print_exception(error)
-    click.echo(f"error: {clean(error.message)}", err=True)
+        _show_traceback(error)
+    click.echo(f"error: {clean_line(error.message, LONGEST)}", err=True)
     if error.hint:
-        click.echo(f"hint: {clean(error.hint)}", err=True)
+        click.echo(f"hint: {clean_line(error.hint, LONGEST)}", err=True)
     return error.exit_code
+
+
+def _show_traceback(error: BaseException) -> None:
+    click.echo(clean("".join(traceback.format_exception(error))), err=True, nl=False)

@@ -31,6 +31,6 @@ def import_object(path: str, *, needed_for: str) -> Any:
             raise
         raise CannotRun(
             f"{needed_for} needs the library '{missing}', which is not installed here",
-            hint=f"pip install 'hybrid[{extra}]', in the environment that holds hybrid",
+            hint=f"in the checkout, with the environment that holds hybrid: pip install '.[{extra}]'",
         ) from error
     return getattr(loaded, name) if name else loaded

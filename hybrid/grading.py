@@ -37,7 +37,7 @@ def grade_file(source: Path | str, grader: Grader, grader_name: str, out: Path |
 
 def grade_outputs(outputs: OutputsFile, grader: Grader, grader_name: str, out: Path | str) -> Summary:
     """`grade_file` for outputs that are open already."""
-    with replacing(Path(out)) as stream:
+    with replacing(Path(out), b'{"format":"%s"' % FORMAT.encode()) as stream:
         try:
             return _write(outputs, outputs.records(), grader, grader_name, stream)
         except OutOfOrder:

@@ -15,17 +15,19 @@ import filelock
 import platformdirs
 
 from hybrid import plugins, settings
-from hybrid.assembly import Assembly
+from hybrid.assembly import assembled
 from hybrid.backends.registry import digest_before_loading, open_backend
 from hybrid.errors import Temporary, UsageError
 from hybrid.folder.files import speaking
 from hybrid.folder.runs import Run, join_folder, open_run, submit
-from hybrid.outputs import write_outputs
+from hybrid.outputs import BEGINS, write_outputs
 from hybrid.progress import Observer
-from hybrid.protocols import Backend, Pipeline
+from hybrid.protocols import Backend, Pipeline, Stage
+from hybrid.replacing import refuse_foreign
 from hybrid.runner import StageResult, run_stage
 
 DEFAULT_FOLDER = "hybrid-folder"
+FILE_ENDINGS = {".json", ".jsonl", ".zst"}
 LOG = logging.getLogger("hybrid")
 
 
@@ -41,7 +43,7 @@ def outputs_path(folder: Path, run: Run) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Which backend runs which model. `options` are of this machine and shape no result, so no run is named by them."""
+    """Which backend runs which model. `options` are of this machine: no run is named by them, shards tell them."""
 
     backend: str
     model: str
@@ -56,12 +58,20 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """A run done here: where its outputs are, their digest, and how its last stage stands."""
+    """A run done here: where its outputs are, their digest, and how its stages stand together."""
 
     run: Run
     outputs: Path
     sha256: str
-    stage: StageResult
+    stages: tuple[StageResult, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(stage.total for stage in self.stages)
+
+    @property
+    def failed(self) -> int:
+        return sum(stage.failed for stage in self.stages)
 
 
 def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> Run:
@@ -97,28 +107,29 @@ def do_run(
     The model is loaded only when an item is left to do. Raises NotFinished on Ctrl-C, Temporary when another process
     on this machine is at work on the run.
     """
+    how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
+    _make_room(outputs)
     with alone(run), opened_late(engine) as backend:
-        for stage in pipeline.stages():
-            result = run_stage(
-                run,
-                stage,
-                engine.digest(),
-                backend,
-                observer,
-                shard_seconds=shard_seconds,
-                retry_failed=retry_failed,
-            )
-        sha256, _ = assemble(run, stage.name, outputs)
-    return LocalResult(run, outputs, sha256, result)
+        stages = tuple(run_stage(run, stage, backend, observer, **how) for stage in pipeline.stages())
+        sha256 = assemble(run, pipeline.stages()[-1], outputs)
+    return LocalResult(run, outputs, sha256, stages)
 
 
-def assemble(run: Run, stage: str, path: Path) -> tuple[str, int]:
-    """Write the union of a stage's records as outputs.json; returns its digest and how many records it holds."""
+def assemble(run: Run, stage: Stage, path: Path) -> str:
+    """Write one record for every item of a stage as outputs.json; returns its digest. What is missing is told."""
+    _make_room(path)
+    with assembled(run, stage) as assembly:
+        if assembly.missing:
+            LOG.warning("%s is not finished: %d items have no record yet", run.id, assembly.missing)
+        spec = {**run.spec, "id": run.id}
+        return write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
+
+
+def _make_room(path: Path) -> None:
+    """Make the folder of an outputs file, and refuse to write over another file, before anything is computed for it."""
+    refuse_foreign(path, BEGINS)
     with speaking(path, doing="making its folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with Assembly(run, stage) as assembly:
-        spec = {**run.spec, "id": run.id}
-        return write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs()), assembly.count
 
 
 def find_outputs(source: str, folder: Path | None) -> str:
@@ -136,24 +147,20 @@ def find_outputs(source: str, folder: Path | None) -> str:
         return str(outputs_of(path.resolve().parent.parent, path.resolve().name))
     if (path / "hybrid.json").is_file():
         return str(outputs_of(path, ""))
-    if not (chosen_folder(folder) / "hybrid.json").is_file():
+    if path.suffix in FILE_ENDINGS or not (chosen_folder(folder) / "hybrid.json").is_file():
         raise UsageError(
-            f"there is no file '{source}', and no run: {chosen_folder(folder)} is not a folder of hybrid",
+            f"there is no file '{source}', and no run of that name in {chosen_folder(folder)}",
             hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",
         )
     return str(outputs_of(chosen_folder(folder), source))
 
 
 def outputs_of(folder: Path, name: str) -> Path:
-    """Put a run's outputs together as they are now; what is not there yet is told on the log."""
+    """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told."""
     run = open_run(join_folder(folder, make=False), name)
     pipeline: Any = settings.restore(plugins.load("pipelines", str(run.spec["pipeline"])), run.spec["settings"])
-    stage = pipeline.stages()[-1]
     path = outputs_path(folder, run)
-    _, there = assemble(run, stage.name, path)
-    wanted = sum(1 for _ in stage.items(run.tasks()))
-    if there < wanted:
-        LOG.warning("%s: %d of %d items have a record; the others are not in %s", run.id, there, wanted, path)
+    assemble(run, pipeline.stages()[-1], path)
     return path
 
 
@@ -176,14 +183,19 @@ def opened_late(engine: Engine) -> Iterator[Callable[[], Backend]]:
 def alone(run: Run) -> Iterator[None]:
     """Hold this machine's lock on a run. It saves double work; correctness does not need it, and a kill frees it."""
     locks = Path(platformdirs.user_cache_dir("hybrid", appauthor=False)) / "locks"
-    name = hashlib.sha256(str(run.path.resolve()).encode()).hexdigest()[:32]
-    with speaking(locks, doing="making the folder of locks"):
-        locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(run.path.resolve())).hexdigest()[:32]
+    lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
     try:
-        with filelock.FileLock(locks / f"{name}.lock", timeout=0):
-            yield
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except filelock.Timeout as error:
         raise Temporary(
             f"another process on this machine is at work on {run.id}",
             hint="wait until it ends, then run the same command again: what it did is kept",
         ) from error
+    except OSError as error:
+        LOG.warning("working without a lock: %s: %s", locks, error.strerror or error)
+    try:
+        yield
+    finally:
+        lock.release()

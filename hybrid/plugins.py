@@ -25,15 +25,19 @@ Kind = Literal["pipelines", "graders"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a plugin comes from: the distribution that declares it, and `module:Class`."""
+    """Where a plugin comes from: the distribution that declares it, and `module:Class`.
+
+    `rivals` are the other distributions that claim the same name: then none of them is loaded.
+    """
 
     distribution: str
     value: str
+    rivals: tuple[str, ...] = ()
 
 
 def names(kind: Kind) -> Mapping[str, Source]:
-    """Every installed name of `kind` with its source, sorted. Raises CannotRun when two distributions claim a name."""
-    return {name: _source(_only(kind, name, claims)) for name, claims in _claims(kind).items()}
+    """Every installed name of `kind` with its source, sorted; a name that is claimed twice has `rivals`."""
+    return {name: _source(*claims) for name, claims in _claims(kind).items()}
 
 
 def load(kind: Kind, name: str) -> type[Any]:
@@ -71,8 +75,8 @@ def _only(kind: Kind, name: str, claims: list[EntryPoint]) -> EntryPoint:
     return claims[0]
 
 
-def _source(entry: EntryPoint) -> Source:
-    return Source(_owner(entry), entry.value)
+def _source(entry: EntryPoint, *rivals: EntryPoint) -> Source:
+    return Source(_owner(entry), entry.value, tuple(map(_owner, rivals)))
 
 
 def _owner(entry: EntryPoint) -> str:

@@ -20,6 +20,9 @@ class Observer(Protocol):
     def started(self, stage: str, total: int, done: int) -> None:
         """A stage begins: `done` of its `total` items have a record already."""
 
+    def working(self) -> None:
+        """The model is loaded: from here on speed is measured. Not called when nothing is left to do."""
+
     def finished_item(self, completion: Completion) -> None:
         """One more item has a completion; it is not on disk yet."""
 
@@ -39,7 +42,12 @@ class Tally:
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
 
     def begin(self, stage: str, total: int, done: int) -> None:
-        self.stage, self.total, self.done, self._start = stage, total, done, self._clock()
+        self.stage, self.total, self.done = stage, total, done
+        self.restart()
+
+    def restart(self) -> None:
+        """Measure speed from now on."""
+        self._start, self.fresh, self.completion_tokens = self._clock(), 0, 0
 
     def add(self, completion: Completion) -> None:
         self.done += 1
@@ -88,6 +96,9 @@ class Quiet:
 
     def started(self, stage: str, total: int, done: int) -> None:
         self.tally.begin(stage, total, done)
+
+    def working(self) -> None:
+        self.tally.restart()
 
     def finished_item(self, completion: Completion) -> None:
         self.tally.add(completion)
@@ -147,6 +158,10 @@ class Events(Quiet):
         super().finished_item(completion)
         error = completion.error.to_json() if completion.error else None
         self.emit({"event": "item", "key": completion.key, "error": error, "done": self.tally.done})
+
+    def working(self) -> None:
+        super().working()
+        self.emit({"event": "working"})
 
     def closed_shard(self, path: Path, records: int) -> None:
         self.emit({"event": "shard", "path": str(path), "records": records})

@@ -39,6 +39,11 @@ class Stage:
     version: int
     items: Callable[[Mapping[str, Any]], Iterable[Item]]
 
+    @property
+    def identity(self) -> str:
+        """Name and version, as they enter every item's key."""
+        return f"{self.name}/{self.version}"
+
 
 @runtime_checkable
 class Pipeline(Protocol):

@@ -171,23 +171,30 @@ class Output:
     def from_json(cls, value: Any, *, what: str) -> Output:
         """The output in a decoded line; `what` names file and line. Raises BadData."""
         try:
-            error, text, view = value.get("error"), value.get("text"), value.get("view") or {}
+            error, text, view = value.get("error"), value.get("text"), value.get("view")
+            view = {} if view is None else view
             if (text is None) == (error is None) or not (isinstance(text, str | None) and isinstance(view, dict)):
                 _refuse("needs a text or an error, one of the two, and a view that is an object")
+            tokens = [0, 0] if value.get("tokens") is None else value["tokens"]
+            if not isinstance(tokens, list) or len(tokens) != 2:
+                _refuse("tokens are two whole numbers")
             return cls(
-                key=str(value["key"]),
-                task=str(value["task"]),
-                question=str(value["question"]),
+                key=_text(value["key"], "key"),
+                task=_text(value["task"], "task"),
+                question=_text(value["question"], "question"),
                 view=view,
-                sample=int(value.get("sample", 0)),
+                sample=_whole(value.get("sample", 0), "sample"),
                 text=text,
-                error=Failure(str(error["kind"]), str(error["message"])) if error is not None else None,
+                error=_failure(error),
                 reference=value.get("reference"),
-                finish=str(value.get("finish", "")),
-                tokens=(int(value["tokens"][0]), int(value["tokens"][1])) if value.get("tokens") else (0, 0),
+                finish=_text(value.get("finish", ""), "finish"),
+                tokens=(_whole(tokens[0], "tokens"), _whole(tokens[1], "tokens")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise BadData(f"{what}: not an output record: {type(error).__name__}: {error}") from error
+            raise BadData(
+                f"{what}: not an output record: {type(error).__name__}: {error}",
+                hint="docs/format.md says what it holds",
+            ) from error
 
     def to_json(self) -> dict[str, Json]:
         """The JSON object of a line of outputs.json (docs/format.md)."""
@@ -207,6 +214,20 @@ class Output:
 
 def _refuse(reason: str) -> NoReturn:
     raise ValueError(reason)
+
+
+def _text(value: Any, name: str) -> str:
+    return value if isinstance(value, str) else _refuse(f"{name} is not a text")
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and -(2**62) <= value <= 2**62:
+        return value
+    _refuse(f"{name} is not a whole number of at most 62 bits")
+
+
+def _failure(value: Any) -> Failure | None:
+    return None if value is None else Failure(_text(value["kind"], "kind"), _text(value["message"], "message"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ def acceptable(reference: Json) -> tuple[str, ...]:
     """The answers that count as right; none when the reference is nothing that a text can be compared with."""
     if isinstance(reference, str):
         return (reference,)
-    if isinstance(reference, list | tuple):
-        return tuple(answer for one in reference for answer in acceptable(one))
-    if isinstance(reference, int | float) and not isinstance(reference, bool):
-        return (str(reference),)
-    return ()
+    listed = reference if isinstance(reference, list | tuple) else [reference]
+    if not all(isinstance(one, str | int | float) and not isinstance(one, bool) for one in listed):
+        return ()  # a grid, say: a text that holds one of its numbers is not an answer to it
+    return tuple(str(one) for one in listed)
 
 
 NO_REFERENCE = "the reference is not a text or a number"

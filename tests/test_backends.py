@@ -18,7 +18,7 @@ import pytest
 
 from hybrid import testing
 from hybrid.backends.registry import open_backend
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request, Sampling
 
@@ -208,6 +208,62 @@ def test_what_transformers_cannot_do_is_said_and_not_ignored(tiny_llama: Path) -
     for done in testing.answers(tiny(tiny_llama), schema, adapter).values():
         assert done.error is not None
         assert done.error.kind == "unsupported"
+
+
+@quiet_torch
+@pytest.mark.parametrize("kind", ["OutOfMemoryError", "RuntimeError"])
+def test_no_memory_while_it_writes_is_temporary_and_says_what_to_set(tiny_llama: Path, kind: str) -> None:
+    import torch
+
+    backend = tiny(tiny_llama)
+    error = torch.OutOfMemoryError if kind == "OutOfMemoryError" else RuntimeError
+    steps = iter(range(3))
+
+    def full(*_: Any) -> None:
+        if next(steps, None) is None:
+            raise error("out of memory\nand more")
+
+    backend._engine.register_forward_pre_hook(full)
+    with pytest.raises(Temporary, match=f"torch stopped: {kind}: out of memory$") as caught:
+        list(backend.generate([raw("a b c", max_tokens=50)]))
+    assert all(option in caught.value.hint for option in ("rows=", "tokens=", "context="))
+
+
+@quiet_torch
+def test_a_fault_of_whoever_asks_is_not_taken_for_one_of_torch(tiny_llama: Path) -> None:
+    def broken() -> Iterator[Request]:
+        yield raw("a")
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        list(tiny(tiny_llama, rows="2").generate(broken()))
+
+
+@quiet_torch
+def test_the_options_that_shape_a_result_are_told(tiny_llama: Path) -> None:
+    assert tiny(tiny_llama, rows="3", context="64").model.about["options"] == {"context": 64, "rows": 3}
+
+
+def test_a_draft_that_a_killed_process_left_is_removed_after_a_day(
+    smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without("torch", "transformers")
+    from hybrid.backends.gguf import as_folder
+    from hybrid.backends.model_files import cache_folder, digest_of
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    models = cache_folder() / "models"
+    assert models.is_relative_to(tmp_path)
+    done = models / f"{digest_of(smollm2_gguf)[:32]}-1"
+    old, fresh, other = models / "ab-1.4711", models / "cd-1.4712", models / "notes.d"
+    for folder in (done, old, fresh, other):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"x")
+    (fresh / "more").write_bytes(b"x")
+    for path in (*models.iterdir(), *models.glob("*/weights")):
+        os.utime(path, (0, 0))
+    assert as_folder(smollm2_gguf) == done
+    assert sorted(models.iterdir()) == sorted([done, fresh, other])
 
 
 @quiet_torch

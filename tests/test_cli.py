@@ -109,6 +109,8 @@ def test_a_wrong_command_line_is_one_clear_line_and_exit_2(arguments: list[str],
         (OSError(errno.EROFS, "Read-only file system", "file"), 7),
         (OSError(errno.ENOSPC, "No space left on device", "file"), 5),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "file"), 2),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "file"), 2),
+        (OSError(errno.EIO, "Input/output error", b"file"), 5),
         (RuntimeError("x"), 1),
         (OSError("nobody knows"), 1),
     ],
@@ -171,7 +173,13 @@ cli.main(["list"])
 
 def test_list_and_describe_speak_json() -> None:
     listed = [json.loads(line) for line in hybrid("list", "--json").stdout.splitlines()]
-    assert {"kind": "grader", "name": "exact", "distribution": "hybrid", "value": "graders.exact:Exact"} in listed
+    assert {
+        "kind": "grader",
+        "name": "exact",
+        "distribution": "hybrid",
+        "value": "graders.exact:Exact",
+        "rivals": [],
+    } in listed
     described = json.loads(hybrid("describe", "seal-eval", "--json").stdout)
     assert described["kind"] == "pipeline"
     assert {"name", "type", "default", "help", "required"} == set(described["settings"][0])
@@ -229,3 +237,74 @@ def test_long_texts_are_cut_and_lines_are_joined() -> None:
     assert clean("x" * 5, 5) == "xxxxx"
     assert len(clean("\x1b" * 10**6, 50)) == 50
     assert clean_line("a\nb\tc") == "a\\nb\\tc"
+
+
+def test_a_message_is_one_line_so_no_foreign_text_can_forge_a_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(BadData("bad\nhint: run this", hint="a\nerror: b" + "x" * 10**6), monkeypatch)
+    said = capsys.readouterr().err
+    assert said.startswith("error: bad\\nhint: run this\nhint: a\\nerror: bxxx")
+    assert len(said.splitlines()) == 2
+    assert len(said) < 3000
+
+
+def test_a_traceback_holds_nothing_that_a_terminal_obeys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(ValueError("\x1b[2J"), monkeypatch)
+    assert "\x1b" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_the_stream_lacks_are_escaped(encoding: str) -> None:
+    for name in ("日本", "\ud800"):
+        code = f"from hybrid import cli; cli.main(['describe', {name!r}])"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert b"error: there is no pipeline or grader" in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_what_is_printed_past_click_is_escaped_too() -> None:
+    code = "from hybrid import cli; cli.hybrid.invoke = lambda ctx: print('日 –'); cli.main(['list'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, b"\\u65e5 \\u2013")
+
+
+@pytest.mark.parametrize("command", ["list", "describe exact", "list --json", "--help"])
+def test_a_closed_pipe_is_no_failure(command: str) -> None:
+    shell = f'"{HYBRID}" {command} | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_goes_on_when_its_reader_goes_away(tmp_path: Path) -> None:
+    work = f"[print('x' * 100_000, flush=True) for _ in range(9)], open({str(tmp_path / 'done')!r}, 'w').close(), 1 / 0"
+    code = f"from hybrid import cli; cli.hybrid.invoke = lambda ctx: ({work}); cli.main(['list'])"
+    shell = f'"{sys.executable}" -c "$CODE" | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, env={**os.environ, "CODE": code}, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert (tmp_path / "done").exists()
+
+
+def test_help_does_not_load_what_only_files_need() -> None:
+    code = "import sys, hybrid.cli; print([m for m in ('zstandard', 'orjson', 'rich', 'ijson') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).stdout.strip()
+        == b"[]"
+    )

@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.folder.names import checked
-from hybrid.folder.runs import Run, join_folder, open_run, run_ids, submit
+from hybrid.folder.runs import Run, check_spec, join_folder, open_run, run_ids, submit
 from hybrid.protocols import Inputs
 
 INPUTS = Inputs(tasks={"t": {"q": "1+1"}}, references={"t/0": "2"}, about={"data": "sums"})
 
 
 def submitted(folder: Path, **settings: object) -> Run:
-    return submit(join_folder(folder, make=True), "sums", settings, INPUTS, backend="scripted", model="m")
+    return submit(
+        join_folder(folder, make=True), "sums", settings, INPUTS, backend="scripted", model="m", model_digest="0" * 64
+    )
 
 
 def test_submitting_twice_is_one_run(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_a_folder_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a folder of hybrid"):
         join_folder(tmp_path, make=False)
     (tmp_path / "hybrid.json").write_text('{"format":"something else"}')
-    with pytest.raises(BadData, match="not the mark"):
+    with pytest.raises(BadData, match="other content"):
         join_folder(tmp_path, make=True)
 
 
@@ -105,3 +108,29 @@ BAD_NAMES = ["", ".", "..", "a/b", "a\\b", "A", "con", "nul.json", "lpt1", "a..b
 def test_names_that_some_system_refuses_are_refused(name: str) -> None:
     with pytest.raises(BadData):
         checked(name, what="name")
+
+
+def test_a_mark_that_a_crash_cut_short_is_finished(tmp_path: Path) -> None:
+    join_folder(tmp_path, make=True)
+    mark = tmp_path / "hybrid.json"
+    whole = mark.read_bytes()
+    for length in range(len(whole)):
+        mark.write_bytes(whole[:length])
+        join_folder(tmp_path, make=True)
+        assert mark.read_bytes() == whole
+
+
+def test_a_run_behind_a_link_is_refused(tmp_path: Path) -> None:
+    run = submitted(tmp_path / "other")
+    join_folder(tmp_path / "mine", make=True)
+    (tmp_path / "mine" / "runs").mkdir()
+    (tmp_path / "mine" / "runs" / run.id).symlink_to(run.path)
+    with pytest.raises(BadData, match="not followed"):
+        open_run(tmp_path / "mine", run.id)
+
+
+def test_a_spec_whose_digests_are_paths_is_refused(tmp_path: Path) -> None:
+    run = submitted(tmp_path)
+    spec = {**run.spec, "inputs": "../../../etc/passwd"}
+    with pytest.raises(BadData):
+        check_spec(spec, tmp_path / f"sums-{digest(spec)[:12]}")

@@ -155,8 +155,9 @@ def test_a_full_disk_is_told_and_loses_no_closed_shard(full_disk: Path) -> None:
 
 
 def test_a_failure_in_the_timer_reaches_the_writing_thread(tmp_path: Path) -> None:
-    place = tmp_path / "gone"
-    place.write_text("a file where a folder should be")
+    place = tmp_path / "attempt"
+    place.mkdir()
+    (place / "000").write_text("a file where a folder should be")
     seen = []
     with suppress(UsageError), ShardWriter(place, HEADER, seconds=0.1) as writer:  # closing it fails once more
         writer.add(record(0))
@@ -184,3 +185,9 @@ def test_a_shard_that_names_no_model_is_refused(tmp_path: Path, model: object) -
     (tmp_path / str(name)).write_bytes(data)
     with pytest.raises(BadData, match="names no model"):
         read_shard(tmp_path / str(name))
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file"):
+        ShardWriter(tmp_path / "file" / "attempt", HEADER, seconds=60).__enter__()

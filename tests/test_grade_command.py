@@ -191,7 +191,7 @@ def test_a_place_that_cannot_be_written_is_exit_7(outputs: Path) -> None:
     done = grade(outputs, "-o", "/proc/grades.json")
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc: a folder that nobody may write to")
-    assert done.returncode in (5, 7)
+    assert done.returncode in (2, 5, 7)
     assert "/proc/grades.json" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -216,3 +216,30 @@ grade_file(sys.argv[1], Exact(), "exact", sys.argv[1] + ".grades")
 status = open("/proc/self/status").read()  # ru_maxrss would count the parent of this process too
 print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "-inf", "1.5"])
+def test_a_threshold_that_is_no_number_from_0_to_1_is_refused(outputs: Path, threshold: str) -> None:
+    done = grade(outputs, "--threshold", threshold)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--threshold" in done.stderr
+
+
+def test_a_score_without_a_control_says_so(outputs: Path) -> None:
+    shown = grade(outputs, "--grader", "regex", "--set", "pattern=yes").stdout
+    assert "control: none" in shown
+    assert "control: none" not in grade(outputs, "--grader", "regex").stdout
+
+
+def test_the_table_is_shown_in_a_narrow_encoding(outputs: Path) -> None:
+    done = grade(outputs, "--grader", "regex", "--set", "pattern=yes", env={**os.environ, "PYTHONIOENCODING": "cp437"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2013" in done.stdout  # the dash that cp437 lacks
+
+
+def test_a_missed_threshold_is_missed_although_nobody_reads_the_table(outputs: Path) -> None:
+    judge = f'"{sys.executable}" -m hybrid grade "{outputs}" --threshold 0.9'
+    done = subprocess.run(
+        ["bash", "-c", f"{judge} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 3

@@ -21,6 +21,7 @@ from hybrid.canonical import encode
 from hybrid.errors import BadData, UsageError
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.outputs.document import Document
+from hybrid.outputs.header import DEEPEST
 from hybrid.records import Failure, Output
 
 RUN = {"id": "seal-eval-0123456789ab", "pipeline": "seal-eval", "about": {"grader": "exact"}}
@@ -377,3 +378,106 @@ def test_standard_input_is_read_like_a_file(written: Path, monkeypatch: pytest.M
     assert list(opened.records()) == RECORDS
     assert opened.sha256 == content(written)[4]
     opened.close()
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def line_of(reference: Any, **more: Any) -> bytes:
+    return encode({"key": "k", "task": "t", "question": "t/0", "text": "x", "reference": reference, **more})
+
+
+HEADER = {"format": "hybrid/outputs", "version": 1, "run": {}, "models": [], "tasks": {}}
+
+
+@pytest.mark.parametrize("levels", [DEEPEST + 1, 300, 900])
+def test_one_depth_is_the_limit_of_every_layout_and_of_what_is_written(tmp_path: Path, levels: int) -> None:
+    lines, document, ours = (tmp_path / name for name in ("a.jsonl", "b.json", "outputs.json"))
+    for task, inside in ((levels, 1), (1, levels)):
+        header = encode({**HEADER, "tasks": {"t": nested(task)}})
+        lines.write_bytes(header + b"\n" + line_of(nested(inside)) + b"\n")
+        document.write_bytes(
+            header[:-1] + b', "records": [' + line_of(nested(inside)) + b'], "count": 1, "sha256": ""}'
+        )
+        ours.write_bytes(
+            b'{"format":"hybrid/outputs","version":1,\n"run":{},\n"models":[],\n"tasks":{\n"t":%s\n},\n'
+            b'"records":[\n%s\n],\n"count":1,"sha256":""}\n' % (encode(nested(task)), line_of(nested(inside)))
+        )
+        assert [f"more than {DEEPEST} levels" in refusal(path).message for path in (lines, document, ours)] == [
+            True
+        ] * 3
+    with pytest.raises(BadData, match="levels"):
+        write_outputs(tmp_path / "new.json", {}, [], {}, [output("k", reference=nested(levels))])
+    assert not (tmp_path / "new.json").exists()
+
+
+def test_as_many_levels_as_are_allowed_come_back_from_every_layout(tmp_path: Path) -> None:
+    path, reference = tmp_path / "outputs.json", nested(DEEPEST - 1)  # a record is one level of its own
+    write_outputs(path, {}, [], {}, [output("k", reference=reference)])
+    for data in (path.read_bytes(), json.dumps(json.loads(path.read_bytes()), indent=0).encode()):
+        path.write_bytes(data)
+        assert [record.reference for record in open_outputs(path).records()] == [reference]
+
+
+@pytest.mark.parametrize("tasks", [b"5", b'"text"', b"[1]", b"null"])
+def test_tasks_that_are_no_object_are_refused(tmp_path: Path, tasks: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(encode({**HEADER, "tasks": 0}).replace(b'"tasks":0', b'"tasks":' + tasks))
+    assert "'tasks' is not what it should be" in refusal(path).message
+
+
+@pytest.mark.parametrize("place", ["run", "models", "tasks", "name"])
+def test_half_a_character_is_refused_wherever_it_stands(tmp_path: Path, place: str) -> None:
+    half = b'"\\ud800"'
+    parts = {"run": b"{}", "models": b"[]", "tasks": b'"t":1'}
+    parts |= {
+        "run": {"run": b'{"id":' + half + b"}"},
+        "models": {"models": b"[" + half + b"]"},
+        "tasks": {"tasks": b'"t":' + half},
+        "name": {"tasks": half + b":1"},
+    }[place]
+    path = tmp_path / "outputs.json"
+    path.write_bytes(
+        b'{"format":"hybrid/outputs","version":1,\n"run":%s,\n"models":%s,\n"tasks":{\n%s\n},\n'
+        b'"records":[\n],\n"count":0,"sha256":""}\n' % (parts["run"], parts["models"], parts["tasks"])
+    )
+    assert refusal(path).exit_code == 6
+    path.write_bytes(path.read_bytes().replace(b"\n", b" "))
+    assert refusal(path).exit_code == 6
+
+
+def test_an_unknown_member_after_the_records_is_refused(written: Path) -> None:
+    written.write_bytes(written.read_bytes().replace(b'"count":3,', b'"count":3,"evil":[1],'))
+    assert "unknown key 'evil'" in refusal(written).message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"key": None},
+        {"task": {"a": 1}},
+        {"question": 5},
+        {"finish": None},
+        {"sample": True},
+        {"sample": "1"},
+        {"sample": 1.5},
+        {"sample": 2**63},
+        {"tokens": [1]},
+        {"tokens": [1, None]},
+        {"tokens": "12"},
+        {"view": []},
+        {"text": None, "error": {"kind": None, "message": ""}},
+        {"text": None, "error": {"kind": "x", "message": 1}},
+    ],
+    ids=str,
+)
+def test_a_record_with_a_value_of_another_type_is_refused_and_never_turned_into_text(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(line_of("x", **wrong) + b"\n")
+    assert "line 1: not an output record" in refusal(path).message

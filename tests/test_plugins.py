@@ -115,12 +115,19 @@ def test_a_folder_of_the_same_name_that_is_no_package_does_no_harm(tmp_path: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_two_distributions_that_claim_a_name_are_both_named(tmp_path: Path) -> None:
+def test_a_name_that_two_distributions_claim_is_marked_and_only_it_cannot_be_loaded(tmp_path: Path) -> None:
     distribution(tmp_path, "rival", "[hybrid.graders]\nexact = rival:Exact\n")
-    for command in (["describe", "exact"], ["list"]):
-        done = run(HYBRID, *command, path=tmp_path)
-        assert done.returncode == CannotRun.exit_code
-        assert "the grader 'exact' is claimed twice: by 'hybrid' (graders.exact:Exact) and 'rival'" in done.stderr
+    listed = run(HYBRID, "list", path=tmp_path)
+    assert listed.returncode == 0
+    assert "grader    exact               hybrid, claimed by rival too: not loaded\n" in listed.stdout
+    assert "grader    contains            hybrid\n" in listed.stdout
+    lines = [json.loads(line) for line in run(HYBRID, "list", "--json", path=tmp_path).stdout.splitlines()]
+    assert {line["name"] for line in lines if line["rivals"]} == {"exact"}
+    assert run(HYBRID, "describe", "contains", path=tmp_path).returncode == 0
+    assert "did you mean 'exact'?" in run(HYBRID, "describe", "exat", path=tmp_path).stderr
+    done = run(HYBRID, "describe", "exact", path=tmp_path)
+    assert done.returncode == CannotRun.exit_code
+    assert "the grader 'exact' is claimed twice: by 'hybrid' (graders.exact:Exact) and 'rival'" in done.stderr
 
 
 def test_a_double_elsewhere_does_not_stop_an_innocent_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,13 @@ def test_failed_items_are_kept_until_they_are_asked_for_again(place: Place) -> N
 def test_events_are_one_json_object_a_line_and_name_every_item_once(place: Place) -> None:
     done = place.run("--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["event"] for event in events if event["event"] != "item"] == ["started", "shard", "ended", "done"]
+    assert [event["event"] for event in events if event["event"] != "item"] == [
+        "started",
+        "working",
+        "shard",
+        "ended",
+        "done",
+    ]
     assert sorted(event["key"] for event in events if event["event"] == "item") == sorted(place.calls())
     assert events[-1]["outputs"] == str(place.outputs())
 
@@ -351,3 +357,49 @@ def test_other_weights_under_the_same_name_are_another_run(place: Place) -> None
     (second,) = set(place.folder.glob("results/*/outputs.json")) - {first}
     assert first.read_bytes() == before
     assert {record["text"] for record in json.loads(second.read_text())["records"]} == {"2"}
+
+
+def test_grading_an_unfinished_run_counts_what_is_missing(place: Place) -> None:
+    process = place.start(delay_ms=30)
+    wait_for_calls(process, place, 5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    (run,) = (place.folder / "runs").iterdir()
+    grade = [sys.executable, "-m", "hybrid", "-q", "grade", run.name, f"--folder={place.folder}", "--json"]
+    done = subprocess.run(grade, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)["summary"]
+    assert summary["outputs"] == 42
+    assert summary["failed_outputs"]["missing"] == 42 - len(place.kept())
+    assert summary["n"] + summary["ungraded"]["count"] == TASKS
+
+
+def test_a_machine_without_a_place_for_locks_still_works(place: Place) -> None:
+    (place.root / "cache").write_text("not a folder")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(place.root / "cache")}
+    done = subprocess.run(place.command(), capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "working without a lock" in done.stderr
+
+
+def hybrid(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hybrid", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_no_command_writes_over_a_file_of_another_kind(place: Place) -> None:
+    script = place.root / "script.json"
+    before = script.read_bytes()
+    assert place.run("-o", str(script)).returncode == 2
+    assert place.calls() == [], "the model was asked before the place was looked at"
+    assert place.run().returncode == 0
+    outputs, mark = place.outputs(), place.folder / "hybrid.json"
+    graded = hybrid("grade", outputs)
+    assert graded.returncode == 0, graded.stderr
+    for target in (outputs, script, mark, outputs.with_name("grades.arc.json")):
+        kept = target.read_bytes()
+        assert hybrid("report", outputs, "-o", target).returncode == 2
+        assert target.read_bytes() == kept
+    assert hybrid("grade", outputs, "-o", mark).returncode == 2
+    assert script.read_bytes() == before
+    assert hybrid("report", outputs).returncode == hybrid("report", outputs).returncode == 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -19,6 +21,11 @@ from hybrid.errors import CannotRun
 LAYOUT = 1
 """Raised when converted folders of an older version must not be used again."""
 
+ABANDONED = 24 * 3600.0
+"""Seconds after which a draft that nothing was written to is one that a killed process left: a large model is read and
+dequantised for long before its first byte is written. Age and not the process number decides, because several machines
+may share the cache."""
+
 
 def as_folder(path: Path) -> Path:
     """The model folder for `path`: itself, or the converted GGUF (under a minute the first time, then from the cache).
@@ -29,6 +36,7 @@ def as_folder(path: Path) -> Path:
         return path
     digest = digest_of(path)
     folder = cache_folder() / "models" / f"{digest[:32]}-{LAYOUT}"
+    _remove_abandoned(folder.parent)
     if not folder.is_dir():
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
         draft.mkdir(parents=True, exist_ok=True)
@@ -54,6 +62,16 @@ def _convert(path: Path, folder: Path) -> None:
             f"{path} cannot be converted for torch: {type(error).__name__}: {error}",
             hint="the llamacpp backend reads GGUF files as they are: --backend llamacpp",
         ) from error
+
+
+def _remove_abandoned(models: Path) -> None:
+    """Remove the drafts (named after their folder and process) that nothing was written to for long."""
+    with suppress(OSError):  # only room is at stake, and another process may be removing the same ones
+        for draft in models.glob("*-*.*"):
+            if draft.suffix[1:].isdigit() and draft.is_dir() and not draft.is_symlink():
+                newest = max(part.stat().st_mtime for part in (draft, *draft.rglob("*")))
+                if time.time() - newest > ABANDONED:
+                    shutil.rmtree(draft, ignore_errors=True)
 
 
 def _publish(draft: Path, folder: Path) -> None:

@@ -23,11 +23,13 @@ import xllamacpp
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, Temporary
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 
 MAX_PARALLEL = 64
+MOST_WAIT_SECONDS = 120
+"""For a thread that computes a long prompt when the backend is closed."""
 
 
 class LlamaCppBackend:
@@ -48,6 +50,7 @@ class LlamaCppBackend:
         self._parallel = whole_number(options, "parallel", 4, low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
+        self._crew: list[threading.Thread] = []
         key = secrets.token_hex(16)
         self._server = _load(path, self._parallel, options, key)
         props = _properties(self._server, key)
@@ -61,17 +64,19 @@ class LlamaCppBackend:
                 "file": path.name,
                 "type": str(props.get("model_ftype", "")),
                 "chat_template": digest(str(props.get("chat_template", ""))),
+                "options": {"parallel": self._parallel, "reuse": self._reuse},
             },
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Keep `parallel` requests in flight, one thread each: the library decodes them in one batch."""
         waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        finished: queue.SimpleQueue[Completion | BaseException] = queue.SimpleQueue()
+        finished: queue.Queue[Completion | BaseException] = queue.Queue()
         crew = [
             threading.Thread(target=self._serve, args=(waiting, finished), name=f"llamacpp-{n}", daemon=True)
             for n in range(self._parallel)
         ]
+        self._crew += crew
         for thread in crew:
             thread.start()
         source, in_flight = iter(requests), 0
@@ -82,7 +87,7 @@ class LlamaCppBackend:
                     in_flight += 1
                 if not in_flight:
                     return
-                done = finished.get()
+                done = _next_of(finished)
                 if isinstance(done, BaseException):
                     raise done
                 in_flight -= 1
@@ -92,11 +97,13 @@ class LlamaCppBackend:
                 waiting.put(None)
 
     def close(self) -> None:
-        """Stop what is in flight at its next token."""
+        """Stop what is in flight at its next token, and wait for it: the library aborts a process that leaves first."""
         self._closed = True
+        for thread in self._crew:
+            thread.join(MOST_WAIT_SECONDS)
 
     def _serve(
-        self, waiting: queue.SimpleQueue[Request | None], finished: queue.SimpleQueue[Completion | BaseException]
+        self, waiting: queue.SimpleQueue[Request | None], finished: queue.Queue[Completion | BaseException]
     ) -> None:
         while (request := waiting.get()) is not None and not self._closed:
             try:
@@ -119,6 +126,10 @@ class LlamaCppBackend:
             call(_body(request, reuse=self._reuse), keep)
         except ValueError as error:  # the library's word for a schema or a message it cannot use
             return _failed(request, "bad-request", str(error))
+        except RuntimeError as error:  # and for everything that goes wrong inside
+            raise Temporary(
+                f"llama.cpp stopped: {error}", hint="run the same command again; is there memory?"
+            ) from error
         return _completion(request, chunks, time.perf_counter() - start)
 
 
@@ -146,8 +157,20 @@ def _properties(server: Any, key: str) -> Any:
     ask = urllib.request.Request(  # noqa: S310 - the address is the library's own loopback listener
         f"{server.listening_address}/props", headers={"Authorization": f"Bearer {key}"}
     )
-    with urllib.request.urlopen(ask, timeout=30) as reply:  # noqa: S310
-        return json.load(reply)
+    try:  # no proxy of the environment is asked for the way to this process
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(ask, timeout=30) as reply:
+            return json.load(reply)
+    except OSError as error:
+        raise CannotRun(f"llama.cpp does not answer on {server.listening_address}: {error}") from error
+
+
+def _next_of(finished: queue.Queue[Completion | BaseException]) -> Completion | BaseException:
+    """Wait in small pieces: on Windows a wait without end cannot be interrupted by Ctrl-C."""
+    while True:
+        try:
+            return finished.get(timeout=0.5)
+        except queue.Empty:
+            continue
 
 
 def _body(request: Request, *, reuse: bool) -> dict[str, Any]:
@@ -160,7 +183,7 @@ def _body(request: Request, *, reuse: bool) -> dict[str, Any]:
         "top_k": 0,
         "min_p": 0.0,
         "repeat_penalty": 1.0,
-        "seed": sampling.seed % (1 << 32),
+        "seed": sampling.seed % ((1 << 32) - 1),  # the last one means: a random seed
         "stop": list(sampling.stop),
         "cache_prompt": reuse,
         "stream": True,

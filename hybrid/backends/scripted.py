@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
@@ -19,6 +19,9 @@ from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 
 MAX_FILE = 256 * 1024 * 1024
+CONTEXT = 8192
+LARGEST_CONTEXT = 1 << 30
+SCRIPT = 'a script is {"answers": {"<last user message>": "<text>"}, "default": "<text>", "context": 8192}'
 
 
 class ScriptedBackend:
@@ -32,13 +35,10 @@ class ScriptedBackend:
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         path = Path(model)
         script = decode(path.read_bytes(), what=str(path), limit=MAX_FILE)
-        if not isinstance(script, dict) or not isinstance(script.get("answers"), dict):
-            raise BadData(f'{path}: not a script: needs {{"answers": {{...}}}}')
-        self._answers: dict[str, str] = script["answers"]
-        self._default: str | None = script.get("default")
+        self._answers, self._default, context = _checked(script, path)
         self._delay = whole_number(options, "delay_ms", 0, low=0, high=3_600_000) / 1000
         self._calls = Path(options["calls"]) if "calls" in options else None
-        self.model = Model(model, digest_of(path), int(script.get("context", 8192)), {"engine": "scripted"})
+        self.model = Model(model, digest_of(path), context, {"engine": "scripted"})
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Answer in order, one at a time."""
@@ -72,3 +72,18 @@ class ScriptedBackend:
             completion_tokens=len(cut),
             seconds=self._delay,
         )
+
+
+def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
+    """Answers, default and context of a script. Raises BadData when one of them is something else."""
+    if not isinstance(script, dict) or not isinstance(script.get("answers"), dict):
+        raise BadData(f"{path}: not a script: it has no object 'answers'", hint=SCRIPT)
+    answers, default, context = script["answers"], script.get("default"), script.get("context", CONTEXT)
+    wrong = next((asked for asked, answer in answers.items() if not isinstance(answer, str)), None)
+    if wrong is not None:
+        raise BadData(f"{path}: the answer to {wrong!r:.60} is not a text", hint=SCRIPT)
+    if not isinstance(default, str | None):
+        raise BadData(f"{path}: 'default' is not a text", hint=SCRIPT)
+    if isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= LARGEST_CONTEXT:
+        raise BadData(f"{path}: 'context' is not a whole number from 1 to {LARGEST_CONTEXT:,}", hint=SCRIPT)
+    return answers, default, context

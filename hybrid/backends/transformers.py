@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, Temporary
 from hybrid.protocols import Model
 from hybrid.records import Completion, Request
 
@@ -62,19 +63,21 @@ class TransformersBackend:
         if threads:
             torch.set_num_threads(threads)
         folder = as_folder(path)
+        context = min(context, context_of(folder))
         self._tokenizer, self._engine = _load(str(folder), device)
         self._ends = _end_tokens(self._engine.generation_config, self._tokenizer)
         self._tokens = tokens or _cache_tokens(self._engine.config, device)
         self.model = Model(
             name=model,
             digest=digest_of(path),
-            context=min(context, context_of(folder)),
+            context=context,
             about={
                 "engine": "transformers",
                 "version": f"transformers {version('transformers')}, torch {version('torch')}",
                 "device": device.name,
                 "dtype": device.dtype_name,
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
+                "options": {"context": context, "rows": self._rows},  # what else shapes a result
             },
         )
 
@@ -88,10 +91,14 @@ class TransformersBackend:
             if len(batch.rows) <= full * 7 // 8:  # a prefill makes all rows wait: not for every one
                 joining, refusals = source.take(batch, self._rows)
                 yield from refusals
-                yield from batch.add(joining)
+                with _computing():
+                    done = batch.add(joining)
+                yield from done
                 full = len(batch.rows)
             if batch.rows:
-                yield from batch.step()
+                with _computing():
+                    done = batch.step()
+                yield from done
 
     def close(self) -> None:
         """Give the weights' memory back."""
@@ -108,6 +115,20 @@ class TransformersBackend:
                 yield Sequence(request, token_ids(self._tokenizer, request, self.model.context))
             except BadRequest as error:
                 yield refused(request, error)
+
+
+@contextmanager
+def _computing() -> Iterator[None]:
+    """Torch's errors of a step, of which most are about memory, in words. What was yielded before is kept."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU without memory and a lost GPU say only this
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise Temporary(
+            f"torch stopped: {type(error).__name__}: {reason[0]:.300}",
+            hint="run the same command again; out of memory: "
+            "--backend-option rows=8, tokens=8192 or context=4096, each less than before",
+        ) from error
 
 
 class _Source:

@@ -14,7 +14,7 @@ from hybrid.canonical import Json, encode
 from hybrid.errors import UsageError, nearest
 from hybrid.settings import Setting
 from hybrid.settings import describe as settings_of
-from hybrid.terminal import clean
+from hybrid.terminal import clean, clean_line
 
 KINDS: tuple[plugins.Kind, ...] = ("pipelines", "graders")
 
@@ -28,7 +28,8 @@ def list_names(as_json: bool) -> None:
             if as_json:
                 click.echo(encode({"kind": kind[:-1], "name": name, **dataclasses.asdict(source)}))
             else:
-                click.echo(clean(f"{kind[:-1]:10}{name:20}{source.distribution}"))
+                rivals = f", claimed by {' and '.join(source.rivals)} too: not loaded" if source.rivals else ""
+                click.echo(clean_line(f"{kind[:-1]:10}{name:20}{source.distribution}{rivals}"))
 
 
 @click.command()

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hybrid import plugins
 from hybrid.canonical import encode
+from hybrid.commands.options import Finite
 from hybrid.errors import Missed, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
@@ -40,9 +41,7 @@ LONGEST_NAME = 100
     type=click.Path(path_type=Path, dir_okay=False),
     help="The grades. Default: grades.GRADER.json beside SOURCE.",
 )
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Exit with 3 when the score is lower, or when there is none."
-)
+@click.option("--threshold", type=Finite(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
 def grade(
     source: str,
@@ -121,8 +120,11 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
     _row(table, f"{name} (by {summary['unit']})", summary, summary["score"], style="bold")
     for control, values in summary["controls"].items():
         _row(table, f"control: {control}", values, values["score"])
+    if not summary["controls"]:
+        table.add_row("control: none", "–", "–", "–")
+    by = " (by question)" if summary["unit"] == "task" else ""
     for figure, values in summary["figures"].items():
-        _row(table, figure, values, values["mean"])
+        _row(table, f"{figure}{by}", values, values["mean"])
     return table
 
 

@@ -15,10 +15,12 @@ from rich.console import Console
 
 from hybrid import plugins, settings
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
+from hybrid.commands.options import Finite
 from hybrid.errors import Missed, UsageError
 from hybrid.local import Engine, LocalResult, chosen_folder, do_run, freeze_run, outputs_path
 from hybrid.progress import Bar, Events, Lines, Quiet
 
+FOLDER = click.Path(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
 BACKEND_HELP = "; ".join(f"{name}: {line}" for name, line in SUMMARIES.items())
 
 
@@ -29,7 +31,9 @@ def run() -> None:
 
 @run.command("local")
 @click.argument("pipeline")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, readable=False), help="Where runs are [HYBRID_FOLDER, hybrid-folder]"
+)
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe PIPELINE`.")
 @click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top.")
 @click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help=BACKEND_HELP)
@@ -37,9 +41,14 @@ def run() -> None:
 @click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
 @click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N.")
 @click.option("--seed", type=int, help="Short for --set seed=N.")
-@click.option("--shard-seconds", type=click.FloatRange(0.1, 3600), default=60, show_default=True, help="Longest loss.")
+@click.option("--shard-seconds", type=Finite(0.1, 3600), default=60, show_default=True, help="Longest loss.")
 @click.option("--retry-failed", is_flag=True, help="Do items again whose record is a failure.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="outputs.json [FOLDER/results/RUN/outputs.json]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="outputs.json [FOLDER/results/RUN/outputs.json]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Do all of PIPELINE on this machine: submit, run, assemble outputs.json."""
@@ -64,7 +73,8 @@ class How:
 
 
 def _run(name: str, pipeline: Any, how: How) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill closes the shard as Ctrl-C does
+    for polite in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        signal.signal(polite, signal.default_int_handler)  # closes the shard as Ctrl-C does
     engine = Engine(how.backend, how.model, dict(_pairs(how.options)))
     folder = chosen_folder(how.folder)
     run = freeze_run(folder, name, pipeline, engine)
@@ -98,18 +108,17 @@ def _observer(*, as_json: bool) -> Quiet:
 
 
 def _tell(result: LocalResult, observer: Quiet) -> None:
-    stage, fresh = result.stage, observer.tally.fresh
-    for line in stage.refused:
-        click.echo(f"passed over: {line}", err=True)
-    now = f"{fresh} of {stage.total} items done now, {stage.done - fresh} kept from before"
-    before = f"all {stage.total} items were done before, nothing was run"
-    click.echo(f"{result.run.id}: {now if fresh else before}", err=True)
+    total, fresh = result.total, observer.tally.fresh
+    now = f"{fresh} of {total} items done now, {total - fresh} kept from before"
+    before = f"all {total} items were done before, nothing was run"
+    if type(observer) is not Quiet:
+        click.echo(f"{result.run.id}: {now if fresh else before}", err=True)
     if isinstance(observer, Events):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})
     else:
         click.echo(result.outputs)
-    if stage.failed:
+    if result.failed:
         raise Missed(
-            f"{stage.failed} of {stage.total} items of {result.run.id} failed; the reasons are in {result.outputs}",
-            hint="--retry-failed does them again; grading counts them as ungraded, never as wrong",
+            f"{result.failed} of {total} items of {result.run.id} failed; the reasons are in {result.outputs}",
+            hint="--retry-failed does them again; grading counts them as failed, never as wrong",
         )

@@ -14,11 +14,11 @@ from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-MISPLACED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
+MISNAMED = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 
 
 def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
-    """The error a user can act on: full disk and lost mounts are Temporary, missing permission is CannotRun."""
+    """The error a user can act on: full disk and lost mounts are Temporary, permissions CannotRun, names UsageError."""
     reason = error.strerror or type(error).__name__
     if error.errno in FULL:
         return Temporary(
@@ -27,10 +27,8 @@ def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
         )
     if error.errno in DENIED:
         return CannotRun(f"no permission for {path} while {doing}: {reason}", hint="choose another folder: --folder")
-    if error.errno in MISPLACED:
-        return UsageError(
-            f"{path}: {reason} while {doing}", hint="a file stands where a folder belongs: choose another"
-        )
+    if error.errno in MISNAMED:
+        return UsageError(f"{path}: {reason} while {doing}", hint="is the name right? name another place")
     return Temporary(f"{path}: {reason} while {doing}", hint="is the disk or mount there? then run the command again")
 
 

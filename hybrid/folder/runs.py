@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import zstandard
 
 from hybrid.canonical import Json, decode, digest, encode
-from hybrid.errors import BadData, UsageError, nearest
+from hybrid.errors import BadData, HybridError, UsageError, nearest
 from hybrid.folder.files import read_bounded, speaking, unpack, write_once
 from hybrid.folder.names import checked, run_id
 from hybrid.folder.shards import Shard, read_shard, shard_paths
@@ -26,7 +27,9 @@ from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
 SPEC_FORMAT = "hybrid/run"
-TEXTS = {"pipeline", "backend", "model", "model_digest", "inputs", "references"}
+DIGEST = re.compile(r"[0-9a-f]{64}")
+DIGESTS = {"model_digest", "inputs", "references"}
+TEXTS = {"pipeline", "backend", "model"} | DIGESTS
 SPEC_KEYS = {"format", "version", "settings", "about"} | TEXTS
 MAX_SPEC = 1024 * 1024
 MAX_INPUTS = 512 * 1024 * 1024
@@ -64,16 +67,16 @@ class Run:
 
     def shards(self, stage: str, refused: list[str]) -> Iterator[tuple[Path, Shard]]:
         """Every shard of a stage that verifies and belongs to this run; why others do not goes to `refused`."""
-        for path in shard_paths(self.path / checked(stage, what="stage")):
+        for path in shard_paths(self.path / checked(stage, what="stage"), refused):
             try:
                 shard = read_shard(path)
-            except BadData as error:
+            except HybridError as error:  # one file that cannot be read must not hide the others
                 refused.append(error.message)
                 continue
             if (shard.header["run"], shard.header["stage"]) != (self.id, stage):
                 refused.append(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
                 continue
-            if self.spec["model_digest"] not in ("", shard.header["model"]["digest"]):
+            if self.spec["model_digest"] != shard.header["model"]["digest"]:
                 refused.append(f"{path}: was answered by another model than the run's, passed over")
                 continue
             yield path, shard
@@ -86,11 +89,11 @@ def blob_name(kind: str, sha256: str) -> str:
 def join_folder(path: Path, *, make: bool) -> Path:
     """The shared folder at `path`, marked as ours; made when `make`. Raises BadData on a foreign mark."""
     mark = path / "hybrid.json"
-    if make:
+    content = encode(MARK) + b"\n"
+    if make and not (mark.is_file() and mark.stat().st_size >= len(content)):
         with speaking(path, doing="making the folder"):
             path.mkdir(parents=True, exist_ok=True)
-        if not mark.exists():
-            write_once(mark, encode(MARK) + b"\n")
+        write_once(mark, content)  # also where a crash left only the beginning of it
     if not mark.exists():
         raise UsageError(f"{path} is not a folder of hybrid", hint="name the folder with --folder or HYBRID_FOLDER")
     found = decode(read_bounded(mark, MAX_SPEC), what=str(mark))
@@ -107,12 +110,9 @@ def submit(
     *,
     backend: str,
     model: str,
-    model_digest: str = "",
+    model_digest: str,
 ) -> Run:
-    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run.
-
-    `model_digest` is empty when this machine does not have the model; with it, other weights are another run.
-    """
+    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run."""
     blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
     sha256 = {kind: hashlib.sha256(data).hexdigest() for kind, data in blobs.items()}
     spec: dict[str, Json] = {
@@ -157,8 +157,12 @@ def open_run(folder: Path, name: str) -> Run:
     found = [name] if name in known else [one for one in known if one.startswith(name)]
     if len(found) != 1:
         what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
+        if not name:
+            what = f"a run must be named, of the {len(known)}"
         raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
     path = folder / "runs" / found[0]
+    if path.is_symlink():
+        raise BadData(f"{path}: a link, which is not followed")
     spec = decode(read_bounded(path / "run.json", MAX_SPEC), what=str(path / "run.json"))
     check_spec(spec, path)
     return Run(found[0], spec, path)
@@ -171,7 +175,12 @@ def check_spec(spec: Any, path: Path) -> None:
         raise BadData(f"{where}: not a run of hybrid")
     if spec.get("version") != 1:
         raise BadData(f"{where}: run version {spec.get('version')!r}, this hybrid reads 1", hint="update hybrid")
-    if set(spec) != SPEC_KEYS or not all(isinstance(spec[key], str) for key in TEXTS):
+    if set(spec) != SPEC_KEYS or not _typed(spec):
         raise BadData(f"{where}: its fields are not those of a run: {', '.join(sorted(set(spec) ^ SPEC_KEYS))}")
     if path.name != f"{spec['pipeline']}-{digest(spec)[:12]}":
         raise BadData(f"{where}: was changed after it was written: its hash is not that in the run's id")
+
+
+def _typed(spec: Mapping[str, Any]) -> bool:
+    """Whether the fields are of their types; the digests become parts of file names."""
+    return all(isinstance(spec[key], str) for key in TEXTS) and all(DIGEST.fullmatch(spec[key]) for key in DIGESTS)

@@ -17,16 +17,21 @@ from typing import Any, Self
 
 import zstandard
 
-from hybrid.canonical import Json, decode, encode
+from hybrid.canonical import MAX_RECORD, Json, decode, encode
 from hybrid.errors import BadData
-from hybrid.folder.files import unpack, write_once
-from hybrid.folder.names import ShardName
+from hybrid.folder.files import speaking, unpack, write_once
+from hybrid.folder.names import NAME, ShardName
 from hybrid.records import Output, Record
 
 FORMAT = "hybrid/shard"
 MAX_FILE = 64 * 1024 * 1024
-MAX_PAYLOAD = 256 * 1024 * 1024
+MAX_PAYLOAD = 64 * 1024 * 1024
 HEADER_KEYS = {"format", "version", "run", "stage", "attempt", "seq", "model"}
+RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "finish", "tokens"} | {
+    "cached",
+    "logprob",
+    "seconds",
+}
 KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -55,18 +60,23 @@ def read_shard(path: Path) -> Shard:
         raise BadData(f"{path}: not the name of a shard")
     payload, _, footer_line = unpack(path, MAX_FILE, MAX_PAYLOAD).rstrip(b"\n").rpartition(b"\n")
     payload += b"\n"
-    footer = decode(footer_line, what=f"{path}: footer")
+    try:
+        footer = decode(footer_line, what="footer")
+    except BadData as error:
+        raise BadData(f"{path}: cut short, damaged or still on its way") from error
     sha256 = hashlib.sha256(payload).hexdigest()
     if not isinstance(footer, dict) or footer.get("sha256") != sha256 or not sha256.startswith(name.sha16):
         raise BadData(f"{path}: does not match its own sha256: truncated, damaged or still on its way")
+    if payload.count(b"\n") != name.count + 1:
+        raise BadData(f"{path}: does not hold the {name.count} records of its name")
     header_line, *lines = payload[:-1].split(b"\n")
     header = decode(header_line, what=f"{path}: header")
     if not isinstance(header, dict) or set(header) != HEADER_KEYS or header["format"] != FORMAT:
         raise BadData(f"{path}: not a shard of this format")
     if header["version"] != 1:
         raise BadData(f"{path}: shard version {header['version']!r}, this hybrid reads 1", hint="update hybrid")
-    if not len(lines) == footer.get("count") == name.count:
-        raise BadData(f"{path}: {len(lines)} records where the footer says {footer.get('count')}")
+    if footer.get("count") != name.count:
+        raise BadData(f"{path}: {name.count} records where the footer says {footer.get('count')!r:.20}")
     if not isinstance(header["model"], dict) or not isinstance(header["model"].get("digest"), str):
         raise BadData(f"{path}: its header names no model")
     return Shard(name, header, tuple(_record(line, f"{path}: record {n}") for n, line in enumerate(lines)))
@@ -75,8 +85,8 @@ def read_shard(path: Path) -> Shard:
 def _record(line: bytes, what: str) -> dict[str, Any]:
     """A shard can verify and still be made by anybody: what is not a record is refused with the whole file."""
     value = decode(line, what=what)
-    if not isinstance(value, dict) or not KEY.fullmatch(str(value.get("key"))):
-        raise BadData(f"{what}: not a record: it has no item key")
+    if not isinstance(value, dict) or set(value) != RECORD_KEYS or not KEY.fullmatch(str(value["key"])):
+        raise BadData(f"{what}: not a record of this format")
     Output.from_json(value, what=what)
     return value
 
@@ -109,6 +119,8 @@ class ShardWriter:
         self._timer = threading.Thread(target=self._watch, name="shard-timer", daemon=True)
 
     def __enter__(self) -> Self:
+        with speaking(self._folder, doing="making it"):  # told before anything is computed for it
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._timer.start()
         return self
 
@@ -119,8 +131,10 @@ class ShardWriter:
             self._close_shard()
 
     def add(self, record: Record) -> None:
-        """Keep one record. Raises what closing a shard raised, here or in the timer's thread."""
+        """Keep one record. Raises what closing a shard raised, here or in the timer's thread; BadData if too large."""
         line = encode(record.to_json())
+        if len(line) > MAX_RECORD:
+            raise BadData(f"the record of {record.question} has {len(line):,} bytes, {MAX_RECORD:,} are allowed")
         with self._lock:
             if self._failure:
                 raise self._failure
@@ -156,12 +170,28 @@ class ShardWriter:
         self._on_close(path, count)
 
 
-def shard_paths(stage_folder: Path) -> Iterator[Path]:
-    """Every file below a stage's folder that has a shard's name, sorted by attempt and name; links are passed over."""
-    if not stage_folder.is_dir():
-        return
-    for attempt in sorted(stage_folder.iterdir()):
-        for batch in sorted(attempt.iterdir()) if attempt.is_dir() and not attempt.is_symlink() else ():
-            for path in sorted(batch.iterdir()) if batch.is_dir() and not batch.is_symlink() else ():
-                if ShardName.parse(path.name):
-                    yield path
+def shard_paths(stage_folder: Path, refused: list[str] | None = None) -> Iterator[Path]:
+    """Every file below a stage's folder that has a shard's name, sorted by attempt and name.
+
+    Links and names that are not ours are passed over; folders that cannot be listed are told in `refused`.
+    """
+    for attempt in _folders(stage_folder, refused):
+        for batch in _folders(attempt, refused):
+            yield from (path for path in _listed(batch, refused) if ShardName.parse(path.name))
+
+
+def _folders(place: Path, refused: list[str] | None) -> Iterator[Path]:
+    for entry in _listed(place, refused):
+        if NAME.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            yield entry
+
+
+def _listed(place: Path, refused: list[str] | None) -> list[Path]:
+    try:
+        return sorted(place.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        if refused is not None:
+            refused.append(f"{place}: {error.strerror or error} while listing it")
+        return []

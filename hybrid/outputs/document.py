@@ -11,12 +11,10 @@ import ijson
 
 from hybrid.canonical import MAX_RECORD
 from hybrid.errors import BadData
-from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
+from hybrid.outputs.header import AGAIN, DEEPEST, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
 from hybrid.outputs.source import Source
 
 PIECE = 64 * 1024
-DEEPEST = 200
-"""Most levels of a value."""
 
 
 class Document:
@@ -33,8 +31,10 @@ class Document:
                             yield f"{source.name}, record {number}", value, None
                 elif name in TAIL:
                     tail[name] = events.value()
-                else:
+                elif name in HEAD:
                     events.skip()
+                else:
+                    raise _unknown(source, name, ours=True)
         return Trailer.of(tail, source.name)
 
 
@@ -45,7 +45,7 @@ def read_document(source: Source) -> tuple[Document, Header]:
     with _events(source) as events:
         for name in events.members():
             if name not in (*HEAD, *TAIL, "records"):
-                raise _unknown(source, name, "format" in seen)
+                raise _unknown(source, name, ours="format" in seen)
             seen.add(name)
             if name == "records" and seen.issuperset(HEAD):
                 break
@@ -64,7 +64,7 @@ def read_document(source: Source) -> tuple[Document, Header]:
     return Document(), header
 
 
-def _unknown(source: Source, name: str, ours: bool) -> BadData:
+def _unknown(source: Source, name: str, *, ours: bool) -> BadData:
     if ours:
         return BadData(
             f"{source.name}: unknown key {name!r:.60}", hint=f"known: {', '.join((*HEAD, 'records', *TAIL))}"
@@ -146,7 +146,7 @@ class _Events:
 
     def _build(self, event: tuple[str, Any], depth: int) -> Any:
         kind, value = event
-        if depth > DEEPEST:
+        if depth > DEEPEST and kind in ("start_map", "start_array"):
             raise BadData(f"{self.where()}: more than {DEEPEST} levels", hint=FOREIGN)
         if kind == "start_map":
             return self._object(depth)

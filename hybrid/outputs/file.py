@@ -11,14 +11,16 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybrid.canonical import encode
 from hybrid.errors import BadData
 from hybrid.outputs.document import Document, read_document
-from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer
+from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer, canonical
 from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, exact, read_head, read_json_lines, slowly
 from hybrid.outputs.source import Source, open_source
 from hybrid.records import Output
 from hybrid.replacing import replacing
+
+BEGINS = b'{"format":"%s"' % FORMAT.encode()
+"""How every outputs file that was written here begins."""
 
 Reader = Lines | JsonLines | Document
 
@@ -83,7 +85,7 @@ class OutputsFile:
         """The digest without trust in how the lines write their numbers (1e-05 and 0.00001 are one number)."""
         hashed = self._header.hashed()
         for what, value, line in self._reader.records(self._source):
-            hashed.update(encode(value if line is None else slowly(line, what)) + b"\n")
+            hashed.update(canonical(value if line is None else slowly(line, what), what) + b"\n")
         return hashed.hexdigest()
 
 
@@ -119,30 +121,24 @@ def write_outputs(
 
     Raises Temporary on a full disk, CannotRun without permission, BadData for a record that JSON cannot hold.
     """
-    with replacing(Path(path)) as stream:
-        head = [encode(run), encode(models)]
+    with replacing(Path(path), BEGINS) as stream:
+        head = [canonical(run, f"{path}: the run"), canonical(models, f"{path}: the models")]
         stream.write(b'{"format":"%s","version":%d,\n' % (FORMAT.encode(), VERSION))
         stream.write(b'"run":%s,\n"models":%s,\n"tasks":{\n' % (head[0], head[1]))
         hashed = hashlib.sha256(head[0] + b"\n" + head[1] + b"\n")
         for number, task in enumerate(sorted(tasks)):
-            name, data = encode(task), encode(tasks[task])
+            where = f"{path}: the task {task!r:.80}"
+            name, data = canonical(task, where), canonical(tasks[task], where)
             stream.write(b"%s%s:%s" % (b",\n" if number else b"", name, data))
             hashed.update(b"[%s,%s]\n" % (name, data))
         stream.write(b"\n},\n" if tasks else b"},\n")
         stream.write(b'"records":[\n')
         count = 0
         for count, output in enumerate(records, start=1):
-            line = _line(output, path)
+            line = canonical(output.to_json(), f"{path}: the record {output.key!r:.80}")
             stream.write(b",\n" + line if count > 1 else line)
             hashed.update(line)
             hashed.update(b"\n")
         stream.write(b"\n],\n" if count else b"],\n")
         stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
     return hashed.hexdigest()
-
-
-def _line(output: Output, path: Path | str) -> bytes:
-    try:
-        return encode(output.to_json())
-    except (ValueError, TypeError) as error:
-        raise BadData(f"{path}: the record {output.key!r:.80} cannot be written as JSON: {error}") from error

@@ -18,8 +18,40 @@ TAIL = ("count", "sha256")
 MAX_TASKS = 512 * 1024 * 1024
 """Most bytes that all tasks together may have as canonical JSON."""
 
+DEEPEST = 200
+"""Most levels of objects and arrays in a value, whichever way it is laid out: far below what any parser gives up at."""
+
 AGAIN = "wait for the sync to finish, or make the file again: hybrid grade RUN puts it together anew"
 FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
+
+
+def canonical(value: Json, where: str) -> bytes:
+    """`value` as canonical JSON. Raises BadData for what JSON cannot hold (lone surrogates) and for too many levels."""
+    try:
+        data = encode(value)
+    except (ValueError, TypeError) as error:
+        raise BadData(f"{where}: cannot be written as JSON: {error}", hint=FOREIGN) from error
+    except RecursionError as error:
+        raise _too_deep(where) from error
+    refuse_depth(value, data, where)
+    return data
+
+
+def refuse_depth(value: Any, data: bytes, where: str) -> None:
+    """Raise BadData when `value`, which is `data` in JSON, has more than DEEPEST levels of objects and arrays."""
+    if data.count(b"[") + data.count(b"{") <= DEEPEST:  # as nearly always: there is no need to look
+        return
+    level = [value]
+    for _ in range(DEEPEST):
+        children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
+        level = [child for child in children if isinstance(child, dict | list | tuple)]
+        if not level:
+            return
+    raise _too_deep(where)
+
+
+def _too_deep(where: str) -> BadData:
+    return BadData(f"{where}: more than {DEEPEST} levels", hint=FOREIGN)
 
 
 class Tasks(Mapping[str, Any]):
@@ -33,7 +65,8 @@ class Tasks(Mapping[str, Any]):
         """Add one task. Raises BadData when it is there already, or when all of them are too large."""
         if name in self._json:
             raise BadData(f"{where}: the task {name!r:.80} is there twice", hint=AGAIN)
-        self._json[name] = encode(value)
+        canonical(name, where)
+        self._json[name] = canonical(value, where)
         self._size += len(self._json[name])
         if self._size > MAX_TASKS:
             raise BadData(f"{where}: the tasks have more than the {MAX_TASKS:,} bytes allowed")
@@ -75,12 +108,13 @@ class Header:
         if name == "version" and (value != VERSION or isinstance(value, bool)):
             raise BadData(
                 f"{where}: outputs of version {value!r:.20}, this hybrid reads {VERSION}",
-                hint="update hybrid: pip install --upgrade hybrid",
+                hint="update hybrid, or grade it with the version that wrote it",
             )
+        canonical(value, where)
         if name == "run":
-            self.run = _checked(value, dict | None, "run", where)
+            self.run = checked(value, dict | None, "run", where)
         if name == "models":
-            self.models = _checked(value, list, "models", where)
+            self.models = checked(value, list, "models", where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +133,8 @@ class Trailer:
         return cls(count, sha256)
 
 
-def _checked(value: Any, kind: Any, name: str, where: str) -> Any:
+def checked(value: Any, kind: Any, name: str, where: str) -> Any:
+    """`value`, which must be of `kind`. Raises BadData."""
     if not isinstance(value, kind):
         raise BadData(f"{where}: '{name}' is not what it should be: {value!r:.40}", hint=FOREIGN)
     return value

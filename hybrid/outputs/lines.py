@@ -9,9 +9,22 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from hybrid.canonical import MAX_RECORD, Json, decode, encode
+from hybrid.canonical import MAX_RECORD, Json, decode
 from hybrid.errors import BadData
-from hybrid.outputs.header import FOREIGN, FORMAT, HEAD, TAIL, VERSION, Entry, Header, Trailer, duplicates_refused
+from hybrid.outputs.header import (
+    FOREIGN,
+    FORMAT,
+    HEAD,
+    TAIL,
+    VERSION,
+    Entry,
+    Header,
+    Trailer,
+    canonical,
+    checked,
+    duplicates_refused,
+    refuse_depth,
+)
 from hybrid.outputs.source import Source
 
 LONGEST = MAX_RECORD + 2
@@ -161,7 +174,7 @@ def _line_header(first: dict[str, Any], where: str) -> Header:
         if name not in HEAD:
             raise BadData(f"{where}: unknown key {name!r:.60} in the header", hint=f"known: {', '.join(HEAD)}")
         if name == "tasks":
-            for task, data in dict(value).items():
+            for task, data in checked(value, dict, "tasks", where).items():
                 header.tasks.put(task, data, where)
         else:
             header.put(name, value, where)
@@ -171,11 +184,12 @@ def _line_header(first: dict[str, Any], where: str) -> Header:
 def exact(value: Any, line: bytes | None, what: str) -> tuple[Any, bytes]:
     """The value of a line and its canonical bytes, which almost always are the line itself. Raises BadData."""
     if line is None:
-        return value, encode(value)
+        return value, canonical(value, what)
+    refuse_depth(value, line, what)
     if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) == line:
         return value, line
     value = slowly(line, what)
-    return value, encode(value)
+    return value, canonical(value, what)
 
 
 def slowly(line: bytes, what: str) -> Json:

@@ -94,10 +94,13 @@ def _draw(walk: Walk, sources: Sequence[Source], body: IO[bytes], most: int, lon
 
 
 def _write(out: Path, head: str, body: IO[bytes], foot: str) -> None:
-    with replacing(out) as file:
+    with replacing(out, BEGINS.encode()) as file:
         file.write(head.encode())
         shutil.copyfileobj(body, file)
         file.write(foot.encode())
+
+
+BEGINS = '<!DOCTYPE html>\n<html lang="en">'
 
 
 def _asset(name: str) -> str:
@@ -117,7 +120,7 @@ def _head(sources: Sequence[Source], drawn: Drawn) -> str:
     title = " · ".join(source.label for source in sources)
     return join(
         [
-            Html('<!DOCTYPE html>\n<html lang="en">\n<head>\n'),
+            Html(BEGINS + "\n<head>\n"),
             el("meta", charset="utf-8"),
             el("meta", http_equiv="Content-Security-Policy", content=policy),
             el("meta", name="viewport", content="width=device-width, initial-scale=1"),

@@ -120,7 +120,7 @@ def _voting_loss(source: Source) -> Measure:
     mean, low, high, n = paired_difference(
         (task, score, best) for task, score, best in rows if score is not None and best is not None
     )
-    return {"mean": mean if n else None, "n": n, "interval": (low, high) if n else None}
+    return {"mean": mean if n else None, "n": n, "interval": (max(0.0, low), high) if n else None}
 
 
 def _axis() -> Html:

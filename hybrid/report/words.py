@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from hybrid.report.markup import Html, el
 
 NAMES = {
-    "top1": "First attempt alone",
-    "oracle": "Some view is right (oracle)",
-    "voting-loss": "Lost in the vote (oracle − score)",
+    "top1": "First attempt alone, by question",
+    "pass2": "One of both attempts, by question",
+    "oracle": "Some view is right, by question (oracle)",
+    "voting-loss": "Lost in the vote, by question",
     "cells": "Cells right in the first attempt",
     "parsed": "Outputs that hold a grid",
     "copy-input": "copy the test input",

@@ -98,3 +98,45 @@ def test_whatever_is_let_run_ends_soon(pattern: str) -> None:
         Regex().grade(said(text, pattern))
         assert time.perf_counter() - start < 2
     assert MOST_WAYS > 10**5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "letters"),
+    [
+        ("a*b", 9_999),
+        ("[ab]*[ab]*c", 460),
+        ("(a?){20}b", 90),
+        ("a?" * 20 + "b", 90),
+        ("(a|a|a|a|a)" * 8 + "b", 240),
+        ("a*" + "a" * 61 + "b", 9_999),
+        ("a*" + "a" * 900 + "b", 1_850),
+        ("a*a{900}b", 1_850),
+    ],
+)
+def test_the_worst_pattern_that_is_let_run_takes_seconds(pattern: str, letters: int) -> None:
+    assert MOST_WAYS / 2 < ways(pattern, letters) <= MOST_WAYS
+    start = time.perf_counter()
+    assert Regex().grade(said("a" * letters, pattern)).score == 0.0
+    assert time.perf_counter() - start < 20  # 5 on a machine that does nothing else
+
+
+@pytest.mark.parametrize("pattern", ["a*" + "a" * 900 + "b", "a*a{900}b"])
+def test_long_fixed_parts_count(pattern: str) -> None:
+    assert Regex().grade(said("a" * 9_999, pattern)).score is None
+
+
+def test_the_control_is_an_answer_to_the_most_frequent_pattern() -> None:
+    assert [Regex().control(one) for one in ("yes|ja", ["no", "x"], 5, None, [], "(", "(a+)+$")] == [
+        "yes|ja",
+        "no",
+        "5",
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert Regex(pattern="yes").control("yes") is None
+
+
+def test_an_honest_pattern_in_the_settings_is_allowed() -> None:
+    assert Regex(pattern=r"\s*answer\s*:\s*(\w+)").grade(said("answer: 5")).score == 1.0
