@@ -45,6 +45,7 @@ lint:
 	@.venv-test/bin/ruff check .
 	@.venv-test/bin/ruff format --check .
 	@.venv-test/bin/mypy
+	@.venv-test/bin/mypy benchmarks
 	@.venv-test/bin/lint-imports
 
 bench:

@@ -56,7 +56,9 @@ def measure(name: str, model: str, tasks: int, max_tokens: int, rounds: int) -> 
     """The figures of one engine."""
     backend = open_backend(name, model, {})
     asked = requests(tasks, max_tokens)
-    alone, queued, tokens, computed = [], [], 0, {}
+    alone: list[float] = []
+    queued: list[float] = []
+    tokens, computed = 0, dict[str, int]()
     for turn in range(rounds):
         # Other questions each time, so that no cache of prompts is warmer for the way that comes second.
         for way, times in (("alone", alone), ("queued", queued)):

@@ -68,6 +68,9 @@ class Watch:
     def started(self, stage: str, total: int, done: int) -> None:
         self.failed -= done  # a fresh folder has nothing done
 
+    def working(self) -> None:
+        """The engine is loaded from the start here."""
+
     def finished_item(self, completion: Completion) -> None:
         self.failed += completion.error is not None
         self.tokens += completion.completion_tokens

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import xllamacpp
 
+from hybrid.backends.families import Families
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
@@ -28,6 +29,13 @@ from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 
 MAX_PARALLEL = 64
+LOOK_AHEAD = 8
+"""Requests a slot that are taken from the stream before they can be given to a slot."""
+
+Inbox = queue.SimpleQueue[Request | None]
+Answer = tuple[int, Completion | BaseException]
+"""What a slot's thread sends back."""
+
 MOST_WAIT_SECONDS = 120
 """For a thread that computes a long prompt when the backend is closed."""
 
@@ -36,7 +44,7 @@ class LlamaCppBackend:
     """GGUF models. Several requests share each decoding step; equal beginnings of prompts are computed once a slot."""
 
     options: ClassVar[Mapping[str, str]] = {
-        "parallel": "requests in flight (default 4)",
+        "parallel": "requests in flight (default 4, and not more than CPU cores)",
         "context": "tokens of prompt and completion together, a request (default 8192, or what the model was made for)",
         "threads": "CPU threads (default: all cores)",
         "reuse": "true or false: keep computed beginnings of prompts (default true); false with parallel=1: same bits",
@@ -47,7 +55,7 @@ class LlamaCppBackend:
         path = locate(model)
         if path.suffix != ".gguf":
             raise CannotRun(f"llamacpp reads .gguf files; {path} is not one", hint="--backend transformers, or a GGUF")
-        self._parallel = whole_number(options, "parallel", 4, low=1, high=MAX_PARALLEL)
+        self._parallel = whole_number(options, "parallel", min(4, os.cpu_count() or 1), low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         self._crew: list[threading.Thread] = []
@@ -69,32 +77,28 @@ class LlamaCppBackend:
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Keep `parallel` requests in flight, one thread each: the library decodes them in one batch."""
-        waiting: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
-        finished: queue.Queue[Completion | BaseException] = queue.Queue()
-        crew = [
-            threading.Thread(target=self._serve, args=(waiting, finished), name=f"llamacpp-{n}", daemon=True)
-            for n in range(self._parallel)
-        ]
-        self._crew += crew
-        for thread in crew:
+        """Keep `parallel` requests in flight, one thread a slot: the library decodes them in one batch."""
+        finished: queue.Queue[Answer] = queue.Queue()
+        inboxes: list[Inbox] = [queue.SimpleQueue() for _ in range(self._parallel)]
+        for slot, inbox in enumerate(inboxes):
+            thread = threading.Thread(target=self._serve, args=(slot, inbox, finished), daemon=True)
+            self._crew.append(thread)
             thread.start()
-        source, in_flight = iter(requests), 0
+        families, free = Families(iter(requests), LOOK_AHEAD * self._parallel), list(range(self._parallel))
         try:
             while True:
-                while in_flight < self._parallel and (request := next(source, None)) is not None:
-                    waiting.put(request)
-                    in_flight += 1
-                if not in_flight:
+                while free and (request := families.next_for(free[0])) is not None:
+                    inboxes[free.pop(0)].put(request)
+                if len(free) == self._parallel:
                     return
-                done = _next_of(finished)
+                slot, done = _next_of(finished)
                 if isinstance(done, BaseException):
                     raise done
-                in_flight -= 1
+                free.append(slot)
                 yield done
         finally:
-            for _ in crew:
-                waiting.put(None)
+            for inbox in inboxes:
+                inbox.put(None)
 
     def close(self) -> None:
         """Stop what is in flight at its next token, and wait for it: the library aborts a process that leaves first."""
@@ -102,16 +106,14 @@ class LlamaCppBackend:
         for thread in self._crew:
             thread.join(MOST_WAIT_SECONDS)
 
-    def _serve(
-        self, waiting: queue.SimpleQueue[Request | None], finished: queue.Queue[Completion | BaseException]
-    ) -> None:
-        while (request := waiting.get()) is not None and not self._closed:
+    def _serve(self, slot: int, inbox: Inbox, finished: queue.Queue[Answer]) -> None:
+        while (request := inbox.get()) is not None and not self._closed:
             try:
-                finished.put(self._complete(request))
+                finished.put((slot, self._complete(request, slot)))
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads the queue
-                finished.put(error)
+                finished.put((slot, error))
 
-    def _complete(self, request: Request) -> Completion:
+    def _complete(self, request: Request, slot: int) -> Completion:
         if request.adapter:
             return _failed(request, "unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
         start = time.perf_counter()
@@ -123,7 +125,7 @@ class LlamaCppBackend:
 
         call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
         try:
-            call(_body(request, reuse=self._reuse), keep)
+            call({**_body(request, reuse=self._reuse), "id_slot": slot}, keep)
         except ValueError as error:  # the library's word for a schema or a message it cannot use
             return _failed(request, "bad-request", str(error))
         except RuntimeError as error:  # and for everything that goes wrong inside
@@ -164,7 +166,7 @@ def _properties(server: Any, key: str) -> Any:
         raise CannotRun(f"llama.cpp does not answer on {server.listening_address}: {error}") from error
 
 
-def _next_of(finished: queue.Queue[Completion | BaseException]) -> Completion | BaseException:
+def _next_of(finished: queue.Queue[Answer]) -> Answer:
     """Wait in small pieces: on Windows a wait without end cannot be interrupted by Ctrl-C."""
     while True:
         try:
