@@ -44,8 +44,9 @@ def speaking(path: Path, *, doing: str) -> Iterator[None]:
 def write_once(path: Path, data: bytes) -> None:
     """Write a new file and force it to disk. A file with the same bytes is left as it is.
 
-    There is no rename: a reader verifies content, so a torn file is only ignored. What could not be written whole is
-    removed. Raises BadData when other bytes stand there, Temporary on a full disk, CannotRun without permission.
+    There is no rename, which is not atomic across machines: a reader verifies content, so a torn file is only ignored.
+    What could not be written whole is removed. Raises BadData when other bytes stand there, Temporary on a full disk,
+    CannotRun without permission.
     """
     with speaking(path, doing="writing it"):
         path.parent.mkdir(parents=True, exist_ok=True)

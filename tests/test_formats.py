@@ -1,0 +1,37 @@
+"""What was written once is read for ever: a folder of each format version, with what was made of it then."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from hybrid.cli import hybrid
+from hybrid.folder.runs import join_folder, open_run, run_ids
+
+VERSIONS = pytest.mark.parametrize(
+    "version", sorted((Path(__file__).parent / "data").iterdir()), ids=lambda path: path.name
+)
+
+
+@VERSIONS
+def test_an_old_run_opens_and_all_its_shards_verify(version: Path) -> None:
+    refused: list[str] = []
+    for name in run_ids(join_folder(version, make=False)):
+        run = open_run(version, name)
+        assert run.tasks()
+        assert run.references()
+        records = [record for _, shard in run.shards("answer", refused) for record in shard.records]
+        assert len({record["key"] for record in records}) == 6
+    assert refused == []
+
+
+@VERSIONS
+def test_old_outputs_are_graded_to_the_same_bytes(version: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs.json"
+    shutil.copy(version / "outputs.json", outputs)
+    done = CliRunner().invoke(hybrid, ["grade", str(outputs), "--grader", "arc"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "grades.arc.json").read_bytes() == (version / "grades.arc.json").read_bytes()
