@@ -73,6 +73,10 @@ class LocalResult:
     def failed(self) -> int:
         return sum(stage.failed for stage in self.stages)
 
+    @property
+    def fresh(self) -> int:
+        return sum(stage.fresh for stage in self.stages)
+
 
 def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> Run:
     """Write the run into the folder, made when it is not there. The same settings, data and model are the same run.

@@ -17,11 +17,11 @@ from hybrid.records import Completion, Item, Record, Request
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """How a stage stands: `total` items, of which `done` have a record and `failed` have an error record."""
+    """How a stage stands: `total` items, all with a record, `failed` of them an error, `fresh` ones done just now."""
 
     total: int
-    done: int
     failed: int
+    fresh: int
 
 
 class Stock:
@@ -75,8 +75,9 @@ def run_stage(
     work = Work(run, stage, run.tasks(), set())
     keys = {bytes.fromhex(key) for key, _ in work.items()}
     work.left.update(keys - stock.done(retry_failed=retry_failed))
-    failed, done = keys & stock.failed, len(keys) - len(work.left)
-    observer.started(stage.name, len(keys), done)
+    failed, before = keys & stock.failed, len(keys) - len(work.left)
+    done = before
+    observer.started(stage.name, len(keys), before)
     try:
         for completion in _completions(work, backend, observer, shard_seconds):
             raw = bytes.fromhex(completion.key)
@@ -91,7 +92,7 @@ def run_stage(
         observer.ended()
     if done < len(keys):
         raise Temporary(f"the engine left {len(keys) - done} items of {run.id} unanswered", hint="run it again")
-    return StageResult(len(keys), done, len(failed))
+    return StageResult(len(keys), len(failed), done - before)
 
 
 def _completions(

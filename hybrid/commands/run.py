@@ -108,7 +108,7 @@ def _observer(*, as_json: bool) -> Quiet:
 
 
 def _tell(result: LocalResult, observer: Quiet) -> None:
-    total, fresh = result.total, observer.tally.fresh
+    total, fresh = result.total, result.fresh
     now = f"{fresh} of {total} items done now, {total - fresh} kept from before"
     before = f"all {total} items were done before, nothing was run"
     if type(observer) is not Quiet:
