@@ -196,7 +196,7 @@ def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, poin
     assert len(set(before) - safe) <= 25, "more than one open shard was lost"
 
 
-@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, polite: signal.Signals) -> None:
     process = place.start(delay_ms=30)
     wait_for_calls(process, place, 5)
