@@ -109,8 +109,8 @@ def _completions(
 
     def requests() -> Iterator[Request]:
         for key, item in work.items():
-            if bytes.fromhex(key) in work.left:
-                work.left.discard(bytes.fromhex(key))
+            if (raw := bytes.fromhex(key)) in work.left:
+                work.left.discard(raw)
                 asked[key] = item
                 yield replace(item.request, key=key)
 

@@ -31,9 +31,7 @@ def run() -> None:
 
 @run.command("local")
 @click.argument("pipeline")
-@click.option(
-    "--folder", type=click.Path(path_type=Path, readable=False), help="Where runs are [HYBRID_FOLDER, hybrid-folder]"
-)
+@click.option("--folder", type=FOLDER, help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
 @click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe PIPELINE`.")
 @click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top.")
 @click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help=BACKEND_HELP)

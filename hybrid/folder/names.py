@@ -12,6 +12,9 @@ from hybrid.errors import BadData
 
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9])?")
 RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)})
+DIGEST = re.compile(r"[0-9a-f]{64}")
+"""A sha256 as it stands in specs, headers and records."""
+
 SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
 SHARDS_PER_FOLDER = 250
 

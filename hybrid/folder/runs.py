@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +20,12 @@ import zstandard
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, UsageError, nearest
 from hybrid.folder.files import read_bounded, speaking, unpack, write_once
-from hybrid.folder.names import checked, run_id
+from hybrid.folder.names import DIGEST, checked, run_id
 from hybrid.folder.shards import Shard, read_shard, shard_paths
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
 SPEC_FORMAT = "hybrid/run"
-DIGEST = re.compile(r"[0-9a-f]{64}")
 DIGESTS = {"model_digest", "inputs", "references"}
 TEXTS = {"pipeline", "backend", "model"} | DIGESTS
 SPEC_KEYS = {"format", "version", "settings", "about"} | TEXTS

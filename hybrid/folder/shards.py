@@ -7,7 +7,6 @@ byte before it. Its name repeats the count and 16 digits of that hash. What does
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ import zstandard
 from hybrid.canonical import MAX_RECORD, Json, decode, encode
 from hybrid.errors import BadData
 from hybrid.folder.files import speaking, unpack, write_once
-from hybrid.folder.names import NAME, ShardName
+from hybrid.folder.names import DIGEST, NAME, ShardName
 from hybrid.records import Output, Record
 
 FORMAT = "hybrid/shard"
@@ -32,7 +31,6 @@ RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "fi
     "logprob",
     "seconds",
 }
-KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ def read_shard(path: Path) -> Shard:
 def _record(line: bytes, what: str) -> dict[str, Any]:
     """A shard can verify and still be made by anybody: what is not a record is refused with the whole file."""
     value = decode(line, what=what)
-    if not isinstance(value, dict) or set(value) != RECORD_KEYS or not KEY.fullmatch(str(value["key"])):
+    if not isinstance(value, dict) or set(value) != RECORD_KEYS or not DIGEST.fullmatch(str(value["key"])):
         raise BadData(f"{what}: not a record of this format")
     Output.from_json(value, what=what)
     return value
