@@ -107,10 +107,9 @@ def ours(backend: Backend, work: Work, shard_seconds: float) -> Round:
     """A whole stage in a new folder."""
     with tempfile.TemporaryDirectory() as place:
         folder, watch = Path(place), Watch()
-        join_folder(folder, make=True)
         frozen = {**settings.freeze(work.pipeline), "seed": 0}
         model = {"backend": "bench", "model": backend.model.name, "model_digest": backend.model.digest}
-        run = submit(folder, "seal-eval", frozen, work.inputs, **model)
+        run = submit(join_folder(folder, make=True), "seal-eval", frozen, work.inputs, **model)
         stage = Stage("answer", "gpu", 1, work.items)
         clock = Clock()
         run_stage(run, stage, lambda: backend, watch, shard_seconds=shard_seconds)

@@ -55,6 +55,18 @@ class Assembly:
         (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank = '9'").fetchone()
         return int(count)
 
+    @property
+    def failed(self) -> int:
+        """How many items have failures only."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank LIKE '1%'").fetchone()
+        return int(count)
+
+    @property
+    def items(self) -> int:
+        """How many items the stage has."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record").fetchone()
+        return int(count)
+
     def outputs(self) -> Iterator[Output]:
         """The records with the references they are judged against, by task, question, sample, view and key."""
         references = self._run.references()
@@ -65,11 +77,12 @@ class Assembly:
 
     def gather(self, stage: Stage) -> None:
         """Read what there is. What was passed over, is strange or clashes is counted and logged."""
-        self._rows.executemany(EXPECT, _expected(self._run, stage))
-        for path, shard in self._run.shards(stage.name, self.refused):
+        model = self._run.model_digest(stage.name)
+        self._rows.executemany(EXPECT, _expected(self._run, stage, model))
+        for _, shard in self._run.shards(stage.name, self.refused, model=model):
             self._models[encode(shard.header["model"])] = shard.header["model"]
             for record in shard.records:
-                self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {path.name}")
+                self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
         for reason in self.refused[:MOST_TOLD]:
             LOG.warning("passed over: %s", clean_line(reason, 500))
         if len(self.refused) > MOST_TOLD:
@@ -110,10 +123,10 @@ def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
             ) from error
 
 
-def _expected(run: Run, stage: Stage) -> Iterator[tuple[object, ...]]:
+def _expected(run: Run, stage: Stage, model: str) -> Iterator[tuple[object, ...]]:
     """A row for every item, with the record that says it is missing."""
     for item in stage.items(run.tasks()):
-        key = item.key(stage.identity, str(run.spec["model_digest"]))
+        key = item.key(stage.identity, model)
         absent = Record(key, item.task, item.question, item.view, item.sample, Completion(key, error=MISSING))
         where = (item.task, item.question, item.sample, encode(item.view).decode())
         yield (key, *where, encode(absent.to_json()))

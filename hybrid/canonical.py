@@ -23,8 +23,14 @@ MAX_RECORD = 16 * 1024 * 1024
 
 
 def encode(value: Json) -> bytes:
-    """`value` as canonical JSON. Raises ValueError on NaN, infinities and lone surrogates, TypeError on other types."""
-    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    """`value` as canonical JSON.
+
+    Raises ValueError on NaN, infinities and lone surrogates, TypeError on other types, BadData when it is too deep.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+    except RecursionError as error:
+        raise BadData("a JSON value is nested too deep to be written") from error
 
 
 def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:

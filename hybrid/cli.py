@@ -20,8 +20,17 @@ from hybrid.terminal import clean, clean_line
 
 COMMANDS = {
     "run": ("hybrid.commands.run:run", "Run a pipeline; the same command again goes on where it stopped."),
+    "init": ("hybrid.commands.folder:init", "Make or join the folder that laptop and GPU machine share."),
+    "worker": ("hybrid.commands.worker:worker", "Take runs from the shared folder and do them on this machine."),
+    "status": ("hybrid.commands.status:status", "Tell what is done, what is safe where, and who works on it."),
+    "fetch": ("hybrid.commands.folder:fetch", "Take over the results of a run: verify, acknowledge, assemble."),
     "grade": ("hybrid.commands.grade:grade", "Judge the outputs of a run: score, interval, controls, ungraded."),
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
+    "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
+    "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),
+    "logs": ("hybrid.commands.folder:logs", "Show what the workers of a run said."),
+    "doctor": ("hybrid.commands.doctor:doctor", "Look at the folder and this machine, and explain every oddity."),
+    "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook that works on a run in Colab or Kaggle."),
     "list": ("hybrid.commands.catalog:list_names", "List the installed pipelines and graders."),
     "describe": ("hybrid.commands.catalog:describe", "Show the settings of a pipeline or grader."),
 }

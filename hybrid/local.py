@@ -14,17 +14,19 @@ from typing import Any
 import filelock
 import platformdirs
 
-from hybrid import plugins, settings
+from hybrid import machine, settings
 from hybrid.assembly import assembled
 from hybrid.backends.registry import digest_before_loading, open_backend
-from hybrid.errors import Temporary, UsageError
+from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.folder.files import speaking
+from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, open_run, submit
 from hybrid.outputs import BEGINS, write_outputs
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
 from hybrid.replacing import refuse_foreign
 from hybrid.runner import StageResult, run_stage
+from hybrid.workplace import pipeline_of
 
 DEFAULT_FOLDER = "hybrid-folder"
 FILE_ENDINGS = {".json", ".jsonl", ".zst"}
@@ -32,8 +34,14 @@ LOG = logging.getLogger("hybrid")
 
 
 def chosen_folder(folder: Path | None) -> Path:
-    """`--folder`, else HYBRID_FOLDER, else `hybrid-folder` here."""
-    return folder or Path(os.environ.get("HYBRID_FOLDER") or DEFAULT_FOLDER)
+    """`--folder`, else HYBRID_FOLDER, else the one that `hybrid init` remembered, else `hybrid-folder` here."""
+    named = os.environ.get("HYBRID_FOLDER")
+    return folder or (Path(named) if named else machine.remembered()) or Path(DEFAULT_FOLDER)
+
+
+def opened_run(folder: Path, name: str) -> Run:
+    """The run of that id, or beginning of an id, with what this machine received of it. Raises UsageError, BadData."""
+    return open_run(join_folder(folder, make=False), name, (Disk(machine.received_of(folder)),))
 
 
 def outputs_path(folder: Path, run: Run) -> Path:
@@ -84,9 +92,8 @@ def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> R
     Whatever is wrong with settings, data or model is told before anything is written.
     """
     digest, frozen, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
-    join_folder(folder, make=True)
     return submit(
-        folder,
+        join_folder(folder, make=True),
         name,
         frozen,
         inputs,
@@ -113,20 +120,32 @@ def do_run(
     """
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
     _make_room(outputs)
+    _refuse_read_only(run)
     with alone(run), opened_late(engine) as backend:
         stages = tuple(run_stage(run, stage, backend, observer, **how) for stage in pipeline.stages())
-        sha256 = assemble(run, pipeline.stages()[-1], outputs)
+        sha256 = assemble(run, pipeline.stages()[-1], outputs).sha256
     return LocalResult(run, outputs, sha256, stages)
 
 
-def assemble(run: Run, stage: Stage, path: Path) -> str:
-    """Write one record for every item of a stage as outputs.json; returns its digest. What is missing is told."""
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """What an outputs.json holds: its digest, its items, how many of them have no record yet or a failure."""
+
+    sha256: str
+    items: int
+    missing: int
+    failed: int
+
+
+def assemble(run: Run, stage: Stage, path: Path) -> Assembled:
+    """Write one record for every item of a stage as outputs.json. What is missing is told."""
     _make_room(path)
     with assembled(run, stage) as assembly:
         if assembly.missing:
             LOG.warning("%s is not finished: %d items have no record yet", run.id, assembly.missing)
         spec = {**run.spec, "id": run.id}
-        return write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
+        sha256 = write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
+        return Assembled(sha256, assembly.items, assembly.missing, assembly.failed)
 
 
 def _make_room(path: Path) -> None:
@@ -134,6 +153,13 @@ def _make_room(path: Path) -> None:
     refuse_foreign(path, BEGINS)
     with speaking(path, doing="making its folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_read_only(run: Run) -> None:
+    """Told before anything is computed for it."""
+    place = Path(f"{run.folder}/{run.place}")
+    if not os.access(place, os.W_OK):
+        raise CannotRun(f"no permission to write into {place}", hint="choose another folder: --folder")
 
 
 def find_outputs(source: str, folder: Path | None) -> str:
@@ -161,10 +187,9 @@ def find_outputs(source: str, folder: Path | None) -> str:
 
 def outputs_of(folder: Path, name: str) -> Path:
     """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told."""
-    run = open_run(join_folder(folder, make=False), name)
-    pipeline: Any = settings.restore(plugins.load("pipelines", str(run.spec["pipeline"])), run.spec["settings"])
+    run = opened_run(folder, name)
     path = outputs_path(folder, run)
-    assemble(run, pipeline.stages()[-1], path)
+    assemble(run, pipeline_of(run).stages()[-1], path)
     return path
 
 
@@ -187,7 +212,7 @@ def opened_late(engine: Engine) -> Iterator[Callable[[], Backend]]:
 def alone(run: Run) -> Iterator[None]:
     """Hold this machine's lock on a run. It saves double work; correctness does not need it, and a kill frees it."""
     locks = Path(platformdirs.user_cache_dir("hybrid", appauthor=False)) / "locks"
-    name = hashlib.sha256(os.fsencode(run.path.resolve())).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(os.path.realpath(f"{run.folder}/{run.place}"))).hexdigest()[:32]
     lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
     try:
         locks.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -26,7 +25,7 @@ class Observer(Protocol):
     def finished_item(self, completion: Completion) -> None:
         """One more item has a completion; it is not on disk yet."""
 
-    def closed_shard(self, path: Path, records: int) -> None:
+    def closed_shard(self, path: str, records: int) -> None:
         """A shard is on disk: its records survive this process."""
 
     def ended(self) -> None:
@@ -103,7 +102,7 @@ class Quiet:
     def finished_item(self, completion: Completion) -> None:
         self.tally.add(completion)
 
-    def closed_shard(self, path: Path, records: int) -> None:
+    def closed_shard(self, path: str, records: int) -> None:
         """Not shown."""
 
     def ended(self) -> None:
@@ -163,8 +162,8 @@ class Events(Quiet):
         super().working()
         self.emit({"event": "working"})
 
-    def closed_shard(self, path: Path, records: int) -> None:
-        self.emit({"event": "shard", "path": str(path), "records": records})
+    def closed_shard(self, path: str, records: int) -> None:
+        self.emit({"event": "shard", "path": path, "records": records})
 
     def ended(self) -> None:
         self.emit({"event": "ended", **self.tally.to_json()})

@@ -1,18 +1,25 @@
-"""Do a stage: every item without a record is given to the backend, and its record is kept at once."""
+"""Work off a stage: every item without a record is given to the backend, and its record is kept at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from hybrid.errors import BadData, NotFinished, Temporary
-from hybrid.folder.names import new_attempt
+from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
+from hybrid.folder.leases import block_size, choose
+from hybrid.folder.medium import Medium
+from hybrid.folder.names import new_attempt, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Model, Stage
-from hybrid.records import Completion, Item, Record, Request
+from hybrid.records import Completion, Failure, Item, Record, Request
+from hybrid.redaction import redacted
+from hybrid.stock import Stock
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,37 +31,131 @@ class StageResult:
     fresh: int
 
 
-class Stock:
-    """What a stage's verified shards hold already: the keys of its items, never the records themselves."""
+class StageWork:
+    """A stage of a run as one attempt works on it: which items are left, which blocks of them it holds.
 
-    def __init__(self, run: Run, stage: Stage) -> None:
-        self.good: set[bytes] = set()
-        self.failed: set[bytes] = set()
-        for _, shard in run.shards(stage.name, []):
-            for record in shard.records:
-                (self.failed if record["error"] else self.good).add(bytes.fromhex(record["key"]))
-        self.failed -= self.good
+    `digest` is that of the model that answers. Items come in blocks of neighbours; `free` says which blocks may be
+    taken now, so that several workers can share a stage.
+    """
 
-    def done(self, *, retry_failed: bool) -> set[bytes]:
-        """The items that need no work. A failed one is done too, unless failures are to be tried again."""
-        return self.good if retry_failed else self.good | self.failed
+    def __init__(self, run: Run, stage: Stage, tasks: Mapping[str, Any], digest: str, start: int = 0) -> None:
+        self.run, self.stage, self.digest = run, stage, digest
+        self._tasks = tasks
+        self.keys = [bytes.fromhex(item.key(stage.identity, digest)) for item in stage.items(tasks)]
+        self.size = block_size(len(self.keys))
+        self.blocks = -(-len(self.keys) // self.size)
+        self.stock = Stock(run, stage.name, digest)
+        self.excused: set[bytes] = set()  # failed items that count as done
+        self._failed_here: set[bytes] = set()
+        self._set_aside: frozenset[str] = frozenset()
+        self._finished: set[int] = set()  # blocks that were found without anything left
+        self.held: dict[int, set[bytes]] = {}  # block -> its items that were given out and are not answered
+        self._asked: dict[bytes, tuple[int, Item]] = {}
+        self._last: int | None = None
+        self._start = start % max(1, self.blocks)
+        self._position, self._items = 0, iter(stage.items(tasks))
+
+    def look(self, set_aside: Collection[str] = ()) -> None:
+        """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
+        self.stock.look()
+        if (aside := frozenset(set_aside)) != self._set_aside:
+            self._set_aside, self._failed_here, self._finished = aside, set(), set()
+        self.excused = self.stock.failed(aside) | self._failed_here
+
+    def done(self, key: bytes) -> bool:
+        return key in self.stock.good or key in self.excused
+
+    @property
+    def left(self) -> int:
+        """How many items have no record that counts."""
+        return len(set(self.keys) - self.stock.good - self.excused)
+
+    def open_blocks(self) -> list[int]:
+        """The blocks with items that nobody here has been given and that have no record, in order."""
+        maybe = [block for block in range(self.blocks) if block not in self.held and block not in self._finished]
+        found = [block for block in maybe if any(not self.done(key) for key in self._keys(block))]
+        self._finished.update(set(maybe).difference(found))
+        return found
+
+    def requests(self, taken: Callable[[], Collection[int] | None]) -> Iterator[Request]:
+        """What to ask the backend, block by block, until none is free. `taken` tells the blocks of others, now.
+
+        A `taken` of None ends it: no block may be begun any more.
+        """
+        while (others := taken()) is not None:
+            block = choose([one for one in self.open_blocks() if one not in others], others, self._last, self._start)
+            if block is None:
+                return
+            yield from self._given_out(block)
+
+    def _given_out(self, block: int) -> Iterator[Request]:
+        self._last, self.held[block] = block, set()
+        for key, item in self._block(block):
+            if not self.done(key) and key not in self._asked:
+                self.held[block].add(key)
+                self._asked[key] = block, item
+                yield replace(item.request, key=key.hex())
+        self._release(block)
+
+    def answered(self, completion: Completion) -> Record:
+        """The record of an answer; its item is no longer held, and is done."""
+        key = bytes.fromhex(completion.key)
+        block, item = self._asked.pop(key)
+        self.held.get(block, set()).discard(key)
+        self._release(block)
+        if completion.error:
+            self._failed_here.add(key)
+            self.excused.add(key)
+            why = Failure(completion.error.kind, redacted(completion.error.message))
+            completion = replace(completion, error=why)
+        else:
+            self.stock.good.add(key)
+        return Record(completion.key, item.task, item.question, item.view, item.sample, completion)
+
+    @property
+    def unanswered(self) -> int:
+        """Items that were given to the backend and have no answer."""
+        return len(self._asked)
+
+    def give_up(self) -> None:
+        """Forget what was given out and never answered: it is left to do."""
+        self._asked.clear()
+        self.held.clear()
+
+    def _release(self, block: int) -> None:
+        """Let go of a block whose last item was answered; the one being given out is kept."""
+        if not self.held.get(block) and (block != self._last or self._position >= self._end(block)):
+            self.held.pop(block, None)
+
+    def _end(self, block: int) -> int:
+        return min((block + 1) * self.size, len(self.keys))
+
+    def _keys(self, block: int) -> list[bytes]:
+        return self.keys[block * self.size : self._end(block)]
+
+    def _block(self, block: int) -> Iterator[tuple[bytes, Item]]:
+        """The items of a block. Stages make items in order, so going back means to begin anew."""
+        first = block * self.size
+        if self._position > first:
+            self._position, self._items = 0, iter(self.stage.items(self._tasks))
+        for _ in islice(self._items, first - self._position):
+            pass
+        self._position = first
+        for item in islice(self._items, self._end(block) - first):
+            self._position += 1
+            yield self.keys[self._position - 1], item
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A stage of a run, and the items of it that are left to do, by raw key."""
-
-    run: Run
-    stage: Stage
-    tasks: Mapping[str, Any]
-    left: set[bytes]
-
-    def key(self, item: Item) -> str:
-        return item.key(self.stage.identity, str(self.run.spec["model_digest"]))
-
-    def items(self) -> Iterator[tuple[str, Item]]:
-        """All items of the stage with their keys, in order."""
-        return ((self.key(item), item) for item in self.stage.items(self.tasks))
+def shard_header(work: StageWork, attempt: str, model: Model) -> dict[str, object]:
+    """The header of the shards that an attempt writes; its model is what answered."""
+    if model.digest != work.digest:
+        raise CannotRun(
+            f"the model {model.name} that was loaded is not the one of {work.run.id}",
+            hint="did its files change meanwhile? run it again",
+        )
+    about = {"name": model.name, "digest": model.digest, "about": dict(model.about)}
+    run, stage = work.run.id, work.stage.name
+    return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
 
 
 def run_stage(
@@ -66,65 +167,66 @@ def run_stage(
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
 ) -> StageResult:
-    """Work off a stage. Nothing finished is done again; a kill loses the open shard at most.
+    """Work off a stage here, alone. Nothing finished is done again; a kill loses the open shard at most.
 
     `backend` loads the model and is called only when an item is left to do. Raises NotFinished on Ctrl-C, after the
     open shard is closed; Temporary when the disk is full or the engine left items unanswered.
     """
-    stock = Stock(run, stage)
-    work = Work(run, stage, run.tasks(), set())
-    keys = {bytes.fromhex(key) for key, _ in work.items()}
-    work.left.update(keys - stock.done(retry_failed=retry_failed))
-    failed, before = keys & stock.failed, len(keys) - len(work.left)
-    done = before
-    observer.started(stage.name, len(keys), before)
+    work = StageWork(run, stage, run.tasks(), str(run.spec["model_digest"]))
+    work.look()
+    if retry_failed:
+        work.excused = set()
+    total = len(set(work.keys))
+    before = total - work.left
+    observer.started(stage.name, total, before)
     try:
-        for completion in _completions(work, backend, observer, shard_seconds):
-            raw = bytes.fromhex(completion.key)
-            (failed.add if completion.error else failed.discard)(raw)
-            done += 1
+        if work.left:
+            _work_off(work, backend(), run.folder, observer, shard_seconds)
     except KeyboardInterrupt as error:
         raise NotFinished(
-            f"stopped at {done} of {len(keys)} items of {run.id}; what is done is kept",
+            f"stopped at {total - work.left} of {total} items of {run.id}; what is done is kept",
             hint="run the same command again to go on",
         ) from error
     finally:
         observer.ended()
-    if done < len(keys):
-        raise Temporary(f"the engine left {len(keys) - done} items of {run.id} unanswered", hint="run it again")
-    return StageResult(len(keys), len(failed), done - before)
+    if work.left:
+        raise Temporary(f"the engine left {work.left} items of {run.id} unanswered", hint="run it again")
+    failed = (work.excused | work.stock.failed()) - work.stock.good
+    return StageResult(total, len(failed.intersection(work.keys)), total - before)
 
 
-def _completions(
-    work: Work, backend: Callable[[], Backend], observer: Observer, shard_seconds: float
-) -> Iterator[Completion]:
-    """Give the backend what is left and keep its completions, in whatever order they come, in this attempt's shards."""
-    if not work.left:
-        return
-    engine = backend()
-    if engine.model.digest != work.run.spec["model_digest"]:
-        raise BadData(f"the model {engine.model.name} is not the one this run was frozen with", hint="run it again")
-    observer.working()
-    asked: dict[str, Item] = {}
-
-    def requests() -> Iterator[Request]:
-        for key, item in work.items():
-            if (raw := bytes.fromhex(key)) in work.left:
-                work.left.discard(raw)
-                asked[key] = item
-                yield replace(item.request, key=key)
-
+def _work_off(work: StageWork, engine: Backend, medium: Medium, observer: Observer, shard_seconds: float) -> None:
+    """Give the backend what is left and keep its answers, in whatever order they come, in a new attempt's shards."""
     attempt = new_attempt()
-    header, folder = _header(work, attempt, engine.model), work.run.path / work.stage.name / attempt
-    with ShardWriter(folder, header, seconds=shard_seconds, on_close=observer.closed_shard) as writer:
-        for completion in engine.generate(requests()):
-            item = asked.pop(completion.key)
-            writer.add(Record(completion.key, item.task, item.question, item.view, item.sample, completion))
+    header, place = shard_header(work, attempt, engine.model), f"{work.run.place}/{stage_name(work.stage.name)}"
+    observer.working()
+    writer = ShardWriter(medium, f"{place}/{attempt}", header, seconds=shard_seconds, on_close=observer.closed_shard)
+    with ticking(writer, min(1.0, shard_seconds)) as failures:
+        for completion in engine.generate(work.requests(lambda: ())):
+            writer.add(work.answered(completion))
             observer.finished_item(completion)
-            yield completion
+            if failures:
+                raise failures[0]
 
 
-def _header(work: Work, attempt: str, model: Model) -> dict[str, object]:
-    about = {"name": model.name, "digest": model.digest, "about": dict(model.about)}
-    run, stage = work.run.id, work.stage.name
-    return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
+@contextmanager
+def ticking(writer: ShardWriter, seconds: float) -> Iterator[list[HybridError]]:
+    """Close the writer's shards by age from a thread, and its open one at the end. What went wrong is in the list."""
+    stop, failures = threading.Event(), list[HybridError]()
+
+    def tick() -> None:
+        while not stop.wait(seconds):
+            try:
+                writer.tick()
+            except HybridError as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=tick, name="shard-timer", daemon=True)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        thread.join()
+        writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Generator
 from importlib.util import find_spec
@@ -17,11 +18,15 @@ NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file 
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the user's shell changes a test."""
+def _own_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> None:
+    """No setting of the user's shell changes a test, nor what another test left on this machine."""
     for name in [name for name in os.environ if name.startswith("HYBRID_") and name != "HYBRID_TEST_STRICT"]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "120")
+    home = f"home-{zlib.crc32(request.node.nodeid.encode()):08x}"  # made only by what writes there
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path_factory.getbasetemp() / home))
 
 
 @pytest.hookimpl(wrapper=True)

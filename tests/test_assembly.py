@@ -47,12 +47,14 @@ def record(task: str, number: int, text: str | None, stage: Stage = STAGE) -> Re
 
 def write(run: Run, attempt: str, /, *records: Record, **other: object) -> Path:
     header = {"format": FORMAT, "version": 1, "run": run.id, "stage": "answer", "attempt": attempt, "model": MODEL}
-    paths: list[Path] = []
-    folder = run.path / "answer" / attempt
-    with ShardWriter(folder, {**header, **other}, seconds=60, on_close=lambda path, _: paths.append(path)) as writer:
-        for one in records:
-            writer.add(one)
-    return paths[0]
+    paths: list[str] = []
+    place = f"{run.place}/answer/{attempt}"
+    header = {**header, **other}
+    writer = ShardWriter(run.folder, place, header, seconds=60, on_close=lambda path, _: paths.append(path))
+    for one in records:
+        writer.add(one)
+    writer.close()
+    return Path(f"{run.folder}/{paths[0]}")
 
 
 def outputs(run: Run) -> list[Output]:
@@ -124,7 +126,7 @@ def test_a_shard_of_another_run_stage_or_model_is_passed_over_and_named(
     write(run, "one", record("a", 0, "mine"))
     strange = write(run, "two", record("a", 1, "not mine"), **other)
     assert texts(run) == ["mine"]
-    assert str(strange) in caplog.text
+    assert strange.name in caplog.text
 
 
 def test_a_damaged_shard_is_passed_over_and_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -132,7 +134,7 @@ def test_a_damaged_shard_is_passed_over_and_named(run: Run, caplog: pytest.LogCa
     damaged = write(run, "two", record("a", 1, "torn"))
     damaged.write_bytes(damaged.read_bytes()[:-20])
     assert texts(run) == ["whole"]
-    assert str(damaged) in caplog.text
+    assert damaged.name in caplog.text
 
 
 def test_a_folder_with_a_name_that_a_terminal_would_obey_is_passed_over(run: Run) -> None:

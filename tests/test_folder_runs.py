@@ -9,9 +9,15 @@ import pytest
 
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, UsageError
+from hybrid.folder.medium import Disk
 from hybrid.folder.names import checked
 from hybrid.folder.runs import Run, check_spec, join_folder, open_run, run_ids, submit
 from hybrid.protocols import Inputs
+
+
+def place_of(run: Run) -> Path:
+    return Path(f"{run.folder}/{run.place}")
+
 
 INPUTS = Inputs(tasks={"t": {"q": "1+1"}}, references={"t/0": "2"}, about={"data": "sums"})
 
@@ -24,16 +30,16 @@ def submitted(folder: Path, **settings: object) -> Run:
 
 def test_submitting_twice_is_one_run(tmp_path: Path) -> None:
     assert submitted(tmp_path).id == submitted(tmp_path).id
-    assert run_ids(tmp_path) == [submitted(tmp_path).id]
+    assert run_ids(Disk(tmp_path)) == [submitted(tmp_path).id]
 
 
 def test_other_settings_are_another_run(tmp_path: Path) -> None:
     assert submitted(tmp_path, seed=1).id != submitted(tmp_path, seed=2).id
-    assert len(run_ids(tmp_path)) == 2
+    assert len(run_ids(Disk(tmp_path))) == 2
 
 
 def test_the_tasks_and_the_truth_come_back_apart(tmp_path: Path) -> None:
-    run = open_run(tmp_path, submitted(tmp_path).id)
+    run = open_run(Disk(tmp_path), submitted(tmp_path).id)
     assert run.tasks() == INPUTS.tasks
     assert run.references() == INPUTS.references
     assert "2" not in json.dumps(run.tasks())
@@ -41,46 +47,46 @@ def test_the_tasks_and_the_truth_come_back_apart(tmp_path: Path) -> None:
 
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
     run = submitted(tmp_path)
-    assert open_run(tmp_path, run.id[:8]).id == run.id
+    assert open_run(Disk(tmp_path), run.id[:8]).id == run.id
 
 
 def test_no_run_and_several_runs_are_told_apart(tmp_path: Path) -> None:
     submitted(tmp_path, seed=1), submitted(tmp_path, seed=2)
     with pytest.raises(UsageError, match="no run is called 'other'"):
-        open_run(tmp_path, "other")
+        open_run(Disk(tmp_path), "other")
     with pytest.raises(UsageError, match="several runs begin with 'sums'"):
-        open_run(tmp_path, "sums")
+        open_run(Disk(tmp_path), "sums")
 
 
 def test_a_changed_spec_is_refused(tmp_path: Path) -> None:
     run = submitted(tmp_path)
-    path = run.path / "run.json"
+    path = place_of(run) / "run.json"
     path.write_text(path.read_text().replace('"model":"m"', '"model":"n"'))
     with pytest.raises(BadData, match="was changed after it was written"):
-        open_run(tmp_path, run.id)
+        open_run(Disk(tmp_path), run.id)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format":"hybrid/run","version":2}', '{"format":"other"}', "NaN"])
 def test_a_foreign_or_torn_spec_is_refused(tmp_path: Path, text: str) -> None:
     run = submitted(tmp_path)
-    (run.path / "run.json").write_text(text)
+    (place_of(run) / "run.json").write_text(text)
     with pytest.raises(BadData):
-        open_run(tmp_path, run.id)
+        open_run(Disk(tmp_path), run.id)
 
 
 def test_a_torn_submission_is_finished_by_the_same_command(tmp_path: Path) -> None:
     run = submitted(tmp_path)
-    for path in run.path.iterdir():
+    for path in place_of(run).iterdir():
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
-    again = open_run(tmp_path, submitted(tmp_path).id)
+    again = open_run(Disk(tmp_path), submitted(tmp_path).id)
     assert (again.tasks(), again.references()) == (INPUTS.tasks, INPUTS.references)
 
 
 def test_changed_inputs_are_refused(tmp_path: Path) -> None:
     run = submitted(tmp_path)
-    (blob,) = run.path.glob("inputs-*")
-    blob.write_bytes((next(run.path.glob("references-*"))).read_bytes())
+    (blob,) = place_of(run).glob("inputs-*")
+    blob.write_bytes((next(place_of(run).glob("references-*"))).read_bytes())
     with pytest.raises(BadData, match=r"does not match the sha256 in run\.json"):
         run.tasks()
 
@@ -124,13 +130,17 @@ def test_a_run_behind_a_link_is_refused(tmp_path: Path) -> None:
     run = submitted(tmp_path / "other")
     join_folder(tmp_path / "mine", make=True)
     (tmp_path / "mine" / "runs").mkdir()
-    (tmp_path / "mine" / "runs" / run.id).symlink_to(run.path)
+    (tmp_path / "mine" / "runs" / run.id).symlink_to(place_of(run))
     with pytest.raises(BadData, match="not followed"):
-        open_run(tmp_path / "mine", run.id)
+        open_run(Disk(tmp_path / "mine"), run.id)
+    with pytest.raises(UsageError, match="no run is called"):
+        open_run(Disk(tmp_path / "mine"), run.id[:8])
+    with pytest.raises(BadData, match="not followed"):
+        Disk(tmp_path / "mine").read(f"{run.place}/run.json", 1000)
 
 
 def test_a_spec_whose_digests_are_paths_is_refused(tmp_path: Path) -> None:
     run = submitted(tmp_path)
     spec = {**run.spec, "inputs": "../../../etc/passwd"}
     with pytest.raises(BadData):
-        check_spec(spec, tmp_path / f"sums-{digest(spec)[:12]}")
+        check_spec(spec, f"sums-{digest(spec)[:12]}")

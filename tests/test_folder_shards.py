@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid.canonical import encode
-from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.errors import BadData, Temporary
 from hybrid.folder import shards
+from hybrid.folder.medium import Disk
 from hybrid.folder.names import ShardName
-from hybrid.folder.shards import FORMAT, ShardWriter, pack, read_shard
+from hybrid.folder.shards import FORMAT, MAX_FILE, Shard, ShardWriter, pack, verify_shard
 from hybrid.records import Completion, Record
 
 MODEL = {"name": "m", "digest": "0" * 64, "about": {}}
@@ -34,10 +33,15 @@ def record(number: int, text: str = "x") -> Record:
 def write(folder: Path, count: int, **options: float) -> list[Path]:
     paths: list[Path] = []
     how: Any = {"seconds": 60, **options}
-    with ShardWriter(folder, HEADER, on_close=lambda path, _: paths.append(path), **how) as writer:
-        for number in range(count):
-            writer.add(record(number))
+    writer = ShardWriter(Disk(folder), "a", HEADER, on_close=lambda path, _: paths.append(folder / path), **how)
+    for number in range(count):
+        writer.add(record(number))
+    writer.close()
     return paths
+
+
+def read_shard(path: Path) -> Shard:
+    return verify_shard(path.name, Disk(path.parent).read(path.name, MAX_FILE))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
@@ -114,17 +118,24 @@ def test_a_shard_closes_when_it_is_large_enough(tmp_path: Path) -> None:
 
 
 def test_a_shard_closes_by_age_while_nothing_arrives(tmp_path: Path) -> None:
-    closed = threading.Event()
-    with ShardWriter(tmp_path, HEADER, seconds=0.2, on_close=lambda *_: closed.set()) as writer:
-        writer.add(record(0))
-        assert closed.wait(10)
+    now, closed = [0.0], list[int]()
+    writer = ShardWriter(
+        Disk(tmp_path), "a", HEADER, seconds=60, on_close=lambda _, count: closed.append(count), clock=lambda: now[0]
+    )
+    writer.add(record(0))
+    for now[0] in (1.0, 59.9):
+        writer.tick()
+        assert not closed
+    now[0] = 60.0
+    writer.tick()
+    assert closed == [1]
 
 
 def test_no_folder_gets_more_than_250_shards(tmp_path: Path) -> None:
-    write(tmp_path / "attempt", 600, size=1)
-    counts = [len(list(batch.iterdir())) for batch in sorted((tmp_path / "attempt").iterdir())]
+    write(tmp_path, 600, size=1)
+    counts = [len(list(batch.iterdir())) for batch in sorted((tmp_path / "a").iterdir())]
     assert counts == [250, 250, 100]
-    assert len(list(shards.shard_paths(tmp_path))) == 600
+    assert len(list(shards.shard_paths(Disk(tmp_path), "."))) == 600
 
 
 @pytest.fixture
@@ -138,34 +149,25 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_a_full_disk_is_told_and_loses_no_closed_shard(full_disk: Path) -> None:
-    paths: list[Path] = []
-
-    def fill() -> None:
-        how: Any = {"seconds": 60, "size": 1, "on_close": lambda path, _: paths.append(path)}
-        with ShardWriter(full_disk / "a", HEADER, **how) as writer:
-            for number in range(1000):
-                writer.add(record(number, os.urandom(6000).hex()))
-
-    with pytest.raises(Temporary, match="no room left"):
-        fill()
-    assert paths
-    assert [len(read_shard(path).records) for path in paths] == [1] * len(paths)
-    assert sorted(shards.shard_paths(full_disk)) == sorted(paths), "a torn file was left behind"
-
-
-def test_a_failure_in_the_timer_reaches_the_writing_thread(tmp_path: Path) -> None:
-    place = tmp_path / "attempt"
-    place.mkdir()
-    (place / "000").write_text("a file where a folder should be")
-    seen = []
-    with suppress(UsageError), ShardWriter(place, HEADER, seconds=0.1) as writer:  # closing it fails once more
-        writer.add(record(0))
-        time.sleep(1)
-        with pytest.raises(UsageError):
-            writer.add(record(1))
-        seen.append("raised")
-    assert seen
+def test_a_full_disk_is_told_and_loses_no_record(full_disk: Path) -> None:
+    ballast = full_disk / "ballast"
+    ballast.write_bytes(bytes(30_000))
+    texts = [os.urandom(6000).hex() for _ in range(8)]
+    writer = ShardWriter(Disk(full_disk), "a", HEADER, seconds=60, size=1)
+    refused: list[str] = []
+    for number, text in enumerate(texts):
+        try:
+            writer.add(record(number, text))
+        except Temporary as error:
+            refused.append(error.message)
+    assert refused
+    assert all("no room left" in message for message in refused)
+    assert writer.open_records == len(refused)
+    ballast.unlink()
+    writer.tick()
+    paths = [full_disk / path for path in shards.shard_paths(Disk(full_disk), ".")]
+    assert [one["text"] for path in paths for one in read_shard(path).records] == texts, "a record was lost"
+    assert sorted(full_disk.glob("a/*/*")) == sorted(paths), "a torn file was left behind"
 
 
 @pytest.mark.parametrize(
@@ -185,9 +187,3 @@ def test_a_shard_that_names_no_model_is_refused(tmp_path: Path, model: object) -
     (tmp_path / str(name)).write_bytes(data)
     with pytest.raises(BadData, match="names no model"):
         read_shard(tmp_path / str(name))
-
-
-def test_a_place_that_cannot_be_written_is_told_before_anything_is_computed(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="file"):
-        ShardWriter(tmp_path / "file" / "attempt", HEADER, seconds=60).__enter__()

@@ -19,8 +19,9 @@ VERSIONS = pytest.mark.parametrize(
 @VERSIONS
 def test_an_old_run_opens_and_all_its_shards_verify(version: Path) -> None:
     refused: list[str] = []
-    for name in run_ids(join_folder(version, make=False)):
-        run = open_run(version, name)
+    folder = join_folder(version, make=False)
+    for name in run_ids(folder):
+        run = open_run(folder, name)
         assert run.tasks()
         assert run.references()
         records = [record for _, shard in run.shards("answer", refused) for record in shard.records]

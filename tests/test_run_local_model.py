@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.folder.shards import read_shard, shard_paths
+from hybrid.folder.medium import Disk
+from hybrid.folder.runs import run_ids
+from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 
 pytestmark = pytest.mark.slow
 
@@ -29,8 +31,10 @@ def heed_ctrl_c() -> None:
 
 
 def keys(cwd: Path) -> set[str]:
-    stages = cwd.glob("hybrid-folder/runs/*/answer")
-    return {record["key"] for stage in stages for path in shard_paths(stage) for record in read_shard(path).records}
+    folder = Disk(cwd / "hybrid-folder")
+    paths = [path for run in run_ids(folder) for path in shard_paths(folder, f"runs/{run}/answer")]
+    shards = (verify_shard(path, folder.read(path, MAX_FILE)) for path in paths)
+    return {record["key"] for shard in shards for record in shard.records}
 
 
 def test_a_killed_run_goes_on_with_a_real_model_and_is_graded(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hybrid import plugins
 from hybrid.canonical import encode
-from hybrid.commands.options import Finite
+from hybrid.commands.options import FOLDER, FOLDER_HELP, Finite
 from hybrid.errors import Missed, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
@@ -30,7 +30,7 @@ LONGEST_NAME = 100
 
 @click.command()
 @click.argument("source")
-@click.option("--folder", type=click.Path(path_type=Path), help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the grader; may be repeated."

@@ -1,11 +1,60 @@
-"""Types of options that click lacks."""
+"""Types of options that click lacks, and options that several commands have."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
+
+from hybrid.errors import UsageError
+
+FOLDER = click.Path(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
+FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
+OUTPUT = click.Path(path_type=Path, dir_okay=False)
+OUTPUT_HELP = "outputs.json [FOLDER/results/RUN/outputs.json]"
+
+DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
+CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
+
+def seconds_of(text: str) -> float | None:
+    """The seconds in `90`, `15m`, `11h30m` or `1d`; None when it is no duration."""
+    match = DURATION.fullmatch(text.strip())
+    if not match or not any(match.groups()):
+        return None
+    days, hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time span such as `90`, `15m` or `11h30m`, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        seconds = seconds_of(str(value))
+        return self.fail(f"{value!r} is not a duration such as 90s, 15m or 11h30m.") if seconds is None else seconds
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """A time of day such as `17:30`, the next one by this machine's clock, or a duration; in seconds from now."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = CLOCK.fullmatch(str(value).strip())
+        if not match:
+            return Duration().convert(value, param, ctx)
+        now = datetime.now().astimezone()
+        then = now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
+        return ((then if then > now else then + timedelta(days=1)) - now).total_seconds()
 
 
 class Finite(click.FloatRange):
@@ -19,3 +68,12 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+def pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """`name=value` texts of an option, apart. Raises UsageError."""
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} is written name=value, got '{text}'")
+        yield name, value

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hybrid.commands.options import FOLDER, FOLDER_HELP
 from hybrid.local import find_outputs
 from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
 from hybrid.report.sources import find_source
@@ -13,7 +14,7 @@ from hybrid.report.sources import find_source
 
 @click.command()
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option(
     "-o",
     "--out",

@@ -1,4 +1,4 @@
-"""`hybrid run local PIPELINE`."""
+"""`hybrid run local PIPELINE` and `hybrid run remote PIPELINE`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rich.console import Console
 
 from hybrid import plugins, settings
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
-from hybrid.commands.options import Finite
+from hybrid.commands.follow import follow
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite, pairs
 from hybrid.errors import Missed, UsageError
+from hybrid.folder.names import DIGEST
 from hybrid.local import Engine, LocalResult, chosen_folder, do_run, freeze_run, outputs_path
 from hybrid.progress import Bar, Events, Lines, Quiet
+from hybrid.remote import submit_remote
 
-FOLDER = click.Path(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
 BACKEND_HELP = "; ".join(f"{name}: {line}" for name, line in SUMMARIES.items())
 
 
@@ -29,31 +31,75 @@ def run() -> None:
     """Run a pipeline; the same command again goes on where it stopped."""
 
 
+OF_A_RUN = (
+    click.argument("pipeline"),
+    click.option("--folder", type=FOLDER, help=FOLDER_HELP),
+    click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe`."),
+    click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top."),
+    click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help=BACKEND_HELP),
+    click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A file, a folder or a known name."),
+    click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
+    click.option("--seed", type=int, help="Short for --set seed=N."),
+)
+"""The options that name a run, wherever it is done."""
+
+
+def of_a_run(command: Any) -> Any:
+    for option in reversed(OF_A_RUN):
+        command = option(command)
+    return command
+
+
 @run.command("local")
-@click.argument("pipeline")
-@click.option("--folder", type=FOLDER, help="Where runs are [HYBRID_FOLDER, hybrid-folder]")
-@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe PIPELINE`.")
-@click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top.")
-@click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help=BACKEND_HELP)
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A file, a folder or a name the backend knows.")
+@of_a_run
 @click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
-@click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N.")
-@click.option("--seed", type=int, help="Short for --set seed=N.")
 @click.option("--shard-seconds", type=Finite(0.1, 3600), default=60, show_default=True, help="Longest loss.")
 @click.option("--retry-failed", is_flag=True, help="Do items again whose record is a failure.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="outputs.json [FOLDER/results/RUN/outputs.json]",
-)
+@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Do all of PIPELINE on this machine: submit, run, assemble outputs.json."""
-    short = {"limit": limit, "seed": seed}
+    _run(pipeline, _made(pipeline, values, preset, limit=limit, seed=seed), How(**how))
+
+
+def _made(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
+    """The pipeline with its settings."""
     texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
-    made = settings.build(plugins.load("pipelines", pipeline), texts, preset)
-    _run(pipeline, made, How(**how))
+    return settings.build(plugins.load("pipelines", pipeline), texts, preset)
+
+
+@run.command("remote")
+@of_a_run
+@click.option("--model-digest", default="", metavar="HEX", help="Pin the model's files [those of the first worker]")
+@click.option("--wait", is_flag=True, help="Follow it: take over results as they arrive, grade, until it is done.")
+@click.option("--timeout", type=Duration(), help="Longest wait, such as 8h; then leave with exit code 4.")
+@click.option("--every", type=Duration(), default="30s", show_default=True, help="Time between two looks.")
+@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
+def remote(
+    pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any
+) -> None:
+    """Put PIPELINE into the shared folder for a worker, and return. The same command again is the same run."""
+    made = _made(pipeline, values, preset, limit=limit, seed=seed)
+    digest = str(how["model_digest"]).lower()
+    if digest and not DIGEST.fullmatch(digest):
+        raise UsageError(f"--model-digest: '{digest:.80}' is not a sha256 of 64 hex digits")
+    folder = chosen_folder(how["folder"])
+    run = submit_remote(folder, pipeline, made, how["backend"], how["model"], digest)
+    if not how["wait"]:
+        _tell_submitted(run.id, folder, as_json=how["as_json"])
+        return
+    follow(run, folder, how["output"] or outputs_path(folder, run), how["every"], how["timeout"], how["as_json"])
+
+
+def _tell_submitted(run: str, folder: Path, *, as_json: bool) -> None:
+    if as_json:
+        Events(sys.stdout).emit({"event": "submitted", "run": run, "folder": str(folder)})
+        return
+    click.echo(f"on the GPU machine:  hybrid worker FOLDER --run {run}", err=True)
+    click.echo(f"or as a notebook:    hybrid notebook colab {run}", err=True)
+    click.echo(f"here, as it goes on: hybrid status {run}; hybrid fetch {run}", err=True)
+    click.echo(run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +119,7 @@ class How:
 def _run(name: str, pipeline: Any, how: How) -> None:
     for polite in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
         signal.signal(polite, signal.default_int_handler)  # closes the shard as Ctrl-C does
-    engine = Engine(how.backend, how.model, dict(_pairs(how.options)))
+    engine = Engine(how.backend, how.model, dict(pairs("--backend-option", how.options)))
     folder = chosen_folder(how.folder)
     run = freeze_run(folder, name, pipeline, engine)
     observer = _observer(as_json=how.as_json)
@@ -87,14 +133,6 @@ def _run(name: str, pipeline: Any, how: How) -> None:
         retry_failed=how.retry_failed,
     )
     _tell(result, observer)
-
-
-def _pairs(options: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
-            raise UsageError(f"a backend option is written name=value, got '{option}'")
-        yield name, value
 
 
 def _observer(*, as_json: bool) -> Quiet:

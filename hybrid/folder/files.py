@@ -41,8 +41,10 @@ def speaking(path: Path, *, doing: str) -> Iterator[None]:
         raise in_words(error, path, doing=doing) from error
 
 
-def write_once(path: Path, data: bytes) -> None:
+def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
     """Write a new file and force it to disk. A file with the same bytes is left as it is.
+
+    `heal` is for a name that is made of the content's hash: other bytes there are damage and are written over.
 
     There is no rename, which is not atomic across machines: a reader verifies content, so a torn file is only ignored.
     What could not be written whole is removed. Raises BadData when other bytes stand there, Temporary on a full disk,
@@ -54,15 +56,18 @@ def write_once(path: Path, data: bytes) -> None:
             with path.open("xb", buffering=0) as handle:
                 _fill(handle.fileno(), path, data)
         except FileExistsError:
-            replace_torn(path, data)
+            replace_torn(path, data, heal=heal)
 
 
-def replace_torn(path: Path, data: bytes) -> None:
+def replace_torn(path: Path, data: bytes, *, heal: bool = False) -> None:
     """Finish a file that an earlier crash left empty or cut short; refuse one that holds something else."""
-    present = path.read_bytes()
+    if path.is_symlink() or not (path.is_file() or path.is_dir()):
+        raise BadData(f"{path}: not a regular file", hint="move it away and try again")
+    with path.open("rb") as handle:
+        present = handle.read(len(data) + 1)
     if present == data:
         return
-    if not data.startswith(present):
+    if not (heal or data.startswith(present)):
         raise BadData(f"{path}: holds other content than what belongs there", hint="move that file away and try again")
     with path.open("wb", buffering=0) as handle:
         _fill(handle.fileno(), path, data)
@@ -92,17 +97,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
     return data
 
 
-def unpack(path: Path, packed_limit: int, limit: int) -> bytes:
-    """The content of a zstd file, at most `packed_limit` bytes packed and `limit` unpacked. Raises BadData.
+def unpack(packed: bytes, limit: int, what: str) -> bytes:
+    """The content of a zstd frame, at most `limit` bytes; `what` names the file. Raises BadData.
 
     A frame that ends early gives what is there of it: whoever asks checks the content by its hash.
     """
-    packed = read_bounded(path, packed_limit)
     try:
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:
             data = reader.read(limit + 1)
     except zstandard.ZstdError as error:
-        raise BadData(f"{path}: not a whole zstd file: truncated, damaged or still on its way") from error
+        raise BadData(f"{what}: not a whole zstd file: truncated, damaged or still on its way") from error
     if len(data) > limit:
-        raise BadData(f"{path}: unpacks to more than the {limit:,} bytes allowed")
+        raise BadData(f"{what}: unpacks to more than the {limit:,} bytes allowed")
     return data

@@ -16,16 +16,32 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 """A sha256 as it stands in specs, headers and records."""
 
 SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
-SHARDS_PER_FOLDER = 250
+NOTE = re.compile(r"([a-z]{1,10})-(\d{6})-([0-9a-f]{16})\.json\.zst")
+FILES_PER_FOLDER = 250
+
+NOTES = ("beats", "logs", "acks", "orders")
+"""What stands beside the stages in a run's place; no stage has such a name."""
+
+
+def allowed(name: str) -> bool:
+    """Whether a name may stand in the folder: no upper case, no separators, no device names of Windows."""
+    return bool(NAME.fullmatch(name)) and ".." not in name and name.partition(".")[0] not in RESERVED
 
 
 def checked(name: str, *, what: str) -> str:
-    """`name` if it may stand in the folder. Raises BadData: upper case, separators, device names of Windows."""
-    if not NAME.fullmatch(name) or ".." in name or name.partition(".")[0] in RESERVED:
+    """`name` if it is allowed in the folder. Raises BadData."""
+    if not allowed(name):
         raise BadData(
             f"{what}: {name[:60]!r} cannot be a name in the folder", hint="use a-z, 0-9 and ._- between, at most 120"
         )
     return name
+
+
+def stage_name(name: str) -> str:
+    """`name` if a stage may have it. Raises BadData."""
+    if name in NOTES:
+        raise BadData(f"stage: {name!r} is the name of something else in a run", hint="give the stage another name")
+    return checked(name, what="stage")
 
 
 def run_id(spec: Json, pipeline: str) -> str:
@@ -52,10 +68,33 @@ class ShardName:
     @property
     def batch(self) -> str:
         """The subfolder, so that no folder holds more than 250 shards."""
-        return f"{self.seq // SHARDS_PER_FOLDER:03d}"
+        return f"{self.seq // FILES_PER_FOLDER:03d}"
 
     @classmethod
     def parse(cls, name: str) -> ShardName | None:
         """The parts of a shard's name, None when it is not one (a conflict copy, a partial download)."""
         match = SHARD.fullmatch(name)
         return cls(int(match[1]), int(match[2]), match[3]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class NoteName:
+    """`<kind>-<number>-<first 16 hex digits of the content's sha256>.json.zst`."""
+
+    kind: str
+    number: int
+    sha16: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.number:06d}-{self.sha16}.json.zst"
+
+    @property
+    def batch(self) -> str:
+        """The subfolder, so that no folder holds more than 250 notes."""
+        return f"{self.number // FILES_PER_FOLDER:03d}"
+
+    @classmethod
+    def parse(cls, name: str, kind: str) -> NoteName | None:
+        """The parts of the name of a note of that kind, None when it is not one."""
+        match = NOTE.fullmatch(name)
+        return cls(kind, int(match[2]), match[3]) if match and match[1] == kind else None

@@ -5,12 +5,15 @@
 <folder>/runs/<run>/inputs-<sha16>.json.zst               the tasks
 <folder>/runs/<run>/references-<sha16>.json.zst           the truth, never given to a stage
 <folder>/runs/<run>/<stage>/<attempt>/<batch>/shard-...   records
+<folder>/runs/<run>/{beats,logs,acks,orders}/...          what the two sides tell each other (notes.py)
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import heapq
+import re
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ import zstandard
 
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, UsageError, nearest
-from hybrid.folder.files import read_bounded, speaking, unpack, write_once
-from hybrid.folder.names import DIGEST, checked, run_id
-from hybrid.folder.shards import Shard, read_shard, shard_paths
+from hybrid.folder.files import speaking, unpack
+from hybrid.folder.medium import Disk, Medium, NotThere
+from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
+from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
@@ -29,17 +33,27 @@ SPEC_FORMAT = "hybrid/run"
 DIGESTS = {"model_digest", "inputs", "references"}
 TEXTS = {"pipeline", "backend", "model"} | DIGESTS
 SPEC_KEYS = {"format", "version", "settings", "about"} | TEXTS
+RUN_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,100})-[0-9a-f]{12}")
 MAX_SPEC = 1024 * 1024
 MAX_INPUTS = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One frozen spec and where its files are."""
+    """One frozen spec, the folder it is in, and where its shards are looked for: only there, when `sources` says so.
+
+    Other sources than the folder are a worker's spool and a laptop's received copies.
+    """
 
     id: str
     spec: Mapping[str, Any]
-    path: Path
+    folder: Medium
+    sources: tuple[Medium, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """The run's place in the folder."""
+        return f"runs/{self.id}"
 
     def tasks(self) -> dict[str, Any]:
         """What the stages work on."""
@@ -51,57 +65,108 @@ class Run:
 
     def _blob(self, kind: str) -> dict[str, Any]:
         sha256 = str(self.spec[kind])
-        path = self.path / blob_name(kind, sha256)
-        data = unpack(path, MAX_INPUTS, MAX_INPUTS)
+        path = f"{self.place}/{blob_name(kind, sha256)}"
+        data = unpack(self.folder.read(path, MAX_INPUTS), MAX_INPUTS, path)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise BadData(
                 f"{path}: does not match the sha256 in run.json: damaged or still on its way",
                 hint="wait for the sync, or remove the file and submit the run again",
             )
-        value = decode(data, what=str(path), limit=MAX_INPUTS)
+        value = decode(data, what=path, limit=MAX_INPUTS)
         if not isinstance(value, dict):
             raise BadData(f"{path}: not a JSON object")
         return value
 
-    def shards(self, stage: str, refused: list[str]) -> Iterator[tuple[Path, Shard]]:
-        """Every shard of a stage that verifies and belongs to this run; why others do not goes to `refused`."""
-        for path in shard_paths(self.path / checked(stage, what="stage"), refused):
+    def model_digest(self, stage: str) -> str:
+        """The digest of the model that this stage's records come from; "" while that is open.
+
+        A spec without one leaves it to who comes first: the shard that is first by attempt and name decides, which is
+        the same for everybody who sees the same files. Nothing of two models is ever mixed.
+        """
+        if self.spec["model_digest"]:
+            return str(self.spec["model_digest"])
+        for _, shard in self._verified(stage, [], ()):
+            return str(shard.header["model"]["digest"])
+        return ""
+
+    def shards(
+        self, stage: str, refused: list[str], *, model: str = "", known: Container[str] = ()
+    ) -> Iterator[tuple[str, Shard]]:
+        """Every shard of a stage that verifies and belongs to this run; why others do not goes to `refused`.
+
+        `model` is the digest of the only model that counts, by default `model_digest`. The paths in `known` are not
+        read.
+        """
+        model = model or self.model_digest(stage)
+        for path, shard in self._verified(stage, refused, known):
+            if shard.header["model"]["digest"] == model:
+                yield path, shard
+            else:
+                refused.append(f"{path}: was answered by another model than the run's, passed over")
+
+    def _verified(self, stage: str, refused: list[str], known: Container[str]) -> Iterator[tuple[str, Shard]]:
+        place = f"{self.place}/{stage_name(stage)}"
+        media = self.sources or (self.folder,)
+        found = heapq.merge(*(_located(medium, place, refused) for medium in media), key=lambda one: one[0].split("/"))
+        done = ""
+        for path, medium in found:
+            if path == done or path in known:
+                continue
             try:
-                shard = read_shard(path)
+                shard = verify_shard(path, medium.read(path, MAX_FILE))
             except HybridError as error:  # one file that cannot be read must not hide the others
                 refused.append(error.message)
                 continue
-            if (shard.header["run"], shard.header["stage"]) != (self.id, stage):
+            if self.owns(path, shard):
+                done = path
+                yield path, shard
+            else:
                 refused.append(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
-                continue
-            if self.spec["model_digest"] != shard.header["model"]["digest"]:
-                refused.append(f"{path}: was answered by another model than the run's, passed over")
-                continue
-            yield path, shard
+
+    def owns(self, path: str, shard: Shard) -> bool:
+        """Whether a shard at `path` says of itself what its path says."""
+        header = shard.header
+        return path.split("/")[1:4] == [self.id, header["stage"], header["attempt"]] and header["run"] == self.id
+
+
+def _located(medium: Medium, place: str, refused: list[str]) -> Iterator[tuple[str, Medium]]:
+    return ((path, medium) for path in shard_paths(medium, place, refused))
 
 
 def blob_name(kind: str, sha256: str) -> str:
     return f"{kind}-{sha256[:16]}.json.zst"
 
 
-def join_folder(path: Path, *, make: bool) -> Path:
-    """The shared folder at `path`, marked as ours; made when `make`. Raises BadData on a foreign mark."""
-    mark = path / "hybrid.json"
+def join_folder(path: Path, *, make: bool) -> Disk:
+    """The shared folder at `path`, marked as ours; made when `make`. Raises BadData on a foreign mark, UsageError."""
     content = encode(MARK) + b"\n"
+    mark = path / "hybrid.json"
     if make and not (mark.is_file() and mark.stat().st_size >= len(content)):
         with speaking(path, doing="making the folder"):
             path.mkdir(parents=True, exist_ok=True)
-        write_once(mark, content)  # also where a crash left only the beginning of it
-    if not mark.exists():
-        raise UsageError(f"{path} is not a folder of hybrid", hint="name the folder with --folder or HYBRID_FOLDER")
-    found = decode(read_bounded(mark, MAX_SPEC), what=str(mark))
+        Disk(path).write("hybrid.json", content)  # also where a crash left only the beginning of it
+    with speaking(path, doing="looking for the mark"):
+        if not path.joinpath("hybrid.json").exists():
+            raise UsageError(f"{path} is not a folder of hybrid", hint=f"`hybrid init {path}` makes it one")
+    check_mark(Disk(path))
+    return Disk(path)
+
+
+def check_mark(folder: Medium) -> None:
+    """Raise BadData when the folder carries another mark than ours, NotThere when it has none."""
+    data = folder.read("hybrid.json", MAX_SPEC)
+    if (encode(MARK) + b"\n").startswith(data) and len(data) < len(encode(MARK)):
+        raise NotThere(f"{folder}/hybrid.json: not whole yet", hint="wait for the sync, then run the command again")
+    found = decode(data, what=f"{folder}/hybrid.json")
     if found != MARK:
-        raise BadData(f"{mark}: not the mark of a folder this hybrid reads: {str(found)[:120]}", hint="update hybrid")
-    return path
+        raise BadData(
+            f"{folder}/hybrid.json: not the mark of a folder this hybrid reads: {str(found)[:120]}",
+            hint="update hybrid",
+        )
 
 
 def submit(
-    folder: Path,
+    folder: Medium,
     pipeline: str,
     settings: Mapping[str, Any],
     inputs: Inputs,
@@ -110,7 +175,10 @@ def submit(
     model: str,
     model_digest: str,
 ) -> Run:
-    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run."""
+    """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run.
+
+    `model_digest` may be "": the first worker's model then is the run's. run.json is written last.
+    """
     blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
     sha256 = {kind: hashlib.sha256(data).hexdigest() for kind, data in blobs.items()}
     spec: dict[str, Json] = {
@@ -124,61 +192,74 @@ def submit(
         "about": dict(inputs.about),
         **sha256,
     }
-    run = Run(run_id(spec, pipeline), spec, folder / "runs" / run_id(spec, pipeline))
+    run = Run(run_id(spec, pipeline), spec, folder)
     for kind, data in blobs.items():
         compressed = zstandard.ZstdCompressor(level=10, write_checksum=True).compress(data)
-        _write_blob(run.path / blob_name(kind, sha256[kind]), compressed, sha256[kind])
-    write_once(run.path / "run.json", encode(spec) + b"\n")
+        _write_blob(folder, f"{run.place}/{blob_name(kind, sha256[kind])}", compressed, sha256[kind])
+    folder.write(f"{run.place}/run.json", encode(spec) + b"\n")
     return run
 
 
-def _write_blob(path: Path, data: bytes, sha256: str) -> None:
+def _write_blob(folder: Medium, path: str, data: bytes, sha256: str) -> None:
     """Another zstd release may pack the same content into other bytes, so content decides, not bytes."""
-    if path.exists():
-        try:
-            if hashlib.sha256(unpack(path, MAX_INPUTS, MAX_INPUTS)).hexdigest() == sha256:
-                return
-        except BadData:
-            path.unlink()
-    write_once(path, data)
+    try:
+        present = unpack(folder.read(path, MAX_INPUTS), MAX_INPUTS, path)
+        if hashlib.sha256(present).hexdigest() == sha256:
+            return
+    except (NotThere, BadData):
+        pass
+    folder.write(path, data, heal=True)
 
 
-def run_ids(folder: Path) -> list[str]:
-    """The ids of all runs in the folder, sorted."""
-    runs = folder / "runs"
-    return sorted(entry.name for entry in runs.iterdir() if (entry / "run.json").is_file()) if runs.is_dir() else []
+def run_ids(folder: Medium) -> list[str]:
+    """The ids of all runs in the folder, sorted. Raises Temporary."""
+    names = [entry.name for entry in folder.entries("runs") if entry.kind == "folder" and allowed(entry.name)]
+    return sorted(name for name in names if any(one.name == "run.json" for one in folder.entries(f"runs/{name}")))
 
 
-def open_run(folder: Path, name: str) -> Run:
-    """The run with that id or unique beginning of an id. Raises UsageError (none, several) or BadData."""
+def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
+    """The run with that id or unique beginning of an id, with the `copies` of its shards that this machine has.
+
+    Raises UsageError (none, several), BadData, Temporary.
+
+    A whole id is opened without looking at a listing, which may not have it yet.
+    """
+    run = name if RUN_ID.fullmatch(name) else _found(folder, name)
+    try:
+        spec = decode(folder.read(f"runs/{run}/run.json", MAX_SPEC), what=f"runs/{run}/run.json")
+    except NotThere:
+        if run == name:
+            _found(folder, name)  # says what there is instead
+        raise
+    check_spec(spec, run)
+    return Run(run, spec, folder, (*copies, folder))
+
+
+def _found(folder: Medium, name: str) -> str:
     known = run_ids(folder)
     found = [name] if name in known else [one for one in known if one.startswith(name)]
-    if len(found) != 1:
-        what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
-        if not name:
-            what = f"a run must be named, of the {len(known)}"
-        raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
-    path = folder / "runs" / found[0]
-    if path.is_symlink():
-        raise BadData(f"{path}: a link, which is not followed")
-    spec = decode(read_bounded(path / "run.json", MAX_SPEC), what=str(path / "run.json"))
-    check_spec(spec, path)
-    return Run(found[0], spec, path)
+    if len(found) == 1:
+        return found[0]
+    what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
+    if not name:
+        what = f"a run must be named, of the {len(known)}"
+    raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
 
 
-def check_spec(spec: Any, path: Path) -> None:
-    """Refuse a run.json that is not ours, not of this version, or does not hash to the run's id."""
-    where = path / "run.json"
+def check_spec(spec: Any, run: str) -> None:
+    """Refuse a spec that is not ours, not of this version, or does not hash to the id of `run`."""
+    where = f"runs/{run}/run.json"
     if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT:
         raise BadData(f"{where}: not a run of hybrid")
     if spec.get("version") != 1:
-        raise BadData(f"{where}: run version {spec.get('version')!r}, this hybrid reads 1", hint="update hybrid")
+        raise BadData(f"{where}: run version {spec.get('version')!r:.20}, this hybrid reads 1", hint="update hybrid")
     if set(spec) != SPEC_KEYS or not _typed(spec):
-        raise BadData(f"{where}: its fields are not those of a run: {', '.join(sorted(set(spec) ^ SPEC_KEYS))}")
-    if path.name != f"{spec['pipeline']}-{digest(spec)[:12]}":
+        raise BadData(f"{where}: its fields are not those of a run: {', '.join(sorted(set(spec) ^ SPEC_KEYS)):.500}")
+    if run != f"{spec['pipeline']}-{digest(spec)[:12]}":
         raise BadData(f"{where}: was changed after it was written: its hash is not that in the run's id")
 
 
 def _typed(spec: Mapping[str, Any]) -> bool:
     """Whether the fields are of their types; the digests become parts of file names."""
-    return all(isinstance(spec[key], str) for key in TEXTS) and all(DIGEST.fullmatch(spec[key]) for key in DIGESTS)
+    digests = [spec[key] for key in DIGESTS if spec[key] != "" or key != "model_digest"]
+    return all(isinstance(spec[key], str) for key in TEXTS) and all(DIGEST.fullmatch(one) for one in digests)

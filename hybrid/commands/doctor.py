@@ -1,0 +1,114 @@
+"""`hybrid doctor`: look at the folder and at this machine, and say what is odd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from hybrid.canonical import encode
+from hybrid.clock import SystemClock
+from hybrid.commands.options import FOLDER, FOLDER_HELP
+from hybrid.doctor import equipment
+from hybrid.doctor.findings import KINDS, LONGEST, Finding, Tally
+from hybrid.doctor.judge import Judge
+from hybrid.doctor.medium import arrive, facts, speed
+from hybrid.doctor.walk import Walk
+from hybrid.folder.child import Guarded
+from hybrid.local import DEFAULT_FOLDER, chosen_folder
+from hybrid.terminal import clean_line
+
+PATIENCE = 60.0
+"""Seconds for one call to the folder."""
+
+MOST_SHOWN = 20
+NOT_NAMED = Finding("medium", "", "no folder is named yet", "`hybrid init FOLDER` makes one and remembers it")
+
+
+@click.command()
+@click.argument("place", metavar="[FOLDER]", required=False, type=FOLDER)
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a finding, and a summary as the last line.")
+def doctor(place: Path | None, folder: Path | None, as_json: bool) -> int:
+    """Look at FOLDER and at this machine: what is odd, why it does not count, what to do.
+
+    Reads every file of the folder; writes nothing there but probes/MACHINE.json. Exit code 5: the folder is away or
+    slow, 6: something hides data, 7: no permission; oddities that do no harm are 0.
+    """
+    root = chosen_folder(place or folder)
+    with closing(Guarded(root, seconds=PATIENCE)) as guarded:
+        walk = Walk(guarded, SystemClock())
+        findings = _findings(root, guarded, walk)
+        tally = _as_json(findings) if as_json else _as_text(root, findings)
+    _sum_up(root, walk, tally, as_json=as_json)
+    return tally.exit_code
+
+
+def _findings(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
+    if root == Path(DEFAULT_FOLDER) and not root.exists():
+        yield NOT_NAMED
+    else:
+        yield from _about_folder(root, folder, walk)
+    yield from equipment.engines()
+
+
+def _about_folder(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
+    first = arrive(folder)
+    yield from first
+    if any(finding.kind in ("away", "denied") for finding in first):
+        return
+    yield from facts(root, PATIENCE, ours=Judge(folder).good("hybrid.json"))
+    yield from walk.findings()
+    yield from speed(walk.largest, walk.slowest)
+    yield from equipment.doable(folder)
+    yield from equipment.spool(root)
+
+
+def _as_json(findings: Iterable[Finding]) -> Tally:
+    tally = Tally()
+    for finding in findings:
+        tally.add(finding)
+        click.echo(encode(finding.to_json()))
+    return tally
+
+
+def _as_text(root: Path, findings: Iterable[Finding]) -> Tally:
+    """Print the findings, equal kinds together. Holds no more of them than it shows."""
+    tally = Tally()
+    shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
+    for finding in findings:
+        tally.add(finding)
+        if len(shown[finding.kind]) < MOST_SHOWN:
+            shown[finding.kind].append(finding)
+    click.echo(clean_line(str(root), LONGEST))
+    for kind, examples in shown.items():
+        if examples:
+            _show(kind, examples, tally.counts[kind])
+    return tally
+
+
+def _show(kind: str, examples: list[Finding], count: int) -> None:
+    counted = "" if KINDS[kind].level == "info" else f" ({count:,})"
+    click.echo(f"\n{KINDS[kind].title}{counted}")
+    last = ""
+    for finding in examples:
+        said = finding.to_json()
+        click.echo(f"  {said['path']}{': ' if said['path'] else ''}{said['what']}")
+        if said["do"] and said["do"] != last:
+            click.echo(f"      -> {said['do']}")
+        last = str(said["do"])
+    if count > len(examples):
+        click.echo(f"  ... and {count - len(examples):,} more (--json shows all)")
+
+
+def _sum_up(root: Path, walk: Walk, tally: Tally, *, as_json: bool) -> None:
+    levels = tally.levels()
+    if as_json:
+        counts = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
+        head = {"level": "summary", "kind": "summary", "path": clean_line(str(root), LONGEST)}
+        click.echo(encode({**head, **counts, "kinds": dict(tally.counts), "exit_code": tally.exit_code}))
+        return
+    files = f"{walk.files:,} files, {walk.good:,} of them good"
+    click.echo(f"\n{files}; {levels['problem']:,} problems, {levels['note']:,} harmless oddities")

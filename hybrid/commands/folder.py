@@ -1,0 +1,156 @@
+"""`hybrid init`, `fetch`, `retry`, `cancel` and `logs`: what a laptop does with a shared folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from hybrid import machine, remote
+from hybrid.canonical import encode
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP
+from hybrid.errors import HybridError, Missed, NotFinished, UsageError
+from hybrid.folder.notes import Note, read_notes
+from hybrid.folder.runs import Run, join_folder
+from hybrid.local import chosen_folder, opened_run, outputs_path
+from hybrid.terminal import clean_line
+
+LONGEST = 1000
+FOLLOW = 10.0
+"""Seconds between two looks for new lines."""
+
+
+@click.command()
+@click.argument("folder", type=FOLDER)
+def init(folder: Path) -> None:
+    """Make FOLDER a shared folder, or join it, and use it from now on when none is named.
+
+    Do it once on the laptop, in the part of Drive, Syncthing or rclone that both sides see. A GPU machine only needs
+    `hybrid worker FOLDER`.
+    """
+    join_folder(folder, make=True)
+    machine.remember(folder)
+    click.echo(folder.absolute())
+
+
+@click.command()
+@click.argument("run")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
+def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> None:
+    """Take over what has arrived of RUN: verify, copy to this machine, acknowledge, put outputs.json together.
+
+    Do it as often as you like, it grows. Acknowledged shards are freed on the GPU machine.
+    """
+    place = chosen_folder(folder)
+    named = opened_run(place, run)
+    done = remote.fetch(place, named.id, output or outputs_path(place, named))
+    if as_json:
+        click.echo(encode(_as_json(done)))
+    else:
+        for line in fetched_lines(done):
+            click.echo(clean_line(line, LONGEST), err=True)
+        click.echo(done.outputs)
+    check(done)
+
+
+def _as_json(done: remote.Fetched) -> dict[str, object]:
+    return {
+        "run": done.run.id,
+        "new_shards": done.new.shards,
+        "new_records": done.new.records,
+        "refused": done.new.refused,
+        "items": done.items,
+        "missing": done.missing,
+        "failed": done.failed,
+        "outputs": str(done.outputs),
+        "sha256": done.sha256,
+    }
+
+
+def fetched_lines(done: remote.Fetched) -> list[str]:
+    """What a fetch brought, in words."""
+    here = done.items - done.missing
+    new = f"{done.new.records} records in {done.new.shards} shards are new"
+    lines = [f"{done.run.id}: {new}; {here} of {done.items} items are here"]
+    lines += [f"passed over: {reason}" for reason in done.new.refused[:10]]
+    if len(done.new.refused) > 10:
+        lines.append(f"passed over: {len(done.new.refused) - 10} more files; `hybrid doctor` explains each")
+    return lines
+
+
+def check(done: remote.Fetched) -> None:
+    """Raise NotFinished while items are missing, Missed when some failed."""
+    if done.missing:
+        raise NotFinished(
+            f"{done.missing} of {done.items} items of {done.run.id} have not arrived",
+            hint="`hybrid status` tells who works on it; fetch again later",
+        )
+    if done.failed:
+        raise Missed(
+            f"{done.failed} of {done.items} items of {done.run.id} failed; the reasons are in {done.outputs}",
+            hint=f"`hybrid retry {done.run.id}` asks for them again",
+        )
+
+
+@click.command()
+@click.argument("run")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+def cancel(run: str, folder: Path | None) -> None:
+    """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again takes it back."""
+    place = chosen_folder(folder)
+    named = remote.cancel(place, opened_run(place, run).id)
+    click.echo(f"{named.id}: cancelled; its workers stop when they see this", err=True)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+def retry(run: str, folder: Path | None) -> None:
+    """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
+    place = chosen_folder(folder)
+    named, count = remote.retry(place, opened_run(place, run).id)
+    click.echo(f"{named.id}: {count} failed items are to be done again, by the next worker that sees this", err=True)
+
+
+@click.command()
+@click.argument("run")
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-n", "--lines", type=click.IntRange(1), help="Only the last N lines of each attempt.")
+def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None:
+    """Show what the workers of RUN said: each line with its attempt. They write about once a minute."""
+    place = chosen_folder(folder)
+    named = opened_run(place, run)
+    known: set[str] = set()
+    shown = _show_logs(named, known, lines)
+    while follow:
+        time.sleep(FOLLOW)
+        shown += _show_logs(named, known, None)
+    if not shown:
+        raise UsageError(
+            f"no worker of {named.id} has said anything that has arrived", hint="`hybrid status` tells more"
+        )
+
+
+def _show_logs(run: Run, known: set[str], last: int | None) -> int:
+    """Print the log notes that are new, by attempt; returns how many lines that are."""
+    by: dict[str, list[str]] = {}
+    refused: list[str] = []
+    try:
+        for path, note in read_notes(run.folder, run.id, "log", known=known, refused=refused):
+            known.add(path)
+            by.setdefault(str(note["by"]), []).extend(_lines(note))
+    except HybridError as error:
+        click.echo(clean_line(error.message, LONGEST), err=True)
+    for attempt, said in sorted(by.items()):
+        for line in said[-last:] if last else said:
+            click.echo(clean_line(f"{attempt} {line}", LONGEST))
+    return sum(map(len, by.values()))
+
+
+def _lines(note: Note) -> list[str]:
+    lines = note.get("lines")
+    return [one for one in lines if isinstance(one, str)] if isinstance(lines, list) else []

@@ -1,0 +1,135 @@
+"""`hybrid status`: what is done, what is safe where, who works on it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from hybrid import machine
+from hybrid.canonical import encode
+from hybrid.commands.options import FOLDER, FOLDER_HELP, seconds_of
+from hybrid.errors import BadData, HybridError, Temporary, UsageError
+from hybrid.folder.child import Guarded
+from hybrid.folder.medium import Disk, NotThere
+from hybrid.folder.runs import check_mark
+from hybrid.index import Index, with_index
+from hybrid.local import chosen_folder
+from hybrid.status.standing import RunStanding, standings
+from hybrid.status.words import line, lines
+from hybrid.terminal import clean_line
+
+LONGEST = 1000
+PATIENCE = 30.0
+"""Seconds for one call to the folder."""
+EVERY = 10.0
+"""Seconds between two looks of --watch."""
+MANY = 100_000
+"""Records to read at which it is said that this takes a while."""
+
+Look = Callable[[], list[RunStanding]]
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+@click.option(
+    "--watch",
+    metavar="[SECONDS]",
+    is_flag=False,
+    flag_value=f"{EVERY:.0f}s",
+    help="Again and again, until all is done.",
+)
+def status(run: str | None, folder: Path | None, as_json: bool, watch: str | None) -> int:
+    """Tell how RUN stands, or every run of the folder on one line each.
+
+    Told are the items that are done, at which of three levels they are safe (received here, in the folder, only on a
+    GPU machine), and who works on them. Exit code 0: all is done; 3: items failed; 4: not finished; 5: the folder is
+    away; 6: damaged.
+    """
+    run, every = _interval(run, watch)
+    place = chosen_folder(folder)
+    with closing(Guarded(place, seconds=PATIENCE)) as guarded:
+        look = _look(place, guarded, run)
+        if every is None:
+            _show(runs := look(), run, as_json=as_json)
+            return _exit_code(runs)
+        return _watch(look, run, every, as_json=as_json)
+
+
+def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | None]:
+    """The run and the seconds between two looks: `--watch RUN` takes the run for its own value."""
+    if watch is None:
+        return run, None
+    seconds = seconds_of(watch)
+    if seconds is not None:
+        return run, max(1.0, seconds)
+    if run is not None:
+        raise UsageError(f"--watch: '{watch:.80}' is not a time such as 10s or 2m")
+    return watch, EVERY
+
+
+def _look(place: Path, folder: Guarded, run: str | None) -> Look:
+    store, path = Disk(machine.received_of(place)), machine.index_of(place)
+
+    def work(index: Index) -> list[RunStanding]:
+        return list(standings(folder, store, index, run, _tell))
+
+    def look() -> list[RunStanding]:
+        try:
+            check_mark(folder)
+        except NotThere as error:
+            raise _missing(place, known=path.exists() or machine.remembered() == place.absolute()) from error
+        return with_index(path, work)
+
+    return look
+
+
+def _missing(place: Path, *, known: bool) -> HybridError:
+    """A folder without its mark is away when it was one before: behind a dead mount there often is a plain folder."""
+    if known:
+        return Temporary(f"{place} does not hold the shared folder now", hint="is it mounted, and synced?")
+    return UsageError(f"{place} is not a folder of hybrid", hint=f"`hybrid init {place}` makes it one")
+
+
+def _tell(records: int) -> None:
+    if records >= MANY:
+        click.echo(f"reading {records:,} new records; what was read once is quick to tell again", err=True)
+
+
+def _exit_code(runs: list[RunStanding]) -> int:
+    return max((one.exit_code for one in runs), default=0)
+
+
+def _show(runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
+    for one in runs:
+        if as_json:
+            click.echo(encode(one.to_json()))
+        else:
+            for text in lines(one) if run else [line(one)]:
+                click.echo(text)
+    if not runs and not as_json:
+        click.echo("there is no run in the folder yet")
+
+
+def _watch(look: Look, run: str | None, every: float, *, as_json: bool) -> int:
+    """Look again and again until nothing is to be waited for; Ctrl-C ends it with what was known last."""
+    code = Temporary.exit_code
+    try:
+        while True:
+            try:
+                code = _exit_code(runs := look())
+                click.clear()
+                _show(runs, run, as_json=as_json)
+                if all(one.over for one in runs):
+                    return code
+            except (BadData, Temporary) as error:
+                code = error.exit_code
+                click.echo(clean_line(f"waiting: {error.message}", LONGEST), err=True)
+            time.sleep(every)
+    except KeyboardInterrupt:
+        return code

@@ -1,0 +1,99 @@
+"""`hybrid worker`: take runs from the folder and do what this machine can do of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybrid import machine
+from hybrid.clock import SystemClock
+from hybrid.commands.options import FOLDER, Duration, Finite, Moment, pairs
+from hybrid.errors import Missed
+from hybrid.folder.child import Guarded
+from hybrid.folder.leases import Patience
+from hybrid.folder.medium import Disk
+from hybrid.folder.names import new_attempt
+from hybrid.folder.runs import check_mark
+from hybrid.local import chosen_folder
+from hybrid.serving import alive, serve
+from hybrid.terminal import clean_line
+from hybrid.worker import Shift, Worker
+from hybrid.workplace import Machine, gpu
+
+LONGEST = 1000
+
+
+@click.command()
+@click.argument("folder", type=FOLDER, required=False)
+@click.option("--run", default="", metavar="RUN", help="Only this run: its id or the beginning of it.")
+@click.option("--side", type=click.Choice(["gpu", "laptop", "any"]), help="Which stages [what this machine can do]")
+@click.option("--once", is_flag=True, help="Do what can be done now, then leave.")
+@click.option("--max-idle", type=Duration(), default="10m", show_default=True, help="Leave after so long without work.")
+@click.option("--until", type=Moment(), help="Leave in time: 17:30, or a duration such as 11h30m.")
+@click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")
+@click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Where the model NAME of a run is here.")
+@click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
+@click.option("--shard-seconds", type=Finite(0.1, 3600), default=60, show_default=True, help="Longest loss.")
+@click.option("--beat", type=Finite(1, 3600), default=120, show_default=True, help="Seconds between signs of life.")
+@click.option("--mount-limit", type=Finite(1, 3600), default=120, show_default=True, help="Seconds a mount may hang.")
+def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, ...], **how: Any) -> None:
+    """Take runs from FOLDER [HYBRID_FOLDER, the joined one], do what is left of them, leave when nothing is.
+
+    Results go to this machine's own disk first, then into the folder, and are kept here until the other side has
+    them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command goes on.
+    """
+    place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
+    guarded = Guarded(place, seconds=how["mount_limit"])
+    check_mark(guarded)
+    spool = machine.spool_of(place)
+    shift = Shift(
+        sides=sides(side),
+        run=run,
+        once=how["once"],
+        max_idle=how["max_idle"],
+        until=clock.now() + (math.inf if how["until"] is None else how["until"]),
+        linger=how["linger"],
+        shard_seconds=how["shard_seconds"],
+        patience=Patience(how["beat"]),
+    )
+    here = Machine(_pairs("--model", models), _pairs("--backend-option", how["options"]), spool)
+    with alive(spool / "locks", attempt) as gone:
+        one = Worker(guarded, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
+        _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
+        try:
+            serve(one, _say)
+        finally:
+            guarded.close()
+    _tell(one)
+
+
+def sides(side: str | None) -> tuple[str, ...]:
+    """The sides that this machine takes: a GPU machine does not do the laptop's part unless it is asked to."""
+    if side == "any":
+        return ("gpu", "laptop")
+    return (side or ("gpu" if gpu() else "laptop"),)
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> Mapping[str, str]:
+    return dict(pairs(option, texts))
+
+
+def _say(line: str) -> None:
+    click.echo(clean_line(line, LONGEST), err=True)
+
+
+def _tell(one: Worker) -> None:
+    waiting = len(one.spool.unreceipted)
+    if waiting:
+        _say(
+            f"{waiting} shards are in the folder and have no receipt yet: `hybrid fetch` on the laptop gives it."
+            " Until then they are kept on this machine, too"
+        )
+    _say("all runs are done" if one.standings else "there is no run in the folder")
+    failed = sum(standing.failed for standing in one.standings.values())
+    if failed:
+        raise Missed(f"{failed} items failed", hint="`hybrid retry RUN` asks for them again")

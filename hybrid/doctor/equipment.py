@@ -1,0 +1,102 @@
+"""What this machine has: engines, the default model, a GPU, and what waits on its own disk for the other side."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hybrid import machine, plugins
+from hybrid.backends.model_files import locate
+from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL
+from hybrid.doctor.findings import Finding
+from hybrid.errors import HybridError
+from hybrid.extras import EXTRA_OF
+from hybrid.folder.medium import Disk, Medium
+from hybrid.folder.runs import open_run, run_ids
+from hybrid.folder.spool import is_shard, walk
+from hybrid.workplace import gpu
+
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "llamacpp": ("xllamacpp",),
+    "transformers": ("torch", "transformers"),
+    "vllm": ("vllm",),
+}
+"""Backend -> what it imports; one that is not named here needs nothing more than hybrid."""
+
+
+def missing_libraries(backend: str) -> list[str]:
+    """The libraries of a backend that are not installed here; nothing is imported."""
+    return [name for name in LIBRARIES.get(backend, ()) if importlib.util.find_spec(name) is None]
+
+
+def engines() -> Iterator[Finding]:
+    """Which backends can be used here, the default model, and the GPU."""
+    for name in BACKENDS:
+        missing = missing_libraries(name)
+        if missing:
+            do = f"to use it: pip install '.[{EXTRA_OF[missing[0]]}]' in the checkout"
+            yield Finding("machine", "", f"backend {name}: needs {', '.join(missing)}, not installed", do)
+        else:
+            yield Finding("machine", "", f"backend {name}: installed")
+    try:
+        yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {locate(DEFAULT_MODEL)}")
+    except HybridError as error:
+        yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {error.message}", error.hint)
+    yield from _gpus()
+
+
+def _gpus() -> Iterator[Finding]:
+    found = gpu()
+    if found:
+        used = f"{found['memory_used']:,} of {found['memory_total']:,} MiB in use"
+        yield Finding("machine", "", f"GPU: {found['name']}, {used}")
+    elif shutil.which("nvidia-smi"):
+        yield Finding("machine", "", "GPU: nvidia-smi is here and tells of none", "is the driver well?")
+    elif platform.system() == "Darwin" and platform.machine() == "arm64":
+        yield Finding("machine", "", "GPU: Apple silicon")
+    else:
+        yield Finding("machine", "", "GPU: none, there is no nvidia-smi")
+
+
+def doable(folder: Medium) -> Iterator[Finding]:
+    """The runs of the folder that nobody can do on this machine, and what is missing."""
+    installed = plugins.names("pipelines")
+    try:
+        runs = run_ids(folder)
+    except HybridError:
+        return  # told by the walk
+    for run in runs:
+        try:
+            spec: Mapping[str, Any] = open_run(folder, run).spec
+        except (HybridError, RecursionError):
+            continue  # told by the walk
+        for reason in _lacking(spec, installed):
+            yield Finding("cannot-do", f"runs/{run}", reason, "another machine may do it")
+
+
+def _lacking(spec: Mapping[str, Any], installed: Mapping[str, object]) -> Iterator[str]:
+    if spec["pipeline"] not in installed:
+        yield f"its pipeline '{spec['pipeline']:.100}' is not installed here"
+    if spec["backend"] not in BACKENDS:
+        yield f"its backend '{spec['backend']:.100}' is unknown to this hybrid"
+    elif missing_libraries(spec["backend"]):
+        yield f"its backend '{spec['backend']}' needs {', '.join(missing_libraries(spec['backend']))}"
+
+
+def spool(root: Path) -> Iterator[Finding]:
+    """What a worker on this machine keeps for the folder until a laptop has acknowledged it."""
+    place = machine.spool_of(root)
+    if not place.is_dir():
+        return
+    try:
+        paths = [path for path in walk(Disk(place), "runs") if is_shard(path)]
+    except HybridError as error:
+        yield Finding("spool", "", f"cannot be read: {error.message}", error.hint)
+        return
+    if paths:
+        do = "a worker here carries them on; `hybrid fetch` on the laptop acknowledges them"
+        yield Finding("spool", "", f"{len(paths):,} shards that no laptop has acknowledged, in {place}", do)

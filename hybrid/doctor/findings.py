@@ -1,0 +1,108 @@
+"""What the doctor has to say: one line a finding, every kind with its level and its exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+from hybrid.canonical import Json
+from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.terminal import clean_line
+
+Level = Literal["info", "note", "problem"]
+LONGEST = 600
+"""Characters of a path or a sentence: names in a folder are anybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of finding: its heading, and the exit code that it asks for."""
+
+    title: str
+    level: Level
+    exit_code: int = 0
+
+
+def _problem(title: str, error: type[Temporary | BadData | CannotRun]) -> Kind:
+    return Kind(title, "problem", error.exit_code)
+
+
+KINDS = {
+    "medium": Kind("The folder", "info"),
+    "machine": Kind("This machine", "info"),
+    "spool": Kind("Waiting on this machine's own disk", "info"),
+    "cannot-do": Kind("Runs that this machine cannot do", "info"),
+    "case": Kind("Names that differ only in upper and lower case", "note"),
+    "conflict-copy": Kind("Copies that a sync program or a person made", "note"),
+    "crowded": Kind("Large folders", "note"),
+    "gap": Kind("Shards that are missing between others", "note"),
+    "left-over": Kind("Left over by other programs", "note"),
+    "low-room": Kind("Little room", "note"),
+    "not-nfc": Kind("Names in another Unicode form than other systems write", "note"),
+    "placeholders": Kind("Files that are fetched when they are opened", "note"),
+    "special": Kind("Links, devices and pipes, never opened", "note"),
+    "strange": Kind("Counted, but not as hybrid writes it", "note"),
+    "too-deep": Kind("Too deep, not looked into", "note"),
+    "twice": Kind("Two shards of one number", "note"),
+    "unknown": Kind("Not part of the protocol", "note"),
+    "away": _problem("The folder does not answer", Temporary),
+    "not-here-yet": _problem("Not here yet", Temporary),
+    "slow": _problem("Slow to answer", Temporary),
+    "blocked": _problem("Something that is no file, or no folder, stands where one belongs", BadData),
+    "changed": _problem("Changed after they were written", BadData),
+    "damaged": _problem("Damaged or foreign content", BadData),
+    "empty": _problem("Empty files", BadData),
+    "error-page": _problem("An error message instead of content", BadData),
+    "fault": _problem("Files on which hybrid itself failed: please report them", BadData),
+    "foreign": _problem("Of another run, stage, attempt or writer than their place", BadData),
+    "misplaced": _problem("Good content under a name that does not count", BadData),
+    "other-model": _problem("Answered by another model than the run's", BadData),
+    "other-version": _problem("Of another version of the format", BadData),
+    "too-large": _problem("Larger than allowed", BadData),
+    "torn": _problem("Cut short, or still on their way", BadData),
+    "denied": _problem("No permission", CannotRun),
+}
+"""In the order in which they are shown: information, harmless oddities, and last, where one looks, the problems."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found: where, what it is and why it does not count, what to do (nothing when empty)."""
+
+    kind: str
+    path: str
+    what: str
+    do: str = ""
+
+    @property
+    def level(self) -> Level:
+        return KINDS[self.kind].level
+
+    def to_json(self) -> dict[str, Json]:
+        """The object of a line of `--json`; characters that a terminal obeys are shown as escapes."""
+        texts = {"path": self.path, "what": self.what, "do": self.do}
+        head: dict[str, Json] = {"level": self.level, "kind": self.kind}
+        return head | {name: clean_line(text, LONGEST) for name, text in texts.items()}
+
+
+class Tally:
+    """How many findings of each kind there were, and the exit code that follows from them."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, finding: Finding) -> None:
+        self.counts[finding.kind] += 1
+
+    @property
+    def exit_code(self) -> int:
+        """7 before 6 before 5: what does not go away by waiting comes first."""
+        return max((KINDS[kind].exit_code for kind in self.counts), default=0)
+
+    def levels(self) -> Counter[str]:
+        """How many findings there were of each level."""
+        found: Counter[str] = Counter()
+        for kind, count in self.counts.items():
+            found[KINDS[kind].level] += count
+        return found

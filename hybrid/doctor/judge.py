@@ -1,0 +1,315 @@
+"""Whether a file of the protocol counts, and if not, why: by its path and its bytes, with the readers' own checks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid.canonical import Json, decode, encode
+from hybrid.doctor import content
+from hybrid.doctor.findings import Finding
+from hybrid.doctor.names import BLOB, Role, role_of
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.folder.files import unpack
+from hybrid.folder.medium import Medium, NotThere
+from hybrid.folder.names import NoteName, ShardName
+from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
+from hybrid.folder.runs import MARK, MAX_INPUTS, MAX_SPEC, SPEC_FORMAT, Run, blob_name, check_spec
+from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
+
+MAX_PROBE = 64 * 1024
+LIMITS: Mapping[Role, tuple[int, int]] = {
+    "mark": (MAX_SPEC, MAX_SPEC),
+    "probe": (MAX_PROBE, MAX_PROBE),
+    "spec": (MAX_SPEC, MAX_SPEC),
+    "blob": (MAX_INPUTS, MAX_INPUTS),
+    "note": (MAX_PACKED, MAX_NOTE),
+    "shard": (MAX_FILE, MAX_PAYLOAD),
+    "beside": (0, 0),
+}
+"""Most bytes of a file of each role, as it is and unpacked."""
+
+WAIT = {
+    "mark": "wait for the sync, or run `hybrid init` on the folder",
+    "probe": "nothing: the next `hybrid doctor` of that machine writes it anew",
+    "spec": "wait for the sync; if it stays so, delete it and submit the run again",
+    "blob": "wait for the sync; if it stays so, delete it and submit the run again",
+    "note": "wait for the sync; if it stays so, delete it: nothing is lost with it but time",
+    "shard": "wait for the sync; if it stays so, delete it: a worker that still has it writes it again, "
+    "else its items are done again",
+}
+CHANGED = "was changed after it was written, or is of another run: its hash is not that in the run's id"
+OTHER_LAYOUT = "its JSON is not laid out as hybrid does, or has a name twice"
+
+
+class NotCounted(Exception):
+    """Why a file that verifies does not count."""
+
+    def __init__(self, kind: str, what: str, do: str = "") -> None:
+        super().__init__(what)
+        self.kind, self.what, self.do = kind, what, do
+
+
+class Judge:
+    """Checks files of one folder. Holds one file at a time, and remembers of one run what its spec says."""
+
+    def __init__(self, folder: Medium) -> None:
+        self._folder = folder
+        self._spec: tuple[str, Mapping[str, Any] | None] = ("", None)
+        self._model: tuple[str, str, str] = ("", "", "")
+
+    def look(self, path: str, role: Role) -> list[Finding]:
+        """What is to be said about a file: nothing when it is good. Raises Temporary when the folder is away."""
+        try:
+            data = self._folder.read(path, LIMITS[role][0])
+        except Temporary as error:
+            if isinstance(error, NotThere):
+                return [Finding("not-here-yet", path, "was listed and cannot be opened: the listing is old", "wait")]
+            raise
+        except CannotRun as error:
+            return [Finding("denied", path, _reason(error, path), "give this user the right to read it")]
+        except HybridError as error:
+            return [Finding("too-large", path, _reason(error, path), WAIT[role])]
+        return self._judge(path, role, data)
+
+    def _judge(self, path: str, role: Role, data: bytes) -> list[Finding]:
+        try:
+            odd = self._check(path, role, data)
+        except (NotCounted, BadData) as error:
+            return [self._refused(path, role, data, error)]
+        except Temporary:
+            raise
+        except Exception as error:  # noqa: BLE001 - one file that hybrid cannot bear must not hide the others
+            what = f"hybrid fails on it: {type(error).__name__}"
+            return [Finding("fault", path, what, "please report it, with the file")]
+        return [Finding("strange", path, f"is counted, but {words}") for words in odd]
+
+    def good(self, path: str) -> bool:
+        """Whether the file at a path of the protocol is there and counts."""
+        role = role_of(tuple(path.split("/")))
+        try:
+            return role is not None and self.would_count(path, self._folder.read(path, LIMITS[role][0]))
+        except HybridError:
+            return False
+
+    def would_count(self, path: str, data: bytes) -> bool:
+        """Whether these bytes would count at that path."""
+        role = role_of(tuple(path.split("/")))
+        try:
+            return role is not None and self._check(path, role, data) is not None
+        except Exception:  # noqa: BLE001 - whatever it is: it would not count
+            return False
+
+    def _refused(self, path: str, role: Role, data: bytes, error: NotCounted | BadData) -> Finding:
+        foreign = isinstance(error, BadData) or error.kind == "foreign"
+        home = content.belongs(data) if foreign else path
+        if home not in ("", path):
+            return self._other_content(path, role, home)
+        if isinstance(error, NotCounted):
+            return Finding(error.kind, path, error.what, error.do)
+        return _damage(path, role, data, error)
+
+    def _other_content(self, path: str, role: Role, home: str) -> Finding:
+        """What to say of a file in its place that holds a good file of another place."""
+        if role == "spec":
+            return Finding("changed", path, CHANGED, WAIT[role])
+        if path.rpartition("/")[2] == home.rpartition("/")[2] or not self.good(home):
+            return self.elsewhere(path, home)
+        return Finding("damaged", path, f"holds what counts at {home}; what belongs here is missing", WAIT[role])
+
+    def elsewhere(self, path: str, home: str) -> Finding:
+        """What to say of a good file at `path` that would count at `home` only."""
+        if self.good(home):
+            return Finding(
+                "conflict-copy", path, f"the same content counts at {home}, not this one", "it may be deleted"
+            )
+        run = home.split("/")[1] if home.startswith("runs/") else ""
+        if run and not home.endswith("/run.json") and self.spec(run) is None:
+            what = f"is good, but belongs to run {run}, which is not in this folder, or not readable"
+            return Finding("foreign", path, what, f"in the folder of that run its place is {home}")
+        first = ", but keep what stands there now" if self._taken(home) else ""
+        return Finding("misplaced", path, "is good, but does not count here", f"copy it to {home}{first}")
+
+    def _taken(self, path: str) -> bool:
+        try:
+            self._folder.read(path, 0)
+        except NotThere:
+            return False
+        except HybridError:
+            return True
+        return True
+
+    def spec(self, run: str) -> Mapping[str, Any] | None:
+        """The spec of a run in this folder; None when it is not there or not good."""
+        if self._spec[0] != run:
+            self._spec = (run, self._read_spec(run))
+        return self._spec[1]
+
+    def _read_spec(self, run: str) -> Mapping[str, Any] | None:
+        path = f"runs/{run}/run.json"
+        try:
+            spec: Mapping[str, Any] = decode(self._folder.read(path, MAX_SPEC), what=path)
+            check_spec(spec, run)
+        except Exception:  # noqa: BLE001 - told when the file itself is looked at
+            return None
+        return spec
+
+    def _check(self, path: str, role: Role, data: bytes) -> list[str]:
+        """In what a file that counts is unlike hybrid's own. Raises BadData and NotCounted when it does not count."""
+        if role == "beside":
+            raise BadData(f"{path}: no part of the protocol")
+        checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "shard": self._shard}
+        return self._blob(path, data) if role == "blob" else checks[role](path, data)
+
+    def _shard(self, path: str, data: bytes) -> list[str]:
+        shard = verify_shard(path, data)
+        _, run, stage, _, batch, _ = path.split("/")
+        if not Run(run, {}, self._folder).owns(path, shard):
+            header = shard.header
+            about = ", ".join(f"{part} {str(header[part])[:100]!r}" for part in ("run", "stage", "attempt"))
+            raise NotCounted("foreign", f"says that it is of {about}", "move it there, or delete it")
+        digest, model = shard.header["model"]["digest"], self._model_of(run, stage)
+        if model and digest != model:
+            what = f"was answered by model {digest[:12]}, the run's is {model[:12]}"
+            raise NotCounted("other-model", what, "give the worker the run's model; this file may stay")
+        odd = content.frame_oddities(data, raw := content.unpacked(data)[1])
+        odd += [] if _as_written(shard, raw) else [OTHER_LAYOUT]
+        odd += _numbering(shard.name, batch)
+        if shard.header["seq"] != shard.name.seq:
+            odd.append(f"its name says number {shard.name.seq}, its header {str(shard.header['seq'])[:20]}")
+        return odd
+
+    def _model_of(self, run: str, stage: str) -> str:
+        """The model whose shards count; "" while that is open."""
+        spec = self.spec(run)
+        if spec is None:
+            return ""
+        if self._model[:2] != (run, stage):
+            self._model = (run, stage, Run(run, spec, self._folder).model_digest(stage))
+        return self._model[2]
+
+    def _blob(self, path: str, data: bytes) -> list[str]:
+        _, run, name = path.split("/")
+        match = BLOB.fullmatch(name)
+        assert match, "only such names have this role"  # noqa: S101
+        spec = self.spec(run)
+        if spec and name != blob_name(match[1], str(spec[match[1]])):
+            raise NotCounted("unknown", "the run's spec names another file", "it may be deleted")
+        unpacked = unpack(data, MAX_INPUTS, path)
+        sha256 = hashlib.sha256(unpacked).hexdigest()
+        if sha256 != spec[match[1]] if spec else not sha256.startswith(match[2]):
+            raise BadData(f"{path}: does not match its sha256: truncated, damaged or still on its way")
+        if not isinstance(decode(unpacked, what=path, limit=MAX_INPUTS), dict):
+            raise BadData(f"{path}: not a JSON object")
+        return content.frame_oddities(data, unpacked)
+
+
+def _mark(path: str, data: bytes) -> list[str]:
+    if decode(data, what=path) != MARK:
+        raise BadData(f"{path}: not the mark of a folder that this hybrid reads")
+    return _layout(MARK, data)
+
+
+def _probe(path: str, data: bytes) -> list[str]:
+    try:
+        value = decode(data, what=path)
+    except BadData:
+        value = None
+    by = path.rpartition("/")[2].removesuffix(".json")
+    if not isinstance(value, dict) or (value.get("format"), value.get("machine")) != ("hybrid/probe", by):
+        raise NotCounted("unknown", "is not what `hybrid doctor` writes there", WAIT["probe"])
+    return _layout(value, data)
+
+
+def _spec(path: str, data: bytes) -> list[str]:
+    spec = decode(data, what=path)
+    check_spec(spec, path.split("/")[1])
+    return _layout(spec, data)
+
+
+def _note(path: str, data: bytes) -> list[str]:
+    note = verify_note(path, data)
+    name = NoteName.parse(path.rpartition("/")[2], note["format"].removeprefix("hybrid/"))
+    assert name, "verified"  # noqa: S101
+    raw = content.unpacked(data, MAX_NOTE)[1]
+    odd = content.frame_oddities(data, raw) + _numbering(name, path.split("/")[4])
+    return odd if _same(note, raw) else [*odd, OTHER_LAYOUT]
+
+
+def _numbering(name: ShardName | NoteName, batch: str) -> list[str]:
+    return [] if batch == name.batch else [f"its number belongs in the folder {name.batch}"]
+
+
+def _layout(value: Json, data: bytes) -> list[str]:
+    return [] if _same(value, data.removesuffix(b"\n")) and data.endswith(b"\n") else [OTHER_LAYOUT]
+
+
+def _same(value: Json, data: bytes) -> bool:
+    try:
+        return encode(value) == data
+    except (ValueError, RecursionError):
+        return False
+
+
+def _as_written(shard: Shard, raw: bytes) -> bool:
+    """Whether a shard's lines are what a writer makes of its records: a name twice in one object is not."""
+    try:
+        payload = b"\n".join([encode(shard.header), *map(encode, shard.records), b""])
+    except (ValueError, RecursionError):
+        return False
+    footer = encode({"count": len(shard.records), "sha256": hashlib.sha256(payload).hexdigest()})
+    return payload + footer + b"\n" == raw
+
+
+def _damage(path: str, role: Role, data: bytes, error: BadData) -> Finding:
+    kind, what = _what_is_wrong(role, data) or ("damaged", _reason(error, path))
+    return Finding(kind, path, what, "update hybrid" if kind == "other-version" else WAIT[role])
+
+
+def _what_is_wrong(role: Role, data: bytes) -> tuple[str, str] | None:
+    if not data:
+        return "empty", "is empty"
+    if content.is_page(data):
+        return "error-page", "holds an error message of a web service instead of its content"
+    if not data.strip(b"\0"):
+        return "torn", "holds zeros only: its length arrived before its content"
+    if role in ("blob", "note", "shard"):
+        return _wrong_frame(role, data)
+    return _wrong_json(role, data)
+
+
+def _wrong_frame(role: Role, data: bytes) -> tuple[str, str] | None:
+    limit = LIMITS[role][1]
+    state, _ = content.unpacked(data, limit)
+    if state == "bomb":
+        return "too-large", f"unpacks to more than the {limit:,} bytes allowed"
+    if state == "cut":
+        return "torn", f"ends early: only {len(data):,} bytes are here"
+    header = content.header_of(data) if role != "blob" else {}
+    return _wrong_version(header, f"hybrid/{role}" if role == "shard" else str(header.get("format")))
+
+
+def _wrong_json(role: Role, data: bytes) -> tuple[str, str] | None:
+    try:
+        value = decode(data, what="")
+    except BadData:
+        return None if data.endswith(b"}\n") else ("torn", f"ends early: only {len(data):,} bytes are here")
+    wanted = SPEC_FORMAT if role == "spec" else str(MARK["format"])
+    if not isinstance(value, dict) or value.get("format") != wanted:
+        return None
+    if role == "spec" and value.get("version") == 1:
+        return "changed", CHANGED
+    return _wrong_version(value, wanted)
+
+
+def _wrong_version(value: Mapping[str, Any], wanted: str) -> tuple[str, str] | None:
+    version = value.get("version")
+    if value.get("format") != wanted or version == 1:
+        return None
+    return "other-version", f"is of version {version!r:.20}, this hybrid reads 1"
+
+
+def _reason(error: HybridError, path: str) -> str:
+    """An error's message, without the path, which is told beside it."""
+    return error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ") or type(error).__name__

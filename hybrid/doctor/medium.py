@@ -1,0 +1,226 @@
+"""The folder as a place: is it there, is it ours, what carries it, does it take and give back what is written."""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import shutil
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from hybrid import machine
+from hybrid.canonical import decode, encode
+from hybrid.doctor.findings import Finding
+from hybrid.doctor.judge import MAX_PROBE
+from hybrid.doctor.walk import Listing
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.folder.files import read_bounded, speaking
+from hybrid.folder.medium import Medium
+
+T = TypeVar("T")
+
+SLOW = 10.0
+"""Seconds for one listing from which on a folder is told to be slow."""
+
+LITTLE = 1024**3
+COLAB = "/content/drive"
+MOUNTINFO = Path("/proc/self/mountinfo")
+
+CARRIERS = (
+    ("rclone", "an rclone mount"),
+    ("drive", "a Google Drive mount"),
+    ("sshfs", "another machine's disk, through sshfs"),
+    ("gcsfuse", "a bucket, through gcsfuse"),
+    ("nfs", "another machine's disk, through NFS"),
+    ("cifs", "another machine's disk, through SMB"),
+    ("smb", "another machine's disk, through SMB"),
+    ("9p", "the disk of the system around this one"),
+    ("virtiofs", "the disk of the system around this one"),
+    ("tmpfs", "memory: gone when the machine stops"),
+    ("fuse", "a mount of a program of this machine"),
+)
+OFFLINE = 0x1000 | 0x40000 | 0x400000
+"""FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN and _RECALL_ON_DATA_ACCESS of Windows."""
+
+DATALESS = 0x40000000
+"""SF_DATALESS of macOS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What stands at a place: the file system's type, what it comes from, and where it is mounted."""
+
+    place: str
+    type: str
+    source: str
+
+    def __str__(self) -> str:
+        found = f"{self.type} {self.source}".lower()
+        carrier = next((words for part, words in CARRIERS if part in found), "a plain disk of this machine")
+        return f"{carrier} ({self.type} at {self.place})"
+
+
+def mount_of(path: str, mountinfo: str) -> Mount | None:
+    """The mount that holds an absolute path, by the text of Linux's /proc/self/mountinfo; the last on top counts."""
+    best: Mount | None = None
+    for line in mountinfo.splitlines():
+        head, dash, tail = line.partition(" - ")
+        fields, after = head.split(" "), tail.split(" ")
+        if not dash or len(fields) < 5 or len(after) < 2:
+            continue
+        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        inside = place in ("/", path) or path.startswith(f"{place}/")
+        if inside and (best is None or len(place) >= len(best.place)):
+            best = Mount(place, after[0], after[1])
+    return best
+
+
+def is_placeholder(found: os.stat_result) -> bool:
+    """Whether a file's content is fetched from somewhere only when it is opened."""
+    flags, attributes = getattr(found, "st_flags", 0), getattr(found, "st_file_attributes", 0)
+    return bool(flags & DATALESS or attributes & OFFLINE)
+
+
+def arrive(folder: Medium) -> list[Finding]:
+    """Whether the folder is there and ours; empty when it is. Looks at its first listing and at nothing else."""
+    try:
+        names = {entry.name for entry in folder.entries("")}
+    except CannotRun as error:
+        return [Finding("denied", "", error.message, error.hint)]
+    except HybridError as error:
+        return [Finding("away", "", error.message, error.hint or "is it mounted?")]
+    if "hybrid.json" in names:
+        return []
+    if "runs" in names:
+        return [Finding("not-here-yet", "hybrid.json", "the folder's mark is missing", "wait, or run `hybrid init`")]
+    what = "carries no mark hybrid.json: a dead mount, another account's folder, or none of hybrid's"
+    if not names:
+        what = "is not there, or empty: a dead mount, another account, or no folder of hybrid yet"
+    return [Finding("away", "", what, "mount it; if it is to become a folder of hybrid: `hybrid init FOLDER`")]
+
+
+def facts(root: Path, seconds: float, *, ours: bool) -> Iterator[Finding]:
+    """What carries the folder, and, if it is `ours`, whether it takes and gives back a file.
+
+    Each of the questions may take `seconds`.
+    """
+    for look in (_mount, _room, _placeholders, _probe)[: 4 if ours else 3]:
+        try:
+            yield from _within(seconds, partial(list, look(root)), root)
+        except CannotRun as error:
+            yield Finding("denied", "", error.message, "give this user the right to write there")
+        except Temporary as error:
+            yield Finding("away", "", error.message, error.hint)
+        except HybridError as error:
+            yield Finding("blocked", "probes", error.message, "move away what is in the way")
+
+
+def speed(largest: Listing, slowest: Listing) -> Iterator[Finding]:
+    """What the listings of a walk tell of the folder."""
+    where = largest.place or "the folder itself"
+    what = f"the largest place, {where}, has {largest.entries:,} entries; listing it took {largest.seconds:.2f} s"
+    yield Finding("medium", "", what)
+    if slowest.seconds > SLOW:
+        what = f"listing its {slowest.entries:,} entries took {slowest.seconds:.0f} s"
+        yield Finding(
+            "slow", slowest.place, what, "run it again; if it stays so: fewer files, or mirror instead of stream"
+        )
+
+
+def _mount(root: Path) -> Iterator[Finding]:
+    path = os.path.realpath(root)
+    if not sys.platform.startswith("linux"):
+        yield Finding("medium", "", f"what carries it is unknown on {sys.platform}")
+        return
+    with speaking(MOUNTINFO, doing="reading it"):
+        mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
+    yield from carried_by(path, mountinfo)
+
+
+def carried_by(path: str, mountinfo: str) -> Iterator[Finding]:
+    """What carries an absolute path, by the text of /proc/self/mountinfo, and whether that is what it should be."""
+    found = mount_of(path, mountinfo)
+    yield Finding("medium", "", f"it is on {found or 'an unknown mount'}")
+    if path.startswith(f"{COLAB}/") and (not found or "fuse" not in found.type):
+        what = "should be Google Drive and is a plain folder: the mount is dead, and what is written stays here"
+        yield Finding("away", "", what, "mount Drive again; do not force it while a worker has something to send")
+
+
+def _room(root: Path) -> Iterator[Finding]:
+    with speaking(root, doing="asking for its free space"):
+        room = shutil.disk_usage(root)
+    yield Finding("medium", "", f"{room.free / LITTLE:,.1f} GiB of {room.total / LITTLE:,.1f} GiB are free")
+    if room.free < LITTLE < room.total:
+        yield Finding("low-room", "", f"only {room.free / 1024**2:,.0f} MiB are free", "free some space before a run")
+
+
+def _placeholders(root: Path) -> Iterator[Finding]:
+    streams = "CloudStorage/GoogleDrive-" in str(root.absolute())
+    with speaking(root, doing="looking at its mark"), suppress(FileNotFoundError):
+        streams = streams or is_placeholder((root / "hybrid.json").lstat())
+    if streams:
+        what = "is carried by a program that may fetch each file only when it is opened (stream mode)"
+        yield Finding("placeholders", "", what, "Google Drive for desktop: choose 'mirror files', or make it offline")
+
+
+def _probe(root: Path) -> Iterator[Finding]:
+    """Write this machine's probe and read it back: the one file in the folder that is ever rewritten."""
+    path = root / "probes" / f"{machine.name()}.json"
+    with speaking(path, doing="writing a probe"):
+        if path.parent.is_symlink() or path.is_symlink() or (path.exists() and not path.is_file()):
+            raise BadData(f"{path}: not a plain file in a plain folder, not written")
+        path.parent.mkdir(exist_ok=True)
+        probe = encode({"format": "hybrid/probe", "version": 1, "machine": machine.name(), "number": _last(path) + 1})
+        _rewrite(path, probe + b"\n")
+    if read_bounded(path, MAX_PROBE) != probe + b"\n":
+        raise Temporary(f"{path}: does not give back what was written", hint="is the mount well? run it again")
+    yield Finding("medium", "", "a probe was written and read back; that is no sign that the other side sees it")
+
+
+def _rewrite(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_BINARY", 0), 0o644)
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.write(descriptor, data)
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _last(path: Path) -> int:
+    """The number of the probe that is there, 0 when there is none that can be read."""
+    try:
+        value = decode(read_bounded(path, MAX_PROBE), what=str(path))
+        number = value["number"]
+    except (HybridError, LookupError, TypeError):
+        return 0
+    return number if type(number) is int and 0 <= number < 2**53 else 0
+
+
+def _within(seconds: float, do: Callable[[], T], root: Path) -> T:
+    """What `do` returns or raises; Temporary when it takes longer, as calls to a dead mount do."""
+    answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((do(), None))
+        except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
+            answers.put((None, error))
+
+    threading.Thread(target=work, name="doctor", daemon=True).start()
+    try:
+        value, error = answers.get(timeout=seconds)
+    except queue.Empty as late:
+        raise Temporary(f"{root}: did not answer for {seconds:.0f} s", hint="is it still mounted?") from late
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]

@@ -1,0 +1,165 @@
+"""A folder behind a process of its own: a mount that hangs or dies takes that process, never the one that computes.
+
+A request is a line of JSON and a body, and so is the reply, both with their length: {"do","path","limit","size"} and
+{"size"} or {"error","message","hint"}. `python -m hybrid.folder.child ROOT` answers on its standard streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
+from hybrid.folder.medium import Disk, Entry, NotThere
+
+KINDS: dict[str, type[HybridError]] = {
+    kind.__name__: kind for kind in (BadData, CannotRun, NotThere, Temporary, UsageError)
+}
+STARTING = 30.0
+"""Seconds that the process may take to start, beside the time for what it is asked first."""
+
+Reply = tuple[dict[str, Any], bytes]
+
+
+class Guarded:
+    """The folder at `root`, asked through a child process; a call that takes longer than `seconds` is given up.
+
+    One call at a time, from any thread. A child that hangs is killed, or abandoned where the kernel does not let it
+    die, and the next call starts another.
+    """
+
+    def __init__(self, root: Path, *, seconds: float = 120.0) -> None:
+        self.root, self._seconds = root, seconds
+        self._child: _Child | None = None
+        self._turn = threading.Lock()
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def entries(self, place: str) -> list[Entry]:
+        return [Entry(name, kind) for name, kind in json.loads(self._ask("entries", place))]
+
+    def read(self, path: str, limit: int) -> bytes:
+        return self._ask("read", path, limit=limit)
+
+    def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
+        self._ask("heal" if heal else "write", path, data)
+
+    def close(self) -> None:
+        """Let the child go."""
+        if self._child:
+            self._child.kill()
+            self._child = None
+
+    def _ask(self, do: str, path: str, body: bytes = b"", limit: int = 0) -> bytes:
+        with self._turn:
+            return self._answered(do, path, body, limit)
+
+    def _answered(self, do: str, path: str, body: bytes, limit: int) -> bytes:
+        seconds = self._seconds
+        if self._child is None:
+            self._child, seconds = _Child(self.root), seconds + STARTING
+        try:
+            head, data = self._child.ask({"do": do, "path": path, "limit": limit, "size": len(body)}, body, seconds)
+        except (queue.Empty, OSError, ValueError) as error:
+            self.close()
+            why = f"did not answer for {seconds:.0f} s" if isinstance(error, queue.Empty) else "went away"
+            raise Temporary(
+                f"{self.root}: the mount {why} at {path} ({do})",
+                hint="is it still mounted? what was computed is kept on this machine's own disk",
+            ) from error
+        if "error" in head:
+            raise KINDS.get(str(head["error"]), Temporary)(str(head["message"]), hint=str(head["hint"]))
+        return data
+
+
+class _Child:
+    """The process, and a thread that talks to it, so that whoever asks can stop waiting."""
+
+    def __init__(self, root: Path) -> None:
+        # -P and our own path: the current folder, which anybody may have written, is no place to import from
+        command = [sys.executable, "-P", "-m", "hybrid.folder.child", str(root.absolute())]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+        own_group: Any = {"start_new_session": True} if sys.platform != "win32" else {"creationflags": 0x200}
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, **own_group
+        )
+        self._asked: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Reply | OSError | ValueError] = queue.SimpleQueue()
+        threading.Thread(target=self._talk, name="folder-child", daemon=True).start()
+
+    def ask(self, head: dict[str, Any], body: bytes, seconds: float) -> Reply:
+        """The reply. Raises queue.Empty after `seconds`, OSError or ValueError when the process is gone."""
+        self._asked.put((head, body))
+        answer = self._answers.get(timeout=seconds)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def kill(self) -> None:
+        self._asked.put(None)
+        self._process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a call that hangs in the kernel outlives the kill
+            self._process.wait(2)
+
+    def _talk(self) -> None:
+        assert self._process.stdin, "made with a pipe"  # noqa: S101
+        assert self._process.stdout, "made with a pipe"  # noqa: S101
+        while (asked := self._asked.get()) is not None:
+            try:
+                _send(self._process.stdin, *asked)
+                self._answers.put(_receive(self._process.stdout))
+            except (OSError, ValueError) as error:
+                self._answers.put(error)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _send(stream: IO[bytes], head: dict[str, Any], body: bytes) -> None:
+    stream.write(json.dumps(head).encode() + b"\n" + body)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> Reply:
+    head = json.loads(stream.readline())
+    body = stream.read(head["size"])
+    if len(body) != head["size"]:
+        raise ValueError("the other end went away")
+    return head, body
+
+
+def serve(root: Path, asked: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until their stream ends."""
+    disk = Disk(root)
+    while True:
+        try:
+            head, body = _receive(asked)
+        except ValueError:
+            return
+        try:
+            data = _do(disk, head, body)
+            _send(answers, {"size": len(data)}, data)
+        except HybridError as error:
+            said = {"error": type(error).__name__, "message": error.message, "hint": error.hint, "size": 0}
+            _send(answers, said, b"")
+
+
+def _do(disk: Disk, head: dict[str, Any], body: bytes) -> bytes:
+    if head["do"] == "entries":
+        return json.dumps([[entry.name, entry.kind] for entry in disk.entries(head["path"])]).encode()
+    if head["do"] == "read":
+        return disk.read(head["path"], head["limit"])
+    disk.write(head["path"], body, heal=head["do"] == "heal")
+    return b""
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer)

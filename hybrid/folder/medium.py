@@ -1,0 +1,105 @@
+"""The one door to a folder: three calls that may each fail, lag or lie. A real directory is one of those behind it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal, Protocol
+
+from hybrid.errors import BadData, Temporary
+from hybrid.folder.files import read_bounded, speaking, write_once
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name in a place. A link is `other` and never followed."""
+
+    name: str
+    kind: Literal["file", "folder", "other"]
+
+
+class NotThere(Temporary):
+    """There is no such file, or not yet."""
+
+
+class Medium(Protocol):
+    """A folder as the protocol sees it. Paths are relative, with `/`. No call tells or asks for a time."""
+
+    def entries(self, place: str) -> list[Entry]:
+        """What is directly in a place, in no order; nothing when it is not there. Raises Temporary, CannotRun."""
+        ...
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The content of a file of at most `limit` bytes. Raises NotThere, BadData, Temporary, CannotRun."""
+        ...
+
+    def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
+        """Write a new file whole, with the places above it; the same bytes change nothing, a torn file is finished.
+
+        Raises BadData when something else is there, unless `heal`: under a name that is made of the content's own
+        hash that is damage, and written over. Raises Temporary (full, quota, away, hanging), CannotRun.
+        """
+        ...
+
+
+class Store(Medium, Protocol):
+    """A folder on a disk of this machine: what `write` returned from survives a crash of the process."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        ...
+
+
+class Disk:
+    """A real directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def entries(self, place: str) -> list[Entry]:
+        path = self._inside(place)
+        if path != self.root and path.is_symlink():
+            raise BadData(f"{path}: a link, which is not followed")
+        with speaking(path, doing="listing it"):
+            try:
+                with os.scandir(path) as found:
+                    return [Entry(entry.name, _kind(entry)) for entry in found]
+            except FileNotFoundError:
+                return []
+
+    def read(self, path: str, limit: int) -> bytes:
+        place = self._inside(path)
+        if not os.path.lexists(place):
+            raise NotThere(f"{place}: no such file, or not yet", hint="wait for the sync, then run the command again")
+        return read_bounded(place, limit)
+
+    def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
+        write_once(self._inside(path), data, heal=heal)
+
+    def remove(self, path: str) -> None:
+        place = self._inside(path)
+        with speaking(place, doing="removing it"), suppress(FileNotFoundError):
+            place.unlink()
+
+    def _inside(self, path: str) -> Path:
+        """Where `path` is. Raises BadData when it leads out of the root, by its parts or through a link."""
+        parts = PurePosixPath(path).parts
+        if path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+            raise BadData(f"{path!r:.200}: not a path inside a folder")
+        place = self.root
+        for part in parts[:-1]:
+            place = place / part
+            if place.is_symlink():
+                raise BadData(f"{place}: a link, which is not followed")
+        return self.root.joinpath(*parts)
+
+
+def _kind(entry: os.DirEntry[str]) -> Literal["file", "folder", "other"]:
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    return "file" if entry.is_file(follow_symlinks=False) else "other"

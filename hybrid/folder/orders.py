@@ -1,0 +1,56 @@
+"""What a laptop asks of the workers of a run, as a set that only grows: no order has to arrive before another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid.canonical import Json
+from hybrid.folder.notes import Note
+
+CANCEL: Mapping[str, Json] = {"order": "cancel"}
+
+
+def resume(orders: Orders) -> Mapping[str, Json]:
+    """The order that takes back every cancel seen so far."""
+    return {"order": "resume", "of": sorted(orders.standing_cancels)}
+
+
+def retry(shards: set[str]) -> Mapping[str, Json]:
+    """The order to do the failed items of these shards again: their failures no longer count as done."""
+    return {"order": "retry", "shards": sorted(shards)}
+
+
+class Orders:
+    """The orders seen so far. The same set gives the same answers, whatever order it came in."""
+
+    def __init__(self) -> None:
+        self.known: set[str] = set()  # paths
+        self._cancels: set[str] = set()
+        self._taken_back: set[str] = set()
+        self.set_aside: set[str] = set()  # shards whose failures are to be done again
+
+    def add(self, path: str, note: Note) -> None:
+        """Take in an order; one of an unknown kind, of a newer version, asks nothing."""
+        self.known.add(path)
+        kind: Any = note.get("order")
+        if kind == "cancel":
+            self._cancels.add(path)
+        elif kind == "resume":
+            self._taken_back.update(_texts(note.get("of")))
+        elif kind == "retry":
+            self.set_aside.update(_texts(note.get("shards")))
+
+    @property
+    def standing_cancels(self) -> set[str]:
+        """The cancels that no resume has taken back."""
+        return self._cancels - self._taken_back
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether work on the run is to stop."""
+        return bool(self.standing_cancels)
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

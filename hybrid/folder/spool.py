@@ -1,0 +1,151 @@
+"""The spool: what was made on this machine waits on its own disk until a receipt says that the other side has it.
+
+Writing goes to the local disk first and returns when it is safe there. Carrying copies files into the shared folder and
+may fail at any moment. Only a receipt that names a shard's path and sha256 frees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from hybrid.canonical import decode
+from hybrid.clock import Clock
+from hybrid.errors import BadData, Temporary
+from hybrid.folder.medium import Entry, Medium, NotThere, Store
+from hybrid.folder.names import ShardName, allowed
+from hybrid.folder.notes import verify_note
+from hybrid.folder.runs import MAX_SPEC, check_mark, check_spec
+from hybrid.folder.shards import MAX_FILE, verify_shard
+
+LOOK_AGAIN = 600.0
+"""Seconds after which a file that was carried and has no receipt is looked for in the folder."""
+
+
+class Spool:
+    """Files on a local disk, each to be carried into the folder. A Store of its own: shards are written through it."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
+        self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> when, None: not yet
+
+    def entries(self, place: str) -> list[Entry]:
+        return self._store.entries(place)
+
+    def read(self, path: str, limit: int) -> bytes:
+        return self._store.read(path, limit)
+
+    def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
+        """Keep a file: safe on this machine's disk on return, to be carried from now on."""
+        self._store.write(path, data, heal=heal)
+        self._carried[path] = None
+
+    @property
+    def waiting(self) -> list[str]:
+        """The files that are not in the folder yet, sorted."""
+        return sorted(path for path, when in list(self._carried.items()) if when is None)
+
+    @property
+    def unreceipted(self) -> list[str]:
+        """The shards that no receipt names yet, carried or not, sorted."""
+        return sorted(path for path in list(self._carried) if is_shard(path))
+
+    def carry(self, folder: Medium) -> None:
+        """Copy what is waiting into the folder. Raises Temporary at the first failure; the rest waits on."""
+        guarded: set[str] = set()
+        for path in self.waiting:
+            run = path.split("/")[1]
+            if run not in guarded:
+                guard(folder, run)
+                guarded.add(run)
+            self._carry(folder, path)
+
+    def _carry(self, folder: Medium, path: str) -> None:
+        data = self._whole(path)
+        if data is None:
+            return
+        folder.write(path, data, heal=True)
+        self._carried[path] = self._clock.now()
+        if not is_shard(path):  # a log: nobody gives a receipt for it
+            self._free(path)
+
+    def _whole(self, path: str) -> bytes | None:
+        """The bytes of a file in the spool; None, and no longer ours to carry, when it is gone or not whole.
+
+        Another process on this machine may have freed it, or be writing it now. What a crash cut short was never told
+        to be safe, and is left where it is.
+        """
+        try:
+            data = self._store.read(path, MAX_FILE)
+            verified(path, data)
+        except (NotThere, BadData):
+            self._carried.pop(path, None)
+            return None
+        return data
+
+    def look_again(self, folder: Medium) -> None:
+        """Find files that were carried long ago and are not in the folder as they should be.
+
+        A mount that died may have eaten them, or a sync program may have put a damaged copy over one.
+        """
+        old = self._clock.now() - LOOK_AGAIN
+        due = [path for path, when in list(self._carried.items()) if when is not None and when <= old]
+        for path in due:
+            data = self._whole(path)
+            if data is not None:
+                self._carried[path] = self._clock.now() if _there(folder, path) == data else None
+
+    def settle(self, receipts: Mapping[str, str]) -> None:
+        """Free the shards that `receipts` (path -> sha256 of the content) name. Another one under that path stays."""
+        for path in [path for path in list(self._carried) if path in receipts and is_shard(path)]:
+            data = self._whole(path)
+            if data is not None and verify_shard(path, data).sha256 == receipts[path]:
+                self._free(path)
+
+    def _free(self, path: str) -> None:
+        self._store.remove(path)
+        self._carried.pop(path, None)
+
+
+def guard(folder: Medium, run: str) -> None:
+    """Make sure that the folder is the one with this run, not a plain folder behind a dead mount or another account's.
+
+    Raises Temporary when it is not, or does not answer.
+    """
+    path = f"runs/{run}/run.json"
+    try:
+        check_mark(folder)
+        check_spec(decode(folder.read(path, MAX_SPEC), what=path), run)
+    except (NotThere, BadData) as error:
+        raise Temporary(
+            f"{folder}: not the folder that holds {run}, or not now: {error.message}",
+            hint="is it mounted, and from the right account? nothing was written there",
+        ) from error
+
+
+def _there(folder: Medium, path: str) -> bytes:
+    """What the folder shows at `path`; nothing when there is no file, or another kind of thing."""
+    try:
+        return folder.read(path, MAX_FILE)
+    except (NotThere, BadData):
+        return b""
+
+
+def verified(path: str, data: bytes) -> None:
+    """Raise BadData when the bytes are not those of the shard or note that belongs at `path`."""
+    (verify_shard if is_shard(path) else verify_note)(path, data)
+
+
+def is_shard(path: str) -> bool:
+    """Whether the file at `path` holds records."""
+    return ShardName.parse(path.rpartition("/")[2]) is not None
+
+
+def walk(medium: Medium, place: str) -> Iterator[str]:
+    """The path of every file below `place` whose name may stand in a folder. Raises Temporary."""
+    for entry in sorted(medium.entries(place), key=lambda one: one.name):
+        if not allowed(entry.name):
+            continue
+        if entry.kind == "folder":
+            yield from walk(medium, f"{place}/{entry.name}")
+        elif entry.kind == "file":
+            yield f"{place}/{entry.name}"

@@ -1,0 +1,289 @@
+"""What this machine has verified of a shared folder, so that no shard is read twice and each item counts once.
+
+A SQLite database on this machine's own disk, never in the folder. It saves time and is needed for nothing: one that is
+damaged or of another version is made anew, one that is in use is done without. Shards are immutable, so what was
+verified under a path stays verified; whether it is still there is what a listing says.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import sqlite3
+import sys
+import zlib
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hybrid.canonical import decode, encode
+from hybrid.errors import Temporary
+
+LOG = logging.getLogger("hybrid")
+T = TypeVar("T")
+
+VERSION = 1
+KEY = 16
+"""Bytes of an item's key that are kept: enough to tell items apart."""
+WAIT = 5.0
+"""Seconds to wait for another process that writes."""
+AT_ONCE = 200_000
+"""Keys that are looked up together, so that memory does not grow with the run."""
+PARTS = 256
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS shard (path TEXT PRIMARY KEY, model TEXT, sha256 BLOB, received INTEGER, kinds BLOB,
+    seal INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (path TEXT PRIMARY KEY, keys BLOB, seal INTEGER);
+CREATE TABLE IF NOT EXISTS numbers (path TEXT PRIMARY KEY, numbers BLOB, seal INTEGER);
+CREATE TABLE IF NOT EXISTS stage (place TEXT PRIMARY KEY, identity TEXT, total INTEGER, seal INTEGER);
+CREATE TABLE IF NOT EXISTS item (place TEXT, first INTEGER, keys BLOB, seal INTEGER, PRIMARY KEY (place, first));
+CREATE TABLE IF NOT EXISTS beat (run TEXT, attempt TEXT, number INTEGER, seen REAL, seal INTEGER,
+    PRIMARY KEY (run, attempt));
+"""
+# What is below a place lies between it with a '/' and it with a '0', the next character.
+SHARDS = "SELECT * FROM shard WHERE path > ? || '/' AND path < ? || '0'"
+NUMBERS = "SELECT * FROM numbers WHERE path > ? || '/' AND path < ? || '0' ORDER BY path"
+NUMBERED = "SELECT path FROM numbers WHERE path > ? || '/' AND path < ? || '0'"
+FORGET = "DELETE FROM numbers WHERE path > ? || '/' AND path < ? || '0'"
+PUT_SHARD = "INSERT OR REPLACE INTO shard VALUES (?, ?, ?, ?, ?, ?)"
+PUT_KEYS = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)"
+PUT_NUMBERS = "INSERT OR REPLACE INTO numbers VALUES (?, ?, ?)"
+PUT_STAGE = "INSERT OR REPLACE INTO stage VALUES (?, ?, ?, ?)"
+PUT_ITEM = "INSERT OR REPLACE INTO item VALUES (?, ?, ?, ?)"
+PUT_BEAT = "INSERT OR REPLACE INTO beat VALUES (?, ?, ?, ?, ?)"
+
+
+class Damaged(Exception):
+    """The database does not hold what was written, or cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A shard that was verified: its model's digest, the sha256 of its file, the kind of each failure in it.
+
+    `received`: a verified copy was on this machine's disk.
+    """
+
+    model: str
+    sha256: bytes
+    kinds: tuple[str, ...] = ()
+    received: bool = False
+
+
+class Index:
+    """The database at `path`, or with None a temporary one. Raises sqlite3.Error and Damaged."""
+
+    def __init__(self, path: Path | None) -> None:
+        try:
+            if path:
+                path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Damaged(error.strerror or str(error)) from error
+        self._rows = sqlite3.connect(path or "", timeout=WAIT, isolation_level=None)
+        try:
+            self._prepare()
+        except BaseException:
+            self._rows.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._rows.execute("PRAGMA journal_mode = WAL")  # whoever reads does not wait for whoever writes
+        self._rows.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._rows.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            raise Damaged(f"it is of version {version}")
+        if not version:
+            self._rows.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    def close(self) -> None:
+        self._rows.close()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep what the block reads and writes together: other processes wait with their writing."""
+        self._rows.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            if self._rows.in_transaction:
+                self._rows.execute("ROLLBACK")
+            raise
+        self._rows.execute("COMMIT")
+
+    def known(self, place: str) -> dict[str, Known]:
+        """The shards below a stage's place that were verified once, by path."""
+        return {path: _known(*values) for path, *values in self._read(SHARDS, place, place)}
+
+    def add(self, shards: Iterable[tuple[str, Known, bytes]]) -> None:
+        """Remember verified shards: path, what they are, and the keys of their items, those of failures last."""
+        with self.alone():
+            for path, known, keys in shards:
+                self._put(PUT_SHARD, path, known.model, known.sha256, int(known.received), encode(known.kinds))
+                self._put(PUT_KEYS, path, keys)
+                self._rows.execute("DELETE FROM numbers WHERE path = ?", (path,))
+
+    def receive(self, shards: Iterable[tuple[str, Known]]) -> None:
+        """Remember that verified copies of shards that are known are on this machine's disk."""
+        with self.alone():
+            for path, known in shards:
+                self._put(PUT_SHARD, path, known.model, known.sha256, 1, encode(known.kinds))
+
+    def items(self, place: str) -> tuple[str, int]:
+        """What a stage's list of items was made from, and how many there are; "" while there is no list."""
+        for values in self._read("SELECT * FROM stage WHERE place = ?", place):
+            return str(values[1]), int(values[2])
+        return "", 0
+
+    def set_items(self, place: str, identity: str, parts: Iterable[bytes]) -> None:
+        """Replace a stage's list of items by the keys in `parts` (see `in_parts`). Call it in `alone`."""
+        self._rows.execute("DELETE FROM item WHERE place = ?", (place,))
+        self._rows.execute(FORGET, (place, place))
+        total = 0
+        for part in filter(None, parts):
+            self._put(PUT_ITEM, place, total, part)
+            total += len(part) // KEY
+        self._put(PUT_STAGE, place, identity, total)
+
+    def keys(self, path: str) -> bytes:
+        """The keys of the items of a known shard."""
+        for _, keys in self._read("SELECT * FROM keys WHERE path = ?", path):
+            return bytes(keys)
+        raise Damaged(f"the keys of {path} are missing")
+
+    def number(self, place: str, paths: Collection[str]) -> None:
+        """Look up the items of these known shards where that was not done yet. Call it in `alone`."""
+        done = {path for (path,) in self._rows.execute(NUMBERED, (place, place))}
+        keys: dict[str, bytes] = {}
+        many = 0
+        for path in paths:
+            if path not in done:
+                keys[path] = self.keys(path)
+                many += len(keys[path])
+                if many >= AT_ONCE * KEY:
+                    self._number(place, keys)
+                    keys, many = {}, 0
+        self._number(place, keys)
+
+    def _number(self, place: str, keys: dict[str, bytes]) -> None:
+        found = self._find(place, keys.values()) if keys else array("I")
+        first = 0
+        for path, some in keys.items():
+            last = first + len(some) // KEY
+            self._put(PUT_NUMBERS, path, found[first:last].tobytes())
+            first = last
+
+    def _find(self, place: str, keys: Iterable[bytes]) -> array[int]:
+        """The number of each of the keys in the stage's list of items: part by part, which spares the memory."""
+        parts = [(bytearray(), array("I")) for _ in range(PARTS)]
+        position = 0
+        for some in keys:
+            for key in cut(some):
+                wanted, positions = parts[key[0]]
+                wanted += key
+                positions.append(position)
+                position += 1
+        total, seen = self.items(place)[1], 0
+        found = array("I", [total]) * position
+        for _, first, part in self._read("SELECT * FROM item WHERE place = ? ORDER BY first", place):
+            seen += len(part) // KEY
+            numbers = dict(zip(cut(part), itertools.count(first)))
+            wanted, positions = parts[part[0]]
+            for position, key in zip(positions, cut(bytes(wanted)), strict=True):
+                found[position] = numbers.get(key, total)
+        if seen != total:
+            raise Damaged(f"{total - seen} items are missing")
+        return found
+
+    def numbers(self, place: str, paths: Collection[str]) -> Iterator[tuple[str, Sequence[int]]]:
+        """The items of these shards by path, after `number`; what is no item of the run has the number `total`."""
+        found = 0
+        for path, numbers in self._read(NUMBERS, place, place):
+            if path in paths:
+                found += 1
+                yield path, array("I", numbers)
+        if found < len(paths):
+            raise Damaged(f"{len(paths) - found} shards are missing")
+
+    def heard(self, run: str, attempt: str, number: int, now: float) -> float | None:
+        """Seconds since an attempt's newest beat was first seen here; 0 when its number has just grown.
+
+        None when nothing was known of the attempt: how old its beat is cannot be told. `now` is this machine's clock in
+        seconds since 1970; when that went back, time is counted anew.
+        """
+        before = next(self._read("SELECT * FROM beat WHERE run = ? AND attempt = ?", run, attempt), None)
+        if before and before[2] >= number and before[3] <= now:
+            return float(now - before[3])
+        with self.alone():
+            self._put(PUT_BEAT, run, attempt, max(number, before[2] if before else 0), now)
+        return 0.0 if before else None
+
+    def _put(self, insert: str, *values: Any) -> None:
+        self._rows.execute(insert, (*values, _seal(values)))
+
+    def _read(self, select: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        for *row, seal in self._rows.execute(select, values):
+            if seal != _seal(row):
+                raise Damaged("a row was changed")
+            yield tuple(row)
+
+
+def with_index(path: Path, work: Callable[[Index], T]) -> T:
+    """What `work` gives with the database at `path`; a damaged one is made anew, one in use is done without.
+
+    `work` may be called again. Raises Temporary when there is no room even for a temporary database.
+    """
+    for last in (False, True):
+        try:
+            with closing(Index(path)) as index:
+                return work(index)
+        except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:  # in a damaged one even the errors are garbled
+            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if last or busy:
+                LOG.warning("%s cannot be used (%s): all is read anew, as if for the first time", path, error)
+                break
+            _discard(path)
+    try:
+        with closing(Index(None)) as index:
+            return work(index)
+    except sqlite3.Error as error:
+        raise Temporary(f"no room for a temporary database: {error}", hint="free some space") from error
+
+
+def _discard(path: Path) -> None:
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        with suppress(OSError):
+            path.with_name(name).unlink()
+
+
+def cut(keys: bytes) -> list[bytes]:
+    """The single keys in a string of keys."""
+    return [keys[at : at + KEY] for at in range(0, len(keys), KEY)]
+
+
+def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
+    """Every different one of the keys, sorted, in strings of keys with the same first byte.
+
+    In memory they take no more than their bytes.
+    """
+    parts = [bytearray() for _ in range(PARTS)]
+    for key in keys:
+        parts[key[0]] += key
+    for number, part in enumerate(parts):
+        yield b"".join(sorted(set(cut(bytes(part)))))
+        parts[number] = bytearray()
+
+
+def _known(model: str, sha256: bytes, received: int, kinds: bytes) -> Known:
+    words = tuple(sys.intern(kind) for kind in decode(kinds, what="index")) if kinds != b"[]" else ()
+    return Known(sys.intern(model), sha256, words, bool(received))
+
+
+def _seal(values: Iterable[Any]) -> int:
+    """A checksum of a row: SQLite does not notice a changed byte."""
+    seal = 0
+    for value in values:
+        seal = zlib.crc32(value if isinstance(value, bytes) else str(value).encode(), seal)
+    return seal

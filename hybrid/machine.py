@@ -1,0 +1,80 @@
+"""Where this machine keeps its own things: the folder it joined, its name, its spools and what it received.
+
+Everything is below one place: HYBRID_HOME, else the platform's data directory. None of it is ever in a shared folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+from pathlib import Path
+
+import platformdirs
+
+from hybrid.canonical import decode, encode
+from hybrid.errors import HybridError
+from hybrid.folder.files import read_bounded, speaking, write_once
+from hybrid.replacing import replacing
+
+NAME = re.compile(r"[a-z0-9-]{1,40}-[0-9a-f]{8}")
+JOINED = b'{"folder":'
+
+
+def home() -> Path:
+    """The place of this machine's own things; made when something is first written there."""
+    chosen = os.environ.get("HYBRID_HOME")
+    return Path(chosen) if chosen else Path(platformdirs.user_data_dir("hybrid", appauthor=False))
+
+
+def name() -> str:
+    """The name under which this machine signs what it receives and orders; made once, kept for ever."""
+    path = home() / "name"
+    if path.is_file():
+        found = read_bounded(path, 100).decode(errors="replace").strip()
+        if NAME.fullmatch(found):
+            return found
+    made = f"reader-{secrets.token_hex(4)}"
+    path.unlink(missing_ok=True)
+    write_once(path, made.encode())
+    return made
+
+
+def spool_of(folder: Path) -> Path:
+    """Where a worker on this machine keeps what the shared folder has not safely got yet."""
+    return home() / "spool" / _short(folder)
+
+
+def received_of(folder: Path) -> Path:
+    """Where this machine keeps its copies of what it received from the shared folder."""
+    return home() / "received" / _short(folder)
+
+
+def index_of(folder: Path) -> Path:
+    """Where this machine remembers which files of the shared folder it has verified. Can be deleted at any time."""
+    return home() / "index" / f"{_short(folder)}.sqlite"
+
+
+def remember(folder: Path) -> None:
+    """Make `folder` the one that commands use when none is named."""
+    with replacing(home() / "joined.json", JOINED) as stream:
+        stream.write(encode({"folder": str(folder.absolute())}))
+
+
+def remembered() -> Path | None:
+    """The folder that `remember` was last given; None when there is none."""
+    path = home() / "joined.json"
+    try:
+        value = decode(read_bounded(path, 100_000), what=str(path))
+    except HybridError:
+        return None
+    folder = value.get("folder") if isinstance(value, dict) else None
+    return Path(folder) if isinstance(folder, str) and folder else None
+
+
+def _short(folder: Path) -> str:
+    """A name for a folder by its place on this machine."""
+    with speaking(folder, doing="looking for it"):
+        resolved = folder.resolve()
+    return hashlib.sha256(os.fsencode(resolved)).hexdigest()[:16]

@@ -1,0 +1,5 @@
+"""Notebooks that work on one run on a rented machine: find the folder, install hybrid, start a worker."""
+
+from hybrid.notebook.document import Kind, Plan, place_there, write_notebook
+
+__all__ = ["Kind", "Plan", "place_there", "write_notebook"]

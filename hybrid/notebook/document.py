@@ -1,0 +1,162 @@
+"""The notebook as a file: plain JSON of nbformat 4, no outputs, no data, no secrets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hybrid.backends.model_files import HUB_NAME, PACKAGED
+from hybrid.canonical import encode
+from hybrid.folder.runs import MARK, Run
+from hybrid.notebook import cells, words
+from hybrid.replacing import replacing
+from hybrid.terminal import clean_line
+from hybrid.wheel import Wheel
+
+Kind = Literal["colab", "kaggle", "plain"]
+
+BEGINS = b'{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "hybrid-about",'
+"""How a notebook of ours begins, also after Jupyter has saved it."""
+
+DRIVE_IN_COLAB = "/content/drive/MyDrive"
+COPY_IN_KAGGLE = "/kaggle/working/shared"
+LOCAL = {"colab": "/content/hybrid-local", "kaggle": "/kaggle/temp/hybrid", "plain": "~/.cache/hybrid-notebook"}
+ON_A_GPU = {"transformers", "vllm"}
+EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a notebook is made for. `place` is the shared folder for that machine: a path, or (Kaggle) for rclone."""
+
+    kind: Kind
+    run: Run
+    wheel: Wheel
+    place: str
+
+
+def place_there(kind: Kind, folder: Path) -> str:
+    """A guess where the shared folder is for the other machine: in the Drive, by its path below "My Drive" here."""
+    if kind == "plain":
+        return str(folder.absolute())
+    parts = folder.absolute().parts
+    drive = next((number for number, part in enumerate(parts) if part in ("My Drive", "MyDrive")), len(parts) - 2)
+    inside = "/".join(parts[drive + 1 :])
+    return f"{DRIVE_IN_COLAB}/{inside}" if kind == "colab" else f"drive:{inside}"
+
+
+def write_notebook(plan: Plan, path: Path) -> None:
+    """Write the notebook. Raises UsageError when something else than a notebook of ours stands at `path`."""
+    with replacing(path, BEGINS) as stream:
+        stream.write(as_json(plan))
+
+
+def as_json(plan: Plan) -> bytes:
+    """The notebook's bytes, laid out as Jupyter does it. The same run, wheel and place give the same bytes."""
+    text = json.dumps(document(plan), indent=1, sort_keys=True, ensure_ascii=False)
+    return text.encode(errors="backslashreplace") + b"\n"
+
+
+def document(plan: Plan) -> dict[str, Any]:
+    """The notebook as a JSON value: nbformat 4.5."""
+    found = [
+        _cell("about", _about(plan), kind="markdown"),
+        _cell("parameters", _assigned(parameters(plan)), tags=("parameters",)),
+        _cell("ground", _assigned(_fixed(plan)) + cells.GROUND),
+        _cell("folder", cells.FOLDER[plan.kind]),
+        _cell("install", cells.INSTALL),
+        _cell("worker", cells.WORKER[plan.kind]),
+        _cell("end", cells.END[plan.kind]),
+    ]
+    return {"cells": found, "metadata": _metadata(plan), "nbformat": 4, "nbformat_minor": 5}
+
+
+def _cell(name: str, text: str, *, kind: str = "code", tags: tuple[str, ...] = ()) -> dict[str, Any]:
+    cell = {
+        "cell_type": kind,
+        "id": f"hybrid-{name}",
+        "metadata": {"tags": list(tags)} if tags else {},
+        "source": text.strip("\n").splitlines(keepends=True),
+    }
+    return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
+
+
+def _metadata(plan: Plan) -> dict[str, Any]:
+    """Which kernel, and for the two sites whether a GPU is asked for."""
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    common = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    gpu = plan.run.spec["backend"] in ON_A_GPU
+    if plan.kind == "colab":
+        return {**common, "colab": {"provenance": []}, **({"accelerator": "GPU"} if gpu else {})}
+    if plan.kind == "kaggle":
+        return {**common, "kaggle": {"isGpuEnabled": gpu, "isInternetEnabled": True, "language": "python"}}
+    return common
+
+
+def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
+    """Name -> value and comment, of what a user may change or papermill set."""
+    extras, packages = needed(plan.run.spec)
+    place = COPY_IN_KAGGLE if plan.kind == "kaggle" else plan.place
+    found: dict[str, tuple[Any, str]] = {
+        "FOLDER": (place, "the shared folder, as this machine sees it"),
+        "RUN": (plan.run.id, "the run to work on"),
+        "UNTIL": ("", "when this session ends: '17:30' by this machine's clock, or from now '11h30m'"),
+        "MAX_IDLE": ("", "how long to wait for work, such as '10m'"),
+        "EXTRAS": (extras, "extras of hybrid to install, with commas between them"),
+        "PACKAGES": (packages, "further packages to install, without what they depend on"),
+        "PYTHON": ("", "a Python that has hybrid already: then nothing is installed"),
+        "OPTIONS": ([], "further options of `hybrid worker`, such as ['--model', 'NAME=/where/it/is/here']"),
+        "ASK_HF_TOKEN": (_on_the_hub(plan.run.spec), "hand the secret HF_TOKEN to the worker, and to nothing else"),
+        "LOCAL": (LOCAL[plan.kind], "a place on this machine's own disk, never in the shared folder"),
+    }
+    if plan.kind == "colab":
+        found["FLUSH"] = (False, "at the end, wait until Drive has uploaded everything, then unmount it")
+    if plan.kind == "kaggle":
+        found["REMOTE"] = (plan.place, "the shared folder as your rclone names it; FOLDER is a copy of a part of it")
+    return found
+
+
+def needed(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """The extras of hybrid that a run's backend needs, and the package that carries its model."""
+    model, extras = str(spec["model"]), EXTRAS.get(spec["backend"], "")
+    if extras == "vllm" and (model in PACKAGED or model.endswith(".gguf")):
+        extras = "vllm,torch"  # a GGUF is read with the libraries of `transformers`
+    return extras, PACKAGED[model].replace("_", "-") if extras and model in PACKAGED else ""
+
+
+def _on_the_hub(spec: Mapping[str, Any]) -> bool:
+    model = str(spec["model"])
+    return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
+
+
+def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
+    """What the cells rely on and nobody changes."""
+    return {
+        "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
+        "WHEEL": (plan.wheel.path, "what is installed, in the shared folder"),
+        "SHA256": (plan.wheel.sha256, "and what it has to be: the folder is not trusted"),
+        "SIZE": (len(plan.wheel.data), "in bytes"),
+    }
+
+
+def _assigned(values: Mapping[str, tuple[Any, str]]) -> str:
+    return "".join(f"{name} = {value!r}  # {comment}\n" for name, (value, comment) in values.items())
+
+
+def _about(plan: Plan) -> str:
+    spec = plan.run.spec
+    pipeline, backend, model = (_shown(str(spec[name])) for name in ("pipeline", "backend", "model"))
+    lines = [words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]), words.STEPS[plan.kind]]
+    lines.append(f"Pipeline {pipeline}, backend {backend}, model {model}.")
+    if spec["model"] not in PACKAGED and not _on_the_hub(spec):
+        lines.append(words.OWN_MODEL.format(model=model))
+    return "\n".join(lines)
+
+
+def _shown(text: str) -> str:
+    """Text of a spec as code in markdown: nothing in it is markup."""
+    return f"`{re.sub('[`<>&]', '', clean_line(text, 200)) or '?'}`"

@@ -1,0 +1,43 @@
+"""What a notebook says before its code."""
+
+from __future__ import annotations
+
+SITES = {"colab": "Google Colab", "kaggle": "Kaggle", "plain": "this machine"}
+
+TITLE = """# Run `{run}` on {site}
+
+This notebook answers what is still open in one run of `hybrid` and puts the results into the shared folder, where the
+laptop fetches them. It holds no data, no results and no secrets: all state is in the folder. **Run all cells, as often
+as you like**: nothing is done twice, nothing is lost, and several machines may do it at once.
+"""
+
+STEPS = {
+    "colab": """1. *Runtime > Change runtime type*: choose a GPU if the backend needs one.
+2. Look at the parameters: is `FOLDER` where the shared folder is in your Drive?
+3. *Runtime > Run all*. **A window asks for access to Google Drive, and a person has to answer it**: nothing goes on
+   before. Choose the account whose Drive has the shared folder.
+4. Leave this tab open. The last cell says how it ended and what to do next. What this machine computed is safe when
+   `hybrid status` on the laptop says that it was received: only then delete the runtime.
+""",
+    "kaggle": """Kaggle cannot mount Google Drive. So `rclone`, with a remote of your own, copies the run from the
+shared folder to this machine, and then every minute the results back and the laptop's answers here.
+
+1. Once, on the laptop: `rclone config` makes a remote for your Drive (with a client id of your own), and
+   `rclone config file` says where it is written down. Store the text of that file here, under *Add-ons > Secrets*, as
+   `RCLONE_CONF` (as it is, or in base64), and attach it to this notebook. It stays on this machine.
+2. In the settings of the notebook: Internet on, and a GPU if the backend needs one.
+3. Look at the parameters: is `REMOTE` where the shared folder is?
+4. *Run all*. The last cell says how it ended and what to do next. What this machine computed is safe when
+   `hybrid status` on the laptop says that it was received: only then end the session.
+""",
+    "plain": """1. Make the shared folder visible on this machine: a mount, Syncthing, `rclone`, or a plain directory.
+2. Look at the parameters: is `FOLDER` that folder?
+3. Run all cells. The last one says how it ended and what to do next. What this machine computed is safe when
+   `hybrid status` on the laptop says that it was received: only then give this machine back.
+""",
+}
+
+OWN_MODEL = """
+The model {model} is a file or folder of the machine that submitted the run. Put it on this machine too and say where,
+in the parameters: `OPTIONS = ['--model', 'NAME=/where/it/is/here']`, with its name as it stands above.
+"""

@@ -1,0 +1,20 @@
+"""Keep secrets out of what is written into a folder: logs, failures and troubles."""
+
+from __future__ import annotations
+
+import os
+import re
+
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
+KNOWN_FORMS = re.compile(
+    r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|ya29\.)[A-Za-z0-9_\-.]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+SHORTEST = 8
+
+
+def redacted(text: str) -> str:
+    """`text` with `***` for the value of every environment variable named like a secret, and for known forms."""
+    for name, value in os.environ.items():
+        if SECRET_NAME.search(name) and len(value) >= SHORTEST:
+            text = text.replace(value, "***")
+    return KNOWN_FORMS.sub("***", text)

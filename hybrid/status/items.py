@@ -1,0 +1,97 @@
+"""The items of a stage as their keys, if need be listed by a second process while this one reads shards.
+
+    python -P -m hybrid.status.items FOLDER RUN STAGE MODEL
+
+writes strings of sorted keys, each with its length before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from hybrid.errors import BadData, HybridError
+from hybrid.folder.child import Guarded
+from hybrid.folder.runs import Run, open_run
+from hybrid.index import KEY, in_parts
+from hybrid.protocols import Stage
+from hybrid.workplace import pipeline_of
+
+LENGTH = struct.Struct("<I")
+Parts = Iterator[bytes]
+
+
+def stages_of(run: Run) -> tuple[Stage, ...]:
+    """The stages of the run's pipeline as it is installed here. Raises HybridError."""
+    try:
+        return tuple(pipeline_of(run).stages())
+    except HybridError:
+        raise
+    except Exception as error:
+        raise _refused(run, error) from error
+
+
+def parts_of(run: Run, stage: Stage, model: str) -> Parts:
+    """Every different key of the stage's items, for `Index.set_items`. Raises HybridError."""
+    tasks = run.tasks()
+    try:
+        yield from in_parts(bytes.fromhex(item.key(stage.identity, model))[:KEY] for item in stage.items(tasks))
+    except HybridError:
+        raise
+    except Exception as error:
+        raise _refused(run, error) from error
+
+
+def _refused(run: Run, error: Exception) -> BadData:
+    """What a pipeline says to settings and tasks that anybody may have written."""
+    return BadData(f"the pipeline '{run.spec['pipeline']}' cannot use what is in {run.place}: {type(error).__name__}")
+
+
+def identity_of(stage: Stage, model: str) -> str:
+    """What a stage's list of items depends on beside the run: the stage's version, the model, the code."""
+    place = getattr(sys.modules.get(getattr(stage.items, "__module__", "")), "__file__", None)
+    code = Path(place).read_bytes() if place and Path(place).is_file() else b""
+    return f"{stage.identity} {model} {version('hybrid')} {hashlib.sha256(code).hexdigest()[:16]}"
+
+
+@contextmanager
+def listing(run: Run, stage: Stage, model: str, *, apart: bool) -> Iterator[Callable[[], Parts]]:
+    """A function that waits for what `parts_of` gives. `apart`: another process is at it while the block runs."""
+    if not apart:
+        yield lambda: iter(list(parts_of(run, stage, model)))
+        return
+    command = [sys.executable, "-P", "-m", "hybrid.status.items", str(run.folder), run.id, stage.name, model]
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL) as process,  # noqa: S603
+    ):
+        try:
+            yield lambda: _written(output) if process.wait() == 0 else iter(list(parts_of(run, stage, model)))
+        finally:
+            process.kill()
+
+
+def _written(stream: IO[bytes]) -> Parts:
+    stream.seek(0)
+    while head := stream.read(LENGTH.size):
+        yield stream.read(*LENGTH.unpack(head))
+
+
+def main(folder: str, run: str, stage: str, model: str) -> None:
+    """Write the parts to standard output."""
+    found = open_run(Guarded(Path(folder)), run)
+    (wanted,) = [one for one in stages_of(found) if one.name == stage]
+    for part in parts_of(found, wanted, model):
+        sys.stdout.buffer.write(LENGTH.pack(len(part)) + part)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

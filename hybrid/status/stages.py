@@ -1,0 +1,248 @@
+"""How a stage stands: its items by what became of them, each counted once, and where their records are safe."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from hybrid.canonical import Json, digest
+from hybrid.errors import BadData, HybridError
+from hybrid.folder.medium import Medium
+from hybrid.folder.names import ShardName, stage_name
+from hybrid.folder.runs import Run
+from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
+from hybrid.index import KEY, Index, Known, cut, in_parts
+from hybrid.protocols import Stage
+from hybrid.status.items import identity_of, listing
+from hybrid.terminal import clean_line
+
+AT_ONCE = 500
+"""Shards between two writes to the index."""
+APART = 50_000
+"""Records to be read from which on a second process that lists the items is worth its start."""
+MOST_KINDS = 50
+LONGEST_KIND = 60
+
+GOOD, GOOD_HERE, FAILED, FAILED_HERE, ASIDE, COUNTED = 1, 2, 4, 8, 16, 32
+"""What is known of an item: answered or failed, in a shard that is there, in one received here, in one set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageStanding:
+    """The items of a stage. `total` is None when it is not known here, `why` says why.
+
+    Of the items that are `done`, `failed` are failures (counted by `reasons`) and `received` are on this machine's
+    disk; the others are in the folder. `again` failed and were ordered to be done again: they are not done. `shards`
+    and `copies` are how many files hold them in the folder and here. `strange` records belong to no item.
+    """
+
+    name: str
+    model: str = ""
+    total: int | None = None
+    why: str = ""
+    done: int = 0
+    failed: int = 0
+    received: int = 0
+    again: int = 0
+    strange: int = 0
+    shards: int = 0
+    copies: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+
+    @property
+    def left(self) -> int | None:
+        """How many items are not done."""
+        return None if self.total is None else self.total - self.done
+
+    def to_json(self) -> dict[str, Json]:
+        names = ("name", "model", "total", "done", "failed", "received", "again", "strange", "shards", "copies")
+        told: dict[str, Json] = {name: getattr(self, name) for name in names}
+        return {**told, "reasons": self.reasons, "unknown": self.why, "passed_over": list(self.refused)}
+
+
+class Shards:
+    """The shards of a stage: those that a listing shows in the folder or in this machine's store, and verify."""
+
+    def __init__(self, run: Run, store: Medium, stage: str, index: Index) -> None:
+        self.run, self.name, self.place = run, stage, f"{run.place}/{stage_name(stage)}"
+        self.refused: list[str] = []
+        self._store, self._index = store, index
+        self.in_folder = set(shard_paths(run.folder, self.place, self.refused))
+        self.here = set(shard_paths(store, self.place, self.refused))
+        self.paths = sorted(self.in_folder | self.here, key=lambda path: path.split("/"))
+        self.known = index.known(self.place)
+        self._fresh: list[tuple[str, Known, bytes]] = []
+        self._arrived: list[str] = []  # known, and a copy has come
+        self._looked: set[str] = set()
+
+    @property
+    def unread(self) -> int:
+        """How many records are in files that were never read, as their names say."""
+        names = (ShardName.parse(path.rpartition("/")[2]) for path in self.paths if path not in self.known)
+        return sum(name.count for name in names if name)
+
+    def model(self) -> str:
+        """The digest of the model that the stage's records come from, "" while nothing decides it; as in `Run`."""
+        if self.run.spec["model_digest"]:
+            return str(self.run.spec["model_digest"])
+        return next((self.known[path].model for path in self.paths if self._counts(path)), "")
+
+    def read(self) -> None:
+        """Verify what is new, and copies that have come to this machine since a shard was verified in the folder."""
+        for path in self.paths:
+            self._counts(path)
+        self._keep()
+        self._index.receive((path, self.known[path]) for path in self._arrived)
+
+    def present(self, model: str) -> dict[str, bool]:
+        """The shards that count, by path, and whether each was received here."""
+        found: dict[str, bool] = {}
+        for path in filter(self._counts, self.paths):
+            if self.known[path].model == model:
+                found[path] = self._received(path)
+            else:
+                self.refused.append(f"{path}: was answered by another model than the run's, passed over")
+        return found
+
+    def _received(self, path: str) -> bool:
+        return path in self.here and self.known[path].received
+
+    def _counts(self, path: str) -> bool:
+        """Whether a shard is there and verifies; it is read when that is not known yet."""
+        if path not in self._looked:
+            self._looked.add(path)
+            if path not in self.known:
+                self._look_everywhere(path)
+            elif path in self.here and not self.known[path].received and self._is_copy(path):
+                self.known[path] = replace(self.known[path], received=True)
+                self._arrived.append(path)
+        return path in self.known and (path in self.in_folder or self._received(path))
+
+    def _look_everywhere(self, path: str) -> None:
+        """Verify a new shard: the copy on this machine's disk, else the file in the folder."""
+        if not (path in self.here and self._look(self._store, path, received=True)) and path in self.in_folder:
+            self._look(self.run.folder, path, received=False)
+
+    def _look(self, medium: Medium, path: str, *, received: bool) -> bool:
+        try:
+            known, keys = self._verified(path, medium.read(path, MAX_FILE))
+        except HybridError as error:  # one file that cannot be read must not hide the others
+            self.refused.append(error.message)
+            return False
+        self.known[path] = replace(known, received=received)
+        self._fresh.append((path, self.known[path], keys))
+        if len(self._fresh) >= AT_ONCE:
+            self._keep()
+        return True
+
+    def _verified(self, path: str, data: bytes) -> tuple[Known, bytes]:
+        shard = verify_shard(path, data)
+        if not self.run.owns(path, shard):
+            raise BadData(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
+        failed = [record for record in shard.records if record["error"]]
+        keys = [record["key"] for record in shard.records if not record["error"]] + [one["key"] for one in failed]
+        kinds = tuple(clean_line(one["error"]["kind"], LONGEST_KIND) for one in failed)
+        known = Known(str(shard.header["model"]["digest"]), hashlib.sha256(data).digest(), kinds)
+        return known, b"".join(bytes.fromhex(key[: 2 * KEY]) for key in keys)
+
+    def _is_copy(self, path: str) -> bool:
+        """Whether the file on this machine's disk is the shard that was verified in the folder."""
+        try:
+            data = self._store.read(path, MAX_FILE)
+            return hashlib.sha256(data).digest() == self.known[path].sha256 or bool(self._verified(path, data))
+        except HybridError as error:
+            self.refused.append(error.message)
+            return False
+
+    def _keep(self) -> None:
+        self._index.add(self._fresh)
+        self._fresh = []
+
+
+def stage_standing(
+    shards: Shards, index: Index, stage: Stage | None, *, why: str, aside: Collection[str]
+) -> StageStanding:
+    """How a stage stands; `stage` is None where its items cannot be listed, `why` says why.
+
+    Failures in the shards `aside` are to be done again.
+    """
+    model = shards.model()
+    with ExitStack() as stack:
+        identity, wait = "", None
+        if stage:
+            identity = identity_of(stage, model)
+            if index.items(shards.place)[0] != identity:
+                apart = shards.unread >= APART
+                wait = stack.enter_context(listing(shards.run, stage, model, apart=apart))
+        shards.read()
+        present = shards.present(model)
+        try:
+            parts = wait() if wait else iter(())
+        except HybridError as error:
+            stage, why = None, error.message
+        if not stage:  # what was seen is all that is known
+            identity = f"seen {digest(sorted(present))}"
+            parts = in_parts(key for path in present for key in cut(index.keys(path)))
+        with index.alone():
+            if index.items(shards.place)[0] != identity:
+                index.set_items(shards.place, identity, parts)
+            index.number(shards.place, present)
+            standing = _counted(shards, index, present, aside)
+    total = standing.total if stage else None
+    return replace(standing, model=model, total=total, why=why, refused=tuple(shards.refused))
+
+
+def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str]) -> StageStanding:
+    total = index.items(shards.place)[1]
+    marks, strange = bytearray(total + 1), 0
+    for path, numbers in index.numbers(shards.place, present):
+        _mark(marks, numbers, len(shards.known[path].kinds), here=present[path], aside=path in aside)
+        strange += numbers.count(total)
+    del marks[total]
+    states = Counter(marks)
+
+    def count(holds: Callable[[int], object]) -> int:
+        return sum(count for state, count in states.items() if holds(state))
+
+    failed = count(lambda state: state & FAILED and not state & GOOD)
+    return StageStanding(
+        name=shards.name,
+        total=total,
+        done=count(lambda state: state & (GOOD | FAILED)),
+        failed=failed,
+        received=count(lambda state: state & GOOD_HERE or (state & FAILED_HERE and not state & GOOD)),
+        again=states[ASIDE],
+        strange=strange,
+        shards=len(present.keys() & shards.in_folder),
+        copies=sum(present.values()),
+        reasons=_reasons(shards, index, present, aside, marks) if failed else {},
+    )
+
+
+def _mark(marks: bytearray, numbers: Sequence[int], failures: int, *, here: bool, aside: bool) -> None:
+    """Mark the items of one shard; those of its failures are the last."""
+    answers = len(numbers) - failures
+    flag = GOOD | GOOD_HERE if here else GOOD
+    for number in numbers[:answers]:
+        marks[number] |= flag
+    flag = ASIDE if aside else FAILED | FAILED_HERE if here else FAILED
+    for number in numbers[answers:]:
+        marks[number] |= flag
+
+
+def _reasons(
+    shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str], marks: bytearray
+) -> dict[str, int]:
+    """How many failed items there are of each kind; of an item that failed twice the first shard's counts."""
+    reasons: Counter[str] = Counter()
+    for path, numbers in index.numbers(shards.place, present):
+        kinds = shards.known[path].kinds if path not in aside else ()
+        for number, kind in zip(numbers[len(numbers) - len(kinds) :], kinds, strict=True):
+            if number < len(marks) and not marks[number] & (GOOD | COUNTED):
+                marks[number] |= COUNTED
+                reasons[kind if kind in reasons or len(reasons) < MOST_KINDS else "(other)"] += 1
+    return dict(reasons.most_common())

@@ -1,0 +1,182 @@
+"""How runs stand, as seen from here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from hybrid import plugins
+from hybrid.canonical import Json, decode
+from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
+from hybrid.folder.medium import Medium
+from hybrid.folder.names import NAME, NOTES
+from hybrid.folder.notes import read_notes
+from hybrid.folder.orders import Orders
+from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
+from hybrid.index import Index
+from hybrid.protocols import Stage
+from hybrid.status.attempts import Attempt, attempts_of
+from hybrid.status.away import Away, Fading
+from hybrid.status.items import stages_of
+from hybrid.status.stages import Shards, StageStanding, stage_standing
+from hybrid.terminal import clean_line
+
+LONGEST = 300
+MOST_REFUSED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunStanding:
+    """A run as seen from here. A sum over its stages is None when one of them is not known.
+
+    `why` says why the number of items is not known, `error` why nothing is. `refused` are the files that were passed
+    over, with the reasons.
+    """
+
+    id: str
+    about: dict[str, str] = field(default_factory=dict)  # pipeline, backend, model as the run names them
+    stages: tuple[StageStanding, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    cancelled: bool = False
+    why: str = ""
+    refused: tuple[str, ...] = ()
+    error: HybridError | None = None
+
+    def sum(self, name: str) -> int:
+        """The sum of one number over the stages."""
+        return sum(getattr(stage, name) or 0 for stage in self.stages)
+
+    @property
+    def total(self) -> int | None:
+        known = [stage.total for stage in self.stages]
+        return None if None in known or not known else self.sum("total")
+
+    @property
+    def done(self) -> bool:
+        """Whether every item has a record that counts."""
+        return self.error is None and self.total is not None and self.total == self.sum("done")
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing to wait for."""
+        return self.done or self.cancelled
+
+    @property
+    def exit_code(self) -> int:
+        if self.error:
+            return self.error.exit_code
+        if not self.done:
+            return NotFinished.exit_code
+        return Missed.exit_code if self.sum("failed") else 0
+
+    @property
+    def at_work(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts if attempt.at_work]
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of all who may be working, as they said; None when nobody did."""
+        said = [one.tokens_per_second for one in self.at_work if one.tokens_per_second is not None]
+        return sum(said) if said else None
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """At the pace that those at work told; None when a stage with items left has none, or it is not known."""
+        if self.total is None or self.over:
+            return None
+        times = [self._eta(stage) for stage in self.stages if stage.left]
+        return None if None in times else sum(one for one in times if one is not None)
+
+    def _eta(self, stage: StageStanding) -> float | None:
+        pace = sum(one.items_per_second or 0 for one in self.at_work if one.stage == stage.name)
+        return (stage.left or 0) / pace if pace else None
+
+    def to_json(self) -> dict[str, Json]:
+        """One line of `--json`."""
+        if self.error:
+            error = {"message": clean_line(self.error.message, LONGEST), "hint": clean_line(self.error.hint, LONGEST)}
+            return {"run": self.id, "exit_code": self.exit_code, "error": error}
+        sums = {name: self.sum(name) for name in ("failed", "received", "again", "shards", "copies")}
+        pace = {"tokens_per_second": self.tokens_per_second, "eta_seconds": self.eta_seconds}
+        state = {"finished": self.done, "cancelled": self.cancelled, "exit_code": self.exit_code, "error": None}
+        return {
+            "run": self.id,
+            **self.about,
+            **state,
+            "total": self.total,
+            "unknown": self.why,
+            "done": self.sum("done"),
+            **sums,
+            **pace,
+            "stages": [stage.to_json() for stage in self.stages],
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+            "passed_over": list(self.refused),
+        }
+
+
+def standings(
+    folder: Medium, store: Medium, index: Index, name: str | None, tell: Callable[[int], None] = lambda records: None
+) -> Iterator[RunStanding]:
+    """How each run of the folder stands, or only the run called `name`.
+
+    `store` holds what this machine received. `tell` is called with the number of records that are about to be read.
+    Raises Temporary when the folder is away, UsageError when there is no such run.
+    """
+    fading = Fading(folder)
+    ids = run_ids(fading) if name is None else [open_run(fading, name).id]
+    for id in ids:
+        try:
+            yield run_standing(_run(fading, id, store), store, index, tell)
+        except Away:
+            raise
+        except (BadData, Temporary) as error:
+            yield RunStanding(id, error=error)
+        fading.check()
+
+
+def _run(folder: Medium, id: str, store: Medium) -> Run:
+    path = f"runs/{id}/run.json"
+    spec = decode(folder.read(path, MAX_SPEC), what=path)
+    check_spec(spec, id)
+    return Run(id, spec, folder, (store,))
+
+
+def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], None]) -> RunStanding:
+    """How one run stands. Raises Temporary when what it consists of cannot be listed."""
+    refused: list[str] = []
+    orders = _orders(run, store, refused)
+    attempts = attempts_of(run.folder, run.id, index, time.time(), refused)
+    named, why = _named(run, store)
+    stages = []
+    for name, stage in named:
+        shards = Shards(run, store, name, index)
+        tell(shards.unread)
+        stages.append(stage_standing(shards, index, stage, why=why, aside=orders.set_aside))
+    why = next((stage.why for stage in stages if stage.why), why)
+    about = {name: clean_line(run.spec[name], LONGEST) for name in ("pipeline", "backend", "model")}
+    refused += [reason for stage in stages for reason in stage.refused]
+    told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
+    if len(refused) > MOST_REFUSED:
+        told += (f"{len(refused) - MOST_REFUSED} more files",)
+    return RunStanding(run.id, about, tuple(stages), tuple(attempts), orders.cancelled, clean_line(why, LONGEST), told)
+
+
+def _orders(run: Run, store: Medium, refused: list[str]) -> Orders:
+    orders = Orders()
+    for medium in (store, run.folder):
+        for path, note in read_notes(medium, run.id, "order", known=orders.known, refused=refused):
+            orders.add(path, note)
+    return orders
+
+
+def _named(run: Run, store: Medium) -> tuple[list[tuple[str, Stage | None]], str]:
+    """The stages of the run; where its pipeline cannot be had those with a place in the folder, and why that is so."""
+    try:
+        return [(stage.name, stage) for stage in stages_of(run)], ""
+    except HybridError as error:
+        pipeline = str(run.spec["pipeline"])
+        missing = f"the pipeline '{pipeline}' is not installed here"
+        why = error.message if pipeline in plugins.names("pipelines") else missing
+    found = {one.name for medium in (run.folder, store) for one in medium.entries(run.place) if one.kind == "folder"}
+    return [(name, None) for name in sorted(found - set(NOTES)) if NAME.fullmatch(name)], why

@@ -1,0 +1,222 @@
+"""How a run stands, in plain words. What is not known is said not to be known."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from hybrid.status.attempts import Attempt
+from hybrid.status.stages import StageStanding
+from hybrid.status.standing import RunStanding
+from hybrid.terminal import clean_line
+
+LONGEST = 400
+MOST_ATTEMPTS = 10
+MOST_REASONS = 8
+MOST_REFUSED = 5
+MARGIN = 12
+
+
+def line(run: RunStanding) -> str:
+    """The run on one line."""
+    if run.error:
+        return clean_line(f"{run.id}  {run.error.message}", LONGEST)
+    parts = [", ".join(_counted(run)), _safe(run), _who(run)]
+    return clean_line(f"{run.id}  {'; '.join(part for part in parts if part)}", LONGEST)
+
+
+def lines(run: RunStanding) -> Iterator[str]:
+    """All that is known of the run."""
+    yield run.id
+    if run.error:
+        yield from _rows("error", [run.error.message, run.error.hint])
+        return
+    yield from _rows("what", _what(run))
+    yield from _rows("done", _done(run))
+    yield from _rows("safe", _levels(run))
+    yield from _rows("at work", _workers(run))
+    yield from _rows("pace", _pace(run))
+    yield from _rows("orders", _orders(run))
+    yield from _rows("passed over", _refused(run))
+
+
+def _rows(title: str, texts: list[str]) -> Iterator[str]:
+    for text in filter(None, texts):
+        yield clean_line(f"  {title:{MARGIN}}{text}", LONGEST)
+        title = ""
+
+
+def _counted(run: RunStanding) -> list[str]:
+    done, failed, total = run.sum("done"), run.sum("failed"), run.total
+    unknown = f"{some(done, 'item')} done, of how many is not known"
+    told = unknown if total is None else f"{done:,} of {some(total, 'item')} done"
+    return [told, *filter(None, [f"{failed:,} of them failed" if failed else "", "cancelled" if run.cancelled else ""])]
+
+
+def _safe(run: RunStanding) -> str:
+    done, received = run.sum("done"), run.sum("received")
+    if not done:
+        return ""
+    levels = f"{received:,} received here, {done - received:,} in the folder"
+    return "all of them received here" if received == done else levels
+
+
+def _who(run: RunStanding) -> str:
+    if run.over:
+        return ""
+    if not run.attempts:
+        return "nothing was ever heard of a worker"
+    working = len(run.at_work)
+    pace = "" if run.tokens_per_second is None else f", {run.tokens_per_second:,.0f} tokens/s"
+    eta = "" if run.eta_seconds is None else f", about {span(run.eta_seconds)} to go"
+    return f"{working} at work{pace}{eta}" if working else "nobody seems to be at work"
+
+
+def _what(run: RunStanding) -> list[str]:
+    about = run.about
+    bound = sorted({stage.model[:12] for stage in run.stages if stage.model})
+    digest = f"its digest is {', '.join(bound)}" if bound else "not bound to its files yet: the first worker's count"
+    return [f"pipeline {about['pipeline']}, model {about['model']} on {about['backend']}; {digest}"]
+
+
+def _done(run: RunStanding) -> list[str]:
+    several = len(run.stages) > 1
+    told = [text for stage in run.stages for text in _stage(stage, f"{stage.name}: " if several else "")]
+    if run.why:
+        told.append(f"how many items there are is not known: {run.why}")
+        said = [one.total for one in run.attempts if one.total is not None]
+        told.append(f"a worker said {said[-1]:,.0f}" if said else "")
+    return told
+
+
+def _stage(stage: StageStanding, name: str) -> Iterator[str]:
+    if stage.total is None:
+        yield f"{name}{some(stage.done, 'item')}"
+    else:
+        share = f" ({100 * stage.done // stage.total} %)" if stage.total else ""
+        yield f"{name}{stage.done:,} of {some(stage.total, 'item')}{share}"
+    if stage.failed:
+        shown = list(stage.reasons.items())[:MOST_REASONS]
+        reasons = ", ".join(f"{kind} {count:,}" for kind, count in shown)
+        more = ", and others" if len(stage.reasons) > MOST_REASONS else ""
+        yield f"{name}{stage.failed:,} of these failed: {reasons}{more}"
+    if stage.again:
+        yield f"{name}{stage.again:,} more failed and are to be done again, as ordered"
+    if stage.strange:
+        yield f"{name}{some(stage.strange, 'record')} of no item of the run, not counted"
+
+
+def _levels(run: RunStanding) -> list[str]:
+    """Where records are safe, the safest first."""
+    done, received, copies = run.sum("done"), run.sum("received"), some(run.sum("copies"), "shard")
+    here = f"{some(received, 'item')} received and verified here: {copies} on this machine's disk"
+    there = f"{some(done - received, 'item')} in the folder alone, verified from here"
+    fetch = f"`hybrid fetch {run.id}` takes over what is in the folder" if done > received else ""
+    return [here, there, fetch, *_only_there(run)]
+
+
+def _only_there(run: RunStanding) -> list[str]:
+    """What is on the machines of workers alone, as they said."""
+    if run.done:
+        return []
+    if not run.attempts:
+        return ["what a GPU machine alone may hold is not known"]
+    told = []
+    for one in run.attempts[-MOST_ATTEMPTS:]:
+        parts = [_amount(one.open_records, "open record"), _amount(one.waiting, "file")]
+        if any(parts):
+            told.append(f"{' and '.join(filter(None, parts))} on the machine of {one.name} alone, {_when(one)}")
+    return told or ["nothing else on the workers' machines, as they last said"]
+
+
+def _amount(number: float | None, what: str) -> str:
+    return some(round(number), what) if number else ""
+
+
+def _when(attempt: Attempt) -> str:
+    if attempt.silent is None:
+        clock = f", at {attempt.stamp} by its own clock" if attempt.stamp else ""
+        return f"as it said some time ago{clock}"
+    return f"as it said {span(attempt.silent)} ago" if attempt.silent >= 1 else "as it said just now"
+
+
+def _workers(run: RunStanding) -> list[str]:
+    if not run.attempts:
+        return ["nothing was ever heard of a worker"]
+    ended = [one for one in run.attempts if one.state == "ended"]
+    others = [one for one in run.attempts if one.state != "ended"]
+    told = [text for one in others[-MOST_ATTEMPTS:] for text in _worker(one)]
+    if len(others) > MOST_ATTEMPTS:
+        told.append(f"{len(others) - MOST_ATTEMPTS:,} more, earlier by name")
+    if ended:
+        told.append(f"{len(ended):,} more have ended" if others else f"nobody; {len(ended):,} have ended")
+    return told
+
+
+def _worker(one: Attempt) -> Iterator[str]:
+    machine = ", ".join(filter(None, [_gpu(one), _disk(one)]))
+    yield f"{one.name}: {_silence(one)}{'; ' if machine else ''}{machine}"
+    for what, words in one.troubles.items():
+        yield f"  it has trouble with {what}: {words}"
+
+
+def _silence(one: Attempt) -> str:
+    if one.silent is None:
+        clock = f"; its own clock said {one.stamp}" if one.stamp else ""
+        return f"heard of for the first time now, how long ago it said so is not known{clock}"
+    if one.state == "working":
+        return f"working, last heard of {span(one.silent)} ago" if one.silent >= 1 else "working, just heard of"
+    gone = ", probably gone: others take over its items" if one.state == "gone" else ", doubtful"
+    return f"silent for {span(one.silent)} by this machine's clock{gone}"
+
+
+def _gpu(one: Attempt) -> str:
+    gpu = one.gpu
+    if not gpu:
+        return ""
+    used, total, busy = gpu["memory_used"], gpu["memory_total"], gpu["busy"]
+    memory = "" if used is None or total is None else f": {used / 1024:.1f} of {total / 1024:.1f} GiB"
+    return f"{gpu['name'] or 'GPU'}{memory}" + (f", {busy:.0f} % busy" if busy is not None else "")
+
+
+def _disk(one: Attempt) -> str:
+    return f"{one.disk_free / 1e9:,.1f} GB of disk free" if one.disk_free is not None else ""
+
+
+def _pace(run: RunStanding) -> list[str]:
+    if run.over or not run.at_work:
+        return []
+    tokens, eta = run.tokens_per_second, run.eta_seconds
+    speed = "how fast is not known yet" if tokens is None else f"{tokens:,.0f} new tokens a second, as the workers said"
+    return [speed, "how long it takes is not known" if eta is None else f"about {span(eta)} to go at this pace"]
+
+
+def _orders(run: RunStanding) -> list[str]:
+    cancelled = "cancelled: workers stop; the same `hybrid run remote` again takes it back" if run.cancelled else ""
+    failed = run.sum("failed")
+    retry = f"`hybrid retry {run.id}` asks for the failed items again" if failed and run.done else ""
+    return [cancelled, retry]
+
+
+def _refused(run: RunStanding) -> list[str]:
+    if not run.refused:
+        return []
+    more = len(run.refused) - MOST_REFUSED
+    end = f"{more:,} more files" if more > 0 else ""
+    return [*run.refused[:MOST_REFUSED], end, "`hybrid doctor` explains them"]
+
+
+def some(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """A time span for people: the two largest units."""
+    whole = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    for (size, name), (smaller, low) in itertools.pairwise(units):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size:,} {name}" + (f" {rest} {low}" if rest and size > 60 else "")
+    return f"{whole} s"

@@ -1,0 +1,43 @@
+"""What is done of a stage: the keys in its verified shards, taken in as they arrive, never the records themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hybrid.folder.runs import Run
+from hybrid.folder.shards import Shard
+
+
+class Stock:
+    """The keys that one model's verified shards of a stage hold. It only grows; no shard is read twice."""
+
+    def __init__(self, run: Run, stage: str, model: str) -> None:
+        self._run, self._stage, self._model = run, stage, model
+        self.known: set[str] = set()  # paths of the shards taken in
+        self.good: set[bytes] = set()
+        self._failed: dict[str, list[bytes]] = {}  # path -> keys of its failures
+        self.refused: list[str] = []  # what the last look passed over, and why
+
+    def look(self) -> None:
+        """Take in the shards that have arrived since the last look."""
+        refused: list[str] = []
+        for path, shard in self._run.shards(self._stage, refused, model=self._model, known=self.known):
+            self.take(path, shard)
+        self.refused = refused
+
+    def take(self, path: str, shard: Shard) -> None:
+        """Take in one verified shard."""
+        self.known.add(path)
+        failed = [bytes.fromhex(record["key"]) for record in shard.records if record["error"]]
+        self.good.update(bytes.fromhex(record["key"]) for record in shard.records if not record["error"])
+        if failed:
+            self._failed[path] = failed
+
+    def failed(self, set_aside: Collection[str] = ()) -> set[bytes]:
+        """The items that have failures only, those in the shards `set_aside` not counted."""
+        found = {key for path, keys in list(self._failed.items()) if path not in set_aside for key in keys}
+        return found - self.good
+
+    def failed_shards(self) -> set[str]:
+        """The shards that hold a failure of an item without an answer."""
+        return {path for path, keys in self._failed.items() if not self.good.issuperset(keys)}

@@ -1,0 +1,420 @@
+"""An experiment in a simulated world: a laptop, rented machines and people, all of them running the product's own code.
+
+Nothing of `hybrid` is replaced. Its doors to the world are handed in: the folder, the local disk, the clock, and a
+workplace whose model answers at once and counts how often each item was asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Self
+
+from hybrid.assembly import assembled
+from hybrid.canonical import encode
+from hybrid.errors import HybridError
+from hybrid.folder import orders
+from hybrid.folder.leases import Patience
+from hybrid.folder.notes import verify_note
+from hybrid.folder.runs import MARK, Run, open_run, submit
+from hybrid.folder.shards import Shard, verify_shard
+from hybrid.protocols import Backend, Inputs, Model, Pipeline, Stage
+from hybrid.receiving import Receiver
+from hybrid.records import Completion, Failure, Item, Request, Sampling
+from hybrid.worker import Shift, Worker
+from tests.simulator import NONE, SETTLE, Actor, Faults, Killed, World
+
+READER = "reader-00000000"
+ITEM_SECONDS = 20.0
+IN_FLIGHT = 4
+COURIER = 20.0
+"""Seconds between two rounds of a courier."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A pipeline of one stage."""
+
+    items: int = 24
+
+    def inputs(self) -> Inputs:
+        return Inputs({f"t{n:02d}": n for n in range(self.items)}, {f"t{n:02d}/0": n for n in range(self.items)}, {})
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("answer", "gpu", 1, sums),)
+
+
+def sums(tasks: Mapping[str, Any]) -> Iterator[Item]:
+    for task, number in sorted(tasks.items()):
+        yield Item(task, f"{task}/0", Request(Sampling(max_tokens=1), prompt=f"{number} + {number}"))
+
+
+def answer(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=10_000)
+def verified(path: str, data: bytes) -> Shard:
+    """As the product verifies; the judge of a play asks often. Raises BadData."""
+    return verify_shard(path, data)
+
+
+class Engine:
+    """Answers a few requests at a time, in any order. Who is to fail, fails the first time that it is asked."""
+
+    def __init__(self, lab: Lab, who: Machine, digest: str) -> None:
+        self.model = Model("m", digest, 100, {})
+        self._lab, self._who = lab, who
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        source, flight = iter(requests), list[Request]()
+        while True:
+            while len(flight) < IN_FLIGHT and (request := next(source, None)):
+                flight.append(request)
+                self._lab.calls[request.key] += 1
+                self._who.given += 1
+            if not flight:
+                return
+            key = flight.pop(self._lab.chance.randrange(len(flight))).key
+            if int(key, 16) % 97 < self._lab.failing and self._lab.calls[key] == 1:
+                yield Completion(key, error=Failure("engine", "broken"))
+            else:
+                yield Completion(key, text=answer(key), finish="stop")
+
+    def close(self) -> None:
+        pass
+
+
+class Bench:
+    """The workplace of a machine."""
+
+    def __init__(self, lab: Lab, who: Machine, digest: str) -> None:
+        self._lab, self._who, self._digest = lab, who, digest
+
+    def pipeline(self, run: Run) -> Pipeline:
+        return Sums(run.spec["settings"]["items"])
+
+    def digest(self, run: Run) -> str:
+        return self._digest
+
+    def open(self, run: Run) -> Backend:
+        return Engine(self._lab, self._who, self._digest)
+
+    def gauges(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass
+class Machine:
+    """A rented machine: its worker while one runs, and when its two threads are to go on."""
+
+    actor: Actor
+    lives: int = 0
+    worker: Worker | None = None
+    steps: Generator[float, None, None] | None = None
+    leaving: bool = False
+    due: float = 0.0
+    courier_due: float = 0.0
+    given: int = 0  # items given to the model of this process
+    extra: int = 0  # most items that its deaths may have cost
+
+
+@dataclass
+class Lab:
+    """The play. `seed` and `faults` make one history; `check` after every step is the judge."""
+
+    seed: int
+    faults: Faults = NONE
+    items: int = 24
+    workers: int = 2
+    failing: int = 0  # of 97 items so many fail when they are first asked
+    lost_machines: float = 0.3  # share of the deaths that take the machine and its disk
+    digests: tuple[str, ...] = ("1" * 64,)
+    patience: Patience = field(default_factory=lambda: Patience(60.0))
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed, self.faults, spared=lambda path: "/" not in path or path.count("/") < 3)
+        self.chance = random.Random(f"lab {self.seed}")
+        self.calls: Counter[str] = Counter()
+        self.laptop = self.world.actor("laptop")
+        self.run_id = ""
+        self.machines = {f"gpu{n}": Machine(self.world.actor(f"gpu{n}")) for n in range(self.workers)}
+        self.kills = 0
+        self._held: dict[str, set[str]] = {}
+        self.keys: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nobody lives on: what a program would still do when Python collects it is refused."""
+        for machine in self.machines.values():
+            machine.actor.process.alive = False
+            self._ended(machine)
+
+    # ---- the laptop
+
+    def submit(self) -> None:
+        """Until it gets through."""
+        pipeline, digest = Sums(self.items), self.digests[0] if len(self.digests) == 1 else ""
+        for _ in range(1000):
+            try:
+                self.laptop.folder.write("hybrid.json", encode(MARK) + b"\n")
+                self.run_id = submit(
+                    self.laptop.folder,
+                    "sums",
+                    {"items": self.items},
+                    pipeline.inputs(),
+                    backend="sim",
+                    model="m",
+                    model_digest=digest,
+                ).id
+                break
+            except HybridError:
+                self.world.advance(60)
+        self.keys = self.keys_with(self.digests[0])
+
+    def keys_with(self, digest: str) -> list[str]:
+        """The keys of the run's items when the model of that digest answers."""
+        pipeline = Sums(self.items)
+        return [item.key(pipeline.stages()[0].identity, digest) for item in sums(pipeline.inputs().tasks)]
+
+    def opened(self) -> Run:
+        return open_run(self.laptop.folder, self.run_id, (self.laptop.disk,))
+
+    def receive(self) -> int:
+        """A fetch; returns how many shards were new. Raises what it raises."""
+        return Receiver(self.opened(), self.laptop.disk, READER).receive(["answer"]).shards
+
+    def order(self, kind: str) -> None:
+        """Cancel, take the cancel back, or ask for failures again."""
+        receiver = Receiver(self.opened(), self.laptop.disk, READER)
+        known = receiver.orders()
+        if kind == "cancel":
+            receiver.order(orders.CANCEL)
+        elif kind == "resume":
+            receiver.order(orders.resume(known))
+        else:
+            failed = {path for path in self.received() if any(one["error"] for one in self._shard(path).records)}
+            receiver.order(orders.retry(failed - known.set_aside))
+
+    def received(self) -> list[str]:
+        """The shards on the laptop's disk."""
+        return [path for path in self.laptop.files.held if "/answer/" in path]
+
+    def _shard(self, path: str) -> Any:
+        return verified(path, self.laptop.files.held[path])
+
+    def outputs(self) -> dict[str, str | None]:
+        """Key -> text, from what the laptop has and sees."""
+        with assembled(self.opened(), Sums(self.items).stages()[0]) as assembly:
+            found = [(one.key, one.text if one.error is None else None) for one in assembly.outputs()]
+        assert len(found) == len(set(found)) == self.items, "P3: an item is not there exactly once"
+        return dict(found)
+
+    def laptop_step(self) -> None:
+        """What a laptop does now and then; a fault, or a death of the process, is no more than a pause."""
+        try:
+            self.receive()
+        except HybridError:
+            pass
+        except Killed:
+            self.laptop.start()
+
+    # ---- the rented machines
+
+    def start(self, name: str) -> None:
+        """A new worker process; on a new machine when the old one is gone."""
+        machine = self.machines[name]
+        if machine.actor.dead:
+            machine.actor = self.world.actor(name)
+        elif not machine.actor.process.alive or machine.lives:
+            machine.actor.start()
+        machine.lives += 1
+        actor = machine.actor
+        bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
+        attempt = f"{name}-{machine.lives:04d}"
+        shift = Shift(("gpu",), run=self.run_id, max_idle=3600.0, patience=self.patience, shard_seconds=60.0)
+        machine.given, machine.leaving = 0, False
+        try:
+            machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, shift, attempt=attempt)
+            machine.steps = machine.worker.work()
+        except (HybridError, Killed):
+            self._ended(machine)
+        else:
+            machine.due = machine.courier_due = self.world.time
+
+    def step(self, name: str) -> None:
+        """Let the thread of a machine that is due first go on."""
+        machine = self.machines[name]
+        if machine.worker is None or machine.steps is None:
+            return
+        worker = machine.worker
+        try:
+            if machine.courier_due <= machine.due and not machine.leaving:
+                machine.courier_due = self.world.time + COURIER
+                worker.step()
+            else:
+                self._go_on(machine)
+        except Killed:
+            self._died(machine)
+        except HybridError:
+            self._ended(machine)
+
+    def _go_on(self, machine: Machine) -> None:
+        assert machine.steps is not None
+        assert machine.worker is not None
+        wait = next(machine.steps, None)
+        if wait is not None:
+            machine.due = self.world.time + (wait or ITEM_SECONDS / self.patience.beat * 60)
+        elif machine.leaving:
+            self._ended(machine)
+        else:
+            machine.leaving, machine.steps = True, machine.worker.leave()
+
+    def _died(self, machine: Machine) -> None:
+        """What a death may cost: what was given to the model and is in no shard; with the disk, the spool too."""
+        worker, self.kills = machine.worker, self.kills + 1
+        assert worker is not None
+        session = worker.session
+        lost = session.writer.open_records + session.work.unanswered if session else 0
+        machine.extra += lost + IN_FLIGHT
+        self._ended(machine)
+
+    def _ended(self, machine: Machine) -> None:
+        """Somebody starts the cell again, sooner or later."""
+        with suppress(Killed, HybridError):  # a dead process runs nothing more: each call is refused
+            if machine.steps is not None:
+                machine.steps.close()
+        machine.worker, machine.steps, machine.leaving = None, None, False
+        machine.due = machine.courier_due = self.world.time + 120 + 1200 * self.chance.random()
+
+    # ---- the play
+
+    def live(self, seconds: float, *, kills: float = 0.0, freezes: float = 0.0) -> None:
+        """Let everybody do what they do for a while. `kills`, `freezes`: the chance in each step of a machine.
+
+        A frozen machine stands still for up to three hours and goes on as if nothing had been: a zombie.
+        """
+        until, fetch = self.world.time + seconds, self.world.time
+        while self.world.time < until:
+            name = min(self.machines, key=self._due)
+            self._advance(min(self._due(name), fetch, until))
+            if self.world.time >= fetch:
+                self.laptop_step()
+                fetch = self.world.time + 60 + 600 * self.chance.random()
+                self.check()
+            elif self.world.time >= self._due(name):
+                self._act(name, kills, freezes)
+                self.check_spools()
+
+    def _due(self, name: str) -> float:
+        machine = self.machines[name]
+        return max(self.world.time, machine.due if machine.leaving else min(machine.due, machine.courier_due))
+
+    def _advance(self, until: float) -> None:
+        if until > self.world.time:
+            self.world.advance(until - self.world.time)
+
+    def _act(self, name: str, kills: float, freezes: float) -> None:
+        machine = self.machines[name]
+        if machine.actor.view.frozen:
+            machine.actor.thaw()
+        elif machine.worker is not None and self.chance.random() < freezes:
+            machine.actor.freeze()
+            machine.due = machine.courier_due = self.world.time + 60 + 10_800 * self.chance.random()
+            return
+        if machine.worker is None:
+            self.start(name)
+            return
+        if self.chance.random() < kills:
+            machine.actor.kill_after(self.chance.randrange(6), vm=self.chance.random() < self.lost_machines)
+        self.step(name)
+
+    def finish(self, hours: float = 12.0) -> None:
+        """No more faults: everything must come to its end."""
+        self.world.calm()
+        for machine in self.machines.values():
+            if machine.actor.view.frozen:
+                machine.actor.thaw()
+            machine.actor.process.left = None
+        self.world.wait(SETTLE)
+        self.submit()  # what went into the void behind a dead mount, or to another account, is said again
+        until = self.world.time + 3600 * hours
+        while self.world.time < until:
+            self.live(1800)
+            if len(self.good()) == self.items:
+                break
+        self.check()
+
+    def unreceipted(self) -> list[str]:
+        """The shards that some machine still keeps for want of a receipt."""
+        held = [path for machine in self.machines.values() for path in machine.actor.files.held]
+        return [path for path in held if "/answer/" in path]
+
+    def good(self) -> set[str]:
+        """The items with an answer on the laptop's own disk."""
+        shards = [self._shard(path) for path in self.received() if self._whole(path)]
+        bound = self.bound()
+        mine = [one for one in shards if one.header["model"]["digest"] == bound]
+        return {record["key"] for shard in mine for record in shard.records if record["text"] is not None}
+
+    def bound(self) -> str:
+        """The model that the run is bound to, as the laptop sees it."""
+        try:
+            return self.opened().model_digest("answer")
+        except HybridError:
+            return self.digests[0]
+
+    def _whole(self, path: str) -> bool:
+        try:
+            return bool(self._shard(path))
+        except HybridError:
+            return False
+
+    # ---- the properties
+
+    def check(self) -> None:
+        """P1 and P2: what the laptop accepted verifies and is right, and what it acknowledged is on its disk."""
+        for path in self.received():
+            if self._whole(path):
+                for record in self._shard(path).records:
+                    assert record["text"] in (None, answer(record["key"])), f"P1: {path} was accepted"
+        for path, sha256 in self.acked().items():
+            data = self.laptop.files.held.get(path)
+            assert data is not None, f"P2: {path} was acknowledged and is not on the laptop"
+            assert verified(path, data).sha256 == sha256, f"P2: {path} is not what was acknowledged"
+
+    def acked(self) -> dict[str, str]:
+        """What the acks say, those in the cloud and those on the laptop."""
+        tree = self.world.cloud.tree
+        files = {**dict(tree.files()), **self.laptop.files.held}
+        found: dict[str, str] = {}
+        for path, data in files.items():
+            if f"/acks/{READER}/" in path:
+                try:
+                    found.update(verify_note(path, data)["received"])
+                except HybridError:
+                    continue
+        return found
+
+    def check_spools(self) -> None:
+        """P2, on the other side: what a machine freed is whole on the laptop's disk."""
+        for name, machine in self.machines.items():
+            held = {path for path in machine.actor.files.held if "/answer/" in path}
+            if not machine.actor.dead and machine.actor.process.alive:
+                for path in self._held.get(name, set()) - held:
+                    assert self._whole(path) if path in self.laptop.files.held else False, f"P2: {path} was freed"
+            whole = {path for path in held if self._verifies(path, machine.actor.files.held[path])}
+            self._held[name] = set() if machine.actor.dead else whole
+
+    def _verifies(self, path: str, data: bytes) -> bool:
+        try:
+            return bool(verified(path, data))
+        except HybridError:
+            return False

@@ -1,0 +1,92 @@
+"""The protocol keeps its promises in worlds that lie: seeded histories of a laptop, workers, people and faults.
+
+More of them: HYBRID_TEST_SEEDS=10000. One again: HYBRID_TEST_SEED=1234, with -k histories.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulator import plays
+from tests.simulator.lab import Lab
+
+SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "240"))
+ONE = os.environ.get("HYBRID_TEST_SEED")
+PARTS = 8
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of troubles are told to nobody."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def seeds(part: int) -> list[int]:
+    return [int(ONE)] if ONE else list(range(part, SEEDS, PARTS))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories_keep_every_promise(part: int) -> None:
+    for seed in seeds(part):
+        try:
+            plays.histories(seed)
+        except Exception as error:
+            again = f"HYBRID_TEST_SEED={seed} python -m pytest tests/test_protocol.py -k histories"
+            raise AssertionError(f"seed {seed}: {error}; replay: {again}") from error
+    print(f"{len(seeds(part))} seeds run")
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_one_seed_is_one_history(seed: int) -> None:
+    with plays.history(seed) as first, plays.history(seed) as second:
+        assert first.world.trace == second.world.trace
+        assert first.calls == second.calls
+
+
+@pytest.mark.parametrize("seed", range(20, 28))
+def test_no_decision_depends_on_the_time_of_day(seed: int) -> None:
+    plays.walls(seed)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
+    results = [plays.crashes(seed) for seed in range(part, 40, 4)]
+    kills, redone = (sum(column) for column in zip(*results, strict=True))
+    print(f"{kills} kills, {redone} items redone")
+    assert kills
+
+
+def test_two_workers_share_a_run_without_talking() -> None:
+    calls = items = 0
+    for seed in range(8):
+        with Lab(seed, items=96, workers=2) as lab:
+            lab.submit()
+            lab.finish()
+            assert len(lab.good()) == lab.items
+            calls, items = calls + sum(lab.calls.values()), items + lab.items
+            assert {path.split("/")[3][:4] for path in lab.received()} == {"gpu0", "gpu1"}, "one did all of it"
+    print(f"{calls} calls for {items} items")
+    assert calls < 1.25 * items
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_of_two_models_is_mixed(seed: int) -> None:
+    plays.models(seed)
+
+
+def test_a_cancelled_run_costs_nothing_more_until_it_is_taken_up_again() -> None:
+    plays.cancelled(5)
+
+
+def test_only_failed_items_are_done_again() -> None:
+    plays.failed(6)
+
+
+def test_a_worker_that_cannot_say_that_it_lives_stops_taking_work() -> None:
+    plays.fenced(7)
