@@ -18,6 +18,9 @@ from hybrid.errors import BadData
 Json: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
 """A JSON value. Mappings have text keys."""
 
+DEEPEST = 200
+"""How deep a value may be nested."""
+
 MAX_RECORD = 16 * 1024 * 1024
 """Largest record that is read or written, in bytes."""
 
@@ -38,9 +41,27 @@ def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
     if len(data) > limit:
         raise BadData(f"{what}: {len(data):,} bytes, more than the {limit:,} allowed")
     try:
-        return orjson.loads(data)
+        value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadData(f"{what}: not valid JSON: {error}") from error
+    if _openings(data) > DEEPEST and _too_deep(value):
+        raise BadData(f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold")
+    return value
+
+
+def _openings(data: bytes | str) -> int:
+    return data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
+
+
+def _too_deep(value: Any) -> bool:
+    """Whether something lies deeper than `DEEPEST`, looked at level by level: a walk that recurs could not bear it."""
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [one for members in inner for one in members]
+        if not level:
+            return False
+    return True
 
 
 def digest(value: Json) -> str:

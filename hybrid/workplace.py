@@ -68,7 +68,7 @@ class Machine:
 def gpu() -> dict[str, Json] | None:
     """The first GPU that nvidia-smi tells of; None where there is none."""
     program = shutil.which("nvidia-smi")
-    if program is None:
+    if program is None or not Path(program).is_absolute():  # a program of the current folder is anybody's
         return None
     command = [program, GPU_QUERY, "--format=csv,noheader,nounits"]
     try:

@@ -434,7 +434,7 @@ def _forgeries() -> tuple[tuple[dict[str, Any], bytes | None, bool], ...]:
         ({"version": 2}, None, True), ({"version": "1"}, None, True), ({"format": ["x"]}, None, True),
         ({"model": {"digest": "0" * 64}}, None, False), ({"model": []}, None, True), ({"model": None}, None, True),
         ({"model": {**MODEL, "digest": "1" * 64}}, None, False), ({"extra": 1}, None, True),
-        ({"model": {**MODEL, "about": HOLE}}, None, True),
+        ({"model": {**MODEL, "about": HOLE}}, None, True), ({"version": HOLE}, None, True), ({"run": HOLE}, None, True),
         ({"model": {**MODEL, "name": ["x"] * 3}}, None, False),
         ({}, encode({**good, "view": 1}), True), ({}, encode({**good, "sample": 2**70}), True),
         ({}, encode({**good, "tokens": ["x", None]}), True), ({}, encode({**good, "text": None}), True),
@@ -551,6 +551,7 @@ def forged_run(case: Case) -> None:
         ({"model_digest": "x"}, True), ({"model_digest": 1}, True), ({"references": "g" * 64}, True),
         ({"version": 2}, True), ({"version": True}, False), ({"extra": 1}, True), ({"pipeline": ["x"]}, True),
         ({"settings": {"x": 2**63}}, False), ({"settings": {"x": "\x1b[2J\u202e"}}, False), ({"model": ""}, False),
+        ({"version": HOLE}, True),
     ]  # fmt: skip
     change, explain = case.rng.choice(changes)
     spec |= change
@@ -579,6 +580,7 @@ def odd_json(case: Case) -> None:
             data + b"\n",
             b"\xef\xbb\xbf" + data,
             data.replace(b":1", b":1e999"),
+            data.replace(b":1", b":" + deep(DEEP)),
             data.replace(b"version", b"v\\u0065rsion"),
             data[:1] + b'"x":' + deep(DEEP) + b"," + data[1:],
             data.replace(b'"format"', b'"format":"hybrid/other","format"'),

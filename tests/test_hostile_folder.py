@@ -47,10 +47,12 @@ from tests.hostile import (
     CANARY,
     CANARY_TEXT,
     DEEP,
+    HOLE,
     MUTATIONS,
     STAGE,
     Case,
     deep,
+    dug,
     every_forgery,
     file_for_folder,
     files_of,
@@ -211,10 +213,10 @@ def receive_all(folder: Path, runs: Iterable[str], heard: list[str]) -> None:
 def read_run(run: Run, heard: list[str]) -> set[str]:
     refused: list[str] = []
     counted = {f"{run.place}/run.json"}
-    answers(run.tasks, heard)
-    answers(run.references, heard)
+    whole = None not in (answers(run.tasks, heard), answers(run.references, heard))
     counted |= answers(lambda: {path for path, _ in run.shards("answer", refused)}, heard) or set()
-    answers(lambda: assemble(run, heard), heard)
+    if whole:
+        assemble(run, heard)  # whatever the shards hold
     orders, watch = Orders(), Watch(SystemClock())
     for kind in ("beat", "log", "ack", "order"):
         notes = answers(lambda kind=kind: list(read_notes(run.folder, run.id, kind, refused=heard)), heard)  # type: ignore[misc]
@@ -424,6 +426,31 @@ def test_json_that_is_too_deep_to_be_written_again_is_bad_data(tmp_path: Path, g
         open_run(Disk(tmp_path), run)
 
 
+@pytest.mark.parametrize("path", ["hybrid.json", "run.json"])
+def test_a_version_that_is_nested_deep_is_bad_data(tmp_path: Path, good: dict[str, bytes], path: str) -> None:
+    lay_out(tmp_path, good)
+    run = next(one for one in good if one.endswith("run.json")).split("/")[1]
+    odd = tmp_path / (path if path == "hybrid.json" else f"runs/{run}/run.json")
+    odd.write_bytes(odd.read_bytes().replace(b'"version":1', b'"version":' + deep(DEEP)))
+    with pytest.raises(BadData):
+        join_folder(tmp_path, make=False), open_run(Disk(tmp_path), run)
+    assert "fault" not in {one.kind for one in doctor(tmp_path)}
+
+
+@pytest.mark.parametrize("part", ["model", "view"])
+def test_a_shard_that_is_nested_deep_does_not_hide_the_others(
+    tmp_path: Path, good: dict[str, bytes], part: str
+) -> None:
+    lay_out(tmp_path, good)
+    run = next(path for path in good if "/beats/" in path).split("/")[1]
+    model = {**header(run, "a")["model"], "about": HOLE if part == "model" else {}}
+    line = encode({**record(1, "x").to_json(), "view": {"n": HOLE if part == "view" else 1}})
+    name, data = sealed(dug(encode(header(run, "a", seq=0, model=model))), [dug(line)], 0)
+    Disk(tmp_path).write(f"runs/{run}/answer/a/000/{name}", data)
+    with assembled(open_run(Disk(tmp_path), run), STAGE) as assembly:
+        assert "text 1" in [output.text for output in assembly.outputs()]
+
+
 @pytest.mark.parametrize("name", ["con", "a..b"])
 def test_a_folder_with_a_name_that_no_writer_takes_hides_no_notes(
     tmp_path: Path, good: dict[str, bytes], name: str
@@ -434,6 +461,18 @@ def test_a_folder_with_a_name_that_no_writer_takes_hides_no_notes(
     (tmp_path / "runs" / run / "beats" / name).mkdir()
     assert list(read_notes(Disk(tmp_path), run, "beat", refused=[])) == before != []
     assert [one.kind for one in doctor(tmp_path) if one.path.endswith(name)] == ["unknown"]
+
+
+@pytest.mark.parametrize("name", ["con", "a..b"])
+def test_a_folder_with_a_name_that_no_stage_has_does_not_hide_how_a_run_stands(
+    tmp_path: Path, good: dict[str, bytes], name: str
+) -> None:
+    lay_out(tmp_path, good)
+    run = next(path for path in good if "/beats/" in path).split("/")[1]
+    (tmp_path / "runs" / run / name).mkdir()
+    with closing(Index(None)) as index:
+        (standing,) = standings(Disk(tmp_path), Disk(tmp_path / "received"), index, run)
+    assert standing.error is None
 
 
 # Parsing, whatever it is given.

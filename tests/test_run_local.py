@@ -170,16 +170,16 @@ class Deadly(progress.Quiet):
 
 from hybrid.folder import medium
 write = medium.write_once
-def torn(path, data):
+def torn(path, data, **how):
     if not path.name.startswith("shard-"):
-        return write(path, data)
+        return write(path, data, **how)
     if point == "half a shard":
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data[: len(data) // 2])
         arrived()
     if point == "before a shard":
         arrived()
-    write(path, data)
+    write(path, data, **how)
 medium.write_once = torn
 from hybrid.commands import run
 run._observer = lambda as_json: Deadly()

@@ -71,18 +71,19 @@ class Judge:
             return [Finding("denied", path, _reason(error, path), "give this user the right to read it")]
         except HybridError as error:
             return [Finding("too-large", path, _reason(error, path), WAIT[role])]
-        return self._judge(path, role, data)
+        try:
+            return self._judge(path, role, data)
+        except Temporary:
+            raise
+        except Exception as error:  # noqa: BLE001 - one file that hybrid cannot bear must not hide the others
+            what = f"hybrid fails on it: {type(error).__name__}"
+            return [Finding("fault", path, what, "please report it, with the file")]
 
     def _judge(self, path: str, role: Role, data: bytes) -> list[Finding]:
         try:
             odd = self._check(path, role, data)
         except (NotCounted, BadData) as error:
             return [self._refused(path, role, data, error)]
-        except Temporary:
-            raise
-        except Exception as error:  # noqa: BLE001 - one file that hybrid cannot bear must not hide the others
-            what = f"hybrid fails on it: {type(error).__name__}"
-            return [Finding("fault", path, what, "please report it, with the file")]
         return [Finding("strange", path, f"is counted, but {words}") for words in odd]
 
     def good(self, path: str) -> bool:
@@ -248,7 +249,7 @@ def _layout(value: Json, data: bytes) -> list[str]:
 def _same(value: Json, data: bytes) -> bool:
     try:
         return encode(value) == data
-    except (ValueError, RecursionError):
+    except (BadData, ValueError, RecursionError):
         return False
 
 
@@ -256,7 +257,7 @@ def _as_written(shard: Shard, raw: bytes) -> bool:
     """Whether a shard's lines are what a writer makes of its records: a name twice in one object is not."""
     try:
         payload = b"\n".join([encode(shard.header), *map(encode, shard.records), b""])
-    except (ValueError, RecursionError):
+    except (BadData, ValueError, RecursionError):
         return False
     footer = encode({"count": len(shard.records), "sha256": hashlib.sha256(payload).hexdigest()})
     return payload + footer + b"\n" == raw

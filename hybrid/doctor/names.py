@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from hybrid import machine
-from hybrid.folder.names import NAME, NOTES, RESERVED, NoteName, ShardName
+from hybrid.folder.names import NAME, NOTES, RESERVED, NoteName, ShardName, allowed
 
 Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "beside"]
 
@@ -60,7 +60,7 @@ def role_of(parts: tuple[str, ...]) -> Role | None:
         return None
     if len(parts) == 3:
         return "spec" if parts[2] == "run.json" else "blob" if BLOB.fullmatch(parts[2]) else None
-    return _leaf(parts) if len(parts) == 6 and NAME.fullmatch(parts[5]) else None
+    return _leaf(parts) if len(parts) == 6 and allowed(parts[5]) else None
 
 
 def _leaf(parts: tuple[str, ...]) -> Role | None:
@@ -75,12 +75,7 @@ def is_place(parts: tuple[str, ...]) -> bool:
         return True
     if parts[0] != "runs" or len(parts) > 5 or not RUN.fullmatch(parts[1]):
         return False
-    return all(NAME.fullmatch(part) for part in parts)
-
-
-def is_legal(name: str) -> bool:
-    """Whether a writer may take such a name."""
-    return bool(NAME.fullmatch(name)) and ".." not in name and name.partition(".")[0] not in RESERVED
+    return all(map(allowed, parts))
 
 
 def must_be_folder(parts: tuple[str, ...]) -> bool:

@@ -120,8 +120,6 @@ class Walk:
             return
         elif not names.is_place(parts) and names.is_place(parts[:-1]):
             yield Finding("unknown", path, f"is no folder of the protocol: {names.why_unknown(parts[-1])}")
-        elif parts[0] == "runs" and not names.is_legal(parts[-1]):
-            yield Finding("unknown", path, f"has a name that no writer takes: {names.why_unknown(parts[-1])}")
         if len(parts) >= DEEPEST:
             yield Finding("too-deep", path, f"is {len(parts)} folders deep, nothing of hybrid's is")
             return

@@ -261,5 +261,7 @@ def check_spec(spec: Any, run: str) -> None:
 
 def _typed(spec: Mapping[str, Any]) -> bool:
     """Whether the fields are of their types; the digests become parts of file names."""
+    if not (isinstance(spec["settings"], dict) and isinstance(spec["about"], dict)):
+        return False
     digests = [spec[key] for key in DIGESTS if spec[key] != "" or key != "model_digest"]
     return all(isinstance(spec[key], str) for key in TEXTS) and all(DIGEST.fullmatch(one) for one in digests)

@@ -10,7 +10,7 @@ from hybrid import plugins
 from hybrid.canonical import Json, decode
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
 from hybrid.folder.medium import Medium
-from hybrid.folder.names import NAME, NOTES
+from hybrid.folder.names import NOTES, allowed
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
 from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
@@ -179,4 +179,4 @@ def _named(run: Run, store: Medium) -> tuple[list[tuple[str, Stage | None]], str
         missing = f"the pipeline '{pipeline}' is not installed here"
         why = error.message if pipeline in plugins.names("pipelines") else missing
     found = {one.name for medium in (run.folder, store) for one in medium.entries(run.place) if one.kind == "folder"}
-    return [(name, None) for name in sorted(found - set(NOTES)) if NAME.fullmatch(name)], why
+    return [(name, None) for name in sorted(found - set(NOTES)) if allowed(name)], why
