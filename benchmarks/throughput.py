@@ -76,7 +76,7 @@ class Watch:
         self.tokens += completion.completion_tokens
         self.prompt_tokens += completion.prompt_tokens
 
-    def closed_shard(self, path: Path, records: int) -> None:
+    def closed_shard(self, path: str, records: int) -> None:
         self.shards += 1
 
     def ended(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any, TypeAlias
 
 import orjson
@@ -25,13 +26,27 @@ MAX_RECORD = 16 * 1024 * 1024
 """Largest record that is read or written, in bytes."""
 
 
+ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+WORDS = {None: "null", True: "true", False: "false"}
+
+
 def encode(value: Json) -> bytes:
     """`value` as canonical JSON.
 
     Raises ValueError on NaN, infinities and lone surrogates, TypeError on other types, BadData when it is too deep.
     """
+    return encoded(value).encode()
+
+
+def encoded(value: Json) -> str:
+    """What `encode` gives, as a text; quick for what is no container. Raises what `encode` raises."""
+    kind = type(value)
+    if kind is int or (kind is float and isfinite(value)):  # type: ignore[arg-type]
+        return repr(value)
+    if value is None or kind is bool:
+        return WORDS[value]  # type: ignore[index]
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return ENCODER.encode(value)
     except RecursionError as error:
         raise BadData("a JSON value is nested too deep to be written") from error
 
@@ -45,7 +60,9 @@ def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
     except orjson.JSONDecodeError as error:
         raise BadData(f"{what}: not valid JSON: {error}") from error
     if _openings(data) > DEEPEST and _too_deep(value):
-        raise BadData(f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold")
+        raise BadData(
+            f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold"
+        )
     return value
 
 

@@ -123,6 +123,9 @@ class Courier:
 
     def _carry(self) -> None:
         self.spool.carry(self.folder)
+        self.troubles.pop("some files", None)
+        if self.spool.stranded:
+            self.troubles["some files"] = "; ".join(sorted(self.spool.stranded.values()))
         if self._due("look again", ROLL):
             self.spool.look_again(self.folder)
             self._did("look again")
@@ -186,5 +189,6 @@ class Courier:
         """Say what is left to say and that this attempt has ended, to the runs that it worked on."""
         for run in sorted(runs):
             self._try(f"the last log of {run}", lambda run=run: self._roll(run, now=True))  # type: ignore[misc]
-            self._try(f"the last beat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]
         self._try("carrying the rest", self._carry)
+        for run in sorted(runs):
+            self._try(f"the last beat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]

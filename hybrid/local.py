@@ -177,7 +177,8 @@ def find_outputs(source: str, folder: Path | None) -> str:
         return str(outputs_of(path.resolve().parent.parent, path.resolve().name))
     if (path / "hybrid.json").is_file():
         return str(outputs_of(path, ""))
-    if path.suffix in FILE_ENDINGS or not (chosen_folder(folder) / "hybrid.json").is_file():
+    here = chosen_folder(folder)
+    if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
         raise UsageError(
             f"there is no file '{source}', and no run of that name in {chosen_folder(folder)}",
             hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",

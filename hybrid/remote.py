@@ -14,6 +14,7 @@ from hybrid.local import assemble, opened_run
 from hybrid.protocols import Pipeline
 from hybrid.receiving import MOST_NAMED, Received, Receiver
 from hybrid.runner import StageWork
+from hybrid.stock import Stock
 from hybrid.workplace import pipeline_of
 
 
@@ -46,12 +47,13 @@ class Fetched:
     items: int
     missing: int
     failed: int
+    again: int  # of those that failed, how many are to be done again
     outputs: Path
     sha256: str
 
     @property
     def done(self) -> bool:
-        return not self.missing
+        return not self.missing and not self.again
 
 
 def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
@@ -61,10 +63,22 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     """
     run = opened_run(folder, name)
     pipeline = pipeline_of(run)
-    new = receiver_of(folder, run).receive([stage.name for stage in pipeline.stages()])
+    receiver = receiver_of(folder, run)
+    new = receiver.receive([stage.name for stage in pipeline.stages()])
     here = replace(run, sources=(Disk(machine.received_of(folder)),))  # what arrives meanwhile is for the next fetch
     done = assemble(here, pipeline.stages()[-1], outputs)
-    return Fetched(run, new, done.items, done.missing, done.failed, outputs, done.sha256)
+    again = _again(here, pipeline, receiver.orders().set_aside) if done.failed else 0
+    return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256)
+
+
+def _again(run: Run, pipeline: Pipeline, aside: set[str]) -> int:
+    """How many failed items somebody has asked for again, and has no newer record of."""
+    count = 0
+    for stage in pipeline.stages() if aside else ():
+        stock = Stock(run, stage.name, run.model_digest(stage.name))
+        stock.look()
+        count += len(stock.failed() - stock.failed(aside))
+    return count
 
 
 def cancel(folder: Path, name: str) -> Run:
@@ -77,7 +91,7 @@ def cancel(folder: Path, name: str) -> Run:
 
 
 def retry(folder: Path, name: str) -> tuple[Run, int]:
-    """Ask for the failed items of a run again. Returns the run and how many items that are."""
+    """Ask for the failed items of a run again. Returns the run and how many items are to be done again."""
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
     aside, count, shards = receiver.orders().set_aside, 0, set[str]()
@@ -87,6 +101,8 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
         failed = work.stock.failed(aside).intersection(work.keys)
         count += len(failed)
         shards |= work.stock.failed_shards() - aside
+    if not count and (pending := _again(run, pipeline_of(run), aside)):
+        return run, pending
     if not count:
         raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")
     named = sorted(shards)

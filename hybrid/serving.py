@@ -7,16 +7,16 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
-from hybrid.errors import HybridError, NotFinished, Temporary
+from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.folder.files import speaking
 from hybrid.redaction import redacted
-from hybrid.worker import Worker
+from hybrid.worker import TIME_IS_UP, Standing, Worker
 
 LOG = logging.getLogger("hybrid")
 GRACE = 60.0
@@ -141,7 +141,7 @@ def _deadline(worker: Worker) -> Iterator[None]:
 
 
 def _too_late(worker: Worker) -> None:
-    worker.stopping = worker.stopping or "the time is up"
+    worker.stopping = worker.stopping or TIME_IS_UP
     _thread.interrupt_main()
 
 
@@ -151,30 +151,51 @@ def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
             say(f"leaving: {progress(worker)}")
             time.sleep(wait)
     except KeyboardInterrupt:
-        say("left at once; what is in the spool is carried by the next worker on this machine")
+        say("leaving at once")
+        with suppress(KeyboardInterrupt):
+            worker.finish()
 
 
 def verdict(worker: Worker) -> HybridError | None:
     """What is to be said about a worker that has left; None when all it saw is done."""
-    if worker.spool.waiting:
+    standings = worker.standings
+    kept = [path for path in worker.spool.waiting if path.split("/")[1] in standings or path in worker.spool.carriable]
+    if kept:
         why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
         return Temporary(
-            f"{len(worker.spool.waiting)} files are on this machine's disk only: {why}",
+            f"{len(kept)} files are on this machine's disk only: {why}",
             hint="start the worker again here when the folder is back: it carries them first",
         )
     if "the runs" in worker.courier.troubles:
         return Temporary(worker.courier.troubles["the runs"], hint="is the folder mounted? start the worker again")
-    standings = worker.standings
-    if not standings and worker.stopping == STOPPED:
-        return NotFinished("stopped before anything was begun", hint="start the worker again")
-    for standing in standings.values():
-        if standing.error and (standing.state == "unfinished" or len(standings) == 1):
-            return standing.error
-    open_ones = {run: one.words for run, one in standings.items() if one.state not in ("done", "cancelled")}
-    if open_ones:
-        words = "; ".join(f"{run}: {words}" for run, words in sorted(open_ones.items()))
-        return NotFinished(words, hint="start a worker again to go on; `hybrid status` tells how it stands")
+    if not standings:
+        return _nothing_seen(worker)
+    return _unfinished(standings)
+
+
+def _nothing_seen(worker: Worker) -> HybridError | None:
+    if worker.stopping in (STOPPED, TIME_IS_UP):
+        return NotFinished(f"{worker.stopping} before anything was begun", hint="start the worker again")
+    if worker.shift.run:
+        known = nearest(worker.shift.run, worker.runs)
+        return Temporary(f"no run in the folder begins with '{worker.shift.run}', or not yet", hint=known)
     return None
+
+
+def _unfinished(standings: Mapping[str, Standing]) -> HybridError | None:
+    """The error of the runs that are not done: what helps first, then what cannot be done here at all."""
+    left = {run: one for run, one in standings.items() if one.state not in ("done", "cancelled")}
+    words = "; ".join(f"{run}: {one.words}" for run, one in sorted(left.items()))
+    for one in left.values():
+        if one.error and one.state == "unfinished":
+            return one.error
+    refused = [one.error for one in left.values() if one.error and one.state == "refused"]
+    if refused and len(refused) == len(left):
+        return type(refused[0])(words if len(refused) > 1 else refused[0].message, hint=refused[0].hint)
+    sides = sorted({one.side for one in left.values() if one.side})
+    if sides and all(one.side or one.state == "refused" for one in left.values()):
+        return NotFinished(words, hint=f"a worker there goes on; `--side {sides[0]}` does it on this machine")
+    return NotFinished(words, hint="start a worker again to go on; `hybrid status` tells more") if left else None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from hybrid.records import Completion
 from hybrid.runner import StageWork, shard_header
 
 LOG = logging.getLogger("hybrid")
+TIME_IS_UP = "the time is up"
 POLL = 15.0
 """Seconds between two looks for work."""
 CARRY_LIMIT = 120.0
@@ -77,6 +78,7 @@ class Standing:
     words: str
     error: HybridError | None = None
     failed: int = 0
+    side: str = ""  # which side it waits for
 
 
 class StageSession:
@@ -128,6 +130,7 @@ class Worker:
         self.spool = Spool(store, clock)
         self.courier = Courier(folder, self.spool, clock, attempt, shift.patience, gone)
         self.session: StageSession | None = None
+        self.runs: list[str] = []  # all that are in the folder, as last seen
         self.standings: dict[str, Standing] = {}
         self.stopping = ""  # why no more work is taken
         self._engine: tuple[tuple[str, str], Backend] | None = None
@@ -160,7 +163,7 @@ class Worker:
 
     def _stopped(self) -> bool:
         if not self.stopping and self.clock.now() >= self.shift.until:
-            self.stopping = "the time is up"
+            self.stopping = TIME_IS_UP
         return bool(self.stopping)
 
     def _once_is_over(self) -> bool:
@@ -184,12 +187,12 @@ class Worker:
     def _round(self) -> Iterator[float]:
         """One look at every run that there is."""
         try:
-            names = [name for name in run_ids(self.folder) if name.startswith(self.shift.run)]
+            self.runs = run_ids(self.folder)
         except Temporary as error:
             self.courier.troubles["the runs"] = error.message
             return
         self.courier.troubles.pop("the runs", None)
-        for name in names:
+        for name in [one for one in self.runs if one.startswith(self.shift.run)]:
             if self._stopped():
                 return
             yield from self._visit(name)
@@ -225,7 +228,8 @@ class Worker:
             work = self._work_of(run, stage)
             if work is None or work.left:
                 if stage.side != "any" and stage.side not in self.shift.sides:
-                    return Standing("other side", f"waits for the {stage.side} side to do the stage '{stage.name}'")
+                    words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
+                    return Standing("other side", words, side=stage.side)
                 work = work or self._work_with_own_model(run, stage)
                 yield from self._session(work)
                 work.look(orders.set_aside)
@@ -365,10 +369,14 @@ class Worker:
         linger = self.shift.linger if linger is None else linger
         began = self.clock.now()
         self.courier.step(None, eager=True)
-        while self.spool.waiting and self.clock.now() - began < CARRY_LIMIT:
+        while self.spool.carriable and self.clock.now() - began < CARRY_LIMIT:
             yield 5.0
             self.courier.step(None, eager=True)
         while self.spool.unreceipted and self.clock.now() - began < linger:
             yield 5.0
             self.courier.step(None, eager=True)
+        self.finish()
+
+    def finish(self) -> None:
+        """Say goodbye to the runs that were worked on."""
         self.courier.finish(self._touched)

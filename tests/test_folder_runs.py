@@ -9,7 +9,7 @@ import pytest
 
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, UsageError
-from hybrid.folder.medium import Disk
+from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.names import checked
 from hybrid.folder.runs import Run, check_spec, join_folder, open_run, run_ids, submit
 from hybrid.protocols import Inputs
@@ -92,7 +92,7 @@ def test_changed_inputs_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a folder of hybrid"):
+    with pytest.raises(NotThere, match="is not a folder of hybrid"):
         join_folder(tmp_path, make=False)
     (tmp_path / "hybrid.json").write_text('{"format":"something else"}')
     with pytest.raises(BadData, match="other content"):

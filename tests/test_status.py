@@ -414,7 +414,7 @@ def test_an_ended_worker_that_left_files_behind_is_told(place: Place) -> None:
         *pack_note(place.run.id, "beat", FIRST, 1, {"state": "ended", "spool": {"waiting": 3, "unreceipted": 3}})
     )
     told = words(place.look())
-    assert "nobody; 1 have ended" in told
+    assert "nobody; 1 has ended" in told
     assert f"3 files on the machine of {FIRST} alone, as it said" in told
 
 

@@ -461,7 +461,7 @@ def test_a_folder_that_is_none_is_told(stage: Stage) -> None:
     assert done.returncode == 5, done.stderr
     assert "hybrid.json" in done.stderr
     remote = stage.laptop.run("run", "remote", "seal-eval", "--limit=1")
-    assert remote.returncode == 2, remote.stderr
+    assert remote.returncode == 5, remote.stderr
     assert "hybrid init" in remote.stderr
     assert not list(stage.folder.iterdir())
 

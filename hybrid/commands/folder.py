@@ -29,7 +29,13 @@ def init(folder: Path) -> None:
     Do it once on the laptop, in the part of Drive, Syncthing or rclone that both sides see. A GPU machine only needs
     `hybrid worker FOLDER`.
     """
+    above = next((one for one in folder.absolute().parents if (one / "hybrid.json").is_file()), None)
+    if above:
+        raise UsageError(f"{folder} lies in the folder {above}", hint=f"join that: hybrid init {above}")
     join_folder(folder, make=True)
+    before = machine.remembered()
+    if before and before != folder.absolute():
+        click.echo(f"until now it was {clean_line(str(before), LONGEST)}", err=True)
     machine.remember(folder)
     click.echo(folder.absolute())
 
@@ -65,6 +71,7 @@ def _as_json(done: remote.Fetched) -> dict[str, object]:
         "items": done.items,
         "missing": done.missing,
         "failed": done.failed,
+        "again": done.again,
         "outputs": str(done.outputs),
         "sha256": done.sha256,
     }
@@ -87,6 +94,11 @@ def check(done: remote.Fetched) -> None:
         raise NotFinished(
             f"{done.missing} of {done.items} items of {done.run.id} have not arrived",
             hint="`hybrid status` tells who works on it; fetch again later",
+        )
+    if done.again:
+        raise NotFinished(
+            f"{done.again} failed items of {done.run.id} are to be done again",
+            hint="a worker does them when it sees the order; fetch again later",
         )
     if done.failed:
         raise Missed(

@@ -51,7 +51,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         match = CLOCK.fullmatch(str(value).strip())
         if not match:
-            return Duration().convert(value, param, ctx)
+            seconds = seconds_of(str(value))
+            return self.fail(f"{value!r} is no time such as 17:30 or 11h30m.") if seconds is None else seconds
         now = datetime.now().astimezone()
         then = now.replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
         return ((then if then > now else then + timedelta(days=1)) - now).total_seconds()

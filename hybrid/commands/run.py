@@ -14,11 +14,13 @@ import click
 from rich.console import Console
 
 from hybrid import plugins, settings
+from hybrid.backends.model_files import HUB_NAME, PACKAGED
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
 from hybrid.commands.follow import follow
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite, pairs
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
+from hybrid.folder.runs import Run
 from hybrid.local import Engine, LocalResult, chosen_folder, do_run, freeze_run, outputs_path
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
@@ -87,19 +89,22 @@ def remote(
     folder = chosen_folder(how["folder"])
     run = submit_remote(folder, pipeline, made, how["backend"], how["model"], digest)
     if not how["wait"]:
-        _tell_submitted(run.id, folder, as_json=how["as_json"])
+        _tell_submitted(run, folder, as_json=how["as_json"])
         return
     follow(run, folder, how["output"] or outputs_path(folder, run), how["every"], how["timeout"], how["as_json"])
 
 
-def _tell_submitted(run: str, folder: Path, *, as_json: bool) -> None:
+def _tell_submitted(run: Run, folder: Path, *, as_json: bool) -> None:
     if as_json:
-        Events(sys.stdout).emit({"event": "submitted", "run": run, "folder": str(folder)})
+        Events(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": str(folder)})
         return
-    click.echo(f"on the GPU machine:  hybrid worker FOLDER --run {run}", err=True)
-    click.echo(f"or as a notebook:    hybrid notebook colab {run}", err=True)
-    click.echo(f"here, as it goes on: hybrid status {run}; hybrid fetch {run}", err=True)
-    click.echo(run)
+    if logging.getLogger().level < logging.ERROR:
+        model = str(run.spec["model"])
+        where = "" if model in PACKAGED or HUB_NAME.fullmatch(model) else f" --model {model}=PATH"
+        click.echo(f"on the GPU machine:  hybrid worker FOLDER --run {run.id}{where}", err=True)
+        click.echo(f"or as a notebook:    hybrid notebook colab {run.id}", err=True)
+        click.echo(f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}", err=True)
+    click.echo(run.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import click
 from hybrid import machine
 from hybrid.clock import SystemClock
 from hybrid.commands.options import FOLDER, Duration, Finite, Moment, pairs
-from hybrid.errors import Missed
+from hybrid.errors import Missed, Temporary
 from hybrid.folder.child import Guarded
 from hybrid.folder.leases import Patience
-from hybrid.folder.medium import Disk
+from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
 from hybrid.local import chosen_folder
@@ -48,7 +48,14 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     """
     place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
     guarded = Guarded(place, seconds=how["mount_limit"])
-    check_mark(guarded)
+    try:
+        check_mark(guarded)
+    except NotThere as error:
+        guarded.close()
+        raise Temporary(
+            f"{place}: no folder of hybrid, or not now: {error.message}",
+            hint="is the path right, and is it mounted and synced? `hybrid init`, on the laptop, makes a folder",
+        ) from error
     spool = machine.spool_of(place)
     shift = Shift(
         sides=sides(side),
@@ -64,6 +71,9 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     with alive(spool / "locks", attempt) as gone:
         one = Worker(guarded, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
+        others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
+        if others:
+            _say(f"{len(others)} shards of a folder at another place wait in {spool.parent}: mount it there again")
         try:
             serve(one, _say)
         finally:
@@ -93,7 +103,10 @@ def _tell(one: Worker) -> None:
             f"{waiting} shards are in the folder and have no receipt yet: `hybrid fetch` on the laptop gives it."
             " Until then they are kept on this machine, too"
         )
-    _say("all runs are done" if one.standings else "there is no run in the folder")
+    if not one.standings:
+        _say("there is no run in the folder")
+    elif all(standing.state == "done" for standing in one.standings.values()):
+        _say("all runs are done")
     failed = sum(standing.failed for standing in one.standings.values())
     if failed:
         raise Missed(f"{failed} items failed", hint="`hybrid retry RUN` asks for them again")

@@ -138,7 +138,10 @@ def blob_name(kind: str, sha256: str) -> str:
 
 
 def join_folder(path: Path, *, make: bool) -> Disk:
-    """The shared folder at `path`, marked as ours; made when `make`. Raises BadData on a foreign mark, UsageError."""
+    """The shared folder at `path`, marked as ours; made when `make`.
+
+    Raises BadData on a foreign mark, NotThere when there is none: perhaps a mount is away and this is what is below it.
+    """
     content = encode(MARK) + b"\n"
     mark = path / "hybrid.json"
     if make and not (mark.is_file() and mark.stat().st_size >= len(content)):
@@ -147,7 +150,10 @@ def join_folder(path: Path, *, make: bool) -> Disk:
         Disk(path).write("hybrid.json", content)  # also where a crash left only the beginning of it
     with speaking(path, doing="looking for the mark"):
         if not path.joinpath("hybrid.json").exists():
-            raise UsageError(f"{path} is not a folder of hybrid", hint=f"`hybrid init {path}` makes it one")
+            raise NotThere(
+                f"{path} is not a folder of hybrid, or not now: it has no hybrid.json",
+                hint="is it mounted and the right place? `hybrid init` makes a new folder",
+            )
     check_mark(Disk(path))
     return Disk(path)
 

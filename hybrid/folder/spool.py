@@ -6,6 +6,7 @@ may fail at any moment. Only a receipt that names a shard's path and sha256 free
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from hybrid.canonical import decode
@@ -17,6 +18,8 @@ from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MAX_SPEC, check_mark, check_spec
 from hybrid.folder.shards import MAX_FILE, verify_shard
 
+MISSED = 60.0
+"""Seconds for which a run that the folder does not have is left alone."""
 LOOK_AGAIN = 600.0
 """Seconds after which a file that was carried and has no receipt is looked for in the folder."""
 
@@ -27,6 +30,8 @@ class Spool:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> when, None: not yet
+        self.stranded: dict[str, str] = {}  # run or file -> why it cannot be carried now
+        self._missed: dict[str, float] = {}  # run -> when the folder was seen not to have it
 
     def entries(self, place: str) -> list[Entry]:
         return self._store.entries(place)
@@ -40,6 +45,11 @@ class Spool:
         self._carried[path] = None
 
     @property
+    def carriable(self) -> list[str]:
+        """The files that are not in the folder yet and whose run it has, as far as is known; sorted."""
+        return [path for path in self.waiting if path.split("/")[1] not in self.stranded]
+
+    @property
     def waiting(self) -> list[str]:
         """The files that are not in the folder yet, sorted."""
         return sorted(path for path, when in list(self._carried.items()) if when is None)
@@ -50,20 +60,35 @@ class Spool:
         return sorted(path for path in list(self._carried) if is_shard(path))
 
     def carry(self, folder: Medium) -> None:
-        """Copy what is waiting into the folder. Raises Temporary at the first failure; the rest waits on."""
-        guarded: set[str] = set()
-        for path in self.waiting:
-            run = path.split("/")[1]
-            if run not in guarded:
+        """Copy what is waiting into the folder. Raises Temporary at the first failure; the rest waits on.
+
+        A run that the folder does not have is put aside for a minute, so that it keeps nothing else from being carried.
+        """
+        waiting = self.waiting
+        if not waiting:
+            return
+        guard_mark(folder)
+        for run in sorted({path.split("/")[1] for path in waiting}):
+            if self._clock.now() - self._missed.get(run, -math.inf) < MISSED:
+                continue
+            self.stranded.pop(run, None)
+            try:
                 guard(folder, run)
-                guarded.add(run)
-            self._carry(folder, path)
+            except Temporary as error:
+                self.stranded[run], self._missed[run] = error.message, self._clock.now()
+                continue
+            for path in waiting:
+                if path.split("/")[1] == run:
+                    self._carry(folder, path)
 
     def _carry(self, folder: Medium, path: str) -> None:
         data = self._whole(path)
         if data is None:
             return
-        folder.write(path, data, heal=True)
+        try:
+            folder.write(path, data, heal=True)
+        except BadData as error:  # no file stands there: looked at again later, and no reason to stop the others
+            self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
         if not is_shard(path):  # a log: nobody gives a receipt for it
             self._free(path)
@@ -104,6 +129,14 @@ class Spool:
     def _free(self, path: str) -> None:
         self._store.remove(path)
         self._carried.pop(path, None)
+
+
+def guard_mark(folder: Medium) -> None:
+    """Make sure that it is a folder of ours. Raises Temporary when it is not, or does not answer."""
+    try:
+        check_mark(folder)
+    except BadData as error:
+        raise Temporary(error.message, hint="is it the right folder? nothing was written there") from error
 
 
 def guard(folder: Medium, run: str) -> None:

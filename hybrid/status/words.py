@@ -149,7 +149,8 @@ def _workers(run: RunStanding) -> list[str]:
     if len(others) > MOST_ATTEMPTS:
         told.append(f"{len(others) - MOST_ATTEMPTS:,} more, earlier by name")
     if ended:
-        told.append(f"{len(ended):,} more have ended" if others else f"nobody; {len(ended):,} have ended")
+        have = "has" if len(ended) == 1 else "have"
+        told.append(f"{len(ended):,} more {have} ended" if others else f"nobody; {len(ended):,} {have} ended")
     return told
 
 

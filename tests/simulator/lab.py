@@ -353,9 +353,9 @@ class Lab:
         self.check()
 
     def unreceipted(self) -> list[str]:
-        """The shards that some machine still keeps for want of a receipt."""
-        held = [path for machine in self.machines.values() for path in machine.actor.files.held]
-        return [path for path in held if "/answer/" in path]
+        """The shards that some machine still keeps for want of a receipt. What a crash cut short was none."""
+        held = [one for machine in self.machines.values() for one in machine.actor.files.held.items()]
+        return [path for path, data in held if "/answer/" in path and self._verifies(path, data)]
 
     def good(self) -> set[str]:
         """The items with an answer on the laptop's own disk."""

@@ -1,0 +1,56 @@
+"""An item's key is the digest of the canonical JSON of the object in docs/format.md, however it is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid.canonical import encode
+from hybrid.records import Adapter, Item, Message, Request, Sampling
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+JSONS = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner),
+    max_leaves=5,
+)
+OBJECTS = st.dictionaries(TEXTS, JSONS)
+SAMPLINGS = st.builds(Sampling, NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.lists(TEXTS).map(tuple))
+MESSAGES = st.lists(st.builds(Message, st.sampled_from(["user", "system"]), TEXTS)).map(tuple)
+REQUESTS = st.builds(
+    Request,
+    SAMPLINGS,
+    MESSAGES,
+    TEXTS,
+    st.dictionaries(TEXTS, TEXTS),
+    st.none() | OBJECTS,
+    st.booleans(),
+    st.none() | st.builds(Adapter, TEXTS, TEXTS),
+)
+
+
+def plainly(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.builds(Item, TEXTS, TEXTS, REQUESTS, OBJECTS, st.integers()), TEXTS, TEXTS)
+def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, model: str) -> None:
+    request = dataclasses.asdict(item.request)
+    request["adapter"] = item.request.adapter.digest if item.request.adapter else None
+    del request["key"]
+    told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
+    value = {"stage": stage, "model": model, "request": request, **told}
+    assert item.key(stage, model) == hashlib.sha256(plainly(value)).hexdigest()
+
+
+@settings(max_examples=300, deadline=None)
+@given(JSONS)
+def test_there_is_one_canonical_text_for_a_value(value: Any) -> None:
+    assert encode(value) == plainly(value)
