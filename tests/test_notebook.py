@@ -243,7 +243,7 @@ def test_without_a_name_the_notebook_is_named_after_the_run(site: Site, monkeypa
 def test_a_run_or_a_folder_that_is_not_there_is_told(site: Site) -> None:
     with pytest.raises(UsageError, match="no run is called 'other'"):
         invoke("plain", "other", f"--folder={site.folder}")
-    with pytest.raises(UsageError, match="not a folder of hybrid"):
+    with pytest.raises(Temporary, match="not a folder of hybrid"):
         invoke("plain", "other", f"--folder={site.root}")
 
 
