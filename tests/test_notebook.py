@@ -34,7 +34,7 @@ from packaging.requirements import Requirement
 
 from hybrid import plugins, settings, wheel
 from hybrid.commands.notebook import notebook as command
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.notebook import Kind, place_there
 from hybrid.notebook.document import needed
