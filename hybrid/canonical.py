@@ -20,7 +20,7 @@ Json: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | int | float | bool |
 """A JSON value. Mappings have text keys."""
 
 DEEPEST = 200
-"""How deep a value may be nested."""
+"""Most levels of objects and arrays in a value, whichever way it is laid out: far below what any parser gives up at."""
 
 MAX_RECORD = 16 * 1024 * 1024
 """Largest record that is read or written, in bytes."""
@@ -59,23 +59,25 @@ def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise BadData(f"{what}: not valid JSON: {error}") from error
-    if _openings(data) > DEEPEST and _too_deep(value):
+    if too_deep(value, data):
         raise BadData(
             f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold"
         )
     return value
 
 
-def _openings(data: bytes | str) -> int:
-    return data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
+def too_deep(value: Any, data: bytes | str) -> bool:
+    """Whether `value`, which is `data` in JSON, has more than DEEPEST levels of objects and arrays.
 
-
-def _too_deep(value: Any) -> bool:
-    """Whether something lies deeper than `DEEPEST`, looked at level by level: a walk that recurs could not bear it."""
+    It is looked at level by level: a walk that recurs could not bear it.
+    """
+    openings = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
+    if openings <= DEEPEST:  # as nearly always: there is no need to look
+        return False
     level = [value]
     for _ in range(DEEPEST):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [one for members in inner for one in members]
+        children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
+        level = [child for child in children if isinstance(child, dict | list | tuple)]
         if not level:
             return False
     return True

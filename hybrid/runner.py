@@ -34,8 +34,8 @@ class StageResult:
 class StageWork:
     """A stage of a run as one attempt works on it: which items are left, which blocks of them it holds.
 
-    `digest` is that of the model that answers. Items come in blocks of neighbours; `free` says which blocks may be
-    taken now, so that several workers can share a stage.
+    `digest` is that of the model that answers. Items are given out in blocks of neighbours, so that several workers can
+    share a stage.
     """
 
     def __init__(self, run: Run, stage: Stage, tasks: Mapping[str, Any], digest: str, start: int = 0) -> None:

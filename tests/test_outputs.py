@@ -17,11 +17,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid.canonical import encode
+from hybrid.canonical import DEEPEST, encode
 from hybrid.errors import BadData, UsageError
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.outputs.document import Document
-from hybrid.outputs.header import DEEPEST
 from hybrid.records import Failure, Output
 
 RUN = {"id": "seal-eval-0123456789ab", "pipeline": "seal-eval", "about": {"grader": "exact"}}

@@ -73,7 +73,7 @@ class Spool:
                 continue
             self.stranded.pop(run, None)
             try:
-                guard(folder, run)
+                guard_run(folder, run)
             except Temporary as error:
                 self.stranded[run], self._missed[run] = error.message, self._clock.now()
                 continue
@@ -87,6 +87,7 @@ class Spool:
             return
         try:
             folder.write(path, data, heal=True)
+            self.stranded.pop(path, None)
         except BadData as error:  # no file stands there: looked at again later, and no reason to stop the others
             self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
@@ -144,9 +145,14 @@ def guard(folder: Medium, run: str) -> None:
 
     Raises Temporary when it is not, or does not answer.
     """
+    guard_mark(folder)
+    guard_run(folder, run)
+
+
+def guard_run(folder: Medium, run: str) -> None:
+    """Make sure that this run is in a folder of ours. Raises Temporary when it is not, or does not answer."""
     path = f"runs/{run}/run.json"
     try:
-        check_mark(folder)
         check_spec(decode(folder.read(path, MAX_SPEC), what=path), run)
     except (NotThere, BadData) as error:
         raise Temporary(

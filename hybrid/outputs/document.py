@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from hybrid.canonical import MAX_RECORD
+from hybrid.canonical import DEEPEST, MAX_RECORD
 from hybrid.errors import BadData
-from hybrid.outputs.header import AGAIN, DEEPEST, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
+from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
 from hybrid.outputs.source import Source
 
 PIECE = 64 * 1024

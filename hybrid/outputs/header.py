@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid.canonical import Json, encode
+from hybrid.canonical import DEEPEST, Json, encode, too_deep
 from hybrid.errors import BadData
 
 FORMAT = "hybrid/outputs"
@@ -17,9 +17,6 @@ HEAD = ("format", "version", "run", "models", "tasks")
 TAIL = ("count", "sha256")
 MAX_TASKS = 512 * 1024 * 1024
 """Most bytes that all tasks together may have as canonical JSON."""
-
-DEEPEST = 200
-"""Most levels of objects and arrays in a value, whichever way it is laid out: far below what any parser gives up at."""
 
 AGAIN = "wait for the sync to finish, or make the file again: hybrid grade RUN puts it together anew"
 FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
@@ -31,7 +28,7 @@ def canonical(value: Json, where: str) -> bytes:
         data = encode(value)
     except (ValueError, TypeError) as error:
         raise BadData(f"{where}: cannot be written as JSON: {error}", hint=FOREIGN) from error
-    except RecursionError as error:
+    except BadData as error:
         raise _too_deep(where) from error
     refuse_depth(value, data, where)
     return data
@@ -39,15 +36,8 @@ def canonical(value: Json, where: str) -> bytes:
 
 def refuse_depth(value: Any, data: bytes, where: str) -> None:
     """Raise BadData when `value`, which is `data` in JSON, has more than DEEPEST levels of objects and arrays."""
-    if data.count(b"[") + data.count(b"{") <= DEEPEST:  # as nearly always: there is no need to look
-        return
-    level = [value]
-    for _ in range(DEEPEST):
-        children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
-        level = [child for child in children if isinstance(child, dict | list | tuple)]
-        if not level:
-            return
-    raise _too_deep(where)
+    if too_deep(value, data):
+        raise _too_deep(where)
 
 
 def _too_deep(where: str) -> BadData:
