@@ -5,11 +5,12 @@ DEMO := demo
 WORKERS ?= 2
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
 
-.PHONY: help demo test check lint bench lock clean
+.PHONY: help demo test ollama check lint bench lock clean
 
 help:
 	@echo "make demo          run the main job on a small real model, grade it, draw the report"
 	@echo "make test          every test that this machine can run; STRICT=1 turns skips into failures"
+	@echo "make ollama        build the Ollama server that some tests need (Go, a C++ compiler; minutes the first time)"
 	@echo "make check         lint, types, import contracts and the fast tests; make lint: without the tests"
 	@echo "make bench NAME=x  run benchmarks/x.py; its last line is one JSON object"
 	@echo "make lock          write the pinned requirement files anew from requirements/*.in"
@@ -37,6 +38,10 @@ test:
 	$(PYTEST) -m slow || status=1; \
 	exit $$status
 
+# A real server for the tests, where there is none on PATH. Tests that need it skip without one.
+ollama:
+	@$(PYTHON) requirements/ollama.py .ollama
+
 check: lint
 	@$(PYTEST) -n $(WORKERS) -m "not slow"
 
@@ -62,8 +67,9 @@ lock:
 	cd requirements && $(UV) --universal --python-version 3.11 lock.in -o lock.txt
 	cd requirements && $(UV) --universal --python-version 3.11 demo.in -o demo.txt
 	cd requirements && $(UV) --universal --python-version 3.11 --override overrides.txt test.in -o test.txt
+	cd requirements && $(UV) --universal --python-version 3.11 ollama.in -o ollama.txt
 	cd requirements && $(UV) --python-version 3.12 --python-platform x86_64-manylinux_2_28 gpu.in -o gpu.txt
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lock $(DEMO) build dist
+	rm -rf .venv-demo .venv-test .venv-lock .ollama $(DEMO) build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

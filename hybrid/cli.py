@@ -25,12 +25,15 @@ COMMANDS = {
     "status": ("hybrid.commands.status:status", "Tell what is done, what is safe where, and who works on it."),
     "fetch": ("hybrid.commands.folder:fetch", "Take over the results of a run: verify, acknowledge, assemble."),
     "grade": ("hybrid.commands.grade:grade", "Judge the outputs of a run: score, interval, controls, ungraded."),
+    "judge": ("hybrid.commands.judge:judge", "Tell how good a judge is, against answers that were graded before."),
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
     "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
     "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),
     "logs": ("hybrid.commands.folder:logs", "Show what the workers of a run said."),
     "doctor": ("hybrid.commands.doctor:doctor", "Look at the folder and this machine, and explain every oddity."),
     "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook that works on a run in Colab or Kaggle."),
+    "ollama": ("hybrid.commands.ollama:ollama", "Run an Ollama server on a rented machine."),
+    "models": ("hybrid.commands.models:models", "Keep models in the shared folder, and restore them."),
     "list": ("hybrid.commands.catalog:list_names", "List the installed pipelines and graders."),
     "describe": ("hybrid.commands.catalog:describe", "Show the settings of a pipeline or grader."),
 }
@@ -84,6 +87,7 @@ class Commands(click.Group):
 def _set_verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
     if count and not ctx.resilient_parsing:
         logging.getLogger().setLevel(logging.INFO if count == 1 else logging.DEBUG)
+        logging.getLogger("httpx").setLevel(logging.WARNING if count == 1 else logging.DEBUG)  # it tells every request
 
 
 def _set_quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -15,6 +15,9 @@ EXTRA_OF = {
     "transformers": "torch",
     "accelerate": "torch",
     "vllm": "vllm",
+    "httpx": "ollama",
+    "sentence_transformers": "embeddings",
+    "rouge_score": "rouge",
 }
 """Library -> the extra of this distribution that brings it."""
 

@@ -3,75 +3,137 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
+from hybrid import checks
 from hybrid.canonical import Json, encode
 from hybrid.majority import Majority
 from hybrid.outputs import OutputsFile, open_outputs
-from hybrid.protocols import Grader, OutputGrader, QuestionGrader
+from hybrid.progress import Quiet
+from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, Watcher
 from hybrid.questions import OutOfOrder, grouped, in_order
 from hybrid.records import Grade, Output, Question
-from hybrid.replacing import replacing
+from hybrid.replacing import refuse_foreign, replacing
 from hybrid.settings import freeze
 from hybrid.tally import Reasons, Tally
 
 FORMAT = "hybrid/grades"
 VERSION = 1
+BEGINS = b'{"format":"%s"' % FORMAT.encode()
 
 Summary = dict[str, Any]
 
 
-def grade_file(source: Path | str, grader: Grader, grader_name: str, out: Path | str) -> Summary:
+Judging = OutputGrader | QuestionGrader
+"""A grader that can grade at once."""
+
+
+def grade_file(
+    source: Path | str, grader: Grader, grader_name: str, out: Path | str, watcher: Watcher | None = None
+) -> Summary:
     """Judge an outputs file into the grades file `out` and return its summary. The same file gives the same bytes.
 
-    Raises BadData when the outputs are not whole, Temporary on a full disk; then `out` is as it was. What a grader
-    raises is a fault in it and comes through.
+    Raises BadData when the outputs are not whole, Temporary on a full disk or when a judging model is away; then `out`
+    is as it was. What a grader raises is a fault in it and comes through.
     """
-    return grade_outputs(open_outputs(source), grader, grader_name, out)
+    return grade_outputs(open_outputs(source), grader, grader_name, out, watcher)
 
 
-def grade_outputs(outputs: OutputsFile, grader: Grader, grader_name: str, out: Path | str) -> Summary:
-    """`grade_file` for outputs that are open already."""
-    with replacing(Path(out), b'{"format":"%s"' % FORMAT.encode()) as stream:
+def grade_outputs(
+    outputs: OutputsFile, grader: Grader, grader_name: str, out: Path | str, watcher: Watcher | None = None
+) -> Summary:
+    """`grade_file` for outputs that are open already. `watcher` is told of the calls of a judging model."""
+    refuse_foreign(Path(out), BEGINS)
+    with made_ready(grader, Again(outputs), watcher or Quiet()) as judge, replacing(Path(out), BEGINS) as stream:
+        scribe = Scribe(outputs, grader, grader_name, judge, stream)
         try:
-            return _write(outputs, outputs.records(), grader, grader_name, stream)
+            return scribe.write(outputs.records())
         except OutOfOrder:
             stream.seek(0)
             stream.truncate()
-            return _write(outputs, in_order(outputs.records()), grader, grader_name, stream)
+            return scribe.write(in_order(outputs.records()))
 
 
-def _write(
-    outputs: OutputsFile, records: Generator[Output, None, None], grader: Grader, name: str, stream: BinaryIO
-) -> Summary:
-    """Everything of grades.json. The digest of the outputs stands in its head and is known last: its place is kept."""
-    about: dict[str, Json] = {"name": name, "settings": freeze(grader)}
-    stream.write(b'{"format":"%s","version":%d,\n"grader":%s,\n"outputs":' % (FORMAT.encode(), VERSION, encode(about)))
-    place = stream.tell()
-    stream.write(_judged(outputs, "0" * 64) + b',\n"grades":[\n')
-    hashed = hashlib.sha256(encode(about) + b"\n")
-    count = 0
-    with Majority() as majority:
-        tally = Tally(getattr(grader, "unit", "question"), majority)
-        with closing(records):
-            for count, line in enumerate(_lines(outputs, records, grader, tally), start=1):
-                stream.write(b",\n" + line if count > 1 else line)
-                hashed.update(line)
-                hashed.update(b"\n")
+class Again:
+    """The outputs of a file, each time from the first one on."""
+
+    def __init__(self, outputs: OutputsFile) -> None:
+        self._outputs = outputs
+
+    def __iter__(self) -> Iterator[Output]:
+        return self._outputs.records()
+
+
+@contextmanager
+def made_ready(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Judging]:
+    """The grader; one that judges with a model has then asked it."""
+    if isinstance(grader, ModelGrader):
+        with grader.ready(outputs, watcher) as judge:
+            yield judge
+    else:
+        yield grader
+
+
+class Scribe:
+    """Writes grades.json. The digest of the outputs stands in its head and is known last: its place is kept."""
+
+    def __init__(self, outputs: OutputsFile, grader: Grader, name: str, judge: Judging, stream: BinaryIO) -> None:
+        self._outputs, self._grader, self._judge, self._stream = outputs, grader, judge, stream
+        self._name = name
+
+    def write(self, records: Generator[Output, None, None]) -> Summary:
+        stream, about = self._stream, encode({"name": self._name, "settings": freeze(self._grader)})
+        stream.write(BEGINS + b',"version":%d,\n"grader":%s,\n"outputs":' % (VERSION, about))
+        place = stream.tell()
+        stream.write(_judged(self._outputs, "0" * 64) + b',\n"grades":[\n')
+        hashed = hashlib.sha256(about + b"\n")
+        count = 0
+        with Majority() as majority:
+            tally = Tally(getattr(self._grader, "unit", "question"), majority)
+            with closing(records):
+                for count, line in enumerate(self._lines(records, tally), start=1):
+                    stream.write(b",\n" + line if count > 1 else line)
+                    hashed.update(line)
+                    hashed.update(b"\n")
+            summary = self._summary(tally)
+        judged = _judged(self._outputs, str(self._outputs.sha256))
+        hashed.update(judged + b"\n" + encode(summary) + b"\n")
+        stream.write(b'%s],\n"summary":%s,\n' % (b"\n" if count else b"", encode(summary)))
+        stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
+        stream.seek(place)
+        stream.write(judged)
+        stream.seek(0, 2)
+        return summary
+
+    def _lines(self, records: Iterator[Output], tally: Tally) -> Iterator[bytes]:
+        """One line of grades.json a question, counted in `tally` on the way."""
+        judge = _judge_of(self._judge, tally)
+        control: Callable[[Json], str | None] | None = getattr(self._grader, "control", None)
+        for question in grouped(records, self._outputs.tasks, str(self._outputs.path)):
+            for output in question.outputs:
+                if output.error is not None:
+                    tally.failed(output.error.kind)
+            grade = judge(question)
+            constant = control(question.reference) if control and grade.score is not None else None
+            tally.add(question, grade, constant)
+            yield _line(question, grade)
+
+    def _summary(self, tally: Tally) -> Summary:
+        """The tally's, and for a judging model what it is, what is known of its errors, and the score without them."""
         summary = tally.summary()
-    judged = _judged(outputs, str(outputs.sha256))
-    hashed.update(judged + b"\n" + encode(summary) + b"\n")
-    stream.write(b'%s],\n"summary":%s,\n' % (b"\n" if count else b"", encode(summary)))
-    stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
-    stream.seek(place)
-    stream.write(judged)
-    stream.seek(0, 2)
-    return summary
+        if isinstance(self._judge, ReadyGrader):
+            about = self._judge.about()
+            known = checks.known(checks.identity(self._name, self._grader, about))
+            judge = {**about, "check": checks.brief(known)}
+            if known and summary["score"] is not None:
+                judge["corrected"] = checks.corrected_by(known, summary["score"], tally.effective)
+            summary["judge"] = judge
+        return summary
 
 
 def _judged(outputs: OutputsFile, sha256: str) -> bytes:
@@ -79,21 +141,7 @@ def _judged(outputs: OutputsFile, sha256: str) -> bytes:
     return encode({"run": run if isinstance(run, str) else None, "sha256": sha256})
 
 
-def _lines(outputs: OutputsFile, records: Iterator[Output], grader: Grader, tally: Tally) -> Iterator[bytes]:
-    """One line of grades.json a question, counted in `tally` on the way."""
-    judge = _judge_of(grader, tally)
-    control: Callable[[Json], str | None] | None = getattr(grader, "control", None)
-    for question in grouped(records, outputs.tasks, str(outputs.path)):
-        for output in question.outputs:
-            if output.error is not None:
-                tally.failed(output.error.kind)
-        grade = judge(question)
-        constant = control(question.reference) if control and grade.score is not None else None
-        tally.add(question, grade, constant)
-        yield _line(question, grade)
-
-
-def _judge_of(grader: Grader, tally: Tally) -> Callable[[Question], Grade]:
+def _judge_of(grader: Judging, tally: Tally) -> Callable[[Question], Grade]:
     if isinstance(grader, QuestionGrader):
         return grader.grade_question
     return lambda question: judge_alone(grader, question, tally.ungraded_outputs)

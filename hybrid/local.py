@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import platformdirs
 
 from hybrid import machine, settings
 from hybrid.assembly import assembled
-from hybrid.backends.registry import digest_before_loading, open_backend
+from hybrid.backends.registry import digest_before_loading, late, open_backend
 from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Disk
@@ -61,7 +61,7 @@ class Engine:
         return open_backend(self.backend, self.model, self.options)
 
     def digest(self) -> str:
-        return digest_before_loading(self.backend, self.model)
+        return digest_before_loading(self.backend, self.model, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def do_run(
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
     _make_room(outputs)
     _refuse_read_only(run)
-    with alone(run), opened_late(engine) as backend:
+    with alone(run), late(engine.open) as backend:
         stages = tuple(run_stage(run, stage, backend, observer, **how) for stage in pipeline.stages())
         sha256 = assemble(run, pipeline.stages()[-1], outputs).sha256
     return LocalResult(run, outputs, sha256, stages)
@@ -192,21 +192,6 @@ def outputs_of(folder: Path, name: str) -> Path:
     path = outputs_path(folder, run)
     assemble(run, pipeline_of(run).stages()[-1], path)
     return path
-
-
-@contextmanager
-def opened_late(engine: Engine) -> Iterator[Callable[[], Backend]]:
-    """A function that loads the model when it is first called; it is closed at the end."""
-    with ExitStack() as stack:
-        opened: list[Backend] = []
-
-        def backend() -> Backend:
-            if not opened:
-                opened.append(engine.open())
-                stack.callback(opened[0].close)
-            return opened[0]
-
-        yield backend
 
 
 @contextmanager

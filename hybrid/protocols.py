@@ -6,10 +6,12 @@ The fields of a pipeline or grader are its settings (`--set name=value`), its do
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from hybrid.records import Completion, Grade, Item, Output, Question, Request
+from hybrid.canonical import Json
+from hybrid.records import Completion, Failure, Grade, Item, Output, Question, Request
 
 Side = Literal["gpu", "laptop", "any"]
 
@@ -88,6 +90,30 @@ class Backend(Protocol):
         ...
 
 
+Vector = tuple[float, ...]
+"""The embedding of a text, of length 1."""
+
+
+class Embedder(Protocol):
+    """A model that turns texts into vectors. Opened once, used from one thread, closed at the end."""
+
+    @property
+    def model(self) -> Model:
+        """What is loaded."""
+        ...
+
+    def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
+        """One vector a text, in the order of the texts; a text that cannot be embedded whole is a failure.
+
+        All vectors have the same number of dimensions. A dead engine raises HybridError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the engine and its memory."""
+        ...
+
+
 @runtime_checkable
 class OutputGrader(Protocol):
     """Judges each output alone; a question's score is the mean over its outputs."""
@@ -106,4 +132,45 @@ class QuestionGrader(Protocol):
         ...
 
 
-Grader = OutputGrader | QuestionGrader
+class Watcher(Protocol):
+    """Is told how far a grader is that asks a model."""
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        """`done` of `total` distinct calls are known from before."""
+        ...
+
+    def working(self) -> None:
+        """The model is loaded."""
+        ...
+
+    def finished_item(self, completion: Completion) -> None:
+        """One call came back."""
+        ...
+
+    def ended(self) -> None:
+        """No more calls."""
+        ...
+
+
+@runtime_checkable
+class ReadyGrader(OutputGrader, Protocol):
+    """A grader that knows all that it needs from its model."""
+
+    def about(self) -> Mapping[str, Json]:
+        """What judged: the model to the byte, how it was asked, how often, and what is known of its errors."""
+        ...
+
+
+@runtime_checkable
+class ModelGrader(Protocol):
+    """Judges with a model: sees all outputs once before the first grade, so that many calls are in flight at a time."""
+
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> AbstractContextManager[ReadyGrader]:
+        """Ask the model what it is needed for. What it said is kept at once, and not asked again by the same command.
+
+        Raises HybridError when the model is not to be had; NotFinished on Ctrl-C.
+        """
+        ...
+
+
+Grader = OutputGrader | QuestionGrader | ModelGrader

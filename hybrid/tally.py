@@ -96,6 +96,11 @@ class Tally:
         for name, value in grade.controls.items():
             self._controls.setdefault(name, Clustered()).add(task, value)
 
+    @property
+    def effective(self) -> float:
+        """The number of independent scores that say as much as those counted; 0 without any."""
+        return self._score.effective() if self._score.n else 0.0
+
     def summary(self) -> dict[str, Any]:
         """The summary of grades.json (docs/format.md). Nothing may be added afterwards."""
         self._close()

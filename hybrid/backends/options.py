@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from hybrid.errors import UsageError, nearest
 
@@ -39,3 +39,12 @@ def one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> str
     if value not in known:
         raise UsageError(f"the backend option {name}={value} is not known", hint=nearest(value, known))
     return value
+
+
+def pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """`name=value` texts of an option, apart. Raises UsageError."""
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} is written name=value, got '{text}'")
+        yield name, value

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.extras import import_object
-from hybrid.protocols import Backend
+from hybrid.protocols import Backend, Embedder
 
 BACKENDS = {
     "llamacpp": "hybrid.backends.llamacpp:LlamaCppBackend",
     "transformers": "hybrid.backends.transformers:TransformersBackend",
     "vllm": "hybrid.backends.vllm:VllmBackend",
+    "ollama": "hybrid.backends.ollama.chat:OllamaBackend",
     "scripted": "hybrid.backends.scripted:ScriptedBackend",
 }
 """Name on the command line -> class. A class is made with (model name, options) and is ready when made."""
@@ -23,8 +25,15 @@ SUMMARIES = {
     "llamacpp": "embedded llama.cpp, no server: GGUF models on a laptop",
     "transformers": "Hugging Face transformers: any GPU or CPU",
     "vllm": "vLLM: a CUDA GPU",
+    "ollama": "a local Ollama server",
     "scripted": "answers read from a file: for tests and dry runs",
 }
+
+EMBEDDERS = {
+    "ollama": "hybrid.backends.ollama.embedding:OllamaEmbedder",
+    "sentence-transformers": "hybrid.backends.sentence_transformers:SentenceTransformersEmbedder",
+}
+"""Name -> class of what embeds texts; made as backends are."""
 
 DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
@@ -39,18 +48,51 @@ def backend_class(name: str) -> Any:
 
 def open_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
     """Load `model` in the backend `name`. Raises UsageError on unknown options, CannotRun when it cannot be loaded."""
-    cls = backend_class(name)
-    for option in options:
-        if option not in cls.options:
-            raise UsageError(f"the backend '{name}' has no option '{option}'", hint=nearest(option, cls.options))
-    backend: Backend = cls(model, options)
+    backend: Backend = _made(backend_class(name), f"backend '{name}'", model, options)
     return backend
 
 
-def digest_before_loading(name: str, model: str) -> str:
-    """The digest that the opened backend will give its model, from the files alone. Raises CannotRun."""
+def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:
+    """Load `model` in what embeds texts under `name`. Raises as `open_backend` does."""
+    if name not in EMBEDDERS:
+        raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
+    cls = import_object(EMBEDDERS[name], needed_for=f"embedding with '{name}'")
+    embedder: Embedder = _made(cls, f"embedder '{name}'", model, options)
+    return embedder
+
+
+def _made(cls: Any, what: str, model: str, options: Mapping[str, str]) -> Any:
+    for option in options:
+        if option not in cls.options:
+            raise UsageError(f"the {what} has no option '{option}'", hint=nearest(option, cls.options))
+    return cls(model, options)
+
+
+@contextmanager
+def late(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]:
+    """A function that loads the model when it is first called; it is closed at the end."""
+    with ExitStack() as stack:
+        opened: list[Backend] = []
+
+        def backend() -> Backend:
+            if not opened:
+                opened.append(make())
+                stack.callback(opened[0].close)
+            return opened[0]
+
+        yield backend
+
+
+def digest_before_loading(name: str, model: str, options: Mapping[str, str] | None = None) -> str:
+    """The digest that the opened backend will give its model: from the files alone, or from its server.
+
+    Raises CannotRun, and Temporary when the server is away.
+    """
     if name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+    if name == "ollama":
+        of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
+        return str(of_tag(model, options or {}))
     if name != "scripted":
         return digest_of(locate(model))
     if not Path(model).is_file():

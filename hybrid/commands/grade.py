@@ -14,12 +14,13 @@ from rich.text import Text
 
 from hybrid import plugins
 from hybrid.canonical import encode
+from hybrid.checks import sentences
+from hybrid.commands.judging import asking_a_model, built, watcher
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Finite
 from hybrid.errors import Missed, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
 from hybrid.outputs import OutputsFile, open_outputs
-from hybrid.settings import build
 from hybrid.terminal import clean_line
 
 WIDE = 200
@@ -32,9 +33,7 @@ LONGEST_NAME = 100
 @click.argument("source")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="A setting of the grader; may be repeated."
-)
+@asking_a_model
 @click.option(
     "-o",
     "--out",
@@ -47,10 +46,10 @@ def grade(
     source: str,
     folder: Path | None,
     grader: str,
-    settings: tuple[str, ...],
     out: Path | None,
     threshold: float | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Judge SOURCE: an outputs.json, .jsonl or .jsonl.zst, a run, or - for standard input.
 
@@ -59,9 +58,9 @@ def grade(
     path = find_outputs(source, folder)
     with closing(open_outputs(path)) as outputs:
         name = grader or _grader_of(outputs)
-        judge = build(plugins.load("graders", name), settings)
+        judge = built(name, **asked)
         grades = _place(path, name, out)
-        summary = grade_outputs(outputs, judge, name, grades)
+        summary = grade_outputs(outputs, judge, name, grades, watcher())
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))
@@ -106,7 +105,7 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE, no_color=True)
     console.print(_scores(summary, name, console.is_terminal))
-    for line in _counts(summary):
+    for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line))
     console.print(_safe(f"interval: {summary['method']}; grades: {grades}"))
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
-
-from hybrid.errors import UsageError
 
 FOLDER = click.Path(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
 FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
@@ -69,12 +66,3 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
-
-
-def pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """`name=value` texts of an option, apart. Raises UsageError."""
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"{option} is written name=value, got '{text}'")
-        yield name, value

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from hybrid import plugins, settings
 from hybrid.backends.model_files import HUB_NAME, PACKAGED
+from hybrid.backends.options import pairs
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
 from hybrid.commands.follow import follow
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite, pairs
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
@@ -100,7 +101,8 @@ def _tell_submitted(run: Run, folder: Path, *, as_json: bool) -> None:
         return
     if logging.getLogger().level < logging.ERROR:
         model = str(run.spec["model"])
-        where = "" if model in PACKAGED or HUB_NAME.fullmatch(model) else f" --model {model}=PATH"
+        known = run.spec["backend"] == "ollama" or model in PACKAGED or HUB_NAME.fullmatch(model)
+        where = "" if known else f" --model {model}=PATH"
         click.echo(f"on the GPU machine:  hybrid worker FOLDER --run {run.id}{where}", err=True)
         click.echo(f"or as a notebook:    hybrid notebook colab {run.id}", err=True)
         click.echo(f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}", err=True)

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from hybrid import machine
+from hybrid.backends.options import pairs
 from hybrid.clock import SystemClock
-from hybrid.commands.options import FOLDER, Duration, Finite, Moment, pairs
+from hybrid.commands.options import FOLDER, Duration, Finite, Moment
 from hybrid.errors import Missed, Temporary
 from hybrid.folder.child import Guarded
 from hybrid.folder.leases import Patience

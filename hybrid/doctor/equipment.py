@@ -14,7 +14,7 @@ from hybrid.backends.model_files import locate
 from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL
 from hybrid.doctor.findings import Finding
 from hybrid.errors import HybridError
-from hybrid.extras import EXTRA_OF
+from hybrid.extras import EXTRA_OF, import_object
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
 from hybrid.folder.spool import is_shard, walk
@@ -24,6 +24,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "llamacpp": ("xllamacpp",),
     "transformers": ("torch", "transformers"),
     "vllm": ("vllm",),
+    "ollama": ("httpx",),
 }
 """Backend -> what it imports; one that is not named here needs nothing more than hybrid."""
 
@@ -34,7 +35,7 @@ def missing_libraries(backend: str) -> list[str]:
 
 
 def engines() -> Iterator[Finding]:
-    """Which backends can be used here, the default model, and the GPU."""
+    """Which backends can be used here, the default model, Ollama's server, and the GPU."""
     for name in BACKENDS:
         missing = missing_libraries(name)
         if missing:
@@ -46,11 +47,21 @@ def engines() -> Iterator[Finding]:
         yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {locate(DEFAULT_MODEL)}")
     except HybridError as error:
         yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {error.message}", error.hint)
-    yield from _gpus()
-
-
-def _gpus() -> Iterator[Finding]:
     found = gpu()
+    if not missing_libraries("ollama"):
+        yield from _ollama(found)
+    yield from _gpus(found)
+
+
+def _ollama(found: Any) -> Iterator[Finding]:
+    """How the server stands that the backend `ollama` would use; seconds at most, whatever it does."""
+    standing = import_object("hybrid.backends.ollama.standing:standing", needed_for="asking Ollama")
+    free = (found["memory_total"] - found["memory_used"]) << 20 if found else 0
+    for what, do in standing(free):
+        yield Finding("machine", "", what, do)
+
+
+def _gpus(found: Any) -> Iterator[Finding]:
     if found:
         used = f"{found['memory_used']:,} of {found['memory_total']:,} MiB in use"
         yield Finding("machine", "", f"GPU: {found['name']}, {used}")

@@ -17,6 +17,7 @@ from hybrid.folder.names import NoteName, ShardName
 from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
 from hybrid.folder.runs import MARK, MAX_INPUTS, MAX_SPEC, SPEC_FORMAT, Run, blob_name, check_spec
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
+from hybrid.models.manifest import MAX_MANIFEST, verify_model
 
 MAX_PROBE = 64 * 1024
 LIMITS: Mapping[Role, tuple[int, int]] = {
@@ -26,6 +27,8 @@ LIMITS: Mapping[Role, tuple[int, int]] = {
     "blob": (MAX_INPUTS, MAX_INPUTS),
     "note": (MAX_PACKED, MAX_NOTE),
     "shard": (MAX_FILE, MAX_PAYLOAD),
+    "model": (MAX_MANIFEST, MAX_MANIFEST),
+    "part": (0, 0),
     "beside": (0, 0),
 }
 """Most bytes of a file of each role, as it is and unpacked."""
@@ -35,6 +38,7 @@ WAIT = {
     "probe": "nothing: the next `hybrid doctor` of that machine writes it anew",
     "spec": "wait for the sync; if it stays so, delete it and submit the run again",
     "blob": "wait for the sync; if it stays so, delete it and submit the run again",
+    "model": "wait for the sync; if it stays so, delete it and pack the model again where it still is",
     "note": "wait for the sync; if it stays so, delete it: nothing is lost with it but time",
     "shard": "wait for the sync; if it stays so, delete it: a worker that still has it writes it again, "
     "else its items are done again",
@@ -158,9 +162,9 @@ class Judge:
 
     def _check(self, path: str, role: Role, data: bytes) -> list[str]:
         """In what a file that counts is unlike hybrid's own. Raises BadData and NotCounted when it does not count."""
-        if role == "beside":
+        if role in ("beside", "part"):
             raise BadData(f"{path}: no part of the protocol")
-        checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "shard": self._shard}
+        checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "model": _model, "shard": self._shard}
         return self._blob(path, data) if role == "blob" else checks[role](path, data)
 
     def _shard(self, path: str, data: bytes) -> list[str]:
@@ -227,6 +231,11 @@ def _spec(path: str, data: bytes) -> list[str]:
     spec = decode(data, what=path)
     check_spec(spec, path.split("/")[1])
     return _layout(spec, data)
+
+
+def _model(path: str, data: bytes) -> list[str]:
+    verify_model(path, data)
+    return []
 
 
 def _note(path: str, data: bytes) -> list[str]:

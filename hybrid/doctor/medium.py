@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import re
 import shutil
 import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +22,7 @@ from hybrid.doctor.walk import Listing
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.files import read_bounded, speaking
 from hybrid.folder.medium import Medium
+from hybrid.folder.mounts import MOUNTINFO, Mount, mount_of
 
 T = TypeVar("T")
 
@@ -32,7 +31,6 @@ SLOW = 10.0
 
 LITTLE = 1024**3
 COLAB = "/content/drive"
-MOUNTINFO = Path("/proc/self/mountinfo")
 
 CARRIERS = (
     ("rclone", "an rclone mount"),
@@ -52,35 +50,6 @@ OFFLINE = 0x1000 | 0x40000 | 0x400000
 
 DATALESS = 0x40000000
 """SF_DATALESS of macOS."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """What stands at a place: the file system's type, what it comes from, and where it is mounted."""
-
-    place: str
-    type: str
-    source: str
-
-    def __str__(self) -> str:
-        found = f"{self.type} {self.source}".lower()
-        carrier = next((words for part, words in CARRIERS if part in found), "a plain disk of this machine")
-        return f"{carrier} ({self.type} at {self.place})"
-
-
-def mount_of(path: str, mountinfo: str) -> Mount | None:
-    """The mount that holds an absolute path, by the text of Linux's /proc/self/mountinfo; the last on top counts."""
-    best: Mount | None = None
-    for line in mountinfo.splitlines():
-        head, dash, tail = line.partition(" - ")
-        fields, after = head.split(" "), tail.split(" ")
-        if not dash or len(fields) < 5 or len(after) < 2:
-            continue
-        place = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-        inside = place in ("/", path) or path.startswith(f"{place}/")
-        if inside and (best is None or len(place) >= len(best.place)):
-            best = Mount(place, after[0], after[1])
-    return best
 
 
 def is_placeholder(found: os.stat_result) -> bool:
@@ -148,10 +117,16 @@ def _mount(root: Path) -> Iterator[Finding]:
 def carried_by(path: str, mountinfo: str) -> Iterator[Finding]:
     """What carries an absolute path, by the text of /proc/self/mountinfo, and whether that is what it should be."""
     found = mount_of(path, mountinfo)
-    yield Finding("medium", "", f"it is on {found or 'an unknown mount'}")
+    yield Finding("medium", "", f"it is on {_words(found) if found else 'an unknown mount'}")
     if path.startswith(f"{COLAB}/") and (not found or "fuse" not in found.type):
         what = "should be Google Drive and is a plain folder: the mount is dead, and what is written stays here"
         yield Finding("away", "", what, "mount Drive again; do not force it while a worker has something to send")
+
+
+def _words(mount: Mount) -> str:
+    found = f"{mount.type} {mount.source}".lower()
+    carrier = next((words for part, words in CARRIERS if part in found), "a plain disk of this machine")
+    return f"{carrier} ({mount.type} at {mount.place})"
 
 
 def _room(root: Path) -> Iterator[Finding]:

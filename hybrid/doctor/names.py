@@ -10,8 +10,10 @@ from typing import Literal
 
 from hybrid import machine
 from hybrid.folder.names import NAME, NOTES, RESERVED, NoteName, ShardName, allowed
+from hybrid.models.manifest import FILE as MODEL
+from hybrid.models.manifest import PART_FILE
 
-Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "beside"]
+Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "model", "part", "beside"]
 
 BESIDE = ("results", "wheels")
 """What stands in a folder and is no part of the protocol: read by nobody here."""
@@ -19,6 +21,8 @@ BESIDE = ("results", "wheels")
 RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 BLOB = re.compile(r"(inputs|references)-([0-9a-f]{16})\.json\.zst")
 BATCH = re.compile(r"[0-9]{3}")
+LAYERS = tuple(map(re.compile, ("models", "layers", "[0-9a-f]{2}", "[0-9a-f]{64}", BATCH.pattern)))
+"""The places on the way to the parts of a model's layer."""
 
 LEFT_OVERS = {
     "Syncthing's own files": r"\.stfolder|\.stversions|\.stignore|~syncthing~.*|\.syncthing\..*",
@@ -56,11 +60,21 @@ def role_of(parts: tuple[str, ...]) -> Role | None:
     if parts[0] == "probes" and len(parts) == 2:
         name, _, rest = parts[1].partition(".")
         return "probe" if machine.NAME.fullmatch(name) and rest == "json" else None
-    if parts[0] != "runs" or not is_place(parts[:-1]):
+    if parts[0] not in ("runs", "models") or not is_place(parts[:-1]):
         return None
+    return _of_model(parts) if parts[0] == "models" else _of_run(parts)
+
+
+def _of_run(parts: tuple[str, ...]) -> Role | None:
     if len(parts) == 3:
         return "spec" if parts[2] == "run.json" else "blob" if BLOB.fullmatch(parts[2]) else None
     return _leaf(parts) if len(parts) == 6 and allowed(parts[5]) else None
+
+
+def _of_model(parts: tuple[str, ...]) -> Role | None:
+    if len(parts) == 3:
+        return "model" if parts[1] == "manifests" and MODEL.fullmatch(parts[2]) else None
+    return "part" if len(parts) == 6 and PART_FILE.fullmatch(parts[5]) else None
 
 
 def _leaf(parts: tuple[str, ...]) -> Role | None:
@@ -71,8 +85,11 @@ def _leaf(parts: tuple[str, ...]) -> Role | None:
 
 def is_place(parts: tuple[str, ...]) -> bool:
     """Whether readers look into a folder at this path."""
-    if parts in {(), ("runs",), ("probes",)} or parts[0] in BESIDE:
+    if parts in {(), ("runs",), ("probes",), ("models", "manifests")} or parts[0] in BESIDE:
         return True
+    if parts[0] == "models":
+        shaped = all(shape.fullmatch(part) for shape, part in zip(LAYERS, parts, strict=False))
+        return len(parts) <= 5 and shaped and (len(parts) < 4 or parts[3].startswith(parts[2]))
     if parts[0] != "runs" or len(parts) > 5 or not RUN.fullmatch(parts[1]):
         return False
     return all(map(allowed, parts))
@@ -81,7 +98,9 @@ def is_place(parts: tuple[str, ...]) -> bool:
 def must_be_folder(parts: tuple[str, ...]) -> bool:
     """Whether a file at this path hides what a folder of that name would hold."""
     if len(parts) == 1:
-        return parts[0] in ("runs", "probes", *BESIDE)
+        return parts[0] in ("runs", "probes", "models", *BESIDE)
+    if parts[0] == "models":
+        return is_place(parts)
     fixed = {2: True, 3: parts[-1] in NOTES, 5: bool(BATCH.fullmatch(parts[-1]))}
     return is_place(parts) and parts[0] == "runs" and fixed.get(len(parts), False)
 

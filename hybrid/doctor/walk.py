@@ -17,6 +17,7 @@ from hybrid.folder.medium import Entry, Medium, NotThere
 from hybrid.folder.names import ShardName
 from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
+from hybrid.models.catalog import standings
 from hybrid.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
@@ -104,6 +105,8 @@ class Walk:
         path = "/".join(parts)
         if entry.kind == "other":
             yield _other(parts)
+        elif role == "part":
+            self.good += 1  # not read: models are large, and `hybrid models verify` does it
         elif role in (None, "beside"):
             found = list(self._outside(parts, path))
             self.good += role == "beside" and not found
@@ -184,8 +187,22 @@ class Walk:
         """What should be in a place and is not."""
         if len(parts) == 2 and parts[0] == "runs" and names.is_place(parts):
             yield from self._missing_of_run(parts, present)
+        if parts == ("models", "manifests"):
+            yield from self._missing_of_models()
         if len(parts) == 4 and parts[0] == "runs" and self._seqs:
             yield from _numbers("/".join(parts), self._seqs)
+
+    def _missing_of_models(self) -> Iterator[Finding]:
+        """Parts that a listing lacks; what is wrong with a manifest was told where it was looked at."""
+        try:
+            found, _ = standings(self._folder)
+        except HybridError as error:
+            yield self._failed("models", error)
+            return
+        for one in found:
+            if not one.complete:
+                what = f"{one.parts - one.here} of the {one.parts} parts of {one.model} are not here"
+                yield Finding("not-here-yet", one.model.path, what, "wait for the sync, or pack the model again")
 
     def _missing_of_run(self, parts: Parts, present: set[str]) -> Iterator[Finding]:
         place = "/".join(parts)

@@ -16,6 +16,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") els
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 MISNAMED = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
 
+PIECE = 256 * 1024
+"""Bytes of one call to write: larger ones take memory in large pieces, which a virtual machine is slow to give."""
+
 
 def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
     """The error a user can act on: full disk and lost mounts are Temporary, permissions CannotRun, names UsageError."""
@@ -77,7 +80,7 @@ def _fill(descriptor: int, path: Path, data: bytes) -> None:
     try:
         view = memoryview(data)
         while view:
-            view = view[os.write(descriptor, view) :]
+            view = view[os.write(descriptor, view[:PIECE]) :]
         os.fsync(descriptor)
     except OSError:
         with suppress(OSError):

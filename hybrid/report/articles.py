@@ -12,6 +12,9 @@ from hybrid.report.raw import body, cut, fold
 from hybrid.report.sources import Answered, Asked, Source
 from hybrid.report.words import count, mark, percent, status_of
 
+MOST_VOTES = 20
+"""Verdicts of one answer that are shown."""
+
 
 def article(number: int, task: str, sources: Sequence[Source], parts: Sequence[Answered | None], longest: int) -> Html:
     """Everything about one task. `longest` bounds the characters shown of one text."""
@@ -160,10 +163,39 @@ def _text_row(source: Source, asked: Asked, longest: int, several: bool) -> Html
         "section",
         el("p", el("b", name), " ", mark(status), " ", el("span", score, cls="facts"), cls="name"),
         _ungraded(asked),
-        el("dl", el("dt", "Reference"), el("dd", cut(shown, longest) or "none"), el("dt", "Answer"), el("dd", first)),
+        el(
+            "dl",
+            *_asked(asked, longest),
+            *(el("dt", "Reference"), el("dd", cut(shown, longest) or "none"), el("dt", "Answer"), el("dd", first)),
+            *_verdicts(asked.grade.detail, longest),
+        ),
         fold(asked, longest) if asked.count > 1 or _long(asked, 400) else Html(""),
         cls="text",
     )
+
+
+def _asked(asked: Asked, longest: int) -> tuple[Html, ...]:
+    """What was asked, where the outputs tell it in words."""
+    said = asked.outputs[0].view.get("question") if asked.outputs else None
+    return (el("dt", "Question"), el("dd", cut(said, longest))) if isinstance(said, str) else ()
+
+
+def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
+    """How a judging model came to the grade: a rule, or its verdicts with their reasons."""
+    votes, by = detail.get("votes"), detail.get("by")
+    if not isinstance(by, str):
+        return ()
+    lines = [el("dd", cut(by, longest))]
+    if isinstance(votes, list):
+        lines = [el("dd", cut(_vote(vote), longest)) for vote in votes[:MOST_VOTES]]
+    return el("dt", "Judged"), *lines
+
+
+def _vote(vote: Any) -> str:
+    if not isinstance(vote, dict) or "correct" not in vote:
+        return str(vote.get("problem", "no verdict")) if isinstance(vote, dict) else "no verdict"
+    said = "right" if vote["correct"] is True else "wrong"
+    return f"{said}: {vote['reason']}" if vote.get("reason") else said
 
 
 def _long(asked: Asked, characters: int) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import ijson
 
 from hybrid.canonical import encode
+from hybrid.checks import sentences
 from hybrid.errors import BadData, UsageError
 
 FORMAT = "hybrid/grades"
@@ -169,6 +170,7 @@ def _summary(value: Any) -> dict[str, Any]:
         "questions": int(value["questions"]),
         "outputs": int(value["outputs"]),
         "failed": _counts(value.get("failed_outputs")),
+        "judge": sentences(value.get("judge")),
         "figures": {
             str(name): _measure(figure, "mean") for name, figure in sorted((value.get("figures") or {}).items())
         },

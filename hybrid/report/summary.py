@@ -28,8 +28,12 @@ VOTED = (
 
 
 def lede(sources: Sequence[Source]) -> Html:
-    """The result of every run in one sentence."""
-    return el("div", *(_sentence(source, len(sources) > 1) for source in sources), cls="lede")
+    """The result of every run in one sentence, and under it what is known of a model that judged."""
+    parts = []
+    for source in sources:
+        parts.append(_sentence(source, len(sources) > 1))
+        parts += [el("p", line, cls="judge") for line in source.grades.summary["judge"]]
+    return el("div", *parts, cls="lede")
 
 
 def _sentence(source: Source, several: bool) -> Html:

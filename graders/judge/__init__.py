@@ -1,0 +1,230 @@
+"""A model says whether an answer means the same as the reference: rules first, then verdicts; docs/judge.md."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+from graders.judge import prompt, verdict
+from graders.judge.verdict import Verdict
+from hybrid import replies
+from hybrid.agreement import Alpha
+from hybrid.answers import RULES, normal
+from hybrid.backends.options import pairs
+from hybrid.backends.registry import digest_before_loading, late, open_backend
+from hybrid.canonical import Json
+from hybrid.errors import UsageError, nearest
+from hybrid.protocols import Watcher
+from hybrid.records import Failure, Grade, Output, Request, Sampling
+from hybrid.references import NO_REFERENCE, acceptable
+from hybrid.replies import Replies
+
+LOG = logging.getLogger("hybrid")
+NO_QUESTION = "the output does not say what was asked (view.question)"
+SPLIT = "the votes are split"
+WARM = 0.7
+"""Temperature of a second try: at 0 an unreadable verdict would only be repeated."""
+
+Vote = Verdict | str
+"""A verdict, or why there is none."""
+
+
+def _help(text: str) -> Mapping[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class Judge:
+    """1 when a rule or the majority of a model's verdicts calls the answer right, 0 when wrong, else no score."""
+
+    models: tuple[str, ...] = field(default=(), metadata=_help("who judges; several judges vote"))
+    backend: str = field(default="ollama", metadata=_help("the backend that runs the models"))
+    options: tuple[str, ...] = field(default=(), metadata=_help("name=value options of the backend"))
+    rules: tuple[str, ...] = field(
+        default=("exact",), metadata=_help(f"call right without a model: {', '.join(RULES)}; empty: none")
+    )
+    samples: int = field(default=1, metadata=_help("verdicts of each judge; more than 1 needs a temperature"))
+    swap: bool = field(default=False, metadata=_help("ask twice: reference first, and answer first"))
+    explain: bool = field(default=True, metadata=_help("a reason before the verdict: slower"))
+    temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
+    seed: int = field(default=0, metadata=_help("draws the samples"))
+    max_tokens: int = field(default=256, metadata=_help("bound of a verdict with its reason"))
+    schema: bool = field(default=True, metadata=_help("hold the model to JSON; false where the backend cannot"))
+    retries: int = field(default=1, metadata=_help("further tries when a verdict cannot be read"))
+    asked: Literal["view", "id"] = field(
+        default="view", metadata=_help("the question's text: view.question, or its id")
+    )
+    instruction: str = field(default="", metadata=_help("opens the prompt instead of ours"))
+
+    version: ClassVar[int] = 1  # raised when prompt or rules change: a check of the old ones says nothing of the new
+
+    def __post_init__(self) -> None:
+        if unknown := [rule for rule in self.rules if rule not in RULES]:
+            raise UsageError(f"judge: there is no rule '{unknown[0]}'", hint=nearest(unknown[0], RULES))
+        if not (1 <= self.samples <= 100 and 0 <= self.retries <= 10 and 1 <= self.max_tokens <= 100_000):
+            raise ValueError("samples is 1 to 100, retries 0 to 10, max_tokens 1 to 100000")
+        if self.temperature < 0 or not 0 <= self.seed < 2**31:
+            raise ValueError("temperature is not below 0, seed is 0 to 2147483647")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples are all the same at temperature 0; set a temperature")
+        if len(set(self.models)) < len(self.models):
+            raise ValueError("a judge is named twice: its second vote would be its first one")
+
+    @contextmanager
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Bench]:
+        """Ask for every verdict that no rule makes needless and that is not known yet."""
+        if not self.models:
+            raise UsageError("judge: no model is named", hint="--model NAME, such as one of `ollama list`")
+        options = dict(pairs("options", self.options))
+        digests = [digest_before_loading(self.backend, model, options) for model in self.models]
+        with replies.opened() as kept:
+            for model, digest in zip(self.models, digests, strict=True):
+                with late(partial(open_backend, self.backend, model, options)) as backend:
+                    for attempt in range(self.retries + 1):
+                        asked = partial(self._requests, outputs, kept, digest, attempt)
+                        told = kept.ask(digest, asked, backend, watcher, f"judge {model}")
+                        if not told.distinct:
+                            break
+                        LOG.info("%s: %d distinct calls, %d known from before", model, told.distinct, told.known)
+            yield Bench(self, digests, kept)
+
+    def control(self, reference: Json) -> str | None:
+        """The constant answer that would be right here, in normal form."""
+        wanted = acceptable(reference)
+        return normal(wanted[0]) if wanted else None
+
+    def settled(self, output: Output) -> Grade | None:
+        """The grade that needs no model; None when a model is to be asked."""
+        wanted, answer = acceptable(output.reference), output.text or ""
+        if not any(normal(one) for one in wanted):
+            return Grade(None, NO_REFERENCE)
+        if not answer.strip():
+            return Grade(0.0, detail={"by": "empty answer"})
+        for rule in self.rules:
+            if RULES[rule](answer, wanted):
+                return Grade(1.0, detail={"by": f"rule {rule}"})
+        return None if self.question_of(output) else Grade(None, NO_QUESTION)
+
+    def question_of(self, output: Output) -> str:
+        """The text of the question; empty when the output does not tell."""
+        text = output.question if self.asked == "id" else output.view.get("question")
+        return text if isinstance(text, str) else ""
+
+    @property
+    def places(self) -> list[tuple[bool, int]]:
+        """The votes of each judge: whether the order is swapped, and which sample."""
+        return [
+            (swapped, sample)
+            for swapped in ((False, True) if self.swap else (False,))
+            for sample in range(self.samples)
+        ]
+
+    def request(self, output: Output, place: tuple[bool, int], attempt: int) -> Request:
+        """What one vote is asked with; a further attempt is another draw."""
+        swapped, sample = place
+        chat = prompt.messages(
+            self.question_of(output),
+            acceptable(output.reference),
+            output.text or "",
+            instruction=self.instruction,
+            explain=self.explain,
+            swapped=swapped,
+        )
+        return Request(
+            Sampling(
+                max_tokens=self.max_tokens,
+                temperature=max(self.temperature, WARM) if attempt else self.temperature,
+                seed=(self.seed + sample + 1009 * attempt) % 2**31,
+            ),
+            messages=chat,
+            schema=prompt.schema(explain=self.explain) if self.schema else None,
+        )
+
+    def vote(self, output: Output, place: tuple[bool, int], kept: Replies, digest: str, attempts: int) -> Vote:
+        """The first verdict of so many attempts that can be read; else why the last one is none."""
+        problem = "not judged"
+        for attempt in range(attempts):
+            reply = kept.of(digest, self.request(output, place, attempt))
+            if reply is None:
+                break
+            if isinstance(reply, Failure):
+                return f"the judge failed: {reply.kind}"
+            read = verdict.read(reply.text, reply.finish)
+            if isinstance(read, Verdict):
+                return read
+            problem = read
+        return problem
+
+    def _requests(self, outputs: Iterable[Output], kept: Replies, digest: str, attempt: int) -> Iterator[Request]:
+        """What is to be asked at this attempt: all that no rule settles, later only what could not be read before."""
+        for output in outputs:
+            if output.text is None or self.settled(output):
+                continue
+            for place in self.places:
+                before = self.vote(output, place, kept, digest, attempt) if attempt else verdict.UNREADABLE
+                if before in (verdict.UNREADABLE, verdict.CUT, verdict.CONTRADICTORY):
+                    yield self.request(output, place, attempt)
+
+
+class Bench:
+    """The judges, when all their verdicts are there."""
+
+    def __init__(self, judge: Judge, digests: list[str], kept: Replies) -> None:
+        self._judge, self._digests, self._kept = judge, digests, kept
+        self._alpha, self._swaps = Alpha(), [0, 0]
+        self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}
+
+    def grade(self, output: Output) -> Grade:
+        """The majority of the votes; no score without a majority of all that were asked for."""
+        settled = self._judge.settled(output)
+        if settled:
+            self._counts["by rule"] += 1
+            return settled
+        judge, tries = self._judge, self._judge.retries + 1
+        votes = [judge.vote(output, place, self._kept, one, tries) for one in self._digests for place in judge.places]
+        return self._counted(votes)
+
+    def _counted(self, votes: list[Vote]) -> Grade:
+        read = [vote for vote in votes if isinstance(vote, Verdict)]
+        problems = [vote for vote in votes if isinstance(vote, str)]
+        self._counts["by verdict"] += 1
+        self._counts["repaired"] += sum(vote.repaired for vote in read)
+        self._counts["unreadable"] += len(problems)
+        self._alpha.add([vote.correct for vote in read])
+        self._count_swaps(votes)
+        right = sum(vote.correct for vote in read)
+        detail = {"by": "verdict", "votes": [_told(vote) for vote in votes]}
+        if 2 * max(right, len(read) - right) <= len(votes):
+            return Grade(None, problems[0] if problems else SPLIT, detail=detail)
+        return Grade(float(2 * right > len(votes)), detail=detail)
+
+    def _count_swaps(self, votes: list[Vote]) -> None:
+        """How often the order alone made another verdict."""
+        if not self._judge.swap:
+            return
+        half = self._judge.samples
+        for start in range(0, len(votes), 2 * half):
+            for one, other in zip(votes[start : start + half], votes[start + half : start + 2 * half], strict=True):
+                if isinstance(one, Verdict) and isinstance(other, Verdict):
+                    self._swaps[0] += 1
+                    self._swaps[1] += one.correct != other.correct
+
+    def about(self) -> Mapping[str, Json]:
+        """Models and their digests, how grades came about, and how far the votes agree."""
+        models = [{"name": name, "digest": one} for name, one in zip(self._judge.models, self._digests, strict=True)]
+        told: dict[str, Any] = {"models": models, "version": self._judge.version, "counts": dict(self._counts)}
+        if self._alpha.rows:
+            told["agreement"] = {"alpha": self._alpha.value, "rows": self._alpha.rows}
+        if self._judge.swap:
+            told["swaps"] = {"pairs": self._swaps[0], "changed": self._swaps[1]}
+        return told
+
+
+def _told(vote: Vote) -> Json:
+    if isinstance(vote, str):
+        return {"problem": vote}
+    return {"correct": vote.correct, "reason": vote.reason[:500]}

@@ -1,0 +1,59 @@
+"""How many words, pairs of words or words in order the answer and the reference share: ROUGE (Lin 2004)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from hybrid.extras import import_object
+from hybrid.records import Grade, Output
+from hybrid.references import NO_REFERENCE, acceptable
+
+KINDS = ("rouge1", "rouge2", "rougeL")
+MOST_WORDS = 4_000
+"""Words of an answer and its references together: the library's table for rougeL grows with their product."""
+
+_WORD = re.compile(r"[a-z0-9]+", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True)
+class Rouge:
+    """The F measure of ROUGE with the reference that fits best, by the library rouge-score; other kinds beside it."""
+
+    kind: Literal["rouge1", "rouge2", "rougeL"] = field(
+        default="rougeL", metadata={"help": "single words, pairs of words, or the longest common sequence of words"}
+    )
+    stemmer: bool = field(default=False, metadata={"help": "endings do not count: 'runs' is 'run' (Porter, English)"})
+
+    def __post_init__(self) -> None:
+        _scorer(self.stemmer)  # a missing library is said before the first answer is read
+
+    def grade(self, output: Output) -> Grade:
+        """Ungraded without a reference, without a word of ASCII in it, and when both are too long to be compared."""
+        wanted = [one for one in acceptable(output.reference) if _WORD.search(one)]
+        if not wanted:
+            return Grade(None, "ROUGE sees no word in the reference" if acceptable(output.reference) else NO_REFERENCE)
+        answer = output.text or ""
+        if sum(map(_words, (answer, *wanted))) > MOST_WORDS:
+            return Grade(None, f"answer and references are too long: over {MOST_WORDS:,} words")
+        measures = _measures(self.stemmer, wanted, answer)
+        return Grade(measures.pop(self.kind), figures=measures)
+
+
+def _words(text: str) -> int:
+    return sum(1 for _ in _WORD.finditer(text))
+
+
+def _measures(stemmer: bool, wanted: Sequence[str], answer: str) -> dict[str, float]:
+    """The F measure of each kind, each with the reference that is best for it."""
+    found: Mapping[str, Any] = _scorer(stemmer).score_multi(wanted, answer)
+    return {kind: min(1.0, float(found[kind].fmeasure)) for kind in KINDS}
+
+
+@cache
+def _scorer(stemmer: bool) -> Any:
+    scorer = import_object("rouge_score.rouge_scorer:RougeScorer", needed_for="the grader 'rouge'")
+    return scorer(list(KINDS), use_stemmer=stemmer)

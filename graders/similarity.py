@@ -1,0 +1,152 @@
+"""The answer means what the reference means, as far as an embedding model can tell; docs/graders.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, fields
+from operator import mul
+from typing import Any, ClassVar, Literal, Self
+
+from hybrid import checks, vectors
+from hybrid.backends.options import pairs
+from hybrid.backends.registry import open_embedder
+from hybrid.canonical import Json
+from hybrid.errors import CannotRun
+from hybrid.protocols import Vector, Watcher
+from hybrid.records import Failure, Grade, Output
+from hybrid.references import NO_REFERENCE, acceptable
+from hybrid.vectors import Vectors
+
+NAME = "similarity"
+MODELS = {"ollama": "all-minilm", "sentence-transformers": "minilm"}
+
+
+def _help(text: str) -> Mapping[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """1 when the embedding of the answer is as near to that of a reference as the threshold asks, else 0."""
+
+    embedder: Literal["ollama", "sentence-transformers"] = field(default="ollama", metadata=_help("runs the model"))
+    model: str = field(default="", metadata=_help("the embedding model; empty: all-MiniLM-L6-v2 by its name there"))
+    options: tuple[str, ...] = field(default=(), metadata=_help("name=value options of what runs the model"))
+    threshold: float | None = field(
+        default=None, metadata=_help("right from this cosine on, 0 to 1; none: the one that `hybrid judge check` found")
+    )
+
+    version: ClassVar[int] = 1
+    calibrates: ClassVar[str] = "similarity"
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError("threshold is 0 to 1")
+
+    @contextmanager
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Measuring]:
+        """Embed each different answer and reference that has no vector yet. Raises CannotRun without a threshold."""
+        name = self.model or MODELS[self.embedder]
+        with closing(open_embedder(self.embedder, name, dict(pairs("options", self.options)))) as embedder:
+            digest = embedder.model.digest
+            about: dict[str, Json] = {
+                "models": [{"name": name, "digest": digest}],
+                "engine": dict(embedder.model.about),
+            }
+            limit = self.limit(about)
+            with vectors.opened(f"{self.embedder} {digest}") as known:
+                for output in outputs:
+                    for text in _to_embed(output):
+                        known.want(text)
+                known.fill(embedder, watcher, f"{NAME} {name}")
+                yield Measuring(known, limit, {**about, "version": self.version})
+
+    def limit(self, about: Mapping[str, Json]) -> Mapping[str, Any] | None:
+        """The threshold and where it comes from: {"value", "from"}, and of a check what it found."""
+        if self.threshold is not None:
+            return {"value": self.threshold, "from": "set"}
+        check = checks.known(checks.identity(NAME, self, about)) or {}
+        value = _number(check.get("threshold"))
+        if value is None or not 0 <= value <= 1:
+            raise CannotRun("no threshold is known for this model", hint=self._how())
+        told = {name: check[name] for name in ("kappa", "rows", "graded") if name in check}
+        return {"value": value, "from": "check", **told}
+
+    def uncalibrated(self) -> Uncalibrated:
+        """The same measure without a threshold, for a check that is to find one: its score is the cosine."""
+        return Uncalibrated(**{setting.name: getattr(self, setting.name) for setting in fields(self)})
+
+    def _how(self) -> str:
+        own = {"embedder": self.embedder, "model": self.model}
+        plain = type(self)()
+        given = "".join(f" --set {name}={value}" for name, value in own.items() if value != getattr(plain, name))
+        return f"hybrid judge check --grader {NAME}{given} finds one; or give it: --set threshold=0.8"
+
+
+@dataclass(frozen=True)
+class Uncalibrated(Similarity):
+    """The cosine itself as the score."""
+
+    def limit(self, about: Mapping[str, Json]) -> None:
+        """No threshold."""
+
+    def uncalibrated(self) -> Self:
+        """Itself."""
+        return self
+
+
+class Measuring:
+    """Grades from vectors that are there."""
+
+    def __init__(self, known: Vectors, limit: Mapping[str, Any] | None, about: Mapping[str, Json]) -> None:
+        self._known, self._limit, self._about = known, limit, about
+
+    def grade(self, output: Output) -> Grade:
+        """Ungraded without a reference, and when the answer or a reference has no vector; an empty answer is wrong."""
+        answer, wanted = _clean(output.text), _references(output)
+        if not wanted:
+            return Grade(None, NO_REFERENCE)
+        if not answer or answer in wanted:
+            return self._scored(float(answer in wanted))
+        found = [self._known.of(text) for text in (answer, *wanted)]
+        for text, vector in zip(("answer", *["reference"] * len(wanted)), found, strict=True):
+            if isinstance(vector, Failure):
+                return Grade(None, f"the {text} has no vector: {vector.kind}", detail={"why": vector.message})
+        return self._scored(_nearest([vector for vector in found if not isinstance(vector, Failure)]))
+
+    def about(self) -> Mapping[str, Json]:
+        """The model, how many texts it was given, the threshold and where it comes from."""
+        counts = self._known.counts()
+        told = {"texts": counts["distinct"], "of them known from before": counts["known"]}
+        if counts["failed"]:
+            told["without a vector"] = counts["failed"]
+        return {**self._about, "counts": told, "threshold": self._limit}
+
+    def _scored(self, value: float) -> Grade:
+        score = value if self._limit is None else float(value >= self._limit["value"])
+        return Grade(score, figures={"similarity": value})
+
+
+def _nearest(found: Sequence[Vector]) -> float:
+    """The cosine of the first vector with the nearest of the others, 0 when all point away."""
+    return min(1.0, max(0.0, *(math.fsum(map(mul, found[0], other)) for other in found[1:])))
+
+
+def _to_embed(output: Output) -> Sequence[str]:
+    """Answer and references, unless the grade needs no model."""
+    answer, wanted = _clean(output.text), _references(output)
+    return () if not answer or not wanted or answer in wanted else (answer, *wanted)
+
+
+def _references(output: Output) -> Sequence[str]:
+    return [text for text in map(_clean, acceptable(output.reference)) if text]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _clean(text: str | None) -> str:
+    return (text or "").strip()

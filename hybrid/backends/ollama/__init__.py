@@ -1,0 +1,1 @@
+"""The backend `ollama` and its embedder: models on a local Ollama server, over its HTTP interface."""

@@ -1,0 +1,235 @@
+"""An Ollama server: where it is, short questions to it, and words for what goes wrong.
+
+Replies come from another program: their size is bounded and their types are checked before they are believed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from hybrid.canonical import Json, decode
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.terminal import clean_line
+
+OLDEST = (0, 13, 0)
+"""The first version that knows `truncate`, `shift` and `logprobs`: an older one cuts prompts and says nothing."""
+
+PORT = 11434
+LARGEST_REPLY = 64 << 20
+"""Bytes of a reply that is no stream; the description of a large model is some MiB."""
+
+QUICK_SECONDS = 30.0
+"""For questions that need no model."""
+
+
+class Refused(Exception):
+    """The server answered with an error. `status` is HTTP's, or 0 for an error in the middle of a stream."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = clean_line(message)[:500]
+
+
+def address(host: str = "") -> str:
+    """The URL of the server: `host`, or what OLLAMA_HOST says, read as Ollama reads it; else loopback."""
+    text = (host or os.environ.get("OLLAMA_HOST", "")).strip().strip("\"'")
+    scheme, found, rest = text.partition("://")
+    if not found:
+        scheme, rest = "http", text
+    where, _, path = rest.partition("/")
+    name, port = _name_and_port(where)
+    default = {"http": 80, "https": 443}.get(scheme, PORT) if found else PORT
+    number = int(port) if port.isascii() and port.isdigit() and int(port) <= 65535 else default
+    name = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104 - an address to call
+    shown = f"[{name}]" if ":" in name else name
+    return f"{scheme}://{shown}:{number}{'/' + path.strip('/') if path.strip('/') else ''}"
+
+
+def _name_and_port(where: str) -> tuple[str, str]:
+    if where.startswith("["):
+        name, _, port = where[1:].partition("]")
+        return name, port.removeprefix(":")
+    if where.count(":") > 1:  # an IPv6 address without brackets
+        return where, ""
+    name, _, port = where.partition(":")
+    return name, port
+
+
+def trusts_proxies(url: str) -> bool:
+    """Whether a proxy of the environment may stand between: never on the way to this very machine."""
+    host = httpx.URL(url).host
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def certificates(url: str) -> bool | ssl.SSLContext:
+    """Whose certificates are believed. Without TLS they are not read, which takes longer than a short reply."""
+    return True if url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def model_name(name: str) -> str:
+    """A model's name as the server lists it: with its tag, without the default registry's prefix."""
+    short = name.strip().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
+
+
+def digest_in(tags: Json, name: str) -> str:
+    """The digest of the model `name` in the reply of /api/tags; empty when it is not there. Raises BadData."""
+    wanted = model_name(name).casefold()
+    for one in rows(tags, "models"):
+        if isinstance(one.get("name"), str) and model_name(one["name"]).casefold() == wanted:
+            digest = str(one.get("digest", "")).removeprefix("sha256:")
+            if len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
+                return digest
+            raise BadData(f"Ollama names the model '{clean_line(name)}' by no digest: {clean_line(digest)[:80]!r}")
+    return ""
+
+
+def rows(value: Json, name: str) -> list[dict[str, Any]]:
+    """The objects in the list `name` of a reply; a reply without it has none."""
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+class Server:
+    """Short questions to a server, one at a time. What each raises: Temporary when it does not answer, Refused."""
+
+    def __init__(self, host: str = "", *, seconds: float = QUICK_SECONDS) -> None:
+        self.url = address(host)
+        self._seconds = seconds
+        try:
+            self._client = httpx.Client(
+                base_url=self.url, timeout=seconds, trust_env=trusts_proxies(self.url), verify=certificates(self.url)
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise CannotRun(
+                f"'{clean_line(self.url)}' is no address of an Ollama server: {error}",
+                hint="OLLAMA_HOST, or --backend-option host=, is HOST:PORT or http://HOST:PORT",
+            ) from error
+
+    def ask(self, path: str, body: Json = None, *, seconds: float = 0) -> dict[str, Any]:
+        """The JSON object at `path`; a POST when there is a body."""
+        method, timeout = "GET" if body is None else "POST", seconds or self._seconds
+        try:
+            with self._client.stream(method, path, json=body, timeout=timeout) as reply:
+                return _object(reply.status_code, _whole(reply, time.monotonic() + timeout), path)
+        except httpx.TimeoutException as error:
+            raise Temporary(
+                f"Ollama at {self.url} did not answer {path} within {timeout:g} seconds",
+                hint="is it loading a large model, or stuck? look at its log; restart it if need be",
+            ) from error
+        except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
+            raise not_reachable(self.url, error) from error
+
+    def version(self) -> str:
+        """As the server tells it, such as '0.24.0'."""
+        found = self.ask("/api/version").get("version")
+        return clean_line(found)[:40] if isinstance(found, str) else ""
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _whole(reply: httpx.Response, until: float) -> bytes:
+    data = bytearray()
+    for chunk in reply.iter_bytes():
+        data += chunk
+        if time.monotonic() > until:  # httpx's own limit is for each piece
+            raise httpx.ReadTimeout("it came too slowly")
+        if len(data) > LARGEST_REPLY:
+            raise BadData(f"Ollama's reply is longer than {LARGEST_REPLY:,} bytes", hint="is that server Ollama?")
+    return bytes(data)
+
+
+def _object(status: int, data: bytes, path: str) -> dict[str, Any]:
+    if status >= 400:
+        raise Refused(status, error_in(data))
+    value = decode(data, what=f"Ollama's reply to {path}", limit=LARGEST_REPLY)
+    if not isinstance(value, dict):
+        raise BadData(f"Ollama's reply to {path} is not a JSON object", hint="is that server Ollama?")
+    return value
+
+
+def error_in(data: bytes) -> str:
+    """What an error reply says: Ollama's `error`, or the beginning of whatever came."""
+    try:
+        value = decode(data, what="error", limit=LARGEST_REPLY)
+    except BadData:
+        value = None
+    said = value.get("error") if isinstance(value, dict) else None
+    if isinstance(said, str):
+        return said
+    return data[:300].decode(errors="replace") or "no reason given"
+
+
+def is_recent(version: str) -> bool:
+    """Whether a server of this version can be used; one built from source says 0.0.0."""
+    parts = version.partition("-")[0].partition("+")[0].split(".")
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return False
+    numbers = tuple(map(int, parts))
+    return numbers == (0, 0, 0) or numbers >= OLDEST
+
+
+def too_old(version: str) -> CannotRun:
+    oldest = ".".join(map(str, OLDEST))
+    return CannotRun(
+        f"Ollama {version or 'of an unknown version'} is an old version: it may cut a prompt without saying so",
+        hint=f"install Ollama {oldest} or newer, and restart it",
+    )
+
+
+def not_reachable(url: str, error: Exception) -> Temporary:
+    """Nobody listens at `url`. Says whether there is an Ollama to be started."""
+    reason = clean_line(str(error))[:200]
+    if shutil.which("ollama") is None:
+        return Temporary(
+            f"no Ollama server answers at {url} ({reason}), and the program `ollama` is not installed here",
+            hint="install Ollama and start it: ollama serve; a server elsewhere is named by OLLAMA_HOST",
+        )
+    return Temporary(
+        f"Ollama is not running: no server answers at {url} ({reason})",
+        hint="start it: ollama serve; a server elsewhere is named by OLLAMA_HOST",
+    )
+
+
+def no_model(name: str, here: list[str]) -> CannotRun:
+    """The model is not in the server's store; `here` is what is."""
+    others = ", ".join(clean_line(one) for one in here[:5]) or "none"
+    return CannotRun(
+        f"Ollama has no model '{clean_line(name)}'",
+        hint=f"ollama pull {clean_line(name)}, or make it: ollama create {clean_line(name)} -f Modelfile; "
+        f"here are: {others}",
+    )
+
+
+def cannot_use(error: Refused, name: str) -> HybridError:
+    """Why no request to this model can be answered at all."""
+    text, name = error.message, clean_line(name)
+    if "more system memory" in text or "memory" in text.lower():
+        return CannotRun(
+            f"Ollama has too little memory for '{name}': {text}",
+            hint="a smaller context (--backend-option context=2048), OLLAMA_NUM_PARALLEL=1, or a smaller quantisation",
+        )
+    if error.status == 404 or "not found" in text:
+        return no_model(name, [])
+    if error.status in (401, 403) or "unauthorized" in text:
+        return CannotRun(f"Ollama refuses '{name}': {text}", hint="ollama signin, or a model that runs on this machine")
+    if "does not support" in text or error.status == 400:
+        return CannotRun(f"Ollama cannot use '{name}' for this: {text}", hint=f"ollama show {name} tells what it can")
+    if error.status == 503:
+        return Temporary(f"Ollama is busy: {text}", hint="run the same command again, or raise OLLAMA_MAX_QUEUE")
+    return Temporary(
+        f"Ollama cannot run '{name}': {text}", hint="Ollama's log says why; then run the same command again"
+    )

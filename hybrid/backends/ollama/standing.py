@@ -1,0 +1,83 @@
+"""How an Ollama server stands, for a person: is it there, which version, which models, is there memory for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hybrid.backends.ollama.client import Refused, Server, is_recent, model_name, rows, too_old
+from hybrid.errors import HybridError
+from hybrid.terminal import clean_line
+
+LOOK_SECONDS = 2.0
+"""For each of the three questions, which a server answers from its disk."""
+
+GIB = 1 << 30
+Said = tuple[str, str]
+"""What there is, and what to do or type; empty when nothing."""
+
+
+def standing(gpu_free: int = 0) -> Iterator[Said]:
+    """One line or more. `gpu_free` is the free memory of GPUs, in bytes, which a model may use beside the machine's."""
+    try:
+        server = Server(seconds=LOOK_SECONDS)
+    except HybridError as error:
+        yield error.message, error.hint
+        return
+    try:
+        yield from _told(server, gpu_free)
+    except HybridError as error:
+        yield error.message, error.hint
+    except Refused as error:
+        yield (
+            f"what runs at {server.url} does not answer as Ollama does: {error.message}",
+            "OLLAMA_HOST names the server",
+        )
+    finally:
+        server.close()
+
+
+def _told(server: Server, gpu_free: int) -> Iterator[Said]:
+    version = server.version()
+    if not is_recent(version):
+        old = too_old(version)
+        yield old.message, old.hint
+        return
+    models = rows(server.ask("/api/tags"), "models")
+    loaded = rows(server.ask("/api/ps"), "models")
+    names = ", ".join(f"{_name(one)} (context {one.get('context_length', '?')})" for one in loaded) or "none"
+    do = "" if models else "ollama pull NAME, such as llama3.2"
+    number = f"{len(models):,} model{'' if len(models) == 1 else 's'}"
+    yield f"Ollama {version} runs at {server.url}: {number}; loaded: {names}", do
+    largest = max(models, key=_size, default={})
+    free = free_memory()
+    if free is not None and _size(largest) > free + gpu_free:
+        sizes = f"{_size(largest) / GIB:.1f} GiB, and {(free + gpu_free) / GIB:.1f} GiB of memory are free"
+        yield (
+            f"Ollama has too little memory for its largest model: {_name(largest)} has {sizes}",
+            "close other programs, or use a smaller model or quantisation",
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes of this machine's memory that programs may take; None where the system does not tell."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return None
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _name(model: dict[str, Any]) -> str:
+    return clean_line(model_name(str(model.get("name", "?"))))[:80].removesuffix(":latest")
+
+
+def _size(model: dict[str, Any]) -> int:
+    """Bytes of its files."""
+    size = model.get("size", 0)
+    return size if isinstance(size, int) else 0

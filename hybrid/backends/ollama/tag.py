@@ -1,0 +1,114 @@
+"""What the server tells of a model before it is used: its digest, its context, what it can, what it adds to a chat."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid.backends.ollama.client import Refused, Server, cannot_use, digest_in, is_recent, no_model, rows, too_old
+from hybrid.backends.ollama.window import tokens_of
+from hybrid.canonical import digest
+from hybrid.errors import CannotRun
+from hybrid.terminal import clean_line
+
+STOP_LINE = re.compile(r'^stop +("(?:[^"\\]|\\.)*") *$', re.MULTILINE)
+PARSER_LINE = re.compile(r"^PARSER +\S", re.MULTILINE | re.IGNORECASE)
+DATE = re.compile(r"\bcurrentDate\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A model in the server's store."""
+
+    name: str
+    digest: str  # sha256 of its manifest: weights, template, system prompt, parameters
+    version: str  # of the server
+    context: int  # tokens, what the model was made for
+    capabilities: frozenset[str]
+    stops: tuple[str, ...]  # its own stop strings
+    overhead: int  # tokens that its own system prompt and messages add to a chat, a high guess
+    dated: bool  # its template writes today's date
+    drops_schema: bool  # in /api/chat: a thinking model whose replies a part of the server takes to pieces
+    template: str
+    details: Mapping[str, str]
+
+    def about(self) -> dict[str, Any]:
+        """For the records' provenance."""
+        return {
+            "engine": "ollama",
+            "version": f"ollama {self.version}",
+            **self.details,
+            "chat_template": self.template,
+            **({"date": "the template writes the date of the day"} if self.dated else {}),
+        }
+
+
+def read_tag(server: Server, name: str) -> Tag:
+    """What the server knows of the model `name`. Raises CannotRun, Temporary."""
+    version = server.version()
+    if not is_recent(version):
+        raise too_old(version)
+    try:
+        tags = server.ask("/api/tags")
+        found = digest_in(tags, name)
+        if not found:
+            raise no_model(name, [str(one.get("name", "")) for one in rows(tags, "models")])
+        shown = server.ask("/api/show", {"model": name})
+    except Refused as error:
+        raise cannot_use(error, name) from error
+    if shown.get("remote_host") or shown.get("remote_model"):
+        raise CannotRun(
+            f"'{clean_line(name)}' does not run on this machine but in a cloud: nothing says which model answers",
+            hint="take a model that `ollama list` shows with a size",
+        )
+    return _tag(name, found, version, shown)
+
+
+def _tag(name: str, found: str, version: str, shown: Mapping[str, Any]) -> Tag:
+    info, details, able = shown.get("model_info"), shown.get("details"), shown.get("capabilities")
+    template = _text(shown, "template")
+    words = frozenset(one for one in able if isinstance(one, str)) if isinstance(able, list) else frozenset()
+    said = [_text(message, "content") for message in rows(shown, "messages")]
+    return Tag(
+        name=name,
+        digest=found,
+        version=version,
+        context=_context(info if isinstance(info, dict) else {}),
+        capabilities=words,
+        stops=tuple(_stops(_text(shown, "parameters"))),
+        overhead=sum(map(tokens_of, [_text(shown, "system"), *said])),
+        drops_schema="thinking" in words and bool(PARSER_LINE.search(_text(shown, "modelfile"))),
+        dated=bool(DATE.search(template)),
+        template=digest(template),
+        details=_details(details if isinstance(details, dict) else {}),
+    )
+
+
+def _details(details: Mapping[str, Any]) -> dict[str, str]:
+    kept = {"format": "format", "family": "family", "size": "parameter_size", "type": "quantization_level"}
+    return {name: clean_line(_text(details, source))[:80] for name, source in kept.items() if details.get(source)}
+
+
+def _context(info: Mapping[str, Any]) -> int:
+    """Tokens the model was made for; 4096, which Ollama assumes too, when it does not say."""
+    length = info.get(f"{info.get('general.architecture', '')}.context_length")
+    return length if isinstance(length, int) and not isinstance(length, bool) and length > 0 else 4096
+
+
+def _stops(parameters: str) -> list[str]:
+    """The stop strings in `parameters`, which holds them as Go writes texts."""
+    found = []
+    for text in STOP_LINE.findall(parameters):
+        try:
+            found.append(str(json.loads(text)))
+        except json.JSONDecodeError:  # an escape that JSON does not have: Ollama then keeps to it only by itself
+            continue
+    return found
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    return found if isinstance(found, str) else ""

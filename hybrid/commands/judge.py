@@ -1,0 +1,111 @@
+"""`hybrid judge check`: how good is a judge, and is it worth running?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from hybrid import checks
+from hybrid.answers import RULES
+from hybrid.canonical import encode
+from hybrid.checking import Rows, check
+from hybrid.commands.judging import asking_a_model, built, watcher
+from hybrid.terminal import clean_line
+
+SAMPLE = "judge_sample.jsonl"
+WIDE = 200
+
+
+@click.group()
+def judge() -> None:
+    """What is known of judges."""
+
+
+@judge.command("check")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Graded rows, one JSON object a line: question, gold, answer, correct, title [a sample that comes along]",
+)
+@click.option("--grader", default="judge", show_default=True, metavar="NAME", help="What is checked.")
+@asking_a_model
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Only the first N rows.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
+def check_command(data: Path | None, grader: str, limit: int, as_json: bool, **asked: Any) -> None:
+    """Hold a grader against rows that were graded before, beside rules that need no model.
+
+    The result is kept on this machine and shown beside every score that this judge gives: same model, same settings.
+    """
+    made = built(grader, **asked)
+    with _rows(data, limit) as rows:
+        identity, result = check(made, grader, rows, watcher())
+    path = checks.keep(identity, result)
+    if as_json:
+        click.echo(encode({"check": str(path), "identity": identity, **result}))
+    else:
+        _show(result, grader, path)
+
+
+@contextmanager
+def _rows(data: Path | None, limit: int) -> Iterator[Rows]:
+    if data is not None:
+        yield Rows(data, limit)
+        return
+    with resources.as_file(resources.files("graders") / SAMPLE) as path:
+        yield Rows(path, limit)
+
+
+def _show(result: Mapping[str, Any], name: str, path: Path) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE, no_color=True)
+    if result["graded"]:
+        console.print(_table(result, name, framed=console.is_terminal))
+    for line in _lines(result, path):
+        console.print(Text(clean_line(line, 1000)))
+
+
+def _table(result: Mapping[str, Any], name: str, *, framed: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
+    table.add_column("")
+    for heading in ("accuracy", "95 %", "kappa", "95 %", "right called wrong", "wrong called right"):
+        table.add_column(heading, justify="right")
+    rows = [(name, result), *((f"rule: {rule}", result["rules"][rule]) for rule in RULES)]
+    for number, (label, measures) in enumerate(rows):
+        table.add_row(Text(clean_line(label, 100)), *_cells(measures), style="" if number else "bold")
+    return table
+
+
+def _cells(measures: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for value, low, high in (measures["accuracy"], measures["kappa"]):
+        cells += [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
+    wrong = (measures["right_called_wrong"], measures["wrong_called_right"])
+    return cells + ["–" if share is None else f"{100 * share:.1f} %" for share in wrong]
+
+
+def _lines(result: Mapping[str, Any], path: Path) -> Iterator[str]:
+    data, ungraded, calls = result["data"], result["ungraded"], result["calls"]
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in ungraded["reasons"].items())
+    without = f"{ungraded['count']:,} ({reasons})" if reasons else "none"
+    yield f"rows: {result['rows']:,} of {data['file']}; without a verdict: {without}"
+    counts = result["about"].get("counts", {})
+    if counts:
+        yield "verdicts: " + ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    if calls["made"]:
+        yield f"calls: {calls['made']:,} in {calls['seconds']:.1f} s, {calls['made'] / calls['seconds']:.1f} a second"
+    elif result["about"]:
+        yield "calls: none, all was known from before"
+    if "threshold" in result:
+        yield f"threshold: {result['threshold']:.4f} from here on (the figures above are cross-validated)"
+    yield result["worth"]
+    yield f"kept in {path}"

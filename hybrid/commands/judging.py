@@ -1,0 +1,57 @@
+"""What commands that judge have in common: how a grader is named and set, and the display of its model's calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+
+from hybrid import plugins
+from hybrid.errors import UsageError
+from hybrid.progress import Bar, Lines, Quiet
+from hybrid.settings import build
+
+SHORT = (
+    ("--model", "model", ("models", "model"), "Who judges; for graders that ask a model. May be repeated."),
+    ("--backend", "backend", ("backend", "embedder"), "What runs the model [ollama]."),
+    ("--backend-option", "backend_option", ("options",), "Of the backend on this machine, such as parallel=4."),
+)
+"""Option, its name, the settings it is short for (the first that the grader has), its help."""
+
+
+def asking_a_model(command: Any) -> Any:
+    """The options of a grader: `--set`, and the short ones for graders that ask a model."""
+    for option, _, _, help in reversed(SHORT):
+        metavar = "NAME=VALUE" if option == "--backend-option" else "NAME"
+        command = click.option(option, multiple=True, metavar=metavar, help=help)(command)
+    about = "A setting of the grader; may be repeated."
+    return click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help=about)(command)
+
+
+def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any:
+    """The grader with its settings. Raises UsageError also for a model given to a grader that asks none."""
+    cls = plugins.load("graders", name)
+    fields = {field.name for field in dataclasses.fields(cls)}
+    texts = list(settings)
+    for option, parameter, wanted, _ in SHORT:
+        values = short[parameter]
+        if not values:
+            continue
+        setting = next((one for one in wanted if one in fields), None)
+        if setting is None:
+            raise UsageError(f"the grader '{name}' asks no model: it has no {option}", hint="hybrid describe " + name)
+        if len(values) > 1 and setting not in ("models", "options"):
+            raise UsageError(f"the grader '{name}' takes one {option}", hint=f"it was given {len(values)}")
+        texts.append(f"{setting}={','.join(values)}")
+    return build(cls, texts)
+
+
+def watcher() -> Quiet:
+    """Shows how far the calls to a model are, on stderr."""
+    if logging.getLogger().level >= logging.ERROR:
+        return Quiet()
+    return Bar(Console(stderr=True)) if sys.stderr.isatty() else Lines(sys.stderr)

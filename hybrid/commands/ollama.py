@@ -1,0 +1,116 @@
+"""`hybrid ollama up`: an Ollama server on this machine, for as long as a command or for as long as it is wanted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hybrid import machine
+from hybrid.commands.options import FOLDER, OUTPUT
+from hybrid.errors import CannotRun
+from hybrid.ollama import beside
+from hybrid.ollama.address import Address, models, parse, version
+from hybrid.ollama.binary import find
+from hybrid.ollama.place import default_store, own_disk
+from hybrid.ollama.server import Server, Settings, started
+from hybrid.terminal import clean_line
+
+NAMED = 5
+"""Most models that are named; the others are counted."""
+
+
+@click.group()
+def ollama() -> None:
+    """Run an Ollama server on a rented machine."""
+
+
+@ollama.command(context_settings={"allow_interspersed_args": False})
+@click.option(
+    "--from", "place", type=FOLDER, help="The program, its folder, or a release archive (.tgz, .tar.zst) [PATH]"
+)
+@click.option("--models", "store", type=FOLDER, help="Where models are kept [OLLAMA_MODELS, ~/.ollama/models]")
+@click.option("--host", envvar="OLLAMA_HOST", default="", help="Where it listens [OLLAMA_HOST, 127.0.0.1:11434]")
+@click.option(
+    "--parallel",
+    envvar="OLLAMA_NUM_PARALLEL",
+    type=click.IntRange(1, 256),
+    default=4,
+    help="Requests at once of one model [OLLAMA_NUM_PARALLEL, 4]",
+)
+@click.option(
+    "--context", type=click.IntRange(0, 2**24), default=0, help="Tokens of a request that asks for none [its choice]"
+)
+@click.option("--log", type=OUTPUT, help="Where the server's own words go [HYBRID_HOME/ollama/PORT.log]")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ARGUMENTS...]")
+def up(
+    place: Path | None,
+    store: Path | None,
+    host: str,
+    parallel: int,
+    context: int,
+    log: Path | None,
+    command: tuple[str, ...],
+) -> int:
+    """Start Ollama on this machine's own disk, run COMMAND with it, and end it; without COMMAND, at Ctrl-C.
+
+    COMMAND finds the server by OLLAMA_HOST, and its exit code is ours. A server that answers at that address already
+    is used and left running. However this ends, be it by kill -9, a server that it started ends too.
+    """
+    if sys.platform == "win32":
+        raise CannotRun("`hybrid ollama up` is for Linux and macOS", hint="start Ollama's own app")
+    address, words = parse(host), list(command)
+    if words:
+        beside.refuse_unknown(words)
+    if found := version(address):
+        _say(f"{_about(address, found)}: it was there before and stays; its settings are its own")
+        with beside.signals() as heard:
+            return beside.run(words, {"OLLAMA_HOST": address.url}, heard, watch=_nothing) if words else 0
+    settings = Settings(
+        address,
+        own_disk(store or default_store(), what="Ollama's models", option="--models"),
+        own_disk(log or machine.home() / "ollama" / f"{address.port}.log", what="a log", option="--log"),
+        parallel,
+        context,
+    )
+    with started(find(place), settings) as server, beside.signals() as heard:
+        return _with(server, words, heard)
+
+
+def _with(server: Server, command: list[str], heard: list[int]) -> int:
+    settings = server.settings
+    _say(f"{_about(settings.address, server.version)}, kept in {settings.store}; log: {settings.log}")
+    if not command:
+        beside.wait(heard, watch=lambda: _refuse_ended(server))
+        return 0
+    told: list[str] = []
+
+    def watch() -> None:
+        error = server.ended()
+        if error and not told:
+            told.append(error.message)
+            _say(f"{error.message}; {error.hint}")
+
+    environment = {"OLLAMA_HOST": settings.address.url, "OLLAMA_MODELS": str(settings.store)}
+    return beside.run(command, environment, heard, watch)
+
+
+def _refuse_ended(server: Server) -> None:
+    if error := server.ended():
+        raise error
+
+
+def _nothing() -> None:
+    """Nobody watches a server of somebody else."""
+
+
+def _about(address: Address, version: str) -> str:
+    names = models(address)
+    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
+    has = ", ".join([*names[:NAMED], *more]) or "none yet (`ollama pull` or `hybrid models restore` brings one)"
+    return f"Ollama {version} at {address.url}, models: {has}"
+
+
+def _say(line: str) -> None:
+    click.echo(clean_line(line, 1000), err=True)

@@ -1,0 +1,39 @@
+"""One process of this machine at a time at a place. It saves double work and torn files; a kill frees it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from hybrid.backends.model_files import cache_folder
+from hybrid.errors import Temporary
+
+LOG = logging.getLogger("hybrid")
+
+
+@contextmanager
+def alone(place: Path) -> Iterator[None]:
+    """Hold this machine's lock on a place that models are brought to. Raises Temporary when another process has it."""
+    locks = cache_folder() / "locks"
+    name = hashlib.sha256(b"models " + os.fsencode(os.path.realpath(place))).hexdigest()[:32]
+    lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
+    try:
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise Temporary(
+            f"another process on this machine packs into or restores to {place}",
+            hint="wait until it ends, then run the same command again: what it did is kept",
+        ) from error
+    except OSError as error:
+        LOG.warning("working without a lock: %s: %s", locks, error.strerror or error)
+    try:
+        yield
+    finally:
+        lock.release()

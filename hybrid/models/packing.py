@@ -1,0 +1,98 @@
+"""Bring a model into the shared folder. Its manifest, which alone makes it one, is written last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybrid.backends.model_files import digest_of
+from hybrid.errors import BadData
+from hybrid.folder.files import speaking
+from hybrid.folder.medium import Medium
+from hybrid.folder.runs import check_mark
+from hybrid.models import plain
+from hybrid.models.layers import Told, write_layer
+from hybrid.models.lock import alone
+from hybrid.models.manifest import MAX_MANIFEST, PART, Kind, Layer, Model, folder_digest, verify_model
+from hybrid.models.names import OllamaName
+from hybrid.models.ollama_manifest import layers_of
+from hybrid.models.ollama_store import OllamaStore
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model on this machine's disk. `files`: the path of a layer -> its file, sha256 and size in bytes."""
+
+    kind: Kind
+    name: str
+    digest: str
+    files: Mapping[str, tuple[Path, str, int]]
+    text: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(size for _, _, size in self.files.values())
+
+
+def ollama_source(store: OllamaStore, name: OllamaName) -> Source:
+    """A model of Ollama. Raises UsageError when it is not in the store, BadData when the store is damaged."""
+    source = store.manifest_of(name)
+    said = layers_of(source, what=str(store.manifest_path(name)))
+    files = {f"sha256-{sha256}": (store.blob(sha256), sha256, size) for sha256, size in said.items()}
+    for path, _, size in files.values():
+        with speaking(path, doing="looking for it"):
+            if not path.is_file() or path.stat().st_size != size:
+                raise BadData(
+                    f"{path}: a layer of {name} that is not there, or not of the {size:,} bytes it should have",
+                    hint=f"this copy of the model is damaged: ollama pull {name}, or create it again",
+                )
+    return Source("ollama", str(name), hashlib.sha256(source).hexdigest(), files, source.decode())
+
+
+def plain_source(path: Path, name: str) -> Source:
+    """A model folder or a GGUF. Its files are read once for their digests, which are remembered."""
+    kind, found = plain.described(path)
+    files = {}
+    for inner, file in found.items():
+        with speaking(file, doing="reading it"):
+            files[inner] = (file, digest_of(file), file.stat().st_size)
+    layers = tuple(Layer(inner, sha256, size) for inner, (_, sha256, size) in files.items())
+    digest = folder_digest(layers) if kind == "folder" else layers[0].sha256
+    return Source(kind, plain.name_for(path, name), digest, files)
+
+
+def pack(folder: Medium, source: Source, told: Told, *, part_size: int = PART) -> Model:
+    """Write what is missing or damaged of a model in the folder. The same model packed twice is the same files.
+
+    Raises BadData when the source does not verify, Temporary (mount away, full): the same call goes on.
+    """
+    check_mark(folder)
+    with alone(Path(str(folder), "models")):
+        layers = _layers(folder, source, part_size, told)
+        model = Model(source.kind, source.name, source.digest, layers, source.text, part_size)
+        _publish(folder, model)
+    return model
+
+
+def _layers(folder: Medium, source: Source, part_size: int, told: Told) -> tuple[Layer, ...]:
+    """Write every layer, each once. Returns them with their parts."""
+    done: dict[str, Layer] = {}
+    for file, sha256, size in source.files.values():
+        if sha256 in done:
+            told(size)
+        else:
+            done[sha256] = write_layer(folder, file, Layer("", sha256, size), part_size, told)
+    return tuple(replace(done[sha256], path=path) for path, (_, sha256, _) in source.files.items())
+
+
+def _publish(folder: Medium, model: Model) -> None:
+    """Write the manifest, once a reader's own check takes it."""
+    data = model.to_bytes()
+    if len(data) > MAX_MANIFEST:
+        raise BadData(f"{model}: has too many layers to be packed: its manifest would be {len(data):,} bytes")
+    verify_model(model.path, data)
+    check_mark(folder)
+    folder.write(model.path, data, heal=True)

@@ -1,0 +1,50 @@
+"""Models that are files: a folder in Hugging Face's layout, or one GGUF."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from hybrid.backends.model_files import TEXTS, WEIGHTS, files_of, locate
+from hybrid.errors import UsageError
+from hybrid.folder.files import speaking
+from hybrid.models.manifest import Kind
+from hybrid.models.names import collide, is_inner, is_plain
+
+
+def described(path: Path) -> tuple[Kind, dict[str, Path]]:
+    """Which kind of model a path is, and its files by the path each will have. Raises CannotRun, UsageError."""
+    found = locate(str(path.absolute()))
+    if found.is_dir():
+        return "folder", _files(path)
+    own = path if path.is_file() else found  # `found` of a link is what it leads to, whose name says nothing
+    stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", own.name.removesuffix(".gguf")).strip("-.+")[:80] or "model"
+    return "gguf", {f"{stem}.gguf": found}
+
+
+def name_for(path: Path, wanted: str) -> str:
+    """The name of a packed model: `wanted`, else made of the path. Raises UsageError."""
+    name = wanted or (path.resolve().name if path.is_dir() else path.name.removesuffix(".gguf"))
+    if not is_plain(name):
+        raise UsageError(f"'{name}' cannot be the name of a packed model", hint="--as NAME, of letters, digits, . _ -")
+    return name
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """What makes the model in a folder: all that its digest is made of, and files of these kinds in its subfolders.
+
+    Links to files are followed, as the Hub's cache is made of them; hidden folders and pickled weights stay behind.
+    """
+    with speaking(folder, doing="listing it"):
+        found = {path.name: path for path in files_of(folder)}
+        for path in sorted(folder.rglob("*")):
+            inner = path.relative_to(folder)
+            hidden = any(part.startswith(".") for part in inner.parts)
+            if not hidden and path.is_file() and any(fnmatchcase(path.name, kind) for kind in (*TEXTS, WEIGHTS)):
+                found[inner.as_posix()] = path
+    odd = [path for path in found if not is_inner(path)]
+    if odd or collide(list(found)):
+        what = f"{odd[0]!r:.200} cannot be a name" if odd else "two files have one name, but for upper case"
+        raise UsageError(f"{folder}: {what} on every system", hint="rename or remove it, then pack the model again")
+    return found

@@ -1,0 +1,57 @@
+"""Where the program `ollama` is: at the place that the user names, else on PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from hybrid.errors import CannotRun, UsageError
+from hybrid.folder.files import speaking
+from hybrid.ollama.archive import installed, is_archive
+
+INSIDE = ("bin/ollama", "ollama")
+"""Where the program is in a folder or an archive; its libraries are beside it, in lib/ollama."""
+
+
+def find(place: Path | None) -> Path:
+    """The program. `place` is the program itself, a folder that holds it, or a release archive, which is unpacked once.
+
+    Raises UsageError when nothing is there, CannotRun when what is there cannot be executed, BadData for an archive
+    that is damaged.
+    """
+    if place is None:
+        return _on_path()
+    with speaking(place, doing="looking for Ollama"):
+        place = place.expanduser().absolute()
+        if place.is_dir():
+            return _in_folder(place)
+        if not place.is_file():
+            raise UsageError(f"{place} is not there", hint="--from: the program, its folder, or a release archive")
+    return _in_folder(installed(place)) if is_archive(place) else _executable(place)
+
+
+def _on_path() -> Path:
+    found = shutil.which("ollama")
+    if found is None:
+        raise CannotRun(
+            "there is no `ollama` on this machine",
+            hint="install it, or name its release archive, such as ollama-linux-amd64.tar.zst: --from ARCHIVE",
+        )
+    return Path(found)
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in INSIDE:
+        if (folder / name).is_file():
+            return _executable(folder / name)
+    raise UsageError(f"there is no bin/ollama in {folder}", hint="--from: where Ollama was unpacked, or its archive")
+
+
+def _executable(path: Path) -> Path:
+    if not os.access(path, os.X_OK):
+        raise CannotRun(
+            f"{path} cannot be executed",
+            hint=f"chmod +x {path}; what is on a mount cannot be at all: name a release archive instead",
+        )
+    return path

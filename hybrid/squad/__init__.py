@@ -1,0 +1,1 @@
+"""Questions about passages, as SQuAD and its kin have them."""
