@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-import platformdirs
-
 from hybrid import machine, settings
 from hybrid.assembly import assembled
 from hybrid.backends.registry import digest_before_loading, late, open_backend
-from hybrid.errors import CannotRun, Temporary, UsageError
+from hybrid.errors import CannotRun, UsageError
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, open_run, submit
+from hybrid.lock import alone
 from hybrid.outputs import BEGINS, write_outputs
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
@@ -121,7 +117,7 @@ def do_run(
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
     _make_room(outputs)
     _refuse_read_only(run)
-    with alone(run), late(engine.open) as backend:
+    with alone(Path(f"{run.folder}/{run.place}"), f"is at work on {run.id}"), late(engine.open) as backend:
         stages = tuple(run_stage(run, stage, backend, observer, **how) for stage in pipeline.stages())
         sha256 = assemble(run, pipeline.stages()[-1], outputs).sha256
     return LocalResult(run, outputs, sha256, stages)
@@ -192,25 +188,3 @@ def outputs_of(folder: Path, name: str) -> Path:
     path = outputs_path(folder, run)
     assemble(run, pipeline_of(run).stages()[-1], path)
     return path
-
-
-@contextmanager
-def alone(run: Run) -> Iterator[None]:
-    """Hold this machine's lock on a run. It saves double work; correctness does not need it, and a kill frees it."""
-    locks = Path(platformdirs.user_cache_dir("hybrid", appauthor=False)) / "locks"
-    name = hashlib.sha256(os.fsencode(os.path.realpath(f"{run.folder}/{run.place}"))).hexdigest()[:32]
-    lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise Temporary(
-            f"another process on this machine is at work on {run.id}",
-            hint="wait until it ends, then run the same command again: what it did is kept",
-        ) from error
-    except OSError as error:
-        LOG.warning("working without a lock: %s: %s", locks, error.strerror or error)
-    try:
-        yield
-    finally:
-        lock.release()

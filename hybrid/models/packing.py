@@ -12,9 +12,9 @@ from hybrid.errors import BadData
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Medium
 from hybrid.folder.runs import check_mark
+from hybrid.lock import alone
 from hybrid.models import plain
 from hybrid.models.layers import Told, write_layer
-from hybrid.models.lock import alone
 from hybrid.models.manifest import MAX_MANIFEST, PART, Kind, Layer, Model, folder_digest, verify_model
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_manifest import layers_of
@@ -70,7 +70,7 @@ def pack(folder: Medium, source: Source, told: Told, *, part_size: int = PART) -
     Raises BadData when the source does not verify, Temporary (mount away, full): the same call goes on.
     """
     check_mark(folder)
-    with alone(Path(str(folder), "models")):
+    with alone(Path(str(folder), "models"), f"packs models into {folder}"):
         layers = _layers(folder, source, part_size, told)
         model = Model(source.kind, source.name, source.digest, layers, source.text, part_size)
         _publish(folder, model)

@@ -18,8 +18,8 @@ from typing import BinaryIO
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.files import speaking, write_once
 from hybrid.folder.medium import Medium, NotThere
+from hybrid.lock import alone
 from hybrid.models.layers import Told, present, read_layer
-from hybrid.models.lock import alone
 from hybrid.models.manifest import Layer, Model
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_store import STAGING, OllamaStore, plain
@@ -33,7 +33,7 @@ def restore_ollama(
     Another model under that name is overwritten only with `replace`. Raises UsageError, NotThere (not all here yet),
     BadData (damaged), Temporary (no room, another restore at work), CannotRun.
     """
-    with alone(store.root):
+    with alone(store.root, f"restores models to {store.root}"):
         path = _free(store, model, name, replace=replace)
         targets = {store.blob(layer.sha256): layer for layer in model.layers}
         _bring(folder, model, targets, store.staging, told)
@@ -78,7 +78,7 @@ def restore_plain(folder: Medium, model: Model, to: Path, told: Told, *, replace
     Raises UsageError when `to` holds something else (files of other content are written over with `replace`), and what
     `restore_ollama` raises.
     """
-    with alone(to):
+    with alone(to, f"restores a model to {to}"):
         targets = {to / layer.path: layer for layer in model.layers}
         _refuse_foreign(to, targets, replace=replace)
         _bring(folder, model, targets, to / STAGING, told)

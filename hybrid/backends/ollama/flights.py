@@ -29,8 +29,6 @@ SHARE = 0.02
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two looks."""
 
-TRIES = 3
-
 POLITE = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 """Signals that ask to stop. Those that Python handles are kept until the loop stands still."""
 
@@ -145,8 +143,8 @@ class Flights(Generic[Job, Result]):
 
     async def _compare(self, link: Link) -> float:
         """Look at the model's digest; the seconds that it took. Raises CannotRun when it is another one."""
-        failed = 0
-        while failed < TRIES:
+        patience = time.monotonic() + self._waits.patience
+        while True:
             started = time.monotonic()
             try:
                 found = digest_in(await link.get("/api/tags"), self._name)
@@ -154,15 +152,18 @@ class Flights(Generic[Job, Result]):
                 if self._fatal:
                     raise self._fatal from error
                 await link.wait_for_server(error)
-            except Trouble:
-                failed += 1
-                await asyncio.sleep(0.2 * failed)
+            except Trouble as error:
+                if started > patience:
+                    raise Temporary(
+                        f"Ollama does not tell which models it has: {error.message}",
+                        hint="is it well? restart it (`ollama serve`), then run the same command again",
+                    ) from error
+                await asyncio.sleep(0.2)
             except Refused as error:
                 raise cannot_use(error, self._name) from error
             else:
                 _compare(self._name, self._digest, found)
                 return time.monotonic() - started
-        raise Temporary("Ollama does not tell which models it has", hint="run the same command again")
 
     async def _land(self, link: Link) -> None:
         """Cancel what is in flight, and wait until its connections are closed."""

@@ -1,4 +1,7 @@
-"""One process of this machine at a time at a place. It saves double work and torn files; a kill frees it."""
+"""One process of this machine at a time at a place. It saves double work; correctness does not need it.
+
+A kill frees the lock. Locks are in the user's cache, never in a shared folder, where they would exclude nobody.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ LOG = logging.getLogger("hybrid")
 
 
 @contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """Hold this machine's lock on a place that models are brought to. Raises Temporary when another process has it."""
+def alone(place: Path, doing: str) -> Iterator[None]:
+    """Hold the lock of a place. Raises Temporary, with the words `doing`, when another process has it."""
     locks = cache_folder() / "locks"
-    name = hashlib.sha256(b"models " + os.fsencode(os.path.realpath(place))).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
     lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)
     try:
         locks.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
         raise Temporary(
-            f"another process on this machine packs into or restores to {place}",
+            f"another process on this machine {doing}",
             hint="wait until it ends, then run the same command again: what it did is kept",
         ) from error
     except OSError as error:
