@@ -297,6 +297,25 @@ def test_a_gpu_is_asked_for_where_the_backend_uses_one(tmp_path: Path) -> None:
         assert json.loads(site.write("kaggle").read_bytes())["metadata"]["kaggle"]["isGpuEnabled"] is gpu
 
 
+def test_a_model_of_ollama_is_restored_and_its_server_ends_with_the_worker(tmp_path: Path, stand_in: str) -> None:
+    site = Site(tmp_path, submitted(tmp_path / "shared", backend="ollama", model="user/llama:3b"))
+    done = site.execute("plain", PYTHON=stand_in, OLLAMA="/drive/ollama.tgz")
+    calls = [line for line in done.said.splitlines() if line.startswith("called: ")]
+    assert calls == [
+        f"called: -m hybrid models restore user/llama:3b --folder {site.folder}",
+        (
+            f"called: -m hybrid ollama up --from /drive/ollama.tgz -- {stand_in} -m hybrid worker {site.folder} "
+            f"--run {site.run.id} --side gpu"
+        ),
+    ]
+    assert done.code == 0
+    stopped = site.execute("plain", {"CODE": "5"}, PYTHON=stand_in).stopped
+    assert "`hybrid models pack user/llama:3b` on the laptop" in stopped
+    assert "ASK_HF_TOKEN = False" in code_of(site.write("colab"))[0]
+    with pytest.raises(UsageError, match="Kaggle"):
+        site.write("kaggle")
+
+
 def test_the_words_of_a_spec_are_no_markup_and_no_code(tmp_path: Path) -> None:
     model = "`x` <script>alert(1)</script>\n# a heading\x1b[31m ''' + 1"
     site = Site(tmp_path, submitted(tmp_path / "shared", model=model))

@@ -234,6 +234,12 @@ def secret(name):
 """,
 }
 
+OLLAMA = """
+if run(WITH, "-m", "hybrid", "models", "restore", MODEL, "--folder", FOLDER):
+    raise Stop(f"the model {MODEL} is not here, see above: `hybrid models pack {MODEL}` on the laptop brings it")
+WITHIN = [WITH, "-m", "hybrid", "ollama", "up", *(["--from", OLLAMA] if OLLAMA else []), "--"]
+"""
+
 COMMAND = '''
 
 def token():
@@ -247,7 +253,7 @@ def token():
         return {}
 
 
-COMMAND = [WITH, "-m", "hybrid", "worker", FOLDER, "--run", RUN, "--side", "gpu", *OPTIONS]
+COMMAND = [*WITHIN, WITH, "-m", "hybrid", "worker", FOLDER, "--run", RUN, "--side", "gpu", *OPTIONS]
 COMMAND += ["--until", UNTIL] if UNTIL else []
 COMMAND += ["--max-idle", MAX_IDLE] if MAX_IDLE else []
 '''

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from hybrid.backends.model_files import HUB_NAME, PACKAGED
 from hybrid.canonical import encode
+from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
 from hybrid.notebook import cells, words
 from hybrid.replacing import replacing
@@ -25,8 +26,8 @@ BEGINS = b'{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "hybrid-ab
 DRIVE_IN_COLAB = "/content/drive/MyDrive"
 COPY_IN_KAGGLE = "/kaggle/working/shared"
 LOCAL = {"colab": "/content/hybrid-local", "kaggle": "/kaggle/temp/hybrid", "plain": "~/.cache/hybrid-notebook"}
-ON_A_GPU = {"transformers", "vllm"}
-EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp"}
+ON_A_GPU = {"transformers", "vllm", "ollama"}
+EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "ollama": "ollama"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,15 @@ def place_there(kind: Kind, folder: Path) -> str:
 
 
 def write_notebook(plan: Plan, path: Path) -> None:
-    """Write the notebook. Raises UsageError when something else than a notebook of ours stands at `path`."""
+    """Write the notebook. Raises UsageError when something else than a notebook of ours stands at `path`.
+
+    And for Kaggle with a model of Ollama: only the run's own files are copied to that machine.
+    """
+    if plan.kind == "kaggle" and _by_ollama(plan):
+        raise UsageError(
+            "a notebook for Kaggle cannot bring a model of Ollama to the machine",
+            hint="submit the run with --backend vllm or transformers, or use Colab",
+        )
     with replacing(path, BEGINS) as stream:
         stream.write(as_json(plan))
 
@@ -69,6 +78,7 @@ def document(plan: Plan) -> dict[str, Any]:
         _cell("ground", _assigned(_fixed(plan)) + cells.GROUND),
         _cell("folder", cells.FOLDER[plan.kind]),
         _cell("install", cells.INSTALL),
+        *([_cell("ollama", cells.OLLAMA)] if _by_ollama(plan) else []),
         _cell("worker", cells.WORKER[plan.kind]),
         _cell("end", cells.END[plan.kind]),
     ]
@@ -113,6 +123,9 @@ def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
         "ASK_HF_TOKEN": (_on_the_hub(plan.run.spec), "hand the secret HF_TOKEN to the worker, and to nothing else"),
         "LOCAL": (LOCAL[plan.kind], "a place on this machine's own disk, never in the shared folder"),
     }
+    if _by_ollama(plan):
+        found["OLLAMA"] = ("", "Ollama's program, folder or release archive, in Drive for example; '': it is installed")
+        found["MODEL"] = (str(plan.run.spec["model"]), "the model, packed in the shared folder by `hybrid models pack`")
     if plan.kind == "colab":
         found["FLUSH"] = (False, "at the end, wait until Drive has uploaded everything, then unmount it")
     if plan.kind == "kaggle":
@@ -128,9 +141,13 @@ def needed(spec: Mapping[str, Any]) -> tuple[str, str]:
     return extras, PACKAGED[model].replace("_", "-") if extras and model in PACKAGED else ""
 
 
+def _by_ollama(plan: Plan) -> bool:
+    return bool(plan.run.spec["backend"] == "ollama")
+
+
 def _on_the_hub(spec: Mapping[str, Any]) -> bool:
     model = str(spec["model"])
-    return HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
+    return spec["backend"] != "ollama" and HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
 
 
 def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
@@ -140,6 +157,7 @@ def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
         "WHEEL": (plan.wheel.path, "what is installed, in the shared folder"),
         "SHA256": (plan.wheel.sha256, "and what it has to be: the folder is not trusted"),
         "SIZE": (len(plan.wheel.data), "in bytes"),
+        "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
     }
 
 
@@ -152,7 +170,9 @@ def _about(plan: Plan) -> str:
     pipeline, backend, model = (_shown(str(spec[name])) for name in ("pipeline", "backend", "model"))
     lines = [words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]), words.STEPS[plan.kind]]
     lines.append(f"Pipeline {pipeline}, backend {backend}, model {model}.")
-    if spec["model"] not in PACKAGED and not _on_the_hub(spec):
+    if _by_ollama(plan):
+        lines.append(words.OLLAMA.format(model=model))
+    elif spec["model"] not in PACKAGED and not _on_the_hub(spec):
         lines.append(words.OWN_MODEL.format(model=model))
     return "\n".join(lines)
 

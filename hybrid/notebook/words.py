@@ -41,3 +41,9 @@ OWN_MODEL = """
 The model {model} is a file or folder of the machine that submitted the run. Put it on this machine too and say where,
 in the parameters: `OPTIONS = ['--model', 'NAME=/where/it/is/here']`, with its name as it stands above.
 """
+
+OLLAMA = """
+An Ollama server is started on this machine's own disk and ends with the worker. Its model {model} is restored from the
+shared folder; on the laptop, once: `hybrid models pack NAME`. Say in `OLLAMA` where the program is, if this machine
+does not have it.
+"""
