@@ -10,7 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from hybrid.intervals import student
+from hybrid.intervals import student, wilson
+
+ROUNDING = 1e-9
+"""What is smaller is no spread."""
 
 
 class Table(NamedTuple):
@@ -59,7 +62,8 @@ def estimate(clusters: Mapping[str, Sequence[Table]], measure: Callable[[Sequenc
     """`measure` of the summed tables, its interval by leaving out one cluster at a time. Needs one row.
 
     A cluster has one table for each judge; `measure` sees the sums in the same order. With one cluster nothing is
-    known of the spread: the interval is then -1 to 1.
+    known of the spread: the interval is then -1 to 1. When no cluster changes anything there is no spread to estimate:
+    the half width is then what Wilson's interval leaves open after as many failures as there are clusters.
     """
     total = _sums(clusters.values())
     value, g = measure(total), len(clusters)
@@ -67,7 +71,8 @@ def estimate(clusters: Mapping[str, Sequence[Table]], measure: Callable[[Sequenc
         return Estimate(value, -1.0, 1.0)
     left = [measure([all_.plus(one, -1) for all_, one in zip(total, own, strict=True)]) for own in clusters.values()]
     middle = math.fsum(left) / g
-    half = student(g - 1) * math.sqrt((g - 1) / g * math.fsum((one - middle) ** 2 for one in left))
+    spread = math.sqrt((g - 1) / g * math.fsum((one - middle) ** 2 for one in left))
+    half = student(g - 1) * spread if spread > ROUNDING else wilson(0.0, g)[1]
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 

@@ -20,6 +20,7 @@ from hybrid.canonical import Json, decode
 from hybrid.errors import BadData, UsageError
 from hybrid.folder.files import speaking
 from hybrid.grading import made_ready
+from hybrid.intervals import Clustered
 from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
 from hybrid.records import Completion, Output
 from hybrid.references import acceptable
@@ -29,6 +30,8 @@ LONGEST = 1_000_000
 """Bytes of a row."""
 FOLDS = 5
 ROW = 'a row is {"question": "...", "gold": "...", "answer": "...", "correct": true, "title": "..."}'
+LEAST = 30
+"""Rows with a verdict below which nothing is said of a judge's worth."""
 SPEECHLESS = 0.2
 """Share of rows without a verdict from which on the sentence speaks of nothing else."""
 
@@ -49,13 +52,14 @@ class Rows:
 
     def __iter__(self) -> Iterator[Row]:
         with speaking(self.path, doing="reading it"), self.path.open("rb") as file:
-            number = 0
+            number = count = 0
             while line := file.readline(LONGEST + 1):
+                number += 1
                 if not line.strip():
                     continue
-                number += 1
-                yield _row(line, f"{self.path}: row {number}", number)
-                if number == self._limit:
+                count += 1
+                yield _row(line, f"{self.path}: line {number}", number)
+                if count == self._limit:
                     return
 
     def outputs(self) -> Iterable[Output]:
@@ -78,15 +82,21 @@ class _Outputs:
 
 def _row(line: bytes, what: str, number: int) -> Row:
     value = decode(line, what=what, limit=LONGEST)
-    try:
-        question, gold, answer, correct = (value[name] for name in ("question", "gold", "answer", "correct"))
-        title = str(value.get("title", number))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise BadData(f"{what}: not a graded row: {error}", hint=ROW) from error
-    if not (isinstance(question, str) and isinstance(answer, str) and isinstance(correct, bool) and acceptable(gold)):
-        raise BadData(f"{what}: question and answer are texts, correct is true or false, gold is a text", hint=ROW)
+    if not isinstance(value, dict):
+        raise BadData(f"{what}: not a JSON object", hint=ROW)
+    question, gold, answer, correct = (value.get(name) for name in ("question", "gold", "answer", "correct"))
+    title = str(value.get("title", number))
+    for name, right, form in (
+        ("question", isinstance(question, str), "a text"),
+        ("answer", isinstance(answer, str), "a text"),
+        ("correct", isinstance(correct, bool), "true or false"),
+        ("gold", gold is not None and bool(acceptable(gold)), "a text, or a list of texts that is not empty"),
+    ):
+        if not right:
+            there = f"'{name}' is not {form}" if name in value else f"has no '{name}', {form}"
+            raise BadData(f"{what}: {there}", hint=ROW)
     key = hashlib.sha256(f"{number}".encode()).hexdigest()
-    return Row(Output(key, title, f"{title}/{number}", {"question": question}, 0, answer, None, gold), correct)
+    return Row(Output(key, title, f"{title}/{number}", {"question": question}, 0, answer, None, gold), correct is True)
 
 
 Measured = tuple[float, bool, str]
@@ -243,11 +253,23 @@ def _measures(counted: Check, which: int) -> dict[str, Any]:
     right, wrong = table.true_right + table.false_wrong, table.true_wrong + table.false_right
     return {
         "table": {name: int(value) for name, value in table._asdict().items()},
-        "accuracy": list(estimate(counted.clusters, lambda tables: accuracy(tables[which]))),
+        "accuracy": _accuracy(counted, which),
         "kappa": list(estimate(counted.clusters, lambda tables: kappa(tables[which]))),
         "right_called_wrong": table.false_wrong / right if right else None,
         "wrong_called_right": table.false_right / wrong if wrong else None,
     }
+
+
+def _accuracy(counted: Check, which: int) -> list[float]:
+    """With Wilson's interval, clustered."""
+    share = Clustered()
+    for name, own in counted.clusters.items():
+        table = own[which]
+        for same in (True, False):
+            for _ in range(int(table.true_right + table.true_wrong if same else table.false_right + table.false_wrong)):
+                share.add(name, float(same))
+    interval = share.interval() or (0.0, 1.0)
+    return [accuracy(counted.table(which)), *interval]
 
 
 def _sentence(name: str, counted: Check, mine: Mapping[str, Any], best: str, other: float, gain: Estimate) -> str:
@@ -257,6 +279,8 @@ def _sentence(name: str, counted: Check, mine: Mapping[str, Any], best: str, oth
     by = f"{gain.value:+.2f}, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
     if silent > SPEECHLESS:
         return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
+    if counted.table().n < LEAST:
+        return f"whether '{name}' is worth running cannot be told from {int(counted.table().n)} rows: {known}"
     if gain.low > 0:
         return f"'{name}' is worth running: {known} ({by})"
     if gain.high < 0:

@@ -117,12 +117,17 @@ def _trust(check: Any) -> str:
     if not check:
         return "how often this judge is wrong is not known: hybrid judge check, with the same options, tells"
     if "kappa" not in check:
-        return f"checked on {int(check['rows']):,} rows: {check['worth']}"
+        return f"checked on {int(check['rows']):,} rows of {_file(check)}: {check['worth']}"
     kappa, accuracy = check["kappa"], float(check["accuracy"][0])
     return (
-        f"checked on {int(check['rows']):,} rows: accuracy {accuracy:.3f}, kappa {float(kappa[0]):.3f} "
+        f"checked on {int(check['rows']):,} rows of {_file(check)}: accuracy {accuracy:.3f}, "
+        f"kappa {float(kappa[0]):.3f} "
         f"({float(kappa[1]):.3f} to {float(kappa[2]):.3f}); {check['worth']}"
     )
+
+
+def _file(check: Mapping[str, Any]) -> str:
+    return str((check.get("data") or {}).get("file", "a file"))
 
 
 def _corrected(judge: Mapping[str, Any]) -> list[str]:

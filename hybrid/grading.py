@@ -49,14 +49,16 @@ def grade_outputs(
 ) -> Summary:
     """`grade_file` for outputs that are open already. `watcher` is told of the calls of a judging model."""
     refuse_foreign(Path(out), BEGINS)
-    with made_ready(grader, Again(outputs), watcher or Quiet()) as judge, replacing(Path(out), BEGINS) as stream:
-        scribe = Scribe(outputs, grader, grader_name, judge, stream)
-        try:
-            return scribe.write(outputs.records())
-        except OutOfOrder:
-            stream.seek(0)
-            stream.truncate()
-            return scribe.write(in_order(outputs.records()))
+    try:
+        return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=False)
+    except OutOfOrder:  # all anew: what a grader has counted is of the half that was graded
+        return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=True)
+
+
+def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
+    with made_ready(grader, Again(outputs), watcher) as judge, replacing(out, BEGINS) as stream:
+        records = in_order(outputs.records()) if sort else outputs.records()
+        return Scribe(outputs, grader, name, judge, stream).write(records)
 
 
 class Again:

@@ -312,7 +312,7 @@ def test_rows_are_read_as_often_as_needed_and_up_to_a_limit(tmp_path: Path) -> N
 def test_a_row_that_is_none_is_named(tmp_path: Path, row: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(graded_rows(1)[0]) + "\n\n" + row + "\n")
-    with pytest.raises(BadData, match="row 2"):
+    with pytest.raises(BadData, match="line 3"):
         list(Rows(path))
 
 
@@ -379,7 +379,7 @@ def test_the_check_stands_beside_every_score_of_that_judge(tmp_path: Path) -> No
     assert "is not worth running" in told
     assert "wrong called right" in told
     graded = hybrid("grade", str(answers), *asked)
-    assert "checked on 60 rows: accuracy 0.500, kappa 0.000" in graded
+    assert "checked on 60 rows of rows.jsonl: accuracy 0.500, kappa 0.000" in graded
     assert "cannot be corrected" in graded
     assert "is not known" in hybrid("grade", str(answers), *asked, "--set", "explain=false")
     summary = json.loads(hybrid("grade", str(answers), *asked, "--json"))["summary"]["judge"]
@@ -396,3 +396,25 @@ def test_a_good_judge_corrects_the_score(tmp_path: Path) -> None:
     told = checks.sentences({**about, "check": {"rows": 9, "worth": "yes"}, "corrected": found})
     assert "corrected for the judge's errors: 0.5000" in told[-1]
     assert checks.corrected_by({"table": {}}, 0.5, 10) is None
+
+
+def test_a_check_of_fewer_rows_does_not_take_the_place_of_a_larger_one(tmp_path: Path) -> None:
+    rows = rows_file(tmp_path, graded_rows(40))
+
+    def told(*more: str) -> str:
+        command = [sys.executable, "-m", "hybrid", "judge", "check", "--grader", "contains", "--data", str(rows), *more]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "kept in" in told()
+    assert "not kept" in told("--limit", "5")
+    identity = checks.identity("contains", Contains(), {})
+    assert (checks.known(identity) or {})["rows"] == 40
+    assert "cannot be told from 5 rows" in told("--limit", "5", "--replace")
+    assert (checks.known(identity) or {})["rows"] == 5
+
+
+def test_intervals_stay_in_range_and_have_a_width(tmp_path: Path) -> None:
+    _, result = check(Oracle(), "oracle", Rows(rows_file(tmp_path, graded_rows(4))), Quiet())
+    for low, high in (result["accuracy"][1:], result["kappa"][1:]):
+        assert -1.0 <= low < high <= 1.0
+    assert result["accuracy"][1] >= 0.0

@@ -72,7 +72,7 @@ def graded(server: FaultyOllama, place: Path, *more: str) -> tuple[int, dict[str
     ]
     environment = {**os.environ, "OLLAMA_HOST": server.url, "HYBRID_HOME": str(place / "home")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
-    grades = place / "grades.judge.json"
+    grades = place / "answers.grades.judge.json"
     found = json.loads(grades.read_text())["grades"] if grades.exists() else []
     return done.returncode, {one["task"]: (one["score"], one["reason"]) for one in found}, done.stdout + done.stderr
 

@@ -30,7 +30,7 @@ class Grading:
 
     def __init__(self, place: Path, server: OllamaServer, rows: int = ROWS) -> None:
         self.place, self.server, self.home = place, server, place / "home-of-hybrid"
-        self.grades = place / "grades.judge.json"
+        self.grades = place / "answers.grades.judge.json"
         self.answers = place / "answers.jsonl"
         self.answers.write_text("".join(json.dumps(answer(number)) + "\n" for number in range(rows)))
 

@@ -86,7 +86,7 @@ def test_a_packed_file_is_restored_below_the_own_place_of_this_machine(tmp_path:
         (["verify", "nothing"], 2, "no model 'nothing'"),
         (["prune"], 2, "name the models"),
         (["prune", "nothing"], 2, "no model 'nothing'"),
-        (["prune", "tiny"], 2, "add --yes"),
+        (["prune", "tiny"], 0, "models/manifests/"),
     ],
 )
 def test_what_is_typed_wrong_is_told(tmp_path: Path, arguments: list[str], code: int, words: str) -> None:

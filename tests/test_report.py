@@ -19,6 +19,7 @@ from graders.judge import Judge
 from hybrid import checks
 from hybrid.backends.model_files import digest_of
 from hybrid.canonical import encode
+from hybrid.commands.grade import grade
 from hybrid.commands.report import report
 from hybrid.errors import BadData, UsageError
 from hybrid.grading import grade_file
@@ -290,6 +291,20 @@ def test_a_grades_file_finds_its_outputs(run: Path) -> None:
     assert find_source(run.parent / "grades.arc.json").outputs.run["id"] == find_source(run).outputs.run["id"]
 
 
+def test_the_grades_of_two_files_in_one_folder_stay_apart(tmp_path: Path) -> None:
+    for name, answer in (("one", "yes"), ("two", "no")):
+        lines = [json.dumps(output("p", 0, 0, answer, "yes").to_json())]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        done = CliRunner().invoke(grade, [str(tmp_path / f"{name}.jsonl"), "--grader", "exact"], standalone_mode=False)
+        assert done.exception is None
+    first, second = (find_source(tmp_path / f"{name}.jsonl").grades.summary["score"] for name in ("one", "two"))
+    assert (first, second) == (1.0, 0.0)
+    assert find_source(tmp_path / "two.grades.exact.json").grades.summary["score"] == 0.0
+    (tmp_path / "two.grades.exact.json").rename(tmp_path / "mine.json")
+    with pytest.raises(UsageError, match="which outputs"):
+        find_source(tmp_path / "mine.json")
+
+
 def test_outputs_that_nobody_graded_name_the_next_step(run: Path) -> None:
     (run.parent / "grades.arc.json").unlink()
     with pytest.raises(UsageError, match="not graded yet") as raised:
@@ -376,7 +391,7 @@ def test_a_judge_is_named_with_its_verdicts_and_what_is_known_of_its_errors(tmp_
                            "worth": "worth <i>it</i>", "table": table})  # fmt: skip
     grade_file(path, judge, "judge", tmp_path / "grades.judge.json")
     shown = words(page_of(path))
-    assert "checked on 200 rows: accuracy 0.850, kappa 0.700 (0.600 to 0.800); worth <i>it</i>" in shown
+    assert "checked on 200 rows of a file: accuracy 0.850, kappa 0.700 (0.600 to 0.800); worth <i>it</i>" in shown
     assert "corrected for the judge's errors: 1.0000" in shown
 
 

@@ -15,7 +15,7 @@ from hybrid import replies
 from hybrid.agreement import Alpha
 from hybrid.answers import RULES, normal
 from hybrid.backends.options import pairs
-from hybrid.backends.registry import digest_before_loading, late, open_backend
+from hybrid.backends.registry import digest_before_loading, late, open_backend, refuse_unknown
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Watcher
@@ -80,7 +80,13 @@ class Judge:
         if not self.models:
             raise UsageError("judge: no model is named", hint="--model NAME, such as one of `ollama list`")
         options = dict(pairs("options", self.options))
+        refuse_unknown(self.backend, options)
         digests = [digest_before_loading(self.backend, model, options) for model in self.models]
+        if len(set(digests)) < len(digests):
+            raise UsageError(
+                f"judge: two of the models are the same: {', '.join(self.models)}",
+                hint="a model under another name gives its first vote again; name different ones, or set samples",
+            )
         with replies.opened() as kept:
             for model, digest in zip(self.models, digests, strict=True):
                 with late(partial(open_backend, self.backend, model, options)) as backend:
@@ -197,7 +203,7 @@ class Bench:
         self._alpha.add([vote.correct for vote in read])
         self._count_swaps(votes)
         right = sum(vote.correct for vote in read)
-        detail = {"by": "verdict", "votes": [_told(vote) for vote in votes]}
+        detail = {"by": "verdict", "verdicts": [_told(vote) for vote in votes]}
         if 2 * max(right, len(read) - right) <= len(votes):
             return Grade(None, problems[0] if problems else SPLIT, detail=detail)
         return Grade(float(2 * right > len(votes)), detail=detail)

@@ -48,8 +48,14 @@ def backend_class(name: str) -> Any:
 
 def open_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
     """Load `model` in the backend `name`. Raises UsageError on unknown options, CannotRun when it cannot be loaded."""
-    backend: Backend = _made(backend_class(name), f"backend '{name}'", model, options)
+    refuse_unknown(name, options)
+    backend: Backend = backend_class(name)(model, options)
     return backend
+
+
+def refuse_unknown(name: str, options: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that the backend `name` does not have. Its library is imported for it."""
+    _check_options(backend_class(name), f"backend '{name}'", options)
 
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:
@@ -57,15 +63,15 @@ def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder
     if name not in EMBEDDERS:
         raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
     cls = import_object(EMBEDDERS[name], needed_for=f"embedding with '{name}'")
-    embedder: Embedder = _made(cls, f"embedder '{name}'", model, options)
+    _check_options(cls, f"embedder '{name}'", options)
+    embedder: Embedder = cls(model, options)
     return embedder
 
 
-def _made(cls: Any, what: str, model: str, options: Mapping[str, str]) -> Any:
+def _check_options(cls: Any, what: str, options: Mapping[str, str]) -> None:
     for option in options:
         if option not in cls.options:
             raise UsageError(f"the {what} has no option '{option}'", hint=nearest(option, cls.options))
-    return cls(model, options)
 
 
 @contextmanager

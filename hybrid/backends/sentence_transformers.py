@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import sentence_transformers
 import torch
+import transformers
 
 from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of
 from hybrid.backends.options import one_of, whole_number
@@ -41,6 +42,7 @@ class SentenceTransformersEmbedder:
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
         folder = folder_of(model)
         parts = _parts(folder)
+        transformers.logging.disable_progress_bar()  # one for loading weights, whoever asks
         try:
             self._engine: Any = sentence_transformers.SentenceTransformer(
                 str(folder),

@@ -15,12 +15,12 @@ from rich.text import Text
 from hybrid import plugins
 from hybrid.canonical import encode
 from hybrid.checks import sentences
-from hybrid.commands.judging import asking_a_model, built, watcher
+from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Finite
 from hybrid.errors import Missed, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
-from hybrid.outputs import OutputsFile, open_outputs
+from hybrid.outputs import OutputsFile, grades_of, open_outputs
 from hybrid.terminal import clean_line
 
 WIDE = 200
@@ -38,7 +38,7 @@ LONGEST_NAME = 100
     "-o",
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The grades. Default: grades.GRADER.json beside SOURCE.",
+    help="The grades. Default: beside SOURCE, grades.GRADER.json or NAME.grades.GRADER.json.",
 )
 @click.option("--threshold", type=Finite(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
@@ -55,6 +55,7 @@ def grade(
 
     Writes a grades file and prints score, interval, controls and what could not be graded.
     """
+    heed_polite_signals()
     path = find_outputs(source, folder)
     with closing(open_outputs(path)) as outputs:
         name = grader or _grader_of(outputs)
@@ -71,7 +72,7 @@ def grade(
 
 def _place(source: str, grader: str, out: Path | None) -> Path:
     """Where the grades go: never over the outputs."""
-    place = out or (Path() if source == "-" else Path(source).parent) / f"grades.{grader}.json"
+    place = out or grades_of(source, grader)
     if source != "-" and place.exists() and place.samefile(source):
         raise UsageError(f"{place} is what is to be judged: it would be overwritten", hint="name another file: -o FILE")
     return place
@@ -106,7 +107,7 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
         console = Console(highlight=False, width=WIDE, no_color=True)
     console.print(_scores(summary, name, console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
-        console.print(_safe(line))
+        console.print(_safe(line), soft_wrap=True)
     console.print(_safe(f"interval: {summary['method']}; grades: {grades}"))
 
 

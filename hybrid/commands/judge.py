@@ -18,7 +18,7 @@ from hybrid import checks
 from hybrid.answers import RULES
 from hybrid.canonical import encode
 from hybrid.checking import Rows, check
-from hybrid.commands.judging import asking_a_model, built, watcher
+from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
 from hybrid.terminal import clean_line
 
 SAMPLE = "judge_sample.jsonl"
@@ -39,20 +39,30 @@ def judge() -> None:
 @click.option("--grader", default="judge", show_default=True, metavar="NAME", help="What is checked.")
 @asking_a_model
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Only the first N rows.")
+@click.option("--replace", is_flag=True, help="Forget an earlier check of more rows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
-def check_command(data: Path | None, grader: str, limit: int, as_json: bool, **asked: Any) -> None:
+def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_json: bool, **asked: Any) -> None:
     """Hold a grader against rows that were graded before, beside rules that need no model.
 
     The result is kept on this machine and shown beside every score that this judge gives: same model, same settings.
+    A check of fewer rows than the last one is not kept, unless --replace is said.
     """
+    heed_polite_signals()
     made = built(grader, **asked)
     with _rows(data, limit) as rows:
         identity, result = check(made, grader, rows, watcher())
-    path = checks.keep(identity, result)
+    before = checks.known(identity)
+    smaller = before is not None and not replace and before["rows"] > result["rows"]
+    path = checks.place(identity) if smaller else checks.keep(identity, result)
     if as_json:
-        click.echo(encode({"check": str(path), "identity": identity, **result}))
+        click.echo(encode({"check": str(path), "kept": not smaller, "identity": identity, **result}))
+        return
+    _show(result, grader)
+    if before is not None and smaller:
+        kept = f"not kept: {path} is a check of {before['rows']:,} rows; --replace puts this one in its place"
     else:
-        _show(result, grader, path)
+        kept = f"kept in {path}"
+    click.echo(clean_line(kept, 1000))
 
 
 @contextmanager
@@ -64,14 +74,14 @@ def _rows(data: Path | None, limit: int) -> Iterator[Rows]:
         yield Rows(path, limit)
 
 
-def _show(result: Mapping[str, Any], name: str, path: Path) -> None:
+def _show(result: Mapping[str, Any], name: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE, no_color=True)
     if result["graded"]:
         console.print(_table(result, name, framed=console.is_terminal))
-    for line in _lines(result, path):
-        console.print(Text(clean_line(line, 1000)))
+    for line in _lines(result):
+        console.print(Text(clean_line(line, 1000)), soft_wrap=True)
 
 
 def _table(result: Mapping[str, Any], name: str, *, framed: bool) -> Table:
@@ -93,7 +103,7 @@ def _cells(measures: Mapping[str, Any]) -> list[str]:
     return cells + ["–" if share is None else f"{100 * share:.1f} %" for share in wrong]
 
 
-def _lines(result: Mapping[str, Any], path: Path) -> Iterator[str]:
+def _lines(result: Mapping[str, Any]) -> Iterator[str]:
     data, ungraded, calls = result["data"], result["ungraded"], result["calls"]
     reasons = ", ".join(f"{reason}: {count:,}" for reason, count in ungraded["reasons"].items())
     without = f"{ungraded['count']:,} ({reasons})" if reasons else "none"
@@ -108,4 +118,3 @@ def _lines(result: Mapping[str, Any], path: Path) -> Iterator[str]:
     if "threshold" in result:
         yield f"threshold: {result['threshold']:.4f} from here on (the figures above are cross-validated)"
     yield result["worth"]
-    yield f"kept in {path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 import sys
 from typing import Any
 
@@ -48,6 +49,12 @@ def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any
             raise UsageError(f"the grader '{name}' takes one {option}", hint=f"it was given {len(values)}")
         texts.append(f"{setting}={','.join(values)}")
     return build(cls, texts)
+
+
+def heed_polite_signals() -> None:
+    """SIGTERM and SIGHUP end a grading as Ctrl-C does: in words, with exit code 4."""
+    for polite in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        signal.signal(polite, signal.default_int_handler)
 
 
 def watcher() -> Quiet:

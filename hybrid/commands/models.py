@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +15,7 @@ from hybrid import machine
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Duration
 from hybrid.errors import BadData, HybridError, NotFinished, UsageError
+from hybrid.folder.files import speaking
 from hybrid.folder.medium import NotThere
 from hybrid.folder.runs import join_folder
 from hybrid.local import chosen_folder
@@ -53,6 +55,9 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     """
     place = join_folder(chosen_folder(folder), make=False)
     path = Path(source).expanduser()
+    if source.startswith((".", "/", "~")) or path.suffix == ".gguf":
+        with speaking(path, doing="looking for the model"):
+            path.stat()
     if store is None and path.exists():
         found = packing.plain_source(path, name)
     elif name:
@@ -62,6 +67,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     with _progress(found.size, f"packing {found.name}") as told:
         packed = packing.pack(place, found, told)
     pruning.forget(place.root, packed)
+    click.echo(f"packed into {place}", err=True)
     click.echo(encode(_as_json(packed)) if as_json else clean_line(str(packed), LONGEST))
 
 
@@ -119,7 +125,10 @@ def _refuse_foreign_options(model: Model, store: Path | None, to: Path | None, o
 @folder_option
 @json_option
 def list_models(folder: Path | None, as_json: bool) -> None:
-    """List the packed models: what they are, whether all parts are here, what they share."""
+    """List the packed models: what they are, whether all parts are here, what they share.
+
+    Parts are known by their names; `verify` reads them.
+    """
     place = join_folder(chosen_folder(folder), make=False)
     found, refused = catalog.standings(place)
     if as_json:
@@ -132,7 +141,7 @@ def list_models(folder: Path | None, as_json: bool) -> None:
     for error in refused:
         click.echo(clean_line(f"passed over: {error.message}", LONGEST), err=True)
     if not found:
-        click.echo("no model is packed here: `hybrid models pack NAME|PATH`", err=True)
+        click.echo(f"no model is packed in {place}: `hybrid models pack NAME|PATH`", err=True)
 
 
 def _line(one: Standing, width: int) -> str:
@@ -182,11 +191,16 @@ def _judge(found: list[Model], wrong: list[HybridError]) -> None:
     """Raise BadData when something is damaged, else NotThere when something is missing."""
     damaged = [error for error in wrong if isinstance(error, BadData)]
     if damaged:
-        raise BadData(f"{len(damaged)} files are damaged: {damaged[0].message}", hint=damaged[0].hint)
+        raise BadData(f"{_counted(damaged)} damaged: {damaged[0].message}", hint=damaged[0].hint)
     if wrong:
         hint = "wait for the sync; if it stays so, pack the model again where it still is"
-        raise NotThere(f"{len(wrong)} files are not here, or not yet: {wrong[0].message}", hint=hint)
-    click.echo(f"{len(found)} models, {_size(sum(model.size for model in found))}: all is well", err=True)
+        raise NotThere(f"{_counted(wrong)} not here, or not yet: {wrong[0].message}", hint=hint)
+    models_ = "1 model" if len(found) == 1 else f"{len(found)} models"
+    click.echo(f"{models_}, {_size(sum(model.size for model in found))}: all is well", err=True)
+
+
+def _counted(wrong: list[Any]) -> str:
+    return "1 file is" if len(wrong) == 1 else f"{len(wrong)} files are"
 
 
 @models.command("prune")
@@ -207,7 +221,8 @@ def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: floa
     planned = pruning.plan(place, names, unused=unused)
     if not yes:
         _show_plan(planned, as_json=as_json)
-        raise UsageError(f"{len(planned.paths)} files would go; nothing was done", hint="add --yes")
+        click.echo(f"{len(planned.paths)} files would go; nothing was done: add --yes", err=True)
+        return
     done = pruning.step(place, planned, grace=grace, now=time.time())
     if as_json:
         waits = {"removed": len(done.removed), "waiting": len(done.waiting), "seconds": round(done.seconds, 1)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from hybrid.backends.model_files import HUB_NAME, PACKAGED
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
 from hybrid.commands.follow import follow
+from hybrid.commands.judging import heed_polite_signals
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
@@ -40,7 +40,7 @@ OF_A_RUN = (
     click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe`."),
     click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top."),
     click.option("--backend", default=DEFAULT_BACKEND, show_default=True, help=BACKEND_HELP),
-    click.option("--model", default=DEFAULT_MODEL, show_default=True, help="A file, a folder or a known name."),
+    click.option("--model", help=f"A file, a folder or a known name; of Ollama, its name. [{DEFAULT_MODEL}]"),
     click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
     click.option("--seed", type=int, help="Short for --set seed=N."),
 )
@@ -88,11 +88,18 @@ def remote(
     if digest and not DIGEST.fullmatch(digest):
         raise UsageError(f"--model-digest: '{digest:.80}' is not a sha256 of 64 hex digits")
     folder = chosen_folder(how["folder"])
-    run = submit_remote(folder, pipeline, made, how["backend"], how["model"], digest)
+    run = submit_remote(folder, pipeline, made, how["backend"], _model(how["model"], how["backend"]), digest)
     if not how["wait"]:
         _tell_submitted(run, folder, as_json=how["as_json"])
         return
     follow(run, folder, how["output"] or outputs_path(folder, run), how["every"], how["timeout"], how["as_json"])
+
+
+def _model(named: str | None, backend: str) -> str:
+    """The model that was named, else the default one, which a server does not have."""
+    if named is None and backend == "ollama":
+        raise UsageError("no model is named", hint="--model NAME, one of those that `ollama list` shows")
+    return DEFAULT_MODEL if named is None else named
 
 
 def _tell_submitted(run: Run, folder: Path, *, as_json: bool) -> None:
@@ -115,7 +122,7 @@ class How:
 
     folder: Path | None
     backend: str
-    model: str
+    model: str | None
     options: tuple[str, ...]
     shard_seconds: float
     retry_failed: bool
@@ -124,9 +131,8 @@ class How:
 
 
 def _run(name: str, pipeline: Any, how: How) -> None:
-    for polite in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
-        signal.signal(polite, signal.default_int_handler)  # closes the shard as Ctrl-C does
-    engine = Engine(how.backend, how.model, dict(pairs("--backend-option", how.options)))
+    heed_polite_signals()  # they close the shard as Ctrl-C does
+    engine = Engine(how.backend, _model(how.model, how.backend), dict(pairs("--backend-option", how.options)))
     folder = chosen_folder(how.folder)
     run = freeze_run(folder, name, pipeline, engine)
     observer = _observer(as_json=how.as_json)

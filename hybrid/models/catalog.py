@@ -56,10 +56,15 @@ def chosen(folder: Medium, name: str) -> Model:
     if not found:
         known = sorted({model.name for model in models})
         raise UsageError(f"no model '{name}' is packed in {folder}", hint=nearest(name, known))
+    refuse_several(found, name, folder)
+    return max(found, key=lambda model: len(present(folder, model)) / max(1, len(model.parts)))
+
+
+def refuse_several(found: Iterable[Model], name: str, folder: Medium) -> None:
+    """Raise UsageError when a name means models of several digests or kinds."""
     if len({(model.digest, model.kind) for model in found}) > 1:
         one = ", ".join(sorted({f"{model} ({model.kind})" for model in found}))
         raise UsageError(f"'{name}' is more than one model in {folder}", hint=f"name one of them: {one}")
-    return max(found, key=lambda model: len(present(folder, model)) / max(1, len(model.parts)))
 
 
 def matching(models: Iterable[Model], name: str) -> list[Model]:

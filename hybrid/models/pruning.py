@@ -21,7 +21,7 @@ from hybrid.errors import BadData, HybridError, UsageError, nearest
 from hybrid.folder.files import read_bounded
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import allowed
-from hybrid.models.catalog import matching
+from hybrid.models.catalog import matching, refuse_several
 from hybrid.models.manifest import PART_FILE, Model, read_models
 from hybrid.replacing import replacing
 
@@ -75,6 +75,7 @@ def plan(folder: Medium, names: Iterable[str], *, unused: bool) -> Plan:
             raise UsageError(
                 f"no model '{name}' is packed in {folder}", hint=nearest(name, {one.name for one in models})
             )
+        refuse_several(found, name, folder)
         going |= {model.path: model for model in found}
     needed = {path for model in models if model.path not in going for path in model.parts}
     parts = {path for model in going.values() for path in model.parts} | set(_listed(folder) if unused else ())

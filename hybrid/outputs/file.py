@@ -25,6 +25,18 @@ BEGINS = b'{"format":"%s"' % FORMAT.encode()
 Reader = Lines | JsonLines | Document
 
 
+def grades_of(path: Path | str, grader: str) -> Path:
+    """Where the grades of an outputs file are when nothing else is said: beside it, named after it.
+
+    `grades.GRADER.json` for a file called outputs and for standard input, `NAME.grades.GRADER.json` for others, so that
+    no file's grades take the place of another's. `grader` may be a pattern.
+    """
+    if str(path) == "-":
+        return Path(f"grades.{grader}.json")
+    stem = Path(path).name.removesuffix(".zst").removesuffix(".json").removesuffix(".jsonl")
+    return Path(path).parent / f"{'' if stem == 'outputs' else stem + '.'}grades.{grader}.json"
+
+
 class OutputsFile:
     """An open outputs file: its header at once, its records as a stream, as often as they are asked for.
 

@@ -12,7 +12,7 @@ from hybrid.report.raw import body, cut, fold
 from hybrid.report.sources import Answered, Asked, Source
 from hybrid.report.words import count, mark, percent, status_of
 
-MOST_VOTES = 20
+MOST_VERDICTS = 20
 """Verdicts of one answer that are shown."""
 
 
@@ -182,20 +182,20 @@ def _asked(asked: Asked, longest: int) -> tuple[Html, ...]:
 
 def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
     """How a judging model came to the grade: a rule, or its verdicts with their reasons."""
-    votes, by = detail.get("votes"), detail.get("by")
+    verdicts, by = detail.get("verdicts"), detail.get("by")
     if not isinstance(by, str):
         return ()
     lines = [el("dd", cut(by, longest))]
-    if isinstance(votes, list):
-        lines = [el("dd", cut(_vote(vote), longest)) for vote in votes[:MOST_VOTES]]
+    if isinstance(verdicts, list):
+        lines = [el("dd", cut(_verdict(one), longest)) for one in verdicts[:MOST_VERDICTS]]
     return el("dt", "Judged"), *lines
 
 
-def _vote(vote: Any) -> str:
-    if not isinstance(vote, dict) or "correct" not in vote:
-        return str(vote.get("problem", "no verdict")) if isinstance(vote, dict) else "no verdict"
-    said = "right" if vote["correct"] is True else "wrong"
-    return f"{said}: {vote['reason']}" if vote.get("reason") else said
+def _verdict(one: Any) -> str:
+    if not isinstance(one, dict) or "correct" not in one:
+        return str(one.get("problem", "no verdict")) if isinstance(one, dict) else "no verdict"
+    said = "right" if one["correct"] is True else "wrong"
+    return f"{said}: {one['reason']}" if one.get("reason") else said
 
 
 def _long(asked: Asked, characters: int) -> bool:

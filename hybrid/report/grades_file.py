@@ -21,6 +21,9 @@ from hybrid.errors import BadData, UsageError
 
 FORMAT = "hybrid/grades"
 VERSION = 1
+BEGINS = b'{"format":"hybrid/grades"'
+"""How a grades file begins as it is written here."""
+
 AGAIN = "grade the outputs again"
 
 

@@ -19,6 +19,8 @@ SORTS = (
     ("cells", "Most cells right first"), ("votes", "Most agreement first"), ("split", "Least agreement first"),
 )  # fmt: skip
 
+OF_GRIDS = ("cells", "votes", "split")
+
 
 def overview(sources: Sequence[Source], names: Sequence[str], states: Sequence[Sequence[str]]) -> Html:
     """A square a task, a row a run. `states` holds for each drawn task its standing in every run."""
@@ -45,10 +47,10 @@ def _legend(states: Sequence[Sequence[str]]) -> Html:
     )
 
 
-def tools(several: bool) -> Html:
-    """Filter and sort; hidden until the script is there to serve them."""
+def tools(several: bool, voted: bool) -> Html:
+    """Filter and sort; hidden until the script is there to serve them. Cells and votes are of grids alone."""
     shows = [_choice(value, name) for value, name in SHOWS if several or value != "differ"]
-    sorts = [el("option", name, value=value) for value, name in SORTS]
+    sorts = [el("option", name, value=value) for value, name in SORTS if voted or value not in OF_GRIDS]
     return el(
         "div",
         el("fieldset", el("legend", "Show"), *shows),

@@ -27,7 +27,7 @@ from hybrid.report.navigation import overview, tools
 from hybrid.report.provenance import provenance
 from hybrid.report.raw import cut
 from hybrid.report.sources import Answered, Source, merged
-from hybrid.report.summary import lede, note, results
+from hybrid.report.summary import lede, note, results, voted
 from hybrid.report.words import count
 
 MOST_TASKS = 1000
@@ -138,7 +138,7 @@ def _head(sources: Sequence[Source], drawn: Drawn) -> str:
             el("h2", "Tasks"),
             overview(sources, drawn.names, drawn.states),
             _left_out(drawn),
-            tools(len(sources) > 1),
+            tools(len(sources) > 1, voted(sources)),
             Html('\n<div id="tasks">\n'),
         ]
     )

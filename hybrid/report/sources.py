@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
-from hybrid.outputs import OutputsFile, open_outputs
+from hybrid.outputs import OutputsFile, grades_of, open_outputs
 from hybrid.questions import OutOfOrder, grouped, in_order
 from hybrid.records import Output, Question
-from hybrid.report.grades_file import GradeRow, GradesFile, open_grades
+from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
 
 MOST_OUTPUTS = 60
 """Outputs of one question that the page shows; the others are counted."""
@@ -60,8 +61,10 @@ class Answered:
 
 def find_source(path: Path, grader: str = "") -> Source:
     """The run of an outputs.json or grades.json. Raises UsageError (nothing beside it), BadData (they do not fit)."""
-    grades_path = path if path.name.startswith("grades") else _beside(path, grader)
-    outputs_path = path.with_name("outputs.json") if grades_path == path else path
+    if _is_grades(path):
+        grades_path, outputs_path = path, _outputs_of(path)
+    else:
+        grades_path, outputs_path = _beside(path, grader), path
     grades, outputs = open_grades(grades_path), open_outputs(outputs_path)
     return Source(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
 
@@ -70,9 +73,9 @@ def _beside(path: Path, grader: str) -> Path:
     """The grades file next to an outputs file."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
-    found = {
-        one.name.removeprefix("grades.").removesuffix(".json"): one for one in sorted(path.parent.glob("grades.*.json"))
-    }
+    before, after = grades_of(path, "*").name.split("*")
+    names = (one for one in sorted(path.parent.iterdir()) if one.name.startswith(before) and one.name.endswith(after))
+    found = {one.name.removeprefix(before).removesuffix(after): one for one in names}
     if not found:
         raise UsageError(f"{path}: not graded yet", hint=f"hybrid grade {path}")
     if grader and grader not in found:
@@ -80,6 +83,28 @@ def _beside(path: Path, grader: str) -> Path:
     if not grader and len(found) > 1:
         raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
+
+
+def _is_grades(path: Path) -> bool:
+    """Whether a file is called or begins as grades do."""
+    if path.name.startswith("grades."):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(len(BEGINS)) == BEGINS
+    return False
+
+
+def _outputs_of(path: Path) -> Path:
+    """The outputs that a grades file stands beside, by its name. Raises UsageError when that does not tell."""
+    stem, found, _ = path.name.partition(".grades.")
+    stem = stem if found else "outputs"
+    for ending in (".json", ".jsonl", ".json.zst", ".jsonl.zst"):
+        if (path.parent / f"{stem}{ending}").is_file():
+            return path.parent / f"{stem}{ending}"
+    raise UsageError(
+        f"{path}: which outputs do these grades judge? there is no {stem}.json or {stem}.jsonl beside it",
+        hint="put them there, and call the grades grades.GRADER.json or NAME.grades.GRADER.json",
+    )
 
 
 def tasks_of(source: Source, *, sort: bool) -> Iterator[tuple[str, Answered]]:

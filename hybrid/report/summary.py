@@ -168,10 +168,14 @@ def _reasons(reasons: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{name} {number:,}' for name, number in reasons.items())})" if reasons else ""
 
 
+def voted(sources: Sequence[Source]) -> bool:
+    """Whether grids were voted for."""
+    return any(source.grades.grader.startswith("arc") for source in sources)
+
+
 def note(sources: Sequence[Source]) -> Html:
     """How to read the numbers, with the number of views behind an answer."""
     shares = {source.grades.summary["outputs"] / max(1, source.grades.summary["questions"]) for source in sources}
     views = " and ".join(f"{share:.3g}" for share in sorted(shares))
-    voted = any(source.grades.grader.startswith("arc") for source in sources)
-    lines = (INTERVALS, VOTED.format(views=views)) if voted else (INTERVALS,)
+    lines = (INTERVALS, VOTED.format(views=views)) if voted(sources) else (INTERVALS,)
     return el("div", *(el("p", line) for line in lines), cls="note")

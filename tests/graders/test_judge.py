@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +244,7 @@ def test_several_judges_vote_and_a_split_vote_is_no_score(court: Court) -> None:
     grades = court.grades(court.judge(yes, no, odd, retries=0), outputs)
     assert [(one.score, one.reason) for one in grades] == [(0.0, ""), (1.0, ""), (None, UNREADABLE)]
     assert court.about["agreement"]["rows"] == 3
-    assert [vote.get("correct") for vote in grades[2].detail["votes"]] == [True, False, None]
+    assert [vote.get("correct") for vote in grades[2].detail["verdicts"]] == [True, False, None]
 
 
 def test_both_orders_are_asked_and_what_the_order_changes_is_told(court: Court) -> None:
@@ -313,3 +314,23 @@ def test_the_same_outputs_give_the_same_grades_file_whether_asked_or_known(court
     assert court.made == calls == 10
     assert (summary["n"], summary["ungraded"]["reasons"]) == (8, {UNREADABLE: 1})
     assert summary["judge"]["check"] is None
+
+
+def test_outputs_in_no_order_are_counted_once(court: Court, tmp_path: Path) -> None:
+    outputs = [replace(output(f"answer {n}"), key=f"{n:064x}", question=f"task/{n}") for n in range(12)]
+    judge = court.judge(court.model("m", {}, Judge(), default=RIGHT))
+    summary = grade_file(outputs_file(tmp_path, outputs), judge, "judge", tmp_path / "grades.json")
+    assert (summary["n"], summary["judge"]["counts"]["by verdict"]) == (12, 12)
+    assert court.made == 12
+
+
+def test_two_names_of_one_model_are_not_two_judges(court: Court) -> None:
+    one, other = (court.model(name, {}, Judge(), default=RIGHT) for name in ("one", "other"))
+    with pytest.raises(UsageError, match="are the same"):
+        court.grades(court.judge(one, other), [output("Joe")])
+
+
+def test_a_wrong_option_is_told_before_anything_is_asked(court: Court) -> None:
+    model = court.model("m", {}, Judge(), default=RIGHT)
+    with pytest.raises(UsageError, match="paralel"):
+        court.grades(Judge(models=(model,), backend="scripted", options=("paralel=2",)), [output("William Hanna")])
