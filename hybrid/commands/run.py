@@ -110,7 +110,11 @@ def _tell_submitted(run: Run, folder: Path, *, as_json: bool) -> None:
         model = str(run.spec["model"])
         known = run.spec["backend"] == "ollama" or model in PACKAGED or HUB_NAME.fullmatch(model)
         where = "" if known else f" --model {model}=PATH"
-        click.echo(f"on the GPU machine:  hybrid worker FOLDER --run {run.id}{where}", err=True)
+        server = ""
+        if run.spec["backend"] == "ollama":
+            click.echo(f"the model, once:     hybrid models pack {model}", err=True)
+            server = f"hybrid models restore {model} --folder FOLDER; hybrid ollama up -- "
+        click.echo(f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{where}", err=True)
         click.echo(f"or as a notebook:    hybrid notebook colab {run.id}", err=True)
         click.echo(f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}", err=True)
     click.echo(run.id)
