@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 
 from graders.judge import NO_QUESTION, SPLIT, Judge, prompt, verdict
 from graders.judge.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
-from hybrid import testing
-from hybrid.errors import CannotRun, UsageError
+from hybrid import machine, testing
+from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.grading import grade_file
 from hybrid.progress import Quiet
 from hybrid.records import Grade, Output
@@ -334,3 +335,12 @@ def test_a_wrong_option_is_told_before_anything_is_asked(court: Court) -> None:
     model = court.model("m", {}, Judge(), default=RIGHT)
     with pytest.raises(UsageError, match="paralel"):
         court.grades(Judge(models=(model,), backend="scripted", options=("paralel=2",)), [output("William Hanna")])
+
+
+def test_a_database_that_is_none_is_told_and_left_alone(court: Court) -> None:
+    path = machine.home() / "replies.sqlite"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not a database, but something of mine" * 100)
+    with pytest.raises(Temporary, match=re.escape(str(path))):
+        court.grades(court.judge(court.model("m", {}, Judge(), default=RIGHT)), [output("Joe")])
+    assert path.read_bytes().startswith(b"not a database")
