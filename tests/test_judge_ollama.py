@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.ollama_server import OllamaServer
+from tests.remote import heed_signals
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ class Grading:
     def start(self, *more: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self.command(*more), env=self.environment, cwd=self.place, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_signals,  # noqa: PLW1509
         )  # fmt: skip
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:

@@ -32,6 +32,7 @@ from hybrid.ollama.binary import find
 from hybrid.ollama.place import default_store, own_disk
 from hybrid.ollama.server import Settings
 from tests.ollama_server import OllamaServer, free_port
+from tests.remote import heed_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the right to signals and process groups")
 
@@ -422,7 +423,12 @@ class Up:
 
     @contextmanager
     def running(self, *command: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(hybrid(*self.arguments, *command), stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            hybrid(*self.arguments, *command),
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_signals,  # noqa: PLW1509
+        )
         try:
             yield process
         finally:
