@@ -106,7 +106,8 @@ def test_a_copy_that_is_not_installed_is_refused_with_what_to_do(tmp_path: Path)
 @pytest.mark.slow
 def test_pip_installs_it_and_the_command_works_there(installed: Path, tmp_path: Path) -> None:
     listed = run(installed.with_name("hybrid"), "list", cwd=tmp_path)
-    assert [line.split()[:2] for line in listed.splitlines()][:2] == [["pipeline", "seal-eval"], ["grader", "arc"]]
+    names = [line.split()[:2] for line in listed.splitlines()]
+    assert names[:3] == [["pipeline", "qa-eval"], ["pipeline", "seal-eval"], ["grader", "arc"]]
     place = run(installed, "-c", "import hybrid; print(hybrid.__file__)", cwd=tmp_path)
     assert place.startswith(str(tmp_path))
     assert "seal-eval, from hybrid" in run(installed.with_name("hybrid"), "describe", "seal-eval", cwd=tmp_path)
