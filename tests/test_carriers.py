@@ -353,7 +353,8 @@ def test_a_lost_machine_costs_what_was_not_carried_yet_and_a_new_one_ends_the_ru
     with carrying(kind, crossing.laptop, first, tmp_path / "own-first") as carrier:
         carrier.carry()
         with carrier.running():
-            process = crossing.scripted_worker("home-first", first, "--once")
+            slow = "--backend-option=delay_ms=500"  # it has to be at work still when something has arrived
+            process = crossing.scripted_worker("home-first", first, "--once", slow)
             crossing.kill(process, lambda: len(crossing.kept(crossing.laptop)) >= 5)
     shutil.rmtree(first)
     shutil.rmtree(tmp_path / "home-first")
