@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Self
 
 from hybrid import machine
 from hybrid.canonical import encoded
@@ -27,7 +24,9 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS reply (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL) WITHOUT ROWID;
+CREATE TEMP TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
 """
+# `seen` is of this process, and grows to the disk when it must: what a file repeats is asked once, in flat memory.
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +72,12 @@ class Replies:
         Raises NotFinished on Ctrl-C: what was answered is kept.
         """
         asking = Asking()
-        with _Distinct() as distinct:
-            for request in requests():
-                key = _key(model, request)
-                if distinct.new(key):
-                    asking.distinct += 1
-                    asking.known += self._has(key)
+        self._forget_seen()
+        for request in requests():
+            key = _key(model, request)
+            if self._is_new(key):
+                asking.distinct += 1
+                asking.known += self._has(key)
         if asking.distinct == asking.known:
             return asking
         watcher.started(name, asking.distinct, asking.known)
@@ -96,16 +95,23 @@ class Replies:
         if backend.model.digest != model:
             raise CannotRun(f"the model {backend.model.name} changed while it was loaded", hint="run the command again")
         watcher.working()
-        with _Distinct() as distinct, closing(self._missing(model, requests(), distinct)) as missing:
+        self._forget_seen()
+        with closing(self._missing(model, requests())) as missing:
             for completion in backend.generate(missing):
                 self._keep(completion)
                 watcher.finished_item(completion)
 
-    def _missing(self, model: str, requests: Iterable[Request], distinct: _Distinct) -> Generator[Request, None, None]:
+    def _missing(self, model: str, requests: Iterable[Request]) -> Generator[Request, None, None]:
         for request in requests:
             key = _key(model, request)
-            if not self._has(key) and key not in self._failed and distinct.new(key):
+            if not self._has(key) and key not in self._failed and self._is_new(key):
                 yield replace(request, key=key.hex())
+
+    def _forget_seen(self) -> None:
+        self._rows.execute("DELETE FROM seen")
+
+    def _is_new(self, key: bytes) -> bool:
+        return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount > 0
 
     def _has(self, key: bytes) -> bool:
         return self._rows.execute("SELECT 1 FROM reply WHERE key = ?", (key,)).fetchone() is not None
@@ -134,24 +140,6 @@ def opened() -> Iterator[Replies]:
             f"cannot keep what the model says in {path}: {error}",
             hint="is the disk full, or is another program using it? if the file is damaged, move it away",
         ) from error
-
-
-class _Distinct:
-    """Tells what it has seen before, in flat memory: a temporary database that grows to the disk when it must."""
-
-    def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryDirectory(prefix="hybrid-distinct-", ignore_cleanup_errors=True)
-        self._rows = sqlite3.connect(Path(self._file.name) / "seen.sqlite", isolation_level=None)
-        self._rows.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;")
-        self._rows.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._rows.close()
-        self._file.cleanup()
-
-    def new(self, key: bytes) -> bool:
-        return self._rows.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount > 0
 
 
 def _key(model: str, request: Request) -> bytes:
