@@ -640,6 +640,7 @@ def test_wrong_commands_and_places_are_told_before_anything_is_started(tmp_path:
         ([*where, "--", "no-such-command"], 2, "there is no command 'no-such-command'"),
         (["--host=0.0.0.0"], 2, "asks nobody for a password"),
         ([*where, "--parallel=0"], 2, "parallel"),
+        ([*where, f"--models={tmp_path / 'mistyped' / 'models'}"], 2, "is it typed right?"),
     ):
         done = run(*arguments)
         assert (done.returncode, words in done.stderr) == (code, True), done.stderr

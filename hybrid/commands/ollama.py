@@ -9,7 +9,7 @@ import click
 
 from hybrid import machine
 from hybrid.commands.options import FOLDER, OUTPUT
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, UsageError
 from hybrid.ollama import beside
 from hybrid.ollama.address import Address, models, parse, version
 from hybrid.ollama.binary import find
@@ -67,6 +67,8 @@ def up(
         _say(f"{_about(address, found)}: it was there before and stays; its settings are its own")
         with beside.signals() as heard:
             return beside.run(words, {"OLLAMA_HOST": address.url}, heard, watch=_nothing) if words else 0
+    if store and not store.expanduser().absolute().parent.is_dir():
+        raise UsageError(f"--models {store}: there is no folder {store.absolute().parent}", hint="is it typed right?")
     settings = Settings(
         address,
         own_disk(store or default_store(), what="Ollama's models", option="--models"),
