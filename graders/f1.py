@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybrid.answers import best_f1, normal
+from hybrid.answers import best_f1
 from hybrid.records import Grade, Output
-from hybrid.references import NO_REFERENCE, acceptable
-
-NO_WORDS = "the reference holds nothing but articles, punctuation and white space"
+from hybrid.references import why_none, worded
 
 
 @dataclass(frozen=True)
@@ -17,7 +15,7 @@ class F1:
 
     def grade(self, output: Output) -> Grade:
         """Ungraded without a reference, or when the normalisation leaves nothing of it."""
-        wanted = [one for one in acceptable(output.reference) if normal(one)]
+        wanted = worded(output.reference)
         if not wanted:
-            return Grade(None, NO_WORDS if acceptable(output.reference) else NO_REFERENCE)
+            return Grade(None, why_none(output.reference))
         return Grade(best_f1(output.text or "", wanted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hybrid.answers import normal
 from hybrid.canonical import Json
 
 
@@ -15,5 +16,16 @@ def acceptable(reference: Json) -> tuple[str, ...]:
     return tuple(str(one) for one in listed)
 
 
+def worded(reference: Json) -> tuple[str, ...]:
+    """The acceptable answers of which SQuAD's normalisation leaves something, as the script of SQuAD 2.0 takes them."""
+    return tuple(one for one in acceptable(reference) if normal(one))
+
+
+def why_none(reference: Json) -> str:
+    """Why a reference has no `worded` answer."""
+    return NO_WORDS if acceptable(reference) else NO_REFERENCE
+
+
+NO_WORDS = "the reference holds nothing but articles, punctuation and white space"
 NO_REFERENCE = "the reference is not a text or a number"
 """Why a grader that needs such a reference gives no score."""

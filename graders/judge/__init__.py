@@ -20,7 +20,7 @@ from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Watcher
 from hybrid.records import Failure, Grade, Output, Request, Sampling
-from hybrid.references import NO_REFERENCE, acceptable
+from hybrid.references import NO_REFERENCE, acceptable, worded
 from hybrid.replies import Replies
 
 LOG = logging.getLogger("hybrid")
@@ -106,7 +106,7 @@ class Judge:
     def settled(self, output: Output) -> Grade | None:
         """The grade that needs no model; None when a model is to be asked."""
         wanted, answer = acceptable(output.reference), output.text or ""
-        if not any(normal(one) for one in wanted):
+        if not worded(output.reference):
             return Grade(None, NO_REFERENCE)
         if not answer.strip():
             return Grade(0.0, detail={"by": "empty answer"})
