@@ -5,13 +5,13 @@ The fields of a pipeline or grader are its settings (`--set name=value`), its do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hybrid.canonical import Json
-from hybrid.records import Completion, Failure, Grade, Item, Output, Question, Request
+from hybrid.records import Completion, Failure, Grade, Item, Lesson, Output, Question, Request
 
 Side = Literal["gpu", "laptop", "any"]
 
@@ -34,12 +34,24 @@ class Stage:
     """A step of a pipeline: turns the tasks into items, in an order that is the same every time.
 
     Raise `version` when the same item would now give another record: old records are then not reused.
+
+    A stage that comes `after` others makes its items of their outputs too, once all their items have a record: it is
+    called as `items(tasks, earlier)`, `earlier` being name -> outputs in the order of outputs.json. These hold no
+    reference unless the stage `judges`. The items of a `derived` stage are made of the earlier outputs alone: the
+    prompt of the request is the text of the record, and no model is asked.
+
+    A stage whose requests have a `tuning` says with `lessons(tasks, tuning.lessons)` which texts are trained on. It is
+    called in another process, so it must be a method of the pipeline or a function of a module.
     """
 
     name: str
     side: Side
     version: int
-    items: Callable[[Mapping[str, Any]], Iterable[Item]]
+    items: Callable[..., Iterable[Item]]
+    after: tuple[str, ...] = ()
+    judges: bool = False
+    derived: bool = False
+    lessons: Callable[[Mapping[str, Any], Mapping[str, Json]], Sequence[Lesson]] | None = None
 
     @property
     def identity(self) -> str:
@@ -87,6 +99,22 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free the engine and its memory."""
+        ...
+
+
+class Tensors(Protocol):
+    """Where training keeps what must outlive this machine: checkpoints and adapters, as bytes (safetensors)."""
+
+    def keep(self, name: str, number: int, data: bytes) -> None:
+        """Keep `data` under a name (64 hex digits) and a number, which grows: safe on this machine's disk on return,
+        in the folder when it can be carried. Of a name only the highest number is needed any more.
+
+        Raises Temporary when there is no room.
+        """
+        ...
+
+    def newest(self, name: str) -> tuple[int, bytes] | None:
+        """The highest number under `name` whose bytes verify, and these; None when there is none here and now."""
         ...
 
 

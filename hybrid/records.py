@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from hybrid.canonical import Json, encoded
 from hybrid.errors import BadData
+from hybrid.tuning import Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,18 @@ class Message:
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A text to train on: a chat whose last message is the model's, or a raw `text`, never both.
+
+    `template` is passed to the chat template, as in a request.
+    """
+
+    messages: tuple[Message, ...] = ()
+    text: str = ""
+    template: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +61,9 @@ class Adapter:
 class Request:
     """What a backend is asked: a chat (`messages`) or a raw text (`prompt`), never both.
 
-    `template` is passed to the chat template (`date_string` pins the date). `key` is set by the engine.
+    `template` is passed to the chat template (`date_string` pins the date). With `tuning`, the model that answers is
+    first trained so, from `adapter` if there is one; with neither messages nor a prompt, training is all that is
+    asked, and the text of the answer is what came of it (docs/format.md). `key` is set by the engine.
     """
 
     sampling: Sampling
@@ -58,6 +73,7 @@ class Request:
     schema: Mapping[str, Any] | None = None
     logprobs: bool = False
     adapter: Adapter | None = None
+    tuning: Tuning | None = None
     key: str = ""
 
     def encoded(self) -> str:
@@ -66,6 +82,7 @@ class Request:
         Written member by member, in the order of their names: a run may have millions of keys.
         """
         how, adapter = self.sampling, encoded(self.adapter.digest) if self.adapter else "null"
+        tuning = f',"tuning":{encoded(self.tuning.digest)}' if self.tuning else ""
         said = ",".join([f'{{"content":{encoded(one.content)},"role":{encoded(one.role)}}}' for one in self.messages])
         return (
             f'{{"adapter":{adapter},"logprobs":{encoded(self.logprobs)},"messages":[{said}],'
@@ -73,7 +90,8 @@ class Request:
             f'"seed":{encoded(how.seed)},"stop":{encoded(how.stop) if how.stop != () else "[]"},'
             f'"temperature":{encoded(how.temperature)},"top_p":{encoded(how.top_p)}}},'
             f'"schema":{encoded(self.schema)},'
-            f'"template":{encoded(self.template) if self.template != {} else "{}"}}}'
+            f'"template":{encoded(self.template) if self.template != {} else "{}"}'
+            f"{tuning}}}"
         )
 
 
@@ -121,6 +139,7 @@ class Completion:
     completion_tokens: int = 0
     logprob: float | None = None  # natural log, summed over the completion
     seconds: float = 0.0
+    trained: Mapping[str, Json] = field(default_factory=dict)  # what the training for it did; empty without one
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -154,6 +173,7 @@ class Record:
             "cached": done.cached_tokens,
             "logprob": done.logprob,
             "seconds": round(done.seconds, 3),
+            **({"trained": done.trained} if done.trained else {}),
         }
 
 
