@@ -22,6 +22,7 @@ from typing import Any
 
 from hybrid.canonical import encode
 from hybrid.clock import SystemClock
+from hybrid.engines import Training
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
@@ -103,7 +104,7 @@ class Bench:
     def digest(self, run: Run) -> str:
         return DIGEST
 
-    def open(self, run: Run) -> Instant:
+    def open(self, run: Run, training: Training | None) -> Instant:
         return self.engine
 
     def gauges(self) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hybrid.errors import Temporary
 from hybrid.folder.runs import Run
 from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record
+from hybrid.references import reference_of
 from hybrid.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
@@ -67,13 +68,14 @@ class Assembly:
         (count,) = self._rows.execute("SELECT count(*) FROM record").fetchone()
         return int(count)
 
-    def outputs(self) -> Iterator[Output]:
-        """The records with the references they are judged against, by task, question, sample, view and key."""
-        references = self._run.references()
+    def lines(self) -> Iterator[bytes]:
+        """The records as canonical JSON, by task, question, sample, view and key."""
         for (line,) in self._rows.execute(ORDERED):
-            value = decode(line, what=f"{self._run.id}: record")
-            value["reference"] = references.get(value["question"])
-            yield Output.from_json(value, what=f"{self._run.id}: record")
+            yield line
+
+    def outputs(self) -> Iterator[Output]:
+        """The records in that order, with the references they are judged against."""
+        return outputs_of(self._run, self.lines(), self._run.references())
 
     def gather(self, stage: Stage) -> None:
         """Read what there is. What was passed over, is strange or clashes is counted and logged."""
@@ -102,6 +104,15 @@ class Assembly:
         if rank < found[0]:
             change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
             self._rows.execute(change, (rank, text, encode(record), record["key"]))
+
+
+def outputs_of(run: Run, lines: Iterable[bytes], references: Mapping[str, Any]) -> Iterator[Output]:
+    """The outputs of records, with their references as far as `references` has them."""
+    what = f"{run.id}: record"
+    for line in lines:
+        value = decode(line, what=what)
+        value["reference"] = reference_of(references, value["question"])
+        yield Output.from_json(value, what=what)
 
 
 @contextmanager

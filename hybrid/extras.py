@@ -14,6 +14,7 @@ EXTRA_OF = {
     "torch": "torch",
     "transformers": "torch",
     "accelerate": "torch",
+    "llguidance": "torch",
     "vllm": "vllm",
     "httpx": "ollama",
     "sentence_transformers": "embeddings",

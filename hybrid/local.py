@@ -6,22 +6,27 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hybrid import machine, settings
 from hybrid.assembly import assembled
-from hybrid.backends.registry import digest_before_loading, late, open_backend
+from hybrid.backends.registry import digest_before_loading
+from hybrid.engines import OneEngine, Training, engine_for, opened, trains
 from hybrid.errors import CannotRun, UsageError
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Disk
+from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import Run, join_folder, open_run, submit
+from hybrid.folder.tensors import RunTensors
 from hybrid.lock import alone
 from hybrid.outputs import BEGINS, write_outputs
 from hybrid.progress import Observer
-from hybrid.protocols import Backend, Pipeline, Stage
+from hybrid.protocols import Backend, Pipeline
 from hybrid.replacing import refuse_foreign
 from hybrid.runner import StageResult, run_stage
+from hybrid.stages import Bound, bound
 from hybrid.workplace import pipeline_of
 
 DEFAULT_FOLDER = "hybrid-folder"
@@ -53,8 +58,8 @@ class Engine:
     model: str
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self) -> Backend:
-        return open_backend(self.backend, self.model, self.options)
+    def open(self, training: Training | None = None) -> Backend:
+        return opened(self.backend, self.model, self.options, training)
 
     def digest(self) -> str:
         return digest_before_loading(self.backend, self.model, self.options)
@@ -109,7 +114,7 @@ def do_run(
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
 ) -> LocalResult:
-    """Do what is left of every stage and write outputs.json.
+    """Do what is left of every stage, one after the other, and write outputs.json.
 
     The model is loaded only when an item is left to do. Raises NotFinished on Ctrl-C, Temporary when another process
     on this machine is at work on the run.
@@ -117,15 +122,23 @@ def do_run(
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
     _make_room(outputs)
     _refuse_read_only(run)
-    with alone(Path(f"{run.folder}/{run.place}"), f"is at work on {run.id}"), late(engine.open) as backend:
-        stages = tuple(run_stage(run, stage, backend, observer, **how) for stage in pipeline.stages())
-        sha256 = assemble(run, pipeline.stages()[-1], outputs).sha256
-    return LocalResult(run, outputs, sha256, stages)
+    chain = bound(run, pipeline)
+    tensors = RunTensors(run.id, new_attempt(), Disk(Path(str(run.folder)))) if trains(chain.stages) else None
+    digest = str(run.spec["model_digest"])
+    with alone(Path(f"{run.folder}/{run.place}"), f"is at work on {run.id}"), OneEngine() as engines:
+        stages = []
+        for stage in chain.stages:
+            backend = partial(engine_for, engines, run, stage, digest, tensors, engine.open)
+            stages.append(run_stage(run, stage, backend, observer, **how))
+        sha256 = assemble(chain, outputs).sha256
+    return LocalResult(run, outputs, sha256, tuple(stages))
 
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """What an outputs.json holds: its digest, its items, how many of them have no record yet or a failure."""
+    """An outputs.json was written: its digest; how many items all stages have, and how many of them have no record yet
+    or a failure.
+    """
 
     sha256: str
     items: int
@@ -133,15 +146,23 @@ class Assembled:
     failed: int
 
 
-def assemble(run: Run, stage: Stage, path: Path) -> Assembled:
-    """Write one record for every item of a stage as outputs.json. What is missing is told."""
+def assemble(chain: Bound, path: Path) -> Assembled:
+    """Write one record for every item of the last stage as outputs.json. What is missing is told.
+
+    Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
+    """
     _make_room(path)
-    with assembled(run, stage) as assembly:
-        if assembly.missing:
-            LOG.warning("%s is not finished: %d items have no record yet", run.id, assembly.missing)
+    run = chain.run
+    before = [chain.counts(stage) for stage in chain.stages[:-1]]
+    with assembled(run, chain.stages[-1]) as assembly:
+        items = assembly.items + sum(one.items for one in before)
+        missing = assembly.missing + sum(one.missing for one in before)
+        failed = assembly.failed + sum(one.failed for one in before)
+        if missing:
+            LOG.warning("%s is not finished: %d items have no record yet", run.id, missing)
         spec = {**run.spec, "id": run.id}
         sha256 = write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
-        return Assembled(sha256, assembly.items, assembly.missing, assembly.failed)
+    return Assembled(sha256, items, missing, failed)
 
 
 def _make_room(path: Path) -> None:
@@ -183,8 +204,11 @@ def find_outputs(source: str, folder: Path | None) -> str:
 
 
 def outputs_of(folder: Path, name: str) -> Path:
-    """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told."""
+    """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told.
+
+    Raises Waits when the items of the last stage are not known yet.
+    """
     run = opened_run(folder, name)
     path = outputs_path(folder, run)
-    assemble(run, pipeline_of(run).stages()[-1], path)
+    assemble(bound(run, pipeline_of(run)), path)
     return path

@@ -191,6 +191,7 @@ class Output:
     reference: Json
     finish: str = ""
     tokens: tuple[int, int] = (0, 0)  # prompt, completion
+    trained: Mapping[str, Any] = field(default_factory=dict)  # what the training for it did; empty without one
 
     @classmethod
     def from_json(cls, value: Any, *, what: str) -> Output:
@@ -203,6 +204,8 @@ class Output:
             tokens = [0, 0] if value.get("tokens") is None else value["tokens"]
             if not isinstance(tokens, list) or len(tokens) != 2:
                 _refuse("tokens are two whole numbers")
+            if not isinstance(trained := value.get("trained", {}), dict):
+                _refuse("trained is not an object")
             return cls(
                 key=_text(value["key"], "key"),
                 task=_text(value["task"], "task"),
@@ -214,6 +217,7 @@ class Output:
                 reference=value.get("reference"),
                 finish=_text(value.get("finish", ""), "finish"),
                 tokens=(_whole(tokens[0], "tokens"), _whole(tokens[1], "tokens")),
+                trained=trained,
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise BadData(
@@ -234,6 +238,7 @@ class Output:
             "finish": self.finish,
             "tokens": list(self.tokens),
             "reference": self.reference,
+            **({"trained": self.trained} if self.trained else {}),
         }
 
 
@@ -271,7 +276,8 @@ class Grade:
     """A verdict: a score in [0, 1], or None and the reason why there is none.
 
     `figures` are secondary measures in [0, 1] that are averaged beside the score, `controls` are the scores that a
-    method without a model would get on the same question, `detail` is kept for the report.
+    method without a model would get on the same question, `arms` are the scores that another model got on it, such as
+    the one that was not trained; what the score gains over these is told. `detail` is kept for the report.
     """
 
     score: float | None
@@ -279,10 +285,12 @@ class Grade:
     figures: Mapping[str, float] = field(default_factory=dict)
     controls: Mapping[str, float] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
+    arms: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.score is None and not self.reason:
             raise ValueError("a grade without a score needs its reason")
-        for name, value in (("score", self.score), *self.figures.items(), *self.controls.items()):
+        named = (*self.figures.items(), *self.controls.items(), *self.arms.items())
+        for name, value in (("score", self.score), *named):
             if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
                 raise ValueError(f"{name} must lie in [0, 1], got {value!r}")

@@ -1,9 +1,19 @@
-"""Reads references for graders that compare texts: a reference is a text or number, or a list of acceptable ones."""
+"""Reads references for graders that compare texts: a reference is a text or number, or a list of acceptable ones.
+
+And finds them: the question `x@y` is a variant of `x`, and has its reference.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hybrid.answers import normal
 from hybrid.canonical import Json
+
+
+def reference_of(references: Mapping[str, Json], question: str) -> Json:
+    """The reference of a question, else that of what it is a variant of: the part before the first `@`; else None."""
+    return references[question] if question in references else references.get(question.partition("@")[0])
 
 
 def acceptable(reference: Json) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +11,11 @@ from hybrid.errors import UsageError
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
-from hybrid.local import assemble, opened_run
+from hybrid.local import Assembled, assemble, opened_run
 from hybrid.protocols import Pipeline
 from hybrid.receiving import MOST_NAMED, Received, Receiver
 from hybrid.runner import StageWork
-from hybrid.stock import Stock
+from hybrid.stages import Bound, Waits, bound
 from hybrid.workplace import pipeline_of
 
 
@@ -40,7 +41,10 @@ def receiver_of(folder: Path, run: Run) -> Receiver:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How a run stands on this machine after a fetch. `items` are those of its last stage."""
+    """How a run stands on this machine after a fetch. `items` are those of all stages, as far as they are known.
+
+    `waits` says why not all are, "" when they are: then there is no outputs.json yet, or an older one.
+    """
 
     run: Run
     new: Received
@@ -50,10 +54,11 @@ class Fetched:
     again: int  # of those that failed, how many are to be done again
     outputs: Path
     sha256: str
+    waits: str = ""
 
     @property
     def done(self) -> bool:
-        return not self.missing and not self.again
+        return not self.missing and not self.again and not self.waits
 
 
 def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
@@ -66,19 +71,36 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     receiver = receiver_of(folder, run)
     new = receiver.receive([stage.name for stage in pipeline.stages()])
     here = replace(run, sources=(Disk(machine.received_of(folder)),))  # what arrives meanwhile is for the next fetch
-    done = assemble(here, pipeline.stages()[-1], outputs)
-    again = _again(here, pipeline, receiver.orders().set_aside) if done.failed else 0
-    return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256)
+    chain, waits = bound(here, pipeline), ""
+    try:
+        done = assemble(chain, outputs)
+    except Waits as error:
+        done, waits = _so_far(chain), error.message
+    again = _again(chain, receiver.orders().set_aside) if done.failed else 0
+    return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256, waits)
 
 
-def _again(run: Run, pipeline: Pipeline, aside: set[str]) -> int:
+def _so_far(chain: Bound) -> Assembled:
+    """What is known of a run without outputs."""
+    known = chain.known()
+    return Assembled("", *(sum(getattr(one, name) for one in known) for name in ("items", "missing", "failed")))
+
+
+def _again(chain: Bound, aside: set[str]) -> int:
     """How many failed items somebody has asked for again, and has no newer record of."""
-    count = 0
-    for stage in pipeline.stages() if aside else ():
-        stock = Stock(run, stage.name, run.model_digest(stage.name))
-        stock.look()
-        count += len(stock.failed() - stock.failed(aside))
-    return count
+    works = _works(chain) if aside else ()
+    return sum(len((work.stock.failed() - work.stock.failed(aside)).intersection(work.keys)) for work in works)
+
+
+def _works(chain: Bound) -> Iterator[StageWork]:
+    """The stages whose items are known, with what is done of them."""
+    for stage in chain.stages:
+        try:
+            work = StageWork(chain.run, stage, chain.run.tasks(), chain.run.model_digest(stage.name))
+        except Waits:
+            continue
+        work.look()
+        yield work
 
 
 def cancel(folder: Path, name: str) -> Run:
@@ -95,13 +117,12 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
     aside, count, shards = receiver.orders().set_aside, 0, set[str]()
-    for stage in pipeline_of(run).stages():
-        work = StageWork(run, stage, run.tasks(), run.model_digest(stage.name))
-        work.look(aside)
+    chain = bound(run, pipeline_of(run))
+    for work in _works(chain):
         failed = work.stock.failed(aside).intersection(work.keys)
         count += len(failed)
         shards |= work.stock.failed_shards() - aside
-    if not count and (pending := _again(run, pipeline_of(run), aside)):
+    if not count and (pending := _again(chain, aside)):
         return run, pending
     if not count:
         raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")

@@ -18,8 +18,10 @@ from itertools import count, islice, pairwise
 from typing import Any
 
 from hybrid.canonical import Json, digest, encode
-from hybrid.protocols import Backend, OutputGrader, Pipeline, QuestionGrader
-from hybrid.records import Completion, Failure, Grade, Message, Output, Question, Request, Sampling
+from hybrid.protocols import Backend, Inputs, OutputGrader, Pipeline, QuestionGrader, Stage
+from hybrid.records import Completion, Failure, Grade, Item, Message, Output, Question, Request, Sampling
+from hybrid.references import reference_of
+from hybrid.stages import check_order
 
 MOST_AHEAD = 4096
 """Requests that a backend may have taken and not answered yet."""
@@ -246,26 +248,48 @@ def check_grader(
 
 
 def check_pipeline(pipeline: Pipeline, *, most: int = 10_000) -> None:
-    """Inputs and items are the same every time, no two items have one key, every question has its task and truth.
+    """Inputs and items are the same every time, no two items have one key, every question that is graded has its task
+    and truth. A stage that comes after others bears whatever they may have brought.
 
     Looks at `most` items a stage.
     """
-    once, again = pipeline.inputs(), pipeline.inputs()
+    once, twice = pipeline.inputs(), pipeline.inputs()
     for name in ("tasks", "references", "about"):
-        _expect(digest(getattr(once, name)) == digest(getattr(again, name)), f"{name} differ from one call to the next")
+        _expect(digest(getattr(once, name)) == digest(getattr(twice, name)), f"{name} differ from one call to the next")
     stages = pipeline.stages()
     _expect(
         bool(stages) and len({stage.name for stage in stages}) == len(stages), "needs stages, each with its own name"
     )
+    check_order(stages)
+    brought: dict[str, tuple[Output, ...]] = {}
     for stage in stages:
-        keys = [[item.key(stage.name, "") for item in islice(stage.items(once.tasks), most)] for _ in range(2)]
-        _expect(keys[0] == keys[1], f"the items of '{stage.name}' differ from one call to the next")
-        _expect(
-            len(set(keys[0])) == len(keys[0]), f"two items of '{stage.name}' have one key: number them with `sample`"
-        )
-        for item in islice(stage.items(once.tasks), most):
-            _expect(item.task in once.tasks, f"'{stage.name}' asks about '{item.task}', which is not among the tasks")
-            _expect(item.question in once.references, f"the question '{item.question}' has no reference")
+        earlier = [{name: _judged(brought[name], once, stage) for name in stage.after}] if stage.after else []
+        found = list(islice(stage.items(once.tasks, *earlier), most))
+        keys = [item.key(stage.identity, "") for item in found]
+        again = [item.key(stage.identity, "") for item in islice(stage.items(once.tasks, *earlier), most)]
+        _expect(keys == again, f"the items of '{stage.name}' differ from one call to the next")
+        _expect(len(set(keys)) == len(keys), f"two items of '{stage.name}' have one key: number them with `sample`")
+        brought[stage.name] = tuple(_made_up(stage, item, number) for number, item in enumerate(found))
+    for item in found:
+        _expect(item.task in once.tasks, f"'{stage.name}' asks about '{item.task}', which is not among the tasks")
+        truth = reference_of(dict.fromkeys(once.references, True), item.question)
+        _expect(truth is True, f"the question '{item.question}' has no reference")
+
+
+def _made_up(stage: Stage, item: Item, number: int) -> Output:
+    """What a model may have said, or the text of a derived item; now and then a failure."""
+    key, error = item.key(stage.identity, ""), Failure("engine", "it stopped")
+    text = item.request.prompt if stage.derived else STRANGE[number % len(STRANGE)]
+    failed = number % 7 == 6 and not stage.derived
+    plain = Output(key, item.task, item.question, item.view, item.sample, text, None, None)
+    return replace(plain, text=None, error=error) if failed else plain
+
+
+def _judged(outputs: tuple[Output, ...], inputs: Inputs, stage: Stage) -> tuple[Output, ...]:
+    """The outputs as a stage gets them: with references only when it judges."""
+    if not stage.judges:
+        return outputs
+    return tuple(replace(one, reference=reference_of(inputs.references, one.question)) for one in outputs)
 
 
 def _grade(grader: OutputGrader | QuestionGrader, text: str, reference: Json, source: Json) -> Grade:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from hybrid.canonical import Json, digest
@@ -42,6 +42,7 @@ class Tuning:
     texts: Literal["clean", "seal"] = "clean"  # seal: a second begin token, and an empty assistant turn at the end
     seed: int = 0  # of the adapter's first values and of the order of the lessons
     keep: bool = False  # whether the adapter itself is kept in the run, for later stages
+    digest: str = field(init=False, repr=False, compare=False)  # 64 hex digits that name the training
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate <= 1):
@@ -54,12 +55,9 @@ class Tuning:
             raise ValueError("weight_decay lies from 0 to under 1, clip is 0 or more")
         if not self.targets or not 0 <= self.seed < 2**32:
             raise ValueError("targets are named, seed is 0 to 4294967295")
+        object.__setattr__(self, "digest", digest(self.to_json()))  # once: every item of a task asks for it
 
     def to_json(self) -> dict[str, Json]:
-        """All fields: the part of an item's key that the training gives."""
-        return {**asdict(self), "lessons": self.lessons, "targets": list(self.targets)}
-
-    @property
-    def digest(self) -> str:
-        """64 hex digits that name the training."""
-        return digest(self.to_json())
+        """All that the digest is of."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        return {**told, "targets": list(self.targets)}

@@ -11,11 +11,13 @@ import math
 import zlib
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from hybrid.canonical import Json
 from hybrid.clock import Clock
 from hybrid.courier import Courier
+from hybrid.engines import OneEngine, Training, engine_for, trains
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Medium, Store
@@ -23,10 +25,12 @@ from hybrid.folder.names import stage_name
 from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.shards import ShardWriter
 from hybrid.folder.spool import Spool
+from hybrid.folder.tensors import RunTensors
 from hybrid.progress import Tally
 from hybrid.protocols import Backend, Pipeline, Stage
 from hybrid.records import Completion
 from hybrid.runner import StageWork, shard_header
+from hybrid.stages import Bound, Waits, all_before, bound
 
 LOG = logging.getLogger("hybrid")
 TIME_IS_UP = "the time is up"
@@ -47,8 +51,8 @@ class Workplace(Protocol):
         """The digest of the run's model as it is here. Raises CannotRun, UsageError."""
         ...
 
-    def open(self, run: Run) -> Backend:
-        """The run's model, loaded. Raises CannotRun, UsageError."""
+    def open(self, run: Run, training: Training | None) -> Backend:
+        """The run's model, loaded; with `training`, so that it can be trained. Raises CannotRun, UsageError."""
         ...
 
     def gauges(self) -> Mapping[str, Json]:
@@ -133,8 +137,8 @@ class Worker:
         self.runs: list[str] = []  # all that are in the folder, as last seen
         self.standings: dict[str, Standing] = {}
         self.stopping = ""  # why no more work is taken
-        self._engine: tuple[tuple[str, str], Backend] | None = None
-        self._works: dict[tuple[str, str], StageWork] = {}
+        self._engines = OneEngine()
+        self._works: dict[tuple[str, str], tuple[StageWork, object]] = {}
         self._seqs: dict[str, int] = {}
         self._orders_when_done: dict[str, int] = {}
         self._touched: set[str] = set()
@@ -157,9 +161,7 @@ class Worker:
 
     def close(self) -> None:
         """Free the model."""
-        if self._engine:
-            self._engine[1].close()
-            self._engine = None
+        self._engines.close()
 
     def _stopped(self) -> bool:
         if not self.stopping and self.clock.now() >= self.shift.until:
@@ -209,7 +211,7 @@ class Worker:
         except (KeyboardInterrupt, GeneratorExit):
             self.standings[name] = Standing("unfinished", self.stopping or "stopped")
             raise
-        except (BadData, Temporary) as error:  # a file that is torn now may be whole later
+        except (BadData, Temporary, Waits) as error:  # a file that is torn now may be whole later
             now = Standing("unfinished", error.message, error)
         self.standings[name] = now
         if before is None or now.words != before.words:
@@ -220,23 +222,26 @@ class Worker:
         orders = self.courier.orders(name)
         if orders.cancelled:
             return Standing("cancelled", "cancelled")
-        if self._orders_when_done.get(name) == len(orders.known):
+        heard = len(orders.known)
+        if self._orders_when_done.get(name) == heard:
             return self.standings[name]
         run = open_run(self.folder, name, (self.spool,))
-        failed = 0
-        for stage in self.workplace.pipeline(run).stages():
-            work = self._work_of(run, stage)
+        chain, failed = bound(run, self.workplace.pipeline(run)), 0
+        for stage in chain.stages:
+            work = self._work_of(chain, stage)
             if work is None or work.left:
                 if stage.side != "any" and stage.side not in self.shift.sides:
                     words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
                     return Standing("other side", words, side=stage.side)
-                work = work or self._work_with_own_model(run, stage)
-                yield from self._session(work)
+                work = work or self._opened(chain, stage, self.workplace.digest(run))
+                yield from self._session(work, chain)
                 work.look(orders.set_aside)
             if work.left:
                 return self._unfinished(work)
             failed += len(work.stock.failed().intersection(work.keys))
-        self._orders_when_done[name] = len(orders.known)
+        if len(orders.known) > heard:  # perhaps of a stage that was looked at before
+            return Standing("unfinished", "there is a new order")
+        self._orders_when_done[name] = heard
         return Standing("done", f"done, {failed} items failed" if failed else "done", failed=failed)
 
     def _unfinished(self, work: StageWork) -> Standing:
@@ -247,28 +252,29 @@ class Worker:
             "unfinished" if self.stopping or self.courier.fenced else "held", f"{work.left} items left: {why}"
         )
 
-    def _work_of(self, run: Run, stage: Stage) -> StageWork | None:
+    def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
         """How a stage stands, by the model that its records are bound to; None when nothing is bound yet."""
-        digest = run.model_digest(stage.name)
-        return self._opened(run, stage, digest) if digest else None
+        digest = chain.run.model_digest(stage.name)
+        return self._opened(chain, stage, digest) if digest else None
 
-    def _work_with_own_model(self, run: Run, stage: Stage) -> StageWork:
-        return self._opened(run, stage, self.workplace.digest(run))
-
-    def _opened(self, run: Run, stage: Stage, digest: str) -> StageWork:
-        place = (run.id, stage.name)
-        if place not in self._works or self._works[place].digest != digest:
+    def _opened(self, chain: Bound, stage: Stage, digest: str) -> StageWork:
+        """A stage with its items, which are made anew when there is something new of the stages before it."""
+        run, place = chain.run, (chain.run.id, stage.name)
+        made_of = digest, [len(self._works[run.id, one.name][0].stock.known) for one in all_before(chain.stages, stage)]
+        if place not in self._works or self._works[place][1] != made_of:
             start = zlib.crc32(self.attempt.encode())  # workers that begin together begin in different places
-            self._works[place] = StageWork(run, stage, run.tasks(), digest, start)
-        self._works[place].look(self.courier.orders(run.id).set_aside)
-        return self._works[place]
+            self._works[place] = StageWork(run, stage, run.tasks(), digest, start), made_of
+        work = self._works[place][0]
+        work.look(self.courier.orders(run.id).set_aside)
+        return work
 
-    def _session(self, work: StageWork) -> Iterator[float]:
+    def _session(self, work: StageWork, chain: Bound) -> Iterator[float]:
         """Work on a stage until nothing of it is left for this worker."""
         if not set(work.open_blocks()) - self._others(work):
             return
-        self._same_model(work)
-        engine = self._open_engine(work.run)
+        if not work.stage.derived:
+            self._same_model(work)
+        engine = self._engine(work, chain)
         self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
         self._touched.add(work.run.id)
         writer = self._writer(work, engine)
@@ -353,13 +359,11 @@ class Worker:
             clock=self.clock.now,
         )
 
-    def _open_engine(self, run: Run) -> Backend:
-        wanted = (str(run.spec["backend"]), str(run.spec["model"]))
-        if self._engine and self._engine[0] != wanted:
-            self.close()
-        if self._engine is None:
-            self._engine = wanted, self.workplace.open(run)
-        return self._engine[1]
+    def _engine(self, work: StageWork, chain: Bound) -> Backend:
+        run = work.run
+        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
+        make = partial(self.workplace.open, run)
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, make)
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
         """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.

@@ -14,8 +14,9 @@ from typing import Any, cast
 
 from hybrid import plugins, settings
 from hybrid.backends.model_files import HUB_NAME, PACKAGED
-from hybrid.backends.registry import digest_before_loading, open_backend
+from hybrid.backends.registry import digest_before_loading
 from hybrid.canonical import Json
+from hybrid.engines import Training, opened
 from hybrid.errors import CannotRun
 from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Pipeline
@@ -41,8 +42,8 @@ class Machine:
     def digest(self, run: Run) -> str:
         return digest_before_loading(str(run.spec["backend"]), self._model(run), self._options)
 
-    def open(self, run: Run) -> Backend:
-        return open_backend(str(run.spec["backend"]), self._model(run), self._options)
+    def open(self, run: Run, training: Training | None) -> Backend:
+        return opened(str(run.spec["backend"]), self._model(run), self._options, training)
 
     def gauges(self) -> Mapping[str, Json]:
         """Bytes free for the spool, and the first GPU: name, MiB used and in all, per cent busy; what is known."""

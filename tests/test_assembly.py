@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybrid.assembly import MISSING, assembled
+from hybrid.canonical import encode
+from hybrid.errors import BadData
 from hybrid.folder.runs import Run, join_folder, submit
-from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.folder.shards import FORMAT, ShardWriter, pack, verify_shard
+from hybrid.outputs import open_outputs, write_outputs
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Completion, Failure, Item, Output, Record, Request, Sampling
+from hybrid.references import reference_of
 
 DIGEST = "0" * 64
 MODEL = {"name": "m", "digest": DIGEST, "about": {}}
@@ -142,6 +149,52 @@ def test_a_folder_with_a_name_that_a_terminal_would_obey_is_passed_over(run: Run
     odd = write(run, "two", record("a", 1, "odd"))
     odd.parent.parent.rename(odd.parent.parent.with_name("\x1b[31mred"))
     assert texts(run) == ["mine"]
+
+
+def test_a_variant_has_the_reference_of_its_question_unless_it_has_its_own() -> None:
+    references = {"a/0": "right", "b@c/0": "odd", "a/0@own": None}
+    questions = ("a/0", "a/0@fixed", "a/0@fixed@twice", "b@c/0", "a/0@own", "b/0", "@", "")
+    assert [reference_of(references, one) for one in questions] == ["right", "right", "right", "odd", *[None] * 4]
+
+
+def test_what_training_did_goes_from_the_record_to_the_outputs(run: Run, tmp_path: Path) -> None:
+    told = {"adapter": "a" * 64, "steps": 12, "loss": [2.5, 1e-05]}
+    one = record("a", 0, "x")
+    path = write(run, "one", replace(one, completion=replace(one.completion, trained=told)), record("a", 1, "y"))
+    first, second = verify_shard(path.name, path.read_bytes()).records
+    assert (first["trained"], "trained" in second) == (told, False)
+    found = [output for output in outputs(run) if output.text]
+    assert [output.trained for output in found] == [told, {}]
+    sha256 = write_outputs(tmp_path / "outputs.json", None, [MODEL], {}, found)
+    assert (tmp_path / "outputs.json").read_bytes().count(b'"trained"') == 1
+    other = tmp_path / "other.json"  # the same content, laid out in another way
+    other.write_text(json.dumps(json.loads((tmp_path / "outputs.json").read_bytes()), indent=1))
+    lines = tmp_path / "lines.jsonl"
+    lines.write_bytes(b"".join(encode(output.to_json()) + b"\n" for output in found))
+    for name in ("outputs.json", "other.json", "lines.jsonl"):
+        with closing(open_outputs(tmp_path / name)) as opened:
+            assert list(opened.records()) == found
+            assert opened.sha256 == sha256 or name == "lines.jsonl"
+
+
+@pytest.mark.parametrize("trained", [None, [], "x", 1])
+def test_a_record_whose_training_is_no_object_is_refused(run: Run, trained: object) -> None:
+    one = {**record("a", 0, "x").to_json(), "trained": trained}
+    header = {
+        "format": FORMAT,
+        "version": 1,
+        "run": run.id,
+        "stage": "answer",
+        "attempt": "one",
+        "model": MODEL,
+        "seq": 0,
+    }
+    name, data = pack(header, [encode(one)], 0)
+    with pytest.raises(BadData, match="trained"):
+        verify_shard(str(name), data)
+    name, data = pack(header, [encode({**record("a", 0, "x").to_json(), "other": {}})], 0)
+    with pytest.raises(BadData, match="not a record"):
+        verify_shard(str(name), data)
 
 
 def test_the_models_that_answered_are_named_once(run: Run) -> None:

@@ -202,12 +202,37 @@ def test_a_full_context_is_answered_to_the_last_token(tiny_llama: Path) -> None:
 
 
 @quiet_torch
-def test_what_transformers_cannot_do_is_said_and_not_ignored(tiny_llama: Path) -> None:
-    schema = replace(raw("s"), schema={"type": "object"})
-    adapter = replace(raw("a"), adapter=Adapter("0" * 64, str(tiny_llama)))
-    for done in testing.answers(tiny(tiny_llama), schema, adapter).values():
-        assert done.error is not None
-        assert done.error.kind == "unsupported"
+def test_an_adapter_that_is_not_there_is_said_and_not_ignored(tiny_llama: Path) -> None:
+    (done,) = testing.answers(tiny(tiny_llama), replace(raw("a"), adapter=Adapter("0" * 64, str(tiny_llama)))).values()
+    assert done.error is not None
+    assert done.error.kind == "no-adapter"
+
+
+@quiet_torch
+def test_transformers_holds_an_answer_to_its_schema(tiny_llama: Path) -> None:
+    shape = {
+        "type": "object",
+        "properties": {"on": {"type": "boolean"}, "name": {"type": "string", "enum": ["one", "two"]}},
+        "required": ["on", "name"],
+        "additionalProperties": False,
+    }
+    asked = [
+        replace(raw(f"s{seed}", max_tokens=120), schema=shape, sampling=Sampling(120, temperature=1.0, seed=seed))
+        for seed in range(4)
+    ]
+    free = raw("free", max_tokens=5)
+    found = testing.answers(tiny(tiny_llama), *asked, free)
+    for request in asked:
+        text = found[request.key].text
+        assert text is not None
+        value = json.loads(text)
+        assert set(value) == {"on", "name"}
+        assert type(value["on"]) is bool
+        assert value["name"] in ("one", "two")
+    assert found["free"].text is not None
+    bad = testing.answers(tiny(tiny_llama), replace(raw("bad"), schema={"type": "no such type"}))["bad"]
+    assert bad.error is not None
+    assert bad.error.kind == "bad-schema"
 
 
 @quiet_torch

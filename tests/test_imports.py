@@ -68,7 +68,7 @@ for module in {modules!r}:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        if error.name not in {GPU_LIBRARIES!r} or not module.startswith("hybrid.backends."):
+        if error.name not in {GPU_LIBRARIES!r} or not module.startswith(("hybrid.backends.", "hybrid.training.")):
             sys.exit(f"{{module}}: {{error}}")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hybrid.canonical import encode
 from hybrid.records import Adapter, Item, Message, Request, Sampling
+from hybrid.tuning import Tuning
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -32,6 +33,7 @@ REQUESTS = st.builds(
     st.none() | OBJECTS,
     st.booleans(),
     st.none() | st.builds(Adapter, TEXTS, TEXTS),
+    st.none() | st.builds(Tuning, OBJECTS, st.floats(1e-6, 1), st.integers(1, 1000), keep=st.booleans()),
 )
 
 
@@ -44,7 +46,10 @@ def plainly(value: Any) -> bytes:
 def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, model: str) -> None:
     request = dataclasses.asdict(item.request)
     request["adapter"] = item.request.adapter.digest if item.request.adapter else None
-    del request["key"]
+    del request["key"], request["tuning"]
+    if tuning := item.request.tuning:
+        plain = {**dataclasses.asdict(tuning), "targets": list(tuning.targets)}
+        request["tuning"] = hashlib.sha256(plainly(plain)).hexdigest()
     told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
     value = {"stage": stage, "model": model, "request": request, **told}
     assert item.key(stage, model) == hashlib.sha256(plainly(value)).hexdigest()

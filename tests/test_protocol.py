@@ -17,6 +17,7 @@ from tests.simulator.lab import Lab
 SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "1200"))
 QUICK = 160
 """So many of the seeds are run with the fast tests."""
+CHAINS = 24
 ONE = os.environ.get("HYBRID_TEST_SEED")
 PARTS = 8
 
@@ -43,6 +44,22 @@ def play(seeds: list[int]) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_histories_keep_every_promise(part: int) -> None:
     play(list(range(part, QUICK, PARTS)))
+
+
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_histories_of_stages_that_come_after_others_keep_every_promise(seed: int) -> None:
+    plays.histories(seed, chained=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_in_place_of_a_failure_makes_new_items(seed: int) -> None:
+    plays.remade(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(CHAINS, SEEDS // 8))
+def test_many_histories_of_such_stages(seed: int) -> None:
+    plays.histories(seed, chained=True)
 
 
 @pytest.mark.slow

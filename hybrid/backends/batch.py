@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from hybrid.backends.decoding import Sequence, accept, choose, completion
+from hybrid.backends.shelf import Shelf
 from hybrid.records import Completion
 
 SPARE = 64
@@ -63,12 +64,16 @@ def _append(seen: torch.Tensor, room: torch.Tensor | None, new: torch.Tensor) ->
 
 
 class Batch:
-    """Rows in flight. `tokens` bounds rows x columns of the cache, `rows` their number, `prefill` a prefill's size."""
+    """Rows in flight. `tokens` bounds rows x columns of the cache, `rows` their number, `prefill` a prefill's size.
+
+    Rows may have different adapters, as many at once as the shelf has slots.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, ends: frozenset[int], *, rows: int, tokens: int, prefill: int
+        self, model: Any, tokenizer: Any, ends: frozenset[int], shelf: Shelf, *, rows: int, tokens: int, prefill: int
     ) -> None:
         self.model = model
+        self.shelf = shelf
         self.tokenizer = tokenizer
         self.ends = ends
         self.limit = (rows, tokens, prefill)
@@ -80,6 +85,8 @@ class Batch:
         """Whether there is room for one more beside the rows in flight and the `others`; alone, any has room."""
         rows = [sequence, *others, *self.rows]
         columns = max(row.longest for row in rows)
+        if len({row.adapter for row in rows} - {""}) > self.shelf.slots:
+            return False
         return len(rows) == 1 or (len(rows) <= self.limit[0] and len(rows) * columns <= self.limit[1])
 
     def add(self, sequences: list[Sequence]) -> list[Completion]:
@@ -99,16 +106,16 @@ class Batch:
         newest = torch.tensor([[row.tokens[-1]] for row in rows], device=self.model.device)
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         positions = self.mask.sum(dim=-1, keepdim=True) - 1
-        logits = self._forward(newest, self.mask, positions, cache)
+        logits = self._forward(rows, newest, self.mask, positions, cache)
         mask = self.mask
         self.rows, self.cache = [], None
         return self._advance(rows, logits, cache, mask)
 
     def _forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: GrowingCache
+        self, rows: list[Sequence], ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: GrowingCache
     ) -> torch.Tensor:
         """Logits [rows, vocabulary] after the last column."""
-        with torch.inference_mode():
+        with torch.inference_mode(), self.shelf.answering([row.adapter for row in rows], ids.shape[1]):
             answer = self.model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -122,16 +129,17 @@ class Batch:
 
     def _prefill(self, group: list[Sequence]) -> tuple[GrowingCache, torch.Tensor, torch.Tensor]:
         """Run the prompts of `group`, each different one once; rows are then in the group's order."""
-        unique: dict[tuple[int, ...], int] = {}
-        place = [unique.setdefault(tuple(one.prompt), len(unique)) for one in group]
+        unique: dict[tuple[str, tuple[int, ...]], int] = {}
+        place = [unique.setdefault((one.adapter, tuple(one.prompt)), len(unique)) for one in group]
         for row, one in enumerate(group):
             one.cached = len(one.prompt) if place.index(place[row]) < row else 0
-        columns = max(map(len, unique))
-        ids = torch.tensor([[0] * (columns - len(prompt)) + list(prompt) for prompt in unique])
-        mask = torch.tensor([[0] * (columns - len(prompt)) + [1] * len(prompt) for prompt in unique])
+        rows = [group[place.index(row)] for row in range(len(unique))]
+        columns = max(len(one.prompt) for one in rows)
+        ids = torch.tensor([[0] * (columns - len(one.prompt)) + one.prompt for one in rows])
+        mask = torch.tensor([[0] * (columns - len(one.prompt)) + [1] * len(one.prompt) for one in rows])
         ids, mask = ids.to(self.model.device), mask.to(self.model.device)
         cache = GrowingCache(self.model.config.get_text_config(decoder=True).num_hidden_layers)
-        logits = self._forward(ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), cache)
+        logits = self._forward(rows, ids, mask, (mask.cumsum(dim=-1) - 1).clamp(min=0), cache)
         if len(unique) == len(group):
             return cache, mask, logits
         _select(cache, place, 0)

@@ -8,11 +8,14 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from hybrid.records import Completion, Request
+
+if TYPE_CHECKING:
+    from hybrid.backends.grammar import Grammar
 
 Finish = Literal["stop", "length", ""]
 
@@ -28,9 +31,15 @@ class Sequence:
     logprob: float = 0.0
     started: float = field(default_factory=time.monotonic)
     draw: random.Random = field(init=False)
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.request.sampling.seed)
+
+    @property
+    def adapter(self) -> str:
+        """The digest of its adapter, "" for none."""
+        return self.request.adapter.digest if self.request.adapter else ""
 
     @property
     def longest(self) -> int:
@@ -42,15 +51,23 @@ def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], 
     """The next token of each row of `logits` [rows, vocabulary], and its log-probability before temperature.
 
     Greedy rows take the largest logit. Sampled rows cut to the nucleus (Holtzman et al. 2020) and invert the
-    cumulative distribution at one uniform number of the row's own generator.
+    cumulative distribution at one uniform number of the row's own generator. A row with a grammar takes only tokens
+    that its grammar allows.
     """
     logits = logits.float()
+    if any(sequence.grammar for sequence in sequences):
+        logits = torch.stack([_allowed(logits[row], sequence) for row, sequence in enumerate(sequences)])
     tokens = logits.argmax(dim=-1)
     sampled = [row for row, sequence in enumerate(sequences) if sequence.request.sampling.temperature > 0]
     if sampled:
         tokens[sampled] = _sample(logits[sampled], [sequences[row] for row in sampled])
     chosen = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, None])[:, 0]
     return tokens.tolist(), chosen.tolist()
+
+
+def _allowed(logits: torch.Tensor, sequence: Sequence) -> torch.Tensor:
+    """One row of logits, those of tokens that its grammar refuses at minus infinity."""
+    return logits.masked_fill(sequence.grammar.refused(logits.device), -torch.inf) if sequence.grammar else logits
 
 
 def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
@@ -73,6 +90,10 @@ def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int],
     """Add one token; why the sequence ends with it, or an empty text when it goes on."""
     sequence.tokens.append(token)
     sequence.logprob += logprob
+    if sequence.grammar:
+        sequence.grammar.accept(token)
+        if sequence.grammar.over:
+            return "stop"
     if token in ends or _stopped(sequence, tokenizer):
         return "stop"
     return "length" if len(sequence.tokens) >= sequence.request.sampling.max_tokens else ""

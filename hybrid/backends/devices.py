@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,16 @@ def find_device(kind: str = "auto", dtype: str = "auto") -> Device:
 def capability() -> tuple[int, int]:
     """The CUDA compute capability of the current GPU, (0, 0) without one."""
     return torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+
+
+def free_memory(kind: str) -> int:
+    """Free bytes for training: of the GPU, also those that torch holds and does not use; else half of what is free."""
+    if kind == "cuda":
+        return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    try:
+        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    except (AttributeError, ValueError, OSError):  # not every system tells
+        return CPU_CACHE
 
 
 def _name(kind: str) -> str:

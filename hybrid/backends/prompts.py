@@ -28,12 +28,7 @@ def refused(request: Request, error: BadRequest) -> Completion:
 def token_ids(tokenizer: Any, request: Request, context: int) -> list[int]:
     """The prompt's tokens. Raises BadRequest: kind `too-long` when prompt and `max_tokens` exceed `context`."""
     _check(request)
-    try:
-        ids = _split(tokenizer, request)
-    except Exception as error:  # templates are programs of the model's author and raise whatever they like
-        raise BadRequest("bad-request", f"the prompt cannot be made: {type(error).__name__}: {error}") from error
-    if not ids:
-        raise BadRequest("bad-request", "the prompt is empty")
+    ids = prompt_ids(tokenizer, request)
     if len(ids) + request.sampling.max_tokens > context:
         room = context - request.sampling.max_tokens
         raise BadRequest(
@@ -41,6 +36,19 @@ def token_ids(tokenizer: Any, request: Request, context: int) -> list[int]:
             f"the prompt has {len(ids)} tokens, but only {room} fit: "
             f"context {context} less max_tokens {request.sampling.max_tokens}",
         )
+    return ids
+
+
+def prompt_ids(tokenizer: Any, request: Request) -> list[int]:
+    """The prompt's tokens, however many. Raises BadRequest."""
+    try:
+        ids = _split(tokenizer, request)
+    except BadRequest:
+        raise
+    except Exception as error:  # templates are programs of the model's author and raise whatever they like
+        raise BadRequest("bad-request", f"the prompt cannot be made: {type(error).__name__}: {error}") from error
+    if not ids:
+        raise BadRequest("bad-request", "the prompt is empty")
     return ids
 
 

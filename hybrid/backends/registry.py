@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from hybrid.backends.model_files import digest_of, locate
+from hybrid.canonical import Json
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.extras import import_object
-from hybrid.protocols import Backend, Embedder
+from hybrid.protocols import Backend, Embedder, Tensors
+from hybrid.records import Lesson
+from hybrid.tuning import Tuning
 
 BACKENDS = {
     "llamacpp": "hybrid.backends.llamacpp:LlamaCppBackend",
@@ -35,6 +39,9 @@ EMBEDDERS = {
 }
 """Name -> class of what embeds texts; made as backends are."""
 
+TRAINING = ("transformers", "vllm")
+"""The backends that answer with adapters trained here."""
+
 DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
@@ -50,6 +57,33 @@ def open_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
     """Load `model` in the backend `name`. Raises UsageError on unknown options, CannotRun when it cannot be loaded."""
     refuse_unknown(name, options)
     backend: Backend = backend_class(name)(model, options)
+    return backend
+
+
+def open_tuned(
+    name: str,
+    model: str,
+    options: Mapping[str, str],
+    lessons: Callable[[Mapping[str, Json]], Sequence[Lesson]] | None,
+    tensors: Tensors,
+    trainings: Sequence[tuple[Tuning, str]] = (),
+) -> Backend:
+    """Load `model` so that requests may ask for a training first, of which `trainings` are all of a stage, in order.
+
+    Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` keeps the state of
+    training and holds the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
+    """
+    if name == "scripted":
+        return open_backend(name, model, options)  # its answers are given, whatever was trained
+    if name not in TRAINING:
+        raise CannotRun(
+            f"the backend '{name}' does not train, as this pipeline asks",
+            hint="--backend transformers (any GPU or CPU, answers in the same process) or vllm (a CUDA GPU)",
+        )
+    known = {**backend_class(name).options, **import_object("hybrid.backends.tuned:OPTIONS", needed_for="training")}
+    _check_options(SimpleNamespace(options=known), f"backend '{name}' with training", options)
+    tuned = import_object("hybrid.backends.tuned:TunedBackend", needed_for="training")
+    backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
     return backend
 
 

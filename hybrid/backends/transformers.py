@@ -12,6 +12,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,10 +25,12 @@ from hybrid.backends.gguf import as_folder
 from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
+from hybrid.backends.shelf import Shelf
 from hybrid.canonical import digest
-from hybrid.errors import CannotRun, Temporary
+from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.extras import import_object
 from hybrid.protocols import Model
-from hybrid.records import Completion, Request
+from hybrid.records import Adapter, Completion, Request
 
 CACHE_SHARE = 0.4
 """Part of the free memory that keys and values may fill: rows are copied when they join, and steps need room too."""
@@ -47,6 +50,7 @@ class TransformersBackend:
         "rows": "requests in flight (default 256 on a GPU, 16 on a CPU); with 1, no answer depends on its neighbours",
         "tokens": "cached tokens of all requests in flight (default: from the free memory)",
         "threads": "CPU threads (default: torch's)",
+        "loras": "LoRA adapters in one batch (default 16)",
     }
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
@@ -64,9 +68,12 @@ class TransformersBackend:
             torch.set_num_threads(threads)
         folder = as_folder(path)
         context = min(context, context_of(folder))
-        self._tokenizer, self._engine = _load(str(folder), device)
-        self._ends = _end_tokens(self._engine.generation_config, self._tokenizer)
-        self._tokens = tokens or _cache_tokens(self._engine.config, device)
+        self._tokenizer, self.engine = load(str(folder), device)
+        self.device = device
+        self.shelf = Shelf(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
+        self._ends = _end_tokens(self.engine.generation_config, self._tokenizer)
+        self._grammars: Any = None
+        self._tokens = tokens or _cache_tokens(self.engine.config, device)
         self.model = Model(
             name=model,
             digest=digest_of(path),
@@ -83,9 +90,8 @@ class TransformersBackend:
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions as they finish; requests are taken when an eighth of the batch has become free."""
-        batch = Batch(
-            self._engine, self._tokenizer, self._ends, rows=self._rows, tokens=self._tokens, prefill=self._prefill
-        )
+        room = {"rows": self._rows, "tokens": self._tokens, "prefill": self._prefill}
+        batch = Batch(self.engine, self._tokenizer, self._ends, self.shelf, **room)
         source, full = _Source(self._sequences(requests)), 0
         while not (source.empty and not batch.rows):
             if len(batch.rows) <= full * 7 // 8:  # a prefill makes all rows wait: not for every one
@@ -102,17 +108,41 @@ class TransformersBackend:
 
     def close(self) -> None:
         """Give the weights' memory back."""
-        del self._engine
+        self.shelf.close()
+        del self.engine, self.shelf
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _grammar(self, schema: Mapping[str, Any] | None) -> Any:
+        """The grammar of a request's schema; the library for it is asked for by the first one."""
+        if schema is None:
+            return None
+        if self._grammars is None:
+            try:
+                made = import_object("hybrid.backends.grammar:Grammars", needed_for="a JSON schema on transformers")
+            except CannotRun as error:
+                raise BadRequest("unsupported", f"{error.message}: {error.hint}") from error
+            width = self.engine.get_output_embeddings().weight.shape[0]
+            self._grammars = made(self._tokenizer, width, self._ends)
+        return self._grammars.follow(schema)
+
+    def _adapter(self, adapter: Adapter | None) -> None:
+        """Make a request's adapter known."""
+        if adapter is None or self.shelf.knows(adapter.digest):
+            return
+        try:
+            self.shelf.read(adapter.digest, Path(adapter.path))
+        except (OSError, BadData) as error:
+            raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
 
     def _sequences(self, requests: Iterable[Request]) -> Iterator[Sequence | Completion]:
         """Each request as tokens, or as the completion that refuses it."""
         for request in requests:
             try:
-                _refuse_unsupported(request)
-                yield Sequence(request, token_ids(self._tokenizer, request, self.model.context))
+                ids = token_ids(self._tokenizer, request, self.model.context)
+                self._adapter(request.adapter)
+                yield Sequence(request, ids, grammar=self._grammar(request.schema))
             except BadRequest as error:
                 yield refused(request, error)
 
@@ -159,13 +189,6 @@ class _Source:
         return taken, refusals
 
 
-def _refuse_unsupported(request: Request) -> None:
-    if request.schema is not None:
-        raise BadRequest("unsupported", "transformers cannot hold an answer to a JSON schema: use llamacpp or vllm")
-    if request.adapter is not None:
-        raise BadRequest("unsupported", "transformers takes no adapter a request: use vllm")
-
-
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -179,7 +202,7 @@ def _refuse_states(config: Any, folder: str) -> None:
         )
 
 
-def _load(folder: str, device: Device) -> tuple[Any, Any]:
+def load(folder: str, device: Device) -> tuple[Any, Any]:
     """Tokenizer and model, the weights on the device. Code that comes with a model is not run."""
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -58,7 +58,8 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     else:
         for line in fetched_lines(done):
             click.echo(clean_line(line, LONGEST), err=True)
-        click.echo(done.outputs)
+        if not done.waits:
+            click.echo(done.outputs)
     check(done)
 
 
@@ -72,6 +73,7 @@ def _as_json(done: remote.Fetched) -> dict[str, object]:
         "missing": done.missing,
         "failed": done.failed,
         "again": done.again,
+        "waits": done.waits,
         "outputs": str(done.outputs),
         "sha256": done.sha256,
     }
@@ -90,6 +92,8 @@ def fetched_lines(done: remote.Fetched) -> list[str]:
 
 def check(done: remote.Fetched) -> None:
     """Raise NotFinished while items are missing, Missed when some failed."""
+    if done.waits:
+        raise NotFinished(done.waits, hint="`hybrid status` tells who works on it; fetch again later")
     if done.missing:
         raise NotFinished(
             f"{done.missing} of {done.items} items of {done.run.id} have not arrived",

@@ -50,9 +50,9 @@ def _fetched(run: Run, folder: Path, outputs: Path) -> remote.Fetched | None:
 
 
 def _graded(done: remote.Fetched) -> dict[str, Any] | None:
-    """The summary of the grader that the pipeline names, over what is here; None when it names none."""
+    """The summary of the grader that the pipeline names, over what is here; None when it names none or waits."""
     name = done.run.spec["about"].get("grader")
-    if not isinstance(name, str) or not name:
+    if done.waits or not isinstance(name, str) or not name:
         return None
     with closing(open_outputs(done.outputs)) as opened:
         judge = settings.build(plugins.load("graders", name))

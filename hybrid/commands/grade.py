@@ -120,6 +120,8 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
     _row(table, f"{name} (by {summary['unit']})", summary, summary["score"], style="bold")
     for control, values in summary["controls"].items():
         _row(table, f"control: {control}", values, values["score"])
+        if "gain" in values:
+            _row(table, f"score - {control}", {**values, "interval": values["gain_interval"]}, values["gain"])
     if not summary["controls"]:
         table.add_row("control: none", "–", "–", "–")
     by = " (by question)" if summary["unit"] == "task" else ""

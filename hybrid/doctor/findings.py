@@ -36,7 +36,7 @@ KINDS = {
     "case": Kind("Names that differ only in upper and lower case", "note"),
     "conflict-copy": Kind("Copies that a sync program or a person made", "note"),
     "crowded": Kind("Large folders", "note"),
-    "gap": Kind("Shards that are missing between others", "note"),
+    "gap": Kind("Shards, or parts of tensors, that are missing between others", "note"),
     "left-over": Kind("Left over by other programs", "note"),
     "low-room": Kind("Little room", "note"),
     "not-nfc": Kind("Names in another Unicode form than other systems write", "note"),

@@ -13,10 +13,11 @@ from hybrid.doctor.names import BLOB, Role, role_of
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.files import unpack
 from hybrid.folder.medium import Medium, NotThere
-from hybrid.folder.names import NoteName, ShardName
+from hybrid.folder.names import NoteName, ShardName, TensorName
 from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
 from hybrid.folder.runs import MARK, MAX_INPUTS, MAX_SPEC, SPEC_FORMAT, Run, blob_name, check_spec
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
+from hybrid.folder.tensors import PART, verify_part
 from hybrid.models.manifest import MAX_MANIFEST, verify_model
 
 MAX_PROBE = 64 * 1024
@@ -28,6 +29,7 @@ LIMITS: Mapping[Role, tuple[int, int]] = {
     "note": (MAX_PACKED, MAX_NOTE),
     "shard": (MAX_FILE, MAX_PAYLOAD),
     "model": (MAX_MANIFEST, MAX_MANIFEST),
+    "tensors": (PART, PART),
     "part": (0, 0),
     "beside": (0, 0),
 }
@@ -40,6 +42,7 @@ WAIT = {
     "blob": "wait for the sync; if it stays so, delete it and submit the run again",
     "model": "wait for the sync; if it stays so, delete it and pack the model again where it still is",
     "note": "wait for the sync; if it stays so, delete it: nothing is lost with it but time",
+    "tensors": "wait for the sync; if it stays so, delete it: training goes on from an older one, or is done again",
     "shard": "wait for the sync; if it stays so, delete it: a worker that still has it writes it again, "
     "else its items are done again",
 }
@@ -165,6 +168,7 @@ class Judge:
         if role in ("beside", "part"):
             raise BadData(f"{path}: no part of the protocol")
         checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "model": _model, "shard": self._shard}
+        checks["tensors"] = _tensors
         return self._blob(path, data) if role == "blob" else checks[role](path, data)
 
     def _shard(self, path: str, data: bytes) -> list[str]:
@@ -238,6 +242,11 @@ def _model(path: str, data: bytes) -> list[str]:
     return []
 
 
+def _tensors(path: str, data: bytes) -> list[str]:
+    verify_part(path, data)
+    return []
+
+
 def _note(path: str, data: bytes) -> list[str]:
     note = verify_note(path, data)
     name = NoteName.parse(path.rpartition("/")[2], note["format"].removeprefix("hybrid/"))
@@ -273,17 +282,21 @@ def _as_written(shard: Shard, raw: bytes) -> bool:
 
 
 def _damage(path: str, role: Role, data: bytes, error: BadData) -> Finding:
-    kind, what = _what_is_wrong(role, data) or ("damaged", _reason(error, path))
+    kind, what = _what_is_wrong(path, role, data) or ("damaged", _reason(error, path))
     return Finding(kind, path, what, "update hybrid" if kind == "other-version" else WAIT[role])
 
 
-def _what_is_wrong(role: Role, data: bytes) -> tuple[str, str] | None:
+def _what_is_wrong(path: str, role: Role, data: bytes) -> tuple[str, str] | None:
     if not data:
         return "empty", "is empty"
     if content.is_page(data):
         return "error-page", "holds an error message of a web service instead of its content"
     if not data.strip(b"\0"):
         return "torn", "holds zeros only: its length arrived before its content"
+    if role == "tensors":
+        name = TensorName.parse(path.rpartition("/")[2])
+        short = name and name.part < name.of - 1 and len(data) < PART
+        return ("torn", f"ends early: only {len(data):,} bytes are here") if short else None
     if role in ("blob", "note", "shard"):
         return _wrong_frame(role, data)
     return _wrong_json(role, data)

@@ -9,11 +9,22 @@ from collections.abc import Iterable
 from typing import Literal
 
 from hybrid import machine
-from hybrid.folder.names import NAME, NOTES, RESERVED, NoteName, ShardName, allowed
+from hybrid.folder.names import (
+    BESIDE_STAGES,
+    DIGEST,
+    NAME,
+    NOTES,
+    RESERVED,
+    TENSORS,
+    NoteName,
+    ShardName,
+    TensorName,
+    allowed,
+)
 from hybrid.models.manifest import FILE as MODEL
 from hybrid.models.manifest import PART_FILE
 
-Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "model", "part", "beside"]
+Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "tensors", "model", "part", "beside"]
 
 BESIDE = ("results", "wheels")
 """What stands in a folder and is no part of the protocol: read by nobody here."""
@@ -21,6 +32,7 @@ BESIDE = ("results", "wheels")
 RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 BLOB = re.compile(r"(inputs|references)-([0-9a-f]{16})\.json\.zst")
 BATCH = re.compile(r"[0-9]{3}")
+NUMBER = re.compile(r"[0-9]{9}")
 LAYERS = tuple(map(re.compile, ("models", "layers", "[0-9a-f]{2}", "[0-9a-f]{64}", BATCH.pattern)))
 """The places on the way to the parts of a model's layer."""
 
@@ -68,6 +80,8 @@ def role_of(parts: tuple[str, ...]) -> Role | None:
 def _of_run(parts: tuple[str, ...]) -> Role | None:
     if len(parts) == 3:
         return "spec" if parts[2] == "run.json" else "blob" if BLOB.fullmatch(parts[2]) else None
+    if parts[2:3] == (TENSORS,):
+        return "tensors" if len(parts) == 7 and TensorName.parse(parts[6]) else None
     return _leaf(parts) if len(parts) == 6 and allowed(parts[5]) else None
 
 
@@ -90,9 +104,12 @@ def is_place(parts: tuple[str, ...]) -> bool:
     if parts[0] == "models":
         shaped = all(shape.fullmatch(part) for shape, part in zip(LAYERS, parts, strict=False))
         return len(parts) <= 5 and shaped and (len(parts) < 4 or parts[3].startswith(parts[2]))
-    if parts[0] != "runs" or len(parts) > 5 or not RUN.fullmatch(parts[1]):
+    if parts[0] != "runs" or not RUN.fullmatch(parts[1]) or not all(map(allowed, parts)):
         return False
-    return all(map(allowed, parts))
+    if parts[2:3] == (TENSORS,):
+        shapes = (DIGEST, NAME, NUMBER)
+        return len(parts) <= 6 and all(shape.fullmatch(part) for shape, part in zip(shapes, parts[3:], strict=False))
+    return len(parts) <= 5
 
 
 def must_be_folder(parts: tuple[str, ...]) -> bool:
@@ -101,7 +118,7 @@ def must_be_folder(parts: tuple[str, ...]) -> bool:
         return parts[0] in ("runs", "probes", "models", *BESIDE)
     if parts[0] == "models":
         return is_place(parts)
-    fixed = {2: True, 3: parts[-1] in NOTES, 5: bool(BATCH.fullmatch(parts[-1]))}
+    fixed = {2: True, 3: parts[-1] in BESIDE_STAGES, 5: bool(BATCH.fullmatch(parts[-1])), 6: True}
     return is_place(parts) and parts[0] == "runs" and fixed.get(len(parts), False)
 
 

@@ -14,7 +14,7 @@ from hybrid.doctor.findings import LONGEST, Finding
 from hybrid.doctor.judge import Judge
 from hybrid.errors import HybridError, Temporary
 from hybrid.folder.medium import Entry, Medium, NotThere
-from hybrid.folder.names import ShardName
+from hybrid.folder.names import TENSORS, ShardName, TensorName
 from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
 from hybrid.models.catalog import standings
@@ -189,6 +189,8 @@ class Walk:
             yield from self._missing_of_run(parts, present)
         if parts == ("models", "manifests"):
             yield from self._missing_of_models()
+        if len(parts) == 6 and parts[2] == TENSORS and names.is_place(parts):
+            yield from _missing_parts("/".join(parts), present)
         if len(parts) == 4 and parts[0] == "runs" and self._seqs:
             yield from _numbers("/".join(parts), self._seqs)
 
@@ -216,6 +218,16 @@ class Walk:
             if name not in present:
                 do = "wait for the sync, or submit the run again"
                 yield Finding("not-here-yet", f"{place}/{name}", f"the {kind} of the run are missing", do)
+
+
+def _missing_parts(place: str, present: set[str]) -> Iterator[Finding]:
+    """Tensors of which some parts are not in their place; others may have them elsewhere."""
+    known = [name for name in map(TensorName.parse, present) if name]
+    for whole, of in sorted({(name.whole, name.of) for name in known}):
+        here = {name.part for name in known if (name.whole, name.of) == (whole, of)}
+        if len(here) < of:
+            what = f"lacks {of - len(here)} of the {of} parts of {whole[:16]}"
+            yield Finding("gap", place, what, "wait for the sync; training goes on from an older one, or is done again")
 
 
 def _numbers(place: str, seqs: Counter[int]) -> Iterator[Finding]:

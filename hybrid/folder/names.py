@@ -17,9 +17,14 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
 NOTE = re.compile(r"([a-z]{1,10})-(\d{6})-([0-9a-f]{16})\.json\.zst")
+TENSOR = re.compile(r"part-(\d{9})-(\d{3})-(\d{3})-([0-9a-f]{32})-([0-9a-f]{16})\.bin")
 FILES_PER_FOLDER = 250
 
 NOTES = ("beats", "logs", "acks", "orders")
+"""The places of the notes in a run's place."""
+TENSORS = "tensors"
+"""The place of what training keeps."""
+BESIDE_STAGES = (*NOTES, TENSORS)
 """What stands beside the stages in a run's place; no stage has such a name."""
 
 
@@ -39,7 +44,7 @@ def checked(name: str, *, what: str) -> str:
 
 def stage_name(name: str) -> str:
     """`name` if a stage may have it. Raises BadData."""
-    if name in NOTES:
+    if name in BESIDE_STAGES:
         raise BadData(f"stage: {name!r} is the name of something else in a run", hint="give the stage another name")
     return checked(name, what="stage")
 
@@ -98,3 +103,29 @@ class NoteName:
         """The parts of the name of a note of that kind, None when it is not one."""
         match = NOTE.fullmatch(name)
         return cls(kind, int(match[2]), match[3]) if match and match[1] == kind else None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorName:
+    """`part-<number>-<part>-<of>-<first 32 hex digits of the whole's sha256>-<first 16 of the part's>.bin`."""
+
+    number: int
+    part: int
+    of: int
+    whole: str
+    sha16: str
+
+    def __str__(self) -> str:
+        return f"part-{self.number:09d}-{self.part:03d}-{self.of:03d}-{self.whole}-{self.sha16}.bin"
+
+    @property
+    def batch(self) -> str:
+        """The subfolder: one for each number."""
+        return f"{self.number:09d}"
+
+    @classmethod
+    def parse(cls, name: str) -> TensorName | None:
+        """The parts of the name of a piece of tensors, None when it is not one."""
+        match = TENSOR.fullmatch(name)
+        found = cls(int(match[1]), int(match[2]), int(match[3]), match[4], match[5]) if match else None
+        return found if found and found.part < found.of else None

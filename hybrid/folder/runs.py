@@ -6,6 +6,7 @@
 <folder>/runs/<run>/references-<sha16>.json.zst           the truth, never given to a stage
 <folder>/runs/<run>/<stage>/<attempt>/<batch>/shard-...   records
 <folder>/runs/<run>/{beats,logs,acks,orders}/...          what the two sides tell each other (notes.py)
+<folder>/runs/<run>/tensors/...                           what training keeps (tensors.py)
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import heapq
 import re
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,15 @@ MAX_INPUTS = 512 * 1024 * 1024
 class Run:
     """One frozen spec, the folder it is in, and where its shards are looked for: only there, when `sources` says so.
 
-    Other sources than the folder are a worker's spool and a laptop's received copies.
+    Other sources than the folder are a worker's spool and a laptop's received copies. `roots` maps a stage that comes
+    after others to the first of its chain, whose records say of which model its own have to be.
     """
 
     id: str
     spec: Mapping[str, Any]
     folder: Medium
     sources: tuple[Medium, ...] = ()
+    roots: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def place(self) -> str:
@@ -85,7 +88,7 @@ class Run:
         """
         if self.spec["model_digest"]:
             return str(self.spec["model_digest"])
-        for _, shard in self._verified(stage, [], ()):
+        for _, shard in self._verified(self.roots.get(stage, stage), [], ()):
             return str(shard.header["model"]["digest"])
         return ""
 

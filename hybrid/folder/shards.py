@@ -32,6 +32,8 @@ RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "fi
     "logprob",
     "seconds",
 }
+OPTIONAL = {"trained"}
+"""What a record has only when there is something to say."""
 PLAIN = itemgetter("key", "task", "question", "view", "sample", "text", "error", "finish", "tokens")
 WHOLE = 2**62
 """The largest whole number in a record."""
@@ -92,7 +94,7 @@ def _record(line: bytes, what: str) -> dict[str, Any]:
     value = decode(line, what=what)
     if _is_plain(value):
         return value  # type: ignore[no-any-return]
-    if not isinstance(value, dict) or set(value) != RECORD_KEYS or not DIGEST.fullmatch(str(value["key"])):
+    if not isinstance(value, dict) or set(value) - OPTIONAL != RECORD_KEYS or not DIGEST.fullmatch(str(value["key"])):
         raise BadData(f"{what}: not a record of this format")
     Output.from_json(value, what=what)
     return value

@@ -1,13 +1,15 @@
 """The spool: what was made on this machine waits on its own disk until a receipt says that the other side has it.
 
 Writing goes to the local disk first and returns when it is safe there. Carrying copies files into the shared folder and
-may fail at any moment. Only a receipt that names a shard's path and sha256 frees it.
+may fail at any moment. Only a receipt that names a shard's path and sha256 frees it. Records and notes go before what
+training keeps, which may be gigabytes; but a record that names an adapter goes after that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 from hybrid.canonical import decode
 from hybrid.clock import Clock
@@ -16,10 +18,13 @@ from hybrid.folder.medium import Entry, Medium, NotThere, Store
 from hybrid.folder.names import ShardName, allowed
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MAX_SPEC, check_mark, check_spec
-from hybrid.folder.shards import MAX_FILE, verify_shard
+from hybrid.folder.shards import MAX_FILE, Shard, verify_shard
+from hybrid.folder.tensors import is_adapter, is_tensors, verify_part
 
 MISSED = 60.0
 """Seconds for which a run that the folder does not have is left alone."""
+TENSORS_SECONDS = 10.0
+"""Seconds of one round that go to tensors: then beats and new records have their turn."""
 LOOK_AGAIN = 600.0
 """Seconds after which a file that was carried and has no receipt is looked for in the folder."""
 
@@ -43,6 +48,10 @@ class Spool:
         """Keep a file: safe on this machine's disk on return, to be carried from now on."""
         self._store.write(path, data, heal=heal)
         self._carried[path] = None
+
+    def remove(self, path: str) -> None:
+        """Drop a file that nobody needs any more, carried or not."""
+        self._free(path)
 
     @property
     def carriable(self) -> list[str]:
@@ -68,18 +77,42 @@ class Spool:
         if not waiting:
             return
         guard_mark(folder)
-        for run in sorted({path.split("/")[1] for path in waiting}):
-            if self._clock.now() - self._missed.get(run, -math.inf) < MISSED:
-                continue
-            self.stranded.pop(run, None)
-            try:
-                guard_run(folder, run)
-            except Temporary as error:
-                self.stranded[run], self._missed[run] = error.message, self._clock.now()
-                continue
-            for path in waiting:
-                if path.split("/")[1] == run:
-                    self._carry(folder, path)
+        there = {run for run in sorted({path.split("/")[1] for path in waiting}) if self._is_there(folder, run)}
+        waiting = [path for path in waiting if path.split("/")[1] in there]
+        tensors = [path for path in waiting if is_tensors(path)]
+        after = [path for path in waiting if is_shard(path) and self._names_one(path, tensors)]
+        for path in waiting:
+            if not is_tensors(path) and path not in after:
+                self._carry(folder, path)
+        self._carry_tensors(folder, tensors)
+        left = [path for path in tensors if self._carried.get(path, 0.0) is None]
+        for path in after:
+            if not self._names_one(path, left):
+                self._carry(folder, path)
+
+    def _names_one(self, path: str, tensors: Collection[str]) -> bool:
+        """Whether a shard names an adapter that is among the waiting `tensors`."""
+        data = self._whole(path) if tensors else None
+        return data is not None and bool(adapters_of(verify_shard(path, data)) & {one.split("/")[3] for one in tensors})
+
+    def _is_there(self, folder: Medium, run: str) -> bool:
+        if self._clock.now() - self._missed.get(run, -math.inf) < MISSED:
+            return False
+        self.stranded.pop(run, None)
+        try:
+            guard_run(folder, run)
+        except Temporary as error:
+            self.stranded[run], self._missed[run] = error.message, self._clock.now()
+            return False
+        return True
+
+    def _carry_tensors(self, folder: Medium, paths: list[str]) -> None:
+        """Carry for a while, adapters first, for which a record may be waiting."""
+        began = self._clock.now()
+        for path in sorted(paths, key=lambda one: (not is_adapter(one), one)):
+            if self._clock.now() - began > TENSORS_SECONDS:
+                return
+            self._carry(folder, path)
 
     def _carry(self, folder: Medium, path: str) -> None:
         data = self._whole(path)
@@ -91,7 +124,7 @@ class Spool:
         except BadData as error:  # no file stands there: looked at again later, and no reason to stop the others
             self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
-        if not is_shard(path):  # a log: nobody gives a receipt for it
+        if not is_shard(path) and not is_adapter(path):  # a log or a checkpoint: nobody gives a receipt for it
             self._free(path)
 
     def _whole(self, path: str) -> bytes | None:
@@ -111,11 +144,16 @@ class Spool:
     def look_again(self, folder: Medium) -> None:
         """Find files that were carried long ago and are not in the folder as they should be.
 
-        A mount that died may have eaten them, or a sync program may have put a damaged copy over one.
+        A mount that died may have eaten them, or a sync program may have put a damaged copy over one. Of a run without
+        any shard here everything has arrived: then its adapters are freed.
         """
+        runs = {path.split("/")[1] for path in self.unreceipted}
         old = self._clock.now() - LOOK_AGAIN
         due = [path for path, when in list(self._carried.items()) if when is not None and when <= old]
         for path in due:
+            if is_adapter(path) and path.split("/")[1] not in runs:
+                self._free(path)
+                continue
             data = self._whole(path)
             if data is not None:
                 self._carried[path] = self._clock.now() if _there(folder, path) == data else None
@@ -170,8 +208,13 @@ def _there(folder: Medium, path: str) -> bytes:
 
 
 def verified(path: str, data: bytes) -> None:
-    """Raise BadData when the bytes are not those of the shard or note that belongs at `path`."""
-    (verify_shard if is_shard(path) else verify_note)(path, data)
+    """Raise BadData when the bytes are not those of the shard, note or part of tensors that belongs at `path`."""
+    (verify_shard if is_shard(path) else verify_part if is_tensors(path) else verify_note)(path, data)
+
+
+def adapters_of(shard: Shard) -> set[Any]:
+    """The adapters that its records say they trained."""
+    return {adapter for one in shard.records if isinstance(adapter := one.get("trained", {}).get("adapter"), str)}
 
 
 def is_shard(path: str) -> bool:

@@ -23,16 +23,17 @@ from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
 from hybrid.index import KEY, in_parts
 from hybrid.protocols import Stage
+from hybrid.stages import Bound, bound
 from hybrid.workplace import pipeline_of
 
 LENGTH = struct.Struct("<I")
 Parts = Iterator[bytes]
 
 
-def stages_of(run: Run) -> tuple[Stage, ...]:
-    """The stages of the run's pipeline as it is installed here. Raises HybridError."""
+def stages_of(run: Run) -> Bound:
+    """The stages of the run's pipeline as it is installed here, bound to the run. Raises HybridError."""
     try:
-        return tuple(pipeline_of(run).stages())
+        return bound(run, pipeline_of(run))
     except HybridError:
         raise
     except Exception as error:
@@ -55,11 +56,13 @@ def _refused(run: Run, error: Exception) -> BadData:
     return BadData(f"the pipeline '{run.spec['pipeline']}' cannot use what is in {run.place}: {type(error).__name__}")
 
 
-def identity_of(stage: Stage, model: str) -> str:
-    """What a stage's list of items depends on beside the run: the stage's version, the model, the code."""
+def identity_of(stage: Stage, model: str, earlier: str) -> str:
+    """What a stage's list of items depends on beside the run: the stage's version, the model, the code, and what there
+    is of the stages before it.
+    """
     place = getattr(sys.modules.get(getattr(stage.items, "__module__", "")), "__file__", None)
     code = Path(place).read_bytes() if place and Path(place).is_file() else b""
-    return f"{stage.identity} {model} {version('hybrid')} {hashlib.sha256(code).hexdigest()[:16]}"
+    return f"{stage.identity} {model} {version('hybrid')} {hashlib.sha256(code).hexdigest()[:16]} {earlier}"
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def _written(stream: IO[bytes]) -> Parts:
 def main(folder: str, run: str, stage: str, model: str) -> None:
     """Write the parts to standard output."""
     found = open_run(Guarded(Path(folder)), run)
-    (wanted,) = [one for one in stages_of(found) if one.name == stage]
+    (wanted,) = [one for one in stages_of(found).stages if one.name == stage]
     for part in parts_of(found, wanted, model):
         sys.stdout.buffer.write(LENGTH.pack(len(part)) + part)
 

@@ -36,13 +36,15 @@ class StageStanding:
 
     Of the items that are `done`, `failed` are failures (counted by `reasons`) and `received` are on this machine's
     disk; the others are in the folder. `again` failed and were ordered to be done again: they are not done. `shards`
-    and `copies` are how many files hold them in the folder and here. `strange` records belong to no item.
+    and `copies` are how many files hold them in the folder and here. `strange` records belong to no item. `waits` is
+    the earlier stage without which the items are not known. `content` names what there is of the stage.
     """
 
     name: str
     model: str = ""
     total: int | None = None
     why: str = ""
+    waits: str = ""
     done: int = 0
     failed: int = 0
     received: int = 0
@@ -52,6 +54,7 @@ class StageStanding:
     copies: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    content: str = ""
 
     @property
     def left(self) -> int | None:
@@ -61,14 +64,22 @@ class StageStanding:
     def to_json(self) -> dict[str, Json]:
         names = ("name", "model", "total", "done", "failed", "received", "again", "strange", "shards", "copies")
         told: dict[str, Json] = {name: getattr(self, name) for name in names}
-        return {**told, "reasons": self.reasons, "unknown": self.why, "passed_over": list(self.refused)}
+        return {
+            **told,
+            "waits": self.waits,
+            "reasons": self.reasons,
+            "unknown": self.why,
+            "passed_over": list(self.refused),
+        }
 
 
 class Shards:
     """The shards of a stage: those that a listing shows in the folder or in this machine's store, and verify."""
 
-    def __init__(self, run: Run, store: Medium, stage: str, index: Index) -> None:
+    def __init__(self, run: Run, store: Medium, stage: str, index: Index, model: str = "") -> None:
+        """`model` is the digest that an earlier stage has bound this one to."""
         self.run, self.name, self.place = run, stage, f"{run.place}/{stage_name(stage)}"
+        self._bound = model or str(run.spec["model_digest"])
         self.refused: list[str] = []
         self._store, self._index = store, index
         self.in_folder = set(shard_paths(run.folder, self.place, self.refused))
@@ -87,8 +98,8 @@ class Shards:
 
     def model(self) -> str:
         """The digest of the model that the stage's records come from, "" while nothing decides it; as in `Run`."""
-        if self.run.spec["model_digest"]:
-            return str(self.run.spec["model_digest"])
+        if self._bound:
+            return self._bound
         return next((self.known[path].model for path in self.paths if self._counts(path)), "")
 
     def read(self) -> None:
@@ -164,19 +175,19 @@ class Shards:
 
 
 def stage_standing(
-    shards: Shards, index: Index, stage: Stage | None, *, why: str, aside: Collection[str]
+    shards: Shards, index: Index, stage: Stage | None, *, why: str, aside: Collection[str], earlier: str = ""
 ) -> StageStanding:
     """How a stage stands; `stage` is None where its items cannot be listed, `why` says why.
 
-    Failures in the shards `aside` are to be done again.
+    Failures in the shards `aside` are to be done again. `earlier` names what there is of the stages before it.
     """
     model = shards.model()
     with ExitStack() as stack:
         identity, wait = "", None
         if stage:
-            identity = identity_of(stage, model)
+            identity = identity_of(stage, model, earlier)
             if index.items(shards.place)[0] != identity:
-                apart = shards.unread >= APART
+                apart = shards.unread >= APART and not stage.after  # those are made of what this machine received, too
                 wait = stack.enter_context(listing(shards.run, stage, model, apart=apart))
         shards.read()
         present = shards.present(model)
@@ -193,7 +204,8 @@ def stage_standing(
             index.number(shards.place, present)
             standing = _counted(shards, index, present, aside)
     total = standing.total if stage else None
-    return replace(standing, model=model, total=total, why=why, refused=tuple(shards.refused))
+    refused, made_of = tuple(shards.refused), digest([identity, sorted(present)])
+    return replace(standing, model=model, total=total, why=why, refused=refused, content=made_of)
 
 
 def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str]) -> StageStanding:

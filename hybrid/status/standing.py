@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from hybrid import plugins
-from hybrid.canonical import Json, decode
+from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
 from hybrid.folder.medium import Medium
-from hybrid.folder.names import NOTES, allowed
+from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
 from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
@@ -139,7 +139,7 @@ def _run(folder: Medium, id: str, store: Medium) -> Run:
     path = f"runs/{id}/run.json"
     spec = decode(folder.read(path, MAX_SPEC), what=path)
     check_spec(spec, id)
-    return Run(id, spec, folder, (store,))
+    return Run(id, spec, folder, (store, folder))
 
 
 def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], None]) -> RunStanding:
@@ -147,12 +147,13 @@ def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], No
     refused: list[str] = []
     orders = _orders(run, store, refused)
     attempts = attempts_of(run.folder, run.id, index, time.time(), refused)
-    named, why = _named(run, store)
-    stages = []
+    run, named, why = _named(run, store)
+    stages: list[StageStanding] = []
     for name, stage in named:
-        shards = Shards(run, store, name, index)
+        before = {one.name: one for one in stages}
+        shards = Shards(run, store, name, index, before[run.roots[name]].model if name in run.roots else "")
         tell(shards.unread)
-        stages.append(stage_standing(shards, index, stage, why=why, aside=orders.set_aside))
+        stages.append(_stage(shards, index, stage, before, why, orders.set_aside))
     why = next((stage.why for stage in stages if stage.why), why)
     about = {name: clean_line(run.spec[name], LONGEST) for name in ("pipeline", "backend", "model")}
     refused += [reason for stage in stages for reason in stage.refused]
@@ -160,6 +161,24 @@ def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], No
     if len(refused) > MOST_REFUSED:
         told += (f"{len(refused) - MOST_REFUSED} more files",)
     return RunStanding(run.id, about, tuple(stages), tuple(attempts), orders.cancelled, clean_line(why, LONGEST), told)
+
+
+def _stage(
+    shards: Shards,
+    index: Index,
+    stage: Stage | None,
+    before: Mapping[str, StageStanding],
+    why: str,
+    aside: Collection[str],
+) -> StageStanding:
+    """How a stage stands, after those `before` it."""
+    earlier = [before[name] for name in stage.after] if stage else []
+    waits = next((one.name for one in earlier if one.left != 0), "")
+    if waits:
+        standing = stage_standing(shards, index, None, why=f"waits for the stage '{waits}'", aside=aside)
+        return replace(standing, waits=waits)
+    made_of = digest([one.content for one in earlier]) if earlier else ""
+    return stage_standing(shards, index, stage, why=why, aside=aside, earlier=made_of)
 
 
 def _orders(run: Run, store: Medium, refused: list[str]) -> Orders:
@@ -170,13 +189,14 @@ def _orders(run: Run, store: Medium, refused: list[str]) -> Orders:
     return orders
 
 
-def _named(run: Run, store: Medium) -> tuple[list[tuple[str, Stage | None]], str]:
-    """The stages of the run; where its pipeline cannot be had those with a place in the folder, and why that is so."""
+def _named(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:
+    """The run, bound, and its stages; where its pipeline cannot be had those with a place in the folder, and why."""
     try:
-        return [(stage.name, stage) for stage in stages_of(run)], ""
+        chain = stages_of(run)
+        return chain.run, [(stage.name, stage) for stage in chain.stages], ""
     except HybridError as error:
         pipeline = str(run.spec["pipeline"])
         missing = f"the pipeline '{pipeline}' is not installed here"
         why = error.message if pipeline in plugins.names("pipelines") else missing
     found = {one.name for medium in (run.folder, store) for one in medium.entries(run.place) if one.kind == "folder"}
-    return [(name, None) for name in sorted(found - set(NOTES)) if allowed(name)], why
+    return run, [(name, None) for name in sorted(found - set(BESIDE_STAGES)) if allowed(name)], why

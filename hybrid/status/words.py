@@ -90,7 +90,11 @@ def _done(run: RunStanding) -> list[str]:
 
 
 def _stage(stage: StageStanding, name: str) -> Iterator[str]:
-    if stage.total is None:
+    if stage.waits:
+        yield f"{name}waits for the stage '{stage.waits}'" + (
+            f", {some(stage.done, 'item')} so far" if stage.done else ""
+        )
+    elif stage.total is None:
         yield f"{name}{some(stage.done, 'item')}"
     else:
         share = f" ({100 * stage.done // stage.total} %)" if stage.total else ""

@@ -17,15 +17,18 @@ from typing import Any, Self
 
 from hybrid.assembly import assembled
 from hybrid.canonical import encode
+from hybrid.engines import Training
 from hybrid.errors import HybridError
 from hybrid.folder import orders
 from hybrid.folder.leases import Patience
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
 from hybrid.folder.shards import Shard, verify_shard
+from hybrid.folder.spool import is_shard
 from hybrid.protocols import Backend, Inputs, Model, Pipeline, Stage
 from hybrid.receiving import Receiver
-from hybrid.records import Completion, Failure, Item, Request, Sampling
+from hybrid.records import Completion, Failure, Item, Output, Request, Sampling
+from hybrid.stages import bound
 from hybrid.worker import Shift, Worker
 from tests.simulator import NONE, SETTLE, Actor, Faults, Killed, World
 
@@ -52,6 +55,20 @@ class Sums:
 def sums(tasks: Mapping[str, Any]) -> Iterator[Item]:
     for task, number in sorted(tasks.items()):
         yield Item(task, f"{task}/0", Request(Sampling(max_tokens=1), prompt=f"{number} + {number}"))
+
+
+@dataclass(frozen=True)
+class Twice(Sums):
+    """A pipeline that asks again about each answer, or about its failure."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("ask", "gpu", 1, sums), Stage("answer", "gpu", 1, again, after=("ask",)))
+
+
+def again(tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) -> Iterator[Item]:
+    for one in earlier["ask"]:
+        request = Request(Sampling(max_tokens=1), prompt=one.text if one.text is not None else "it failed")
+        yield Item(one.task, f"{one.question}@again", request)
 
 
 def answer(key: str) -> str:
@@ -97,12 +114,12 @@ class Bench:
         self._lab, self._who, self._digest = lab, who, digest
 
     def pipeline(self, run: Run) -> Pipeline:
-        return Sums(run.spec["settings"]["items"])
+        return self._lab.pipeline
 
     def digest(self, run: Run) -> str:
         return self._digest
 
-    def open(self, run: Run) -> Backend:
+    def open(self, run: Run, training: Training | None) -> Backend:
         return Engine(self._lab, self._who, self._digest)
 
     def gauges(self) -> Mapping[str, Any]:
@@ -136,6 +153,8 @@ class Lab:
     lost_machines: float = 0.3  # share of the deaths that take the machine and its disk
     digests: tuple[str, ...] = ("1" * 64,)
     patience: Patience = field(default_factory=lambda: Patience(60.0))
+    stays: bool = False  # whether workers wait for more when all is done
+    chained: bool = False  # whether the stage whose items are counted comes after another
 
     def __post_init__(self) -> None:
         self.world = World(self.seed, self.faults, spared=lambda path: "/" not in path or path.count("/") < 3)
@@ -147,6 +166,7 @@ class Lab:
         self.kills = 0
         self._held: dict[str, set[str]] = {}
         self.keys: list[str] = []
+        self.pipeline = Twice(self.items) if self.chained else Sums(self.items)
 
     def __enter__(self) -> Self:
         return self
@@ -161,7 +181,7 @@ class Lab:
 
     def submit(self) -> None:
         """Until it gets through."""
-        pipeline, digest = Sums(self.items), self.digests[0] if len(self.digests) == 1 else ""
+        pipeline, digest = self.pipeline, self.digests[0] if len(self.digests) == 1 else ""
         for _ in range(1000):
             try:
                 self.laptop.folder.write("hybrid.json", encode(MARK) + b"\n")
@@ -180,16 +200,21 @@ class Lab:
         self.keys = self.keys_with(self.digests[0])
 
     def keys_with(self, digest: str) -> list[str]:
-        """The keys of the run's items when the model of that digest answers."""
-        pipeline = Sums(self.items)
-        return [item.key(pipeline.stages()[0].identity, digest) for item in sums(pipeline.inputs().tasks)]
+        """The keys of the last stage's items when the model of that digest answers all."""
+        tasks, (first, *more) = self.pipeline.inputs().tasks, self.pipeline.stages()
+        keys = {item.key(first.identity, digest): item for item in first.items(tasks)}
+        for stage in more:
+            said = [Output(key, item.task, item.question, {}, 0, answer(key), None, None) for key, item in keys.items()]
+            keys = {item.key(stage.identity, digest): item for item in stage.items(tasks, {first.name: said})}
+        return list(keys)
 
     def opened(self) -> Run:
         return open_run(self.laptop.folder, self.run_id, (self.laptop.disk,))
 
     def receive(self) -> int:
         """A fetch; returns how many shards were new. Raises what it raises."""
-        return Receiver(self.opened(), self.laptop.disk, READER).receive(["answer"]).shards
+        names = [stage.name for stage in self.pipeline.stages()]
+        return Receiver(self.opened(), self.laptop.disk, READER).receive(names).shards
 
     def order(self, kind: str) -> None:
         """Cancel, take the cancel back, or ask for failures again."""
@@ -205,17 +230,28 @@ class Lab:
 
     def received(self) -> list[str]:
         """The shards on the laptop's disk."""
-        return [path for path in self.laptop.files.held if "/answer/" in path]
+        return [path for path in self.laptop.files.held if is_shard(path)]
 
     def _shard(self, path: str) -> Any:
         return verified(path, self.laptop.files.held[path])
 
     def outputs(self) -> dict[str, str | None]:
         """Key -> text, from what the laptop has and sees."""
-        with assembled(self.opened(), Sums(self.items).stages()[0]) as assembly:
+        chain = bound(self.opened(), self.pipeline)
+        with assembled(chain.run, chain.stages[-1]) as assembly:
             found = [(one.key, one.text if one.error is None else None) for one in assembly.outputs()]
         assert len(found) == len(set(found)) == self.items, "P3: an item is not there exactly once"
         return dict(found)
+
+    def asked(self) -> list[str]:
+        """The keys of the first stage's items."""
+        first = self.pipeline.stages()[0]
+        return [item.key(first.identity, self.digests[0]) for item in sums(self.pipeline.inputs().tasks)]
+
+    def prompts(self) -> set[str]:
+        """What the last stage asks, as the laptop sees it."""
+        chain = bound(self.opened(), self.pipeline)
+        return {item.request.prompt for item in chain.stages[-1].items(chain.run.tasks())}
 
     def laptop_step(self) -> None:
         """What a laptop does now and then; a fault, or a death of the process, is no more than a pause."""
@@ -239,7 +275,8 @@ class Lab:
         actor = machine.actor
         bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
-        shift = Shift(("gpu",), run=self.run_id, max_idle=3600.0, patience=self.patience, shard_seconds=60.0)
+        run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
+        shift = Shift(("gpu",), run=run, max_idle=idle, patience=self.patience, shard_seconds=60.0)
         machine.given, machine.leaving = 0, False
         try:
             machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, shift, attempt=attempt)
@@ -355,19 +392,20 @@ class Lab:
     def unreceipted(self) -> list[str]:
         """The shards that some machine still keeps for want of a receipt. What a crash cut short was none."""
         held = [one for machine in self.machines.values() for one in machine.actor.files.held.items()]
-        return [path for path, data in held if "/answer/" in path and self._verifies(path, data)]
+        return [path for path, data in held if is_shard(path) and self._verifies(path, data)]
 
     def good(self) -> set[str]:
         """The items with an answer on the laptop's own disk."""
         shards = [self._shard(path) for path in self.received() if self._whole(path)]
-        bound = self.bound()
-        mine = [one for one in shards if one.header["model"]["digest"] == bound]
-        return {record["key"] for shard in mine for record in shard.records if record["text"] is not None}
+        bound_to = self.bound()
+        mine = [one for one in shards if one.header["model"]["digest"] == bound_to]
+        good = {record["key"] for shard in mine for record in shard.records if record["text"] is not None}
+        return good & set(self.keys_with(bound_to)) if self.chained else good
 
     def bound(self) -> str:
         """The model that the run is bound to, as the laptop sees it."""
         try:
-            return self.opened().model_digest("answer")
+            return self.opened().model_digest(self.pipeline.stages()[0].name)
         except HybridError:
             return self.digests[0]
 
@@ -406,7 +444,7 @@ class Lab:
     def check_spools(self) -> None:
         """P2, on the other side: what a machine freed is whole on the laptop's disk."""
         for name, machine in self.machines.items():
-            held = {path for path in machine.actor.files.held if "/answer/" in path}
+            held = {path for path in machine.actor.files.held if is_shard(path)}
             if not machine.actor.dead and machine.actor.process.alive:
                 for path in self._held.get(name, set()) - held:
                     assert self._whole(path) if path in self.laptop.files.held else False, f"P2: {path} was freed"

@@ -7,12 +7,12 @@ import re
 
 from hybrid.errors import HybridError
 from tests.simulator import NONE, Faults
-from tests.simulator.lab import IN_FLIGHT, Lab
+from tests.simulator.lab import IN_FLIGHT, Lab, answer
 
 HOUR = 3600.0
 
 
-def history(seed: int) -> Lab:
+def history(seed: int, *, chained: bool = False) -> Lab:
     """One history: who takes part, what goes wrong and how often all follow from the seed."""
     chance = random.Random(seed)
     faults = NONE if chance.random() < 0.05 else Faults.random(chance)
@@ -23,6 +23,7 @@ def history(seed: int) -> Lab:
         workers=chance.choice((1, 2, 3)),
         failing=chance.choice((0, 0, 20)),
         lost_machines=chance.choice((0.0, 0.3, 1.0)),
+        chained=chained,
     )
     lab.submit()
     for _ in range(2):
@@ -49,9 +50,9 @@ def settle(lab: Lab) -> None:
         lab.order("retry")
 
 
-def histories(seed: int) -> None:
+def histories(seed: int, *, chained: bool = False) -> None:
     """Everything may go wrong; then it is quiet, and all of it must arrive once and be freed everywhere."""
-    with history(seed) as lab:
+    with history(seed, chained=chained) as lab:
         settle(lab)
         assert len(lab.good()) == lab.items, f"P4: {lab.items - len(lab.good())} items never arrived"
         outputs = lab.outputs()
@@ -146,6 +147,21 @@ def failed(seed: int) -> None:
         assert {key for key, count in lab.calls.items() if count > 1} == bad, (
             "other items than the failed were done again"
         )
+
+
+def remade(seed: int) -> None:
+    """A failure that becomes an answer makes new items of the stages after it, in a worker that was there before."""
+    with Lab(seed, workers=1, failing=40, chained=True, stays=True) as lab:
+        lab.submit()
+        lab.live(HOUR)
+        assert None in lab.outputs().values() or "it failed" in lab.prompts(), "nothing failed"
+        for _ in range(3):
+            lab.order("retry")
+            lab.live(HOUR)
+        assert lab.machines["gpu0"].lives == 1
+        assert lab.prompts() == {answer(key) for key in lab.asked()}
+        assert set(lab.outputs()) == set(lab.keys)
+        assert None not in lab.outputs().values()
 
 
 def fenced(seed: int) -> None:

@@ -1,0 +1,30 @@
+"""The engine of derived stages, which ask no model: the text of the answer is the prompt of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hybrid.protocols import Model
+from hybrid.records import Completion, Failure, Request
+
+CONTEXT = 1 << 30
+"""A derived text may be as long as it likes."""
+
+
+class DerivedBackend:
+    """Hands texts on. `name` and `digest` are those of the run's model, of whose answers the texts were made."""
+
+    def __init__(self, name: str, digest: str) -> None:
+        self.model = Model(name, digest, CONTEXT, {"engine": "derived"})
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """One completion a request, in order."""
+        for request in requests:
+            if request.messages or request.tuning or request.adapter:
+                why = "a derived item has a prompt alone: no messages, no tuning, no adapter"
+                yield Completion(request.key, error=Failure("pipeline", why))
+            else:
+                yield Completion(request.key, text=request.prompt, finish="stop")
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,73 @@
+"""Lessons as the exact tokens that are trained on, with a Hugging Face tokenizer, and what of them has a loss.
+
+What comes before the model's turn is split exactly as the prompt of a request is (`prompts.py`), so that training and
+asking show the same tokens; the answer is split by itself, as it is when it is generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from hybrid.backends.prompts import BadRequest, prompt_ids
+from hybrid.records import Lesson, Message, Request, Sampling
+from hybrid.training.jobs import Tokens
+from hybrid.tuning import Tuning
+
+
+def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context: int) -> tuple[tuple[Tokens, ...], int]:
+    """The texts of a training, and how many lessons were left out because they are longer than `context` tokens.
+
+    Raises BadRequest for a lesson that the model's template refuses, or padding without a token for it.
+    """
+    made = [_tokens(lesson, tuning, tokenizer) for lesson in lessons]
+    kept = [text for text in made if len(text.ids) <= context]
+    if tuning.padding == "seal" and kept:
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        if pad is None:
+            raise BadRequest("bad-lesson", "this model's tokenizer has no token to pad with: padding=masked")
+        longest = max(len(text.ids) for text in kept)
+        kept = [_padded(text, longest, pad) for text in kept]
+    return tuple(kept), len(made) - len(kept)
+
+
+def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> Tokens:
+    if bool(lesson.messages) == bool(lesson.text):
+        raise BadRequest("bad-lesson", "a lesson needs messages or a text, one of the two")
+    if lesson.text:
+        ids = prompt_ids(tokenizer, Request(Sampling(1), prompt=lesson.text))
+        ids += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+        return Tokens(tuple(ids), (True,) * len(ids))
+    if lesson.messages[-1].role != "assistant":
+        raise BadRequest("bad-lesson", "the last message of a lesson is the model's")
+    shown = prompt_ids(tokenizer, Request(Sampling(1), messages=lesson.messages[:-1], template=lesson.template))
+    answer = _answer_ids(lesson, tuning, tokenizer)
+    if tuning.texts == "seal" and tokenizer.bos_token_id is not None and shown[:1] == [tokenizer.bos_token_id]:
+        shown = [tokenizer.bos_token_id, *shown]
+    learned = [tuning.learned == "all"] * len(shown) + [True] * len(answer)
+    return Tokens((*shown, *answer), tuple(learned))
+
+
+def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
+    """The last message with what the template closes it with. `texts=seal` opens another, empty turn behind it."""
+    before = _rendered(tokenizer, lesson.messages[:-1], lesson, opened=True)
+    whole = _rendered(tokenizer, lesson.messages, lesson, opened=tuning.texts == "seal")
+    if not whole.startswith(before):
+        raise BadRequest("bad-lesson", "this model's chat template writes a finished answer in another way")
+    rest = whole[len(before) :]
+    return list(tokenizer(rest if tuning.texts == "seal" else rest.rstrip(), add_special_tokens=False).input_ids)
+
+
+def _rendered(tokenizer: Any, messages: tuple[Message, ...], lesson: Lesson, *, opened: bool) -> str:
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened, **lesson.template)
+    except Exception as error:  # templates are programs of the model's author and raise whatever they like
+        raise BadRequest("bad-lesson", f"the lesson cannot be written: {type(error).__name__}: {error}") from error
+    return str(text)
+
+
+def _padded(text: Tokens, longest: int, pad: int) -> Tokens:
+    """SEAL's padding: every text of a task as long as the longest, and all of the padding learned."""
+    more = longest - len(text.ids)
+    return Tokens((*text.ids, *[pad] * more), (*text.learned, *[True] * more), more)

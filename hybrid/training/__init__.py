@@ -1,0 +1,1 @@
+"""Many LoRA adapters trained at once over one frozen model: jobs in, adapters and losses out. Knows no experiment."""
