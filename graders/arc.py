@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from hybrid.arc.grid import Grid, cell_accuracy, grid_of
-from hybrid.arc.text import FORMATS, parse
-from hybrid.arc.views import ORDER, UNDO
+from hybrid.arc.reading import Answer, answers, by_arm, votes, worst
 from hybrid.arc.voting import METHODS, Vote, count
 from hybrid.records import Grade, Output, Question
 
 TOP = 5
 """How many of the most voted grids the report gets."""
+
+BESIDE = ("top1", "pass2", "cells", "oracle", "parsed")
+"""The figures that other arms have too, as `cells@base`."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,9 @@ class Arc:
     one view can weigh as much as all views in the question's own orientation together, an attempt can be a grid that
     no view answered, and both attempts can be the same although another grid was answered (docs/seal-eval.md).
     A task is right when all its test inputs are.
+
+    Outputs whose view names an arm, such as `base` of `seal-ttt`, are no part of the score: they are judged in the same
+    way, and stand beside it.
     """
 
     voting: Literal["flat", "seal"] = field(
@@ -42,60 +47,33 @@ class Arc:
         truth = grid_of(question.reference)
         if truth is None:
             return Grade(None, "no reference" if question.reference is None else "the reference is not a grid")
-        answers, failed = _answers(question.outputs)
-        if not answers:
-            return Grade(None, f"all outputs failed: {_worst(failed)}" if failed else "no outputs")
-        votes = [Vote(answer.grid, answer.transform) for answer in answers if answer.grid is not None]
-        attempts = METHODS[self.voting](votes)
+        arms = by_arm(question.outputs)
+        found, failed = answers(arms.pop(""))
+        if strange := arms.pop("?"):
+            failed["unknown arm"] = len(strange)
+        if not found:
+            return Grade(None, f"all outputs failed: {worst(failed)}" if failed else "no outputs")
+        voted = votes(found)
+        attempts = METHODS[self.voting](voted)
+        others = {arm: figures for arm, outputs in sorted(arms.items()) if (figures := self._arm(truth, outputs))}
         return Grade(
             score=float(truth in attempts),
-            figures=_figures(truth, attempts, answers),
+            figures={
+                **_figures(truth, attempts, found),
+                **{f"{name}@{arm}": figures[name] for arm, figures in others.items() for name in BESIDE},
+            },
             controls=_controls(truth, question),
-            detail=_detail(attempts, votes, answers, failed),
+            arms={arm: figures["pass2"] for arm, figures in others.items()},
+            detail=_detail(attempts, voted, found, failed),
         )
 
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What one output says: a grid in the question's own orientation, or the reason why there is none."""
-
-    grid: Grid | None
-    reason: str
-    transform: str
+    def _arm(self, truth: Grid, outputs: Sequence[Output]) -> dict[str, float]:
+        """The figures of an arm; none when all its outputs failed."""
+        found, _ = answers(outputs)
+        return _figures(truth, METHODS[self.voting](votes(found)), found) if found else {}
 
 
-def _answers(outputs: Sequence[Output]) -> tuple[list[_Answer], Counter[str]]:
-    """The answers in an order of their own (so the order of the file decides nothing), and the failures by kind."""
-    answers: list[tuple[Any, _Answer]] = []
-    failed: Counter[str] = Counter()
-    for output in outputs:
-        transform, format = _view(output.view)
-        if output.text is None:
-            failed[output.error.kind if output.error else "no text"] += 1
-        elif transform not in UNDO or format not in ("", *FORMATS):
-            failed["unknown view"] += 1
-        else:
-            place = (ORDER[transform], str(output.view.get("train", "")), output.sample, output.key)
-            answers.append((place, _answer(output, transform, format)))
-    answers.sort(key=lambda each: each[0])
-    return [answer for _, answer in answers], failed
-
-
-def _view(view: Any) -> tuple[str, str]:
-    """Transform and format of a view; one that says nothing is the question as it is, in a format to be guessed."""
-    if not isinstance(view, Mapping):
-        return "?", ""
-    return str(view.get("transform", "identity")), str(view.get("format", ""))
-
-
-def _answer(output: Output, transform: str, format: str) -> _Answer:
-    if output.finish == "length":  # a cut compact answer would still read as a smaller grid
-        return _Answer(None, "cut at the token bound", transform)
-    grid, reason = parse(output.text or "", format)
-    return _Answer(UNDO[transform](grid) if grid is not None else None, reason, transform)
-
-
-def _figures(truth: Grid, attempts: Sequence[Grid], answers: Sequence[_Answer]) -> dict[str, float]:
+def _figures(truth: Grid, attempts: Sequence[Grid], answers: Sequence[Answer]) -> dict[str, float]:
     right: dict[str, list[bool]] = {}
     for answer in answers:
         right.setdefault(answer.transform, []).append(answer.grid == truth)
@@ -135,7 +113,7 @@ def _most_frequent(outputs: list[Any]) -> Grid | None:
 
 
 def _detail(
-    attempts: Sequence[Grid], votes: Sequence[Vote], answers: Sequence[_Answer], failed: Counter[str]
+    attempts: Sequence[Grid], votes: Sequence[Vote], answers: Sequence[Answer], failed: Counter[str]
 ) -> dict[str, Any]:
     refused = Counter(answer.reason for answer in answers if answer.grid is None)
     top = count(votes)[:TOP]
@@ -147,8 +125,3 @@ def _detail(
     if failed:
         detail["failed"] = dict(sorted(failed.items()))
     return detail
-
-
-def _worst(failed: Counter[str]) -> str:
-    """The most frequent kind of failure; ties by name."""
-    return min(failed, key=lambda kind: (-failed[kind], kind))

@@ -185,11 +185,11 @@ def _line(question: Question, grade: Grade) -> bytes:
         "score": grade.score,
         "reason": grade.reason,
         "figures": grade.figures,
-        "controls": grade.controls,
+        "controls": {**grade.controls, **grade.arms},
         "detail": grade.detail,
         "outputs": len(question.outputs),
     }
-    simple = not (grade.figures or grade.controls or grade.detail)
+    simple = not (grade.figures or grade.controls or grade.arms or grade.detail)
     if simple and (not grade.score or grade.score >= 0.001):  # both encoders write such numbers with the same digits
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return encode(value)

@@ -107,14 +107,19 @@ def wilson(share: float, n: float) -> Interval:
 
 
 def paired_difference(pairs: Iterable[tuple[str, float, float]]) -> Difference:
-    """The mean of `b - a` over `(cluster, a, b)`, values in [0, 1], with its clustered 95 % interval.
+    """The `difference` of `b - a` over `(cluster, a, b)`, values in [0, 1]."""
+    differences = Clustered()
+    for cluster, first, second in pairs:
+        differences.add(cluster, second - first)
+    return difference(differences)
+
+
+def difference(differences: Clustered) -> Difference:
+    """The mean of differences in [-1, 1] with its clustered 95 % interval.
 
     Student's t with as many degrees of freedom as clusters less one. When all clusters agree there is no variance to
     estimate: the half width is then what Wilson's interval leaves open after as many failures as there are clusters.
     """
-    differences = Clustered()
-    for cluster, first, second in pairs:
-        differences.add(cluster, second - first)
     if not differences.n:
         return Difference(0.0, 0.0, 0.0, 0)
     mean = differences.total / differences.n

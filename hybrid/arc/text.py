@@ -25,11 +25,15 @@ MAX_TEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A way to write grids and to ask for one. `stop` ends the answer; `instruction` opens the system message."""
+    """A way to write grids and to ask for one. `stop` ends the answer; `instruction` opens the system message.
+
+    `end` is what a whole answer has after its grid, where one is shown to be learned.
+    """
 
     name: str
     instruction: str
     stop: tuple[str, ...]
+    end: str
     write: Callable[[Grid], str]
     read: Callable[[str], Parsed]
     ask: Callable[[str, Sequence[Pair], Grid], tuple[Message, ...]]
@@ -39,6 +43,12 @@ def messages(format: str, pairs: Sequence[Pair], test_input: Grid, instruction: 
     """The chat that shows `pairs` and asks for the output of `test_input`; "" means the format's own instruction."""
     form = FORMATS[format]
     return form.ask(instruction or form.instruction, pairs, test_input)
+
+
+def solved(format: str, pairs: Sequence[Pair], question: Pair, instruction: str = "") -> tuple[Message, ...]:
+    """The chat of `messages` with its answer: the last message is the model's."""
+    form = FORMATS[format]
+    return *messages(format, pairs, question[0], instruction), Message("assistant", form.write(question[1]) + form.end)
 
 
 def parse(text: str, format: str = "") -> Parsed:
@@ -169,6 +179,7 @@ SEAL = Format(
         "Here are some examples from this transformation, your answer must follow the format."
     ),
     stop=("#",),
+    end="#",
     write=_write_seal,
     read=_read_seal,
     ask=_ask_seal,
@@ -181,6 +192,7 @@ COMPACT = Format(
         "Answer with the output grid only."
     ),
     stop=("\n\n",),
+    end="",
     write=_write_compact,
     read=_read_compact,
     ask=_ask_compact,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybrid.canonical import encode
-from hybrid.report import pictures
+from hybrid.report import pictures, self_edits
 from hybrid.report.markup import Html, el, join
 from hybrid.report.raw import body, cut, fold
 from hybrid.report.sources import Answered, Asked, Source
@@ -20,7 +20,7 @@ def article(number: int, task: str, sources: Sequence[Source], parts: Sequence[A
     """Everything about one task. `longest` bounds the characters shown of one text."""
     data = next((source.outputs.tasks.get(task) for source, part in zip(sources, parts, strict=True) if part), None)
     states = standings(sources, parts)
-    inner = _arc(data, sources, parts, longest) if pictures.is_arc(data) else _texts(data, sources, parts, longest)
+    inner = _inner(data, sources, parts, longest)
     return el(
         "article",
         _head(number, task, sources, parts),
@@ -35,6 +35,13 @@ def article(number: int, task: str, sources: Sequence[Source], parts: Sequence[A
         data_votes=_figure([_agreement(part) for part in parts if part]),
         data_failed=str(sum(part.failed for part in parts if part)),
     )
+
+
+def _inner(data: Any, sources: Sequence[Source], parts: Sequence[Answered | None], longest: int) -> Html:
+    if not pictures.is_arc(data):
+        return _texts(data, sources, parts, longest)
+    draw = self_edits.task if any(map(self_edits.has_edits, sources)) else _arc
+    return draw(data, sources, parts, longest)
 
 
 def standings(sources: Sequence[Source], parts: Sequence[Answered | None]) -> list[str]:

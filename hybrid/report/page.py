@@ -19,6 +19,7 @@ from typing import IO, TypeAlias
 from hybrid.errors import UsageError
 from hybrid.questions import OutOfOrder
 from hybrid.replacing import replacing
+from hybrid.report import self_edits
 from hybrid.report.articles import article, standings
 from hybrid.report.compare import comparison
 from hybrid.report.grids import DEFINITIONS
@@ -133,6 +134,7 @@ def _head(sources: Sequence[Source], drawn: Drawn) -> str:
             _top(sources),
             Html("\n<main>\n"),
             el("section", el("h2", "Result"), results(sources), note(sources), id="summary"),
+            self_edits.section(sources),
             comparison(sources) if len(sources) > 1 else Html(""),
             Html('\n<section id="results">'),
             el("h2", "Tasks"),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from hybrid.intervals import paired_difference
 from hybrid.report.charts import interval_plot
 from hybrid.report.markup import Html, el
+from hybrid.report.self_edits import is_point
 from hybrid.report.sources import Source
 from hybrid.report.words import NAMES, called, count, percent, span
 
@@ -110,7 +111,7 @@ def _measures(source: Source) -> Iterator[tuple[str, str, Measure]]:
 
 def _figures(source: Source) -> Iterator[tuple[str, Measure]]:
     """Figures in the order of `NAMES`, then by name, and after the oracle what voting lost of it."""
-    figures = source.grades.summary["figures"]
+    figures = {name: value for name, value in source.grades.summary["figures"].items() if not is_point(name)}
     known = list(NAMES)
     for name in sorted(figures, key=lambda name: (known.index(name) if name in known else len(known), name)):
         yield name, figures[name]

@@ -155,3 +155,45 @@ def test_the_published_voting_is_a_setting() -> None:
     flat, seal = (Arc(voting=name).grade_question(question(*outputs)) for name in ("flat", "seal"))
     assert len(set(flat.detail["attempts"])) == 2
     assert len(set(seal.detail["attempts"])) == 1
+
+
+def base(text: str | None, **other: Any) -> Output:
+    return output(text, view={"transform": "identity", "train": [0], "format": "compact", "arm": "base"}, **other)
+
+
+def test_another_arm_stands_beside_and_never_votes() -> None:
+    alone = Arc().grade_question(question(output("12\n34")))
+    grade = Arc().grade_question(question(output("12\n34"), *[base("9", key=f"b{n}") for n in range(5)]))
+    assert (grade.score, grade.arms, alone.arms) == (1.0, {"base": 0.0}, {})
+    assert grade.controls == alone.controls
+    assert {**grade.figures, **alone.figures} == grade.figures
+    assert {name for name in grade.figures if name not in alone.figures} == {
+        "top1@base", "pass2@base", "cells@base", "oracle@base", "parsed@base",
+    }  # fmt: skip
+    assert grade.detail == alone.detail
+    assert Arc().grade_question(question(output("9"), base("12\n34"))).arms == {"base": 1.0}
+
+
+@pytest.mark.parametrize("voting", ["flat", "seal"])
+def test_an_arm_is_judged_by_the_same_vote(voting: Any) -> None:
+    answers = ["9", "9", "8", "8", "12\n34"]
+    grade = Arc(voting=voting).grade_question(
+        question(*[output(t, key=f"a{n}") for n, t in enumerate(answers)], *[base(t) for t in answers])
+    )
+    assert grade.score == grade.arms["base"]
+
+
+def test_an_arm_that_failed_is_no_control_and_one_alone_is_no_score() -> None:
+    assert Arc().grade_question(question(output("12\n34"), base(None))).arms == {}
+    grade = Arc().grade_question(question(base("12\n34")))
+    assert (grade.score, grade.reason) == (None, "no outputs")
+    grade = Arc().grade_question(question(output(None), base("12\n34")))
+    assert (grade.score, grade.reason) == (None, "all outputs failed: too-long")
+
+
+@pytest.mark.parametrize("arm", ["x", "?", 1, None, True, ["base"], {"base": 1}])
+def test_an_arm_that_nobody_knows_is_a_failure(arm: Any) -> None:
+    grade = Arc().grade_question(question(output("12\n34", view={"arm": arm})))
+    assert (grade.score, grade.reason) == (None, "all outputs failed: unknown arm")
+    grade = Arc().grade_question(question(output("12\n34"), output("9", view={"arm": arm}, key="l")))
+    assert (grade.score, grade.detail["failed"]) == (1.0, {"unknown arm": 1})

@@ -1,0 +1,141 @@
+"""Core-seconds to make the training data of one (task, flags), beside SEAL's way, on the same tasks with one tokenizer.
+
+    python benchmarks/train_data.py [--tasks 4] [--edits 15]
+
+The 12 tasks of SEAL's training subset, spread over their sizes, each with the flags of `edits` random self-edits.
+SEAL's way (tests/seal_way.py): numpy arrays, every candidate made, written, put into the chat template and tokenised,
+its labels found in a Python loop, then cut to 250; done again for each self-edit, though equal flags give equal data.
+Ours: the variants are drawn and cut first, what is kept is written and tokenised, equal flags once. `ratio` is of all
+self-edits together, `once_ratio` of each different one; the goal is the core-seconds of one (task, flags), and the
+slowest must meet it. `texts_s` is the part of `ours_s` that is not the tokenizer's. Both ways must make the same tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from hybrid.arc.augmenting import GROUPS  # noqa: E402
+from hybrid.arc.data import bundled, demonstrations  # noqa: E402
+from hybrid.arc.lessons import Course, of_demonstrations  # noqa: E402
+from hybrid.arc.subsets import SEAL_TRAIN  # noqa: E402
+from hybrid.arc.text import SEAL  # noqa: E402
+from hybrid.arc.variants import Variant, variants  # noqa: E402
+from hybrid.arc.views import Pair  # noqa: E402
+from hybrid.backends.gguf import as_folder  # noqa: E402
+from hybrid.backends.model_files import locate  # noqa: E402
+from hybrid.extras import import_object  # noqa: E402
+from tests import seal_way  # noqa: E402
+
+GOAL = 0.5
+"""Core-seconds of one (task, flags)."""
+
+ROUNDS = 3
+
+Flags = tuple[str, ...]
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Core-seconds of this process, all its threads, and what came of it."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_way.Task]:
+    """The data of one self-edit, tokens and labels of every candidate included."""
+    examples = [(np.array(given), np.array(wanted)) for given, wanted in pairs]
+    opens = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
+
+    def length(task: seal_way.Task) -> int:
+        text = tokenizer.apply_chat_template(
+            seal_way.chat(task, SEAL.instruction), tokenize=False, add_generation_prompt=True
+        )
+        ids: list[int] = tokenizer(text)["input_ids"]
+        starts = [i + len(opens) for i in range(len(ids) - 1) if ids[i : i + len(opens)] == opens]
+        labels = ids.copy()
+        for i in range(starts[0]):
+            labels[i] = -100
+        return len(labels)
+
+    return seal_way.process(examples, flags, length)
+
+
+def ours(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, list[list[int]]]:
+    """Core-seconds of the lessons' texts alone, and the tokens of all lessons."""
+    seconds, lessons = timed(lambda: of_demonstrations(pairs, Course(flags, translation="seal")))
+    texts = [
+        tokenizer.apply_chat_template([asdict(one) for one in lesson.messages], tokenize=False) for lesson in lessons
+    ]
+    return seconds, tokenizer(texts)["input_ids"]
+
+
+def self_edits(task: str, count: int) -> list[Flags]:
+    """The flags that a model might choose, each on or off at random."""
+    draws = random.Random(task)
+    return [tuple(group for group in GROUPS if draws.random() < 0.5) for _ in range(count)]
+
+
+def measure(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, float, float]:
+    """Core-seconds of SEAL's way, of ours, and of our texts; the best of some rounds of the quick one."""
+    theirs, tasks = timed(lambda: seals_way(tokenizer, pairs, flags))
+    rounds = [timed(lambda: ours(tokenizer, pairs, flags)) for _ in range(ROUNDS)]
+    made = [Variant(*seal_way.plainly(task)) for task in tasks]  # type: ignore[arg-type]
+    assert made == list(variants(pairs, flags, translation="seal")), "the two ways differ"
+    assert len(rounds[0][1][1]) == len(made)
+    return theirs, min(seconds for seconds, _ in rounds), min(texts for _, (texts, _) in rounds)
+
+
+def main() -> None:
+    """Print the result as one JSON object on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--tasks", type=int, default=4)
+    parser.add_argument("--edits", type=int, default=15)
+    how = parser.parse_args()
+    folder = as_folder(locate("smollm2"))
+    tokenizer = import_object("transformers:AutoTokenizer", needed_for="the tokenizer").from_pretrained(folder)
+    tasks = bundled("arc1-training").tasks
+    total = {"again": 0.0, "once": 0.0, "ours": 0.0, "texts": 0.0}
+    distinct = edits = 0
+    worst = 0.0
+    for id in sorted(SEAL_TRAIN)[:: max(1, len(SEAL_TRAIN) // how.tasks)][: how.tasks]:
+        chosen = self_edits(id, how.edits)
+        for flags in sorted(set(chosen)):
+            theirs, mine, texts = measure(tokenizer, demonstrations(tasks[id], id), flags)
+            shown = f"{id} {'+'.join(flags) or 'none'}"
+            print(f"{shown:38} SEAL's way {theirs:5.2f} s, ours {mine:5.3f} s, of it texts {texts:5.3f} s")
+            total["again"] += theirs * chosen.count(flags)
+            total["once"] += theirs
+            total["ours"] += mine
+            total["texts"] += texts
+            worst = max(worst, mine)
+        distinct += len(set(chosen))
+        edits += len(chosen)
+    figures = {
+        "seal_s": round(total["once"] / distinct, 3),
+        "ours_s": round(total["ours"] / distinct, 4),
+        "worst_s": round(worst, 4),
+        "texts_s": round(total["texts"] / distinct, 4),
+        "once_ratio": round(total["once"] / total["ours"], 1),
+        "self_edits": edits,
+        "distinct": distinct,
+    }
+    about = {"name": "train-data", "peer": "SEAL's way: numpy, every candidate tokenised, again for each self-edit"}
+    result = {**about, "ratio": round(total["again"] / total["ours"], 1), "goal": GOAL, "met": worst <= GOAL}
+    print(json.dumps({**result, **figures}))
+
+
+if __name__ == "__main__":
+    main()

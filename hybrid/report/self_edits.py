@@ -1,0 +1,225 @@
+"""Self-edits on the page: the reward of every round as a curve, why replies trained nothing, and each task's edits."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hybrid.intervals import paired_difference
+from hybrid.report.markup import Html, el, join, plain
+from hybrid.report.pictures import SMALL, demonstrations, picture
+from hybrid.report.raw import cut
+from hybrid.report.sources import Answered, Asked, Source
+from hybrid.report.words import count, mark, percent, signed, span, status_of
+
+POINT = re.compile(r"round-(\d{1,3})/(train|eval)(?:/([a-z]{1,20}))?")
+"""A figure that is a point of the curve: round, split, and the arm; no arm is the self-edits themselves."""
+
+SPLITS = {"train": "Training tasks", "eval": "Evaluation tasks"}
+ARMS = {"": "self-edits", "random": "random", "fixed": "fixed", "base": "untrained"}
+
+WIDE, HIGH, LEFT, TOP, BOTTOM = 340, 190, 40, 10, 160
+"""The drawing and its frame, in its own units."""
+
+Points = dict[int, Mapping[str, Any]]
+"""Round -> `mean`, `n` and `interval`."""
+
+
+def is_point(name: str) -> bool:
+    """Whether a figure is drawn in the curve instead of standing in the table."""
+    return POINT.fullmatch(name) is not None
+
+
+def has_edits(source: Source) -> bool:
+    """Whether a run's grades are of self-edits."""
+    return source.grades.grader.startswith("self-edit")
+
+
+def section(sources: Sequence[Source]) -> Html:
+    """What a run of self-edits has beyond a score; nothing for other runs."""
+    parts = [_of_run(source, len(sources) > 1) for source in sources if has_edits(source)]
+    return el("section", el("h2", "Self-edits"), *parts, id="edits") if parts else Html("")
+
+
+def _of_run(source: Source, several: bool) -> Html:
+    curves = _curves(source)
+    drawn = [_chart(split, curves[split]) for split in SPLITS if split in curves]
+    name = el("h4", source.label) if several else Html("")
+    gain = _gain(source) if "eval" in curves and len(curves["eval"][""]) > 1 else Html("")
+    mixed = el("p", "The score above is over all rounds and both splits; the curves part them.", cls="note")
+    curve = [mixed, el("div", *drawn, cls="curves"), gain] if drawn else []
+    return join([name, *curve, _untrained(source)])
+
+
+def _curves(source: Source) -> dict[str, dict[str, Points]]:
+    """Split -> arm -> points, of the splits and arms that there are."""
+    found: dict[str, dict[str, Points]] = {}
+    for name, measure in source.grades.summary["figures"].items():
+        point = POINT.fullmatch(name)
+        if point and (point[3] or "") in ARMS:
+            arms = found.setdefault(point[2], {arm: {} for arm in ARMS})
+            arms[point[3] or ""][int(point[1])] = measure
+    return {split: arms for split, arms in found.items() if arms[""]}
+
+
+def _chart(split: str, arms: Mapping[str, Points]) -> Html:
+    """One split: a line an arm over the rounds, a bar for each interval of the self-edits, and the numbers below."""
+    rounds = sorted({number for points in arms.values() for number in points})
+    drawn = [_frame(rounds)] + [_line(arm, points, rounds) for arm, points in reversed(list(arms.items())) if points]
+    spoken = plain(f"{SPLITS[split]}: share of self-edits that solved their task, by round; the table has the numbers")
+    svg = f'<svg class="curve" role="img" aria-label="{spoken}" viewBox="0 0 {WIDE} {HIGH}">{"".join(drawn)}</svg>'
+    return el("figure", el("figcaption", el("b", SPLITS[split])), Html(svg), _numbers(arms, rounds), cls="chart")
+
+
+def _frame(rounds: Sequence[int]) -> str:
+    lines = [
+        f'<path class="axis" d="M{LEFT} {_y(share)}H{WIDE - 10}"/><text x="{LEFT - 6}" y="{_y(share)}" '
+        f'class="tick">{share * 100:.0f}</text>'
+        for share in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    lines += [
+        f'<text x="{_x(number, rounds)}" y="{BOTTOM + 18}" class="round">round {number}</text>' for number in rounds
+    ]
+    return "".join(lines)
+
+
+def _line(arm: str, points: Points, rounds: Sequence[int]) -> str:
+    kind = f"arm {arm or 'edit'}"
+    known = [(number, measure) for number, measure in sorted(points.items()) if measure["mean"] is not None]
+    path = "L".join(f"{_x(number, rounds)} {_y(measure['mean'])}" for number, measure in known)
+    drawn = f'<path class="{kind} line" d="M{path}"/>' if len(known) > 1 else ""
+    for number, measure in known:
+        x = _x(number, rounds)
+        if not arm and measure["interval"]:
+            low, high = measure["interval"]
+            drawn += f'<path class="{kind} bar" d="M{x} {_y(low)}V{_y(high)}"/>'
+        drawn += f'<path class="{kind} dot" d="M{x} {_y(measure["mean"])}h0"/>'
+    return drawn
+
+
+def _x(number: int, rounds: Sequence[int]) -> str:
+    low, high = rounds[0], rounds[-1]
+    part = (number - low) / (high - low) if high > low else 0.5
+    return f"{LEFT + 34 + part * (WIDE - LEFT - 80):.1f}"
+
+
+def _y(share: float) -> str:
+    return f"{BOTTOM - min(max(share, 0.0), 1.0) * (BOTTOM - TOP):.1f}"
+
+
+def _numbers(arms: Mapping[str, Points], rounds: Sequence[int]) -> Html:
+    shown = [arm for arm, points in arms.items() if points]
+    heads = [el("th", el("i", cls=f"key {arm or 'edit'}"), ARMS[arm], scope="col", cls="n") for arm in shown]
+    rows = [
+        el("tr", el("th", f"round {number}", scope="row"), *(_cell(arms[arm].get(number)) for arm in shown))
+        for number in rounds
+    ]
+    return el("table", el("thead", el("tr", el("th", "", scope="col"), *heads)), el("tbody", *rows))
+
+
+def _cell(point: Mapping[str, Any] | None) -> Html:
+    if point is None:
+        return el("td", "–", cls="n")
+    return el("td", percent(point["mean"]), el("small", f"{span(point['interval'])}, n\u00a0{point['n']:,}"), cls="n")
+
+
+def _gain(source: Source) -> Html:
+    """The last round against the first on the evaluation tasks, task by task."""
+    sums: dict[str, dict[int, list[float]]] = {}
+    for row in source.grades.grades():
+        for name, value in row.figures.items():
+            point = POINT.fullmatch(name)
+            if point and point[2] == "eval" and not point[3]:
+                sums.setdefault(row.task, {}).setdefault(int(point[1]), []).append(value)
+    rounds = sorted({number for task in sums.values() for number in task})
+    first, last = rounds[0], rounds[-1]
+    means = {task: {number: sum(each) / len(each) for number, each in of.items()} for task, of in sums.items()}
+    both = [
+        (task, means[task][first], means[task][last]) for task in sorted(means) if {first, last} <= set(means[task])
+    ]
+    found = paired_difference(both)
+    said = (
+        f"Round {last} against round {first} on the evaluation tasks: {signed(found.mean)} points, 95 % interval "
+        f"{signed(found.low)} to {signed(found.high)}, paired by task ({count(found.n, 'task')})."
+    )
+    return el("p", said, cls="note")
+
+
+def _untrained(source: Source) -> Html:
+    """Which replies trained nothing, by reason."""
+    rows, reasons = 0, Counter[str]()
+    for row in source.grades.grades():
+        rows += 1
+        if isinstance(why := row.detail.get("untrained"), str) and why:
+            reasons[cut(why, 100)] += 1
+    if not reasons:
+        return el(
+            "p", f"Every one of {count(rows, 'self-edit')} was a configuration that could be trained.", cls="note"
+        )
+    said = ", ".join(f"{why} {number:,}" for why, number in sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
+    total = f"{sum(reasons.values()):,} of {count(rows, 'self-edit')} trained nothing: "
+    return el("p", total, said, ". Their attempts are those of the untrained model.", cls="note")
+
+
+def task(data: Mapping[str, Any], sources: Sequence[Source], parts: Sequence[Answered | None], longest: int) -> Html:
+    """The article of one task: demonstrations, test inputs with their truths, and every run's self-edits."""
+    reference = next((asked.reference for part in parts if part for asked in part.asked), None)
+    truths = reference if isinstance(reference, list) else []
+    rows = [
+        _row(asked, truths, source.label if len(sources) > 1 else "", longest)
+        for source, part in zip(sources, parts, strict=True)
+        if part
+        for asked in part.asked
+    ]
+    more = sum(len(part.scores) - len(part.asked) for part in parts if part)
+    left = [el("p", f"{count(more, 'more self-edit')} not shown", cls="none")] if more else []
+    return join([demonstrations(data), el("div", *_tests(data, truths), cls="asked"), *rows, *left])
+
+
+def _tests(data: Mapping[str, Any], truths: Sequence[Any]) -> list[Html]:
+    shown = []
+    for number, test in enumerate(data["test"][:20]):
+        label = f"Test input {number + 1}"
+        shown.append(picture(test.get("input") if isinstance(test, Mapping) else None, label, SMALL, spoken=label))
+        if number < len(truths):
+            shown.append(picture(truths[number], "Truth", SMALL, spoken="Truth", cls="truth"))
+    return shown
+
+
+def _row(asked: Asked, truths: Sequence[Any], label: str, longest: int) -> Html:
+    detail, name = asked.grade.detail, asked.grade.question.partition("@")[2] or asked.grade.question
+    tried = detail.get("tried") if isinstance(detail.get("tried"), list) else []
+    reply = str(detail.get("reply") or "")
+    head = el("p", el("b", f"{label} · {name}" if label else name), " ", mark(status_of(asked.grade.score)), cls="name")
+    why = el("p", "Ungraded: ", asked.grade.reason, cls="error") if asked.grade.score is None else Html("")
+    said = el("details", el("summary", "Reply"), el("pre", cut(reply, longest), dir="ltr", tabindex="0"), cls="raw")
+    grids = [
+        _attempts(each, truths[number] if number < len(truths) else None) for number, each in enumerate(tried or [])
+    ]
+    return el(
+        "section", head, why, el("p", _configured(detail), cls="facts"), *grids, said if reply else "", cls="text"
+    )
+
+
+def _attempts(tried: Any, truth: Any) -> Html:
+    drawn = [
+        picture(grid, f"Attempt {number}", SMALL, spoken=f"Attempt {number}", truth=truth)
+        for number, grid in enumerate(tried[:2] if isinstance(tried, list) else [], start=1)
+    ]
+    return el("div", *(drawn or [el("p", "no attempt: no output holds a grid", cls="none")]), cls="attempts")
+
+
+def _configured(detail: Mapping[str, Any]) -> str:
+    """A configuration in words, or why there was no training."""
+    edit = detail.get("edit")
+    if not isinstance(edit, Mapping):
+        return f"Nothing trained: {detail.get('untrained') or 'no configuration'}"
+    on = [name for name in ("basic", "size", "chain", "repeat") if edit.get(name) is True]
+    tokens = "all tokens" if edit.get("strategy") == "train_using_all_tokens" else "output tokens"
+    said = f"{', '.join(on) or 'no augmentations'} · {tokens} · learning rate {edit.get('learning_rate')}"
+    said += f" · {count(epochs, 'epoch') if type(epochs := edit.get('epochs')) is int else 'epochs unknown'}"
+    if why := detail.get("untrained"):
+        return f"Nothing trained: {why} · {said}"
+    return f"{said} · {count(steps, 'step')}" if type(steps := detail.get("steps")) is int else said

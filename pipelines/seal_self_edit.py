@@ -1,0 +1,48 @@
+"""The model chooses how it is trained on each ARC task: SEAL's self-edits, without RL; docs/seal-self-edit.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybrid.arc.editing import Editing, Policy
+from hybrid.arc.lessons import taught
+from hybrid.arc.outcomes import outcomes
+from hybrid.protocols import Stage
+from hybrid.records import Item, Output
+
+SAMPLE, ANSWER, EDITS = "sample", "answer", "edits"
+BASE = Policy()
+
+PAPER = {"subset": "seal-eval-8", "format": "seal", "edits": 5, "max_tokens": 2048}
+
+Earlier = Mapping[str, Iterable[Output]]
+
+
+@dataclass(frozen=True)
+class SealSelfEdit(Editing):
+    """Ask for configurations of test-time training, train and answer with each; `--grader self-edit` holds controls
+    beside: no training, the configuration that people chose, and random ones."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": PAPER,
+        "seal": {**PAPER, "voting": "seal", "translation": "seal", "padding": "seal", "texts": "seal"},
+    }
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Replies of all tasks in one queue, answers of all trained models in one queue, and what came of each."""
+        return (
+            Stage(SAMPLE, "gpu", 1, self._samples),
+            Stage(ANSWER, "gpu", 1, self._answers, after=(SAMPLE,), lessons=taught),
+            Stage(EDITS, "any", 1, self._edits, after=(SAMPLE, ANSWER), derived=True),
+        )
+
+    def _samples(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
+        return self.requested(tasks, self.edits, BASE)
+
+    def _answers(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+        return self.answered(tasks, earlier[SAMPLE], BASE)
+
+    def _edits(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+        return outcomes(self, tasks, earlier[SAMPLE], earlier[ANSWER], BASE)
