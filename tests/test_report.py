@@ -463,3 +463,21 @@ def test_deep_settings_are_shown_as_json(tmp_path: Path) -> None:
         deep = {"in": deep}
     path = arc_run(tmp_path, {"aaa": [RIGHT]}, {"settings": deep})
     assert encode(deep["in"]["in"]).decode() in words(page_of(path))
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ({"steps": 6, "texts": 12, "loss": [2.125, 0.5, 0.0625]}, "trained 6 steps on 12 texts, loss 2.12 to 0.06"),
+        ({"steps": 1, "texts": 2, "loss": [None]}, "trained 1 step on 2 texts"),
+        ({"steps": "<b>6", "texts": 12, "loss": [1.0]}, ""),
+    ],
+)
+def test_a_task_tells_what_its_training_did(tmp_path: Path, told: dict[str, Any], shown: str) -> None:
+    records = [replace(output("aaa", 0, 0, said(RIGHT), RIGHT), trained=told)]
+    path = tmp_path / "outputs.json"
+    write_outputs(path, {"id": "x", "pipeline": "seal-ttt"}, [], {"aaa": {"train": [], "test": []}}, records)
+    grade_file(path, Arc(), "arc", tmp_path / "grades.arc.json")
+    text = words(page_of(path))
+    assert shown in text
+    assert ("trained" in text) == bool(shown)

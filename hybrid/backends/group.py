@@ -93,6 +93,7 @@ class Group:
     def train(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int]) -> dict[str, Made]:
         """Train what the run does not keep yet; jobs are named as the trainings are. Raises CannotRun, Temporary."""
         resume = self._state(jobs)
+        LOG.info("training %d adapters%s", len(self._wanted), ", going on from a kept state" if resume else "")
         try:
             self._run(trainer, jobs, left_out, resume)
         except BadData as error:
@@ -110,8 +111,10 @@ class Group:
     def _run(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int], resume: bytes | None) -> None:
         self._kept_at = self._clock()
         for done in trainer.train(jobs, resume=resume, after_pass=self._after_pass):
-            self._made[done.job.name] = self._finished(done, left_out.get(done.job.name, 0))
+            made = self._made[done.job.name] = self._finished(done, left_out.get(done.job.name, 0))
             self._unkept.add(done.job.name)
+            what = made.failure.message if made.failure else f"{done.job.steps} steps, loss {made.told['loss']}"
+            LOG.info("adapter %d of %d trained: %s", len(self._made), len(self._wanted), what)
         if self._due():
             self._keep_finished()
 

@@ -33,7 +33,7 @@ from hybrid.tuning import Tuning
 OPTIONS: Mapping[str, str] = {
     "slots": "adapters that train in one pass (default 32 on a GPU, 8 on a CPU; fewer when memory is short)",
     "train_tokens": "tokens of a training pass (default 16384 on a GPU, 6144 on one without bfloat16, 2048 on a CPU)",
-    "group": "trainings between two rounds of answers (default 32; 256 with vllm, which is started for each round)",
+    "group": "trainings between two rounds of answers, held in memory meanwhile (default 16; 32 with vllm)",
     "checkpoint": "seconds between two states of training that are kept in the run (default 300)",
 }
 UNKNOWN = Made(failure=Failure("bad-request", "its training is none of those of the stage"))
@@ -198,7 +198,7 @@ class _Pace:
         return cls(
             whole_number(options, "slots", 8 if cpu else 32, low=1, high=1000),
             whole_number(options, "train_tokens", tokens, low=16, high=1 << 24),
-            whole_number(options, "group", 256 if apart else 32, low=1, high=1 << 20),
+            whole_number(options, "group", 32 if apart else 16, low=1, high=1 << 20),
             whole_number(options, "checkpoint", 300, low=0, high=1 << 24),
         )
 

@@ -91,7 +91,20 @@ def _facts(part: Answered) -> str:
         said.append(f"{percent(share)} of outputs behind the first attempt")
     if part.failed:
         said.append(f"{count(part.failed, 'output')} failed")
+    if trained := _training(part):
+        said.append(trained)
     return " · ".join(said)
+
+
+def _training(part: Answered) -> str:
+    """What the task's training did, as its first trained answer tells; the records may be from anybody."""
+    told = next((one.trained for asked in part.asked for one in asked.outputs if one.trained), {})
+    steps, texts, loss = told.get("steps"), told.get("texts"), told.get("loss")
+    if type(steps) is not int or type(texts) is not int or not isinstance(loss, list):
+        return ""
+    course = [one for one in loss if type(one) is float]
+    fall = f", loss {course[0]:.2f} to {course[-1]:.2f}" if course else ""
+    return f"trained {count(steps, 'step')} on {count(texts, 'text')}{fall}"
 
 
 def _arc(data: Mapping[str, Any], sources: Sequence[Source], parts: Sequence[Answered | None], longest: int) -> Html:

@@ -7,6 +7,7 @@ gathered over several. All of it follows from the jobs and the plan alone: no cl
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +25,7 @@ from hybrid.training.packing import Entry, Pack, pack
 from hybrid.training.progress import Progress
 from hybrid.training.slots import Bank, Route, Slots, aligned
 
+LOG = logging.getLogger("hybrid")
 PROBE = 64
 """Tokens of the two short packs whose difference tells what a token keeps."""
 
@@ -72,7 +74,18 @@ class Trainer:
                     fitting.append(job)
                 else:
                     yield Trained(job, None, error=f"its longest text does not fit: {planned.words()}")
+            before = self._allocated(reset=True)
             yield from self._session(fitting, planned, resume).run(after_pass)
+            if before is not None and (used := (self._allocated() or 0) - before) > planned.peak:
+                LOG.warning("training took %d MiB more than planned: %s", (used - planned.peak) >> 20, planned.words())
+
+    def _allocated(self, *, reset: bool = False) -> int | None:
+        """The most bytes that torch has held on a CUDA device, since the last reset; None elsewhere."""
+        if self.device.type != "cuda":
+            return None
+        if reset:
+            torch.cuda.reset_peak_memory_stats(self.device)
+        return int(torch.cuda.max_memory_allocated(self.device))
 
     def _session(self, jobs: Sequence[Job], planned: Plan, resume: bytes | None) -> Session:
         if resume is None:
