@@ -18,6 +18,7 @@ from hybrid.arc.editing import Editing, Policy, adapter_of
 from hybrid.arc.lessons import taught
 from hybrid.arc.outcomes import outcomes
 from hybrid.arc.self_edits import prompt
+from hybrid.arc.teaching import SMALL
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, UsageError
 from hybrid.protocols import Inputs, Stage
@@ -27,6 +28,21 @@ from hybrid.tuning import Tuning
 
 TRAIN, EVAL = "train", "eval"
 PAPER = {"format": "seal", "max_tokens": 2048, "rounds": 1, "balance": "published"}
+
+FEW = {
+    "tasks": ["stack-0", "top-0"],
+    "most": 6,
+    "edits": 3,
+    "randoms": 1,
+    "schema": True,
+    "rounds": 1,
+    "eval_dataset": "rules",
+    "eval_subset": "",
+    "eval_tasks": ["reflect-0"],
+    "eval_edits": 2,
+    "policy_learning_rate": 1e-3,
+}
+"""So few that the whole way takes minutes on a CPU; it shows the way, not a result."""
 
 Earlier = Mapping[str, Iterable[Output]]
 NOTHING: Earlier = {}
@@ -66,6 +82,7 @@ class SealRestem(Editing):
     policy_learning_rate: float = field(default=5e-5, metadata=help_of("of that fine-tuning"))
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "demo": {**SMALL, **FEW},
         "paper": PAPER,
         "seal": {**PAPER, "voting": "seal", "translation": "seal", "padding": "seal", "texts": "seal"},
     }

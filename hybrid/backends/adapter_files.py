@@ -5,8 +5,6 @@ What a killed process left there is removed by the next one: a living one holds 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import tempfile
 import time
@@ -14,11 +12,14 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from hybrid.errors import Temporary
 from hybrid.training.adapters import Weights, write_folder
 
 MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
 PREFIX = "hybrid-adapters-"
+LOCK = "lock"
 LEFT_FREE = 64 * 1024**2
 """Bytes that others may need of the memory for files."""
 YOUNG = 60.0
@@ -29,7 +30,7 @@ class AdapterFiles:
     """The adapters that an engine may be asked for now, by digest."""
 
     def __init__(self) -> None:
-        self._places: dict[Path, tuple[Path, int]] = {}  # where it is -> our own folder, its lock
+        self._places: dict[Path, tuple[Path, FileLock]] = {}  # where it is -> our own folder, its lock
         self._folders: dict[str, Path] = {}
         for root in _roots():
             remove_left_over(root)
@@ -58,8 +59,8 @@ class AdapterFiles:
     def close(self) -> None:
         """Remove everything."""
         for place, lock in self._places.values():
+            lock.release()
             shutil.rmtree(place, ignore_errors=True)
-            os.close(lock)
         self._places, self._folders = {}, {}
 
     def _place(self, size: int) -> Path:
@@ -68,8 +69,8 @@ class AdapterFiles:
         root = next((one for one in roots if shutil.disk_usage(one).free > size + LEFT_FREE), roots[-1])
         if root not in self._places:
             place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-            lock = os.open(place, os.O_RDONLY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock = FileLock(place / LOCK)
+            lock.acquire(timeout=0)
             self._places[root] = place, lock
         return self._places[root][0]
 
@@ -77,15 +78,10 @@ class AdapterFiles:
 def remove_left_over(root: Path) -> None:
     """Remove the places of processes that are no more."""
     for place in root.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # another user's, or removed meanwhile, or held
-            if place.is_symlink() or time.time() - place.stat().st_mtime < YOUNG:
-                continue
-            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(place, ignore_errors=True)
-            finally:
-                os.close(lock)
+        with suppress(OSError, Timeout):  # another user's, or removed meanwhile; or held
+            if not place.is_symlink() and time.time() - place.stat().st_mtime > YOUNG:
+                with FileLock(place / LOCK).acquire(timeout=0):
+                    shutil.rmtree(place, ignore_errors=True)
 
 
 def _roots() -> list[Path]:

@@ -73,6 +73,8 @@ def open_tuned(
     Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` keeps the state of
     training and holds the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
     """
+    if name not in BACKENDS:
+        raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
     if name == "scripted":
         return open_backend(name, model, options)  # its answers are given, whatever was trained
     if name not in TRAINING:

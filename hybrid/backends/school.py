@@ -94,9 +94,14 @@ def _enter(folder: str, lessons: Lessons, context: int) -> None:
     """Ctrl-C is for the process that asks; this one ends when that one does, however that was."""
     if (parent := multiprocessing.parent_process()) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), name="parent", daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     _desk.update(tokenizer=tokenizer, lessons=lessons, context=context)
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _build(tuning: Tuning) -> Built:

@@ -160,14 +160,12 @@ def linear_layers(model: torch.nn.Module, targets: Sequence[str]) -> dict[str, t
 
     The output head never counts: its rows are chosen apart.
     """
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in targets and type(module) is torch.nn.Linear
-    }
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    linear = {name: one for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
+    found = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in targets}
     missing = set(targets) - {name.rpartition(".")[2] for name in found}
     if missing:
-        names = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if type(m) is torch.nn.Linear})
+        names = sorted({name.rpartition(".")[2] for name in linear})
         raise CannotRun(
             f"{type(model).__name__} has no linear layer called {', '.join(sorted(missing))}",
             hint=f"its linear layers are called {', '.join(names) or 'nothing: it has none'}; --set targets=...",

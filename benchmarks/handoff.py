@@ -1,0 +1,199 @@
+"""The share of (training + hand-off + answers) that it takes to bring adapters from the trainer to who answers.
+
+    python benchmarks/handoff.py [--adapters 4] [--texts 3] [--threads 1]
+
+SmolLM2-135M, rank 16. What is handed off is the same however long training takes, so the stage is a small one, where
+the share is largest: three lessons of an ARC task an adapter, one epoch, then one question each, answered in 16 tokens.
+
+`process`: `transformers` answers in the trainer's process. Counted are the copy out of the slots, the file's bytes and
+their sha256, reading them back with all checks (what answers is what the run would keep), and the adapter's way into a
+slot of the answering side. `files`: in place of the last, as for vLLM, a folder in memory (/dev/shm) and its reading by
+vLLM's own loader where vLLM is installed, else by PEFT; that part was not in the stage that ran and is added to it.
+The peer is what SEAL does instead: PEFT's `save_pretrained` in fp32 with the tokenizer, to the disk.
+
+`ratio` is the larger share of the two. A GPU trains the same in less time: `handoff_s` is what its time is to be held
+against.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import peft
+import torch
+from peers.lora import RANK, Peft, arc_texts, job_of, smollm2
+from transformers import AutoTokenizer
+
+from hybrid.arc.data import bundled, demonstrations
+from hybrid.arc.text import SEAL, messages
+from hybrid.backends.adapter_files import AdapterFiles
+from hybrid.backends.answering import Together
+from hybrid.backends.gguf import as_folder
+from hybrid.backends.group import Made
+from hybrid.backends.model_files import locate
+from hybrid.backends.shelf import Shelf
+from hybrid.extras import import_object
+from hybrid.records import Request, Sampling
+from hybrid.training import adapters
+from hybrid.training.jobs import Job
+from hybrid.training.trainer import Trainer
+from hybrid.tuning import SEAL_TARGETS
+
+GOAL = 0.05
+"""Largest share."""
+ANSWER = 16
+
+
+class Watch:
+    """Seconds by name, summed over all calls."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def on(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def over(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+        """`act`, each call of it timed."""
+
+        def timed(*given: Any, **more: Any) -> Any:
+            with self.on(name):
+                return act(*given, **more)
+
+        return timed
+
+
+def trained(model: Any, jobs: Sequence[Job], watch: Watch) -> list[adapters.Weights]:
+    """The adapters; their copy out of the slots is timed apart."""
+    trainer = Trainer(model, SEAL_TARGETS, slots=len(jobs), tokens=2048, free=lambda: 1 << 34)
+    with watch.on("train"), patch.object(adapters, "taken", watch.over("taken", adapters.taken)):
+        done = list(trainer.train(jobs))
+    trainer.close()
+    return [one.adapter for one in done if one.adapter]
+
+
+def made(weights: adapters.Weights, dtype: torch.dtype) -> Made:
+    """An adapter as the run would keep it."""
+    data = weights.to_bytes(dtype)
+    name = adapters.named(data)
+    return Made(adapters.from_bytes(data, name), data, name)
+
+
+def answered(together: Together, found: Sequence[Made], ids: Sequence[str], watch: Watch) -> None:
+    """One question of its task for each adapter, all in one queue."""
+    tasks = bundled("arc1-training").tasks
+    with watch.on("put"):
+        places = [together.shelved(one) for one in found]
+    requests = []
+    for number, (id, place) in enumerate(zip(ids, places, strict=True)):
+        pairs = demonstrations(tasks[id], id)
+        chat = messages("seal", pairs[:1], pairs[1][0], SEAL.instruction)
+        requests.append(Request(Sampling(ANSWER), messages=chat, adapter=place, key=str(number)))
+    loaded = watch.over("slot", Shelf._loaded)  # noqa: SLF001  (what is timed is inside)
+    with watch.on("answer"), patch.object(Shelf, "_loaded", loaded):
+        completions = list(together.generate(requests, RANK))
+    assert not any(one.error for one in completions), completions
+    assert len(completions) == len(found)
+
+
+def reader() -> tuple[str, Callable[[Path], object]]:
+    """What reads a folder on the answering side."""
+    if find_spec("vllm") is None:
+        return "peft", lambda folder: peft.load_peft_weights(str(folder), device="cpu")
+    lora = import_object("vllm.lora.lora_model:LoRAModel", needed_for="vLLM's loader")
+    helper = import_object("vllm.lora.peft_helper:PEFTHelper", needed_for="vLLM's loader")
+    known = set(SEAL_TARGETS)
+
+    def read(folder: Path) -> object:
+        how = helper.from_local_dir(str(folder), 8192)
+        return lora.from_local_checkpoint(
+            str(folder), known, how, lora_model_id=1, device="cpu", dtype=torch.float32, model_vocab_size=49152
+        )
+
+    return "vllm", read
+
+
+def through_files(found: Sequence[Made], read: Callable[[Path], object], watch: Watch) -> None:
+    """Every adapter to a folder in memory, and read there."""
+    files = AdapterFiles()
+    try:
+        for one in found:
+            assert one.weights is not None
+            with watch.on("write"):
+                folder = files.put(one.digest, one.weights, one.data)
+            with watch.on("read"):
+                read(folder)
+    finally:
+        files.close()
+
+
+def seals_way(job: Job, watch: Watch) -> int:
+    """Bytes that SEAL writes for an adapter."""
+    tokenizer, peer = AutoTokenizer.from_pretrained(as_folder(locate("smollm2"))), Peft(smollm2(), job)
+    with tempfile.TemporaryDirectory() as place:
+        with watch.on("seal"):
+            peer.model.save_pretrained(place)
+            tokenizer.save_pretrained(place)
+        return sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
+
+
+def summary(seconds: Mapping[str, float], found: Sequence[Made]) -> dict[str, Any]:
+    """The shares, from the seconds of each part."""
+    common = seconds["taken"] + seconds["bytes"]
+    train, answer = seconds["train"] - seconds["taken"], seconds["answer"] - seconds["slot"]
+    ways = {
+        "process": common + seconds["put"] + seconds["slot"],
+        "files": common + seconds["write"] + seconds["read"],
+    }
+    shares = {way: took / (train + took + answer) for way, took in ways.items()}
+    worst = max(shares.values())
+    return {
+        "ratio": round(worst, 5),
+        "goal": GOAL,
+        "met": worst <= GOAL,
+        "shares": {way: round(share, 5) for way, share in shares.items()},
+        "handoff_s": {way: round(took / len(found), 4) for way, took in ways.items()},
+        "bytes": sum(len(one.data) for one in found) // len(found),
+        "seconds": {part: round(took, 4) for part, took in seconds.items()},
+    }
+
+
+def main() -> None:
+    """Print the result as one JSON object on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--adapters", type=int, default=4)
+    parser.add_argument("--texts", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    how = parser.parse_args()
+    torch.set_num_threads(how.threads)
+    watch, (name, read) = Watch(), reader()
+    texts = arc_texts("small", how.adapters)
+    jobs = [job_of(id, own[: how.texts]) for id, own in texts.items()]
+    together = Together("smollm2", {"device": "cpu"})
+    with together.training() as model:
+        weights = trained(model, jobs, watch)
+    with watch.on("bytes"):
+        found = [made(one, torch.float32) for one in weights]
+    answered(together, found, list(texts), watch)
+    together.close()
+    through_files(found, read, watch)
+    seal_bytes = seals_way(jobs[0], watch)
+    about = {"name": "handoff", "peer": "SEAL's way: PEFT's save_pretrained, fp32, with the tokenizer"}
+    halves = {"bytes_bf16": len(weights[0].to_bytes(torch.bfloat16)), "seal_bytes": seal_bytes, "reader": name}
+    print(json.dumps({**about, **summary(watch.seconds, found), **halves, "adapters": len(found)}))
+
+
+if __name__ == "__main__":
+    main()

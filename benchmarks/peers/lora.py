@@ -1,0 +1,147 @@
+"""LoRA training by stock PEFT, one adapter after the other, of the very jobs that the batched trainer takes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import peft
+import safetensors.torch
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hybrid.arc.data import bundled, demonstrations
+from hybrid.arc.lessons import Course, of_demonstrations
+from hybrid.arc.subsets import SUBSETS
+from hybrid.arc.text import SEAL
+from hybrid.backends.gguf import as_folder
+from hybrid.backends.lessons import texts_of
+from hybrid.backends.model_files import context_of, locate
+from hybrid.training.adapters import fresh
+from hybrid.training.jobs import Job, Tokens
+from hybrid.training.slots import linear_layers
+from hybrid.tuning import Tuning
+
+RANK, ALPHA, RATE = 16, 16.0, 1e-4
+SMOLLM2 = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+}
+"""The shape of SmolLM2-135M."""
+
+
+def smollm2() -> Any:
+    """SmolLM2-135M, fp32."""
+    return AutoModelForCausalLM.from_pretrained(as_folder(locate("smollm2")), dtype=torch.float32).eval()
+
+
+def random_llama(shape: Mapping[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """A Llama of any shape with random weights: what it computes costs the same, whatever its numbers are."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return LlamaForCausalLM(LlamaConfig(**shape)).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def random_text(seed: int | str, length: int, labelled: int, vocabulary: int) -> Tokens:
+    """Random tokens, of which the last `labelled` are to be predicted."""
+    draws = random.Random(seed)
+    ids = tuple(draws.randrange(vocabulary) for _ in range(length))
+    return Tokens(ids, tuple(place >= length - labelled for place in range(length)))
+
+
+def job_of(name: str, texts: Sequence[Tokens], **how: Any) -> Job:
+    """One adapter on `texts`, one epoch if nothing else is said, with the rest as SEAL trains."""
+    settings = {"learning_rate": RATE, "epochs": 1, "rank": RANK, "alpha": ALPHA, "warmup": 0, **how}
+    return Job(name, Tuning({"texts": name}, **settings), tuple(texts))
+
+
+def arc_texts(subset: str, most: int, course: Course | None = None) -> dict[str, tuple[Tokens, ...]]:
+    """Task -> the texts it is trained on in `seal-ttt`, in SmolLM2's tokens; of `most` tasks spread over the subset."""
+    folder = as_folder(locate("smollm2"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tasks, ids = bundled("arc1-training").tasks, sorted(SUBSETS[subset])
+    found = {}
+    for id in ids[:: max(1, len(ids) // most)][:most]:
+        lessons = of_demonstrations(demonstrations(tasks[id], id), course or Course(instruction=SEAL.instruction))
+        tuning = Tuning({"task": id}, learning_rate=RATE, epochs=1)
+        found[id], _ = texts_of(lessons, tuning, tokenizer, context_of(folder))
+    return found
+
+
+class Peft:
+    """One adapter of stock PEFT in a model, reset for each job as SEAL does; torch's AdamW, clipping at the job's norm.
+
+    `fused` is that of torch's AdamW: None lets torch choose, which is one operation a tensor and formula term on a CPU.
+    """
+
+    def __init__(self, model: Any, first: Job, *, fused: bool | None = None) -> None:
+        how, self.fused = first.tuning, fused
+        layers = linear_layers(model, how.targets)
+        self._widths = {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+        config = peft.LoraConfig(r=how.rank, lora_alpha=how.alpha, target_modules=list(how.targets), lora_dropout=0.0)
+        self.model = peft.get_peft_model(model, config)
+        self.trained = [value for value in self.model.parameters() if value.requires_grad]
+        self.device, self.dtype = model.device, model.dtype
+
+    def begin(self, job: Job) -> None:
+        """First values as ours has them, and a new optimizer."""
+        how = job.tuning
+        first = fresh(self._widths, how.targets, how.rank, how.alpha, how.seed)
+        peft.set_peft_model_state_dict(self.model, safetensors.torch.load(first.to_bytes(torch.float32)))
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=how.learning_rate, weight_decay=how.weight_decay, fused=self.fused
+        )
+
+    def backward(self, job: Job, step: int, longest: int = 0) -> torch.Tensor:
+        """The loss of a step, logits of every token computed, and its gradients; mixed precision over a half base."""
+        batch = rectangle([job.texts[index] for index in job.batch(step)], longest)
+        there = {name: value.to(self.device) for name, value in batch.items()}
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            loss: torch.Tensor = self.model(**there).loss
+        loss.backward()
+        return loss.detach()
+
+    def update(self, job: Job, step: int) -> None:
+        """Clip and step, as Hugging Face's Trainer does."""
+        torch.nn.utils.clip_grad_norm_(self.trained, job.tuning.clip)
+        self.optimizer.param_groups[0]["lr"] = job.learning_rate(step)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def train(self, job: Job, longest: int = 0, after_step: Callable[[], None] = lambda: None) -> list[float]:
+        """The losses of a whole job; every text is padded to `longest`, 0: to the longest of its batch."""
+        self.begin(job)
+        losses = []
+        for step in range(job.steps):
+            losses.append(self.backward(job, step, longest))
+            self.update(job, step)
+            after_step()
+        return [float(loss) for loss in losses]
+
+    def close(self) -> None:
+        """Take the adapter out of the model."""
+        self.model.unload()
+
+
+def rectangle(texts: Sequence[Tokens], longest: int = 0, pad: int = 0) -> dict[str, torch.Tensor]:
+    """A batch [texts, longest] as Hugging Face's models take it: padding behind, masked and without a label."""
+    longest = longest or max(len(text.ids) for text in texts)
+    more = [longest - len(text.ids) for text in texts]
+    labels = [[id if learned else -100 for id, learned in zip(one.ids, one.learned, strict=True)] for one in texts]
+    return {
+        "input_ids": torch.tensor([[*one.ids, *[pad] * n] for one, n in zip(texts, more, strict=True)]),
+        "attention_mask": torch.tensor([[1] * len(one.ids) + [0] * n for one, n in zip(texts, more, strict=True)]),
+        "labels": torch.tensor([[*one, *[-100] * n] for one, n in zip(labels, more, strict=True)]),
+    }

@@ -1,0 +1,114 @@
+"""The benchmarks of training whose figures do not depend on the machine hold their goals; the one for GPUs runs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybrid.arc.lessons import Course
+from hybrid.arc.text import SEAL
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+pytest.importorskip("peft")
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports a benchmark as its script would be."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    threads = torch.get_num_threads()
+    yield importlib.import_module
+    torch.set_num_threads(threads)
+
+
+def test_a_pass_of_eight_adapters_asks_torch_for_a_sixth_of_the_operations_of_peft(benchmark: Any) -> None:
+    ops = benchmark("train_ops")
+    found = ops.measured(ops.NARROW, adapters=[8])
+    assert found["ratio"] >= 6
+    assert found["fused_ratio"] >= 6
+    assert found["met"]
+
+
+def test_operations_are_counted_and_views_are_not(benchmark: Any) -> None:
+    ops = benchmark("train_ops")
+    rows = torch.ones(2, 3)
+    with ops.Operations() as operations:
+        (rows.t()[0:1].view(2) + 1).mul_(2)
+        torch.nn.functional.linear(rows, torch.ones(4, 3))
+    assert operations.counts == {"add": 1, "mul_": 1, "ones": 1, "mm": 1}
+
+
+def test_lessons_are_trained_without_padding_and_without_logits_that_have_no_label(benchmark: Any) -> None:
+    tokens = benchmark("train_tokens")
+    lessons = importlib.import_module("peers.lora")
+    texts = lessons.arc_texts("small", 3, Course(most=6, instruction=SEAL.instruction))
+    found = tokens.measured(texts)
+    assert found["tokens_ratio"] <= 1.02
+    assert found["logit_ratio"] == 1.0
+    assert found["met"]
+    assert found["texts"] == 18
+    assert found["seal_tokens_ratio"] > 1.02
+    assert found["tokens"] == sum(len(text.ids) for own in texts.values() for text in own)
+
+
+def test_rows_are_counted_where_the_model_computes_them(benchmark: Any) -> None:
+    rows = benchmark("train_tokens").Rows
+    layer = torch.nn.Linear(3, 2)
+    counted = rows(layer)
+    layer(torch.ones(2, 5, 3))
+    layer(torch.ones(4, 3))
+    counted.close()
+    layer(torch.ones(4, 3))
+    assert counted.count == 14
+
+
+def test_both_ways_of_the_cpu_benchmark_train_the_same(benchmark: Any) -> None:
+    cpu, lora = benchmark("train_cpu"), importlib.import_module("peers.lora")
+    shape = {**lora.SMOLLM2, "hidden_size": 72, "intermediate_size": 96, "num_hidden_layers": 2}
+    texts = [[lora.random_text(f"{slot} {n}", 9 + 7 * n, 4, 49152) for n in range(2)] for slot in range(2)]
+    jobs = [lora.job_of(f"job{slot}", own, batch=2, epochs=3, learning_rate=1e-2) for slot, own in enumerate(texts)]
+    mix = cpu.Mix(jobs, {"job0": 20})
+    found = {way: one.train(mix) for way, one in cpu.ways(lambda: lora.random_llama(shape), jobs[0]).items()}
+    for name, losses in found["peft"].items():
+        assert found["ours"][name] == pytest.approx(losses, abs=cpu.APART)
+        assert losses[0] != pytest.approx(losses[-1], abs=cpu.APART)
+
+
+@pytest.mark.filterwarnings("default")  # of the peers' libraries
+def test_the_benchmark_of_gpus_runs_from_end_to_end(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = benchmark("train_gpu")
+    monkeypatch.setattr("sys.argv", ["train_gpu.py", "--tiny"])
+    gpu.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["ways"].keys() == {"K=1", "K=4", "peft", "seal"}
+    assert all(way["tokens_s"] > 0 and way["adapters_hour"] > 0 for way in found["ways"].values())
+    assert found["ratio"] > 0
+    assert found["device"] == "cpu"
+    assert found["met"] is None
+
+
+def test_the_benchmark_of_gpus_measures_nothing_without_one(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = benchmark("train_gpu")
+    monkeypatch.setattr("sys.argv", ["train_gpu.py"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu.main()
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (found["met"], found["ratio"], found["device"]) == (None, None, "none")
+
+
+def test_flops_are_those_of_the_formula(benchmark: Any) -> None:
+    gpu, lora = benchmark("train_gpu"), importlib.import_module("peers.lora")
+    model = lora.random_llama(gpu.TINY)
+    frozen = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64)  # q, k and v, o, and the three of the MLP
+    attention = 7 * 4 * 8 * 23 * 2
+    assert gpu.flops(model, 1000, 23, 2) == 23 * (4 * frozen + 6 * 1000 + attention) + 4 * 301 * 32 * 2

@@ -1,0 +1,174 @@
+"""Test-time training as real processes: killed while it trains and while it answers, without room, on two machines.
+
+However it is disturbed, it ends in the records of a run that was not, adapters and all, and no pass is trained twice.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid.folder.names import TensorName
+from tests.remote import Side
+from tests.training.small import headers, write_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+TASKS = 3
+SETTINGS = {
+    "most": "6",
+    "epochs": "2",
+    "rank": "4",
+    "permute_n": "0",
+    "views": "transpose",
+    "max_tokens": "6",
+    "warmup": "0",
+    "learning_rate": "0.01",
+}
+OPTIONS = {"device": "cpu", "threads": "1", "checkpoint": "0", "slots": "2", "group": "2"}
+
+
+class Work:
+    """A folder, a random model, tasks of our own, and the commands on them. What is kept is kept after every pass."""
+
+    def __init__(self, root: Path, model: Path) -> None:
+        root.mkdir(exist_ok=True)
+        self.root, self.model = root, model
+        pairs = [[{"input": [[n, k]], "output": [[k, n]]} for k in range(3)] for n in range(TASKS)]
+        tasks = {f"{n:08x}": {"train": pairs[n], "test": [{"input": [[n, 9]]}]} for n in range(TASKS)}
+        self.challenges = root.parent / "challenges.json"  # its name is in the records
+        self.challenges.write_text(json.dumps(tasks))
+        self.side = Side(root, "machine", root / "folder")
+
+    def options(self) -> list[str]:
+        return [f"--backend-option={name}={value}" for name, value in OPTIONS.items()]
+
+    def run(self, where: str) -> list[str]:
+        settings = [f"--set={name}={value}" for name, value in {**SETTINGS, "challenges": self.challenges}.items()]
+        return ["run", where, "seal-ttt", "--backend=transformers", f"--model={self.model}", *settings]
+
+    def local(self) -> list[str]:
+        return [*self.run("local"), *self.options(), "--shard-seconds=0.1"]
+
+    def worker(self) -> list[str]:
+        leave = ["--side=gpu", "--linger=0", "--max-idle=20s", "--beat=1", "--shard-seconds=0.1"]
+        return ["worker", f"--model={self.model}={self.model}", *leave, *self.options()]
+
+    def killed(self, side: Side, arguments: list[str], when: Callable[[], object]) -> None:
+        """Start a command and kill it as soon as something is so."""
+        with side.start(*arguments) as process:
+            end = time.monotonic() + 120
+            while not when() and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.005)
+            process.kill()
+            said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, said
+
+    def done(self, side: Side, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        finished = side.run(*arguments)
+        assert finished.returncode == 0, finished.stderr
+        return finished
+
+    def outputs(self) -> bytes:
+        (path,) = self.root.glob("folder/results/*/outputs.json")
+        return path.read_bytes()
+
+    def records(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.outputs())["records"]
+        return found
+
+    def states(self) -> dict[str, int]:
+        """The groups' states: name -> the highest number, which is how many passes were trained, in whichever process.
+
+        What is kept of a finished adapter has the number 0.
+        """
+        found: dict[str, int] = {}
+        for path in self.root.glob("folder/runs/*/tensors/*/*/*/part-*"):
+            part = TensorName.parse(path.name)
+            if part and part.number:
+                name = path.parts[-4]
+                found[name] = max(part.number, found.get(name, 0))
+        return found
+
+    def trained(self, passes: int) -> bool:
+        return sum(self.states().values()) >= passes
+
+    def shards(self) -> list[Path]:
+        return list(self.root.glob("folder/runs/*/answer/*/*/shard-*"))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kills")
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> Path:
+    return write_model(base / "model", headers(), context=4096)
+
+
+@pytest.fixture(scope="module")
+def whole(base: Path, model: Path) -> Work:
+    """A run that nothing disturbs."""
+    work = Work(base / "whole", model)
+    work.done(work.side, work.local())
+    assert len(work.states()) == 2  # groups
+    assert len({one["trained"]["adapter"] for one in work.records() if one.get("trained")}) == TASKS
+    return work
+
+
+def test_killed_while_it_trains_and_answers_it_ends_in_the_same_outputs(base: Path, model: Path, whole: Work) -> None:
+    work = Work(base / "killed", model)
+    work.killed(work.side, work.local(), lambda: work.trained(3))
+    work.killed(work.side, work.local(), work.shards)
+    work.done(work.side, work.local())
+    assert work.outputs() == whole.outputs()
+    assert work.states() == whole.states(), "no pass was trained twice"
+
+
+def test_a_worker_killed_while_it_trains_is_continued_by_another_machine(base: Path, model: Path, whole: Work) -> None:
+    work = Work(base / "two", model)
+    laptop, first, second = (Side(work.root, name, work.side.folder) for name in ("laptop", "first", "second"))
+    work.done(laptop, ["init", str(laptop.folder)])
+    work.done(laptop, work.run("remote"))
+    work.killed(first, work.worker(), lambda: work.trained(2))
+    kept = work.states()
+    work.done(second, work.worker())
+    work.done(laptop, ["fetch", "seal-ttt"])
+    assert work.records() == whole.records()
+    assert kept.keys() <= whole.states().keys()
+    assert "trained anew" not in "".join(path.read_text() for path in work.root.glob("home-*/**/*.log"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_without_room_for_a_state_it_stops_with_words_and_goes_on_when_there_is(
+    base: Path, model: Path, whole: Work, small_disk: Path
+) -> None:
+    work = Work(base / "full", model)
+    (work.root / "folder").symlink_to(small_disk, target_is_directory=True)
+    stopped = work.side.run(*work.local())
+    assert stopped.returncode == 5, stopped.stderr
+    assert "no room left" in stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    kept = work.states()
+    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    work.done(work.side, work.local())
+    assert work.records() == whole.records()
+    assert kept
+    assert work.states() == whole.states(), "no pass was trained twice"
