@@ -123,7 +123,8 @@ class Group:
             return Made(failure=Failure("training", done.error))
         if not all(part.isfinite().all() for pair in done.adapter.layers.values() for part in pair):
             return Made(failure=Failure("training", "the adapter has numbers that are not finite"))
-        data = done.adapter.to_bytes(self._dtype)
+        weights = done.adapter.to(self._dtype)  # what answers is what the file holds
+        data = weights.to_bytes(self._dtype)
         name = adapters.named(data)
         told: dict[str, Json] = {
             "adapter": name,
@@ -135,7 +136,7 @@ class Group:
             "tokens": done.job.tokens,
             "loss": shown(done.losses),
         }
-        return Made(adapters.from_bytes(data, name[:12]), data, name, told)
+        return Made(weights, data, name, told)
 
     def _state(self, jobs: Sequence[Job]) -> bytes | None:
         """The kept state, if all that it takes for done is here."""

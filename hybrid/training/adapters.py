@@ -40,6 +40,11 @@ class Weights:
     def scale(self) -> float:
         return self.alpha / self.rank
 
+    def to(self, dtype: torch.dtype) -> Weights:
+        """The same in another type, as its file has it."""
+        layers = {name: (a.to(dtype), b.to(dtype)) for name, (a, b) in self.layers.items()}
+        return Weights(layers, self.rank, self.alpha)
+
     def to_bytes(self, dtype: torch.dtype) -> bytes:
         """The adapter's file."""
         tensors = {}
