@@ -115,14 +115,9 @@ class InTurns:
     @contextmanager
     def training(self) -> Iterator[Any]:
         self._stop()
+        self._free()
         _, model = load(str(self._folder), self.device)
-        try:
-            yield model
-        finally:
-            del model
-            gc.collect()
-            if self.device.kind == "cuda":
-                torch.cuda.empty_cache()
+        yield model
 
     def shelved(self, made: Made) -> Adapter:
         if made.weights is None:
@@ -158,10 +153,17 @@ class InTurns:
             size = next((one for one in RANKS if one >= rank), None)
             if size is None:
                 raise too_large(rank)
+            self._free()  # what was trained is out of reach only now
             options = {"loras": "16", "lora_rank": str(size), **self._options}
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
             self._open = size, made(self._model, options)
         return self._open[1]
+
+    def _free(self) -> None:
+        """Give the memory of a model that is gone back to the device: vLLM plans with what is free there."""
+        gc.collect()
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
 
     def _stop(self) -> None:
         if self._open:

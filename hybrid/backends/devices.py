@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -43,13 +44,21 @@ def capability() -> tuple[int, int]:
 
 
 def free_memory(kind: str) -> int:
-    """Free bytes for training: of the GPU, also those that torch holds and does not use; else half of what is free."""
+    """Free bytes for training: of the GPU, also those that torch holds and does not use; else half of the memory that
+    the system could give, as others want some too.
+    """
     if kind == "cuda":
         return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    return max(CPU_CACHE, _available(Path("/proc/meminfo")) // 2)
+
+
+def _available(meminfo: Path) -> int:
+    """What Linux could give without swapping: files that it keeps in memory count as free. 0 where nobody tells."""
     try:
-        return int(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
-    except (AttributeError, ValueError, OSError):  # not every system tells
-        return CPU_CACHE
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def _name(kind: str) -> str:

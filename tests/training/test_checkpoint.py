@@ -205,3 +205,13 @@ def test_jobs_without_anything_to_learn_are_errors() -> None:
         "b": "no token of its texts has a label",
         "c": "the template refuses it",
     }
+
+
+def test_files_that_the_system_keeps_in_memory_count_as_free(tmp_path: Any) -> None:
+    from hybrid.backends.devices import CPU_CACHE, _available, free_memory
+
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal:       24000000 kB\nMemFree:  500000 kB\nMemAvailable:   20000000 kB\n")
+    assert _available(told) == 20_000_000 * 1024
+    assert _available(tmp_path / "nothing") == 0
+    assert free_memory("cpu") >= CPU_CACHE
