@@ -93,6 +93,7 @@ def _set_verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
 def _set_quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("hybrid.training").setLevel(logging.ERROR)
 
 
 TALK = (
@@ -131,6 +132,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logging.getLogger("hybrid.training").setLevel(logging.INFO)  # a sign of life: nothing else is said for minutes
     sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
 
 

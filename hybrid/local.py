@@ -12,7 +12,7 @@ from typing import Any
 
 from hybrid import machine, settings
 from hybrid.assembly import assembled
-from hybrid.backends.registry import digest_before_loading
+from hybrid.backends.registry import digest_before_loading, refuse_untrainable
 from hybrid.engines import OneEngine, Training, engine_for, opened, trains
 from hybrid.errors import CannotRun, UsageError
 from hybrid.folder.files import speaking
@@ -92,6 +92,8 @@ def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> R
 
     Whatever is wrong with settings, data or model is told before anything is written.
     """
+    if trains(pipeline.stages()):
+        refuse_untrainable(engine.backend)
     digest, frozen, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
     return submit(
         join_folder(folder, make=True),

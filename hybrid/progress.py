@@ -67,8 +67,9 @@ class Tally:
 
     @property
     def eta_seconds(self) -> float | None:
-        """At this process' pace; None before the first item."""
-        return (self.total - self.done) * self.seconds / self.fresh if self.fresh else None
+        """At this process' pace; None before a twentieth is done: what comes before the first item is not its pace."""
+        left = self.total - self.done
+        return left * self.seconds / self.fresh if self.fresh * 20 >= self.fresh + left and self.fresh else None
 
     def to_json(self) -> dict[str, Json]:
         eta = self.eta_seconds

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid import machine, settings
+from hybrid.backends.registry import refuse_untrainable
+from hybrid.engines import trains
 from hybrid.errors import UsageError
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk
@@ -25,6 +27,8 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     `model_digest` pins the model's files; with "" those of the first worker are the run's. Submitting a cancelled run
     again takes the cancel back. The folder is never made here: behind a mount that is away it would be a plain one.
     """
+    if trains(pipeline.stages()):
+        refuse_untrainable(backend)
     frozen, inputs = settings.freeze(pipeline), pipeline.inputs()
     place = join_folder(folder, make=False)
     run = submit(place, name, frozen, inputs, backend=backend, model=model, model_digest=model_digest)

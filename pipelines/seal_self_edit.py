@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from hybrid.arc.editing import Editing, Policy
 from hybrid.arc.lessons import taught
 from hybrid.arc.outcomes import outcomes
+from hybrid.arc.teaching import SMALL
 from hybrid.protocols import Stage
 from hybrid.records import Item, Output
 
@@ -26,6 +27,7 @@ class SealSelfEdit(Editing):
     beside: no training, the configuration that people chose, and random ones."""
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "demo": {**SMALL, "tasks": ["stack-0", "top-0"], "most": 6, "edits": 3, "randoms": 1, "schema": True},
         "paper": PAPER,
         "seal": {**PAPER, "voting": "seal", "translation": "seal", "padding": "seal", "texts": "seal"},
     }

@@ -116,7 +116,7 @@ def test_a_batch_writes_what_the_library_writes_for_each_prompt_alone(tiny_llama
     for prompt in PROMPTS:
         ids = backend._tokenizer(prompt, return_tensors="pt").input_ids
         with torch.inference_mode():
-            whole = backend._engine.generate(
+            whole = backend.engine.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
             )
         expected = backend._tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
@@ -248,7 +248,7 @@ def test_no_memory_while_it_writes_is_temporary_and_says_what_to_set(tiny_llama:
         if next(steps, None) is None:
             raise error("out of memory\nand more")
 
-    backend._engine.register_forward_pre_hook(full)
+    backend.engine.register_forward_pre_hook(full)
     with pytest.raises(Temporary, match=f"torch stopped: {kind}: out of memory$") as caught:
         list(backend.generate([raw("a b c", max_tokens=50)]))
     assert all(option in caught.value.hint for option in ("rows=", "tokens=", "context="))

@@ -77,8 +77,8 @@ SCHEMA: Mapping[str, Any] = {
             "type": "object",
             "properties": {
                 "strategy": {"type": "string", "enum": list(STRATEGIES)},
-                "learning_rate": {"type": "number"},
-                "num_train_epochs": {"type": "integer"},
+                "learning_rate": {"type": "number", "exclusiveMinimum": 0, "maximum": MOST_RATE},
+                "num_train_epochs": {"type": "integer", "minimum": 1, "maximum": 10},
             },
             "required": ["strategy", "learning_rate", "num_train_epochs"],
             "additionalProperties": False,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from hybrid.backends.signals import heard
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
 from hybrid.protocols import Tensors
@@ -22,6 +23,13 @@ from hybrid.training.trainer import Trainer
 from hybrid.tuning import Tuning
 
 LOG = logging.getLogger("hybrid")
+PROGRESS = logging.getLogger("hybrid.training")
+TELL = 30.0
+"""Seconds between two lines about how far the training is."""
+
+RELEASED = b"released"
+"""What is kept over a state that nobody needs any more: so little that it does not matter."""
+
 SHOWN = 16
 """Most losses that a record tells of."""
 
@@ -70,8 +78,9 @@ class Group:
         self._tensors, self._wanted, self._dtype = tensors, wanted, dtype
         self._interval, self._clock = interval, clock
         self._base = [model, str(dtype)]
-        self._kept_at = clock()
-        self._number = 0  # of the last state that was kept
+        self._kept_at = self._told_at = clock()
+        self._kept: dict[str, int] = {}  # name -> number of what was kept here
+        self._numbers: dict[str, int] = {}  # name -> the highest number that is known of it
         self._made: dict[str, Made] = {}
         self._unkept: set[str] = set()
 
@@ -83,7 +92,7 @@ class Group:
     def found(self) -> dict[str, Made]:
         """The adapters of the group that the run keeps, by name."""
         for one in self._wanted:
-            if one.name not in self._made and (kept := self._tensors.newest(self._kept_name(one.name))):
+            if one.name not in self._made and (kept := self._newest(self._kept_name(one.name))):
                 try:
                     self._made[one.name] = self._opened(kept[1])
                 except BadData as error:
@@ -109,14 +118,48 @@ class Group:
         return dict(self._made)
 
     def _run(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int], resume: bytes | None) -> None:
-        self._kept_at = self._clock()
-        for done in trainer.train(jobs, resume=resume, after_pass=self._after_pass):
+        self._kept_at = self._told_at = self._clock()
+        with heard() as asked:
+            self._train(trainer, jobs, left_out, resume, asked)
+        if self._due():
+            self._keep_finished()
+
+    def _train(
+        self,
+        trainer: Trainer,
+        jobs: Sequence[Job],
+        left_out: Mapping[str, int],
+        resume: bytes | None,
+        asked: Callable[[], bool],
+    ) -> None:
+        """Raises KeyboardInterrupt when a signal has asked for the end; then the state is kept."""
+        steps = sum(job.steps for job in jobs)
+
+        def after_pass(state: Callable[[], bytes]) -> None:
+            self._tell(trainer.steps, steps)
+            if self._due() or asked():
+                self._keep(state)
+            if asked():
+                raise KeyboardInterrupt
+
+        for done in trainer.train(jobs, resume=resume, after_pass=after_pass):
             made = self._made[done.job.name] = self._finished(done, left_out.get(done.job.name, 0))
             self._unkept.add(done.job.name)
             what = made.failure.message if made.failure else f"{done.job.steps} steps, loss {made.told['loss']}"
             LOG.info("adapter %d of %d trained: %s", len(self._made), len(self._wanted), what)
-        if self._due():
-            self._keep_finished()
+
+    def _tell(self, done: int, steps: int) -> None:
+        if self._clock() - self._told_at >= TELL:
+            self._told_at = self._clock()
+            PROGRESS.info(
+                "training: %d of %d adapters, %d of %d steps", len(self._made), len(self._wanted), done, steps
+            )
+
+    def release(self) -> None:
+        """Free what was kept of this group here, once its questions are answered."""
+        for name, number in self._kept.items():
+            self._tensors.keep(name, number + 1, RELEASED)
+        self._kept.clear()
 
     def _finished(self, done: Trained, left_out: int) -> Made:
         if done.adapter is None:
@@ -140,8 +183,7 @@ class Group:
 
     def _state(self, jobs: Sequence[Job]) -> bytes | None:
         """The kept state, if all that it takes for done is here."""
-        kept = self._tensors.newest(self.state_name)
-        self._number = kept[0] if kept else 0
+        kept = self._newest(self.state_name)
         done = None
         if kept:
             try:
@@ -154,12 +196,21 @@ class Group:
         self._made = {name: self._made[name] for name in sorted(done)}
         return kept[1]
 
-    def _after_pass(self, state: Callable[[], bytes]) -> None:
-        if self._due():
-            self._keep_finished()
-            self._number += 1
-            self._tensors.keep(self.state_name, self._number, state())
-            self._kept_at = self._clock()
+    def _keep(self, state: Callable[[], bytes]) -> None:
+        self._keep_finished()
+        self._put(self.state_name, state())
+        self._kept_at = self._clock()
+
+    def _newest(self, name: str) -> tuple[int, bytes] | None:
+        """What the run keeps under a name; its number is remembered, released or not."""
+        kept = self._tensors.newest(name)
+        if kept:
+            self._numbers[name] = kept[0]
+        return None if kept is None or kept[1] == RELEASED else kept
+
+    def _put(self, name: str, data: bytes) -> None:
+        self._numbers[name] = self._kept[name] = self._numbers.get(name, -1) + 1
+        self._tensors.keep(name, self._numbers[name], data)
 
     def _due(self) -> bool:
         return self._clock() - self._kept_at >= self._interval
@@ -168,7 +219,7 @@ class Group:
         for name in sorted(self._unkept):
             made = self._made[name]
             if made.weights is not None:
-                self._tensors.keep(self._kept_name(name), 0, encode(made.told) + b"\n" + made.data)
+                self._put(self._kept_name(name), encode(made.told) + b"\n" + made.data)
         self._unkept.clear()
 
     def _kept_name(self, name: str) -> str:

@@ -73,20 +73,25 @@ def open_tuned(
     Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` keeps the state of
     training and holds the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
     """
-    if name not in BACKENDS:
-        raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+    refuse_untrainable(name)
     if name == "scripted":
         return open_backend(name, model, options)  # its answers are given, whatever was trained
-    if name not in TRAINING:
-        raise CannotRun(
-            f"the backend '{name}' does not train, as this pipeline asks",
-            hint="--backend transformers (any GPU or CPU, answers in the same process) or vllm (a CUDA GPU)",
-        )
     known = {**backend_class(name).options, **import_object("hybrid.backends.tuned:OPTIONS", needed_for="training")}
     _check_options(SimpleNamespace(options=known), f"backend '{name}' with training", options)
     tuned = import_object("hybrid.backends.tuned:TunedBackend", needed_for="training")
     backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
     return backend
+
+
+def refuse_untrainable(name: str) -> None:
+    """Raise CannotRun for a backend that cannot train, UsageError for one that there is not. Nothing is imported."""
+    if name not in BACKENDS:
+        raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+    if name not in (*TRAINING, "scripted"):
+        raise CannotRun(
+            f"the backend '{name}' does not train, as this pipeline asks",
+            hint="--backend transformers (any GPU or CPU, answers in the same process) or vllm (a CUDA GPU)",
+        )
 
 
 def refuse_unknown(name: str, options: Mapping[str, str]) -> None:

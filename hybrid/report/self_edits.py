@@ -144,7 +144,15 @@ def _gain(source: Source) -> Html:
         f"Round {last} against round {first} on the evaluation tasks: {signed(found.mean)} points, 95 % interval "
         f"{signed(found.low)} to {signed(found.high)}, paired by task ({count(found.n, 'task')})."
     )
-    return el("p", said, cls="note")
+    asked = {row.detail.get("policy") for row in source.grades.grades() if _split_of(row.figures) == "eval"}
+    same = " Nothing was rewarded: every round asked the same model." if len(asked) == 1 else ""
+    return el("p", said + same, cls="note")
+
+
+def _split_of(figures: Mapping[str, float]) -> str:
+    """Which split an edit is of, by the names of its figures."""
+    points = (POINT.fullmatch(name) for name in figures)
+    return next((point[2] for point in points if point), "")
 
 
 def _untrained(source: Source) -> Html:

@@ -42,7 +42,7 @@ class Trainer:
         self.wired = Slots(model, targets)
         self._one_call = one_call_works(self.device, self.dtype, *_heads(model.config))
         self._costs: dict[int, int] = {}
-        self.computed = self.logits = self.passes = 0  # tokens, logit rows and passes so far: what a benchmark counts
+        self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
 
     def train(
         self,
@@ -220,6 +220,7 @@ class Session:
             progress.loss = losses[slot] if progress.loss is None else progress.loss + losses[slot]
             if not progress.left:
                 progress.stepped(self.optimizer.step(slot, progress.job.learning_rate(progress.step)))
+                self.trainer.steps += 1
                 stepped.append(slot)
         return stepped
 
