@@ -27,9 +27,6 @@ PROGRESS = logging.getLogger("hybrid.training")
 TELL = 30.0
 """Seconds between two lines about how far the training is."""
 
-RELEASED = b"released"
-"""What is kept over a state that nobody needs any more: so little that it does not matter."""
-
 SHOWN = 16
 """Most losses that a record tells of."""
 
@@ -79,8 +76,7 @@ class Group:
         self._interval, self._clock = interval, clock
         self._base = [model, str(dtype)]
         self._kept_at = self._told_at = clock()
-        self._kept: dict[str, int] = {}  # name -> number of what was kept here
-        self._numbers: dict[str, int] = {}  # name -> the highest number that is known of it
+        self._number = 0  # of the last state that was kept
         self._made: dict[str, Made] = {}
         self._unkept: set[str] = set()
 
@@ -92,7 +88,7 @@ class Group:
     def found(self) -> dict[str, Made]:
         """The adapters of the group that the run keeps, by name."""
         for one in self._wanted:
-            if one.name not in self._made and (kept := self._newest(self._kept_name(one.name))):
+            if one.name not in self._made and (kept := self._tensors.newest(self._kept_name(one.name))):
                 try:
                     self._made[one.name] = self._opened(kept[1])
                 except BadData as error:
@@ -155,12 +151,6 @@ class Group:
                 "training: %d of %d adapters, %d of %d steps", len(self._made), len(self._wanted), done, steps
             )
 
-    def release(self) -> None:
-        """Free what was kept of this group here, once its questions are answered."""
-        for name, number in self._kept.items():
-            self._tensors.keep(name, number + 1, RELEASED)
-        self._kept.clear()
-
     def _finished(self, done: Trained, left_out: int) -> Made:
         if done.adapter is None:
             return Made(failure=Failure("training", done.error))
@@ -183,7 +173,8 @@ class Group:
 
     def _state(self, jobs: Sequence[Job]) -> bytes | None:
         """The kept state, if all that it takes for done is here."""
-        kept = self._newest(self.state_name)
+        kept = self._tensors.newest(self.state_name)
+        self._number = kept[0] if kept else 0
         done = None
         if kept:
             try:
@@ -198,19 +189,9 @@ class Group:
 
     def _keep(self, state: Callable[[], bytes]) -> None:
         self._keep_finished()
-        self._put(self.state_name, state())
+        self._number += 1
+        self._tensors.keep(self.state_name, self._number, state())
         self._kept_at = self._clock()
-
-    def _newest(self, name: str) -> tuple[int, bytes] | None:
-        """What the run keeps under a name; its number is remembered, released or not."""
-        kept = self._tensors.newest(name)
-        if kept:
-            self._numbers[name] = kept[0]
-        return None if kept is None or kept[1] == RELEASED else kept
-
-    def _put(self, name: str, data: bytes) -> None:
-        self._numbers[name] = self._kept[name] = self._numbers.get(name, -1) + 1
-        self._tensors.keep(name, self._numbers[name], data)
 
     def _due(self) -> bool:
         return self._clock() - self._kept_at >= self._interval
@@ -219,7 +200,7 @@ class Group:
         for name in sorted(self._unkept):
             made = self._made[name]
             if made.weights is not None:
-                self._put(self._kept_name(name), encode(made.told) + b"\n" + made.data)
+                self._tensors.keep(self._kept_name(name), 0, encode(made.told) + b"\n" + made.data)
         self._unkept.clear()
 
     def _kept_name(self, name: str) -> str:

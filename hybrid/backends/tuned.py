@@ -74,17 +74,11 @@ class TunedBackend:
         if not self._groups:
             yield from self._answered(requests, {}, 0)
             return
-        answered: Group | None = None
         for number, asked in self._gathered(requests):
-            group, made = (None, {}) if number is None else self._trained(number)
-            if answered:  # its answers have been safe for as long as this training took
-                answered.release()
-            answered = group
+            made = {} if number is None else self._trained(number)
             rank = max([one.weights.rank for one in made.values() if one.weights], default=0)
             yield from self._answered(asked, made, rank)
             self._answering.forget([one.digest for one in made.values() if one.digest])
-        if answered:
-            answered.release()
 
     def close(self) -> None:
         """Free models and worker processes."""
@@ -157,8 +151,8 @@ class TunedBackend:
             self._found = {name: Made(adapters.from_bytes(kept[1], name[:12]), kept[1], name)}
         return self._found[name]
 
-    def _trained(self, number: int) -> tuple[Group, dict[str, Made]]:
-        """A group and every adapter of it: from the run when it is kept there, else trained."""
+    def _trained(self, number: int) -> dict[str, Made]:
+        """Every adapter of a group: from the run when it is kept there, else trained."""
         if self._school is None:
             raise CannotRun("a request asks for training in a stage without lessons", hint="tell the pipeline's author")
         wanted = self._groups[number]
@@ -170,7 +164,7 @@ class TunedBackend:
         )
         found = group.found()
         if len(found) == len(wanted):
-            return group, found
+            return found
         built = self._school.built([one.tuning for one in wanted], ahead=ahead)
         jobs = [self._job(one, built[one.tuning.digest]) for one in wanted]
         left_out = {one.name: built[one.tuning.digest].left_out for one in wanted}
@@ -179,7 +173,7 @@ class TunedBackend:
             free = partial(free_memory, device.kind)
             trainer = Trainer(model, targets, slots=self._pace.slots, tokens=self._pace.tokens, free=free)
             try:
-                return group, group.train(trainer, jobs, left_out)
+                return group.train(trainer, jobs, left_out)
             finally:
                 trainer.close()
 
