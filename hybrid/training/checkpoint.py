@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from hybrid.training.trainer import Session
 
 VERSION = 1
-PARTS = ("values", "grad", "scale")
+PARTS = ("values", "scale")
 PLANNED = ("slots", "tokens", "activations", "per_token", "per_label")
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MAYBE = ("exp_avg", "exp_avg_sq", "step", "grad")
+"""Moments are there after the first step, gradients in the middle of one."""
 
 
 def state(session: Session) -> bytes:
@@ -30,6 +31,8 @@ def state(session: Session) -> bytes:
     for slot, progress in enumerate(session.slots):
         if progress:
             parts = {"values": session.bank.values[slot], **session.optimizer.state(slot)}
+            if progress.loss is None:  # between two steps it is zero
+                del parts["grad"]
             tensors |= {f"{slot}/{name}": value.detach().to("cpu", copy=True) for name, value in parts.items()}
     about = {
         "version": VERSION,
@@ -74,14 +77,14 @@ class Saved:
         for slot, told in enumerate(about["slots"]):
             if told is not None:
                 session.begin(slot, _progress(session, told))
-                parts = {name: self._part(session, slot, name) for name in (*PARTS, *MOMENTS)}
+                parts = {name: self._part(session, slot, name) for name in (*PARTS, *MAYBE)}
                 session.bank.values[slot].copy_(parts.pop("values"))
                 session.optimizer.restore(slot, {name: part for name, part in parts.items() if part is not None})
 
     def _part(self, session: Session, slot: int, name: str) -> Any:
         part = self.tensors.get(f"{slot}/{name}")
-        if part is None and name in MOMENTS:
-            return None  # before the first step there are none
+        if part is None and name in MAYBE:
+            return None
         shape = () if name in ("scale", "step") else (session.bank.size,)
         if part is None or part.shape != shape or not part.is_floating_point():
             raise BadData(f"the training that is to go on lacks {name} of slot {slot}")

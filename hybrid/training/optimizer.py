@@ -81,4 +81,5 @@ class SlotAdamW:
         if moments:
             self._of[slot].state[row].update(moments)
         self.scale[slot] = state["scale"].to(device)
-        self._grads[slot].copy_(state["grad"])
+        if "grad" in state:
+            self._grads[slot].copy_(state["grad"])
