@@ -25,6 +25,7 @@ from typing import Any
 import peft
 import safetensors.torch
 import torch
+from peers.lora import rectangle
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from hybrid.arc.data import Dataset, demonstrations, rules, test_inputs
@@ -110,26 +111,14 @@ def by_peft(held: School) -> Iterator[tuple[str, State]]:
         optimizer = torch.optim.AdamW(values, lr=how.learning_rate, weight_decay=how.weight_decay)
         schedule = get_scheduler(how.schedule, optimizer, how.warmup, job.steps)
         for step in range(job.steps):
-            lora(**padded(job, job.batch(step), held.tokenizer.eos_token_id)).loss.backward()
+            texts = [job.texts[index] for index in job.batch(step)]
+            lora(**rectangle(texts, pad=held.tokenizer.eos_token_id)).loss.backward()
             torch.nn.utils.clip_grad_norm_(values, how.clip)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
         yield job.name, {name: value.clone() for name, value in peft.get_peft_model_state_dict(lora).items()}
     lora.unload()
-
-
-def padded(job: Job, chosen: Sequence[int], pad: int) -> dict[str, torch.Tensor]:
-    """The texts `chosen` as a batch [texts, longest]; what has no loss is labelled -100."""
-    texts = [job.texts[i] for i in chosen]
-    longest = max(len(text.ids) for text in texts)
-    more = [longest - len(text.ids) for text in texts]
-    labels = [[id if learned else -100 for id, learned in zip(one.ids, one.learned, strict=True)] for one in texts]
-    return {
-        "input_ids": torch.tensor([[*one.ids, *[pad] * n] for one, n in zip(texts, more, strict=True)]),
-        "attention_mask": torch.tensor([[1] * len(one.ids) + [0] * n for one, n in zip(texts, more, strict=True)]),
-        "labels": torch.tensor([[*one, *[-100] * n] for one, n in zip(labels, more, strict=True)]),
-    }
 
 
 def by_us(held: School) -> Iterator[tuple[str, State]]:
