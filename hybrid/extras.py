@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from hybrid import threads
 from hybrid.errors import CannotRun
 
 EXTRA_OF = {
@@ -24,8 +25,13 @@ EXTRA_OF = {
 
 
 def import_object(path: str, *, needed_for: str) -> Any:
-    """The object at `module:name`. Raises CannotRun when a library of an extra is missing on this machine."""
+    """The object at `module:name`. Raises CannotRun when a library of an extra is missing on this machine.
+
+    OpenMP, which most heavy libraries bring, reads its settings when it is loaded: so they are made here.
+    """
     module, _, name = path.partition(":")
+    if not module.startswith("hybrid.commands."):  # they load nothing heavy, and may start a program of the user's
+        threads.wait_briefly()
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hybrid import threads
 from tests.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
+
+threads.wait_briefly()  # before any test imports torch; what tests start inherits it
 
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file system", "needs a user who is refused")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from hybrid import threads
 from hybrid.errors import CannotRun
 
 CPU_CACHE = 2 * 1024**3
@@ -35,7 +36,13 @@ def find_device(kind: str = "auto", dtype: str = "auto") -> Device:
     if kind not in ("auto", "cpu", here):
         raise CannotRun(f"this machine has no '{kind}' device that torch can use", hint=f"here: {here}, cpu")
     kind = here if kind == "auto" else kind
+    hold_threads()
     return Device(kind, _name(kind), _dtype(kind, dtype), _memory(kind))
+
+
+def hold_threads() -> None:
+    """No more threads of torch than this process has cores: torch sees what it is bound to, not a container's share."""
+    torch.set_num_threads(min(torch.get_num_threads(), threads.number()))
 
 
 def capability() -> tuple[int, int]:

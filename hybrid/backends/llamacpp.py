@@ -7,7 +7,6 @@ streams, so that closing the backend stops them at the next token.
 from __future__ import annotations
 
 import json
-import os
 import queue
 import secrets
 import threading
@@ -20,6 +19,7 @@ from typing import Any, ClassVar
 
 import xllamacpp
 
+from hybrid import threads
 from hybrid.backends.families import Families
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
@@ -46,7 +46,7 @@ class LlamaCppBackend:
     options: ClassVar[Mapping[str, str]] = {
         "parallel": "requests in flight (default 4, and not more than CPU cores)",
         "context": "tokens of prompt and completion together, a request (default 8192, or what the model was made for)",
-        "threads": "CPU threads (default: all cores)",
+        "threads": "CPU threads (default: OMP_NUM_THREADS, or as many as this process has cores)",
         "reuse": "true or false: keep computed beginnings of prompts (default true); false with parallel=1: same bits",
         "gpu_layers": "layers on the GPU (default: all that fit)",
     }
@@ -55,7 +55,7 @@ class LlamaCppBackend:
         path = locate(model)
         if path.suffix != ".gguf":
             raise CannotRun(f"llamacpp reads .gguf files; {path} is not one", hint="--backend transformers, or a GGUF")
-        self._parallel = whole_number(options, "parallel", min(4, os.cpu_count() or 1), low=1, high=MAX_PARALLEL)
+        self._parallel = whole_number(options, "parallel", min(4, threads.cores()), low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         self._crew: list[threading.Thread] = []
@@ -141,7 +141,7 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str) -> An
     params.n_parallel = parallel
     params.n_ctx = whole_number(options, "context", 8192, low=64, high=1 << 20) * parallel
     params.n_gpu_layers = whole_number(options, "gpu_layers", -1, low=-1, high=10_000)
-    params.cpuparams.n_threads = whole_number(options, "threads", os.cpu_count() or 1, low=1, high=1024)
+    params.cpuparams.n_threads = whole_number(options, "threads", threads.number(), low=1, high=1024)
     params.verbosity = 0
     params.api_keys = [key]
     params.warmup = False

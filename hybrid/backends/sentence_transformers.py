@@ -14,6 +14,7 @@ import sentence_transformers
 import torch
 import transformers
 
+from hybrid.backends.devices import hold_threads
 from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import decode, digest
@@ -42,6 +43,7 @@ class SentenceTransformersEmbedder:
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
         folder = folder_of(model)
         parts = _parts(folder)
+        hold_threads()
         transformers.logging.disable_progress_bar()  # one for loading weights, whoever asks
         try:
             self._engine: Any = sentence_transformers.SentenceTransformer(
