@@ -33,7 +33,7 @@ class Arc:
     """
 
     voting: Literal["flat", "seal"] = field(
-        default="flat", metadata={"help": "flat: one vote a view; seal: the published rule, ties made deterministic"}
+        default="flat", metadata={"help": "flat: one vote a view; seal: the published rule, with its order of ties"}
     )
 
     unit: ClassVar[Literal["task", "question"]] = "task"

@@ -54,6 +54,9 @@ class SealRestem(Editing):
 
     `--grader self-edit` gives the reward of every round on training and evaluation tasks; the evaluation tasks are
     never learned from.
+
+    The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
+    which an empty or a reshaped grid votes, is not offered.
     """
 
     dataset: DatasetName = field(default="arc1-training", metadata=help_of("the public set of the training tasks"))

@@ -24,7 +24,11 @@ Earlier = Mapping[str, Iterable[Output]]
 @dataclass(frozen=True)
 class SealSelfEdit(Editing):
     """Ask for configurations of test-time training, train and answer with each; `--grader self-edit` holds controls
-    beside: no training, the configuration that people chose, and random ones."""
+    beside: no training, the configuration that people chose, and random ones.
+
+    The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
+    which an empty or a reshaped grid votes, is not offered.
+    """
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "demo": {**SMALL, "tasks": ["stack-0", "top-0"], "most": 6, "edits": 3, "randoms": 1, "schema": True},

@@ -26,7 +26,11 @@ SEAL_VIEWS = {"subset": "seal-eval-8", "format": "seal", "include_n": [1], "perm
 
 @dataclass(frozen=True)
 class SealTtt(Teaching):
-    """Train a LoRA adapter on each task's own demonstrations, answer with it; `--grader arc` holds the base beside."""
+    """Train a LoRA adapter on each task's own demonstrations, answer with it; `--grader arc` holds the base beside.
+
+    The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
+    which an empty or a reshaped grid votes, is not offered.
+    """
 
     controls: tuple[str, ...] = field(
         default=("base",), metadata=help_of("what is asked beside, of the same questions: base, the untrained model")

@@ -1,7 +1,9 @@
-"""The training tasks of SEAL in its own way: numpy arrays, every candidate made, and tokenised, before the cut.
+"""SEAL's training tasks in its own way, every candidate made and tokenised before the cut, and its vote; with numpy.
 
 Written from the description, not from the code; what it leaves out is chance: SEAL passes the tasks through hash sets
-of salted hashes, here duplicates are found in order. An oracle for the tests, and the peer of a benchmark.
+of salted hashes, here duplicates are found in order, and numpy's sort is the stable one, since the default one treats
+ties otherwise on other processors. Sets of whole numbers and of tuples of them are no chance. An oracle for the tests,
+and the peer of a benchmark.
 """
 
 from __future__ import annotations
@@ -99,8 +101,9 @@ def fits(task: Task) -> bool:
 
 
 def recoloured(task: Task, draws: np.random.RandomState) -> Task:
-    used = sorted({int(cell) for example in (*task[0], task[1]) for grid in example for cell in grid.flatten()} - {0})
-    unused = [colour for colour in range(1, 10) if colour not in used]
+    cells = [int(cell) for example in (*task[0], task[1]) for grid in example for cell in grid.flatten()]
+    present = set(cells) - {0}
+    used, unused = list(present), list(set(list(range(1, 10))) - present)  # noqa: C414 - a range fills a set otherwise
     draws.shuffle(unused)
     shuffled = draws.permutation(used).tolist()
     becomes = {0: 0}
@@ -182,3 +185,57 @@ def process(
         np.random.RandomState(seed).shuffle(made)  # type: ignore[arg-type]
         made = made[:most]
     return made
+
+
+Told = tuple[tuple[int, ...], ...]
+"""A grid as a vote counts it."""
+
+
+def fullest(grids: Sequence[Told], *, by_column: bool) -> Told:
+    """The majority grid: the most frequent shape, and for every row (or column) the most frequent one of its length."""
+    given = [np.array(grid).T if by_column else np.array(grid) for grid in grids]
+    shapes = [grid.shape for grid in given]
+    height, width = max(set(shapes), key=shapes.count)
+    rows = []
+    for place in range(height):
+        there = [tuple(grid[place].tolist()) for grid in given if grid.shape[0] > place and grid.shape[1] == width]
+        rows.append(max(set(there), key=there.count))
+    made = np.array(rows)
+    return tuple(map(tuple, (made.T if by_column else made).tolist()))
+
+
+def nominated(grids: Sequence[Told]) -> list[Told]:
+    """The three that a group names, none of no group."""
+    if not grids:
+        return []
+    different = list(set(grids))
+    counts = [grids.count(grid) for grid in different]
+    rising = np.argsort(counts, kind="stable")
+    named = [different[int(np.argmax(counts))]]
+    for place in (1, 2):
+        next_one = different[rising[-1 - place]] if len(different) > place else named[0]
+        if next_one in named:
+            rows = fullest(grids, by_column=False)
+            next_one = fullest(grids, by_column=True) if rows in named else rows
+        named.append(next_one)
+    return named
+
+
+VOTING_GROUPS = ("identity", "transpose", "flip0", "flip1", "rot180", "rot90")
+
+
+def voted(votes: Sequence[tuple[Told, str]]) -> tuple[Told, ...]:
+    """The two attempts. `votes` are grids, turned back, with the transforms of their views."""
+    groups: dict[str, list[Told]] = {}
+    for grid, transform in votes:
+        groups.setdefault(transform, []).append(grid)
+    pool = nominated([grid for grids in groups.values() for grid in grids])
+    for name in VOTING_GROUPS:
+        pool += nominated(groups.get(name, []))
+    if not pool:
+        return ()
+    first, second, third = nominated(pool)
+    if pool.count(second) == pool.count(third) and "identity" in groups:
+        plain = groups["identity"]
+        second = second if plain.count(second) > plain.count(third) else third
+    return first, second

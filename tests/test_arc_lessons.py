@@ -24,7 +24,7 @@ from hybrid.arc.lessons import Course, of_demonstrations, taught
 from hybrid.arc.random_state import RandomState
 from hybrid.arc.subsets import SUBSETS
 from hybrid.arc.text import FORMATS, parse
-from hybrid.arc.variants import Variant, recolouring, variants
+from hybrid.arc.variants import Variant, Walk, recolouring, variants
 from hybrid.arc.views import Pair
 from hybrid.errors import BadData
 from hybrid.records import Lesson
@@ -129,10 +129,16 @@ def test_other_grids_of_the_same_cells_are_other_tasks(count: int) -> None:
     assert Variant(((column, row), *plain(count - 2)), (row, column)) in made
 
 
-@given(st.sets(st.integers(0, 9)), st.integers(0, 2**32 - 1))
-def test_new_colours_keep_black_and_join_none_and_take_unused_ones_first(used: set[int], seed: int) -> None:
+WALKS = st.sampled_from([list, sorted])
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 2**32 - 1), WALKS)
+def test_new_colours_keep_black_and_join_none_and_take_unused_ones_first(
+    cells: list[int], seed: int, walk: Walk
+) -> None:
     """Trap: the permutation goes to unused colours first, and 0 is no colour like the others."""
-    table = recolouring(used - {0}, RandomState(seed))
+    used = set(cells)
+    table = recolouring(cells, RandomState(seed), walk)
     new = {colour: table[colour] for colour in used | {0}}
     assert new[0] == 0
     assert len(set(new.values())) == len(new)
@@ -141,6 +147,43 @@ def test_new_colours_keep_black_and_join_none_and_take_unused_ones_first(used: s
     if len(unused) >= len(used - {0}):
         assert set(new.values()) - {0} <= unused
     assert table[10:] == bytes(range(256))[10:]
+
+
+@pytest.mark.parametrize(
+    ("cells", "seed", "new"),
+    [
+        ([8, 1, 2], 0, {8: 7, 1: 3, 2: 6}),
+        ([9, 1, 8, 2], 3, {8: 5, 9: 3, 2: 4, 1: 7}),
+        ([8, 9, 0, 1], 1, {8: 7, 9: 5, 1: 2}),
+        ([1, 2, 3, 4, 5, 6, 7], 5, {1: 5, 2: 8, 7: 3, 3: 7, 6: 4, 4: 6, 5: 1}),
+    ],
+)
+def test_new_colours_are_those_of_the_original(cells: list[int], seed: int, new: dict[int, int]) -> None:
+    """Written down from runs of SEAL's own code, whose small sets put 8 and 9 in the places of 0 and 1."""
+    table = recolouring(cells, RandomState(seed))
+    assert {colour: table[colour] for colour in new} == new
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(0, 2**32 - 1))
+def test_new_colours_are_those_of_the_oracle(cells: list[int], seed: int) -> None:
+    example = np.array([cells]), np.array([[0]])
+    _, (painted, _) = seal_way.recoloured(((example,), example), np.random.RandomState(seed))
+    table = recolouring([*cells, 0, *cells, 0], RandomState(seed))
+    assert painted.tolist() == [[table[cell] for cell in cells]]
+
+
+def test_shifts_put_right_keep_the_lessons_and_the_keys_that_they_had() -> None:
+    """Only what is asked for as published is walked as published; its recipe says so, since its lessons are others."""
+    task = tasks_of("arc1-training").tasks["44f52bb0"]
+    alike, published = Course(), Course(translation="seal")
+    assert "version" not in alike.of("a", task)
+    assert "version" not in Course(translation="seal", augmentations=()).of("a", task)
+    assert "version" not in Course(translation="seal", colours=False).of("a", task)
+    recipe = published.of("a", task)
+    assert recipe["version"] == 2
+    assert len(taught({"a": task}, recipe)) == 250
+    with pytest.raises(BadData, match="their rule has changed"):
+        taught({"a": task}, {name: value for name, value in recipe.items() if name != "version"})
 
 
 @settings(max_examples=25, deadline=None)

@@ -48,6 +48,8 @@ class Course:
     def of(self, id: str, task: Mapping[str, Any]) -> dict[str, Json]:
         """The `lessons` of a tuning for `task`, whose demonstrations are named by content: an id may be of any data."""
         how = {**asdict(self), "augmentations": [group for group in GROUPS if group in self.augmentations]}
+        if self.translation == "seal" and self.colours and self.augmentations:
+            how["version"] = 2  # the first one walked colours in another order than SEAL: other lessons, other adapters
         return {**how, "leave_n": list(self.leave_n), "task": id, "demonstrations": digest(task["train"])}
 
 
@@ -57,12 +59,14 @@ def taught(tasks: Mapping[str, Any], lessons: Mapping[str, Json]) -> tuple[Lesso
     Raises BadData when the task is not one of them, is not the one that was named, or holds no grids.
     """
     said: dict[str, Any] = dict(lessons)
-    id, named = said.pop("task", None), said.pop("demonstrations", None)
+    id, named, version = (said.pop(name, None) for name in ("task", "demonstrations", "version"))
     how: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
     try:
         course = Course(**how)
         if digest(tasks[id]["train"]) != named:
             raise ValueError("other demonstrations")
+        if course.of(id, tasks[id]).get("version") != version:
+            raise ValueError("their rule has changed")
     except (KeyError, TypeError, ValueError) as error:
         raise BadData(
             f"the lessons of task {id!a:.80} cannot be made: {type(error).__name__}: {error}",

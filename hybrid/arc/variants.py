@@ -2,13 +2,14 @@
 
 SEAL's rule (few-shot/ttt.py), without its chance elements: it passes the tasks through hash sets, whose order differs
 between processes, and that order decides which colours each one gets and which 250 are kept. Here duplicates are found
-by content and the first in order of construction stays, so a seed means one list on every machine.
+by content and the first in order of construction stays, so a seed means one list on every machine. Its sets of colours
+are no chance: sets of whole numbers are walked alike in every process.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,15 +47,17 @@ def variants(
     of all these comes a second time, with its demonstrations in a random order and, when any group is on and with
     `colours`, in random colours. What is equal to an earlier one of the same n is left out. When there are more than
     `most`, a random selection stays. An n that cannot be is passed over; when none is left, one is left out.
+    With `translation="seal"` the colours are walked as published, too.
     """
     augmenters = chosen(groups, demonstrations, seed, translation)
     pools = [_pool(demonstrations, augment) for augment in augmenters.values()]
     plain = [_packed(pair) for pair in demonstrations]
+    walk: Walk = list if translation == "seal" else sorted
     made: list[_Task] = []
     for n in [n for n in leave_n if n <= len(demonstrations)] or [1]:
         draws = RandomState(seed)
         tasks = list(dict.fromkeys(_tasks([*pools, plain], n)))
-        made += dict.fromkeys([*_copies(tasks, draws, recoloured=colours and bool(augmenters)), *tasks])
+        made += dict.fromkeys([*_copies(tasks, draws, walk if colours and augmenters else None), *tasks])
     if len(made) > most:
         made = [made[i] for i in RandomState(seed).permutation(range(len(made)))[:most]]
     unpacked = cache(_unpacked)
@@ -103,30 +106,37 @@ def _tasks(pools: Iterable[Sequence[_Packed | None]], n: int) -> Iterator[_Task]
                     yield tuple(whole)
 
 
-def _copies(tasks: Iterable[_Task], draws: RandomState, *, recoloured: bool) -> Iterator[_Task]:
-    """Each task once more: in other colours, and with its demonstrations in another order."""
-    used = cache(_colours)
+Walk = Callable[[set[int]], list[int]]
+"""How a set of colours is put in a row: `list`, in the order in which CPython walks it, as SEAL does, or `sorted`."""
+
+
+def _copies(tasks: Iterable[_Task], draws: RandomState, walk: Walk | None) -> Iterator[_Task]:
+    """Each task once more: with its demonstrations in another order, and with a `walk` in other colours."""
+    seen = cache(_colours)
     for task in tasks:
         copy = task
-        if recoloured:
-            table = recolouring(frozenset().union(*map(used, task)), draws)
+        if walk:
+            table = recolouring([colour for pair in task for colour in seen(pair)], draws, walk)
             copy = tuple([pair.translate(table) for pair in task])
         order = draws.permutation(range(len(copy) - 1))
         yield (*[copy[i] for i in order], copy[-1])
 
 
-def _colours(packed: _Packed) -> frozenset[int]:
-    return frozenset(packed) - {0, *_ROW, *_GRID}
+def _colours(packed: _Packed) -> list[int]:
+    """In their order of appearance."""
+    return [colour for colour in dict.fromkeys(packed) if colour < COLOURS]
 
 
-def recolouring(used: Iterable[int], draws: RandomState) -> bytes:
+def recolouring(cells: Sequence[int], draws: RandomState, walk: Walk = list) -> bytes:
     """Colour -> colour as a table for `bytes.translate`: SEAL's draw. Black (0) stays, no two colours become one.
 
+    `cells` are the colours of a task in their order of appearance: in a small set 8 and 9 share the places of 0 and 1,
+    and who came first has it. The sets are made as SEAL makes them, since that decides their order, too.
     Used colours become colours that the task does not use, as long as there are some. The rest change places, also with
     one that had a new colour already, which it then loses.
     """
-    used = sorted(used)
-    free = [colour for colour in range(1, COLOURS) if colour not in used]
+    present = set(cells) - {0}
+    used, free = walk(present), walk(set(list(range(1, COLOURS))) - present)  # noqa: C414 - a range fills a set otherwise
     spare = [free[i] for i in draws.permutation(range(len(free)))]
     left = [used[i] for i in draws.permutation(range(len(used)))]
     table = bytearray(range(256))

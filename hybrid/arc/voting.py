@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hybrid.arc.grid import Grid
 from hybrid.arc.views import ORDER
@@ -51,15 +52,20 @@ GROUPS = ("identity", "transpose", "flip0", "flip1", "rot180", "rot90")
 
 
 def seal(votes: Sequence[Vote]) -> tuple[Grid, ...]:
-    """Two attempts by SEAL's published rule (few-shot/arclib/voting.py), with ties broken by order instead of chance.
+    """Two attempts by SEAL's published rule (few-shot/arclib/voting.py).
 
     Each group (all votes, then one for each transform) names three candidates, the candidates of all groups are
     pooled, and the same rule picks from the pool. What is wrong with it: a group with one answer, or a unanimous one,
     names its grid three times or pads it with grids that nobody answered, so one view can weigh as much as all
     identity views; an attempt can be such a padding; both attempts can be equal although another grid was answered;
     a tie for the second place goes to the third unless the second has strictly more identity votes.
-    The original breaks ties by the order of a hash set, which changes from process to process; here the earlier vote
-    is first. The result is one that the original can give.
+
+    The original breaks ties by the order in which Python's sets of grids, shapes and rows are walked, and so does this.
+    That order follows from the numbers in them and from the order of the votes, so it is the same in every process of
+    CPython 3.11 or newer with 64 bits; `PYTHONHASHSEED` is about texts. Two choices are ours: votes are in the order of
+    `answers` (the original's come from a set of tasks whose order does change from process to process), and of equal
+    counts the earlier stays first when counts are sorted (numpy's default sort, which the original uses, moves them on
+    processors with AVX2 or AVX-512).
     """
     groups = {name: [vote.grid for vote in votes if vote.transform == name] for name in ORDER}
     every = [grid for group in groups.values() for grid in group]
@@ -82,8 +88,8 @@ def _three(grids: Sequence[Grid]) -> tuple[Grid, ...]:
     """The three most frequent grids of a group, filled up with majority grids when there are fewer or when two tie."""
     if not grids:
         return ()
-    counts = Counter(grids)  # keeps the order of first appearance
-    distinct = list(counts)
+    counts = Counter(grids)
+    distinct = list(set(grids))
     first = max(distinct, key=counts.__getitem__)
     rising = sorted(distinct, key=counts.__getitem__)  # stable: of a tie, the last in order counts as the most frequent
     second = rising[-2] if len(distinct) > 1 else first
@@ -103,7 +109,15 @@ def _fill(grids: Sequence[Grid], taken: tuple[Grid, ...]) -> Grid:
 
 
 def _majority(grids: Sequence[Grid]) -> Grid:
-    """The most frequent shape, each of its rows the most frequent one of that place and width; ties: the earlier."""
-    height, width = Counter((len(grid), len(grid[0])) for grid in grids).most_common(1)[0][0]
+    """The most frequent shape, each of its rows the most frequent one of that place and width."""
+    height, width = _most_frequent([(len(grid), len(grid[0])) for grid in grids])
     rows = ([grid[i] for grid in grids if len(grid) > i and len(grid[i]) == width] for i in range(height))
-    return tuple(Counter(row).most_common(1)[0][0] for row in rows)
+    return tuple([_most_frequent(row) for row in rows])
+
+
+_Ints = TypeVar("_Ints", bound=tuple[int, ...])
+
+
+def _most_frequent(values: Sequence[_Ints]) -> _Ints:
+    """Of a tie, the first in the order of the set."""
+    return max(set(values), key=Counter(values).__getitem__)
