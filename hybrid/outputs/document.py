@@ -11,7 +11,7 @@ import ijson
 
 from hybrid.canonical import DEEPEST, MAX_RECORD
 from hybrid.errors import BadData
-from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Entry, Header, Trailer
+from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Block, Header, Trailer, canonical
 from hybrid.outputs.source import Source
 
 PIECE = 64 * 1024
@@ -20,15 +20,16 @@ PIECE = 64 * 1024
 class Document:
     """Reads an outputs document whose members and spaces may be laid out in any way."""
 
-    def records(self, source: Source, skip: int = 0) -> Generator[Entry, None, Trailer | None]:
-        """Every record after the first `skip` as (where, value, None); returns the trailer. Raises BadData."""
+    def records(self, source: Source, skip: int = 0, *, exactly: bool = True) -> Generator[Block, None, Trailer | None]:
+        """Every record after the first `skip`; returns the trailer. It is always read `exactly`. Raises BadData."""
         tail: dict[str, Any] = {}
         with _events(source) as events:
             for name in events.members():
                 if name == "records":
                     for number, value in enumerate(events.elements("records"), start=1):
                         if number > skip:
-                            yield f"{source.name}, record {number}", value, None
+                            content = canonical(value, f"{source.name}, record {number}") + b"\n"
+                            yield Block([value], content, f"{source.name}, record", number)
                 elif name in TAIL:
                     tail[name] = events.value()
                 elif name in HEAD:

@@ -14,7 +14,7 @@ from typing import Any
 from hybrid.errors import BadData
 from hybrid.outputs.document import Document, read_document
 from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer, canonical
-from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, exact, read_head, read_json_lines, slowly
+from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, read_head, read_json_lines
 from hybrid.outputs.source import Source, open_source
 from hybrid.records import Output
 from hybrid.replacing import replacing
@@ -59,24 +59,23 @@ class OutputsFile:
         Nothing that was yielded may be trusted before the iterator is exhausted: a file cut short or edited is found
         out at the end.
         """
-        hashed = self._header.hashed()
+        hashed, plain = self._header.hashed(), Output.plain
         count = 0
-        lines = self._reader.records(self._source)
+        blocks = self._reader.records(self._source)
         while True:
             try:
-                what, value, line = next(lines)
+                block = next(blocks)
             except StopIteration as stop:
                 trailer: Trailer | None = stop.value
                 break
             except OtherLayout:
                 self._reader = Document()
-                lines = self._reader.records(self._source, skip=count)
+                blocks = self._reader.records(self._source, skip=count)
                 continue
-            value, line = exact(value, line, what)
-            hashed.update(line)
-            hashed.update(b"\n")
-            count += 1
-            yield Output.from_json(value, what=what)
+            hashed.update(block.content)
+            count += len(block.values)
+            for number, value in enumerate(block.values):
+                yield plain(value) or Output.from_json(value, what=block.where(number))
         self._finish(count, hashed.hexdigest(), trailer)
 
     def close(self) -> None:
@@ -96,8 +95,8 @@ class OutputsFile:
     def _exact_digest(self) -> str:
         """The digest without trust in how the lines write their numbers (1e-05 and 0.00001 are one number)."""
         hashed = self._header.hashed()
-        for what, value, line in self._reader.records(self._source):
-            hashed.update(canonical(value if line is None else slowly(line, what), what) + b"\n")
+        for block in self._reader.records(self._source, exactly=True):
+            hashed.update(block.content)
         return hashed.hexdigest()
 
 

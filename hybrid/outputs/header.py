@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybrid.canonical import DEEPEST, Json, encode, too_deep
 from hybrid.errors import BadData
@@ -138,5 +138,14 @@ def duplicates_refused(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-Entry = tuple[str, Any, bytes | None]
-"""Where a record is (for messages), its value, and its bytes when it was one line."""
+class Block(NamedTuple):
+    """Records that were read together."""
+
+    values: list[Any]
+    content: bytes  # the canonical JSON of each with a newline after it, which is what the digest takes
+    place: str  # what messages call the place of one, `FILE, line`
+    first: int  # the number of the first one's place
+
+    def where(self, number: int) -> str:
+        """What messages call the place of a value, by its number in `values`."""
+        return f"{self.place} {self.first + number}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from dataclasses import dataclass
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 import orjson
 
-from hybrid.canonical import MAX_RECORD, Json, decode
+from hybrid.canonical import DEEPEST, MAX_RECORD, Json, decode, too_deep
 from hybrid.errors import BadData
 from hybrid.outputs.header import (
     FOREIGN,
@@ -17,7 +18,7 @@ from hybrid.outputs.header import (
     HEAD,
     TAIL,
     VERSION,
-    Entry,
+    Block,
     Header,
     Trailer,
     canonical,
@@ -29,6 +30,9 @@ from hybrid.outputs.source import Source
 
 LONGEST = MAX_RECORD + 2
 """Most bytes of one line: a record, a comma and a newline."""
+
+SHALLOW = 2 * DEEPEST
+"""Bytes of JSON that cannot hold more than DEEPEST levels: each takes two."""
 
 FIRST = b'{"format":"%s","version":%d,\n' % (FORMAT.encode(), VERSION)
 
@@ -43,23 +47,36 @@ class Lines:
 
     start: int
 
-    def records(self, source: Source, skip: int = 0) -> Generator[Entry, None, Trailer | None]:
-        """Every record as (where, value, its line); returns the trailer. Raises OtherLayout."""
+    def records(
+        self, source: Source, skip: int = 0, *, exactly: bool = False
+    ) -> Generator[Block, None, Trailer | None]:
+        """Every record after the first `skip`; returns the trailer. Raises OtherLayout, BadData.
+
+        `exactly` trusts no line in how it writes its numbers.
+        """
         with source.open() as stream:
             for _ in range(self.start + skip):
                 stream.readline(LONGEST)
-            number, comma, readline, loads = self.start + skip, True, stream.readline, orjson.loads
-            while (line := readline(LONGEST)) != b"],\n":
+            number, comma, place = self.start + skip, True, f"{source.name}, line"
+            ahead = Ahead(stream, b",\n")
+            while True:
+                if comma and not exactly and (found := ahead.block()):
+                    yield Block(*found, place, number + 1)
+                    number += len(found[0])
+                    continue
+                line = ahead.line()
+                if line == b"],\n":
+                    break
                 number += 1
                 body = line[:-2] if line.endswith(b",\n") else line[:-1]
                 if not comma or not body:
                     raise OtherLayout
                 comma = len(line) - len(body) == 2
                 try:
-                    value = loads(body)
+                    value = orjson.loads(body)
                 except orjson.JSONDecodeError as error:
                     raise OtherLayout from error
-                yield f"{source.name}, line {number}", value, body
+                yield _alone(value, body, place, number, exactly=exactly)
             if comma and number > self.start:
                 raise OtherLayout
             return _trailer(stream, source)
@@ -127,18 +144,24 @@ class JsonLines:
 
     start: int
 
-    def records(self, source: Source, skip: int = 0) -> Generator[Entry, None, Trailer | None]:
-        """Every record as (where, value, its line). Raises BadData."""
+    def records(
+        self, source: Source, skip: int = 0, *, exactly: bool = False
+    ) -> Generator[Block, None, Trailer | None]:
+        """Every record. Raises BadData. `exactly` trusts no line in how it writes its numbers."""
         with source.open() as stream:
-            number = 0
-            while line := stream.readline(LONGEST):
-                number += 1
-                body = line.strip()
-                if number <= self.start or not body:
+            number, place = 0, f"{source.name}, line"
+            ahead = Ahead(stream, b"\n")
+            while True:
+                if number >= self.start and not exactly and (found := ahead.block()):
+                    yield Block(*found, place, number + 1)
+                    number += len(found[0])
                     continue
-                where = f"{source.name}, line {number}"
-                yield where, decode(body, what=where), body
-        return None
+                if not (line := ahead.line()):
+                    return None
+                number += 1
+                if number > self.start and (body := line.strip()):
+                    value = decode(body, what=f"{place} {number}")
+                    yield _alone(value, body, place, number, exactly=exactly)
 
 
 def read_json_lines(source: Source, *, sure: bool) -> tuple[JsonLines, Header]:
@@ -181,18 +204,64 @@ def _line_header(first: dict[str, Any], where: str) -> Header:
     return header
 
 
-def exact(value: Any, line: bytes | None, what: str) -> tuple[Any, bytes]:
-    """The value of a line and its canonical bytes, which almost always are the line itself. Raises BadData."""
-    if line is None:
-        return value, canonical(value, what)
+class Ahead:
+    """Looks at all whole lines that the stream's buffer holds at once, which is quicker than line by line.
+
+    A line is a record and `ends`. Where any line of the buffer is not the canonical JSON of one record, all of them are
+    to be read one by one.
+    """
+
+    def __init__(self, stream: BufferedReader, ends: bytes) -> None:
+        self._stream, self._ends = stream, ends
+        self._singly = 0  # lines that were looked at in vain
+
+    def line(self) -> bytes:
+        """The next line, cut after LONGEST bytes; empty at the end of the stream."""
+        self._singly -= 1
+        return self._stream.readline(LONGEST)
+
+    def block(self) -> tuple[list[Any], bytes] | None:
+        """The values of the lines in the buffer, and their canonical JSON with a newline after each."""
+        if self._singly > 0:
+            return None
+        ahead = self._stream.peek()
+        size = ahead.rfind(self._ends)
+        found = _together(ahead[:size], self._ends) if size > 0 else None
+        if found:
+            self._stream.read(size + len(self._ends))
+        else:
+            self._singly = ahead.count(b"\n") + 1  # the last of them goes on behind the buffer
+        return found
+
+
+def _together(lines: bytes, between: bytes) -> tuple[list[Any], bytes] | None:
+    """The values of lines, and their canonical JSON with a newline after each; None when they are not canonical."""
+    listed = lines if between == b",\n" else lines.replace(between, b",")
+    try:
+        values = orjson.loads(b"[%b]" % listed)
+        records = [orjson.dumps(value, option=orjson.OPT_SORT_KEYS) for value in values]
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        return None
+    if between.join(records) != lines:
+        return None
+    long = [number for number, record in enumerate(records) if len(record) > SHALLOW]
+    if any(too_deep(values[number], records[number]) for number in long):
+        return None
+    return values, b"\n".join(records) + b"\n"
+
+
+def _alone(value: Any, line: bytes, place: str, number: int, *, exactly: bool) -> Block:
+    """One record by itself: its value and its canonical bytes, which almost always are the line. Raises BadData."""
+    what = f"{place} {number}"
     refuse_depth(value, line, what)
-    if orjson.dumps(value, option=orjson.OPT_SORT_KEYS) == line:
-        return value, line
-    value = slowly(line, what)
-    return value, canonical(value, what)
+    content = line
+    if exactly or orjson.dumps(value, option=orjson.OPT_SORT_KEYS) != line:
+        value = _slowly(line, what)
+        content = canonical(value, what)
+    return Block([value], content + b"\n", place, number)
 
 
-def slowly(line: bytes, what: str) -> Json:
+def _slowly(line: bytes, what: str) -> Json:
     """The value in `line` with whole numbers of any size, and no name twice. Raises BadData."""
     try:
         value: Json = json.loads(line, object_pairs_hook=duplicates_refused, parse_constant=_no_constant)

@@ -16,7 +16,8 @@ import zstandard
 from hybrid.errors import BadData, UsageError
 from hybrid.folder.files import speaking
 
-BUFFER = 1024 * 1024
+BUFFER = 128 * 1024
+"""Bytes that are read, and looked at, at once: few enough for the processor's cache to hold what becomes of them."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -29,7 +30,7 @@ class Source:
 
     name: str
     path: Path
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedReader]
     lines: bool
     close: Callable[[], None] = lambda: None
 
@@ -48,9 +49,9 @@ def open_source(path: Path | str) -> Source:
     return Source(str(file), file, lambda: _unpacked(_opened(file), str(file)), lines)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> io.BufferedReader:
     with speaking(path, doing="opening it"):
-        return path.open("rb", buffering=BUFFER)
+        return io.BufferedReader(path.open("rb", buffering=0), BUFFER)
 
 
 def _copy_of_input() -> BinaryIO:
@@ -61,7 +62,7 @@ def _copy_of_input() -> BinaryIO:
     return copy
 
 
-def _again(copy: BinaryIO) -> BinaryIO:
+def _again(copy: BinaryIO) -> io.BufferedReader:
     """The temporary file from its start, behind a handle whose closing leaves it open."""
     copy.seek(0)
     return io.BufferedReader(_Unclosed(copy), BUFFER)
@@ -80,10 +81,10 @@ class _Unclosed(io.RawIOBase):
         return len(data)
 
 
-def _unpacked(stream: BinaryIO, name: str) -> BinaryIO:
+def _unpacked(stream: io.BufferedReader, name: str) -> io.BufferedReader:
     """`stream`, or what is packed in it when it begins as zstd does."""
-    peeked: bytes = stream.peek(4)[:4] if isinstance(stream, io.BufferedReader) else b""
-    return io.BufferedReader(_Unpacking(stream, name), BUFFER) if peeked == ZSTD_MAGIC else stream
+    packed = stream.peek(4)[:4] == ZSTD_MAGIC
+    return io.BufferedReader(_Unpacking(stream, name), BUFFER) if packed else stream
 
 
 class _Unpacking(io.RawIOBase):
