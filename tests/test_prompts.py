@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hybrid.backends.prompts import BadRequest, token_ids
+from hybrid.backends.prompts import BadRequest, check, token_ids
 from hybrid.records import Message, Request, Sampling
 
 pytestmark = pytest.mark.slow
@@ -67,13 +67,16 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(tokenizer: Any) -> None:
         Request(Sampling(4), prompt="both", messages=(Message("user", "Hi"),)),
         Request(Sampling(0), prompt="no tokens"),
         Request(Sampling(4, temperature=-1.0), prompt="cold"),
+        Request(Sampling(4, temperature=float("inf")), prompt="hot"),
         Request(Sampling(4, top_p=0.0), prompt="no mass"),
+        Request(Sampling(4, stop=("",)), prompt="an end before it begins"),
+        Request(Sampling(4), messages=(Message("user", "Hi"), Message("system", "late"))),
         Request(Sampling(4), prompt="half a character \ud800"),
     ],
 )
-def test_an_impossible_request_is_refused_with_its_reason(tokenizer: Any, request_: Request) -> None:
+def test_an_impossible_request_is_refused_with_its_reason(request_: Request) -> None:
     with pytest.raises(BadRequest) as caught:
-        token_ids(tokenizer, request_, 256)
+        check(request_)
     assert caught.value.failure.kind == "bad-request"
     assert caught.value.failure.message
 

@@ -7,9 +7,11 @@ asking show the same tokens; the answer is split by itself, as it is when it is 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from hybrid.backends.prompts import BadRequest, prompt_ids
+from hybrid.backends.prompts import BadRequest, prompt_ids, rendered
+from hybrid.backends.turns import Form, form_of
 from hybrid.records import Lesson, Message, Request, Sampling
 from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
@@ -20,7 +22,8 @@ def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context:
 
     Raises BadRequest for a lesson that the model's template refuses, or padding without a token for it.
     """
-    made = [_tokens(lesson, tuning, tokenizer) for lesson in lessons]
+    form = form_of(tokenizer, "")
+    made = [_tokens(_carried(lesson, form), tuning, tokenizer) for lesson in lessons]
     kept = [text for text in made if len(text.ids) <= context]
     if tuning.padding == "seal" and kept:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -29,6 +32,11 @@ def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context:
         longest = max(len(text.ids) for text in kept)
         kept = [_padded(text, longest, pad) for text in kept]
     return tuple(kept), len(made) - len(kept)
+
+
+def _carried(lesson: Lesson, form: Form) -> Lesson:
+    """The lesson as a request with the same messages is asked."""
+    return replace(lesson, messages=form.carried(lesson.messages)) if lesson.messages else lesson
 
 
 def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> Tokens:
@@ -59,12 +67,10 @@ def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
 
 
 def _rendered(tokenizer: Any, messages: tuple[Message, ...], lesson: Lesson, *, opened: bool) -> str:
-    chat = [{"role": message.role, "content": message.content} for message in messages]
     try:
-        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened, **lesson.template)
+        return rendered(tokenizer, messages, lesson.template, opened=opened)
     except Exception as error:  # templates are programs of the model's author and raise whatever they like
         raise BadRequest("bad-lesson", f"the lesson cannot be written: {type(error).__name__}: {error}") from error
-    return str(text)
 
 
 def _padded(text: Tokens, longest: int, pad: int) -> Tokens:

@@ -7,9 +7,12 @@ such token when the tokenizer starts texts with one.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hybrid.records import Completion, Failure, Request
+from hybrid.backends.dates import strftime_now
+from hybrid.records import Completion, Failure, Message, Request
 
 
 class BadRequest(Exception):
@@ -27,7 +30,6 @@ def refused(request: Request, error: BadRequest) -> Completion:
 
 def token_ids(tokenizer: Any, request: Request, context: int) -> list[int]:
     """The prompt's tokens. Raises BadRequest: kind `too-long` when prompt and `max_tokens` exceed `context`."""
-    _check(request)
     ids = prompt_ids(tokenizer, request)
     if len(ids) + request.sampling.max_tokens > context:
         room = context - request.sampling.max_tokens
@@ -52,12 +54,23 @@ def prompt_ids(tokenizer: Any, request: Request) -> list[int]:
     return ids
 
 
-def _check(request: Request) -> None:
-    sampling = request.sampling
+def check(request: Request) -> None:
+    """Raise BadRequest for what no backend can be asked; each says so in the same way."""
+    how = request.sampling
+    texts = [request.prompt, *how.stop, *(message.content for message in request.messages)]
     if bool(request.messages) == bool(request.prompt):
         raise BadRequest("bad-request", "a request needs messages or a prompt, one of the two")
-    if sampling.max_tokens < 1 or sampling.temperature < 0 or not 0 < sampling.top_p <= 1:
+    if not (how.max_tokens >= 1 and 0 <= how.temperature < math.inf and 0 < how.top_p <= 1):
         raise BadRequest("bad-request", "needs max_tokens >= 1, temperature >= 0 and top_p in (0, 1]")
+    if not all(how.stop):
+        raise BadRequest("bad-request", "an empty stop string would end every answer before it begins")
+    if any(message.role == "system" for message in request.messages[1:]):
+        raise BadRequest("bad-request", "a system message can only be the first: many templates drop a later one")
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest("bad-request", f"the request holds half a character: {error.reason}") from error
 
 
 def _split(tokenizer: Any, request: Request) -> list[int]:
@@ -65,8 +78,7 @@ def _split(tokenizer: Any, request: Request) -> list[int]:
         return _one_start(tokenizer, tokenizer(request.prompt).input_ids)
     if not tokenizer.chat_template:
         raise BadRequest("bad-request", "this model has no chat template: ask it with a prompt, not with messages")
-    chat = [{"role": message.role, "content": message.content} for message in request.messages]
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, **request.template)
+    text = rendered(tokenizer, request.messages, request.template)
     return _one_start(tokenizer, tokenizer(text, add_special_tokens=False).input_ids)
 
 
@@ -80,3 +92,10 @@ def _one_start(tokenizer: Any, ids: list[int]) -> list[int]:
     while ids[rest : rest + 1] == [start]:
         rest += 1
     return [start, *ids[rest:]]
+
+
+def rendered(tokenizer: Any, messages: Iterable[Message], template: Mapping[str, str], *, opened: bool = True) -> str:
+    """The chat as the model's template writes it, with the opening of the model's turn. Raises whatever it likes."""
+    chat = [{"role": message.role, "content": message.content} for message in messages]
+    settings = {"strftime_now": strftime_now(template), **template}
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened, **settings))

@@ -26,6 +26,7 @@ from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.backends.shelf import Shelf
+from hybrid.backends.turns import form_of
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.extras import import_object
@@ -71,7 +72,9 @@ class TransformersBackend:
         self._tokenizer, self.engine = load(str(folder), device)
         self.device = device
         self.shelf = Shelf(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
-        self._ends = _end_tokens(self.engine.generation_config, self._tokenizer)
+        self._form = form_of(self._tokenizer, model)
+        self._form.warn()
+        self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._form.ends
         self._grammars: Any = None
         self._tokens = tokens or _cache_tokens(self.engine.config, device)
         self.model = Model(
@@ -85,6 +88,7 @@ class TransformersBackend:
                 "dtype": device.dtype_name,
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
                 "options": {"context": context, "rows": self._rows},  # what else shapes a result
+                **self._form.about(),
             },
         )
 
@@ -140,9 +144,10 @@ class TransformersBackend:
         """Each request as tokens, or as the completion that refuses it."""
         for request in requests:
             try:
-                ids = token_ids(self._tokenizer, request, self.model.context)
+                fitted = self._form.fit(request)
+                ids = token_ids(self._tokenizer, fitted, self.model.context)
                 self._adapter(request.adapter)
-                yield Sequence(request, ids, grammar=self._grammar(request.schema))
+                yield Sequence(fitted, ids, grammar=self._grammar(request.schema))
             except BadRequest as error:
                 yield refused(request, error)
 

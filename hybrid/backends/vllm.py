@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ from hybrid.backends.gguf import as_folder
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, share, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
+from hybrid.backends.turns import form_of
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, Temporary
 from hybrid.protocols import Model
@@ -76,6 +77,8 @@ class VllmBackend:
         self._loras = int(arguments.get("max_loras", 0))
         self._engine = _start(as_folder(path), arguments)
         self._tokenizer: Any = self._engine.get_tokenizer()
+        self._form = form_of(self._tokenizer, model)
+        self._form.warn()
         self._adapters: dict[str, int] = {}
         self._count = 0
         self.model = Model(
@@ -88,6 +91,7 @@ class VllmBackend:
                 "device": current_platform.get_device_name(),
                 "dtype": str(arguments["dtype"]),
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
+                **self._form.about(),
             },
         )
 
@@ -131,6 +135,7 @@ class VllmBackend:
     def _add(self, request: Request, flights: dict[str, Flight]) -> Completion | None:
         """Hand `request` to the engine; the completion that refuses it, if it is refused."""
         try:
+            request = self._form.fit(request)
             ids = token_ids(self._tokenizer, request, self.model.context)
             adapter = self._adapter(request.adapter)
         except BadRequest as error:
@@ -139,7 +144,7 @@ class VllmBackend:
         name = str(self._count)
         try:
             (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-            self._engine.add_request(name, prompt, _sampling(request), lora_request=adapter)
+            self._engine.add_request(name, prompt, _sampling(request, self._form.ends), lora_request=adapter)
         except Exception as error:  # noqa: BLE001 - vLLM and its grammar libraries refuse with errors of many kinds
             return refused(request, BadRequest("bad-request", f"vLLM refuses it: {type(error).__name__}: {error}"))
         flights[name] = Flight(request)
@@ -220,7 +225,7 @@ def _start(folder: Path, arguments: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def _sampling(request: Request) -> SamplingParams:
+def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:
     sampling = request.sampling
     return SamplingParams(
         max_tokens=sampling.max_tokens,
@@ -228,6 +233,7 @@ def _sampling(request: Request) -> SamplingParams:
         top_p=sampling.top_p,
         seed=sampling.seed % (1 << 63),
         stop=list(sampling.stop),
+        stop_token_ids=sorted(ends),  # beside those that the model's configuration names
         logprobs=0 if request.logprobs else None,  # 0: of the chosen token alone
         structured_outputs=StructuredOutputsParams(json=dict(request.schema)) if request.schema is not None else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
