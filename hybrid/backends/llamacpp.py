@@ -6,13 +6,12 @@ streams, so that closing the backend stops them at the next token.
 
 from __future__ import annotations
 
-import json
 import queue
 import secrets
 import threading
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +19,13 @@ from typing import Any, ClassVar
 import xllamacpp
 
 from hybrid import threads
+from hybrid.backends.dates import pinned
 from hybrid.backends.families import Families
+from hybrid.backends.gguf_template import template_of
+from hybrid.backends.listener import Listener
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
+from hybrid.backends.prompts import BadRequest, refused
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, Temporary
 from hybrid.protocols import Model
@@ -60,8 +63,13 @@ class LlamaCppBackend:
         self._closed = False
         self._crew: list[threading.Thread] = []
         key = secrets.token_hex(16)
-        self._server = _load(path, self._parallel, options, key)
-        props = _properties(self._server, key)
+        template = template_of(path)
+        self._server = _load(path, self._parallel, options, key, pinned(template))
+        self._listener = Listener(self._server.listening_address, key, template)
+        self._form = self._listener.form(model)
+        self._form.warn()
+        self._held: dict[str, bool] = {}
+        props = self._listener.properties
         self.model = Model(
             name=model,
             digest=digest_of(path),
@@ -71,8 +79,9 @@ class LlamaCppBackend:
                 "version": f"xllamacpp {version('xllamacpp')}",
                 "file": path.name,
                 "type": str(props.get("model_ftype", "")),
-                "chat_template": digest(str(props.get("chat_template", ""))),
+                "chat_template": digest(template),
                 "options": {"parallel": self._parallel, "reuse": self._reuse},
+                **self._form.about(),
             },
         )
 
@@ -114,8 +123,10 @@ class LlamaCppBackend:
                 finished.put((slot, error))
 
     def _complete(self, request: Request, slot: int) -> Completion:
-        if request.adapter:
-            return _failed(request, "unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
+        try:
+            request = self._asked(self._form.fit(request))
+        except BadRequest as error:
+            return refused(request, error)
         start = time.perf_counter()
         chunks: list[dict[str, Any]] = []
 
@@ -124,18 +135,35 @@ class LlamaCppBackend:
             return self._closed
 
         call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
+        body = _body(request, self._listener, reuse=self._reuse)
         try:
-            call({**_body(request, reuse=self._reuse), "id_slot": slot}, keep)
+            call({**body, "id_slot": slot}, keep)
         except ValueError as error:  # the library's word for a schema or a message it cannot use
-            return _failed(request, "bad-request", str(error))
+            about_schema = request.schema is not None and "schema" in str(error).lower()
+            return _failed(request, "bad-schema" if about_schema else "bad-request", str(error))
         except RuntimeError as error:  # and for everything that goes wrong inside
             raise Temporary(
                 f"llama.cpp stopped: {error}", hint="run the same command again; is there memory?"
             ) from error
         return _completion(request, chunks, time.perf_counter() - start)
 
+    def _asked(self, request: Request) -> Request:
+        """The request as llama.cpp can answer it. Raises BadRequest when it cannot."""
+        if request.adapter:
+            raise BadRequest("unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
+        if request.messages and self._listener.hidden_end:  # only raw prompts stop at a token that is not shown
+            written = self._listener.written(request.messages, request.template)
+            request = replace(request, messages=(), prompt=written)
+        if request.schema is not None and not request.messages:
+            name = digest(request.schema)
+            if name not in self._held:
+                self._held[name] = self._listener.holds_to(request.schema)
+            if not self._held[name]:
+                raise BadRequest("bad-schema", "llama.cpp cannot hold an answer to this schema")
+        return request
 
-def _load(path: Path, parallel: int, options: Mapping[str, str], key: str) -> Any:
+
+def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, template: str) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = parallel
@@ -146,6 +174,9 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str) -> An
     params.api_keys = [key]
     params.warmup = False
     params.ctx_shift = False  # a prompt that does not fit is an error, never cut in silence
+    params.prefill_assistant = False  # the model's turn is a new one, whoever spoke last
+    if template:
+        params.chat_template = template
     try:
         return xllamacpp.Server(params)
     except RuntimeError as error:
@@ -153,17 +184,6 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str) -> An
             f"llama.cpp cannot load {path}: {error}",
             hint="is the file whole and a GGUF for text? is there memory? --backend-option context=2048 needs less",
         ) from error
-
-
-def _properties(server: Any, key: str) -> Any:
-    ask = urllib.request.Request(  # noqa: S310 - the address is the library's own loopback listener
-        f"{server.listening_address}/props", headers={"Authorization": f"Bearer {key}"}
-    )
-    try:  # no proxy of the environment is asked for the way to this process
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(ask, timeout=30) as reply:
-            return json.load(reply)
-    except OSError as error:
-        raise CannotRun(f"llama.cpp does not answer on {server.listening_address}: {error}") from error
 
 
 def _next_of(finished: queue.Queue[Answer]) -> Answer:
@@ -175,7 +195,7 @@ def _next_of(finished: queue.Queue[Answer]) -> Answer:
             continue
 
 
-def _body(request: Request, *, reuse: bool) -> dict[str, Any]:
+def _body(request: Request, listener: Listener, *, reuse: bool) -> dict[str, Any]:
     """The request in the library's words. What llama.cpp would add of its own (top_k 40, min_p 0.05) is off."""
     sampling = request.sampling
     body: dict[str, Any] = {
@@ -196,11 +216,15 @@ def _body(request: Request, *, reuse: bool) -> dict[str, Any]:
         body["logprobs"] = True if request.messages else 1
     if request.messages:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-        body["chat_template_kwargs"] = dict(request.template)
-    else:
-        body["prompt"] = request.prompt
+        body["chat_template_kwargs"] = listener.settings(request.template)
+        if request.schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": dict(request.schema)}}
+        return body
+    body["prompt"] = request.prompt
     if request.schema is not None:
-        body["response_format"] = {"type": "json_schema", "json_schema": {"schema": dict(request.schema)}}
+        body["json_schema"] = dict(request.schema)
+    if end := listener.hidden_end:
+        body |= {"preserved_tokens": [end], "stop": [*sampling.stop, end]}
     return body
 
 
