@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from hybrid.canonical import Json
 from hybrid.records import Grade, Output
@@ -21,11 +22,16 @@ class Exact:
 
     def grade(self, output: Output) -> Grade:
         """Ungraded without a reference."""
+        text = output.text or ""
+        if text == output.reference:
+            return RIGHT
         wanted = acceptable(output.reference)
         if not wanted:
             return Grade(None, NO_REFERENCE)
-        answer = self.normal(output.text or "")
-        return RIGHT if any(self.normal(one) == answer for one in wanted) else WRONG
+        answers, words = _known(wanted, self.case, self.space)
+        if not self.space and len(text.split(None, words)) > words:  # no normal form has more or fewer words
+            return WRONG
+        return RIGHT if self.normal(text) in answers else WRONG
 
     def control(self, reference: Json) -> str | None:
         """The constant answer that would be right here, in normal form."""
@@ -34,9 +40,19 @@ class Exact:
 
     def normal(self, text: str) -> str:
         """`text` with what does not count taken out."""
-        text = text if text.isascii() else unicodedata.normalize("NFC", text)
-        text = text if self.space else " ".join(text.split())
-        return text if self.case else text.casefold()
+        return _normal(text, self.case, self.space)
+
+
+def _normal(text: str, case: bool, space: bool) -> str:
+    text = text if text.isascii() else unicodedata.normalize("NFC", text)
+    text = text if space else " ".join(text.split())
+    return text if case else text.casefold()
+
+
+@lru_cache(maxsize=4)  # the outputs of a question come together
+def _known(wanted: tuple[str, ...], case: bool, space: bool) -> tuple[frozenset[str], int]:
+    """The normal forms of acceptable answers, and how many words the longest of them has."""
+    return frozenset(_normal(one, case, space) for one in wanted), max(len(one.split()) for one in wanted)
 
 
 RIGHT, WRONG = Grade(1.0), Grade(0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,8 +101,7 @@ class Scribe:
             with closing(records):
                 for count, line in enumerate(self._lines(records, tally), start=1):
                     stream.write(b",\n" + line if count > 1 else line)
-                    hashed.update(line)
-                    hashed.update(b"\n")
+                    hashed.update(line + b"\n")
             summary = self._summary(tally)
         judged = _judged(self._outputs, str(self._outputs.sha256))
         hashed.update(judged + b"\n" + encode(summary) + b"\n")
@@ -155,19 +155,28 @@ def judge_alone(grader: OutputGrader, question: Question, ungraded: Reasons) -> 
     Outputs without a text never reach the grader. Why single outputs were not graded is counted in `ungraded`.
     """
     grades = [grader.grade(output) for output in question.outputs if output.text is not None]
-    scored = [grade for grade in grades if grade.score is not None]
-    if len(scored) < len(grades):
+    scores = [grade.score for grade in grades if grade.score is not None]
+    if len(scores) < len(grades):
         for grade in grades:
             if grade.score is None:
                 ungraded.count(grade.reason)
     if len(grades) == len(question.outputs) == 1:
         return grades[0]
-    if not scored:
+    if not scores:
         return Grade(None, grades[0].reason if grades else "no output to grade")
-    detail: Mapping[str, Any] = {"graded": len(scored)} if len(scored) < len(question.outputs) else {}
-    score = sum(grade.score for grade in scored if grade.score is not None) / len(scored)
-    figures, controls = [grade.figures for grade in scored], [grade.controls for grade in scored]
+    measured = [grade for grade in grades if grade.score is not None and (grade.figures or grade.controls)]
+    score = sum(scores) / len(scores)
+    if len(scores) == len(question.outputs) and not measured:
+        return _bare(score)
+    detail: Mapping[str, Any] = {"graded": len(scores)} if len(scores) < len(question.outputs) else {}
+    figures, controls = [grade.figures for grade in measured], [grade.controls for grade in measured]
     return Grade(score, "", _means(figures), _means(controls), detail)
+
+
+@lru_cache(maxsize=1024)
+def _bare(score: float) -> Grade:
+    """A grade that is a score and nothing else: there are few of them, and many questions."""
+    return Grade(score)
 
 
 def _means(measures: list[Mapping[str, float]]) -> dict[str, float]:

@@ -93,6 +93,8 @@ class Tally:
             self._reasons.count(grade.reason)
             return
         self._score.add(task, grade.score)
+        if not (grade.controls or grade.arms):
+            return
         for name, value in (*grade.controls.items(), *grade.arms.items()):
             self._controls.setdefault(name, Clustered()).add(task, value)
         for name, value in grade.arms.items():

@@ -319,6 +319,8 @@ def test_a_frequent_answer_is_always_found(answers: list[str], candidates: int) 
         for number, answer in enumerate(answers):
             majority.add(str(number // 3), answer)
         found = majority.result()
+        assert majority.result().interval() == found.interval()
+    assert found.clusters == -(-len(answers) // 3)
     most = max((answers.count(answer) for answer in answers), default=0)
     assert found.n == len(answers)
     assert found.total <= most

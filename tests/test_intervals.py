@@ -108,6 +108,17 @@ def test_the_streamed_variance_is_the_textbook_one(clusters: list[list[float]]) 
     assert sums.variance() == pytest.approx(expected, rel=1e-6, abs=1e-10)
 
 
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=5), max_size=8))
+def test_clusters_counted_whole_are_those_counted_value_by_value(clusters: list[list[float]]) -> None:
+    whole, single = Clustered(), Clustered()
+    for number, values in enumerate(clusters):
+        whole.add_cluster(len(values), sum(values))
+        for value in values:
+            single.add(str(number), value)
+    assert (whole.n, whole.clusters, whole.mean) == (single.n, single.clusters, single.mean)
+    assert (whole.variance(), whole.interval()) == (single.variance(), single.interval())
+
+
 def test_repeats_of_one_value_count_as_one_value() -> None:
     single = counted([(str(n), float(n % 2)) for n in range(50)])
     tenfold = counted([(str(n), float(n % 2)) for n in range(50) for _ in range(10)])

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import unicodedata
+from functools import partial
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from graders.exact import Exact
 from hybrid.errors import UsageError
@@ -35,6 +40,30 @@ def said(text: str, reference: Any) -> Output:
 )
 def test_an_answer_is_right_when_it_is_the_reference(text: str, reference: Any, score: float) -> None:
     assert Exact().grade(said(text, reference)).score == score
+
+
+def test_no_normal_form_has_more_or_fewer_words_than_its_text() -> None:
+    """The grader counts words before it compares: no character may become white space, or stop to be it."""
+    every = [chr(code) for code in range(sys.maxunicode + 1)]
+    words, spaces = ("".join(one for one in every if one.isspace() == kind) for kind in (False, True))
+    for other in (str.casefold, partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD")):
+        assert not any(map(str.isspace, other(words)))
+        assert other(spaces).isspace()
+
+
+WORDS = st.lists(
+    st.sampled_from(["a", "B", "b", " ", "\n", "\u2000", "\u212a", "k", "e\u0301", "\u00e9", "\u1e9e", "ss"])
+).map("".join)
+
+
+@given(WORDS, WORDS | st.lists(WORDS, max_size=3), st.booleans(), st.booleans())
+def test_an_answer_is_right_when_its_normal_form_is_that_of_a_reference(
+    text: str, reference: str | list[str], case: bool, space: bool
+) -> None:
+    grader = Exact(case=case, space=space)
+    wanted = reference if isinstance(reference, list) else [reference]
+    right = any(grader.normal(one) == grader.normal(text) for one in wanted)
+    assert grader.grade(said(text, reference)).score == (float(right) if wanted else None)
 
 
 def test_case_and_space_can_be_made_to_count() -> None:
