@@ -25,6 +25,7 @@ from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
 from hybrid.records import Completion, Output
 from hybrid.references import acceptable
 from hybrid.tally import Reasons
+from hybrid.texts import utf8_stream
 
 LONGEST = 1_000_000
 """Bytes of a row."""
@@ -51,7 +52,7 @@ class Rows:
         self.path, self._limit = path, limit
 
     def __iter__(self) -> Iterator[Row]:
-        with speaking(self.path, doing="reading it"), self.path.open("rb") as file:
+        with speaking(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
             number = count = 0
             while line := file.readline(LONGEST + 1):
                 number += 1

@@ -105,7 +105,7 @@ class QaEval:
         sampling = Sampling(self.max_tokens, self.temperature, self.top_p, _seed(self.seed, id, sample))
         instruction = self.instruction or INSTRUCTIONS[self.format, self.context]
         passage = f"Passage: {context}\n" if self.context else ""
-        topic = f"Topic: {title}\n" if self.topic else ""
+        topic = f"Topic: {title}\n" if self.topic and title else ""
         view = {"question": question, "context": self.context}
         if self.format == "plain":
             text = f"{instruction}\n{passage}Question: {topic}{question}\nAnswer:\n"

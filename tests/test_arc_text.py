@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -52,6 +54,21 @@ def test_blanks_around_cells_do_no_harm_in_seals_format(answer: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        "[[0 1 2]\n [3 4 5]]#[[9]]",
+        "[[0 1 2]\n [3 4 5]] # and so on" + " and on" * MAX_TEXT,
+        "[[0 1 2]\n [3 4 5]]#\n[[0 1 2]\n [3 4 5]]#",
+        "[[00 01 2]\n [3 0004 05]]",
+        "[[0   1 2]\n [  3 4   5 ]]",
+        "[[0\t1 2]\n [3 4\t5]]",
+    ],
+)
+def test_an_answer_ends_at_its_mark_and_is_read_as_numbers_between_blanks(answer: str) -> None:
+    assert parse(answer, "seal") == parse(answer) == (GRID, "")
+
+
+@pytest.mark.parametrize(
     ("answer", "reason"),
     [
         ("", "empty"),
@@ -72,7 +89,11 @@ def test_blanks_around_cells_do_no_harm_in_seals_format(answer: str) -> None:
         ("[[0 1]\n\n [2 3]]", "not one whole grid"),
         ("```\n[[0 1]]\n```", "not one whole grid"),
         ("The answer is [[0 1]]", "not one whole grid"),
-        ("[[0 1]]#[[0 1]]", "not one whole grid"),
+        ("# [[0 1]]", "empty"),
+        ("[[0 1#]]", "not one whole grid"),
+        ("[[010 1]]", "colour over 9"),
+        ("[[01 x]]", "not one whole grid"),
+        ("[[0 1\n]]", "not one whole grid"),
         ("[[0 1]] [[0 1]]", "not one whole grid"),
         ("[[٣ 1]]", "not one whole grid"),  # a digit, not an ASCII one
         ("[[0 1]\n [x 1]]", "not one whole grid"),
@@ -115,8 +136,9 @@ def test_whatever_is_read_is_a_real_grid(answer: str, format: str) -> None:
     if grid is not None:
         assert len({len(row) for row in grid}) == 1
         assert all(0 <= cell <= 9 for row in grid for cell in row)
-        digits = [char for char in answer if char.isdigit()]
-        assert digits == [str(cell) for row in grid for cell in row]
+        said = answer.partition("#")[0] if format != "compact" else answer
+        digits = [int(cell) for cell in re.findall("[0-9]+" if "[" in said else "[0-9]", said)]
+        assert digits == [cell for row in grid for cell in row]
 
 
 def test_seals_question_is_the_published_text() -> None:

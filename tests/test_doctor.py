@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from hybrid.doctor.findings import KINDS, Finding, Tally
 from hybrid.doctor.walk import MOST_ENTRIES, Walk
 from hybrid.errors import CannotRun, Temporary
 from hybrid.folder.medium import Disk, Entry, Medium
+from hybrid.folder.names import NoteName
 from hybrid.folder.runs import join_folder
 from tests.hostile import files_of, good_folder, header, lay_out, record, sealed
 
@@ -274,6 +276,19 @@ def test_a_changed_spec_and_one_of_another_version_are_told_apart(folder: Path, 
     for change, kind in (({"model": "n"}, "changed"), ({"version": 2}, "other-version")):
         (folder / path).write_bytes(encode(spec | change) + b"\n")
         assert [one.kind for one in walked(Disk(folder)) if one.path == path] == [kind]
+
+
+@pytest.mark.parametrize(("format", "kind"), [("hybrid/beat", "other-version"), ("other/thing", "damaged")])
+def test_only_a_note_of_ours_is_of_another_version(
+    folder: Path, good: dict[str, bytes], format: str, kind: str
+) -> None:
+    note = encode({"format": format, "version": 2, "number": 7})
+    beside = next(path for path in good if "/beats/" in path).rpartition("/")[0]
+    path = f"{beside}/{NoteName('beat', 7, hashlib.sha256(note).hexdigest()[:16])}"
+    (folder / path).write_bytes(zstandard.ZstdCompressor().compress(note))
+    (found,) = [one for one in walked(Disk(folder)) if one.path == path]
+    assert found.kind == kind
+    assert ("update" in found.do) == (kind == "other-version")
 
 
 def test_shards_are_still_looked_at_when_the_spec_of_their_run_is_not_good(

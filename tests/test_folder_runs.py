@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.names import checked
-from hybrid.folder.runs import Run, check_spec, join_folder, open_run, run_ids, submit
+from hybrid.folder.runs import MARK, Run, check_spec, join_folder, open_run, run_ids, submit
 from hybrid.protocols import Inputs
 
 
@@ -97,6 +98,22 @@ def test_a_folder_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "hybrid.json").write_text('{"format":"something else"}')
     with pytest.raises(BadData, match="other content"):
         join_folder(tmp_path, make=True)
+
+
+@pytest.mark.parametrize(
+    ("mark", "hint"),
+    [
+        ({"format": "something else", "version": 2}, "somebody else's"),
+        ({**MARK, "version": 2}, "update hybrid"),
+        ([], ""),
+    ],
+)
+def test_only_a_mark_of_ours_is_of_a_newer_version(tmp_path: Path, mark: Any, hint: str) -> None:
+    (tmp_path / "hybrid.json").write_text(json.dumps(mark) + " " * 100)
+    with pytest.raises(BadData, match="not the mark of a folder") as caught:
+        join_folder(tmp_path, make=False)
+    assert hint in caught.value.hint
+    assert ("update" in caught.value.hint) == ("update" in hint)
 
 
 def test_a_file_where_the_folder_should_be_is_told(tmp_path: Path) -> None:

@@ -187,6 +187,10 @@ def test_a_removed_record_is_refused(written: Path) -> None:
         (b'{"format":"other/thing","version":1}', "its format is 'other/thing'"),
         (b'{"format":"hybrid/outputs","version":2,\n"run":{}}', "version 2, this hybrid reads 1"),
         (b'{"format":"hybrid/outputs","version":true,"records":[]}', "version True"),
+        (b'{"version":2,"format":"hybrid/outputs","records":[]}', "version 2, this hybrid reads 1"),
+        (b'{"version":"v2.0","data":[]}', "not an outputs file: it has a key 'data'"),  # SQuAD's own layout
+        (b'{"version":3,"run":{},"records":[]}', "not an outputs file: it has no 'format'"),
+        (b'{"version":3,"format":"other/thing"}', "not an outputs file: its format is 'other/thing'"),
         (b"\x89PNG\r\n\x1a\n", "not valid JSON"),
         (
             b'{"format":"hybrid/outputs","version":1,"run":{},"models":[],"tasks":{},"records":[]}',

@@ -20,6 +20,7 @@ from hybrid.arc.rules import VERSION, suite
 from hybrid.arc.views import Pair
 from hybrid.canonical import decode
 from hybrid.errors import BadData, CannotRun, UsageError, nearest
+from hybrid.texts import utf8
 
 BUNDLED: Mapping[str, tuple[str, str]] = {
     "arc1-training": ("arcagi_aa922be.json", "train"),
@@ -136,7 +137,7 @@ def _load(path: Path) -> tuple[Any, str]:
         raise CannotRun(
             f"{path}: cannot be read: {error.strerror}", hint="name a JSON file in Kaggle's format"
         ) from error
-    return decode(data, what=str(path), limit=MAX_FILE), hashlib.sha256(data).hexdigest()
+    return decode(utf8(data, str(path)), what=str(path), limit=MAX_FILE), hashlib.sha256(data).hexdigest()
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid.arc.grid import Grid
-from hybrid.arc.text import FORMATS, parse
+from hybrid.arc.text import FORMATS, is_ended, parse
 from hybrid.arc.views import ORDER, UNDO
 from hybrid.arc.voting import METHODS, Vote
 from hybrid.records import Output
@@ -77,7 +77,8 @@ def _view(view: Any) -> tuple[str, str]:
 
 
 def _answer(output: Output, transform: str, format: str) -> Answer:
-    if output.finish == "length":  # a cut compact answer would still read as a smaller grid
+    text = output.text or ""
+    if output.finish == "length" and not is_ended(text, format):  # a cut compact answer would read as a smaller grid
         return Answer(None, "cut at the token bound", transform)
-    grid, reason = parse(output.text or "", format)
+    grid, reason = parse(text, format)
     return Answer(UNDO[transform](grid) if grid is not None else None, reason, transform)

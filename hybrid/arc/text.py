@@ -54,17 +54,22 @@ def solved(format: str, pairs: Sequence[Pair], question: Pair, instruction: str 
 def parse(text: str, format: str = "") -> Parsed:
     """The grid that `text` is in `format`, or None and a reason. Never raises.
 
-    Around the grid only blanks are allowed, and in SEAL's format the closing "#". Without a format, a text that opens
-    with a bracket is read as SEAL's and any other as compact.
+    Around the grid only blanks are allowed, and after it the format's end mark with what follows it: an engine stops
+    there. Without a format, a text that opens with a bracket is read as SEAL's and any other as compact.
     """
-    if len(text) > MAX_TEXT:
-        return None, "too long"
-    return _read(text, format)
+    form = FORMATS[_format(text, format)]
+    if form.end:
+        text = text.partition(form.end)[0]
+    return _read(text, form.name) if len(text) <= MAX_TEXT else (None, "too long")
 
 
 @lru_cache(maxsize=2048)
 def _read(text: str, format: str) -> Parsed:
-    return FORMATS[format or ("seal" if text.lstrip()[:1] == "[" else "compact")].read(text)
+    return FORMATS[format].read(text)
+
+
+def _format(text: str, format: str) -> str:
+    return format or ("seal" if text.lstrip()[:1] == "[" else "compact")
 
 
 def token_bound(format: str, pairs: Sequence[Pair], test_input: Grid) -> int:
@@ -98,16 +103,21 @@ def _write_compact(grid: Grid) -> str:
     return "\n".join(["".join(map(str, row)) for row in grid])
 
 
+_BLANKS = re.compile("[ \t]+")
 _ROW_BREAK = re.compile(r"\][ \t]*\r?\n[ \t]*\[")
 _BREAK, _OTHER = 254, 255
 _CELLS = bytes(_BREAK if c == ord("\n") else c - ord("0") if chr(c) in "0123456789" else _OTHER for c in range(256))
 """Byte -> colour, row break or anything else: a text is read by one call of `bytes.translate`, not cell by cell."""
 
 
+def is_ended(text: str, format: str = "") -> bool:
+    """Whether a whole answer's end mark stands in `text`, so that nothing after it was missed. Never in `compact`."""
+    end = FORMATS[_format(text, format)].end
+    return bool(end) and end in text
+
+
 def _read_seal(text: str) -> Parsed:
     body = text.strip()
-    if body.endswith("#"):
-        body = body[:-1].rstrip()
     if not body:
         return None, "empty"
     if not (body.startswith("[[") and body.endswith("]]")):
@@ -117,25 +127,16 @@ def _read_seal(text: str) -> Parsed:
         rows = _ROW_BREAK.split(body[2:-2])
     joined = []
     for row in rows:
-        if not row[1::2].strip(" "):  # a digit, a blank, a digit and so on
+        if not row[1::2].strip(" ") and " " not in row[::2]:  # a digit, a blank, a digit and so on
             joined.append(row[::2])
-        elif reason := _odd(row):
-            return None, reason
-        else:
-            joined.append("".join(row.split()))
+            continue
+        cells = [cell.lstrip("0") or "0" for cell in _BLANKS.split(row) if cell]  # 01 is the colour 1
+        if not all(cell.isascii() and cell.isdigit() for cell in cells):
+            return None, "not one whole grid"
+        if any(len(cell) > 1 for cell in cells):
+            return None, "colour over 9"
+        joined.append("".join(cells))
     return _cells("\n".join(joined))
-
-
-def _odd(row: str) -> str:
-    """Why an unusually spaced row is none, "" when it is one."""
-    cells = row.split(" ")
-    if all(len(cell) <= 1 for cell in cells):
-        return ""
-    return (
-        "colour over 9"
-        if all(not cell or (cell.isascii() and cell.isdigit()) for cell in cells)
-        else "not one whole grid"
-    )
 
 
 def _read_compact(text: str) -> Parsed:

@@ -1,7 +1,9 @@
 """Answers read from a file, for tests and dry runs: no model, the same protocol.
 
-The model is a JSON file `{"answers": {"<last user message>": "<text>"}, "default": "<text>", "context": 8192}`; a
-prompt without an answer and without a default fails as an error item.
+The model is a JSON file `{"answers": {"<last message>": "<text>"}, "chats": [[MESSAGE, ...]], "default": "<text>",
+"context": 8192}`. A chat is all messages of a request and the answer as a last one, `{"role": "assistant", "content":
+"<text>"}`: views of one question, whose last messages are alike, can so be answered each in its own way. What a chat
+answers goes before what a last message does. A prompt without an answer and without a default fails as an error item.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
+from hybrid.texts import utf8
 
 MAX_FILE = 256 * 1024 * 1024
 CONTEXT = 8192
 LARGEST_CONTEXT = 1 << 30
-SCRIPT = 'a script is {"answers": {"<last user message>": "<text>"}, "default": "<text>", "context": 8192}'
+SCRIPT = 'a script is {"answers": {"<last message>": "<text>"}, "chats": [[{"role": ..., "content": ...}, ...]], ...}'
+
+Chat = tuple[tuple[str, str], ...]
+"""Role and content of each message."""
 
 
 class ScriptedBackend:
@@ -34,8 +40,9 @@ class ScriptedBackend:
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         path = Path(model)
-        script = decode(path.read_bytes(), what=str(path), limit=MAX_FILE)
+        script = decode(utf8(path.read_bytes(), str(path)), what=str(path), limit=MAX_FILE)
         self._answers, self._default, context = _checked(script, path)
+        self._chats = _chats(script.get("chats", []), path)
         self._delay = whole_number(options, "delay_ms", 0, low=0, high=3_600_000) / 1000
         self._calls = Path(options["calls"]) if "calls" in options else None
         self.model = Model(model, digest_of(path), context, {"engine": "scripted"})
@@ -58,7 +65,8 @@ class ScriptedBackend:
         if length + request.sampling.max_tokens > self.model.context:
             message = f"prompt of {length} and {request.sampling.max_tokens} new tokens: context {self.model.context}"
             return Completion(request.key, error=Failure("too-long", message))
-        text = self._answers.get(asked, self._default)
+        chat = tuple((message.role, message.content) for message in request.messages)
+        text = self._chats.get(chat, self._answers.get(asked, self._default))
         if text is None:
             return Completion(request.key, error=Failure("no-answer", "the script has no answer to this prompt"))
         for stop in request.sampling.stop:
@@ -76,9 +84,9 @@ class ScriptedBackend:
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
     """Answers, default and context of a script. Raises BadData when one of them is something else."""
-    if not isinstance(script, dict) or not isinstance(script.get("answers"), dict):
+    if not isinstance(script, dict) or not isinstance(script.get("answers", {} if "chats" in script else None), dict):
         raise BadData(f"{path}: not a script: it has no object 'answers'", hint=SCRIPT)
-    answers, default, context = script["answers"], script.get("default"), script.get("context", CONTEXT)
+    answers, default, context = script.get("answers", {}), script.get("default"), script.get("context", CONTEXT)
     wrong = next((asked for asked, answer in answers.items() if not isinstance(answer, str)), None)
     if wrong is not None:
         raise BadData(f"{path}: the answer to {wrong!r:.60} is not a text", hint=SCRIPT)
@@ -87,3 +95,28 @@ def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
     if isinstance(context, bool) or not isinstance(context, int) or not 1 <= context <= LARGEST_CONTEXT:
         raise BadData(f"{path}: 'context' is not a whole number from 1 to {LARGEST_CONTEXT:,}", hint=SCRIPT)
     return answers, default, context
+
+
+def _chats(chats: Any, path: Path) -> dict[Chat, str]:
+    """The answer to each chat. Raises BadData for what is no chat, and for two answers to one."""
+    if not isinstance(chats, list):
+        raise BadData(f"{path}: 'chats' is not a list", hint=SCRIPT)
+    found: dict[Chat, str] = {}
+    for number, chat in enumerate(chats, start=1):
+        if not (isinstance(chat, list) and len(chat) > 1 and all(map(_is_message, chat))):
+            raise BadData(f"{path}: chat {number} is not a list of messages with role and content", hint=SCRIPT)
+        *asked, answer = ((message["role"], message["content"]) for message in chat)
+        if answer[0] != "assistant":
+            raise BadData(f"{path}: chat {number} does not end with a message of the assistant", hint=SCRIPT)
+        if found.setdefault(tuple(asked), answer[1]) != answer[1]:
+            raise BadData(f"{path}: chat {number} has another answer than an earlier one that is the same", hint=SCRIPT)
+    return found
+
+
+def _is_message(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"role", "content"}
+        and value["role"] in ("system", "user", "assistant")
+        and isinstance(value["content"], str)
+    )

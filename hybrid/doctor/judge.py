@@ -298,11 +298,11 @@ def _what_is_wrong(path: str, role: Role, data: bytes) -> tuple[str, str] | None
         short = name and name.part < name.of - 1 and len(data) < PART
         return ("torn", f"ends early: only {len(data):,} bytes are here") if short else None
     if role in ("blob", "note", "shard"):
-        return _wrong_frame(role, data)
+        return _wrong_frame(path, role, data)
     return _wrong_json(role, data)
 
 
-def _wrong_frame(role: Role, data: bytes) -> tuple[str, str] | None:
+def _wrong_frame(path: str, role: Role, data: bytes) -> tuple[str, str] | None:
     limit = LIMITS[role][1]
     state, _ = content.unpacked(data, limit)
     if state == "bomb":
@@ -310,7 +310,8 @@ def _wrong_frame(role: Role, data: bytes) -> tuple[str, str] | None:
     if state == "cut":
         return "torn", f"ends early: only {len(data):,} bytes are here"
     header = content.header_of(data) if role != "blob" else {}
-    return _wrong_version(header, f"hybrid/{role}" if role == "shard" else str(header.get("format")))
+    kind = path.split("/")[2].removesuffix("s") if role == "note" else role  # a note is in the folder of its kind
+    return _wrong_version(header, f"hybrid/{kind}")
 
 
 def _wrong_json(role: Role, data: bytes) -> tuple[str, str] | None:

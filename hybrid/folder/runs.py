@@ -168,9 +168,10 @@ def check_mark(folder: Medium) -> None:
         raise NotThere(f"{folder}/hybrid.json: not whole yet", hint="wait for the sync, then run the command again")
     found = decode(data, what=f"{folder}/hybrid.json")
     if found != MARK:
+        ours = isinstance(found, dict) and found.get("format") == MARK["format"]
         raise BadData(
             f"{folder}/hybrid.json: not the mark of a folder this hybrid reads: {str(found)[:120]}",
-            hint="update hybrid",
+            hint="update hybrid" if ours else "the file is somebody else's: choose another folder",
         )
 
 

@@ -78,8 +78,11 @@ class Tasks(Mapping[str, Any]):
 
 @dataclass(slots=True)
 class Header:
-    """Format and version, once checked, are not kept. `run` is None and `models` empty in bare JSON lines."""
+    """`run` is None and `models` empty in bare JSON lines. The version of another format would say nothing to us, so it
+    is looked at once both are known, whichever comes first."""
 
+    ours: bool = False
+    version: Any = VERSION
     run: Mapping[str, Any] | None = None
     models: list[Any] = field(default_factory=list)
     tasks: Tasks = field(default_factory=Tasks)
@@ -95,9 +98,11 @@ class Header:
         """Take in one checked member of HEAD except the tasks. Raises BadData."""
         if name == "format" and value != FORMAT:
             raise BadData(f"{where}: not an outputs file: its format is {value!r:.60}", hint=FOREIGN)
-        if name == "version" and (value != VERSION or isinstance(value, bool)):
+        self.ours = self.ours or name == "format"
+        self.version = value if name == "version" else self.version
+        if self.ours and (self.version != VERSION or isinstance(self.version, bool)):
             raise BadData(
-                f"{where}: outputs of version {value!r:.20}, this hybrid reads {VERSION}",
+                f"{where}: outputs of version {self.version!r:.20}, this hybrid reads {VERSION}",
                 hint="update hybrid, or grade it with the version that wrote it",
             )
         canonical(value, where)

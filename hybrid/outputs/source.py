@@ -15,6 +15,7 @@ import zstandard
 
 from hybrid.errors import BadData, UsageError
 from hybrid.folder.files import speaking
+from hybrid.texts import utf8_stream
 
 BUFFER = 128 * 1024
 """Bytes that are read, and looked at, at once: few enough for the processor's cache to hold what becomes of them."""
@@ -39,14 +40,14 @@ def open_source(path: Path | str) -> Source:
     """The source at `path`, `-` for standard input (copied to a temporary file, which may be read twice)."""
     if str(path) == "-":
         copy = _copy_of_input()
-        return Source("standard input", Path("-"), lambda: _unpacked(_again(copy), "standard input"), False, copy.close)
+        return Source("standard input", Path("-"), lambda: _plain(_again(copy), "standard input"), False, copy.close)
     file = Path(path)
     if not file.is_file():
         raise UsageError(
             f"there is no file {file}", hint="name an outputs.json, a .jsonl, a .jsonl.zst, or - for standard input"
         )
     lines = file.name.removesuffix(".zst").endswith(".jsonl")
-    return Source(str(file), file, lambda: _unpacked(_opened(file), str(file)), lines)
+    return Source(str(file), file, lambda: _plain(_opened(file), str(file)), lines)
 
 
 def _opened(path: Path) -> io.BufferedReader:
@@ -79,6 +80,11 @@ class _Unclosed(io.RawIOBase):
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def _plain(stream: io.BufferedReader, name: str) -> io.BufferedReader:
+    """The text in `stream`, unpacked, in UTF-8 without a mark."""
+    return utf8_stream(_unpacked(stream, name), name)
 
 
 def _unpacked(stream: io.BufferedReader, name: str) -> io.BufferedReader:

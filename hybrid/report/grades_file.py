@@ -18,6 +18,7 @@ import ijson
 from hybrid.canonical import encode
 from hybrid.checks import sentences
 from hybrid.errors import BadData, UsageError
+from hybrid.texts import utf8_stream
 
 FORMAT = "hybrid/grades"
 VERSION = 1
@@ -71,7 +72,7 @@ class GradesFile:
             raise BadData(f"{self.path}: its content does not fit its sha256: edited or damaged", hint=AGAIN)
 
     def _values(self) -> Iterator[Any]:
-        with self.path.open("rb") as file:
+        with utf8_stream(self.path.open("rb"), str(self.path)) as file:
             yield from _items(self.path, file, "grades.item")
 
 
@@ -101,7 +102,7 @@ def open_grades(path: Path) -> GradesFile:
 def _value(path: Path, key: str) -> Any:
     """The value of one key of the outermost object, found without holding the others."""
     try:
-        with path.open("rb") as file:
+        with utf8_stream(path.open("rb"), str(path)) as file:
             return next(_items(path, file, key), None)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}", hint="hybrid grade makes it from an outputs.json") from error

@@ -15,6 +15,7 @@ from hybrid.outputs import OutputsFile, grades_of, open_outputs
 from hybrid.questions import OutOfOrder, grouped, in_order
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
+from hybrid.texts import utf8_stream
 
 MOST_OUTPUTS = 60
 """Outputs of one question that the page shows; the others are counted."""
@@ -89,7 +90,7 @@ def _is_grades(path: Path) -> bool:
     """Whether a file is called or begins as grades do."""
     if path.name.startswith("grades."):
         return True
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError, BadData), utf8_stream(path.open("rb"), str(path)) as file:
         return file.read(len(BEGINS)) == BEGINS
     return False
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from hybrid.canonical import decode
 from hybrid.errors import BadData, CannotRun
+from hybrid.texts import utf8
 
 SAMPLE = Path(__file__).with_name("sample.json")
 """Twelve short passages with three questions each, written for this project."""
@@ -78,7 +79,7 @@ class _Raw:
 def read(path: Path) -> Passages:
     """The passages of a file. Raises CannotRun when it cannot be read, BadData when it is not such a file."""
     data = _bytes(path)
-    value = decode(data, what=str(path), limit=MAX_FILE)
+    value = decode(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
     together: dict[tuple[str, str], _Raw] = {}
     for raw in _raw(value, path.name):  # a passage that stands in the file twice is one passage
         together.setdefault((raw.title, raw.context), _Raw(raw.title, raw.context, [])).rows.extend(raw.rows)
@@ -110,7 +111,7 @@ def _raw(value: Any, what: str) -> Iterator[_Raw]:
     if isinstance(value, dict):
         for number, article in enumerate(_list(value, "data", what)):
             place = f"{what}: data[{number}]"
-            title = _text(article, "title", place).replace("_", " ")  # as the names of articles are written there
+            title = _title(article, place).replace("_", " ")  # as the names of articles are written there
             for index, paragraph in enumerate(_list(article, "paragraphs", place)):
                 yield _official(paragraph, title, f"{place}.paragraphs[{index}]")
         return
@@ -119,7 +120,7 @@ def _raw(value: Any, what: str) -> Iterator[_Raw]:
     for number, entry in enumerate(value):
         place = f"{what}: [{number}]"
         rows = [_seal(row, f"{place}.questions[{i}]") for i, row in enumerate(_list(entry, "questions", place))]
-        yield _Raw(_text(entry, "title", place), _text(entry, "context", place, MAX_CONTEXT), rows)
+        yield _Raw(_title(entry, place), _text(entry, "context", place, MAX_CONTEXT), rows)
 
 
 def _official(paragraph: Any, title: str, place: str) -> _Raw:
@@ -179,12 +180,19 @@ def _short(text: str) -> str:
 
 
 def _id(row: Any, place: str) -> str:
-    """The file's own id where it can be part of a name, else a hash of it."""
+    """The file's own id where it can be part of a name, else a hash of it; "" where there is none."""
     value = row.get("id") if isinstance(row, dict) else None
     id = str(value) if isinstance(value, int) else value
+    if isinstance(row, dict) and id in (None, ""):
+        return ""
     if not isinstance(id, str):
         raise BadData(f"{place}: 'id' is not a text", hint=_HINT)
     return id if _NAME.fullmatch(id) else _short(id)
+
+
+def _title(value: Any, place: str) -> str:
+    """The title of an article; "" where there is none, as tools for annotation write their files."""
+    return "" if isinstance(value, dict) and value.get("title") in (None, "") else _text(value, "title", place)
 
 
 def _list(value: Any, name: str, place: str) -> Sequence[Any]:

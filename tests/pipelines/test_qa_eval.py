@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,24 @@ def test_both_layouts_give_the_same_passages(tmp_path: Path) -> None:
     assert seal.about["whole file"] == {"passages": 2, "questions": 4, "asked again": 1}
     assert (seal.about["passages"], seal.about["questions"], seal.about["grader"]) == (2, 4, "squad")
     assert list(seal.about["files"]) == ["data.json"]
+
+
+@pytest.mark.parametrize("none", ["del", None, ""])
+def test_titles_and_ids_may_be_missing_and_names_are_then_made_of_the_content(tmp_path: Path, none: str | None) -> None:
+    """Trap: tools for annotation write SQuAD's layout without titles, and other tools without ids."""
+    official, seal = json.loads(json.dumps([OFFICIAL, SEAL[:1]]))
+    rows = official["data"][0]["paragraphs"][0]["qas"]
+    for part, name in [(official["data"][0], "title"), (seal[0], "title"), *((row, "id") for row in rows)]:
+        part.pop(name, None)
+        part.update({} if none == "del" else {name: none})
+    pipeline = QaEval(data=written(tmp_path, official))
+    given = pipeline.inputs()
+    (rhine,) = given.tasks
+    assert re.fullmatch("passage-[0-9a-f]{12}", rhine)
+    questions = ("Where does it rise?", "Into what does it flow?")
+    assert set(given.references) == {f"{rhine}/{hashlib.sha256(text.encode()).hexdigest()[:12]}" for text in questions}
+    assert "Topic" not in str([item.request for item in items(pipeline)])
+    assert list(QaEval(data=written(tmp_path, seal)).inputs().tasks) == [rhine]
 
 
 def test_no_answer_is_in_the_tasks_or_in_any_request(tmp_path: Path) -> None:
@@ -223,7 +243,7 @@ def changed(path: str, value: Any) -> Any:
         ("data.0.paragraphs.0.context", " ", "'context' is not a text"),
         ("data.0.paragraphs.0.context", "x" * (MAX_CONTEXT + 1), "'context' has 200,001 characters"),
         ("data.0.paragraphs.0.qas.1", [1], "data[0].paragraphs[0].qas[1]: 'id' is not a text"),
-        ("data.0.paragraphs.0.qas.1.id", None, "qas[1]: 'id' is not a text"),
+        ("data.0.paragraphs.0.qas.1.id", [], "qas[1]: 'id' is not a text"),
         ("data.0.paragraphs.0.qas.1.question", "", "qas[1]: 'question' is not a text"),
         ("data.0.paragraphs.0.qas.1.answers", {"text": ["x"]}, "qas[1]: 'answers' is not a list"),
         ("data.0.paragraphs.0.qas.1.answers.0", "x", "qas[1].answers[0]: 'text' is not a text"),
@@ -231,7 +251,7 @@ def changed(path: str, value: Any) -> Any:
         ("0.questions", None, "[0]: 'questions' is not a list"),
         ("0.questions.0.answer", ["x"], "[0].questions[0]: 'answer' is not a text"),
         ("0.questions.0.question", "q" * 10_001, "'question' has 10,001 characters"),
-        ("0.title", "del", "[0]: 'title' is not a text"),
+        ("0.title", 5, "[0]: 'title' is not a text"),
     ],
 )
 def test_a_malformed_file_is_refused_with_the_place(tmp_path: Path, path: str, value: Any, said: str) -> None:

@@ -1,0 +1,86 @@
+"""Text files as people's editors and shells save them: UTF-8, perhaps with a mark, or UTF-16 with its mark.
+
+Everything here is written as UTF-8 without a mark. Windows PowerShell's `>` writes UTF-16, and some editors put a byte
+order mark before UTF-8; a JSON parser takes neither.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+from typing import BinaryIO, cast
+
+from hybrid.errors import BadData
+
+PIECE = 64 * 1024
+HINT = "save it as UTF-8"
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, ""),  # begins as UTF-16 does, so it comes before it
+    (codecs.BOM_UTF32_BE, ""),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""How a text begins, and the codec that reads it; "" where none does here."""
+
+
+def utf8(data: bytes, what: str) -> bytes:
+    """The text in `data` as UTF-8 without a mark; `what` names the file. Raises BadData for another encoding."""
+    return utf8_stream(io.BytesIO(data), what).read() if _codec(data[:4], what) else data
+
+
+def utf8_stream(stream: BinaryIO, what: str) -> io.BufferedReader:
+    """The same for an open file, piece by piece; `stream` is closed with what is returned."""
+    opened = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
+    try:
+        codec = _codec(opened.peek(4)[:4], what)
+    except BaseException:
+        opened.close()
+        raise
+    return io.BufferedReader(_Recoding(opened, codec, what), PIECE) if codec else opened
+
+
+def _codec(begin: bytes, what: str) -> str:
+    for mark, codec in MARKS:
+        if begin.startswith(mark):
+            if codec:
+                return codec
+            raise BadData(f"{what}: a text in UTF-32", hint=HINT)
+    if b"\0" in begin[:2]:  # no text of ours begins with a character beyond ASCII
+        raise BadData(f"{what}: looks like UTF-16 without a byte order mark, or is no text", hint=HINT)
+    return ""
+
+
+class _Recoding(io.RawIOBase):
+    """The text of a stream in UTF-8."""
+
+    def __init__(self, stream: BinaryIO, codec: str, what: str) -> None:
+        self._stream, self._what = stream, what
+        self._decoder = codecs.getincrementaldecoder(codec)()
+        self._ready = b""
+        self._ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._ready and not self._ended:
+            piece = self._stream.read(PIECE)
+            self._ended = not piece
+            self._ready = self._decoded(piece)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def _decoded(self, piece: bytes) -> bytes:
+        try:
+            return self._decoder.decode(piece, final=not piece).encode()
+        except UnicodeError as error:
+            raise BadData(
+                f"{self._what}: ends in the middle of a character, or is not in the encoding of its mark", hint=HINT
+            ) from error
