@@ -47,6 +47,9 @@ class Arc:
         truth = grid_of(question.reference)
         if truth is None:
             return Grade(None, "no reference" if question.reference is None else "the reference is not a grid")
+        named = [output.reference for output in question.outputs if output.reference is not None]
+        if any(other != named[0] for other in named):
+            return Grade(None, "its outputs have different references")
         arms = by_arm(question.outputs)
         found, failed = answers(arms.pop(""))
         if strange := arms.pop("?"):

@@ -16,7 +16,7 @@ from typing import Any
 from hybrid import checks
 from hybrid.agreement import Estimate, Table, accuracy, estimate, kappa
 from hybrid.answers import RULES
-from hybrid.canonical import Json, decode
+from hybrid.canonical import Json, decode_once
 from hybrid.errors import BadData, UsageError
 from hybrid.folder.files import speaking
 from hybrid.grading import made_ready
@@ -82,11 +82,11 @@ class _Outputs:
 
 
 def _row(line: bytes, what: str, number: int) -> Row:
-    value = decode(line, what=what, limit=LONGEST)
+    value = decode_once(line, what=what, limit=LONGEST)
     if not isinstance(value, dict):
         raise BadData(f"{what}: not a JSON object", hint=ROW)
     question, gold, answer, correct = (value.get(name) for name in ("question", "gold", "answer", "correct"))
-    title = str(value.get("title", number))
+    title = str(number if value.get("title") in (None, "") else value["title"])  # else all rows would be one cluster
     for name, right, form in (
         ("question", isinstance(question, str), "a text"),
         ("answer", isinstance(answer, str), "a text"),

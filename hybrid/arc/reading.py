@@ -13,6 +13,9 @@ from hybrid.arc.views import ORDER, UNDO
 from hybrid.arc.voting import METHODS, Vote
 from hybrid.records import Output
 
+CUT = frozenset({"length", "max_tokens"})
+"""What `finish` is where an answer was cut: ours, and that of other servers in files that others wrote."""
+
 ARMS = frozenset({"base"})
 """Names that `view["arm"]` may have: the same question asked of another model, to hold the answers against."""
 
@@ -78,7 +81,7 @@ def _view(view: Any) -> tuple[str, str]:
 
 def _answer(output: Output, transform: str, format: str) -> Answer:
     text = output.text or ""
-    if output.finish == "length" and not is_ended(text, format):  # a cut compact answer would read as a smaller grid
+    if output.finish.lower() in CUT and not is_ended(text, format):  # a cut compact answer would read as a smaller grid
         return Answer(None, "cut at the token bound", transform)
     grid, reason = parse(text, format)
     return Answer(UNDO[transform](grid) if grid is not None else None, reason, transform)

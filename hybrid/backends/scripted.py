@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
-from hybrid.canonical import decode
+from hybrid.canonical import decode_once
 from hybrid.errors import BadData
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
@@ -40,7 +40,7 @@ class ScriptedBackend:
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         path = Path(model)
-        script = decode(utf8(path.read_bytes(), str(path)), what=str(path), limit=MAX_FILE)
+        script = decode_once(utf8(path.read_bytes(), str(path)), what=str(path), limit=MAX_FILE)
         self._answers, self._default, context = _checked(script, path)
         self._chats = _chats(script.get("chats", []), path)
         self._delay = whole_number(options, "delay_ms", 0, low=0, high=3_600_000) / 1000

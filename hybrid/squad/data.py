@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybrid.canonical import decode
+from hybrid.canonical import decode_once
 from hybrid.errors import BadData, CannotRun
 from hybrid.texts import utf8
 
@@ -79,7 +79,7 @@ class _Raw:
 def read(path: Path) -> Passages:
     """The passages of a file. Raises CannotRun when it cannot be read, BadData when it is not such a file."""
     data = _bytes(path)
-    value = decode(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
+    value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
     together: dict[tuple[str, str], _Raw] = {}
     for raw in _raw(value, path.name):  # a passage that stands in the file twice is one passage
         together.setdefault((raw.title, raw.context), _Raw(raw.title, raw.context, [])).rows.extend(raw.rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -65,6 +66,30 @@ def test_an_answer_cut_at_the_bound_is_refused_even_when_it_reads_as_a_grid() ->
     grade = Arc().grade_question(question(output("12\n34", finish="length")))
     assert grade.score == 0.0
     assert grade.detail["refused"] == {"cut at the token bound": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "score"),
+    [
+        ("[[1 2]\n [3 4]]# and so on", "length", 1.0),  # whole before it was cut
+        ("[[1 2]\n [3 4]]", "length", 0.0),
+        ("12\n34", "MAX_TOKENS", 0.0),  # another server's word
+        ("[[01 02]\n [03 04]]#[[9]]", "", 1.0),
+    ],
+)
+def test_answers_in_files_of_others_end_at_their_mark_and_are_refused_when_cut(
+    text: str, finish: str, score: float
+) -> None:
+    asked = question(output(text, finish=finish, view={"transform": "identity"}))
+    grade = Arc().grade_question(asked)
+    assert (grade.score, bool(grade.detail["refused"])) == (score, score == 0.0)
+
+
+def test_answers_to_different_questions_under_one_name_are_not_judged() -> None:
+    one, other = output("12\n34"), dataclasses.replace(output("99", key="l"), reference=[[9, 9]])
+    assert Arc().grade_question(question(one, other)).score is None
+    assert Arc().grade_question(question(one, other)).reason == "its outputs have different references"
+    assert Arc().grade_question(question(one, dataclasses.replace(other, reference=None))).score == 1.0
 
 
 def test_a_question_whose_outputs_all_failed_has_no_score() -> None:
