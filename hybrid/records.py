@@ -143,7 +143,7 @@ class Completion:
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of prompt_tokens, taken from a cache
     completion_tokens: int = 0
-    logprob: float | None = None  # natural log, summed over the completion
+    logprob: float | None = None  # natural log, summed over the completion; none with a schema
     seconds: float = 0.0
     trained: Mapping[str, Json] = field(default_factory=dict)  # what the training for it did; empty without one
 

@@ -11,6 +11,7 @@ Each raises `Broken`, an AssertionError that says what was promised and what cam
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -157,14 +158,58 @@ def check_a_prompt_that_is_too_long_is_an_error(backend: Backend) -> None:
         _text(found[key])
 
 
+def impossible_requests() -> tuple[Request, ...]:
+    """Requests that no backend can be asked, each with what is wrong with it as its key."""
+    how, hello = Sampling(4), (Message("user", "Hello"),)
+    samplings = {
+        "no new tokens": replace(how, max_tokens=0),
+        "a negative temperature": replace(how, temperature=-1.0),
+        "a temperature that is no number": replace(how, temperature=math.nan),
+        "no probability": replace(how, top_p=0.0),
+        "more than all probability": replace(how, top_p=1.5),
+        "an empty stop string": replace(how, stop=("",)),
+    }
+    return (
+        Request(how, key="neither messages nor a prompt"),
+        Request(how, messages=hello, prompt="Hello", key="both"),
+        Request(how, messages=(*hello, Message("system", "Be brief.")), key="a late system message"),
+        Request(how, prompt="\ud800", key="half a character"),
+        *(Request(wrong, prompt="Hello", key=name) for name, wrong in samplings.items()),
+    )
+
+
 def check_a_bad_request_fails_alone(backend: Backend) -> None:
-    """An impossible schema, and a request without any prompt, are errors of their own with a reason."""
-    bad = replace(ask("Give me JSON.", "schema"), schema={"type": "no such type"})
-    found = answers(backend, ask("Hello"), bad, Request(Sampling(4), key="nothing"))
-    _text(found["Hello"])
-    for key in ("schema", "nothing"):
-        error = found[key].error
-        _expect(error is not None and bool(error.kind and error.message), f"'{key}' gave {found[key]}")
+    """What cannot be asked is an error `bad-request`, an impossible schema `bad-schema`; others are answered."""
+    impossible = {"type": "no such type"}
+    raw = Request(Sampling(4), prompt="A number:", schema=impossible, key="raw")
+    chat = replace(ask("Give me JSON.", "chat"), schema=impossible)
+    found = answers(backend, ask("Hello"), raw, chat, *impossible_requests())
+    _text(found.pop("Hello"))
+    for key, done in found.items():
+        kind = "bad-schema" if key in ("raw", "chat") else "bad-request"
+        error = done.error
+        _expect(error is not None and error.kind == kind and bool(error.message), f"'{key}' is no {kind}: {done}")
+
+
+def check_an_answer_ends_with_its_turn(backend: Backend) -> None:
+    """A short answer ends by itself, and the turns that might follow are no part of it."""
+    done = answers(backend, ask("Hello", max_tokens=100))["Hello"]
+    _expect(done.finish == "stop" and "\nuser" not in _text(done), f"the model went on after its turn: {done.text!r}")
+
+
+def check_a_schema_holds_chats_and_raw_prompts(backend: Backend) -> None:
+    """The answer is a JSON value that fits. It has no log-probability: engines differ in what the schema does to it."""
+    shape = {"type": "object", "properties": {"age": {"enum": [7, 8]}}, "required": ["age"]}
+    schema, how = {**shape, "additionalProperties": False}, Sampling(64)
+    raw = Request(how, prompt="A child of seven as JSON: ", schema=schema, logprobs=True, key="raw")
+    chat = replace(ask("How old is the child? Answer in JSON.", "chat", max_tokens=64), schema=schema, logprobs=True)
+    for key, done in answers(backend, raw, chat).items():
+        try:
+            fits = json.loads(_text(done)) in ({"age": 7}, {"age": 8})
+        except ValueError:
+            fits = False
+        _expect(fits, f"'{key}' was to be held to a schema, and said {done.text!r}")
+        _expect(done.logprob is None, f"'{key}' has a schema and the log-probability {done.logprob}")
 
 
 def check_any_unicode_is_answered(backend: Backend) -> None:
@@ -186,7 +231,7 @@ def check_token_counts_are_plausible(backend: Backend) -> None:
 
 
 def check_logprobs_come_when_asked_for(backend: Backend) -> None:
-    """The sum of natural logarithms: finite, not above zero, and None when nobody asked."""
+    """The sum of natural logarithms, before temperature and `top_p`: finite, not above zero; None unasked."""
     found = answers(backend, replace(ask("Hello", "with"), logprobs=True), ask("Hello", "without"))
     logprob = found["with"].logprob
     _expect(logprob is not None and math.isfinite(logprob) and logprob <= 0, f"the log-probability is {logprob}")
@@ -221,6 +266,8 @@ BACKEND_CHECKS: tuple[Callable[[Backend], None], ...] = (
     check_max_tokens_is_a_bound,
     check_a_prompt_that_is_too_long_is_an_error,
     check_a_bad_request_fails_alone,
+    check_an_answer_ends_with_its_turn,
+    check_a_schema_holds_chats_and_raw_prompts,
     check_any_unicode_is_answered,
     check_token_counts_are_plausible,
     check_logprobs_come_when_asked_for,

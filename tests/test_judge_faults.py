@@ -110,7 +110,7 @@ ALWAYS = {
     "an early end": (Say(RIGHT, done=False), "the judge failed: engine"),
     "stalls": (Stall(after=RIGHT), "the judge failed: stalled"),
     "errors in the stream": (ErrorLine("wrong", after=RIGHT), "the judge failed: engine"),
-    "refused": (Refuse(400, "invalid format"), "the judge failed: bad-request"),
+    "refused": (Refuse(400, "invalid format"), "the judge failed: bad-schema"),
 }
 """Faults of every call, and why there is no verdict then."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from hybrid.backends.prompts import BadRequest, check, token_ids
 from hybrid.records import Message, Request, Sampling
+from hybrid.testing import impossible_requests
 
 pytestmark = pytest.mark.slow
 
@@ -60,20 +61,7 @@ def test_a_prompt_fits_to_the_last_token_and_no_further(tokenizer: Any) -> None:
     assert caught.value.failure.kind == "too-long"
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        Request(Sampling(4)),
-        Request(Sampling(4), prompt="both", messages=(Message("user", "Hi"),)),
-        Request(Sampling(0), prompt="no tokens"),
-        Request(Sampling(4, temperature=-1.0), prompt="cold"),
-        Request(Sampling(4, temperature=float("inf")), prompt="hot"),
-        Request(Sampling(4, top_p=0.0), prompt="no mass"),
-        Request(Sampling(4, stop=("",)), prompt="an end before it begins"),
-        Request(Sampling(4), messages=(Message("user", "Hi"), Message("system", "late"))),
-        Request(Sampling(4), prompt="half a character \ud800"),
-    ],
-)
+@pytest.mark.parametrize("request_", impossible_requests(), ids=lambda request: request.key)
 def test_an_impossible_request_is_refused_with_its_reason(request_: Request) -> None:
     with pytest.raises(BadRequest) as caught:
         check(request_)

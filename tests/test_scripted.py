@@ -15,6 +15,7 @@ from hybrid.errors import BadData
 from hybrid.grading import grade_file
 from hybrid.outputs import write_outputs
 from hybrid.records import Item, Message, Output, Request, Sampling
+from hybrid.testing import impossible_requests
 from pipelines.seal_eval import SealEval
 
 
@@ -115,3 +116,11 @@ def answer(text: str) -> dict[str, str]:
 
 def keyed(items: list[Item]) -> list[Request]:
     return [dataclasses.replace(item.request, key=str(number)) for number, item in enumerate(items)]
+
+
+def test_an_impossible_request_is_refused_as_by_a_model(tmp_path: Path) -> None:
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps({"answers": {}, "default": "yes"}), encoding="utf-8")
+    for done in ScriptedBackend(str(path), {}).generate(impossible_requests()):
+        assert done.error is not None
+        assert done.error.kind == "bad-request"

@@ -25,14 +25,6 @@ def greedy(backend: Backend) -> Any:
     return {key: [done.text, done.logprob] for key, done in testing.answers(backend, *requests).items()}
 
 
-def schema(backend: Backend) -> Any:
-    """An answer that must be an object with a number."""
-    shape = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
-    limits = {**shape, "additionalProperties": False, "properties": {"age": {"enum": [7, 8]}}}
-    request = replace(testing.ask("How old is the child?", max_tokens=40), schema=limits)
-    return [done.text for done in testing.answers(backend, request).values()]
-
-
 def adapters(backend: Backend) -> Any:
     """The same question to the base and to two adapters in one batch, then alone; and to one that is not there."""
     first, second = (Adapter(name * 64, path) for name, path in zip("ab", sys.argv[2:4], strict=True))
@@ -77,7 +69,7 @@ def main() -> None:
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
         tell(check.__name__, check, backend)
-    for work in (greedy, schema, adapters, prefix):
+    for work in (greedy, adapters, prefix):
         tell(work.__name__, work, backend)
     backend.close()
 

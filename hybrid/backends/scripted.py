@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
+from hybrid.backends.prompts import BadRequest, check, refused
 from hybrid.canonical import decode_once
 from hybrid.errors import BadData
 from hybrid.protocols import Model
@@ -60,6 +61,11 @@ class ScriptedBackend:
         """Nothing is held."""
 
     def _answer(self, request: Request) -> Completion:
+        try:
+            if request.tuning is None:  # training may be all that is asked
+                check(request)
+        except BadRequest as error:
+            return refused(request, error)
         asked = request.messages[-1].content if request.messages else request.prompt
         length = sum(len(message.content) for message in request.messages) or len(asked)
         if length + request.sampling.max_tokens > self.model.context:

@@ -55,6 +55,8 @@ class Form:
         Raises BadRequest for one that cannot be answered, CannotRun for a chat with a model that is not for chats.
         """
         check(request)
+        if request.schema is not None and request.logprobs:  # engines differ in whether the schema shares in them
+            request = replace(request, logprobs=False)
         if not request.messages:
             return request
         if self.refusal:

@@ -146,7 +146,8 @@ class VllmBackend:
             (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
             self._engine.add_request(name, prompt, _sampling(request, self._form.ends), lora_request=adapter)
         except Exception as error:  # noqa: BLE001 - vLLM and its grammar libraries refuse with errors of many kinds
-            return refused(request, BadRequest("bad-request", f"vLLM refuses it: {type(error).__name__}: {error}"))
+            kind = "bad-request" if request.schema is None else "bad-schema"
+            return refused(request, BadRequest(kind, f"vLLM refuses it: {type(error).__name__}: {error}"))
         flights[name] = Flight(request)
         return None
 

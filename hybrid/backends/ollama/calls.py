@@ -13,6 +13,8 @@ from hybrid.backends.ollama.pace import Pace
 from hybrid.backends.ollama.reply import REPEATS, Reader, Reply
 from hybrid.backends.ollama.tag import Tag
 from hybrid.backends.ollama.window import Window
+from hybrid.backends.prompts import BadRequest, refused
+from hybrid.backends.turns import Form
 from hybrid.errors import Temporary
 from hybrid.records import Completion, Failure, Request
 
@@ -43,6 +45,10 @@ class Calls:
 
     async def answer(self, link: Link, request: Request, *, pace: Pace) -> Completion:
         """The completion of a request, an error among them. Raises HybridError when there is no going on."""
+        try:
+            request = Form().fit(request)
+        except BadRequest as error:
+            return refused(request, error)
         failure = unusable(request) or self._cannot_hold(request)
         call = Call(self, link, request, pace)
         while failure is None:
@@ -184,7 +190,8 @@ class Call:
             raise cannot_use(error, self._calls.tag.name)
         if any(words in text for words in CRASHED) or (error.status in (0, 500) and not self._is_about_format(text)):
             return await self._again("engine", text)
-        return Failure("bad-request", text)
+        about_schema = self._request.schema is not None and self._is_about_format(text)
+        return Failure("bad-schema" if about_schema else "bad-request", text)
 
     def _is_about_format(self, text: str) -> bool:
         words = ("schema", "format", "grammar", "template")
@@ -220,8 +227,4 @@ def unusable(request: Request) -> Failure | None:
     """Why Ollama cannot be asked this."""
     if request.adapter:
         return Failure("unsupported", "Ollama takes no adapter a request: use vllm or transformers")
-    if not request.messages and not request.prompt:
-        return Failure("bad-request", "the request has neither messages nor a prompt")
-    if request.sampling.max_tokens < 1:
-        return Failure("bad-request", f"max_tokens is {request.sampling.max_tokens}: at least one must be asked for")
     return None
