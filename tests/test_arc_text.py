@@ -62,6 +62,8 @@ def test_blanks_around_cells_do_no_harm_in_seals_format(answer: str) -> None:
         "[[00 01 2]\n [3 0004 05]]",
         "[[0   1 2]\n [  3 4   5 ]]",
         "[[0\t1 2]\n [3 4\t5]]",
+        "[ [0 1 2]\n  [3 4 5] ]",
+        "[\n  [0 1 2]\n  [3 4 5]\n]#",
     ],
 )
 def test_an_answer_ends_at_its_mark_and_is_read_as_numbers_between_blanks(answer: str) -> None:
@@ -75,6 +77,11 @@ def test_an_answer_ends_at_its_mark_and_is_read_as_numbers_between_blanks(answer
         (" \n", "empty"),
         ("#", "empty"),
         ("[[]]", "no cells"),
+        ("[]", "not one whole grid"),
+        ("[", "not one whole grid"),
+        ("[[", "not one whole grid"),
+        ("[0 1]", "not one whole grid"),
+        ("[[[0 1]]]", "not one whole grid"),
         ("[[]\n []]", "no cells"),
         ("[[0 1 2]\n [3 4]]", "ragged rows"),
         ("[[0 1 2]\n [3]\n [4 5]]", "ragged rows"),  # SEAL reads six cells in three rows

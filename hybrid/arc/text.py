@@ -120,11 +120,12 @@ def _read_seal(text: str) -> Parsed:
     body = text.strip()
     if not body:
         return None, "empty"
-    if not (body.startswith("[[") and body.endswith("]]")):
+    inner = body[1:-1].strip()
+    if not (body.startswith("[") and body.endswith("]") and inner.startswith("[") and inner.endswith("]")):
         return None, "not one whole grid"
-    rows = body[2:-2].split("]\n [")
+    rows = inner[1:-1].split("]\n [")
     if len(rows) == 1:
-        rows = _ROW_BREAK.split(body[2:-2])
+        rows = _ROW_BREAK.split(inner[1:-1])
     joined = []
     for row in rows:
         if not row[1::2].strip(" ") and " " not in row[::2]:  # a digit, a blank, a digit and so on

@@ -182,6 +182,18 @@ def test_the_published_voting_is_a_setting() -> None:
     assert len(set(seal.detail["attempts"])) == 1
 
 
+def test_ties_between_shapes_are_those_of_the_published_vote() -> None:
+    """What SEAL's own code gives for these two answers."""
+    tall, wide = [[4, 1], [1, 1], [1, 2], [0, 2]], [[4, 1, 1, 0], [1, 1, 2, 2]]
+    outputs = [
+        output(text, key=text, view={"train": [place], "format": "seal"})
+        for place, text in enumerate(["[[4 1]\n [1 1]\n [1 2]\n [0 2]]", "[[4 1 1 0]\n [1 1 2 2]]"])
+    ]
+    grade = Arc(voting="seal").grade_question(question(*outputs, reference=wide))
+    assert grade.score == 1.0
+    assert json.loads(encode(grade.detail["attempts"])) == [tall, wide]
+
+
 def base(text: str | None, **other: Any) -> Output:
     return output(text, view={"transform": "identity", "train": [0], "format": "compact", "arm": "base"}, **other)
 
