@@ -58,12 +58,22 @@ def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise BadData(f"{what}: not valid JSON: {error}") from error
+        raise BadData(f"{what}: not valid JSON: {_reason(data, error)}") from error
     if too_deep(value, data):
         raise BadData(
             f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold"
         )
     return value
+
+
+def _reason(data: bytes | str, error: ValueError) -> str:
+    """What the parser says, or what it says in a way that nobody understands: that the bytes are no UTF-8."""
+    if isinstance(data, bytes):
+        try:
+            data.decode()
+        except UnicodeDecodeError as odd:
+            return f"not UTF-8: byte {data[odd.start]:#04x} at {odd.start:,}"
+    return str(error)
 
 
 def decode_once(data: bytes, *, what: str, limit: int = MAX_RECORD) -> Any:

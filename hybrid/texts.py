@@ -27,7 +27,13 @@ MARKS = (
 
 def utf8(data: bytes, what: str) -> bytes:
     """The text in `data` as UTF-8 without a mark; `what` names the file. Raises BadData for another encoding."""
-    return utf8_stream(io.BytesIO(data), what).read() if _codec(data[:4], what) else data
+    if _codec(data[:4], what):
+        return utf8_stream(io.BytesIO(data), what).read()
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise BadData(f"{what}: not UTF-8: byte {data[error.start]:#04x} at {error.start:,}", hint=HINT) from error
+    return data
 
 
 def utf8_stream(stream: BinaryIO, what: str) -> io.BufferedReader:

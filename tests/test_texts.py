@@ -125,7 +125,17 @@ def test_long_texts_are_read_piece_by_piece_and_characters_at_the_seams_survive(
         assert list(stream) == list(io.BytesIO(text.encode()))
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", TEXT.encode(), "é".encode("latin-1")])
+@pytest.mark.parametrize("name", READERS)
+def test_an_old_encoding_is_named(tmp_path: Path, name: str) -> None:
+    layout, value, reader = READERS[name]
+    path = tmp_path / name
+    path.write_bytes(written(layout, value).encode().replace("ä".encode(), b"\xe4").replace(b"a", b"\xe4"))
+    with pytest.raises(BadData, match="not UTF-8: byte 0xe4 at") as caught:
+        reader(path)
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", TEXT.encode()])
 def test_other_texts_are_left_as_they_are(data: bytes) -> None:
     assert utf8(data, "x") == data == utf8_stream(io.BytesIO(data), "x").read()
 
