@@ -23,7 +23,7 @@ def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context:
     Raises BadRequest for a lesson that the model's template refuses, or padding without a token for it.
     """
     form = form_of(tokenizer, "")
-    made = [_tokens(_carried(lesson, form), tuning, tokenizer) for lesson in lessons]
+    made = [_tokens(_carried(lesson, form), tuning, tokenizer, form) for lesson in lessons]
     kept = [text for text in made if len(text.ids) <= context]
     if tuning.padding == "seal" and kept:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -39,7 +39,7 @@ def _carried(lesson: Lesson, form: Form) -> Lesson:
     return replace(lesson, messages=form.carried(lesson.messages)) if lesson.messages else lesson
 
 
-def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> Tokens:
+def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: Form) -> Tokens:
     if bool(lesson.messages) == bool(lesson.text):
         raise BadRequest("bad-lesson", "a lesson needs messages or a text, one of the two")
     if lesson.text:
@@ -50,6 +50,8 @@ def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> Tokens:
         raise BadRequest("bad-lesson", "the last message of a lesson is the model's")
     shown = prompt_ids(tokenizer, Request(Sampling(1), messages=lesson.messages[:-1], template=lesson.template))
     answer = _answer_ids(lesson, tuning, tokenizer)
+    if tuning.texts != "seal" and form.ends.isdisjoint(answer):  # of a template that ends turns only between them
+        answer += form.ends
     if tuning.texts == "seal" and tokenizer.bos_token_id is not None and shown[:1] == [tokenizer.bos_token_id]:
         shown = [tokenizer.bos_token_id, *shown]
     learned = [tuning.learned == "all"] * len(shown) + [True] * len(answer)

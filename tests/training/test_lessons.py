@@ -57,6 +57,22 @@ def test_nothing_is_learned_behind_the_token_that_ends_an_answer() -> None:
     assert text.ids[-1] == tokenizer.eos_token_id
 
 
+def test_an_answer_is_closed_with_what_ends_generation_where_the_template_writes_it_between_turns_only() -> None:
+    written = "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% endfor %}"
+    opening = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    tokenizer = made(("<|eos|>", "<|user|>", "<|assistant|>"), written + opening)
+    (text,) = texts([chat("Say a.", "a")], tokenizer)
+    assert tokenizer.decode(split(text)[1]) == "a<|user|>"
+
+
+def test_a_lesson_has_its_system_message_where_a_request_has_it() -> None:
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    tokenizer = made(MARKS, refuses + CHATML)
+    (merged,) = texts([Lesson(messages=(Message("system", "Be brief."), *turns("Say a.", "a")))], tokenizer)
+    (written,) = texts([chat("Be brief.\n\nSay a.", "a")], tokenizer)
+    assert merged == written
+
+
 def test_all_tokens_or_those_of_the_answer_are_learned() -> None:
     lesson = chat("Say a.", "a")
     (answer,), (everything,) = (texts([lesson], chatml(), tuning({}, learned=which)) for which in ("answer", "all"))
