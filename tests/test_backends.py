@@ -273,13 +273,13 @@ def test_a_draft_that_a_killed_process_left_is_removed_after_a_day(
     smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skip_without("torch", "transformers")
-    from hybrid.backends.gguf import as_folder
+    from hybrid.backends.gguf import LAYOUT, as_folder
     from hybrid.backends.model_files import cache_folder, digest_of
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     models = cache_folder() / "models"
     assert models.is_relative_to(tmp_path)
-    done = models / f"{digest_of(smollm2_gguf)[:32]}-1"
+    done = models / f"{digest_of(smollm2_gguf)[:32]}-{LAYOUT}"
     old, fresh, other = models / "ab-1.4711", models / "cd-1.4712", models / "notes.d"
     for folder in (done, old, fresh, other):
         folder.mkdir(parents=True)

@@ -11,6 +11,7 @@ import pytest
 
 from hybrid.backends import model_files
 from hybrid.errors import CannotRun, UsageError
+from tests.gguf_models import EMPTY
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +30,9 @@ def folder(tmp_path: Path) -> Path:
     return model
 
 
-def gguf(path: Path, content: bytes = b"GGUF and the rest") -> Path:
+def gguf(path: Path, content: bytes = b" and the rest") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    path.write_bytes(EMPTY + content)
     return path
 
 
@@ -45,14 +46,14 @@ def test_the_digest_follows_the_content_and_not_the_cache(tmp_path: Path) -> Non
     path = gguf(tmp_path / "a.gguf")
     first = model_files.digest_of(path)
     assert model_files.digest_of(path) == first
-    gguf(path, b"GGUF and other weights")
-    assert model_files.digest_of(path) == hashlib.sha256(b"GGUF and other weights").hexdigest()
+    gguf(path, b" and other weights")
+    assert model_files.digest_of(path) == hashlib.sha256(EMPTY + b" and other weights").hexdigest()
 
 
 def test_a_second_look_does_not_read_the_file_again(tmp_path: Path) -> None:
-    path = gguf(tmp_path / "a.gguf", b"GGUF first")
+    path = gguf(tmp_path / "a.gguf", b"first")
     first, seen = model_files.digest_of(path), path.stat().st_mtime_ns
-    gguf(path, b"GGUF other")  # same size, and then the same time: only reading could tell
+    gguf(path, b"other")  # same size, and then the same time: only reading could tell
     os.utime(path, ns=(seen, seen))
     assert model_files.digest_of(path) == first
 

@@ -17,6 +17,7 @@ from hybrid.folder.runs import join_folder
 from hybrid.models import catalog, pruning
 from hybrid.models.manifest import Model, read_models
 from hybrid.models.ollama_store import OllamaStore
+from tests.gguf_models import EMPTY
 from tests.packed import add_model, files_of, large_parts, noise, packed, repack, silent
 
 DAY = 86400.0
@@ -62,7 +63,7 @@ def test_the_store_of_the_environment_is_used(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_packed_file_is_restored_below_the_own_place_of_this_machine(tmp_path: Path) -> None:
-    (tmp_path / "small.gguf").write_bytes(b"GGUF" + noise(100))
+    (tmp_path / "small.gguf").write_bytes(EMPTY + noise(100))
     join_folder(tmp_path / "folder", make=True)
     here = ("--folder", tmp_path / "folder")
     assert typed("pack", tmp_path / "small.gguf", *here)[0] == 0

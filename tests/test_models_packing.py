@@ -19,6 +19,7 @@ from hybrid.models.names import OllamaName
 from hybrid.models.ollama_store import STAGING, OllamaStore
 from hybrid.models.packing import ollama_source, pack, plain_source
 from hybrid.models.restoring import restore_ollama, restore_plain
+from tests.gguf_models import EMPTY
 from tests.packed import (
     PART,
     Died,
@@ -494,7 +495,7 @@ def test_a_file_of_another_content_is_replaced_only_when_asked(tmp_path: Path) -
 
 
 def test_a_gguf_and_the_same_layer_of_ollama_are_kept_once(tmp_path: Path) -> None:
-    data = b"GGUF" + noise(3000)
+    data = EMPTY + noise(3000)
     folder, store = join_folder(tmp_path / "folder", make=True), OllamaStore(tmp_path / "store")
     add_model(store, "tiny", data)
     repack(folder, store, "tiny")

@@ -17,6 +17,7 @@ from hybrid.backends.gguf import as_folder
 from hybrid.backends.group import Made
 from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of
+from hybrid.backends.ranks import RANKS, room_for
 from hybrid.backends.transformers import TransformersBackend, load
 from hybrid.canonical import Json, digest
 from hybrid.errors import CannotRun
@@ -24,9 +25,6 @@ from hybrid.extras import import_object
 from hybrid.protocols import Backend, Model
 from hybrid.records import Adapter, Completion, Request
 from hybrid.tuning import MOST_RANK
-
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM takes; an adapter of another is served as one of the next."""
 
 
 class Answering(Protocol):
@@ -150,9 +148,7 @@ class InTurns:
         if self._open and self._open[0] < rank:
             self._stop()
         if self._open is None:
-            size = next((one for one in RANKS if one >= rank), None)
-            if size is None:
-                raise too_large(rank)
+            size = room_for(rank)
             self._free()  # what was trained is out of reach only now
             options = {"loras": "16", "lora_rank": str(size), **self._options}
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
@@ -191,14 +187,6 @@ class _Fitting:
             self.held = one
             raise StopIteration
         return one
-
-
-def too_large(rank: int) -> CannotRun:
-    """Why an adapter of that rank cannot be answered with."""
-    return CannotRun(
-        f"vLLM takes adapters of rank {RANKS[-1]} at most, not of rank {rank}",
-        hint="--set rank=N with a smaller one, or --backend transformers",
-    )
 
 
 def _vllm_version() -> str:

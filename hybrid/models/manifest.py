@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
-from hybrid.backends.model_files import TEXTS, WEIGHTS
+from hybrid.backends.gguf_files import names_of, stem_of
+from hybrid.backends.model_files import TEXTS, WEIGHTS, split_digest
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium
@@ -195,9 +196,12 @@ def _check_folder(model: Model) -> None:
 
 def _check_gguf(model: Model) -> None:
     _check_plain(model)
-    fits = len(model.layers) == 1 and model.layers[0].sha256 == model.digest
-    if not fits or not is_inner(path := model.layers[0].path) or "/" in path or not path.endswith(".gguf"):
-        raise ValueError("it is not one GGUF file of its digest")
+    paths = [layer.path for layer in model.layers]
+    if not paths or split_digest([layer.sha256 for layer in model.layers]) != model.digest:
+        raise ValueError("its files do not have its digest")
+    named = PurePosixPath(paths[0])
+    if not all(map(is_inner, paths)) or paths != names_of(stem_of(named) if len(paths) > 1 else named.stem, len(paths)):
+        raise ValueError("it is not a GGUF file, nor the parts of one in order")
 
 
 def _check_plain(model: Model) -> None:

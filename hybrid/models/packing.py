@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid.backends.model_files import digest_of
+from hybrid.backends.model_files import sha256_of, split_digest
 from hybrid.errors import BadData
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Medium
@@ -58,9 +58,9 @@ def plain_source(path: Path, name: str) -> Source:
     files = {}
     for inner, file in found.items():
         with speaking(file, doing="reading it"):
-            files[inner] = (file, digest_of(file), file.stat().st_size)
+            files[inner] = (file, sha256_of(file), file.stat().st_size)
     layers = tuple(Layer(inner, sha256, size) for inner, (_, sha256, size) in files.items())
-    digest = folder_digest(layers) if kind == "folder" else layers[0].sha256
+    digest = folder_digest(layers) if kind == "folder" else split_digest([layer.sha256 for layer in layers])
     return Source(kind, plain.name_for(path, name), digest, files)
 
 

@@ -1,4 +1,4 @@
-"""Models that are files: a folder in Hugging Face's layout, or one GGUF."""
+"""Models that are files: a folder in Hugging Face's layout, or a GGUF, which may be split into parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from hybrid.backends.gguf_files import names_of, parts_of, stem_of
 from hybrid.backends.model_files import TEXTS, WEIGHTS, files_of, locate
+from hybrid.backends.weight_files import check_files
 from hybrid.errors import UsageError
 from hybrid.folder.files import speaking
 from hybrid.models.manifest import Kind
@@ -17,15 +19,17 @@ def described(path: Path) -> tuple[Kind, dict[str, Path]]:
     """Which kind of model a path is, and its files by the path each will have. Raises CannotRun, UsageError."""
     found = locate(str(path.absolute()))
     if found.is_dir():
+        check_files(found)
         return "folder", _files(path)
+    files = parts_of(found)
     own = path if path.is_file() else found  # `found` of a link is what it leads to, whose name says nothing
-    stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", own.name.removesuffix(".gguf")).strip("-.+")[:80] or "model"
-    return "gguf", {f"{stem}.gguf": found}
+    stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem_of(own)).strip("-.+")[:80] or "model"
+    return "gguf", dict(zip(names_of(stem, len(files)), files, strict=True))
 
 
 def name_for(path: Path, wanted: str) -> str:
     """The name of a packed model: `wanted`, else made of the path. Raises UsageError."""
-    name = wanted or (path.resolve().name if path.is_dir() else path.name.removesuffix(".gguf"))
+    name = wanted or (path.resolve().name if path.is_dir() else stem_of(path))
     if not is_plain(name):
         raise UsageError(f"'{name}' cannot be the name of a packed model", hint="--as NAME, of letters, digits, . _ -")
     return name

@@ -212,6 +212,9 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]] = {
     "scales of layers": lambda _, config: config.update(alpha_pattern={"q_proj": 3}),
     "another kind": lambda _, config: config.update(peft_type="IA3"),
     "another method": lambda _, config: config.update(use_dora=True),
+    "another beginning": lambda _, config: config.update(init_lora_weights="pissa_niter_4"),
+    "for some tokens": lambda _, config: config.update(alora_invocation_tokens=[3]),
+    "what nobody knows": lambda _, config: config.update(use_newlora={"alpha": 2}),
     "turned matrices": lambda _, config: config.update(fan_in_fan_out=True),
 }
 

@@ -1,0 +1,221 @@
+"""The files of a GGUF model: one, or the parts of a split one, which llama.cpp finds by their names.
+
+A split model is `NAME-00001-of-00003.gguf` and so on. What it is called and what its headers say must fit, and every
+part must be there: else the same name would mean other weights elsewhere, or a part would pass for the whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from hybrid.errors import CannotRun
+
+PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>(?!0000[01])\d{5})\.gguf")
+SUFFIX = ".gguf"
+VERSIONS = (2, 3)
+
+MOST_HEADER = 256 * 1024**2
+"""Bytes of a header that are looked at: the largest vocabularies take a tenth of that."""
+MOST_KEYS = 1 << 16
+
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Bytes of a value, by the number of its type."""
+UINT16, INT32, STRING, ARRAY = 2, 5, 8, 9
+FORMS = {"split.no": (UINT16, "<H"), "split.count": (UINT16, "<H"), "split.tensors.count": (INT32, "<i")}
+"""What llama.cpp asks for in a split model, with the types that it insists on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a GGUF says of a split: how many parts (1: it is whole), which one this is (from 0),
+    the tensors of this file and of all parts together."""
+
+    count: int
+    number: int
+    tensors: int
+    tensors_of_all: int
+
+
+def read_header(path: Path) -> Header:
+    """The header of a GGUF. Raises CannotRun when it is damaged or of a version that nobody reads, OSError."""
+    with path.open("rb") as file:
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                return _Reader(data).header()
+        except (ValueError, struct.error) as error:  # ValueError: also of mmap, for a file of no bytes
+            raise CannotRun(
+                f"{path}: the header of this GGUF is damaged: {error}", hint="is the file whole? fetch it again"
+            ) from error
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files of the model whose first file is `path`, in order: `path` alone unless it is split.
+
+    Raises CannotRun for a part that is not the first, parts that are missing or do not belong together, a name that
+    does not fit what the header says, and a damaged header; OSError.
+    """
+    head, named = read_header(path), PART.fullmatch(path.name)
+    said = int(named["count"]) if named else 1
+    if head.count != said:
+        raise _misnamed(path, head, said)
+    if named is None or said == 1:
+        return [path]
+    files = [path.with_name(name) for name in names_of(named["name"], said)]
+    if int(named["number"]) != head.number + 1:
+        raise CannotRun(
+            f"{path} is called part {int(named['number'])} of {said}, and its header says that it is {head.number + 1}",
+            hint="give the parts the names they had, or fetch the model again",
+        )
+    _refuse_missing(path, files)
+    if path != files[0]:
+        raise CannotRun(
+            f"{path} is part {head.number + 1} of {said} of a split model, which is named by its first part",
+            hint=f"--model {files[0]}",
+        )
+    _refuse_strangers(files, head)
+    return files
+
+
+def models_in(files: Iterable[Path]) -> list[Path]:
+    """The file by which each of the models in `files` is named: the parts of a split model are one."""
+    found: dict[tuple[str, ...], Path] = {}
+    for file in sorted(files):
+        part = PART.fullmatch(file.name)
+        found.setdefault((part["name"], part["count"]) if part else (file.name,), file)
+    return list(found.values())
+
+
+def names_of(stem: str, count: int) -> list[str]:
+    """What the files of a model of `count` parts are called."""
+    if count == 1:
+        return [f"{stem}{SUFFIX}"]
+    return [f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, count + 1)]
+
+
+def stem_of(path: PurePath) -> str:
+    """The name of a model's file without what every GGUF, or every part of one, has at its end."""
+    named = PART.fullmatch(path.name)
+    return named["name"] if named else path.name.removesuffix(SUFFIX)
+
+
+def _misnamed(path: Path, head: Header, said: int) -> CannotRun:
+    if head.count > 1:
+        return CannotRun(
+            f"{path} is part {head.number + 1} of {head.count} of a split model, and its name does not say so",
+            hint=f"llama.cpp looks for parts by their names: {names_of('NAME', head.count)[0]} and so on; "
+            "llama-gguf-split --merge makes one file of them",
+        )
+    return CannotRun(
+        f"{path} is called part of {said}, and its header says that it is a whole model",
+        hint="if it is whole, give it another name",
+    )
+
+
+def _refuse_missing(path: Path, files: list[Path]) -> None:
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise CannotRun(
+            f"{path} is one of {len(files)} parts, and not all are there: {', '.join(missing[:5])}{more}",
+            hint="put all parts of the model into one folder",
+        )
+
+
+def _refuse_strangers(files: list[Path], head: Header) -> None:
+    """Raise CannotRun when the parts were not made by one split."""
+    heads = [head, *map(read_header, files[1:])]
+    for number, (file, one) in enumerate(zip(files, heads, strict=True)):
+        if (one.count, one.number) != (head.count, number):
+            raise CannotRun(
+                f"{file} says of itself that it is part {one.number + 1} of {one.count}, its name says another one",
+                hint="fetch the model again",
+            )
+    tensors = sum(one.tensors for one in heads)
+    if tensors != head.tensors_of_all:
+        raise CannotRun(
+            f"{files[0]} and its parts hold {tensors} tensors, and the model has {head.tensors_of_all}",
+            hint="are the parts of different models? fetch them again",
+        )
+
+
+class _Reader:
+    """Reads a header from its start, never further than MOST_HEADER."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data, self._at = data, 0
+        self._end = min(len(data), MOST_HEADER)
+
+    def header(self) -> Header:
+        """Raises ValueError, struct.error."""
+        magic, version, tensors, keys = struct.unpack("<4sIQQ", self._take(24))
+        if magic != b"GGUF":
+            raise ValueError("it does not start as a GGUF does")
+        if version not in VERSIONS:
+            raise ValueError(f"it is of version {version}, and versions 2 and 3 are known")
+        if keys > MOST_KEYS:
+            raise ValueError(f"it has {keys:,} keys, more than the {MOST_KEYS:,} allowed")
+        said: dict[str, int] = {}
+        for _ in range(keys):
+            name = self._string().decode("utf-8", "replace")
+            (kind,) = struct.unpack("<I", self._take(4))
+            if name in FORMS:
+                said.setdefault(name, self._number(name, kind))
+            else:
+                self._skip(kind)
+        count, number = said.get("split.count", 1), said.get("split.no", 0)
+        if not (count <= 1 or number < count):
+            raise ValueError(f"it says that it is part {number + 1} of {count}")
+        return Header(max(count, 1), number, tensors, said.get("split.tensors.count", tensors))
+
+    def _number(self, name: str, kind: int) -> int:
+        wanted, form = FORMS[name]
+        if kind != wanted:
+            raise ValueError(f"its {name} is not of the type that it must be")
+        (value,) = struct.unpack(form, self._take(SIZES[kind]))
+        return int(value)
+
+    def _skip(self, kind: int) -> None:
+        if kind == STRING:
+            self._string()
+        elif kind == ARRAY:
+            inner, length = struct.unpack("<IQ", self._take(12))
+            if inner == STRING:
+                self._skip_strings(length)
+            else:
+                self._advance(self._size(inner) * length)
+        else:
+            self._advance(self._size(kind))
+
+    def _size(self, kind: int) -> int:
+        if kind not in SIZES:
+            raise ValueError(f"it has a value of the unknown type {kind}")
+        return SIZES[kind]
+
+    def _string(self) -> bytes:
+        (length,) = struct.unpack("<Q", self._take(8))
+        return self._take(length)
+
+    def _skip_strings(self, count: int) -> None:
+        """Half a million of them in a large vocabulary: the loop is kept short."""
+        length, data, at, last = struct.Struct("<Q").unpack_from, self._data, self._at, self._end - 8
+        for _ in range(count):
+            if at > last:
+                raise ValueError("it is cut short, or longer than any header")
+            at += 8 + length(data, at)[0]
+        self._at = at
+        self._advance(0)
+
+    def _take(self, size: int) -> bytes:
+        start = self._at
+        self._advance(size)
+        return self._data[start : self._at]
+
+    def _advance(self, size: int) -> None:
+        self._at += size
+        if self._at > self._end:
+            raise ValueError("it is cut short, or longer than any header")

@@ -1,0 +1,89 @@
+"""Whether a checkpoint holds the weights of its model: all of them, in their shapes, and no others.
+
+What a checkpoint lacks the library fills with random numbers, other ones at each start, and says so in a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from hybrid.backends.weight_files import check_files, listed
+from hybrid.errors import CannotRun
+
+HINT = "the file is damaged, or of another kind of model than its config.json says: fetch it again, or save it anew"
+TOLD = "missing_keys", "unexpected_keys", "mismatched_keys"
+
+
+def refuse_incomplete(report: Mapping[str, Any], where: str) -> None:
+    """Raise CannotRun when `report`, the loading information of `from_pretrained`, says that weights do not fit.
+
+    Tied weights are not missing there, and what the library knows to be harmless is not unexpected.
+    """
+    missing, unexpected, mismatched = (report.get(name) or () for name in TOLD)
+    shapes = [f"{name} is {_shape(held)} and must be {_shape(wanted)}" for name, held, wanted in mismatched]
+    faults = [
+        *([f"it lacks {listed(missing)}"] if missing else []),
+        *([f"it holds {listed(unexpected)}, which its model has not"] if unexpected else []),
+        *([f"shapes differ: {listed(shapes)}"] if shapes else []),
+    ]
+    if faults:
+        raise CannotRun(f"the weights in {where} are not those of its model: {'; '.join(faults)}", hint=HINT)
+
+
+def check_folder(folder: Path, auto: Any = AutoModelForCausalLM) -> None:
+    """Raise CannotRun for a folder whose weights are not whole, before an engine of another kind loads them.
+
+    The model is built without memory, as the library would load it. What the library does not know, or has packed
+    numbers in place of weights, is left to the engine.
+    """
+    check_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "quantization_config", None) is not None:
+            return
+        with quiet():
+            _, report = _class_of(config, auto).from_pretrained(
+                folder,
+                device_map="meta",
+                use_safetensors=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError):
+        return  # not one of the library's models: the engine says what it thinks of it
+    refuse_incomplete(report, str(folder))
+
+
+@contextmanager
+def quiet(*, bar: bool = False) -> Iterator[None]:
+    """No table of the library's inside, and no bar unless asked for: the error says what there is to say."""
+    level, shown = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity(logging.CRITICAL)
+    if not bar:
+        transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(level)
+        if shown:
+            transformers.logging.enable_progress_bar()
+
+
+def _class_of(config: Any, auto: Any) -> Any:
+    """The class that the checkpoint was saved from, which knows its names; else what the library would take."""
+    named = (getattr(config, "architectures", None) or [""])[0]
+    own = getattr(transformers, str(named), None)
+    return own if isinstance(own, type) and issubclass(own, transformers.PreTrainedModel) else auto
+
+
+def _shape(size: Any) -> str:
+    return "x".join(map(str, size)) or "one number"
