@@ -3,6 +3,7 @@
 PYTHON ?= python3
 DEMO := demo
 WORKERS ?= 2
+SLOW_WORKERS ?= 3
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
 
 .PHONY: help demo test ollama check lint bench lock clean
@@ -30,12 +31,13 @@ demo:
 	@.venv-demo/bin/hybrid grade $(DEMO)/outputs.json --grader arc
 	@.venv-demo/bin/hybrid report $(DEMO)/outputs.json -o $(DEMO)/report.html
 
-# The slow tests run one after the other: each loads a real model that takes every core.
+# The slow tests wait much of the time, for processes, servers and clocks: one process more than for the fast ones.
+# What is dear to make (a loaded model, a server) is made in one of them (SHARED in tests/conftest.py).
 test:
 	$(call environment,.venv-test,test)
 	@status=0; \
 	$(PYTEST) -n $(WORKERS) -m "not slow" || status=1; \
-	$(PYTEST) -m slow || status=1; \
+	$(PYTEST) -n $(SLOW_WORKERS) --dist=loadgroup -m slow || status=1; \
 	exit $$status
 
 # A real server for the tests, where there is none on PATH. Tests that need it skip without one.

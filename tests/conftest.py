@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import warnings
 import zlib
 from collections import Counter
 from collections.abc import Generator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from hybrid import threads
 from tests.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
 threads.wait_briefly()  # before any test imports torch; what tests start inherits it
 
+ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file system", "needs a user who is refused")
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
+
+SHARED = ("ollama_server", "vllm_says", "smollm2", "llamacpp", "answered_here")
+"""Fixtures that load a model or start a server: with `-n N --dist=loadgroup`, the tests of one run in one process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is dear to make is made once a run, not once a process."""
+    for item in items:
+        shared = next((name for name in SHARED if name in getattr(item, "fixturenames", ())), "")
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(shared))
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +94,28 @@ def smollm2_folder(smollm2_gguf: Path) -> Path:
     """The same model for torch: converted once (under a minute), then from the user's cache."""
     needs_torch()
     from hybrid.backends.gguf import as_folder
+    from hybrid.backends.model_files import cache_folder
 
-    with warnings.catch_warnings():
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings(), FileLock(cache_folder() / "tests.lock"):  # one process converts, the others wait
         warnings.simplefilter("ignore")
         return as_folder(smollm2_gguf)
+
+
+@pytest.fixture(scope="session")
+def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Name -> what came of it, for everything in tests/vllm_checks.py: vLLM takes a minute to start, so once a run."""
+    if find_spec("vllm") is None:
+        pytest.skip("needs vllm, which is not installed")
+    from tests.vllm_checks import misconfigured, random_adapter
+
+    adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]
+    model, kept = misconfigured(smollm2_folder, tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("trained")
+    command = [sys.executable, "-m", "tests.vllm_checks", *map(str, (model, kept, *adapters))]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]  # vLLM's own talk is not on stdout
+    return {"model": str(model), "kept": str(kept), **{line["name"]: line for line in lines}}
 
 
 @pytest.fixture(scope="session")

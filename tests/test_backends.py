@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -370,60 +368,7 @@ def test_a_gpu_writes_what_the_cpu_writes(tiny_llama: Path) -> None:
     assert {key: done.text for key, done in there.items()} == {key: done.text for key, done in here.items()}
 
 
-# --- vllm: one engine in a process of its own
-
-
-@pytest.fixture(scope="module")
-def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Name -> what came of it, for everything in vllm_checks.py."""
-    skip_without("vllm")
-    adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]
-    model = misconfigured(smollm2_folder, tmp_path_factory.mktemp("model"))
-    command = [sys.executable, str(ROOT / "tests" / "vllm_checks.py"), str(model), *map(str, adapters)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines()]  # vLLM's own talk is not on stdout
-    return {line["name"]: line for line in lines}
-
-
-def misconfigured(model: Path, folder: Path) -> Path:
-    """The same model, whose files name another end than its chat template writes: the checks must pass all the same."""
-    for file in model.iterdir():
-        if file.suffix != ".json":
-            (folder / file.name).symlink_to(file)
-            continue
-        content = json.loads(file.read_text())
-        for name, wrong in (("eos_token_id", 0), ("eos_token", "<|endoftext|>")):
-            if name in content:
-                content[name] = wrong
-        (folder / file.name).write_text(json.dumps(content))
-    return folder
-
-
-def random_adapter(model: Path, folder: Path, seed: int) -> Path:
-    """A LoRA adapter of rank 8 in PEFT's format, strong enough to change what is said."""
-    import torch
-    from safetensors.torch import save_file
-
-    shape = json.loads((model / "config.json").read_text())
-    draw = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for layer in range(shape["num_hidden_layers"]):
-        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{name}.lora_A.weight"] = torch.randn(8, shape["hidden_size"], generator=draw) / 8
-        tensors[f"{name}.lora_B.weight"] = torch.randn(shape["hidden_size"], 8, generator=draw) / 8
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": 8,
-        "lora_alpha": 16,
-        "target_modules": ["q_proj"],
-        "bias": "none",
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return folder
+# --- vllm: what came of it in a process of its own (tests/vllm_checks.py)
 
 
 @each_check

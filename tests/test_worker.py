@@ -181,6 +181,16 @@ main(sys.argv[5:])
 """
 
 
+def fetched_until_death(stage: Stage, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    """The laptop fetches about once a second, so that there are receipts, until the worker is dead."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        assert time.monotonic() < deadline, f"the worker lives after {seconds:g} s"
+        stage.fetch()
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1)
+
+
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.slow
 def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(stage: Stage, point: str) -> None:
@@ -191,8 +201,7 @@ def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(stage: Stage, poin
         safe, seen = kept(gpu), len(gpu.calls())
         prefix = [sys.executable, "-c", DEADLY, *POINTS[point], str(at)]
         process = gpu.start(*gpu.worker("--linger=9s", delay_ms=10, shard_seconds=0.2), prefix=prefix)
-        until(lambda p=process: stage.fetch() is not None and p.poll() is not None, "the death of the worker")  # type: ignore[misc]
-        process.communicate()
+        fetched_until_death(stage, process)
         deaths += process.returncode == -signal.SIGKILL
         assert not safe & set(gpu.calls()[seen:]), "an item of a finished shard was asked again"
     assert deaths
@@ -227,7 +236,7 @@ def test_a_zombie_harms_nobody(stage: Stage) -> None:
 def test_two_machines_share_a_run(stage: Stage) -> None:
     stage.submit()
     sides = [stage.side("one"), stage.side("two")]
-    workers = [side.start(*side.worker("--beat=2", delay_ms=150, shard_seconds=0.5)) for side in sides]
+    workers = [side.start(*side.worker("--beat=4", delay_ms=400, shard_seconds=0.5)) for side in sides]
     for process in workers:
         said = ended(process)
         assert process.returncode == 0, said

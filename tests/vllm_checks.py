@@ -1,6 +1,8 @@
 """Runs in a process of its own (vLLM changes the one it is in): one engine, every check, a JSON line each.
 
-python tests/vllm_checks.py MODEL ADAPTER ADAPTER
+python -m tests.vllm_checks MODEL FOLDER ADAPTER ADAPTER
+
+The engine is the one that answers with adapters trained here (FOLDER keeps them), so that it is started only once.
 """
 
 from __future__ import annotations
@@ -9,12 +11,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hybrid import testing
-from hybrid.backends.registry import open_backend
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
+from tests.training.tuned import opened, said
 
 QUESTIONS = ("Count from one to ten.", "Name three colours.", "What is water?")
 
@@ -27,7 +30,7 @@ def greedy(backend: Backend) -> Any:
 
 def adapters(backend: Backend) -> Any:
     """The same question to the base and to two adapters in one batch, then alone; and to one that is not there."""
-    first, second = (Adapter(name * 64, path) for name, path in zip("ab", sys.argv[2:4], strict=True))
+    first, second = (Adapter(name * 64, path) for name, path in zip("ab", sys.argv[3:5], strict=True))
     named: dict[str, Request] = {
         name: replace(testing.ask(QUESTIONS[0], name), adapter=adapter, logprobs=True)
         for name, adapter in [
@@ -65,13 +68,55 @@ def tell(name: str, work: Callable[[Backend], Any], backend: Backend) -> None:
 
 def main() -> None:
     """Everything, in order."""
-    backend = open_backend("vllm", sys.argv[1], {"loras": "2", "lora_rank": "8", "context": "2048"})
+    tuned = opened("vllm", sys.argv[1], Path(sys.argv[2]), loras="2", context="2048")
+    tell("trained", said, tuned)
+    backend = tuned._answering._engine(8)  # the one that has just answered
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
         tell(check.__name__, check, backend)
     for work in (greedy, adapters, prefix):
         tell(work.__name__, work, backend)
-    backend.close()
+    tuned.close()
+    tell("left in memory", lambda _: [one.name for one in Path("/dev/shm").glob("hybrid-adapters-*")], backend)  # noqa: S108
+
+
+def misconfigured(model: Path, folder: Path) -> Path:
+    """The same model, whose files name another end than its chat template writes: the checks must pass all the same."""
+    for file in model.iterdir():
+        if file.suffix != ".json":
+            (folder / file.name).symlink_to(file)
+            continue
+        content = json.loads(file.read_text())
+        for name, wrong in (("eos_token_id", 0), ("eos_token", "<|endoftext|>")):
+            if name in content:
+                content[name] = wrong
+        (folder / file.name).write_text(json.dumps(content))
+    return folder
+
+
+def random_adapter(model: Path, folder: Path, seed: int) -> Path:
+    """A LoRA adapter of rank 8 in PEFT's format, strong enough to change what is said."""
+    import torch
+    from safetensors.torch import save_file
+
+    shape = json.loads((model / "config.json").read_text())
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(shape["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(8, shape["hidden_size"], generator=draw) / 8
+        tensors[f"{name}.lora_B.weight"] = torch.randn(shape["hidden_size"], 8, generator=draw) / 8
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 8,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
 
 
 if __name__ == "__main__":

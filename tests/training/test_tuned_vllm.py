@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +14,14 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
-def said(backend: str, model: Path, folder: Path) -> dict[str, Any]:
-    command = [sys.executable, str(ROOT / "tests" / "training" / "tuned_vllm.py"), backend, str(model), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+def test_vllm_answers_with_trained_adapters_as_transformers_does(
+    vllm_says: dict[str, Any],
+) -> None:
+    where = (vllm_says["model"], vllm_says["kept"])
+    command = [sys.executable, "-m", "tests.training.tuned", "transformers", *where]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def test_vllm_answers_with_trained_adapters_as_transformers_does(smollm2_folder: Path, tmp_path: Path) -> None:
-    if find_spec("vllm") is None:
-        pytest.skip("needs vllm, which is not installed")
-    there, here = (said(backend, smollm2_folder, tmp_path) for backend in ("vllm", "transformers"))
+    there, here = vllm_says["trained"]["value"], json.loads(done.stdout.splitlines()[-1])
     assert here.keys() == there.keys()
     assert len(here) == 9
     for key, (text, logprob, trained) in here.items():
@@ -37,4 +30,4 @@ def test_vllm_answers_with_trained_adapters_as_transformers_does(smollm2_folder:
         assert there[key][2] == trained  # what vLLM's process trained was kept, and the other took it
         assert bool(trained) == (not key.endswith("base"))
     assert here["sheep red"][0] != here["sheep base"][0] != here["sheep blue"][0]
-    assert not list(Path("/dev/shm").glob("hybrid-adapters-*"))  # noqa: S108
+    assert not vllm_says["left in memory"]["value"]
