@@ -138,7 +138,7 @@ def ollama_server(
     server = OllamaServer(ollama_binary, tmp_path_factory.mktemp("ollama"))
     try:
         server.start()
-        server.create(MODEL, smollm2_gguf, "PARAMETER num_thread 1")  # two spinning threads crawl under any load
+        server.create(MODEL, smollm2_gguf)
         yield server
     finally:
         server.stop()

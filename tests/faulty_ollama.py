@@ -5,7 +5,8 @@
 
 Each request for an answer (/api/chat, /api/generate, /api/embed) takes the next behaviour of the script; when that is
 at its end, the last one again. A behaviour is called with the `Reply` that it writes; `by_body` chooses one by what is
-asked. Loading (no messages, no prompt, no input) takes none. `server.requests` keeps (path, body) of what took one.
+asked. Loading (no messages, no prompt, no input) takes none, nor does showing the prompt of a chat. `server.requests`
+keeps (path, body) of what took one.
 """
 
 from __future__ import annotations
@@ -130,6 +131,17 @@ FENCED = '```json\n{"verdict": "right"}\n```'
 STRAY = 'Sure, here you are: {"verdict": "right"} I hope it helps.'
 
 Behaviour = Callable[["Reply"], None]
+Render = Callable[[list[dict[str, str]]], "str | Refuse"]
+CHATML = """{{ range .Messages }}<|im_start|>{{ .Role }}
+{{ .Content }}<|im_end|>
+{{ end }}<|im_start|>assistant
+"""
+
+
+def chatml(messages: list[dict[str, str]]) -> str:
+    """A chat as that template writes it."""
+    turns = [f"<|im_start|>{one['role']}\n{one['content']}<|im_end|>\n" for one in messages]
+    return "".join([*turns, "<|im_start|>assistant\n"])
 
 
 def by_body(choose: Callable[[dict[str, Any]], Behaviour]) -> Behaviour:
@@ -161,11 +173,14 @@ class FaultyOllama:
         self.size = about.get("size", 1)  # bytes of the model
         self.context = about.get("context", 4096)
         self.capabilities = list(about.get("capabilities", ["completion", "embedding"]))
-        self.template = about.get("template", "{{ .Prompt }}")
+        self.template = about.get("template", CHATML)
+        self.render: Render | None = about.get("render", chatml)  # None: it shows no prompt, and answers instead
         self.parameters = about.get("parameters", "")
         self.load_seconds = about.get("load_seconds", 0.0)
         self.load_error: Refuse | None = about.get("load_error")
         self.shown: dict[str, Any] = about.get("shown", {})  # more in the reply of /api/show
+        self.shows: list[dict[str, Any]] = []
+        """Bodies of requests for a prompt."""
         self.most_at_once = 0
         self.lock = threading.Lock()
         self.stopping = threading.Event()
@@ -267,6 +282,9 @@ class Handler(BaseHTTPRequestHandler):
         reply = Reply(self, faulty, body)
         if self.path in SIMPLE:
             reply.json(200, SIMPLE[self.path](faulty))
+        elif body.get("_debug_render_only") and self.path == "/api/chat":
+            faulty.shows.append(body)
+            _show(reply, faulty.render(body["messages"]) if faulty.render else None)
         elif not (asked(body) or body.get("input")):
             time.sleep(faulty.load_seconds)
             (faulty.load_error or Load())(reply)
@@ -337,6 +355,16 @@ class Reply:
         if self._chunked:
             self.handler.wfile.write(b"0\r\n\r\n")
             self._chunked = False
+
+
+def _show(reply: Reply, prompt: str | Refuse | None) -> None:
+    """The prompt instead of an answer; a short answer from a server that does not know what is asked."""
+    if isinstance(prompt, Refuse):
+        prompt(reply)
+    elif prompt is None:
+        reply.json(200, {"model": MODEL, "message": {"content": "a"}, "done": True, "done_reason": "length"})
+    else:
+        reply.json(200, {"model": MODEL, "done": False, "_debug_info": {"rendered_template": prompt}})
 
 
 def _listed(faulty: FaultyOllama) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,8 +23,14 @@ BUILT = Path(__file__).parents[1] / ".ollama" / "bin" / "ollama"
 """What `make ollama` builds."""
 
 MODEL, EMBEDDER = "smollm2", "minilm"
+ONE_THREAD = ("PARAMETER num_thread 1",)
 SETTINGS = {"OLLAMA_NUM_PARALLEL": "4", "OLLAMA_NO_CLOUD": "1"}
-READY_S, STOP_S = 60.0, 15.0
+SHOWN = 2
+"""Calls of /api/chat by which the backend sees what a usual template carries, whenever it opens a model."""
+
+READY_S, STOP_S = 300.0, 15.0
+PATIENCE = 300.0
+"""Seconds to wait for what must happen: a limit for what hangs, not for what is slow."""
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -34,6 +40,21 @@ def find_binary() -> Path | None:
         return BUILT
     found = shutil.which("ollama")
     return Path(found) if found else None
+
+
+def soon(true: Callable[[], object], seconds: float = PATIENCE) -> bool:
+    """Whether it becomes true, looked at again and again."""
+    until = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def holds(path: Path, text: str) -> bool:
+    """Whether a file is there and has a text in it."""
+    return path.exists() and text in path.read_text(errors="replace")
 
 
 def free_port() -> int:
@@ -134,9 +155,13 @@ class OllamaServer:
         return {model["name"]: model["digest"] for model in self.api("/api/tags")["models"]}
 
     def create(self, name: str, source: Path, *lines: str) -> str:
-        """Make a model of a GGUF file or a folder with safetensors; `lines` go into its Modelfile. Returns its name."""
+        """Make a model of a GGUF file, a folder with safetensors or another model; `lines` go into its Modelfile.
+
+        It computes with one thread: two that spin while they wait for each other crawl on a busy machine. Models on the
+        weights of another share its process, so none is loaded anew. Returns its name.
+        """
         modelfile = self.root / f"Modelfile-{name.replace(':', '-')}"
-        modelfile.write_text("\n".join([f"FROM {source}", *lines]) + "\n")
+        modelfile.write_text("\n".join([f"FROM {source}", *ONE_THREAD, *lines]) + "\n")
         self.cli("create", name, "-f", str(modelfile))
         return name
 

@@ -26,7 +26,7 @@ from hybrid.folder.runs import run_ids
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
-from tests.ollama_server import OllamaServer
+from tests.ollama_server import SHOWN, OllamaServer
 from tests.remote import ITEMS, Side, Stage
 
 pytestmark = pytest.mark.slow
@@ -91,9 +91,9 @@ def test_an_answer_is_held_to_its_schema(backend: Backend) -> None:
     assert json.loads(done.text or "")["verdict"] in ("right", "wrong")
 
 
-def test_a_model_that_can_think_is_held_to_its_schema_too(ollama_server: OllamaServer, smollm2_gguf: Path) -> None:
+def test_a_model_that_can_think_is_held_to_its_schema_too(ollama_server: OllamaServer) -> None:
     """Of itself /api/chat forgets the schema of such a model when it is told not to think."""
-    thinker = opened(ollama_server, ollama_server.create("thinker", smollm2_gguf, *LIKE_QWEN))
+    thinker = opened(ollama_server, ollama_server.create("thinker", Path(ollama_server.model), *LIKE_QWEN))
     said = (Message("system", "You judge."), Message("user", "Is 2 + 2 = 4?"))
     asked = Request(Sampling(40), messages=said, schema=SCHEMA, key="one")
     more = replace(asked, messages=(*said, Message("assistant", "Yes."), Message("user", "Sure?")), key="more")
@@ -156,15 +156,18 @@ def test_an_answer_that_fills_the_context_is_asked_again_with_a_larger_one(ollam
 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_the_number_in_flight_follows_the_server(own_server: Callable[..., OllamaServer], parallel: int) -> None:
+    """How many replies it takes to see what the server works on depends on what else the machine does."""
     backend = opened(own_server(OLLAMA_NUM_PARALLEL=str(parallel)))
-    limits = []
-    requests = (testing.ask(f"Tell me about the number {n}.", f"k{n}", max_tokens=12) for n in range(40))
+    requests = (testing.ask(f"Tell me about the number {n}.", f"k{n}", max_tokens=12) for n in range(150))
     stream = backend.generate(requests)
-    flights = stream.gi_frame.f_locals["self"]
+    flights, limits = stream.gi_frame.f_locals["self"], []
     for done in stream:
         assert done.text
         limits.append(flights._pace.limit)
-    assert parallel + 1 <= sorted(limits[20:])[10] <= parallel + 3
+        if len(limits) >= 20 and parallel + 1 <= sorted(limits[-10:])[5] <= parallel + 3:
+            stream.close()
+            return
+    raise AssertionError(limits)
 
 
 def test_a_full_queue_loses_nothing(own_server: Callable[..., OllamaServer]) -> None:
@@ -177,12 +180,12 @@ def test_a_full_queue_loses_nothing(own_server: Callable[..., OllamaServer]) -> 
     assert "503" in server.log.read_text()
 
 
-def test_a_tag_that_is_made_anew_is_noticed(ollama_server: OllamaServer, smollm2_gguf: Path) -> None:
-    name = ollama_server.create("changing", smollm2_gguf)
+def test_a_tag_that_is_made_anew_is_noticed(ollama_server: OllamaServer) -> None:
+    name = ollama_server.create("changing", Path(ollama_server.model))
     backend = opened(ollama_server, name, parallel="2")
     stream = backend.generate(testing.ask(f"Say {n}", f"k{n}", max_tokens=8) for n in range(1000))
     assert [done.text for done in islice(stream, 3)]
-    ollama_server.create(name, smollm2_gguf, "SYSTEM You answer in French.")
+    ollama_server.create(name, Path(ollama_server.model), "SYSTEM You answer in French.")
     with pytest.raises(CannotRun, match="another one now"):
         list(stream)
     assert opened(ollama_server, name).model.digest != backend.model.digest
@@ -193,7 +196,7 @@ def test_a_server_that_is_killed_is_temporary_and_the_rest_is_asked_when_it_is_b
 ) -> None:
     server = own_server()
     backend = opened(server, patience="1")
-    requests = {f"k{n}": testing.ask(f"Count to {n}.", f"k{n}", max_tokens=16) for n in range(40)}
+    requests = {f"k{n}": testing.ask(f"Count to {n}.", f"k{n}", max_tokens=8) for n in range(40)}
     stream, found = backend.generate(iter(requests.values())), {}
     with pytest.raises(Temporary, match="server answers"):  # noqa: PT012
         for done in stream:
@@ -212,37 +215,38 @@ def test_a_server_that_is_killed_and_comes_back_is_no_more_than_a_pause(
     own_server: Callable[..., OllamaServer],
 ) -> None:
     server = own_server()
-    stream = opened(server).generate(testing.ask(f"Count to {n}.", f"k{n}", max_tokens=16) for n in range(24))
+    stream = opened(server).generate(testing.ask(f"Count to {n}.", f"k{n}", max_tokens=8) for n in range(16))
     texts = [next(stream).text for _ in range(5)]
     server.kill()
     server.start()
     texts += [done.text for done in stream]
-    assert len(texts) == 24
+    assert len(texts) == 16
     assert all(texts)
 
 
 def test_a_runner_that_is_killed_is_replaced_and_nothing_is_lost(own_server: Callable[..., OllamaServer]) -> None:
     server = own_server()
-    stream = opened(server).generate(testing.ask(f"Count to {n}.", f"k{n}", max_tokens=16) for n in range(24))
+    stream = opened(server).generate(testing.ask(f"Count to {n}.", f"k{n}", max_tokens=8) for n in range(16))
     texts = [next(stream).text for _ in range(5)]
     assert server.process is not None
     for runner in children(server.process.pid):
         os.kill(runner, signal.SIGKILL)
     texts += [done.text for done in stream]
-    assert len(texts) == 24
+    assert len(texts) == 16
     assert all(texts)
 
 
 def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
-    backend = opened(ollama_server)
+    """Nobody waits behind stories that would take a hundred times as long as an answer."""
+    backend, hello = opened(ollama_server), testing.ask("Hello", max_tokens=2)
+    alone = testing.answers(backend, hello)["Hello"]
     stream = backend.generate(
         testing.ask(f"Tell a story of {n}.", f"k{n}", max_tokens=2 if n == 0 else 4000) for n in range(9)
     )
     next(stream)
     stream.close()
-    started = time.monotonic()
-    testing.answers(backend, testing.ask("Hello", max_tokens=2))
-    assert time.monotonic() - started < 20  # eight stories take minutes
+    after = testing.answers(backend, hello)["Hello"]
+    assert after.seconds < max(10, 30 * alone.seconds)
 
 
 def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., OllamaServer], tmp_path: Path) -> None:
@@ -250,10 +254,10 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     server, stage = own_server(), Stage(tmp_path)
     laptop = stage.side("laptop")
     laptop.environment["OLLAMA_HOST"] = server.url
-    settings = [f"--set={one}" for one in (*stage.data(), "max_tokens=8")]
+    settings = [f"--set={one}" for one in (*stage.data(), "max_tokens=4")]
     command = ["run", "local", "seal-eval", *settings, "--backend=ollama", "--model=smollm2"]
     run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2")
-    while replies(server) < 8:
+    while replies(server) < SHOWN + 8:
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
     server.kill()
@@ -261,12 +265,12 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     assert run.returncode == 5, words
     assert "ollama serve" in words
     kept = records(laptop)
-    assert len(kept) >= replies(server) - 2  # of the last ones none saw the model unchanged afterwards
+    assert len(kept) >= replies(server) - SHOWN - 2  # of the last ones none saw the model unchanged afterwards
     before = replies(server)
     server.start()
     again = laptop.run(*command, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert replies(server) - before == ITEMS - len(kept)
+    assert replies(server) - before == ITEMS - len(kept) + SHOWN
     assert len(records(laptop)) == ITEMS
 
 

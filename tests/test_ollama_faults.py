@@ -43,12 +43,18 @@ from tests.faulty_ollama import (
     by_body,
 )
 
-QUICK = {"idle_timeout": "1", "first_timeout": "1", "patience": "1"}
+QUICK = {"idle_timeout": "1", "first_timeout": "1"}
+"""For a server that falls silent. Elsewhere the limits are far away: this very process may be slow."""
 SCHEMA = {"type": "object", "properties": {"verdict": {"enum": ["right", "wrong"]}}, "required": ["verdict"]}
 
 
 def opened(server: FaultyOllama, **options: str) -> Any:
-    return open_backend("ollama", "faulty", {"host": server.url, **QUICK, **options})
+    return open_backend("ollama", "faulty", {"host": server.url, "patience": "1", **options})
+
+
+def limits_for(fault: Any) -> dict[str, str]:
+    """Options for a server with this fault."""
+    return QUICK if isinstance(fault, Stall) else {}
 
 
 def one(backend: Backend, request: Request | None = None) -> Completion:
@@ -208,7 +214,8 @@ def test_a_model_that_is_not_pulled_comes_with_the_command_that_pulls_it() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("parallel", "0"), ("keep_alive", "soon"), ("patience", "x"), ("context", "1"), ("hots", "x")]
+    ("name", "value"),
+    [("parallel", "0"), ("keep_alive", "soon"), ("patience", "x"), ("context", "1"), ("hots", "x"), ("threads", "0")],
 )
 def test_a_wrong_option_is_refused_before_anybody_is_asked(name: str, value: str) -> None:
     with pytest.raises(UsageError):
@@ -229,7 +236,7 @@ def test_a_template_that_writes_the_date_is_warned_of_once(caplog: pytest.LogCap
 def test_everything_that_shapes_an_answer_is_sent_and_nothing_is_left_to_the_models_file() -> None:
     parameters = 'num_ctx                        512\nstop                           "<|im_end|>"\n'
     with FaultyOllama([Say("a")], parameters=parameters, capabilities=["completion", "thinking"]) as server:
-        backend = opened(server, keep_alive="600")
+        backend = opened(server, keep_alive="600", threads="3")
         request = replace(
             testing.ask("Hello", max_tokens=7, temperature=0.5, top_p=0.9, seed=-1, stop=("x",)), schema=SCHEMA
         )
@@ -238,8 +245,9 @@ def test_everything_that_shapes_an_answer_is_sent_and_nothing_is_left_to_the_mod
     (path, chat), (raw_path, raw) = server.requests
     assert (path, raw_path) == ("/api/chat", "/api/generate")
     assert chat["options"] == {
-        "num_ctx": 4096, "num_predict": 7, "temperature": 0.5, "top_p": 0.9, "top_k": 0, "min_p": 0.0, "typical_p": 1.0,
-        "repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": (1 << 32) - 2,
+        "num_ctx": 4096, "num_thread": 3, "num_predict": 7,
+        "temperature": 0.5, "top_p": 0.9, "top_k": 0, "min_p": 0.0, "typical_p": 1.0, "repeat_penalty": 1.0,
+        "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": (1 << 32) - 2,
         "stop": ["x", "<|im_end|>"],
     }  # fmt: skip
     assert chat["messages"] == [{"role": "user", "content": "Hello"}]
@@ -247,6 +255,7 @@ def test_everything_that_shapes_an_answer_is_sent_and_nothing_is_left_to_the_mod
     assert (chat["format"], chat["keep_alive"]) == (SCHEMA, 600)
     assert (raw["raw"], raw["prompt"], raw["logprobs"]) == (True, "raw", True)
     assert "stop" not in raw["options"]
+    assert {body["options"]["num_thread"] for body in (raw, *server.shows)} == {3}  # another one would load it anew
 
 
 def test_what_ollama_cannot_be_asked_is_an_error_of_its_own() -> None:
@@ -285,14 +294,14 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN)
 def test_a_reply_that_does_not_come_whole_is_asked_for_again(fault: Any) -> None:
     with FaultyOllama([fault, Say("whole")]) as server:
-        done = one(opened(server))
+        done = one(opened(server, **limits_for(fault)))
     assert (done.text, len(server.requests)) == ("whole", 2)
 
 
 @pytest.mark.parametrize("fault", BROKEN.values(), ids=BROKEN)
 def test_a_request_that_always_breaks_is_an_error_while_others_are_answered(fault: Any) -> None:
     with FaultyOllama([by_body(lambda body: fault if asked(body) == "bad" else Say("fine"))]) as server:
-        found = testing.answers(opened(server), testing.ask("bad"), *numbered(3))
+        found = testing.answers(opened(server, **limits_for(fault)), testing.ask("bad"), *numbered(3))
     error = found.pop("bad").error
     assert error is not None
     assert error.kind == ("stalled" if isinstance(fault, Stall) else "engine")
@@ -304,27 +313,27 @@ def test_a_request_that_always_breaks_is_an_error_while_others_are_answered(faul
 @pytest.mark.parametrize("fault", [Stall(seconds=3), CRASH, Say("x", done=False)], ids=["stall", "crash", "cut"])
 def test_a_server_that_answers_nobody_any_more_is_temporary(fault: Any) -> None:
     with FaultyOllama([Say("first"), fault]) as server:
-        stream = opened(server, parallel="1").generate(iter(numbered(3)))
+        stream = opened(server, parallel="1", **limits_for(fault)).generate(iter(numbered(3)))
         assert next(stream).text == "first"
         with pytest.raises(Temporary, match="not answer any more"):
             next(stream)
 
 
 def test_a_slow_model_is_not_a_dead_one() -> None:
-    with FaultyOllama([Say("slowly" * 4, pieces=6, delay=0.4)]) as server:
-        assert one(opened(server)).text == "slowly" * 4
+    with FaultyOllama([Say("slowly" * 4, pieces=8, delay=0.5)]) as server:
+        assert one(opened(server, idle_timeout="3", first_timeout="3")).text == "slowly" * 4
     assert len(server.requests) == 1
 
 
 def test_a_reader_who_takes_his_time_is_no_silence_of_the_server() -> None:
     with FaultyOllama([Say("slowly", pieces=3, delay=0.3)]) as server:
-        stream = opened(server, parallel="2").generate(iter(numbered(4)))
+        stream = opened(server, parallel="2", idle_timeout="2", first_timeout="2").generate(iter(numbered(3)))
         texts = []
         for done in stream:
             texts.append(done.text)
-            time.sleep(1.3)  # longer than the time limit between two tokens
-    assert texts == ["slowly"] * 4
-    assert len(server.requests) == 4
+            time.sleep(2.3)  # longer than the time limit between two tokens
+    assert texts == ["slowly"] * 3
+    assert len(server.requests) == 3
 
 
 def test_a_full_queue_slows_down_and_loses_nothing() -> None:
@@ -518,7 +527,7 @@ def told(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, str]]:
     """The doctor's lines about the server, with what to do."""
     monkeypatch.setenv("OLLAMA_HOST", host)
     lines = [(one.what, one.do) for one in equipment.engines() if "llama" in one.what]
-    return [line for line in lines if "backend" not in line[0]]
+    return [line for line in lines if not line[0].startswith(("backend", "default model"))]  # its path may say llama
 
 
 def test_the_doctor_tells_of_a_server_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

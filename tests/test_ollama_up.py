@@ -31,7 +31,7 @@ from hybrid.ollama.archive import installed, unpack
 from hybrid.ollama.binary import find
 from hybrid.ollama.place import default_store, own_disk
 from hybrid.ollama.server import Settings
-from tests.ollama_server import OllamaServer, free_port
+from tests.ollama_server import ONE_THREAD, PATIENCE, OllamaServer, free_port, holds, soon
 from tests.remote import heed_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the right to signals and process groups")
@@ -165,6 +165,7 @@ def test_the_server_gets_what_it_needs_and_no_secret(monkeypatch: pytest.MonkeyP
         "CUDA_VISIBLE_DEVICES": "1",
         "LD_LIBRARY_PATH": "/cuda",
         "OLLAMA_FLASH_ATTENTION": "1",
+        "GOMP_SPINCOUNT": "1000",
         "https_proxy": "p:1",
     }
     for name, value in {**secrets, **tuned, "OLLAMA_MODELS": "/drive", "OLLAMA_HOST": "10.0.0.7"}.items():
@@ -382,7 +383,7 @@ def hybrid(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "hybrid", "ollama", "up", *arguments]
 
 
-def run(*arguments: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, seconds: float = PATIENCE, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         hybrid(*arguments),
         env={**os.environ, **environment},
@@ -393,14 +394,9 @@ def run(*arguments: str, seconds: float = 60, **environment: str) -> subprocess.
     )
 
 
-def gone(port: int, seconds: float = 15) -> bool:
+def gone(port: int, seconds: float = PATIENCE) -> bool:
     """Whether nobody listens there, now or soon."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if version(parse(f"127.0.0.1:{port}")) is None:
-            return True
-        time.sleep(0.1)
-    return False
+    return soon(lambda: version(parse(f"127.0.0.1:{port}")) is None, seconds)
 
 
 def processes(port: int) -> list[int]:
@@ -436,14 +432,13 @@ class Up:
             process.communicate()
             assert gone(self.port)
 
-    def answers(self, seconds: float = 30) -> bool:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+    def answers(self) -> bool:
+        def answered() -> bool:
             with suppress(CannotRun):
-                if version(parse(f"127.0.0.1:{self.port}")):
-                    return True
-            time.sleep(0.1)
-        return False
+                return bool(version(parse(f"127.0.0.1:{self.port}")))
+            return False
+
+        return soon(answered)
 
 
 @pytest.mark.slow
@@ -485,7 +480,7 @@ def test_without_a_command_it_stays_until_it_is_asked_to_end(
         assert line.startswith("Ollama 0."), line
         assert up.answers()
         process.send_signal(number)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert gone(up.port, 0.5)
 
 
@@ -496,26 +491,20 @@ def test_a_server_with_a_loaded_model_ends_when_hybrid_is_killed(
 ) -> None:
     up = Up(ollama_binary, tmp_path)
     modelfile = tmp_path / "Modelfile"
-    modelfile.write_text(f"FROM {smollm2_gguf}\n")
+    modelfile.write_text("\n".join([f"FROM {smollm2_gguf}", *ONE_THREAD, "PARAMETER num_predict 4"]) + "\n")
     work = (
         f"{ollama_binary} create tiny -f {modelfile} && {ollama_binary} run tiny hello > {tmp_path / 'said'};"
         " while kill -0 $PPID; do sleep 0.1; done"
     )
     with up.running("--", "sh", "-c", work) as process:
         assert up.answers()
-        until = time.monotonic() + 60
-        while not (tmp_path / "said").exists() or not (tmp_path / "said").read_text():
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        assert soon(lambda: (tmp_path / "said").exists() and (tmp_path / "said").read_text())
         assert models(parse(f"127.0.0.1:{up.port}")) == ["tiny:latest"]
         assert len(processes(up.port)) >= 3, "guard, server, runner"
         process.kill()
         process.wait()
         assert gone(up.port)
-        until = time.monotonic() + 15
-        while left := processes(up.port):
-            assert time.monotonic() < until, left
-            time.sleep(0.1)
+        assert soon(lambda: not processes(up.port)), processes(up.port)
 
 
 @pytest.mark.slow
@@ -527,14 +516,12 @@ def test_signals_go_on_to_the_command_once_and_the_server_outlives_it(ollama_bin
         f" echo ready > {seen}; while :; do sleep 0.1; done"
     )
     with up.running("--", "sh", "-c", script) as process:
-        until = time.monotonic() + 30
-        while not seen.exists() or "ready" not in seen.read_text():
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        assert soon(lambda: holds(seen, "ready"))
         process.send_signal(signal.SIGINT)
-        time.sleep(1)
+        assert soon(lambda: holds(seen, "INT"))
+        time.sleep(0.3)  # a second one would come now
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 7
+        assert process.wait(PATIENCE) == 7
     assert seen.read_text().split()[:4] == ["ready", "INT", "TERM", "NAME"]
 
 
@@ -545,12 +532,10 @@ def test_ctrl_c_at_a_terminal_reaches_the_command_once(ollama_binary: Path, tmp_
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, hybrid(*up.arguments, "--", "sh", "-c", script))  # noqa: S606
-    until = time.monotonic() + 30
-    while not seen.exists() or "ready" not in seen.read_text():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    assert soon(lambda: holds(seen, "ready"))
     os.write(terminal, b"\x03")
-    time.sleep(1)
+    assert soon(lambda: holds(seen, "INT"))
+    time.sleep(0.3)  # a second one would come now
     (tmp_path / "end").touch()
     _, status = os.waitpid(child, 0)
     os.close(terminal)
@@ -626,7 +611,7 @@ def test_a_server_that_dies_meanwhile_is_told(ollama_binary: Path, tmp_path: Pat
         for pid in processes(up.port):
             if b"posix.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 5
         assert "Ollama ended (signal 9)" in said
 
@@ -651,23 +636,20 @@ def test_the_guard_kills_what_does_not_heed_it(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     deaf = program(tmp_path / "deaf", f"trap '' TERM; sleep 60 & echo $! > {ready}; while :; do sleep 1; done")
     child = subprocess.Popen([sys.executable, "-I", posix.__file__, "0.5", str(deaf)], stdin=subprocess.PIPE)
-    until = time.monotonic() + 10
-    while not ready.exists() or not ready.read_text():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    assert soon(lambda: holds(ready, "\n"))
     child.send_signal(signal.SIGTERM)  # only the end of its input counts
     time.sleep(0.3)
     assert child.poll() is None
     assert child.stdin
     child.stdin.close()
-    assert child.wait(10) == 256 - signal.SIGKILL
-    until = time.monotonic() + 5
-    while time.monotonic() < until:
-        try:
-            os.kill(int(ready.read_text()), 0)
-        except ProcessLookupError:
-            return
-        if "Z" in Path(f"/proc/{int(ready.read_text())}/stat").read_text().split(")")[1]:
-            return
-        time.sleep(0.05)
-    raise AssertionError("its child lives")
+    assert child.wait(PATIENCE) == 256 - signal.SIGKILL
+    assert soon(lambda: dead(int(ready.read_text()))), "its child lives"
+
+
+def dead(pid: int) -> bool:
+    """Whether a process is no more, or waits to be forgotten."""
+    try:
+        os.kill(pid, 0)
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1]
+    except (ProcessLookupError, FileNotFoundError):
+        return True

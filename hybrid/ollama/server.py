@@ -26,7 +26,7 @@ READY_S, GRACE_S, SETTLED_S = 120.0, 10.0, 0.3
 WANTED = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|SSL_CERT_(?:FILE|DIR)"
     r"|(?:https?|no|all)_proxy|(?:HTTPS?|NO|ALL)_PROXY"
-    r"|(?:OLLAMA|GGML|CUDA|NVIDIA|HIP|HSA|ROCR|ROCM|GPU|VK)_\w+"
+    r"|(?:OLLAMA|GGML|CUDA|NVIDIA|HIP|HSA|ROCR|ROCM|GPU|VK|OMP|GOMP|KMP)_\w+"
 )
 """The variables that a server is given: where things are, the way out, and what tunes it and its GPU."""
 

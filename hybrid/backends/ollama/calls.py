@@ -7,30 +7,19 @@ import random
 import time
 from typing import Any
 
-from hybrid.backends.ollama.client import Refused, cannot_use
+from hybrid.backends.ollama.client import CRASHED, Refused, cannot_use
 from hybrid.backends.ollama.link import CutShort, Gone, Link, Trouble
+from hybrid.backends.ollama.opening import Loading
 from hybrid.backends.ollama.pace import Pace
+from hybrid.backends.ollama.rendering import HINT
 from hybrid.backends.ollama.reply import REPEATS, Reader, Reply
 from hybrid.backends.ollama.tag import Tag
 from hybrid.backends.ollama.window import Window
 from hybrid.backends.prompts import BadRequest, refused
-from hybrid.backends.turns import Form
-from hybrid.errors import Temporary
+from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Completion, Failure, Request
 
 ATTEMPTS = 3
-
-CRASHED = (
-    "has terminated",
-    "unexpectedly stopped",
-    "no longer running",
-    "encountered while running",
-    "unexpected server status",
-    "failed to load",
-    "error starting",
-    "error reading llm response",
-)
-"""In the server's words: the process that computes is gone. Ollama starts another one at the next request."""
 
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length", "exceed_context_size")
 
@@ -38,17 +27,19 @@ TOO_LONG = ("exceeds the context length", "exceeds maximum context length", "exc
 class Calls:
     """How one model is asked. `window` is shared by all requests: another size would load the model anew."""
 
-    def __init__(self, tag: Tag, window: Window, keep_alive: str | int) -> None:
+    def __init__(self, tag: Tag, window: Window, loading: Loading) -> None:
         self.tag, self.window = tag, window
-        self._keep_alive = keep_alive
+        self._loading = loading
         self._thinks = "thinking" in tag.capabilities
 
     async def answer(self, link: Link, request: Request, *, pace: Pace) -> Completion:
         """The completion of a request, an error among them. Raises HybridError when there is no going on."""
         try:
-            request = Form().fit(request)
+            request = self.tag.form.fit(request)
         except BadRequest as error:
             return refused(request, error)
+        except CannotRun as error:
+            raise CannotRun(error.message, hint=HINT) from error
         failure = unusable(request) or self._cannot_hold(request)
         call = Call(self, link, request, pace)
         while failure is None:
@@ -60,14 +51,11 @@ class Calls:
 
     def body(self, request: Request, size: int) -> tuple[str, dict[str, Any]]:
         """Path and body. What the model's file would add to the sampling is off; nothing is cut in silence."""
-        body: dict[str, Any] = {
-            "model": self.tag.name,
-            "stream": True,
-            "keep_alive": self._keep_alive,
-            "truncate": False,  # a prompt that does not fit is refused
-            "shift": False,  # and a context that is full ends the reply
-            "options": self._options(request, size),
-        }
+        body = self._loading.body(self.tag.name, size)
+        body["options"] |= self._sampling(request)
+        body["stream"] = True
+        body["truncate"] = False  # a prompt that does not fit is refused
+        body["shift"] = False  # and a context that is full ends the reply
         if self._thinks:
             body["think"] = False
         if request.schema is not None:
@@ -96,14 +84,13 @@ class Calls:
 
     def probe(self) -> tuple[str, dict[str, Any]]:
         """The least that can be asked."""
-        options = {"num_ctx": self.window.size, "num_predict": 1}
-        body = {"model": self.tag.name, "raw": True, "prompt": "a", "options": options, "keep_alive": self._keep_alive}
-        return "/api/generate", {**body, "stream": True}
+        body = self._loading.body(self.tag.name, self.window.size)
+        body["options"]["num_predict"] = 1
+        return "/api/generate", {**body, "raw": True, "prompt": "a", "stream": True}
 
-    def _options(self, request: Request, size: int) -> dict[str, Any]:
+    def _sampling(self, request: Request) -> dict[str, Any]:
         how = request.sampling
         options: dict[str, Any] = {
-            "num_ctx": size,
             "num_predict": how.max_tokens,
             "temperature": how.temperature,
             "top_p": how.top_p,

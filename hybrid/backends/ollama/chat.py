@@ -10,7 +10,7 @@ from typing import ClassVar
 from hybrid.backends.ollama.calls import Calls
 from hybrid.backends.ollama.client import Server
 from hybrid.backends.ollama.flights import Flights
-from hybrid.backends.ollama.opening import keep_alive_of, load, loaded_context, waits_of
+from hybrid.backends.ollama.opening import load, loaded_context, loading_of, rendered, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
 from hybrid.backends.ollama.tag import read_tag
 from hybrid.backends.ollama.window import FIRST, Window
@@ -30,6 +30,7 @@ class OllamaBackend:
         "host": "the server, HOST:PORT or a URL (default: OLLAMA_HOST, else 127.0.0.1:11434)",
         "context": "tokens of prompt and completion together (default: grows as needed, up to the model's own)",
         "parallel": "requests in flight (default: follows the server)",
+        "threads": "CPU threads of the model (default: the server's choice); fewer on a busy machine",
         "keep_alive": "how long the model stays loaded after the last request (default 30m)",
         "load_timeout": "seconds for loading the model (default 600)",
         "first_timeout": "seconds until a reply's first token (default 600)",
@@ -40,7 +41,7 @@ class OllamaBackend:
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         self._waits = waits_of(options)
         self._parallel = whole_number(options, "parallel", 0, low=1, high=MOST)
-        keep_alive = keep_alive_of(options)
+        loading = loading_of(options)
         context = whole_number(options, "context", 0, low=64, high=1 << 24)
         server = Server(options.get("host", ""))
         try:
@@ -53,12 +54,14 @@ class OllamaBackend:
             most = min(context or tag.context, tag.context)
             first = max(FIRST, loaded_context(server, model))
             window = Window(most=most, first=first, fixed=bool(context), overhead=tag.overhead)
-            load(server, tag, window, keep_alive, self._waits.load)
+            load(server, tag, window, loading, self._waits.load)
+            tag = rendered(server, tag, window, loading)
         finally:
             server.close()
         self._url = server.url
-        self._calls = Calls(tag, window, keep_alive)
+        self._calls = Calls(tag, window, loading)
         self.model = Model(name=model, digest=tag.digest, context=most, about=tag.about())
+        tag.form.warn()
         if tag.dated:
             LOG.warning("the template of '%s' writes the date of the day into each prompt", clean_line(model))
 

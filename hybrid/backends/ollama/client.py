@@ -29,6 +29,18 @@ LARGEST_REPLY = 64 << 20
 QUICK_SECONDS = 30.0
 """For questions that need no model."""
 
+CRASHED = (
+    "has terminated",
+    "unexpectedly stopped",
+    "no longer running",
+    "encountered while running",
+    "unexpected server status",
+    "failed to load",
+    "error starting",
+    "error reading llm response",
+)
+"""In the server's words: the process that computes is gone. Ollama starts another one at the next request."""
+
 
 class Refused(Exception):
     """The server answered with an error. `status` is HTTP's, or 0 for an error in the middle of a stream."""

@@ -13,7 +13,7 @@ from hybrid.backends.ollama.calls import ATTEMPTS, TOO_LONG
 from hybrid.backends.ollama.client import Refused, Server, cannot_use
 from hybrid.backends.ollama.flights import Flights
 from hybrid.backends.ollama.link import Gone, Link, Trouble
-from hybrid.backends.ollama.opening import keep_alive_of, waits_of
+from hybrid.backends.ollama.opening import loading_of, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
 from hybrid.backends.ollama.tag import Tag, read_tag
 from hybrid.backends.options import whole_number
@@ -40,6 +40,7 @@ class OllamaEmbedder:
         "host": "the server, HOST:PORT or a URL (default: OLLAMA_HOST, else 127.0.0.1:11434)",
         "context": "tokens of a text (default: the model's own, and not more than 8192)",
         "parallel": "requests in flight (default 3)",
+        "threads": "CPU threads of the model (default: the server's choice)",
         "keep_alive": "how long the model stays loaded after the last request (default 30m)",
         "load_timeout": "seconds for loading the model (default 600)",
         "first_timeout": "seconds until a reply (default 600)",
@@ -51,17 +52,13 @@ class OllamaEmbedder:
         self._waits = waits_of(options)
         self._parallel = whole_number(options, "parallel", IN_FLIGHT, low=1, high=MOST)
         self._size = 0  # numbers in a vector; known after the first
+        loading = loading_of(options)
         context = whole_number(options, "context", LONGEST, low=16, high=1 << 24)
         server = Server(options.get("host", ""))
         try:
             tag = read_tag(server, model)
             _refuse_without_embedding(tag)
-            self._body: dict[str, Any] = {
-                "model": model,
-                "truncate": False,
-                "keep_alive": keep_alive_of(options),
-                "options": {"num_ctx": min(context, tag.context)},
-            }
+            self._body = {**loading.body(model, min(context, tag.context)), "truncate": False}
             server.ask("/api/embed", {**self._body, "input": []}, seconds=self._waits.load)  # loads the model
         except Refused as error:
             raise cannot_use(error, model) from error

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from hybrid.backends.ollama.client import Refused, Server, cannot_use, model_name, rows
 from hybrid.backends.ollama.link import Waits
+from hybrid.backends.ollama.rendering import form_by_server
 from hybrid.backends.ollama.tag import Tag
 from hybrid.backends.ollama.window import Window
 from hybrid.backends.options import whole_number
@@ -14,16 +17,45 @@ from hybrid.errors import UsageError
 
 KEEP_ALIVE = "30m"
 LASTS = re.compile(r"-?\d+(\.\d+)?(ms|s|m|h)")
+MOST_THREADS = 4096
 
 
-def load(server: Server, tag: Tag, window: Window, keep_alive: str | int, seconds: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How the model is loaded, which every request repeats: another number of threads would load it anew."""
+
+    keep_alive: str | int
+    threads: int = 0  # 0: what the model's file says, else the server's choice
+
+    def body(self, model: str, context: int) -> dict[str, Any]:
+        """What every request says, with a context of so many tokens."""
+        threads = {"num_thread": self.threads} if self.threads else {}
+        return {"model": model, "keep_alive": self.keep_alive, "options": {"num_ctx": context, **threads}}
+
+
+def loading_of(options: Mapping[str, str]) -> Loading:
+    """What is said about it among the options. Raises UsageError."""
+    return Loading(keep_alive_of(options), whole_number(options, "threads", 0, low=1, high=MOST_THREADS))
+
+
+def load(server: Server, tag: Tag, window: Window, loading: Loading, seconds: float) -> None:
     """Have the model loaded, however long it takes: a short time limit would make the server give up each time."""
-    body = {"model": tag.name, "keep_alive": keep_alive, "options": {"num_ctx": window.size}}
+    body = loading.body(tag.name, window.size)
     try:
         server.ask("/api/generate", body, seconds=seconds)
     except Refused as error:
         raise cannot_use(error, tag.name) from error
     window.worked(window.size)
+
+
+def rendered(server: Server, tag: Tag, window: Window, loading: Loading) -> Tag:
+    """The tag of a loaded model, with what its template really carries. Raises HybridError."""
+    body = loading.body(tag.name, window.size)
+    if "thinking" in tag.capabilities:
+        body["think"] = False
+    form, dated = form_by_server(server, body, tag.form)
+    ends = () if tag.parsed else tuple(end for end in form.stops if end not in tag.stops)
+    return replace(tag, form=replace(form, stops=ends), dated=tag.dated or dated)
 
 
 def loaded_context(server: Server, name: str) -> int:

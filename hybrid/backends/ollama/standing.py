@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hybrid.backends.ollama.client import Refused, Server, is_recent, model_name, rows, too_old
+from hybrid.backends.ollama.rendering import HINT
+from hybrid.backends.ollama.tag import form_shown
+from hybrid.backends.turns import Form
 from hybrid.errors import HybridError
 from hybrid.terminal import clean_line
 
 LOOK_SECONDS = 2.0
-"""For each of the three questions, which a server answers from its disk."""
+"""For each question, which a server answers from its disk; and for those about single models together."""
 
 GIB = 1 << 30
 Said = tuple[str, str]
@@ -58,6 +62,26 @@ def _told(server: Server, gpu_free: int) -> Iterator[Said]:
             f"Ollama has too little memory for its largest model: {_name(largest)} has {sizes}",
             "close other programs, or use a smaller model or quantisation",
         )
+    forms = list(_forms(server, models))
+    if bare := [form.name for form in forms if form.refusal]:
+        yield f"Ollama models without a usable chat template, which no chat can be asked: {', '.join(bare)}", HINT
+    if merging := [form.name for form in forms if not form.system]:
+        told = "Ollama models whose template has no system message; it is put before the user's first"
+        yield f"{told}: {', '.join(merging)}", ""
+
+
+def _forms(server: Server, models: list[dict[str, Any]]) -> Iterator[Form]:
+    """What the templates of models that chat carry, by their text; of as many as there is time for."""
+    until = time.monotonic() + LOOK_SECONDS
+    for one in models:
+        if time.monotonic() > until:
+            return
+        try:
+            shown = server.ask("/api/show", {"model": str(one.get("name", ""))})
+        except Refused:
+            continue  # removed meanwhile, or damaged: whoever uses it is told
+        if "completion" in (shown.get("capabilities") or ()) and not shown.get("remote_host"):
+            yield form_shown(_name(one), shown)
 
 
 def free_memory() -> int | None:

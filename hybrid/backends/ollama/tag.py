@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid.backends.ollama.client import Refused, Server, cannot_use, digest_in, is_recent, no_model, rows, too_old
+from hybrid.backends.ollama.rendering import DATE, form_by_text
 from hybrid.backends.ollama.window import tokens_of
+from hybrid.backends.turns import Form
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
 from hybrid.terminal import clean_line
 
 STOP_LINE = re.compile(r'^stop +("(?:[^"\\]|\\.)*") *$', re.MULTILINE)
 PARSER_LINE = re.compile(r"^PARSER +\S", re.MULTILINE | re.IGNORECASE)
-DATE = re.compile(r"\bcurrentDate\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,10 @@ class Tag:
     stops: tuple[str, ...]  # its own stop strings
     overhead: int  # tokens that its own system prompt and messages add to a chat, a high guess
     dated: bool  # its template writes today's date
-    drops_schema: bool  # in /api/chat: a thinking model whose replies a part of the server takes to pieces
-    template: str
+    parsed: bool  # a part of the server takes its replies to pieces
+    drops_schema: bool  # in /api/chat: such a model that can think
+    template: str  # its digest
+    form: Form  # what of a chat the template carries; a guess, until the server has rendered one
     details: Mapping[str, str]
 
     def about(self) -> dict[str, Any]:
@@ -43,6 +46,7 @@ class Tag:
             **self.details,
             "chat_template": self.template,
             **({"date": "the template writes the date of the day"} if self.dated else {}),
+            **self.form.about(),
         }
 
 
@@ -71,6 +75,7 @@ def _tag(name: str, found: str, version: str, shown: Mapping[str, Any]) -> Tag:
     info, details, able = shown.get("model_info"), shown.get("details"), shown.get("capabilities")
     template = _text(shown, "template")
     words = frozenset(one for one in able if isinstance(one, str)) if isinstance(able, list) else frozenset()
+    parsed = bool(PARSER_LINE.search(_text(shown, "modelfile")))
     said = [_text(message, "content") for message in rows(shown, "messages")]
     return Tag(
         name=name,
@@ -80,11 +85,18 @@ def _tag(name: str, found: str, version: str, shown: Mapping[str, Any]) -> Tag:
         capabilities=words,
         stops=tuple(_stops(_text(shown, "parameters"))),
         overhead=sum(map(tokens_of, [_text(shown, "system"), *said])),
-        drops_schema="thinking" in words and bool(PARSER_LINE.search(_text(shown, "modelfile"))),
+        parsed=parsed,
+        drops_schema="thinking" in words and parsed,
         dated=bool(DATE.search(template)),
         template=digest(template),
+        form=form_shown(name, shown),
         details=_details(details if isinstance(details, dict) else {}),
     )
+
+
+def form_shown(name: str, shown: Mapping[str, Any]) -> Form:
+    """What the template in a reply of /api/show carries, as far as its text tells."""
+    return form_by_text(name, _text(shown, "template"), _text(shown, "modelfile"))
 
 
 def _details(details: Mapping[str, Any]) -> dict[str, str]:
