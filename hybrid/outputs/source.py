@@ -17,7 +17,7 @@ from hybrid.errors import BadData, UsageError
 from hybrid.folder.files import speaking
 from hybrid.texts import utf8_stream
 
-BUFFER = 128 * 1024
+BUFFER = 32 * 1024
 """Bytes that are read, and looked at, at once: few enough for the processor's cache to hold what becomes of them."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
