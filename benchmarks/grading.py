@@ -28,8 +28,9 @@ from hybrid.arc.text import FORMATS
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Failure, Output
 
-GOAL = 20.0
-GOAL_MB = 300
+GOAL = 20.0  # inspect_ai's seconds over ours
+GOAL_CPU = {"exact": 100.0, "arc": 20.0}  # the same of processor time, by grader
+GOAL_MB = 60
 SAMPLES = 4  # outputs a question
 QUESTIONS = 10  # a task
 CAPITALS = [
@@ -178,14 +179,16 @@ def main() -> None:
         peer_seconds, peer_processor, peer_rows = theirs(path, min(chosen.sample, chosen.rows))
     peer_all = peer_seconds / peer_rows * chosen.rows
     ratio = peer_all / seconds
+    ratio_cpu = peer_processor / peer_rows * chosen.rows / processor  # which other work on the machine moves little
     version = importlib.metadata.version("inspect_ai")
     result = {
         "name": "grading",
         "peer": f"inspect_ai {version} score(), match(location='exact'), {peer_rows:,} of the same outputs, scaled",
         "ratio": round(ratio, 1),
-        "ratio_cpu": round(peer_processor / peer_rows * chosen.rows / processor, 1),
+        "ratio_cpu": round(ratio_cpu, 1),
         "goal": GOAL,
-        "met": ratio >= GOAL and rss <= GOAL_MB,
+        "goal_cpu": GOAL_CPU[chosen.grader],
+        "met": ratio >= GOAL and ratio_cpu >= GOAL_CPU[chosen.grader] and rss <= GOAL_MB,
         "rss_mb": round(rss, 1),
         "rss_goal_mb": GOAL_MB,
         "grader": chosen.grader,
