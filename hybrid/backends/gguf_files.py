@@ -28,17 +28,19 @@ SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 UINT16, INT32, STRING, ARRAY = 2, 5, 8, 9
 FORMS = {"split.no": (UINT16, "<H"), "split.count": (UINT16, "<H"), "split.tensors.count": (INT32, "<i")}
 """What llama.cpp asks for in a split model, with the types that it insists on."""
+TEMPLATE = "tokenizer.chat_template"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
     """What the header of a GGUF says of a split: how many parts (1: it is whole), which one this is (from 0),
-    the tensors of this file and of all parts together."""
+    the tensors of this file and of all parts together; and the model's chat template, "" for none."""
 
     count: int
     number: int
     tensors: int
     tensors_of_all: int
+    template: str = ""
 
 
 def read_header(path: Path) -> Header:
@@ -160,17 +162,20 @@ class _Reader:
         if keys > MOST_KEYS:
             raise ValueError(f"it has {keys:,} keys, more than the {MOST_KEYS:,} allowed")
         said: dict[str, int] = {}
+        template = ""
         for _ in range(keys):
             name = self._string().decode("utf-8", "replace")
             (kind,) = struct.unpack("<I", self._take(4))
             if name in FORMS:
                 said.setdefault(name, self._number(name, kind))
+            elif (name, kind) == (TEMPLATE, STRING):
+                template = self._string().decode("utf-8", "replace")
             else:
                 self._skip(kind)
         count, number = said.get("split.count", 1), said.get("split.no", 0)
         if not (count <= 1 or number < count):
             raise ValueError(f"it says that it is part {number + 1} of {count}")
-        return Header(max(count, 1), number, tensors, said.get("split.tensors.count", tensors))
+        return Header(max(count, 1), number, tensors, said.get("split.tensors.count", tensors), template)
 
     def _number(self, name: str, kind: int) -> int:
         wanted, form = FORMS[name]

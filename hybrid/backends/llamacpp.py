@@ -21,7 +21,7 @@ import xllamacpp
 from hybrid import threads
 from hybrid.backends.dates import pinned
 from hybrid.backends.families import Families
-from hybrid.backends.gguf_template import template_of
+from hybrid.backends.gguf_files import read_header
 from hybrid.backends.listener import Listener
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
@@ -63,7 +63,7 @@ class LlamaCppBackend:
         self._closed = False
         self._crew: list[threading.Thread] = []
         key = secrets.token_hex(16)
-        template = template_of(path)
+        template = read_header(path).template  # llama.cpp does not tell that there is none: it takes ChatML
         self._server = _load(path, self._parallel, options, key, pinned(template))
         self._listener = Listener(self._server.listening_address, key, template)
         self._form = self._listener.form(model)
