@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,19 @@ def test_an_answer_ends_with_its_turn_whatever_the_configuration_names(ends_at_o
     raw = Request(Sampling(8), prompt="Hi", key="raw")
     for done in answers(ends_at_once, ask("chat"), raw).values():
         assert (done.text, done.finish, done.completion_tokens) == ("", "stop", 1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_grammar_ends_with_the_turn_and_its_answer_has_no_log_probability(ends_at_once: Backend) -> None:
+    """The likeliest token is the end of the turn: it comes as soon as the number may end, and not before."""
+    number = {"type": "integer"}
+    raw = Request(Sampling(8), prompt="Hi", schema=number, logprobs=True, key="raw")
+    for done in answers(
+        ends_at_once, replace(raw, prompt="", messages=(Message("user", "Hi"),), key="chat"), raw
+    ).values():
+        assert done.text is not None
+        assert len(done.text.removeprefix("-")) == 1
+        assert (done.finish, done.logprob) == ("stop", None)
 
 
 @pytest.mark.filterwarnings("ignore")
