@@ -17,7 +17,7 @@ from hybrid.arc.subsets import SUBSETS
 from hybrid.arc.text import SEAL
 from hybrid.backends.gguf import as_folder
 from hybrid.backends.lessons import texts_of
-from hybrid.backends.model_files import context_of, locate
+from hybrid.backends.model_files import locate
 from hybrid.training.adapters import fresh
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.slots import linear_layers
@@ -68,15 +68,18 @@ def job_of(name: str, texts: Sequence[Tokens], **how: Any) -> Job:
 
 
 def arc_texts(subset: str, most: int, course: Course | None = None) -> dict[str, tuple[Tokens, ...]]:
-    """Task -> the texts it is trained on in `seal-ttt`, in SmolLM2's tokens; of `most` tasks spread over the subset."""
-    folder = as_folder(locate("smollm2"))
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    """Task -> the texts it is trained on in `seal-ttt`, in SmolLM2's tokens; of `most` tasks spread over the subset.
+
+    The tokenizer is read from the GGUF itself: its weights need not be converted for that.
+    """
+    gguf = locate("smollm2")
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tasks, ids = bundled("arc1-training").tasks, sorted(SUBSETS[subset])
     found = {}
     for id in ids[:: max(1, len(ids) // most)][:most]:
         lessons = of_demonstrations(demonstrations(tasks[id], id), course or Course(instruction=SEAL.instruction))
         tuning = Tuning({"task": id}, learning_rate=RATE, epochs=1)
-        found[id], _ = texts_of(lessons, tuning, tokenizer, context_of(folder))
+        found[id], _ = texts_of(lessons, tuning, tokenizer, SMOLLM2["max_position_embeddings"])
     return found
 
 
