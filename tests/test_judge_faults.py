@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
-import sys
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybrid.cli import main
 from tests.faulty_ollama import (
     BUSY,
     CRASH,
@@ -51,6 +53,17 @@ SILENT = {"idle_timeout": "2", "first_timeout": "2"}
 """For a judge that falls silent. Else nothing waits so long, unless this machine is slow."""
 
 
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """What a command does about signals ends with it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def graded(server: FaultyOllama, place: Path, **limits: str) -> tuple[int, dict[str, Any], str]:
     """Exit code, verdicts by answer, and what was said, of `hybrid grade` on one right and one wrong answer."""
     path = place / "answers.jsonl"
@@ -59,23 +72,15 @@ def graded(server: FaultyOllama, place: Path, **limits: str) -> tuple[int, dict[
                     "view": {"question": "Which?"}, "text": f"the {said} one"}) + "\n" for said in ANSWERS
     ))  # fmt: skip
     options = [word for name, value in (FAST | limits).items() for word in ("--backend-option", f"{name}={value}")]
-    command = [
-        sys.executable,
-        "-m",
-        "hybrid",
-        "grade",
-        str(path),
-        "--grader",
-        "judge",
-        "--model",
-        MODEL,
-        *options,
-    ]
-    environment = {**os.environ, "OLLAMA_HOST": server.url, "HYBRID_HOME": str(place / "home")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.setenv("OLLAMA_HOST", server.url)
+        patch.setenv("HYBRID_HOME", str(place / "home"))
+        with pytest.raises(SystemExit) as left, signals_kept():
+            main(["grade", str(path), "--grader", "judge", "--model", MODEL, *options])
     grades = place / "answers.grades.judge.json"
     found = json.loads(grades.read_text())["grades"] if grades.exists() else []
-    return done.returncode, {one["task"]: (one["score"], one["reason"]) for one in found}, done.stdout + done.stderr
+    return int(left.value.code or 0), {one["task"]: (one["score"], one["reason"]) for one in found}, said.getvalue()
 
 
 REPAIRED = {

@@ -26,8 +26,8 @@ from hybrid.folder.runs import run_ids
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
-from tests.ollama_server import SHOWN, OllamaServer
-from tests.remote import ITEMS, Side, Stage
+from tests.ollama_server import PATIENCE, SHOWN, OllamaServer
+from tests.remote import ITEMS, TASKS, Side, Stage
 
 pytestmark = pytest.mark.slow
 each_check = pytest.mark.parametrize(
@@ -120,19 +120,19 @@ def test_a_reply_that_ollama_breaks_off_is_an_error_that_says_why(backend: Backe
 
 def test_nothing_is_cut_in_silence(ollama_server: OllamaServer) -> None:
     """The context grows until a prompt fits; one that never fits is an error, in both ways of asking."""
-    digits = " ".join("7" * 320)  # more tokens than are guessed from its length
+    digits = " ".join("7" * 150)  # more tokens than are guessed from its length
     two = (Message("user", "My name is Bo. " + digits), Message("user", "?"))
     chat, raw = Request(Sampling(4), messages=two, key="chat"), Request(Sampling(4), prompt=digits, key="raw")
-    fixed = opened(ollama_server, context="256")
+    fixed = opened(ollama_server, context="128")
     for done in testing.answers(fixed, chat, raw).values():
         assert done.error is not None
         assert done.error.kind == "too-long"
-        assert "256" in done.error.message
-    fixed._calls.window = window = Window(most=1024, first=0, fixed=False)  # what it is without the option, but small
-    window.size = 512
+        assert "128" in done.error.message
+    fixed._calls.window = window = Window(most=512, first=0, fixed=False)  # what it is without the option, but small
+    window.size = 256
     for done in testing.answers(fixed, chat, raw).values():
-        assert done.prompt_tokens > 512
-    assert window.size == 1024
+        assert done.prompt_tokens > 256
+    assert window.size == 512
     tokens = {done.prompt_tokens for done in testing.answers(fixed, raw).values()}
     assert tokens == {ollama_server_tokens(ollama_server, digits)}
 
@@ -140,13 +140,13 @@ def test_nothing_is_cut_in_silence(ollama_server: OllamaServer) -> None:
 def ollama_server_tokens(server: OllamaServer, prompt: str) -> int:
     """Of a raw prompt, as the server counts them when there is room for all."""
     body = {"model": "smollm2", "raw": True, "prompt": prompt, "stream": False}
-    reply = server.api("/api/generate", {**body, "options": {"num_ctx": 1024, "num_predict": 1}}, timeout=600)
+    reply = server.api("/api/generate", {**body, "options": {"num_ctx": 512, "num_predict": 1}}, timeout=600)
     return int(reply["prompt_eval_count"])
 
 
 def test_an_answer_that_fills_the_context_is_asked_again_with_a_larger_one(ollama_server: OllamaServer) -> None:
-    story = Request(Sampling(150, temperature=0.8, seed=4), prompt="Once upon a time", key="s")
-    small, fixed = opened(ollama_server, context="128"), opened(ollama_server)
+    story = Request(Sampling(80, temperature=0.8, seed=4), prompt="Once upon a time", key="s")
+    small, fixed = opened(ollama_server, context="64"), opened(ollama_server)
     (cut,) = testing.answers(small, story).values()
     (whole,) = testing.answers(fixed, story).values()
     assert cut.error is not None
@@ -251,17 +251,17 @@ def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
 
 def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., OllamaServer], tmp_path: Path) -> None:
     """Exit code 5, and what was answered is kept; the same command asks for the rest alone."""
-    server, stage = own_server(), Stage(tmp_path)
+    server, stage, items = own_server(), Stage(tmp_path), ITEMS * 3 // TASKS
     laptop = stage.side("laptop")
     laptop.environment["OLLAMA_HOST"] = server.url
     settings = [f"--set={one}" for one in (*stage.data(), "max_tokens=4")]
-    command = ["run", "local", "seal-eval", *settings, "--backend=ollama", "--model=smollm2"]
+    command = ["run", "local", "seal-eval", *settings, "--limit=3", "--backend=ollama", "--model=smollm2"]
     run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2")
     while replies(server) < SHOWN + 8:
         assert run.poll() is None, run.communicate()
         time.sleep(0.05)
     server.kill()
-    _, words = run.communicate(timeout=120)
+    _, words = run.communicate(timeout=PATIENCE)
     assert run.returncode == 5, words
     assert "ollama serve" in words
     kept = records(laptop)
@@ -270,8 +270,8 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     server.start()
     again = laptop.run(*command, timeout=600)
     assert again.returncode == 0, again.stderr
-    assert replies(server) - before == ITEMS - len(kept) + SHOWN
-    assert len(records(laptop)) == ITEMS
+    assert replies(server) - before == items - len(kept) + SHOWN
+    assert len(records(laptop)) == items
 
 
 def records(side: Side) -> list[str]:

@@ -71,7 +71,10 @@ class Calls:
         return "/api/chat", {**body, "messages": said}
 
     def _must_generate(self, request: Request) -> bool:
-        """Whether only /api/generate holds to the schema. It writes one question as /api/chat does, to the letter."""
+        """Whether only /api/generate holds to the schema. It writes one question as /api/chat does, to the letter.
+
+        Only messages in the model's file then come behind a system text, not before it.
+        """
         return request.schema is not None and self.tag.drops_schema and bool(request.messages)
 
     def _cannot_hold(self, request: Request) -> Failure | None:
