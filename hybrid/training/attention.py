@@ -79,8 +79,10 @@ def packed_attention(  # noqa: PLR0913  (transformers decides what it is called 
     layout = _layout.get()
     if layout.ends is not None and sliding_window is None and query.shape[-1] <= MOST_WIDTH:
         return _one_call(query, key, value, layout, scaling), None
-    parts = zip(*(one.split(layout.lengths, dim=2) for one in (query, key, value)), layout.padding, strict=True)
-    found = [_one_text(q, k, v, padding, sliding_window, scaling) for q, k, v, padding in parts]
+    # Cut as [1, T, heads, width], the order of the layers before and after: then nothing is copied into another order.
+    cut = (one.transpose(1, 2).split(layout.lengths, dim=1) for one in (query, key, value))
+    texts = zip(*([one.transpose(1, 2) for one in parts] for parts in cut), layout.padding, strict=True)
+    found = [_one_text(q, k, v, padding, sliding_window, scaling) for q, k, v, padding in texts]
     return torch.cat([one.transpose(1, 2) for one in found], dim=1), None
 
 

@@ -18,7 +18,8 @@ from hybrid.training.progress import Progress
 if TYPE_CHECKING:
     from hybrid.training.trainer import Session
 
-VERSION = 1
+VERSION = 2
+"""2: the A of layers with one input stand side by side in a slot's values."""
 PARTS = ("values", "scale")
 PLANNED = ("slots", "tokens", "activations", "per_token", "per_label")
 MAYBE = ("exp_avg", "exp_avg_sq", "step", "grad")

@@ -39,7 +39,7 @@ class Trainer:
     def __init__(self, model: Any, targets: Sequence[str], *, slots: int, tokens: int, free: Callable[[], int]) -> None:
         self.model, self.slots, self.tokens, self._free = model, slots, tokens, free
         self.device, self.dtype = model.device, model.dtype
-        self.wired = Slots(model, targets)
+        self.wired = Slots(model, targets, together=True)
         self._one_call = one_call_works(self.device, self.dtype, *_heads(model.config))
         self._costs: dict[int, int] = {}
         self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far

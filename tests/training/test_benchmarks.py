@@ -27,11 +27,11 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_num_threads(threads)
 
 
-def test_a_pass_of_eight_adapters_asks_torch_for_a_sixth_of_the_operations_of_peft(benchmark: Any) -> None:
+def test_a_pass_of_eight_adapters_asks_torch_for_two_fifteenths_of_the_operations_of_peft(benchmark: Any) -> None:
     ops = benchmark("train_ops")
     found = ops.measured(ops.NARROW, adapters=[8])
-    assert found["ratio"] >= 6
-    assert found["fused_ratio"] >= 6
+    assert found["ratio"] >= 12
+    assert found["fused_ratio"] >= 7.5
     assert found["met"]
 
 
