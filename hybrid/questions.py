@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,8 +22,9 @@ CHUNK = 32 * 1024 * 1024
 FAN = 64
 """Sorted files that are merged at once."""
 
-Keyed = tuple[str, str, int, bytes]
-"""Task, question, place in the file, the output as JSON: sorts by question, keeping the order within one."""
+Keyed = tuple[str, str, int, bool, bytes]
+"""Task, question, place in the file, whether the fast parser reads it right, the output as JSON: sorts by question,
+keeping the order within one."""
 
 
 class OutOfOrder(Exception):
@@ -75,16 +77,17 @@ def in_order(outputs: Iterable[Output]) -> Generator[Output, None, None]:
                     _write(_merged(files[start : start + FAN]), folder / f"{level}-{start}")
                     for start in range(0, len(files), FAN)
                 ]
-        for _, _, _, line in _merged(files):
-            yield Output.from_json(orjson.loads(line), what="a sorted output")
+        for _, _, _, fast, line in _merged(files):
+            value = orjson.loads(line) if fast else json.loads(line)
+            yield Output.plain(value) or Output.from_json(value, what="a sorted output")
 
 
 def _sorted_files(outputs: Iterable[Output], folder: Path) -> Iterator[Path]:
     chunk: list[Keyed] = []
     size = 0
     for place, output in enumerate(outputs):
-        line = encode(output.to_json())
-        chunk.append((output.task, output.question, place, line))
+        fast, line = _line(output)
+        chunk.append((output.task, output.question, place, fast, line))
         size += len(line) + 200  # about what the objects around it take
         if size > CHUNK:
             yield _write(sorted(chunk), folder / f"0-{place}")
@@ -92,18 +95,28 @@ def _sorted_files(outputs: Iterable[Output], folder: Path) -> Iterator[Path]:
     yield _write(sorted(chunk), folder / "0-last")
 
 
+def _line(output: Output) -> tuple[bool, bytes]:
+    """The output as JSON, by the fast encoder unless that refuses: whole numbers beyond 64 bits, which it would round
+    when it reads them."""
+    value = output.to_json()
+    try:
+        return True, orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return False, encode(value)
+
+
 def _write(rows: Iterable[Keyed], path: Path) -> Path:
     with path.open("wb") as stream:
-        for task, question, place, line in rows:
-            stream.write(orjson.dumps((task, question, place)) + b"\n" + line + b"\n")
+        for task, question, place, fast, line in rows:
+            stream.write(orjson.dumps((task, question, place, fast)) + b"\n" + line + b"\n")
     return path
 
 
 def _read(path: Path) -> Iterator[Keyed]:
     with path.open("rb") as stream:
         for head in stream:
-            task, question, place = orjson.loads(head)
-            yield task, question, place, next(stream)[:-1]
+            task, question, place, fast = orjson.loads(head)
+            yield task, question, place, fast, next(stream)[:-1]
 
 
 def _merged(files: list[Path]) -> Iterator[Keyed]:

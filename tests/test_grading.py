@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graders.exact import Exact
 from hybrid import questions
 from hybrid.canonical import encode
 from hybrid.errors import BadData
@@ -279,6 +280,16 @@ def test_the_order_of_the_file_does_not_matter_but_that_of_the_samples_is_kept(t
     outputs = [said(f"t{n % 7}", n % 3, f"text {n}", sample=n) for n in range(100)]
     expected = sorted(outputs, key=lambda output: (output.task, output.question, output.sample))
     assert list(in_order(outputs)) == expected
+
+
+def test_sorting_changes_no_number(tmp_path: Path) -> None:
+    """Neither whole numbers beyond 64 bits, which the fast parser would round, nor small ones."""
+    outputs = [said(f"t{n}", 0, str(2**70 + n), truth=[2**70 + n, 1e-05, {"a": 1e22}]) for n in range(9)]
+    backwards = list(reversed([*outputs, said("t9", 0, "x", truth=1e-05)]))
+    assert list(in_order(backwards)) == list(reversed(backwards))
+    wrong = said("t1", 0, str(float(2**70)), truth=2**70)
+    _, grades = graded(tmp_path, [said("t2", 0, str(2**70), truth=2**70), wrong], Exact())
+    assert [grade["score"] for grade in grades] == [0.0, 1.0]
 
 
 def test_sorting_goes_through_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
