@@ -17,10 +17,12 @@ from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record
 from hybrid.references import reference_of
 from hybrid.terminal import clean_line
+from hybrid.thoughts import split
 
 LOG = logging.getLogger("hybrid")
 MOST_TOLD = 10
 MISSING = Failure("missing", "no record of this item has arrived")
+MIXED = "%s: %d answers were thought about, under an earlier version; others are not: begin it in another folder"
 SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -44,6 +46,7 @@ class Assembly:
         self.refused: list[str] = []  # files passed over, and why
         self.strange = 0  # records of no item of this run
         self.clashes = 0  # items with two different texts
+        self.thinking = 0  # answers with a thought inside, which an earlier version let the model think
 
     @property
     def models(self) -> list[Mapping[str, Any]]:
@@ -85,6 +88,8 @@ class Assembly:
             self._models[encode(shard.header["model"])] = shard.header["model"]
             for record in shard.records:
                 self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
+        if self.thinking and any(map(_thinks_no_more, self.models)):
+            LOG.warning(MIXED, self._run.id, self.thinking)
         for reason in self.refused[:MOST_TOLD]:
             LOG.warning("passed over: %s", clean_line(reason, 500))
         if len(self.refused) > MOST_TOLD:
@@ -100,10 +105,16 @@ class Assembly:
             self.strange += 1
             return
         rank, text = f"{int(record['error'] is not None)} {place}", record["text"]
+        self.thinking += text is not None and "thought" not in record and bool(split(text).thought)
         self.clashes += None not in (found[1], text) and found[1] != text
         if rank < found[0]:
             change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
             self._rows.execute(change, (rank, text, encode(record), record["key"]))
+
+
+def _thinks_no_more(model: Mapping[str, Any]) -> bool:
+    about = model.get("about")
+    return isinstance(about, dict) and about.get("thinking") == "off"
 
 
 def outputs_of(run: Run, lines: Iterable[bytes], references: Mapping[str, Any]) -> Iterator[Output]:

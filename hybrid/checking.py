@@ -22,7 +22,7 @@ from hybrid.folder.files import speaking
 from hybrid.grading import made_ready
 from hybrid.intervals import Clustered
 from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
-from hybrid.records import Completion, Output
+from hybrid.records import Completion, Grade, Output
 from hybrid.references import acceptable
 from hybrid.tally import Reasons
 from hybrid.texts import utf8_stream
@@ -97,7 +97,9 @@ def _row(line: bytes, what: str, number: int) -> Row:
             there = f"'{name}' is not {form}" if name in value else f"has no '{name}', {form}"
             raise BadData(f"{what}: {there}", hint=ROW)
     key = hashlib.sha256(f"{number}".encode()).hexdigest()
-    return Row(Output(key, title, f"{title}/{number}", {"question": question}, 0, answer, None, gold), correct is True)
+    said: dict[str, Any] = {"text": answer, "reference": gold, "view": {"question": question}}
+    said |= {"key": key, "task": title, "question": f"{title}/{number}"}
+    return Row(Output.from_json(said, what=what), correct is True)
 
 
 Measured = tuple[float, bool, str]
@@ -182,7 +184,7 @@ def _graded(judge: OutputGrader, rows: Rows, figure: str) -> Check:
     counted = Check()
     for row in rows:
         counted.rows += 1
-        grade = judge.grade(row.output)
+        grade = judge.grade(row.output) if row.output.error is None else Grade(None, row.output.error.kind)
         if grade.score is None:
             counted.ungraded.count(grade.reason)
         elif not figure:

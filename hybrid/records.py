@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from hybrid.canonical import Json, encoded
 from hybrid.errors import BadData
+from hybrid.thoughts import is_marked, split
 from hybrid.tuning import Tuning
 
 LARGEST = 2**62
@@ -41,7 +42,7 @@ class Lesson:
 
     messages: tuple[Message, ...] = ()
     text: str = ""
-    template: Mapping[str, str] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,16 @@ class Adapter:
 class Request:
     """What a backend is asked: a chat (`messages`) or a raw text (`prompt`), never both.
 
-    `template` is passed to the chat template (`date_string` pins the date). With `tuning`, the model that answers is
-    first trained so, from `adapter` if there is one; with neither messages nor a prompt, training is all that is
-    asked, and the text of the answer is what came of it (docs/format.md). `key` is set by the engine.
+    `template` is passed to the chat template (`date_string` pins the date); where it says nothing of thinking, that is
+    off. With `tuning`, the model that answers is first trained so, from `adapter` if there is one; with neither
+    messages nor a prompt, training is all that is asked, and the text of the answer is what came of it
+    (docs/format.md). `key` is set by the engine.
     """
 
     sampling: Sampling
     messages: tuple[Message, ...] = ()
     prompt: str = ""
-    template: Mapping[str, str] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)
     schema: Mapping[str, Any] | None = None
     logprobs: bool = False
     adapter: Adapter | None = None
@@ -132,9 +134,18 @@ class Failure:
         return {"kind": self.kind, "message": self.message}
 
 
+def unanswered(thought: str) -> Failure:
+    """Why there is no answer where a model only thought."""
+    told = f"the model only thought ({len(thought):,} characters) and gave no answer: max_tokens bounds both together"
+    return Failure("no-answer", told)
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a backend answers: `text`, or `error` and no text. A failure is never an empty text."""
+    """What a backend answers: `text`, or `error` and no text. A failure is never an empty text.
+
+    `text` is the answer alone; a `thought` that came before it, or instead of it, stands apart (hybrid.thoughts).
+    """
 
     key: str
     text: str | None = None
@@ -146,6 +157,7 @@ class Completion:
     logprob: float | None = None  # natural log, summed over the completion; none with a schema
     seconds: float = 0.0
     trained: Mapping[str, Json] = field(default_factory=dict)  # what the training for it did; empty without one
+    thought: str = ""
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -180,6 +192,7 @@ class Record:
             "logprob": done.logprob,
             "seconds": round(done.seconds, 3),
             **({"trained": done.trained} if done.trained else {}),
+            **({"thought": done.thought} if done.thought else {}),
         }
 
 
@@ -189,6 +202,9 @@ class Output:
 
     Nothing may change one. It is not frozen, since Python takes five times as long to make what is, and files hold
     millions.
+
+    `text` is the answer alone. A line in which a thought still stands before it is taken apart when it is read, so no
+    grader sees one.
     """
 
     key: str
@@ -202,10 +218,14 @@ class Output:
     finish: str = ""
     tokens: tuple[int, int] = (0, 0)  # prompt, completion
     trained: Mapping[str, Any] = field(default_factory=dict)  # what the training for it did; empty without one
+    thought: str = ""
 
     @classmethod
-    def plain(cls, value: Any) -> Output | None:
-        """What `from_json` gives, in a fraction of its time, for the usual record; None for what it has to look at."""
+    def plain(cls, value: Any, *, unmarked: bool = False) -> Output | None:
+        """What `from_json` gives, in a fraction of its time, for the usual record; None for what it has to look at.
+
+        `unmarked`: it is known that no mark of a thought is in the text.
+        """
         try:
             key, task, question, text = value["key"], value["task"], value["question"], value["text"]
             view, sample, finish, (prompt, completion) = (
@@ -224,6 +244,7 @@ class Output:
                 and 0 <= prompt <= LARGEST
                 and 0 <= completion <= LARGEST
                 and value["error"] is None
+                and (unmarked or not is_marked(text))
             ):
                 return cls(
                     key, task, question, view, sample, text, None, value["reference"], finish, (prompt, completion), {}
@@ -245,6 +266,10 @@ class Output:
                 _refuse("tokens are two whole numbers")
             if not isinstance(trained := value.get("trained", {}), dict):
                 _refuse("trained is not an object")
+            thought, error = _text(value.get("thought", ""), "thought"), _failure(error)
+            if text is not None and not thought:
+                thought, text = split(text)
+                error = None if text is not None else unanswered(thought)
             return cls(
                 key=_text(value["key"], "key"),
                 task=_text(value["task"], "task"),
@@ -252,11 +277,12 @@ class Output:
                 view=view,
                 sample=_whole(value.get("sample", 0), "sample"),
                 text=text,
-                error=_failure(error),
+                error=error,
                 reference=value.get("reference"),
                 finish=_text(value.get("finish", ""), "finish"),
                 tokens=(_whole(tokens[0], "tokens"), _whole(tokens[1], "tokens")),
                 trained=trained,
+                thought=thought,
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise BadData(
@@ -278,6 +304,7 @@ class Output:
             "tokens": list(self.tokens),
             "reference": self.reference,
             **({"trained": self.trained} if self.trained else {}),
+            **({"thought": self.thought} if self.thought else {}),
         }
 
 

@@ -16,7 +16,8 @@ from hybrid import machine
 from hybrid.canonical import encoded
 from hybrid.errors import CannotRun, NotFinished, Temporary
 from hybrid.protocols import Backend, Watcher
-from hybrid.records import Completion, Failure, Request
+from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.thoughts import split
 
 WAIT = 60.0
 """Seconds to wait for another process that writes."""
@@ -53,10 +54,16 @@ class Replies:
         self._failed: dict[bytes, Failure] = {}
 
     def of(self, model: str, request: Request) -> Reply | Failure | None:
-        """The reply of the model with that digest, or why the call failed just now; None when it was never made."""
+        """The reply of the model with that digest, or why there is none; None when the call was never made.
+
+        Replies that were kept with a thought in them are taken apart here, as outputs are.
+        """
         key = _key(model, request)
         row = self._rows.execute("SELECT text, finish FROM reply WHERE key = ?", (key,)).fetchone()
-        return Reply(*row) if row else self._failed.get(key)
+        if row is None:
+            return self._failed.get(key)
+        thought, text = split(row[0])
+        return unanswered(thought) if text is None else Reply(text, row[1])
 
     def ask(
         self,

@@ -246,6 +246,15 @@ def check_a_raw_prompt_is_continued(backend: Backend) -> None:
     _expect(found["raw"].prompt_tokens <= found["chat"].prompt_tokens, "a raw prompt has more tokens than its chat")
 
 
+def check_a_thought_is_no_answer(backend: Backend) -> None:
+    """Where the prompt has opened a thought, what comes before its end is apart from the text, which is then none."""
+    done = answers(backend, Request(Sampling(4), prompt="Question: 2 + 3?\n<think>\n", key="thinks"))["thinks"]
+    if done.error is None:
+        raise Broken(f"a thought was given as the answer {done.text!r}")
+    _expect(done.error.kind == "no-answer", f"the kind of the error is '{done.error.kind}': {done.error.message}")
+    _expect(done.prompt_tokens > 0 and bool(done.finish), "what is known of it is lost")
+
+
 def check_the_model_is_named(backend: Backend) -> None:
     """Digest of 64 hex digits, a context, and provenance that fits into JSON."""
     model = backend.model
@@ -272,6 +281,7 @@ BACKEND_CHECKS: tuple[Callable[[Backend], None], ...] = (
     check_token_counts_are_plausible,
     check_logprobs_come_when_asked_for,
     check_a_raw_prompt_is_continued,
+    check_a_thought_is_no_answer,
 )
 
 

@@ -24,6 +24,7 @@ from hybrid.errors import CannotRun
 from hybrid.extras import import_object
 from hybrid.protocols import Backend, Model
 from hybrid.records import Adapter, Completion, Request
+from hybrid.thoughts import told
 from hybrid.tuning import MOST_RANK
 
 
@@ -108,6 +109,7 @@ class InTurns:
             "device": self.device.name,
             "dtype": self.device.dtype_name,
             "chat_template": digest(str(template or "")),
+            **told(str(template or "")),
         }
 
     @contextmanager

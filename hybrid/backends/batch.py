@@ -14,6 +14,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence, accept, choose, completion
 from hybrid.backends.shelf import Shelf
 from hybrid.records import Completion
@@ -70,11 +71,11 @@ class Batch:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, ends: frozenset[int], shelf: Shelf, *, rows: int, tokens: int, prefill: int
+        self, model: Any, voice: Voice, ends: frozenset[int], shelf: Shelf, *, rows: int, tokens: int, prefill: int
     ) -> None:
         self.model = model
         self.shelf = shelf
-        self.tokenizer = tokenizer
+        self.voice = voice
         self.ends = ends
         self.limit = (rows, tokens, prefill)
         self.rows: list[Sequence] = []
@@ -151,7 +152,7 @@ class Batch:
         """Draw a token for each row; the rows that go on are joined to the batch, the others are returned."""
         tokens, logprobs = choose(logits, rows)
         drawn = zip(rows, tokens, logprobs, strict=True)
-        ends = [accept(row, token, logprob, self.ends, self.tokenizer) for row, token, logprob in drawn]
+        ends = [accept(row, token, logprob, self.ends, self.voice) for row, token, logprob in drawn]
         on = [index for index, end in enumerate(ends) if not end]
         if on:
             if len(on) < len(rows):
@@ -161,7 +162,7 @@ class Batch:
                 _select(cache, on, empty)
             self._join([rows[index] for index in on], cache, mask)
         pairs = zip(rows, ends, strict=True)
-        return [completion(row, end, self.ends, self.tokenizer) for row, end in pairs if end]
+        return [completion(row, end, self.ends, self.voice) for row, end in pairs if end]
 
     def _join(self, rows: list[Sequence], cache: GrowingCache, mask: torch.Tensor) -> None:
         if self.cache is None:

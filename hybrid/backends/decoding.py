@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from hybrid.backends.completing import Voice, completed
 from hybrid.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
     return order.gather(-1, index)[:, 0]
 
 
-def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int], tokenizer: Any) -> Finish:
+def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int], voice: Voice) -> Finish:
     """Add one token; why the sequence ends with it, or an empty text when it goes on."""
     sequence.tokens.append(token)
     sequence.logprob += logprob
@@ -94,17 +95,17 @@ def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int],
         sequence.grammar.accept(token)
         if sequence.grammar.over:
             return "stop"
-    if token in ends or _stopped(sequence, tokenizer):
+    if token in ends or _stopped(sequence, voice):
         return "stop"
     return "length" if len(sequence.tokens) >= sequence.request.sampling.max_tokens else ""
 
 
-def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], tokenizer: Any) -> Completion:
+def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], voice: Voice) -> Completion:
     """The finished sequence: text cut before the first stop string, end token left out of the text but counted."""
     tokens = sequence.tokens[:-1] if sequence.tokens[-1] in ends else sequence.tokens
-    text = _decode(tokenizer, tokens)
+    text = voice.text(tokens)
     cut = min((at for at in map(text.find, sequence.request.sampling.stop) if at >= 0), default=-1)
-    return Completion(
+    written = Completion(
         sequence.request.key,
         text=text if cut < 0 else text[:cut],
         finish=finish if cut < 0 else "stop",
@@ -114,17 +115,14 @@ def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], tokeniz
         logprob=sequence.logprob if sequence.request.logprobs else None,
         seconds=time.monotonic() - sequence.started,
     )
+    return completed(sequence.request, written, voice.opened(sequence.prompt))
 
 
-def _stopped(sequence: Sequence, tokenizer: Any) -> bool:
+def _stopped(sequence: Sequence, voice: Voice) -> bool:
     """Whether the newest tokens complete a stop string; looks back as far as the longest one can reach."""
     stops = sequence.request.sampling.stop
     if not stops:
         return False
     reach = max(len(stop.encode()) for stop in stops) + 4  # a token is at least a byte; 4 to start at a whole character
-    tail = _decode(tokenizer, sequence.tokens[-reach:])
+    tail = voice.text(sequence.tokens[-reach:])
     return any(stop in tail for stop in stops)
-
-
-def _decode(tokenizer: Any, tokens: list[int]) -> str:
-    return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))

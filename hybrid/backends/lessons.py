@@ -13,6 +13,7 @@ from typing import Any
 from hybrid.backends.prompts import BadRequest, prompt_ids, rendered
 from hybrid.backends.turns import Form, form_of
 from hybrid.records import Lesson, Message, Request, Sampling
+from hybrid.thoughts import without_empty
 from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
 
@@ -62,6 +63,8 @@ def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
     """The last message with what the template closes it with. `texts=seal` opens another, empty turn behind it."""
     before = _rendered(tokenizer, lesson.messages[:-1], lesson, opened=True)
     whole = _rendered(tokenizer, lesson.messages, lesson, opened=tuning.texts == "seal")
+    if not whole.startswith(before):  # some templates leave the empty thought out of an answer that is finished
+        before = without_empty(before)
     if not whole.startswith(before):
         raise BadRequest("bad-lesson", "this model's chat template writes a finished answer in another way")
     rest = whole[len(before) :]

@@ -14,6 +14,7 @@ from hybrid.backends.prompts import BadRequest
 from hybrid.backends.turns import MARKER, NO_TEMPLATE, Form, read_form
 from hybrid.errors import CannotRun
 from hybrid.records import Message
+from hybrid.thoughts import CHANNEL_TOKENS, TOKENS, off
 
 SECONDS = 600
 """For a reply. No more than a token is computed for one, but beside other requests."""
@@ -25,6 +26,8 @@ class Listener:
     def __init__(self, address: str, key: str, template: str) -> None:
         self._address, self._key, self._template = address, key, template
         self.properties: Any = self._ask("/props")
+        self.marks = sorted(TOKENS | (CHANNEL_TOKENS if "<|channel|>" in template else frozenset()))
+        """Special tokens that texts must hold, since they mark a thought."""
         self.hidden_end = ""
         """A special token that ends a turn and is none of those that llama.cpp ends an answer at."""
 
@@ -39,8 +42,8 @@ class Listener:
         return form
 
     def settings(self, template: Mapping[str, str]) -> dict[str, Any]:
-        """The settings of a request's template, with what it needs to write the pinned date."""
-        return for_llama_cpp(template, self._template)
+        """The settings of a request's template: thinking off, and what it needs to write the pinned date."""
+        return for_llama_cpp({**off(self._template), **template}, self._template)
 
     def written(self, messages: Sequence[Message], template: Mapping[str, str], *, opened: bool = True) -> str:
         """A chat as llama.cpp writes it with the model's template. Raises BadRequest when the template refuses it."""

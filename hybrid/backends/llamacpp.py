@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 
 import xllamacpp
 
-from hybrid import threads
+from hybrid import thoughts, threads
+from hybrid.backends.completing import completed
 from hybrid.backends.dates import pinned
 from hybrid.backends.families import Families
 from hybrid.backends.gguf_files import read_header
@@ -68,6 +69,7 @@ class LlamaCppBackend:
         self._listener = Listener(self._server.listening_address, key, template)
         self._form = self._listener.form(model)
         self._form.warn()
+        self._must_write = bool(self._listener.hidden_end) or thoughts.marks(template)
         self._held: dict[str, bool] = {}
         props = self._listener.properties
         self.model = Model(
@@ -80,6 +82,7 @@ class LlamaCppBackend:
                 "file": path.name,
                 "type": str(props.get("model_ftype", "")),
                 "chat_template": digest(template),
+                **thoughts.told(template),
                 "options": {"parallel": self._parallel, "reuse": self._reuse},
                 **self._form.about(),
             },
@@ -145,13 +148,18 @@ class LlamaCppBackend:
             raise Temporary(
                 f"llama.cpp stopped: {error}", hint="run the same command again; is there memory?"
             ) from error
-        return _completion(request, chunks, time.perf_counter() - start)
+        written = _completion(request, chunks, time.perf_counter() - start)
+        return completed(request, written, thoughts.opened_by(request.prompt))
 
     def _asked(self, request: Request) -> Request:
-        """The request as llama.cpp can answer it. Raises BadRequest when it cannot."""
+        """The request as llama.cpp can answer it. Raises BadRequest when it cannot.
+
+        Only raw prompts stop at a token that is not shown, and only their texts come as they are: of chats the library
+        leaves out marks of thoughts that are special tokens, and takes those of some models to pieces.
+        """
         if request.adapter:
             raise BadRequest("unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
-        if request.messages and self._listener.hidden_end:  # only raw prompts stop at a token that is not shown
+        if request.messages and self._must_write:
             written = self._listener.written(request.messages, request.template)
             request = replace(request, messages=(), prompt=written)
         if request.schema is not None and not request.messages:
@@ -223,8 +231,9 @@ def _body(request: Request, listener: Listener, *, reuse: bool) -> dict[str, Any
     body["prompt"] = request.prompt
     if request.schema is not None:
         body["json_schema"] = dict(request.schema)
+    body["preserved_tokens"] = listener.marks
     if end := listener.hidden_end:
-        body |= {"preserved_tokens": [end], "stop": [*sampling.stop, end]}
+        body |= {"preserved_tokens": [*listener.marks, end], "stop": [*sampling.stop, end]}
     return body
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybrid.backends.dates import strftime_now
 from hybrid.records import Completion, Failure, Message, Request
+from hybrid.thoughts import off
 
 
 class BadRequest(Exception):
@@ -94,8 +95,12 @@ def _one_start(tokenizer: Any, ids: list[int]) -> list[int]:
     return [start, *ids[rest:]]
 
 
-def rendered(tokenizer: Any, messages: Iterable[Message], template: Mapping[str, str], *, opened: bool = True) -> str:
-    """The chat as the model's template writes it, with the opening of the model's turn. Raises whatever it likes."""
+def rendered(tokenizer: Any, messages: Iterable[Message], template: Mapping[str, Any], *, opened: bool = True) -> str:
+    """The chat as the model's template writes it, with the opening of the model's turn. Raises whatever it likes.
+
+    Thinking is turned off where the template has a switch and `template` says nothing else.
+    """
     chat = [{"role": message.role, "content": message.content} for message in messages]
-    settings = {"strftime_now": strftime_now(template), **template}
+    switches = off(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else {}
+    settings = {"strftime_now": strftime_now(template), **switches, **template}
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened, **settings))

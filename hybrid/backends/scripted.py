@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hybrid.backends.completing import completed
 from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
 from hybrid.backends.prompts import BadRequest, check, refused
@@ -21,6 +22,7 @@ from hybrid.errors import BadData
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 from hybrid.texts import utf8
+from hybrid.thoughts import opened_by
 
 MAX_FILE = 256 * 1024 * 1024
 CONTEXT = 8192
@@ -78,7 +80,7 @@ class ScriptedBackend:
         for stop in request.sampling.stop:
             text = text.partition(stop)[0]
         cut = text[: request.sampling.max_tokens]
-        return Completion(
+        written = Completion(
             request.key,
             text=cut,
             finish="stop" if cut == text else "length",
@@ -86,6 +88,7 @@ class ScriptedBackend:
             completion_tokens=len(cut),
             seconds=self._delay,
         )
+        return completed(request, written, opened_by(request.prompt))
 
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:

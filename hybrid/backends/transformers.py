@@ -19,6 +19,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hybrid.backends.batch import Batch
+from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
 from hybrid.backends.gguf import as_folder
@@ -34,6 +35,7 @@ from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.extras import import_object
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
+from hybrid.thoughts import told
 
 CACHE_SHARE = 0.4
 """Part of the free memory that keys and values may fill: rows are copied when they join, and steps need room too."""
@@ -89,6 +91,7 @@ class TransformersBackend:
                 "device": device.name,
                 "dtype": device.dtype_name,
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
+                **told(str(self._tokenizer.chat_template or "")),
                 "options": {"context": context, "rows": self._rows},  # what else shapes a result
                 **self._form.about(),
             },
@@ -97,7 +100,7 @@ class TransformersBackend:
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions as they finish; requests are taken when an eighth of the batch has become free."""
         room = {"rows": self._rows, "tokens": self._tokens, "prefill": self._prefill}
-        batch = Batch(self.engine, self._tokenizer, self._ends, self.shelf, **room)
+        batch = Batch(self.engine, Voice(self._tokenizer), self._ends, self.shelf, **room)
         source, full = _Source(self._sequences(requests)), 0
         while not (source.empty and not batch.rows):
             if len(batch.rows) <= full * 7 // 8:  # a prefill makes all rows wait: not for every one

@@ -48,6 +48,7 @@ class Form:
     turns: bool = True  # it writes what was said before the last message
     ends: frozenset[int] = frozenset()
     stops: tuple[str, ...] = ()  # texts that end a turn and are no token of this model's
+    opens: str = ""  # the mark of the thought that it opens for the model: only where the prompt itself is not at hand
 
     def fit(self, request: Request) -> Request:
         """The request as the template can carry it: nothing of a chat is lost, and it stops at the end of the turn.

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from vllm import EngineArgs, LLMEngine, RequestOutput, SamplingParams
+from vllm import CompletionOutput, EngineArgs, LLMEngine, RequestOutput, SamplingParams
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
+from hybrid.backends.completing import Voice, completed
 from hybrid.backends.devices import capability
 from hybrid.backends.gguf import as_folder
 from hybrid.backends.model_files import digest_of, locate
@@ -37,6 +38,7 @@ from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
+from hybrid.thoughts import told
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: nothing is left behind when it is killed
@@ -86,6 +88,7 @@ class VllmBackend:
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._form = form_of(self._tokenizer, model)
         self._form.warn()
+        self._voice = Voice(self._tokenizer)
         self._adapters: dict[str, int] = {}
         self._count = 0
         self.model = Model(
@@ -99,6 +102,7 @@ class VllmBackend:
                 "dtype": str(arguments["dtype"]),
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
                 **self._form.about(),
+                **told(str(self._tokenizer.chat_template or "")),
             },
         )
 
@@ -168,7 +172,7 @@ class VllmBackend:
                 hint="run the same command again; out of memory: --backend-option rows=64 or memory=0.8",
             ) from error
         done = [output for output in outputs if output.finished and output.request_id in flights]
-        return [_completion(flights.pop(output.request_id), output) for output in done]
+        return [_completion(flights.pop(output.request_id), output, self._voice) for output in done]
 
     def _adapter(self, adapter: Adapter | None) -> LoRARequest | None:
         """vLLM's name for an adapter. A number is never given twice: weights and prefix cache are kept under it."""
@@ -251,13 +255,13 @@ def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:
     )
 
 
-def _completion(flight: Flight, output: RequestOutput) -> Completion:
+def _completion(flight: Flight, output: RequestOutput, voice: Voice) -> Completion:
     request, answer = flight.request, output.outputs[0]
     if answer.finish_reason not in ("stop", "length"):
         return Completion(request.key, error=Failure("engine", f"vLLM gave up on it: {answer.finish_reason}"))
-    return Completion(
+    written = Completion(
         request.key,
-        text=answer.text,
+        text=_text(answer, voice),
         finish=answer.finish_reason,
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
@@ -265,6 +269,17 @@ def _completion(flight: Flight, output: RequestOutput) -> Completion:
         logprob=answer.cumulative_logprob if request.logprobs else None,
         seconds=time.monotonic() - flight.started,
     )
+    return completed(request, written, voice.opened(list(output.prompt_token_ids or ())))
+
+
+def _text(answer: CompletionOutput, voice: Voice) -> str:
+    """The text, with the marks of a thought that vLLM leaves out because they are special tokens."""
+    if not voice.marks(answer.token_ids):
+        return str(answer.text)
+    if isinstance(answer.stop_reason, str):
+        return voice.text(list(answer.token_ids)).partition(answer.stop_reason)[0]
+    ended = answer.finish_reason == "stop"  # by a token, which is no part of the text
+    return voice.text(list(answer.token_ids)[:-1] if ended else list(answer.token_ids))
 
 
 def _version() -> str:

@@ -32,7 +32,7 @@ RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "fi
     "logprob",
     "seconds",
 }
-OPTIONAL = {"trained"}
+OPTIONAL = {"trained", "thought"}
 """What a record has only when there is something to say."""
 PLAIN = itemgetter("key", "task", "question", "view", "sample", "text", "error", "finish", "tokens")
 WHOLE = 2**62

@@ -219,4 +219,4 @@ def _verdict(one: Any) -> str:
 
 
 def _long(asked: Asked, characters: int) -> bool:
-    return any(len(output.text or "") > characters for output in asked.outputs)
+    return any(max(len(output.text or ""), len(output.thought)) > characters for output in asked.outputs)

@@ -48,12 +48,20 @@ def _entry(number: int, output: Output, longest: int) -> Html:
 
 
 def body(output: Output, longest: int) -> Html:
-    """The text of one output in a box, or the failure in its place."""
+    """The text of one output in a box, or the failure in its place; a thought before it behind a fold of its own."""
+    said = _said(output, longest)
+    if not output.thought:
+        return said
+    return join([el("details", el("summary", "thought"), _boxed(output.thought, longest), cls="thought"), said])
+
+
+def _said(output: Output, longest: int) -> Html:
     if output.error is not None:
         return el("p", el("b", f"failed: {output.error.kind}"), " ", cut(output.error.message, longest), cls="error")
-    text = output.text or ""
-    if not text:
-        return el("p", "(empty text)", cls="none")
+    return _boxed(output.text, longest) if output.text else el("p", "(empty text)", cls="none")
+
+
+def _boxed(text: str, longest: int) -> Html:
     boxed = el("pre", text[:longest], dir="ltr", tabindex="0")
     if len(text) <= longest:
         return boxed

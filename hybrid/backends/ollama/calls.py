@@ -7,6 +7,7 @@ import random
 import time
 from typing import Any
 
+from hybrid.backends.completing import completed
 from hybrid.backends.ollama.client import CRASHED, Refused, cannot_use
 from hybrid.backends.ollama.link import CutShort, Gone, Link, Trouble
 from hybrid.backends.ollama.opening import Loading
@@ -17,7 +18,8 @@ from hybrid.backends.ollama.tag import Tag
 from hybrid.backends.ollama.window import Window
 from hybrid.backends.prompts import BadRequest, refused
 from hybrid.errors import CannotRun, Temporary
-from hybrid.records import Completion, Failure, Request
+from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.thoughts import opened_by
 
 ATTEMPTS = 3
 
@@ -138,24 +140,32 @@ class Call:
             return await self._again(error.kind, error.message)
 
     def _checked(self, reply: Reply) -> Completion | Failure | None:
-        """The completion, unless the context was full or the model only thought."""
+        """The completion, unless the context was full. A thought is apart, by the server or by us."""
         self._window.worked(self._size)
         self._pace.finished(waited=reply.waited, served=reply.served)
         most = self._request.sampling.max_tokens
         cut = reply.finish == "length" and reply.completion_tokens < most
         if cut or reply.prompt_tokens + reply.completion_tokens > self._size + 1:
             return self._too_long(f"the context of {self._size} tokens was full after {reply.completion_tokens} new")
-        if reply.thought and not reply.text:
-            return Failure("no-answer", f"the model spent all {reply.completion_tokens} tokens on thinking")
-        return Completion(
+        only_thought = bool(reply.thought) and not reply.text.strip()
+        written = Completion(
             self._request.key,
-            text=reply.text,
+            text=None if only_thought else reply.text,
+            error=unanswered(reply.thought) if only_thought else None,
+            thought=reply.thought,
             finish="stop" if reply.finish == "stop" else "length",
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             logprob=reply.logprob if self._request.logprobs else None,
             seconds=time.monotonic() - self._began,
         )
+        return completed(self._request, written, self._opened())
+
+    def _opened(self) -> str:
+        """The mark of the thought that the prompt has opened. A server that takes replies to pieces has seen to it."""
+        if not self._request.messages:
+            return opened_by(self._request.prompt)
+        return "" if self._calls.tag.parsed else self._calls.tag.form.opens
 
     def _too_long(self, message: str) -> Failure | None:
         """None when there is a larger context to try."""

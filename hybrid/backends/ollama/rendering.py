@@ -14,6 +14,7 @@ from typing import Any
 from hybrid.backends.ollama.client import CRASHED, Refused, Server, cannot_use
 from hybrid.backends.turns import AGAIN, NO_TEMPLATE, REPLY, SILENT, SYSTEM, USER, Form
 from hybrid.records import Message
+from hybrid.thoughts import opened_by
 
 ACTION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
 RENDERER_LINE = re.compile(r"^RENDERER +\S", re.MULTILINE | re.IGNORECASE)
@@ -40,7 +41,7 @@ def form_by_text(name: str, template: str, modelfile: str) -> Form:
         return Form(name, SILENT)
     if not ACTION.sub("", template).strip():
         return Form(name, NO_TEMPLATE)
-    return Form(name, system=listed or ".System" in template)
+    return Form(name, system=listed or ".System" in template, opens=opened_by(ACTION.sub("", template)))
 
 
 def form_by_server(server: Server, body: Mapping[str, Any], guess: Form) -> tuple[Form, bool]:
@@ -73,7 +74,8 @@ def form_by_server(server: Server, body: Mapping[str, Any], guess: Form) -> tupl
         return Form(guess.name, NO_TEMPLATE), dated
     end = TURN_END.match(between)
     stops = (end[0],) if end and CHANNEL not in turns else ()
-    return Form(guess.name, system=bool(system), turns=bool(behind and between), stops=stops), dated
+    opens = opened_by(alone)
+    return Form(guess.name, system=bool(system), turns=bool(behind and between), stops=stops, opens=opens), dated
 
 
 def _rendered(server: Server, body: Mapping[str, Any], *messages: Message) -> str | None:

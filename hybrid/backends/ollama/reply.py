@@ -26,7 +26,7 @@ class Reply:
     """A reply that is whole."""
 
     text: str
-    thought: bool
+    thought: str  # what the server has set apart
     finish: str
     prompt_tokens: int
     completion_tokens: int
@@ -44,7 +44,7 @@ class Reader:
         self._lines = self._bytes = 0
         self._parts: list[str] = []
         self._latest: deque[str] = deque(maxlen=REPEATS + 1)
-        self._thought = False
+        self._thoughts: list[str] = []
         self._logprob = 0.0
         self._started = time.monotonic()
         self._first: float | None = None
@@ -80,7 +80,8 @@ class Reader:
             self._latest.append((piece or "").strip())
         if piece:
             self._parts.append(piece)
-        self._thought = self._thought or bool(thought)
+        if isinstance(thought, str):
+            self._thoughts.append(thought)
         self._logprob += _sum(value.get("logprobs"))
 
     @property
@@ -99,7 +100,7 @@ class Reader:
         waited = max(0.0, (now if self._first is None else self._first) - self._started - prompt - loading)
         return Reply(
             text=_encodable("".join(self._parts)),
-            thought=self._thought,
+            thought=_encodable("".join(self._thoughts)),
             finish=finish,
             prompt_tokens=_count(last, "prompt_eval_count"),
             completion_tokens=_count(last, "eval_count"),

@@ -45,6 +45,7 @@ class Tag:
             "version": f"ollama {self.version}",
             **self.details,
             "chat_template": self.template,
+            **({"thinking": "off"} if "thinking" in self.capabilities else {}),
             **({"date": "the template writes the date of the day"} if self.dated else {}),
             **self.form.about(),
         }
