@@ -19,6 +19,9 @@ from hybrid.protocols import Backend, Watcher
 from hybrid.records import Completion, Failure, Request, unanswered
 from hybrid.thoughts import split
 
+WAY = 2
+"""How requests are put to models, raised when some reach them in another form: what was kept before is asked anew."""
+
 WAIT = 60.0
 """Seconds to wait for another process that writes."""
 SCHEMA = """
@@ -151,4 +154,4 @@ def opened() -> Iterator[Replies]:
 
 def _key(model: str, request: Request) -> bytes:
     """sha256 over the model's digest and all of the request that shapes its reply."""
-    return hashlib.sha256(f"[{encoded(model)},{request.encoded()}]".encode()).digest()
+    return hashlib.sha256(f"[{WAY},{encoded(model)},{request.encoded()}]".encode()).digest()

@@ -21,6 +21,7 @@ from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Message, Request, Sampling
 from tests.faulty_ollama import BUSY, CRASH, FaultyOllama, Refuse, Render, chatml
 from tests.ollama_server import OllamaServer
+from tests.tiny_gguf import write
 
 SYSTEM, HELLO = Message("system", "Judge."), Message("user", "Hello")
 EARLIER = Message("user", "One?"), Message("assistant", "One.")
@@ -242,3 +243,19 @@ def test_a_merged_system_text_reaches_a_real_model(ollama_server: OllamaServer) 
     short, by_hand = chat(HELLO, key="short"), chat(Message("user", "Judge.\n\nHello"), key="by hand")
     found = testing.answers(backend, short, by_hand, chat(*SAID))
     assert found["short"].prompt_tokens < found["one"].prompt_tokens == found["by hand"].prompt_tokens
+
+
+TURNS = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}{{ if eq .Role `assistant` }}<|system|>{{ end }}{{ end }}"
+
+
+@pytest.mark.slow
+def test_a_real_answer_ends_with_its_turn_also_at_a_token_that_ollama_goes_on_after(
+    ollama_server: OllamaServer, tmp_path: Path
+) -> None:
+    """The model writes the token with which the template ends a turn, and nothing else."""
+    weights = write(tmp_path / "tiny.gguf", None, likeliest="<|system|>")
+    name = ollama_server.create("tiny-turns", weights, f'TEMPLATE """{TURNS}<|assistant|>"""')
+    raw = Request(Sampling(4), prompt="Once", key="raw")
+    found = testing.answers(opened(ollama_server.url, name), chat(HELLO), raw)
+    assert (found["one"].text, found["one"].finish) == ("", "stop")
+    assert found["raw"].text == 4 * "<|system|>"  # else this stop string is not needed any more

@@ -60,7 +60,7 @@ class Judge:
     )
     instruction: str = field(default="", metadata=_help("opens the prompt instead of ours"))
 
-    version: ClassVar[int] = 1  # raised when prompt or rules change: a check of the old ones says nothing of the new
+    version: ClassVar[int] = 2  # raised when prompt or rules change: a check of the old ones says nothing of the new
 
     def __post_init__(self) -> None:
         if unknown := [rule for rule in self.rules if rule not in RULES]:
