@@ -46,6 +46,13 @@ def test_the_tasks_and_the_truth_come_back_apart(tmp_path: Path) -> None:
     assert "2" not in json.dumps(run.tasks())
 
 
+def test_a_whole_number_beyond_64_bits_comes_back_whole(tmp_path: Path) -> None:
+    inputs = Inputs(tasks={"t": 2**70 + 1}, references={"t/0": [2**70 + 1, 1e-05]}, about={})
+    folder = join_folder(tmp_path, make=True)
+    run = submit(folder, "sums", {}, inputs, backend="scripted", model="m", model_digest="0" * 64)
+    assert (run.tasks(), run.references()) == (inputs.tasks, inputs.references)
+
+
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
     run = submitted(tmp_path)
     assert open_run(Disk(tmp_path), run.id[:8]).id == run.id

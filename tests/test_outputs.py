@@ -293,10 +293,11 @@ def test_json_lines_are_read_without_a_header(tmp_path: Path) -> None:
 
 def test_json_lines_may_begin_with_a_header(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
-    head = {"format": "hybrid/outputs", "version": 1, "run": RUN, "models": MODELS, "tasks": TASKS}
+    tasks = {**TASKS, "beyond 64 bits": 2**70}
+    head = {"format": "hybrid/outputs", "version": 1, "run": RUN, "models": MODELS, "tasks": tasks}
     path.write_bytes(b"\n".join(encode(line) for line in [head, *(record.to_json() for record in RECORDS)]))
     twin = tmp_path / "outputs.json"
-    write_outputs(twin, RUN, MODELS, TASKS, RECORDS)
+    write_outputs(twin, RUN, MODELS, tasks, RECORDS)
     assert content(path) == content(twin)
 
 

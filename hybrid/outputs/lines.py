@@ -186,7 +186,7 @@ def read_json_lines(source: Source, *, sure: bool) -> tuple[JsonLines, Header]:
         raise OtherLayout
     if "format" not in first:
         return JsonLines(0), Header()
-    return JsonLines(1), _line_header(first, where)
+    return JsonLines(1), _line_header(checked(_slowly(line, where), dict, "header", where), where)
 
 
 def _line_header(first: dict[str, Any], where: str) -> Header:
