@@ -107,11 +107,13 @@ def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Name -> what came of it, for everything in tests/vllm_checks.py: vLLM takes a minute to start, so once a run."""
     if find_spec("vllm") is None:
         pytest.skip("needs vllm, which is not installed")
-    from tests.vllm_checks import misconfigured, random_adapter
+    from tests.vllm_checks import another_kind, misconfigured, random_adapter, without_weights
 
     adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]
     model, kept = misconfigured(smollm2_folder, tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("trained")
-    command = [sys.executable, "-m", "tests.vllm_checks", *map(str, (model, kept, *adapters))]
+    other = another_kind(adapters[0], tmp_path_factory.mktemp("another"))
+    less = without_weights(smollm2_folder, tmp_path_factory.mktemp("less"))
+    command = [sys.executable, "-m", "tests.vllm_checks", *map(str, (model, kept, *adapters, other, less))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]  # vLLM's own talk is not on stdout

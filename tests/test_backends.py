@@ -396,7 +396,29 @@ def test_vllm_keeps_adapters_apart_in_one_batch(vllm_says: dict[str, Any]) -> No
 
 
 def test_vllm_names_an_adapter_that_is_not_there(vllm_says: dict[str, Any]) -> None:
-    assert vllm_says["adapters"]["value"]["away"] == "no-adapter"
+    kind, message = vllm_says["adapters"]["value"]["refused"]["away"]
+    assert kind == "no-adapter"
+    assert "/nowhere" in message
+
+
+def test_vllm_refuses_an_adapter_that_is_not_plain_lora(vllm_says: dict[str, Any]) -> None:
+    kind, message = vllm_says["adapters"]["value"]["refused"]["other kind"]
+    assert kind == "no-adapter"
+    assert "began as 'pissa'" in message
+
+
+def test_vllm_does_not_start_for_a_model_that_lacks_weights(vllm_says: dict[str, Any]) -> None:
+    assert "it lacks model.embed_tokens.weight" in vllm_says["incomplete"]["value"]
+    assert "it holds model.odd" in vllm_says["incomplete"]["value"]
+
+
+def test_vllm_has_room_for_every_rank_that_it_is_started_with(vllm_says: dict[str, Any]) -> None:
+    from hybrid.backends.ranks import RANKS, room_for
+
+    assert set(RANKS) <= set(vllm_says["ranks"]["value"])
+    assert [room_for(rank) for rank in (1, 8, 9, 12, 33, 300, 512)] == [8, 8, 16, 16, 64, 320, 512]
+    with pytest.raises(CannotRun, match="rank 512 at most"):
+        room_for(513)
 
 
 def test_vllm_takes_a_repeated_prompt_from_its_cache(vllm_says: dict[str, Any]) -> None:

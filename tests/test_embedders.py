@@ -225,6 +225,34 @@ def test_a_folder_that_could_run_code_is_refused(in_process: Embedder, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+def test_a_folder_whose_weights_are_not_those_of_its_model_is_refused(in_process: Embedder, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    from hybrid.backends.sentence_transformers import folder_of
+
+    folder = Path(shutil.copytree(folder_of("minilm"), tmp_path / "less"))
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+
+    def saved(*without: str) -> Path:
+        path.unlink()
+        save_file({name: value for name, value in tensors.items() if name not in without}, path, {"format": "pt"})
+        return folder
+
+    pooler = [name for name in tensors if "pooler" in name]  # no vector comes through it
+    assert vectors(open_embedder("sentence-transformers", str(saved(*pooler)), {"device": "cpu"}), "a") == vectors(
+        in_process, "a"
+    )
+    missing = next(name for name in tensors if name.endswith("layer.2.attention.self.query.weight"))
+    with pytest.raises(CannotRun, match=missing):
+        open_embedder("sentence-transformers", str(saved(missing)), {"device": "cpu"})
+    (saved() / "adapter_config.json").write_text("{}")
+    with pytest.raises(CannotRun, match="an adapter beside it"):
+        open_embedder("sentence-transformers", str(folder), {"device": "cpu"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_another_pooling_is_another_model(in_process: Embedder, tmp_path: Path) -> None:
     from hybrid.backends.sentence_transformers import folder_of
 

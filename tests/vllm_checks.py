@@ -1,6 +1,6 @@
 """Runs in a process of its own (vLLM changes the one it is in): one engine, every check, a JSON line each.
 
-python -m tests.vllm_checks MODEL FOLDER ADAPTER ADAPTER
+python -m tests.vllm_checks MODEL FOLDER ADAPTER ADAPTER ADAPTER-OF-ANOTHER-KIND MODEL-WITHOUT-WEIGHTS
 
 The engine is the one that answers with adapters trained here (FOLDER keeps them), so that it is started only once.
 """
@@ -8,13 +8,16 @@ The engine is the one that answers with adapters trained here (FOLDER keeps them
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hybrid import testing
+from hybrid.backends.registry import open_backend
+from hybrid.errors import CannotRun
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
 from tests.training.tuned import opened, said
@@ -38,6 +41,7 @@ def adapters(backend: Backend) -> Any:
             ("first", first),
             ("second", second),
             ("away", Adapter("c" * 64, "/nowhere")),
+            ("other kind", Adapter("d" * 64, sys.argv[5])),
         ]
     }
     together = testing.answers(backend, *named.values())
@@ -45,8 +49,24 @@ def adapters(backend: Backend) -> Any:
     return {
         "together": {name: [done.text, done.logprob] for name, done in together.items()},
         "alone": {name: [done.text, done.logprob] for name, done in alone.items()},
-        "away": together["away"].error.kind if together["away"].error else None,
+        "refused": {name: [done.error.kind, done.error.message] for name, done in together.items() if done.error},
     }
+
+
+def incomplete(_: Any) -> Any:
+    """What is said of a model that lacks weights, before an engine is started for it."""
+    try:
+        open_backend("vllm", sys.argv[6], {})
+    except CannotRun as error:
+        return error.message
+    return None
+
+
+def ranks(_: Any) -> Any:
+    """vLLM's own list."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return get_args(MaxLoRARanks)
 
 
 def prefix(backend: Backend) -> Any:
@@ -74,7 +94,7 @@ def main() -> None:
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
         tell(check.__name__, check, backend)
-    for work in (greedy, adapters, prefix):
+    for work in (greedy, adapters, prefix, incomplete, ranks):
         tell(work.__name__, work, backend)
     tuned.close()
     tell("left in memory", lambda _: [one.name for one in Path("/dev/shm").glob("hybrid-adapters-*")], backend)  # noqa: S108
@@ -91,6 +111,26 @@ def misconfigured(model: Path, folder: Path) -> Path:
             if name in content:
                 content[name] = wrong
         (folder / file.name).write_text(json.dumps(content))
+    return folder
+
+
+def another_kind(adapter: Path, folder: Path) -> Path:
+    """The same matrices as an adapter that PEFT computes in another way."""
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, "init_lora_weights": "pissa"}))
+    return folder
+
+
+def without_weights(model: Path, folder: Path) -> Path:
+    """The same model with one tensor of its own, and one that is not."""
+    import torch
+    from safetensors.torch import save_file
+
+    for file in (file for file in model.iterdir() if file.suffix != ".safetensors"):
+        (folder / file.name).symlink_to(file)
+    size = json.loads((model / "config.json").read_text())["hidden_size"]
+    save_file({"model.norm.weight": torch.ones(size), "model.odd": torch.ones(1)}, folder / "model.safetensors")
     return folder
 
 

@@ -24,6 +24,8 @@ from hybrid.backends.dates import pinned
 from hybrid.backends.families import Families
 from hybrid.backends.gguf_files import read_header
 from hybrid.backends.listener import Listener
+from hybrid.backends.llamacpp_log import tried_again
+from hybrid.backends.load_hints import LLAMACPP, LLAMACPP_ELSE, cannot_load
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused
@@ -187,11 +189,12 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
         params.chat_template = template
     try:
         return xllamacpp.Server(params)
-    except RuntimeError as error:
-        raise CannotRun(
-            f"llama.cpp cannot load {path}: {error}",
-            hint="is the file whole and a GGUF for text? is there memory? --backend-option context=2048 needs less",
-        ) from error
+    except RuntimeError as error:  # which never says why
+        params.verbosity = 1
+        server, why = tried_again(lambda: xllamacpp.Server(params))
+        if server is None:
+            raise cannot_load("llama.cpp", path, why or str(error), LLAMACPP, LLAMACPP_ELSE) from error
+        return server
 
 
 def _next_of(finished: queue.Queue[Answer]) -> Answer:

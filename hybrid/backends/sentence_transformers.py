@@ -15,8 +15,10 @@ import torch
 import transformers
 
 from hybrid.backends.devices import hold_threads
-from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of
+from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, reason_of
+from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of, refuse_adapter
 from hybrid.backends.options import one_of, whole_number
+from hybrid.backends.weights import check_folder
 from hybrid.canonical import decode, digest
 from hybrid.errors import BadData, CannotRun
 from hybrid.protocols import Model, Vector
@@ -43,6 +45,9 @@ class SentenceTransformersEmbedder:
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
         folder = folder_of(model)
         parts = _parts(folder)
+        for part in parts:
+            refuse_adapter(part)
+            check_folder(part, transformers.AutoModel, spare=_spare(part))
         hold_threads()
         transformers.logging.disable_progress_bar()  # one for loading weights, whoever asks
         try:
@@ -54,10 +59,7 @@ class SentenceTransformersEmbedder:
                 model_kwargs={"use_safetensors": True},
             )
         except Exception as error:  # the library has many errors, and those of torch; all mean: no model
-            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            raise CannotRun(
-                f"sentence-transformers cannot load {folder}: {reason[0]}", hint="is the folder whole?"
-            ) from error
+            raise cannot_load("sentence-transformers", folder, reason_of(error), EMBEDDER, EMBEDDER_ELSE) from error
         self.model = Model(
             name=model,
             digest=digest([[part.relative_to(folder).as_posix(), digest_of(part)] for part in parts]),
@@ -132,6 +134,13 @@ def _parts(folder: Path) -> list[Path]:
                 hint="convert them to safetensors, or take a version of the model that has them",
             )
     return sorted(parts)
+
+
+def _spare(part: Path) -> str:
+    """The beginning of the names that may be missing: texts are pooled from hidden states, and many checkpoints were
+    saved without the pooler that some kinds of model have."""
+    told = any("pooler_output" in file.read_text("utf-8", "replace") for file in part.glob("*config*.json"))
+    return "" if told else "pooler."
 
 
 def _inside(folder: Path, path: str) -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hybrid.backends.batch import Batch
@@ -23,6 +24,7 @@ from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
 from hybrid.backends.gguf import as_folder
+from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of
 from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
@@ -236,12 +238,8 @@ def load(folder: str, device: Device) -> tuple[Any, Any]:
         return tokenizer, model.to(device.kind).eval()
     except torch.OutOfMemoryError as error:
         raise CannotRun(f"{folder} does not fit {device.name}", hint="take a smaller model, or device=cpu") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise CannotRun(
-            f"transformers cannot load {folder}: {reason[0]}",
-            hint="it needs config.json, a tokenizer and *.safetensors of a model that the library itself knows",
-        ) from error
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        raise cannot_load("transformers", folder, reason_of(error), TRANSFORMERS, TRANSFORMERS_ELSE) from error
 
 
 def _end_tokens(generation: GenerationConfig, tokenizer: Any) -> frozenset[int]:

@@ -27,6 +27,7 @@ from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.completing import Voice, completed
 from hybrid.backends.devices import capability
 from hybrid.backends.gguf import as_folder
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, share, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
@@ -35,7 +36,7 @@ from hybrid.backends.turns import form_of
 from hybrid.backends.weight_files import refuse_unnamed
 from hybrid.backends.weights import check_folder
 from hybrid.canonical import digest
-from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.errors import BadData, Temporary
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
 from hybrid.thoughts import told
@@ -233,11 +234,7 @@ def _start(folder: Path, arguments: Mapping[str, Any]) -> Any:
     try:
         return LLMEngine.from_engine_args(EngineArgs(model=str(folder), **arguments))
     except Exception as error:  # vLLM raises its own, torch's, CUDA's and pydantic's errors here
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise CannotRun(
-            f"vLLM cannot load {folder}: {' '.join(lines)[:500]}",
-            hint="no memory: --backend-option context=4096, rows=64 or a smaller model; no GPU: --backend transformers",
-        ) from error
+        raise cannot_load("vLLM", folder, reason_of(error), VLLM, VLLM_ELSE) from error
 
 
 def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:

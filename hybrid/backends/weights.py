@@ -38,11 +38,12 @@ def refuse_incomplete(report: Mapping[str, Any], where: str) -> None:
         raise CannotRun(f"the weights in {where} are not those of its model: {'; '.join(faults)}", hint=HINT)
 
 
-def check_folder(folder: Path, auto: Any = AutoModelForCausalLM) -> None:
+def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str = "") -> None:
     """Raise CannotRun for a folder whose weights are not whole, before an engine of another kind loads them.
 
-    The model is built without memory, as the library would load it. What the library does not know, or has packed
-    numbers in place of weights, is left to the engine.
+    Weights whose names begin with `spare`, if that is not empty, may be missing. The model is built without memory, as
+    the library would load it. What the library does not know, or has packed numbers in place of weights, is left to
+    the engine.
     """
     check_files(folder)
     try:
@@ -60,7 +61,8 @@ def check_folder(folder: Path, auto: Any = AutoModelForCausalLM) -> None:
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError):
         return  # not one of the library's models: the engine says what it thinks of it
-    refuse_incomplete(report, str(folder))
+    missing = {name for name in report["missing_keys"] if not (spare and name.startswith(spare))}
+    refuse_incomplete({**report, "missing_keys": missing}, str(folder))
 
 
 @contextmanager

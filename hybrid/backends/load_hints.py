@@ -1,0 +1,101 @@
+"""What to do about a model that an engine does not load, by the words of the engine's error."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hybrid.errors import CannotRun
+
+Hints = Sequence[tuple[str, str]]
+"""Pairs of a pattern, looked for in an error whatever its case, and a hint. The first that is found counts."""
+
+FILES = "a file of the model is damaged or not whole: fetch it again"
+MEMORY = r"out of ?memory|bad_alloc|not enough memory|(can't|cannot|failed to|unable to) allocate"
+TOKENIZER = r"tokenizer|sentencepiece|tiktoken", "the folder needs the tokenizer's files, tokenizer.json and so on"
+OWN_CODE = r"trust_remote_code|custom code", "it comes with code of its own, which is never run: take another model"
+
+TRANSFORMERS: Hints = (
+    (MEMORY, "it does not fit the memory: take a smaller model, or --backend-option dtype=bfloat16"),
+    OWN_CODE,
+    (
+        r"does not recognize this architecture|unrecognized (model|configuration)|model type",
+        "transformers does not know this kind of model: a newer one may; --backend vllm, or llamacpp with a GGUF",
+    ),
+    TOKENIZER,
+    (r"requires|pip install|no module named|not installed", "install what the message names"),
+    (r"quantiz", "its numbers are packed in a way that wants a library of its own: --backend vllm, or a plain model"),
+    (r"no file named|safetensors|header|expecting value|json", FILES),
+    (r"cuda|driver|device", "the device does not work: --backend-option device=cpu, or look at nvidia-smi"),
+)
+TRANSFORMERS_ELSE = "it needs config.json, a tokenizer and *.safetensors of a model that the library itself knows"
+
+VLLM: Hints = (
+    (
+        r"greater than the derived max_model_len",
+        "--backend-option context=N of at most what the model was made for; without it, that is taken",
+    ),
+    (
+        rf"{MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
+        "it does not fit the memory: --backend-option context=4096, rows=64, memory=0.95, or a smaller model",
+    ),
+    OWN_CODE,
+    (
+        r"does not recognize this|architectures? .*not supported|no vllm implementation|unrecognized model",
+        "vLLM does not know this kind of model: a newer one may; --backend transformers",
+    ),
+    (r"infer device type|no cuda|nvidia driver|no gpu", "vLLM sees no GPU: --backend transformers works without one"),
+    (r"compute capability|bfloat16 is only", "this GPU has no such numbers: --backend-option dtype=float16"),
+    (r"lora", "this model takes no adapters, or not so many: --backend-option loras=N, lora_rank=N"),
+    (
+        r"tensor parallel|world size|divisible",
+        "--backend-option gpus=N: as many as there are, a divisor of the heads",
+    ),
+    (
+        r"cpu attention configuration|head_dim|head size",
+        "vLLM has no code for heads of this size: --backend transformers",
+    ),
+    (
+        r"not initialized from|no module or parameter|dimension size|model weights|safetensors|has no attribute 'data'",
+        "the weights are not those of its config.json: fetch the model again",
+    ),
+    TOKENIZER,
+    (r"engine core|see root cause", "the cause stands above: VLLM_LOGGING_LEVEL=INFO shows more"),
+)
+VLLM_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more; --backend transformers loads models that vLLM does not"
+
+LLAMACPP: Hints = (
+    (MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
+    (
+        r"unknown model architecture|unknown pre-tokenizer|unknown tokenizer|unsupported",
+        "this llama.cpp does not know such a model: a newer xllamacpp may; is it a GGUF for text?",
+    ),
+    (
+        r"file bounds|incomplete|corrupt|not found|wrong shape|wrong number|duplicate|missing|failed to read|magic",
+        FILES,
+    ),
+)
+LLAMACPP_ELSE = "is it a GGUF for text? is there memory? --backend-option context=2048 needs less"
+
+EMBEDDER: Hints = (
+    (MEMORY, "it does not fit the memory: --backend-option device=cpu, or a smaller model"),
+    OWN_CODE,
+    (r"does not recognize|unrecognized", "the library does not know this kind of model: a newer one may"),
+    (r"requires|pip install|no module named", "install what the message names"),
+    (r"cuda|driver|device", "the device does not work: --backend-option device=cpu"),
+)
+EMBEDDER_ELSE = "is the folder whole? it needs modules.json, each module's files and *.safetensors"
+
+
+def cannot_load(engine: str, what: object, reason: str, hints: Hints, otherwise: str) -> CannotRun:
+    """The error of an engine that does not load `what`, with the hint that fits `reason`, else `otherwise`."""
+    words = reason.replace(str(what), "")  # a path may hold any word
+    fitting = (hint for pattern, hint in hints if re.search(pattern, words, re.IGNORECASE))
+    return CannotRun(f"{engine} cannot load {what}: {reason:.500}", hint=next(fitting, otherwise))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line and without pydantic's frame around it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    framed = re.search(r"\d+ validation errors? for \w+ (.*?) \[type=", text)
+    return framed[1].removeprefix("Value error, ") if framed else text
