@@ -408,7 +408,7 @@ def test_vllm_refuses_an_adapter_that_is_not_plain_lora(vllm_says: dict[str, Any
 
 
 def test_vllm_does_not_start_for_a_model_that_lacks_weights(vllm_says: dict[str, Any]) -> None:
-    assert "it lacks model.embed_tokens.weight" in vllm_says["incomplete"]["value"]
+    assert "it lacks lm_head.weight, model.embed_tokens.weight" in vllm_says["incomplete"]["value"]
     assert "it holds model.odd" in vllm_says["incomplete"]["value"]
 
 

@@ -100,6 +100,15 @@ def test_tied_weights_and_harmless_left_overs_are_allowed(
     assert torch.isfinite(opened(folder)(torch.arange(2, 9)[None]).logits).all()
 
 
+def test_two_heads_where_the_settings_say_one_are_not_chosen_from(tiny_llama: Path, tmp_path: Path) -> None:
+    """transformers takes the one that is stored, vLLM the other: only the first is what the files say."""
+    folder = changed(tiny_llama, tmp_path / "model", lambda tensors: None, tie_word_embeddings=True)
+    with pytest.raises(CannotRun, match=r"lm_head\.weight is the same as model\.embed_tokens\.weight") as caught:
+        check_folder(folder)
+    assert "tie_word_embeddings: false" in caught.value.hint
+    assert not torch.equal(opened(folder).lm_head.weight, opened(folder).model.embed_tokens.weight)
+
+
 def test_a_file_that_is_cut_short_is_refused_in_words(tiny_llama: Path, tmp_path: Path) -> None:
     folder = changed(tiny_llama, tmp_path / "model", lambda tensors: None)
     with (folder / "model.safetensors").open("r+b") as file:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from hybrid.backends.model_files import WEIGHTS
 from hybrid.backends.weight_files import check_files, listed
 from hybrid.errors import CannotRun
 
@@ -51,7 +53,7 @@ def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str =
         if getattr(config, "quantization_config", None) is not None:
             return
         with quiet():
-            _, report = _class_of(config, auto).from_pretrained(
+            model, report = _class_of(config, auto).from_pretrained(
                 folder,
                 device_map="meta",
                 use_safetensors=True,
@@ -63,6 +65,26 @@ def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str =
         return  # not one of the library's models: the engine says what it thinks of it
     missing = {name for name in report["missing_keys"] if not (spare and name.startswith(spare))}
     refuse_incomplete({**report, "missing_keys": missing}, str(folder))
+    _refuse_untied(folder, model)
+
+
+def _refuse_untied(folder: Path, model: Any) -> None:
+    """Raise CannotRun for weights that are one by config.json and two in the files: vLLM would leave one out."""
+    for one, other in model.get_expanded_tied_weights_keys(all_submodels=True).items():
+        if _differ(folder, one, other):
+            raise CannotRun(
+                f"{folder}: by config.json {one} is the same as {other}, and the files hold two different ones",
+                hint="say tie_word_embeddings: false in config.json if both are meant, as --backend transformers does",
+            )
+
+
+def _differ(folder: Path, *names: str) -> bool:
+    """Whether the files hold two tensors of these names that are not the same."""
+    found = []
+    for file in sorted(folder.glob(WEIGHTS)):
+        with safe_open(file, "pt") as tensors:
+            found += [tensors.get_tensor(name) for name in names if name in tensors.keys()]  # noqa: SIM118
+    return len(found) == len(names) and not torch.equal(*found)
 
 
 @contextmanager
