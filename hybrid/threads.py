@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 WAITING = {
-    "GOMP_SPINCOUNT": "1000",  # GNU's runtime: turns of a loop, some 20 microseconds; by itself 300,000
-    "KMP_BLOCKTIME": "1",  # LLVM's and Intel's: milliseconds; by itself 200
+    "GOMP_SPINCOUNT": "1000",  # GNU's runtime: turns of a loop, some 30 microseconds; by itself 300,000
+    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's: whole milliseconds; by itself 200, 0 on Apple silicon
 }
 """What the runtimes of OpenMP read, once, when they are loaded. Microsoft's has no such switch."""
 
