@@ -221,11 +221,8 @@ class Output:
     thought: str = ""
 
     @classmethod
-    def plain(cls, value: Any, *, unmarked: bool = False) -> Output | None:
-        """What `from_json` gives, in a fraction of its time, for the usual record; None for what it has to look at.
-
-        `unmarked`: it is known that no mark of a thought is in the text.
-        """
+    def plain(cls, value: Any) -> Output | None:
+        """What `from_json` gives, in a fraction of its time, for the usual record; None for what it has to look at."""
         try:
             key, task, question, text = value["key"], value["task"], value["question"], value["text"]
             view, sample, finish, (prompt, completion) = (
@@ -244,7 +241,7 @@ class Output:
                 and 0 <= prompt <= LARGEST
                 and 0 <= completion <= LARGEST
                 and value["error"] is None
-                and (unmarked or not is_marked(text))
+                and not is_marked(text)
             ):
                 return cls(
                     key, task, question, view, sample, text, None, value["reference"], finish, (prompt, completion), {}

@@ -97,13 +97,10 @@ def split(text: str, opened: str = "") -> Said:
 
 
 def is_marked(text: str) -> bool:
-    """Whether a mark may be in `text`: quick, since it is asked of every output that is graded."""
-    return "<" in text or "THINK]" in text or "my response:" in text or "assistantfinal" in text or "\u25b7" in text
-
-
-def is_unmarked(data: bytes) -> bool:
-    """Whether no mark is in any text of `data`, canonical JSON: quicker still, for many outputs at once."""
-    return not any(sign in data for sign in (b"<", b"THINK]", b"my response:", b"assistantfinal", b"\xe2\x96\xb7"))
+    """Whether a mark may be in `text`: a fifth of a microsecond, since it is asked of every output that is graded."""
+    if "<" in text or "THINK]" in text or "assistantfinal" in text or "my response:" in text:
+        return True
+    return not text.isascii() and "\u25b7" in text
 
 
 def opened_by(prompt: str) -> str:

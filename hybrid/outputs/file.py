@@ -18,7 +18,6 @@ from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, read_head, read_
 from hybrid.outputs.source import Source, open_source
 from hybrid.records import Output
 from hybrid.replacing import replacing
-from hybrid.thoughts import is_unmarked
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 """How every outputs file that was written here begins."""
@@ -75,9 +74,8 @@ class OutputsFile:
                 continue
             hashed.update(block.content)
             count += len(block.values)
-            unmarked = is_unmarked(block.content)
             for number, value in enumerate(block.values):
-                yield plain(value, unmarked=unmarked) or Output.from_json(value, what=block.where(number))
+                yield plain(value) or Output.from_json(value, what=block.where(number))
         self._finish(count, hashed.hexdigest(), trailer)
 
     def close(self) -> None:
