@@ -136,6 +136,18 @@ def test_a_shard_of_another_run_stage_or_model_is_passed_over_and_named(
     assert strange.name in caplog.text
 
 
+def test_answers_that_an_earlier_version_let_be_thought_about_are_told_beside_others(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They have the same keys; a thought in them is set apart, and one without an end is no answer."""
+    write(run, "one", record("a", 0, "<think>hm</think>yes"), record("a", 1, "<think>hm"))
+    assert texts(run) == ["yes"]
+    assert "thought about" not in caplog.text
+    write(run, "two", record("a", 2, "no"), model={**MODEL, "about": {"thinking": "off"}})
+    assert texts(run) == ["yes", "no"]
+    assert "2 answers were thought about" in caplog.text
+
+
 def test_a_damaged_shard_is_passed_over_and_named(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     write(run, "one", record("a", 0, "whole"))
     damaged = write(run, "two", record("a", 1, "torn"))
