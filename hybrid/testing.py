@@ -238,6 +238,19 @@ def check_logprobs_come_when_asked_for(backend: Backend) -> None:
     _expect(found["without"].logprob is None, "a log-probability that nobody asked for")
 
 
+def check_a_logprob_is_of_the_text_alone(backend: Backend) -> None:
+    """The token that ends an answer is not counted: an answer cut right before it has the same log-probability."""
+    whole = answers(backend, replace(ask("Hello", max_tokens=100), logprobs=True))["Hello"]
+    _expect(whole.finish == "stop", f"no short answer: {whole.text!r}")
+    for tokens in (whole.completion_tokens - 1, whole.completion_tokens):  # the end token is counted, or it is not
+        cut = answers(backend, replace(ask("Hello", max_tokens=tokens), logprobs=True))["Hello"]
+        if (cut.text, cut.finish) == (whole.text, "length"):
+            break
+    _expect(cut.text == whole.text, f"cut after {tokens} tokens, {whole.text!r} became {cut.text!r}")
+    near = whole.logprob is not None and cut.logprob is not None and abs(whole.logprob - cut.logprob) < 0.05
+    _expect(near, f"one text has the log-probabilities {whole.logprob} and, cut before its end token, {cut.logprob}")
+
+
 def check_a_raw_prompt_is_continued(backend: Backend) -> None:
     """A request with `prompt` is not a chat: its tokens are its own, without a template's."""
     raw = Request(Sampling(4), prompt="One, two, three, four,", key="raw")
@@ -280,6 +293,7 @@ BACKEND_CHECKS: tuple[Callable[[Backend], None], ...] = (
     check_any_unicode_is_answered,
     check_token_counts_are_plausible,
     check_logprobs_come_when_asked_for,
+    check_a_logprob_is_of_the_text_alone,
     check_a_raw_prompt_is_continued,
     check_a_thought_is_no_answer,
 )

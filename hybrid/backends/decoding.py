@@ -90,7 +90,7 @@ def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
 def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int], voice: Voice) -> Finish:
     """Add one token; why the sequence ends with it, or an empty text when it goes on."""
     sequence.tokens.append(token)
-    sequence.logprob += logprob
+    sequence.logprob += 0.0 if token in ends else logprob  # the text's alone: llama.cpp tells none of the end token
     if sequence.grammar:
         sequence.grammar.accept(token)
         if sequence.grammar.over:

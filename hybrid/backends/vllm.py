@@ -263,7 +263,7 @@ def _completion(flight: Flight, output: RequestOutput, voice: Voice) -> Completi
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         completion_tokens=len(answer.token_ids),
-        logprob=answer.cumulative_logprob if request.logprobs else None,
+        logprob=_logprob(answer) if request.logprobs else None,
         seconds=time.monotonic() - flight.started,
     )
     return completed(request, written, voice.opened(list(output.prompt_token_ids or ())))
@@ -275,8 +275,19 @@ def _text(answer: CompletionOutput, voice: Voice) -> str:
         return str(answer.text)
     if isinstance(answer.stop_reason, str):
         return voice.text(list(answer.token_ids)).partition(answer.stop_reason)[0]
-    ended = answer.finish_reason == "stop"  # by a token, which is no part of the text
-    return voice.text(list(answer.token_ids)[:-1] if ended else list(answer.token_ids))
+    return voice.text(list(answer.token_ids)[:-1] if _ended(answer) else list(answer.token_ids))
+
+
+def _logprob(answer: CompletionOutput) -> float | None:
+    """The sum over the text's tokens."""
+    if answer.logprobs is None or answer.cumulative_logprob is None or not _ended(answer):
+        return answer.cumulative_logprob
+    return float(answer.cumulative_logprob - answer.logprobs[-1][answer.token_ids[-1]].logprob)
+
+
+def _ended(answer: CompletionOutput) -> bool:
+    """Whether it ended with a token, which is no part of the text."""
+    return answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str)
 
 
 def _version() -> str:
