@@ -280,9 +280,10 @@ def _text(answer: CompletionOutput, voice: Voice) -> str:
 
 def _logprob(answer: CompletionOutput) -> float | None:
     """The sum over the text's tokens."""
-    if answer.logprobs is None or answer.cumulative_logprob is None or not _ended(answer):
-        return answer.cumulative_logprob
-    return float(answer.cumulative_logprob - answer.logprobs[-1][answer.token_ids[-1]].logprob)
+    if answer.cumulative_logprob is None:
+        return None
+    end = answer.logprobs[-1][answer.token_ids[-1]].logprob if answer.logprobs and _ended(answer) else 0.0
+    return float(answer.cumulative_logprob - end)
 
 
 def _ended(answer: CompletionOutput) -> bool:
