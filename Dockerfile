@@ -38,6 +38,8 @@ WORKDIR /work
 ENTRYPOINT ["hybrid"]
 
 FROM python:3.12-slim AS laptop
+# llama.cpp's threads are those of GNU OpenMP, which it takes from the system.
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY --from=laptop-packages /opt/hybrid /opt/hybrid
 ENV PATH=/opt/hybrid/bin:$PATH
 RUN useradd --create-home hybrid && install -d -o hybrid /work

@@ -43,4 +43,14 @@ def import_object(path: str, *, needed_for: str) -> Any:
             f"{needed_for} needs the library '{missing}', which is not installed here",
             hint=f"in the checkout, with the environment that holds hybrid: pip install '.[{extra}]'",
         ) from error
+    except ImportError as error:
+        library, away, _ = str(error).partition(": cannot open shared object file")
+        if not away:
+            raise
+        raise CannotRun(
+            f"{needed_for} needs the system's library '{library[:100]}', which is not installed here",
+            hint="on Debian and Ubuntu: apt install libgomp1"
+            if "libgomp" in library
+            else "install the system package that has it",
+        ) from error
     return getattr(loaded, name) if name else loaded

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hybrid.errors import CannotRun
+from hybrid.extras import import_object
+
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("hybrid", "pipelines", "graders")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -113,3 +116,12 @@ def test_posix_only_modules_and_calls_stay_in_their_module() -> None:
         uses = [(getattr(node.value, "id", ""), node.attr) for node in nodes if isinstance(node, ast.Attribute)]
         found += [f"{path.name}: {module}.{name}" for module, name in uses if name in POSIX_CALLS.get(module, ())]
     assert found == []
+
+
+def test_a_library_of_the_system_that_is_away_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "libgomp.so.1: cannot open shared object file: No such file or directory"
+    (tmp_path / "needs_openmp.py").write_text(f"raise ImportError({said!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CannotRun, match="the backend needs the system's library 'libgomp.so.1'") as caught:
+        import_object("needs_openmp:Backend", needed_for="the backend")
+    assert "apt install libgomp1" in caught.value.hint
