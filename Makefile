@@ -36,8 +36,8 @@ demo:
 test:
 	$(call environment,.venv-test,test)
 	@status=0; \
-	$(PYTEST) -n $(WORKERS) -m "not slow" || status=1; \
-	$(PYTEST) -n $(SLOW_WORKERS) --dist=loadgroup -m slow || status=1; \
+	$(PYTEST) --durations=10 -n $(WORKERS) -m "not slow" || status=1; \
+	$(PYTEST) --durations=20 -n $(SLOW_WORKERS) --dist=loadgroup -m slow || status=1; \
 	exit $$status
 
 # A real server for the tests, where there is none on PATH. Tests that need it skip without one.

@@ -26,6 +26,7 @@ def write(folder: Path, name: str, value: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tasks", "questions"),
     [
@@ -42,6 +43,7 @@ def test_the_bundled_sets_are_whole(name: str, tasks: int, questions: int) -> No
     assert all(len(digest) == 64 for digest in data.about["files"].values())
 
 
+@pytest.mark.slow
 def test_no_test_output_is_in_the_tasks() -> None:
     for name in BUNDLED:
         assert all(set(test) == {"input"} for task in bundled(name).tasks.values() for test in task["test"])
@@ -152,6 +154,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
         kaggle(path)
 
 
+@pytest.mark.slow
 def test_every_named_subset_is_in_its_set() -> None:
     sizes = {name: len(ids) for name, ids in SUBSETS.items()}
     assert sizes == {"seal-train": 12, "seal-eval": 10, "seal-eval-8": 8, "small": 20}

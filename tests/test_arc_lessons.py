@@ -87,6 +87,7 @@ def test_all_augmentations_of_four_demonstrations_make_every_candidate() -> None
     assert len(variants(plain(4), GROUPS)) == 250
 
 
+@pytest.mark.slow
 def test_the_numbers_of_lessons_on_seals_training_tasks_are_those_counted_with_its_code() -> None:
     """Means over the 12 tasks, counted with SEAL's own code: 240 with all groups, 204 with basic, 20 with none."""
     for groups, mean in ((GROUPS, 240), (("basic",), 204), ((), 20)):

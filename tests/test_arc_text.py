@@ -23,6 +23,7 @@ def grids(draw: st.DrawFn) -> Grid:
     return tuple(draw(st.lists(row, min_size=height, max_size=height)))
 
 
+@pytest.mark.slow
 @given(grids())
 def test_seals_text_is_what_numpy_prints(grid: Grid) -> None:
     assert FORMATS["seal"].write(grid) == str(np.array(grid))
@@ -33,6 +34,7 @@ def test_seals_text_is_what_numpy_prints_at_the_edges(height: int, width: int) -
     assert FORMATS["seal"].write(((5,) * width,) * height) == str(np.full((height, width), 5))
 
 
+@pytest.mark.slow
 @given(grids(), st.sampled_from(sorted(FORMATS)))
 def test_every_grid_is_read_back(grid: Grid, format: str) -> None:
     written = FORMATS[format].write(grid)

@@ -116,6 +116,7 @@ def test_a_run_arrives_whole_and_what_two_workers_make_of_it_comes_back_counted_
     assert len(found) == 35, "both attempts are read; whoever counts takes one record of a key"
 
 
+@pytest.mark.slow
 def test_a_run_that_both_sides_submitted_while_they_were_apart_is_one_run(carrier: Carrier) -> None:
     carrier.part()
     mine, other = submitted(carrier.laptop), submitted(carrier.worker)
@@ -192,6 +193,7 @@ def damaged(data: bytes, how: str) -> bytes:
     return {"torn": data[: len(data) // 2], "empty": b""}.get(how, bytes([*data[:20], data[20] ^ 1, *data[21:]]))
 
 
+@pytest.mark.slow
 def test_two_contents_at_one_path_count_no_item_twice_whichever_of_them_wins(
     pair: SyncthingPair, tmp_path: Path
 ) -> None:

@@ -29,6 +29,7 @@ def until_calls(process: subprocess.Popen[str], side: Side, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_three_stages_on_one_machine(three: Three) -> None:
     done = three.laptop.run(*three.local(three.laptop, "--json"))
     assert done.returncode == 0, done.stderr
@@ -47,6 +48,7 @@ def test_three_stages_on_one_machine(three: Three) -> None:
     assert json.loads(graded.stdout)["summary"]["n"] == 3
 
 
+@pytest.mark.slow
 def test_failures_of_every_stage_count(three: Three) -> None:
     script = json.loads((three.root / "script.json").read_text())
     del script["answers"]["t1 0"], script["answers"]["about said 2 1"]
@@ -62,6 +64,7 @@ def test_failures_of_every_stage_count(three: Three) -> None:
     assert (status.returncode, json.loads(status.stdout)["failed"]) == (3, 3), status.stdout
 
 
+@pytest.mark.slow
 def test_a_worker_does_all_stages_and_the_laptop_fetches(three: Three) -> None:
     run = three.submit("--set=trained=true")
     nothing = three.laptop.run("fetch", run)
@@ -84,6 +87,7 @@ def test_a_worker_does_all_stages_and_the_laptop_fetches(three: Three) -> None:
     assert len(gpu.calls()) == ASKED
 
 
+@pytest.mark.slow
 def test_a_stage_of_the_laptop_in_between_is_waited_for(three: Three) -> None:
     run = three.submit("--set=middle=laptop", "--set=last=gpu")
     gpu = three.side("gpu")
@@ -104,6 +108,7 @@ def test_a_stage_of_the_laptop_in_between_is_waited_for(three: Three) -> None:
     assert (len(gpu.calls()), len(three.laptop.calls())) == (6, 6)
 
 
+@pytest.mark.slow
 def test_a_derived_stage_needs_no_model_on_its_machine(three: Three) -> None:
     run = three.submit("--set=last=laptop")
     gpu = three.side("gpu")
@@ -114,6 +119,7 @@ def test_a_derived_stage_needs_no_model_on_its_machine(three: Three) -> None:
     assert three.edits() == WHOLE
 
 
+@pytest.mark.slow
 def test_a_kill_between_and_within_stages_changes_nothing(tmp_path: Path) -> None:
     whole, killed = Three(tmp_path / "whole"), Three(tmp_path / "killed")
     assert whole.laptop.run(*whole.local(whole.laptop, "--set=trained=true")).returncode == 0

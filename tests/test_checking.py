@@ -364,6 +364,7 @@ def test_what_cannot_be_read_of_a_judge_is_said_so(judge: Any) -> None:
     assert checks.sentences(None) == []
 
 
+@pytest.mark.slow
 def test_the_check_stands_beside_every_score_of_that_judge(tmp_path: Path) -> None:
     script = tmp_path / "m.json"
     script.write_text(json.dumps({"answers": {}, "default": '{"correct": true}'}))
@@ -403,6 +404,7 @@ def test_a_good_judge_corrects_the_score(tmp_path: Path) -> None:
     assert checks.corrected_by({"table": {}}, 0.5, 10) is None
 
 
+@pytest.mark.slow
 def test_a_check_of_fewer_rows_does_not_take_the_place_of_a_larger_one(tmp_path: Path) -> None:
     rows = rows_file(tmp_path, graded_rows(40))
 

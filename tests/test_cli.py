@@ -185,6 +185,7 @@ def test_list_and_describe_speak_json() -> None:
     assert {"name", "type", "default", "help", "required"} == set(described["settings"][0])
 
 
+@pytest.mark.slow
 def test_every_setting_of_every_plugin_is_documented() -> None:
     for entry in map(json.loads, hybrid("list", "--json").stdout.splitlines()):
         described = json.loads(hybrid("describe", entry["name"], "--json").stdout)

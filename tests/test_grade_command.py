@@ -196,6 +196,7 @@ def test_a_place_that_cannot_be_written_is_exit_7(outputs: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_flat(tmp_path: Path) -> None:
     peaks = []
     for rows in (1_000, 30_000):

@@ -129,6 +129,7 @@ def test_pinned_requirements_bring_everything_that_the_project_depends_on(name: 
     assert sorted(needed - pinned) == []
 
 
+@pytest.mark.slow
 def test_an_environment_that_fits_its_requirements_costs_nothing_and_an_old_python_is_told(tmp_path: Path) -> None:
     wanted = tmp_path / "none.txt"
     wanted.write_text("")

@@ -92,6 +92,7 @@ def calls_of_import(path: Path) -> list[int]:
     return [line for line, name in called if name in names]
 
 
+@pytest.mark.slow
 def test_imports_are_late_in_one_module_alone() -> None:
     late = {
         path.relative_to(ROOT).as_posix(): imports_inside_functions(path) + calls_of_import(path) for path in SOURCES

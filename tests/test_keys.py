@@ -7,6 +7,7 @@ import hashlib
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,7 @@ def plainly(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.builds(Item, TEXTS, TEXTS, REQUESTS, OBJECTS, st.integers()), TEXTS, TEXTS)
 def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, model: str) -> None:

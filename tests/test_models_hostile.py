@@ -269,6 +269,7 @@ def test_a_layer_whose_parts_do_not_make_it_is_never_installed(tmp_path: Path) -
     assert "not what it is named by" in catalog.check(folder, [hostile], silent)[0].message
 
 
+@pytest.mark.slow
 def test_a_model_larger_than_the_disk_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     folder, _, model = packed(tmp_path)
     size, part = 2**44, 64 * 1024 * 1024

@@ -616,6 +616,7 @@ def test_a_server_that_dies_meanwhile_is_told(ollama_binary: Path, tmp_path: Pat
         assert "Ollama ended (signal 9)" in said
 
 
+@pytest.mark.slow
 def test_wrong_commands_and_places_are_told_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "hybrid.json").write_text("{}")
     where = [f"--from={sys.executable}", f"--host=127.0.0.1:{free_port()}"]

@@ -92,6 +92,7 @@ def test_a_line_of_a_gigabyte_of_letters_through_a_pipe_is_refused_in_little_mem
     assert int(peak) < 300
 
 
+@pytest.mark.slow
 def test_records_just_within_the_limit_are_read_in_every_layout(tmp_path: Path) -> None:
     path = tmp_path / "outputs.json"
     large = output(0, "x" * (MAX_RECORD - 1000))

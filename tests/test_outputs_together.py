@@ -145,6 +145,7 @@ VALUES = st.one_of(
 ONE = RECORDS[1].to_json()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     changes=st.dictionaries(st.sampled_from([*ONE, "trained", "other"]), VALUES, max_size=2),

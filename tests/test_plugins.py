@@ -62,6 +62,7 @@ def test_an_unknown_name_gets_the_nearest() -> None:
     assert caught.value.hint == f"did you mean 'seal-eval'? known: {known}"
 
 
+@pytest.mark.slow
 def test_a_plugin_of_another_distribution_is_listed_and_described(tiny: Path) -> None:
     assert "sums                tiny-plugin" in run(HYBRID, "list", path=tiny).stdout
     shown = run(HYBRID, "describe", "longer-than", path=tiny).stdout
@@ -69,6 +70,7 @@ def test_a_plugin_of_another_distribution_is_listed_and_described(tiny: Path) ->
     assert "length=3\n      a whole number. characters" in shown
 
 
+@pytest.mark.slow
 def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps({"answers": {}, "default": "12345"}))
@@ -117,6 +119,7 @@ def test_a_folder_of_the_same_name_that_is_no_package_does_no_harm(tmp_path: Pat
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_name_that_two_distributions_claim_is_marked_and_only_it_cannot_be_loaded(tmp_path: Path) -> None:
     distribution(tmp_path, "rival", "[hybrid.graders]\nexact = rival:Exact\n")
     listed = run(HYBRID, "list", path=tmp_path)

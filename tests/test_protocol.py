@@ -19,11 +19,11 @@ from tests.simulator.lab import Lab
 
 SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "0"))
 """0: as many as the budget allows."""
-QUICK = 160
+QUICK = 48
 """So many of the seeds are run with the fast tests."""
 BUDGET = 8.0
 """Processor seconds of a slow part."""
-CHAINS = 24
+CHAINS = 8
 ONE = os.environ.get("HYBRID_TEST_SEED")
 PARTS = 8
 
@@ -100,6 +100,7 @@ def test_no_decision_depends_on_the_time_of_day(seed: int) -> None:
     plays.walls(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
     results = [plays.crashes(seed) for seed in range(part, 40, 4)]
@@ -108,6 +109,7 @@ def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
     assert kills
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_run_without_talking() -> None:
     calls = items = 0
     for seed in range(8):

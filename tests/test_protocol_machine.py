@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -107,6 +108,7 @@ class Drive(RuleBasedStateMachine):
             assert set(lab.outputs()) == set(lab.keys), "P1: other items than those of the run"
 
 
+@pytest.mark.slow
 def test_no_order_of_events_breaks_a_promise() -> None:
     logging.disable(logging.CRITICAL)
     quietly = settings(

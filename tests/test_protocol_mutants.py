@@ -197,6 +197,7 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[int], object]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mutant", "play"), MUTANTS, ids=lambda one: one.__name__)
 def test_a_bug_is_caught(mutant: Callable[[Patch], None], play: Callable[[int], object], monkeypatch: Patch) -> None:
     mutant(monkeypatch)

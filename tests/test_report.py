@@ -436,6 +436,7 @@ def test_settings_that_differ_between_runs_are_marked(run: Path) -> None:
     assert rows == ["id", "setting · seed", "outputs sha256", "grades sha256"]
 
 
+@pytest.mark.slow
 def test_four_hundred_tasks_with_seventeen_views_stay_small(tmp_path: Path) -> None:
     truth = [[(x * y + x) % 10 for x in range(20)] for y in range(20)]
     wrong = [[0, *row[1:]] for row in truth]

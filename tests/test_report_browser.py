@@ -391,6 +391,7 @@ def test_dark_mode_changes_paper_and_ink_but_not_arc_colours(tab: Tab, page: Pat
     assert light[2] == dark[2]
 
 
+@pytest.mark.slow
 def test_without_a_script_everything_is_shown_and_no_dead_filter(tab: Tab, page: Path) -> None:
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     try:

@@ -117,6 +117,7 @@ def test_the_same_command_again_reuses_everything_and_says_so(place: Place) -> N
     assert again.stdout.strip() == str(place.outputs())
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_redoes_no_finished_shard_and_ends_in_the_same_file(tmp_path: Path) -> None:
     whole, place = Place(tmp_path, tmp_path / "whole"), Place(tmp_path, tmp_path / "killed")
     assert whole.run().returncode == 0
@@ -188,6 +189,7 @@ main(sys.argv[3:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", ["item", "shard closed", "half a shard", "before a shard", "stage ended"])
 def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, point: str) -> None:
     driver = place.root / "driver.py"
@@ -205,6 +207,7 @@ def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, poin
     assert len(set(before) - safe) <= 25, "more than one open shard was lost"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, polite: signal.Signals) -> None:
     process = place.start(delay_ms=30)
@@ -220,6 +223,7 @@ def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, 
     assert len(place.calls()) - len(calls) <= len(place.kept()) - len(calls) + 1
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
     first = place.start(delay_ms=50)
     wait_for_calls(first, place, 1)
@@ -231,6 +235,7 @@ def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
     assert len(place.calls()) == len(set(place.calls()))
 
 
+@pytest.mark.slow
 def test_two_writers_that_do_not_know_each_other_still_make_one_result(place: Place, tmp_path: Path) -> None:
     """The lock is a courtesy; two machines on one folder have none. Every item still counts once."""
     environments = [{**os.environ, "XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
@@ -253,6 +258,7 @@ def test_a_prompt_that_does_not_fit_is_a_failed_item_not_a_cut_one(place: Place)
     assert {record["text"] for record in records} == {None}
 
 
+@pytest.mark.slow
 def test_failed_items_are_kept_until_they_are_asked_for_again(place: Place) -> None:
     (place.root / "script.json").write_text(json.dumps({"answers": {}}))
     assert place.run().returncode == 3
@@ -313,6 +319,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_more_room_lets_it_go_on(tmp_path: Path, small_disk: Path) -> None:
     place = Place(tmp_path, small_disk / "folder")
     stopped = place.run(delay_ms=5, shard_seconds=0.1)
@@ -333,6 +340,7 @@ def test_a_read_only_folder_is_told(tmp_path: Path, small_disk: Path) -> None:
     assert str(small_disk) in done.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_live_bar_and_a_pipe_gets_plain_lines(place: Place) -> None:
     terminal, side = os.openpty()
     process = subprocess.Popen(place.command(delay_ms=20), stdout=subprocess.DEVNULL, stderr=side)
@@ -357,6 +365,7 @@ def test_quiet_says_nothing_but_the_place_of_the_outputs(place: Place) -> None:
     assert done.stderr.count("\n") <= 1
 
 
+@pytest.mark.slow
 def test_other_weights_under_the_same_name_are_another_run(place: Place) -> None:
     assert place.run().returncode == 0
     first = place.outputs()
@@ -368,6 +377,7 @@ def test_other_weights_under_the_same_name_are_another_run(place: Place) -> None
     assert {record["text"] for record in json.loads(second.read_text())["records"]} == {"2"}
 
 
+@pytest.mark.slow
 def test_grading_an_unfinished_run_counts_what_is_missing(place: Place) -> None:
     process = place.start(delay_ms=30)
     wait_for_calls(process, place, 5)
@@ -396,6 +406,7 @@ def hybrid(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_no_command_writes_over_a_file_of_another_kind(place: Place) -> None:
     script = place.root / "script.json"
     before = script.read_bytes()

@@ -45,6 +45,7 @@ def test_it_survives_any_text() -> None:
     check_grader(F1(), "the quick brown fox", right="Quick, brown fox")
 
 
+@pytest.mark.slow
 @given(st.text(), st.lists(st.text(min_size=1), min_size=1, max_size=4))
 def test_it_is_the_figure_that_squad_gives(text: str, references: list[str]) -> None:
     mine, beside = F1().grade(said(text, references)), Squad().grade(said(text, references))

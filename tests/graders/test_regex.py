@@ -100,6 +100,7 @@ def test_whatever_is_let_run_ends_soon(pattern: str) -> None:
     assert MOST_WAYS > 10**5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "letters"),
     [

@@ -187,6 +187,7 @@ def started(after: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", DIES.format(root=str(ROOT), after=after)])
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_no_vector_and_two_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(after=300).wait(60) == -signal.SIGKILL
     both = [started(after=10**6), started(after=10**6)]

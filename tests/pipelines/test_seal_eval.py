@@ -42,6 +42,7 @@ def test_it_is_a_pipeline_with_one_stage_on_the_gpu_side() -> None:
     assert [(stage.name, stage.side) for stage in PAPER.stages()] == [("answer", "gpu")]
 
 
+@pytest.mark.slow
 def test_the_paper_preset_asks_seals_queries_of_the_eight_tasks() -> None:
     asked = Counter(item.question for item in items(PAPER))
     tasks = PAPER.inputs().tasks
@@ -53,6 +54,7 @@ def test_the_paper_preset_asks_seals_queries_of_the_eight_tasks() -> None:
     assert len(asked) == 9  # one of the eight tasks has two test inputs, and both are asked
 
 
+@pytest.mark.slow
 def test_the_default_asks_eight_views_that_show_all_demonstrations() -> None:
     pipeline = SealEval(subset="seal-eval-8")
     tasks = pipeline.inputs().tasks
@@ -115,6 +117,7 @@ def test_test_inputs_with_the_same_demonstrations_are_neighbours() -> None:
         assert first.request.messages[:-1] == second.request.messages[:-1]
 
 
+@pytest.mark.slow
 def test_the_bound_is_never_below_the_true_answer() -> None:
     for format in ("compact", "seal"):
         pipeline = SealEval(subset="seal-eval", format=format)
@@ -171,6 +174,7 @@ def test_settings_survive_freezing() -> None:
     assert frozen["format"] == "seal"
 
 
+@pytest.mark.slow
 def test_items_are_the_same_in_every_process() -> None:
     code = (
         "from hybrid.settings import build\nfrom pipelines.seal_eval import SealEval\n"
@@ -216,6 +220,7 @@ def test_a_model_that_answers_perfectly_scores_one(pipeline: SealEval, voting: A
     assert all(grade.figures["parsed"] == grade.figures["top1"] == grade.figures["cells"] == 1.0 for grade in grades)
 
 
+@pytest.mark.slow
 def test_a_model_that_answers_transposed_views_wrongly_is_outvoted() -> None:
     for question in answered(SealEval(subset="seal-eval-8"), wrong="transpose"):
         grade = Arc().grade_question(question)

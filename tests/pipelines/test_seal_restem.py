@@ -254,6 +254,7 @@ def test_a_task_is_in_one_split_only(data: str) -> None:
         small(data, eval_tasks=("b", "z")).inputs()
 
 
+@pytest.mark.slow
 def test_seals_subsets_are_the_default_by_id() -> None:
     inputs = SealRestem().inputs()
     splits = Counter(task["split"] for task in inputs.tasks.values())

@@ -198,6 +198,7 @@ def test_settings_survive_freezing() -> None:
         assert restore(SealTtt, json.loads(encode(freeze(pipeline)))) == pipeline
 
 
+@pytest.mark.slow
 def test_items_are_the_same_in_every_process() -> None:
     code = (
         "from hybrid.settings import build\nfrom pipelines.seal_ttt import SealTtt\n"
