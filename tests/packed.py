@@ -29,6 +29,12 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
+def tensors(data: bytes) -> bytes:
+    """A safetensors file with `data` as its only tensor."""
+    header = encode({"noise": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}})
+    return len(header).to_bytes(8, "little") + header + data
+
+
 def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

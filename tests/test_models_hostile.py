@@ -25,7 +25,7 @@ from hybrid.models.ollama_manifest import layers_of
 from hybrid.models.ollama_store import OllamaStore
 from hybrid.models.packing import pack, plain_source
 from hybrid.models.restoring import restore_ollama, restore_plain
-from tests.packed import PART, files_of, noise, packed, republish, sha256_of, silent
+from tests.packed import PART, files_of, noise, packed, republish, sha256_of, silent, tensors
 
 ZERO = "0" * 64
 
@@ -34,7 +34,8 @@ def plain_model(root: Path) -> tuple[Disk, Model]:
     source = root / "source"
     (source / "sub").mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "sub/config.json"):
-        (source / name).write_bytes(noise(1500, seed=len(name)))
+        content = noise(1500, seed=len(name))
+        (source / name).write_bytes(encode({"noise": content.hex()}) if name.endswith(".json") else tensors(content))
     folder = join_folder(root / "folder", make=True)
     return folder, pack(folder, plain_source(source, ""), silent, part_size=PART)
 

@@ -75,7 +75,7 @@ def asked(adapter: Adapter | None, question: str, name: str) -> Request:
 
 
 def by_peft(folder: Path, adapter: Adapter | None, question: str) -> tuple[str, float]:
-    """The greedy text of stock libraries, and its log-probability."""
+    """The greedy text of stock libraries, and its log-probability, without that of the token that ends it."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     if adapter:
@@ -88,7 +88,8 @@ def by_peft(folder: Path, adapter: Adapter | None, question: str) -> tuple[str, 
     with torch.no_grad():
         logprobs = model(input_ids=whole).logits[0, ids.shape[1] - 1 : -1].log_softmax(-1)
     said = whole[0, ids.shape[1] :]
-    return tokenizer.decode(said, skip_special_tokens=True), float(logprobs.gather(-1, said[:, None]).sum())
+    of_text = logprobs.gather(-1, said[:, None])[said != tokenizer.eos_token_id]
+    return tokenizer.decode(said, skip_special_tokens=True), float(of_text.sum())
 
 
 @pytest.mark.parametrize("options", [{}, {"loras": "2"}, {"loras": "1", "rows": "3"}], ids=str)
