@@ -30,4 +30,4 @@ def test_vllm_answers_with_trained_adapters_as_transformers_does(
         assert there[key][2] == trained  # what vLLM's process trained was kept, and the other took it
         assert bool(trained) == (not key.endswith("base"))
     assert here["sheep red"][0] != here["sheep base"][0] != here["sheep blue"][0]
-    assert not vllm_says["left in memory"]["value"]
+    assert vllm_says["files"]["value"] == {"places": 1, "left": []}
