@@ -48,8 +48,8 @@ def run(*command, **more):
         start_new_session=True,  # else a stop would reach it twice: through the kernel's group, and from here
     )
     showing = threading.Thread(target=show, args=(process,), daemon=True)
-    showing.start()
     try:
+        showing.start()
         process.wait()
     except KeyboardInterrupt:
         print("stopping in order; stop the cell once more to stop at once", flush=True)
