@@ -15,8 +15,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile")
-# Not compiled: that takes longer than all the rest, for files of which few are ever imported.
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
 
 
 def main(folder, requirements):
