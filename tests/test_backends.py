@@ -299,6 +299,22 @@ def test_a_folder_that_transformers_cannot_load_is_one_clear_error(tiny_llama: P
 
 
 @quiet_torch
+@pytest.mark.parametrize(
+    ("name", "content"), [("tokenizer_config.json", "[]"), ("generation_config.json", "[]"), ("config.json", None)]
+)
+def test_an_odd_file_of_a_model_is_one_clear_error(
+    tiny_llama: Path, tmp_path: Path, name: str, content: str | None
+) -> None:
+    folder = tmp_path / "odd"
+    shutil.copytree(tiny_llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / name).write_text(content or json.dumps({**config, "num_attention_heads": 0}))
+    with pytest.raises(CannotRun, match="cannot load") as caught:
+        tiny(folder)
+    assert str(folder) in caught.value.message
+
+
+@quiet_torch
 def test_a_sliding_window_sees_as_far_in_a_batch_as_alone(tiny_llama: Path, tmp_path: Path) -> None:
     import torch
     from transformers import MistralConfig, MistralForCausalLM

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from hybrid.backends.batch import Batch
@@ -33,7 +32,7 @@ from hybrid.backends.turns import form_of
 from hybrid.backends.weight_files import check_files
 from hybrid.backends.weights import quiet, refuse_incomplete
 from hybrid.canonical import digest
-from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.extras import import_object
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
@@ -238,7 +237,9 @@ def load(folder: str, device: Device) -> tuple[Any, Any]:
         return tokenizer, model.to(device.kind).eval()
     except torch.OutOfMemoryError as error:
         raise CannotRun(f"{folder} does not fit {device.name}", hint="take a smaller model, or device=cpu") from error
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except HybridError:
+        raise
+    except Exception as error:  # for an odd file the library raises whatever it stumbles over
         raise cannot_load("transformers", folder, reason_of(error), TRANSFORMERS, TRANSFORMERS_ELSE) from error
 
 
