@@ -60,10 +60,8 @@ class Listener:
 
         It is asked for a token that no JSON begins with, which it then must not write.
         """
-        bias = [[self._tokens("x")[-1], 1000.0]]
-        body = {"prompt": "a", "n_predict": 1, "temperature": 0, "logit_bias": bias, "json_schema": dict(schema)}
         try:
-            return bool(self._ask("/completion", body).get("content") != "x")
+            return bool(self._forced(self._tokens("x")[-1], json_schema=dict(schema)).get("content") != "x")
         except urllib.error.HTTPError:
             return False
 
@@ -73,12 +71,16 @@ class Listener:
         tokens = self._tokens(found[0]) if found else []
         if not found or len(tokens) != 1:
             return None
-        body = {"prompt": "a", "n_predict": 1, "temperature": 0, "logit_bias": [[tokens[0], 1000.0]]}
-        done = self._ask("/completion", body)
+        done = self._forced(tokens[0])
         if done.get("stop_type") != "eos" and done.get("content"):
             return None  # an ordinary token, whose text a stop string finds
         self.hidden_end = "" if done.get("stop_type") == "eos" else found[0]
         return tokens[0]
+
+    def _forced(self, token: int, **more: Any) -> Any:
+        """What comes of an answer of one token, which is `token` unless something forbids it."""
+        how = {"prompt": "a", "n_predict": 1, "temperature": 0, "logit_bias": [[token, 1000.0]]}
+        return self._ask("/completion", {**how, **more})
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a text, special ones among them."""
