@@ -68,3 +68,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     guess = f"did you mean '{close[0]}'? " if close else ""
     return f"{guess}known: {', '.join(names) or 'none'}"
+
+
+SHOWN = 5
+"""Names in a message: a model may lack thousands."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of many names, sorted, and how many more there are."""
+    every = sorted(names)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return ", ".join(f"{name:.200}" for name in every[:SHOWN]) + more

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, listed
 
 PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>(?!0000[01])\d{5})\.gguf")
 SUFFIX = ".gguf"
@@ -121,9 +121,8 @@ def _misnamed(path: Path, head: Header, said: int) -> CannotRun:
 def _refuse_missing(path: Path, files: list[Path]) -> None:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise CannotRun(
-            f"{path} is one of {len(files)} parts, and not all are there: {', '.join(missing[:5])}{more}",
+            f"{path} is one of {len(files)} parts, and not all are there: {listed(missing)}",
             hint="put all parts of the model into one folder",
         )
 

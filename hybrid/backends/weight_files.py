@@ -7,21 +7,19 @@ A folder in which these differ is two models under one name.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from hybrid.backends.model_files import WEIGHTS, config_of
 from hybrid.canonical import decode
-from hybrid.errors import BadData, CannotRun
+from hybrid.errors import BadData, CannotRun, listed
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
 MOST_HEADER = 100 * 1000 * 1000
 """Bytes that the format allows a header."""
 MOST_INDEX = 64 * 1024**2
-SHOWN = 5
-"""Names in a message: a model may lack thousands."""
 
 
 def check_files(folder: Path) -> None:
@@ -81,13 +79,6 @@ def tensors_of(path: Path) -> dict[str, Any]:
     if path.stat().st_size != end:
         raise _damaged(path, f"it has {path.stat().st_size:,} bytes, and should have {end:,}")
     return dict(header)
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first few of many names, and how many more there are."""
-    every = sorted(names)
-    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
-    return ", ".join(f"{name:.200}" for name in every[:SHOWN]) + more
 
 
 def _damaged(path: Path, why: str) -> CannotRun:

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from hybrid.backends.model_files import WEIGHTS
-from hybrid.backends.weight_files import check_files, listed
-from hybrid.errors import CannotRun
+from hybrid.backends.weight_files import check_files
+from hybrid.errors import CannotRun, listed
 
 HINT = "the file is damaged, or of another kind of model than its config.json says: fetch it again, or save it anew"
 TOLD = "missing_keys", "unexpected_keys", "mismatched_keys"
