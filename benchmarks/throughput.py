@@ -65,6 +65,9 @@ class Watch:
     def __init__(self) -> None:
         self.shards = self.failed = self.tokens = self.prompt_tokens = 0
 
+    def loading(self, model: str) -> None:
+        """Not measured."""
+
     def started(self, stage: str, total: int, done: int) -> None:
         self.failed -= done  # a fresh folder has nothing done
 

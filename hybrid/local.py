@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,18 +12,19 @@ from typing import Any
 
 from hybrid import machine, settings
 from hybrid.assembly import assembled
-from hybrid.backends.registry import digest_before_loading, refuse_untrainable
+from hybrid.backends.registry import digest_before_loading, refuse_unknown, refuse_untrainable
 from hybrid.engines import OneEngine, Training, engine_for, opened, trains
 from hybrid.errors import CannotRun, UsageError
+from hybrid.folder.draft import Draft
 from hybrid.folder.files import speaking
-from hybrid.folder.medium import Disk
+from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import Run, join_folder, open_run, submit
 from hybrid.folder.tensors import RunTensors
 from hybrid.lock import alone
 from hybrid.outputs import BEGINS, write_outputs
 from hybrid.progress import Observer
-from hybrid.protocols import Backend, Pipeline
+from hybrid.protocols import Backend, Pipeline, Stage
 from hybrid.replacing import refuse_foreign
 from hybrid.runner import StageResult, run_stage
 from hybrid.stages import Bound, bound
@@ -87,51 +88,99 @@ class LocalResult:
         return sum(stage.fresh for stage in self.stages)
 
 
-def freeze_run(folder: Path, name: str, pipeline: Pipeline, engine: Engine) -> Run:
-    """Write the run into the folder, made when it is not there. The same settings, data and model are the same run.
-
-    Whatever is wrong with settings, data or model is told before anything is written.
-    """
-    if trains(pipeline.stages()):
-        refuse_untrainable(engine.backend)
-    digest, frozen, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
-    return submit(
-        join_folder(folder, make=True),
-        name,
-        frozen,
-        inputs,
-        backend=engine.backend,
-        model=engine.model,
-        model_digest=digest,
-    )
-
-
-def do_run(
-    run: Run,
+def run_here(
+    folder: Path,
+    name: str,
     pipeline: Pipeline,
     engine: Engine,
     observer: Observer,
-    outputs: Path,
+    output: Path | None = None,
     *,
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
 ) -> LocalResult:
-    """Do what is left of every stage, one after the other, and write outputs.json.
+    """Freeze a run into the folder, made when it is not there, and do what is left of it. The same settings, data and
+    model are the same run. outputs.json is written to `output`, or where `outputs_path` says.
 
-    The model is loaded only when an item is left to do. Raises NotFinished on Ctrl-C, Temporary when another process
-    on this machine is at work on the run.
+    A new run is frozen only when its data, items, backend, options and model are known to be right: the model is loaded
+    first. Of a run that is there already it is loaded when an item is left to do. Raises NotFinished on Ctrl-C,
+    Temporary when another process on this machine is at work on the run.
     """
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
+    learns = trains(pipeline.stages())
+    if learns:
+        refuse_untrainable(engine.backend)
+    if engine.options:
+        refuse_unknown(engine.backend, engine.options, training=learns)
+    frozen = _frozen(name, pipeline, engine)
+    draft = frozen(Draft())
+    outputs = output or outputs_path(folder, draft)
+    refuse_foreign(outputs, BEGINS)
+    tensors = RunTensors(draft.id, new_attempt(), Disk(folder)) if learns else None
+    with OneEngine() as engines:
+        open_for = partial(_open_for, engines, partial(_loaded, engine, observer), tensors)
+        if not _is_there(folder, draft):
+            _try(draft, pipeline, open_for)
+        return _do(frozen(join_folder(folder, make=True)), pipeline, open_for, observer, outputs, how)
+
+
+def _frozen(name: str, pipeline: Pipeline, engine: Engine) -> Callable[[Medium], Run]:
+    """A function that writes the run into a place. What is wrong with model, settings or data is told before that."""
+    digest, values, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
+
+    def frozen(place: Medium) -> Run:
+        return submit(place, name, values, inputs, backend=engine.backend, model=engine.model, model_digest=digest)
+
+    return frozen
+
+
+def _is_there(folder: Path, draft: Run) -> bool:
+    """Whether a run is in the folder already. Raises BadData for a foreign folder, CannotRun when nobody may write."""
+    if (folder / "hybrid.json").exists():
+        join_folder(folder, make=False)
+    _refuse_read_only(folder)
+    return (folder / draft.place / "run.json").is_file()
+
+
+def _try(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backend]) -> None:
+    """Make every item that is known before anything is done, and load what answers the first of them."""
+    tasks = draft.tasks()
+    known = [stage for stage in bound(draft, pipeline).stages if not stage.after]
+    asking = [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
+    if asking:
+        open_for(draft, asking[0])
+
+
+def _loaded(engine: Engine, observer: Observer, training: Training | None) -> Backend:
+    observer.loading(engine.model)
+    return engine.open(training)
+
+
+def _open_for(
+    engines: OneEngine,
+    load: Callable[[Training | None], Backend],
+    tensors: RunTensors | None,
+    run: Run,
+    stage: Stage,
+) -> Backend:
+    return engine_for(engines, run, stage, str(run.spec["model_digest"]), tensors, load)
+
+
+def _do(
+    run: Run,
+    pipeline: Pipeline,
+    open_for: Callable[[Run, Stage], Backend],
+    observer: Observer,
+    outputs: Path,
+    how: Mapping[str, Any],
+) -> LocalResult:
+    """Do what is left of every stage, one after the other, and write outputs.json."""
     _make_room(outputs)
-    _refuse_read_only(run)
+    place = Path(f"{run.folder}/{run.place}")
+    _refuse_read_only(place)
     chain = bound(run, pipeline)
-    tensors = RunTensors(run.id, new_attempt(), Disk(Path(str(run.folder)))) if trains(chain.stages) else None
-    digest = str(run.spec["model_digest"])
-    with alone(Path(f"{run.folder}/{run.place}"), f"is at work on {run.id}"), OneEngine() as engines:
-        stages = []
-        for stage in chain.stages:
-            backend = partial(engine_for, engines, run, stage, digest, tensors, engine.open)
-            stages.append(run_stage(run, stage, backend, observer, **how))
+    with alone(place, f"is at work on {run.id}"):
+        stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs).sha256
     return LocalResult(run, outputs, sha256, tuple(stages))
 
@@ -174,11 +223,11 @@ def _make_room(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _refuse_read_only(run: Run) -> None:
-    """Told before anything is computed for it."""
-    place = Path(f"{run.folder}/{run.place}")
-    if not os.access(place, os.W_OK):
-        raise CannotRun(f"no permission to write into {place}", hint="choose another folder: --folder")
+def _refuse_read_only(place: Path) -> None:
+    """Told before anything is computed for it; a place that is not there yet is made in what is."""
+    there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise CannotRun(f"no permission to write into {there}", hint="choose another folder: --folder")
 
 
 def find_outputs(source: str, folder: Path | None) -> str:

@@ -11,10 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from hybrid.canonical import Json, encode
 from hybrid.records import Completion
+from hybrid.terminal import clean_line
+
+LONGEST = 300
 
 
 class Observer(Protocol):
     """Receives the events of a run in the order in which they happen."""
+
+    def loading(self, model: str) -> None:
+        """A model is about to be loaded, which may take minutes. Not called when nothing is left to do."""
 
     def started(self, stage: str, total: int, done: int) -> None:
         """A stage begins: `done` of its `total` items have a record already."""
@@ -88,11 +94,19 @@ class Tally:
         }
 
 
+def loading(model: str) -> str:
+    """What is said before a model is loaded."""
+    return clean_line(f"loading the model {model}", LONGEST)
+
+
 class Quiet:
     """Counts and shows nothing."""
 
     def __init__(self) -> None:
         self.tally = Tally()
+
+    def loading(self, model: str) -> None:
+        """Not shown."""
 
     def started(self, stage: str, total: int, done: int) -> None:
         self.tally.begin(stage, total, done)
@@ -116,6 +130,9 @@ class Lines(Quiet):
     def __init__(self, stream: TextIO, *, every_seconds: float = 10.0) -> None:
         super().__init__()
         self._stream, self._every, self._next = stream, every_seconds, 0.0
+
+    def loading(self, model: str) -> None:
+        self._say(loading(model))
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
@@ -189,6 +206,9 @@ class Bar(Quiet):
             console=console,
         )
         self._row: TaskID | None = None
+
+    def loading(self, model: str) -> None:
+        self._bar.console.print(loading(model), markup=False, highlight=False)
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)

@@ -10,15 +10,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybrid.errors import BadData
 from hybrid.folder.medium import Disk
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
+from hybrid.local import Engine, run_here
+from hybrid.progress import Quiet
+from hybrid.protocols import Inputs, Stage
+from hybrid.records import Item, Request, Sampling
 
 TASKS = 6
 ITEMS = 6 * TASKS
@@ -295,6 +301,7 @@ def test_events_are_one_json_object_a_line_and_name_every_item_once(place: Place
         (["seal-eval", "--limit", "-1"], 2, "limit"),
         (["seal-eval", "--set", "temperature=nan"], 2, "temperature"),
         (["seal-eval", "--backend-option", "parallel"], 2, "name=value"),
+        (["seal-eval", "--backend-option", "paralel=2", "--model", "nowhere.gguf"], 2, "did you mean 'parallel'?"),
     ],
 )
 def test_a_wrong_word_gets_one_clear_line_and_writes_nothing(
@@ -306,6 +313,61 @@ def test_a_wrong_word_gets_one_clear_line_and_writes_nothing(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+WRONG = {
+    "an option": (["--backend-option=dellay_ms=1"], 2, "did you mean 'delay_ms'?"),
+    "an option's value": (["--backend-option=delay_ms=soon"], 2, "delay_ms=soon"),
+    "a model's content": (["--model=solutions.json"], 6, "not a script"),
+    "the place of the outputs": (["--output=script.json"], 2, "holds something else"),
+    "a task": (["--set=challenges=odd.json"], 6, "odd.json"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_nothing_is_frozen_before_all_is_known_to_be_right(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    more, code, words = WRONG[what]
+    monkeypatch.chdir(place.root)
+    Path("odd.json").write_text('{"x": {"train": 3, "test": []}}')
+    done = place.run(*more)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert words in done.stderr
+    assert not place.folder.exists()
+
+
+class Odd:
+    """A pipeline whose data is read and whose second item cannot be made."""
+
+    def inputs(self) -> Inputs:
+        return Inputs({"a": 1, "b": 0}, {}, {})
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("answer", "any", 1, self.items),)
+
+    def items(self, tasks: Mapping[str, int]) -> Iterator[Item]:
+        for name, number in tasks.items():
+            if not number:
+                raise BadData(f"the task {name} has no items")
+            yield Item(name, name, Request(Sampling(1), prompt="x"))
+
+
+def test_a_run_whose_items_cannot_be_made_is_not_frozen(place: Place) -> None:
+    engine = Engine("scripted", str(place.root / "script.json"))
+    with pytest.raises(BadData, match="the task b has no items"):
+        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), engine, Quiet())
+    assert not place.folder.exists()
+
+
+def test_a_run_that_is_done_needs_no_model_and_heeds_its_options(place: Place) -> None:
+    assert place.run().returncode == 0
+    command = place.command("--backend-option=delay_ms=soon")  # what only a loaded model could refuse
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was run" in done.stderr
+    assert "loading" not in done.stderr
+    assert place.run("--backend-option=dellay_ms=1").returncode == 2
 
 
 @pytest.fixture

@@ -76,8 +76,7 @@ def open_tuned(
     refuse_untrainable(name)
     if name == "scripted":
         return open_backend(name, model, options)  # its answers are given, whatever was trained
-    known = {**backend_class(name).options, **import_object("hybrid.backends.tuned:OPTIONS", needed_for="training")}
-    _check_options(SimpleNamespace(options=known), f"backend '{name}' with training", options)
+    refuse_unknown(name, options, training=True)
     tuned = import_object("hybrid.backends.tuned:TunedBackend", needed_for="training")
     backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
     return backend
@@ -94,9 +93,16 @@ def refuse_untrainable(name: str) -> None:
         )
 
 
-def refuse_unknown(name: str, options: Mapping[str, str]) -> None:
-    """Raise UsageError for an option that the backend `name` does not have. Its library is imported for it."""
-    _check_options(backend_class(name), f"backend '{name}'", options)
+def refuse_unknown(name: str, options: Mapping[str, str], *, training: bool = False) -> None:
+    """Raise UsageError for an option that the backend `name` does not have. Its library is imported for it.
+
+    With `training` it has those of training, too, unless its answers are given.
+    """
+    cls, what = backend_class(name), f"backend '{name}'"
+    if training and name != "scripted":
+        more = import_object("hybrid.backends.tuned:OPTIONS", needed_for="training")
+        cls, what = SimpleNamespace(options={**cls.options, **more}), f"{what} with training"
+    _check_options(cls, what, options)
 
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:

@@ -22,7 +22,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Du
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
-from hybrid.local import Engine, LocalResult, chosen_folder, do_run, freeze_run, outputs_path
+from hybrid.local import Engine, LocalResult, chosen_folder, outputs_path, run_here
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
 
@@ -138,14 +138,14 @@ def _run(name: str, pipeline: Any, how: How) -> None:
     heed_polite_signals()  # they close the shard as Ctrl-C does
     engine = Engine(how.backend, _model(how.model, how.backend), dict(pairs("--backend-option", how.options)))
     folder = chosen_folder(how.folder)
-    run = freeze_run(folder, name, pipeline, engine)
     observer = _observer(as_json=how.as_json)
-    result = do_run(
-        run,
+    result = run_here(
+        folder,
+        name,
         pipeline,
         engine,
         observer,
-        how.output or outputs_path(folder, run),
+        how.output,
         shard_seconds=how.shard_seconds,
         retry_failed=how.retry_failed,
     )
