@@ -198,7 +198,7 @@ class Assembled:
 
 
 def assemble(chain: Bound, path: Path) -> Assembled:
-    """Write one record for every item of the last stage as outputs.json. What is missing is told.
+    """Write one record for every item of the last stage as outputs.json; what is missing is a failure in it.
 
     Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
     """
@@ -209,8 +209,6 @@ def assemble(chain: Bound, path: Path) -> Assembled:
         items = assembly.items + sum(one.items for one in before)
         missing = assembly.missing + sum(one.missing for one in before)
         failed = assembly.failed + sum(one.failed for one in before)
-        if missing:
-            LOG.warning("%s is not finished: %d items have no record yet", run.id, missing)
         spec = {**run.spec, "id": run.id}
         sha256 = write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
     return Assembled(sha256, items, missing, failed)

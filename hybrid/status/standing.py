@@ -39,6 +39,7 @@ class RunStanding:
     stages: tuple[StageStanding, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     cancelled: bool = False
+    cancelled_by: tuple[str, ...] = ()  # the machines whose cancels stand, by the names that they sign with
     why: str = ""
     refused: tuple[str, ...] = ()
     error: HybridError | None = None
@@ -99,11 +100,14 @@ class RunStanding:
             return {"run": self.id, "exit_code": self.exit_code, "error": error}
         sums = {name: self.sum(name) for name in ("failed", "received", "again", "shards", "copies")}
         pace = {"tokens_per_second": self.tokens_per_second, "eta_seconds": self.eta_seconds}
-        state = {"finished": self.done, "cancelled": self.cancelled, "exit_code": self.exit_code, "error": None}
+        orders: dict[str, Json] = {"cancelled": self.cancelled, "cancelled_by": list(self.cancelled_by)}
         return {
             "run": self.id,
             **self.about,
-            **state,
+            "finished": self.done,
+            **orders,
+            "exit_code": self.exit_code,
+            "error": None,
             "total": self.total,
             "unknown": self.why,
             "done": self.sum("done"),
@@ -142,7 +146,9 @@ def _run(folder: Medium, id: str, store: Medium) -> Run:
     return Run(id, spec, folder, (store, folder))
 
 
-def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], None]) -> RunStanding:
+def run_standing(
+    run: Run, store: Medium, index: Index, tell: Callable[[int], None] = lambda records: None
+) -> RunStanding:
     """How one run stands. Raises Temporary when what it consists of cannot be listed."""
     refused: list[str] = []
     orders = _orders(run, store, refused)
@@ -160,7 +166,16 @@ def run_standing(run: Run, store: Medium, index: Index, tell: Callable[[int], No
     told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
     if len(refused) > MOST_REFUSED:
         told += (f"{len(refused) - MOST_REFUSED} more files",)
-    return RunStanding(run.id, about, tuple(stages), tuple(attempts), orders.cancelled, clean_line(why, LONGEST), told)
+    return RunStanding(
+        run.id,
+        about,
+        tuple(stages),
+        tuple(attempts),
+        orders.cancelled,
+        tuple(sorted({path.split("/")[3] for path in orders.standing_cancels})),
+        clean_line(why, LONGEST),
+        told,
+    )
 
 
 def _stage(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+from hybrid import machine
 from hybrid.status.attempts import Attempt
 from hybrid.status.stages import StageStanding
 from hybrid.status.standing import RunStanding
@@ -12,6 +13,7 @@ from hybrid.terminal import clean_line
 
 LONGEST = 400
 MOST_ATTEMPTS = 10
+MOST_NAMES = 3
 MOST_REASONS = 8
 MOST_REFUSED = 5
 MARGIN = 12
@@ -21,7 +23,7 @@ def line(run: RunStanding) -> str:
     """The run on one line."""
     if run.error:
         return clean_line(f"{run.id}  {run.error.message}", LONGEST)
-    parts = [", ".join(_counted(run)), _safe(run), _who(run)]
+    parts = [", ".join(_counted(run)), _safe(run), who(run)]
     return clean_line(f"{run.id}  {'; '.join(part for part in parts if part)}", LONGEST)
 
 
@@ -61,15 +63,27 @@ def _safe(run: RunStanding) -> str:
     return "all of them received here" if received == done else levels
 
 
-def _who(run: RunStanding) -> str:
+def who(run: RunStanding, *, names: bool = False) -> str:
+    """Who works on it and how long it takes, "" when there is nothing to wait for."""
     if run.over:
         return ""
     if not run.attempts:
         return "nothing was ever heard of a worker"
     working = len(run.at_work)
+    if not working:
+        return "nobody seems to be at work"
+    known = [one.name for one in run.at_work[:MOST_NAMES]] if names else []
+    called = f" ({', '.join(known)}{' and others' if working > MOST_NAMES else ''})" if known else ""
     pace = "" if run.tokens_per_second is None else f", {run.tokens_per_second:,.0f} tokens/s"
     eta = "" if run.eta_seconds is None else f", about {span(run.eta_seconds)} to go"
-    return f"{working} at work{pace}{eta}" if working else "nobody seems to be at work"
+    return f"{working} at work{called}{pace}{eta}"
+
+
+def by_whom(run: RunStanding) -> str:
+    """Whose cancel stands, as far as that is known."""
+    if not run.cancelled_by:
+        return ""
+    return f" by {' and '.join('this machine' if one == machine.name() else one for one in run.cancelled_by)}"
 
 
 def _what(run: RunStanding) -> list[str]:
@@ -197,7 +211,8 @@ def _pace(run: RunStanding) -> list[str]:
 
 
 def _orders(run: RunStanding) -> list[str]:
-    cancelled = "cancelled: workers stop; the same `hybrid run remote` again takes it back" if run.cancelled else ""
+    stop = f"cancelled{by_whom(run)}: workers stop; the same `hybrid run remote` again takes it back"
+    cancelled = stop if run.cancelled else ""
     failed = run.sum("failed")
     retry = f"`hybrid retry {run.id}` asks for the failed items again" if failed and run.done else ""
     return [cancelled, retry]
