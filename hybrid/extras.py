@@ -18,6 +18,7 @@ EXTRA_OF = {
     "llguidance": "torch",
     "vllm": "vllm",
     "httpx": "ollama",
+    "ollama": "ollama",
     "sentence_transformers": "embeddings",
     "rouge_score": "rouge",
 }

@@ -179,6 +179,9 @@ class FaultyOllama:
         self.load_seconds = about.get("load_seconds", 0.0)
         self.load_error: Refuse | None = about.get("load_error")
         self.shown: dict[str, Any] = about.get("shown", {})  # more in the reply of /api/show
+        self.instead: dict[str, Behaviour] = about.get("instead", {})  # path -> what comes there, whatever is asked
+        self.heard: list[tuple[str, dict[str, str]]] = []
+        """Path and headers of every request."""
         self.shows: list[dict[str, Any]] = []
         """Bodies of requests for a prompt."""
         self.most_at_once = 0
@@ -280,7 +283,11 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, body: dict[str, Any]) -> None:
         faulty = self.server.faulty
         reply = Reply(self, faulty, body)
-        if self.path in SIMPLE:
+        faulty.heard.append((self.path, dict(self.headers)))
+        if self.path in faulty.instead:
+            faulty.instead[self.path](reply)
+            reply.end()
+        elif self.path in SIMPLE:
             reply.json(200, SIMPLE[self.path](faulty))
         elif body.get("_debug_render_only") and self.path == "/api/chat":
             faulty.shows.append(body)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("httpx", reason="needs httpx, which is not installed")
+pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid.backends.registry import open_embedder
 from hybrid.errors import BadData, CannotRun, Temporary, UsageError

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("httpx", reason="needs httpx, which is not installed")
+pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
 from hybrid.backends.ollama.client import address, digest_in, is_recent, model_name
@@ -573,7 +573,7 @@ def test_the_doctor_tells_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None
     assert "ollama serve" in do
 
 
-def test_without_httpx_the_doctor_says_so_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_libraries_the_doctor_says_so_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(equipment.LIBRARIES, "ollama", ("no_such_library",))  # type: ignore[arg-type]
     monkeypatch.setitem(equipment.EXTRA_OF, "no_such_library", "ollama")
     assert told(monkeypatch, "127.0.0.1:9") == []

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("httpx", reason="needs httpx, which is not installed")
+pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
 from hybrid.backends.ollama.standing import standing

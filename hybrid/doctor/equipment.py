@@ -24,7 +24,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "llamacpp": ("xllamacpp",),
     "transformers": ("torch", "transformers"),
     "vllm": ("vllm",),
-    "ollama": ("httpx",),
+    "ollama": ("httpx", "ollama"),
 }
 """Backend -> what it imports; one that is not named here needs nothing more than hybrid."""
 

@@ -8,10 +8,10 @@ from functools import partial
 from typing import ClassVar
 
 from hybrid.backends.ollama.calls import Calls
-from hybrid.backends.ollama.client import Server
 from hybrid.backends.ollama.flights import Flights
 from hybrid.backends.ollama.opening import load, loaded_context, loading_of, rendered, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import read_tag
 from hybrid.backends.ollama.window import FIRST, Window
 from hybrid.backends.options import whole_number

@@ -1,4 +1,4 @@
-"""An Ollama server: where it is, short questions to it, and words for what goes wrong.
+"""An Ollama server: where it is, how models are named there, and words for what goes wrong.
 
 Replies come from another program: their size is bounded and their types are checked before they are believed.
 """
@@ -9,8 +9,7 @@ import ipaddress
 import os
 import shutil
 import ssl
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import httpx
@@ -25,9 +24,6 @@ OLDEST = (0, 13, 0)
 PORT = 11434
 LARGEST_REPLY = 64 << 20
 """Bytes of a reply that is no stream; the description of a large model is some MiB."""
-
-QUICK_SECONDS = 30.0
-"""For questions that need no model."""
 
 CRASHED = (
     "has terminated",
@@ -98,10 +94,15 @@ def model_name(name: str) -> str:
 
 def digest_in(tags: Json, name: str) -> str:
     """The digest of the model `name` in the reply of /api/tags; empty when it is not there. Raises BadData."""
+    return digest_among(((str(one.get("name", "")), str(one.get("digest", ""))) for one in rows(tags, "models")), name)
+
+
+def digest_among(models: Iterable[tuple[str, str]], name: str) -> str:
+    """The digest of the model `name` among names with theirs; empty when it is not there. Raises BadData."""
     wanted = model_name(name).casefold()
-    for one in rows(tags, "models"):
-        if isinstance(one.get("name"), str) and model_name(one["name"]).casefold() == wanted:
-            digest = str(one.get("digest", "")).removeprefix("sha256:")
+    for one, said in models:
+        if model_name(one).casefold() == wanted:
+            digest = said.removeprefix("sha256:")
             if len(digest) == 64 and not set(digest) - set("0123456789abcdef"):
                 return digest
             raise BadData(f"Ollama names the model '{clean_line(name)}' by no digest: {clean_line(digest)[:80]!r}")
@@ -112,65 +113,6 @@ def rows(value: Json, name: str) -> list[dict[str, Any]]:
     """The objects in the list `name` of a reply; a reply without it has none."""
     found = value.get(name) if isinstance(value, Mapping) else None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-class Server:
-    """Short questions to a server, one at a time. What each raises: Temporary when it does not answer, Refused."""
-
-    def __init__(self, host: str = "", *, seconds: float = QUICK_SECONDS) -> None:
-        self.url = address(host)
-        self._seconds = seconds
-        try:
-            self._client = httpx.Client(
-                base_url=self.url, timeout=seconds, trust_env=trusts_proxies(self.url), verify=certificates(self.url)
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise CannotRun(
-                f"'{clean_line(self.url)}' is no address of an Ollama server: {error}",
-                hint="OLLAMA_HOST, or --backend-option host=, is HOST:PORT or http://HOST:PORT",
-            ) from error
-
-    def ask(self, path: str, body: Json = None, *, seconds: float = 0) -> dict[str, Any]:
-        """The JSON object at `path`; a POST when there is a body."""
-        method, timeout = "GET" if body is None else "POST", seconds or self._seconds
-        try:
-            with self._client.stream(method, path, json=body, timeout=timeout) as reply:
-                return _object(reply.status_code, _whole(reply, time.monotonic() + timeout), path)
-        except httpx.TimeoutException as error:
-            raise Temporary(
-                f"Ollama at {self.url} did not answer {path} within {timeout:g} seconds",
-                hint="is it loading a large model, or stuck? look at its log; restart it if need be",
-            ) from error
-        except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
-            raise not_reachable(self.url, error) from error
-
-    def version(self) -> str:
-        """As the server tells it, such as '0.24.0'."""
-        found = self.ask("/api/version").get("version")
-        return clean_line(found)[:40] if isinstance(found, str) else ""
-
-    def close(self) -> None:
-        self._client.close()
-
-
-def _whole(reply: httpx.Response, until: float) -> bytes:
-    data = bytearray()
-    for chunk in reply.iter_bytes():
-        data += chunk
-        if time.monotonic() > until:  # httpx's own limit is for each piece
-            raise httpx.ReadTimeout("it came too slowly")
-        if len(data) > LARGEST_REPLY:
-            raise BadData(f"Ollama's reply is longer than {LARGEST_REPLY:,} bytes", hint="is that server Ollama?")
-    return bytes(data)
-
-
-def _object(status: int, data: bytes, path: str) -> dict[str, Any]:
-    if status >= 400:
-        raise Refused(status, error_in(data))
-    value = decode(data, what=f"Ollama's reply to {path}", limit=LARGEST_REPLY)
-    if not isinstance(value, dict):
-        raise BadData(f"Ollama's reply to {path} is not a JSON object", hint="is that server Ollama?")
-    return value
 
 
 def error_in(data: bytes) -> str:

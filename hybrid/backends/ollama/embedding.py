@@ -10,11 +10,12 @@ from itertools import islice
 from typing import Any, ClassVar
 
 from hybrid.backends.ollama.calls import ATTEMPTS, TOO_LONG
-from hybrid.backends.ollama.client import Refused, Server, cannot_use
+from hybrid.backends.ollama.client import Refused, cannot_use
 from hybrid.backends.ollama.flights import Flights
 from hybrid.backends.ollama.link import Gone, Link, Trouble
 from hybrid.backends.ollama.opening import loading_of, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import Tag, read_tag
 from hybrid.backends.options import whole_number
 from hybrid.errors import CannotRun, Temporary

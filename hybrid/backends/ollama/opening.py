@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hybrid.backends.ollama.client import Refused, Server, cannot_use, model_name, rows
+from hybrid.backends.ollama.client import Refused, cannot_use, model_name
 from hybrid.backends.ollama.link import Waits
 from hybrid.backends.ollama.rendering import form_by_server
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import Tag
 from hybrid.backends.ollama.window import Window
 from hybrid.backends.options import whole_number
@@ -61,13 +62,11 @@ def rendered(server: Server, tag: Tag, window: Window, loading: Loading) -> Tag:
 def loaded_context(server: Server, name: str) -> int:
     """With how large a context the model is loaded already; 0 when it is not."""
     try:
-        running = server.ask("/api/ps")
+        running = server.loaded()
     except Refused:
         return 0
-    for one in rows(running, "models"):
-        if model_name(str(one.get("name", ""))) == model_name(name) and isinstance(one.get("context_length"), int):
-            return int(one["context_length"])
-    return 0
+    sizes = (one.context_length for one in running if model_name(one.name or "") == model_name(name))
+    return next((size for size in sizes if size), 0)
 
 
 def waits_of(options: Mapping[str, str]) -> Waits:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from hybrid.backends.ollama.client import CRASHED, Refused, Server, cannot_use
+from hybrid.backends.ollama.client import CRASHED, Refused, cannot_use
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.turns import AGAIN, NO_TEMPLATE, REPLY, SILENT, SYSTEM, USER, Form
 from hybrid.records import Message
 from hybrid.thoughts import opened_by

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-from hybrid.backends.ollama.client import Refused, Server, is_recent, model_name, rows, too_old
+from hybrid.backends.ollama.client import Refused, is_recent, model_name, too_old
 from hybrid.backends.ollama.rendering import HINT
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import form_shown
 from hybrid.backends.turns import Form
 from hybrid.errors import HybridError
@@ -48,21 +49,20 @@ def _told(server: Server, gpu_free: int) -> Iterator[Said]:
         old = too_old(version)
         yield old.message, old.hint
         return
-    models = rows(server.ask("/api/tags"), "models")
-    loaded = rows(server.ask("/api/ps"), "models")
-    names = ", ".join(f"{_name(one)} (context {one.get('context_length', '?')})" for one in loaded) or "none"
+    models, loaded = server.models(), server.loaded()
+    names = ", ".join(f"{_name(one.model)} (context {one.context_length or '?'})" for one in loaded) or "none"
     do = "" if models else "ollama pull NAME, such as llama3.2"
     number = f"{len(models):,} model{'' if len(models) == 1 else 's'}"
     yield f"Ollama {version} runs at {server.url}: {number}; loaded: {names}", do
-    largest = max(models, key=_size, default={})
+    largest, name = max(((one.size or 0, one.model) for one in models), default=(0, ""), key=itemgetter(0))
     free = free_memory()
-    if free is not None and _size(largest) > free + gpu_free:
-        sizes = f"{_size(largest) / GIB:.1f} GiB, and {(free + gpu_free) / GIB:.1f} GiB of memory are free"
+    if free is not None and largest > free + gpu_free:
+        sizes = f"{largest / GIB:.1f} GiB, and {(free + gpu_free) / GIB:.1f} GiB of memory are free"
         yield (
-            f"Ollama has too little memory for its largest model: {_name(largest)} has {sizes}",
+            f"Ollama has too little memory for its largest model: {_name(name)} has {sizes}",
             "close other programs, or use a smaller model or quantisation",
         )
-    forms = list(_forms(server, models))
+    forms = list(_forms(server, [one.model or "" for one in models]))
     if bare := [form.name for form in forms if form.refusal]:
         yield f"Ollama models without a usable chat template, which no chat can be asked: {', '.join(bare)}", HINT
     if merging := [form.name for form in forms if not form.system]:
@@ -70,14 +70,14 @@ def _told(server: Server, gpu_free: int) -> Iterator[Said]:
         yield f"{told}: {', '.join(merging)}", ""
 
 
-def _forms(server: Server, models: list[dict[str, Any]]) -> Iterator[Form]:
+def _forms(server: Server, models: Iterable[str]) -> Iterator[Form]:
     """What the templates of models that chat carry, by their text; of as many as there is time for."""
     until = time.monotonic() + LOOK_SECONDS
     for one in models:
         if time.monotonic() > until:
             return
         try:
-            shown = server.ask("/api/show", {"model": str(one.get("name", ""))})
+            shown = server.describe(one)
         except Refused:
             continue  # removed meanwhile, or damaged: whoever uses it is told
         if "completion" in (shown.get("capabilities") or ()) and not shown.get("remote_host"):
@@ -97,11 +97,5 @@ def free_memory() -> int | None:
     return None
 
 
-def _name(model: dict[str, Any]) -> str:
-    return clean_line(model_name(str(model.get("name", "?"))))[:80].removesuffix(":latest")
-
-
-def _size(model: dict[str, Any]) -> int:
-    """Bytes of its files."""
-    size = model.get("size", 0)
-    return size if isinstance(size, int) else 0
+def _name(model: str | None) -> str:
+    return clean_line(model_name(model or "?"))[:80].removesuffix(":latest")

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid.backends.ollama.client import Refused, Server, cannot_use, digest_in, is_recent, no_model, rows, too_old
+from hybrid.backends.ollama.client import Refused, cannot_use, digest_among, is_recent, no_model, rows, too_old
 from hybrid.backends.ollama.rendering import DATE, form_by_text
+from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.window import tokens_of
 from hybrid.backends.turns import Form
 from hybrid.canonical import digest
@@ -57,11 +58,11 @@ def read_tag(server: Server, name: str) -> Tag:
     if not is_recent(version):
         raise too_old(version)
     try:
-        tags = server.ask("/api/tags")
-        found = digest_in(tags, name)
+        here = {one.model or "": one.digest or "" for one in server.models()}
+        found = digest_among(here.items(), name)
         if not found:
-            raise no_model(name, [str(one.get("name", "")) for one in rows(tags, "models")])
-        shown = server.ask("/api/show", {"model": name})
+            raise no_model(name, list(here))
+        shown = server.describe(name)
     except Refused as error:
         raise cannot_use(error, name) from error
     if shown.get("remote_host") or shown.get("remote_model"):
