@@ -550,10 +550,10 @@ def test_the_exit_code_says_how_the_runs_stand(place: Place) -> None:
     assert status(place, place.run.id).returncode == 6
 
 
-def test_a_folder_that_is_away_is_not_taken_for_one_that_never_was(place: Place) -> None:
+def test_a_folder_that_is_away_and_one_that_never_was_cannot_be_told_apart(place: Place) -> None:
     nowhere = Place.__new__(Place)
     nowhere.folder = place.root / "never"
-    assert status(nowhere).returncode == 2
+    assert status(nowhere).returncode == 5
     assert status(place).returncode == 4
     place.folder.rename(place.root / "gone")
     away = status(place)

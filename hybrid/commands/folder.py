@@ -9,7 +9,8 @@ import click
 
 from hybrid import machine, remote
 from hybrid.canonical import encode
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Word
+from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import HybridError, Missed, NotFinished, UsageError
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
@@ -41,7 +42,7 @@ def init(folder: Path) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
@@ -50,15 +51,19 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
 
     Do it as often as you like, it grows. Acknowledged shards are freed on the GPU machine.
     """
+    refuse_two(output, as_json=as_json)
     place = chosen_folder(folder)
     named = opened_run(place, run)
-    done = remote.fetch(place, named.id, output or outputs_path(place, named))
+    outputs = outputs_path(place, named) if output in (None, STDOUT) else output
+    done = remote.fetch(place, named.id, outputs)
     if as_json:
         click.echo(encode(_as_json(done)))
     else:
         for line in fetched_lines(done):
             click.echo(clean_line(line, LONGEST), err=True)
-        if not done.waits:
+        if output == STDOUT and not done.waits:
+            to_stdout(outputs)
+        elif not done.waits:
             click.echo(done.outputs)
     check(done)
 
@@ -112,7 +117,7 @@ def check(done: remote.Fetched) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 def cancel(run: str, folder: Path | None) -> None:
     """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again takes it back."""
@@ -122,7 +127,7 @@ def cancel(run: str, folder: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 def retry(run: str, folder: Path | None) -> None:
     """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
@@ -132,7 +137,7 @@ def retry(run: str, folder: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(1), help="Only the last N lines of each attempt.")
@@ -146,7 +151,7 @@ def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None
         time.sleep(FOLLOW)
         shown += _show_logs(named, known, None)
     if not shown:
-        raise UsageError(
+        raise NotFinished(
             f"no worker of {named.id} has said anything that has arrived", hint="`hybrid status` tells more"
         )
 

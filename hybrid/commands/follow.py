@@ -19,12 +19,13 @@ import click
 from hybrid import machine, plugins, remote, settings
 from hybrid.canonical import Json, encode
 from hybrid.commands.folder import check, fetched_lines
+from hybrid.commands.stdout import STDOUT, to_stdout
 from hybrid.errors import NotFinished, Temporary
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run
 from hybrid.grading import grade_outputs
 from hybrid.index import Index, with_index
-from hybrid.local import opened_run
+from hybrid.local import opened_run, outputs_path
 from hybrid.outputs import open_outputs
 from hybrid.status.standing import RunStanding, run_standing
 from hybrid.status.words import by_whom, who
@@ -50,12 +51,13 @@ class Look:
         return [one.name for one in self.standing.at_work]
 
 
-def follow(run: Run, folder: Path, outputs: Path, every: float, timeout: float | None, as_json: bool) -> None:
-    """Fetch until every item is here, and grade each time that something new is.
+def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: float | None, as_json: bool) -> None:
+    """Fetch until every item is here, and grade each time that something new is. The outputs go to `output`.
 
     Raises NotFinished at the timeout, and when the run is cancelled. A folder that is away for a while is waited for.
     Ctrl-C ends it; the run goes on without anybody watching.
     """
+    outputs = outputs_path(folder, run) if output in (None, STDOUT) else output
     deadline = None if timeout is None else time.monotonic() + timeout
     said = Said(as_json=as_json)
     with each_message_once():
@@ -63,6 +65,10 @@ def follow(run: Run, folder: Path, outputs: Path, every: float, timeout: float |
             if look := _look(run, folder, outputs, said):
                 said.tell(look)
                 if look.done.done:
+                    if output == STDOUT:
+                        to_stdout(outputs)
+                    elif not as_json:
+                        click.echo(outputs)
                     check(look.done)
                     return
                 _refuse_cancelled(look)
@@ -171,5 +177,3 @@ def _tell(done: remote.Fetched, summary: dict[str, Any] | None, *, as_json: bool
         score = "no score yet" if summary["score"] is None else f"score {summary['score']:.4f}"
         so_far = "" if done.done else ", so far: what has not arrived is counted as ungraded"
         click.echo(f"{score} over {summary['n']} of {summary['n'] + summary['ungraded']['count']}{so_far}", err=True)
-    if done.done:
-        click.echo(done.outputs)

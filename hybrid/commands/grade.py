@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid import plugins
+from hybrid.assembly import MISSING
 from hybrid.canonical import encode
 from hybrid.checks import sentences
 from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
-from hybrid.commands.options import FOLDER, FOLDER_HELP, Finite
-from hybrid.errors import Missed, UsageError, nearest
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Finite, Word
+from hybrid.commands.stdout import STDOUT, place_of, refuse_two
+from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
 from hybrid.outputs import OutputsFile, grades_of, open_outputs
@@ -30,15 +32,15 @@ LONGEST_NAME = 100
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
 @asking_a_model
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The grades. Default: beside SOURCE, grades.GRADER.json or NAME.grades.GRADER.json.",
+    type=OUTPUT,
+    help="The grades, - for standard output. Default: beside SOURCE, grades.GRADER.json or NAME.grades.GRADER.json.",
 )
 @click.option("--threshold", type=Finite(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
@@ -55,25 +57,28 @@ def grade(
 
     Writes a grades file and prints score, interval, controls and what could not be graded.
     """
+    refuse_two(out, as_json=as_json)
     heed_polite_signals()
     path = find_outputs(source, folder)
     with closing(open_outputs(path)) as outputs:
         name = grader or _grader_of(outputs)
         judge = built(name, **asked)
         grades = _place(path, name, out)
-        summary = grade_outputs(outputs, judge, name, grades, watcher())
+        with place_of(grades) as place:
+            summary = grade_outputs(outputs, judge, name, place, watcher())
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))
     else:
         _show(summary, name, grades)
+    _refuse_unfinished(outputs, summary)
     _check(summary, threshold)
 
 
 def _place(source: str, grader: str, out: Path | None) -> Path:
     """Where the grades go: never over the outputs."""
     place = out or grades_of(source, grader)
-    if source != "-" and place.exists() and place.samefile(source):
+    if "-" not in (source, str(place)) and place.exists() and place.samefile(source):
         raise UsageError(f"{place} is what is to be judged: it would be overwritten", hint="name another file: -o FILE")
     return place
 
@@ -89,6 +94,16 @@ def _grader_of(outputs: OutputsFile) -> str:
     )
 
 
+def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
+    """Raise NotFinished for outputs of a run that still lack items: the grades are of what was there."""
+    run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
+    if run and missing:
+        raise NotFinished(
+            f"{run!s:.120} is not finished: {missing} of {summary['outputs']} outputs are missing, and ungraded",
+            hint="grade it again when the rest is there; `hybrid status` tells how it stands",
+        )
+
+
 def _check(summary: dict[str, Any], threshold: float | None) -> None:
     if threshold is None:
         return
@@ -102,9 +117,10 @@ def _check(summary: dict[str, Any], threshold: float | None) -> None:
 
 
 def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
-    console = Console(highlight=False)
+    aside = grades == STDOUT
+    console = Console(highlight=False, stderr=aside)
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE, no_color=True)
+        console = Console(highlight=False, stderr=aside, width=WIDE, no_color=True)
     console.print(_scores(summary, name, console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line), soft_wrap=True)

@@ -10,10 +10,29 @@ from typing import Any
 
 import click
 
-FOLDER = click.Path(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
+
+class Place(click.Path):
+    """A path. An empty text is none: `"$UNSET"` does not mean the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("is empty: a name is needed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Word(click.ParamType):  # type: ignore[type-arg]
+    """A text that is not empty: `"$UNSET"` does not mean the only run that there is."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(value) or self.fail("is empty: a name is needed", param, ctx)
+
+
+FOLDER = Place(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
 FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
-OUTPUT = click.Path(path_type=Path, dir_okay=False)
-OUTPUT_HELP = "outputs.json [FOLDER/results/RUN/outputs.json]"
+OUTPUT = Place(path_type=Path, dir_okay=False)
+OUTPUT_HELP = "outputs.json, - for standard output [FOLDER/results/RUN/outputs.json]"
 
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
@@ -29,15 +48,18 @@ def seconds_of(text: str) -> float | None:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time span such as `90`, `15m` or `11h30m`, in seconds."""
+    """A time span such as `90`, `15m` or `11h30m`, in seconds, of at least `low`."""
 
     name = "duration"
 
+    def __init__(self, low: float = 0.0) -> None:
+        self._low = low
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        seconds = seconds_of(str(value))
-        return self.fail(f"{value!r} is not a duration such as 90s, 15m or 11h30m.") if seconds is None else seconds
+        seconds = float(value) if isinstance(value, int | float) else seconds_of(str(value))
+        if seconds is None:
+            return self.fail(f"{value!r} is not a duration such as 90s, 15m or 11h30m.")
+        return seconds if seconds >= self._low else self.fail(f"{value} is too short: at least {self._low:g}s.")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]

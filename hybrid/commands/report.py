@@ -6,20 +6,21 @@ from pathlib import Path
 
 import click
 
-from hybrid.commands.options import FOLDER, FOLDER_HELP
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
+from hybrid.commands.stdout import STDOUT, place_of
 from hybrid.local import find_outputs
 from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
 from hybrid.report.sources import find_source
 
 
 @click.command()
-@click.argument("sources", metavar="FILE...", nargs=-1, required=True)
+@click.argument("sources", metavar="FILE...", type=Word(), nargs=-1, required=True)
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option(
     "-o",
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The page. Default: report.html beside the first FILE.",
+    type=OUTPUT,
+    help="The page, - for standard output. Default: report.html beside the first FILE.",
 )
 @click.option("--grader", default="", metavar="NAME", help="Whose grades, when outputs were graded more than once.")
 @click.option(
@@ -39,4 +40,8 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     Several files are compared with the first, question by question. The page needs no network and prints its place.
     """
     runs = [find_source(Path(find_outputs(name, folder)), grader) for name in sources]
-    click.echo(write_report(runs, out or runs[0].grades.path.with_name("report.html"), tasks=limit, text=text))
+    path = out or runs[0].grades.path.with_name("report.html")
+    with place_of(path) as there:
+        write_report(runs, there, tasks=limit, text=text)
+    if path != STDOUT:
+        click.echo(path)

@@ -19,10 +19,11 @@ from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
 from hybrid.commands.follow import follow
 from hybrid.commands.judging import heed_polite_signals
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
+from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
-from hybrid.local import Engine, LocalResult, chosen_folder, outputs_path, run_here
+from hybrid.local import Engine, LocalResult, chosen_folder, run_here
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
 
@@ -76,13 +77,14 @@ def _made(pipeline: str, values: Iterable[str], preset: str, **short: int | None
 @click.option("--model-digest", default="", metavar="HEX", help="Pin the model's files [those of the first worker]")
 @click.option("--wait", is_flag=True, help="Follow it: take over results as they arrive, grade, until it is done.")
 @click.option("--timeout", type=Duration(), help="Longest wait, such as 8h; then leave with exit code 4.")
-@click.option("--every", type=Duration(), default="30s", show_default=True, help="Time between two looks.")
+@click.option("--every", type=Duration(low=1), default="30s", show_default=True, help="Time between two looks.")
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
 def remote(
     pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any
 ) -> None:
     """Put PIPELINE into the shared folder for a worker, and return. The same command again is the same run."""
+    refuse_two(how["output"], as_json=how["as_json"])
     made = _made(pipeline, values, preset, limit=limit, seed=seed)
     digest = str(how["model_digest"]).lower()
     if digest and not DIGEST.fullmatch(digest):
@@ -92,7 +94,7 @@ def remote(
     if not how["wait"]:
         _tell_submitted(run, folder, as_json=how["as_json"])
         return
-    follow(run, folder, how["output"] or outputs_path(folder, run), how["every"], how["timeout"], how["as_json"])
+    follow(run, folder, how["output"], how["every"], how["timeout"], how["as_json"])
 
 
 def _model(named: str | None, backend: str) -> str:
@@ -135,6 +137,7 @@ class How:
 
 
 def _run(name: str, pipeline: Any, how: How) -> None:
+    refuse_two(how.output, as_json=how.as_json)
     heed_polite_signals()  # they close the shard as Ctrl-C does
     engine = Engine(how.backend, _model(how.model, how.backend), dict(pairs("--backend-option", how.options)))
     folder = chosen_folder(how.folder)
@@ -145,11 +148,11 @@ def _run(name: str, pipeline: Any, how: How) -> None:
         pipeline,
         engine,
         observer,
-        how.output,
+        None if how.output == STDOUT else how.output,
         shard_seconds=how.shard_seconds,
         retry_failed=how.retry_failed,
     )
-    _tell(result, observer)
+    _tell(result, observer, how)
 
 
 def _observer(*, as_json: bool) -> Quiet:
@@ -160,18 +163,24 @@ def _observer(*, as_json: bool) -> Quiet:
     return Bar(Console(stderr=True)) if sys.stderr.isatty() else Lines(sys.stderr)
 
 
-def _tell(result: LocalResult, observer: Quiet) -> None:
-    total, fresh = result.total, result.fresh
-    now = f"{fresh} of {total} items done now, {total - fresh} kept from before"
-    before = f"all {total} items were done before, nothing was run"
+def done_now(total: int, fresh: int) -> str:
+    """What was done, in words: `fresh` of `total` items."""
+    if fresh:
+        return f"{fresh} of {total} items done now, {total - fresh} kept from before"
+    return f"all {total} items were done before, nothing was run" if total else "it has no items, nothing was run"
+
+
+def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
     if type(observer) is not Quiet:
-        click.echo(f"{result.run.id}: {now if fresh else before}", err=True)
+        click.echo(f"{result.run.id}: {done_now(result.total, result.fresh)}", err=True)
     if isinstance(observer, Events):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})
+    elif how.output == STDOUT:
+        to_stdout(result.outputs)
     else:
         click.echo(result.outputs)
     if result.failed:
         raise Missed(
-            f"{result.failed} of {total} items of {result.run.id} failed; the reasons are in {result.outputs}",
+            f"{result.failed} of {result.total} items of {result.run.id} failed; the reasons are in {result.outputs}",
             hint="--retry-failed does them again; grading counts them as failed, never as wrong",
         )

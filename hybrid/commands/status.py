@@ -11,8 +11,8 @@ import click
 
 from hybrid import machine
 from hybrid.canonical import encode
-from hybrid.commands.options import FOLDER, FOLDER_HELP, seconds_of
-from hybrid.errors import BadData, HybridError, Temporary, UsageError
+from hybrid.commands.options import FOLDER, FOLDER_HELP, Word, seconds_of
+from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.runs import check_mark
@@ -27,6 +27,7 @@ PATIENCE = 30.0
 """Seconds for one call to the folder."""
 EVERY = 10.0
 """Seconds between two looks of --watch."""
+LEAST = 1.0
 MANY = 100_000
 """Records to read at which it is said that this takes a while."""
 
@@ -34,7 +35,7 @@ Look = Callable[[], list[RunStanding]]
 
 
 @click.command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
 @click.option(
@@ -66,8 +67,10 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
     if watch is None:
         return run, None
     seconds = seconds_of(watch)
+    if seconds is not None and seconds < LEAST:
+        raise UsageError(f"--watch {watch:.80} is too short", hint=f"at least {LEAST:.0f}s between two looks")
     if seconds is not None:
-        return run, max(1.0, seconds)
+        return run, seconds
     if run is not None:
         raise UsageError(f"--watch: '{watch:.80}' is not a time such as 10s or 2m")
     return watch, EVERY
@@ -83,17 +86,13 @@ def _look(place: Path, folder: Guarded, run: str | None) -> Look:
         try:
             check_mark(folder)
         except NotThere as error:
-            raise _missing(place, known=path.exists() or machine.remembered() == place.absolute()) from error
+            raise Temporary(
+                f"{place} is not a folder of hybrid, or not now: {error.message}",
+                hint="is it mounted, synced, and the right place?",
+            ) from error
         return with_index(path, work)
 
     return look
-
-
-def _missing(place: Path, *, known: bool) -> HybridError:
-    """A folder without its mark is away when it was one before: behind a dead mount there often is a plain folder."""
-    if known:
-        return Temporary(f"{place} does not hold the shared folder now", hint="is it mounted, and synced?")
-    return UsageError(f"{place} is not a folder of hybrid", hint=f"`hybrid init {place}` makes it one")
 
 
 def _tell(records: int) -> None:

@@ -55,7 +55,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         guarded.close()
         raise Temporary(
             f"{place}: no folder of hybrid, or not now: {error.message}",
-            hint="is the path right, and is it mounted and synced? `hybrid init`, on the laptop, makes a folder",
+            hint="is it mounted, synced, and the right place?",
         ) from error
     spool = machine.spool_of(place)
     shift = Shift(

@@ -156,9 +156,10 @@ def join_folder(path: Path, *, make: bool) -> Disk:
         Disk(path).write("hybrid.json", content)  # also where a crash left only the beginning of it
     with speaking(path, doing="looking for the mark"):
         if not path.joinpath("hybrid.json").exists():
+            first = "" if path.exists() else " `hybrid init` makes a new folder"  # never where a dead mount may be
             raise NotThere(
                 f"{path} is not a folder of hybrid, or not now: it has no hybrid.json",
-                hint="is it mounted and the right place? `hybrid init` makes a new folder",
+                hint=f"is it mounted, synced, and the right place?{first}",
             )
     check_mark(Disk(path))
     return Disk(path)

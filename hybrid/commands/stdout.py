@@ -1,0 +1,40 @@
+"""`-o -`: what a command makes goes to standard output; what it says besides goes to standard error."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hybrid.errors import UsageError
+
+STDOUT = Path("-")
+
+
+def refuse_two(output: Path | None, *, as_json: bool) -> None:
+    """Raise UsageError when a file and JSON are both to go to standard output."""
+    if output == STDOUT and as_json:
+        raise UsageError("-o - and --json both want standard output", hint="leave one of them out")
+
+
+def to_stdout(path: Path) -> None:
+    """Copy a file to standard output."""
+    sys.stdout.flush()
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def place_of(output: Path) -> Iterator[Path]:
+    """Where to write what goes to `output`; for standard output a temporary file, which is copied there at the end."""
+    if output != STDOUT:
+        yield output
+        return
+    with tempfile.TemporaryDirectory(prefix="hybrid-") as folder:
+        path = Path(folder) / "output"
+        yield path
+        to_stdout(path)

@@ -1,0 +1,156 @@
+"""What commands say is so: exit codes that agree, no name that is empty, standard output where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hybrid.cli import main
+from hybrid.commands.run import done_now
+from hybrid.folder.notes import pack_note
+from tests.test_status import FIRST, Place
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left with, and what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Hybrid = Callable[..., Done]
+
+
+@pytest.fixture
+def hybrid(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
+    """The command line, in this process."""
+    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+
+    def run(*arguments: object) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(one) for one in arguments])
+        said = capfd.readouterr()
+        return Done(int(left.value.code or 0), said.out, said.err)
+
+    yield run
+    for one, handler in kept.items():
+        signal.signal(one, handler)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    made = Place(tmp_path)
+    (tmp_path / "script.json").write_text(json.dumps({"answers": {}, "default": "1"}))
+    monkeypatch.setenv("HYBRID_FOLDER", str(made.folder))
+    monkeypatch.chdir(tmp_path)
+    return made
+
+
+def local(place: Place, *more: str) -> list[str]:
+    data = ["--set=challenges=challenges.json", "--set=views=", "--set=permute_n=0"]
+    return ["run", "local", "seal-eval", *data, "--backend=scripted", "--model=script.json", *more]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["init", ""],
+        ["fetch", ""],
+        ["cancel", ""],
+        ["retry", ""],
+        ["logs", ""],
+        ["status", ""],
+        ["status", "--folder", ""],
+        ["grade", ""],
+        ["report", ""],
+        ["notebook", "plain", ""],
+        ["run", "local", "seal-eval", "-o", ""],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_name_is_a_wrong_command(place: Place, hybrid: Hybrid, arguments: list[str]) -> None:
+    """`cancel "$RUN"` with a variable that is not set would cancel the only run that there is."""
+    done = hybrid(*arguments)
+    assert (done.code, done.stdout) == (2, ""), done.stderr
+    assert "is empty" in done.stderr
+    assert not list(place.folder.glob("runs/*/orders"))
+
+
+def test_logs_of_a_run_without_a_worker_are_not_there_yet(place: Place, hybrid: Hybrid) -> None:
+    assert hybrid("logs", place.run.id).code == 4
+    place.disk.write(*pack_note(place.run.id, "log", FIRST, 0, {"lines": ["12:00 begins"], "time": ""}))
+    assert hybrid("logs", place.run.id).code == 0
+
+
+@pytest.mark.parametrize("command", [["status"], ["fetch", "x"], ["logs", "x"], ["cancel", "x"], ["worker", "--once"]])
+def test_a_plain_folder_is_one_that_is_away(place: Place, hybrid: Hybrid, command: list[str]) -> None:
+    """Below a mount that is away there is a plain folder; nobody should be led to make that a shared one."""
+    plain = place.root / "plain"
+    plain.mkdir()
+    done = hybrid(*command, *(["--folder"] if command[0] != "worker" else []), plain)
+    assert done.code == 5, done.stderr
+    assert "init" not in done.stderr
+    assert list(plain.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["status", "--watch", "0"], ["run", "remote", "x", "--wait", "--every", "0"]])
+def test_nothing_looks_again_and_again_without_a_rest(place: Place, hybrid: Hybrid, command: list[str]) -> None:
+    done = hybrid(*command)
+    assert done.code == 2
+    assert "too short" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("total", "fresh", "words"),
+    [
+        (0, 0, "it has no items, nothing was run"),
+        (6, 0, "all 6 items were done before, nothing was run"),
+        (6, 2, "2 of 6 items done now, 4 kept from before"),
+    ],
+)
+def test_what_was_not_there_was_not_done_before(total: int, fresh: int, words: str) -> None:
+    assert done_now(total, fresh) == words
+
+
+def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: Place, hybrid: Hybrid) -> None:
+    done = hybrid(*local(place))
+    outputs = Path(done.stdout.strip())
+    assert hybrid(*local(place, "-o", "-")).stdout == outputs.read_text()
+    run = outputs.parent.name
+    fetched = hybrid("fetch", run, "-o", "-")
+    assert (fetched.code, fetched.stdout) == (0, outputs.read_text())
+    digest = json.loads(outputs.read_text())["run"]["model_digest"]
+    remote = ["run", "remote", *local(place)[2:], "--model-digest", digest]
+    assert hybrid(*remote, "--wait", "-o", "-").stdout == outputs.read_text()
+    graded = hybrid("grade", outputs, "-o", "-")
+    assert json.loads(graded.stdout)["format"] == "hybrid/grades"
+    assert "ungraded tasks" in graded.stderr
+    assert hybrid("grade", outputs, "-o", "grades.json").code == 0
+    assert graded.stdout == Path("grades.json").read_text()
+    hybrid("grade", outputs)
+    page = hybrid("report", outputs, "-o", "-")
+    assert page.stdout.startswith("<!DOCTYPE html>")
+    assert json.loads(hybrid("notebook", "plain", run, "-o", "-").stdout)["nbformat"] == 4
+    assert not Path("-").exists()
+    for command in (local(place), ["fetch", run], ["grade", outputs], remote):
+        both = hybrid(*command, "--json", "-o", "-")
+        assert (both.code, both.stdout) == (2, ""), "two things cannot both be on standard output"
+
+
+def test_grades_of_an_unfinished_run_are_not_finished(place: Place, hybrid: Hybrid) -> None:
+    place.shard(0, 1)
+    done = hybrid("grade", place.run.id)
+    assert done.code == 4, done.stderr
+    assert "4 of 6 outputs are missing" in done.stderr
+    assert "failed outputs: 4 (missing: 4) of 6" in done.stdout
+    place.shard(2, 3, 4, 5)
+    assert hybrid("grade", place.run.id, "--threshold", "0").code in (0, 3)
