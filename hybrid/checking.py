@@ -18,6 +18,7 @@ from hybrid.agreement import Estimate, Table, accuracy, estimate, kappa
 from hybrid.answers import RULES
 from hybrid.canonical import Json, decode_once
 from hybrid.errors import BadData, UsageError
+from hybrid.faults import naming
 from hybrid.folder.files import speaking
 from hybrid.grading import made_ready
 from hybrid.intervals import Clustered
@@ -184,7 +185,8 @@ def _graded(judge: OutputGrader, rows: Rows, figure: str) -> Check:
     counted = Check()
     for row in rows:
         counted.rows += 1
-        grade = judge.grade(row.output) if row.output.error is None else Grade(None, row.output.error.kind)
+        with naming(judge, f"judging row {counted.rows}"):
+            grade = judge.grade(row.output) if row.output.error is None else Grade(None, row.output.error.kind)
         if grade.score is None:
             counted.ungraded.count(grade.reason)
         elif not figure:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from hybrid.errors import CannotRun, HybridError, NotFinished, UsageError, nearest
+from hybrid.errors import CannotRun, HybridError, NotFinished, OwnFault, UsageError, nearest
 from hybrid.extras import import_object
 from hybrid.terminal import clean, clean_line
 
@@ -198,8 +198,8 @@ def _as_ours(error: BaseException) -> HybridError:
 
 
 def _tell(error: HybridError) -> int:
-    """Print `error` on stderr, and its traceback when all is to be said. Returns its exit code."""
-    if logging.getLogger().isEnabledFor(logging.DEBUG):
+    """Print `error` on stderr, with its traceback when all is to be said or it is to be reported. Returns its code."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG) or isinstance(error, OwnFault):
         _show_traceback(error)
     click.echo(f"error: {clean_line(error.message, LONGEST)}", err=True)
     if error.hint:

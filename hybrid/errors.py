@@ -7,6 +7,8 @@ HybridError            1  internal error (never raised by name)
 +-- Temporary          5  mount, network, quota, another process: run the same command again
 +-- BadData            6  corrupt, truncated or foreign data
 +-- CannotRun          7  does not fit, missing model, missing library, no permission
+    +-- PluginFault    7  a pipeline or grader that is not ours raised what nobody foresaw
+        +-- OwnFault   1  one of ours, or a backend, did
 """
 
 from __future__ import annotations
@@ -60,6 +62,16 @@ class CannotRun(HybridError):
     """This machine cannot do it as asked: missing model, library, memory or permission."""
 
     exit_code = 7
+
+
+class PluginFault(CannotRun):
+    """The code of a pipeline or grader raised what nobody foresaw, or made what nobody can use."""
+
+
+class OwnFault(PluginFault):
+    """The same of one that comes with hybrid, or of a backend: for whoever runs it a fault in hybrid."""
+
+    exit_code = 1
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +13,7 @@ import orjson
 
 from hybrid import checks
 from hybrid.canonical import Json, encode
+from hybrid.faults import checked, naming, refuse
 from hybrid.majority import Majority
 from hybrid.outputs import OutputsFile, open_outputs
 from hybrid.progress import Quiet
@@ -40,7 +41,7 @@ def grade_file(
     """Judge an outputs file into the grades file `out` and return its summary. The same file gives the same bytes.
 
     Raises BadData when the outputs are not whole, Temporary on a full disk or when a judging model is away; then `out`
-    is as it was. What a grader raises is a fault in it and comes through.
+    is as it was. What a grader raises is a fault in it: PluginFault names the question.
     """
     return grade_outputs(open_outputs(source), grader, grader_name, out, watcher)
 
@@ -76,7 +77,9 @@ class Again:
 def made_ready(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Judging]:
     """The grader; one that judges with a model has then asked it."""
     if isinstance(grader, ModelGrader):
-        with grader.ready(outputs, watcher) as judge:
+        with ExitStack() as stack:
+            with naming(grader, "asking its model"):
+                judge = stack.enter_context(grader.ready(outputs, watcher))
             yield judge
     else:
         yield grader
@@ -120,10 +123,16 @@ class Scribe:
             for output in question.outputs:
                 if output.error is not None:
                     tally.failed(output.error.kind)
-            grade = judge(question)
-            constant = control(question.reference) if control and grade.score is not None else None
+            try:
+                grade = judge(question)
+                constant = control(question.reference) if control and grade.score is not None else None
+                line = _line(question, grade)
+            except Exception as error:  # noqa: BLE001 - graders are anybody's code
+                refuse(
+                    self._grader, error, f"judging the question '{question.id:.200}' of the task '{question.task:.200}'"
+                )
             tally.add(question, grade, constant)
-            yield _line(question, grade)
+            yield line
 
     def _summary(self, tally: Tally) -> Summary:
         """The tally's, and for a judging model what it is, what is known of its errors, and the score without them."""
@@ -145,7 +154,7 @@ def _judged(outputs: OutputsFile, sha256: str) -> bytes:
 
 def _judge_of(grader: Judging, tally: Tally) -> Callable[[Question], Grade]:
     if isinstance(grader, QuestionGrader):
-        return grader.grade_question
+        return lambda question: checked(grader.grade_question(question), Grade)
     return lambda question: judge_alone(grader, question, tally.ungraded_outputs)
 
 
@@ -154,7 +163,7 @@ def judge_alone(grader: OutputGrader, question: Question, ungraded: Reasons) -> 
 
     Outputs without a text never reach the grader. Why single outputs were not graded is counted in `ungraded`.
     """
-    grades = [grader.grade(output) for output in question.outputs if output.text is not None]
+    grades: list[Grade] = [checked(grader.grade(one), Grade) for one in question.outputs if one.text is not None]
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < len(grades):
         for grade in grades:

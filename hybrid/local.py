@@ -15,6 +15,7 @@ from hybrid.assembly import assembled
 from hybrid.backends.registry import digest_before_loading, refuse_unknown, refuse_untrainable
 from hybrid.engines import OneEngine, Training, engine_for, opened, trains
 from hybrid.errors import CannotRun, UsageError
+from hybrid.faults import inputs_of, naming, stages_of
 from hybrid.folder.draft import Draft
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import Disk, Medium
@@ -107,7 +108,7 @@ def run_here(
     Temporary when another process on this machine is at work on the run.
     """
     how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
-    learns = trains(pipeline.stages())
+    learns = trains(stages_of(pipeline))
     if learns:
         refuse_untrainable(engine.backend)
     if engine.options:
@@ -126,7 +127,7 @@ def run_here(
 
 def _frozen(name: str, pipeline: Pipeline, engine: Engine) -> Callable[[Medium], Run]:
     """A function that writes the run into a place. What is wrong with model, settings or data is told before that."""
-    digest, values, inputs = engine.digest(), settings.freeze(pipeline), pipeline.inputs()
+    digest, values, inputs = engine.digest(), settings.freeze(pipeline), inputs_of(pipeline)
 
     def frozen(place: Medium) -> Run:
         return submit(place, name, values, inputs, backend=engine.backend, model=engine.model, model_digest=digest)
@@ -153,7 +154,8 @@ def _try(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backen
 
 def _loaded(engine: Engine, observer: Observer, training: Training | None) -> Backend:
     observer.loading(engine.model)
-    return engine.open(training)
+    with naming(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
+        return engine.open(training)
 
 
 def _open_for(

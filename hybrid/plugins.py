@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -19,8 +20,10 @@ from urllib.parse import unquote, urlsplit
 
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.extras import import_object
+from hybrid.wheel import NAME, PACKAGES
 
 Kind = Literal["pipelines", "graders"]
+KINDS: tuple[Kind, ...] = ("pipelines", "graders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,29 @@ def load(kind: Kind, name: str) -> type[Any]:
             f"the {kind[:-1]} '{name}' is not a dataclass: {entry.value}", hint=f"it comes from {_owner(entry)}"
         )
     return loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a piece of code is called in words, the distribution that it is of ("" when none is known), its package."""
+
+    title: str
+    distribution: str
+    package: str
+
+
+def origin(owner: object) -> Origin:
+    """Where a pipeline or grader comes from, or what goes by the name `owner` and is ours."""
+    if isinstance(owner, str):
+        return Origin(owner, NAME, NAME)
+    cls = type(owner)
+    package = cls.__module__.partition(".")[0]
+    for kind in KINDS:
+        for entry in entry_points(group=f"hybrid.{kind}"):
+            if getattr(sys.modules.get(entry.module), entry.attr, None) is cls:
+                owned = "" if _owner(entry) == NAME else f" of '{_owner(entry)}'"
+                return Origin(f"the {kind[:-1]} '{entry.name}'{owned}", _owner(entry), package)
+    return Origin(f"{cls.__module__}.{cls.__qualname__}", NAME if package in PACKAGES else "", package)
 
 
 def _claims(kind: Kind) -> dict[str, list[EntryPoint]]:

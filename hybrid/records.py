@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from hybrid.canonical import Json, encoded
-from hybrid.errors import BadData
+from hybrid.errors import BadData, PluginFault
 from hybrid.thoughts import is_marked, split
 from hybrid.tuning import Tuning
 
@@ -114,12 +114,21 @@ class Item:
     sample: int = 0
 
     def key(self, stage: str, model: str) -> str:
-        """sha256 over stage (name and version), model digest, request, view and sample: never a row number."""
-        text = (
-            f'{{"model":{encoded(model)},"question":{encoded(self.question)},"request":{self.request.encoded()},'
-            f'"sample":{encoded(self.sample)},"stage":{encoded(stage)},"task":{encoded(self.task)},'
-            f'"view":{encoded(self.view) if self.view != {} else "{}"}}}'
-        )
+        """sha256 over stage (name and version), model digest, request, view and sample: never a row number.
+
+        Raises PluginFault when the pipeline has put something into the item that is no JSON.
+        """
+        try:
+            text = (
+                f'{{"model":{encoded(model)},"question":{encoded(self.question)},"request":{self.request.encoded()},'
+                f'"sample":{encoded(self.sample)},"stage":{encoded(stage)},"task":{encoded(self.task)},'
+                f'"view":{encoded(self.view) if self.view != {} else "{}"}}}'
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise PluginFault(
+                f"the stage '{stage}' made an item for the question '{self.question!s:.200}' that is no JSON: {error}",
+                hint="the fault is in the pipeline: an item holds texts, numbers, lists and objects",
+            ) from error
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ from hybrid import machine, settings
 from hybrid.backends.registry import refuse_untrainable
 from hybrid.engines import trains
 from hybrid.errors import UsageError
+from hybrid.faults import inputs_of, stages_of
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
@@ -27,9 +28,9 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     `model_digest` pins the model's files; with "" those of the first worker are the run's. Submitting a cancelled run
     again takes the cancel back. The folder is never made here: behind a mount that is away it would be a plain one.
     """
-    if trains(pipeline.stages()):
+    if trains(stages_of(pipeline)):
         refuse_untrainable(backend)
-    frozen, inputs = settings.freeze(pipeline), pipeline.inputs()
+    frozen, inputs = settings.freeze(pipeline), inputs_of(pipeline)
     place = join_folder(folder, make=False)
     run = submit(place, name, frozen, inputs, backend=backend, model=model, model_digest=model_digest)
     receiver = receiver_of(folder, run)
@@ -73,7 +74,7 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     run = opened_run(folder, name)
     pipeline = pipeline_of(run)
     receiver = receiver_of(folder, run)
-    new = receiver.receive([stage.name for stage in pipeline.stages()])
+    new = receiver.receive([stage.name for stage in stages_of(pipeline)])
     here = replace(run, sources=(Disk(machine.received_of(folder)),))  # what arrives meanwhile is for the next fetch
     chain, waits = bound(here, pipeline), ""
     try:

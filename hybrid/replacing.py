@@ -33,7 +33,8 @@ def replacing(path: Path, begins: bytes) -> Iterator[BinaryIO]:
                 os.fsync(stream.fileno())
             part.replace(path)
     except CannotRun as error:
-        error.hint = "write to another place: -o FILE"
+        if str(path) in error.message:  # else it is about what the block did meanwhile, such as judging
+            error.hint = "write to another place: -o FILE"
         raise
     finally:
         with suppress(OSError):

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
+from hybrid.faults import refuse
 from hybrid.folder.leases import block_size, choose
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import new_attempt, stage_name
@@ -113,6 +114,21 @@ class StageWork:
         return Record(completion.key, item.task, item.question, item.view, item.sample, completion)
 
     @property
+    def backend(self) -> str:
+        """What the backend of the run is called in words."""
+        return f"the backend '{self.run.spec['backend']}'"
+
+    def answers(self, engine: Backend, taken: Callable[[], Collection[int] | None]) -> Iterator[Completion]:
+        """What the engine answers to `requests`. Raises HybridError."""
+        try:
+            yield from engine.generate(self.requests(taken))
+        except Exception as error:  # noqa: BLE001 - engines have errors of many libraries
+            first = next((item.question for _, item in self._asked.values()), "")
+            refuse(
+                self.backend, error, f"answering {len(self._asked)} items, the first for the question '{first:.200}'"
+            )
+
+    @property
     def unanswered(self) -> int:
         """Items that were given to the backend and have no answer."""
         return len(self._asked)
@@ -202,7 +218,7 @@ def _work_off(work: StageWork, engine: Backend, medium: Medium, observer: Observ
     observer.working()
     writer = ShardWriter(medium, f"{place}/{attempt}", header, seconds=shard_seconds, on_close=observer.closed_shard)
     with ticking(writer, min(1.0, shard_seconds)) as failures:
-        for completion in engine.generate(work.requests(lambda: ())):
+        for completion in work.answers(engine, lambda: ()):
             writer.add(work.answered(completion))
             observer.finished_item(completion)
             if failures:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hybrid.canonical import Json, encode
-from hybrid.errors import BadData, UsageError, nearest
+from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
 
 T = TypeVar("T")
 
@@ -115,6 +115,13 @@ def _construct(cls: type[T], values: Mapping[str, Any]) -> T:
         return cls(**values)
     except (ValueError, TypeError) as error:  # what __post_init__ says about values that do not go together
         raise UsageError(f"{cls.__name__}: {error}", hint=_known(cls)) from error
+    except HybridError:
+        raise
+    except Exception as error:  # __post_init__ is anybody's code
+        raise PluginFault(
+            f"{cls.__module__}.{cls.__name__} cannot be made with these settings: {type(error).__name__}: {error}",
+            hint=_known(cls),
+        ) from error
 
 
 def _parse(name: str, hint: Any, text: str) -> Any:

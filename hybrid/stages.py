@@ -15,6 +15,7 @@ from typing import Any
 
 from hybrid.assembly import assembled, outputs_of
 from hybrid.errors import CannotRun, NotFinished, Temporary
+from hybrid.faults import stages_of
 from hybrid.folder.runs import Run
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Item, Output
@@ -98,7 +99,7 @@ class Bound:
 
 def bound(run: Run, pipeline: Pipeline) -> Bound:
     """The stages of a pipeline, bound to one of its runs. Raises CannotRun for stages in no order."""
-    return Bound(run, pipeline.stages())
+    return Bound(run, stages_of(pipeline))
 
 
 def check_order(stages: Sequence[Stage]) -> None:

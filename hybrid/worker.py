@@ -18,7 +18,8 @@ from hybrid.canonical import Json
 from hybrid.clock import Clock
 from hybrid.courier import Courier
 from hybrid.engines import OneEngine, Training, engine_for, trains
-from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
+from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, Temporary, UsageError
+from hybrid.faults import naming
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Medium, Store
 from hybrid.folder.names import stage_name
@@ -282,7 +283,7 @@ class Worker:
         try:
             yield from self._answers(session, engine)
             yield from self._written(session, writer.close)
-        except Temporary:
+        except (Temporary, PluginFault):  # it may not be fit for another run
             self.close()
             raise
         finally:
@@ -302,7 +303,7 @@ class Worker:
 
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
-        for completion in engine.generate(work.requests(lambda: self._taken(work))):
+        for completion in work.answers(engine, lambda: self._taken(work)):
             self._busy = self.clock.now()
             yield from self._keep(session, completion)
             yield 0.0
@@ -363,7 +364,8 @@ class Worker:
         run = work.run
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
         make = partial(self.workplace.open, run)
-        return engine_for(self._engines, run, work.stage, work.digest, tensors, make)
+        with naming(work.backend, f"loading the model '{run.spec['model']}'"):
+            return engine_for(self._engines, run, work.stage, work.digest, tensors, make)
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
         """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.

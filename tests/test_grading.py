@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from graders.exact import Exact
 from hybrid import questions
 from hybrid.canonical import encode
-from hybrid.errors import BadData
+from hybrid.errors import BadData, PluginFault
 from hybrid.grading import grade_file
 from hybrid.intervals import paired_difference, wilson
 from hybrid.majority import Majority
@@ -262,7 +262,7 @@ def test_a_fault_in_a_grader_is_no_verdict(tmp_path: Path) -> None:
         def grade(self, output: Output) -> Grade:
             raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(PluginFault, match=r"Broken failed while judging the question 'a/0' .*: ZeroDivisionError"):
         graded(tmp_path, [said("a", 0, "yes")], Broken())
 
 

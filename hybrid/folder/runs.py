@@ -23,7 +23,7 @@ from typing import Any
 import zstandard
 
 from hybrid.canonical import Json, decode, digest, encode
-from hybrid.errors import BadData, HybridError, UsageError, nearest
+from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
 from hybrid.folder.files import speaking, unpack
 from hybrid.folder.medium import Disk, Medium, NotThere
 from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
@@ -191,9 +191,17 @@ def submit(
 ) -> Run:
     """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run.
 
-    `model_digest` may be "": the first worker's model then is the run's. run.json is written last.
+    `model_digest` may be "": the first worker's model then is the run's. run.json is written last. Raises PluginFault
+    for inputs that are no JSON.
     """
-    blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
+    try:
+        blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
+        encode(dict(inputs.about))
+    except (TypeError, ValueError) as error:
+        raise PluginFault(
+            f"the inputs that the pipeline '{pipeline}' reads are no JSON: {error}",
+            hint="the fault is in the pipeline: tasks, references and about are texts, numbers, lists and objects",
+        ) from error
     sha256 = {kind: hashlib.sha256(data).hexdigest() for kind, data in blobs.items()}
     spec: dict[str, Json] = {
         "format": SPEC_FORMAT,

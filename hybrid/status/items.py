@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from hybrid.errors import BadData, HybridError
 from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
 from hybrid.index import KEY, in_parts
@@ -32,28 +31,13 @@ Parts = Iterator[bytes]
 
 def stages_of(run: Run) -> Bound:
     """The stages of the run's pipeline as it is installed here, bound to the run. Raises HybridError."""
-    try:
-        return bound(run, pipeline_of(run))
-    except HybridError:
-        raise
-    except Exception as error:
-        raise _refused(run, error) from error
+    return bound(run, pipeline_of(run))
 
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
     """Every different key of the stage's items, for `Index.set_items`. Raises HybridError."""
     tasks = run.tasks()
-    try:
-        yield from in_parts(bytes.fromhex(item.key(stage.identity, model))[:KEY] for item in stage.items(tasks))
-    except HybridError:
-        raise
-    except Exception as error:
-        raise _refused(run, error) from error
-
-
-def _refused(run: Run, error: Exception) -> BadData:
-    """What a pipeline says to settings and tasks that anybody may have written."""
-    return BadData(f"the pipeline '{run.spec['pipeline']}' cannot use what is in {run.place}: {type(error).__name__}")
+    yield from in_parts(bytes.fromhex(item.key(stage.identity, model))[:KEY] for item in stage.items(tasks))
 
 
 def identity_of(stage: Stage, model: str, earlier: str) -> str:
