@@ -220,6 +220,19 @@ class Index:
             self._put(PUT_BEAT, run, attempt, max(number, before[2] if before else 0), now)
         return 0.0 if before else None
 
+    def unchanged(self, run: str, content: str, now: float) -> float | None:
+        """Seconds since `content`, hex digits that name all there is of a run, was first seen here.
+
+        0 when it has just changed, None when nothing was known of the run. `now` as in `heard`.
+        """
+        number = int(content[:15], 16)
+        before = next(self._read("SELECT * FROM beat WHERE run = ? AND attempt = ?", run, ""), None)
+        if before and before[2] == number and before[3] <= now:
+            return float(now - before[3])
+        with self.alone():
+            self._put(PUT_BEAT, run, "", number, now)
+        return 0.0 if before else None
+
     def _put(self, insert: str, *values: Any) -> None:
         self._rows.execute(insert, (*values, _seal(values)))
 

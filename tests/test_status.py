@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +290,10 @@ def test_a_cancel_is_told_until_it_is_taken_back(place: Place) -> None:
     found = place.look()
     assert (found.cancelled, found.over, found.exit_code) == (True, True, 4)
     assert "cancelled" in line(found)
+    assert (status(place).returncode, status(place, place.run.id).returncode) == (0, 4)
     receiver.order(orders.resume(receiver.orders()))
     assert not place.look().cancelled
+    assert status(place).returncode == 4
 
 
 def test_without_the_pipeline_what_is_there_is_counted_and_the_rest_said_not_to_be_known(
@@ -416,6 +419,47 @@ def test_an_ended_worker_that_left_files_behind_is_told(place: Place) -> None:
     told = words(place.look())
     assert "nobody; 1 has ended" in told
     assert f"3 files on the machine of {FIRST} alone, as it said" in told
+
+
+def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hours(monkeypatch)
+    place.shard(0)
+    assert place.look().unchanged is None
+    assert "nothing new" not in line(place.look())
+    clock.now += 3 * 3600
+    assert "nothing new for 3 h" in line(place.look())
+    assert "nothing new for 3 h" in words(place.look())
+    for change in (lambda: place.shard(1), place.beat, lambda: place.receiver().order(orders.CANCEL)):
+        change()
+        assert place.look().unchanged == 0.0
+        clock.now += 60
+        assert place.look().unchanged == 60.0
+
+
+def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> None:
+    how = {"backend": "scripted", "model": "made-up", "model_digest": MODEL}
+    for changed in ({"seed": 1}, {"seed": 2, "tasks": ("00000001",)}):
+        other = replace(place.pipeline, **changed)
+        submit(place.disk, "seal-eval", settings.freeze(other), other.inputs(), **how)
+    inputs = place.pipeline.inputs()
+    tasks = {name: inputs.tasks[name] for name in list(inputs.tasks)[:2]}
+    again = submit(place.disk, "seal-eval", settings.freeze(place.pipeline), replace(inputs, tasks=tasks), **how)
+    told = status(place).stdout.splitlines()
+    assert len(told) == 4
+    assert all("; made-up on scripted, " in one for one in told)
+    assert sum("seed=1, tasks=" in one for one in told) == 1
+    assert sum("seed=2, tasks=00000001" in one for one in told) == 1
+    assert sum(f"seed=0, tasks=, data {again.spec['inputs'][:8]}" in one for one in told) == 1
+    assert not any("views=" in one for one in told), "that is the same in all"
+
+
+def test_what_a_run_file_says_of_its_settings_is_escaped_and_bounded(place: Place) -> None:
+    odd = {f"s\x1b{n}": "\x1b[2J" * 100 for n in range(50)}
+    how = {"backend": "scripted", "model": "m", "model_digest": MODEL}
+    submit(place.disk, "seal-eval", odd, place.pipeline.inputs(), **how)
+    told = status(place).stdout
+    assert "\x1b" not in told
+    assert max(map(len, told.splitlines())) <= 400
 
 
 def test_several_workers_are_added_up(place: Place) -> None:
@@ -632,7 +676,8 @@ def test_several_at_once_say_the_same(place: Place) -> None:
     processes = [subprocess.Popen(command(place, "--json"), **how) for _ in range(6)]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * 6
-    assert len({out for out, _ in said}) == 1
+    told = [{**json.loads(out), "unchanged_seconds": None} for out, _ in said]  # the first of them cannot know that
+    assert told == told[:1] * 6
     assert [err for _, err in said] == [""] * 6
 
 
@@ -661,4 +706,4 @@ def test_the_words_of_a_whole_run(place: Place) -> None:
         "              0 items in the folder alone, verified from here",
         "  at work     nothing was ever heard of a worker",
     ]
-    assert status(place).stdout == f"{place.run.id}  6 of 6 items done; all of them received here\n"
+    assert status(place).stdout == f"{place.run.id}  6 of 6 items done; all of them received here; made-up on scripted\n"

@@ -18,6 +18,7 @@ from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.runs import check_mark
 from hybrid.index import Index, with_index
 from hybrid.local import chosen_folder
+from hybrid.status.differing import differing
 from hybrid.status.standing import RunStanding, standings
 from hybrid.status.words import line, lines
 from hybrid.terminal import clean_line
@@ -49,8 +50,9 @@ def status(run: str | None, folder: Path | None, as_json: bool, watch: str | Non
     """Tell how RUN stands, or every run of the folder on one line each.
 
     Told are the items that are done, at which of three levels they are safe (received here, in the folder, only on a
-    GPU machine), and who works on them. Exit code 0: all is done; 3: items failed; 4: not finished; 5: the folder is
-    away; 6: damaged.
+    GPU machine), who works on them, the model, and the settings in which runs of one pipeline differ. Exit code 0: all
+    is done, or, of runs that are not named, cancelled; 3: items failed; 4: not finished; 5: the folder is away; 6:
+    damaged.
     """
     run, every = _interval(run, watch)
     place = chosen_folder(folder)
@@ -58,7 +60,7 @@ def status(run: str | None, folder: Path | None, as_json: bool, watch: str | Non
         look = _look(place, guarded, run)
         if every is None:
             _show(runs := look(), run, as_json=as_json)
-            return _exit_code(runs)
+            return _exit_code(runs, run)
         return _watch(look, run, every, as_json=as_json)
 
 
@@ -100,16 +102,19 @@ def _tell(records: int) -> None:
         click.echo(f"reading {records:,} new records; what was read once is quick to tell again", err=True)
 
 
-def _exit_code(runs: list[RunStanding]) -> int:
-    return max((one.exit_code for one in runs), default=0)
+def _exit_code(runs: list[RunStanding], run: str | None) -> int:
+    """The highest. Among all runs, one that was cancelled is not one to wait for."""
+    waited_for = [one for one in runs if run or one.done or not one.cancelled]
+    return max((one.exit_code for one in waited_for), default=0)
 
 
 def _show(runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
+    apart = differing({one.id: one.spec for one in runs if one.spec})
     for one in runs:
         if as_json:
             click.echo(encode(one.to_json()))
         else:
-            for text in lines(one) if run else [line(one)]:
+            for text in lines(one) if run else [line(one, apart.get(one.id, ()))]:
                 click.echo(text)
     if not runs and not as_json:
         click.echo("there is no run in the folder yet")
@@ -121,7 +126,7 @@ def _watch(look: Look, run: str | None, every: float, *, as_json: bool) -> int:
     try:
         while True:
             try:
-                code = _exit_code(runs := look())
+                code = _exit_code(runs := look(), run)
                 click.clear()
                 _show(runs, run, as_json=as_json)
                 if all(one.over for one in runs):

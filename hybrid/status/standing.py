@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hybrid import plugins
 from hybrid.canonical import Json, decode, digest
@@ -31,7 +32,8 @@ class RunStanding:
     """A run as seen from here. A sum over its stages is None when one of them is not known.
 
     `why` says why the number of items is not known, `error` why nothing is. `refused` are the files that were passed
-    over, with the reasons.
+    over, with the reasons. `unchanged` are the seconds for which nothing of it has changed, as seen from here: None
+    when it is seen for the first time.
     """
 
     id: str
@@ -43,6 +45,8 @@ class RunStanding:
     why: str = ""
     refused: tuple[str, ...] = ()
     error: HybridError | None = None
+    unchanged: float | None = None
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     def sum(self, name: str) -> int:
         """The sum of one number over the stages."""
@@ -100,6 +104,7 @@ class RunStanding:
             return {"run": self.id, "exit_code": self.exit_code, "error": error}
         sums = {name: self.sum(name) for name in ("failed", "received", "again", "shards", "copies")}
         pace = {"tokens_per_second": self.tokens_per_second, "eta_seconds": self.eta_seconds}
+        unchanged = None if self.unchanged is None else round(self.unchanged, 1)
         orders: dict[str, Json] = {"cancelled": self.cancelled, "cancelled_by": list(self.cancelled_by)}
         return {
             "run": self.id,
@@ -113,6 +118,8 @@ class RunStanding:
             "done": self.sum("done"),
             **sums,
             **pace,
+            "unchanged_seconds": unchanged,
+            "settings": self.spec["settings"],
             "stages": [stage.to_json() for stage in self.stages],
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "passed_over": list(self.refused),
@@ -152,7 +159,7 @@ def run_standing(
     """How one run stands. Raises Temporary when what it consists of cannot be listed."""
     refused: list[str] = []
     orders = _orders(run, store, refused)
-    attempts = attempts_of(run.folder, run.id, index, time.time(), refused)
+    attempts = attempts_of(run.folder, run.id, index, now := time.time(), refused)
     run, named, why = _named(run, store)
     stages: list[StageStanding] = []
     for name, stage in named:
@@ -175,7 +182,15 @@ def run_standing(
         tuple(sorted({path.split("/")[3] for path in orders.standing_cancels})),
         clean_line(why, LONGEST),
         told,
+        unchanged=index.unchanged(run.id, _content(stages, attempts, orders), now),
+        spec=run.spec,
     )
+
+
+def _content(stages: Sequence[StageStanding], attempts: Sequence[Attempt], orders: Orders) -> str:
+    """A digest of what others can change of a run."""
+    done = [[one.name, one.shards, one.done, one.failed] for one in stages]
+    return digest([done, [[one.name, one.number] for one in attempts], sorted(orders.known)])
 
 
 def _stage(

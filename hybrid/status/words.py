@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hybrid import machine
 from hybrid.status.attempts import Attempt
@@ -14,16 +14,19 @@ from hybrid.terminal import clean_line
 LONGEST = 400
 MOST_ATTEMPTS = 10
 MOST_NAMES = 3
+NEW = 60.0
+"""Seconds below which nobody asks how old it is."""
 MOST_REASONS = 8
 MOST_REFUSED = 5
 MARGIN = 12
 
 
-def line(run: RunStanding) -> str:
-    """The run on one line."""
+def line(run: RunStanding, apart: Sequence[str] = ()) -> str:
+    """The run on one line. `apart` is what tells it from others of its pipeline."""
     if run.error:
         return clean_line(f"{run.id}  {run.error.message}", LONGEST)
-    parts = [", ".join(_counted(run)), _safe(run), who(run)]
+    what = f"{run.about['model']} on {run.about['backend']}"
+    parts = [", ".join(_counted(run)), _safe(run), who(run), ", ".join([what, *apart]), _age(run)]
     return clean_line(f"{run.id}  {'; '.join(part for part in parts if part)}", LONGEST)
 
 
@@ -79,6 +82,11 @@ def who(run: RunStanding, *, names: bool = False) -> str:
     return f"{working} at work{called}{pace}{eta}"
 
 
+def _age(run: RunStanding) -> str:
+    """How long nothing has changed, by this machine's clock; "" when that is not known, or has no time yet."""
+    return f"nothing new for {span(run.unchanged)}" if run.unchanged and run.unchanged >= NEW else ""
+
+
 def by_whom(run: RunStanding) -> str:
     """Whose cancel stands, as far as that is known."""
     if not run.cancelled_by:
@@ -90,7 +98,7 @@ def _what(run: RunStanding) -> list[str]:
     about = run.about
     bound = sorted({stage.model[:12] for stage in run.stages if stage.model})
     digest = f"its digest is {', '.join(bound)}" if bound else "not bound to its files yet: the first worker's count"
-    return [f"pipeline {about['pipeline']}, model {about['model']} on {about['backend']}; {digest}"]
+    return [f"pipeline {about['pipeline']}, model {about['model']} on {about['backend']}; {digest}", _age(run)]
 
 
 def _done(run: RunStanding) -> list[str]:
