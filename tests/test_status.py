@@ -706,4 +706,5 @@ def test_the_words_of_a_whole_run(place: Place) -> None:
         "              0 items in the folder alone, verified from here",
         "  at work     nothing was ever heard of a worker",
     ]
-    assert status(place).stdout == f"{place.run.id}  6 of 6 items done; all of them received here; made-up on scripted\n"
+    told = "6 of 6 items done; all of them received here; made-up on scripted"
+    assert status(place).stdout == f"{place.run.id}  {told}\n"
