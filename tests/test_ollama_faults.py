@@ -209,7 +209,7 @@ def test_what_keeps_a_model_from_being_opened_is_said_in_words(
 def test_a_model_that_is_not_pulled_comes_with_the_command_that_pulls_it() -> None:
     with FaultyOllama() as server, pytest.raises(CannotRun, match="no model 'llama3'") as caught:
         open_backend("ollama", "llama3", {"host": server.url})
-    assert "ollama pull llama3" in caught.value.hint
+    assert "hybrid models pull llama3" in caught.value.hint
     assert "faulty:latest" in caught.value.hint
 
 

@@ -1,4 +1,4 @@
-"""`hybrid models`: pack a model into the shared folder, restore it on another machine, verify, list, prune."""
+"""`hybrid models`: pull a model, pack it into the shared folder, restore it on another machine, verify, list, prune."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from hybrid import machine
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Duration
+from hybrid.commands.pulling import ollama_name, pull
 from hybrid.errors import BadData, HybridError, NotFinished, UsageError
 from hybrid.folder.files import speaking
 from hybrid.folder.medium import NotThere
@@ -39,6 +40,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help=JSON_HELP)
 @click.group()
 def models() -> None:
     """Keep models in the shared folder: a Colab session restores them from Drive instead of downloading them again."""
+
+
+models.add_command(pull)
 
 
 @models.command("pack")
@@ -73,7 +77,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
 
 def _of_ollama(source: str, store: OllamaStore) -> packing.Source:
     try:
-        return packing.ollama_source(store, OllamaName.parse(source))
+        return packing.ollama_source(store, ollama_name(source))
     except UsageError as error:
         error.message += ", and no file or folder of that name"
         raise
@@ -104,7 +108,7 @@ def restore(
         if model.kind == "ollama":
             own = OllamaStore(chosen_store(store))
             own.refuse_bad_place(place.root)
-            wanted = OllamaName.parse(other or model.name)
+            wanted = ollama_name(other) if other else OllamaName.parse(model.name)
             restoring.restore_ollama(place, model, own, wanted, told, replace=replace)
             result = str(wanted)
         else:

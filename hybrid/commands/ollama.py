@@ -110,7 +110,7 @@ def _nothing() -> None:
 def _about(address: Address, version: str) -> str:
     names = models(address)
     more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
-    has = ", ".join([*names[:NAMED], *more]) or "none yet (`ollama pull` or `hybrid models restore` brings one)"
+    has = ", ".join([*names[:NAMED], *more]) or "none yet (`hybrid models pull` or `hybrid models restore` brings one)"
     return f"Ollama {version} at {address.url}, models: {has}"
 
 

@@ -47,7 +47,7 @@ def ollama_source(store: OllamaStore, name: OllamaName) -> Source:
             if not path.is_file() or path.stat().st_size != size:
                 raise BadData(
                     f"{path}: a layer of {name} that is not there, or not of the {size:,} bytes it should have",
-                    hint=f"this copy of the model is damaged: ollama pull {name}, or create it again",
+                    hint=f"this copy of the model is damaged: hybrid models pull {name}, or create it again",
                 )
     return Source("ollama", str(name), hashlib.sha256(source).hexdigest(), files, source.decode())
 

@@ -163,7 +163,7 @@ def no_model(name: str, here: list[str]) -> CannotRun:
     others = ", ".join(clean_line(one) for one in here[:5]) or "none"
     return CannotRun(
         f"Ollama has no model '{clean_line(name)}'",
-        hint=f"ollama pull {clean_line(name)}, or make it: ollama create {clean_line(name)} -f Modelfile; "
+        hint=f"hybrid models pull {clean_line(name)}, or make it: ollama create {clean_line(name)} -f Modelfile; "
         f"here are: {others}",
     )
 

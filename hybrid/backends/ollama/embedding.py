@@ -163,5 +163,5 @@ def _refuse_without_embedding(tag: Tag) -> None:
     if "embedding" not in tag.capabilities:
         raise CannotRun(
             f"the model '{clean_line(tag.name)}' is not made for embedding texts",
-            hint="take an embedding model, such as all-minilm or nomic-embed-text: ollama pull NAME",
+            hint="take an embedding model, such as all-minilm or nomic-embed-text: hybrid models pull NAME",
         )

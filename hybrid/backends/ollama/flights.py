@@ -216,7 +216,7 @@ def _compare(name: str, digest: str, found: str) -> None:
     if not found:
         raise CannotRun(
             f"Ollama has no model '{name}' any more: it was removed while it was used",
-            hint=f"ollama pull {name}; what was answered before is kept",
+            hint=f"hybrid models pull {name}; what was answered before is kept",
         )
     if found != digest:
         raise CannotRun(

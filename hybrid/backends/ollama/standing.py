@@ -51,7 +51,7 @@ def _told(server: Server, gpu_free: int) -> Iterator[Said]:
         return
     models, loaded = server.models(), server.loaded()
     names = ", ".join(f"{_name(one.model)} (context {one.context_length or '?'})" for one in loaded) or "none"
-    do = "" if models else "ollama pull NAME, such as llama3.2"
+    do = "" if models else "hybrid models pull NAME, such as llama3.2"
     number = f"{len(models):,} model{'' if len(models) == 1 else 's'}"
     yield f"Ollama {version} runs at {server.url}: {number}; loaded: {names}", do
     largest, name = max(((one.size or 0, one.model) for one in models), default=(0, ""), key=itemgetter(0))

@@ -1,0 +1,148 @@
+"""`hybrid models pull`: a model into the Ollama server, with a bar, lines or events that tell how far it is."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from hybrid.canonical import encode
+from hybrid.errors import BadData, UsageError
+from hybrid.extras import import_object
+from hybrid.models.names import HOST, OllamaName
+from hybrid.terminal import clean_line
+
+EVERY_LINE, EVERY_EVENT = 10.0, 1.0
+"""Seconds between two lines, or two events, about the same layer."""
+
+
+class Display(Protocol):
+    """Shows the steps of a pull."""
+
+    def step(self, step: Any) -> None:
+        """The server is at this; `completed` of `total` bytes when it is a layer."""
+
+    def close(self) -> None:
+        """No more steps."""
+
+
+@click.command("pull")
+@click.argument("name", metavar="NAME")
+@click.option("--insecure", is_flag=True, help="The registry that NAME begins with speaks HTTP without TLS.")
+@click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
+def pull(name: str, insecure: bool, as_json: bool) -> None:
+    """Have the Ollama server (OLLAMA_HOST) fetch a model: NAME:TAG, USER/NAME:TAG, or HOST/USER/NAME:TAG of a mirror.
+
+    The same command goes on where it stopped. It prints the name with the model's digest.
+    """
+    wanted = ollama_name(name)
+    if insecure and wanted.host.lower() == HOST:
+        raise UsageError("--insecure is for a registry of yours", hint="NAME begins with it: HOST:PORT/USER/NAME:TAG")
+    fetch = import_object("hybrid.backends.ollama.pulling:pull", needed_for="pulling a model")
+    display = _display(as_json=as_json)
+    try:
+        found = fetch(str(wanted), display.step, insecure=insecure)
+    finally:
+        display.close()
+    if as_json:
+        _emit({"event": "done", "name": found.name, "digest": found.digest, "size": found.size})
+    else:
+        click.echo(f"{found.name}@{found.digest[:12]}")
+
+
+def ollama_name(text: str) -> OllamaName:
+    """The name that somebody has typed. Raises UsageError."""
+    try:
+        return OllamaName.parse(text)
+    except BadData as error:
+        raise UsageError(error.message, hint=error.hint) from error
+
+
+def _display(*, as_json: bool) -> Display:
+    if as_json:
+        return Events()
+    if logging.getLogger().level >= logging.ERROR:
+        return Silence()
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Silence:
+    def step(self, step: Any) -> None:
+        """Nothing is shown."""
+
+    def close(self) -> None:
+        """Nothing was shown."""
+
+
+class Now:
+    """Whether a step is to be told now: what is new at once, and how far a layer is now and then, and at its end."""
+
+    def __init__(self, every: float) -> None:
+        self._every, self._told, self._next = every, "", 0.0
+
+    def asks_for(self, step: Any) -> bool:
+        new, over = step.status != self._told, step.digest and step.completed >= step.total
+        if not (new or over or time.monotonic() >= self._next):
+            return False
+        self._told, self._next = step.status, time.monotonic() + self._every
+        return True
+
+
+class Events:
+    """JSON objects on stdout."""
+
+    def __init__(self) -> None:
+        self._now = Now(EVERY_EVENT)
+
+    def step(self, step: Any) -> None:
+        if self._now.asks_for(step):
+            bytes_ = {"digest": step.digest, "completed": step.completed, "total": step.total} if step.digest else {}
+            _emit({"event": "step", "status": step.status, **bytes_})
+
+    def close(self) -> None:
+        """Each was written at once."""
+
+
+class Lines:
+    """Lines on stderr, where that is no terminal."""
+
+    def __init__(self) -> None:
+        self._now = Now(EVERY_LINE)
+
+    def step(self, step: Any) -> None:
+        if self._now.asks_for(step):
+            far = f": {step.completed / 1e6:,.1f} of {step.total / 1e6:,.1f} MB" if step.digest else ""
+            click.echo(clean_line(f"{step.status}{far}", 200), err=True)
+
+    def close(self) -> None:
+        """Each was written at once."""
+
+
+class Bars:
+    """A bar a layer, on a terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=Console(stderr=True))
+        self._rows: dict[str, TaskID] = {}
+        self._bars.start()
+
+    def step(self, step: Any) -> None:
+        if not step.digest:
+            self._bars.console.print(step.status, markup=False, highlight=False)
+            return
+        if step.digest not in self._rows:
+            self._rows[step.digest] = self._bars.add_task(step.status, total=step.total)
+        self._bars.update(self._rows[step.digest], completed=step.completed, total=step.total)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def _emit(event: dict[str, Any]) -> None:
+    click.echo(encode(event))
