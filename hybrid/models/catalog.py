@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hybrid.errors import BadData, HybridError, UsageError, nearest
-from hybrid.folder.medium import Medium
+from hybrid.folder.medium import Medium, NotThere
 from hybrid.models.layers import Told, check_layer, present
 from hybrid.models.manifest import Layer, Model, read_models
-from hybrid.models.names import OllamaName
+from hybrid.models.names import OllamaName, is_plain
 
 SHORTEST = 4
 """Fewest digits of a digest that name one."""
@@ -46,18 +46,26 @@ def standings(folder: Medium) -> tuple[list[Standing], list[HybridError]]:
 def chosen(folder: Medium, name: str) -> Model:
     """The one model that `name` means: NAME, or NAME@ and the beginning of a digest.
 
-    A name that several digests have is none. Raises UsageError; BadData or Temporary when a manifest that cannot be
-    read may be the one.
+    A name that several digests have is none. Raises UsageError; NotThere when no model of that name has arrived;
+    BadData or Temporary when a manifest that cannot be read may be the one.
     """
     models, refused = read_models(folder)
     found = matching(models, name)
     if not found and refused:
         raise refused[0]
     if not found:
-        known = sorted({model.name for model in models})
-        raise UsageError(f"no model '{name}' is packed in {folder}", hint=nearest(name, known))
+        raise not_there(folder, name, models)
     refuse_several(found, name, folder)
     return max(found, key=lambda model: len(present(folder, model)) / max(1, len(model.parts)))
+
+
+def not_there(folder: Medium, name: str, models: Iterable[Model]) -> NotThere:
+    """What is said of a name that no model has: nobody can tell a wrong one from one that is still on its way."""
+    known = nearest(name, {f"{model.name}@{model.digest[:12]}" if "@" in name else model.name for model in models})
+    return NotThere(
+        f"no model '{name}' is packed in {folder}, or it has not arrived",
+        hint=f"if the name is right, wait for the sync, then run the same command; {known}",
+    )
 
 
 def refuse_several(found: Iterable[Model], name: str, folder: Medium) -> None:
@@ -68,7 +76,7 @@ def refuse_several(found: Iterable[Model], name: str, folder: Medium) -> None:
 
 
 def matching(models: Iterable[Model], name: str) -> list[Model]:
-    """The models that NAME or NAME@DIGEST may mean. Raises UsageError on a digest that is too short."""
+    """The models that NAME or NAME@DIGEST may mean. Raises UsageError on what can be the name of none."""
     plain, at, digest = name.partition("@")
     digest = digest.removeprefix("sha256:")
     if at and len(digest) < SHORTEST:
@@ -77,6 +85,10 @@ def matching(models: Iterable[Model], name: str) -> list[Model]:
         as_ollama = str(OllamaName.parse(plain)).lower()
     except BadData:
         as_ollama = ""
+        if not is_plain(plain):
+            raise UsageError(
+                f"{plain[:200]!r} can be no model's name", hint="hybrid models list shows the names"
+            ) from None
     return [
         model
         for model in models
