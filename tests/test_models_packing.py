@@ -540,9 +540,12 @@ def test_a_name_must_mean_one_digest(tmp_path: Path) -> None:
     assert f"tiny:latest@{first.digest[:12]}" in told.value.hint
     assert catalog.chosen(folder, f"TINY:latest@sha256:{second.digest[:8]}") == second
     assert catalog.chosen(folder, f"library/tiny@{first.digest}") == first
-    for wrong in ("tin", "tiny@0000", "tiny@12", "@", "a b"):
+    for wrong in ("tiny@12", "@", "a b"):
         with pytest.raises(UsageError):
             catalog.chosen(folder, wrong)
+    for late in ("tin", "tiny@0000"):
+        with pytest.raises(NotThere):
+            catalog.chosen(folder, late)
 
 
 def test_memory_is_that_of_two_parts(tmp_path: Path) -> None:
