@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from hybrid import checks
+from hybrid import checks, machine
 from hybrid.canonical import Json, encode
 from hybrid.faults import checked, naming, refuse
 from hybrid.majority import Majority
@@ -58,7 +58,7 @@ def grade_outputs(
 
 
 def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
-    with made_ready(grader, Again(outputs), watcher) as judge, replacing(out, BEGINS) as stream:
+    with made_ready(grader, Again(outputs), watcher) as judge, replacing(out, BEGINS, machine.parts()) as stream:
         records = in_order(outputs.records()) if sort else outputs.records()
         return Scribe(outputs, grader, name, judge, stream).write(records)
 

@@ -64,13 +64,13 @@ class Damaged(Exception):
 class Known:
     """A shard that was verified: its model's digest, the sha256 of its file, the kind of each failure in it.
 
-    `received`: a verified copy was on this machine's disk.
+    `received`: what `Disk.mark` said of the verified copy on this machine's disk, 0 when there was none.
     """
 
     model: str
     sha256: bytes
     kinds: tuple[str, ...] = ()
-    received: bool = False
+    received: int = 0
 
 
 class Index:
@@ -121,7 +121,7 @@ class Index:
         """Remember verified shards: path, what they are, and the keys of their items, those of failures last."""
         with self.alone():
             for path, known, keys in shards:
-                self._put(PUT_SHARD, path, known.model, known.sha256, int(known.received), encode(known.kinds))
+                self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
                 self._put(PUT_KEYS, path, keys)
                 self._rows.execute("DELETE FROM numbers WHERE path = ?", (path,))
 
@@ -129,7 +129,7 @@ class Index:
         """Remember that verified copies of shards that are known are on this machine's disk."""
         with self.alone():
             for path, known in shards:
-                self._put(PUT_SHARD, path, known.model, known.sha256, 1, encode(known.kinds))
+                self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
 
     def items(self, place: str) -> tuple[str, int]:
         """What a stage's list of items was made from, and how many there are; "" while there is no list."""
@@ -291,7 +291,7 @@ def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
 
 def _known(model: str, sha256: bytes, received: int, kinds: bytes) -> Known:
     words = tuple(sys.intern(kind) for kind in decode(kinds, what="index")) if kinds != b"[]" else ()
-    return Known(sys.intern(model), sha256, words, bool(received))
+    return Known(sys.intern(model), sha256, words, received)
 
 
 def _seal(values: Iterable[Any]) -> int:

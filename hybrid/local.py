@@ -5,28 +5,28 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hybrid import machine, settings
-from hybrid.assembly import assembled
+from hybrid.assembly import Assembly, assembled
 from hybrid.backends.registry import digest_before_loading, refuse_unknown, refuse_untrainable
 from hybrid.engines import OneEngine, Training, engine_for, opened, trains
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.faults import inputs_of, naming, stages_of
 from hybrid.folder.draft import Draft
-from hybrid.folder.files import speaking
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import Run, join_folder, open_run, submit
 from hybrid.folder.tensors import RunTensors
 from hybrid.lock import alone
-from hybrid.outputs import BEGINS, write_outputs
+from hybrid.outputs import BEGINS, open_outputs, write_outputs
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
-from hybrid.replacing import refuse_foreign
+from hybrid.replacing import make_room, refuse_foreign
 from hybrid.runner import StageResult, run_stage
 from hybrid.stages import Bound, bound
 from hybrid.workplace import pipeline_of
@@ -177,7 +177,7 @@ def _do(
     how: Mapping[str, Any],
 ) -> LocalResult:
     """Do what is left of every stage, one after the other, and write outputs.json."""
-    _make_room(outputs)
+    make_room(outputs, BEGINS)
     place = Path(f"{run.folder}/{run.place}")
     _refuse_read_only(place)
     chain = bound(run, pipeline)
@@ -204,7 +204,7 @@ def assemble(chain: Bound, path: Path) -> Assembled:
 
     Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
     """
-    _make_room(path)
+    make_room(path, BEGINS)
     run = chain.run
     before = [chain.counts(stage) for stage in chain.stages[:-1]]
     with assembled(run, chain.stages[-1]) as assembly:
@@ -212,15 +212,32 @@ def assemble(chain: Bound, path: Path) -> Assembled:
         missing = assembly.missing + sum(one.missing for one in before)
         failed = assembly.failed + sum(one.failed for one in before)
         spec = {**run.spec, "id": run.id}
-        sha256 = write_outputs(path, spec, assembly.models, run.tasks(), assembly.outputs())
+        sha256 = _fuller(path, run.id, assembly) or write_outputs(
+            path, spec, assembly.models, run.tasks(), assembly.outputs(), machine.parts()
+        )
     return Assembled(sha256, items, missing, failed)
 
 
-def _make_room(path: Path) -> None:
-    """Make the folder of an outputs file, and refuse to write over another file, before anything is computed for it."""
-    refuse_foreign(path, BEGINS)
-    with speaking(path, doing="making its folder"):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _fuller(path: Path, run: str, assembly: Assembly) -> str:
+    """The sha256 of the outputs file at `path` if it has more answers of the run than can be read now; else "".
+
+    Shards may be damaged or gone that were there when it was written. One that is not whole, or holds answers of
+    another model than the run's, is replaced.
+    """
+    now = assembly.items - assembly.missing - assembly.failed
+    if now == assembly.items or not path.is_file():
+        return ""
+    try:
+        with closing(open_outputs(path)) as before:
+            answers = sum(one.error is None for one in before.records())
+    except HybridError:
+        return ""
+    models = {str(one.get("digest")) for one in before.models if isinstance(one, Mapping)}
+    now_by = {str(one["digest"]) for one in assembly.models}
+    if before.run.get("id") != run or answers <= now or not models >= now_by:
+        return ""
+    LOG.warning("%s is kept: it has %d answers, of which %d can be read now", path, answers, now)
+    return str(before.sha256)
 
 
 def _refuse_read_only(place: Path) -> None:

@@ -56,6 +56,11 @@ def index_of(folder: Path) -> Path:
     return home() / "index" / f"{_short(folder)}.sqlite"
 
 
+def parts() -> Path:
+    """Where files are made that are to take their place when they are whole. Can be deleted at any time."""
+    return home() / "parts"
+
+
 def remember(folder: Path) -> None:
     """Make `folder` the one that commands use when none is named."""
     with replacing(home() / "joined.json", JOINED) as stream:

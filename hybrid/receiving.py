@@ -1,24 +1,24 @@
 """The laptop's side of the folder: take over shards, then say so. What was acknowledged is on this machine's own disk.
 
 A shard is verified, copied to this machine's disk and only then named in an ack: its worker frees its spool on that.
-Acks and orders are kept here as well, and are written again when the folder has lost them.
+Acks and orders are kept here as well, and are written again when the folder has lost or damaged them. A copy here that
+is damaged is taken over again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
 from hybrid.canonical import Json
-from hybrid.errors import HybridError
-from hybrid.folder.medium import Store
+from hybrid.errors import BadData, HybridError, Temporary
+from hybrid.folder.medium import NotThere, Store
 from hybrid.folder.names import NoteName
-from hybrid.folder.notes import Note, note_paths, pack_note, read_notes, writer_place
+from hybrid.folder.notes import Note, note_paths, pack_note, read_notes
 from hybrid.folder.orders import Orders
 from hybrid.folder.runs import Run
-from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
-from hybrid.folder.spool import walk
+from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_payload, verify_shard
 
 MOST_NAMED = 5000
 """Shards in one ack or order, so that a note keeps far below its bound."""
@@ -26,11 +26,17 @@ MOST_NAMED = 5000
 
 @dataclass(slots=True)
 class Received:
-    """What one look brought: how many shards and records are new, and what could not be taken and why."""
+    """What one look brought: how many shards and records are new, and what could not be taken and why.
+
+    `healed` shards were here already, but damaged or deleted. `unsent` is why the folder could not be told of all that
+    is here: the same command tries it again.
+    """
 
     shards: int = 0
     records: int = 0
+    healed: int = 0
     refused: list[str] = field(default_factory=list)
+    unsent: Temporary | None = None
 
 
 class Receiver:
@@ -38,8 +44,6 @@ class Receiver:
 
     def __init__(self, run: Run, store: Store, name: str) -> None:
         self.run, self._store, self._name = run, store, name
-        here = set(walk(store, run.place))
-        self._acked = here.intersection(path for _, note in self._own("ack") for path in note["received"])
 
     def receive(self, stages: list[str]) -> Received:
         """Take over what is new and acknowledge it. Raises Temporary when the folder is away or this disk is full.
@@ -47,34 +51,47 @@ class Receiver:
         What was taken before that is kept and acknowledged by the next call.
         """
         result = Received()
-        self._write_again()
-        fresh = self._fresh(stages, result)
+        acked = acknowledged(self._store, self.run.id, self._name)
+        fresh = self._fresh(stages, acked, result)
         while some := list(islice(fresh, MOST_NAMED)):
-            received = {path: sha256 for path, sha256, _ in some}
-            ack = self._keep("ack", {"received": received})
-            self._acked.update(received)
-            self._send(ack)
+            self._keep("ack", {"received": {path: sha256 for path, sha256, _ in some}})
             result.shards += len(some)
             result.records += sum(count for _, _, count in some)
+        try:
+            self.write_again()
+        except Temporary as error:  # what is here is of use all the same
+            result.unsent = error
         return result
 
-    def _fresh(self, stages: list[str], result: Received) -> Iterator[tuple[str, str, int]]:
+    def _fresh(self, stages: list[str], acked: Collection[str], result: Received) -> Iterator[tuple[str, str, int]]:
         """Path, sha256 of the content and record count of each shard that is now here and not acknowledged."""
         for stage in stages:
-            for path in shard_paths(self.run.folder, f"{self.run.place}/{stage}", result.refused):
-                if path in self._acked:
+            place = f"{self.run.place}/{stage}"
+            lost = {path for path in acked if path.startswith(f"{place}/") and not whole(self._store, path)}
+            for path in shard_paths(self.run.folder, place, result.refused):
+                if path in acked and path not in lost:
                     continue
-                try:
-                    data = self.run.folder.read(path, MAX_FILE)
-                    shard = verify_shard(path, data)
-                except HybridError as error:
-                    result.refused.append(error.message)
-                    continue
-                if not self.run.owns(path, shard):
-                    result.refused.append(f"{path}: is not a shard of this place, passed over")
-                    continue
-                self._store.write(path, data, heal=True)
-                yield path, shard.sha256, len(shard.records)
+                shard = self._taken(path, result.refused)
+                if shard and path in lost:
+                    lost.remove(path)
+                    result.healed += 1
+                elif shard:
+                    yield path, shard.sha256, len(shard.records)
+            result.refused += [f"{path}: was received, and its copy here is damaged or gone" for path in sorted(lost)]
+
+    def _taken(self, path: str, refused: list[str]) -> Shard | None:
+        """The shard in the folder, copied to this machine; None, with the reason in `refused`, when it cannot be."""
+        try:
+            data = self.run.folder.read(path, MAX_FILE)
+            shard = verify_shard(path, data)
+        except HybridError as error:
+            refused.append(error.message)
+            return None
+        if not self.run.owns(path, shard):
+            refused.append(f"{path}: is not a shard of this place, passed over")
+            return None
+        self._store.write(path, data, heal=True)
+        return shard
 
     def orders(self) -> Orders:
         """The orders for this run, from the folder and from this machine. Raises Temporary."""
@@ -86,30 +103,40 @@ class Receiver:
 
     def order(self, body: Mapping[str, Json]) -> None:
         """Write an order. Raises Temporary: it is then kept here, and goes out with the next call that gets through."""
-        self._write_again()
-        self._send(self._keep("order", body))
+        self._keep("order", body)
+        self.write_again()
 
-    def _keep(self, kind: str, body: Mapping[str, Json]) -> str:
+    def write_again(self) -> None:
+        """Bring what the folder lacks of this machine's notes there, and heal what it has otherwise. Raises Temporary.
+
+        It was away or full, it was restored from an older copy, or a note was damaged or deleted there.
+        """
+        for kind in ("order", "ack"):
+            for path, _ in own_notes(self._store, self.run.id, kind, self._name):
+                self.run.folder.write(path, self._store.read(path, MAX_FILE), heal=True)
+
+    def _keep(self, kind: str, body: Mapping[str, Json]) -> None:
         """Write a note to this machine's disk, under the next number."""
         latest = next(note_paths(self._store, self.run.id, kind, self._name), "")
         name = NoteName.parse(latest.rpartition("/")[2], kind)
         path, data = pack_note(self.run.id, kind, self._name, name.number + 1 if name else 0, body)
         self._store.write(path, data)
-        return path
 
-    def _send(self, path: str) -> None:
-        self.run.folder.write(path, self._store.read(path, MAX_FILE), heal=True)
 
-    def _own(self, kind: str) -> Iterator[tuple[str, Note]]:
-        """This machine's own notes that are whole; one that a crash cut short was never sent."""
-        for path, note in read_notes(self._store, self.run.id, kind, refused=[]):
-            if note["by"] == self._name:
-                yield path, note
+def own_notes(store: Store, run: str, kind: str, by: str) -> Iterator[tuple[str, Note]]:
+    """The notes of `by` on a machine's own disk that are whole; one that a crash cut short was never sent."""
+    return ((path, note) for path, note in read_notes(store, run, kind, refused=[]) if note["by"] == by)
 
-    def _write_again(self) -> None:
-        """Bring notes that are here and not in the folder there: it was away, or somebody deleted them."""
-        for kind in ("ack", "order"):
-            place = writer_place(self.run.id, kind, self._name)
-            missing = set(walk(self._store, place)) - set(walk(self.run.folder, place))
-            for path in sorted(missing.intersection(path for path, _ in self._own(kind))):
-                self._send(path)
+
+def acknowledged(store: Store, run: str, by: str) -> set[str]:
+    """The shards of a run that `by` has acknowledged, by its own notes."""
+    return {path for _, note in own_notes(store, run, "ack", by) for path in note["received"]}
+
+
+def whole(store: Store, path: str) -> bool:
+    """Whether the copy of a shard on this machine is what was received. Raises Temporary."""
+    try:
+        verify_payload(path, store.read(path, MAX_FILE))
+    except (BadData, NotThere):
+        return False
+    return True

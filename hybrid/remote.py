@@ -9,7 +9,7 @@ from pathlib import Path
 from hybrid import machine, settings
 from hybrid.backends.registry import refuse_untrainable
 from hybrid.engines import trains
-from hybrid.errors import UsageError
+from hybrid.errors import Temporary, UsageError
 from hybrid.faults import inputs_of, stages_of
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk
@@ -36,6 +36,8 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     receiver = receiver_of(folder, run)
     if (known := receiver.orders()).cancelled:
         receiver.order(orders.resume(known))
+    else:
+        receiver.write_again()
     return run
 
 
@@ -112,7 +114,9 @@ def cancel(folder: Path, name: str) -> Run:
     """Ask the workers of a run to stop. Nothing is deleted; `resume` or submitting it again takes it back."""
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
-    if not receiver.orders().cancelled:
+    if receiver.orders().cancelled:
+        receiver.write_again()  # the order may not have got out, or the folder may have lost it
+    else:
         receiver.order(orders.CANCEL)
     return run
 
@@ -121,15 +125,22 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
     """Ask for the failed items of a run again. Returns the run and how many items are to be done again."""
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
-    aside, count, shards = receiver.orders().set_aside, 0, set[str]()
+    aside, count, shards, unread = receiver.orders().set_aside, 0, set[str](), list[str]()
     chain = bound(run, pipeline_of(run))
     for work in _works(chain):
         failed = work.stock.failed(aside).intersection(work.keys)
         count += len(failed)
         shards |= work.stock.failed_shards() - aside
-    if not count and (pending := _again(chain, aside)):
-        return run, pending
+        unread += work.stock.refused
     if not count:
+        receiver.write_again()
+        if pending := _again(chain, aside):
+            return run, pending
+        if unread:
+            raise Temporary(
+                f"{run.id} has no failed items in what can be read now; {unread[0]}",
+                hint="`hybrid doctor` explains each file that cannot; then run the command again",
+            )
         raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")
     named = sorted(shards)
     for first in range(0, len(named), MOST_NAMED):

@@ -191,7 +191,7 @@ class Worker:
         """One look at every run that there is."""
         try:
             self.runs = run_ids(self.folder)
-        except Temporary as error:
+        except (BadData, Temporary) as error:
             self.courier.troubles["the runs"] = error.message
             return
         self.courier.troubles.pop("the runs", None)

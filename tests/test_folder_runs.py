@@ -103,7 +103,7 @@ def test_a_folder_of_somebody_else_is_not_taken(tmp_path: Path) -> None:
     with pytest.raises(NotThere, match="is not a folder of hybrid"):
         join_folder(tmp_path, make=False)
     (tmp_path / "hybrid.json").write_text('{"format":"something else"}')
-    with pytest.raises(BadData, match="other content"):
+    with pytest.raises(BadData, match="not the mark of a folder"):
         join_folder(tmp_path, make=True)
 
 

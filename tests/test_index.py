@@ -7,6 +7,7 @@ import os
 import random
 import sqlite3
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,11 @@ def test_every_item_has_one_number_whatever_shard_holds_it(tmp_path: Path) -> No
 def test_what_is_remembered_is_there_in_the_next_process(tmp_path: Path) -> None:
     with closing(Index(tmp_path / "x.sqlite")) as kept:
         before = filled(kept)
-        kept.receive([(path_of(3), kept.known(PLACE)[path_of(3)])])
+        kept.receive([(path_of(3), replace(kept.known(PLACE)[path_of(3)], received=7))])
     with closing(Index(tmp_path / "x.sqlite")) as kept:
         assert told(kept) == before
-        assert kept.known(PLACE)[path_of(3)] == Known(MODEL, b"%032d" % 3, ("odd",), received=True)
-        assert kept.known(PLACE)[path_of(4)] == Known(MODEL, b"%032d" % 4, ("odd",), received=False)
+        assert kept.known(PLACE)[path_of(3)] == Known(MODEL, b"%032d" % 3, ("odd",), received=7)
+        assert kept.known(PLACE)[path_of(4)] == Known(MODEL, b"%032d" % 4, ("odd",), received=0)
 
 
 def test_places_whose_names_begin_alike_are_kept_apart(tmp_path: Path) -> None:

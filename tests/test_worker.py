@@ -189,6 +189,7 @@ def fetched_until_death(stage: Stage, process: subprocess.Popen[str], seconds: f
         stage.fetch()
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
+    process.communicate()
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -64,6 +64,7 @@ def _about_folder(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
     yield from speed(walk.largest, walk.slowest)
     yield from equipment.doable(folder)
     yield from equipment.spool(root)
+    yield from equipment.received(root)
 
 
 def _as_json(findings: Iterable[Finding]) -> Tally:

@@ -11,7 +11,7 @@ from hybrid import machine, remote
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Word
 from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
-from hybrid.errors import HybridError, Missed, NotFinished, UsageError
+from hybrid.errors import HybridError, Missed, NotFinished, Temporary, UsageError
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
 from hybrid.local import chosen_folder, opened_run, outputs_path
@@ -73,6 +73,7 @@ def _as_json(done: remote.Fetched) -> dict[str, object]:
         "run": done.run.id,
         "new_shards": done.new.shards,
         "new_records": done.new.records,
+        "healed": done.new.healed,
         "refused": done.new.refused,
         "items": done.items,
         "missing": done.missing,
@@ -89,6 +90,8 @@ def fetched_lines(done: remote.Fetched) -> list[str]:
     here = done.items - done.missing
     new = f"{done.new.records} records in {done.new.shards} shards are new"
     lines = [f"{done.run.id}: {new}; {here} of {done.items} items are here"]
+    if done.new.healed:
+        lines.append(f"{done.new.healed} shards were damaged or gone on this machine and were taken over again")
     lines += [f"passed over: {reason}" for reason in done.new.refused[:10]]
     if len(done.new.refused) > 10:
         lines.append(f"passed over: {len(done.new.refused) - 10} more files; `hybrid doctor` explains each")
@@ -96,7 +99,12 @@ def fetched_lines(done: remote.Fetched) -> list[str]:
 
 
 def check(done: remote.Fetched) -> None:
-    """Raise NotFinished while items are missing, Missed when some failed."""
+    """Raise Temporary when the folder was not told, NotFinished while items are missing, Missed when some failed."""
+    if done.new.unsent:
+        raise Temporary(
+            f"what is here could not be acknowledged: {done.new.unsent.message}",
+            hint=f"nothing is lost; {done.new.unsent.hint}",
+        )
     if done.waits:
         raise NotFinished(done.waits, hint="`hybrid status` tells who works on it; fetch again later")
     if done.missing:

@@ -18,6 +18,7 @@ from hybrid.extras import EXTRA_OF, import_object
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
 from hybrid.folder.spool import is_shard, walk
+from hybrid.receiving import acknowledged, whole
 from hybrid.workplace import gpu
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
@@ -111,3 +112,17 @@ def spool(root: Path) -> Iterator[Finding]:
     if paths:
         do = "a worker here carries them on; `hybrid fetch` on the laptop acknowledges them"
         yield Finding("spool", "", f"{len(paths):,} shards that no laptop has acknowledged, in {place}", do)
+
+
+def received(root: Path) -> Iterator[Finding]:
+    """The copies of shards on this machine that are not what was received any more."""
+    store, name = Disk(machine.received_of(root)), machine.name()
+    try:
+        for entry in store.entries("runs"):
+            copies = {path for path in walk(store, f"runs/{entry.name}") if is_shard(path)}
+            for path in sorted(copies | acknowledged(store, entry.name, name)):
+                if not whole(store, path):
+                    do = f"`hybrid fetch {entry.name}` takes it over again while the folder has it"
+                    yield Finding("received", path, f"its copy in {store} is damaged or gone", do)
+    except HybridError as error:
+        yield Finding("received", "", f"cannot be read: {error.message}", error.hint)

@@ -57,6 +57,7 @@ KINDS = {
     "fault": _problem("Files on which hybrid itself failed: please report them", BadData),
     "foreign": _problem("Of another run, stage, attempt or writer than their place", BadData),
     "misplaced": _problem("Good content under a name that does not count", BadData),
+    "received": _problem("Received, and damaged on this machine's own disk", BadData),
     "other-model": _problem("Answered by another model than the run's", BadData),
     "other-version": _problem("Of another version of the format", BadData),
     "too-large": _problem("Larger than allowed", BadData),

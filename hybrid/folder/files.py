@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,8 @@ from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
-MISNAMED = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP}
+OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
+MISNAMED = OCCUPIED | {errno.ENOENT, errno.ENAMETOOLONG}
 
 PIECE = 256 * 1024
 """Bytes of one call to write: larger ones take memory in large pieces, which a virtual machine is slow to give."""
@@ -37,11 +39,40 @@ def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
 
 @contextmanager
 def speaking(path: Path, *, doing: str) -> Iterator[None]:
-    """Turn an OSError of the block into one of our errors, naming `path`."""
+    """Turn an OSError of the block into one of our errors, naming `path`, which somebody chose."""
     try:
         yield
     except OSError as error:
         raise in_words(error, path, doing=doing) from error
+
+
+@contextmanager
+def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
+    """The same for a `path` whose name is ours: nobody misspelt it, so no error is a UsageError.
+
+    What is missing or refused now may be there in a moment, as mounts go: NotThere or Temporary. BadData where
+    something else stands in the way.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise not_there(path) from error
+        found = in_words(error, path, doing=doing)
+        if not isinstance(found, UsageError):
+            raise found from error
+        if error.errno in OCCUPIED:
+            hint = "something else stands where hybrid keeps a file or a folder: move it away, then run it again"
+            raise BadData(found.message, hint=hint) from error
+        raise Temporary(found.message, hint="run the command again") from error
+
+
+class NotThere(Temporary):
+    """There is no such file, or not yet."""
+
+
+def not_there(path: Path) -> NotThere:
+    return NotThere(f"{path}: no such file, or not yet", hint="wait for the sync, then run the command again")
 
 
 def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
@@ -53,7 +84,7 @@ def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
     What could not be written whole is removed. Raises BadData when other bytes stand there, Temporary on a full disk,
     CannotRun without permission.
     """
-    with speaking(path, doing="writing it"):
+    with speaking_inside(path, doing="writing it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb", buffering=0) as handle:
@@ -63,14 +94,14 @@ def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
 
 
 def replace_torn(path: Path, data: bytes, *, heal: bool = False) -> None:
-    """Finish a file that an earlier crash left empty or cut short; refuse one that holds something else."""
+    """Finish a file that a crash left empty, cut short or filled up with zeros; refuse one that holds other content."""
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
         raise BadData(f"{path}: not a regular file", hint="move it away and try again")
     with path.open("rb") as handle:
         present = handle.read(len(data) + 1)
     if present == data:
         return
-    if not (heal or data.startswith(present)):
+    if not (heal or data.startswith(present.rstrip(b"\0"))):
         raise BadData(f"{path}: holds other content than what belongs there", hint="move that file away and try again")
     with path.open("wb", buffering=0) as handle:
         _fill(handle.fileno(), path, data)
@@ -89,9 +120,9 @@ def _fill(descriptor: int, path: Path, data: bytes) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; links are not followed. Raises BadData."""
-    with speaking(path, doing="reading it"):
-        if path.is_symlink() or not path.is_file():
+    """The bytes of a regular file of at most `limit` bytes; links are not followed. Raises NotThere, BadData."""
+    with speaking_inside(path, doing="reading it"):
+        if not stat.S_ISREG(path.lstat().st_mode):
             raise BadData(f"{path}: not a regular file")
         with path.open("rb") as handle:
             data = handle.read(limit + 1)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
-from hybrid.errors import BadData, Temporary
-from hybrid.folder.files import read_bounded, speaking, write_once
+from hybrid.errors import BadData
+from hybrid.folder.files import NotThere, read_bounded, speaking_inside, write_once
+
+__all__ = ["Disk", "Entry", "Medium", "NotThere", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +21,6 @@ class Entry:
 
     name: str
     kind: Literal["file", "folder", "other"]
-
-
-class NotThere(Temporary):
-    """There is no such file, or not yet."""
 
 
 class Medium(Protocol):
@@ -65,7 +64,7 @@ class Disk:
         path = self._inside(place)
         if path != self.root and path.is_symlink():
             raise BadData(f"{path}: a link, which is not followed")
-        with speaking(path, doing="listing it"):
+        with speaking_inside(path, doing="listing it"):
             try:
                 with os.scandir(path) as found:
                     return [Entry(entry.name, _kind(entry)) for entry in found]
@@ -73,18 +72,23 @@ class Disk:
                 return []
 
     def read(self, path: str, limit: int) -> bytes:
-        place = self._inside(path)
-        if not os.path.lexists(place):
-            raise NotThere(f"{place}: no such file, or not yet", hint="wait for the sync, then run the command again")
-        return read_bounded(place, limit)
+        return read_bounded(self._inside(path), limit)
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
         write_once(self._inside(path), data, heal=heal)
 
     def remove(self, path: str) -> None:
         place = self._inside(path)
-        with speaking(place, doing="removing it"), suppress(FileNotFoundError):
+        with speaking_inside(place, doing="removing it"), suppress(FileNotFoundError):
             place.unlink()
+
+    def mark(self, path: str) -> int:
+        """A number that is another one when the file was written anew or cut short; 0 when there is none."""
+        place = self._inside(path)
+        with speaking_inside(place, doing="looking at it"), suppress(FileNotFoundError):
+            found = place.lstat()
+            return 1 + zlib.crc32(f"{found.st_size} {found.st_mtime_ns} {found.st_ino}".encode())
+        return 0
 
     def _inside(self, path: str) -> Path:
         """Where `path` is. Raises BadData when it leads out of the root, by its parts or through a link."""

@@ -16,6 +16,7 @@ import heapq
 import json
 import re
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,27 +149,32 @@ def join_folder(path: Path, *, make: bool) -> Disk:
 
     Raises BadData on a foreign mark, NotThere when there is none: perhaps a mount is away and this is what is below it.
     """
-    content = encode(MARK) + b"\n"
-    mark = path / "hybrid.json"
-    if make and not (mark.is_file() and mark.stat().st_size >= len(content)):
+    folder = Disk(path)
+    if make:
         with speaking(path, doing="making the folder"):
             path.mkdir(parents=True, exist_ok=True)
-        Disk(path).write("hybrid.json", content)  # also where a crash left only the beginning of it
-    with speaking(path, doing="looking for the mark"):
-        if not path.joinpath("hybrid.json").exists():
-            first = "" if path.exists() else " `hybrid init` makes a new folder"  # never where a dead mount may be
-            raise NotThere(
-                f"{path} is not a folder of hybrid, or not now: it has no hybrid.json",
-                hint=f"is it mounted, synced, and the right place?{first}",
-            )
-    check_mark(Disk(path))
-    return Disk(path)
+        with suppress(BadData):  # another mark, or ours in another layout: the check says which
+            folder.write("hybrid.json", encode(MARK) + b"\n")  # also where a crash left only the beginning of it
+    try:
+        check_mark(folder)
+    except NotThere as error:
+        if not path.exists():  # never where a dead mount may be
+            error.hint += " `hybrid init` makes a new folder"
+        raise
+    return folder
 
 
 def check_mark(folder: Medium) -> None:
     """Raise BadData when the folder carries another mark than ours, NotThere when it has none."""
-    data = folder.read("hybrid.json", MAX_SPEC)
-    if (encode(MARK) + b"\n").startswith(data) and len(data) < len(encode(MARK)):
+    try:
+        data = folder.read("hybrid.json", MAX_SPEC)
+    except NotThere as error:
+        raise NotThere(
+            f"{folder} is not a folder of hybrid, or not now: it has no hybrid.json",
+            hint="is it mounted, synced, and the right place?",
+        ) from error
+    present = data.rstrip(b"\0")
+    if (encode(MARK) + b"\n").startswith(present) and len(present) < len(encode(MARK)):
         raise NotThere(f"{folder}/hybrid.json: not whole yet", hint="wait for the sync, then run the command again")
     found = decode(data, what=f"{folder}/hybrid.json")
     if found != MARK:
@@ -218,7 +224,7 @@ def submit(
     for kind, data in blobs.items():
         compressed = zstandard.ZstdCompressor(level=10, write_checksum=True).compress(data)
         _write_blob(folder, f"{run.place}/{blob_name(kind, sha256[kind])}", compressed, sha256[kind])
-    folder.write(f"{run.place}/run.json", encode(spec) + b"\n")
+    folder.write(f"{run.place}/run.json", encode(spec) + b"\n", heal=True)  # its hash is in the id: else it is damage
     return run
 
 
@@ -242,16 +248,17 @@ def run_ids(folder: Medium) -> list[str]:
 def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
     """The run with that id or unique beginning of an id, with the `copies` of its shards that this machine has.
 
-    Raises UsageError (none, several), BadData, Temporary.
+    Raises UsageError (a beginning of none, or of several), BadData, Temporary.
 
-    A whole id is opened without looking at a listing, which may not have it yet.
+    A whole id is opened without looking at a listing, which may not have it yet. Somebody has such a run: NotThere.
     """
     run = name if RUN_ID.fullmatch(name) else _found(folder, name)
     try:
         spec = decode(folder.read(f"runs/{run}/run.json", MAX_SPEC), what=f"runs/{run}/run.json")
-    except NotThere:
+    except NotThere as error:
         if run == name:
-            _found(folder, name)  # says what there is instead
+            hint = f"wait for the sync, or submit it again; {nearest(name, run_ids(folder))}"
+            raise NotThere(f"no run is called '{name}' in {folder}, or not yet", hint=hint) from error
         raise
     check_spec(spec, run)
     return Run(run, spec, folder, (*copies, folder))

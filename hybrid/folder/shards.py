@@ -58,8 +58,11 @@ def pack(header: Json, records: list[bytes], seq: int) -> tuple[ShardName, bytes
     return ShardName(seq, len(records), sha256[:16]), data
 
 
-def verify_shard(path: str, data: bytes) -> Shard:
-    """The shard in the bytes of the file at `path`. Raises BadData that says what is wrong with it."""
+def verify_payload(path: str, data: bytes) -> tuple[ShardName, str, bytes]:
+    """The parsed name of the shard at `path`, the sha256 of its header and records, and these: they fit each other.
+
+    Raises BadData. It parses no record: most of what `verify_shard` takes is saved.
+    """
     name = ShardName.parse(path.rpartition("/")[2])
     if name is None:
         raise BadData(f"{path}: not the name of a shard")
@@ -74,6 +77,12 @@ def verify_shard(path: str, data: bytes) -> Shard:
         raise BadData(f"{path}: does not match its own sha256: truncated, damaged or still on its way")
     if payload.count(b"\n") != name.count + 1 or footer.get("count") != name.count:
         raise BadData(f"{path}: does not hold the {name.count} records of its name")
+    return name, sha256, payload
+
+
+def verify_shard(path: str, data: bytes) -> Shard:
+    """The shard in the bytes of the file at `path`. Raises BadData that says what is wrong with it."""
+    name, sha256, payload = verify_payload(path, data)
     header_line, *lines = payload[:-1].split(b"\n")
     header = decode(header_line, what=f"{path}: header")
     _check_header(header, path)

@@ -127,12 +127,14 @@ def write_outputs(
     models: Sequence[Mapping[str, Any]],
     tasks: Mapping[str, Any],
     records: Iterable[Output],
+    parts: Path | None = None,
 ) -> str:
     """Write outputs.json as a stream and return its sha256. The file appears whole or not at all.
 
-    Raises Temporary on a full disk, CannotRun without permission, BadData for a record that JSON cannot hold.
+    It is made in the folder `parts`, else beside its place. Raises Temporary on a full disk, CannotRun without
+    permission, BadData for a record that JSON cannot hold.
     """
-    with replacing(Path(path), BEGINS) as stream:
+    with replacing(Path(path), BEGINS, parts) as stream:
         head = [canonical(run, f"{path}: the run"), canonical(models, f"{path}: the models")]
         stream.write(b'{"format":"%s","version":%d,\n' % (FORMAT.encode(), VERSION))
         stream.write(b'"run":%s,\n"models":%s,\n"tasks":{\n' % (head[0], head[1]))

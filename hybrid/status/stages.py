@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
-from hybrid.folder.medium import Medium
+from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
@@ -76,7 +76,7 @@ class StageStanding:
 class Shards:
     """The shards of a stage: those that a listing shows in the folder or in this machine's store, and verify."""
 
-    def __init__(self, run: Run, store: Medium, stage: str, index: Index, model: str = "") -> None:
+    def __init__(self, run: Run, store: Disk, stage: str, index: Index, model: str = "") -> None:
         """`model` is the digest that an earlier stage has bound this one to."""
         self.run, self.name, self.place = run, stage, f"{run.place}/{stage_name(stage)}"
         self._bound = model or str(run.spec["model_digest"])
@@ -87,7 +87,7 @@ class Shards:
         self.paths = sorted(self.in_folder | self.here, key=lambda path: path.split("/"))
         self.known = index.known(self.place)
         self._fresh: list[tuple[str, Known, bytes]] = []
-        self._arrived: list[str] = []  # known, and a copy has come
+        self._arrived: list[str] = []  # known, and a copy has come, or is not as it was
         self._looked: set[str] = set()
 
     @property
@@ -103,7 +103,7 @@ class Shards:
         return next((self.known[path].model for path in self.paths if self._counts(path)), "")
 
     def read(self) -> None:
-        """Verify what is new, and copies that have come to this machine since a shard was verified in the folder."""
+        """Verify what is new, and copies that have come to this machine or were changed since they were verified."""
         for path in self.paths:
             self._counts(path)
         self._keep()
@@ -120,7 +120,7 @@ class Shards:
         return found
 
     def _received(self, path: str) -> bool:
-        return path in self.here and self.known[path].received
+        return path in self.here and bool(self.known[path].received)
 
     def _counts(self, path: str) -> bool:
         """Whether a shard is there and verifies; it is read when that is not known yet."""
@@ -128,17 +128,18 @@ class Shards:
             self._looked.add(path)
             if path not in self.known:
                 self._look_everywhere(path)
-            elif path in self.here and not self.known[path].received and self._is_copy(path):
-                self.known[path] = replace(self.known[path], received=True)
+            elif path in self.here and self.known[path].received != (mark := self._store.mark(path)):
+                self.known[path] = replace(self.known[path], received=mark if self._is_copy(path) else 0)
                 self._arrived.append(path)
         return path in self.known and (path in self.in_folder or self._received(path))
 
     def _look_everywhere(self, path: str) -> None:
         """Verify a new shard: the copy on this machine's disk, else the file in the folder."""
-        if not (path in self.here and self._look(self._store, path, received=True)) and path in self.in_folder:
-            self._look(self.run.folder, path, received=False)
+        here = path in self.here and self._look(self._store, path, received=self._store.mark(path))
+        if not here and path in self.in_folder:
+            self._look(self.run.folder, path, received=0)
 
-    def _look(self, medium: Medium, path: str, *, received: bool) -> bool:
+    def _look(self, medium: Medium, path: str, *, received: int) -> bool:
         try:
             known, keys = self._verified(path, medium.read(path, MAX_FILE))
         except HybridError as error:  # one file that cannot be read must not hide the others
@@ -166,7 +167,7 @@ class Shards:
             data = self._store.read(path, MAX_FILE)
             return hashlib.sha256(data).digest() == self.known[path].sha256 or bool(self._verified(path, data))
         except HybridError as error:
-            self.refused.append(error.message)
+            self.refused.append(f"{error.message}: the copy on this machine; `hybrid fetch` takes it over again")
             return False
 
     def _keep(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from hybrid import plugins
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
-from hybrid.folder.medium import Medium
+from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
@@ -127,7 +127,7 @@ class RunStanding:
 
 
 def standings(
-    folder: Medium, store: Medium, index: Index, name: str | None, tell: Callable[[int], None] = lambda records: None
+    folder: Medium, store: Disk, index: Index, name: str | None, tell: Callable[[int], None] = lambda records: None
 ) -> Iterator[RunStanding]:
     """How each run of the folder stands, or only the run called `name`.
 
@@ -154,7 +154,7 @@ def _run(folder: Medium, id: str, store: Medium) -> Run:
 
 
 def run_standing(
-    run: Run, store: Medium, index: Index, tell: Callable[[int], None] = lambda records: None
+    run: Run, store: Disk, index: Index, tell: Callable[[int], None] = lambda records: None
 ) -> RunStanding:
     """How one run stands. Raises Temporary when what it consists of cannot be listed."""
     refused: list[str] = []

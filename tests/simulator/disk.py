@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.errors import BadData, Temporary
 from hybrid.folder.medium import Entry, NotThere
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Files:
     def entries(self, place: str) -> list[Entry]:
         place = inside(place)
         if place in self.held:
-            raise UsageError(f"{place}: Not a directory")
+            raise BadData(f"{place}: Not a directory")
         start = f"{place}/" if place else ""
         found: dict[str, Entry] = {}
         for path in self.held:
@@ -56,7 +56,7 @@ class Files:
         path = inside(path)
         above = [path[:end] for end, letter in enumerate(path) if letter == "/"]
         if any(one in self.held for one in above) or (path not in self.held and self.entries(path)):
-            raise UsageError(f"{path}: Not a directory, or one")
+            raise BadData(f"{path}: Not a directory, or one")
         present = self.held.get(path)
         if present == data:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.errors import BadData, Temporary
 from hybrid.folder.medium import Entry, NotThere
 from tests.simulator.disk import Files
 from tests.simulator.tree import Node
@@ -41,7 +41,7 @@ class Folder:
             return instead.entries(place)
         found = view.find(place)
         if found and all(view.tree[one].kind != "folder" for one in found):
-            raise UsageError(f"{place}: Not a directory")
+            raise BadData(f"{place}: Not a directory")
         folders = view.one_of_a_name(found)
         nodes = [view.tree[one] for folder in folders for one in view.tree.inside(folder)]
         if len(nodes) > BIG and self._world.hit("F15"):

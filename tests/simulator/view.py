@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import BadData
 from tests.simulator.disk import Files, inside, prefix
 from tests.simulator.tree import ROOT, Node, Tree
 
@@ -120,7 +120,7 @@ class View:
         if self._world.hit("F4"):  # not found; what waits here for its upload is always known here
             known = [one for one in known if one in self.pending]
         if any(self.tree[one].kind != "file" for one in known):
-            raise UsageError(f"{path}: not a file")
+            raise BadData(f"{path}: not a file")
         contents = {one: self.content(one) for one in known}
         if data in contents.values():
             return
@@ -138,7 +138,7 @@ class View:
         if known:
             return known[0]
         if found:
-            raise UsageError(f"{place}: Not a directory")
+            raise BadData(f"{place}: Not a directory")
         parent, _, name = place.rpartition("/")
         number, above = self._world.number(), self._folder(parent)
         self._change(number, Node(above, name, "folder"))
