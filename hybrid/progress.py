@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from hybrid.canonical import Json, encode
 from hybrid.records import Completion
-from hybrid.terminal import clean_line
+from hybrid.terminal import a_minute, clean_line, some, span
 
 LONGEST = 300
 
@@ -39,7 +48,7 @@ class Observer(Protocol):
 
 
 class Tally:
-    """Counts that every display shows: items, failures, tokens and speed since the start of this process."""
+    """Counts that every display shows: items, and failures, tokens and speed since this process began the stage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._start = clock, clock()
@@ -47,12 +56,13 @@ class Tally:
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
 
     def begin(self, stage: str, total: int, done: int) -> None:
-        self.stage, self.total, self.done = stage, total, done
+        self.stage, self.total, self.done, self.failed = stage, total, done, 0
         self.restart()
 
     def restart(self) -> None:
         """Measure speed from now on."""
-        self._start, self.fresh, self.completion_tokens = self._clock(), 0, 0
+        self._start, self.fresh = self._clock(), 0
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
 
     def add(self, completion: Completion) -> None:
         self.done += 1
@@ -70,6 +80,21 @@ class Tally:
     def tokens_per_second(self) -> float:
         """New tokens; tokens of prompts are not counted."""
         return self.completion_tokens / self.seconds
+
+    @property
+    def prompt_tokens_per_second(self) -> float:
+        """Tokens of prompts that were read; those from a cache were not."""
+        return max(0, self.prompt_tokens - self.cached_tokens) / self.seconds
+
+    @property
+    def items_per_minute(self) -> float:
+        return 60 * self.fresh / self.seconds
+
+    @property
+    def pace(self) -> str:
+        """How fast it goes, in words: a model that writes little reads a lot, and a slow one still does items."""
+        tokens = f"{self.prompt_tokens_per_second:,.0f} prompt + {self.tokens_per_second:,.0f} new tokens/s"
+        return f"{a_minute(self.items_per_minute)}, {tokens}"
 
     @property
     def eta_seconds(self) -> float | None:
@@ -90,6 +115,8 @@ class Tally:
             "completion_tokens": self.completion_tokens,
             "seconds": round(self.seconds, 3),
             "tokens_per_second": round(self.tokens_per_second, 1),
+            "prompt_tokens_per_second": round(self.prompt_tokens_per_second, 1),
+            "items_per_minute": round(self.items_per_minute, 2),
             "eta_seconds": None if eta is None else round(eta, 1),
         }
 
@@ -125,35 +152,42 @@ class Quiet:
 
 
 class Lines(Quiet):
-    """Plain lines on a stream that is not a terminal: at the start, every few seconds, at the end."""
+    """Plain lines on a stream that is not a terminal: at the start, every few seconds, at the end.
+
+    They come from a thread of their own, so that a slow model does not look dead.
+    """
 
     def __init__(self, stream: TextIO, *, every_seconds: float = 10.0) -> None:
         super().__init__()
-        self._stream, self._every, self._next = stream, every_seconds, 0.0
+        self._stream, self._every = stream, every_seconds
+        self._over, self._going = threading.Event(), threading.Thread()
 
     def loading(self, model: str) -> None:
         self._say(loading(model))
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
-        kept = f", {done} already done and kept" if done else ""
-        self._say(f"{stage}: {total} items{kept}")
-        self._next = self._every
-
-    def finished_item(self, completion: Completion) -> None:
-        super().finished_item(completion)
-        if self.tally.seconds >= self._next:
-            self._next = self.tally.seconds + self._every
-            self._say(self._line())
+        kept = f", {done:,} already done and kept" if done else ""
+        self._say(f"{stage}: {some(total, 'item')}{kept}")
+        self._over = threading.Event()
+        self._going = threading.Thread(target=self._go_on, args=(self._over,), name="progress", daemon=True)
+        self._going.start()
 
     def ended(self) -> None:
+        self._over.set()
+        if self._going.ident:
+            self._going.join()
         self._say(self._line())
+
+    def _go_on(self, over: threading.Event) -> None:
+        while not over.wait(self._every):
+            self._say(self._line())
 
     def _line(self) -> str:
         tally = self.tally
-        eta = f", {tally.eta_seconds:.0f} s to go" if tally.eta_seconds and tally.done < tally.total else ""
-        failed = f", {tally.failed} failed" if tally.failed else ""
-        return f"{tally.stage}: {tally.done}/{tally.total}{failed}, {tally.tokens_per_second:.0f} tokens/s{eta}"
+        eta = f", about {span(tally.eta_seconds)} to go" if tally.eta_seconds and tally.done < tally.total else ""
+        failed = f", {tally.failed:,} failed" if tally.failed else ""
+        return f"{tally.stage}: {tally.done}/{tally.total}{failed}, {tally.pace}{eta}"
 
     def _say(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -201,6 +235,7 @@ class Bar(Quiet):
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[speed]}"),
             TimeRemainingColumn(),
             console=console,
@@ -219,7 +254,7 @@ class Bar(Quiet):
         super().finished_item(completion)
         if self._row is not None:
             failed = f"  {self.tally.failed} failed" if self.tally.failed else ""
-            speed = f"{self.tally.tokens_per_second:.0f} tokens/s{failed}"
+            speed = f"{self.tally.pace}{failed}"
             self._bar.update(self._row, completed=self.tally.done, speed=speed)
 
     def ended(self) -> None:

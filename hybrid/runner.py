@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from hybrid.canonical import Json
+from hybrid.clock import Clock
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
 from hybrid.faults import refuse
 from hybrid.folder.leases import block_size, choose
@@ -16,11 +18,12 @@ from hybrid.folder.medium import Medium
 from hybrid.folder.names import new_attempt, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import FORMAT, ShardWriter
-from hybrid.progress import Observer
+from hybrid.progress import Observer, Tally
 from hybrid.protocols import Backend, Model, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request
 from hybrid.redaction import redacted
 from hybrid.stock import Stock
+from hybrid.terminal import some
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,9 @@ class StageWork:
         except Exception as error:  # noqa: BLE001 - engines have errors of many libraries
             first = next((item.question for _, item in self._asked.values()), "")
             refuse(
-                self.backend, error, f"answering {len(self._asked)} items, the first for the question '{first:.200}'"
+                self.backend,
+                error,
+                f"{some(len(self._asked), 'item')} waited, the first for the question '{first:.200}'",
             )
 
     @property
@@ -160,6 +165,39 @@ class StageWork:
         for item in islice(self._items, self._end(block) - first):
             self._position += 1
             yield self.keys[self._position - 1], item
+
+
+class StageSession:
+    """One stage of a run while a worker's attempt works on it; `gauges` measures the machine."""
+
+    def __init__(
+        self, work: StageWork, writer: ShardWriter, gauges: Callable[[], Mapping[str, Json]], clock: Clock
+    ) -> None:
+        self.work, self.writer, self._gauges = work, writer, gauges
+        self.total = len(set(work.keys))
+        self.tally = Tally(clock.now)
+        self.tally.begin(work.stage.name, self.total, self.total - work.left)
+
+    @property
+    def run(self) -> str:
+        return self.work.run.id
+
+    def tick(self) -> None:
+        self.writer.tick()
+
+    def look(self, set_aside: Collection[str]) -> None:
+        self.work.look(set_aside)
+
+    def claim(self) -> Mapping[str, Json]:
+        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": sorted(list(self.work.held))}  # noqa: C414
+
+    def report(self) -> Mapping[str, Json]:
+        return {
+            "progress": self.tally.to_json(),
+            "open_records": self.writer.open_records,
+            "model": self.work.digest,
+            **self._gauges(),
+        }
 
 
 def shard_header(work: StageWork, attempt: str, model: Model) -> dict[str, object]:
@@ -206,7 +244,8 @@ def run_stage(
     finally:
         observer.ended()
     if work.left:
-        raise Temporary(f"the engine left {work.left} items of {run.id} unanswered", hint="run it again")
+        left = some(work.left, "item")
+        raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
     failed = (work.excused | work.stock.failed()) - work.stock.good
     return StageResult(total, len(failed.intersection(work.keys)), total - before)
 

@@ -16,6 +16,7 @@ import filelock
 from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.folder.files import speaking
 from hybrid.redaction import redacted
+from hybrid.terminal import some, span
 from hybrid.worker import TIME_IS_UP, Standing, Worker
 
 LOG = logging.getLogger("hybrid")
@@ -35,8 +36,12 @@ class Lines(logging.Handler):
         self._worker = worker
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = f"{record.levelname.lower()}: {redacted(record.getMessage())}"
-        self._worker.courier.lines.append(line[:LONGEST_LINE])
+        note(self._worker, f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def note(worker: Worker, line: str) -> None:
+    """Put a line into the worker's log for the other side, with its time and without secrets."""
+    worker.courier.lines.append(f"{worker.clock.stamp()} {redacted(line)}"[:LONGEST_LINE])
 
 
 def serve(worker: Worker, say: Callable[[str], None]) -> None:
@@ -51,12 +56,13 @@ def serve(worker: Worker, say: Callable[[str], None]) -> None:
 
     def tell(line: str) -> None:
         say(line)
-        worker.courier.lines.append(redacted(line)[:LONGEST_LINE])
+        note(worker, line)
 
+    worker.tell = tell
     stopped = False
     failure: HybridError | None = None
     try:
-        with _courier(worker), _deadline(worker):
+        with _courier(worker, tell), _deadline(worker):
             _drive(worker, tell)
     except KeyboardInterrupt:
         stopped = not worker.stopping
@@ -71,14 +77,11 @@ def serve(worker: Worker, say: Callable[[str], None]) -> None:
 
 
 def _drive(worker: Worker, say: Callable[[str], None]) -> None:
-    said, told = time.monotonic(), dict[str, str]()
+    told = dict[str, str]()
     with closing(worker.work()) as waits:
         for wait in waits:
             time.sleep(wait)
             _tell_standings(worker, told, say)
-            if time.monotonic() - said >= SAY:
-                said = time.monotonic()
-                say(progress(worker))
     _tell_standings(worker, told, say)
 
 
@@ -92,29 +95,47 @@ def _tell_standings(worker: Worker, told: dict[str, str], say: Callable[[str], N
 def progress(worker: Worker) -> str:
     """One line: what is being done, how fast, what is not safe yet, and what is wrong."""
     session, spool = worker.session, worker.spool
-    parts = ["waiting for work"]
+    parts = [worker.doing or "waiting for work"]
     if session:
         tally = session.tally
-        parts = [f"{session.run} {tally.stage}: {tally.done}/{tally.total}", f"{tally.tokens_per_second:.0f} tokens/s"]
-        parts += [f"{tally.failed} failed"] if tally.failed else []
+        parts = [f"{session.run} {tally.stage}: {tally.done}/{tally.total}", tally.pace]
+        parts += [f"{tally.failed:,} failed"] if tally.failed else []
     if spool.waiting:
-        parts.append(f"{len(spool.waiting)} files not yet in the folder")
+        parts.append(f"{some(len(spool.waiting), 'file')} not yet in the folder")
     if spool.unreceipted:
-        parts.append(f"{len(spool.unreceipted)} shards without a receipt")
-    parts += [f"{what}: {why}" for what, why in sorted(worker.courier.troubles.items())]
-    return ", ".join(parts)
+        parts.append(f"{some(len(spool.unreceipted), 'shard')} without a receipt")
+    return ", ".join([*parts, *_troubles(worker)])
+
+
+def leaving(worker: Worker, linger: float) -> str:
+    """One line: for what a worker that leaves still waits, `linger` seconds at most."""
+    spool = worker.spool
+    what = f"for the receipts of {some(len(spool.unreceipted), 'shard')}, {span(linger)} at most"
+    if spool.carriable:
+        what = f"until {some(len(spool.carriable), 'file')} more can be put into the folder"
+    return ", ".join([f"leaving: waits {what}", *_troubles(worker)])
+
+
+def _troubles(worker: Worker) -> list[str]:
+    return [f"{what}: {why}" for what, why in sorted(worker.courier.troubles.items())]
 
 
 @contextmanager
-def _courier(worker: Worker) -> Iterator[None]:
-    """Rounds of the courier from a thread of their own, while the block runs."""
+def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
+    """Rounds of the courier from a thread of their own, while the block runs, and now and then a line: an answer or the
+    loading of a model may take long.
+    """
     stop = threading.Event()
     pause = min(2.0, worker.shift.shard_seconds)
 
     def rounds() -> None:
+        said = time.monotonic()
         while not stop.wait(pause):
             try:
                 worker.step()
+                if time.monotonic() - said >= SAY:
+                    said = time.monotonic()
+                    say(progress(worker))
             except Exception:
                 LOG.exception("a fault in hybrid: the courier's round failed; it goes on")
 
@@ -146,9 +167,12 @@ def _too_late(worker: Worker) -> None:
 
 
 def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
+    said = ""
     try:
         for wait in worker.leave(linger):
-            say(f"leaving: {progress(worker)}")
+            if (line := leaving(worker, linger)) != said:
+                said = line
+                say(line)
             time.sleep(wait)
     except KeyboardInterrupt:
         say("leaving at once")
@@ -163,7 +187,7 @@ def verdict(worker: Worker) -> HybridError | None:
     if kept:
         why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
         return Temporary(
-            f"{len(kept)} files are on this machine's disk only: {why}",
+            f"{some(len(kept), 'file')} on this machine's disk only: {why}",
             hint="start the worker again here when the folder is back: it carries them first",
         )
     if "the runs" in worker.courier.troubles:

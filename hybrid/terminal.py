@@ -1,7 +1,11 @@
-"""Text from models, files and folders, made safe to print: a terminal obeys some characters instead of showing them."""
+"""Text for a terminal: numbers and times as people say them, and foreign text made safe.
+
+A terminal obeys some characters of models, files and folders instead of showing them.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 
 # C0 and C1 controls except tab and newline, DEL, marks and overrides of direction, line and paragraph separators,
@@ -30,3 +34,24 @@ def _escape(match: re.Match[str]) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def some(number: int, what: str) -> str:
+    """A number of things."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """A time span for people: the two largest units."""
+    whole = round(seconds)
+    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
+    for (size, name), (smaller, low) in itertools.pairwise(units):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size:,} {name}" + (f" {rest} {low}" if rest and size > 60 else "")
+    return f"{whole} s"
+
+
+def a_minute(items: float) -> str:
+    """A number of items a minute, also of a slow model."""
+    return f"{items:,.{0 if items >= 10 else 1 if items >= 1 else 2}f} items/min"

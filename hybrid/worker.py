@@ -27,11 +27,11 @@ from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.shards import ShardWriter
 from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
-from hybrid.progress import Tally
 from hybrid.protocols import Backend, Pipeline, Stage
 from hybrid.records import Completion
-from hybrid.runner import StageWork, shard_header
+from hybrid.runner import StageSession, StageWork, shard_header
 from hybrid.stages import Bound, Waits, all_before, bound
+from hybrid.terminal import some, span
 
 LOG = logging.getLogger("hybrid")
 TIME_IS_UP = "the time is up"
@@ -86,37 +86,6 @@ class Standing:
     side: str = ""  # which side it waits for
 
 
-class StageSession:
-    """One stage of a run while this attempt works on it."""
-
-    def __init__(self, work: StageWork, writer: ShardWriter, workplace: Workplace, clock: Clock) -> None:
-        self.work, self.writer, self._gauges = work, writer, workplace.gauges
-        self.total = len(set(work.keys))
-        self.tally = Tally(clock.now)
-        self.tally.begin(work.stage.name, self.total, self.total - work.left)
-
-    @property
-    def run(self) -> str:
-        return self.work.run.id
-
-    def tick(self) -> None:
-        self.writer.tick()
-
-    def look(self, set_aside: Collection[str]) -> None:
-        self.work.look(set_aside)
-
-    def claim(self) -> Mapping[str, Json]:
-        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": sorted(list(self.work.held))}  # noqa: C414
-
-    def report(self) -> Mapping[str, Json]:
-        return {
-            "progress": self.tally.to_json(),
-            "open_records": self.writer.open_records,
-            "model": self.work.digest,
-            **self._gauges(),
-        }
-
-
 class Worker:
     """One attempt. `work` does the work, `step` is the courier's round, called from elsewhere."""
 
@@ -138,6 +107,8 @@ class Worker:
         self.runs: list[str] = []  # all that are in the folder, as last seen
         self.standings: dict[str, Standing] = {}
         self.stopping = ""  # why no more work is taken
+        self.doing = ""  # what takes long beside answering
+        self.tell: Callable[[str], None] = LOG.info
         self._engines = OneEngine()
         self._works: dict[tuple[str, str], tuple[StageWork, object]] = {}
         self._seqs: dict[str, int] = {}
@@ -222,7 +193,7 @@ class Worker:
         self.courier.hear(name)
         orders = self.courier.orders(name)
         if orders.cancelled:
-            return Standing("cancelled", "cancelled")
+            return Standing("cancelled", orders.cancelled_by)
         heard = len(orders.known)
         if self._orders_when_done.get(name) == heard:
             return self.standings[name]
@@ -243,15 +214,14 @@ class Worker:
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
             return Standing("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
-        return Standing("done", f"done, {failed} items failed" if failed else "done", failed=failed)
+        return Standing("done", f"done, {some(failed, 'item')} failed" if failed else "done", failed=failed)
 
     def _unfinished(self, work: StageWork) -> Standing:
-        if self.courier.orders(work.run.id).cancelled:
-            return Standing("cancelled", "cancelled")
+        if (orders := self.courier.orders(work.run.id)).cancelled:
+            return Standing("cancelled", orders.cancelled_by)
         why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
-        return Standing(
-            "unfinished" if self.stopping or self.courier.fenced else "held", f"{work.left} items left: {why}"
-        )
+        state = "unfinished" if self.stopping or self.courier.fenced else "held"
+        return Standing(state, f"{some(work.left, 'item')} left: {why}")
 
     def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
         """How a stage stands, by the model that its records are bound to; None when nothing is bound yet."""
@@ -279,7 +249,7 @@ class Worker:
         self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
         self._touched.add(work.run.id)
         writer = self._writer(work, engine)
-        self.session = session = StageSession(work, writer, self.workplace, self.clock)
+        self.session = session = StageSession(work, writer, self.workplace.gauges, self.clock)
         try:
             yield from self._answers(session, engine)
             yield from self._written(session, writer.close)
@@ -308,7 +278,8 @@ class Worker:
             yield from self._keep(session, completion)
             yield 0.0
         if work.unanswered:
-            raise Temporary(f"the engine left {work.unanswered} items of {work.run.id} unanswered", hint="run it again")
+            left = some(work.unanswered, "item")
+            raise Temporary(f"the engine left {left} of {work.run.id} unanswered", hint="run it again")
 
     def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
         """Keep an answer. While the disk is full nothing more is computed, and nothing is lost."""
@@ -326,7 +297,7 @@ class Worker:
                 write()
             except Temporary as error:
                 self.courier.troubles[what] = error.message
-                LOG.warning("%s; %d records wait for room", error.message, session.writer.open_records)
+                LOG.warning("%s; %s to be kept", error.message, some(session.writer.open_records, "record"))
                 if self._stopped():
                     raise
                 write = again or write
@@ -363,9 +334,19 @@ class Worker:
     def _engine(self, work: StageWork, chain: Bound) -> Backend:
         run = work.run
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
-        make = partial(self.workplace.open, run)
-        with naming(work.backend, f"loading the model '{run.spec['model']}'"):
-            return engine_for(self._engines, run, work.stage, work.digest, tensors, make)
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, partial(self._loaded, run))
+
+    def _loaded(self, run: Run, training: Training | None) -> Backend:
+        model, began = f"the model {run.spec['model']}", self.clock.now()
+        self.doing = f"loading {model}"
+        self.tell(f"{run.id}: {self.doing}")
+        try:
+            with naming(f"the backend '{run.spec['backend']}'", self.doing):
+                engine = self.workplace.open(run, training)
+        finally:
+            self.doing = ""
+        self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")
+        return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
         """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.

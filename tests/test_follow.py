@@ -52,7 +52,7 @@ def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, follow
         lambda: place.shard(4, 5),
     )
     assert said.count("nothing was ever heard of a worker") == 1
-    assert said.count(f"1 at work ({FIRST}), 120 tokens/s, about 30 s to go") == 1
+    assert said.count(f"1 at work ({FIRST}), 12 items/min, 120 tokens/s, about 30 s to go") == 1
     assert [line for line in said.splitlines() if "records in" in line] == [
         f"{place.run.id}: 0 records in 0 shards are new; 0 of 6 items are here",
         f"{place.run.id}: 4 records in 1 shards are new; 4 of 6 items are here",

@@ -28,7 +28,8 @@ from hybrid.receiving import Receiver
 from hybrid.records import Completion, Failure, Record
 from hybrid.status import stages, standing
 from hybrid.status.standing import RunStanding, standings
-from hybrid.status.words import line, lines, span
+from hybrid.status.words import line, lines
+from hybrid.terminal import span
 from pipelines.seal_eval import SealEval
 
 MODEL, OTHER = "a" * 64, "b" * 64
@@ -45,6 +46,7 @@ BEAT: Mapping[str, Json] = {
         "done": 3,
         "fresh": 2,
         "seconds": 10.0,
+        "prompt_tokens_per_second": 900.0,
         "tokens_per_second": 120.5,
         "eta_seconds": 15.0,
     },
@@ -403,7 +405,7 @@ def test_the_words_say_what_is_not_known_of_a_worker(place: Place, monkeypatch: 
         in told
     )
     assert "as it said 3 min ago" in told
-    assert "120 new tokens a second" in told
+    assert "12 items/min, 900 tokens of prompts a second, 120 new tokens a second, as the workers said" in told
     assert "about 30 s to go at this pace" in told  # six items are left, one takes five seconds
     clock.now += 3600
     told = words(place.look())
@@ -468,7 +470,7 @@ def test_several_workers_are_added_up(place: Place) -> None:
     place.beat(0, attempt=SECOND)
     found = place.look()
     assert (found.tokens_per_second, found.eta_seconds) == (241.0, 10.0)
-    assert "2 at work, 241 tokens/s, about 10 s to go" in line(found)
+    assert "2 at work, 24 items/min, 241 tokens/s, about 10 s to go" in line(found)
 
 
 def test_troubles_are_told(place: Place) -> None:

@@ -57,6 +57,12 @@ def test_a_run_goes_from_the_laptop_to_a_gpu_machine_and_comes_back_graded(stage
     assert done.returncode == 0, done.stderr
     assert len(gpu.calls()) == len(set(gpu.calls())) == ITEMS
     assert gpu.spooled(), "freed before anybody had it"
+    assert f"{run}: loading the model {SCRIPT}\n" in done.stderr
+    assert f"{run}: the model {SCRIPT} is loaded, in 0 s\n" in done.stderr
+    assert "1 shard in the folder without a receipt: " in done.stderr
+    logged = stage.laptop.run("logs", run).stdout.splitlines()
+    assert logged
+    assert all(re.match(r"\S+ \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in logged), logged
     fetched = stage.fetch("--json")
     assert fetched.returncode == 0, fetched.stderr
     told = json.loads(fetched.stdout)
@@ -284,7 +290,8 @@ def test_a_cancelled_run_is_left_alone_until_it_is_submitted_again(stage: Stage)
     gpu = stage.side("gpu")
     left = gpu.run(*gpu.worker())
     assert left.returncode == 0, left.stderr
-    assert "cancelled" in left.stderr
+    by = r"cancelled by order 0 of [a-z0-9-]+; `hybrid run remote` with the same settings takes that back\n"
+    assert re.search(by, left.stderr), left.stderr
     assert not gpu.calls()
     assert stage.submit() == run
     assert gpu.run(*gpu.worker()).returncode == 0

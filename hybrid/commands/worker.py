@@ -21,7 +21,7 @@ from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
 from hybrid.local import chosen_folder
 from hybrid.serving import alive, serve
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some
 from hybrid.worker import Shift, Worker
 from hybrid.workplace import Machine, gpu
 
@@ -74,7 +74,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
-            _say(f"{len(others)} shards of a folder at another place wait in {spool.parent}: mount it there again")
+            _say(f"{some(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again")
         try:
             serve(one, _say)
         finally:
@@ -101,8 +101,8 @@ def _tell(one: Worker) -> None:
     waiting = len(one.spool.unreceipted)
     if waiting:
         _say(
-            f"{waiting} shards are in the folder and have no receipt yet: `hybrid fetch` on the laptop gives it."
-            " Until then they are kept on this machine, too"
+            f"{some(waiting, 'shard')} in the folder without a receipt: `hybrid fetch` on the laptop gives it."
+            " Until then this machine keeps a copy"
         )
     if not one.standings:
         _say("there is no run in the folder")
@@ -110,4 +110,4 @@ def _tell(one: Worker) -> None:
         _say("all runs are done")
     failed = sum(standing.failed for standing in one.standings.values())
     if failed:
-        raise Missed(f"{failed} items failed", hint="`hybrid retry RUN` asks for them again")
+        raise Missed(f"{some(failed, 'item')} failed", hint="`hybrid retry RUN` asks for them again")

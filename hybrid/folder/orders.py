@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.folder.names import NoteName
 from hybrid.folder.notes import Note
+
+MOST_NAMED = 3
 
 CANCEL: Mapping[str, Json] = {"order": "cancel"}
 
@@ -50,6 +53,20 @@ class Orders:
     def cancelled(self) -> bool:
         """Whether work on the run is to stop."""
         return bool(self.standing_cancels)
+
+    @property
+    def cancelled_by(self) -> str:
+        """In words: which cancels stand, by number and who gave them, and how they are taken back."""
+        said = [_named(path) for path in sorted(self.standing_cancels)]
+        more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
+        named = " and ".join(said[:MOST_NAMED])
+        return f"cancelled by {named}{more}; `hybrid run remote` with the same settings takes that back"
+
+
+def _named(path: str) -> str:
+    *_, by, _, name = path.split("/")
+    parsed = NoteName.parse(name, "order")
+    return f"order {parsed.number if parsed else name} of {by}"
 
 
 def _texts(value: Any) -> list[str]:

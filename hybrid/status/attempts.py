@@ -44,6 +44,7 @@ class Attempt:
     unreceipted: float | None = None
     total: float | None = None
     tokens_per_second: float | None = None
+    prompt_tokens_per_second: float | None = None
     items_per_second: float | None = None
     gpu: Mapping[str, Any] = field(default_factory=dict)
     disk_free: float | None = None
@@ -91,6 +92,7 @@ def attempt_of(name: str, beat: Note, silent: float | None) -> Attempt:
         unreceipted=_number(spool.get("unreceipted")),
         total=_number(progress.get("total")),
         tokens_per_second=_number(progress.get("tokens_per_second")),
+        prompt_tokens_per_second=_number(progress.get("prompt_tokens_per_second")),
         items_per_second=fresh / seconds if fresh and seconds else None,
         gpu=_gpu(gpu),
         disk_free=_number(beat.get("disk_free")),

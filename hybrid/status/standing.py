@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +25,11 @@ from hybrid.terminal import clean_line
 
 LONGEST = 300
 MOST_REFUSED = 100
+
+
+def _sum(said: Iterable[float | None]) -> float | None:
+    known = [one for one in said if one is not None]
+    return sum(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,19 @@ class RunStanding:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of all who may be working, as they said; None when nobody did."""
-        said = [one.tokens_per_second for one in self.at_work if one.tokens_per_second is not None]
-        return sum(said) if said else None
+        """New tokens of all who may be working, as they said; None when nobody did."""
+        return _sum(one.tokens_per_second for one in self.at_work)
+
+    @property
+    def prompt_tokens_per_second(self) -> float | None:
+        """Tokens of prompts, in the same way."""
+        return _sum(one.prompt_tokens_per_second for one in self.at_work)
+
+    @property
+    def items_per_minute(self) -> float | None:
+        """Items of all stages, in the same way."""
+        pace = _sum(one.items_per_second for one in self.at_work)
+        return None if pace is None else 60 * pace
 
     @property
     def eta_seconds(self) -> float | None:
@@ -103,7 +118,8 @@ class RunStanding:
             error = {"message": clean_line(self.error.message, LONGEST), "hint": clean_line(self.error.hint, LONGEST)}
             return {"run": self.id, "exit_code": self.exit_code, "error": error}
         sums = {name: self.sum(name) for name in ("failed", "received", "again", "shards", "copies")}
-        pace = {"tokens_per_second": self.tokens_per_second, "eta_seconds": self.eta_seconds}
+        names = ("items_per_minute", "prompt_tokens_per_second", "tokens_per_second", "eta_seconds")
+        pace = {name: getattr(self, name) for name in names}
         unchanged = None if self.unchanged is None else round(self.unchanged, 1)
         orders: dict[str, Json] = {"cancelled": self.cancelled, "cancelled_by": list(self.cancelled_by)}
         return {

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from hybrid import machine
 from hybrid.status.attempts import Attempt
 from hybrid.status.stages import StageStanding
 from hybrid.status.standing import RunStanding
-from hybrid.terminal import clean_line
+from hybrid.terminal import a_minute, clean_line, some, span
 
 LONGEST = 400
 MOST_ATTEMPTS = 10
@@ -77,7 +76,8 @@ def who(run: RunStanding, *, names: bool = False) -> str:
         return "nobody seems to be at work"
     known = [one.name for one in run.at_work[:MOST_NAMES]] if names else []
     called = f" ({', '.join(known)}{' and others' if working > MOST_NAMES else ''})" if known else ""
-    pace = "" if run.tokens_per_second is None else f", {run.tokens_per_second:,.0f} tokens/s"
+    items = "" if run.items_per_minute is None else f", {a_minute(run.items_per_minute)}"
+    pace = items if run.tokens_per_second is None else f"{items}, {run.tokens_per_second:,.0f} tokens/s"
     eta = "" if run.eta_seconds is None else f", about {span(run.eta_seconds)} to go"
     return f"{working} at work{called}{pace}{eta}"
 
@@ -213,8 +213,15 @@ def _disk(one: Attempt) -> str:
 def _pace(run: RunStanding) -> list[str]:
     if run.over or not run.at_work:
         return []
-    tokens, eta = run.tokens_per_second, run.eta_seconds
-    speed = "how fast is not known yet" if tokens is None else f"{tokens:,.0f} new tokens a second, as the workers said"
+    tokens, prompts = run.tokens_per_second, run.prompt_tokens_per_second
+    items, eta = run.items_per_minute, run.eta_seconds
+    told = [
+        "" if items is None else a_minute(items),
+        "" if prompts is None else f"{prompts:,.0f} tokens of prompts a second",
+        "" if tokens is None else f"{tokens:,.0f} new tokens a second",
+    ]
+    known = ", ".join(filter(None, told))
+    speed = f"{known}, as the workers said" if known else "how fast is not known yet"
     return [speed, "how long it takes is not known" if eta is None else f"about {span(eta)} to go at this pace"]
 
 
@@ -232,19 +239,3 @@ def _refused(run: RunStanding) -> list[str]:
     more = len(run.refused) - MOST_REFUSED
     end = f"{more:,} more files" if more > 0 else ""
     return [*run.refused[:MOST_REFUSED], end, "`hybrid doctor` explains them"]
-
-
-def some(number: int, what: str) -> str:
-    """A number of things."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def span(seconds: float) -> str:
-    """A time span for people: the two largest units."""
-    whole = round(seconds)
-    units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
-    for (size, name), (smaller, low) in itertools.pairwise(units):
-        if whole >= size:
-            rest = whole % size // smaller
-            return f"{whole // size:,} {name}" + (f" {rest} {low}" if rest and size > 60 else "")
-    return f"{whole} s"

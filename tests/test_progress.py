@@ -1,0 +1,66 @@
+"""What is said while a stage is worked off: that it goes on, and how fast."""
+
+from __future__ import annotations
+
+import io
+import threading
+
+from hybrid.progress import Lines, Tally
+from hybrid.records import Completion, Failure
+from hybrid.terminal import a_minute
+
+DONE = Completion("0" * 64, "yes", prompt_tokens=900, cached_tokens=300, completion_tokens=2)
+FAILED = Completion("1" * 64, error=Failure("engine", "it stopped"))
+
+
+class Hearing(io.StringIO):
+    """A stream that tells when a third line was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.third = threading.Event()
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.getvalue().count("\n") >= 3:
+            self.third.set()
+        return written
+
+
+def test_a_tally_tells_items_a_minute_and_tokens_that_were_read_beside_new_ones() -> None:
+    now = 100.0
+    tally = Tally(lambda: now)
+    tally.begin("answer", 10, 4)
+    tally.add(DONE)
+    tally.add(FAILED)
+    now = 130.0
+    assert tally.pace == "4.0 items/min, 20 prompt + 0 new tokens/s"
+    told = tally.to_json()
+    assert (told["items_per_minute"], told["prompt_tokens_per_second"], told["tokens_per_second"]) == (4.0, 20.0, 0.1)
+    assert (tally.done, tally.failed) == (6, 1)
+    tally.begin("judge", 3, 0)
+    assert (tally.failed, tally.prompt_tokens, tally.pace) == (0, 0, "0.00 items/min, 0 prompt + 0 new tokens/s")
+
+
+def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
+    assert [a_minute(rate) for rate in (0.04, 2.34, 43.2, 5432.1)] == [
+        "0.04 items/min",
+        "2.3 items/min",
+        "43 items/min",
+        "5,432 items/min",
+    ]
+
+
+def test_lines_go_on_while_no_item_comes_back() -> None:
+    stream = Hearing()
+    lines = Lines(stream, every_seconds=0.01)
+    lines.started("answer", 1, 0)
+    lines.working()
+    assert stream.third.wait(60), stream.getvalue()
+    lines.finished_item(DONE)
+    lines.ended()
+    said = stream.getvalue().splitlines()
+    assert said[0] == "answer: 1 item"
+    assert said[1].startswith("answer: 0/1, 0.00 items/min")
+    assert said[-1].startswith("answer: 1/1, ")
+    assert not lines._going.is_alive()
