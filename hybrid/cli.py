@@ -29,6 +29,7 @@ COMMANDS = {
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
     "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
     "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),
+    "forget": ("hybrid.commands.folder:forget", "Hide a run that nobody wants to see any more."),
     "logs": ("hybrid.commands.folder:logs", "Show what the workers of a run said."),
     "doctor": ("hybrid.commands.doctor:doctor", "Look at the folder and this machine, and explain every oddity."),
     "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook that works on a run in Colab or Kaggle."),

@@ -68,6 +68,14 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Effort:
+    """How a run is done here: the seconds after which a shard is closed, and whether failures are done again."""
+
+    shard_seconds: float = 60.0
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class LocalResult:
     """A run done here: where its outputs are, their digest, and how its stages stand together."""
 
@@ -96,18 +104,17 @@ def run_here(
     engine: Engine,
     observer: Observer,
     output: Path | None = None,
-    *,
-    shard_seconds: float = 60.0,
-    retry_failed: bool = False,
+    effort: Effort | None = None,
+    begins: Callable[[Run], None] = lambda run: None,
 ) -> LocalResult:
     """Freeze a run into the folder, made when it is not there, and do what is left of it. The same settings, data and
-    model are the same run. outputs.json is written to `output`, or where `outputs_path` says.
+    model are the same run. outputs.json is written to `output`, or where `outputs_path` says. `begins` is told the run
+    when it is in the folder.
 
     A new run is frozen only when its data, items, backend, options and model are known to be right: the model is loaded
     first. Of a run that is there already it is loaded when an item is left to do. Raises NotFinished on Ctrl-C,
     Temporary when another process on this machine is at work on the run.
     """
-    how: Any = {"shard_seconds": shard_seconds, "retry_failed": retry_failed}
     learns = trains(stages_of(pipeline))
     if learns:
         refuse_untrainable(engine.backend)
@@ -122,7 +129,9 @@ def run_here(
         open_for = partial(_open_for, engines, partial(_loaded, engine, observer), tensors)
         if not _is_there(folder, draft):
             _try(draft, pipeline, open_for)
-        return _do(frozen(join_folder(folder, make=True)), pipeline, open_for, observer, outputs, how)
+        run = frozen(join_folder(folder, make=True))
+        begins(run)
+        return _do(run, pipeline, open_for, observer, outputs, effort or Effort())
 
 
 def _frozen(name: str, pipeline: Pipeline, engine: Engine) -> Callable[[Medium], Run]:
@@ -174,7 +183,7 @@ def _do(
     open_for: Callable[[Run, Stage], Backend],
     observer: Observer,
     outputs: Path,
-    how: Mapping[str, Any],
+    effort: Effort,
 ) -> LocalResult:
     """Do what is left of every stage, one after the other, and write outputs.json."""
     make_room(outputs, BEGINS)
@@ -182,6 +191,7 @@ def _do(
     _refuse_read_only(place)
     chain = bound(run, pipeline)
     with alone(place, f"is at work on {run.id}"):
+        how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs).sha256
     return LocalResult(run, outputs, sha256, tuple(stages))

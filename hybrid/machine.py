@@ -61,6 +61,11 @@ def parts() -> Path:
     return home() / "parts"
 
 
+def forgotten_of(folder: Path) -> Path:
+    """Where this machine keeps a mark for each run of the shared folder that it hides."""
+    return home() / "forgotten" / _short(folder)
+
+
 def remember(folder: Path) -> None:
     """Make `folder` the one that commands use when none is named."""
     with replacing(home() / "joined.json", JOINED) as stream:

@@ -9,7 +9,7 @@ import sys
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 
 from hybrid import threads
+from tests.in_process import Hybrid, commands
 from tests.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
 threads.wait_briefly()  # before any test imports torch; what tests start inherits it
@@ -77,6 +78,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"not tested here: {reasons.total()} skipped")
         for reason, number in sorted(reasons.items()):
             terminalreporter.write_line(f"{number:5} {reason}")
+
+
+@pytest.fixture
+def hybrid(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
+    """Runs a command of `hybrid` in this process: `hybrid("status", "--json").code`."""
+    with commands(capfd) as run:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -3,46 +3,14 @@
 from __future__ import annotations
 
 import json
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from hybrid.cli import main
 from hybrid.commands.run import done_now
 from hybrid.folder.notes import pack_note
+from tests.in_process import Hybrid
 from tests.test_status import FIRST, Place
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left with, and what it wrote."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Hybrid = Callable[..., Done]
-
-
-@pytest.fixture
-def hybrid(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
-    """The command line, in this process."""
-    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
-
-    def run(*arguments: object) -> Done:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(one) for one in arguments])
-        said = capfd.readouterr()
-        return Done(int(left.value.code or 0), said.out, said.err)
-
-    yield run
-    for one, handler in kept.items():
-        signal.signal(one, handler)
 
 
 @pytest.fixture

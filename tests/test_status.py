@@ -633,7 +633,7 @@ def test_an_empty_folder_has_no_runs_and_says_so(tmp_path: Path, monkeypatch: py
     place.folder = tmp_path / "folder"
     join_folder(place.folder, make=True)
     done = status(place)
-    assert (done.returncode, done.stdout) == (0, "there is no run in the folder yet\n")
+    assert (done.returncode, done.stdout) == (0, "there is no run in the folder yet, or all were forgotten (--all)\n")
     assert status(place, "--json").stdout == ""
 
 

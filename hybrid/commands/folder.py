@@ -14,6 +14,8 @@ from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import HybridError, Missed, NotFinished, Temporary, UsageError
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
+from hybrid.forgetting import forget as hide
+from hybrid.forgetting import recall
 from hybrid.local import chosen_folder, opened_run, outputs_path
 from hybrid.terminal import clean_line
 
@@ -132,6 +134,20 @@ def cancel(run: str, folder: Path | None) -> None:
     place = chosen_folder(folder)
     named = remote.cancel(place, opened_run(place, run).id)
     click.echo(f"{named.id}: cancelled; its workers stop when they see this", err=True)
+
+
+@click.command()
+@click.argument("run", type=Word())
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("--everywhere", is_flag=True, help="By a mark in the folder, for every machine; its workers stop, too.")
+@click.option("--undo", is_flag=True, help="Show it again; with --everywhere, its workers go on.")
+def forget(run: str, folder: Path | None, everywhere: bool, undo: bool) -> None:
+    """Hide RUN from `hybrid status` on this machine. Nothing is deleted; submitting it again shows it, too."""
+    place = chosen_folder(folder)
+    named = (recall if undo else hide)(place, run, everywhere=everywhere)
+    where = "everywhere" if everywhere else "on this machine"
+    done = "is shown again" if undo else "is forgotten"
+    click.echo(f"{named}: {done} {where}; `hybrid status --all` tells of forgotten runs, too", err=True)
 
 
 @click.command()

@@ -23,7 +23,8 @@ from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import Missed, UsageError
 from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
-from hybrid.local import Engine, LocalResult, chosen_folder, run_here
+from hybrid.forgetting import checked_note, submitted
+from hybrid.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
 
@@ -44,6 +45,7 @@ OF_A_RUN = (
     click.option("--model", help=f"A file, a folder or a known name; of Ollama, its name. [{DEFAULT_MODEL}]"),
     click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
     click.option("--seed", type=int, help="Short for --set seed=N."),
+    click.option("--note", help="A line that `hybrid status` shows of the run; it is no part of what the run is."),
 )
 """The options that name a run, wherever it is done."""
 
@@ -90,7 +92,9 @@ def remote(
     if digest and not DIGEST.fullmatch(digest):
         raise UsageError(f"--model-digest: '{digest:.80}' is not a sha256 of 64 hex digits")
     folder = chosen_folder(how["folder"])
+    note = checked_note(how["note"])
     run = submit_remote(folder, pipeline, made, how["backend"], _model(how["model"], how["backend"]), digest)
+    submitted(folder, run, note)
     if not how["wait"]:
         _tell_submitted(run, folder, as_json=how["as_json"])
         return
@@ -132,6 +136,7 @@ class How:
     options: tuple[str, ...]
     shard_seconds: float
     retry_failed: bool
+    note: str | None
     output: Path | None
     as_json: bool
 
@@ -141,7 +146,7 @@ def _run(name: str, pipeline: Any, how: How) -> None:
     heed_polite_signals()  # they close the shard as Ctrl-C does
     engine = Engine(how.backend, _model(how.model, how.backend), dict(pairs("--backend-option", how.options)))
     folder = chosen_folder(how.folder)
-    observer = _observer(as_json=how.as_json)
+    note, observer = checked_note(how.note), _observer(as_json=how.as_json)
     result = run_here(
         folder,
         name,
@@ -149,8 +154,8 @@ def _run(name: str, pipeline: Any, how: How) -> None:
         engine,
         observer,
         None if how.output == STDOUT else how.output,
-        shard_seconds=how.shard_seconds,
-        retry_failed=how.retry_failed,
+        Effort(how.shard_seconds, how.retry_failed),
+        lambda run: submitted(folder, run, note),
     )
     _tell(result, observer, how)
 

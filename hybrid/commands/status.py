@@ -16,6 +16,7 @@ from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.runs import check_mark
+from hybrid.forgetting import forgotten_here
 from hybrid.index import Index, with_index
 from hybrid.local import chosen_folder
 from hybrid.status.differing import differing
@@ -38,6 +39,7 @@ Look = Callable[[], list[RunStanding]]
 @click.command()
 @click.argument("run", required=False, type=Word())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("--all", "also_forgotten", is_flag=True, help="Also the runs that were forgotten.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
 @click.option(
     "--watch",
@@ -46,7 +48,7 @@ Look = Callable[[], list[RunStanding]]
     flag_value=f"{EVERY:.0f}s",
     help="Again and again, until all is done.",
 )
-def status(run: str | None, folder: Path | None, as_json: bool, watch: str | None) -> int:
+def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: bool, watch: str | None) -> int:
     """Tell how RUN stands, or every run of the folder on one line each.
 
     Told are the items that are done, at which of three levels they are safe (received here, in the folder, only on a
@@ -57,7 +59,7 @@ def status(run: str | None, folder: Path | None, as_json: bool, watch: str | Non
     run, every = _interval(run, watch)
     place = chosen_folder(folder)
     with closing(Guarded(place, seconds=PATIENCE)) as guarded:
-        look = _look(place, guarded, run)
+        look = _look(place, guarded, run, also_forgotten=also_forgotten)
         if every is None:
             _show(runs := look(), run, as_json=as_json)
             return _exit_code(runs, run)
@@ -78,11 +80,13 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
     return watch, EVERY
 
 
-def _look(place: Path, folder: Guarded, run: str | None) -> Look:
+def _look(place: Path, folder: Guarded, run: str | None, *, also_forgotten: bool) -> Look:
     store, path = Disk(machine.received_of(place)), machine.index_of(place)
 
     def work(index: Index) -> list[RunStanding]:
-        return list(standings(folder, store, index, run, _tell))
+        hidden = set[str]() if also_forgotten else forgotten_here(place)
+        found = list(standings(folder, store, index, run, _tell, hidden))
+        return [one for one in found if run or also_forgotten or not one.forgotten]
 
     def look() -> list[RunStanding]:
         try:
@@ -117,7 +121,7 @@ def _show(runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
             for text in lines(one) if run else [line(one, apart.get(one.id, ()))]:
                 click.echo(text)
     if not runs and not as_json:
-        click.echo("there is no run in the folder yet")
+        click.echo("there is no run in the folder yet, or all were forgotten (--all)")
 
 
 def _watch(look: Look, run: str | None, every: float, *, as_json: bool) -> int:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.folder.medium import Medium
 from hybrid.folder.names import NoteName
-from hybrid.folder.notes import Note
+from hybrid.folder.notes import Note, read_notes
 
 MOST_NAMED = 3
 
 CANCEL: Mapping[str, Json] = {"order": "cancel"}
+FORGET: Mapping[str, Json] = {"order": "forget"}
+MOST_NOTES = 5
+LONGEST_NOTE = 200
 
 
 def resume(orders: Orders) -> Mapping[str, Json]:
-    """The order that takes back every cancel seen so far."""
-    return {"order": "resume", "of": sorted(orders.standing_cancels)}
+    """The order that takes back every cancel and forget seen so far."""
+    return {"order": "resume", "of": sorted(orders.standing_cancels | orders.standing_forgets)}
+
+
+def note(text: str, orders: Orders) -> Mapping[str, Json]:
+    """The order to note `text` of the run, in the place of every note seen so far."""
+    return {"order": "note", "text": text, "of": sorted(orders.standing_notes)}
 
 
 def retry(shards: set[str]) -> Mapping[str, Json]:
@@ -30,6 +39,8 @@ class Orders:
     def __init__(self) -> None:
         self.known: set[str] = set()  # paths
         self._cancels: set[str] = set()
+        self._forgets: set[str] = set()
+        self._notes: dict[str, str] = {}
         self._taken_back: set[str] = set()
         self.set_aside: set[str] = set()  # shards whose failures are to be done again
 
@@ -39,6 +50,11 @@ class Orders:
         kind: Any = note.get("order")
         if kind == "cancel":
             self._cancels.add(path)
+        elif kind == "forget":
+            self._forgets.add(path)
+        elif kind == "note":
+            self._notes[path] = str(note.get("text", ""))[:LONGEST_NOTE]
+            self._taken_back.update(_texts(note.get("of")))
         elif kind == "resume":
             self._taken_back.update(_texts(note.get("of")))
         elif kind == "retry":
@@ -48,6 +64,26 @@ class Orders:
     def standing_cancels(self) -> set[str]:
         """The cancels that no resume has taken back."""
         return self._cancels - self._taken_back
+
+    @property
+    def standing_forgets(self) -> set[str]:
+        """The forgets that no resume has taken back."""
+        return self._forgets - self._taken_back
+
+    @property
+    def standing_notes(self) -> dict[str, str]:
+        """The notes in whose place no other stands, by path."""
+        return {path: text for path, text in sorted(self._notes.items()) if path not in self._taken_back}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is noted of the run: more than one text when two machines noted something at once."""
+        return tuple(dict.fromkeys(filter(None, self.standing_notes.values())))[:MOST_NOTES]
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether nobody wants to see the run any more."""
+        return bool(self.standing_forgets)
 
     @property
     def cancelled(self) -> bool:
@@ -67,6 +103,15 @@ def _named(path: str) -> str:
     *_, by, _, name = path.split("/")
     parsed = NoteName.parse(name, "order")
     return f"order {parsed.number if parsed else name} of {by}"
+
+
+def known_orders(media: Iterable[Medium], run: str, refused: list[str]) -> Orders:
+    """The orders for a run that are in any of `media`. Raises Temporary for listings."""
+    known = Orders()
+    for medium in media:
+        for path, note in read_notes(medium, run, "order", known=known.known, refused=refused):
+            known.add(path, note)
+    return known
 
 
 def _texts(value: Any) -> list[str]:

@@ -252,7 +252,7 @@ def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
 
     A whole id is opened without looking at a listing, which may not have it yet. Somebody has such a run: NotThere.
     """
-    run = name if RUN_ID.fullmatch(name) else _found(folder, name)
+    run = name if RUN_ID.fullmatch(name) else find_run(folder, name)
     try:
         spec = decode(folder.read(f"runs/{run}/run.json", MAX_SPEC), what=f"runs/{run}/run.json")
     except NotThere as error:
@@ -264,7 +264,8 @@ def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
     return Run(run, spec, folder, (*copies, folder))
 
 
-def _found(folder: Medium, name: str) -> str:
+def find_run(folder: Medium, name: str) -> str:
+    """The id of the run that `name` is, or is the only beginning of. Raises UsageError, Temporary."""
     known = run_ids(folder)
     found = [name] if name in known else [one for one in known if one.startswith(name)]
     if len(found) == 1:

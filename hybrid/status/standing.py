@@ -12,8 +12,7 @@ from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
-from hybrid.folder.notes import read_notes
-from hybrid.folder.orders import Orders
+from hybrid.folder.orders import Orders, known_orders
 from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
 from hybrid.index import Index
 from hybrid.protocols import Stage
@@ -47,6 +46,8 @@ class RunStanding:
     attempts: tuple[Attempt, ...] = ()
     cancelled: bool = False
     cancelled_by: tuple[str, ...] = ()  # the machines whose cancels stand, by the names that they sign with
+    forgotten: bool = False  # everywhere: by an order in the folder
+    notes: tuple[str, ...] = ()
     why: str = ""
     refused: tuple[str, ...] = ()
     error: HybridError | None = None
@@ -122,11 +123,13 @@ class RunStanding:
         pace = {name: getattr(self, name) for name in names}
         unchanged = None if self.unchanged is None else round(self.unchanged, 1)
         orders: dict[str, Json] = {"cancelled": self.cancelled, "cancelled_by": list(self.cancelled_by)}
+        words: dict[str, Json] = {"forgotten": self.forgotten, "notes": list(self.notes)}
         return {
             "run": self.id,
             **self.about,
             "finished": self.done,
             **orders,
+            **words,
             "exit_code": self.exit_code,
             "error": None,
             "total": self.total,
@@ -143,15 +146,20 @@ class RunStanding:
 
 
 def standings(
-    folder: Medium, store: Disk, index: Index, name: str | None, tell: Callable[[int], None] = lambda records: None
+    folder: Medium,
+    store: Disk,
+    index: Index,
+    name: str | None,
+    tell: Callable[[int], None] = lambda records: None,
+    hidden: Collection[str] = (),
 ) -> Iterator[RunStanding]:
-    """How each run of the folder stands, or only the run called `name`.
+    """How each run of the folder stands that is not `hidden`, or only the run called `name`.
 
     `store` holds what this machine received. `tell` is called with the number of records that are about to be read.
     Raises Temporary when the folder is away, UsageError when there is no such run.
     """
     fading = Fading(folder)
-    ids = run_ids(fading) if name is None else [open_run(fading, name).id]
+    ids = [one for one in run_ids(fading) if one not in hidden] if name is None else [open_run(fading, name).id]
     for id in ids:
         try:
             yield run_standing(_run(fading, id, store), store, index, tell)
@@ -174,7 +182,7 @@ def run_standing(
 ) -> RunStanding:
     """How one run stands. Raises Temporary when what it consists of cannot be listed."""
     refused: list[str] = []
-    orders = _orders(run, store, refused)
+    orders = known_orders((store, run.folder), run.id, refused)
     attempts = attempts_of(run.folder, run.id, index, now := time.time(), refused)
     run, named, why = _named(run, store)
     stages: list[StageStanding] = []
@@ -196,6 +204,8 @@ def run_standing(
         tuple(attempts),
         orders.cancelled,
         tuple(sorted({path.split("/")[3] for path in orders.standing_cancels})),
+        orders.forgotten,
+        tuple(clean_line(note, LONGEST) for note in orders.notes),
         clean_line(why, LONGEST),
         told,
         unchanged=index.unchanged(run.id, _content(stages, attempts, orders), now),
@@ -225,14 +235,6 @@ def _stage(
         return replace(standing, waits=waits)
     made_of = digest([one.content for one in earlier]) if earlier else ""
     return stage_standing(shards, index, stage, why=why, aside=aside, earlier=made_of)
-
-
-def _orders(run: Run, store: Medium, refused: list[str]) -> Orders:
-    orders = Orders()
-    for medium in (store, run.folder):
-        for path, note in read_notes(medium, run.id, "order", known=orders.known, refused=refused):
-            orders.add(path, note)
-    return orders
 
 
 def _named(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:

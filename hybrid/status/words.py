@@ -25,7 +25,7 @@ def line(run: RunStanding, apart: Sequence[str] = ()) -> str:
     if run.error:
         return clean_line(f"{run.id}  {run.error.message}", LONGEST)
     what = f"{run.about['model']} on {run.about['backend']}"
-    parts = [", ".join(_counted(run)), _safe(run), who(run), ", ".join([what, *apart]), _age(run)]
+    parts = [", ".join(_counted(run)), _safe(run), who(run), ", ".join([what, *apart]), _noted(run), _age(run)]
     return clean_line(f"{run.id}  {'; '.join(part for part in parts if part)}", LONGEST)
 
 
@@ -36,6 +36,7 @@ def lines(run: RunStanding) -> Iterator[str]:
         yield from _rows("error", [run.error.message, run.error.hint])
         return
     yield from _rows("what", _what(run))
+    yield from _rows("note", list(run.notes))
     yield from _rows("done", _done(run))
     yield from _rows("safe", _levels(run))
     yield from _rows("at work", _workers(run))
@@ -80,6 +81,10 @@ def who(run: RunStanding, *, names: bool = False) -> str:
     pace = items if run.tokens_per_second is None else f"{items}, {run.tokens_per_second:,.0f} tokens/s"
     eta = "" if run.eta_seconds is None else f", about {span(run.eta_seconds)} to go"
     return f"{working} at work{called}{pace}{eta}"
+
+
+def _noted(run: RunStanding) -> str:
+    return f"note: {' / '.join(run.notes)}" if run.notes else ""
 
 
 def _age(run: RunStanding) -> str:
@@ -227,7 +232,9 @@ def _pace(run: RunStanding) -> list[str]:
 
 def _orders(run: RunStanding) -> list[str]:
     stop = f"cancelled{by_whom(run)}: workers stop; the same `hybrid run remote` again takes it back"
-    cancelled = stop if run.cancelled else ""
+    if run.forgotten:
+        stop = f"forgotten{by_whom(run)}: `hybrid forget {run.id} --undo --everywhere` takes it back"
+    cancelled = stop if run.cancelled or run.forgotten else ""
     failed = run.sum("failed")
     retry = f"`hybrid retry {run.id}` asks for the failed items again" if failed and run.done else ""
     return [cancelled, retry]
