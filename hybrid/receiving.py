@@ -13,6 +13,7 @@ from itertools import islice
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, HybridError, Temporary
+from hybrid.folder import orders
 from hybrid.folder.medium import NotThere, Store
 from hybrid.folder.names import NoteName
 from hybrid.folder.notes import Note, note_paths, pack_note, read_notes
@@ -95,15 +96,32 @@ class Receiver:
 
     def orders(self) -> Orders:
         """The orders for this run, from the folder and from this machine. Raises Temporary."""
-        orders = Orders()
+        known = Orders()
         for medium in (self._store, self.run.folder):
-            for path, note in read_notes(medium, self.run.id, "order", known=orders.known, refused=[]):
-                orders.add(path, note)
-        return orders
+            for path, note in read_notes(medium, self.run.id, "order", known=known.known, refused=[]):
+                known.add(path, note)
+        return known
 
-    def order(self, body: Mapping[str, Json]) -> None:
-        """Write an order. Raises Temporary: it is then kept here, and goes out with the next call that gets through."""
-        self._keep("order", body)
+    def cancel(self) -> None:
+        """Ask the workers to stop. An order that is kept here and that the folder lacks goes out, here as below.
+
+        Raises Temporary when it does not get through: it is then kept here, and goes out with the next call that does.
+        """
+        if not self.orders().cancelled:
+            self._keep("order", orders.CANCEL)
+        self.write_again()
+
+    def resume(self) -> None:
+        """Take back every cancel there is. Raises as `cancel` does."""
+        if (known := self.orders()).cancelled:
+            self._keep("order", orders.resume(known))
+        self.write_again()
+
+    def retry(self, shards: Collection[str]) -> None:
+        """Ask for the failed items of these shards again. Raises as `cancel` does."""
+        named = sorted(shards)
+        for first in range(0, len(named), MOST_NAMED):
+            self._keep("order", orders.retry(set(named[first : first + MOST_NAMED])))
         self.write_again()
 
     def write_again(self) -> None:

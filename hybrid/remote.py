@@ -11,12 +11,11 @@ from hybrid.backends.registry import refuse_untrainable
 from hybrid.engines import trains
 from hybrid.errors import Temporary, UsageError
 from hybrid.faults import inputs_of, stages_of
-from hybrid.folder import orders
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.local import Assembled, assemble, opened_run
 from hybrid.protocols import Pipeline
-from hybrid.receiving import MOST_NAMED, Received, Receiver
+from hybrid.receiving import Received, Receiver
 from hybrid.runner import StageWork
 from hybrid.stages import Bound, Waits, bound
 from hybrid.workplace import pipeline_of
@@ -33,11 +32,7 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     frozen, inputs = settings.freeze(pipeline), inputs_of(pipeline)
     place = join_folder(folder, make=False)
     run = submit(place, name, frozen, inputs, backend=backend, model=model, model_digest=model_digest)
-    receiver = receiver_of(folder, run)
-    if (known := receiver.orders()).cancelled:
-        receiver.order(orders.resume(known))
-    else:
-        receiver.write_again()
+    receiver_of(folder, run).resume()
     return run
 
 
@@ -113,11 +108,7 @@ def _works(chain: Bound) -> Iterator[StageWork]:
 def cancel(folder: Path, name: str) -> Run:
     """Ask the workers of a run to stop. Nothing is deleted; `resume` or submitting it again takes it back."""
     run = opened_run(folder, name)
-    receiver = receiver_of(folder, run)
-    if receiver.orders().cancelled:
-        receiver.write_again()  # the order may not have got out, or the folder may have lost it
-    else:
-        receiver.order(orders.CANCEL)
+    receiver_of(folder, run).cancel()
     return run
 
 
@@ -132,8 +123,8 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
         count += len(failed)
         shards |= work.stock.failed_shards() - aside
         unread += work.stock.refused
+    receiver.retry(shards if count else ())
     if not count:
-        receiver.write_again()
         if pending := _again(chain, aside):
             return run, pending
         if unread:
@@ -142,7 +133,4 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
                 hint="`hybrid doctor` explains each file that cannot; then run the command again",
             )
         raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")
-    named = sorted(shards)
-    for first in range(0, len(named), MOST_NAMED):
-        receiver.order(orders.retry(set(named[first : first + MOST_NAMED])))
     return run, count

@@ -157,7 +157,7 @@ def test_a_run_behind_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine" / "runs" / run.id).symlink_to(place_of(run))
     with pytest.raises(BadData, match="not followed"):
         open_run(Disk(tmp_path / "mine"), run.id)
-    with pytest.raises(UsageError, match="no run is called"):
+    with pytest.raises(NotThere, match="no run is called"):
         open_run(Disk(tmp_path / "mine"), run.id[:8])
     with pytest.raises(BadData, match="not followed"):
         Disk(tmp_path / "mine").read(f"{run.place}/run.json", 1000)

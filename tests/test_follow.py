@@ -11,7 +11,6 @@ from hybrid import machine
 from hybrid.commands import follow as following
 from hybrid.commands.follow import follow
 from hybrid.errors import NotFinished
-from hybrid.folder import orders
 from hybrid.receiving import Receiver
 from tests.test_status import FIRST, Place
 
@@ -64,18 +63,18 @@ def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, follow
 def test_waiting_ends_when_the_run_is_cancelled(place: Place, followed: Callable[..., str]) -> None:
     place.shard(0)
     with pytest.raises(NotFinished, match=r"was cancelled by reader-00000001: 1 of 6 items are here") as stopped:
-        followed(nothing, lambda: place.receiver().order(orders.CANCEL))
+        followed(nothing, lambda: place.receiver().cancel())
     assert "the same command again takes the cancel back" in stopped.value.hint
     mine = Receiver(place.run, place.store, machine.name())
-    mine.order(orders.resume(mine.orders()))
-    mine.order(orders.CANCEL)
+    mine.resume()
+    mine.cancel()
     with pytest.raises(NotFinished, match="was cancelled by this machine"):
         followed()
 
 
 def test_a_run_that_is_done_is_done_though_somebody_cancelled_it(place: Place, followed: Callable[..., str]) -> None:
     place.shard(*range(6))
-    place.receiver().order(orders.CANCEL)
+    place.receiver().cancel()
     assert "6 of 6 items are here" in followed()
 
 

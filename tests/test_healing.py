@@ -203,6 +203,10 @@ def test_a_run_that_has_not_arrived_is_waited_for_and_a_misspelt_one_is_not(plac
     assert place.run.id in caught.value.hint
     with pytest.raises(UsageError, match="no run is called 'seal-evil'"):
         open_run(place.disk, "seal-evil")
+    (place.folder / place.run.place / "run.json").unlink()
+    for name in ("seal-evil", "seal-eval"):  # nothing is here; its place is
+        with pytest.raises(NotThere, match="or not yet"):
+            open_run(place.disk, name)
 
 
 def test_the_frozen_run_and_the_mark_are_healed_by_submitting_again(place: Place) -> None:

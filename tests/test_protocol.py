@@ -132,6 +132,11 @@ def test_a_cancelled_run_costs_nothing_more_until_it_is_taken_up_again() -> None
     plays.cancelled(5)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_an_order_that_got_lost_goes_out_when_it_is_given_again(seed: int) -> None:
+    plays.lost_order(seed)
+
+
 def test_only_failed_items_are_done_again() -> None:
     plays.failed(6)
 

@@ -18,7 +18,6 @@ import pytest
 from hybrid import machine, settings
 from hybrid.canonical import Json
 from hybrid.errors import BadData, Temporary, UsageError
-from hybrid.folder import orders
 from hybrid.folder.medium import Disk, Entry
 from hybrid.folder.notes import pack_note
 from hybrid.folder.runs import join_folder, open_run, submit
@@ -275,7 +274,7 @@ def test_a_run_without_a_digest_is_bound_by_the_first_shard_as_for_everybody_els
 def test_what_is_ordered_to_be_done_again_is_not_done(place: Place) -> None:
     path = place.shard(*range(6), error="engine")
     assert place.look().exit_code == 3
-    place.receiver().order(orders.retry({path}))
+    place.receiver().retry({path})
     found = place.look()
     assert (found.sum("done"), found.sum("again"), found.exit_code) == (0, 6, 4)
     assert "6 more failed and are to be done again" in words(found)
@@ -288,12 +287,12 @@ def test_what_is_ordered_to_be_done_again_is_not_done(place: Place) -> None:
 
 def test_a_cancel_is_told_until_it_is_taken_back(place: Place) -> None:
     receiver = place.receiver()
-    receiver.order(orders.CANCEL)
+    receiver.cancel()
     found = place.look()
     assert (found.cancelled, found.over, found.exit_code) == (True, True, 4)
     assert "cancelled" in line(found)
     assert (status(place).returncode, status(place, place.run.id).returncode) == (0, 4)
-    receiver.order(orders.resume(receiver.orders()))
+    receiver.resume()
     assert not place.look().cancelled
     assert status(place).returncode == 4
 
@@ -431,7 +430,7 @@ def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkey
     clock.now += 3 * 3600
     assert "nothing new for 3 h" in line(place.look())
     assert "nothing new for 3 h" in words(place.look())
-    for change in (lambda: place.shard(1), place.beat, lambda: place.receiver().order(orders.CANCEL)):
+    for change in (lambda: place.shard(1), place.beat, lambda: place.receiver().cancel()):
         change()
         assert place.look().unchanged == 0.0
         clock.now += 60

@@ -248,9 +248,10 @@ def run_ids(folder: Medium) -> list[str]:
 def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
     """The run with that id or unique beginning of an id, with the `copies` of its shards that this machine has.
 
-    Raises UsageError (a beginning of none, or of several), BadData, Temporary.
+    Raises UsageError (the beginning of none, or of several), BadData, Temporary.
 
-    A whole id is opened without looking at a listing, which may not have it yet. Somebody has such a run: NotThere.
+    A whole id is opened without looking at a listing, which may not have it yet. Somebody has such a run: NotThere. So
+    it is where nothing has arrived at all.
     """
     run = name if RUN_ID.fullmatch(name) else find_run(folder, name)
     try:
@@ -270,10 +271,20 @@ def find_run(folder: Medium, name: str) -> str:
     found = [name] if name in known else [one for one in known if one.startswith(name)]
     if len(found) == 1:
         return found[0]
+    if not found and (not known or _on_its_way(folder, name)):
+        raise NotThere(
+            f"no run is called '{name}' in {folder}, or not yet",
+            hint=f"wait for the sync, or submit it; {nearest(name, known)}",
+        )
     what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
     if not name:
         what = f"a run must be named, of the {len(known)}"
     raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
+
+
+def _on_its_way(folder: Medium, name: str) -> bool:
+    """Whether there is a place for a run that begins so, and nothing in it yet that makes it one."""
+    return any(one.name.startswith(name) for one in folder.entries("runs") if one.kind == "folder")
 
 
 def check_spec(spec: Any, run: str) -> None:

@@ -31,6 +31,7 @@ FAULTS = {
     "F23": "a bad listing is taken for a deletion: files of a folder vanish for everybody",
     "F24": "a file is a placeholder that cannot be fetched: half a minute, then an error",
     "F25": "a write succeeds, and its reply is lost",
+    "F26": "the folder is put back as it was some time before, for everybody",
 }
 """F10 has no switch: nothing here excludes anybody, ever."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.simulator.tree import ROOT
+from tests.simulator.tree import ROOT, Node
 
 if TYPE_CHECKING:
     from tests.simulator.world import World
@@ -15,6 +15,7 @@ class Human:
 
     def __init__(self, world: World) -> None:
         self._world, self._cloud = world, world.cloud
+        self._backup: dict[int, Node] = {}
 
     def delete(self, path: str) -> None:
         for number in self._found(path):
@@ -71,6 +72,20 @@ class Human:
             if self._cloud.tree[one].kind == "file" and not self._is_spared(one) and self._world.rng.random() < 0.5:
                 self._world.note("sync", "delete", one, self._cloud.tree[one].name)
                 self._cloud.erase(one)
+
+    def back_up_or_restore(self) -> None:
+        """Keep a copy of the folder, or put the one that was kept in its place."""
+        tree = self._cloud.tree
+        if not self._backup or self._world.rng.random() < 0.5:
+            self._backup = dict(tree)
+            return
+        self._world.note("human", "restores", len(self._backup))
+        for number in [one for one in tree if one not in self._backup]:
+            if number in tree and not self._is_spared(number):
+                self._cloud.erase(number)
+        for number, node in self._backup.items():
+            if tree.get(number) != node:
+                self._cloud.put(number, node)
 
     def _found(self, path: str) -> list[int]:
         found = self._cloud.tree.find(path)

@@ -19,7 +19,6 @@ from hybrid.assembly import assembled
 from hybrid.canonical import encode
 from hybrid.engines import Training
 from hybrid.errors import HybridError
-from hybrid.folder import orders
 from hybrid.folder.leases import Patience
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
@@ -219,14 +218,13 @@ class Lab:
     def order(self, kind: str) -> None:
         """Cancel, take the cancel back, or ask for failures again."""
         receiver = Receiver(self.opened(), self.laptop.disk, READER)
-        known = receiver.orders()
         if kind == "cancel":
-            receiver.order(orders.CANCEL)
+            receiver.cancel()
         elif kind == "resume":
-            receiver.order(orders.resume(known))
+            receiver.resume()
         else:
             failed = {path for path in self.received() if any(one["error"] for one in self._shard(path).records)}
-            receiver.order(orders.retry(failed - known.set_aside))
+            receiver.retry(failed - receiver.orders().set_aside)
 
     def received(self) -> list[str]:
         """The shards on the laptop's disk."""

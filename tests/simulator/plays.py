@@ -8,6 +8,7 @@ import re
 from hybrid.errors import HybridError
 from tests.simulator import NONE, Faults
 from tests.simulator.lab import IN_FLIGHT, Lab, answer
+from tests.simulator.world import SETTLE
 
 HOUR = 3600.0
 
@@ -131,6 +132,28 @@ def cancelled(seed: int) -> None:
         lab.order("resume")
         lab.finish()
         assert len(lab.good()) == lab.items
+
+
+def lost_order(seed: int) -> None:
+    """An order that found no room, or whose file vanished, goes out when it is given again; so does taking it back."""
+    with Lab(seed, Faults.only(F13=0.3, F14=0.3, F25=0.3), items=96) as lab:
+        lab.submit()
+        lab.live(300)
+        for kind in ("cancel", "resume"):
+            for _ in range(3):
+                meddle(lab, kind)
+            lab.world.calm()
+            lab.world.advance(SETTLE)  # nobody looks meanwhile
+            if lab.world.cloud.tree.find(f"runs/{lab.run_id}/orders"):
+                lab.world.human.delete(f"runs/{lab.run_id}/orders")
+            lab.order(kind)
+            lab.live(600)
+            before = sum(lab.calls.values())
+            lab.live(2 * HOUR)
+            if kind == "cancel":
+                assert 0 < before < lab.items, "nothing to cancel"
+                assert sum(lab.calls.values()) == before, "work on a cancelled run"
+        assert len(lab.good()) == lab.items, "the run was not taken up again"
 
 
 def failed(seed: int) -> None:

@@ -58,6 +58,8 @@ class World:
             self.human.meddle()
         if self.hit("F23"):
             self.human.mistaken_sync()
+        if self.hit("F26"):
+            self.human.back_up_or_restore()
 
     def wait(self, seconds: float) -> None:
         """Let time pass within a call."""
