@@ -115,7 +115,7 @@ def _in_own_process(name: str) -> dict[str, Any]:
 def _summary(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The line of the benchmark: its ratio is that of the engine which is nearest to missing its goal."""
     if not found:
-        raise SystemExit("no engine is installed: pip install 'hybrid[llamacpp]'")
+        raise SystemExit("no engine is installed: pip install '.[llamacpp]'")
     worst = min(found.values(), key=lambda one: one["ratio"] / one["goal"])
     return {
         "name": "inference",

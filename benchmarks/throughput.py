@@ -212,7 +212,7 @@ def main() -> None:
     else:
         found = {name: _in_own_process(name) for name, library in LIBRARIES.items() if find_spec(library)}
     if not found:
-        raise SystemExit("no engine is installed: pip install 'hybrid[llamacpp]'")
+        raise SystemExit("no engine is installed: pip install '.[llamacpp]'")
     ratio = min(one["ratio"] for one in found.values())
     line = {"name": "throughput", "peer": "the bare engine, same prompts", "ratio": round(ratio, 3), "goal": GOAL}
     print(json.dumps({**line, "met": ratio >= GOAL, "shard_seconds": how.shard_seconds, "backends": found}))

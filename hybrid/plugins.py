@@ -43,6 +43,12 @@ def names(kind: Kind) -> Mapping[str, Source]:
     return {name: _source(*claims) for name, claims in _claims(kind).items()}
 
 
+def distribution_of(kind: Kind, name: str) -> Distribution | None:
+    """The installed distribution that declares `name`; None when none does. Raises CannotRun when two do."""
+    claims = _claims(kind).get(name)
+    return _only(kind, name, claims).dist if claims else None
+
+
 def load(kind: Kind, name: str) -> type[Any]:
     """The class called `name`: a dataclass whose fields are its settings.
 

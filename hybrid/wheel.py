@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -37,8 +38,9 @@ class Wheel:
 
     @property
     def path(self) -> str:
-        """Its path in a shared folder: another content has another path."""
-        return f"wheels/{'-'.join(self.name.split('-')[:2])}-{self.sha256[:16]}/{self.name}"
+        """Its path in a shared folder: another content has another path. Names in the folder have no capitals."""
+        name = re.sub(r"[^a-z0-9._-]", "_", self.name.lower())
+        return f"wheels/{'-'.join(name.split('-')[:2])}-{self.sha256[:16]}/{name}"
 
 
 def build() -> Wheel:
@@ -53,11 +55,15 @@ def build() -> Wheel:
     root = Path(hybrid.__file__).parent.parent
     files = {name: (root / name).read_bytes() for name in _names(root, found)}
     info = f"{NAME}-{found.version}.dist-info"
-    files |= {f"{info}/{name}": text.encode() for name, text in _about(found).items()}
+    return made(info, files | {f"{info}/{name}": text.encode() for name, text in _about(found).items()})
+
+
+def made(info: str, files: Mapping[str, bytes]) -> Wheel:
+    """The wheel of these files of pure Python, among them all but the RECORD in `info`, NAME-VERSION.dist-info."""
     record = f"{info}/RECORD"
     lines = [*(_recorded(name, data) for name, data in sorted(files.items())), f"{record},,"]
-    files[record] = "".join(f"{line}\n" for line in lines).encode()
-    return Wheel(f"{NAME}-{found.version}-py3-none-any.whl", _packed(files))
+    listed = "".join(f"{line}\n" for line in lines).encode()
+    return Wheel(f"{info.removesuffix('.dist-info')}-py3-none-any.whl", _packed({**files, record: listed}))
 
 
 def _names(root: Path, found: Distribution) -> list[str]:
@@ -85,7 +91,8 @@ def _about(found: Distribution) -> dict[str, str]:
 
 def _recorded(name: str, data: bytes) -> str:
     sha256 = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-    return f"{name},sha256={sha256},{len(data)}"
+    quoted = '"{}"'.format(name.replace('"', '""')) if set(name) & set(',"') else name
+    return f"{quoted},sha256={sha256},{len(data)}"
 
 
 def _packed(files: Mapping[str, bytes]) -> bytes:

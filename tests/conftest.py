@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -85,6 +86,16 @@ def hybrid(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
     """Runs a command of `hybrid` in this process: `hybrid("status", "--json").code`."""
     with commands(capfd) as run:
         yield run
+
+
+@pytest.fixture(scope="session")
+def tiny_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the distribution of tests/plugin_package is installed, as pip does it."""
+    source, target = tmp_path_factory.mktemp("source") / "plugin", tmp_path_factory.mktemp("installed")
+    shutil.copytree(ROOT / "tests" / "plugin_package", source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=120)
+    return target
 
 
 @pytest.fixture(scope="session")
@@ -205,4 +216,4 @@ def needs_torch() -> None:
     """Skip where the libraries of the torch backends are not installed."""
     for library in ("torch", "transformers"):
         if find_spec(library) is None:
-            pytest.skip(f"needs {library}: pip install 'hybrid[torch]'")
+            pytest.skip(f"needs {library}: pip install '.[torch]'")

@@ -198,3 +198,9 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_every_benchmark_is_in_the_table_of_benchmarks() -> None:
     table = (ROOT / "benchmarks" / "README.md").read_text()
     assert [path.stem for path in (ROOT / "benchmarks").glob("*.py") if f"NAME={path.stem}" not in table] == []
+
+
+def test_nothing_tells_anybody_to_install_our_name_from_an_index() -> None:
+    """On the public package index it belongs to another project."""
+    told = re.compile(r"pip3? (?:install|download|wheel)\b[^\n`]*[ \"']hybrid(?![\w./-])")
+    assert [f"{name}: {line}" for name, text in texts() for line in text.splitlines() if told.search(line)] == []

@@ -203,8 +203,7 @@ def test_the_wheel_is_in_the_folder_and_named_in_the_notebook_by_its_sha256(site
     cells = code_of(site.write("plain"))
     made = wheel.build()
     assert site.folder.joinpath(made.path).read_bytes() == made.data
-    assert f"WHEEL = {made.path!r}" in cells[1]
-    assert f"SHA256 = {made.sha256!r}" in cells[1]
+    assert f"WHEELS = {[(made.path, made.name, made.sha256, len(made.data))]!r}" in cells[1]
 
 
 def test_another_file_in_the_place_of_the_wheel_is_told_before_a_notebook_is_written(site: Site) -> None:
@@ -247,14 +246,42 @@ def test_a_run_or_a_folder_that_is_not_there_is_told(site: Site) -> None:
         invoke("plain", "other", f"--folder={site.root}")
 
 
-def test_a_pipeline_of_somebody_else_is_told_since_the_wheel_lacks_it(
+def test_a_pipeline_that_is_not_installed_here_is_told_since_no_wheel_has_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     inputs = Inputs(tasks={"t": {}}, references={}, about={})
     how: Any = {"backend": "scripted", "model": "m", "model_digest": ""}
     run = submit(join_folder(tmp_path / "shared", make=True), "sums", {}, inputs, **how)
     Site(tmp_path, run).write("plain")
-    assert "the pipeline 'sums' comes from a distribution that is not installed here" in caplog.text
+    assert "the pipeline 'sums' is not installed here, so the notebook does not bring it" in caplog.text
+
+
+def sums(folder: Path) -> Run:
+    """A run of two sums, of the plugin."""
+    made = settings.build(plugins.load("pipelines", "sums"), ["count=2"])
+    how = {"backend": "scripted", "model": "answers", "model_digest": ""}
+    return submit(join_folder(folder, make=True), "sums", settings.freeze(made), made.inputs(), **how)
+
+
+def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_installed(
+    tiny_plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tiny_plugin)
+    site = Site(tmp_path, sums(tmp_path / "shared"))
+    told = json.loads(invoke("plain", "sums", f"--folder={site.folder}", f"--out={tmp_path / 'x.ipynb'}", "--json"))
+    (plugin,) = told["plugins"]
+    assert plugin["sha256"] in code_of(tmp_path / "x.ipynb")[1]
+    site.script("plain")
+    carried = site.folder / plugin["wheel"]
+    carried.write_bytes(carried.read_bytes() + b" ")
+    cells = code_of(tmp_path / "x.ipynb")
+    given = f"LOCAL, FOLDER = {str(tmp_path / 'local')!r}, {str(site.folder)!r}"
+    script = "\n\n".join([cells[0], given, *cells[1:]])
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert f"Stop: {plugin['wheel']} in {site.folder} is not what this notebook was made with" in done.stderr
+    assert not (tmp_path / "local").exists() or not list((tmp_path / "local").glob("environment-*"))
+    alone = invoke("plain", "sums", f"--folder={site.folder}", f"--out={tmp_path / 'y.ipynb'}", "--without-plugins")
+    assert "tiny_plugin" not in Path(alone.strip()).read_text()
 
 
 @pytest.mark.parametrize(
@@ -703,7 +730,11 @@ def wait_for(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.slow
-def test_run_all_in_a_real_kernel_installs_works_and_again_does_nothing_twice(site: Site) -> None:
+def test_run_all_in_a_real_kernel_installs_a_plugin_too_works_and_again_does_nothing_twice(
+    tiny_plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tiny_plugin)
+    site = Site(tmp_path, sums(tmp_path / "shared"))
     answers = site.root / "answers.json"
     answers.write_text(json.dumps({"answers": {}, "default": "1"}))
     environment = {**index(site.root / "index", ""), "HYBRID_HOME": str(site.root / "home"), "PYTHONPATH": "/nowhere"}

@@ -33,17 +33,6 @@ def distribution(folder: Path, name: str, entry_points: str) -> None:
     (info / "entry_points.txt").write_text(entry_points)
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the plugin package of the tests is installed."""
-    source = tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(HERE / "plugin_package", source)
-    target = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(target), str(source)], check=True, timeout=120)
-    return target
-
-
 def test_names_are_listed_without_importing_any_of_them() -> None:
     code = "import sys; from hybrid import plugins; print(sorted(plugins.names('graders')), 'graders' in sys.modules)"
     known = ["arc", "contains", "exact", "f1", "judge", "numeric", "regex", "rouge", "self-edit", "similarity", "squad"]
@@ -63,25 +52,25 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 
 
 @pytest.mark.slow
-def test_a_plugin_of_another_distribution_is_listed_and_described(tiny: Path) -> None:
-    assert "sums                tiny-plugin" in run(HYBRID, "list", path=tiny).stdout
-    shown = run(HYBRID, "describe", "longer-than", path=tiny).stdout
+def test_a_plugin_of_another_distribution_is_listed_and_described(tiny_plugin: Path) -> None:
+    assert "sums                tiny-plugin" in run(HYBRID, "list", path=tiny_plugin).stdout
+    shown = run(HYBRID, "describe", "longer-than", path=tiny_plugin).stdout
     assert "grader longer-than, from tiny-plugin" in shown
     assert "length=3\n      a whole number. characters" in shown
 
 
 @pytest.mark.slow
-def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny: Path, tmp_path: Path) -> None:
+def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny_plugin: Path, tmp_path: Path) -> None:
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps({"answers": {}, "default": "12345"}))
     out = tmp_path / "out.json"
     where = ["--folder", tmp_path / "folder", "-o", out, "--backend", "scripted", "--model", answers]
-    ran = run(HYBRID, "run", "local", "sums", "--set", "count=2", *where, path=tiny)
+    ran = run(HYBRID, "run", "local", "sums", "--set", "count=2", *where, path=tiny_plugin)
     assert ran.returncode == 0, ran.stderr
     judge = [HYBRID, "grade", out, "--grader", "longer-than", "--threshold", "0.5"]
-    longer = run(*judge, path=tiny)
+    longer = run(*judge, path=tiny_plugin)
     assert longer.returncode == 0, longer.stderr
-    much_longer = run(*judge, "--set", "length=5", path=tiny)
+    much_longer = run(*judge, "--set", "length=5", path=tiny_plugin)
     assert much_longer.returncode == Missed.exit_code, much_longer.stderr
 
 

@@ -15,6 +15,8 @@ from hybrid.commands.stdout import STDOUT, place_of, refuse_two
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.local import chosen_folder
 from hybrid.notebook import Plan, place_there, write_notebook
+from hybrid.plugin_wheels import carried
+from hybrid.wheel import Wheel
 
 LOG = logging.getLogger("hybrid")
 
@@ -25,37 +27,59 @@ LOG = logging.getLogger("hybrid")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
 @click.option("-o", "--out", type=OUTPUT, help="The notebook, - for standard output [RUN.ipynb here]")
+@click.option("--without-plugins", is_flag=True, help="Bring hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
-def notebook(kind: Any, run: str, folder: Path | None, at: str | None, out: Path | None, as_json: bool) -> None:
+def notebook(
+    kind: Any,
+    run: str,
+    folder: Path | None,
+    at: str | None,
+    out: Path | None,
+    without_plugins: bool,
+    as_json: bool,
+) -> None:
     """Write a notebook that works on RUN: on Google Colab, on Kaggle, or in a plain Jupyter.
 
-    It finds the shared folder, installs this hybrid from there, and starts a worker. Running it again is always safe.
+    It finds the shared folder, installs this hybrid and the run's pipeline from there, and starts a worker. Running it
+    again is always safe.
     """
     refuse_two(out, as_json=as_json)
     place = chosen_folder(folder)
     medium = join_folder(place, make=False)
     found = open_run(medium, run)
-    _warn_of_foreign(found)
-    plan = Plan(kind, found, wheel.build(), at or place_there(kind, place))
+    wheels = (wheel.build(), *(() if without_plugins else _beside(found)))
+    plan = Plan(kind, found, wheels, at or place_there(kind, place))
     path = out or Path(f"{found.id}.ipynb")
-    medium.write(plan.wheel.path, plan.wheel.data)
+    for one in wheels:
+        medium.write(one.path, one.data)
     with place_of(path) as there:
         write_notebook(plan, there)
     if as_json:
-        about = {"notebook": str(path), "run": found.id, "at": plan.place, "wheel": plan.wheel.path}
-        click.echo(encode({**about, "sha256": plan.wheel.sha256}))
+        about = {"notebook": str(path), "run": found.id, "at": plan.place}
+        ours, *others = [{"wheel": one.path, "sha256": one.sha256} for one in wheels]
+        click.echo(encode({**about, **ours, "plugins": others}))
     elif path != STDOUT:
         click.echo(path)
 
 
-def _warn_of_foreign(run: Run) -> None:
-    """A pipeline of another distribution is not in our wheel."""
+def _beside(run: Run) -> tuple[Wheel, ...]:
+    """The wheels of the distribution that has the run's pipeline, when that is not ours. Raises CannotRun."""
     name = str(run.spec["pipeline"])
-    source = plugins.names("pipelines").get(name)
-    if source is None or source.distribution != wheel.NAME:
-        owner = f"'{source.distribution}'" if source else "a distribution that is not installed here"
+    owner = plugins.distribution_of("pipelines", name)
+    if owner is None:
         LOG.warning(
-            "the pipeline '%s' comes from %s: the notebook does not install that; name it in PACKAGES, or set PYTHON",
-            name,
-            owner,
+            "the pipeline '%s' is not installed here, so the notebook does not bring it: set PYTHON there", name
         )
+        return ()
+    if owner.name == wheel.NAME:
+        return ()
+    found = carried(owner)
+    if wheel.NAME in found.asks:
+        LOG.warning("'%s' asks for a distribution '%s': an index has another project's there", owner.name, wheel.NAME)
+    if others := [one for one in found.asks if one != wheel.NAME]:
+        LOG.warning(
+            "'%s' asks for %s: where hybrid does not bring it, name it in the notebook's PACKAGES",
+            owner.name,
+            ", ".join(others),
+        )
+    return found.wheels

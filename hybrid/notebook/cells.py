@@ -128,7 +128,8 @@ def configured():
 
 def fetch():
     """Bring what the shared folder has of this run; True when rclone says that it could."""
-    wanted = [f"--include=/{path}" for path in ("hybrid.json", WHEEL, f"runs/{RUN}/**")]
+    wheels = [path for path, _, _, _ in WHEELS]
+    wanted = [f"--include=/{path}" for path in ("hybrid.json", *wheels, f"runs/{RUN}/**")]
     return run(*RCLONE, *wanted, REMOTE, FOLDER) == 0
 
 
@@ -154,22 +155,22 @@ look_at_folder("Is the path right, and is the mount there? A sync may need minut
 }
 
 INSTALL = '''
-def wheel():
-    """The wheel from the shared folder, checked, as a file on this machine's own disk."""
+def wheel(path, name, sha256, size):
+    """A wheel from the shared folder, checked, as a file on this machine's own disk."""
     try:
-        with Path(FOLDER, WHEEL).open("rb") as file:
-            data = file.read(SIZE + 1)
+        with Path(FOLDER, path).open("rb") as file:
+            data = file.read(size + 1)
     except OSError as error:
-        raise Stop(f"{WHEEL} in {FOLDER} cannot be read, or not yet: {error.strerror}. Run all cells again.") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise Stop(f"{path} in {FOLDER} cannot be read, or not yet: {error.strerror}. Run all cells again.") from None
+    if hashlib.sha256(data).hexdigest() != sha256:
         raise Stop(
-            f"{WHEEL} in {FOLDER} is not what this notebook was made with, or has not arrived whole. Nothing was "
+            f"{path} in {FOLDER} is not what this notebook was made with, or has not arrived whole. Nothing was "
             "installed. If it stays so, remove that file and make the notebook anew: hybrid notebook"
         )
-    path = LOCAL / SHA256[:16] / Path(WHEEL).name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
+    place = LOCAL / sha256[:16] / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(data)
+    return place
 
 
 def do(*command):
@@ -192,18 +193,20 @@ def installed():
         raise Stop(f"hybrid needs Python 3.11, this is {sys.version.split()[0]}: set PYTHON to one that has hybrid.")
     if LOCAL.resolve().is_relative_to(Path(FOLDER).resolve()):
         raise Stop(f"LOCAL is inside the shared folder: {LOCAL}. Choose a place on this machine's own disk.")
-    wanted = f"{SHA256} {EXTRAS} {PACKAGES} {sys.version}"
+    wanted = f"{[sha256 for _, _, sha256, _ in WHEELS]} {EXTRAS} {PACKAGES} {sys.version}"
     place = LOCAL / f"environment-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = place / "whole.stamp"
     if stamp.is_file() and stamp.read_text() == wanted:
         print(f"hybrid is installed already, in {place}")
         return python
-    file = wheel()
+    ours, *others = [wheel(*one) for one in WHEELS]
     print(f"installing hybrid into {place}: with a large backend this takes minutes", flush=True)
     do(sys.executable, "-m", "venv", "--clear", "--without-pip", place)
     pip = pip_for(python)
-    do(*pip, f"{file}[{EXTRAS}]" if EXTRAS else file)
+    do(*pip, f"{ours}[{EXTRAS}]" if EXTRAS else ours)
+    if others:
+        do(*pip, "--no-deps", *others)
     if PACKAGES:
         do(*pip, "--no-deps", *PACKAGES.split())
     stamp.write_text(wanted)

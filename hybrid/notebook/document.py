@@ -32,11 +32,13 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a notebook is made for. `place` is the shared folder for that machine: a path, or (Kaggle) for rclone."""
+    """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
+    folder for that machine: a path, or (Kaggle) for rclone.
+    """
 
     kind: Kind
     run: Run
-    wheel: Wheel
+    wheels: tuple[Wheel, ...]
     place: str
 
 
@@ -65,7 +67,7 @@ def write_notebook(plan: Plan, path: Path) -> None:
 
 
 def as_json(plan: Plan) -> bytes:
-    """The notebook's bytes, laid out as Jupyter does it. The same run, wheel and place give the same bytes."""
+    """The notebook's bytes, laid out as Jupyter does it. The same run, wheels and place give the same bytes."""
     text = json.dumps(document(plan), indent=1, sort_keys=True, ensure_ascii=False)
     return text.encode(errors="backslashreplace") + b"\n"
 
@@ -154,9 +156,10 @@ def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
     """What the cells rely on and nobody changes."""
     return {
         "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
-        "WHEEL": (plan.wheel.path, "what is installed, in the shared folder"),
-        "SHA256": (plan.wheel.sha256, "and what it has to be: the folder is not trusted"),
-        "SIZE": (len(plan.wheel.data), "in bytes"),
+        "WHEELS": (
+            [(one.path, one.name, one.sha256, len(one.data)) for one in plan.wheels],
+            "what is installed, in the shared folder: hybrid first. What each has to be is said: the folder is not trusted",
+        ),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
     }
 
