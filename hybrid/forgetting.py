@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hybrid import machine
 from hybrid.errors import UsageError
-from hybrid.folder import orders
 from hybrid.folder.files import speaking, write_once
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, find_run, join_folder
@@ -30,11 +29,8 @@ def forget(folder: Path, name: str, *, everywhere: bool) -> str:
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
         receiver = _receiver(folder, opened_run(folder, run))
-        known = receiver.orders()
-        if not known.cancelled:
-            receiver.order(orders.CANCEL)  # an older hybrid knows no other order to stop
-        if not known.forgotten:
-            receiver.order(orders.FORGET)
+        receiver.cancel()  # an older hybrid knows no other order to stop
+        receiver.forget()
     write_once(machine.forgotten_of(folder) / run, b"")
     return run
 
@@ -43,7 +39,7 @@ def recall(folder: Path, name: str, *, everywhere: bool) -> str:
     """Show a run again here, or `everywhere`: workers go on with it. Returns its id."""
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
-        _take_back(_receiver(folder, opened_run(folder, run)))
+        _receiver(folder, opened_run(folder, run)).resume()
     _show_here(folder, run)
     return run
 
@@ -51,11 +47,11 @@ def recall(folder: Path, name: str, *, everywhere: bool) -> str:
 def submitted(folder: Path, run: Run, note: str | None) -> None:
     """A run was submitted, or is to be done here: it is forgotten no more. A `note` takes the place of those there."""
     _show_here(folder, run.id)
-    known = orders.known_orders((Disk(machine.received_of(folder)), run.folder), run.id, [])
-    if known.forgotten:
-        _take_back(_receiver(folder, run))
-    if note is not None and known.notes != ((note,) if note else ()):
-        _receiver(folder, run).order(orders.note(note, known))
+    receiver = _receiver(folder, run)
+    if receiver.orders().forgotten:
+        receiver.resume()
+    if note is not None:
+        receiver.note(note)
 
 
 def forgotten_here(folder: Path) -> set[str]:
@@ -77,12 +73,6 @@ def checked_note(text: str | None) -> str | None:
 
 def _receiver(folder: Path, run: Run) -> Receiver:
     return Receiver(run, Disk(machine.received_of(folder)), machine.name())
-
-
-def _take_back(receiver: Receiver) -> None:
-    known = receiver.orders()
-    if known.cancelled or known.forgotten:
-        receiver.order(orders.resume(known))
 
 
 def _show_here(folder: Path, run: str) -> None:

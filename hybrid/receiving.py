@@ -111,10 +111,24 @@ class Receiver:
             self._keep("order", orders.CANCEL)
         self.write_again()
 
+    def forget(self) -> None:
+        """Ask everybody to hide the run. Raises as `cancel` does."""
+        if not self.orders().forgotten:
+            self._keep("order", orders.FORGET)
+        self.write_again()
+
     def resume(self) -> None:
-        """Take back every cancel there is. Raises as `cancel` does."""
-        if (known := self.orders()).cancelled:
+        """Take back every cancel and forget that there is. Raises as `cancel` does."""
+        known = self.orders()
+        if known.cancelled or known.forgotten:
             self._keep("order", orders.resume(known))
+        self.write_again()
+
+    def note(self, text: str) -> None:
+        """Put a note in the place of those of the run; "" takes them away. Raises as `cancel` does."""
+        known = self.orders()
+        if known.notes != ((text,) if text else ()):
+            self._keep("order", orders.note(text, known))
         self.write_again()
 
     def retry(self, shards: Collection[str]) -> None:

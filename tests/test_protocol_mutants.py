@@ -32,10 +32,10 @@ def _quiet() -> Iterator[None]:
 def ack_before_verify(patch: Patch) -> None:
     """Whatever has the name of a shard is taken over and acknowledged."""
 
-    def fresh(self: Any, stages: list[str], result: Any) -> Iterator[tuple[str, str, int]]:
+    def fresh(self: Any, stages: list[str], acked: set[str], result: Any) -> Iterator[tuple[str, str, int]]:
         for stage in stages:
             for path in shards.shard_paths(self.run.folder, f"{self.run.place}/{stage}", []):
-                if path not in self._acked:
+                if path not in acked:
                     data = self.run.folder.read(path, shards.MAX_FILE)
                     self._store.write(path, data)
                     try:
@@ -77,7 +77,7 @@ def trust_the_listing(patch: Patch) -> None:
     def received(self: Any, stages: list[str]) -> Any:
         result = receive(self, stages)
         there = {path for stage in stages for path in shards.shard_paths(self.run.folder, f"{self.run.place}/{stage}")}
-        for path in self._acked - there:
+        for path in receiving.acknowledged(self._store, self.run.id, self._name) - there:
             self._store.remove(path)
         return result
 
@@ -104,13 +104,12 @@ def never_look_at_a_file_twice(patch: Patch) -> None:
     fresh = receiving.Receiver._fresh
     bad: dict[str, set[str]] = {}
 
-    def looked(self: Any, stages: list[str], result: Any) -> Iterator[tuple[str, str, int]]:
+    def looked(self: Any, stages: list[str], acked: set[str], result: Any) -> Iterator[tuple[str, str, int]]:
         known = bad.setdefault(self.run.id, set())
-        for path, sha256, count in fresh(self, stages, result):
+        for path, sha256, count in fresh(self, stages, acked, result):
             if path not in known:
                 yield path, sha256, count
         known.update(reason.partition(":")[0] for reason in result.refused)
-        self._acked |= known
 
     patch.setattr(receiving.Receiver, "_fresh", looked)
 
@@ -175,7 +174,7 @@ def staleness_by_time_stamp(patch: Patch) -> None:
 
 def receipts_are_sent_once(patch: Patch) -> None:
     """An ack that was lost on its way is lost."""
-    patch.setattr(receiving.Receiver, "_write_again", lambda self: None)
+    patch.setattr(receiving.Receiver, "write_again", lambda self: None)
 
 
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[int], object]]] = [
