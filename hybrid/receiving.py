@@ -102,37 +102,38 @@ class Receiver:
                 known.add(path, note)
         return known
 
-    def cancel(self) -> None:
-        """Ask the workers to stop. An order that is kept here and that the folder lacks goes out, here as below.
+    def order(self, body: Mapping[str, Json] | None) -> None:
+        """Give an order, and send those that are kept here and that the folder lacks.
 
-        Raises Temporary when it does not get through: it is then kept here, and goes out with the next call that does.
+        Raises Temporary when one does not get through: it is then kept here, and goes out with the next call that does.
         """
-        if not self.orders().cancelled:
-            self._keep("order", orders.CANCEL)
+        if body is not None:
+            self._keep("order", body)
         self.write_again()
+
+    def cancel(self) -> None:
+        """Ask the workers to stop. What was asked before is not asked twice, but sent again if it got lost; so below.
+
+        Raises as `order` does.
+        """
+        self.order(None if self.orders().cancelled else orders.CANCEL)
 
     def forget(self) -> None:
-        """Ask everybody to hide the run. Raises as `cancel` does."""
-        if not self.orders().forgotten:
-            self._keep("order", orders.FORGET)
-        self.write_again()
+        """Ask everybody to hide the run. Raises as `order` does."""
+        self.order(None if self.orders().forgotten else orders.FORGET)
 
     def resume(self) -> None:
-        """Take back every cancel and forget that there is. Raises as `cancel` does."""
+        """Take back every cancel and forget that there is. Raises as `order` does."""
         known = self.orders()
-        if known.cancelled or known.forgotten:
-            self._keep("order", orders.resume(known))
-        self.write_again()
+        self.order(orders.resume(known) if known.cancelled or known.forgotten else None)
 
     def note(self, text: str) -> None:
-        """Put a note in the place of those of the run; "" takes them away. Raises as `cancel` does."""
+        """Put a note in the place of those of the run; "" takes them away. Raises as `order` does."""
         known = self.orders()
-        if known.notes != ((text,) if text else ()):
-            self._keep("order", orders.note(text, known))
-        self.write_again()
+        self.order(orders.note(text, known) if known.notes != ((text,) if text else ()) else None)
 
     def retry(self, shards: Collection[str]) -> None:
-        """Ask for the failed items of these shards again. Raises as `cancel` does."""
+        """Ask for the failed items of these shards again. Raises as `order` does."""
         named = sorted(shards)
         for first in range(0, len(named), MOST_NAMED):
             self._keep("order", orders.retry(set(named[first : first + MOST_NAMED])))
