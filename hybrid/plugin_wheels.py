@@ -1,7 +1,7 @@
 """Wheels of other people's distributions that are installed here, for a machine that cannot get them elsewhere.
 
-Only pure Python travels. What was installed is packed again, by its own list of files; a project that is installed as it
-is being edited is built. Either way the same files give the same bytes.
+Only pure Python travels. What was installed is packed again, by its own list of files; a project that is installed as
+it is being edited is built. Either way the same files give the same bytes.
 """
 
 from __future__ import annotations

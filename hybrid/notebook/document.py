@@ -158,7 +158,7 @@ def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
         "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
         "WHEELS": (
             [(one.path, one.name, one.sha256, len(one.data)) for one in plan.wheels],
-            "what is installed, in the shared folder: hybrid first. What each has to be is said: the folder is not trusted",
+            "what is installed, in the shared folder: hybrid first. Each is checked: the folder is not trusted",
         ),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
     }
