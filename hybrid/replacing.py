@@ -101,7 +101,7 @@ def refuse_foreign(path: Path, begins: bytes) -> None:
             raise UsageError(f"{path} is a folder", hint="name a file: -o FILE")
         if not path.is_file():
             return
-    with speaking(path, doing="looking at it"), path.open("rb") as stream:
+    with speaking(path, doing="looking at it"), suppress(FileNotFoundError), path.open("rb") as stream:  # or gone now
         present = stream.read(len(begins))
         if not begins.startswith(present.rstrip(b"\0")) or not _only_zeros_follow(present, begins, stream):
             raise UsageError(f"{path} holds something else, which would be lost", hint="name another file: -o FILE")
