@@ -17,7 +17,7 @@ from hybrid import checks
 from hybrid.agreement import Estimate, Table, accuracy, estimate, kappa
 from hybrid.answers import RULES
 from hybrid.canonical import Json, decode_once
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import BadData, UsageError, keys_of
 from hybrid.faults import naming
 from hybrid.folder.files import speaking
 from hybrid.grading import made_ready
@@ -85,7 +85,7 @@ class _Outputs:
 def _row(line: bytes, what: str, number: int) -> Row:
     value = decode_once(line, what=what, limit=LONGEST)
     if not isinstance(value, dict):
-        raise BadData(f"{what}: not a JSON object", hint=ROW)
+        raise BadData(f"{what}: {keys_of(value)}", hint=ROW)
     question, gold, answer, correct = (value.get(name) for name in ("question", "gold", "answer", "correct"))
     title = str(number if value.get("title") in (None, "") else value["title"])  # else all rows would be one cluster
     for name, right, form in (
@@ -95,7 +95,7 @@ def _row(line: bytes, what: str, number: int) -> Row:
         ("gold", gold is not None and bool(acceptable(gold)), "a text, or a list of texts that is not empty"),
     ):
         if not right:
-            there = f"'{name}' is not {form}" if name in value else f"has no '{name}', {form}"
+            there = f"'{name}' is not {form}" if name in value else f"has no '{name}', {form}: {keys_of(value)}"
             raise BadData(f"{what}: {there}", hint=ROW)
     key = hashlib.sha256(f"{number}".encode()).hexdigest()
     said: dict[str, Any] = {"text": answer, "reference": gold, "view": {"question": question}}

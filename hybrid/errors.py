@@ -14,7 +14,7 @@ HybridError            1  internal error (never raised by name)
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class HybridError(Exception):
@@ -91,3 +91,13 @@ def listed(names: Iterable[str]) -> str:
     every = sorted(names)
     more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
     return ", ".join(f"{name:.200}" for name in every[:SHOWN]) + more
+
+
+KINDS = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
+
+
+def keys_of(value: object) -> str:
+    """What JSON value stands where an object with other keys is needed: its keys, or what else it is."""
+    if not isinstance(value, Mapping):
+        return f"it is {KINDS.get(type(value), 'something else')}, not an object"
+    return f"its keys are {listed(f'{str(key)[:40]!r}' for key in value)}" if value else "it is an empty object"

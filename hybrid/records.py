@@ -14,12 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from hybrid.canonical import Json, encoded
-from hybrid.errors import BadData, PluginFault
+from hybrid.errors import BadData, PluginFault, keys_of
 from hybrid.thoughts import is_marked, split
 from hybrid.tuning import Tuning
 
 LARGEST = 2**62
 """The largest whole number in an output, and with a minus before it the smallest."""
+
+NEEDED = frozenset({"key", "task", "question"})
+NEEDS = "needed are 'key', 'task', 'question', and 'text' or 'error'"
+RECORD = "docs/format.md says what a record of outputs.json holds"
 
 USUAL = 10
 """Members of an output's JSON object that always has them all."""
@@ -262,6 +266,8 @@ class Output:
     @classmethod
     def from_json(cls, value: Any, *, what: str) -> Output:
         """The output in a decoded line; `what` names file and line. Raises BadData."""
+        if not isinstance(value, dict) or not value.keys() >= NEEDED or not value.keys() & {"text", "error"}:
+            raise BadData(f"{what}: not an output record: {keys_of(value)}; {NEEDS}", hint=RECORD)
         try:
             error, text, view = value.get("error"), value.get("text"), value.get("view")
             view = {} if view is None else view
@@ -291,10 +297,7 @@ class Output:
                 thought=thought,
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise BadData(
-                f"{what}: not an output record: {type(error).__name__}: {error}",
-                hint="docs/format.md says what it holds",
-            ) from error
+            raise BadData(f"{what}: not an output record: {error}", hint=RECORD) from error
 
     def to_json(self) -> dict[str, Json]:
         """The JSON object of a line of outputs.json (docs/format.md)."""
@@ -329,7 +332,11 @@ def _whole(value: Any, name: str) -> int:
 
 
 def _failure(value: Any) -> Failure | None:
-    return None if value is None else Failure(_text(value["kind"], "kind"), _text(value["message"], "message"))
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not value.keys() >= {"kind", "message"}:
+        _refuse(f"an error needs the keys 'kind' and 'message'; {keys_of(value)}")
+    return Failure(_text(value["kind"], "kind"), _text(value["message"], "message"))
 
 
 @dataclass(slots=True)

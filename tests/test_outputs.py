@@ -181,14 +181,14 @@ def test_a_removed_record_is_refused(written: Path) -> None:
     ("data", "words"),
     [
         (b"", "ends in the middle"),
-        (b"[1,2]", "not an outputs file"),
-        (b'"text"', "not an outputs file"),
-        (b'{"hello":1}', "not an outputs file"),
+        (b"[1,2]", "not an outputs file: it is a list, not an object"),
+        (b'"text"', "not an outputs file: it is a single value"),
+        (b'{"hello":1}', "not an outputs file: it has a key 'hello'; needed are format, version, run,"),
         (b'{"format":"other/thing","version":1}', "its format is 'other/thing'"),
         (b'{"format":"hybrid/outputs","version":2,\n"run":{}}', "version 2, this hybrid reads 1"),
         (b'{"format":"hybrid/outputs","version":true,"records":[]}', "version True"),
         (b'{"version":2,"format":"hybrid/outputs","records":[]}', "version 2, this hybrid reads 1"),
-        (b'{"version":"v2.0","data":[]}', "not an outputs file: it has a key 'data'"),  # SQuAD's own layout
+        (b'{"version":"v2.0","data":[]}', "begins with the keys 'version' and 'data'; needed are format,"),  # SQuAD's
         (b'{"version":3,"run":{},"records":[]}', "not an outputs file: it has no 'format'"),
         (b'{"version":3,"format":"other/thing"}', "not an outputs file: its format is 'other/thing'"),
         (b"\x89PNG\r\n\x1a\n", "not valid JSON"),
@@ -219,10 +219,10 @@ def test_foreign_and_broken_files_are_refused_in_one_line(tmp_path: Path, data: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda record: record.pop("question"), "KeyError: 'question'"),
+        (lambda record: record.pop("question"), "needed are 'key', 'task', 'question', and"),
         (lambda record: record.update(text=None), "needs a text or an error"),
         (lambda record: record.update(view=[1]), "a view that is an object"),
-        (lambda record: record.update(text=None, error={}), "KeyError: 'kind'"),
+        (lambda record: record.update(text=None, error={}), "an error needs the keys 'kind' and 'message'"),
         (lambda record: record.update(text=5), "needs a text or an error"),
         (lambda record: record.update(sample="many"), "not an output record"),
         (lambda record: record.update(tokens=[1]), "not an output record"),
@@ -238,6 +238,29 @@ def test_a_record_that_lacks_something_is_refused_by_its_place(
     message = refusal_of_any_hint(written)
     assert words in message
     assert "record 2" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"question": "q", "answer": "a", "gold": "b"}, "its keys are 'answer', 'gold', 'question'"),
+        ({"key": "k", "task": "t", "question": "q", "answer": "a"}, "'answer', 'key', 'question', 'task'"),
+        ({}, "it is an empty object"),
+        ({f"\x1b[2J{n}": n for n in range(1000)}, "and 995 more"),
+        ([1], "it is a list, not an object"),
+        ("text", "it is a text, not an object"),
+        (None, "it is null, not an object"),
+    ],
+    ids=range(7),
+)
+def test_a_record_of_another_shape_is_told_its_keys_and_those_needed(tmp_path: Path, line: Any, words: str) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    message = refusal_of_any_hint(path)
+    assert words in message
+    assert "line 1: not an output record" in message
+    assert "needed are 'key', 'task', 'question', and 'text' or 'error'" in message
+    assert len(message) < 1000
 
 
 def refusal_of_any_hint(path: Path) -> str:

@@ -19,7 +19,7 @@ from hybrid.arc.grid import Grid, grid_of
 from hybrid.arc.rules import VERSION, suite
 from hybrid.arc.views import Pair
 from hybrid.canonical import decode, decode_once
-from hybrid.errors import BadData, CannotRun, UsageError, nearest
+from hybrid.errors import BadData, CannotRun, UsageError, keys_of, nearest
 from hybrid.texts import utf8
 
 BUNDLED: Mapping[str, tuple[str, str]] = {
@@ -82,11 +82,12 @@ def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
     answered and stay ungraded. Raises CannotRun when a file cannot be read, BadData when it does not hold.
     """
     value, digest = _load(challenges, decode_once)
-    tasks, truths = _split(_mapping(value, challenges.name), challenges.name)
+    tasks, truths = _split(_mapping(value, str(challenges)), str(challenges))
     files = {challenges.name: digest}
     if solutions is not None:
         answers, files[solutions.name] = _load(solutions, decode_once)
-        truths = _merge(truths, _solutions(_mapping(answers, solutions.name), tasks, solutions.name), solutions.name)
+        file = str(solutions)
+        truths = _merge(truths, _solutions(_mapping(answers, file), tasks, file), file)
     return Dataset(tasks, truths, {"dataset": challenges.stem, "files": files})
 
 
@@ -114,6 +115,7 @@ def _grid(pair: Any, side: str, id: str) -> Grid:
     return grid
 
 
+_FORMAT = 'ARC files hold {task: {"train": [{"input": ..., "output": ...}, ...], "test": [{"input": ...}, ...]}}'
 _FOREIGN = "the run was changed by hand or written by another pipeline"
 
 
@@ -142,7 +144,7 @@ def _load(path: Path, decoded: Callable[..., Any]) -> tuple[Any, str]:
 
 def _mapping(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not value:
-        raise BadData(f"{what}: not an object of tasks", hint='ARC files hold {task: {"train": [...], "test": [...]}}')
+        raise BadData(f"{what}: not an object of tasks: {keys_of(value)}", hint=_FORMAT)
     return value
 
 
@@ -168,12 +170,15 @@ def _split(data: Mapping[str, Any], what: str) -> tuple[dict[str, dict[str, Any]
 def _pairs(task: Any, part: str, place: str) -> list[dict[str, Any]]:
     pairs = task.get(part) if isinstance(task, dict) else None
     if not isinstance(pairs, list) or not 1 <= len(pairs) <= MAX_PAIRS or not all(isinstance(p, dict) for p in pairs):
-        raise BadData(f"{place}: '{part}' must be a list of 1 to {MAX_PAIRS} pairs")
+        there = "" if isinstance(task, dict) and part in task else f": {keys_of(task)}"
+        raise BadData(f"{place}: '{part}' must be a list of 1 to {MAX_PAIRS} pairs{there}", hint=_FORMAT)
     return pairs
 
 
 def _side(pair: dict[str, Any], side: str, place: str) -> Rows:
-    return _rows(pair.get(side), f"{place}, an {side}")
+    if side not in pair:
+        raise BadData(f"{place}: a pair has no '{side}': {keys_of(pair)}", hint=_FORMAT)
+    return _rows(pair[side], f"{place}, an {side}")
 
 
 def _rows(value: Any, place: str) -> Rows:

@@ -35,20 +35,20 @@ class Document:
                 elif name in HEAD:
                     events.skip()
                 else:
-                    raise _unknown(source, name, ours=True)
+                    raise _unknown(source, [name], ours=True)
         return Trailer.of(tail, source.name)
 
 
 def read_document(source: Source) -> tuple[Document, Header]:
     """The header of a document. Reads past the records only when a part of the header comes after them."""
     header = Header()
-    seen: set[str] = set()
+    seen: dict[str, None] = {}
     with _events(source) as events:
         for name in events.members():
             if name not in (*HEAD, *TAIL, "records"):
-                raise _unknown(source, name, ours="format" in seen)
-            seen.add(name)
-            if name == "records" and seen.issuperset(HEAD):
+                raise _unknown(source, [*seen, name], ours="format" in seen)
+            seen[name] = None
+            if name == "records" and seen.keys() >= set(HEAD):
                 break
             if name == "tasks":
                 for task in events.members("tasks"):
@@ -65,12 +65,14 @@ def read_document(source: Source) -> tuple[Document, Header]:
     return Document(), header
 
 
-def _unknown(source: Source, name: str, *, ours: bool) -> BadData:
+def _unknown(source: Source, names: list[str], *, ours: bool) -> BadData:
+    """`names` are the keys up to the one that no outputs file has: a foreign file is not read to its end."""
+    known = ", ".join((*HEAD, "records", *TAIL))
     if ours:
-        return BadData(
-            f"{source.name}: unknown key {name!r:.60}", hint=f"known: {', '.join((*HEAD, 'records', *TAIL))}"
-        )
-    return BadData(f"{source.name}: not an outputs file: it has a key {name!r:.60}", hint=FOREIGN)
+        return BadData(f"{source.name}: unknown key {names[-1]!r:.60}", hint=f"known: {known}")
+    begins = " and ".join(f"{name!r:.60}" for name in names)
+    what = f"it has a key {begins}" if len(names) == 1 else f"it begins with the keys {begins}"
+    return BadData(f"{source.name}: not an outputs file: {what}; needed are {known}", hint=FOREIGN)
 
 
 class _Counted:
@@ -107,10 +109,10 @@ class _Events:
 
     def members(self, name: str = "") -> Iterator[str]:
         """The names in an object, each before its value, which must be read or skipped before the next."""
-        if self._next()[0] != "start_map":
-            raise BadData(
-                f"{self.where()}: {f'{name!r} is not an object' if name else 'not an outputs file'}", hint=FOREIGN
-            )
+        if (kind := self._next()[0]) != "start_map":
+            found = "a list" if kind == "start_array" else "a single value"
+            what = f"{name!r} is not an object" if name else f"not an outputs file: it is {found}, not an object"
+            raise BadData(f"{self.where()}: {what}", hint=FOREIGN)
         seen: set[str] = set()
         while (event := self._next())[0] != "end_map":
             if event[1] in seen:

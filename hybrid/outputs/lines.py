@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from hybrid.canonical import DEEPEST, MAX_RECORD, Json, decode, too_deep
-from hybrid.errors import BadData
+from hybrid.errors import BadData, keys_of
 from hybrid.outputs.header import (
     FOREIGN,
     FORMAT,
@@ -27,6 +27,7 @@ from hybrid.outputs.header import (
     refuse_depth,
 )
 from hybrid.outputs.source import Source
+from hybrid.records import NEEDS
 
 LONGEST = MAX_RECORD + 2
 """Most bytes of one line: a record, a comma and a newline."""
@@ -182,7 +183,7 @@ def read_json_lines(source: Source, *, sure: bool) -> tuple[JsonLines, Header]:
         not sure and ({"records", *TAIL} & set(first) or not {"key", "format"} & set(first))
     ):
         if sure:
-            raise BadData(f"{where}: not an output record", hint=FOREIGN)
+            raise BadData(f"{where}: not an output record: {keys_of(first)}; {NEEDS}", hint=FOREIGN)
         raise OtherLayout
     if "format" not in first:
         return JsonLines(0), Header()

@@ -17,7 +17,7 @@ import ijson
 
 from hybrid.canonical import encode
 from hybrid.checks import sentences
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import BadData, UsageError, keys_of
 from hybrid.texts import utf8_stream
 
 FORMAT = "hybrid/grades"
@@ -25,6 +25,7 @@ VERSION = 1
 BEGINS = b'{"format":"hybrid/grades"'
 """How a grades file begins as it is written here."""
 
+NEEDED = frozenset({"task", "question", "score"})
 AGAIN = "grade the outputs again"
 
 
@@ -116,6 +117,8 @@ def _items(path: Path, file: Any, prefix: str) -> Iterator[Any]:
 
 
 def _row(value: Any, what: str) -> GradeRow:
+    if not isinstance(value, dict) or not value.keys() >= NEEDED:
+        raise BadData(f"{what}: not a grade: {keys_of(value)}; needed are {', '.join(sorted(NEEDED))}", hint=AGAIN)
     try:
         return GradeRow(
             task=str(value["task"]),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import decode_once
-from hybrid.errors import BadData, CannotRun
+from hybrid.errors import BadData, CannotRun, keys_of
 from hybrid.texts import utf8
 
 SAMPLE = Path(__file__).with_name("sample.json")
@@ -81,7 +81,7 @@ def read(path: Path) -> Passages:
     data = _bytes(path)
     value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
     together: dict[tuple[str, str], _Raw] = {}
-    for raw in _raw(value, path.name):  # a passage that stands in the file twice is one passage
+    for raw in _raw(value, str(path)):  # a passage that stands in the file twice is one passage
         together.setdefault((raw.title, raw.context), _Raw(raw.title, raw.context, [])).rows.extend(raw.rows)
     counts: Counter[str] = Counter()
     passages = tuple(found for raw in together.values() if (found := _passage(raw, counts)).asked)
@@ -195,17 +195,22 @@ def _title(value: Any, place: str) -> str:
     return "" if isinstance(value, dict) and value.get("title") in (None, "") else _text(value, "title", place)
 
 
+def _there(value: Any, name: str) -> str:
+    """Which keys are there instead of one that is not."""
+    return "" if isinstance(value, dict) and name in value else f": {keys_of(value)}"
+
+
 def _list(value: Any, name: str, place: str) -> Sequence[Any]:
     found = value.get(name) if isinstance(value, dict) else None
     if not isinstance(found, list):
-        raise BadData(f"{place}: '{name}' is not a list", hint=_HINT)
+        raise BadData(f"{place}: '{name}' is not a list{_there(value, name)}", hint=_HINT)
     return found
 
 
 def _text(value: Any, name: str, place: str, most: int = MAX_TEXT, *, empty: bool = False) -> str:
     found = value.get(name) if isinstance(value, dict) else None
     if not isinstance(found, str) or not (found.strip() or empty):
-        raise BadData(f"{place}: '{name}' is not a text", hint=_HINT)
+        raise BadData(f"{place}: '{name}' is not a text{_there(value, name)}", hint=_HINT)
     if len(found) > most:
         raise BadData(f"{place}: '{name}' has {len(found):,} characters, more than the {most:,} allowed", hint=_HINT)
     return found

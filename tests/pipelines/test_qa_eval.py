@@ -233,7 +233,7 @@ def changed(path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("data", "del", "data.json: 'data' is not a list"),
+        ("data", "del", "data.json: 'data' is not a list: its keys are 'version'"),
         ("data", {}, "'data' is not a list"),
         ("data", [], "no question with an answer"),
         ("data.0", None, "data[0]: 'title' is not a text"),
@@ -248,6 +248,7 @@ def changed(path: str, value: Any) -> Any:
         ("data.0.paragraphs.0.qas.1.answers", {"text": ["x"]}, "qas[1]: 'answers' is not a list"),
         ("data.0.paragraphs.0.qas.1.answers.0", "x", "qas[1].answers[0]: 'text' is not a text"),
         ("data.0.paragraphs.0.qas.1.answers", [{"text": "x"}] * 101, "101 answers"),
+        ("0.questions", "del", "data.json: [0]: 'questions' is not a list: its keys are 'context', 'title'"),
         ("0.questions", None, "[0]: 'questions' is not a list"),
         ("0.questions.0.answer", ["x"], "[0].questions[0]: 'answer' is not a text"),
         ("0.questions.0.question", "q" * 10_001, "'question' has 10,001 characters"),
