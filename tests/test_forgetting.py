@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hybrid.errors import UsageError
 from hybrid.folder import orders
+from hybrid.folder.notes import pack_note
 from hybrid.folder.orders import Orders, known_orders
 from hybrid.forgetting import MOST_NOTE, checked_note
 from tests.in_process import Hybrid
@@ -27,6 +30,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("HYBRID_FOLDER", str(tmp_path / "folder"))
     monkeypatch.chdir(tmp_path)
     return Place(tmp_path)
+
+
+def order(place: Place, by: str, body: Mapping[str, Any]) -> None:
+    place.disk.write(*pack_note(place.run.id, "order", by, 0, body))
 
 
 def files(place: Place) -> dict[str, bytes]:
@@ -129,20 +136,17 @@ def test_a_note_that_cannot_be_shown_on_a_line_is_refused(text: str) -> None:
 def test_a_note_that_anybody_wrote_is_bounded_and_obeyed_by_no_terminal(
     place: Place, hybrid: Hybrid, text: object
 ) -> None:
-    place.receiver().order({"order": "note", "text": text, "of": 3})  # type: ignore[dict-item]
+    order(place, "reader-00000001", {"order": "note", "text": text, "of": 3})
     for told in (hybrid("status").stdout, hybrid("status", place.run.id).stdout):
         assert "\x1b" not in told
         assert max(map(len, told.splitlines())) <= 400
 
 
 def test_two_machines_that_note_at_once_are_both_heard(place: Place) -> None:
-    one, other = place.receiver(), place.receiver()
-    other._name = "reader-00000002"
-    seen = one.orders()
-    one.order(orders.note("mine", seen))
-    other.order(orders.note("yours", seen))
+    for by, text in (("reader-00000001", "mine"), ("reader-00000002", "yours")):
+        order(place, by, orders.note(text, Orders()))
     assert place.look().notes == ("mine", "yours")
-    one.order(orders.note("ours", one.orders()))
+    place.receiver().note("ours")
     assert place.look().notes == ("ours",)
 
 
