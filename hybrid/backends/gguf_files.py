@@ -25,9 +25,10 @@ MOST_KEYS = 1 << 16
 
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value, by the number of its type."""
-UINT16, INT32, STRING, ARRAY = 2, 5, 8, 9
+UINT16, UINT32, INT32, STRING, ARRAY = 2, 4, 5, 8, 9
 FORMS = {"split.no": (UINT16, "<H"), "split.count": (UINT16, "<H"), "split.tensors.count": (INT32, "<i")}
-"""What llama.cpp asks for in a split model, with the types that it insists on."""
+FORMS |= {"general.alignment": (UINT32, "<I")}
+"""What llama.cpp asks for in a split model and of the tensors' places, with the types that it insists on."""
 TEMPLATE = "tokenizer.chat_template"
 
 
@@ -48,7 +49,7 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(data).header()
+                return Reader(data).header()
         except (ValueError, struct.error) as error:  # ValueError: also of mmap, for a file of no bytes
             raise CannotRun(
                 f"{path}: the header of this GGUF is damaged: {error}", hint="is the file whole? fetch it again"
@@ -102,7 +103,7 @@ def names_of(stem: str, count: int) -> list[str]:
 def stem_of(path: PurePath) -> str:
     """The name of a model's file without what every GGUF, or every part of one, has at its end."""
     named = PART.fullmatch(path.name)
-    return named["name"] if named else path.name.removesuffix(SUFFIX)
+    return named["name"] if named else re.sub(rf"{re.escape(SUFFIX)}$", "", path.name, flags=re.IGNORECASE)
 
 
 def _misnamed(path: Path, head: Header, said: int) -> CannotRun:
@@ -144,50 +145,70 @@ def _refuse_strangers(files: list[Path], head: Header) -> None:
         )
 
 
-class _Reader:
-    """Reads a header from its start, never further than MOST_HEADER."""
+class Reader:
+    """Reads a header from its start, never further than MOST_HEADER. What each raises: ValueError, struct.error."""
 
     def __init__(self, data: mmap.mmap) -> None:
-        self._data, self._at = data, 0
+        self._data, self.at = data, 0
         self._end = min(len(data), MOST_HEADER)
+        self._template = ""
+        self.entries: list[tuple[str, int, int]] = []
+        """Of each key that was read: its name, and where the entry begins and ends."""
 
     def header(self) -> Header:
-        """Raises ValueError, struct.error."""
-        magic, version, tensors, keys = struct.unpack("<4sIQQ", self._take(24))
-        if magic != b"GGUF":
-            raise ValueError("it does not start as a GGUF does")
-        if version not in VERSIONS:
-            raise ValueError(f"it is of version {version}, and versions 2 and 3 are known")
-        if keys > MOST_KEYS:
-            raise ValueError(f"it has {keys:,} keys, more than the {MOST_KEYS:,} allowed")
-        said: dict[str, int] = {}
-        template = ""
-        for _ in range(keys):
-            name = self._string().decode("utf-8", "replace")
-            (kind,) = struct.unpack("<I", self._take(4))
-            if name in FORMS:
-                said.setdefault(name, self._number(name, kind))
-            elif (name, kind) == (TEMPLATE, STRING):
-                template = self._string().decode("utf-8", "replace")
-            else:
-                self._skip(kind)
+        tensors, said = self.begin(), self.keys()
+        template = self._template
         count, number = said.get("split.count", 1), said.get("split.no", 0)
         if not (count <= 1 or number < count):
             raise ValueError(f"it says that it is part {number + 1} of {count}")
         return Header(max(count, 1), number, tensors, said.get("split.tensors.count", tensors), template)
 
+    def begin(self) -> int:
+        """The number of tensors: the keys come next."""
+        magic, version, tensors = struct.unpack("<4sIQ", self.take(16))
+        if magic != b"GGUF":
+            raise ValueError("it does not start as a GGUF does")
+        if version not in VERSIONS:
+            raise ValueError(f"it is of version {version}, and versions 2 and 3 are known")
+        return int(tensors)
+
+    def keys(self) -> dict[str, int]:
+        """What the keys say that FORMS names: the tensors come next."""
+        (keys,) = struct.unpack("<Q", self.take(8))
+        if keys > MOST_KEYS:
+            raise ValueError(f"it has {keys:,} keys, more than the {MOST_KEYS:,} allowed")
+        said: dict[str, int] = {}
+        for _ in range(keys):
+            start, name = self.at, self.text()
+            (kind,) = struct.unpack("<I", self.take(4))
+            if name in FORMS:
+                said.setdefault(name, self._number(name, kind))
+            elif (name, kind) == (TEMPLATE, STRING):
+                self._template = self.text()
+            else:
+                self._skip(kind)
+            self.entries.append((name, start, self.at))
+        return said
+
+    def text(self) -> str:
+        return self._string().decode("utf-8", "replace")
+
+    def between(self, start: int, end: int) -> bytes:
+        """Bytes that have been read."""
+        return self._data[start:end]
+
     def _number(self, name: str, kind: int) -> int:
         wanted, form = FORMS[name]
         if kind != wanted:
             raise ValueError(f"its {name} is not of the type that it must be")
-        (value,) = struct.unpack(form, self._take(SIZES[kind]))
+        (value,) = struct.unpack(form, self.take(SIZES[kind]))
         return int(value)
 
     def _skip(self, kind: int) -> None:
         if kind == STRING:
             self._string()
         elif kind == ARRAY:
-            inner, length = struct.unpack("<IQ", self._take(12))
+            inner, length = struct.unpack("<IQ", self.take(12))
             if inner == STRING:
                 self._skip_strings(length)
             else:
@@ -201,25 +222,25 @@ class _Reader:
         return SIZES[kind]
 
     def _string(self) -> bytes:
-        (length,) = struct.unpack("<Q", self._take(8))
-        return self._take(length)
+        (length,) = struct.unpack("<Q", self.take(8))
+        return self.take(length)
 
     def _skip_strings(self, count: int) -> None:
         """Half a million of them in a large vocabulary: the loop is kept short."""
-        length, data, at, last = struct.Struct("<Q").unpack_from, self._data, self._at, self._end - 8
+        length, data, at, last = struct.Struct("<Q").unpack_from, self._data, self.at, self._end - 8
         for _ in range(count):
             if at > last:
                 raise ValueError("it is cut short, or longer than any header")
             at += 8 + length(data, at)[0]
-        self._at = at
+        self.at = at
         self._advance(0)
 
-    def _take(self, size: int) -> bytes:
-        start = self._at
+    def take(self, size: int) -> bytes:
+        start = self.at
         self._advance(size)
-        return self._data[start : self._at]
+        return self._data[start : self.at]
 
     def _advance(self, size: int) -> None:
-        self._at += size
-        if self._at > self._end:
+        self.at += size
+        if self.at > self._end:
             raise ValueError("it is cut short, or longer than any header")
