@@ -9,6 +9,7 @@ import pytest
 
 from hybrid.commands.run import done_now
 from hybrid.folder.notes import pack_note
+from hybrid.outputs import is_stale, stale_words, write_outputs
 from tests.in_process import Hybrid
 from tests.test_status import FIRST, Place
 
@@ -122,3 +123,31 @@ def test_grades_of_an_unfinished_run_are_not_finished(place: Place, hybrid: Hybr
     assert "failed outputs: 4 (missing: 4) of 6" in done.stdout
     place.shard(2, 3, 4, 5)
     assert hybrid("grade", place.run.id, "--threshold", "0").code in (0, 3)
+
+
+def test_grades_say_when_their_outputs_have_changed(place: Place, hybrid: Hybrid) -> None:
+    place.shard(0, 1)
+    stale = "judges other outputs than outputs.json holds now"
+    fetched = hybrid("fetch", place.run.id)
+    outputs = Path(fetched.stdout.strip())
+    assert hybrid("grade", outputs).code == hybrid("grade", outputs, "--grader", "exact").code == 4
+    told = [hybrid("fetch", place.run.id), hybrid("status", place.run.id), hybrid("grade", outputs)]
+    assert not any(stale in one.stdout + one.stderr for one in told), "they are of what is there"
+    place.shard(2, 3)
+    assert hybrid("fetch", place.run.id).stderr.count(stale) == 2
+    assert hybrid("status", place.run.id).stdout.count(stale) == 2
+    page = hybrid("report", outputs, "--grader", "arc")
+    assert (page.code, stale in page.stderr, "hybrid grade" in page.stderr) == (6, True, True)
+    assert hybrid("grade", outputs).stderr.count(f"grades.exact.json {stale}") == 1
+    assert stale not in hybrid("report", outputs, "--grader", "arc").stderr
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b'"outputs":{"run":null,"sha256":"', b"\xff" * 5000, b'{"format":"x"}\n'])
+def test_grades_that_do_not_tell_what_they_judge_are_not_called_stale(tmp_path: Path, data: bytes) -> None:
+    outputs, grades = tmp_path / "outputs.json", tmp_path / "grades.arc.json"
+    write_outputs(outputs, None, [], {}, [])
+    grades.write_bytes(data)
+    assert not is_stale(grades, outputs)
+    assert not is_stale(tmp_path / "nothing", outputs)
+    assert not is_stale(grades, tmp_path)
+    assert stale_words(tmp_path / "away" / "outputs.json") == []

@@ -17,6 +17,7 @@ from hybrid.folder.runs import Run, join_folder
 from hybrid.forgetting import forget as hide
 from hybrid.forgetting import recall
 from hybrid.local import chosen_folder, opened_run, outputs_path
+from hybrid.outputs import stale_words
 from hybrid.terminal import clean_line
 
 LONGEST = 1000
@@ -61,7 +62,7 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     if as_json:
         click.echo(encode(_as_json(done)))
     else:
-        for line in fetched_lines(done):
+        for line in (*fetched_lines(done), *stale_words(outputs)):
             click.echo(clean_line(line, LONGEST), err=True)
         if output == STDOUT and not done.waits:
             to_stdout(outputs)

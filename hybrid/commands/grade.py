@@ -22,7 +22,7 @@ from hybrid.commands.stdout import STDOUT, place_of, refuse_two
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
-from hybrid.outputs import OutputsFile, grades_of, open_outputs
+from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
 from hybrid.terminal import clean_line
 
 WIDE = 200
@@ -71,6 +71,8 @@ def grade(
         click.echo(encode({**head, "summary": summary}))
     else:
         _show(summary, name, grades)
+        for line in [] if path == "-" else stale_words(Path(path)):
+            click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary)
     _check(summary, threshold)
 

@@ -25,9 +25,12 @@ from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
 from hybrid.forgetting import checked_note, submitted
 from hybrid.local import Effort, Engine, LocalResult, chosen_folder, run_here
+from hybrid.outputs import stale_words
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
+from hybrid.terminal import clean_line
 
+LONGEST = 1000
 BACKEND_HELP = "; ".join(f"{name}: {line}" for name, line in SUMMARIES.items())
 
 
@@ -177,6 +180,8 @@ def done_now(total: int, fresh: int) -> str:
 
 def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
     if type(observer) is not Quiet:
+        for line in stale_words(result.outputs):
+            click.echo(clean_line(line, LONGEST), err=True)
         click.echo(f"{result.run.id}: {done_now(result.total, result.fresh)}", err=True)
     if isinstance(observer, Events):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})

@@ -19,9 +19,10 @@ from hybrid.folder.runs import check_mark
 from hybrid.forgetting import forgotten_here
 from hybrid.index import Index, with_index
 from hybrid.local import chosen_folder
+from hybrid.outputs import stale_words
 from hybrid.status.differing import differing
 from hybrid.status.standing import RunStanding, standings
-from hybrid.status.words import line, lines
+from hybrid.status.words import line, lines, rows
 from hybrid.terminal import clean_line
 
 LONGEST = 1000
@@ -61,9 +62,9 @@ def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: 
     with closing(Guarded(place, seconds=PATIENCE)) as guarded:
         look = _look(place, guarded, run, also_forgotten=also_forgotten)
         if every is None:
-            _show(runs := look(), run, as_json=as_json)
+            _show(place, runs := look(), run, as_json=as_json)
             return _exit_code(runs, run)
-        return _watch(look, run, every, as_json=as_json)
+        return _watch(place, look, run, every, as_json=as_json)
 
 
 def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | None]:
@@ -112,19 +113,21 @@ def _exit_code(runs: list[RunStanding], run: str | None) -> int:
     return max((one.exit_code for one in waited_for), default=0)
 
 
-def _show(runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
+def _show(place: Path, runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
     apart = differing({one.id: one.spec for one in runs if one.spec})
     for one in runs:
         if as_json:
             click.echo(encode(one.to_json()))
+        elif not run:
+            click.echo(line(one, apart.get(one.id, ())))
         else:
-            for text in lines(one) if run else [line(one, apart.get(one.id, ()))]:
+            for text in (*lines(one), *rows("grades", stale_words(place / "results" / one.id / "outputs.json"))):
                 click.echo(text)
     if not runs and not as_json:
         click.echo("there is no run in the folder yet, or all were forgotten (--all)")
 
 
-def _watch(look: Look, run: str | None, every: float, *, as_json: bool) -> int:
+def _watch(place: Path, look: Look, run: str | None, every: float, *, as_json: bool) -> int:
     """Look again and again until nothing is to be waited for; Ctrl-C ends it with what was known last."""
     code = Temporary.exit_code
     try:
@@ -132,7 +135,7 @@ def _watch(look: Look, run: str | None, every: float, *, as_json: bool) -> int:
             try:
                 code = _exit_code(runs := look(), run)
                 click.clear()
-                _show(runs, run, as_json=as_json)
+                _show(place, runs, run, as_json=as_json)
                 if all(one.over for one in runs):
                     return code
             except (BadData, Temporary) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
-from hybrid.outputs import OutputsFile, grades_of, open_outputs
+from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs
 from hybrid.questions import OutOfOrder, grouped, in_order
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
@@ -66,6 +66,11 @@ def find_source(path: Path, grader: str = "") -> Source:
         grades_path, outputs_path = path, _outputs_of(path)
     else:
         grades_path, outputs_path = _beside(path, grader), path
+    if is_stale(grades_path, outputs_path):
+        raise BadData(
+            f"{grades_path}: judges other outputs than {outputs_path.name} holds now",
+            hint=f"it was graded before it changed: hybrid grade {outputs_path}",
+        )
     grades, outputs = open_grades(grades_path), open_outputs(outputs_path)
     return Source(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
 

@@ -33,19 +33,20 @@ def lines(run: RunStanding) -> Iterator[str]:
     """All that is known of the run."""
     yield run.id
     if run.error:
-        yield from _rows("error", [run.error.message, run.error.hint])
+        yield from rows("error", [run.error.message, run.error.hint])
         return
-    yield from _rows("what", _what(run))
-    yield from _rows("note", list(run.notes))
-    yield from _rows("done", _done(run))
-    yield from _rows("safe", _levels(run))
-    yield from _rows("at work", _workers(run))
-    yield from _rows("pace", _pace(run))
-    yield from _rows("orders", _orders(run))
-    yield from _rows("passed over", _refused(run))
+    yield from rows("what", _what(run))
+    yield from rows("note", list(run.notes))
+    yield from rows("done", _done(run))
+    yield from rows("safe", _levels(run))
+    yield from rows("at work", _workers(run))
+    yield from rows("pace", _pace(run))
+    yield from rows("orders", _orders(run))
+    yield from rows("passed over", _refused(run))
 
 
-def _rows(title: str, texts: list[str]) -> Iterator[str]:
+def rows(title: str, texts: list[str]) -> Iterator[str]:
+    """Lines under a title, which stands before the first of them."""
     for text in filter(None, texts):
         yield clean_line(f"  {title:{MARGIN}}{text}", LONGEST)
         title = ""
