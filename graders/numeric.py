@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
+from hybrid.bounds import NOT_NEGATIVE, refuse_outside
 from hybrid.canonical import Json
 from hybrid.records import Grade, Output
 from hybrid.references import acceptable
@@ -35,8 +36,7 @@ class Numeric:
     absolute: float = field(default=0.0, metadata={"help": "allowed difference"})
 
     def __post_init__(self) -> None:
-        if not (self.relative >= 0 and self.absolute >= 0):
-            raise ValueError("a tolerance cannot be negative")
+        refuse_outside(self, relative=NOT_NEGATIVE, absolute=NOT_NEGATIVE)
 
     def grade(self, output: Output) -> Grade:
         """Ungraded when the reference holds no number; an answer without a number is wrong."""

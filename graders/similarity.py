@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 from hybrid import checks, vectors
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import open_embedder
+from hybrid.bounds import Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.protocols import Vector, Watcher
@@ -42,8 +43,7 @@ class Similarity:
     calibrates: ClassVar[str] = "similarity"
 
     def __post_init__(self) -> None:
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError("threshold is 0 to 1")
+        refuse_outside(self, threshold=Bounds(0, 1))
 
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Measuring]:

@@ -49,7 +49,7 @@ Exit codes:
   4  not finished yet: the same command goes on
   5  temporary (disk, mount, network, another process): run the same command again
   6  corrupt or foreign data
-  7  cannot run as asked: missing model, library, memory or permission"""
+  7  cannot run as asked: missing or damaged model, missing library, memory or permission"""
 
 LONGEST = 2000
 """Most characters of an error's message, and of its hint: each is one line, whatever a foreign text in it holds."""

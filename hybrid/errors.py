@@ -6,7 +6,7 @@ HybridError            1  internal error (never raised by name)
 +-- NotFinished        4  stopped before the end; the same command goes on
 +-- Temporary          5  mount, network, quota, another process: run the same command again
 +-- BadData            6  corrupt, truncated or foreign data
-+-- CannotRun          7  does not fit, missing model, missing library, no permission
++-- CannotRun          7  does not fit, missing or damaged model, missing library, no permission
     +-- PluginFault    7  a pipeline or grader that is not ours raised what nobody foresaw
         +-- OwnFault   1  one of ours, or a backend, did
 """

@@ -32,18 +32,22 @@ class Setting:
     required: bool = False
 
 
-def build(cls: type[T], values: Iterable[str] = (), preset: str = "") -> T:
-    """An instance of `cls` from `name=value` texts on top of a preset. Raises UsageError that names the setting."""
+def build(cls: type[T], values: Iterable[str] = (), preset: str = "", called: str = "") -> T:
+    """An instance of `cls` from `name=value` texts on top of a preset. Raises UsageError that names the setting.
+
+    `called` is the name that people know the class by; else that of the class is said.
+    """
+    called = called or cls.__name__
     fields = _fields(cls)
-    chosen = _preset(cls, preset)
+    chosen = _preset(cls, preset, called)
     for text in values:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"a setting is written name=value, got '{text}'", hint=_known(cls))
+            raise UsageError(f"a setting is written name=value, got '{text}'", hint=_known(cls, called))
         if name not in fields:
-            raise UsageError(f"{cls.__name__} has no setting '{name}'", hint=nearest(name, fields))
+            raise UsageError(f"{called} has no setting '{name}'", hint=nearest(name, fields))
         chosen[name] = _parse(name, fields[name], value)
-    return _construct(cls, chosen)
+    return _construct(cls, chosen, called)
 
 
 def freeze(obj: Any) -> dict[str, Json]:
@@ -52,19 +56,20 @@ def freeze(obj: Any) -> dict[str, Json]:
     return {name: _plain(_check(name, hint, getattr(obj, name))) for name, hint in fields.items()}
 
 
-def restore(cls: type[T], frozen: Any) -> T:
+def restore(cls: type[T], frozen: Any, called: str = "") -> T:
     """The instance that `freeze` wrote, from data that anybody may have changed. Raises BadData."""
+    called = called or cls.__name__
     fields = _fields(cls)
     if not isinstance(frozen, Mapping) or sorted(frozen) != sorted(fields):
         given = sorted(map(str, frozen)) if isinstance(frozen, Mapping) else type(frozen).__name__
         raise BadData(
-            f"the stored settings do not fit {cls.__name__}: {given} instead of {sorted(fields)}",
+            f"the stored settings do not fit {called}: {given} instead of {sorted(fields)}",
             hint="they were written by another version of hybrid, or changed by hand",
         )
     try:
-        return _construct(cls, {name: _check(name, hint, frozen[name]) for name, hint in fields.items()})
+        return _construct(cls, {name: _check(name, hint, frozen[name]) for name, hint in fields.items()}, called)
     except UsageError as error:
-        raise BadData(f"the stored settings do not fit {cls.__name__}: {error.message}") from error
+        raise BadData(f"the stored settings do not fit {called}: {error.message}") from error
 
 
 def describe(cls: type[Any]) -> list[Setting]:
@@ -93,34 +98,34 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if factory is MISSING else factory()
 
 
-def _known(cls: type[Any]) -> str:
-    return f"settings of {cls.__name__}: {', '.join(_fields(cls)) or 'none'}"
+def _known(cls: type[Any], called: str) -> str:
+    return f"settings of {called}: {', '.join(_fields(cls)) or 'none'}"
 
 
-def _preset(cls: type[Any], preset: str) -> dict[str, Any]:
+def _preset(cls: type[Any], preset: str, called: str) -> dict[str, Any]:
     if not preset:
         return {}
     presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "presets", {})
     if preset not in presets:
-        raise UsageError(f"{cls.__name__} has no preset '{preset}'", hint=nearest(preset, presets))
+        raise UsageError(f"{called} has no preset '{preset}'", hint=nearest(preset, presets))
     fields = _fields(cls)
     return {name: _check(name, fields[name], value) for name, value in presets[preset].items()}
 
 
-def _construct(cls: type[T], values: Mapping[str, Any]) -> T:
+def _construct(cls: type[T], values: Mapping[str, Any], called: str) -> T:
     missing = [setting.name for setting in describe(cls) if setting.required and setting.name not in values]
     if missing:
-        raise UsageError(f"{cls.__name__} needs the setting '{missing[0]}'", hint=f"--set {missing[0]}=...")
+        raise UsageError(f"{called} needs the setting '{missing[0]}'", hint=f"--set {missing[0]}=...")
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:  # what __post_init__ says about values that do not go together
-        raise UsageError(f"{cls.__name__}: {error}", hint=_known(cls)) from error
+        raise UsageError(f"{called}: {error}", hint=_known(cls, called)) from error
     except HybridError:
         raise
     except Exception as error:  # __post_init__ is anybody's code
         raise PluginFault(
             f"{cls.__module__}.{cls.__name__} cannot be made with these settings: {type(error).__name__}: {error}",
-            hint=_known(cls),
+            hint=_known(cls, called),
         ) from error
 
 

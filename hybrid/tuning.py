@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
 from hybrid.canonical import Json, digest
 
 SEAL_TARGETS = ("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
@@ -45,16 +45,11 @@ class Tuning:
     digest: str = field(init=False, repr=False, compare=False)  # 64 hex digits that name the training
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and 0 < self.learning_rate <= 1):
-            raise ValueError("learning_rate lies over 0 and not over 1")
-        if not (1 <= self.rank <= MOST_RANK and math.isfinite(self.alpha) and self.alpha > 0):
-            raise ValueError(f"rank is 1 to {MOST_RANK}, alpha is over 0")
-        if not (1 <= self.epochs <= 1000 and 1 <= self.batch <= 4096 and 0 <= self.warmup <= 1_000_000):
-            raise ValueError("epochs is 1 to 1000, batch 1 to 4096, warmup 0 to 1000000")
-        if not (0 <= self.weight_decay < 1 and math.isfinite(self.clip) and self.clip >= 0):
-            raise ValueError("weight_decay lies from 0 to under 1, clip is 0 or more")
-        if not self.targets or not 0 <= self.seed < 2**32:
-            raise ValueError("targets are named, seed is 0 to 4294967295")
+        refuse_outside(self, learning_rate=SHARE, rank=Bounds(1, MOST_RANK), alpha=Bounds(0, over=True), seed=SEED)
+        refuse_outside(self, epochs=Bounds(1, 1000), batch=Bounds(1, 4096), warmup=Bounds(0, 1_000_000))
+        refuse_outside(self, weight_decay=Bounds(0, 1, under=True), clip=NOT_NEGATIVE)
+        if not self.targets:
+            raise ValueError("targets is empty: which matrices are trained?")
         object.__setattr__(self, "digest", digest(self.to_json()))  # once: every item of a task asks for it
 
     def to_json(self) -> dict[str, Json]:

@@ -26,7 +26,8 @@ GPU_QUERY = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
 
 def pipeline_of(run: Run) -> Pipeline:
     """The installed pipeline with the settings that the run was frozen with. Raises UsageError, BadData."""
-    made: Any = settings.restore(plugins.load("pipelines", str(run.spec["pipeline"])), run.spec["settings"])
+    name = str(run.spec["pipeline"])
+    made: Any = settings.restore(plugins.load("pipelines", name), run.spec["settings"], name)
     return cast("Pipeline", made)
 
 

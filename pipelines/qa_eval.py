@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
 from hybrid.errors import BadData
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
@@ -55,12 +56,8 @@ class QaEval:
     }
 
     def __post_init__(self) -> None:
-        if min(self.limit, self.questions, self.temperature) < 0 or self.max_tokens < 1 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                "limit, questions and temperature are not below 0, max_tokens is over 0, top_p is over 0 and not over 1"
-            )
-        if not (1 <= self.samples <= 10_000 and 0 <= self.seed < 2**32 and 0 <= (self.shuffle or 0) < 2**32):
-            raise ValueError("samples is 1 to 10000, seed and shuffle are 0 to 4294967295")
+        refuse_outside(self, limit=NOT_NEGATIVE, questions=NOT_NEGATIVE, temperature=NOT_NEGATIVE, max_tokens=Bounds(1))
+        refuse_outside(self, top_p=SHARE, samples=Bounds(1, 10_000), seed=SEED, shuffle=SEED)
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples are all the same at temperature 0; set a temperature")
         if not self.date:

@@ -19,6 +19,7 @@ from hybrid.arc.lessons import taught
 from hybrid.arc.outcomes import outcomes
 from hybrid.arc.self_edits import prompt
 from hybrid.arc.teaching import SMALL
+from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, UsageError
 from hybrid.protocols import Inputs, Stage
@@ -92,10 +93,8 @@ class SealRestem(Editing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (1 <= self.rounds <= 20 and 1 <= self.eval_edits <= 1000 and 1 <= self.per_task <= 1000):
-            raise ValueError("rounds is 1 to 20, eval_edits and per_task are 1 to 1000")
-        if self.eval_limit < 0:
-            raise ValueError("eval_limit is not below 0")
+        refuse_outside(self, rounds=Bounds(1, 20), eval_edits=Bounds(1, 1000), per_task=Bounds(1, 1000))
+        refuse_outside(self, eval_limit=NOT_NEGATIVE)
         self._fine_tuning({})
 
     def inputs(self) -> Inputs:

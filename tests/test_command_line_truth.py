@@ -151,3 +151,24 @@ def test_grades_that_do_not_tell_what_they_judge_are_not_called_stale(tmp_path: 
     assert not is_stale(tmp_path / "nothing", outputs)
     assert not is_stale(grades, tmp_path)
     assert stale_words(tmp_path / "away" / "outputs.json") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("outputs.json", b'{"results": []}'),
+        ("outputs.json", b'{"format":"hybrid/outputs","version":1,\n"run":null,\n"mod'),
+        ("outputs.json", "cut"),
+        ("answers.jsonl", b'{"question": "q"}\n'),
+        ("grades.arc.json", b'{"format":"hybrid/grades","version":1,"grader":{"na'),
+    ],
+)
+def test_a_report_of_a_damaged_or_foreign_file_says_so(
+    tmp_path: Path, hybrid: Hybrid, name: str, data: bytes | str
+) -> None:
+    path = tmp_path / name
+    write_outputs(path.with_name("whole.json"), None, [], {}, [])
+    path.write_bytes(path.with_name("whole.json").read_bytes()[:-20] if isinstance(data, str) else data)
+    done = hybrid("report", path)
+    assert (done.code, str(path) in done.stderr) == (6, True), done.stderr
+    assert hybrid("report", path.with_name("whole.json")).code == 2, "that is whole, and not graded yet"

@@ -41,6 +41,8 @@ def chat(*contents: str) -> list[dict[str, str]]:
         ({"chats": [[{"role": "user", "content": 1}, {"role": "assistant", "content": "a"}]]}, "chat 1 is not a list"),
         ({"chats": [[{"role": "user", "content": "a"}] * 2]}, "chat 1 does not end with a message of the assistant"),
         ({"chats": [chat("a", "b"), chat("a", "c")]}, "chat 2 has another answer than an earlier one"),
+        ({"answers": {}, "defualt": "a"}, "not a script: no member is called 'defualt'"),
+        ({"anwsers": {}}, "no member is called 'anwsers'"),
         ({"answers": {"a": 5}}, "the answer to 'a' is not a text"),
         ({"answers": {"a": None}}, "the answer to 'a' is not a text"),
         ({"answers": {}, "default": 5}, "'default' is not a text"),

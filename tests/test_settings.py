@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid import settings
+from hybrid.bounds import SHARE, Bounds
 from hybrid.errors import BadData, HybridError, UsageError
+from hybrid.plugins import load
 
 
 @dataclass(frozen=True)
@@ -179,3 +182,38 @@ def test_describe_tells_type_default_and_help() -> None:
     assert described["name"] == settings.Setting("name", "a text", "a", "what it is called")
     assert described["sizes"].type == "a list with commas between, each a whole number or none"
     assert described["words"].default == []
+
+
+def test_errors_say_the_name_that_people_know() -> None:
+    for values, preset in ((["coutn=1"], ""), (["count=-1"], ""), (["count"], ""), ([], "fastt")):
+        with pytest.raises(UsageError) as caught:
+            settings.build(Example, values, preset, "an-example")
+        assert "Example" not in caught.value.message + caught.value.hint
+    with pytest.raises(BadData, match="do not fit an-example"):
+        settings.restore(Example, {}, "an-example")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "words"),
+    [
+        (Bounds(0), [0, 1e300], [-1, math.nan, math.inf], "0 or more"),
+        (Bounds(0, over=True), [1e-9], [0, -0.0], "over 0"),
+        (Bounds(1, 10_000), [1, 10_000], [0, 10_001], "1 to 10,000"),
+        (SHARE, [0.001, 1], [0, 1.001, math.nan], "over 0 and at most 1"),
+        (Bounds(0, 1, under=True), [0, 0.999], [1], "0 to under 1"),
+    ],
+)
+def test_bounds_hold_and_are_told(bounds: Bounds, inside: list[float], outside: list[float], words: str) -> None:
+    assert all(map(bounds.hold, inside))
+    assert not any(map(bounds.hold, outside))
+    assert str(bounds) == words
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "setting"),
+    [("seal-eval", "limit=-1"), ("qa-eval", "top_p=2.0"), ("qa-eval", "shuffle=-1"), ("seal-restem", "rounds=0")],
+)
+def test_the_one_setting_that_is_out_of_its_bounds_is_named(pipeline: str, setting: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.build(load("pipelines", pipeline), [setting], called=pipeline)
+    assert caught.value.message.startswith(f"{pipeline}: {setting} is not ")

@@ -16,6 +16,7 @@ from hybrid.agreement import Alpha
 from hybrid.answers import RULES, normal
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import digest_before_loading, late, open_backend, refuse_unknown
+from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Watcher
@@ -65,10 +66,8 @@ class Judge:
     def __post_init__(self) -> None:
         if unknown := [rule for rule in self.rules if rule not in RULES]:
             raise UsageError(f"judge: there is no rule '{unknown[0]}'", hint=nearest(unknown[0], RULES))
-        if not (1 <= self.samples <= 100 and 0 <= self.retries <= 10 and 1 <= self.max_tokens <= 100_000):
-            raise ValueError("samples is 1 to 100, retries 0 to 10, max_tokens 1 to 100000")
-        if self.temperature < 0 or not 0 <= self.seed < 2**31:
-            raise ValueError("temperature is not below 0, seed is 0 to 2147483647")
+        refuse_outside(self, samples=Bounds(1, 100), retries=Bounds(0, 10), max_tokens=Bounds(1, 100_000))
+        refuse_outside(self, temperature=NOT_NEGATIVE, seed=Bounds(0, 2**31 - 1))
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples are all the same at temperature 0; set a temperature")
         if len(set(self.models)) < len(self.models):

@@ -13,6 +13,7 @@ from hybrid.arc.grid import Grid
 from hybrid.arc.subsets import SUBSETS, choose
 from hybrid.arc.text import FORMATS, messages, token_bound
 from hybrid.arc.views import TRANSFORMS, Pair, Recipe, View, plan
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Inputs
 from hybrid.records import Item, Request, Sampling
@@ -60,14 +61,14 @@ class Asking:
             raise ValueError("include_n takes 0, 1 and 2")
         if unknown := [name for name in self.views if name not in TRANSFORMS or name == "identity"]:
             raise UsageError(f"no turned view '{unknown[0]}'", hint=nearest(unknown[0], list(TRANSFORMS)[1:]))
-        if not (0 <= self.permute_n <= 100 and 1 <= self.samples <= 10_000 and 0 <= self.seed < 2**32):
-            raise ValueError("permute_n is 0 to 100, samples is 1 to 10000, seed is 0 to 4294967295")
-        if self.limit < 0 or self.max_tokens < 0 or self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise ValueError("limit, max_tokens and temperature are not below 0, top_p is over 0 and not over 1")
+        refuse_outside(self, permute_n=Bounds(0, 100), samples=Bounds(1, 10_000), seed=SEED, top_p=SHARE)
+        refuse_outside(self, limit=NOT_NEGATIVE, max_tokens=NOT_NEGATIVE, temperature=NOT_NEGATIVE)
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples are all the same at temperature 0; set a temperature")
-        if bool(self.solutions) > bool(self.challenges) or not self.date:
-            raise ValueError("solutions need challenges, and the date cannot be empty (prompts would change every day)")
+        if self.solutions and not self.challenges:
+            raise ValueError("solutions need challenges")
+        if not self.date:
+            raise ValueError("the date cannot be empty (prompts would change every day)")
 
     def inputs(self) -> Inputs:
         """The chosen tasks and their truths, apart. Raises HybridError when the data is not to be had."""

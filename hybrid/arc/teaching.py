@@ -8,6 +8,7 @@ from typing import Literal
 
 from hybrid.arc.asking import Asking, help_of
 from hybrid.arc.lessons import Course
+from hybrid.bounds import Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.tuning import SEAL_TARGETS, Tuning
 
@@ -59,8 +60,7 @@ class Teaching(Asking):
         super().__post_init__()
         if not set(self.leave_n) <= {1, 2} or not self.leave_n:
             raise ValueError("leave_n takes 1 and 2")
-        if not 1 <= self.most <= 100_000:
-            raise ValueError("most is 1 to 100000")
+        refuse_outside(self, most=Bounds(1, 100_000))
         self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
 
     def course(self, augmentations: tuple[str, ...]) -> Course:

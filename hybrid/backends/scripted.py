@@ -18,7 +18,7 @@ from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
 from hybrid.backends.prompts import BadRequest, check, refused
 from hybrid.canonical import decode_once
-from hybrid.errors import BadData
+from hybrid.errors import BadData, nearest
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 from hybrid.texts import utf8
@@ -28,6 +28,8 @@ MAX_FILE = 256 * 1024 * 1024
 CONTEXT = 8192
 LARGEST_CONTEXT = 1 << 30
 SCRIPT = 'a script is {"answers": {"<last message>": "<text>"}, "chats": [[{"role": ..., "content": ...}, ...]], ...}'
+
+MEMBERS = {"answers", "chats", "default", "context"}
 
 Chat = tuple[tuple[str, str], ...]
 """Role and content of each message."""
@@ -93,6 +95,8 @@ class ScriptedBackend:
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
     """Answers, default and context of a script. Raises BadData when one of them is something else."""
+    if isinstance(script, dict) and (odd := sorted(script.keys() - MEMBERS)):
+        raise BadData(f"{path}: not a script: no member is called '{odd[0]:.60}'", hint=nearest(odd[0][:60], MEMBERS))
     if not isinstance(script, dict) or not isinstance(script.get("answers", {} if "chats" in script else None), dict):
         raise BadData(f"{path}: not a script: it has no object 'answers'", hint=SCRIPT)
     answers, default, context = script.get("answers", {}), script.get("default"), script.get("context", CONTEXT)

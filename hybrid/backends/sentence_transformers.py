@@ -16,11 +16,11 @@ import transformers
 
 from hybrid.backends.devices import hold_threads
 from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, reason_of
-from hybrid.backends.model_files import PICKLES, WEIGHTS, digest_of, refuse_adapter
+from hybrid.backends.model_files import AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.weights import check_folder
-from hybrid.canonical import decode, digest
-from hybrid.errors import BadData, CannotRun
+from hybrid.canonical import digest
+from hybrid.errors import CannotRun
 from hybrid.protocols import Model, Vector
 from hybrid.records import Failure
 
@@ -118,10 +118,10 @@ def folder_of(name: str) -> Path:
 
 
 def _parts(folder: Path) -> list[Path]:
-    """The folder and those of its modules. Raises CannotRun for code and for pickled weights, BadData."""
-    modules = decode((folder / "modules.json").read_bytes(), what=str(folder / "modules.json"))
+    """The folder and those of its modules. Raises CannotRun for code, for pickled weights, and for damage."""
+    modules = json_in(folder / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
-        raise BadData(f"{folder / 'modules.json'}: not a list of modules")
+        raise CannotRun(f"{folder / 'modules.json'}: not a list of modules", hint=AGAIN)
     for one in modules:
         if not str(one.get("type", "")).startswith(OWN):
             raise CannotRun(f"{folder}: the module {one.get('type')!r:.80} is code of its own, which is never run")
@@ -146,7 +146,7 @@ def _spare(part: Path) -> str:
 def _inside(folder: Path, path: str) -> Path:
     part = (folder / path).resolve()
     if not part.is_relative_to(folder):
-        raise BadData(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
+        raise CannotRun(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
     return part
 
 

@@ -161,7 +161,7 @@ def _graded(done: remote.Fetched) -> dict[str, Any] | None:
     if done.waits or done.missing == done.items or not isinstance(name, str) or not name:
         return None
     with closing(open_outputs(done.outputs)) as opened:
-        judge = settings.build(plugins.load("graders", name))
+        judge = settings.build(plugins.load("graders", name), called=name)
         return grade_outputs(opened, judge, name, done.outputs.parent / f"grades.{name}.json")
 
 

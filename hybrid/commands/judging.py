@@ -48,7 +48,7 @@ def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any
         if len(values) > 1 and setting not in ("models", "options"):
             raise UsageError(f"the grader '{name}' takes one {option}", hint=f"it was given {len(values)}")
         texts.append(f"{setting}={','.join(values)}")
-    return build(cls, texts)
+    return build(cls, texts, called=name)
 
 
 def heed_polite_signals() -> None:

@@ -74,7 +74,7 @@ def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None
 def _made(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
     """The pipeline with its settings."""
     texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
-    return settings.build(plugins.load("pipelines", pipeline), texts, preset)
+    return settings.build(plugins.load("pipelines", pipeline), texts, preset, pipeline)
 
 
 @run.command("remote")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -63,6 +63,7 @@ class Answered:
 def find_source(path: Path, grader: str = "") -> Source:
     """The run of an outputs.json or grades.json. Raises UsageError (nothing beside it), BadData (they do not fit)."""
     if _is_grades(path):
+        open_grades(path)  # a damaged one is told before it is asked what it judges
         grades_path, outputs_path = path, _outputs_of(path)
     else:
         grades_path, outputs_path = _beside(path, grader), path
@@ -83,12 +84,20 @@ def _beside(path: Path, grader: str) -> Path:
     names = (one for one in sorted(path.parent.iterdir()) if one.name.startswith(before) and one.name.endswith(after))
     found = {one.name.removeprefix(before).removesuffix(after): one for one in names}
     if not found:
+        _refuse_damaged(path)
         raise UsageError(f"{path}: not graded yet", hint=f"hybrid grade {path}")
     if grader and grader not in found:
         raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
     if not grader and len(found) > 1:
         raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
+
+
+def _refuse_damaged(path: Path) -> None:
+    """Raise BadData for what is no whole outputs file: nobody can grade it."""
+    with closing(open_outputs(path)) as outputs:
+        for _ in outputs.records():
+            pass
 
 
 def _is_grades(path: Path) -> bool:

@@ -1,0 +1,41 @@
+"""Bounds of settings: the error names the one that is outside and says what its bounds are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Numbers from `low` to `high`, both inside unless `over` and `under` say otherwise. Nothing is beside NaN."""
+
+    low: float
+    high: float = math.inf
+    over: bool = False
+    under: bool = False
+
+    def hold(self, value: float) -> bool:
+        """Whether a number lies inside."""
+        above = self.low < value if self.over else self.low <= value
+        return math.isfinite(value) and above and (value < self.high if self.under else value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"over {self.low:,}" if self.over else f"{self.low:,} or more"
+        if self.over:
+            return f"over {self.low:,} and {'under' if self.under else 'at most'} {self.high:,}"
+        return f"{self.low:,} to {'under ' if self.under else ''}{self.high:,}"
+
+
+SEED = Bounds(0, 2**32 - 1)
+NOT_NEGATIVE = Bounds(0)
+SHARE = Bounds(0, 1, over=True)
+
+
+def refuse_outside(settings: object, **bounds: Bounds) -> None:
+    """Raise ValueError for the first of these settings that is outside of its bounds. None is no number."""
+    for name, bound in bounds.items():
+        value = getattr(settings, name)
+        if value is not None and not bound.hold(value):
+            raise ValueError(f"{name}={value} is not {bound}")
