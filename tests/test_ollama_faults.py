@@ -19,9 +19,9 @@ import pytest
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
+from hybrid.backends.memory import available
 from hybrid.backends.ollama.client import address, digest_in, is_recent, model_name
 from hybrid.backends.ollama.pace import Pace
-from hybrid.backends.ollama.standing import free_memory
 from hybrid.backends.ollama.window import Window
 from hybrid.backends.registry import digest_before_loading, open_backend
 from hybrid.doctor import equipment
@@ -538,7 +538,7 @@ def test_the_doctor_tells_of_a_server_that_runs(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_doctor_tells_of_a_model_that_is_larger_than_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    if free_memory() is None:
+    if available() is None:
         pytest.skip("needs the right to read /proc/meminfo, which only Linux has")
     with FaultyOllama(size=1 << 50) as server:
         lines = told(monkeypatch, server.url)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from hybrid import threads
+from hybrid.backends.memory import available
 from hybrid.errors import CannotRun
 
 CPU_CACHE = 2 * 1024**3
@@ -56,16 +55,7 @@ def free_memory(kind: str) -> int:
     """
     if kind == "cuda":
         return int(torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
-    return max(CPU_CACHE, _available(Path("/proc/meminfo")) // 2)
-
-
-def _available(meminfo: Path) -> int:
-    """What Linux could give without swapping: files that it keeps in memory count as free. 0 where nobody tells."""
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
+    return max(CPU_CACHE, (available() or 0) // 2)
 
 
 def _name(kind: str) -> str:

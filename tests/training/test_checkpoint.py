@@ -208,10 +208,11 @@ def test_jobs_without_anything_to_learn_are_errors() -> None:
 
 
 def test_files_that_the_system_keeps_in_memory_count_as_free(tmp_path: Any) -> None:
-    from hybrid.backends.devices import CPU_CACHE, _available, free_memory
+    from hybrid.backends.devices import CPU_CACHE, free_memory
+    from hybrid.backends.memory import available
 
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:       24000000 kB\nMemFree:  500000 kB\nMemAvailable:   20000000 kB\n")
-    assert _available(told) == 20_000_000 * 1024
-    assert _available(tmp_path / "nothing") == 0
+    assert available(told) == 20_000_000 * 1024
+    assert available(tmp_path / "nothing") is None
     assert free_memory("cpu") >= CPU_CACHE

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from pathlib import Path
 
+from hybrid.backends.memory import available
 from hybrid.backends.ollama.client import Refused, is_recent, model_name, too_old
 from hybrid.backends.ollama.rendering import HINT
 from hybrid.backends.ollama.server import Server
@@ -55,7 +55,7 @@ def _told(server: Server, gpu_free: int) -> Iterator[Said]:
     number = f"{len(models):,} model{'' if len(models) == 1 else 's'}"
     yield f"Ollama {version} runs at {server.url}: {number}; loaded: {names}", do
     largest, name = max(((one.size or 0, one.model) for one in models), default=(0, ""), key=itemgetter(0))
-    free = free_memory()
+    free = available()
     if free is not None and largest > free + gpu_free:
         sizes = f"{largest / GIB:.1f} GiB, and {(free + gpu_free) / GIB:.1f} GiB of memory are free"
         yield (
@@ -82,19 +82,6 @@ def _forms(server: Server, models: Iterable[str]) -> Iterator[Form]:
             continue  # removed meanwhile, or damaged: whoever uses it is told
         if "completion" in (shown.get("capabilities") or ()) and not shown.get("remote_host"):
             yield form_shown(_name(one), shown)
-
-
-def free_memory() -> int | None:
-    """Bytes of this machine's memory that programs may take; None where the system does not tell."""
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return None
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None
 
 
 def _name(model: str | None) -> str:
