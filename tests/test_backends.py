@@ -253,6 +253,18 @@ def test_no_memory_while_it_writes_is_temporary_and_says_what_to_set(tiny_llama:
 
 
 @quiet_torch
+def test_what_torch_cannot_compute_here_would_be_the_same_again(tiny_llama: Path) -> None:
+    backend = tiny(tiny_llama)
+
+    def lacking(*_: Any) -> None:
+        raise NotImplementedError("this kernel")
+
+    backend.engine.register_forward_pre_hook(lacking)
+    with pytest.raises(CannotRun, match="torch cannot compute with this model here: NotImplementedError: this kernel"):
+        list(backend.generate([raw("a b c")]))
+
+
+@quiet_torch
 def test_a_fault_of_whoever_asks_is_not_taken_for_one_of_torch(tiny_llama: Path) -> None:
     def broken() -> Iterator[Request]:
         yield raw("a")
@@ -426,6 +438,10 @@ def test_vllm_refuses_an_adapter_that_is_not_plain_lora(vllm_says: dict[str, Any
 def test_vllm_does_not_start_for_a_model_that_lacks_weights(vllm_says: dict[str, Any]) -> None:
     assert "it lacks lm_head.weight, model.embed_tokens.weight" in vllm_says["incomplete"]["value"]
     assert "it holds model.odd" in vllm_says["incomplete"]["value"]
+
+
+def test_a_rank_that_is_too_large_is_told_also_where_no_adapters_are_asked_for(vllm_says: dict[str, Any]) -> None:
+    assert "lora_rank=513" in vllm_says["unused_rank"]["value"]
 
 
 def test_vllm_has_room_for_every_rank_that_it_is_started_with(vllm_says: dict[str, Any]) -> None:

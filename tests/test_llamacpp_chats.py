@@ -16,7 +16,7 @@ from hybrid.errors import CannotRun
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
 from tests.test_backends import skip_without
-from tests.test_turns import DROPS_SYSTEM, NO_SYSTEM, each
+from tests.test_turns import DROPS_SYSTEM, NO_SYSTEM, UNUSABLE, each
 from tests.tiny_gguf import write
 
 pytestmark = pytest.mark.slow
@@ -43,6 +43,25 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 def raw(prompt: str, **more: Any) -> Request:
     return Request(Sampling(more.pop("max_tokens", 8)), prompt=prompt, key=prompt, **more)
+
+
+@pytest.mark.parametrize("template", [template for template, _ in UNUSABLE])
+def test_a_template_that_is_no_program_refuses_chats_and_no_raw_prompt(
+    opened: Open, template: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = opened(template, likeliest="<|eos|>")
+    assert testing.answers(backend, raw("raw"))["raw"].finish == "stop"
+    with pytest.raises(CannotRun, match="has a chat template that writes no chat") as caught:
+        testing.answers(backend, testing.ask("Hi"))
+    assert "raw prompts" in caught.value.hint
+    assert caplog.text == ""
+
+
+def test_a_gguf_of_any_name_is_read(opened: Open, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.bin", None, likeliest="<|eos|>")
+    backend = open_backend("llamacpp", str(path), {"context": "256", "threads": "1", "parallel": "1"})
+    assert testing.answers(backend, raw("raw"))["raw"].finish == "stop"
+    backend.close()
 
 
 @pytest.mark.parametrize("end", ["<|end|>", "<|return|>", "<|eos|>"])

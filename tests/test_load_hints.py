@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun
 
@@ -43,6 +43,26 @@ def test_the_hint_is_about_what_vllm_says(said: str, hint: str) -> None:
     error = cannot_load("vLLM", "/models/lora-tokenizer", reason_of(RuntimeError(said)), VLLM, VLLM_ELSE)
     assert hint in error.hint
     assert len(error.message) < 600
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0"),
+        ValueError("Head size 80 is not supported by PagedAttention."),
+        RuntimeError("CUDA error: no kernel image is available for execution on the device"),
+        NotImplementedError("this layer"),
+    ],
+)
+def test_an_error_that_would_come_again_is_no_reason_to_run_again(error: Exception) -> None:
+    with pytest.raises(CannotRun, match="vLLM cannot compute with this model here") as caught:
+        refuse_unable("vLLM", error, VLLM, VLLM_ELSE)
+    assert "--backend transformers" in caught.value.hint
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to allocate 2 GiB", "EngineCore encountered an issue"])
+def test_an_error_that_may_pass_is_left_to_the_next_run(said: str) -> None:
+    refuse_unable("vLLM", RuntimeError(said), VLLM, VLLM_ELSE)
 
 
 def test_what_frames_an_error_is_left_out() -> None:

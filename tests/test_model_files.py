@@ -11,6 +11,7 @@ import pytest
 
 from hybrid.backends import model_files
 from hybrid.errors import CannotRun, UsageError
+from hybrid.models.plain import described
 from tests.gguf_models import EMPTY
 
 
@@ -40,6 +41,18 @@ def test_a_gguf_is_named_by_the_sha256_of_its_bytes(tmp_path: Path) -> None:
     path = gguf(tmp_path / "a.gguf")
     assert model_files.locate(str(path)) == path
     assert model_files.digest_of(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["m.GGUF", "m.bin", "m", "m.q4_k_m", "pytorch_model.pt"])
+def test_a_gguf_is_known_by_its_first_bytes_and_not_by_its_name(tmp_path: Path, name: str) -> None:
+    path = gguf(tmp_path / "folder" / name)
+    gguf(tmp_path / "plain.gguf")
+    for asked in (path, path.parent):
+        assert model_files.locate(str(asked)) == path
+    assert model_files.digest_of(path) == model_files.digest_of(tmp_path / "plain.gguf")
+    kind, files = described(path)
+    assert (kind, list(files.values())) == ("gguf", [path])
+    assert all(inner.endswith(".gguf") for inner in files)
 
 
 def test_the_digest_follows_the_content_and_not_the_cache(tmp_path: Path) -> None:
@@ -124,9 +137,35 @@ def test_the_context_comes_from_the_configuration(folder: Path) -> None:
     assert model_files.context_of(folder) == 512
     (folder / "config.json").write_text('{"text_config": {"max_position_embeddings": 77}}')
     assert model_files.context_of(folder) == 77
-    (folder / "config.json").write_text("{}")
-    with pytest.raises(CannotRun, match="does not say how long"):
+    assert model_files.context_of(folder, 50) == 50
+    assert model_files.context_of(folder, 100) == 77
+    (folder / "config.json").write_text('{"model_type": "odd"}')
+    with pytest.raises(CannotRun, match="does not say how long") as caught:
         model_files.context_of(folder)
+    assert "context=N" in caught.value.hint
+    assert model_files.context_of(folder, 50) == 50
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CannotRun, match="does not say what kind of model") as caught:
+        model_files.context_of(folder)
+    assert "context=N" not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'\xef\xbb\xbf{"n_ctx": 5}', "byte order mark"),
+        ('{"n_ctx": 5}'.encode("utf-16"), "byte order mark"),
+        (b'{"n_ctx": 5, "n_ctx": 6}', "'n_ctx' stands twice"),
+        (b"[5]", "not a JSON object"),
+    ],
+)
+def test_a_configuration_that_libraries_read_otherwise_or_not_at_all_is_refused(
+    folder: Path, data: bytes, words: str
+) -> None:
+    (folder / "config.json").write_bytes(data)
+    with pytest.raises(CannotRun, match=words) as caught:
+        model_files.context_of(folder)
+    assert "config.json" in caught.value.message
 
 
 def test_the_packaged_model_is_found_without_importing_its_package(smollm2_gguf: Path) -> None:

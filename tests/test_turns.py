@@ -119,8 +119,28 @@ def test_a_chat_whose_first_turns_would_be_dropped_is_refused() -> None:
     ]
 
 
+UNUSABLE = [
+    (template, "has a chat template that writes no chat")
+    for template in (
+        "{% for message in messages %}{{ message.content }",
+        "{{ messages | no_such_filter }}",
+        "{% endfor %}",
+        "{{ raise_exception('no chats') }}",
+    )
+]
+"""Templates that are no program, or refuse every chat."""
+
+
+def test_nothing_false_is_said_of_a_template_that_is_no_program(caplog: pytest.LogCaptureFixture) -> None:
+    found = form("{% endfor %}")
+    found.warn()
+    assert caplog.text == ""
+    assert "unknown tag" in found.refusal
+
+
 @pytest.mark.parametrize(
-    ("template", "message"), [(None, "has no chat template"), ("<|user|>Hello", "does not write what the user says")]
+    ("template", "message"),
+    [(None, "has no chat template"), ("<|user|>Hello", "does not write what the user says"), *UNUSABLE],
 )
 def test_a_model_that_is_not_for_chats_says_so_and_answers_raw_prompts(template: str | None, message: str) -> None:
     found = form(template)

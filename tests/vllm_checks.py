@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from hybrid import testing
 from hybrid.backends.registry import open_backend
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, UsageError
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
 from tests.training.tuned import opened, said
@@ -51,6 +51,15 @@ def adapters(backend: Backend) -> Any:
         "alone": {name: [done.text, done.logprob] for name, done in alone.items()},
         "refused": {name: [done.error.kind, done.error.message] for name, done in together.items() if done.error},
     }
+
+
+def unused_rank(_: Backend) -> str:
+    """What is said of a rank that is too large, where no adapters are asked for."""
+    try:
+        open_backend("vllm", sys.argv[1], {"lora_rank": "513"})
+    except UsageError as error:
+        return error.message
+    return ""
 
 
 def incomplete(_: Any) -> Any:
@@ -94,7 +103,7 @@ def main() -> None:
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
         tell(check.__name__, check, backend)
-    for work in (greedy, adapters, prefix, incomplete, ranks):
+    for work in (greedy, adapters, prefix, incomplete, ranks, unused_rank):
         tell(work.__name__, work, backend)
     places = [place for place, _ in tuned._answering._files._places.values()]
     tuned.close()

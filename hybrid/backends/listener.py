@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.backends.dates import for_llama_cpp
 from hybrid.backends.prompts import BadRequest
-from hybrid.backends.turns import MARKER, NO_TEMPLATE, Form, read_form
+from hybrid.backends.turns import MARKER, NO_TEMPLATE, Form, read_form, unusable
 from hybrid.errors import CannotRun
 from hybrid.records import Message
 from hybrid.thoughts import CHANNEL_TOKENS, TOKENS, off
@@ -21,10 +21,10 @@ SECONDS = 600
 
 
 class Listener:
-    """The listener of one open model, locked with `key`."""
+    """The listener of one open model, locked with `key`. `unusable`: why llama.cpp cannot use the model's template."""
 
-    def __init__(self, address: str, key: str, template: str) -> None:
-        self._address, self._key, self._template = address, key, template
+    def __init__(self, address: str, key: str, template: str, unusable: str = "") -> None:
+        self._address, self._key, self._template, self._unusable = address, key, template, unusable
         self.properties: Any = self._ask("/props")
         self.marks = sorted(TOKENS | (CHANNEL_TOKENS if "<|channel|>" in template else frozenset()))
         """Special tokens that texts must hold, since they mark a thought."""
@@ -35,6 +35,8 @@ class Listener:
         """What the model's template carries."""
         if not self._template:
             return Form(name, NO_TEMPLATE)
+        if self._unusable:
+            return Form(name, unusable(self._unusable))
         form = read_form(name, lambda chat, opened: self.written(chat, {}, opened=opened), self._end_token)
         able = self.properties.get("chat_template_caps") or {}
         if able.get("supports_system_role") is False:  # then it joins the messages by itself, in another way

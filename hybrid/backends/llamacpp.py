@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,9 @@ Inbox = queue.SimpleQueue[Request | None]
 Answer = tuple[int, Completion | BaseException]
 """What a slot's thread sends back."""
 
+PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""In place of a template that llama.cpp cannot use: no chat is asked then."""
+
 MOST_WAIT_SECONDS = 120
 """For a thread that computes a long prompt when the backend is closed."""
 
@@ -59,16 +63,16 @@ class LlamaCppBackend:
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         path = locate(model)
-        if path.suffix != ".gguf":
-            raise CannotRun(f"llamacpp reads .gguf files; {path} is not one", hint="--backend transformers, or a GGUF")
+        if not path.is_file():
+            raise CannotRun(f"llamacpp reads GGUF files; {path} is not one", hint="--backend transformers, or a GGUF")
         self._parallel = whole_number(options, "parallel", min(4, threads.cores()), low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         self._crew: list[threading.Thread] = []
         key = secrets.token_hex(16)
         template = read_header(path).template  # llama.cpp does not tell that there is none: it takes ChatML
-        self._server = _load(path, self._parallel, options, key, pinned(template))
-        self._listener = Listener(self._server.listening_address, key, template)
+        self._server, unusable = _load(path, self._parallel, options, key, template)
+        self._listener = Listener(self._server.listening_address, key, template, unusable)
         self._form = self._listener.form(model)
         self._form.warn()
         self._must_write = bool(self._listener.hidden_end) or thoughts.marks(template)
@@ -173,7 +177,8 @@ class LlamaCppBackend:
         return request
 
 
-def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, template: str) -> Any:
+def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, template: str) -> tuple[Any, str]:
+    """The server, and why it cannot use the model's template, which then is another one; "" when it can."""
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = parallel
@@ -185,16 +190,21 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
     params.warmup = False
     params.ctx_shift = False  # a prompt that does not fit is an error, never cut in silence
     params.prefill_assistant = False  # the model's turn is a new one, whoever spoke last
-    if template:
-        params.chat_template = template
+    if pinned(template):
+        params.chat_template = pinned(template)
     try:
-        return xllamacpp.Server(params)
+        return xllamacpp.Server(params), ""
     except RuntimeError as error:  # which never says why
         params.verbosity = 1
         server, why = tried_again(lambda: xllamacpp.Server(params))
-        if server is None:
-            raise cannot_load("llama.cpp", path, why or str(error), LLAMACPP, LLAMACPP_ELSE) from error
-        return server
+        if server is not None:
+            return server, ""
+        failure = cannot_load("llama.cpp", path, why or str(error), LLAMACPP, LLAMACPP_ELSE)
+        if template and failure.hint == LLAMACPP_ELSE:  # is it the template, which raw prompts need not?
+            params.chat_template, params.verbosity = PLAIN, 0
+            with suppress(RuntimeError):
+                return xllamacpp.Server(params), why or str(error)
+        raise failure from error
 
 
 def _next_of(finished: queue.Queue[Answer]) -> Answer:

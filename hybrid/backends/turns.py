@@ -35,6 +35,7 @@ AGAIN = Message("user", "vestolimb")
 """Words that no template holds."""
 
 NO_TEMPLATE = "has no chat template"
+UNUSABLE = "has a chat template that writes no chat"
 SILENT = "has a chat template that does not write what the user says"
 
 
@@ -112,6 +113,8 @@ def form_of(tokenizer: Any, name: str) -> Form:
 def read_form(name: str, render: Render, token: Token) -> Form:
     """The form of the model `name`, whose template `render` writes. Raises nothing."""
     alone = _written(render, [USER])
+    if alone is None and all(_written(render, chat) is None for chat in ([SYSTEM, USER], [USER, REPLY, AGAIN])):
+        return Form(name, unusable(_reason(render)))
     if alone is not None and USER.content not in alone:
         return Form(name, SILENT)
     form = Form(
@@ -125,6 +128,20 @@ def read_form(name: str, render: Render, token: Token) -> Form:
         return replace(form, ends=frozenset([number]))
     literal = MARKER.match(end)
     return replace(form, stops=(literal[0],) if literal else ())
+
+
+def unusable(why: str) -> str:
+    """The refusal of chats with a model whose template is no program, or refuses every chat."""
+    return f"{UNUSABLE} ({clean_line(why)[:200]})" if why else UNUSABLE
+
+
+def _reason(render: Render) -> str:
+    """Why the template does not write the least of chats."""
+    try:
+        render([USER], True)
+    except Exception as error:  # noqa: BLE001 - as in _written
+        return str(error) or type(error).__name__
+    return ""
 
 
 def _merged(messages: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -27,7 +27,7 @@ from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.completing import Voice, completed
 from hybrid.backends.devices import capability
 from hybrid.backends.gguf import as_folder
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, share, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
@@ -168,6 +168,7 @@ class VllmBackend:
             outputs = self._engine.step()
         except Exception as error:  # the engine dies with errors of its own, of torch and of CUDA
             flights.clear()
+            refuse_unable("vLLM", error, VLLM, VLLM_ELSE)
             raise Temporary(
                 f"vLLM stopped: {type(error).__name__}: {error}",
                 hint="run the same command again; out of memory: --backend-option rows=64 or memory=0.8",
@@ -195,6 +196,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
     on_cpu = current_platform.is_cpu()
     eager = one_of(options, "eager", ("auto", "true", "false"))
     loras = whole_number(options, "loras", 0, low=0, high=1024)
+    rank = room_for(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
     chosen: dict[str, Any] = {
         "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
         "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: the most that fits
@@ -209,7 +211,6 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
     if not on_cpu:
         chosen["gpu_memory_utilization"] = share(options, "memory", _free_share())
     if loras:
-        rank = room_for(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
         chosen |= {"enable_lora": True, "max_loras": loras, "max_lora_rank": rank, "max_cpu_loras": max(loras, 32)}
     return chosen
 

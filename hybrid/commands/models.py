@@ -59,7 +59,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     """
     place = join_folder(chosen_folder(folder), make=False)
     path = Path(source).expanduser()
-    if source.startswith((".", "/", "~")) or path.suffix == ".gguf":
+    if source.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf":
         with speaking(path, doing="looking for the model"):
             path.stat()
     if store is None and path.exists():
