@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -108,6 +109,24 @@ def test_a_kill_costs_one_step_and_a_damaged_step_is_made_again(
     assert weights(files) == whole
     assert (files[0].stat().st_ino == numbers[0], files[1].stat().st_ino == numbers[1]) == (True, False)
     assert not kept.exists()
+
+
+def test_a_process_that_was_first_and_cleared_the_steps_away_has_done_the_work_of_both(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = write_model(tmp_path / "m")
+    folder = as_folder(path)
+    first = folder.rename(tmp_path / "first")
+    join = gguf_steps.Conversion._join
+
+    def late(conversion: Any, count: int) -> None:
+        first.rename(folder)
+        shutil.rmtree(conversion._kept)
+        join(conversion, count)
+
+    monkeypatch.setattr(gguf_steps.Conversion, "_join", late)
+    assert as_folder(path) == folder
+    assert list(models.iterdir()) == [folder]
 
 
 def test_weights_that_no_step_has_are_named(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,8 @@ def as_folder(path: Path) -> Path:
             shutil.rmtree(kept, ignore_errors=True)
         except CannotRun:
             shutil.rmtree(kept, ignore_errors=True)  # they will not become a model
-            raise
+            if not folder.is_dir():  # else another process was first, and has cleared them away
+                raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
     return folder
