@@ -16,13 +16,13 @@ from hybrid.folder.runs import Run
 from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record
 from hybrid.references import reference_of
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some, were
 from hybrid.thoughts import split
 
 LOG = logging.getLogger("hybrid")
 MOST_TOLD = 10
 MISSING = Failure("missing", "no record of this item has arrived")
-MIXED = "%s: %d answers were thought about, under an earlier version; others are not: begin it in another folder"
+MIXED = "%s: %s thought about, under an earlier version; others are not: begin it in another folder"
 SCHEMA = """
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
@@ -89,15 +89,16 @@ class Assembly:
             for record in shard.records:
                 self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
         if self.thinking and any(map(_thinks_no_more, self.models)):
-            LOG.warning(MIXED, self._run.id, self.thinking)
+            LOG.warning(MIXED, self._run.id, f"{some(self.thinking, 'answer')} {were(self.thinking)}")
         for reason in self.refused[:MOST_TOLD]:
             LOG.warning("passed over: %s", clean_line(reason, 500))
         if len(self.refused) > MOST_TOLD:
-            LOG.warning("passed over: %d more files", len(self.refused) - MOST_TOLD)
+            LOG.warning("passed over: %s", some(len(self.refused) - MOST_TOLD, "more file"))
         if self.strange:
-            LOG.warning("%s: %d records belong to none of its items, passed over", self._run.id, self.strange)
+            LOG.warning("%s: %s of none of its items, passed over", self._run.id, some(self.strange, "record"))
         if self.clashes:
-            LOG.warning("%s: %d items were answered twice, differently; the first counts", self._run.id, self.clashes)
+            twice = f"{some(self.clashes, 'item')} {were(self.clashes)}"
+            LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
 
     def _offer(self, record: dict[str, Any], place: str) -> None:
         found = self._rows.execute("SELECT rank, text FROM record WHERE key = ?", (record["key"],)).fetchone()

@@ -26,6 +26,7 @@ from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
 from hybrid.records import Completion, Grade, Output
 from hybrid.references import acceptable
 from hybrid.tally import Reasons
+from hybrid.terminal import some
 from hybrid.texts import utf8_stream
 
 LONGEST = 1_000_000
@@ -285,9 +286,9 @@ def _sentence(name: str, counted: Check, mine: Mapping[str, Any], best: str, oth
     if silent > SPEECHLESS:
         return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
     if counted.table().n < LEAST:
-        return f"whether '{name}' is worth running cannot be told from {int(counted.table().n)} rows: {known}"
+        return f"whether '{name}' is worth running cannot be told from {some(int(counted.table().n), 'row')}: {known}"
     if gain.low > 0:
         return f"'{name}' is worth running: {known} ({by})"
     if gain.high < 0:
         return f"'{name}' is not worth running: {known} ({by})"
-    return f"whether '{name}' is worth running cannot be told from {counted.rows:,} rows: {known} ({by})"
+    return f"whether '{name}' is worth running cannot be told from {some(counted.rows, 'row')}: {known} ({by})"

@@ -29,6 +29,7 @@ from hybrid.protocols import Backend, Pipeline, Stage
 from hybrid.replacing import make_room, refuse_foreign
 from hybrid.runner import StageResult, run_stage
 from hybrid.stages import Bound, bound
+from hybrid.terminal import some
 from hybrid.workplace import pipeline_of
 
 DEFAULT_FOLDER = "hybrid-folder"
@@ -246,7 +247,7 @@ def _fuller(path: Path, run: str, assembly: Assembly) -> str:
     now_by = {str(one["digest"]) for one in assembly.models}
     if before.run.get("id") != run or answers <= now or not models >= now_by:
         return ""
-    LOG.warning("%s is kept: it has %d answers, of which %d can be read now", path, answers, now)
+    LOG.warning("%s is kept: it has %s, of which %d can be read now", path, some(answers, "answer"), now)
     return str(before.sha256)
 
 

@@ -238,7 +238,7 @@ def run_stage(
             _work_off(work, backend(), run.folder, observer, shard_seconds)
     except KeyboardInterrupt as error:
         raise NotFinished(
-            f"stopped at {total - work.left} of {total} items of {run.id}; what is done is kept",
+            f"stopped at {total - work.left:,} of {some(total, 'item')} of {run.id}; what is done is kept",
             hint="run the same command again to go on",
         ) from error
     finally:

@@ -19,6 +19,7 @@ from hybrid.faults import stages_of
 from hybrid.folder.runs import Run
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Item, Output
+from hybrid.terminal import have, some
 
 
 class Waits(NotFinished):
@@ -91,7 +92,7 @@ class Bound:
         if counts.missing:
             raise Waits(
                 f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
-                f" {counts.missing} of its {counts.items} items have no record here",
+                f" {counts.missing:,} of its {some(counts.items, 'item')} {have(counts.missing)} no record here",
                 hint="`hybrid status` tells who works on it",
             )
         return Outputs(self.run, self._kept[name], self.run.references() if reader.judges else {})

@@ -41,6 +41,21 @@ def some(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def are(number: int) -> str:
+    """The verb of so many things: 1 item is here, 2 items are."""
+    return "is" if number == 1 else "are"
+
+
+def have(number: int) -> str:
+    """The same of `have`: 1 item has no record, 2 items have none."""
+    return "has" if number == 1 else "have"
+
+
+def were(number: int) -> str:
+    """The same of `were`."""
+    return "was" if number == 1 else "were"
+
+
 def span(seconds: float) -> str:
     """A time span for people: the two largest units."""
     whole = round(seconds)

@@ -187,5 +187,5 @@ def test_tasks_and_subset_together_keep_what_is_in_both() -> None:
 
 
 def test_a_task_that_the_data_lacks_is_named() -> None:
-    with pytest.raises(UsageError, match="task '358ba94e' is not among the 1 tasks"):
+    with pytest.raises(UsageError, match="task '358ba94e' is not among the 1 task of"):
         choose(["a"], subset="seal-eval", tasks=(), limit=0)

@@ -108,14 +108,14 @@ def test_records_of_an_older_version_of_the_stage_are_passed_over(run: Run, capl
     write(run, "one", record("a", 0, "old", old), record("a", 1, "old", old))
     write(run, "two", record("a", 0, "new"))
     assert texts(run) == ["new"]
-    assert "2 records belong to none of its items" in caplog.text
+    assert "2 records of none of its items" in caplog.text
 
 
 def test_two_answers_to_one_item_are_told(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     write(run, "one", record("a", 0, "yes"), record("a", 1, "same"))
     write(run, "two", record("a", 0, "no"), record("a", 1, "same"))
     assert texts(run) == ["yes", "same"]
-    assert "1 items were answered twice, differently" in caplog.text
+    assert "1 item was answered twice, differently" in caplog.text
 
 
 def test_the_truth_meets_the_record_only_here(run: Run) -> None:

@@ -84,6 +84,8 @@ def test_nothing_looks_again_and_again_without_a_rest(place: Place, hybrid: Hybr
         (0, 0, "it has no items, nothing was run"),
         (6, 0, "all 6 items were done before, nothing was run"),
         (6, 2, "2 of 6 items done now, 4 kept from before"),
+        (1, 0, "its 1 item was done before, nothing was run"),
+        (1, 1, "1 of 1 item done now, 0 kept from before"),
     ],
 )
 def test_what_was_not_there_was_not_done_before(total: int, fresh: int, words: str) -> None:

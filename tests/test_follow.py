@@ -54,15 +54,15 @@ def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, follow
     assert said.count(f"1 at work ({FIRST}), 12 items/min, 120 tokens/s, about 30 s to go") == 1
     assert [line for line in said.splitlines() if "records in" in line] == [
         f"{place.run.id}: 0 records in 0 shards are new; 0 of 6 items are here",
-        f"{place.run.id}: 4 records in 1 shards are new; 4 of 6 items are here",
-        f"{place.run.id}: 2 records in 1 shards are new; 6 of 6 items are here",
+        f"{place.run.id}: 4 records in 1 shard are new; 4 of 6 items are here",
+        f"{place.run.id}: 2 records in 1 shard are new; 6 of 6 items are here",
     ]
     assert "no score yet over 0 of 6, so far" not in said.splitlines()[1], "nothing is here, so nothing is graded"
 
 
 def test_waiting_ends_when_the_run_is_cancelled(place: Place, followed: Callable[..., str]) -> None:
     place.shard(0)
-    with pytest.raises(NotFinished, match=r"was cancelled by reader-00000001: 1 of 6 items are here") as stopped:
+    with pytest.raises(NotFinished, match=r"was cancelled by reader-00000001: 1 of 6 items is here") as stopped:
         followed(nothing, lambda: place.receiver().cancel())
     assert "the same command again takes the cancel back" in stopped.value.hint
     mine = Receiver(place.run, place.store, machine.name())

@@ -90,6 +90,17 @@ def test_no_file_is_over_400_lines() -> None:
     assert {name: lines for name, lines in long.items() if lines > 400} == {}
 
 
+MANY = {"backends/gguf_files.py", "commands/status.py", "index.py", "report/page.py", "squad/data.py"}
+"""Where a number before a plural is never 1."""
+
+
+def test_a_number_of_things_is_said_by_some_which_knows_the_singular() -> None:
+    things = "items|shards|records|files|outputs|rows|parts|questions"
+    plural = re.compile(rf"\{{[^{{}}'\"]*[a-z)][^{{}}'\"]*\}} ((failed|more|new|open) )?({things})\b")
+    said = [path for path in CODE if plural.search(path.read_text())]
+    assert {path.relative_to(ROOT / "hybrid").as_posix() for path in said if "hybrid" in path.parts} <= MANY
+
+
 def test_functions_are_short() -> None:
     sizes = [(f"{path.relative_to(ROOT)}:{name}", lines) for path in CODE for name, lines in functions(path)]
     assert [function for function in sizes if function[1] > 60] == []

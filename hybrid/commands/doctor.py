@@ -18,7 +18,7 @@ from hybrid.doctor.medium import arrive, facts, speed
 from hybrid.doctor.walk import Walk
 from hybrid.folder.child import Guarded
 from hybrid.local import DEFAULT_FOLDER, chosen_folder
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some
 
 PATIENCE = 60.0
 """Seconds for one call to the folder."""
@@ -111,5 +111,6 @@ def _sum_up(root: Path, walk: Walk, tally: Tally, *, as_json: bool) -> None:
         head = {"level": "summary", "kind": "summary", "path": clean_line(str(root), LONGEST)}
         click.echo(encode({**head, **counts, "kinds": dict(tally.counts), "exit_code": tally.exit_code}))
         return
-    files = f"{walk.files:,} files, {walk.good:,} of them good"
-    click.echo(f"\n{files}; {levels['problem']:,} problems, {levels['note']:,} harmless oddities")
+    oddities = "oddity" if levels["note"] == 1 else "oddities"
+    files = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
+    click.echo(f"\n{files}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")

@@ -18,7 +18,7 @@ from hybrid.forgetting import forget as hide
 from hybrid.forgetting import recall
 from hybrid.local import chosen_folder, opened_run, outputs_path
 from hybrid.outputs import stale_words
-from hybrid.terminal import clean_line
+from hybrid.terminal import are, clean_line, have, some, were
 
 LONGEST = 1000
 FOLLOW = 10.0
@@ -91,13 +91,15 @@ def _as_json(done: remote.Fetched) -> dict[str, object]:
 def fetched_lines(done: remote.Fetched) -> list[str]:
     """What a fetch brought, in words."""
     here = done.items - done.missing
-    new = f"{done.new.records} records in {done.new.shards} shards are new"
-    lines = [f"{done.run.id}: {new}; {here} of {done.items} items are here"]
+    records, shards = some(done.new.records, "record"), some(done.new.shards, "shard")
+    new = f"{records} in {shards} {are(done.new.records)} new"
+    lines = [f"{done.run.id}: {new}; {here:,} of {some(done.items, 'item')} {are(here)} here"]
     if done.new.healed:
-        lines.append(f"{done.new.healed} shards were damaged or gone on this machine and were taken over again")
+        shards, was = some(done.new.healed, "shard"), were(done.new.healed)
+        lines.append(f"{shards} {was} damaged or gone on this machine and {was} taken over again")
     lines += [f"passed over: {reason}" for reason in done.new.refused[:10]]
     if len(done.new.refused) > 10:
-        lines.append(f"passed over: {len(done.new.refused) - 10} more files; `hybrid doctor` explains each")
+        lines.append(f"passed over: {some(len(done.new.refused) - 10, 'more file')}; `hybrid doctor` explains each")
     return lines
 
 
@@ -112,17 +114,17 @@ def check(done: remote.Fetched) -> None:
         raise NotFinished(done.waits, hint="`hybrid status` tells who works on it; fetch again later")
     if done.missing:
         raise NotFinished(
-            f"{done.missing} of {done.items} items of {done.run.id} have not arrived",
+            f"{done.missing:,} of {some(done.items, 'item')} of {done.run.id} {have(done.missing)} not arrived",
             hint="`hybrid status` tells who works on it; fetch again later",
         )
     if done.again:
         raise NotFinished(
-            f"{done.again} failed items of {done.run.id} are to be done again",
+            f"{some(done.again, 'failed item')} of {done.run.id} {are(done.again)} to be done again",
             hint="a worker does them when it sees the order; fetch again later",
         )
     if done.failed:
         raise Missed(
-            f"{done.failed} of {done.items} items of {done.run.id} failed; the reasons are in {done.outputs}",
+            f"{done.failed:,} of {some(done.items, 'item')} of {done.run.id} failed; the reasons are in {done.outputs}",
             hint=f"`hybrid retry {done.run.id}` asks for them again",
         )
 
@@ -158,7 +160,8 @@ def retry(run: str, folder: Path | None) -> None:
     """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
     place = chosen_folder(folder)
     named, count = remote.retry(place, opened_run(place, run).id)
-    click.echo(f"{named.id}: {count} failed items are to be done again, by the next worker that sees this", err=True)
+    failed = f"{some(count, 'failed item')} {are(count)}"
+    click.echo(f"{named.id}: {failed} to be done again, by the next worker that sees this", err=True)
 
 
 @click.command()

@@ -29,7 +29,7 @@ from hybrid.local import opened_run, outputs_path
 from hybrid.outputs import open_outputs
 from hybrid.status.standing import RunStanding, run_standing
 from hybrid.status.words import by_whom, who
-from hybrid.terminal import clean_line
+from hybrid.terminal import are, clean_line, some
 
 LONGEST = 1000
 RHYTHM = 300.0
@@ -93,9 +93,10 @@ def _look(run: Run, folder: Path, outputs: Path, said: Said) -> Look | None:
 def _refuse_cancelled(look: Look) -> None:
     """Raise NotFinished for a run that nobody is to work on: there is nothing to wait for."""
     run, done = look.standing, look.done
+    here = done.items - done.missing
     if run.cancelled:
         raise NotFinished(
-            f"{run.id} was cancelled{by_whom(run)}: {done.items - done.missing} of {done.items} items are here",
+            f"{run.id} was cancelled{by_whom(run)}: {here:,} of {some(done.items, 'item')} {are(here)} here",
             hint="the same command again takes the cancel back; `hybrid fetch` takes over what still arrives",
         )
 

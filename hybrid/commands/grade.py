@@ -23,7 +23,7 @@ from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.grading import grade_outputs
 from hybrid.local import find_outputs
 from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
-from hybrid.terminal import clean_line
+from hybrid.terminal import are, clean_line, some
 
 WIDE = 200
 """Columns of the table when nobody looks at it, so that no name is cut."""
@@ -100,8 +100,9 @@ def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
     """Raise NotFinished for outputs of a run that still lack items: the grades are of what was there."""
     run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
     if run and missing:
+        lacks = f"{missing:,} of {some(summary['outputs'], 'output')} {are(missing)} missing"
         raise NotFinished(
-            f"{run!s:.120} is not finished: {missing} of {summary['outputs']} outputs are missing, and ungraded",
+            f"{run!s:.120} is not finished: {lacks}, and ungraded",
             hint="grade it again when the rest is there; `hybrid status` tells how it stands",
         )
 

@@ -19,7 +19,7 @@ from hybrid.answers import RULES
 from hybrid.canonical import encode
 from hybrid.checking import Rows, check
 from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some
 
 SAMPLE = "judge_sample.jsonl"
 WIDE = 200
@@ -59,7 +59,7 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
         return
     _show(result, grader)
     if before is not None and smaller:
-        kept = f"not kept: {path} is a check of {before['rows']:,} rows; --replace puts this one in its place"
+        kept = f"not kept: {path} is a check of {some(before['rows'], 'row')}; --replace puts this one in its place"
     else:
         kept = f"kept in {path}"
     click.echo(clean_line(kept, 1000))

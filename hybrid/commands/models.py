@@ -26,7 +26,7 @@ from hybrid.models.layers import Told
 from hybrid.models.manifest import Model, read_models
 from hybrid.models.names import OllamaName, slug
 from hybrid.models.ollama_store import OllamaStore, chosen_store
-from hybrid.terminal import clean_line
+from hybrid.terminal import are, clean_line, some
 
 LONGEST = 1000
 STORE_HELP = "Ollama's store [OLLAMA_MODELS, ~/.ollama/models]"
@@ -150,7 +150,7 @@ def list_models(folder: Path | None, as_json: bool) -> None:
 
 def _line(one: Standing, width: int) -> str:
     model = one.model
-    state = "complete" if one.complete else f"{one.here} of {one.parts} parts are here"
+    state = "complete" if one.complete else f"{one.here:,} of {some(one.parts, 'part')} {are(one.here)} here"
     shared = f", {_size(one.shared)} of it shared" if one.shared else ""
     return f"{model.name:<{width}}  {model.digest[:12]}  {model.kind:<6}  {_size(model.size):>9}  {state}{shared}"
 
@@ -199,12 +199,12 @@ def _judge(found: list[Model], wrong: list[HybridError]) -> None:
     if wrong:
         hint = "wait for the sync; if it stays so, pack the model again where it still is"
         raise NotThere(f"{_counted(wrong)} not here, or not yet: {wrong[0].message}", hint=hint)
-    models_ = "1 model" if len(found) == 1 else f"{len(found)} models"
+    models_ = some(len(found), "model")
     click.echo(f"{models_}, {_size(sum(model.size for model in found))}: all is well", err=True)
 
 
 def _counted(wrong: list[Any]) -> str:
-    return "1 file is" if len(wrong) == 1 else f"{len(wrong)} files are"
+    return f"{some(len(wrong), 'file')} {are(len(wrong))}"
 
 
 @models.command("prune")
@@ -225,18 +225,18 @@ def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: floa
     planned = pruning.plan(place, names, unused=unused)
     if not yes:
         _show_plan(planned, as_json=as_json)
-        click.echo(f"{len(planned.paths)} files would go; nothing was done: add --yes", err=True)
+        click.echo(f"{some(len(planned.paths), 'file')} would go; nothing was done: add --yes", err=True)
         return
     done = pruning.step(place, planned, grace=grace, now=time.time())
     if as_json:
         waits = {"removed": len(done.removed), "waiting": len(done.waiting), "seconds": round(done.seconds, 1)}
         click.echo(encode({**waits, "marks_made_anew": done.anew}))
     else:
-        click.echo(f"{len(done.removed)} files removed", err=True)
+        click.echo(f"{some(len(done.removed), 'file')} removed", err=True)
     if done.waiting:
         anew = "a manifest that was here at the marking is gone, so all marks are new; " if done.anew else ""
         raise NotFinished(
-            f"{anew}{len(done.waiting)} files are marked and still there",
+            f"{anew}{some(len(done.waiting), 'file')} {are(len(done.waiting))} marked and still there",
             hint=f"the same command removes them in {done.seconds / 3600:.1f} h or later",
         )
 

@@ -28,7 +28,7 @@ from hybrid.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.outputs import stale_words
 from hybrid.progress import Bar, Events, Lines, Quiet
 from hybrid.remote import submit_remote
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some, were
 
 LONGEST = 1000
 BACKEND_HELP = "; ".join(f"{name}: {line}" for name, line in SUMMARIES.items())
@@ -174,8 +174,10 @@ def _observer(*, as_json: bool) -> Quiet:
 def done_now(total: int, fresh: int) -> str:
     """What was done, in words: `fresh` of `total` items."""
     if fresh:
-        return f"{fresh} of {total} items done now, {total - fresh} kept from before"
-    return f"all {total} items were done before, nothing was run" if total else "it has no items, nothing was run"
+        return f"{fresh:,} of {some(total, 'item')} done now, {total - fresh:,} kept from before"
+    if not total:
+        return "it has no items, nothing was run"
+    return f"{'all ' if total > 1 else 'its '}{some(total, 'item')} {were(total)} done before, nothing was run"
 
 
 def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
@@ -190,7 +192,8 @@ def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
     else:
         click.echo(result.outputs)
     if result.failed:
+        failed = f"{result.failed:,} of {some(result.total, 'item')} of {result.run.id}"
         raise Missed(
-            f"{result.failed} of {result.total} items of {result.run.id} failed; the reasons are in {result.outputs}",
+            f"{failed} failed; the reasons are in {result.outputs}",
             hint="--retry-failed does them again; grading counts them as failed, never as wrong",
         )

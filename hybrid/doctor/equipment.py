@@ -19,6 +19,7 @@ from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
 from hybrid.folder.spool import is_shard, walk
 from hybrid.receiving import acknowledged, whole
+from hybrid.terminal import some
 from hybrid.workplace import gpu
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
@@ -111,7 +112,7 @@ def spool(root: Path) -> Iterator[Finding]:
         return
     if paths:
         do = "a worker here carries them on; `hybrid fetch` on the laptop acknowledges them"
-        yield Finding("spool", "", f"{len(paths):,} shards that no laptop has acknowledged, in {place}", do)
+        yield Finding("spool", "", f"{some(len(paths), 'shard')} that no laptop has acknowledged, in {place}", do)
 
 
 def received(root: Path) -> Iterator[Finding]:

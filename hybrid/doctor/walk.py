@@ -18,7 +18,7 @@ from hybrid.folder.names import TENSORS, ShardName, TensorName
 from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
 from hybrid.models.catalog import standings
-from hybrid.terminal import clean_line
+from hybrid.terminal import are, clean_line, some
 
 LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500
@@ -203,7 +203,8 @@ class Walk:
             return
         for one in found:
             if not one.complete:
-                what = f"{one.parts - one.here} of the {one.parts} parts of {one.model} are not here"
+                absent = one.parts - one.here
+                what = f"{absent:,} of the {some(one.parts, 'part')} of {one.model} {are(absent)} not here"
                 yield Finding("not-here-yet", one.model.path, what, "wait for the sync, or pack the model again")
 
     def _missing_of_run(self, parts: Parts, present: set[str]) -> Iterator[Finding]:
@@ -226,7 +227,7 @@ def _missing_parts(place: str, present: set[str]) -> Iterator[Finding]:
     for whole, of in sorted({(name.whole, name.of) for name in known}):
         here = {name.part for name in known if (name.whole, name.of) == (whole, of)}
         if len(here) < of:
-            what = f"lacks {of - len(here)} of the {of} parts of {whole[:16]}"
+            what = f"lacks {of - len(here):,} of the {some(of, 'part')} of {whole[:16]}"
             yield Finding("gap", place, what, "wait for the sync; training goes on from an older one, or is done again")
 
 

@@ -22,6 +22,7 @@ from hybrid.folder.files import unpack
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST, ShardName, allowed
 from hybrid.records import Output, Record
+from hybrid.terminal import some
 
 FORMAT = "hybrid/shard"
 MAX_FILE = 64 * 1024 * 1024
@@ -76,7 +77,7 @@ def verify_payload(path: str, data: bytes) -> tuple[ShardName, str, bytes]:
     if not isinstance(footer, dict) or footer.get("sha256") != sha256 or not sha256.startswith(name.sha16):
         raise BadData(f"{path}: does not match its own sha256: truncated, damaged or still on its way")
     if payload.count(b"\n") != name.count + 1 or footer.get("count") != name.count:
-        raise BadData(f"{path}: does not hold the {name.count} records of its name")
+        raise BadData(f"{path}: does not hold the {some(name.count, 'record')} of its name")
     return name, sha256, payload
 
 

@@ -22,6 +22,7 @@ from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST
 from hybrid.models.names import OllamaName, collide, is_inner, is_plain
 from hybrid.models.ollama_manifest import MAX_SIZE, layers_of
+from hybrid.terminal import some
 
 FORMAT = "hybrid/model"
 PLACE = "models/manifests"
@@ -163,7 +164,7 @@ def _layer(value: Any, part_size: int) -> Layer:
     if type(size) is not int or not 0 <= size < MAX_SIZE:
         raise ValueError(f"layer {sha256[:12]} has no size")
     if len(hashes) != -(-size // part_size) or len(hashes) > MOST_PARTS:
-        raise ValueError(f"layer {sha256[:12]}: {len(hashes)} parts do not make {size:,} bytes")
+        raise ValueError(f"layer {sha256[:12]}: {some(len(hashes), 'part')} of it do not make {size:,} bytes")
     layer = Layer(path, sha256, size)
     return replace(layer, parts=parts_of(layer, part_size, hashes))
 

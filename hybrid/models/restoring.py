@@ -23,6 +23,7 @@ from hybrid.models.layers import Told, present, read_layer
 from hybrid.models.manifest import Layer, Model
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_store import STAGING, OllamaStore, plain
+from hybrid.terminal import some
 
 
 def restore_ollama(
@@ -124,7 +125,7 @@ def _bring(folder: Medium, model: Model, targets: Mapping[Path, Layer], staging:
     if missing:
         here, total = len(present(folder, model)), len(model.parts)
         raise NotThere(
-            f"{model} is not all here yet: {min(here, total - 1)} of {total} parts; {missing[0].message}",
+            f"{model} is not all here yet: {min(here, total - 1):,} of {some(total, 'part')}; {missing[0].message}",
             hint="wait for the sync, then run the same command: what is here already is kept",
         )
     _move(staged)

@@ -18,6 +18,7 @@ from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, read_head, read_
 from hybrid.outputs.source import Source, open_source
 from hybrid.records import Output
 from hybrid.replacing import replacing
+from hybrid.terminal import some
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 """How every outputs file that was written here begins."""
@@ -84,7 +85,9 @@ class OutputsFile:
 
     def _finish(self, count: int, sha256: str, trailer: Trailer | None) -> None:
         if trailer and trailer.count != count:
-            raise BadData(f"{self._source.name}: holds {count:,} records and says {trailer.count!r:.40}", hint=AGAIN)
+            raise BadData(
+                f"{self._source.name}: holds {some(count, 'record')} and says {trailer.count!r:.40}", hint=AGAIN
+            )
         if trailer and trailer.sha256 != sha256 and trailer.sha256 != self._exact_digest():
             raise BadData(
                 f"{self._source.name}: its content does not fit its sha256: edited or damaged after it was written",

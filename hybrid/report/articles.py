@@ -11,6 +11,7 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.raw import body, cut, fold
 from hybrid.report.sources import Answered, Asked, Source
 from hybrid.report.words import count, mark, percent, status_of
+from hybrid.terminal import some
 
 MOST_VERDICTS = 20
 """Verdicts of one answer that are shown."""
@@ -84,7 +85,7 @@ def _facts(part: Answered) -> str:
     said = []
     if len(part.scores) > 1:
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
-        said.append(f"{right} of {len(part.scores)} questions right")
+        said.append(f"{right:,} of {some(len(part.scores), 'question')} right")
     if (cells := _cells(part)) is not None:
         said.append(f"cells {percent(cells)}")
     if (share := _agreement(part)) is not None:

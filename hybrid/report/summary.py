@@ -21,7 +21,7 @@ INTERVALS = (
 )
 
 VOTED = (
-    "Two attempts are taken from a vote over several views of each question, here {views} outputs a question. "
+    "Two attempts are taken from a vote over several views of each question (outputs a question here: {views}). "
     "A question is right when one attempt equals the truth cell by cell, a task when all its test inputs are right. "
     "That is pass@2 after a vote, not pass@2 of two samples: more views cost more model calls and can score higher, "
     "so compare runs with equal views."

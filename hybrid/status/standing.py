@@ -20,7 +20,7 @@ from hybrid.status.attempts import Attempt, attempts_of
 from hybrid.status.away import Away, Fading
 from hybrid.status.items import stages_of
 from hybrid.status.stages import Shards, StageStanding, stage_standing
-from hybrid.terminal import clean_line
+from hybrid.terminal import clean_line, some
 
 LONGEST = 300
 MOST_REFUSED = 100
@@ -196,7 +196,7 @@ def run_standing(
     refused += [reason for stage in stages for reason in stage.refused]
     told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
     if len(refused) > MOST_REFUSED:
-        told += (f"{len(refused) - MOST_REFUSED} more files",)
+        told += (some(len(refused) - MOST_REFUSED, "more file"),)
     return RunStanding(
         run.id,
         about,

@@ -245,5 +245,5 @@ def _refused(run: RunStanding) -> list[str]:
     if not run.refused:
         return []
     more = len(run.refused) - MOST_REFUSED
-    end = f"{more:,} more files" if more > 0 else ""
+    end = some(more, "more file") if more > 0 else ""
     return [*run.refused[:MOST_REFUSED], end, "`hybrid doctor` explains them"]
