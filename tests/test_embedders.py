@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid.backends.registry import open_embedder
-from hybrid.errors import BadData, CannotRun, Temporary, UsageError
+from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.protocols import Embedder, Vector
 from hybrid.records import Failure
 from tests.faulty_ollama import BUSY, CRASH, FaultyOllama, Raw, Refuse, Stall, Vectors, by_body
@@ -219,7 +219,7 @@ def test_a_folder_that_could_run_code_is_refused(in_process: Embedder, tmp_path:
     with pytest.raises(CannotRun, match="never run"):
         open_embedder("sentence-transformers", str(foreign), {})
     (outside / "modules.json").write_text(json.dumps([{**modules[0], "path": "../.."}]))
-    with pytest.raises(BadData, match="leads out"):
+    with pytest.raises(CannotRun, match="leads out"):
         open_embedder("sentence-transformers", str(outside), {})
 
 
