@@ -155,11 +155,16 @@ def _is_there(folder: Path, draft: Run) -> bool:
 
 def _try(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backend]) -> None:
     """Make every item that is known before anything is done, and load what answers the first of them."""
-    tasks = draft.tasks()
-    known = [stage for stage in bound(draft, pipeline).stages if not stage.after]
-    asking = [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
+    asking = stages_with_items(draft, pipeline)
     if asking:
         open_for(draft, asking[0])
+
+
+def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
+    """Make every item that is known before anything is done; the stages that have some. Raises what a stage raises."""
+    tasks = draft.tasks()
+    known = [stage for stage in bound(draft, pipeline).stages if not stage.after]
+    return [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
 
 
 def _loaded(engine: Engine, observer: Observer, training: Training | None) -> Backend:

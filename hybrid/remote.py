@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybrid import machine, settings
-from hybrid.backends.registry import refuse_untrainable
+from hybrid.backends.registry import refuse_unknown_backend, refuse_untrainable
 from hybrid.engines import trains
 from hybrid.errors import Temporary, UsageError
 from hybrid.faults import inputs_of, stages_of
+from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
-from hybrid.local import Assembled, assemble, opened_run
+from hybrid.local import Assembled, assemble, opened_run, stages_with_items
 from hybrid.protocols import Pipeline
 from hybrid.receiving import Received, Receiver
 from hybrid.runner import StageWork
@@ -25,13 +26,16 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     """Freeze a run into the folder for whoever works there. The same settings and data are the same run.
 
     `model_digest` pins the model's files; with "" those of the first worker are the run's. Submitting a cancelled run
-    again takes the cancel back. The folder is never made here: behind a mount that is away it would be a plain one.
+    again takes the cancel back. Items that cannot be made are told before anything is written. The folder is never made
+    here: behind a mount that is away it would be a plain one.
     """
+    refuse_unknown_backend(backend)
     if trains(stages_of(pipeline)):
         refuse_untrainable(backend)
     frozen, inputs = settings.freeze(pipeline), inputs_of(pipeline)
-    place = join_folder(folder, make=False)
-    run = submit(place, name, frozen, inputs, backend=backend, model=model, model_digest=model_digest)
+    place, how = join_folder(folder, make=False), {"backend": backend, "model": model, "model_digest": model_digest}
+    stages_with_items(submit(Draft(), name, frozen, inputs, **how), pipeline)
+    run = submit(place, name, frozen, inputs, **how)
     receiver_of(folder, run).resume()
     return run
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from hybrid.commands.run import done_now
+from hybrid.errors import BadData
 from hybrid.folder.notes import pack_note
 from hybrid.outputs import is_stale, stale_words, write_outputs
+from hybrid.protocols import Stage
+from hybrid.records import Item
 from tests.in_process import Hybrid
 from tests.test_status import FIRST, Place
 
@@ -115,6 +119,23 @@ def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: Place,
     for command in (local(place), ["fetch", run], ["grade", outputs], remote):
         both = hybrid(*command, "--json", "-o", "-")
         assert (both.code, both.stdout) == (2, ""), "two things cannot both be on standard output"
+
+
+def test_a_run_for_others_that_nobody_could_do_is_not_submitted(
+    place: Place, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(place.folder.rglob("*"))
+    done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3", "--backend", "lamacpp")
+    assert (done.code, "did you mean 'llamacpp'?" in done.stderr) == (2, True), done.stderr
+    monkeypatch.setattr("pipelines.seal_eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, unmakable),))
+    done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3")
+    assert (done.code, "these tasks have no items" in done.stderr) == (6, True), done.stderr
+    assert sorted(place.folder.rglob("*")) == before
+
+
+def unmakable(tasks: Mapping[str, object]) -> Iterator[Item]:
+    """What a stage says to tasks of another pipeline."""
+    raise BadData(f"these tasks have no items: {len(tasks)}")
 
 
 def test_grades_of_an_unfinished_run_are_not_finished(place: Place, hybrid: Hybrid) -> None:

@@ -46,10 +46,15 @@ DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
 
-def backend_class(name: str) -> Any:
-    """The class of a backend; this is where its library is imported. Raises UsageError, CannotRun."""
+def refuse_unknown_backend(name: str) -> None:
+    """Raise UsageError for a backend that there is not. Nothing is imported."""
     if name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+
+
+def backend_class(name: str) -> Any:
+    """The class of a backend; this is where its library is imported. Raises UsageError, CannotRun."""
+    refuse_unknown_backend(name)
     return import_object(BACKENDS[name], needed_for=f"the backend '{name}'")
 
 
@@ -84,8 +89,7 @@ def open_tuned(
 
 def refuse_untrainable(name: str) -> None:
     """Raise CannotRun for a backend that cannot train, UsageError for one that there is not. Nothing is imported."""
-    if name not in BACKENDS:
-        raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+    refuse_unknown_backend(name)
     if name not in (*TRAINING, "scripted"):
         raise CannotRun(
             f"the backend '{name}' does not train, as this pipeline asks",
@@ -141,8 +145,7 @@ def digest_before_loading(name: str, model: str, options: Mapping[str, str] | No
 
     Raises CannotRun, and Temporary when the server is away.
     """
-    if name not in BACKENDS:
-        raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
+    refuse_unknown_backend(name)
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))
