@@ -6,19 +6,28 @@ However it is disturbed, it ends in the records of a run that was not, adapters 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybrid.errors import HybridError
+from hybrid.folder.medium import Disk
 from hybrid.folder.names import TensorName
+from hybrid.folder.runs import check_mark
+from hybrid.folder.tensors import verify_part
+from tests.failing_calls import failing_library
+from tests.fleet import SEEDS, Fleet, records, until
 from tests.remote import Side
 from tests.training.small import headers, write_model
 
+__all__ = ["failing_library"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TASKS = 3
 SETTINGS = {
@@ -134,18 +143,85 @@ def test_killed_while_it_trains_and_answers_it_ends_in_the_same_outputs(base: Pa
     assert all(0 <= passes <= 2 for passes in redone), "a kill costs one interval at most"
 
 
-def test_a_worker_killed_while_it_trains_is_continued_by_another_machine(base: Path, model: Path, whole: Work) -> None:
-    work = Work(base / "two", model)
-    laptop, first, second = (Side(work.root, name, work.side.folder) for name in ("laptop", "first", "second"))
-    work.done(laptop, ["init", str(laptop.folder)])
-    work.done(laptop, work.run("remote"))
-    work.killed(first, work.worker(), lambda: work.trained(2))
-    kept = work.states()
-    work.done(second, work.worker())
-    work.done(laptop, ["fetch", "seal-ttt"])
-    assert work.records() == whole.records()
-    assert kept.keys() <= whole.states().keys()
-    assert "trained anew" not in "".join(path.read_text() for path in work.root.glob("home-*/**/*.log"))
+@pytest.mark.parametrize("seed", SEEDS)
+def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
+    base: Path, model: Path, whole: Work, failing_library: Path, seed: int
+) -> None:
+    """The first machine is lost while it trains, with all that was its own; the second one is killed as it answers."""
+    root = base / f"lying-{seed}"
+    work = Work(root, model)
+    fleet = Fleet(root, failing_library, seed, lambda name, folder: Side(root, name, folder))
+    assert fleet.laptop("laptop", "init", str(fleet.laptops["laptop"].folder)) == 0
+    assert fleet.laptop("laptop", *work.run("remote")) == 0
+    try:
+        with fleet.at_work():
+            arrived = lost_in_training(fleet, work)
+            said = killed_in_answers(fleet, work, arrived)
+        fleet.carrier.settle()
+        fleet.start("gpu-2", work.worker())
+        assert fleet.ended("gpu-2", fleet.working.pop("gpu-2")) == 0, fleet.said[-20:]
+        fleet.carrier.settle()
+        assert [fleet.laptop(name, "fetch", "seal-ttt") for name in fleet.laptops] == [0, 0]
+    finally:
+        print(fleet)
+    for side in fleet.laptops.values():
+        assert records(side.folder) == whole.records()
+    assert not fleet.lost(), "acknowledged, and not whole any more"
+    assert arrived
+    assert said.count("going on from a kept state") >= len(arrived), "trained anew, though a state had arrived"
+
+
+def lost_in_training(fleet: Fleet, work: Work) -> dict[str, int]:
+    """A machine trains, stands still until a state of it has arrived at the laptop, and is gone. Returns the states."""
+    first, laptop = fleet.gpus["gpu-1"], fleet.laptops["laptop"]
+    until(lambda: list(first.folder.glob("runs/*/run.json")), "the run at the first machine")
+    fleet.works_until("gpu-1", work.worker(), lambda: states(first.folder), "a state in its folder")
+    fleet.working["gpu-1"].send_signal(signal.SIGSTOP)
+    until(lambda: states(laptop.folder), "a state at the laptop")
+    fleet.laptop("laptop", "fetch", "seal-ttt")
+    fleet.kill("gpu-1")
+    arrived = states(laptop.folder)
+    fleet.carrier.lose("gpu-1")
+    shutil.rmtree(first.home)
+    shutil.rmtree(first.folder, ignore_errors=True)
+    fleet.note(f"gpu-1 is lost; {sorted(arrived.values())} arrived")
+    return arrived
+
+
+def killed_in_answers(fleet: Fleet, work: Work, arrived: dict[str, int]) -> str:
+    """Another machine goes on from what had arrived, meets a failing call, and is killed. Returns what it said."""
+    second = fleet.gpus[fleet.add_gpu()]
+    until(lambda: states(second.folder).items() >= arrived.items(), "the states at the second machine")
+    until(lambda: is_marked(second.folder), "the mark of the folder at the second machine")
+    fleet.failing.fail("open,stat", f"{second.folder}/runs/*/answer*", "EIO", times=2)
+    fleet.failing.fail("create,write", f"{second.folder}/runs/*/tensors/*", "ENOSPC", times=2)
+    first_line = len(fleet.said)
+    answers = "runs/*/answer/*/*/shard-*"
+    fleet.works_until("gpu-2", [*work.worker(), "-v"], lambda: list(second.folder.glob(answers)), "answers there")
+    fleet.kill("gpu-2")
+    fleet.laptop("laptop", "fetch", "seal-ttt", killed=fleet.draw.random())
+    fleet.laptop("laptop", "fetch", "seal-ttt")
+    return "\n".join(fleet.said[first_line:])
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether the folder is known for one of ours now."""
+    with suppress(HybridError):
+        check_mark(Disk(folder))
+        return True
+    return False
+
+
+def states(folder: Path) -> dict[str, int]:
+    """The states of training that are whole in a folder: name -> the highest number."""
+    found: dict[str, int] = {}
+    for path in folder.glob("runs/*/tensors/*/*/*/part-*"):
+        part = TensorName.parse(path.name)
+        if part and part.number and part.of == 1:
+            with suppress(OSError, HybridError):
+                verify_part(path.as_posix(), path.read_bytes())
+                found[path.parts[-4]] = max(part.number, found.get(path.parts[-4], 0))
+    return found
 
 
 @pytest.fixture
