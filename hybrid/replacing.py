@@ -7,6 +7,7 @@ import filecmp
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,8 @@ from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.folder.files import speaking
 
 BUFFER = 1024 * 1024
+LEFT = 86_400.0
+"""Seconds after which nobody writes an unfinished file any more: its process was killed."""
 
 
 @contextmanager
@@ -28,13 +31,15 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
     permission, all naming `path`.
     """
     make_room(path, begins)
-    part = _place(path, parts) / f".{path.name}.{secrets.token_hex(4)}.part"
+    place = _place(path, parts)
+    part = place / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
+        spoken = path if place == path.parent else part
+        with speaking(spoken, doing="writing it"), part.open("xb", buffering=BUFFER) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
         with speaking(path, doing="writing it"):
-            with part.open("xb", buffering=BUFFER) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
             if not _same(part, path):
                 _take_place(part, path)
     except CannotRun as error:
@@ -47,11 +52,15 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
 
 
 def _place(path: Path, parts: Path | None) -> Path:
-    """Where the unfinished file is made: beside `path` where `parts` cannot be had."""
+    """Where the unfinished file is made: beside `path` where `parts` cannot be had. What a kill left there goes."""
     with suppress(OSError):
         if parts:
             parts.mkdir(parents=True, exist_ok=True)
-            return parts
+            for left in parts.glob(".*.part"):
+                if time.time() - left.stat().st_mtime > LEFT:
+                    left.unlink()
+            if os.access(parts, os.W_OK):
+                return parts
     return path.parent
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -264,7 +265,33 @@ def test_an_unfinished_file_is_never_in_the_folder_of_its_place(place: Place, mo
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
+    machine.parts().mkdir(parents=True)
+    (killed, written) = (machine.parts() / f".outputs.json.{n}.part" for n in range(2))
+    killed.touch()
+    os.utime(killed, (0, 0))
+    written.touch()
     fetch(place)
     assert found
     assert not any(found)
-    assert list(machine.parts().iterdir()) == []
+    assert list(machine.parts().iterdir()) == [written]
+
+
+def test_where_this_machine_has_no_room_of_its_own_the_file_is_made_beside_its_place(place: Place) -> None:
+    place.shard(0)
+    machine.parts().parent.mkdir(exist_ok=True)
+    machine.parts().write_text("in the way")
+    fetch(place)
+    assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
+
+
+def test_a_file_made_on_another_disk_takes_its_place_whole(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Path("/dev/shm")  # noqa: S108
+    if not other.is_dir() or other.stat().st_dev == place.root.stat().st_dev:
+        pytest.skip("needs a second disk at /dev/shm")
+    with tempfile.TemporaryDirectory(dir=other) as home:
+        monkeypatch.setenv("HYBRID_HOME", home)
+        place.shard(0)
+        fetch(place)
+        assert open_outputs(outputs(place)).run["id"] == place.run.id
+        assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
+        assert list(machine.parts().iterdir()) == []
