@@ -174,7 +174,7 @@ def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
 def lost_in_training(fleet: Fleet, work: Work) -> dict[str, int]:
     """A machine trains, stands still until a state of it has arrived at the laptop, and is gone. Returns the states."""
     first, laptop = fleet.gpus["gpu-1"], fleet.laptops["laptop"]
-    until(lambda: list(first.folder.glob("runs/*/run.json")), "the run at the first machine")
+    until(lambda: is_marked(first.folder), "the mark of the folder at the first machine")
     fleet.works_until("gpu-1", work.worker(), lambda: states(first.folder), "a state in its folder")
     fleet.working["gpu-1"].send_signal(signal.SIGSTOP)
     until(lambda: states(laptop.folder), "a state at the laptop")
