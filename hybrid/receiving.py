@@ -17,7 +17,7 @@ from hybrid.folder import orders
 from hybrid.folder.medium import NotThere, Store
 from hybrid.folder.names import NoteName
 from hybrid.folder.notes import Note, note_paths, pack_note, read_notes
-from hybrid.folder.orders import Orders
+from hybrid.folder.orders import Orders, known_orders
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_payload, verify_shard
 
@@ -96,11 +96,7 @@ class Receiver:
 
     def orders(self) -> Orders:
         """The orders for this run, from the folder and from this machine. Raises Temporary."""
-        known = Orders()
-        for medium in (self._store, self.run.folder):
-            for path, note in read_notes(medium, self.run.id, "order", known=known.known, refused=[]):
-                known.add(path, note)
-        return known
+        return known_orders((self._store, self.run.folder), self.run.id, [])
 
     def order(self, body: Mapping[str, Json] | None) -> None:
         """Give an order, and send those that are kept here and that the folder lacks.
