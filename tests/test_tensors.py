@@ -124,6 +124,27 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     assert not parts(tmp_path)
 
 
+@pytest.mark.parametrize("call", ["entries", "read"])
+def test_one_call_of_a_mount_that_fails_costs_no_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    RunTensors("r", "first", Disk(tmp_path)).keep(NAME, 7, content(7))
+    real, calls = getattr(Disk, call), 0
+
+    def flaky(self: Disk, *asked: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise Temporary("Stale file handle")
+        return real(self, *asked)
+
+    monkeypatch.setattr(Disk, call, flaky)
+    for failing in range(1, 4):
+        calls = 0
+        assert RunTensors("r", "second", Disk(tmp_path / "own"), (Disk(tmp_path),)).newest(NAME) == (7, content(7))
+        assert calls > failing
+
+
 def test_a_folder_that_does_not_answer_has_nothing(tmp_path: Path) -> None:
     class Away(Disk):
         def entries(self, place: str) -> list[object]:  # type: ignore[override]

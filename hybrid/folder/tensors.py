@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from hybrid.errors import BadData, HybridError
+from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium, Store
 from hybrid.folder.names import DIGEST, TENSORS, TensorName, allowed, checked
 from hybrid.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
+T = TypeVar("T")
 PART = 32 * 1024 * 1024
 """Most bytes of a part: a mount uploads a file when it is closed, and a call to it may take so long only."""
 MOST_PARTS = 480
@@ -132,9 +134,17 @@ def is_adapter(path: str) -> bool:
     return name is not None and path.split("/")[3].startswith(name.whole)
 
 
+def _again(ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked twice: one call of a mount that fails must not cost hours of training."""
+    try:
+        return ask()
+    except Temporary:
+        return ask()
+
+
 def _read(medium: Medium, path: str) -> bytes | None:
     try:
-        data = medium.read(path, PART)
+        data = _again(lambda: medium.read(path, PART))
         verify_part(path, data)
     except HybridError as error:
         LOG.warning("passed over: %s", clean_line(error.message, 500))
@@ -143,10 +153,15 @@ def _read(medium: Medium, path: str) -> bytes | None:
 
 
 def _listed(medium: Medium, place: str) -> list[str]:
-    """The files below `place`; none when the folder does not answer."""
+    """The files below `place`, as far as the folder answers."""
     found: list[str] = []
-    try:
+
+    def ask() -> None:
+        found.clear()
         found.extend(_files(medium, place, 2))
+
+    try:
+        _again(ask)
     except HybridError as error:
         LOG.warning("cannot look for tensors: %s", clean_line(error.message, 500))
     return found
