@@ -74,11 +74,19 @@ class Human:
                 self._cloud.erase(one)
 
     def back_up_or_restore(self) -> None:
-        """Keep a copy of the folder, or put the one that was kept in its place."""
+        """One of the two."""
+        if self._backup and self._world.rng.random() < 0.5:
+            self.restore()
+        else:
+            self.back_up()
+
+    def back_up(self) -> None:
+        """Keep a copy of the folder."""
+        self._backup = dict(self._cloud.tree)
+
+    def restore(self) -> None:
+        """Put the copy that was kept in the folder's place."""
         tree = self._cloud.tree
-        if not self._backup or self._world.rng.random() < 0.5:
-            self._backup = dict(tree)
-            return
         self._world.note("human", "restores", len(self._backup))
         for number in [one for one in tree if one not in self._backup]:
             if number in tree and not self._is_spared(number):

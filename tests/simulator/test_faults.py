@@ -382,6 +382,24 @@ def test_f25_a_write_succeeds_and_says_that_it_failed() -> None:
     assert names(laptop) == names(gpu) == ["x"]
 
 
+def test_f26_a_folder_is_put_back_as_it_was() -> None:
+    some = world()
+    laptop, gpu = pair(some)
+    gpu.folder.write("a/x", b"old")
+    some.advance(10)
+    some.faults = Faults.only(F26=1)
+    some.advance(10)  # there is no copy yet: one is kept
+    some.faults = NONE
+    gpu.folder.write("a/x", b"newer", heal=True)
+    gpu.folder.write("a/y", b"new")
+    some.advance(10)
+    assert (names(laptop), laptop.folder.read("a/x", LIMIT)) == (["x", "y"], b"newer")
+    some.human.restore()
+    some.advance(10)
+    assert names(laptop) == names(gpu) == ["x"]
+    assert laptop.folder.read("a/x", LIMIT) == gpu.folder.read("a/x", LIMIT) == b"old"
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_switch_has_its_test(fault: str) -> None:
     assert any(name.startswith(f"test_f{int(fault[1:]):02d}_") for name in globals())

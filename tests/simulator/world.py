@@ -29,7 +29,7 @@ class World:
     """
 
     def __init__(self, seed: int, faults: Faults = NONE, *, spared: Callable[[str], bool] = lambda path: False) -> None:
-        """`spared`: paths that F19 and F23 never touch by themselves."""
+        """`spared`: paths that F19, F23 and F26 never touch by themselves."""
         self.seed, self.faults, self.spared = seed, faults, spared
         self.rng = random.Random(seed)
         self.time = 0.0
