@@ -251,16 +251,16 @@ def test_a_pipeline_that_is_not_installed_here_is_told_since_no_wheel_has_it(
 ) -> None:
     inputs = Inputs(tasks={"t": {}}, references={}, about={})
     how: Any = {"backend": "scripted", "model": "m", "model_digest": ""}
-    run = submit(join_folder(tmp_path / "shared", make=True), "sums", {}, inputs, **how)
+    run = submit(join_folder(tmp_path / "shared", make=True), "nobody-has-it", {}, inputs, **how)
     Site(tmp_path, run).write("plain")
-    assert "the pipeline 'sums' is not installed here, so the notebook does not bring it" in caplog.text
+    assert "the pipeline 'nobody-has-it' is not installed here, so the notebook does not bring it" in caplog.text
 
 
 def sums(folder: Path) -> Run:
     """A run of two sums, of the plugin."""
-    made = settings.build(plugins.load("pipelines", "sums"), ["count=2"])
+    made = settings.build(plugins.load("pipelines", "tiny-sums"), ["count=2"])
     how = {"backend": "scripted", "model": "answers", "model_digest": ""}
-    return submit(join_folder(folder, make=True), "sums", settings.freeze(made), made.inputs(), **how)
+    return submit(join_folder(folder, make=True), "tiny-sums", settings.freeze(made), made.inputs(), **how)
 
 
 def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_installed(
@@ -268,7 +268,9 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
 ) -> None:
     monkeypatch.syspath_prepend(tiny_plugin)
     site = Site(tmp_path, sums(tmp_path / "shared"))
-    told = json.loads(invoke("plain", "sums", f"--folder={site.folder}", f"--out={tmp_path / 'x.ipynb'}", "--json"))
+    told = json.loads(
+        invoke("plain", "tiny-sums", f"--folder={site.folder}", f"--out={tmp_path / 'x.ipynb'}", "--json")
+    )
     (plugin,) = told["plugins"]
     assert plugin["sha256"] in code_of(tmp_path / "x.ipynb")[1]
     site.script("plain")
@@ -280,7 +282,9 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
     assert f"Stop: {plugin['wheel']} in {site.folder} is not what this notebook was made with" in done.stderr
     assert not (tmp_path / "local").exists() or not list((tmp_path / "local").glob("environment-*"))
-    alone = invoke("plain", "sums", f"--folder={site.folder}", f"--out={tmp_path / 'y.ipynb'}", "--without-plugins")
+    alone = invoke(
+        "plain", "tiny-sums", f"--folder={site.folder}", f"--out={tmp_path / 'y.ipynb'}", "--without-plugins"
+    )
     assert "tiny_plugin" not in Path(alone.strip()).read_text()
 
 

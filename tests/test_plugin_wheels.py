@@ -54,7 +54,7 @@ def test_what_pip_installed_is_packed_again_as_a_wheel_that_pip_takes(tiny_plugi
     subprocess.run([*pip, str(tmp_path / made.name)], check=True, timeout=120)
     assert plugin_wheels.of(PathDistribution(tmp_path / "x" / INFO)) == made
     entries = (tmp_path / "x" / INFO / "entry_points.txt").read_text()
-    assert "sums = tiny_plugin.sums:Sums" in entries
+    assert "tiny-sums = tiny_plugin.sums:Sums" in entries
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -107,8 +108,9 @@ def test_a_copy_that_is_not_installed_is_refused_with_what_to_do(tmp_path: Path)
 def test_pip_installs_it_and_the_command_works_there(installed: Path, tmp_path: Path) -> None:
     listed = run(installed.with_name("hybrid"), "list", cwd=tmp_path)
     names = [line.split()[:2] for line in listed.splitlines()]
-    pipelines = ["qa-eval", "seal-eval", "seal-restem", "seal-self-edit", "seal-ttt"]
-    assert names[: len(pipelines) + 1] == [*(["pipeline", name] for name in pipelines), ["grader", "arc"]]
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    pipelines, graders = (sorted(declared[f"hybrid.{kind}"]) for kind in ("pipelines", "graders"))
+    assert names == [*(["pipeline", name] for name in pipelines), *(["grader", name] for name in graders)]
     place = run(installed, "-c", "import hybrid; print(hybrid.__file__)", cwd=tmp_path)
     assert place.startswith(str(tmp_path))
     assert "seal-eval, from hybrid" in run(installed.with_name("hybrid"), "describe", "seal-eval", cwd=tmp_path)
