@@ -131,6 +131,13 @@ class Index:
             for path, known in shards:
                 self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
 
+    def forget(self, paths: Iterable[str]) -> None:
+        """Verify these shards anew: what is at their paths is not what was verified."""
+        with self.alone():
+            for path in paths:
+                for table in ("shard", "keys", "numbers"):
+                    self._rows.execute(f"DELETE FROM {table} WHERE path = ?", (path,))  # noqa: S608
+
     def items(self, place: str) -> tuple[str, int]:
         """What a stage's list of items was made from, and how many there are; "" while there is no list."""
         for values in self._read("SELECT * FROM stage WHERE place = ?", place):

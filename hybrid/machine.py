@@ -14,12 +14,11 @@ from pathlib import Path
 import platformdirs
 
 from hybrid.canonical import decode, encode
-from hybrid.errors import HybridError
-from hybrid.folder.files import read_bounded, speaking, write_once
+from hybrid.errors import BadData
+from hybrid.folder.files import NotThere, read_bounded, speaking, write_once
 from hybrid.replacing import replacing
 
 NAME = re.compile(r"[a-z0-9-]{1,40}-[0-9a-f]{8}")
-JOINED = b'{"folder":'
 
 
 def home() -> Path:
@@ -68,19 +67,27 @@ def forgotten_of(folder: Path) -> Path:
 
 def remember(folder: Path) -> None:
     """Make `folder` the one that commands use when none is named."""
-    with replacing(home() / "joined.json", JOINED) as stream:
+    with replacing(home() / "joined.json", b"") as stream:  # whatever is left of it there
         stream.write(encode({"folder": str(folder.absolute())}))
 
 
 def remembered() -> Path | None:
-    """The folder that `remember` was last given; None when there is none."""
+    """The folder that `remember` was last given; None when there is none. Raises BadData when that cannot be told.
+
+    Commands that went on with another folder would hide it.
+    """
     path = home() / "joined.json"
+    again = "join the folder again: hybrid init FOLDER; or name it: --folder"
     try:
         value = decode(read_bounded(path, 100_000), what=str(path))
-    except HybridError:
+    except NotThere:
         return None
+    except BadData as error:
+        raise BadData(f"{path}, which says which folder this machine uses: {error.message}", hint=again) from error
     folder = value.get("folder") if isinstance(value, dict) else None
-    return Path(folder) if isinstance(folder, str) and folder else None
+    if not isinstance(folder, str) or not folder:
+        raise BadData(f"{path} does not say which folder this machine uses", hint=again)
+    return Path(folder)
 
 
 def _short(folder: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from hybrid.errors import CannotRun, UsageError, nearest
+from hybrid.errors import CannotRun, HybridError, UsageError, nearest
 from hybrid.extras import import_object
 from hybrid.wheel import NAME, PACKAGES
 
@@ -119,9 +119,12 @@ def _import(kind: Kind, entry: EntryPoint) -> Any:
     what = f"the {kind[:-1]} '{entry.name}'"
     try:
         return import_object(f"{entry.module}:{entry.attr}", needed_for=what)
-    except (ImportError, AttributeError) as error:
+    except HybridError:
+        raise
+    except Exception as error:  # it is anybody's code, and not even Python for sure
+        said = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise CannotRun(
-            f"{what} of '{_owner(entry)}' cannot be imported from {entry.value}: {error}",
+            f"{what} of '{_owner(entry)}' cannot be imported from {entry.value}: {said:.500}",
             hint=f"install or repair the distribution '{_owner(entry)}'",
         ) from error
 

@@ -37,6 +37,7 @@ class Received:
     records: int = 0
     healed: int = 0
     refused: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)  # the shards among them, by path
     unsent: Temporary | None = None
 
 
@@ -72,7 +73,7 @@ class Receiver:
             for path in shard_paths(self.run.folder, place, result.refused):
                 if path in acked and path not in lost:
                     continue
-                shard = self._taken(path, result.refused)
+                shard = self._taken(path, result)
                 if shard and path in lost:
                     lost.remove(path)
                     result.healed += 1
@@ -80,16 +81,17 @@ class Receiver:
                     yield path, shard.sha256, len(shard.records)
             result.refused += [f"{path}: was received, and its copy here is damaged or gone" for path in sorted(lost)]
 
-    def _taken(self, path: str, refused: list[str]) -> Shard | None:
-        """The shard in the folder, copied to this machine; None, with the reason in `refused`, when it cannot be."""
+    def _taken(self, path: str, result: Received) -> Shard | None:
+        """The shard in the folder, copied to this machine; None, with the reason in `result`, when it cannot be."""
         try:
             data = self.run.folder.read(path, MAX_FILE)
             shard = verify_shard(path, data)
         except HybridError as error:
-            refused.append(error.message)
+            result.refused.append(error.message)
+            result.damaged += [path] if isinstance(error, BadData) else []
             return None
         if not self.run.owns(path, shard):
-            refused.append(f"{path}: is not a shard of this place, passed over")
+            result.refused.append(f"{path}: is not a shard of this place, passed over")
             return None
         self._store.write(path, data, heal=True)
         return shard

@@ -9,11 +9,13 @@ from pathlib import Path
 from hybrid import machine, settings
 from hybrid.backends.registry import refuse_unknown_backend, refuse_untrainable
 from hybrid.engines import trains
-from hybrid.errors import Temporary, UsageError
+from hybrid.errors import HybridError, Temporary, UsageError
 from hybrid.faults import inputs_of, stages_of
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk
+from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.index import with_index
 from hybrid.local import Assembled, assemble, opened_run, stages_with_items
 from hybrid.protocols import Pipeline
 from hybrid.receiving import Received, Receiver
@@ -73,9 +75,16 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     Raises Temporary when the folder is away or a disk is full: nothing is lost, the same call goes on.
     """
     run = opened_run(folder, name)
-    pipeline = pipeline_of(run)
     receiver = receiver_of(folder, run)
-    new = receiver.receive([stage.name for stage in stages_of(pipeline)])
+    try:
+        pipeline = pipeline_of(run)
+        stages = [stage.name for stage in stages_of(pipeline)]
+    except HybridError:
+        receiver.receive(_stages_there(run))  # what is here is safe, whoever can make sense of it
+        raise
+    new = receiver.receive(stages)
+    if new.damaged:
+        with_index(machine.index_of(folder), lambda index: index.forget(new.damaged))
     here = replace(run, sources=(Disk(machine.received_of(folder)),))  # what arrives meanwhile is for the next fetch
     chain, waits = bound(here, pipeline), ""
     try:
@@ -84,6 +93,12 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
         done, waits = _so_far(chain), error.message
     again = _again(chain, receiver.orders().set_aside) if done.failed else 0
     return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256, waits)
+
+
+def _stages_there(run: Run) -> list[str]:
+    """The stages that have a place in the folder."""
+    found = {one.name for one in run.folder.entries(run.place) if one.kind == "folder"}
+    return sorted(name for name in found - set(BESIDE_STAGES) if allowed(name))
 
 
 def _so_far(chain: Bound) -> Assembled:

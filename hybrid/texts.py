@@ -53,6 +53,8 @@ def _codec(begin: bytes, what: str) -> str:
             if codec:
                 return codec
             raise BadData(f"{what}: a text in UTF-32", hint=HINT)
+    if begin and not begin.strip(b"\0"):
+        raise BadData(f"{what}: begins with zeros: a crash or a sync program left it so", hint="make or fetch it anew")
     if b"\0" in begin[:2]:  # no text of ours begins with a character beyond ASCII
         raise BadData(f"{what}: looks like UTF-16 without a byte order mark, or is no text", hint=HINT)
     return ""

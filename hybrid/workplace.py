@@ -25,7 +25,13 @@ GPU_QUERY = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
 
 
 def pipeline_of(run: Run) -> Pipeline:
-    """The installed pipeline with the settings that the run was frozen with. Raises UsageError, BadData."""
+    """The installed pipeline with the settings that the run was frozen with. Raises CannotRun, UsageError, BadData."""
+    name = str(run.spec["pipeline"])
+    if name not in plugins.names("pipelines"):
+        raise CannotRun(
+            f"{run.id} is of the pipeline '{name}', which is not installed here",
+            hint="install the distribution that has it; `hybrid list` shows what is here",
+        )
     name = str(run.spec["pipeline"])
     made: Any = settings.restore(plugins.load("pipelines", name), run.spec["settings"], name)
     return cast("Pipeline", made)

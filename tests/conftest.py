@@ -30,7 +30,10 @@ NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file 
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
 
 SHARED = ("ollama_server", "vllm_says", "smollm2", "llamacpp", "answered_here")
-"""Fixtures that load a model or start a server: with `-n N --dist=loadgroup`, the tests of one run in one process."""
+"""Fixtures that load a model or start a server: with `-n N --dist=loadgroup`, the tests of one run in one process.
+
+pytest-xdist 3.8 does so with pytest before 9.2 only; with a newer one they are made once a process.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -126,6 +129,16 @@ def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Name -> what came of it, for everything in tests/vllm_checks.py: vLLM takes a minute to start, so once a run."""
     if find_spec("vllm") is None:
         pytest.skip("needs vllm, which is not installed")
+    base = tmp_path_factory.getbasetemp()
+    said = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "vllm.json"
+    with FileLock(f"{said}.lock"):  # one process asks it, the others wait
+        if not said.exists():
+            said.write_text(json.dumps(_asked_of_vllm(smollm2_folder, tmp_path_factory)))
+    found: dict[str, Any] = json.loads(said.read_text())
+    return found
+
+
+def _asked_of_vllm(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from tests.vllm_checks import another_kind, misconfigured, random_adapter, without_weights
 
     adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from hybrid import machine, remote
+from hybrid import machine, plugins, remote
 from hybrid.doctor import equipment
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 from hybrid.folder.files import NotThere, speaking_inside, write_once
 from hybrid.folder.runs import join_folder, open_run
+from hybrid.index import Index
 from hybrid.outputs import open_outputs, write_outputs
+from hybrid.status.standing import standings
+from tests.in_process import Hybrid
 from tests.test_status import MODEL, SECOND, Place
 
 
@@ -295,3 +298,42 @@ def test_a_file_made_on_another_disk_takes_its_place_whole(place: Place, monkeyp
         assert open_outputs(outputs(place)).run["id"] == place.run.id
         assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
         assert list(machine.parts().iterdir()) == []
+
+
+def test_a_shard_that_was_torn_after_it_was_verified_is_not_told_as_safe_after_a_fetch(place: Place) -> None:
+    path = place.shard(0, 1)
+    place.shard(2)
+    assert place.stands("done", "received") == (3, 0)
+    (place.folder / path).write_bytes((place.folder / path).read_bytes()[:-9])
+    assert fetch(place).missing == 5
+    with closing(Index(machine.index_of(place.folder))) as index:
+        (found,) = standings(place.disk, place.store, index, None)
+    assert (found.sum("done"), found.sum("received")) == (1, 1)
+    assert any("cut short" in reason or "does not match" in reason for reason in found.refused)
+
+
+def test_what_a_pipeline_that_is_not_installed_here_has_brought_is_received(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place.shard(0, 1)
+    monkeypatch.setattr(plugins, "names", lambda kind: {})
+    with pytest.raises(CannotRun, match="is of the pipeline 'seal-eval', which is not installed here"):
+        fetch(place)
+    assert Path(f"{place.store}/{path}").is_file()
+    assert len(notes(place, "acks")) == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"folder":""}'])
+def test_a_damaged_memory_of_the_joined_folder_sends_no_command_elsewhere(
+    place: Place, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, content: str
+) -> None:
+    monkeypatch.delenv("HYBRID_FOLDER", raising=False)
+    assert machine.remembered() is None
+    (machine.home()).mkdir(parents=True, exist_ok=True)
+    (machine.home() / "joined.json").write_text(content)
+    said = hybrid("status")
+    assert said.code == 6
+    assert "joined.json" in said.stderr
+    assert "hybrid init" in said.stderr
+    assert hybrid("init", str(place.folder)).code == 0
+    assert machine.remembered() == place.folder

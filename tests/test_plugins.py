@@ -164,3 +164,14 @@ def test_an_editable_checkout_in_a_folder_with_odd_letters_is_its_own_owner(tmp_
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(checkout)])}
     done = subprocess.run([HYBRID, "describe", "odd"], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("code", "said"), [("oops here", "SyntaxError"), ("undefined", "NameError"), ("1/0", "Zero")])
+def test_a_plugin_that_python_cannot_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    distribution(tmp_path, "broken-one", "[hybrid.graders]\nbroken = broken_one_package:Broken\n")
+    (tmp_path / "broken_one_package.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CannotRun, match=rf"the grader 'broken' of 'broken-one' cannot be imported.*{said}"):
+        plugins.load("graders", "broken")

@@ -149,7 +149,6 @@ def test_other_texts_are_left_as_they_are(data: bytes) -> None:
         "{}".encode("utf-32"),
         codecs.BOM_UTF32_BE,
         b"{\0}\0",
-        b"\0\0\0\0",
     ],
 )
 def test_what_is_broken_or_another_encoding_is_refused_with_the_same_hint(data: bytes) -> None:
@@ -157,3 +156,9 @@ def test_what_is_broken_or_another_encoding_is_refused_with_the_same_hint(data: 
         with pytest.raises(BadData, match=r"^file: ") as caught:
             reading()
         assert caught.value.hint == "save it as UTF-8"
+
+
+def test_zeros_that_a_crash_left_are_told_as_such() -> None:
+    for reading in (lambda: utf8(bytes(9), "file"), lambda: utf8_stream(io.BytesIO(bytes(9)), "file").read()):
+        with pytest.raises(BadData, match=r"^file: begins with zeros"):
+            reading()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from hybrid import machine, remote
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Word
 from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
-from hybrid.errors import HybridError, Missed, NotFinished, Temporary, UsageError
+from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary, UsageError
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
 from hybrid.forgetting import forget as hide
@@ -37,7 +38,9 @@ def init(folder: Path) -> None:
     if above:
         raise UsageError(f"{folder} lies in the folder {above}", hint=f"join that: hybrid init {above}")
     join_folder(folder, make=True)
-    before = machine.remembered()
+    before = None
+    with suppress(BadData):  # what a crash left of it is replaced
+        before = machine.remembered()
     if before and before != folder.absolute():
         click.echo(f"until now it was {clean_line(str(before), LONGEST)}", err=True)
     machine.remember(folder)

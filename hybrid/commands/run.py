@@ -106,6 +106,8 @@ def remote(
 
 def _model(named: str | None, backend: str) -> str:
     """The model that was named, else the default one, which a server does not have."""
+    if named is not None and not named.strip():
+        raise UsageError("--model is empty", hint="leave it out for the default one")
     if named is None and backend == "ollama":
         raise UsageError("no model is named", hint="--model NAME, one of those that `ollama list` shows")
     return DEFAULT_MODEL if named is None else named

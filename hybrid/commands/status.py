@@ -14,7 +14,7 @@ from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Word, seconds_of
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.child import Guarded
-from hybrid.folder.medium import Disk, NotThere
+from hybrid.folder.medium import Disk
 from hybrid.folder.runs import check_mark
 from hybrid.forgetting import forgotten_here
 from hybrid.index import Index, with_index
@@ -90,13 +90,7 @@ def _look(place: Path, folder: Guarded, run: str | None, *, also_forgotten: bool
         return [one for one in found if run or also_forgotten or not one.forgotten]
 
     def look() -> list[RunStanding]:
-        try:
-            check_mark(folder)
-        except NotThere as error:
-            raise Temporary(
-                f"{place} is not a folder of hybrid, or not now: {error.message}",
-                hint="is it mounted, synced, and the right place?",
-            ) from error
+        check_mark(folder)
         return with_index(path, work)
 
     return look

@@ -13,10 +13,10 @@ from hybrid import machine
 from hybrid.backends.options import pairs
 from hybrid.clock import SystemClock
 from hybrid.commands.options import FOLDER, Duration, Finite, Moment
-from hybrid.errors import Missed, Temporary
+from hybrid.errors import HybridError, Missed
 from hybrid.folder.child import Guarded
 from hybrid.folder.leases import Patience
-from hybrid.folder.medium import Disk, NotThere
+from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
 from hybrid.local import chosen_folder
@@ -51,12 +51,9 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     guarded = Guarded(place, seconds=how["mount_limit"])
     try:
         check_mark(guarded)
-    except NotThere as error:
+    except HybridError:
         guarded.close()
-        raise Temporary(
-            f"{place}: no folder of hybrid, or not now: {error.message}",
-            hint="is it mounted, synced, and the right place?",
-        ) from error
+        raise
     spool = machine.spool_of(place)
     shift = Shift(
         sides=sides(side),

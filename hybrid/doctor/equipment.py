@@ -117,8 +117,9 @@ def spool(root: Path) -> Iterator[Finding]:
 
 def received(root: Path) -> Iterator[Finding]:
     """The copies of shards on this machine that are not what was received any more."""
-    store, name = Disk(machine.received_of(root)), machine.name()
+    store = Disk(machine.received_of(root))
     try:
+        name = machine.name()
         for entry in store.entries("runs"):
             copies = {path for path in walk(store, f"runs/{entry.name}") if is_shard(path)}
             for path in sorted(copies | acknowledged(store, entry.name, name)):

@@ -92,11 +92,12 @@ class Orders:
 
     @property
     def cancelled_by(self) -> str:
-        """In words: which cancels stand, by number and who gave them, and how they are taken back."""
-        said = [_named(path) for path in sorted(self.standing_cancels)]
+        """In words: which cancels or forgets stand, by number and who gave them, and how they are taken back."""
+        said = [_named(path) for path in sorted(self.standing_forgets or self.standing_cancels)]
         more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
         named = " and ".join(said[:MOST_NAMED])
-        return f"cancelled by {named}{more}; `hybrid run remote` with the same settings takes that back"
+        what = "forgotten" if self.forgotten else "cancelled"
+        return f"{what} by {named}{more}; `hybrid run remote` with the same settings takes that back"
 
 
 def _named(path: str) -> str:

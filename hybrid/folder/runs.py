@@ -175,7 +175,10 @@ def check_mark(folder: Medium) -> None:
         ) from error
     present = data.rstrip(b"\0")
     if (encode(MARK) + b"\n").startswith(present) and len(present) < len(encode(MARK)):
-        raise NotThere(f"{folder}/hybrid.json: not whole yet", hint="wait for the sync, then run the command again")
+        raise NotThere(
+            f"{folder}/hybrid.json: not whole yet",
+            hint="wait for the sync; if it stays so: `hybrid init`, on the laptop",
+        )
     found = decode(data, what=f"{folder}/hybrid.json")
     if found != MARK:
         ours = isinstance(found, dict) and found.get("format") == MARK["format"]
@@ -256,6 +259,9 @@ def open_run(folder: Medium, name: str, copies: tuple[Medium, ...] = ()) -> Run:
     run = name if RUN_ID.fullmatch(name) else find_run(folder, name)
     try:
         spec = decode(folder.read(f"runs/{run}/run.json", MAX_SPEC), what=f"runs/{run}/run.json")
+    except BadData as error:
+        error.hint = error.hint or "wait for the sync; if it stays so, submit the run again: that heals it"
+        raise
     except NotThere as error:
         if run == name:
             hint = f"wait for the sync, or submit it again; {nearest(name, run_ids(folder))}"
