@@ -14,7 +14,7 @@ from hybrid.folder.files import speaking, write_once
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, find_run, join_folder
 from hybrid.local import opened_run
-from hybrid.receiving import Receiver
+from hybrid.receiving import receiver_of
 from hybrid.terminal import clean_line
 
 MOST_NOTE = 200
@@ -28,7 +28,7 @@ def forget(folder: Path, name: str, *, everywhere: bool) -> str:
     """
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
-        receiver = _receiver(folder, opened_run(folder, run))
+        receiver = receiver_of(folder, opened_run(folder, run))
         receiver.cancel()  # an older hybrid knows no other order to stop
         receiver.forget()
     write_once(machine.forgotten_of(folder) / run, b"")
@@ -39,7 +39,7 @@ def recall(folder: Path, name: str, *, everywhere: bool) -> str:
     """Show a run again here, or `everywhere`: workers go on with it. Returns its id."""
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
-        _receiver(folder, opened_run(folder, run)).resume()
+        receiver_of(folder, opened_run(folder, run)).resume()
     _show_here(folder, run)
     return run
 
@@ -47,7 +47,7 @@ def recall(folder: Path, name: str, *, everywhere: bool) -> str:
 def submitted(folder: Path, run: Run, note: str | None) -> None:
     """A run was submitted, or is to be done here: it is forgotten no more. A `note` takes the place of those there."""
     _show_here(folder, run.id)
-    receiver = _receiver(folder, run)
+    receiver = receiver_of(folder, run)
     if receiver.orders().forgotten:
         receiver.resume()
     if note is not None:
@@ -69,10 +69,6 @@ def checked_note(text: str | None) -> str | None:
             hint=f"one line of at most {MOST_NOTE} characters",
         )
     return text
-
-
-def _receiver(folder: Path, run: Run) -> Receiver:
-    return Receiver(run, Disk(machine.received_of(folder)), machine.name())
 
 
 def _show_here(folder: Path, run: str) -> None:

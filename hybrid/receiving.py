@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 
+from hybrid import machine
 from hybrid.canonical import Json
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder import orders
-from hybrid.folder.medium import NotThere, Store
+from hybrid.folder.medium import Disk, NotThere, Store
 from hybrid.folder.names import NoteName
 from hybrid.folder.notes import Note, note_paths, pack_note, read_notes
 from hybrid.folder.orders import Orders, known_orders
@@ -152,6 +154,11 @@ class Receiver:
         name = NoteName.parse(latest.rpartition("/")[2], kind)
         path, data = pack_note(self.run.id, kind, self._name, name.number + 1 if name else 0, body)
         self._store.write(path, data)
+
+
+def receiver_of(folder: Path, run: Run) -> Receiver:
+    """Who takes over shards of a run, and gives its orders, on this machine."""
+    return Receiver(run, Disk(machine.received_of(folder)), machine.name())
 
 
 def own_notes(store: Store, run: str, kind: str, by: str) -> Iterator[tuple[str, Note]]:

@@ -18,7 +18,7 @@ from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.index import with_index
 from hybrid.local import Assembled, assemble, opened_run, stages_with_items
 from hybrid.protocols import Pipeline
-from hybrid.receiving import Received, Receiver
+from hybrid.receiving import Received, receiver_of
 from hybrid.runner import StageWork
 from hybrid.stages import Bound, Waits, bound
 from hybrid.workplace import pipeline_of
@@ -40,11 +40,6 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
     run = submit(place, name, frozen, inputs, **how)
     receiver_of(folder, run).resume()
     return run
-
-
-def receiver_of(folder: Path, run: Run) -> Receiver:
-    """Who takes over shards of a run on this machine."""
-    return Receiver(run, Disk(machine.received_of(folder)), machine.name())
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,10 @@ PIECE = 256 * 1024
 """Bytes of one call to write: larger ones take memory in large pieces, which a virtual machine is slow to give."""
 
 
+class NotThere(Temporary):
+    """There is no such file, or not yet."""
+
+
 def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
     """The error a user can act on: full disk and lost mounts are Temporary, permissions CannotRun, names UsageError."""
     reason = error.strerror or type(error).__name__
@@ -57,7 +61,8 @@ def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOENT:
-            raise not_there(path) from error
+            hint = "wait for the sync, then run the command again"
+            raise NotThere(f"{path}: no such file, or not yet", hint=hint) from error
         found = in_words(error, path, doing=doing)
         if not isinstance(found, UsageError):
             raise found from error
@@ -65,14 +70,6 @@ def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
             hint = "something else stands where hybrid keeps a file or a folder: move it away, then run it again"
             raise BadData(found.message, hint=hint) from error
         raise Temporary(found.message, hint="run the command again") from error
-
-
-class NotThere(Temporary):
-    """There is no such file, or not yet."""
-
-
-def not_there(path: Path) -> NotThere:
-    return NotThere(f"{path}: no such file, or not yet", hint="wait for the sync, then run the command again")
 
 
 def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
