@@ -30,10 +30,10 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import open_backend
+from hybrid.machine.threads import WAITING, cores
 from hybrid.records import Request
 from hybrid.testing import ask
-from hybrid.threads import WAITING, cores
-from pipelines.seal_eval import SealEval
+from pipelines.seal.eval import SealEval
 
 GOALS = {"busy_ratio": 6.0, "quiet_ratio": 0.97}
 MOST = 8.0

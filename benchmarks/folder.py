@@ -28,14 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import encode
-from hybrid.clock import SystemClock
-from hybrid.engines import Training
+from hybrid.execution.engines import Training
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.machine.clock import SystemClock
 from hybrid.protocols import Inputs, Model, Pipeline, Stage
 from hybrid.records import Completion, Item, Message, Record, Request, Sampling
-from hybrid.worker import Shift, Worker
+from hybrid.worker.worker import Worker, WorkerOptions
 
 GOAL = 0.1
 """Files a second and worker, at most."""
@@ -131,7 +131,7 @@ def ours(items: int) -> tuple[float, int, int]:
         before = size_of(folder)
         guarded = Guarded(folder)
         start = time.perf_counter()
-        shift = Shift(("gpu",), once=True, linger=0.0)
+        shift = WorkerOptions(("gpu",), once=True, linger=0.0)
         worker = Worker(guarded, Disk(spool), SystemClock(), Bench(Instant(None, 0)), shift, attempt="bench")
         for _ in worker.work():
             pass
@@ -192,7 +192,7 @@ def files_per_second(seconds_an_item: float, hours: float) -> float:
         submitted(folder, items)
         before = count_of(folder)
         engine = Instant(clock, seconds_an_item)
-        shift = Shift(("gpu",), once=True, linger=0.0)
+        shift = WorkerOptions(("gpu",), once=True, linger=0.0)
         worker = Worker(Disk(folder), Disk(Path(place, "spool")), clock, Bench(engine), shift, attempt="bench")
         stepped = clock.now()
         for _ in worker.work():

@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybrid.arc.grid import Grid
-from hybrid.arc.text import FORMATS
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Failure, Output
+from hybrid.tasks.arc.grid import Grid
+from hybrid.tasks.arc.text import FORMATS
 
 GOAL = 20.0  # inspect_ai's seconds over ours
 GOAL_CPU = {"exact": 100.0, "arc": 20.0}  # the same of processor time, by grader

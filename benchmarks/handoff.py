@@ -33,16 +33,16 @@ import torch
 from peers.lora import RANK, Peft, arc_texts, job_of, smollm2
 from transformers import AutoTokenizer
 
-from hybrid.arc.data import bundled, demonstrations
-from hybrid.arc.text import SEAL, messages
+from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.adapter_files import AdapterFiles
-from hybrid.backends.answering import Together
-from hybrid.backends.gguf import as_folder
-from hybrid.backends.group import Made
-from hybrid.backends.model_files import locate
-from hybrid.backends.shelf import Shelf
-from hybrid.extras import import_object
+from hybrid.backends.tuned.answering import Together
+from hybrid.backends.tuned.group import Made
+from hybrid.machine.late_imports import import_object
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import locate
 from hybrid.records import Request, Sampling
+from hybrid.tasks.arc.data import bundled, demonstrations
+from hybrid.tasks.arc.text import SEAL, messages
 from hybrid.training import adapters
 from hybrid.training.jobs import Job
 from hybrid.training.trainer import Trainer
@@ -101,8 +101,8 @@ def answered(together: Together, found: Sequence[Made], ids: Sequence[str], watc
         pairs = demonstrations(tasks[id], id)
         chat = messages("seal", pairs[:1], pairs[1][0], SEAL.instruction)
         requests.append(Request(Sampling(ANSWER), messages=chat, adapter=place, key=str(number)))
-    loaded = watch.over("slot", Shelf._loaded)  # noqa: SLF001  (what is timed is inside)
-    with watch.on("answer"), patch.object(Shelf, "_loaded", loaded):
+    loaded = watch.over("slot", AdapterCache._loaded)  # noqa: SLF001  (what is timed is inside)
+    with watch.on("answer"), patch.object(AdapterCache, "_loaded", loaded):
         completions = list(together.generate(requests, RANK))
     assert not any(one.error for one in completions), completions
     assert len(completions) == len(found)

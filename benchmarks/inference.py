@@ -19,7 +19,7 @@ from typing import Any
 from hybrid.backends.registry import open_backend
 from hybrid.protocols import Backend
 from hybrid.records import Completion, Request, Sampling
-from pipelines.seal_eval import SealEval
+from pipelines.seal.eval import SealEval
 
 LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
 GOALS = {"cuda": 20.0, "older cuda": 8.0, "cpu": 1.0}

@@ -31,9 +31,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from graders.judge import Judge  # noqa: E402
-from hybrid.backends.model_files import locate  # noqa: E402
+from hybrid.model_files.location import locate  # noqa: E402
 from hybrid.records import Output  # noqa: E402
-from tests.ollama_server import OllamaServer, find_binary  # noqa: E402
+from tests.support.ollama_server import OllamaServer, find_binary  # noqa: E402
 
 GOAL = 0.95
 SLOTS = 4

@@ -28,24 +28,24 @@ import torch
 from peers.lora import rectangle
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
-from hybrid.arc.data import Dataset, demonstrations, rules, test_inputs
-from hybrid.arc.grid import Grid
-from hybrid.arc.lessons import Course, taught
-from hybrid.arc.text import messages, parse, token_bound
 from hybrid.backends.devices import free_memory
-from hybrid.backends.gguf import as_folder
-from hybrid.backends.lessons import texts_of
-from hybrid.backends.model_files import context_of, locate
 from hybrid.backends.prompts import prompt_ids
-from hybrid.intervals import Clustered, paired_difference
+from hybrid.backends.tuned.examples import texts_of
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import context_of, locate
 from hybrid.records import Request, Sampling
+from hybrid.statistics.intervals import Clustered, paired_difference
+from hybrid.tasks.arc.data import Dataset, demonstrations, rules, test_inputs
+from hybrid.tasks.arc.grid import Grid
+from hybrid.tasks.arc.text import messages, parse, token_bound
 from hybrid.training.adapters import Weights, fresh
 from hybrid.training.jobs import Job
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS, Tuning
+from pipelines.seal.examples import AugmentationSettings, taught
 
 FORMAT, INSTRUCTION = "compact", "Apply the rule."
-COURSE = Course(augmentations=(), most=12, format=FORMAT, instruction=INSTRUCTION)
+COURSE = AugmentationSettings(augmentations=(), most=12, format=FORMAT, instruction=INSTRUCTION)
 RATE, RANK, ALPHA = 2e-3, 8, 16.0
 GOAL = 0.95
 """Our accuracy over PEFT's: rounding may turn an answer or two."""

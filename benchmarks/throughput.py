@@ -26,12 +26,12 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import open_backend
-from hybrid.extras import import_object
+from hybrid.execution.stage_work import run_stage
 from hybrid.folder.runs import join_folder, submit
+from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Backend, Inputs, Stage
 from hybrid.records import Completion, Item, Request
-from hybrid.runner import run_stage
-from pipelines.seal_eval import SealEval
+from pipelines.seal.eval import SealEval
 
 LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
 GOAL = 0.97

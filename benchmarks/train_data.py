@@ -3,11 +3,12 @@
     python benchmarks/train_data.py [--tasks 4] [--edits 15]
 
 The 12 tasks of SEAL's training subset, spread over their sizes, each with the flags of `edits` random self-edits.
-SEAL's way (tests/seal_way.py): numpy arrays, every candidate made, written, put into the chat template and tokenised,
-its labels found in a Python loop, then cut to 250; done again for each self-edit, though equal flags give equal data.
-Ours: the variants are drawn and cut first, what is kept is written and tokenised, equal flags once. `ratio` is of all
-self-edits together, `once_ratio` of each different one; the goal is the core-seconds of one (task, flags), and the
-slowest must meet it. `texts_s` is the part of `ours_s` that is not the tokenizer's. Both ways must make the same tasks.
+SEAL's way (tests/support/seal_reference.py): numpy arrays, every candidate made, written, put into the chat template
+and tokenised, its labels found in a Python loop, then cut to 250; done again for each self-edit, though equal flags
+give equal data. Ours: the variants are drawn and cut first, what is kept is written and tokenised, equal flags once.
+`ratio` is of all self-edits together, `once_ratio` of each different one; the goal is the core-seconds of one (task,
+flags), and the slowest must meet it. `texts_s` is the part of `ours_s` that is not the tokenizer's. Both ways must make
+the same tasks.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hybrid.arc.augmenting import GROUPS  # noqa: E402
-from hybrid.arc.data import bundled, demonstrations  # noqa: E402
-from hybrid.arc.lessons import Course, of_demonstrations  # noqa: E402
-from hybrid.arc.subsets import SEAL_TRAIN  # noqa: E402
-from hybrid.arc.text import SEAL  # noqa: E402
-from hybrid.arc.variants import Variant, variants  # noqa: E402
-from hybrid.arc.views import Pair  # noqa: E402
-from hybrid.backends.gguf import as_folder  # noqa: E402
-from hybrid.backends.model_files import locate  # noqa: E402
-from hybrid.extras import import_object  # noqa: E402
-from tests import seal_way  # noqa: E402
+from hybrid.machine.late_imports import import_object  # noqa: E402
+from hybrid.model_files.gguf import as_folder  # noqa: E402
+from hybrid.model_files.location import locate  # noqa: E402
+from hybrid.tasks.arc.data import bundled, demonstrations  # noqa: E402
+from hybrid.tasks.arc.subsets import SEAL_TRAIN  # noqa: E402
+from hybrid.tasks.arc.text import SEAL  # noqa: E402
+from hybrid.tasks.arc.views import Pair  # noqa: E402
+from pipelines.seal.augmentation import GROUPS  # noqa: E402
+from pipelines.seal.examples import AugmentationSettings, of_demonstrations  # noqa: E402
+from pipelines.seal.variants import Variant, variants  # noqa: E402
+from tests.support import seal_reference  # noqa: E402
 
 GOAL = 0.5
 """Core-seconds of one (task, flags)."""
@@ -54,14 +55,14 @@ def timed(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_way.Task]:
+def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_reference.Task]:
     """The data of one self-edit, tokens and labels of every candidate included."""
     examples = [(np.array(given), np.array(wanted)) for given, wanted in pairs]
     opens = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
 
-    def length(task: seal_way.Task) -> int:
+    def length(task: seal_reference.Task) -> int:
         text = tokenizer.apply_chat_template(
-            seal_way.chat(task, SEAL.instruction), tokenize=False, add_generation_prompt=True
+            seal_reference.chat(task, SEAL.instruction), tokenize=False, add_generation_prompt=True
         )
         ids: list[int] = tokenizer(text)["input_ids"]
         starts = [i + len(opens) for i in range(len(ids) - 1) if ids[i : i + len(opens)] == opens]
@@ -70,12 +71,12 @@ def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_
             labels[i] = -100
         return len(labels)
 
-    return seal_way.process(examples, flags, length)
+    return seal_reference.process(examples, flags, length)
 
 
 def ours(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, list[list[int]]]:
     """Core-seconds of the lessons' texts alone, and the tokens of all lessons."""
-    seconds, lessons = timed(lambda: of_demonstrations(pairs, Course(flags, translation="seal")))
+    seconds, lessons = timed(lambda: of_demonstrations(pairs, AugmentationSettings(flags, translation="seal")))
     texts = [
         tokenizer.apply_chat_template([asdict(one) for one in lesson.messages], tokenize=False) for lesson in lessons
     ]
@@ -92,7 +93,7 @@ def measure(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float,
     """Core-seconds of SEAL's way, of ours, and of our texts; the best of some rounds of the quick one."""
     theirs, tasks = timed(lambda: seals_way(tokenizer, pairs, flags))
     rounds = [timed(lambda: ours(tokenizer, pairs, flags)) for _ in range(ROUNDS)]
-    made = [Variant(*seal_way.plainly(task)) for task in tasks]  # type: ignore[arg-type]
+    made = [Variant(*seal_reference.plainly(task)) for task in tasks]  # type: ignore[arg-type]
     assert made == list(variants(pairs, flags, translation="seal")), "the two ways differ"
     assert len(rounds[0][1][1]) == len(made)
     return theirs, min(seconds for seconds, _ in rounds), min(texts for _, (texts, _) in rounds)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from peers.lora import SMOLLM2, arc_texts, job_of, random_llama
 
-from hybrid.arc.subsets import SUBSETS
+from hybrid.tasks.arc.subsets import SUBSETS
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from hybrid.arc.grid import Grid, cell_accuracy, grid_of
-from hybrid.arc.reading import Answer, answers, by_arm, votes, worst
-from hybrid.arc.voting import METHODS, Vote, count
 from hybrid.records import Grade, Output, Question
+from hybrid.tasks.arc.grid import Grid, cell_accuracy, grid_of
+from hybrid.tasks.arc.reading import Answer, answers, by_arm, votes, worst
+from hybrid.tasks.arc.voting import METHODS, Vote, count
 
 TOP = 5
 """How many of the most voted grids the report gets."""

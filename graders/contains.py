@@ -7,8 +7,8 @@ import unicodedata
 from dataclasses import dataclass, field
 
 from hybrid.canonical import Json
+from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.records import Grade, Output
-from hybrid.references import NO_REFERENCE, acceptable
 
 _WORD = re.compile(r"\w")
 

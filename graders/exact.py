@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from hybrid.canonical import Json
+from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.records import Grade, Output
-from hybrid.references import NO_REFERENCE, acceptable
 
 
 @dataclass(frozen=True)

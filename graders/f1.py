@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybrid.answers import best_f1
+from hybrid.grading.answers import best_f1
+from hybrid.grading.references import why_none, worded
 from hybrid.records import Grade, Output
-from hybrid.references import why_none, worded
 
 
 @dataclass(frozen=True)

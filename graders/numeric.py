@@ -9,8 +9,8 @@ from typing import Literal
 
 from hybrid.bounds import NOT_NEGATIVE, refuse_outside
 from hybrid.canonical import Json
+from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
-from hybrid.references import acceptable
 
 NUMBER = re.compile(
     r"""

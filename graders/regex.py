@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hybrid.canonical import Json
-from hybrid.patterns import MOST_WAYS, BadPattern, compiled, ways
+from hybrid.grading.patterns import MOST_WAYS, BadPattern, compiled, ways
+from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
-from hybrid.references import acceptable
 
 SHORT = 30
 """Characters of an answer on which a pattern in the settings must be quick."""

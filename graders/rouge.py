@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from hybrid.extras import import_object
+from hybrid.grading.references import NO_REFERENCE, acceptable
+from hybrid.machine.late_imports import import_object
 from hybrid.records import Grade, Output
-from hybrid.references import NO_REFERENCE, acceptable
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 MOST_WORDS = 4_000

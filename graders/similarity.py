@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, fields
 from operator import mul
 from typing import Any, ClassVar, Literal, Self
 
-from hybrid import checks, vectors
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import open_embedder
 from hybrid.bounds import Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
+from hybrid.grading import calibration, embedding_cache
+from hybrid.grading.embedding_cache import Vectors
+from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.protocols import Vector, Watcher
 from hybrid.records import Failure, Grade, Output
-from hybrid.references import NO_REFERENCE, acceptable
-from hybrid.vectors import Vectors
 
 NAME = "similarity"
 MODELS = {"ollama": "all-minilm", "sentence-transformers": "minilm"}
@@ -56,7 +56,7 @@ class Similarity:
                 "engine": dict(embedder.model.about),
             }
             limit = self.limit(about)
-            with vectors.opened(f"{self.embedder} {digest}") as known:
+            with embedding_cache.opened(f"{self.embedder} {digest}") as known:
                 for output in outputs:
                     for text in _to_embed(output):
                         known.want(text)
@@ -67,7 +67,7 @@ class Similarity:
         """The threshold and where it comes from: {"value", "from"}, and of a check what it found."""
         if self.threshold is not None:
             return {"value": self.threshold, "from": "set"}
-        check = checks.known(checks.identity(NAME, self, about)) or {}
+        check = calibration.known(calibration.identity(NAME, self, about)) or {}
         value = _number(check.get("threshold"))
         if value is None or not 0 <= value <= 1:
             raise CannotRun("no threshold is known for this model", hint=self._how())

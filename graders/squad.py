@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybrid.answers import best_f1, normal, same
 from hybrid.canonical import Json
+from hybrid.grading.answers import best_f1, normal, same
+from hybrid.grading.references import why_none, worded
 from hybrid.records import Grade, Output
-from hybrid.references import why_none, worded
 
 
 @dataclass(frozen=True)

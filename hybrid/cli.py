@@ -15,8 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from hybrid.errors import CannotRun, HybridError, NotFinished, OwnFault, UsageError, nearest
-from hybrid.extras import import_object
-from hybrid.terminal import clean, clean_line
+from hybrid.machine.late_imports import import_object
+from hybrid.machine.terminal import clean, clean_line
 
 COMMANDS = {
     "run": ("hybrid.commands.run:run", "Run a pipeline; the same command again goes on where it stopped."),
@@ -189,7 +189,7 @@ def _as_ours(error: BaseException) -> HybridError:
     if isinstance(error, MemoryError):
         return CannotRun("out of memory", hint="close other programs, or ask for less")
     if isinstance(error, OSError) and error.errno:
-        in_words = import_object("hybrid.folder.files:in_words", needed_for="this error's words")
+        in_words = import_object("hybrid.machine.files:in_words", needed_for="this error's words")
         said: HybridError = in_words(error, Path(os.fsdecode(error.filename or ".")), doing="using it")
         return said
     _show_traceback(error)

@@ -4,6 +4,7 @@ HybridError            1  internal error (never raised by name)
 +-- UsageError         2  the command or a setting is wrong
 +-- Missed             3  finished, but items failed or a threshold was missed
 +-- NotFinished        4  stopped before the end; the same command goes on
+|   +-- Waits          4  an earlier stage is not finished
 +-- Temporary          5  mount, network, quota, another process: run the same command again
 +-- BadData            6  corrupt, truncated or foreign data
 +-- CannotRun          7  does not fit, missing or damaged model, missing library, no permission
@@ -44,6 +45,10 @@ class NotFinished(HybridError):
     """Stopped before the end; nothing is lost and the same command goes on."""
 
     exit_code = 4
+
+
+class Waits(NotFinished):
+    """The items of a stage are not known here: an earlier one is not finished, as far as can be seen."""
 
 
 class Temporary(HybridError):

@@ -19,8 +19,8 @@ from rich.progress import (
 )
 
 from hybrid.canonical import Json, encode
+from hybrid.machine.terminal import a_minute, clean_line, some, span
 from hybrid.records import Completion
-from hybrid.terminal import a_minute, clean_line, some, span
 
 LONGEST = 300
 

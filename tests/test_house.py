@@ -57,21 +57,47 @@ def functions(path: Path) -> list[tuple[str, int]]:
     return [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in nodes]
 
 
+def module_of(kind: str, name: str) -> set[str]:
+    """Where a name of the command line may be defined."""
+    snake = name.replace("-", "_")
+    if kind == "graders":
+        return {f"graders.{snake}", *(f"pipelines.{room.name}.grader" for room in ROOMS)}
+    room, _, module = snake.partition("_")
+    return {f"pipelines.{room}.{module or 'pipeline'}"}
+
+
+ROOMS = sorted(path.parent for path in (ROOT / "pipelines").glob("*/__init__.py"))
+
+
 @pytest.mark.parametrize("kind", ["pipelines", "graders"])
-def test_the_name_on_the_command_line_is_the_name_of_the_file(kind: str) -> None:
+def test_the_name_on_the_command_line_says_in_which_file_it_is(kind: str) -> None:
     table = PROJECT["project"]["entry-points"][f"hybrid.{kind}"]
-    found = [path for path in (ROOT / kind).iterdir() if path.is_dir() or path.suffix == ".py"]
-    modules = {path.stem for path in found if not path.name.startswith("_")}
-    assert sorted(modules) == sorted(name.replace("-", "_") for name in table)
     for name, value in table.items():
         module, _, cls = value.partition(":")
-        assert module == f"{kind}.{name.replace('-', '_')}"
+        assert module in module_of(kind, name)
         assert cls == "".join(part.capitalize() for part in name.split("-"))
 
 
+def test_every_system_and_every_general_grader_is_on_the_command_line() -> None:
+    named = {kind: PROJECT["project"]["entry-points"][f"hybrid.{kind}"].values() for kind in ("pipelines", "graders")}
+    assert {room.name for room in ROOMS} == {value.split(".")[1] for value in named["pipelines"]}
+    files = [path for path in (ROOT / "graders").iterdir() if path.is_dir() or path.suffix == ".py"]
+    general = {value.split(":")[0].split(".")[1] for value in named["graders"] if value.startswith("graders.")}
+    assert {path.stem for path in files if not path.name.startswith("_")} == general
+
+
+def test_the_floors_in_the_documentation_are_those_that_are_held() -> None:
+    """The table of docs/architecture.md has the rooms of the contract, floor by floor."""
+    contracts = PROJECT["tool"]["importlinter"]["contracts"]
+    held = next(one["layers"] for one in contracts if one["name"].startswith("Floors"))
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \| ", text.split("## Floors")[1].split("\n## ")[0], re.MULTILINE)
+    assert [re.findall(r"[a-z_]+", row) for row in rows] == [re.findall(r"[a-z_]+", floor) for floor in held]
+
+
 def test_the_content_packages_hold_a_docstring_and_nothing_else_at_their_top() -> None:
-    for kind in ("pipelines", "graders"):
-        body = ast.parse((ROOT / kind / "__init__.py").read_text()).body
+    for path in (ROOT / "graders", ROOT / "pipelines", *ROOMS):
+        body = ast.parse((path / "__init__.py").read_text()).body
         assert [type(node) for node in body] == [ast.Expr]
 
 
@@ -90,7 +116,13 @@ def test_no_file_is_over_400_lines() -> None:
     assert {name: lines for name, lines in long.items() if lines > 400} == {}
 
 
-MANY = {"backends/gguf_files.py", "commands/status.py", "index.py", "report/page.py", "squad/data.py"}
+MANY = {
+    "commands/status.py",
+    "execution/index.py",
+    "model_files/gguf_files.py",
+    "report/page.py",
+    "tasks/squad/data.py",
+}
 """Where a number before a plural is never 1."""
 
 

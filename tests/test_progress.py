@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import threading
 
+from hybrid.machine.terminal import a_minute
 from hybrid.progress import Lines, Tally
 from hybrid.records import Completion, Failure
-from hybrid.terminal import a_minute
 
 DONE = Completion("0" * 64, "yes", prompt_tokens=900, cached_tokens=300, completion_tokens=2)
 FAILED = Completion("1" * 64, error=Failure("engine", "it stopped"))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hybrid import settings
 from hybrid.bounds import SHARE, Bounds
 from hybrid.errors import BadData, HybridError, UsageError
-from hybrid.plugins import load
+from hybrid.plugins.installed import load
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graders.contains import Contains
-from hybrid import replies, thoughts
+from hybrid import thoughts
 from hybrid.backends.completing import completed
-from hybrid.checking import Rows, check
 from hybrid.errors import BadData
 from hybrid.folder.shards import pack, verify_shard
-from hybrid.grading import grade_file
+from hybrid.grading import reply_cache
+from hybrid.grading.grade_file import grade_file
+from hybrid.grading.judge_check import Rows, check
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.progress import Quiet
 from hybrid.records import Completion, Failure, Output, Record, Request, Sampling
@@ -198,11 +199,11 @@ def test_rows_of_a_check_are_taken_apart_too(tmp_path: Path) -> None:
 def test_the_verdict_of_a_judge_is_read_from_its_answer_alone() -> None:
     asked = [Request(Sampling(4), prompt=str(number)) for number in range(2)]
     told = ['<think>{"correct": true}?</think>{"correct": false}', '<think>{"correct": true}']
-    with replies.opened() as kept:
+    with reply_cache.opened() as kept:
         for request, text in zip(asked, told, strict=True):
-            kept._keep(Completion(replies._key("m", request).hex(), text=text, finish="stop"))
+            kept._keep(Completion(reply_cache._key("m", request).hex(), text=text, finish="stop"))
         answer, none = (kept.of("m", request) for request in asked)
-    assert answer == replies.Reply('{"correct": false}', "stop")
+    assert answer == reply_cache.Reply('{"correct": false}', "stop")
     assert isinstance(none, Failure)
     assert none.kind == "no-answer"
 

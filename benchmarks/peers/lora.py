@@ -11,17 +11,17 @@ import safetensors.torch
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from hybrid.arc.data import bundled, demonstrations
-from hybrid.arc.lessons import Course, of_demonstrations
-from hybrid.arc.subsets import SUBSETS
-from hybrid.arc.text import SEAL
-from hybrid.backends.gguf import as_folder
-from hybrid.backends.lessons import texts_of
-from hybrid.backends.model_files import locate
+from hybrid.backends.tuned.examples import texts_of
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import locate
+from hybrid.tasks.arc.data import bundled, demonstrations
+from hybrid.tasks.arc.subsets import SUBSETS
+from hybrid.tasks.arc.text import SEAL
 from hybrid.training.adapters import fresh
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.slots import linear_layers
 from hybrid.tuning import Tuning
+from pipelines.seal.examples import AugmentationSettings, of_demonstrations
 
 RANK, ALPHA, RATE = 16, 16.0, 1e-4
 SMOLLM2 = {
@@ -67,7 +67,7 @@ def job_of(name: str, texts: Sequence[Tokens], **how: Any) -> Job:
     return Job(name, Tuning({"texts": name}, **settings), tuple(texts))
 
 
-def arc_texts(subset: str, most: int, course: Course | None = None) -> dict[str, tuple[Tokens, ...]]:
+def arc_texts(subset: str, most: int, course: AugmentationSettings | None = None) -> dict[str, tuple[Tokens, ...]]:
     """Task -> the texts it is trained on in `seal-ttt`, in SmolLM2's tokens; of `most` tasks spread over the subset.
 
     The tokenizer is read from the GGUF itself: its weights need not be converted for that.
@@ -77,7 +77,9 @@ def arc_texts(subset: str, most: int, course: Course | None = None) -> dict[str,
     tasks, ids = bundled("arc1-training").tasks, sorted(SUBSETS[subset])
     found = {}
     for id in ids[:: max(1, len(ids) // most)][:most]:
-        lessons = of_demonstrations(demonstrations(tasks[id], id), course or Course(instruction=SEAL.instruction))
+        lessons = of_demonstrations(
+            demonstrations(tasks[id], id), course or AugmentationSettings(instruction=SEAL.instruction)
+        )
         tuning = Tuning({"task": id}, learning_rate=RATE, epochs=1)
         found[id], _ = texts_of(lessons, tuning, tokenizer, SMOLLM2["max_position_embeddings"])
     return found

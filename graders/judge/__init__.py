@@ -11,18 +11,18 @@ from typing import Any, ClassVar, Literal
 
 from graders.judge import prompt, verdict
 from graders.judge.verdict import Verdict
-from hybrid import replies
-from hybrid.agreement import Alpha
-from hybrid.answers import RULES, normal
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import digest_before_loading, late, open_backend, refuse_unknown
 from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
+from hybrid.grading import reply_cache
+from hybrid.grading.answers import RULES, normal
+from hybrid.grading.references import NO_REFERENCE, acceptable, worded
+from hybrid.grading.reply_cache import Replies
 from hybrid.protocols import Watcher
 from hybrid.records import Failure, Grade, Output, Request, Sampling
-from hybrid.references import NO_REFERENCE, acceptable, worded
-from hybrid.replies import Replies
+from hybrid.statistics.agreement import Alpha
 
 LOG = logging.getLogger("hybrid")
 NO_QUESTION = "the output does not say what was asked (view.question)"
@@ -86,7 +86,7 @@ class Judge:
                 f"judge: two of the models are the same: {', '.join(self.models)}",
                 hint="a model under another name gives its first vote again; name different ones, or set samples",
             )
-        with replies.opened() as kept:
+        with reply_cache.opened() as kept:
             for model, digest in zip(self.models, digests, strict=True):
                 with late(partial(open_backend, self.backend, model, options)) as backend:
                     for attempt in range(self.retries + 1):

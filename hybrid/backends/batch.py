@@ -14,9 +14,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence, accept, choose, completion
-from hybrid.backends.shelf import Shelf
 from hybrid.records import Completion
 
 SPARE = 64
@@ -71,7 +71,15 @@ class Batch:
     """
 
     def __init__(
-        self, model: Any, voice: Voice, ends: frozenset[int], shelf: Shelf, *, rows: int, tokens: int, prefill: int
+        self,
+        model: Any,
+        voice: Voice,
+        ends: frozenset[int],
+        shelf: AdapterCache,
+        *,
+        rows: int,
+        tokens: int,
+        prefill: int,
     ) -> None:
         self.model = model
         self.shelf = shelf

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from hybrid import threads
 from hybrid.backends.memory import available
 from hybrid.errors import CannotRun
+from hybrid.machine import threads
 
 CPU_CACHE = 2 * 1024**3
 """Bytes for keys and values on a CPU: its memory is shared with everything else on the machine."""

@@ -19,19 +19,20 @@ from typing import Any, ClassVar
 
 import xllamacpp
 
-from hybrid import thoughts, threads
+from hybrid import thoughts
 from hybrid.backends.completing import completed
 from hybrid.backends.dates import pinned
 from hybrid.backends.families import Families
-from hybrid.backends.gguf_files import read_header
 from hybrid.backends.listener import Listener
 from hybrid.backends.llamacpp_log import tried_again
 from hybrid.backends.load_hints import LLAMACPP, LLAMACPP_ELSE, cannot_load
-from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, Temporary
+from hybrid.machine import threads
+from hybrid.model_files.gguf_files import read_header
+from hybrid.model_files.location import digest_of, locate
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 

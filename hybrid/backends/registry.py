@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hybrid.backends.model_files import digest_of, locate
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, UsageError, nearest
-from hybrid.extras import import_object
+from hybrid.machine.late_imports import import_object
+from hybrid.model_files.location import digest_of, locate
 from hybrid.protocols import Backend, Embedder, Tensors
 from hybrid.records import Lesson
 from hybrid.tuning import Tuning
@@ -82,7 +82,7 @@ def open_tuned(
     if name == "scripted":
         return open_backend(name, model, options)  # its answers are given, whatever was trained
     refuse_unknown(name, options, training=True)
-    tuned = import_object("hybrid.backends.tuned:TunedBackend", needed_for="training")
+    tuned = import_object("hybrid.backends.tuned.backend:TunedBackend", needed_for="training")
     backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
     return backend
 
@@ -104,7 +104,7 @@ def refuse_unknown(name: str, options: Mapping[str, str], *, training: bool = Fa
     """
     cls, what = backend_class(name), f"backend '{name}'"
     if training and name != "scripted":
-        more = import_object("hybrid.backends.tuned:OPTIONS", needed_for="training")
+        more = import_object("hybrid.backends.tuned.backend:OPTIONS", needed_for="training")
         cls, what = SimpleNamespace(options={**cls.options, **more}), f"{what} with training"
     _check_options(cls, what, options)
 

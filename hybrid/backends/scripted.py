@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hybrid.backends.completing import completed
-from hybrid.backends.model_files import digest_of
 from hybrid.backends.options import whole_number
 from hybrid.backends.prompts import BadRequest, check, refused
 from hybrid.canonical import decode_once
 from hybrid.errors import BadData, nearest
+from hybrid.machine.text_files import utf8
+from hybrid.model_files.location import digest_of
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
-from hybrid.texts import utf8
 from hybrid.thoughts import opened_by
 
 MAX_FILE = 256 * 1024 * 1024

@@ -16,11 +16,11 @@ import transformers
 
 from hybrid.backends.devices import hold_threads
 from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, reason_of
-from hybrid.backends.model_files import AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
 from hybrid.backends.options import one_of, whole_number
-from hybrid.backends.weights import check_folder
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
+from hybrid.model_files.location import AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
+from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model, Vector
 from hybrid.records import Failure
 

@@ -18,22 +18,22 @@ from typing import Any, ClassVar
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.batch import Batch
 from hybrid.backends.completing import Voice
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
-from hybrid.backends.gguf import as_folder
 from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, refuse_unable
-from hybrid.backends.model_files import context_of, digest_of, locate
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
-from hybrid.backends.shelf import Shelf
 from hybrid.backends.turns import form_of
-from hybrid.backends.weight_files import check_files
-from hybrid.backends.weights import quiet, refuse_incomplete
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.extras import import_object
+from hybrid.machine.late_imports import import_object
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import context_of, digest_of, locate
+from hybrid.model_files.weight_files import check_files
+from hybrid.model_files.weights import quiet, refuse_incomplete
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import told
@@ -76,7 +76,7 @@ class TransformersBackend:
         context = context_of(folder, context)
         self._tokenizer, self.engine = load(str(folder), device)
         self.device = device
-        self.shelf = Shelf(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
+        self.shelf = AdapterCache(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
         self._form = form_of(self._tokenizer, model)
         self._form.warn()
         self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._form.ends

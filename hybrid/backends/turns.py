@@ -14,8 +14,8 @@ from typing import Any
 from hybrid.backends.prompts import BadRequest, check, rendered
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
+from hybrid.machine.terminal import clean_line
 from hybrid.records import Message, Request
-from hybrid.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
 

@@ -26,17 +26,17 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.completing import Voice, completed
 from hybrid.backends.devices import capability
-from hybrid.backends.gguf import as_folder
 from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
-from hybrid.backends.model_files import digest_of, locate
 from hybrid.backends.options import one_of, share, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.backends.ranks import RANKS, room_for
 from hybrid.backends.turns import form_of
-from hybrid.backends.weight_files import refuse_unnamed
-from hybrid.backends.weights import check_folder
 from hybrid.canonical import digest
 from hybrid.errors import BadData, Temporary
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import digest_of, locate
+from hybrid.model_files.weight_files import refuse_unnamed
+from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
 from hybrid.thoughts import told

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from hybrid import plugins
 from hybrid.canonical import Json, encode
 from hybrid.errors import UsageError, nearest
+from hybrid.machine.terminal import clean, clean_line
+from hybrid.plugins import installed
 from hybrid.settings import Setting
 from hybrid.settings import describe as settings_of
-from hybrid.terminal import clean, clean_line
 
-KINDS: tuple[plugins.Kind, ...] = ("pipelines", "graders")
+KINDS: tuple[installed.Kind, ...] = ("pipelines", "graders")
 
 
 @click.command("list")
@@ -24,7 +24,7 @@ KINDS: tuple[plugins.Kind, ...] = ("pipelines", "graders")
 def list_names(as_json: bool) -> None:
     """List the installed pipelines and graders, and the distribution that each comes from."""
     for kind in KINDS:
-        for name, source in plugins.names(kind).items():
+        for name, source in installed.names(kind).items():
             if as_json:
                 click.echo(encode({"kind": kind[:-1], "name": name, **dataclasses.asdict(source)}))
             else:
@@ -38,15 +38,15 @@ def list_names(as_json: bool) -> None:
 def describe(name: str, as_json: bool) -> None:
     """Show what the pipeline or grader NAME does, and its settings with types and defaults."""
     for kind in _kinds_of(name):
-        loaded = plugins.load(kind, name)
+        loaded = installed.load(kind, name)
         if as_json:
             click.echo(encode(_as_json(kind, name, loaded)))
         else:
             click.echo(clean("\n".join(_lines(kind, name, loaded))))
 
 
-def _kinds_of(name: str) -> list[plugins.Kind]:
-    known = {kind: plugins.names(kind) for kind in KINDS}
+def _kinds_of(name: str) -> list[installed.Kind]:
+    known = {kind: installed.names(kind) for kind in KINDS}
     found = [kind for kind in KINDS if name in known[kind]]
     if not found:
         raise UsageError(
@@ -59,19 +59,19 @@ def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:
     return {name: dict(values) for name, values in getattr(loaded, "presets", {}).items()}
 
 
-def _as_json(kind: plugins.Kind, name: str, loaded: type[Any]) -> dict[str, Json]:
+def _as_json(kind: installed.Kind, name: str, loaded: type[Any]) -> dict[str, Json]:
     return {
         "kind": kind[:-1],
         "name": name,
-        "distribution": plugins.names(kind)[name].distribution,
+        "distribution": installed.names(kind)[name].distribution,
         "help": inspect.getdoc(loaded) or "",
         "settings": [dataclasses.asdict(setting) for setting in settings_of(loaded)],
         "presets": _presets(loaded),
     }
 
 
-def _lines(kind: plugins.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
-    yield f"{kind[:-1]} {name}, from {plugins.names(kind)[name].distribution}"
+def _lines(kind: installed.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
+    yield f"{kind[:-1]} {name}, from {installed.names(kind)[name].distribution}"
     yield ""
     yield inspect.getdoc(loaded) or "(no help)"
     settings = settings_of(loaded)

@@ -9,16 +9,16 @@ from pathlib import Path
 import click
 
 from hybrid.canonical import encode
-from hybrid.clock import SystemClock
 from hybrid.commands.options import FOLDER, FOLDER_HELP
 from hybrid.doctor import equipment
 from hybrid.doctor.findings import KINDS, LONGEST, Finding, Tally
 from hybrid.doctor.judge import Judge
 from hybrid.doctor.medium import arrive, facts, speed
 from hybrid.doctor.walk import Walk
+from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
 from hybrid.folder.child import Guarded
-from hybrid.local import DEFAULT_FOLDER, chosen_folder
-from hybrid.terminal import clean_line, some
+from hybrid.machine.clock import SystemClock
+from hybrid.machine.terminal import clean_line, some
 
 PATIENCE = 60.0
 """Seconds for one call to the folder."""

@@ -8,18 +8,19 @@ from pathlib import Path
 
 import click
 
-from hybrid import machine, remote
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Word
 from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary, UsageError
+from hybrid.execution.local import chosen_folder, opened_run, outputs_path
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
-from hybrid.forgetting import forget as hide
-from hybrid.forgetting import recall
-from hybrid.local import chosen_folder, opened_run, outputs_path
+from hybrid.laptop import remote_runs
+from hybrid.laptop.forgetting import forget as hide
+from hybrid.laptop.forgetting import recall
+from hybrid.machine import home
+from hybrid.machine.terminal import are, clean_line, have, some, were
 from hybrid.outputs import stale_words
-from hybrid.terminal import are, clean_line, have, some, were
 
 LONGEST = 1000
 FOLLOW = 10.0
@@ -40,10 +41,10 @@ def init(folder: Path) -> None:
     join_folder(folder, make=True)
     before = None
     with suppress(BadData):  # what a crash left of it is replaced
-        before = machine.remembered()
+        before = home.remembered()
     if before and before != folder.absolute():
         click.echo(f"until now it was {clean_line(str(before), LONGEST)}", err=True)
-    machine.remember(folder)
+    home.remember(folder)
     click.echo(folder.absolute())
 
 
@@ -61,7 +62,7 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     place = chosen_folder(folder)
     named = opened_run(place, run)
     outputs = outputs_path(place, named) if output in (None, STDOUT) else output
-    done = remote.fetch(place, named.id, outputs)
+    done = remote_runs.fetch(place, named.id, outputs)
     if as_json:
         click.echo(encode(_as_json(done)))
     else:
@@ -74,7 +75,7 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     check(done)
 
 
-def _as_json(done: remote.Fetched) -> dict[str, object]:
+def _as_json(done: remote_runs.Fetched) -> dict[str, object]:
     return {
         "run": done.run.id,
         "new_shards": done.new.shards,
@@ -91,7 +92,7 @@ def _as_json(done: remote.Fetched) -> dict[str, object]:
     }
 
 
-def fetched_lines(done: remote.Fetched) -> list[str]:
+def fetched_lines(done: remote_runs.Fetched) -> list[str]:
     """What a fetch brought, in words."""
     here = done.items - done.missing
     records, shards = some(done.new.records, "record"), some(done.new.shards, "shard")
@@ -106,7 +107,7 @@ def fetched_lines(done: remote.Fetched) -> list[str]:
     return lines
 
 
-def check(done: remote.Fetched) -> None:
+def check(done: remote_runs.Fetched) -> None:
     """Raise Temporary when the folder was not told, NotFinished while items are missing, Missed when some failed."""
     if done.new.unsent:
         raise Temporary(
@@ -138,7 +139,7 @@ def check(done: remote.Fetched) -> None:
 def cancel(run: str, folder: Path | None) -> None:
     """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again takes it back."""
     place = chosen_folder(folder)
-    named = remote.cancel(place, opened_run(place, run).id)
+    named = remote_runs.cancel(place, opened_run(place, run).id)
     click.echo(f"{named.id}: cancelled; its workers stop when they see this", err=True)
 
 
@@ -162,7 +163,7 @@ def forget(run: str, folder: Path | None, everywhere: bool, undo: bool) -> None:
 def retry(run: str, folder: Path | None) -> None:
     """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
     place = chosen_folder(folder)
-    named, count = remote.retry(place, opened_run(place, run).id)
+    named, count = remote_runs.retry(place, opened_run(place, run).id)
     failed = f"{some(count, 'failed item')} {are(count)}"
     click.echo(f"{named.id}: {failed} to be done again, by the next worker that sees this", err=True)
 

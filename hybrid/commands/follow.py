@@ -16,20 +16,23 @@ from typing import Any
 
 import click
 
-from hybrid import machine, plugins, remote, settings
+from hybrid import settings
 from hybrid.canonical import Json, encode
 from hybrid.commands.folder import check, fetched_lines
 from hybrid.commands.stdout import STDOUT, to_stdout
 from hybrid.errors import NotFinished, Temporary
+from hybrid.execution.index import Index, with_index
+from hybrid.execution.local import opened_run, outputs_path
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run
-from hybrid.grading import grade_outputs
-from hybrid.index import Index, with_index
-from hybrid.local import opened_run, outputs_path
+from hybrid.grading.grade_file import grade_outputs
+from hybrid.laptop import remote_runs
+from hybrid.machine import home
+from hybrid.machine.terminal import are, clean_line, some
 from hybrid.outputs import open_outputs
+from hybrid.plugins import installed
 from hybrid.status.standing import RunStanding, run_standing
 from hybrid.status.words import by_whom, who
-from hybrid.terminal import are, clean_line, some
 
 LONGEST = 1000
 RHYTHM = 300.0
@@ -42,7 +45,7 @@ MOST_SAID = 10_000
 class Look:
     """What a look brought: what was taken over, and how the run stands in the folder."""
 
-    done: remote.Fetched
+    done: remote_runs.Fetched
     standing: RunStanding
 
     @property
@@ -78,13 +81,13 @@ def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: f
 
 
 def _look(run: Run, folder: Path, outputs: Path, said: Said) -> Look | None:
-    store, index = Disk(machine.received_of(folder)), machine.index_of(folder)
+    store, index = Disk(home.received_of(folder)), home.index_of(folder)
 
     def standing(index: Index) -> RunStanding:
         return run_standing(opened_run(folder, run.id), store, index)
 
     try:
-        return Look(remote.fetch(folder, run.id, outputs), with_index(index, standing))
+        return Look(remote_runs.fetch(folder, run.id, outputs), with_index(index, standing))
     except Temporary as error:
         said.waiting(error.message)
         return None
@@ -156,17 +159,17 @@ def each_message_once() -> Iterator[None]:
         log.removeFilter(is_new)
 
 
-def _graded(done: remote.Fetched) -> dict[str, Any] | None:
+def _graded(done: remote_runs.Fetched) -> dict[str, Any] | None:
     """The summary of the grader that the pipeline names, over what is here; None when that is nothing."""
     name = done.run.spec["about"].get("grader")
     if done.waits or done.missing == done.items or not isinstance(name, str) or not name:
         return None
     with closing(open_outputs(done.outputs)) as opened:
-        judge = settings.build(plugins.load("graders", name), called=name)
+        judge = settings.build(installed.load("graders", name), called=name)
         return grade_outputs(opened, judge, name, done.outputs.parent / f"grades.{name}.json")
 
 
-def _tell(done: remote.Fetched, summary: dict[str, Any] | None, *, as_json: bool) -> None:
+def _tell(done: remote_runs.Fetched, summary: dict[str, Any] | None, *, as_json: bool) -> None:
     here = done.items - done.missing
     if as_json:
         event = {"event": "done" if done.done else "fetched", "run": done.run.id, "items": done.items, "here": here}

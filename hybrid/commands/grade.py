@@ -12,18 +12,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hybrid import plugins
-from hybrid.assembly import MISSING
 from hybrid.canonical import encode
-from hybrid.checks import sentences
 from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Finite, Word
 from hybrid.commands.stdout import STDOUT, place_of, refuse_two
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
-from hybrid.grading import grade_outputs
-from hybrid.local import find_outputs
+from hybrid.execution.assembly import MISSING
+from hybrid.execution.local import find_outputs
+from hybrid.grading.calibration import sentences
+from hybrid.grading.grade_file import grade_outputs
+from hybrid.machine.terminal import are, clean_line, some
 from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
-from hybrid.terminal import are, clean_line, some
+from hybrid.plugins import installed
 
 WIDE = 200
 """Columns of the table when nobody looks at it, so that no name is cut."""
@@ -92,7 +92,7 @@ def _grader_of(outputs: OutputsFile) -> str:
     if isinstance(name, str) and name:
         return name
     raise UsageError(
-        f"{outputs.path} names no grader: choose one with --grader", hint=nearest("", plugins.names("graders"))
+        f"{outputs.path} names no grader: choose one with --grader", hint=nearest("", installed.names("graders"))
     )
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hybrid import checks
-from hybrid.answers import RULES
 from hybrid.canonical import encode
-from hybrid.checking import Rows, check
 from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
-from hybrid.terminal import clean_line, some
+from hybrid.grading import calibration
+from hybrid.grading.answers import RULES
+from hybrid.grading.judge_check import Rows, check
+from hybrid.machine.terminal import clean_line, some
 
 SAMPLE = "judge_sample.jsonl"
 WIDE = 200
@@ -51,9 +51,9 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
     made = built(grader, **asked)
     with _rows(data, limit) as rows:
         identity, result = check(made, grader, rows, watcher())
-    before = checks.known(identity)
+    before = calibration.known(identity)
     smaller = before is not None and not replace and before["rows"] > result["rows"]
-    path = checks.place(identity) if smaller else checks.keep(identity, result)
+    path = calibration.place(identity) if smaller else calibration.keep(identity, result)
     if as_json:
         click.echo(encode({"check": str(path), "kept": not smaller, "identity": identity, **result}))
         return

@@ -11,8 +11,8 @@ from typing import Any
 import click
 from rich.console import Console
 
-from hybrid import plugins
 from hybrid.errors import UsageError
+from hybrid.plugins import installed
 from hybrid.progress import Bar, Lines, Quiet
 from hybrid.settings import build
 
@@ -35,7 +35,7 @@ def asking_a_model(command: Any) -> Any:
 
 def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any:
     """The grader with its settings. Raises UsageError also for a model given to a grader that asks none."""
-    cls = plugins.load("graders", name)
+    cls = installed.load("graders", name)
     fields = {field.name for field in dataclasses.fields(cls)}
     texts = list(settings)
     for option, parameter, wanted, _ in SHORT:

@@ -11,22 +11,22 @@ from typing import Any
 
 import click
 
-from hybrid import machine
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Duration
 from hybrid.commands.pulling import ollama_name, pull
 from hybrid.errors import BadData, HybridError, NotFinished, UsageError
-from hybrid.folder.files import speaking
+from hybrid.execution.local import chosen_folder
 from hybrid.folder.medium import NotThere
 from hybrid.folder.runs import join_folder
-from hybrid.local import chosen_folder
+from hybrid.machine import home
+from hybrid.machine.files import speaking
+from hybrid.machine.terminal import are, clean_line, some
 from hybrid.models import catalog, packing, pruning, restoring
 from hybrid.models.catalog import Standing
 from hybrid.models.layers import Told
 from hybrid.models.manifest import Model, read_models
 from hybrid.models.names import OllamaName, slug
 from hybrid.models.ollama_store import OllamaStore, chosen_store
-from hybrid.terminal import are, clean_line, some
 
 LONGEST = 1000
 STORE_HELP = "Ollama's store [OLLAMA_MODELS, ~/.ollama/models]"
@@ -112,7 +112,7 @@ def restore(
             restoring.restore_ollama(place, model, own, wanted, told, replace=replace)
             result = str(wanted)
         else:
-            target = to or machine.home() / "models" / f"{slug(model.name)}-{model.digest[:12]}"
+            target = to or home.home() / "models" / f"{slug(model.name)}-{model.digest[:12]}"
             restoring.refuse_shared(target, place.root)
             result = str(restoring.restore_plain(place, model, target.absolute(), told, replace=replace))
     click.echo(encode({**_as_json(model), "restored": result}) if as_json else result)

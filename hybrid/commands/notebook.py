@@ -8,15 +8,15 @@ from typing import Any
 
 import click
 
-from hybrid import plugins, wheel
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
 from hybrid.commands.stdout import STDOUT, place_of, refuse_two
+from hybrid.execution.local import chosen_folder
 from hybrid.folder.runs import Run, join_folder, open_run
-from hybrid.local import chosen_folder
 from hybrid.notebook import Plan, place_there, write_notebook
-from hybrid.plugin_wheels import carried
-from hybrid.wheel import Wheel
+from hybrid.plugins import installed, wheel
+from hybrid.plugins.plugin_wheels import carried
+from hybrid.plugins.wheel import Wheel
 
 LOG = logging.getLogger("hybrid")
 
@@ -65,7 +65,7 @@ def notebook(
 def _beside(run: Run) -> tuple[Wheel, ...]:
     """The wheels of the distribution that has the run's pipeline, when that is not ours. Raises CannotRun."""
     name = str(run.spec["pipeline"])
-    owner = plugins.distribution_of("pipelines", name)
+    owner = installed.distribution_of("pipelines", name)
     if owner is None:
         LOG.warning(
             "the pipeline '%s' is not installed here, so the notebook does not bring it: set PYTHON there", name

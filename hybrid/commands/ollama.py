@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from hybrid import machine
 from hybrid.commands.options import FOLDER, OUTPUT
 from hybrid.errors import CannotRun, UsageError
+from hybrid.machine import home
+from hybrid.machine.terminal import clean_line
 from hybrid.ollama import beside
 from hybrid.ollama.address import Address, models, parse, version
 from hybrid.ollama.binary import find
 from hybrid.ollama.place import default_store, own_disk
 from hybrid.ollama.server import Server, Settings, started
-from hybrid.terminal import clean_line
 
 NAMED = 5
 """Most models that are named; the others are counted."""
@@ -72,7 +72,7 @@ def up(
     settings = Settings(
         address,
         own_disk(store or default_store(), what="Ollama's models", option="--models"),
-        own_disk(log or machine.home() / "ollama" / f"{address.port}.log", what="a log", option="--log"),
+        own_disk(log or home.home() / "ollama" / f"{address.port}.log", what="a log", option="--log"),
         parallel,
         context,
     )

@@ -13,9 +13,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from hybrid.canonical import encode
 from hybrid.errors import BadData, UsageError
-from hybrid.extras import import_object
+from hybrid.machine.late_imports import import_object
+from hybrid.machine.terminal import clean_line
 from hybrid.models.names import HOST, OllamaName
-from hybrid.terminal import clean_line
 
 EVERY_LINE, EVERY_EVENT = 10.0, 1.0
 """Seconds between two lines, or two events, about the same layer."""

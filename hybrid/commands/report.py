@@ -8,7 +8,7 @@ import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
 from hybrid.commands.stdout import STDOUT, place_of
-from hybrid.local import find_outputs
+from hybrid.execution.local import find_outputs
 from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
 from hybrid.report.sources import find_source
 

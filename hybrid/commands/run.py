@@ -12,8 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from hybrid import plugins, settings
-from hybrid.backends.model_files import HUB_NAME, PACKAGED
+from hybrid import settings
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
 from hybrid.commands.follow import follow
@@ -21,14 +20,16 @@ from hybrid.commands.judging import heed_polite_signals
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
 from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
 from hybrid.errors import Missed, UsageError
+from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.folder.names import DIGEST
 from hybrid.folder.runs import Run
-from hybrid.forgetting import checked_note, submitted
-from hybrid.local import Effort, Engine, LocalResult, chosen_folder, run_here
+from hybrid.laptop.forgetting import checked_note, submitted
+from hybrid.laptop.remote_runs import submit_remote
+from hybrid.machine.terminal import clean_line, some, were
+from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.outputs import stale_words
+from hybrid.plugins import installed
 from hybrid.progress import Bar, Events, Lines, Quiet
-from hybrid.remote import submit_remote
-from hybrid.terminal import clean_line, some, were
 
 LONGEST = 1000
 BACKEND_HELP = "; ".join(f"{name}: {line}" for name, line in SUMMARIES.items())
@@ -74,7 +75,7 @@ def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None
 def _made(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
     """The pipeline with its settings."""
     texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
-    return settings.build(plugins.load("pipelines", pipeline), texts, preset, pipeline)
+    return settings.build(installed.load("pipelines", pipeline), texts, preset, pipeline)
 
 
 @run.command("remote")

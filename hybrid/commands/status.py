@@ -9,21 +9,21 @@ from pathlib import Path
 
 import click
 
-from hybrid import machine
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, Word, seconds_of
 from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.execution.index import Index, with_index
+from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import check_mark
-from hybrid.forgetting import forgotten_here
-from hybrid.index import Index, with_index
-from hybrid.local import chosen_folder
+from hybrid.laptop.forgetting import forgotten_here
+from hybrid.machine import home
+from hybrid.machine.terminal import clean_line
 from hybrid.outputs import stale_words
 from hybrid.status.differing import differing
 from hybrid.status.standing import RunStanding, standings
 from hybrid.status.words import line, lines, rows
-from hybrid.terminal import clean_line
 
 LONGEST = 1000
 PATIENCE = 30.0
@@ -82,7 +82,7 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
 
 
 def _look(place: Path, folder: Guarded, run: str | None, *, also_forgotten: bool) -> Look:
-    store, path = Disk(machine.received_of(place)), machine.index_of(place)
+    store, path = Disk(home.received_of(place)), home.index_of(place)
 
     def work(index: Index) -> list[RunStanding]:
         hidden = set[str]() if also_forgotten else forgotten_here(place)

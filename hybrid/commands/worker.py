@@ -9,21 +9,21 @@ from typing import Any
 
 import click
 
-from hybrid import machine
 from hybrid.backends.options import pairs
-from hybrid.clock import SystemClock
 from hybrid.commands.options import FOLDER, Duration, Finite, Moment
 from hybrid.errors import HybridError, Missed
+from hybrid.execution.capabilities import Machine, gpu
+from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import Guarded
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
-from hybrid.local import chosen_folder
-from hybrid.serving import alive, serve
-from hybrid.terminal import clean_line, some
-from hybrid.worker import Shift, Worker
-from hybrid.workplace import Machine, gpu
+from hybrid.machine import home
+from hybrid.machine.clock import SystemClock
+from hybrid.machine.terminal import clean_line, some
+from hybrid.worker.process import alive, serve
+from hybrid.worker.worker import Worker, WorkerOptions
 
 LONGEST = 1000
 
@@ -54,8 +54,8 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     except HybridError:
         guarded.close()
         raise
-    spool = machine.spool_of(place)
-    shift = Shift(
+    spool = home.spool_of(place)
+    shift = WorkerOptions(
         sides=sides(side),
         run=run,
         once=how["once"],

@@ -9,18 +9,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hybrid import machine, plugins
-from hybrid.backends.model_files import locate
 from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL
 from hybrid.doctor.findings import Finding
 from hybrid.errors import HybridError
-from hybrid.extras import EXTRA_OF, import_object
+from hybrid.execution.capabilities import gpu
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
 from hybrid.folder.spool import is_shard, walk
-from hybrid.receiving import acknowledged, whole
-from hybrid.terminal import some
-from hybrid.workplace import gpu
+from hybrid.laptop.receiver import acknowledged, whole
+from hybrid.machine import home
+from hybrid.machine.late_imports import EXTRA_OF, import_object
+from hybrid.machine.terminal import some
+from hybrid.model_files.location import locate
+from hybrid.plugins import installed
 
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "llamacpp": ("xllamacpp",),
@@ -57,7 +58,7 @@ def engines() -> Iterator[Finding]:
 
 def _ollama(found: Any) -> Iterator[Finding]:
     """How the server stands that the backend `ollama` would use; seconds at most, whatever it does."""
-    standing = import_object("hybrid.backends.ollama.standing:standing", needed_for="asking Ollama")
+    standing = import_object("hybrid.backends.ollama.diagnosis:standing", needed_for="asking Ollama")
     free = (found["memory_total"] - found["memory_used"]) << 20 if found else 0
     for what, do in standing(free):
         yield Finding("machine", "", what, do)
@@ -77,7 +78,7 @@ def _gpus(found: Any) -> Iterator[Finding]:
 
 def doable(folder: Medium) -> Iterator[Finding]:
     """The runs of the folder that nobody can do on this machine, and what is missing."""
-    installed = plugins.names("pipelines")
+    pipelines = installed.names("pipelines")
     try:
         runs = run_ids(folder)
     except HybridError:
@@ -87,12 +88,12 @@ def doable(folder: Medium) -> Iterator[Finding]:
             spec: Mapping[str, Any] = open_run(folder, run).spec
         except (HybridError, RecursionError):
             continue  # told by the walk
-        for reason in _lacking(spec, installed):
+        for reason in _lacking(spec, pipelines):
             yield Finding("cannot-do", f"runs/{run}", reason, "another machine may do it")
 
 
-def _lacking(spec: Mapping[str, Any], installed: Mapping[str, object]) -> Iterator[str]:
-    if spec["pipeline"] not in installed:
+def _lacking(spec: Mapping[str, Any], pipelines: Mapping[str, object]) -> Iterator[str]:
+    if spec["pipeline"] not in pipelines:
         yield f"its pipeline '{spec['pipeline']:.100}' is not installed here"
     if spec["backend"] not in BACKENDS:
         yield f"its backend '{spec['backend']:.100}' is unknown to this hybrid"
@@ -102,7 +103,7 @@ def _lacking(spec: Mapping[str, Any], installed: Mapping[str, object]) -> Iterat
 
 def spool(root: Path) -> Iterator[Finding]:
     """What a worker on this machine keeps for the folder until a laptop has acknowledged it."""
-    place = machine.spool_of(root)
+    place = home.spool_of(root)
     if not place.is_dir():
         return
     try:
@@ -117,9 +118,9 @@ def spool(root: Path) -> Iterator[Finding]:
 
 def received(root: Path) -> Iterator[Finding]:
     """The copies of shards on this machine that are not what was received any more."""
-    store = Disk(machine.received_of(root))
+    store = Disk(home.received_of(root))
     try:
-        name = machine.name()
+        name = home.name()
         for entry in store.entries("runs"):
             copies = {path for path in walk(store, f"runs/{entry.name}") if is_shard(path)}
             for path in sorted(copies | acknowledged(store, entry.name, name)):

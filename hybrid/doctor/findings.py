@@ -8,7 +8,7 @@ from typing import Literal
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, CannotRun, Temporary
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 Level = Literal["info", "note", "problem"]
 LONGEST = 600

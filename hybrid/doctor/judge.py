@@ -11,13 +11,13 @@ from hybrid.doctor import content
 from hybrid.doctor.findings import Finding
 from hybrid.doctor.names import BLOB, Role, role_of
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.folder.files import unpack
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.names import NoteName, ShardName, TensorName
 from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
 from hybrid.folder.runs import MARK, MAX_INPUTS, MAX_SPEC, SPEC_FORMAT, Run, blob_name, check_spec
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
 from hybrid.folder.tensors import PART, verify_part
+from hybrid.machine.files import unpack
 from hybrid.models.manifest import MAX_MANIFEST, verify_model
 
 MAX_PROBE = 64 * 1024

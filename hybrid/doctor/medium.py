@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from hybrid import machine
 from hybrid.canonical import decode, encode
 from hybrid.doctor.findings import Finding
 from hybrid.doctor.judge import MAX_PROBE
 from hybrid.doctor.walk import Listing
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.folder.files import read_bounded, speaking
 from hybrid.folder.medium import Medium
-from hybrid.folder.mounts import MOUNTINFO, Mount, mount_of
+from hybrid.machine import home
+from hybrid.machine.files import read_bounded, speaking
+from hybrid.machine.mounts import MOUNTINFO, Mount, mount_of
 
 T = TypeVar("T")
 
@@ -148,12 +148,12 @@ def _placeholders(root: Path) -> Iterator[Finding]:
 
 def _probe(root: Path) -> Iterator[Finding]:
     """Write this machine's probe and read it back: the one file in the folder that is ever rewritten."""
-    path = root / "probes" / f"{machine.name()}.json"
+    path = root / "probes" / f"{home.name()}.json"
     with speaking(path, doing="writing a probe"):
         if path.parent.is_symlink() or path.is_symlink() or (path.exists() and not path.is_file()):
             raise BadData(f"{path}: not a plain file in a plain folder, not written")
         path.parent.mkdir(exist_ok=True)
-        probe = encode({"format": "hybrid/probe", "version": 1, "machine": machine.name(), "number": _last(path) + 1})
+        probe = encode({"format": "hybrid/probe", "version": 1, "machine": home.name(), "number": _last(path) + 1})
         _rewrite(path, probe + b"\n")
     if read_bounded(path, MAX_PROBE) != probe + b"\n":
         raise Temporary(f"{path}: does not give back what was written", hint="is the mount well? run it again")

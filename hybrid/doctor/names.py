@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
-from hybrid import machine
 from hybrid.folder.names import (
     BESIDE_STAGES,
     DIGEST,
@@ -21,6 +20,7 @@ from hybrid.folder.names import (
     TensorName,
     allowed,
 )
+from hybrid.machine import home
 from hybrid.models.manifest import FILE as MODEL
 from hybrid.models.manifest import PART_FILE
 
@@ -71,7 +71,7 @@ def role_of(parts: tuple[str, ...]) -> Role | None:
         return "mark"
     if parts[0] == "probes" and len(parts) == 2:
         name, _, rest = parts[1].partition(".")
-        return "probe" if machine.NAME.fullmatch(name) and rest == "json" else None
+        return "probe" if home.NAME.fullmatch(name) and rest == "json" else None
     if parts[0] not in ("runs", "models") or not is_place(parts[:-1]):
         return None
     return _of_model(parts) if parts[0] == "models" else _of_run(parts)

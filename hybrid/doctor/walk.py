@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hybrid.clock import Clock
 from hybrid.doctor import content, names
 from hybrid.doctor.findings import LONGEST, Finding
 from hybrid.doctor.judge import Judge
@@ -17,8 +16,9 @@ from hybrid.folder.medium import Entry, Medium, NotThere
 from hybrid.folder.names import TENSORS, ShardName, TensorName
 from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
+from hybrid.machine.clock import Clock
+from hybrid.machine.terminal import are, clean_line, some
 from hybrid.models.catalog import standings
-from hybrid.terminal import are, clean_line, some
 
 LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid.clock import Clock
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
+from hybrid.machine.clock import Clock
 
 MOST_BLOCKS = 256
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from hybrid.errors import BadData
-from hybrid.folder.files import NotThere, read_bounded, speaking_inside, write_once
+from hybrid.machine.files import NotThere, read_bounded, speaking_inside, write_once
 
 __all__ = ["Disk", "Entry", "Medium", "NotThere", "Store"]
 

@@ -18,9 +18,9 @@ import zstandard
 
 from hybrid.canonical import Json, decode, encode
 from hybrid.errors import BadData, HybridError
-from hybrid.folder.files import unpack
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import NoteName, allowed, checked
+from hybrid.machine.files import unpack
 
 MAX_PACKED = 1024 * 1024
 MAX_NOTE = 8 * 1024 * 1024

@@ -25,10 +25,10 @@ import zstandard
 
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
-from hybrid.folder.files import speaking, unpack
 from hybrid.folder.medium import Disk, Medium, NotThere
 from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
+from hybrid.machine.files import speaking, unpack
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}

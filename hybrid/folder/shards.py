@@ -18,11 +18,11 @@ import zstandard
 
 from hybrid.canonical import MAX_RECORD, Json, decode, encode
 from hybrid.errors import BadData, HybridError
-from hybrid.folder.files import unpack
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST, ShardName, allowed
+from hybrid.machine.files import unpack
+from hybrid.machine.terminal import some
 from hybrid.records import Output, Record
-from hybrid.terminal import some
 
 FORMAT = "hybrid/shard"
 MAX_FILE = 64 * 1024 * 1024

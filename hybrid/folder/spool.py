@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from hybrid.canonical import decode
-from hybrid.clock import Clock
 from hybrid.errors import BadData, Temporary
 from hybrid.folder.medium import Entry, Medium, NotThere, Store
 from hybrid.folder.names import ShardName, allowed
@@ -20,6 +19,7 @@ from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MAX_SPEC, check_mark, check_spec
 from hybrid.folder.shards import MAX_FILE, Shard, verify_shard
 from hybrid.folder.tensors import is_adapter, is_tensors, verify_part
+from hybrid.machine.clock import Clock
 
 MISSED = 60.0
 """Seconds for which a run that the folder does not have is left alone."""

@@ -17,7 +17,7 @@ from typing import TypeVar
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium, Store
 from hybrid.folder.names import DIGEST, TENSORS, TensorName, allowed, checked
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")

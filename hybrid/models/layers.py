@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hybrid.errors import BadData, HybridError
-from hybrid.folder.files import speaking
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.runs import check_mark
+from hybrid.machine.files import speaking
 from hybrid.models.manifest import Layer, Model, Part, parts_of
 
 Told = Callable[[int], None]

@@ -14,15 +14,15 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal, get_args
 
-from hybrid.backends.gguf_files import names_of, stem_of
-from hybrid.backends.model_files import TEXTS, WEIGHTS, split_digest
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST
+from hybrid.machine.terminal import some
+from hybrid.model_files.gguf_files import names_of, stem_of
+from hybrid.model_files.location import TEXTS, WEIGHTS, split_digest
 from hybrid.models.names import OllamaName, collide, is_inner, is_plain
 from hybrid.models.ollama_manifest import MAX_SIZE, layers_of
-from hybrid.terminal import some
 
 FORMAT = "hybrid/model"
 PLACE = "models/manifests"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid.errors import BadData, CannotRun, UsageError, nearest
-from hybrid.folder.files import read_bounded, speaking
-from hybrid.folder.mounts import carrier_of
+from hybrid.machine.files import read_bounded, speaking
+from hybrid.machine.mounts import carrier_of
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_manifest import MAX_SOURCE
 

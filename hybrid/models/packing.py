@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hybrid.backends.model_files import sha256_of, split_digest
 from hybrid.errors import BadData
-from hybrid.folder.files import speaking
 from hybrid.folder.medium import Medium
 from hybrid.folder.runs import check_mark
-from hybrid.lock import alone
+from hybrid.machine.files import speaking
+from hybrid.machine.lock import alone
+from hybrid.model_files.location import sha256_of, split_digest
 from hybrid.models import plain
 from hybrid.models.layers import Told, write_layer
 from hybrid.models.manifest import MAX_MANIFEST, PART, Kind, Layer, Model, folder_digest, verify_model

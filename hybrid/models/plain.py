@@ -6,11 +6,11 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hybrid.backends.gguf_files import names_of, parts_of, stem_of
-from hybrid.backends.model_files import TEXTS, WEIGHTS, files_of, locate
-from hybrid.backends.weight_files import check_files
 from hybrid.errors import UsageError
-from hybrid.folder.files import speaking
+from hybrid.machine.files import speaking
+from hybrid.model_files.gguf_files import names_of, parts_of, stem_of
+from hybrid.model_files.location import TEXTS, WEIGHTS, files_of, locate
+from hybrid.model_files.weight_files import check_files
 from hybrid.models.manifest import Kind
 from hybrid.models.names import collide, is_inner, is_plain
 

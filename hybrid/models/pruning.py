@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hybrid import machine
 from hybrid.canonical import decode, encode
 from hybrid.errors import BadData, HybridError, UsageError, nearest
-from hybrid.folder.files import read_bounded
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import allowed
+from hybrid.machine import home
+from hybrid.machine.files import read_bounded
+from hybrid.machine.replacing import replacing
 from hybrid.models.catalog import matching, refuse_several
 from hybrid.models.manifest import PART_FILE, Model, read_models
-from hybrid.replacing import replacing
 
 LONGEST = 30 * 86400.0
 """Seconds after which a mark is forgotten: what somebody thought of so long ago is asked anew."""
@@ -144,7 +144,7 @@ def _write_marks(folder: Path, marks: Marks) -> None:
 
 def _file(folder: Path) -> Path:
     short = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return machine.home() / "prune" / f"{short}.json"
+    return home.home() / "prune" / f"{short}.json"
 
 
 def _remove_empty(folder: Disk, paths: Iterable[str]) -> None:

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hybrid.errors import BadData, Temporary, UsageError
-from hybrid.folder.files import speaking, write_once
 from hybrid.folder.medium import Medium, NotThere
-from hybrid.lock import alone
+from hybrid.machine.files import speaking, write_once
+from hybrid.machine.lock import alone
+from hybrid.machine.terminal import some
 from hybrid.models.layers import Told, present, read_layer
 from hybrid.models.manifest import Layer, Model
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_store import STAGING, OllamaStore, plain
-from hybrid.terminal import some
 
 
 def restore_ollama(

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hybrid.backends.model_files import HUB_NAME, PACKAGED
 from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
+from hybrid.machine.replacing import replacing
+from hybrid.machine.terminal import clean_line
+from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.notebook import cells, words
-from hybrid.replacing import replacing
-from hybrid.terminal import clean_line
-from hybrid.wheel import Wheel
+from hybrid.plugins.wheel import Wheel
 
 Kind = Literal["colab", "kaggle", "plain"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid.errors import CannotRun, UsageError
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 PORT = 11434
 SECONDS = 5.0

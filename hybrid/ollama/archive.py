@@ -21,9 +21,9 @@ from typing import IO, Any, cast
 import filelock
 import zstandard
 
-from hybrid import machine
 from hybrid.errors import BadData, Temporary
-from hybrid.folder.files import speaking
+from hybrid.machine import home
+from hybrid.machine.files import speaking
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_MEMBERS = 10_000
@@ -49,7 +49,7 @@ def installed(archive: Path) -> Path:
     """
     with speaking(archive, doing="reading it"), archive.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    own = machine.home() / "ollama"
+    own = home.home() / "ollama"
     folder = own / sha256[:16]
     with speaking(own, doing="unpacking Ollama there"):
         own.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from hybrid.errors import CannotRun, UsageError
-from hybrid.folder.files import speaking
+from hybrid.machine.files import speaking
 from hybrid.ollama.archive import installed, is_archive
 
 INSIDE = ("bin/ollama", "ollama")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hybrid import machine
 from hybrid.errors import CannotRun
-from hybrid.folder.files import speaking
-from hybrid.folder.mounts import carrier_of
+from hybrid.machine import home
+from hybrid.machine.files import speaking
+from hybrid.machine.mounts import carrier_of
 
 COLAB = Path("/content/drive")
 """Where Colab mounts Google Drive. When the mount dies a plain folder may stand there."""
@@ -54,7 +54,7 @@ def _why_not(place: Path) -> str:
 
 def _shared_folders() -> list[Path]:
     named = os.environ.get("HYBRID_FOLDER")
-    return [folder for folder in (Path(named) if named else None, machine.remembered()) if folder]
+    return [folder for folder in (Path(named) if named else None, home.remembered()) if folder]
 
 
 def _elsewhere() -> Path:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO
 
 from hybrid.errors import CannotRun, HybridError, Temporary
-from hybrid.folder.files import speaking
+from hybrid.machine.files import speaking
+from hybrid.machine.redaction import SECRET_NAME, redacted
+from hybrid.machine.terminal import clean_line
 from hybrid.ollama import posix
 from hybrid.ollama.address import Address, version
-from hybrid.redaction import SECRET_NAME, redacted
-from hybrid.terminal import clean_line
 
 READY_S, GRACE_S, SETTLED_S = 120.0, 10.0, 0.3
 """Longest wait for the first answer, for an orderly end, and for a server that finds its port taken after all."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.errors import BadData
+from hybrid.machine.replacing import replacing
+from hybrid.machine.terminal import some
 from hybrid.outputs.document import Document, read_document
 from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer, canonical
 from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, read_head, read_json_lines
 from hybrid.outputs.source import Source, open_source
 from hybrid.records import Output
-from hybrid.replacing import replacing
-from hybrid.terminal import some
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 """How every outputs file that was written here begins."""

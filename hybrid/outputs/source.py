@@ -14,8 +14,8 @@ from typing import BinaryIO, cast
 import zstandard
 
 from hybrid.errors import BadData, UsageError
-from hybrid.folder.files import speaking
-from hybrid.texts import utf8_stream
+from hybrid.machine.files import speaking
+from hybrid.machine.text_files import utf8_stream
 
 BUFFER = 32 * 1024
 """Bytes that are read, and looked at, at once: few enough for the processor's cache to hold what becomes of them."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybrid.canonical import encode
+from hybrid.machine.terminal import some
 from hybrid.report import pictures, self_edits
 from hybrid.report.markup import Html, el, join
 from hybrid.report.raw import body, cut, fold
 from hybrid.report.sources import Answered, Asked, Source
 from hybrid.report.words import count, mark, percent, status_of
-from hybrid.terminal import some
 
 MOST_VERDICTS = 20
 """Verdicts of one answer that are shown."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from hybrid.errors import BadData
-from hybrid.intervals import paired_difference
 from hybrid.report.charts import interval_plot
 from hybrid.report.grades_file import GradesFile
 from hybrid.report.markup import Html, el
 from hybrid.report.sources import Source
 from hybrid.report.words import signed
+from hybrid.statistics.intervals import paired_difference
 
 READING = (
     "Each run minus the first, unit by unit on what both have graded, in percentage points. The interval is that of "

@@ -16,9 +16,9 @@ from typing import Any
 import ijson
 
 from hybrid.canonical import encode
-from hybrid.checks import sentences
 from hybrid.errors import BadData, UsageError, keys_of
-from hybrid.texts import utf8_stream
+from hybrid.grading.calibration import sentences
+from hybrid.machine.text_files import utf8_stream
 
 FORMAT = "hybrid/grades"
 VERSION = 1

@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from hybrid import machine
 from hybrid.errors import UsageError
-from hybrid.questions import OutOfOrder
-from hybrid.replacing import replacing
+from hybrid.grading.questions import OutOfOrder
+from hybrid.machine import home
+from hybrid.machine.replacing import replacing
 from hybrid.report import self_edits
 from hybrid.report.articles import article, standings
 from hybrid.report.compare import comparison
@@ -96,7 +96,7 @@ def _draw(walk: Walk, sources: Sequence[Source], body: IO[bytes], most: int, lon
 
 
 def _write(out: Path, head: str, body: IO[bytes], foot: str) -> None:
-    with replacing(out, BEGINS.encode(), machine.parts()) as file:
+    with replacing(out, BEGINS.encode(), home.parts()) as file:
         file.write(head.encode())
         shutil.copyfileobj(body, file)
         file.write(foot.encode())

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybrid.intervals import paired_difference
 from hybrid.report.markup import Html, el, join, plain
 from hybrid.report.pictures import SMALL, demonstrations, picture
 from hybrid.report.raw import cut
 from hybrid.report.sources import Answered, Asked, Source
 from hybrid.report.words import count, mark, percent, signed, span, status_of
+from hybrid.statistics.intervals import paired_difference
 
 POINT = re.compile(r"round-(\d{1,3})/(train|eval)(?:/([a-z]{1,20}))?")
 """A figure that is a point of the curve: round, split, and the arm; no arm is the self-edits themselves."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
+from hybrid.grading.questions import OutOfOrder, grouped, in_order
+from hybrid.machine.text_files import utf8_stream
 from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs
-from hybrid.questions import OutOfOrder, grouped, in_order
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
-from hybrid.texts import utf8_stream
 
 MOST_OUTPUTS = 60
 """Outputs of one question that the page shows; the others are counted."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from hybrid.intervals import paired_difference
 from hybrid.report.charts import interval_plot
 from hybrid.report.markup import Html, el
 from hybrid.report.self_edits import is_point
 from hybrid.report.sources import Source
 from hybrid.report.words import NAMES, called, count, percent, span
+from hybrid.statistics.intervals import paired_difference
 
 Measure: TypeAlias = Mapping[str, Any]
 """`mean`, `n` and `interval` of a score, a control or a figure."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.execution.index import Index
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
-from hybrid.index import Index
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 MOST = 500
 """Attempts whose beats are read, the last by name."""

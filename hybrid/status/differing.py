@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybrid.canonical import encoded
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 MOST = 6
 """Settings that are told of one run."""

@@ -18,12 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import Bound, bound
+from hybrid.execution.index import KEY, in_parts
 from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
-from hybrid.index import KEY, in_parts
 from hybrid.protocols import Stage
-from hybrid.stages import Bound, bound
-from hybrid.workplace import pipeline_of
 
 LENGTH = struct.Struct("<I")
 Parts = Iterator[bytes]

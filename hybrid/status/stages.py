@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
+from hybrid.execution.index import KEY, Index, Known, cut, in_parts
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
-from hybrid.index import KEY, Index, Known, cut, in_parts
+from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Stage
 from hybrid.status.items import identity_of, listing
-from hybrid.terminal import clean_line
 
 AT_ONCE = 500
 """Shards between two writes to the index."""

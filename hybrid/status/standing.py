@@ -7,20 +7,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hybrid import plugins
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
+from hybrid.execution.index import Index
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.orders import Orders, known_orders
 from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
-from hybrid.index import Index
+from hybrid.machine.terminal import clean_line, some
+from hybrid.plugins import installed
 from hybrid.protocols import Stage
 from hybrid.status.attempts import Attempt, attempts_of
 from hybrid.status.away import Away, Fading
 from hybrid.status.items import stages_of
 from hybrid.status.stages import Shards, StageStanding, stage_standing
-from hybrid.terminal import clean_line, some
 
 LONGEST = 300
 MOST_REFUSED = 100
@@ -245,6 +245,6 @@ def _named(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]]
     except HybridError as error:
         pipeline = str(run.spec["pipeline"])
         missing = f"the pipeline '{pipeline}' is not installed here"
-        why = error.message if pipeline in plugins.names("pipelines") else missing
+        why = error.message if pipeline in installed.names("pipelines") else missing
     found = {one.name for medium in (run.folder, store) for one in medium.entries(run.place) if one.kind == "folder"}
     return run, [(name, None) for name in sorted(found - set(BESIDE_STAGES)) if allowed(name)], why

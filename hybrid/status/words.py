@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hybrid import machine
+from hybrid.machine import home
+from hybrid.machine.terminal import a_minute, clean_line, some, span
 from hybrid.status.attempts import Attempt
 from hybrid.status.stages import StageStanding
 from hybrid.status.standing import RunStanding
-from hybrid.terminal import a_minute, clean_line, some, span
 
 LONGEST = 400
 MOST_ATTEMPTS = 10
@@ -97,7 +97,7 @@ def by_whom(run: RunStanding) -> str:
     """Whose cancel stands, as far as that is known."""
     if not run.cancelled_by:
         return ""
-    return f" by {' and '.join('this machine' if one == machine.name() else one for one in run.cancelled_by)}"
+    return f" by {' and '.join('this machine' if one == home.name() else one for one in run.cancelled_by)}"
 
 
 def _what(run: RunStanding) -> list[str]:
@@ -187,8 +187,8 @@ def _workers(run: RunStanding) -> list[str]:
 
 
 def _worker(one: Attempt) -> Iterator[str]:
-    machine = ", ".join(filter(None, [_gpu(one), _disk(one)]))
-    yield f"{one.name}: {_silence(one)}{'; ' if machine else ''}{machine}"
+    hardware = ", ".join(filter(None, [_gpu(one), _disk(one)]))
+    yield f"{one.name}: {_silence(one)}{'; ' if hardware else ''}{hardware}"
     for what, words in one.troubles.items():
         yield f"  it has trouble with {what}: {words}"
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
 import torch
 
 from hybrid.errors import BadData
+from hybrid.training.jobs import Job
 from hybrid.training.memory import Plan
+from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.progress import Progress
-
-if TYPE_CHECKING:
-    from hybrid.training.trainer import Session
+from hybrid.training.slots import Bank
 
 VERSION = 2
 """2: the A of layers with one input stand side by side in a slot's values."""
@@ -24,6 +24,23 @@ PARTS = ("values", "scale")
 PLANNED = ("slots", "tokens", "activations", "per_token", "per_label")
 MAYBE = ("exp_avg", "exp_avg_sq", "step", "grad")
 """Moments are there after the first step, gradients in the middle of one."""
+
+
+class Session(Protocol):
+    """What a checkpoint is of: a list of jobs on its way through the slots of a bank."""
+
+    plan: Plan
+    rank: int
+    queue: list[Job]
+    next: int  # of the queue
+    bank: Bank
+    optimizer: SlotAdamW
+    slots: list[Progress | None]
+    turn: int  # the slot that is served first
+
+    def begin(self, slot: int, progress: Progress) -> None:
+        """Give a slot to a job."""
+        ...
 
 
 def state(session: Session) -> bytes:

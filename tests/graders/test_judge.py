@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from graders.judge import NO_QUESTION, SPLIT, Judge, prompt, verdict
 from graders.judge.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
-from hybrid import machine, testing
+from hybrid import testing
 from hybrid.errors import CannotRun, Temporary, UsageError
-from hybrid.grading import grade_file
+from hybrid.grading.grade_file import grade_file
+from hybrid.grading.references import NO_REFERENCE
+from hybrid.machine import home
 from hybrid.progress import Quiet
 from hybrid.records import Grade, Output
-from hybrid.references import NO_REFERENCE
 from hybrid.settings import build
 
 RIGHT, WRONG = '{"reason": "same", "correct": true}', '{"reason": "not the same", "correct": false}'
@@ -338,7 +339,7 @@ def test_a_wrong_option_is_told_before_anything_is_asked(court: Court) -> None:
 
 
 def test_a_database_that_is_none_is_told_and_left_alone(court: Court) -> None:
-    path = machine.home() / "replies.sqlite"
+    path = home.home() / "replies.sqlite"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"not a database, but something of mine" * 100)
     with pytest.raises(Temporary, match=re.escape(str(path))):

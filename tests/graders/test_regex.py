@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from graders.regex import Regex
 from hybrid.errors import UsageError
-from hybrid.patterns import MOST_WAYS, BadPattern, ways
+from hybrid.grading.patterns import MOST_WAYS, BadPattern, ways
 from hybrid.records import Output
 from hybrid.settings import build
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graders.rouge import MOST_WORDS, Rouge
 from hybrid.errors import CannotRun
-from hybrid.extras import import_object
+from hybrid.machine.late_imports import import_object
 from hybrid.records import Output
 from hybrid.settings import build
 from hybrid.testing import check_grader
@@ -87,13 +87,13 @@ def test_it_is_what_the_library_says(text: str, reference: str) -> None:
 
 def test_a_missing_library_is_said_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     import graders.rouge
-    import hybrid.extras
+    import hybrid.machine.late_imports
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
 
     graders.rouge._scorer.cache_clear()
-    monkeypatch.setattr(hybrid.extras.importlib, "import_module", absent)
+    monkeypatch.setattr(hybrid.machine.late_imports.importlib, "import_module", absent)
     with pytest.raises(CannotRun, match="rouge_score") as caught:
         build(Rouge)
     assert ".[rouge]" in caught.value.hint

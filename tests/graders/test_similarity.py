@@ -21,15 +21,16 @@ import pytest
 
 import graders.similarity
 from graders.similarity import Measuring, Similarity
-from hybrid import checks, machine
 from hybrid.errors import CannotRun, NotFinished, Temporary, UsageError
+from hybrid.grading import calibration
+from hybrid.grading.embedding_cache import PAGE
+from hybrid.machine import home
 from hybrid.progress import Quiet
 from hybrid.protocols import Model, ModelGrader, ReadyGrader, Vector
 from hybrid.records import Failure, Grade, Output
 from hybrid.settings import build, freeze
 from hybrid.testing import check_grader
-from hybrid.vectors import PAGE
-from tests.ollama_server import OllamaServer
+from tests.support.ollama_server import OllamaServer
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,7 +193,7 @@ def test_a_killed_process_loses_no_vector_and_two_at_once_do_no_harm(monkeypatch
     assert started(after=300).wait(60) == -signal.SIGKILL
     both = [started(after=10**6), started(after=10**6)]
     assert [process.wait(60) for process in both] == [0, 0]
-    with closing(sqlite3.connect(machine.home() / "vectors.sqlite")) as rows:
+    with closing(sqlite3.connect(home.home() / "vectors.sqlite")) as rows:
         assert rows.execute("SELECT count(*) FROM vector").fetchone() == (401,)
     rest = Letters()
     _, about = graded(monkeypatch, rest, [said("a" * n + "b", "b") for n in range(1, 401)])
@@ -210,7 +211,7 @@ def test_a_killed_process_is_not_asked_again_what_it_has_kept(monkeypatch: pytes
 def test_a_vector_whose_bytes_were_changed_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs = [said("ab", "ac")]
     grades, _ = graded(monkeypatch, Letters(), outputs)
-    with closing(sqlite3.connect(machine.home() / "vectors.sqlite")) as rows:
+    with closing(sqlite3.connect(home.home() / "vectors.sqlite")) as rows:
         for (number,) in rows.execute("SELECT rowid FROM vector").fetchall():
             (data,) = rows.execute("SELECT numbers FROM vector WHERE rowid = ?", (number,)).fetchone()
             changed = bytes([data[0] ^ 1]) + data[1:]
@@ -223,8 +224,8 @@ def test_a_vector_whose_bytes_were_changed_is_made_anew(monkeypatch: pytest.Monk
 
 
 def test_a_file_that_is_no_database_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine.home().mkdir(parents=True)
-    (machine.home() / "vectors.sqlite").write_bytes(b"not a database" * 1000)
+    home.home().mkdir(parents=True)
+    (home.home() / "vectors.sqlite").write_bytes(b"not a database" * 1000)
     with pytest.raises(Temporary, match=r"vectors\.sqlite") as caught:
         graded(monkeypatch, Letters(), [said("a", "b")])
     assert "delete it" in caught.value.hint
@@ -242,18 +243,18 @@ def test_without_a_threshold_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch
 
 def identity() -> Any:
     about = {"models": [{"name": "letters", "digest": "a" * 64}]}
-    return checks.identity("similarity", Similarity(), about)
+    return calibration.identity("similarity", Similarity(), about)
 
 
 @pytest.mark.parametrize("value", [None, "0.5", 2, -1, True, [0.5]])
 def test_a_check_that_holds_no_threshold_gives_none(monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-    checks.keep(identity(), {"threshold": value})
+    calibration.keep(identity(), {"threshold": value})
     with pytest.raises(CannotRun):
         graded(monkeypatch, Letters(), [said("a", "b")], threshold=None)
 
 
 def test_the_threshold_of_the_last_check_counts_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    checks.keep(identity(), {"threshold": 0.5, "kappa": [0.6, 0.5, 0.7], "rows": 100})
+    calibration.keep(identity(), {"threshold": 0.5, "kappa": [0.6, 0.5, 0.7], "rows": 100})
     outputs = [said("ab", "ac"), said("ab", "acd")]
     grades, about = graded(monkeypatch, Letters(), outputs, threshold=None)
     assert [grade.score for grade in grades] == [float(grade.figures["similarity"] >= 0.5) for grade in grades]

@@ -15,20 +15,20 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self
 
-from hybrid.assembly import assembled
 from hybrid.canonical import encode
-from hybrid.engines import Training
 from hybrid.errors import HybridError
+from hybrid.execution.assembly import assembled
+from hybrid.execution.chain import bound
+from hybrid.execution.engines import Training
 from hybrid.folder.leases import Patience
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
 from hybrid.folder.shards import Shard, verify_shard
 from hybrid.folder.spool import is_shard
+from hybrid.laptop.receiver import Receiver
 from hybrid.protocols import Backend, Inputs, Model, Pipeline, Stage
-from hybrid.receiving import Receiver
 from hybrid.records import Completion, Failure, Item, Output, Request, Sampling
-from hybrid.stages import bound
-from hybrid.worker import Shift, Worker
+from hybrid.worker.worker import Worker, WorkerOptions
 from tests.simulator import NONE, SETTLE, Actor, Faults, Killed, World
 
 READER = "reader-00000000"
@@ -274,7 +274,7 @@ class Lab:
         bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
-        shift = Shift(("gpu",), run=run, max_idle=idle, patience=self.patience, shard_seconds=60.0)
+        shift = WorkerOptions(("gpu",), run=run, max_idle=idle, patience=self.patience, shard_seconds=60.0)
         machine.given, machine.leaving = 0, False
         try:
             machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, shift, attempt=attempt)

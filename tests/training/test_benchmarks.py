@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from hybrid.arc.lessons import Course
-from hybrid.arc.text import SEAL
+from hybrid.tasks.arc.text import SEAL
+from pipelines.seal.examples import AugmentationSettings
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -47,7 +47,7 @@ def test_operations_are_counted_and_views_are_not(benchmark: Any) -> None:
 def test_lessons_are_trained_without_padding_and_without_logits_that_have_no_label(benchmark: Any) -> None:
     tokens = benchmark("train_tokens")
     lessons = importlib.import_module("peers.lora")
-    texts = lessons.arc_texts("small", 3, Course(most=6, instruction=SEAL.instruction))
+    texts = lessons.arc_texts("small", 3, AugmentationSettings(most=6, instruction=SEAL.instruction))
     found = tokens.measured(texts)
     assert found["tokens_ratio"] <= 1.02
     assert found["logit_ratio"] == 1.0

@@ -15,7 +15,7 @@ from hybrid.training.jobs import Job, Tokens, Trained
 from hybrid.training.packing import Entry
 from hybrid.training.slots import Bank, Route
 from hybrid.training.trainer import Session, Trainer
-from tests.training.tiny import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
+from tests.support.tiny_model import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
 
 torch.set_num_threads(1)
 

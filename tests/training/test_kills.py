@@ -23,10 +23,10 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.names import TensorName
 from hybrid.folder.runs import check_mark
 from hybrid.folder.tensors import verify_part
-from tests.failing_calls import failing_library
-from tests.fleet import SEEDS, Fleet, records, until
-from tests.remote import Side
-from tests.training.small import headers, write_model
+from tests.support.failing_calls import failing_library
+from tests.support.fleet import SEEDS, Fleet, records, until
+from tests.support.remote import Side
+from tests.support.small_model import headers, write_model
 
 __all__ = ["failing_library"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

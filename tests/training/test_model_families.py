@@ -12,7 +12,7 @@ from hybrid.errors import CannotRun
 from hybrid.training.packing import Entry
 from hybrid.training.slots import Bank, Route
 from hybrid.training.trainer import Trainer
-from tests.training.tiny import VOCABULARY, texts
+from tests.support.tiny_model import VOCABULARY, texts
 
 torch.set_num_threads(1)
 SHAPE: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch
 
 from hybrid.training.adapters import fresh, load
 from hybrid.training.slots import Bank, Layers, Route, Slots, sharing
-from tests.training.tiny import tiny_model, trainer
+from tests.support.tiny_model import tiny_model, trainer
 
 torch.set_num_threads(1)
 

@@ -25,7 +25,7 @@ from hybrid.backends.ollama.client import (
 )
 from hybrid.canonical import decode
 from hybrid.errors import BadData, Temporary
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line of a stream; one that tells of progress has some hundred."""

@@ -8,17 +8,17 @@ from functools import partial
 from typing import ClassVar
 
 from hybrid.backends.ollama.calls import Calls
-from hybrid.backends.ollama.flights import Flights
 from hybrid.backends.ollama.opening import load, loaded_context, loading_of, rendered, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
+from hybrid.backends.ollama.request_pool import RequestPool
 from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import read_tag
 from hybrid.backends.ollama.window import FIRST, Window
 from hybrid.backends.options import whole_number
 from hybrid.errors import CannotRun
+from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Model
 from hybrid.records import Completion, Request
-from hybrid.terminal import clean_line
 
 LOG = logging.getLogger("hybrid")
 
@@ -68,7 +68,7 @@ class OllamaBackend:
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Keep the server busy with one request more than it works on at a time."""
         pace = Pace(self._parallel)
-        return Flights(
+        return RequestPool(
             partial(self._calls.answer, pace=pace),
             requests,
             url=self._url,

@@ -16,7 +16,7 @@ import httpx
 
 from hybrid.canonical import Json, decode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 OLDEST = (0, 13, 0)
 """The first version that knows `truncate`, `shift` and `logprobs`: an older one cuts prompts and says nothing."""

@@ -11,17 +11,17 @@ from typing import Any, ClassVar
 
 from hybrid.backends.ollama.calls import ATTEMPTS, TOO_LONG
 from hybrid.backends.ollama.client import Refused, cannot_use
-from hybrid.backends.ollama.flights import Flights
 from hybrid.backends.ollama.link import Gone, Link, Trouble
 from hybrid.backends.ollama.opening import loading_of, waits_of
 from hybrid.backends.ollama.pace import MOST, Pace
+from hybrid.backends.ollama.request_pool import RequestPool
 from hybrid.backends.ollama.server import Server
 from hybrid.backends.ollama.tag import Tag, read_tag
 from hybrid.backends.options import whole_number
 from hybrid.errors import CannotRun, Temporary
+from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Model, Vector
 from hybrid.records import Failure
-from hybrid.terminal import clean_line
 
 BATCH = 32
 """Texts in a request. The server computes them one after the other; more only make its replies longer."""
@@ -70,7 +70,7 @@ class OllamaEmbedder:
 
     def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
         """Several batches are in flight; what comes early is kept until it is its turn."""
-        flights = Flights(
+        flights = RequestPool(
             self._serve,
             enumerate(_batches(texts)),
             url=self._url,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hybrid.backends.ollama.client import Refused, digest_among
 from hybrid.backends.ollama.server import Server
 from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 STALLED = 600.0
 """Seconds without a byte more: the server itself asks a silent registry again and again, for ever."""

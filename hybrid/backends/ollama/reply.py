@@ -12,7 +12,7 @@ from hybrid.backends.ollama.client import Refused
 from hybrid.backends.ollama.link import MOST_LINE, Trouble
 from hybrid.canonical import decode
 from hybrid.errors import BadData
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 REPEATS = 30
 """Equal pieces in a row after which Ollama breaks a reply off, without a word."""

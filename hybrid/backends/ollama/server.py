@@ -17,7 +17,7 @@ import ollama
 from hybrid.backends.ollama.bounds import Bounds
 from hybrid.backends.ollama.client import address
 from hybrid.errors import BadData, CannotRun
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 QUICK_SECONDS = 30.0
 """For questions that need no model."""

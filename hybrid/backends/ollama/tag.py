@@ -15,7 +15,7 @@ from hybrid.backends.ollama.window import tokens_of
 from hybrid.backends.turns import Form
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
-from hybrid.terminal import clean_line
+from hybrid.machine.terminal import clean_line
 
 STOP_LINE = re.compile(r'^stop +("(?:[^"\\]|\\.)*") *$', re.MULTILINE)
 PARSER_LINE = re.compile(r"^PARSER +\S", re.MULTILINE | re.IGNORECASE)

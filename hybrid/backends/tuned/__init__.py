@@ -1,0 +1,1 @@
+"""Backends that train adapters before they answer with them."""

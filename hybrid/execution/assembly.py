@@ -1,0 +1,154 @@
+"""From shards to outputs: one record an item, in an order that does not depend on who wrote what when."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from hybrid.canonical import decode, encode
+from hybrid.errors import Temporary
+from hybrid.folder.runs import Run
+from hybrid.machine.terminal import clean_line, some, were
+from hybrid.protocols import Stage
+from hybrid.records import Completion, Failure, Output, Record, reference_of
+from hybrid.thoughts import split
+
+LOG = logging.getLogger("hybrid")
+MOST_TOLD = 10
+MISSING = Failure("missing", "no record of this item has arrived")
+MIXED = "%s: %s thought about, under an earlier version; others are not: begin it in another folder"
+SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE record (
+    key TEXT PRIMARY KEY, rank TEXT, task TEXT, question TEXT, sample INTEGER, view TEXT, text TEXT, line BLOB);
+"""
+EXPECT = "INSERT OR IGNORE INTO record VALUES (?, '9', ?, ?, ?, ?, NULL, ?)"
+ORDERED = "SELECT line FROM record ORDER BY task, question, sample, view, key"
+
+
+class Assembly:
+    """The union of a stage's verified records, one for every item of the run, those without a record among them.
+
+    Of several records of one item a text wins over a failure, then the earlier attempt by name, then the earlier
+    shard: the same choice on every machine. Memory stays flat: records wait in a database in a temporary folder.
+    """
+
+    def __init__(self, run: Run, rows: sqlite3.Connection) -> None:
+        self._run, self._rows = run, rows
+        self._models: dict[bytes, Mapping[str, Any]] = {}
+        self.refused: list[str] = []  # files passed over, and why
+        self.strange = 0  # records of no item of this run
+        self.clashes = 0  # items with two different texts
+        self.thinking = 0  # answers with a thought inside, which an earlier version let the model think
+
+    @property
+    def models(self) -> list[Mapping[str, Any]]:
+        """Every model (name, digest, engine) that wrote a record."""
+        return [self._models[key] for key in sorted(self._models)]
+
+    @property
+    def missing(self) -> int:
+        """How many items have no record."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank = '9'").fetchone()
+        return int(count)
+
+    @property
+    def failed(self) -> int:
+        """How many items have failures only."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank LIKE '1%'").fetchone()
+        return int(count)
+
+    @property
+    def items(self) -> int:
+        """How many items the stage has."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record").fetchone()
+        return int(count)
+
+    def lines(self) -> Iterator[bytes]:
+        """The records as canonical JSON, by task, question, sample, view and key."""
+        for (line,) in self._rows.execute(ORDERED):
+            yield line
+
+    def outputs(self) -> Iterator[Output]:
+        """The records in that order, with the references they are judged against."""
+        return outputs_of(self._run, self.lines(), self._run.references())
+
+    def gather(self, stage: Stage) -> None:
+        """Read what there is. What was passed over, is strange or clashes is counted and logged."""
+        model = self._run.model_digest(stage.name)
+        self._rows.executemany(EXPECT, _expected(self._run, stage, model))
+        for _, shard in self._run.shards(stage.name, self.refused, model=model):
+            self._models[encode(shard.header["model"])] = shard.header["model"]
+            for record in shard.records:
+                self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
+        if self.thinking and any(map(_thinks_no_more, self.models)):
+            LOG.warning(MIXED, self._run.id, f"{some(self.thinking, 'answer')} {were(self.thinking)}")
+        for reason in self.refused[:MOST_TOLD]:
+            LOG.warning("passed over: %s", clean_line(reason, 500))
+        if len(self.refused) > MOST_TOLD:
+            LOG.warning("passed over: %s", some(len(self.refused) - MOST_TOLD, "more file"))
+        if self.strange:
+            LOG.warning("%s: %s of none of its items, passed over", self._run.id, some(self.strange, "record"))
+        if self.clashes:
+            twice = f"{some(self.clashes, 'item')} {were(self.clashes)}"
+            LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
+
+    def _offer(self, record: dict[str, Any], place: str) -> None:
+        found = self._rows.execute("SELECT rank, text FROM record WHERE key = ?", (record["key"],)).fetchone()
+        if found is None:
+            self.strange += 1
+            return
+        rank, text = f"{int(record['error'] is not None)} {place}", record["text"]
+        self.thinking += text is not None and "thought" not in record and bool(split(text).thought)
+        self.clashes += None not in (found[1], text) and found[1] != text
+        if rank < found[0]:
+            change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
+            self._rows.execute(change, (rank, text, encode(record), record["key"]))
+
+
+def _thinks_no_more(model: Mapping[str, Any]) -> bool:
+    about = model.get("about")
+    return isinstance(about, dict) and about.get("thinking") == "off"
+
+
+def outputs_of(run: Run, lines: Iterable[bytes], references: Mapping[str, Any]) -> Iterator[Output]:
+    """The outputs of records, with their references as far as `references` has them."""
+    what = f"{run.id}: record"
+    for line in lines:
+        value = decode(line, what=what)
+        value["reference"] = reference_of(references, value["question"])
+        yield Output.from_json(value, what=what)
+
+
+@contextmanager
+def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
+    """The assembly of a stage, while its temporary database is there. Raises Temporary when that cannot be written."""
+    with ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-assembly-"))
+        rows = sqlite3.connect(Path(place) / "records.sqlite")
+        stack.callback(rows.close)
+        try:
+            rows.executescript(SCHEMA)
+            assembly = Assembly(run, rows)
+            assembly.gather(stage)
+            yield assembly
+        except sqlite3.Error as error:
+            raise Temporary(
+                f"cannot put the records of {run.id} together in {place}: {error}",
+                hint="is there room? TMPDIR names another place; nothing is lost",
+            ) from error
+
+
+def _expected(run: Run, stage: Stage, model: str) -> Iterator[tuple[object, ...]]:
+    """A row for every item, with the record that says it is missing."""
+    for item in stage.items(run.tasks()):
+        key = item.key(stage.identity, model)
+        absent = Record(key, item.task, item.question, item.view, item.sample, Completion(key, error=MISSING))
+        where = (item.task, item.question, item.sample, encode(item.view).decode())
+        yield (key, *where, encode(absent.to_json()))

@@ -1,0 +1,90 @@
+"""What this machine can open for a run that came from the folder: installed pipelines, known backends, allowed models.
+
+A run is text that anybody may have written. It can only name an installed pipeline, typed settings, one of our backends
+and a model by name. A path on this machine is opened only when its owner gave it: `--model NAME=PATH`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from hybrid import settings
+from hybrid.backends.registry import digest_before_loading
+from hybrid.canonical import Json
+from hybrid.errors import CannotRun
+from hybrid.execution.engines import Training, opened
+from hybrid.folder.runs import Run
+from hybrid.model_files.location import HUB_NAME, PACKAGED
+from hybrid.plugins import installed
+from hybrid.protocols import Backend, Pipeline
+
+GPU_QUERY = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
+
+
+def pipeline_of(run: Run) -> Pipeline:
+    """The installed pipeline with the settings that the run was frozen with. Raises CannotRun, UsageError, BadData."""
+    name = str(run.spec["pipeline"])
+    if name not in installed.names("pipelines"):
+        raise CannotRun(
+            f"{run.id} is of the pipeline '{name}', which is not installed here",
+            hint="install the distribution that has it; `hybrid list` shows what is here",
+        )
+    name = str(run.spec["pipeline"])
+    made: Any = settings.restore(installed.load("pipelines", name), run.spec["settings"], name)
+    return cast("Pipeline", made)
+
+
+class Machine:
+    """This machine as a workplace. `models` maps the names that runs use to places here."""
+
+    def __init__(self, models: Mapping[str, str], options: Mapping[str, str], spool: Path) -> None:
+        self._models, self._options, self._spool = models, options, spool
+
+    def pipeline(self, run: Run) -> Pipeline:
+        return pipeline_of(run)
+
+    def digest(self, run: Run) -> str:
+        return digest_before_loading(str(run.spec["backend"]), self._model(run), self._options)
+
+    def open(self, run: Run, training: Training | None) -> Backend:
+        return opened(str(run.spec["backend"]), self._model(run), self._options, training)
+
+    def gauges(self) -> Mapping[str, Json]:
+        """Bytes free for the spool, and the first GPU: name, MiB used and in all, per cent busy; what is known."""
+        told: dict[str, Json] = {"gpu": gpu()}
+        try:
+            told["disk_free"] = shutil.disk_usage(self._spool).free
+        except OSError:
+            told["disk_free"] = None
+        return told
+
+    def _model(self, run: Run) -> str:
+        name = str(run.spec["model"])
+        if name in self._models:
+            return self._models[name]
+        if run.spec["backend"] == "ollama":
+            return name  # a tag on this machine's server, never a path
+        if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
+            return name
+        raise CannotRun(
+            f"{run.id} names the model '{name:.200}', which is no name that this machine knows",
+            hint="say where it is here: --model NAME=PATH",
+        )
+
+
+def gpu() -> dict[str, Json] | None:
+    """The first GPU that nvidia-smi tells of; None where there is none."""
+    program = shutil.which("nvidia-smi")
+    if program is None or not Path(program).is_absolute():  # a program of the current folder is anybody's
+        return None
+    command = [program, GPU_QUERY, "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
+        name, used, total, busy = said.splitlines()[0].split(", ")
+        return {"name": name[:100], "memory_used": int(used), "memory_total": int(total), "busy": int(busy)}
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None

@@ -1,0 +1,151 @@
+"""The stages of a pipeline, bound to a run: what comes after others makes its items of what these have brought.
+
+Of the earlier stages only outputs travel, put together as outputs.json is, so every machine that sees the same records
+makes the same items.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Any
+
+from hybrid.errors import CannotRun, Temporary, Waits
+from hybrid.execution.assembly import assembled, outputs_of
+from hybrid.folder.runs import Run
+from hybrid.machine.terminal import have, some
+from hybrid.plugins.faults import stages_of
+from hybrid.protocols import Pipeline, Stage
+from hybrid.records import Item, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The items of a stage: how many, how many without a record, how many with failures only."""
+
+    items: int
+    missing: int
+    failed: int
+
+
+class Bound:
+    """The stages of a run. `run` knows which stage says of which model the records of another have to be.
+
+    `items(tasks)` of each may be called as often as one likes. What the earlier stages brought is read when items are
+    first needed, and then stays as it was: bind again to see what is new. Raises CannotRun for stages in no order.
+    """
+
+    def __init__(self, run: Run, stages: Sequence[Stage]) -> None:
+        check_order(stages)
+        roots: dict[str, str] = {}
+        for stage in stages:
+            if stage.after:
+                roots[stage.name] = roots.get(stage.after[0], stage.after[0])
+        self.run = replace(run, roots=roots)
+        self.stages = tuple(self._bound(stage) for stage in stages)
+        self._needed = {name for stage in stages for name in stage.after}
+        self._kept: dict[str, Kept] = {}
+        self._counts: dict[str, Counts] = {}
+
+    def counts(self, stage: Stage) -> Counts:
+        """How a stage stands, by all verified records. Raises Waits."""
+        if stage.name not in self._counts:
+            with assembled(self.run, stage) as assembly:
+                found = Counts(assembly.items, assembly.missing, assembly.failed)
+                if stage.name in self._needed and not found.missing:
+                    self._kept[stage.name] = Kept(assembly.lines())
+            self._counts[stage.name] = found
+        return self._counts[stage.name]
+
+    def known(self) -> list[Counts]:
+        """The counts of the stages whose items are known, in order."""
+        found = []
+        for stage in self.stages:
+            try:
+                found.append(self.counts(stage))
+            except Waits:
+                continue
+        return found
+
+    def _bound(self, stage: Stage) -> Stage:
+        if not stage.after:
+            return stage
+
+        @wraps(stage.items)
+        def items(tasks: Mapping[str, Any]) -> Iterable[Item]:
+            earlier = {name: self._outputs(name, stage) for name in stage.after}
+            made: Iterable[Item] = stage.items(tasks, earlier)
+            return made
+
+        return replace(stage, items=items)
+
+    def _outputs(self, name: str, reader: Stage) -> Outputs:
+        (stage,) = (one for one in self.stages if one.name == name)
+        counts = self.counts(stage)
+        if counts.missing:
+            raise Waits(
+                f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
+                f" {counts.missing:,} of its {some(counts.items, 'item')} {have(counts.missing)} no record here",
+                hint="`hybrid status` tells who works on it",
+            )
+        return Outputs(self.run, self._kept[name], self.run.references() if reader.judges else {})
+
+
+def bound(run: Run, pipeline: Pipeline) -> Bound:
+    """The stages of a pipeline, bound to one of its runs. Raises CannotRun for stages in no order."""
+    return Bound(run, stages_of(pipeline))
+
+
+def check_order(stages: Sequence[Stage]) -> None:
+    """Raise CannotRun when a stage comes after one that is not before it, or two have one name."""
+    seen: set[str] = set()
+    for stage in stages:
+        strange = [name for name in stage.after if name not in seen]
+        if strange or stage.name in seen or (stage.derived and not stage.after):
+            raise CannotRun(
+                f"the pipeline's stage '{stage.name}' has no place: it comes after {strange or 'nothing'}",
+                hint="a stage comes after others that stand before it, by their names; a derived one always does",
+            )
+        seen.add(stage.name)
+
+
+def all_before(stages: Sequence[Stage], stage: Stage) -> list[Stage]:
+    """The stages that a stage's items depend on, in order."""
+    wanted = set(stage.after)
+    for one in reversed(stages):
+        if one.name in wanted:
+            wanted.update(one.after)
+    return [one for one in stages if one.name in wanted]
+
+
+class Kept:
+    """The records of a finished stage, in the order of outputs.json, in a temporary file that needs no name."""
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        try:
+            self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+            weakref.finalize(self, self._rows.close)
+            self._rows.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+            self._rows.execute("CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB)")
+            self._rows.execute("BEGIN")
+            self._rows.executemany("INSERT INTO record (line) VALUES (?)", ((line,) for line in lines))
+            self._rows.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise Temporary(f"no room for a temporary database: {error}", hint="free some space") from error
+
+    def lines(self) -> Iterator[bytes]:
+        for (line,) in self._rows.execute("SELECT line FROM record ORDER BY number"):
+            yield line
+
+
+class Outputs:
+    """The outputs of an earlier stage, as often as they are asked for; memory stays flat."""
+
+    def __init__(self, run: Run, kept: Kept, references: Mapping[str, Any]) -> None:
+        self._run, self._kept, self._references = run, kept, references
+
+    def __iter__(self) -> Iterator[Output]:
+        return outputs_of(self._run, self._kept.lines(), self._references)

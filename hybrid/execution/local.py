@@ -1,0 +1,299 @@
+"""`hybrid run local`: freeze a run, do its stages on this machine, put the outputs together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hybrid import settings
+from hybrid.backends.registry import digest_before_loading, refuse_unknown, refuse_untrainable
+from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.execution.assembly import Assembly, assembled
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import Bound, bound
+from hybrid.execution.engines import OneEngine, Training, engine_for, opened, trains
+from hybrid.execution.stage_work import StageResult, run_stage
+from hybrid.folder.draft import Draft
+from hybrid.folder.medium import Disk, Medium
+from hybrid.folder.names import new_attempt
+from hybrid.folder.runs import Run, join_folder, open_run, submit
+from hybrid.folder.tensors import RunTensors
+from hybrid.machine import home
+from hybrid.machine.lock import alone
+from hybrid.machine.replacing import make_room, refuse_foreign
+from hybrid.machine.terminal import some
+from hybrid.outputs import BEGINS, open_outputs, write_outputs
+from hybrid.plugins.faults import inputs_of, naming, stages_of
+from hybrid.progress import Observer
+from hybrid.protocols import Backend, Pipeline, Stage
+
+DEFAULT_FOLDER = "hybrid-folder"
+FILE_ENDINGS = {".json", ".jsonl", ".zst"}
+LOG = logging.getLogger("hybrid")
+
+
+def chosen_folder(folder: Path | None) -> Path:
+    """`--folder`, else HYBRID_FOLDER, else the one that `hybrid init` remembered, else `hybrid-folder` here."""
+    named = os.environ.get("HYBRID_FOLDER")
+    return folder or (Path(named) if named else home.remembered()) or Path(DEFAULT_FOLDER)
+
+
+def opened_run(folder: Path, name: str) -> Run:
+    """The run of that id, or beginning of an id, with what this machine received of it. Raises UsageError, BadData."""
+    return open_run(join_folder(folder, make=False), name, (Disk(home.received_of(folder)),))
+
+
+def outputs_path(folder: Path, run: Run) -> Path:
+    """Where a run's outputs.json is when nothing else is said: every run has its own."""
+    return folder / "results" / run.id / "outputs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Which backend runs which model. `options` are of this machine: no run is named by them, shards tell them."""
+
+    backend: str
+    model: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def open(self, training: Training | None = None) -> Backend:
+        return opened(self.backend, self.model, self.options, training)
+
+    def digest(self) -> str:
+        return digest_before_loading(self.backend, self.model, self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How a run is done here: the seconds after which a shard is closed, and whether failures are done again."""
+
+    shard_seconds: float = 60.0
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResult:
+    """A run done here: where its outputs are, their digest, and how its stages stand together."""
+
+    run: Run
+    outputs: Path
+    sha256: str
+    stages: tuple[StageResult, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(stage.total for stage in self.stages)
+
+    @property
+    def failed(self) -> int:
+        return sum(stage.failed for stage in self.stages)
+
+    @property
+    def fresh(self) -> int:
+        return sum(stage.fresh for stage in self.stages)
+
+
+def run_here(
+    folder: Path,
+    name: str,
+    pipeline: Pipeline,
+    engine: Engine,
+    observer: Observer,
+    output: Path | None = None,
+    effort: Effort | None = None,
+    begins: Callable[[Run], None] = lambda run: None,
+) -> LocalResult:
+    """Freeze a run into the folder, made when it is not there, and do what is left of it. The same settings, data and
+    model are the same run. outputs.json is written to `output`, or where `outputs_path` says. `begins` is told the run
+    when it is in the folder.
+
+    A new run is frozen only when its data, items, backend, options and model are known to be right: the model is loaded
+    first. Of a run that is there already it is loaded when an item is left to do. Raises NotFinished on Ctrl-C,
+    Temporary when another process on this machine is at work on the run.
+    """
+    learns = trains(stages_of(pipeline))
+    if learns:
+        refuse_untrainable(engine.backend)
+    if engine.options:
+        refuse_unknown(engine.backend, engine.options, training=learns)
+    frozen = _frozen(name, pipeline, engine)
+    draft = frozen(Draft())
+    outputs = output or outputs_path(folder, draft)
+    refuse_foreign(outputs, BEGINS)
+    tensors = RunTensors(draft.id, new_attempt(), Disk(folder)) if learns else None
+    with OneEngine() as engines:
+        open_for = partial(_open_for, engines, partial(_loaded, engine, observer), tensors)
+        if not _is_there(folder, draft):
+            _try(draft, pipeline, open_for)
+        run = frozen(join_folder(folder, make=True))
+        begins(run)
+        return _do(run, pipeline, open_for, observer, outputs, effort or Effort())
+
+
+def _frozen(name: str, pipeline: Pipeline, engine: Engine) -> Callable[[Medium], Run]:
+    """A function that writes the run into a place. What is wrong with model, settings or data is told before that."""
+    digest, values, inputs = engine.digest(), settings.freeze(pipeline), inputs_of(pipeline)
+
+    def frozen(place: Medium) -> Run:
+        return submit(place, name, values, inputs, backend=engine.backend, model=engine.model, model_digest=digest)
+
+    return frozen
+
+
+def _is_there(folder: Path, draft: Run) -> bool:
+    """Whether a run is in the folder already. Raises BadData for a foreign folder, CannotRun when nobody may write."""
+    if (folder / "hybrid.json").exists():
+        join_folder(folder, make=False)
+    _refuse_read_only(folder)
+    return (folder / draft.place / "run.json").is_file()
+
+
+def _try(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backend]) -> None:
+    """Make every item that is known before anything is done, and load what answers the first of them."""
+    asking = stages_with_items(draft, pipeline)
+    if asking:
+        open_for(draft, asking[0])
+
+
+def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
+    """Make every item that is known before anything is done; the stages that have some. Raises what a stage raises."""
+    tasks = draft.tasks()
+    known = [stage for stage in bound(draft, pipeline).stages if not stage.after]
+    return [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
+
+
+def _loaded(engine: Engine, observer: Observer, training: Training | None) -> Backend:
+    observer.loading(engine.model)
+    with naming(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
+        return engine.open(training)
+
+
+def _open_for(
+    engines: OneEngine,
+    load: Callable[[Training | None], Backend],
+    tensors: RunTensors | None,
+    run: Run,
+    stage: Stage,
+) -> Backend:
+    return engine_for(engines, run, stage, str(run.spec["model_digest"]), tensors, load)
+
+
+def _do(
+    run: Run,
+    pipeline: Pipeline,
+    open_for: Callable[[Run, Stage], Backend],
+    observer: Observer,
+    outputs: Path,
+    effort: Effort,
+) -> LocalResult:
+    """Do what is left of every stage, one after the other, and write outputs.json."""
+    make_room(outputs, BEGINS)
+    place = Path(f"{run.folder}/{run.place}")
+    _refuse_read_only(place)
+    chain = bound(run, pipeline)
+    with alone(place, f"is at work on {run.id}"):
+        how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
+        stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
+        sha256 = assemble(chain, outputs).sha256
+    return LocalResult(run, outputs, sha256, tuple(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """An outputs.json was written: its digest; how many items all stages have, and how many of them have no record yet
+    or a failure.
+    """
+
+    sha256: str
+    items: int
+    missing: int
+    failed: int
+
+
+def assemble(chain: Bound, path: Path) -> Assembled:
+    """Write one record for every item of the last stage as outputs.json; what is missing is a failure in it.
+
+    Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
+    """
+    make_room(path, BEGINS)
+    run = chain.run
+    before = [chain.counts(stage) for stage in chain.stages[:-1]]
+    with assembled(run, chain.stages[-1]) as assembly:
+        items = assembly.items + sum(one.items for one in before)
+        missing = assembly.missing + sum(one.missing for one in before)
+        failed = assembly.failed + sum(one.failed for one in before)
+        spec = {**run.spec, "id": run.id}
+        sha256 = _fuller(path, run.id, assembly) or write_outputs(
+            path, spec, assembly.models, run.tasks(), assembly.outputs(), home.parts()
+        )
+    return Assembled(sha256, items, missing, failed)
+
+
+def _fuller(path: Path, run: str, assembly: Assembly) -> str:
+    """The sha256 of the outputs file at `path` if it has more answers of the run than can be read now; else "".
+
+    Shards may be damaged or gone that were there when it was written. One that is not whole, or holds answers of
+    another model than the run's, is replaced.
+    """
+    now = assembly.items - assembly.missing - assembly.failed
+    if now == assembly.items or not path.is_file():
+        return ""
+    try:
+        with closing(open_outputs(path)) as before:
+            answers = sum(one.error is None for one in before.records())
+    except HybridError:
+        return ""
+    models = {str(one.get("digest")) for one in before.models if isinstance(one, Mapping)}
+    now_by = {str(one["digest"]) for one in assembly.models}
+    if before.run.get("id") != run or answers <= now or not models >= now_by:
+        return ""
+    LOG.warning("%s is kept: it has %s, of which %d can be read now", path, some(answers, "answer"), now)
+    return str(before.sha256)
+
+
+def _refuse_read_only(place: Path) -> None:
+    """Told before anything is computed for it; a place that is not there yet is made in what is."""
+    there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
+    if not os.access(there, os.W_OK):
+        raise CannotRun(f"no permission to write into {there}", hint="choose another folder: --folder")
+
+
+def find_outputs(source: str, folder: Path | None) -> str:
+    """The outputs file that SOURCE means: a file, `-`, a folder that holds one, or a run, put together anew.
+
+    A run is its id or the beginning of one in the chosen folder, its own folder, or a shared folder with one run.
+    Raises UsageError when nothing of the kind is there.
+    """
+    path = Path(source)
+    if source == "-" or path.is_file():
+        return source
+    if (path / "outputs.json").is_file():
+        return str(path / "outputs.json")
+    if (path / "run.json").is_file():
+        return str(outputs_of(path.resolve().parent.parent, path.resolve().name))
+    if (path / "hybrid.json").is_file():
+        return str(outputs_of(path, ""))
+    here = chosen_folder(folder)
+    if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
+        raise UsageError(
+            f"there is no file '{source}', and no run of that name in {chosen_folder(folder)}",
+            hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",
+        )
+    return str(outputs_of(chosen_folder(folder), source))
+
+
+def outputs_of(folder: Path, name: str) -> Path:
+    """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told.
+
+    Raises Waits when the items of the last stage are not known yet.
+    """
+    run = opened_run(folder, name)
+    path = outputs_path(folder, run)
+    assemble(bound(run, pipeline_of(run)), path)
+    return path

@@ -1,0 +1,141 @@
+"""What is known of a grader's errors: the results of `hybrid judge check`, kept on this machine by what judged.
+
+The identity of what judged is its name, version, settings and the digests of its models; another prompt, another model
+or other rules are another judge, and nothing is known of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hybrid.canonical import Json, decode, digest, encode
+from hybrid.errors import HybridError
+from hybrid.machine import home
+from hybrid.machine.files import read_bounded
+from hybrid.machine.replacing import replacing
+from hybrid.machine.terminal import some
+from hybrid.settings import freeze
+from hybrid.statistics.agreement import Table
+from hybrid.statistics.correction import corrected
+
+FORMAT = "hybrid/check"
+BEGINS = b'{"format":"hybrid/check"'
+LARGEST = 1_000_000
+OF_THE_MACHINE = ("models", "model", "options")
+"""Settings that do not say how is judged: models are named by their digests, options belong to the machine."""
+METHOD = "Rogan and Gladen, interval of Lang and Reiczigel, 95 %"
+
+
+def identity(name: str, grader: Any, about: Mapping[str, Any]) -> Mapping[str, Json]:
+    """What a check is of: a grader with its settings and the models that `about()` tells of."""
+    settings = {key: value for key, value in freeze(grader).items() if key not in OF_THE_MACHINE}
+    if calibrates(grader) and settings.get("threshold") is None:
+        settings.pop("threshold", None)
+    models = [model["digest"] for model in about.get("models", [])]
+    return {"grader": name, "version": getattr(grader, "version", 1), "settings": settings, "models": models}
+
+
+def calibrates(grader: Any) -> str:
+    """The figure from which a check finds the grader's threshold; empty for a grader that has none."""
+    return str(getattr(grader, "calibrates", ""))
+
+
+def place(identity: Mapping[str, Json]) -> Path:
+    """The file of the last check of what `identity` names."""
+    return home.home() / "checks" / f"{digest(dict(identity))[:32]}.json"
+
+
+def keep(identity: Mapping[str, Json], result: Mapping[str, Json]) -> Path:
+    """Remember the result of a check; the one before it is forgotten."""
+    path = place(identity)
+    with replacing(path, BEGINS) as stream:
+        body = encode({"version": 1, "identity": dict(identity), **result})
+        stream.write(BEGINS + b"," + body[1:] + b"\n")
+    return path
+
+
+def known(identity: Mapping[str, Json]) -> Mapping[str, Any] | None:
+    """The last check of what `identity` names; None when there is none, or none that can be read."""
+    path = place(identity)
+    try:
+        value = decode(read_bounded(path, LARGEST), what=str(path))
+    except HybridError:
+        return None
+    fits = isinstance(value, dict) and value.get("format") == FORMAT and value.get("version") == 1
+    return value if fits else None
+
+
+def brief(check: Mapping[str, Any] | None) -> Mapping[str, Json] | None:
+    """What is said of a check beside a score: rows, accuracy, kappa with interval, and the sentence about its worth."""
+    if check is None:
+        return None
+    return {name: check[name] for name in ("data", "rows", "graded", "accuracy", "kappa", "worth") if name in check}
+
+
+def corrected_by(check: Mapping[str, Any], score: float, n: float) -> Mapping[str, Json] | None:
+    """The score without the errors that the check found, with its interval; None where it cannot be told."""
+    try:
+        table = Table(*(float(check["table"][name]) for name in Table._fields))
+        true = corrected(score, n, table)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return {"score": true.value, "interval": [true.low, true.high], "method": METHOD} if true else None
+
+
+def sentences(judge: Any) -> list[str]:
+    """What `grades.json` says of a judging model, for people; nothing when it says nothing that can be read."""
+    if not isinstance(judge, Mapping):
+        return []
+    try:
+        return [_who(judge), *_agreement(judge), _trust(judge.get("check")), *_corrected(judge)]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return ["what judged cannot be read"]
+
+
+def _who(judge: Mapping[str, Any]) -> str:
+    models = ", ".join(f"{one['name']} ({str(one['digest'])[:12]})" for one in judge["models"])
+    counts = ", ".join(f"{int(count):,} {what}" for what, count in judge.get("counts", {}).items())
+    limit = judge.get("threshold")
+    from_on = f"; right from {float(limit['value']):.2f} on ({limit['from']})" if limit else ""
+    return f"judged by {models}" + (f": {counts}" if counts else "") + from_on
+
+
+def _agreement(judge: Mapping[str, Any]) -> list[str]:
+    lines = []
+    agreed = judge.get("agreement")
+    if agreed:
+        alpha = "not defined, all votes are alike" if agreed["alpha"] is None else f"{float(agreed['alpha']):.3f}"
+        lines.append(f"agreement of the votes: Krippendorff's alpha {alpha} over {some(int(agreed['rows']), 'answer')}")
+    swaps = judge.get("swaps")
+    if swaps and swaps["pairs"]:
+        lines.append(f"the order alone changed {int(swaps['changed']):,} of {int(swaps['pairs']):,} verdicts")
+    return lines
+
+
+def _trust(check: Any) -> str:
+    if not check:
+        return "how often this judge is wrong is not known: hybrid judge check, with the same options, tells"
+    if "kappa" not in check:
+        return f"checked on {some(int(check['rows']), 'row')} of {_file(check)}: {check['worth']}"
+    kappa, accuracy = check["kappa"], float(check["accuracy"][0])
+    return (
+        f"checked on {some(int(check['rows']), 'row')} of {_file(check)}: accuracy {accuracy:.3f}, "
+        f"kappa {float(kappa[0]):.3f} "
+        f"({float(kappa[1]):.3f} to {float(kappa[2]):.3f}); {check['worth']}"
+    )
+
+
+def _file(check: Mapping[str, Any]) -> str:
+    return str((check.get("data") or {}).get("file", "a file"))
+
+
+def _corrected(judge: Mapping[str, Any]) -> list[str]:
+    true = judge.get("corrected")
+    if not judge.get("check"):
+        return []
+    if not true:
+        return ["the score cannot be corrected for the judge's errors: it hardly tells right from wrong"]
+    low, high = (float(end) for end in true["interval"])
+    return [f"corrected for the judge's errors: {float(true['score']):.4f} ({low:.4f} to {high:.4f}; {true['method']})"]

@@ -1,0 +1,294 @@
+"""How good is a grader? Its verdicts on rows that were graded before, beside rules that need no model.
+
+A row is a JSON object on one line: `question`, `gold` (a text or a list of acceptable ones), `answer`, `correct`, and
+`title`, the cluster that the intervals treat as one draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybrid.canonical import Json, decode_once
+from hybrid.errors import BadData, UsageError, keys_of
+from hybrid.grading import calibration
+from hybrid.grading.answers import RULES
+from hybrid.grading.grade_file import made_ready
+from hybrid.grading.references import acceptable
+from hybrid.grading.summary import Reasons
+from hybrid.machine.files import speaking
+from hybrid.machine.terminal import some
+from hybrid.machine.text_files import utf8_stream
+from hybrid.plugins.faults import naming
+from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
+from hybrid.records import Completion, Grade, Output
+from hybrid.statistics.agreement import Estimate, Table, accuracy, estimate, kappa
+from hybrid.statistics.intervals import Clustered
+
+LONGEST = 1_000_000
+"""Bytes of a row."""
+FOLDS = 5
+ROW = 'a row is {"question": "...", "gold": "...", "answer": "...", "correct": true, "title": "..."}'
+LEAST = 30
+"""Rows with a verdict below which nothing is said of a judge's worth."""
+SPEECHLESS = 0.2
+"""Share of rows without a verdict from which on the sentence speaks of nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An answer that was judged before, as an output with its question, and whether it is right."""
+
+    output: Output
+    correct: bool
+
+
+class Rows:
+    """The rows of a JSON-lines file, each time from the first one on; `limit` 0 is all. Iterating raises BadData."""
+
+    def __init__(self, path: Path, limit: int = 0) -> None:
+        self.path, self._limit = path, limit
+
+    def __iter__(self) -> Iterator[Row]:
+        with speaking(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
+            number = count = 0
+            while line := file.readline(LONGEST + 1):
+                number += 1
+                if not line.strip():
+                    continue
+                count += 1
+                yield _row(line, f"{self.path}: line {number}", number)
+                if count == self._limit:
+                    return
+
+    def outputs(self) -> Iterable[Output]:
+        """The answers alone, each time from the first one on."""
+        return _Outputs(self)
+
+    @property
+    def sha256(self) -> str:
+        with speaking(self.path, doing="reading it"), self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Outputs:
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Output]:
+        return (row.output for row in self._rows)
+
+
+def _row(line: bytes, what: str, number: int) -> Row:
+    value = decode_once(line, what=what, limit=LONGEST)
+    if not isinstance(value, dict):
+        raise BadData(f"{what}: {keys_of(value)}", hint=ROW)
+    question, gold, answer, correct = (value.get(name) for name in ("question", "gold", "answer", "correct"))
+    title = str(number if value.get("title") in (None, "") else value["title"])  # else all rows would be one cluster
+    for name, right, form in (
+        ("question", isinstance(question, str), "a text"),
+        ("answer", isinstance(answer, str), "a text"),
+        ("correct", isinstance(correct, bool), "true or false"),
+        ("gold", gold is not None and bool(acceptable(gold)), "a text, or a list of texts that is not empty"),
+    ):
+        if not right:
+            there = f"'{name}' is not {form}" if name in value else f"has no '{name}', {form}: {keys_of(value)}"
+            raise BadData(f"{what}: {there}", hint=ROW)
+    key = hashlib.sha256(f"{number}".encode()).hexdigest()
+    said: dict[str, Any] = {"text": answer, "reference": gold, "view": {"question": question}}
+    said |= {"key": key, "task": title, "question": f"{title}/{number}"}
+    return Row(Output.from_json(said, what=what), correct is True)
+
+
+Measured = tuple[float, bool, str]
+"""What was measured on a row, whether the row is right, and its cluster."""
+
+
+@dataclass
+class Check:
+    """What was counted: one table for the judge and one for each rule, over the rows that the judge gave a verdict."""
+
+    clusters: dict[str, list[Table]] = field(default_factory=dict)
+    rows: int = 0
+    ungraded: Reasons = field(default_factory=Reasons)
+    measured: list[Measured | None] = field(default_factory=list)
+
+    def add(self, row: Row, verdict: bool) -> None:
+        """Count one row with a verdict."""
+        wanted, answer = acceptable(row.output.reference), row.output.text or ""
+        said = [verdict, *(rule(answer, wanted) for rule in RULES.values())]
+        own = self.clusters.get(row.output.task) or [Table()] * len(said)
+        self.clusters[row.output.task] = [
+            table.plus(Table.of(one, row.correct)) for table, one in zip(own, said, strict=True)
+        ]
+
+    def table(self, which: int = 0) -> Table:
+        """The counts of the judge (0) or of a rule, over all clusters."""
+        total = Table()
+        for own in self.clusters.values():
+            total = total.plus(own[which])
+        return total
+
+
+class Clock:
+    """A watcher that passes everything on and measures the calls to the model."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+        self.calls, self.seconds, self._start = 0, 0.0, 0.0
+
+    def started(self, stage: str, total: int, done: int) -> None:
+        self._watcher.started(stage, total, done)
+
+    def working(self) -> None:
+        self._start = time.monotonic()
+        self._watcher.working()
+
+    def finished_item(self, completion: Completion) -> None:
+        self.calls += 1
+        self._watcher.finished_item(completion)
+
+    def ended(self) -> None:
+        if self._start:
+            self.seconds += time.monotonic() - self._start
+        self._start = 0.0
+        self._watcher.ended()
+
+
+def check(grader: Grader, name: str, rows: Rows, watcher: Watcher) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Grade the rows and hold the verdicts against what they were graded before: (identity, result).
+
+    Raises UsageError for a grader that judges whole questions, BadData when there is no row.
+    """
+    figure = calibration.calibrates(grader)
+    open_threshold = bool(figure) and getattr(grader, "threshold", None) is None
+    clock = Clock(watcher)
+    asked: Any = grader.uncalibrated() if open_threshold else grader  # type: ignore[union-attr]
+    with made_ready(asked, rows.outputs(), clock) as judge:
+        if not isinstance(judge, OutputGrader):
+            raise UsageError(f"the grader '{name}' judges whole questions: rows of single answers say nothing of it")
+        counted = _graded(judge, rows, figure if open_threshold else "")
+        about = judge.about() if isinstance(judge, ReadyGrader) else {}
+    threshold = _calibrate(counted, rows) if open_threshold else None
+    result = {**_result(counted, name), "data": {"file": rows.path.name, "sha256": rows.sha256}, "about": about}
+    result["calls"] = {"made": clock.calls, "seconds": round(clock.seconds, 3)}
+    if threshold is not None:
+        result["threshold"] = threshold
+    return calibration.identity(name, grader, about), result
+
+
+def _graded(judge: OutputGrader, rows: Rows, figure: str) -> Check:
+    """The verdicts, or for a grader without a threshold what it measured."""
+    counted = Check()
+    for row in rows:
+        counted.rows += 1
+        with naming(judge, f"judging row {counted.rows}"):
+            grade = judge.grade(row.output) if row.output.error is None else Grade(None, row.output.error.kind)
+        if grade.score is None:
+            counted.ungraded.count(grade.reason)
+        elif not figure:
+            counted.add(row, grade.score >= 0.5)
+        if figure:
+            value = grade.score
+            counted.measured.append(None if value is None else (value, row.correct, row.output.task))
+    if not counted.rows:
+        raise BadData(f"{rows.path}: holds no row", hint=ROW)
+    return counted
+
+
+def best_threshold(measured: list[Measured]) -> float:
+    """The value from which on a measure says right, so that kappa is highest; of equals the highest."""
+    rows = sorted(((value, truth) for value, truth, _ in measured), reverse=True)
+    right = sum(truth for _, truth in rows)
+    table = Table(0, 0, right, len(rows) - right)
+    best, chosen = -2.0, 1.0
+    for place, (value, truth) in enumerate(rows):
+        table = Table(
+            table.true_right + truth, table.false_right + (not truth),
+            table.false_wrong - truth, table.true_wrong - (not truth),
+        )  # fmt: skip
+        last = place + 1 == len(rows) or rows[place + 1][0] != value
+        if last and (now := kappa(table)) > best:
+            best, chosen = now, value
+    return chosen
+
+
+def _calibrate(counted: Check, rows: Rows) -> float:
+    """The best threshold of all rows; the verdicts that are counted are those of thresholds from other clusters."""
+    measured = [one for one in counted.measured if one is not None]
+    if not measured:
+        raise BadData(f"{rows.path}: nothing could be measured: {dict(counted.ungraded.counts)}")
+    folds: dict[int, list[Measured]] = {}
+    for one in measured:
+        folds.setdefault(_fold(one[2]), []).append(one)
+    limits = {
+        fold: best_threshold([one for other, part in folds.items() if other != fold for one in part] or mine)
+        for fold, mine in folds.items()
+    }
+    for row, found in zip(rows, counted.measured, strict=True):
+        if found is not None:
+            counted.add(row, found[0] >= limits[_fold(found[2])])
+    return best_threshold(measured)
+
+
+def _fold(cluster: str) -> int:
+    return hashlib.sha256(cluster.encode()).digest()[0] % FOLDS
+
+
+def _result(counted: Check, name: str) -> dict[str, Any]:
+    graded = int(counted.table().n)
+    result: dict[str, Any] = {"rows": counted.rows, "graded": graded, "ungraded": counted.ungraded.summary()}
+    if not graded:
+        return {**result, "worth": f"'{name}' gave no verdict at all: it cannot be used"}
+    right = {rule: _measures(counted, which) for which, rule in enumerate(RULES, start=1)}
+    best = max(RULES, key=lambda rule: right[rule]["kappa"][0])
+    which = list(RULES).index(best) + 1
+    gain = estimate(counted.clusters, lambda tables: kappa(tables[0]) - kappa(tables[which]))
+    mine = _measures(counted, 0)
+    return {**result, **mine, "rules": right, "best_rule": best, "gain": list(gain),
+            "worth": _sentence(name, counted, mine, best, right[best]["kappa"][0], gain)}  # fmt: skip
+
+
+def _measures(counted: Check, which: int) -> dict[str, Any]:
+    """Counts, accuracy and kappa with intervals, and how often it is wrong each way (None without such rows)."""
+    table = counted.table(which)
+    right, wrong = table.true_right + table.false_wrong, table.true_wrong + table.false_right
+    return {
+        "table": {name: int(value) for name, value in table._asdict().items()},
+        "accuracy": _accuracy(counted, which),
+        "kappa": list(estimate(counted.clusters, lambda tables: kappa(tables[which]))),
+        "right_called_wrong": table.false_wrong / right if right else None,
+        "wrong_called_right": table.false_right / wrong if wrong else None,
+    }
+
+
+def _accuracy(counted: Check, which: int) -> list[float]:
+    """With Wilson's interval, clustered."""
+    share = Clustered()
+    for name, own in counted.clusters.items():
+        table = own[which]
+        for same in (True, False):
+            for _ in range(int(table.true_right + table.true_wrong if same else table.false_right + table.false_wrong)):
+                share.add(name, float(same))
+    interval = share.interval() or (0.0, 1.0)
+    return [accuracy(counted.table(which)), *interval]
+
+
+def _sentence(name: str, counted: Check, mine: Mapping[str, Any], best: str, other: float, gain: Estimate) -> str:
+    """Whether the judge is worth running, for a person."""
+    silent = 1 - counted.table().n / counted.rows
+    known = f"kappa {mine['kappa'][0]:.2f} against {other:.2f} of the rule '{best}', which needs no model"
+    by = f"{gain.value:+.2f}, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
+    if silent > SPEECHLESS:
+        return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
+    if counted.table().n < LEAST:
+        return f"whether '{name}' is worth running cannot be told from {some(int(counted.table().n), 'row')}: {known}"
+    if gain.low > 0:
+        return f"'{name}' is worth running: {known} ({by})"
+    if gain.high < 0:
+        return f"'{name}' is not worth running: {known} ({by})"
+    return f"whether '{name}' is worth running cannot be told from {some(counted.rows, 'row')}: {known} ({by})"

@@ -1,0 +1,149 @@
+"""Counts grades into a summary: score, interval, figures, controls, and everything that has no score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from hybrid.canonical import Json
+from hybrid.records import Grade, Question
+from hybrid.statistics.intervals import Clustered, difference
+from hybrid.statistics.majority import Majority
+
+MOST_REASONS = 50
+"""Different reasons or kinds that are counted by name; the rest are counted together."""
+
+LONGEST_REASON = 200
+REST = "(other)"
+
+Unit = Literal["task", "question"]
+
+
+class Reasons:
+    """Counts reasons by name. There are never too many names: they come from files that anybody may have written."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def count(self, name: str) -> None:
+        """Count `name` once more."""
+        name = name[:LONGEST_REASON]
+        if name not in self.counts and len(self.counts) >= MOST_REASONS:
+            name = REST
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def summary(self) -> Mapping[str, Json]:
+        """How many, and how many of each."""
+        return {"count": sum(self.counts.values()), "reasons": dict(sorted(self.counts.items()))}
+
+
+class Tally:
+    """Takes grades in order of task; memory is that of one task."""
+
+    def __init__(self, unit: Unit, majority: Majority) -> None:
+        self._unit = unit
+        self._majority = majority
+        self._score = Clustered()
+        self._figures: dict[str, Clustered] = {}
+        self._controls: dict[str, Clustered] = {}
+        self._gains: dict[str, Clustered] = {}  # of the score over an arm, unit by unit
+        self._reasons = Reasons()
+        self._failed = Reasons()
+        self.ungraded_outputs = Reasons()
+        self._questions = self._outputs = self._constants = 0
+        self._task: str | None = None
+        self._open: list[Grade] = []  # the grades of the task that is being read, for unit "task"
+
+    def failed(self, kind: str) -> None:
+        """Count one output that is an error."""
+        self._failed.count(kind)
+
+    def add(self, question: Question, grade: Grade, constant: str | None) -> None:
+        """Count one grade; `constant` is the constant answer that would have been right."""
+        self._questions += 1
+        self._outputs += len(question.outputs)
+        for name, value in grade.figures.items():
+            self._figures.setdefault(name, Clustered()).add(question.task, value)
+        if constant is not None:
+            self._constants += 1
+            self._majority.add(question.task, constant)
+        if self._unit == "question":
+            self._unit_done(question.task, grade)
+            return
+        if question.task != self._task:
+            self._close()
+            self._task = question.task
+        self._open.append(grade)
+
+    def _close(self) -> None:
+        """Count the task that is complete: the lowest of its scores, or no score when one question has none."""
+        if not self._open or self._task is None:
+            return
+        ungraded = next((grade for grade in self._open if grade.score is None), None)
+        if ungraded:
+            self._unit_done(self._task, ungraded)
+        else:
+            controls, arms = (_lowest([getattr(grade, part) for grade in self._open]) for part in ("controls", "arms"))
+            score = min(grade.score for grade in self._open if grade.score is not None)
+            self._unit_done(self._task, Grade(score, controls=controls, arms=arms))
+        self._open = []
+
+    def _unit_done(self, task: str, grade: Grade) -> None:
+        if grade.score is None:
+            self._reasons.count(grade.reason)
+            return
+        self._score.add(task, grade.score)
+        if not (grade.controls or grade.arms):
+            return
+        for name, value in (*grade.controls.items(), *grade.arms.items()):
+            self._controls.setdefault(name, Clustered()).add(task, value)
+        for name, value in grade.arms.items():
+            self._gains.setdefault(name, Clustered()).add(task, grade.score - value)
+
+    def _gain(self, name: str) -> Mapping[str, Json]:
+        """What the score is above an arm, on the units that both have; nothing for other controls."""
+        if name not in self._gains:
+            return {}
+        mean, low, high, _ = difference(self._gains[name])
+        return {"gain": round(mean, 12), "gain_interval": [low, high]}
+
+    @property
+    def effective(self) -> float:
+        """The number of independent scores that say as much as those counted; 0 without any."""
+        return self._score.effective() if self._score.n else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """The summary of grades.json (docs/format.md). Nothing may be added afterwards."""
+        self._close()
+        controls: dict[str, Json] = {
+            name: {**_measure(sums, "score"), **self._gain(name)} for name, sums in self._controls.items()
+        }
+        if self._constants:
+            controls["majority answer"] = _measure(self._majority.result(), "score")
+        interval = self._score.interval()
+        clustered = self._score.clusters < self._score.n
+        return {
+            "unit": self._unit,
+            "n": self._score.n,
+            "score": self._score.mean,
+            "interval": list(interval) if interval else None,
+            "method": "Wilson, 95 %, clustered by task" if clustered else "Wilson, 95 %",
+            "ungraded": self._reasons.summary(),
+            "ungraded_outputs": self.ungraded_outputs.summary(),
+            "questions": self._questions,
+            "outputs": self._outputs,
+            "failed_outputs": dict(sorted(self._failed.counts.items())),
+            "figures": {name: _measure(sums, "mean") for name, sums in sorted(self._figures.items())},
+            "controls": dict(sorted(controls.items())),
+        }
+
+
+def _lowest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The lowest value of every name that all have."""
+    names = set(each[0]).intersection(*each)
+    return {name: min(values[name] for values in each) for name in sorted(names)}
+
+
+def _measure(sums: Clustered, name: str) -> Mapping[str, Json]:
+    interval = sums.interval()
+    return {name: sums.mean, "n": sums.n, "interval": list(interval) if interval else None}

@@ -1,0 +1,1 @@
+"""What a laptop does with a run that others work on."""

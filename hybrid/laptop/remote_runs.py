@@ -1,0 +1,151 @@
+"""What a laptop does with a run that others work on: submit it, take over its results, stop it, ask for repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybrid import settings
+from hybrid.backends.registry import refuse_unknown_backend, refuse_untrainable
+from hybrid.errors import HybridError, Temporary, UsageError, Waits
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import Bound, bound
+from hybrid.execution.engines import trains
+from hybrid.execution.index import with_index
+from hybrid.execution.local import Assembled, assemble, opened_run, stages_with_items
+from hybrid.execution.stage_work import StageWork
+from hybrid.folder.draft import Draft
+from hybrid.folder.medium import Disk
+from hybrid.folder.names import BESIDE_STAGES, allowed
+from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.laptop.receiver import Received, receiver_of
+from hybrid.machine import home
+from hybrid.plugins.faults import inputs_of, stages_of
+from hybrid.protocols import Pipeline
+
+
+def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, model: str, model_digest: str) -> Run:
+    """Freeze a run into the folder for whoever works there. The same settings and data are the same run.
+
+    `model_digest` pins the model's files; with "" those of the first worker are the run's. Submitting a cancelled run
+    again takes the cancel back. Items that cannot be made are told before anything is written. The folder is never made
+    here: behind a mount that is away it would be a plain one.
+    """
+    refuse_unknown_backend(backend)
+    if trains(stages_of(pipeline)):
+        refuse_untrainable(backend)
+    frozen, inputs = settings.freeze(pipeline), inputs_of(pipeline)
+    place, how = join_folder(folder, make=False), {"backend": backend, "model": model, "model_digest": model_digest}
+    stages_with_items(submit(Draft(), name, frozen, inputs, **how), pipeline)
+    run = submit(place, name, frozen, inputs, **how)
+    receiver_of(folder, run).resume()
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """How a run stands on this machine after a fetch. `items` are those of all stages, as far as they are known.
+
+    `waits` says why not all are, "" when they are: then there is no outputs.json yet, or an older one.
+    """
+
+    run: Run
+    new: Received
+    items: int
+    missing: int
+    failed: int
+    again: int  # of those that failed, how many are to be done again
+    outputs: Path
+    sha256: str
+    waits: str = ""
+
+    @property
+    def done(self) -> bool:
+        return not self.missing and not self.again and not self.waits
+
+
+def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
+    """Take over what is new of a run, acknowledge it, and put outputs.json together.
+
+    Raises Temporary when the folder is away or a disk is full: nothing is lost, the same call goes on.
+    """
+    run = opened_run(folder, name)
+    receiver = receiver_of(folder, run)
+    try:
+        pipeline = pipeline_of(run)
+        stages = [stage.name for stage in stages_of(pipeline)]
+    except HybridError:
+        receiver.receive(_stages_there(run))  # what is here is safe, whoever can make sense of it
+        raise
+    new = receiver.receive(stages)
+    if new.damaged:
+        with_index(home.index_of(folder), lambda index: index.forget(new.damaged))
+    here = replace(run, sources=(Disk(home.received_of(folder)),))  # what arrives meanwhile is for the next fetch
+    chain, waits = bound(here, pipeline), ""
+    try:
+        done = assemble(chain, outputs)
+    except Waits as error:
+        done, waits = _so_far(chain), error.message
+    again = _again(chain, receiver.orders().set_aside) if done.failed else 0
+    return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256, waits)
+
+
+def _stages_there(run: Run) -> list[str]:
+    """The stages that have a place in the folder."""
+    found = {one.name for one in run.folder.entries(run.place) if one.kind == "folder"}
+    return sorted(name for name in found - set(BESIDE_STAGES) if allowed(name))
+
+
+def _so_far(chain: Bound) -> Assembled:
+    """What is known of a run without outputs."""
+    known = chain.known()
+    return Assembled("", *(sum(getattr(one, name) for one in known) for name in ("items", "missing", "failed")))
+
+
+def _again(chain: Bound, aside: set[str]) -> int:
+    """How many failed items somebody has asked for again, and has no newer record of."""
+    works = _works(chain) if aside else ()
+    return sum(len((work.stock.failed() - work.stock.failed(aside)).intersection(work.keys)) for work in works)
+
+
+def _works(chain: Bound) -> Iterator[StageWork]:
+    """The stages whose items are known, with what is done of them."""
+    for stage in chain.stages:
+        try:
+            work = StageWork(chain.run, stage, chain.run.tasks(), chain.run.model_digest(stage.name))
+        except Waits:
+            continue
+        work.look()
+        yield work
+
+
+def cancel(folder: Path, name: str) -> Run:
+    """Ask the workers of a run to stop. Nothing is deleted; `resume` or submitting it again takes it back."""
+    run = opened_run(folder, name)
+    receiver_of(folder, run).cancel()
+    return run
+
+
+def retry(folder: Path, name: str) -> tuple[Run, int]:
+    """Ask for the failed items of a run again. Returns the run and how many items are to be done again."""
+    run = opened_run(folder, name)
+    receiver = receiver_of(folder, run)
+    aside, count, shards, unread = receiver.orders().set_aside, 0, set[str](), list[str]()
+    chain = bound(run, pipeline_of(run))
+    for work in _works(chain):
+        failed = work.stock.failed(aside).intersection(work.keys)
+        count += len(failed)
+        shards |= work.stock.failed_shards() - aside
+        unread += work.stock.refused
+    receiver.retry(shards if count else ())
+    if not count:
+        if pending := _again(chain, aside):
+            return run, pending
+        if unread:
+            raise Temporary(
+                f"{run.id} has no failed items in what can be read now; {unread[0]}",
+                hint="`hybrid doctor` explains each file that cannot; then run the command again",
+            )
+        raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")
+    return run, count

@@ -1,0 +1,121 @@
+"""Write a file so that its name holds the old content or the whole new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from hybrid.errors import CannotRun, Temporary, UsageError
+from hybrid.machine.files import speaking
+
+BUFFER = 1024 * 1024
+LEFT = 86_400.0
+"""Seconds after which nobody writes an unfinished file any more: its process was killed."""
+
+
+@contextmanager
+def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` when the block ends well; on any error nothing is left behind.
+
+    It is made in the folder `parts`, else beside `path`: in a shared folder an unfinished file would be carried away. A
+    file of the same content is left as it is, untouched. A file that is there already is replaced only if it begins as
+    such files do: with `begins`. Raises UsageError when it does not, Temporary when the disk is full, CannotRun without
+    permission, all naming `path`.
+    """
+    make_room(path, begins)
+    place = _place(path, parts)
+    part = place / f".{path.name}.{secrets.token_hex(4)}.part"
+    try:
+        spoken = path if place == path.parent else part
+        with speaking(spoken, doing="writing it"), part.open("xb", buffering=BUFFER) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        with speaking(path, doing="writing it"):
+            if not _same(part, path):
+                _take_place(part, path)
+    except CannotRun as error:
+        if str(path) in error.message:  # else it is about what the block did meanwhile, such as judging
+            error.hint = "write to another place: -o FILE"
+        raise
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _place(path: Path, parts: Path | None) -> Path:
+    """Where the unfinished file is made: beside `path` where `parts` cannot be had. What a kill left there goes."""
+    with suppress(OSError):
+        if parts:
+            parts.mkdir(parents=True, exist_ok=True)
+            for left in parts.glob(".*.part"):
+                if time.time() - left.stat().st_mtime > LEFT:
+                    left.unlink()
+            if os.access(parts, os.W_OK):
+                return parts
+    return path.parent
+
+
+def _same(part: Path, path: Path) -> bool:
+    """Whether there is a file of the same content already."""
+    try:
+        return filecmp.cmp(part, path, shallow=False)
+    except OSError:
+        return False
+
+
+def _take_place(part: Path, path: Path) -> None:
+    """Give the finished file its name: by a rename, so from another disk it is copied beside `path` first."""
+    try:
+        part.replace(path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = path.with_name(part.name)
+        try:
+            with part.open("rb") as source, beside.open("xb") as copy:
+                shutil.copyfileobj(source, copy, BUFFER)
+                copy.flush()
+                os.fsync(copy.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def make_room(path: Path, begins: bytes) -> None:
+    """Make the folder of `path`, and refuse what stands there. Raises what `replacing` does, Temporary for a mount."""
+    refuse_foreign(path, begins)
+    with speaking(path, doing="making its folder"):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # all that was missing above it was made
+            raise Temporary(f"{path}: its folder does not stay", hint="is the mount there? run it again") from error
+
+
+def refuse_foreign(path: Path, begins: bytes) -> None:
+    """Raise UsageError when something else than a file of the kind that begins with `begins` stands at `path`.
+
+    What a crash or a carrier left of such a file, its beginning or zeros only, is not something else.
+    """
+    with speaking(path, doing="looking at it"):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder", hint="name a file: -o FILE")
+        if not path.is_file():
+            return
+    with speaking(path, doing="looking at it"), suppress(FileNotFoundError), path.open("rb") as stream:  # or gone now
+        present = stream.read(len(begins))
+        if not begins.startswith(present.rstrip(b"\0")) or not _only_zeros_follow(present, begins, stream):
+            raise UsageError(f"{path} holds something else, which would be lost", hint="name another file: -o FILE")
+
+
+def _only_zeros_follow(present: bytes, begins: bytes, stream: BinaryIO) -> bool:
+    """Whether the beginning is whole, or the rest of the file is zeros."""
+    return present == begins or not any(piece.strip(b"\0") for piece in iter(lambda: stream.read(BUFFER), b""))

@@ -1,0 +1,1 @@
+"""Pipelines and graders that are installed, and the code of others that hybrid calls."""

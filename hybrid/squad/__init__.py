@@ -1,1 +1,0 @@
-"""Questions about passages, as SQuAD and its kin have them."""

@@ -1,0 +1,1 @@
+"""Intervals, agreement, controls and corrections."""

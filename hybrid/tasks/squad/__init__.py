@@ -1,0 +1,1 @@
+"""SQuAD: questions, passages and answers."""

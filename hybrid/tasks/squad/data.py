@@ -1,0 +1,216 @@
+"""Files of passages with questions, in SQuAD's own layout (1.1 or 2.0) or as SEAL arranged it.
+
+Everything is read as hostile input: types and sizes are checked, and a passage, a question and its answers are taken
+apart at once, so that what is handed on as a task holds no answer. docs/qa-eval.md shows both layouts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybrid.canonical import decode_once
+from hybrid.errors import BadData, CannotRun, keys_of
+from hybrid.machine.text_files import utf8
+
+SAMPLE = Path(__file__).with_name("sample.json")
+"""Twelve short passages with three questions each, written for this project."""
+
+MAX_FILE = 64 * 1024 * 1024  # bytes; the largest part of SQuAD has 42 million
+MAX_CONTEXT = 200_000  # characters; the longest passage of SQuAD's development set has 4,063
+MAX_TEXT = 10_000  # characters of a title, question or answer
+MAX_ANSWERS = 100
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_HINT = "docs/qa-eval.md shows the two layouts that are read"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question about a passage: its name within it, its text, and the answers that count as right."""
+
+    name: str
+    text: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A passage and what is asked about it. `id` comes from title and text, never from the place in the file."""
+
+    id: str
+    title: str
+    context: str
+    asked: tuple[Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """What a file holds, in its order; `about` says where it came from, how much it is and what was left out."""
+
+    passages: tuple[Passage, ...]
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A question as it stands in the file; `impossible` when SQuAD 2.0 says that the passage does not answer it."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    impossible: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    """A passage as it stands in the file."""
+
+    title: str
+    context: str
+    rows: list[_Row]
+
+
+def read(path: Path) -> Passages:
+    """The passages of a file. Raises CannotRun when it cannot be read, BadData when it is not such a file."""
+    data = _bytes(path)
+    value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
+    together: dict[tuple[str, str], _Raw] = {}
+    for raw in _raw(value, str(path)):  # a passage that stands in the file twice is one passage
+        together.setdefault((raw.title, raw.context), _Raw(raw.title, raw.context, [])).rows.extend(raw.rows)
+    counts: Counter[str] = Counter()
+    passages = tuple(found for raw in together.values() if (found := _passage(raw, counts)).asked)
+    if not passages:
+        raise BadData(f"{path}: no question with an answer", hint=_HINT)
+    files = {path.name: hashlib.sha256(data).hexdigest()}
+    size = {"passages": len(passages), "questions": sum(len(passage.asked) for passage in passages)}
+    return Passages(passages, {"dataset": path.stem, "files": files, "whole file": {**size, **dict(counts)}})
+
+
+def _bytes(path: Path) -> bytes:
+    hint = "name a JSON file of passages with questions: --set data=FILE"
+    try:
+        if not path.is_file():
+            raise CannotRun(f"{path}: not a file", hint=hint)
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CannotRun(f"{path}: cannot be read: {error.strerror}", hint=hint) from error
+    if len(data) > MAX_FILE:
+        raise BadData(f"{path}: more than the {MAX_FILE:,} bytes allowed")
+    return data
+
+
+def _raw(value: Any, what: str) -> Iterator[_Raw]:
+    """The passages of either layout, with every type and size checked."""
+    if isinstance(value, dict):
+        for number, article in enumerate(_list(value, "data", what)):
+            place = f"{what}: data[{number}]"
+            title = _title(article, place).replace("_", " ")  # as the names of articles are written there
+            for index, paragraph in enumerate(_list(article, "paragraphs", place)):
+                yield _official(paragraph, title, f"{place}.paragraphs[{index}]")
+        return
+    if not isinstance(value, list):
+        raise BadData(f"{what}: neither an object nor a list", hint=_HINT)
+    for number, entry in enumerate(value):
+        place = f"{what}: [{number}]"
+        rows = [_seal(row, f"{place}.questions[{i}]") for i, row in enumerate(_list(entry, "questions", place))]
+        yield _Raw(_title(entry, place), _text(entry, "context", place, MAX_CONTEXT), rows)
+
+
+def _official(paragraph: Any, title: str, place: str) -> _Raw:
+    rows = [_official_row(row, f"{place}.qas[{i}]") for i, row in enumerate(_list(paragraph, "qas", place))]
+    return _Raw(title, _text(paragraph, "context", place, MAX_CONTEXT), rows)
+
+
+def _official_row(row: Any, place: str) -> _Row:
+    id, text = _id(row, place), _text(row, "question", place)
+    if row.get("is_impossible") is True:
+        return _Row(id, text, (), impossible=True)
+    listed = _list(row, "answers", place)
+    if len(listed) > MAX_ANSWERS:
+        raise BadData(f"{place}: {len(listed):,} answers, more than the {MAX_ANSWERS} allowed", hint=_HINT)
+    return _Row(
+        id, text, tuple(_text(one, "text", f"{place}.answers[{i}]", empty=True) for i, one in enumerate(listed))
+    )
+
+
+def _seal(row: Any, place: str) -> _Row:
+    return _Row("", _text(row, "question", place), (_text(row, "answer", place, empty=True),))
+
+
+def _passage(raw: _Raw, counts: Counter[str]) -> Passage:
+    """The questions that have an answer, each with a name of its own; what is left out or repeated is counted."""
+    asked: dict[str, Asked] = {}
+    times: Counter[str] = Counter()
+    for row in raw.rows:
+        answers = tuple(dict.fromkeys(answer.strip() for answer in row.answers if answer.strip()))
+        if not answers:
+            counts["impossible, left out" if row.impossible else "without an answer, left out"] += 1
+            continue
+        wanted = row.id or _short(row.text)
+        name = _free(wanted, asked, times)
+        if name != wanted:
+            counts["asked again"] += 1
+        asked[name] = Asked(name, row.text, answers)
+    return Passage(_passage_id(raw), raw.title, raw.context, tuple(asked.values()))
+
+
+def _free(name: str, taken: Mapping[str, Asked], times: Counter[str]) -> str:
+    """`name`, or with a number behind it when an earlier question has that name."""
+    free = name
+    while free in taken:
+        times[name] += 1
+        free = f"{name}-{times[name] + 1}"
+    return free
+
+
+def _passage_id(raw: _Raw) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", raw.title.lower()).strip("-")[:40].strip("-")
+    return f"{words or 'passage'}-" + _short(f"{raw.title}\n{raw.context}")
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _id(row: Any, place: str) -> str:
+    """The file's own id where it can be part of a name, else a hash of it; "" where there is none."""
+    value = row.get("id") if isinstance(row, dict) else None
+    id = str(value) if isinstance(value, int) else value
+    if isinstance(row, dict) and id in (None, ""):
+        return ""
+    if not isinstance(id, str):
+        raise BadData(f"{place}: 'id' is not a text", hint=_HINT)
+    return id if _NAME.fullmatch(id) else _short(id)
+
+
+def _title(value: Any, place: str) -> str:
+    """The title of an article; "" where there is none, as tools for annotation write their files."""
+    return "" if isinstance(value, dict) and value.get("title") in (None, "") else _text(value, "title", place)
+
+
+def _there(value: Any, name: str) -> str:
+    """Which keys are there instead of one that is not."""
+    return "" if isinstance(value, dict) and name in value else f": {keys_of(value)}"
+
+
+def _list(value: Any, name: str, place: str) -> Sequence[Any]:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, list):
+        raise BadData(f"{place}: '{name}' is not a list{_there(value, name)}", hint=_HINT)
+    return found
+
+
+def _text(value: Any, name: str, place: str, most: int = MAX_TEXT, *, empty: bool = False) -> str:
+    found = value.get(name) if isinstance(value, dict) else None
+    if not isinstance(found, str) or not (found.strip() or empty):
+        raise BadData(f"{place}: '{name}' is not a text{_there(value, name)}", hint=_HINT)
+    if len(found) > most:
+        raise BadData(f"{place}: '{name}' has {len(found):,} characters, more than the {most:,} allowed", hint=_HINT)
+    return found

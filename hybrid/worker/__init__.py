@@ -1,0 +1,1 @@
+"""A worker: takes runs from the folder and does them."""

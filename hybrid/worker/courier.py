@@ -1,0 +1,194 @@
+"""The courier: all that goes between a worker's machine and the folder, so that computing never waits for a mount.
+
+It is called in rounds. A round tries everything that is due; what fails is told once and tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from hybrid.canonical import Json
+from hybrid.errors import HybridError
+from hybrid.folder.leases import Patience, Watch
+from hybrid.folder.medium import Medium
+from hybrid.folder.notes import pack_note, read_notes
+from hybrid.folder.orders import Orders
+from hybrid.folder.spool import Spool, guard
+from hybrid.machine.clock import Clock
+
+LOG = logging.getLogger("hybrid")
+LOOK = 30.0
+"""Seconds between two looks at what others wrote, and the least time between two beats."""
+EAGER = 5.0
+ROLL = 60.0
+"""Seconds between two log notes."""
+LONGEST_PAUSE = 300.0
+MOST_LINES = 2000
+
+
+class Session(Protocol):
+    """What a worker is doing now, as far as the courier has to know."""
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        ...
+
+    def tick(self) -> None:
+        """Close the open shard when it is due. Raises Temporary on a full disk."""
+        ...
+
+    def look(self, set_aside: Collection[str]) -> None:
+        """See what others have done. Raises Temporary."""
+        ...
+
+    def claim(self) -> Mapping[str, Json]:
+        """The blocks that are held."""
+        ...
+
+    def report(self) -> Mapping[str, Json]:
+        """What a beat says beside the claim."""
+        ...
+
+
+class Courier:
+    """Carries shards and logs, beats, and listens; for one attempt."""
+
+    def __init__(
+        self, folder: Medium, spool: Spool, clock: Clock, attempt: str, patience: Patience, gone: Collection[str] = ()
+    ) -> None:
+        self.folder, self.spool, self.attempt, self.patience = folder, spool, attempt, patience
+        self._clock, self._gone = clock, gone
+        self.confirmed = clock.now()  # when a beat of ours last got through
+        self.troubles: dict[str, str] = {}
+        self.lines: deque[str] = deque(maxlen=MOST_LINES)
+        self._pauses: dict[str, tuple[float, float]] = {}  # what -> (not before, how long the pause was)
+        self._done_at: dict[str, float] = {}
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._claimed: object = None
+        self._orders: dict[str, Orders] = {}
+        self._watches: dict[str, Watch] = {}
+        self._acks: set[str] = set()
+
+    @property
+    def fenced(self) -> bool:
+        """Whether others may have taken this worker for dead: it takes no new work until a beat gets through."""
+        return self._clock.now() - self.confirmed > self.patience.fence
+
+    def orders(self, run: str) -> Orders:
+        """The orders for a run that are known by now."""
+        return self._orders.setdefault(run, Orders())
+
+    def watch(self, run: str) -> Watch:
+        """What is known of the other attempts at a run."""
+        return self._watches.setdefault(run, Watch(self._clock, self.attempt, self._gone))
+
+    def step(self, session: Session | None, *, eager: bool = False) -> None:
+        """One round. `eager`: somebody waits for receipts."""
+        if session:
+            self._try("the open shard", session.tick)
+        self._try("carrying", self._carry)
+        if session:
+            self._try("the beat", lambda: self._beat(session))
+            self._try("the log", lambda: self._roll(session.run))
+        self._try("the look", lambda: self._look(session, EAGER if eager else LOOK))
+
+    def _try(self, what: str, act: Callable[[], None]) -> None:
+        """Do it, or note what is wrong and wait twice as long as the last time before the next try."""
+        not_before, pause = self._pauses.get(what, (-math.inf, 2.5))
+        if self._clock.now() < not_before:
+            return
+        try:
+            act()
+        except HybridError as error:
+            if self.troubles.get(what) != error.message:
+                LOG.warning("%s: %s; it is tried again", what, error.message)
+            self.troubles[what] = error.message
+            pause = min(2 * pause, LONGEST_PAUSE)
+            self._pauses[what] = self._clock.now() + pause, pause
+        else:
+            self._pauses.pop(what, None)
+            self.troubles.pop(what, None)
+
+    def _due(self, what: str, seconds: float) -> bool:
+        """Whether the last time that `what` was done well is `seconds` ago."""
+        return self._clock.now() - self._done_at.get(what, -math.inf) >= seconds
+
+    def _did(self, what: str) -> None:
+        self._done_at[what] = self._clock.now()
+
+    def _carry(self) -> None:
+        self.spool.carry(self.folder)
+        self.troubles.pop("some files", None)
+        if self.spool.stranded:
+            self.troubles["some files"] = "; ".join(sorted(self.spool.stranded.values()))
+        if self._due("look again", ROLL):
+            self.spool.look_again(self.folder)
+            self._did("look again")
+
+    def _beat(self, session: Session) -> None:
+        what, claim = f"beat {session.run}", session.claim()
+        news = claim != self._claimed and self._due(what, min(LOOK, self.patience.beat / 4))
+        if news or self._due(what, self.patience.beat):
+            self.beat(session.run, {"state": "working", "claim": claim, **session.report()})
+            self._claimed = claim
+            self._did(what)
+
+    def beat(self, run: str, body: Mapping[str, Json]) -> None:
+        """Write a beat now. Raises Temporary when it does not get through."""
+        number, began = self._numbers.get((run, "beat"), 0), self._clock.now()
+        guard(self.folder, run)
+        self._numbers[run, "beat"] = number + 1  # whatever comes of it: a number is used once
+        waits = {"waiting": len(self.spool.waiting), "unreceipted": len(self.spool.unreceipted)}
+        told: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
+        self.folder.write(*pack_note(run, "beat", self.attempt, number, {**told, **body}))
+        self.confirmed = began
+
+    def _roll(self, run: str, *, now: bool = False) -> None:
+        """Put the lines that were said since the last time into the spool."""
+        if not self.lines or not (now or self._due("roll", ROLL)):
+            return
+        number = self._numbers.get((run, "log"), 0)
+        lines = [self.lines.popleft() for _ in range(len(self.lines))]
+        body: dict[str, Json] = {"time": self._clock.stamp(), "lines": lines}
+        self.spool.write(*pack_note(run, "log", self.attempt, number, body))
+        self._numbers[run, "log"] = number + 1
+        self._did("roll")
+
+    def _look(self, session: Session | None, seconds: float) -> None:
+        if not self._due("look", min(seconds, self.patience.beat / 4)):
+            return
+        runs = {path.split("/")[1] for path in self.spool.unreceipted}
+        for run in sorted(runs):
+            self._settle(run)
+        if session:
+            self.hear(session.run)
+            session.look(self.orders(session.run).set_aside)
+        self._did("look")
+
+    def hear(self, run: str) -> None:
+        """Read the orders and beats that are new. Raises Temporary."""
+        orders = self.orders(run)
+        for path, note in read_notes(self.folder, run, "order", known=orders.known, refused=[]):
+            orders.add(path, note)
+        self.watch(run).look(self.folder, run)
+
+    def _settle(self, run: str) -> None:
+        """Free what the receipts that are new name."""
+        for path, note in read_notes(self.folder, run, "ack", known=self._acks, refused=[]):
+            received = note.get("received")
+            if isinstance(received, dict):
+                self.spool.settle(received)
+            self._acks.add(path)
+
+    def finish(self, runs: Collection[str]) -> None:
+        """Say what is left to say and that this attempt has ended, to the runs that it worked on."""
+        for run in sorted(runs):
+            self._try(f"the last log of {run}", lambda run=run: self._roll(run, now=True))  # type: ignore[misc]
+        self._try("carrying the rest", self._carry)
+        for run in sorted(runs):
+            self._try(f"the last beat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]

@@ -1,0 +1,250 @@
+"""A worker as a process: a thread for the courier, signals, the end of the shift, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from hybrid.errors import HybridError, NotFinished, Temporary, nearest
+from hybrid.machine.files import speaking
+from hybrid.machine.redaction import redacted
+from hybrid.machine.terminal import some, span
+from hybrid.worker.worker import TIME_IS_UP, Standing, Worker
+
+LOG = logging.getLogger("hybrid")
+GRACE = 60.0
+"""Seconds after the end of the shift that answers in flight get to finish."""
+SAY = 20.0
+"""Seconds between two lines about progress."""
+LONGEST_LINE = 2000
+STOPPED = "stopped"
+
+
+class Lines(logging.Handler):
+    """Hands what is logged to the worker's courier, without secrets, so that the other side can read it."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(logging.INFO)
+        self._worker = worker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(self._worker, f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+def note(worker: Worker, line: str) -> None:
+    """Put a line into the worker's log for the other side, with its time and without secrets."""
+    worker.courier.lines.append(f"{worker.clock.stamp()} {redacted(line)}"[:LONGEST_LINE])
+
+
+def serve(worker: Worker, say: Callable[[str], None]) -> None:
+    """Run a worker until it leaves. Ctrl-C, SIGTERM and SIGHUP end it in order: close the shard, carry it, leave.
+
+    `say` gets a line now and then, and so does the other side, by the logs. Raises what `verdict` finds.
+    """
+    for polite in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(polite, signal.default_int_handler)
+    handler = Lines(worker)
+    logging.getLogger("hybrid").addHandler(handler)
+
+    def tell(line: str) -> None:
+        say(line)
+        note(worker, line)
+
+    worker.tell = tell
+    stopped = False
+    failure: HybridError | None = None
+    try:
+        with _courier(worker, tell), _deadline(worker):
+            _drive(worker, tell)
+    except KeyboardInterrupt:
+        stopped = not worker.stopping
+        worker.stopping = worker.stopping or STOPPED
+    except HybridError as error:
+        failure = error
+    _leave(worker, 0.0 if stopped else worker.shift.linger, tell)
+    logging.getLogger("hybrid").removeHandler(handler)
+    failure = failure or verdict(worker)
+    if failure:
+        raise failure
+
+
+def _drive(worker: Worker, say: Callable[[str], None]) -> None:
+    told = dict[str, str]()
+    with closing(worker.work()) as waits:
+        for wait in waits:
+            time.sleep(wait)
+            _tell_standings(worker, told, say)
+    _tell_standings(worker, told, say)
+
+
+def _tell_standings(worker: Worker, told: dict[str, str], say: Callable[[str], None]) -> None:
+    for run, standing in worker.standings.items():
+        if told.get(run) != standing.words:
+            told[run] = standing.words
+            say(f"{run}: {standing.words}")
+
+
+def progress(worker: Worker) -> str:
+    """One line: what is being done, how fast, what is not safe yet, and what is wrong."""
+    session, spool = worker.session, worker.spool
+    parts = [worker.doing or "waiting for work"]
+    if session:
+        tally = session.tally
+        parts = [f"{session.run} {tally.stage}: {tally.done}/{tally.total}", tally.pace]
+        parts += [f"{tally.failed:,} failed"] if tally.failed else []
+    if spool.waiting:
+        parts.append(f"{some(len(spool.waiting), 'file')} not yet in the folder")
+    if spool.unreceipted:
+        parts.append(f"{some(len(spool.unreceipted), 'shard')} without a receipt")
+    return ", ".join([*parts, *_troubles(worker)])
+
+
+def leaving(worker: Worker, linger: float) -> str:
+    """One line: for what a worker that leaves still waits, `linger` seconds at most."""
+    spool = worker.spool
+    what = f"for the receipts of {some(len(spool.unreceipted), 'shard')}, {span(linger)} at most"
+    if spool.carriable:
+        what = f"until {some(len(spool.carriable), 'file')} more can be put into the folder"
+    return ", ".join([f"leaving: waits {what}", *_troubles(worker)])
+
+
+def _troubles(worker: Worker) -> list[str]:
+    return [f"{what}: {why}" for what, why in sorted(worker.courier.troubles.items())]
+
+
+@contextmanager
+def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
+    """Rounds of the courier from a thread of their own, while the block runs, and now and then a line: an answer or the
+    loading of a model may take long.
+    """
+    stop = threading.Event()
+    pause = min(2.0, worker.shift.shard_seconds)
+
+    def rounds() -> None:
+        said = time.monotonic()
+        while not stop.wait(pause):
+            try:
+                worker.step()
+                if time.monotonic() - said >= SAY:
+                    said = time.monotonic()
+                    say(progress(worker))
+            except Exception:
+                LOG.exception("a fault in hybrid: the courier's round failed; it goes on")
+
+    thread = threading.Thread(target=rounds, name="courier", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(worker.shift.patience.beat)
+
+
+@contextmanager
+def _deadline(worker: Worker) -> Iterator[None]:
+    """Interrupt the work when answers in flight outlive the end of the shift."""
+    left = worker.shift.until - worker.clock.now() + GRACE
+    timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _too_late, [worker])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _too_late(worker: Worker) -> None:
+    worker.stopping = worker.stopping or TIME_IS_UP
+    _thread.interrupt_main()
+
+
+def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
+    said = ""
+    try:
+        for wait in worker.leave(linger):
+            if (line := leaving(worker, linger)) != said:
+                said = line
+                say(line)
+            time.sleep(wait)
+    except KeyboardInterrupt:
+        say("leaving at once")
+        with suppress(KeyboardInterrupt):
+            worker.finish()
+
+
+def verdict(worker: Worker) -> HybridError | None:
+    """What is to be said about a worker that has left; None when all it saw is done."""
+    standings = worker.standings
+    kept = [path for path in worker.spool.waiting if path.split("/")[1] in standings or path in worker.spool.carriable]
+    if kept:
+        why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
+        return Temporary(
+            f"{some(len(kept), 'file')} on this machine's disk only: {why}",
+            hint="start the worker again here when the folder is back: it carries them first",
+        )
+    if "the runs" in worker.courier.troubles:
+        return Temporary(worker.courier.troubles["the runs"], hint="is the folder mounted? start the worker again")
+    if not standings:
+        return _nothing_seen(worker)
+    return _unfinished(standings)
+
+
+def _nothing_seen(worker: Worker) -> HybridError | None:
+    if worker.stopping in (STOPPED, TIME_IS_UP):
+        return NotFinished(f"{worker.stopping} before anything was begun", hint="start the worker again")
+    if worker.shift.run:
+        known = nearest(worker.shift.run, worker.runs)
+        return Temporary(f"no run in the folder begins with '{worker.shift.run}', or not yet", hint=known)
+    return None
+
+
+def _unfinished(standings: Mapping[str, Standing]) -> HybridError | None:
+    """The error of the runs that are not done: what helps first, then what cannot be done here at all."""
+    left = {run: one for run, one in standings.items() if one.state not in ("done", "cancelled")}
+    words = "; ".join(f"{run}: {one.words}" for run, one in sorted(left.items()))
+    for one in left.values():
+        if one.error and one.state == "unfinished":
+            return one.error
+    refused = [one.error for one in left.values() if one.error and one.state == "refused"]
+    if refused and len(refused) == len(left):
+        return type(refused[0])(words if len(refused) > 1 else refused[0].message, hint=refused[0].hint)
+    sides = sorted({one.side for one in left.values() if one.side})
+    if sides and all(one.side or one.state == "refused" for one in left.values()):
+        return NotFinished(words, hint=f"a worker there goes on; `--side {sides[0]}` does it on this machine")
+    return NotFinished(words, hint="start a worker again to go on; `hybrid status` tells more") if left else None
+
+
+@contextmanager
+def alive(locks: Path, attempt: str) -> Iterator[set[str]]:
+    """Hold a lock that shows other workers of this machine that `attempt` lives; gives the attempts that do not.
+
+    A process that was killed leaves its lock free: what it held can be taken over at once.
+    """
+    with speaking(locks, doing="making it"):
+        locks.mkdir(parents=True, exist_ok=True)
+    gone = {path.stem for path in locks.glob("*.lock") if _free(path)}
+    lock = filelock.FileLock(locks / f"{attempt}.lock", timeout=2)
+    with suppress(OSError, filelock.Timeout):
+        lock.acquire()
+    try:
+        yield gone
+    finally:
+        lock.release()
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+
+
+def _free(path: Path) -> bool:
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return True
+    except (filelock.Timeout, OSError):
+        return False

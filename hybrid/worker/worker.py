@@ -1,0 +1,369 @@
+"""A worker: takes runs from the folder, does what this machine can do of them, and leaves when nothing is left.
+
+`work` is a generator that yields how many seconds to wait, so that a process with a courier thread and a simulated
+world can drive the same code. Nothing in it waits for the folder while an answer is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import zlib
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+from hybrid.canonical import Json
+from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, Temporary, UsageError, Waits
+from hybrid.execution.chain import Bound, all_before, bound
+from hybrid.execution.engines import OneEngine, Training, engine_for, trains
+from hybrid.execution.stage_work import StageSession, StageWork, shard_header
+from hybrid.folder.leases import Patience
+from hybrid.folder.medium import Medium, Store
+from hybrid.folder.names import stage_name
+from hybrid.folder.runs import Run, open_run, run_ids
+from hybrid.folder.shards import ShardWriter
+from hybrid.folder.spool import Spool
+from hybrid.folder.tensors import RunTensors
+from hybrid.machine.clock import Clock
+from hybrid.machine.terminal import some, span
+from hybrid.plugins.faults import naming
+from hybrid.protocols import Backend, Pipeline, Stage
+from hybrid.records import Completion
+from hybrid.worker.courier import Courier
+
+LOG = logging.getLogger("hybrid")
+TIME_IS_UP = "the time is up"
+POLL = 15.0
+"""Seconds between two looks for work."""
+CARRY_LIMIT = 120.0
+"""Most seconds that a worker stays at the end to carry what is still in its spool."""
+
+
+class Capabilities(Protocol):
+    """What this machine can open for a run."""
+
+    def pipeline(self, run: Run) -> Pipeline:
+        """The installed pipeline with the run's settings. Raises UsageError, BadData."""
+        ...
+
+    def digest(self, run: Run) -> str:
+        """The digest of the run's model as it is here. Raises CannotRun, UsageError."""
+        ...
+
+    def open(self, run: Run, training: Training | None) -> Backend:
+        """The run's model, loaded; with `training`, so that it can be trained. Raises CannotRun, UsageError."""
+        ...
+
+    def gauges(self) -> Mapping[str, Json]:
+        """What can be measured here: GPU memory, free disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker is to do and when to stop. Times are seconds; `until` is by the worker's clock."""
+
+    sides: Collection[str] = ("gpu", "laptop", "any")
+    run: str = ""
+    once: bool = False
+    max_idle: float = 600.0
+    until: float = math.inf
+    linger: float = 60.0
+    shard_seconds: float = 60.0
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands for this worker. `error` says why it cannot be done here."""
+
+    state: str  # done, cancelled, other side, held, unfinished, refused
+    words: str
+    error: HybridError | None = None
+    failed: int = 0
+    side: str = ""  # which side it waits for
+
+
+class Worker:
+    """One attempt. `work` does the work, `step` is the courier's round, called from elsewhere."""
+
+    def __init__(
+        self,
+        folder: Medium,
+        store: Store,
+        clock: Clock,
+        workplace: Capabilities,
+        shift: WorkerOptions,
+        *,
+        attempt: str,
+        gone: Collection[str] = (),
+    ) -> None:
+        self.folder, self.clock, self.workplace, self.shift, self.attempt = folder, clock, workplace, shift, attempt
+        self.spool = Spool(store, clock)
+        self.courier = Courier(folder, self.spool, clock, attempt, shift.patience, gone)
+        self.session: StageSession | None = None
+        self.runs: list[str] = []  # all that are in the folder, as last seen
+        self.standings: dict[str, Standing] = {}
+        self.stopping = ""  # why no more work is taken
+        self.doing = ""  # what takes long beside answering
+        self.tell: Callable[[str], None] = LOG.info
+        self._engines = OneEngine()
+        self._works: dict[tuple[str, str], tuple[StageWork, object]] = {}
+        self._seqs: dict[str, int] = {}
+        self._orders_when_done: dict[str, int] = {}
+        self._touched: set[str] = set()
+        self._busy = clock.now()  # when there was last something to do
+
+    def step(self) -> None:
+        """One round of the courier."""
+        self.courier.step(self.session)
+
+    def work(self) -> Generator[float, None, None]:
+        """Do what there is to do; each value is how many seconds to wait before going on. Then comes `leave`."""
+        try:
+            while not self._stopped():
+                yield from self._round()
+                if self._once_is_over() or self._nothing_more() or self._idle() or self._stopped():
+                    break
+                yield max(0.0, min(POLL, self.shift.patience.idle, self.shift.until - self.clock.now()))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Free the model."""
+        self._engines.close()
+
+    def _stopped(self) -> bool:
+        if not self.stopping and self.clock.now() >= self.shift.until:
+            self.stopping = TIME_IS_UP
+        return bool(self.stopping)
+
+    def _once_is_over(self) -> bool:
+        """With `once`, a worker waits only to find out whether those that hold the rest are alive."""
+        held = any(standing.state == "held" for standing in self.standings.values())
+        known = self.clock.now() - self._busy > self.shift.patience.idle + POLL
+        return self.shift.once and (known or not held)
+
+    def _nothing_more(self) -> bool:
+        """Whether the one run that this worker is for needs nobody any more."""
+        states = {standing.state for standing in self.standings.values()}
+        return bool(self.shift.run and states) and states <= {"done", "cancelled", "refused"}
+
+    def _idle(self) -> bool:
+        """Whether there has been nothing to do for so long that staying costs more than it brings."""
+        if self.clock.now() - self._busy < self.shift.max_idle:
+            return False
+        self.stopping = f"nothing to do for {self.shift.max_idle:.0f} s"
+        return True
+
+    def _round(self) -> Iterator[float]:
+        """One look at every run that there is."""
+        try:
+            self.runs = run_ids(self.folder)
+        except (BadData, Temporary) as error:
+            self.courier.troubles["the runs"] = error.message
+            return
+        self.courier.troubles.pop("the runs", None)
+        for name in [one for one in self.runs if one.startswith(self.shift.run)]:
+            if self._stopped():
+                return
+            yield from self._visit(name)
+
+    def _visit(self, name: str) -> Iterator[float]:
+        """Do what can be done of a run now; how it stands afterwards is in `standings`."""
+        before = self.standings.get(name)
+        if before and before.state == "refused":
+            return
+        try:
+            now = yield from self._do(name)
+        except (CannotRun, UsageError) as error:  # trying again would not help: it needs another machine or command
+            now = Standing("refused", error.message, error)
+        except (KeyboardInterrupt, GeneratorExit):
+            self.standings[name] = Standing("unfinished", self.stopping or "stopped")
+            raise
+        except (BadData, Temporary, Waits) as error:  # a file that is torn now may be whole later
+            now = Standing("unfinished", error.message, error)
+        self.standings[name] = now
+        if before is None or now.words != before.words:
+            LOG.info("%s: %s", name, now.words)
+
+    def _do(self, name: str) -> Generator[float, None, Standing]:
+        self.courier.hear(name)
+        orders = self.courier.orders(name)
+        if orders.cancelled:
+            return Standing("cancelled", orders.cancelled_by)
+        heard = len(orders.known)
+        if self._orders_when_done.get(name) == heard:
+            return self.standings[name]
+        run = open_run(self.folder, name, (self.spool,))
+        chain, failed = bound(run, self.workplace.pipeline(run)), 0
+        for stage in chain.stages:
+            work = self._work_of(chain, stage)
+            if work is None or work.left:
+                if stage.side != "any" and stage.side not in self.shift.sides:
+                    words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
+                    return Standing("other side", words, side=stage.side)
+                work = work or self._opened(chain, stage, self.workplace.digest(run))
+                yield from self._session(work, chain)
+                work.look(orders.set_aside)
+            if work.left:
+                return self._unfinished(work)
+            failed += len(work.stock.failed().intersection(work.keys))
+        if len(orders.known) > heard:  # perhaps of a stage that was looked at before
+            return Standing("unfinished", "there is a new order")
+        self._orders_when_done[name] = heard
+        return Standing("done", f"done, {some(failed, 'item')} failed" if failed else "done", failed=failed)
+
+    def _unfinished(self, work: StageWork) -> Standing:
+        if (orders := self.courier.orders(work.run.id)).cancelled:
+            return Standing("cancelled", orders.cancelled_by)
+        why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
+        state = "unfinished" if self.stopping or self.courier.fenced else "held"
+        return Standing(state, f"{some(work.left, 'item')} left: {why}")
+
+    def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
+        """How a stage stands, by the model that its records are bound to; None when nothing is bound yet."""
+        digest = chain.run.model_digest(stage.name)
+        return self._opened(chain, stage, digest) if digest else None
+
+    def _opened(self, chain: Bound, stage: Stage, digest: str) -> StageWork:
+        """A stage with its items, which are made anew when there is something new of the stages before it."""
+        run, place = chain.run, (chain.run.id, stage.name)
+        made_of = digest, [len(self._works[run.id, one.name][0].stock.known) for one in all_before(chain.stages, stage)]
+        if place not in self._works or self._works[place][1] != made_of:
+            start = zlib.crc32(self.attempt.encode())  # workers that begin together begin in different places
+            self._works[place] = StageWork(run, stage, run.tasks(), digest, start), made_of
+        work = self._works[place][0]
+        work.look(self.courier.orders(run.id).set_aside)
+        return work
+
+    def _session(self, work: StageWork, chain: Bound) -> Iterator[float]:
+        """Work on a stage until nothing of it is left for this worker."""
+        if not set(work.open_blocks()) - self._others(work):
+            return
+        if not work.stage.derived:
+            self._same_model(work)
+        engine = self._engine(work, chain)
+        self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
+        self._touched.add(work.run.id)
+        writer = self._writer(work, engine)
+        self.session = session = StageSession(work, writer, self.workplace.gauges, self.clock)
+        try:
+            yield from self._answers(session, engine)
+            yield from self._written(session, writer.close)
+        except (Temporary, PluginFault):  # it may not be fit for another run
+            self.close()
+            raise
+        finally:
+            self.session = None
+            work.give_up()
+            writer.close()
+            self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
+
+    def _same_model(self, work: StageWork) -> None:
+        own = self.workplace.digest(work.run)
+        if own != work.digest:
+            raise CannotRun(
+                f"{work.run.id} was begun with the model {work.digest[:12]}; {work.run.spec['model']} on this machine"
+                f" is {own[:12]}",
+                hint="bring the same files of the model here, or submit the run anew, say with another --seed",
+            )
+
+    def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
+        work = session.work
+        for completion in work.answers(engine, lambda: self._taken(work)):
+            self._busy = self.clock.now()
+            yield from self._keep(session, completion)
+            yield 0.0
+        if work.unanswered:
+            left = some(work.unanswered, "item")
+            raise Temporary(f"the engine left {left} of {work.run.id} unanswered", hint="run it again")
+
+    def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
+        """Keep an answer. While the disk is full nothing more is computed, and nothing is lost."""
+        record = session.work.answered(completion)
+        session.tally.add(completion)
+        yield from self._written(session, lambda: session.writer.add(record), session.writer.tick)
+
+    def _written(
+        self, session: StageSession, write: Callable[[], None], again: Callable[[], None] | None = None
+    ) -> Iterator[float]:
+        """Write; while there is no room, wait and write `again`. What could not be written stays in the open shard."""
+        what = "the open shard"
+        while True:
+            try:
+                write()
+            except Temporary as error:
+                self.courier.troubles[what] = error.message
+                LOG.warning("%s; %s to be kept", error.message, some(session.writer.open_records, "record"))
+                if self._stopped():
+                    raise
+                write = again or write
+                yield POLL
+            else:
+                self.courier.troubles.pop(what, None)
+                return
+
+    def _taken(self, work: StageWork) -> Collection[int] | None:
+        """The blocks that are not to be begun now; None when none is."""
+        if self._stopped() or self.courier.fenced or self.courier.orders(work.run.id).cancelled:
+            return None
+        return self._others(work)
+
+    def _others(self, work: StageWork) -> set[int]:
+        """The blocks that others hold, as far as that is to be respected now."""
+        watch, patience = self.courier.watch(work.run.id), self.shift.patience
+        others = watch.claimed(work.stage.name, work.size, patience.reclaim)
+        if not work.held and not set(work.open_blocks()) - others:  # nothing else to do: a doubtful claim is no reason
+            others = watch.claimed(work.stage.name, work.size, patience.idle)
+        return others
+
+    def _writer(self, work: StageWork, engine: Backend) -> ShardWriter:
+        stage = f"{work.run.id}/{stage_name(work.stage.name)}"
+        return ShardWriter(
+            self.spool,
+            f"runs/{stage}/{self.attempt}",
+            shard_header(work, self.attempt, engine.model),
+            seconds=self.shift.shard_seconds,
+            first_seq=self._seqs.get(stage, 0),
+            clock=self.clock.now,
+        )
+
+    def _engine(self, work: StageWork, chain: Bound) -> Backend:
+        run = work.run
+        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, partial(self._loaded, run))
+
+    def _loaded(self, run: Run, training: Training | None) -> Backend:
+        model, began = f"the model {run.spec['model']}", self.clock.now()
+        self.doing = f"loading {model}"
+        self.tell(f"{run.id}: {self.doing}")
+        try:
+            with naming(f"the backend '{run.spec['backend']}'", self.doing):
+                engine = self.workplace.open(run, training)
+        finally:
+            self.doing = ""
+        self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")
+        return engine
+
+    def leave(self, linger: float | None = None) -> Generator[float, None, None]:
+        """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.
+
+        `linger` is how many seconds to wait for receipts, by default those of the shift.
+        """
+        linger = self.shift.linger if linger is None else linger
+        began = self.clock.now()
+        self.courier.step(None, eager=True)
+        while self.spool.carriable and self.clock.now() - began < CARRY_LIMIT:
+            yield 5.0
+            self.courier.step(None, eager=True)
+        while self.spool.unreceipted and self.clock.now() - began < linger:
+            yield 5.0
+            self.courier.step(None, eager=True)
+        self.finish()
+
+    def finish(self) -> None:
+        """Say goodbye to the runs that were worked on."""
+        self.courier.finish(self._touched)

@@ -1,0 +1,132 @@
+"""Answers to questions about passages, with the passage or from memory, as SQuAD and SEAL ask them; docs/qa-eval.md."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
+from hybrid.errors import BadData
+from hybrid.protocols import Inputs, Stage
+from hybrid.records import Item, Message, Request, Sampling
+from hybrid.tasks.squad.data import SAMPLE, Asked, Passage, read
+
+SHORT = "Answer with as few words as possible: a name, a number or a short phrase, not a sentence."
+INSTRUCTIONS = {
+    ("chat", True): f"You answer questions about a passage. {SHORT}",
+    ("chat", False): f"You answer questions directly and concisely. {SHORT}",
+    ("plain", True): "Let's answer a question about a passage directly and concisely.",
+    ("plain", False): "Let's answer a question directly and concisely.",  # SEAL's own words
+}
+"""What a question begins with when nothing else is set: by format, and whether the passage is shown."""
+
+
+def _help(text: str) -> Mapping[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True)
+class QaEval:
+    """Answer questions about short passages, shown or from memory; `--grader squad` compares with the answers."""
+
+    data: str = field(default="", metadata=_help("a JSON file in SQuAD's or SEAL's layout; empty: a small sample"))
+    context: bool = field(default=True, metadata=_help("the passage is shown; else it is asked from memory"))
+    topic: bool = field(default=True, metadata=_help("the passage's title stands before the question"))
+    format: Literal["chat", "plain"] = field(
+        default="chat", metadata=_help("a chat, or a text to be continued by a model that was never taught to chat")
+    )
+    instruction: str = field(default="", metadata=_help("how to answer; empty: the format's own"))
+    limit: int = field(default=0, metadata=_help("only the first passages; 0: all"))
+    questions: int = field(default=0, metadata=_help("at most so many questions about a passage; 0: all"))
+    shuffle: int | None = field(default=None, metadata=_help("draw the passages in the order of this seed"))
+    samples: int = field(default=1, metadata=_help("answers to each question; more than 1 needs a temperature"))
+    temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
+    top_p: float = field(default=1.0, metadata=_help("nucleus of the sampling, over 0 to 1"))
+    seed: int = field(default=0, metadata=_help("draws the samples"))
+    max_tokens: int = field(default=64, metadata=_help("bound of an answer"))
+    date: str = field(default="26 Jul 2024", metadata=_help("what the chat template says today is"))
+
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "seal": {"context": False, "format": "plain", "shuffle": 42, "limit": 200},
+        "demo": {"questions": 1},
+    }
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, limit=NOT_NEGATIVE, questions=NOT_NEGATIVE, temperature=NOT_NEGATIVE, max_tokens=Bounds(1))
+        refuse_outside(self, top_p=SHARE, samples=Bounds(1, 10_000), seed=SEED, shuffle=SEED)
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples are all the same at temperature 0; set a temperature")
+        if not self.date:
+            raise ValueError("the date cannot be empty (prompts would change every day)")
+
+    def inputs(self) -> Inputs:
+        """The chosen passages and the answers, apart. Raises HybridError when the file is not to be had."""
+        found = read(Path(self.data) if self.data else SAMPLE)
+        chosen = self._chosen(list(found.passages))
+        tasks = {passage.id: self._task(passage) for passage in chosen}
+        answers = {f"{passage.id}/{one.name}": list(one.answers) for passage in chosen for one in self._asked(passage)}
+        counts = {"passages": len(tasks), "questions": len(answers), "grader": "squad"}
+        return Inputs(tasks, answers, {**found.about, **counts})
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One step, on the GPU side: all questions in one queue."""
+        return (Stage("answer", "gpu", 1, self._items),)
+
+    def _chosen(self, passages: list[Passage]) -> list[Passage]:
+        if self.shuffle is not None:
+            random.Random(self.shuffle).shuffle(passages)
+        return passages[: self.limit or None]
+
+    def _asked(self, passage: Passage) -> tuple[Asked, ...]:
+        return passage.asked[: self.questions or None]
+
+    def _task(self, passage: Passage) -> Mapping[str, Any]:
+        """What a stage may know of a passage: never an answer, and the text only when it is to be shown."""
+        asked = [[one.name, one.text] for one in self._asked(passage)]
+        shown = {"context": passage.context} if self.context else {}
+        return {"title": passage.title, "questions": asked, **shown}
+
+    def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
+        """The questions of one passage after the other: their prompts begin with the same text."""
+        for id in sorted(tasks):
+            title, context, asked = _known(tasks[id], id, self.context)
+            for name, question in sorted(asked):
+                for sample in range(self.samples):
+                    yield self._item(id, f"{id}/{name}", title, context, question, sample)
+
+    def _item(self, task: str, id: str, title: str, context: str, question: str, sample: int) -> Item:
+        sampling = Sampling(self.max_tokens, self.temperature, self.top_p, _seed(self.seed, id, sample))
+        instruction = self.instruction or INSTRUCTIONS[self.format, self.context]
+        passage = f"Passage: {context}\n" if self.context else ""
+        topic = f"Topic: {title}\n" if self.topic and title else ""
+        view = {"question": question, "context": self.context}
+        if self.format == "plain":
+            text = f"{instruction}\n{passage}Question: {topic}{question}\nAnswer:\n"
+            return Item(task, id, Request(sampling, prompt=text), view, sample)
+        messages = (Message("system", instruction), Message("user", f"{topic}{passage}Question: {question}"))
+        return Item(task, id, Request(sampling, messages, template={"date_string": self.date}), view, sample)
+
+
+def _seed(seed: int, question: str, sample: int) -> int:
+    """A seed of 31 bits of its own for every answer: draws then do not depend on what else is in the queue."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {question} {sample}".encode()).digest()[:4], "big") >> 1
+
+
+def _known(task: Any, id: str, context: bool) -> tuple[str, str, list[list[str]]]:
+    """Title, passage ("" when it is not shown) and (name, text) of each question. Raises BadData."""
+    found = task if isinstance(task, dict) else {}
+    title, text, asked = found.get("title"), found.get("context") if context else "", found.get("questions")
+    if isinstance(title, str) and isinstance(text, str) and isinstance(asked, list) and all(map(_is_pair, asked)):
+        return title, text, asked
+    raise BadData(
+        f"task {id} of the run: not a passage with questions",
+        hint="the run was changed by hand or written by another pipeline",
+    )
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)

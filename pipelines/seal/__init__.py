@@ -1,0 +1,1 @@
+"""SEAL on ARC: evaluation, test-time training, self-edits, ReST-EM."""

@@ -1,0 +1,182 @@
+"""The three steps of a trial of self-edits: ask for them, answer with every model so trained, put together."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from hybrid.protocols import Inputs
+from hybrid.records import Adapter, Item, Output, Request, Sampling
+from hybrid.tasks.arc.asking import help_of
+from hybrid.tasks.arc.data import demonstrations
+from hybrid.tasks.arc.views import Pair
+from hybrid.tuning import Tuning
+from pipelines.seal.configurations import PAPER, SCHEMA, Edit, drawn, parse, prompt
+from pipelines.seal.edit_results import MOST_STEPS
+from pipelines.seal.examples import AugmentationSettings, of_demonstrations
+from pipelines.seal.training_settings import Teaching
+
+BASE = "base"
+"""The arm without training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a configuration comes to: a training, or the reason why there is none. `failed`: the model did not reply."""
+
+    edit: Edit | None = None
+    tuning: Tuning | None = None
+    untrained: str = ""
+    failed: str = ""
+
+    @property
+    def arm(self) -> str:
+        """Under which name the answers stand. Equal trainings have one name: they are done and asked once."""
+        return f"edit-{self.tuning.digest[:12]}" if self.tuning else BASE
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What chooses and is trained on: the model as it is (""), or with the adapter of that sha256. `round` is when."""
+
+    adapter: str = ""
+    round: int | None = None
+
+    @property
+    def prefix(self) -> str:
+        """How the names of its self-edits begin."""
+        return "" if self.round is None else f"round-{self.round}-"
+
+
+@dataclass(frozen=True)
+class Editing(Teaching):
+    """The settings of a trial, and its items."""
+
+    edits: int = field(default=15, metadata=help_of("self-edits that are asked for, a task"))
+    edit_temperature: float = field(default=0.8, metadata=help_of("of the self-edits"))
+    edit_top_p: float = field(default=1.0, metadata=help_of("nucleus of their sampling, over 0 to 1"))
+    edit_tokens: int = field(default=128, metadata=help_of("bound of a self-edit"))
+    schema: bool = field(
+        default=False, metadata=help_of("hold the reply to the form by a JSON schema; that is not what SEAL measured")
+    )
+    randoms: int = field(
+        default=-1, metadata=help_of("random configurations a task, the control; -1: as many as self-edits")
+    )
+    voting: Literal["flat", "seal"] = field(
+        default="flat", metadata=help_of("how the views vote, as in the grader arc")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (1 <= self.edits <= 1000 and -1 <= self.randoms <= 1000 and 1 <= self.edit_tokens <= 8192):
+            raise ValueError("edits is 1 to 1000, randoms -1 to 1000, edit_tokens 1 to 8192")
+        if not (0 <= self.edit_temperature <= 100 and 0 < self.edit_top_p <= 1):
+            raise ValueError("edit_temperature is 0 to 100, edit_top_p over 0 and not over 1")
+        if self.edits > 1 and self.edit_temperature == 0:
+            raise ValueError("self-edits are all the same at edit_temperature 0; set a temperature, or edits=1")
+        if self.samples > 1:
+            raise ValueError("samples is 1: every trained model gives one answer to each view")
+
+    def inputs(self) -> Inputs:
+        """As for the answers, with the truths of each whole task under its id too."""
+        given = super().inputs()
+        return Inputs(given.tasks, with_whole_tasks(given), {**given.about, "grader": "self-edit"})
+
+    def requested(self, tasks: Mapping[str, Any], count: int, policy: Policy) -> Iterator[Item]:
+        """`count` requests for a self-edit of each task; the number of each is its sample, and in its question."""
+        for id in sorted(tasks):
+            messages = prompt(demonstrations(tasks[id], id))
+            for number in range(count):
+                request = Request(
+                    messages=messages,
+                    sampling=Sampling(
+                        max_tokens=self.edit_tokens,
+                        temperature=self.edit_temperature,
+                        top_p=self.edit_top_p,
+                        seed=_seed(f"{self.seed} {policy.prefix} {id} {number}"),
+                    ),
+                    template={"date_string": self.date},
+                    schema=SCHEMA if self.schema else None,
+                    adapter=adapter_of(policy),
+                )
+                yield Item(id, f"{id}@{policy.prefix}edit-{number:02d}", request, {}, number)
+
+    def answered(self, tasks: Mapping[str, Any], replies: Iterable[Output], policy: Policy) -> Iterator[Item]:
+        """Every view of every test input, once for each arm of its task; each different training is one arm."""
+        for id, outputs in by_task(replies).items():
+            asked = list(self.asked(id, tasks[id]))
+            for arm, tuning in self.arms(id, tasks[id], outputs).items():
+                for item in asked:
+                    request = dataclasses.replace(item.request, adapter=adapter_of(policy), tuning=tuning)
+                    yield dataclasses.replace(item, question=f"{item.question}@{arm}", request=request)
+
+    def arms(self, id: str, task: Mapping[str, Any], replies: Sequence[Output]) -> dict[str, Tuning | None]:
+        """The untrained model, then the different trainings: fixed, of the self-edits, random."""
+        plans = [self.fixed(id, task), *(self.plan(id, task, reply) for reply in replies)]
+        plans += self.random(id, task, len(replies))
+        return {BASE: None, **{plan.arm: plan.tuning for plan in plans}}
+
+    def fixed(self, id: str, task: Mapping[str, Any]) -> Plan:
+        """The configuration that people chose."""
+        return self._planned(id, task, PAPER)
+
+    def random(self, id: str, task: Mapping[str, Any], replies: int) -> list[Plan]:
+        """Configurations drawn by chance, by default as many as there are replies."""
+        count = replies if self.randoms < 0 else self.randoms
+        return [self._planned(id, task, drawn(self.seed, id, number)) for number in range(count)]
+
+    def plan(self, id: str, task: Mapping[str, Any], reply: Output) -> Plan:
+        """What a model's reply comes to."""
+        if reply.text is None:
+            return Plan(failed=f"no reply: {reply.error.kind if reply.error else 'no text'}")
+        edit = parse(reply.text)
+        return Plan(untrained=edit) if isinstance(edit, str) else self._planned(id, task, edit)
+
+    def _planned(self, id: str, task: Mapping[str, Any], edit: Edit) -> Plan:
+        course = self.course(edit.augmentations)
+        if edit.epochs * self.most // self.batch > MOST_STEPS:  # else there is no need to count
+            count = _lessons(tuple(demonstrations(task, id)), course)
+            if edit.epochs * count // self.batch > MOST_STEPS:
+                return Plan(edit, untrained=f"more than {MOST_STEPS} steps")
+        lessons = course.of(id, task)
+        rate, epochs, learned = edit.learning_rate, edit.epochs, edit.learned
+        return Plan(edit, self.tuning(lessons, learning_rate=rate, epochs=epochs, learned=learned))
+
+
+def by_task(outputs: Iterable[Output]) -> dict[str, list[Output]]:
+    """The outputs of each task by their number, tasks in order."""
+    found: dict[str, list[Output]] = {}
+    for output in outputs:
+        found.setdefault(output.task, []).append(output)
+    return {id: sorted(found[id], key=lambda output: output.sample) for id in sorted(found)}
+
+
+def adapter_of(policy: Policy) -> Adapter | None:
+    """The adapter that requests to a policy name; its bytes are found by its digest."""
+    return Adapter(policy.adapter, "") if policy.adapter else None
+
+
+def with_whole_tasks(inputs: Inputs) -> dict[str, Any]:
+    """The references with one more for each task whose test inputs all have a truth: the list of these."""
+    truths = inputs.references
+    whole = {}
+    for id, task in inputs.tasks.items():
+        questions = [f"{id}/{i}" for i in range(len(task["test"]))]
+        if all(question in truths for question in questions):
+            whole[id] = [truths[question] for question in questions]
+    return {**truths, **whole}
+
+
+@lru_cache(maxsize=4096)
+def _lessons(pairs: tuple[Pair, ...], course: AugmentationSettings) -> int:
+    """How many lessons there are."""
+    return len(of_demonstrations(pairs, course))
+
+
+def _seed(text: str) -> int:
+    """31 bits of its own for every request: draws do not depend on what else is in the queue."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -1,0 +1,30 @@
+"""Few-shot answers to ARC tasks in several views: the evaluation of SEAL (arXiv 2506.10943); docs/seal-eval.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybrid.protocols import Stage
+from hybrid.records import Item
+from hybrid.tasks.arc.asking import Asking
+
+
+@dataclass(frozen=True)
+class SealEval(Asking):
+    """Answer ARC tasks from their demonstrations, each question shown in several views; `--grader arc` votes."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "paper": {"subset": "seal-eval-8", "format": "seal", "include_n": [1], "permute_n": 2, "max_tokens": 2048},
+        "demo": {"dataset": "arc1-training", "subset": "small", "permute_n": 0, "limit": 6},
+    }
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One step, on the GPU side: all views of all questions in one queue."""
+        return (Stage("answer", "gpu", 1, self._items),)
+
+    def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
+        """The items of one task after the other."""
+        for id in sorted(tasks):
+            yield from self.asked(id, tasks[id])

@@ -1,0 +1,92 @@
+"""The lessons of a task: the texts that a model is trained on before it answers the task's test inputs.
+
+They are made of the demonstrations alone; a test input or its output is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hybrid.canonical import Json, digest
+from hybrid.errors import BadData
+from hybrid.records import Lesson
+from hybrid.tasks.arc.data import demonstrations
+from hybrid.tasks.arc.text import FORMATS, solved
+from hybrid.tasks.arc.views import Pair
+from pipelines.seal.augmentation import GROUPS, Translation
+from pipelines.seal.variants import MOST, variants
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentationSettings:
+    """How lessons are made of a task. With the task it goes into a tuning, so all of it names the training.
+
+    `augmentations` are names of GROUPS, the other numbers are those of `variants`; `format` and `instruction` are those
+    of the questions, `date` is what the chat template says today is.
+    """
+
+    augmentations: tuple[str, ...] = GROUPS
+    leave_n: tuple[int, ...] = (1, 2)
+    most: int = MOST
+    colours: bool = True
+    translation: Translation = "alike"
+    seed: int = 0
+    format: str = "seal"
+    instruction: str = ""
+    date: str = ""
+
+    def __post_init__(self) -> None:
+        if not (set(self.augmentations) <= set(GROUPS) and set(self.leave_n) <= {1, 2} and self.leave_n):
+            raise ValueError(f"augmentations are of {', '.join(GROUPS)}, leave_n of 1 and 2")
+        if not (isinstance(self.most, int) and self.most >= 1):
+            raise ValueError("most is a number over 0")
+        if self.format not in FORMATS or self.translation not in ("alike", "seal"):
+            raise ValueError("format and translation are known ones")
+
+    def of(self, id: str, task: Mapping[str, Any]) -> dict[str, Json]:
+        """The `lessons` of a tuning for `task`, whose demonstrations are named by content: an id may be of any data."""
+        how = {**asdict(self), "augmentations": [group for group in GROUPS if group in self.augmentations]}
+        if self.translation == "seal" and self.colours and self.augmentations:
+            how["version"] = 2  # the first one walked colours in another order than SEAL: other lessons, other adapters
+        return {**how, "leave_n": list(self.leave_n), "task": id, "demonstrations": digest(task["train"])}
+
+
+def taught(tasks: Mapping[str, Any], lessons: Mapping[str, Json]) -> tuple[Lesson, ...]:
+    """`Stage.lessons`: the lessons that `AugmentationSettings.of` named, of the run's tasks.
+
+    Raises BadData when the task is not one of them, is not the one that was named, or holds no grids.
+    """
+    said: dict[str, Any] = dict(lessons)
+    id, named, version = (said.pop(name, None) for name in ("task", "demonstrations", "version"))
+    how: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+    try:
+        course = AugmentationSettings(**how)
+        if digest(tasks[id]["train"]) != named:
+            raise ValueError("other demonstrations")
+        if course.of(id, tasks[id]).get("version") != version:
+            raise ValueError("their rule has changed")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadData(
+            f"the lessons of task {id!a:.80} cannot be made: {type(error).__name__}: {error}",
+            hint="the run was changed by hand, or written by another version of hybrid",
+        ) from error
+    return of_demonstrations(demonstrations(tasks[id], id), course)
+
+
+def of_demonstrations(pairs: Sequence[Pair], course: AugmentationSettings) -> tuple[Lesson, ...]:
+    """One lesson for each variant of the demonstrations. What is too long for a model is not left out here."""
+    made = variants(
+        pairs,
+        course.augmentations,
+        course.seed,
+        most=course.most,
+        leave_n=course.leave_n,
+        colours=course.colours,
+        translation=course.translation,
+    )
+    template = {"date_string": course.date} if course.date else {}
+    return tuple(
+        [Lesson(solved(course.format, one.shown, one.asked, course.instruction), template=template) for one in made]
+    )

@@ -1,0 +1,54 @@
+"""The model chooses how it is trained on each ARC task: SEAL's self-edits, without RL; docs/seal-self-edit.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybrid.protocols import Stage
+from hybrid.records import Item, Output
+from pipelines.seal.editing import Editing, Policy
+from pipelines.seal.examples import taught
+from pipelines.seal.outcomes import outcomes
+from pipelines.seal.training_settings import SMALL
+
+SAMPLE, ANSWER, EDITS = "sample", "answer", "edits"
+BASE = Policy()
+
+PAPER = {"subset": "seal-eval-8", "format": "seal", "edits": 5, "max_tokens": 2048}
+
+Earlier = Mapping[str, Iterable[Output]]
+
+
+@dataclass(frozen=True)
+class SealSelfEdit(Editing):
+    """Ask for configurations of test-time training, train and answer with each; `--grader self-edit` holds controls
+    beside: no training, the configuration that people chose, and random ones.
+
+    The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
+    which an empty or a reshaped grid votes, is not offered.
+    """
+
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "demo": {**SMALL, "tasks": ["stack-0", "top-0"], "most": 6, "edits": 3, "randoms": 1, "schema": True},
+        "paper": PAPER,
+        "seal": {**PAPER, "voting": "seal", "translation": "seal", "padding": "seal", "texts": "seal"},
+    }
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Replies of all tasks in one queue, answers of all trained models in one queue, and what came of each."""
+        return (
+            Stage(SAMPLE, "gpu", 1, self._samples),
+            Stage(ANSWER, "gpu", 1, self._answers, after=(SAMPLE,), lessons=taught),
+            Stage(EDITS, "any", 1, self._edits, after=(SAMPLE, ANSWER), derived=True),
+        )
+
+    def _samples(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
+        return self.requested(tasks, self.edits, BASE)
+
+    def _answers(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+        return self.answered(tasks, earlier[SAMPLE], BASE)
+
+    def _edits(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+        return outcomes(self, tasks, earlier[SAMPLE], earlier[ANSWER], BASE)

@@ -1,0 +1,99 @@
+"""The settings of test-time training on ARC tasks: how lessons are made of a task, and how they are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hybrid.bounds import Bounds, refuse_outside
+from hybrid.canonical import Json
+from hybrid.tasks.arc.asking import Asking, help_of
+from hybrid.tuning import SEAL_TARGETS, Tuning
+from pipelines.seal.examples import AugmentationSettings
+
+SMALL: Mapping[str, object] = {
+    "dataset": "rules",
+    "subset": "",
+    "instruction": "Apply the rule.",
+    "include_n": [0],
+    "permute_n": 0,
+    "views": [],
+    "most": 12,
+    "rank": 8,
+    "warmup": 0,
+}
+"""For a first try: tasks that a model of 135M learns in a few steps, asked once each."""
+
+
+@dataclass(frozen=True)
+class Teaching(Asking):
+    """All of a training but what a self-edit chooses: augmentations, loss, learning rate and epochs."""
+
+    include_n: tuple[int, ...] = field(
+        default=(1,), metadata=help_of("how many demonstrations a view leaves out, 0 to 2; 1 is like the lessons")
+    )
+    seed: int = field(default=0, metadata=help_of("draws views, samples, lessons, their order and the adapter's start"))
+    leave_n: tuple[int, ...] = field(default=(1, 2), metadata=help_of("how many demonstrations a lesson leaves out"))
+    most: int = field(default=250, metadata=help_of("lessons of a task; more are cut at random"))
+    colours: bool = field(default=True, metadata=help_of("whether half of the lessons are in other colours"))
+    translation: Literal["alike", "seal"] = field(
+        default="alike", metadata=help_of("shift input and output alike; seal: each otherwise, as published")
+    )
+    batch: int = field(default=2, metadata=help_of("lessons in an optimizer step"))
+    rank: int = field(default=128, metadata=help_of("of the adapter"))
+    alpha: float = field(default=16.0, metadata=help_of("the adapter's part is multiplied by alpha / rank"))
+    targets: tuple[str, ...] = field(default=SEAL_TARGETS, metadata=help_of("the linear layers that are adapted"))
+    warmup: int = field(default=11, metadata=help_of("optimizer steps in which the learning rate rises"))
+    schedule: Literal["cosine", "linear", "constant"] = field(
+        default="cosine", metadata=help_of("how the learning rate goes on")
+    )
+    clip: float = field(default=1.0, metadata=help_of("norm at which a gradient is cut; 0: never"))
+    padding: Literal["masked", "seal"] = field(
+        default="masked", metadata=help_of("seal: texts are padded to the longest, and the padding is learned")
+    )
+    texts: Literal["clean", "seal"] = field(
+        default="clean", metadata=help_of("seal: two begin tokens, and an empty turn at the end, as published")
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not set(self.leave_n) <= {1, 2} or not self.leave_n:
+            raise ValueError("leave_n takes 1 and 2")
+        refuse_outside(self, most=Bounds(1, 100_000))
+        self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
+
+    def course(self, augmentations: tuple[str, ...]) -> AugmentationSettings:
+        """How lessons are made with these augmentations."""
+        return AugmentationSettings(
+            augmentations=augmentations,
+            leave_n=self.leave_n,
+            most=self.most,
+            colours=self.colours,
+            translation=self.translation,
+            seed=self.seed,
+            format=self.format,
+            instruction=self.instruction,
+            date=self.date,
+        )
+
+    def tuning(
+        self, lessons: Mapping[str, Json], *, learning_rate: float, epochs: int, learned: Literal["answer", "all"]
+    ) -> Tuning:
+        """How an adapter is trained on `lessons`. Raises ValueError for settings that cannot be trained with."""
+        return Tuning(
+            lessons,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            rank=self.rank,
+            alpha=self.alpha,
+            targets=self.targets,
+            batch=self.batch,
+            warmup=self.warmup,
+            schedule=self.schedule,
+            clip=self.clip,
+            learned=learned,
+            padding=self.padding,
+            texts=self.texts,
+            seed=self.seed,
+        )

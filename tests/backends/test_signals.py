@@ -1,0 +1,85 @@
+"""Ctrl-C in the middle of a pass: the pass is finished, its state is kept, and the same training goes on from there."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybrid.backends.tuned.group import Group, Made, Wanted
+from hybrid.backends.tuned.signals import heard
+from hybrid.folder.medium import Disk
+from hybrid.folder.tensors import RunTensors
+from tests.support.tiny_model import job, tiny_model, trainer
+
+torch.set_num_threads(1)
+JOBS = [replace(one, name=one.tuning.digest) for one in (job("a", 1), job("b", 2, count=4), job("c", 3, count=3))]
+WANTED = [Wanted(one.tuning) for one in JOBS]
+
+
+def group_in(folder: Path, interval: float = 3600) -> Group:
+    tensors = RunTensors("run-000000000000", "attempt", Disk(folder))
+    return Group(tensors, WANTED, model="m" * 64, dtype=torch.float32, interval=interval)
+
+
+def trained(folder: Path, stop_at: int = 0, number: int = signal.SIGINT) -> tuple[dict[str, Made], int]:
+    """The adapters, and how many passes were made here. A signal comes while pass `stop_at` is made."""
+    ours = trainer(tiny_model(), slots=2)
+    pack = ours.pack
+
+    def packed(*arguments: Any) -> Any:
+        if stop_at and ours.passes == stop_at - 1:
+            signal.raise_signal(number)
+        return pack(*arguments)
+
+    ours.planned(JOBS)
+    ours.pack = packed  # type: ignore[method-assign]
+    group = group_in(folder)
+    group.found()
+    try:
+        return group.train(ours, JOBS, {}), ours.passes
+    finally:
+        trained_passes.append(ours.passes)
+        ours.close()
+
+
+trained_passes: list[int] = []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_obeyed_after_the_pass_and_nothing_of_it_is_lost(tmp_path: Path, number: int) -> None:
+    whole, passes = trained(tmp_path / "whole")
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path / "stopped", 4, number)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trained_passes[-1] == 4
+    rest, more = trained(tmp_path / "stopped")
+    assert more == passes - 4
+    assert {name: made.digest for name, made in rest.items()} == {name: made.digest for name, made in whole.items()}
+
+
+def test_a_second_signal_is_obeyed_at_once_and_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with heard() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with heard() as asked:
+            signal.raise_signal(signal.SIGINT)
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,128 @@
+"""The process that makes texts: it ends with the one that asks, however that ends, and leaves Ctrl-C to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from hybrid.backends.tuned.tokenization import TokenizationWorker, writing
+from hybrid.canonical import Json
+from hybrid.errors import Temporary
+from hybrid.records import Lesson
+from tests.support.small_model import chatml, in_thread, of_words, tuning, write_model
+
+__all__ = ["in_thread"]
+ROOT = Path(__file__).parents[2]
+ASKS = """
+import sys
+from itertools import chain
+from hybrid.backends.tuned.tokenization import TokenizationWorker
+from tests.support.small_model import of_words, tuning
+from pathlib import Path
+if __name__ == "__main__":
+    school = TokenizationWorker(Path(sys.argv[1]), of_words, 512)
+    for line in chain(["first"], sys.stdin):
+        how = tuning({"words": [line]})
+        built = school.built([how], ahead=[])[how.digest]
+        print(len(built.texts), *[process.pid for process in school._pool._processes.values()], flush=True)
+"""
+
+
+@pytest.fixture
+def asking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that asks for texts, once at first and then for each line."""
+    model = write_model(tmp_path / "model", chatml())
+    (tmp_path / "asks.py").write_text(ASKS)
+    command = [sys.executable, str(tmp_path / "asks.py"), str(model)]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        yield process
+        process.kill()
+
+
+def alive(process: int) -> bool:
+    """Whether it runs: one that has ended and that nobody has asked for is not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a small file system: /proc")
+def test_it_does_not_outlive_a_killed_asker_and_leaves_ctrl_c_to_it(asking: subprocess.Popen[str]) -> None:
+    assert asking.stdin
+    assert asking.stdout
+    assert asking.stderr
+    count, maker = map(int, asking.stdout.readline().split())
+    assert count == 1
+    os.kill(maker, signal.SIGINT)
+    asking.stdin.write("again\n")
+    asking.stdin.flush()
+    assert asking.stdout.readline().split() == ["1", str(maker)]
+    assert alive(maker)
+    asking.kill()
+    end = time.monotonic() + 20
+    while alive(maker) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(maker)
+    assert "Traceback" not in asking.stderr.read()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a small file system: /proc")
+def test_when_it_is_killed_the_asker_says_so(asking: subprocess.Popen[str]) -> None:
+    assert asking.stdin
+    assert asking.stdout
+    assert asking.stderr
+    _, maker = map(int, asking.stdout.readline().split())
+    os.kill(maker, signal.SIGKILL)
+    asking.stdin.write("again\n")
+    asking.stdin.close()
+    asking.stdout.read()
+    assert "Temporary: the process that makes the texts of training was killed" in asking.stderr.read()
+
+
+def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thread: None, tmp_path: Path) -> None:
+    seen: list[Mapping[str, Json]] = []
+
+    def lessons(wanted: Mapping[str, Json]) -> list[Lesson]:
+        seen.append(wanted)
+        return of_words(wanted)
+
+    school = TokenizationWorker(write_model(tmp_path, chatml()), lessons, 512)
+    words: dict[str, Json] = {"words": ["red"]}
+    same = [tuning(words), tuning(words, rank=8), tuning(words, epochs=5, learning_rate=1e-3)]
+    other = tuning(words, learned="all")
+    found = school.built(same, ahead=[other])
+    assert len(found) == 3
+    assert len({built.texts for built in found.values()}) == 1
+    school.built([other], ahead=[])
+    assert len(seen) == 2
+    school.built(same[:1], ahead=[])
+    assert len(seen) == 3  # what neither the last nor the next group needed was forgotten
+    assert len({writing(one) for one in (*same, other)}) == 2
+    school.close()
+
+
+def test_lessons_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path) -> None:
+    def lessons(wanted: Mapping[str, Json]) -> list[Lesson]:
+        raise Temporary("the data went away")
+
+    school = TokenizationWorker(write_model(tmp_path, chatml()), lessons, 512)
+    with pytest.raises(Temporary, match="went away"):
+        school.built([tuning({})], ahead=[])
+    school.close()

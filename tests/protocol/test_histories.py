@@ -1,0 +1,181 @@
+"""A whole run over a carrier that lies, with real processes that are killed, stopped and refused, and machines that go.
+
+Laptops and GPU machines have a folder each. Whatever happens, what a laptop acknowledged stays on its disk, no command
+ends as a wrong one, and when the faults stop, the outputs are those of a run without faults. More of them, each drawn
+from a seed: HYBRID_TEST_SEEDS=20. A run that trains is in training/test_kills.py.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.failing_calls import failing_library
+from tests.support.fleet import SEEDS, Fleet, records
+from tests.support.remote import ITEMS, SCRIPT, Side, Stage
+
+__all__ = ["failing_library"]
+pytestmark = pytest.mark.slow
+STEPS = 20
+
+
+class Chances:
+    """What may happen next in a history of answers; each is one step."""
+
+    def __init__(self, fleet: Fleet, stage: Stage) -> None:
+        self.fleet, self.stage, self.older = fleet, stage, dict[str, dict[str, bytes]]()
+
+    def step(self) -> None:
+        act = self.fleet.draw.choice(
+            [
+                *[self.work, self.work, self.kill, self.freeze, self.fetch, self.fetch_killed],
+                *[self.cancel, self.fail, self.fill, self.remember, self.restore, self.lose],
+            ]
+        )
+        act()
+        time.sleep(self.fleet.draw.random() * 0.5)
+        self.fleet.failing.heal()
+        for name, process in list(self.fleet.working.items()):
+            if process.poll() is not None:
+                self.fleet.ended(name, self.fleet.working.pop(name))
+
+    def work(self) -> None:
+        """A worker, on a machine that may be new."""
+        idle = [name for name in self.fleet.gpus if name not in self.fleet.working]
+        if len(self.fleet.working) < 2:
+            name = self.fleet.draw.choice(idle) if idle else self.fleet.add_gpu()
+            self.fleet.note(f"{name} works")
+            self.fleet.start(name, self.worker(name, "--linger=20s", "--max-idle=15s", delay_ms=60))
+
+    def worker(self, name: str, *more: str, delay_ms: int = 0) -> list[str]:
+        return self.fleet.gpus[name].worker(*more, "--beat=1", delay_ms=delay_ms, shard_seconds=0.3)
+
+    def one(self) -> str:
+        """A machine that works; one is set to work when there is none."""
+        if not self.fleet.working:
+            self.work()
+            time.sleep(1.5)
+        return self.fleet.draw.choice(list(self.fleet.working))
+
+    def kill(self) -> None:
+        self.fleet.kill(self.one())
+
+    def freeze(self) -> None:
+        name = self.one()
+        self.fleet.note(f"{name} stands still")
+        self.fleet.working[name].send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        self.fleet.working[name].send_signal(signal.SIGCONT)
+
+    def fetch(self) -> None:
+        self.fleet.laptop(self.somebody(), "fetch", "seal-eval")
+
+    def somebody(self) -> str:
+        """A laptop that knows of the run."""
+        other = self.fleet.laptops["other"].folder
+        knows = any(path.stat().st_size for path in other.glob("runs/*/run.json"))
+        return self.fleet.draw.choice(["laptop", "other"]) if knows else "laptop"
+
+    def fetch_killed(self) -> None:
+        self.fleet.laptop(self.somebody(), "fetch", "seal-eval", killed=0.3 + self.fleet.draw.random() * 0.5)
+
+    def cancel(self) -> None:
+        self.fleet.laptop("laptop", "cancel", "seal-eval")
+        self.fleet.laptop("laptop", *submit(self.stage))
+
+    def fail(self) -> None:
+        """The next calls in the folder of a machine fail, until the next step."""
+        side = self.fleet.draw.choice([*self.fleet.gpus.values(), *self.fleet.laptops.values()])
+        error = self.fleet.draw.choice(["ENOENT", "EINVAL", "EIO", "ESTALE"])
+        calls = self.fleet.draw.choice(["open", "open,list", "stat", "read", "fsync"])
+        self.fleet.failing.fail(calls, f"{side.folder}/*", error, times=self.fleet.draw.choice([1, 1, 5]), every=2)
+        self.fleet.note(f"{error} at {calls} in {side.name}")
+        if side.name in self.fleet.laptops:
+            self.fleet.laptop(side.name, "status")
+        time.sleep(0.5)
+
+    def fill(self) -> None:
+        """The disk below a machine's folder or its own things is full for a while."""
+        side = self.fleet.gpus[self.one()]
+        place = self.fleet.draw.choice([side.folder, side.home])
+        self.fleet.failing.fail("create,write,mkdir", f"{place}/*", "ENOSPC", times=-1)
+        self.fleet.note(f"{place.name} is full")
+        time.sleep(1)
+
+    def remember(self) -> None:
+        side = self.fleet.draw.choice(list(self.fleet.carrier.sides))
+        self.older[side] = self.fleet.carrier.copy(side)
+
+    def restore(self) -> None:
+        known = [side for side in self.older if side in self.fleet.carrier.sides]
+        if known:
+            side = self.fleet.draw.choice(known)
+            self.fleet.note(f"the folder of {side} is an older one")
+            self.fleet.carrier.restore(side, self.older[side])
+
+    def lose(self) -> None:
+        """A machine is gone, with its folder and its own things."""
+        name = self.one()
+        self.fleet.kill(name)
+        side = self.fleet.gpus.pop(name)
+        self.fleet.carrier.lose(name)
+        shutil.rmtree(side.folder, ignore_errors=True)
+        shutil.rmtree(side.home, ignore_errors=True)
+        self.fleet.note(f"{name} is lost")
+        self.fleet.add_gpu()
+
+
+def submit(stage: Stage) -> list[str]:
+    data = [f"--set={one}" for one in stage.data()]
+    return ["run", "remote", "seal-eval", "--backend=scripted", f"--model={SCRIPT}", *data]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_run_that_many_work_on_comes_whole_through_a_carrier_that_lies(
+    tmp_path: Path, failing_library: Path, seed: int
+) -> None:
+    stage = Stage(tmp_path, tmp_path / "folder-laptop")
+    stage.script({"answers": dict.fromkeys(stage.prompts()[::3], "2"), "default": "1"})
+    fleet = Fleet(tmp_path, failing_library, seed, lambda name, folder: Side(tmp_path, name, folder))
+    assert fleet.laptop("laptop", "init", str(stage.folder)) == 0
+    assert fleet.laptop("laptop", *submit(stage)) == 0
+    try:
+        with fleet.at_work():
+            chances = Chances(fleet, stage)
+            for _ in range(STEPS):
+                chances.step()
+        finish(fleet, chances, stage)
+    finally:
+        print(fleet)
+    expected = without_faults(stage)
+    for side in fleet.laptops.values():
+        assert records(side.folder) == expected
+    assert not fleet.lost(), "acknowledged, and not whole any more"
+
+
+def finish(fleet: Fleet, chances: Chances, stage: Stage) -> None:
+    """The faults are over: what is there is carried, one worker does the rest, both laptops fetch."""
+    fleet.carrier.settle()
+    assert fleet.laptop("laptop", *submit(stage)) == 0
+    fleet.carrier.settle()
+    name = next(iter(fleet.gpus))
+    fleet.start(name, chances.worker(name))
+    assert fleet.ended(name, fleet.working.pop(name)) == 0, "\n".join(fleet.said[-20:])
+    fleet.carrier.settle()
+    assert [fleet.laptop(laptop, "fetch", "seal-eval") for laptop in fleet.laptops] == [0, 0]
+
+
+def without_faults(stage: Stage) -> list[dict[str, Any]]:
+    alone = Side(stage.root, "alone", stage.root / "folder-alone")
+    data = [f"--set={one}" for one in stage.data()]
+    where = [f"--model={stage.root / 'script.json'}", f"--folder={alone.folder}"]
+    done = alone.run("run", "local", "seal-eval", "--backend=scripted", *data, *where)
+    assert done.returncode == 0, done.stderr
+    found = records(alone.folder)
+    assert len(found) == ITEMS
+    return found

@@ -1,0 +1,145 @@
+"""The protocol keeps its promises in worlds that lie: seeded histories of a laptop, workers, people and faults.
+
+They are played for a budget of processor seconds, so that a slow machine plays as many as a quick one of its kind.
+More of them: HYBRID_TEST_SEEDS=10000, all of which are played. One again: HYBRID_TEST_SEED=1234, with -k histories.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from tests.simulator import plays
+from tests.simulator.lab import Lab
+
+SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "0"))
+"""0: as many as the budget allows."""
+QUICK = 48
+"""So many of the seeds are run with the fast tests."""
+BUDGET = 8.0
+"""Processor seconds of a slow part."""
+CHAINS = 8
+ONE = os.environ.get("HYBRID_TEST_SEED")
+PARTS = 8
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    """Thousands of troubles are told to nobody."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def play(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) -> None:
+    """A history for each seed until the budget is spent; a seed that breaks a promise is named, with how to replay it.
+
+    `budget` is in processor seconds, 0 for no end.
+    """
+    until, played = time.process_time() + budget, 0
+    for played, seed in enumerate([int(ONE)] if ONE else seeds, start=1):  # noqa: B007
+        try:
+            plays.histories(seed, chained=chained)
+        except Exception as error:
+            which = "stages_that_come_after" if chained else "test_histories_keep"
+            again = f"HYBRID_TEST_SEED={seed} python -m pytest tests/protocol/test_protocol.py -k {which}"
+            raise AssertionError(f"seed {seed}: {error}; replay: {again}") from error
+        if budget and time.process_time() > until:
+            break
+    print(f"{played} seeds played")
+
+
+def slow(first: int) -> tuple[Iterable[int], float]:
+    """The seeds of a slow part, whose number is the first's, and its budget."""
+    return (range(first, SEEDS, PARTS), 0.0) if SEEDS else (itertools.count(first, PARTS), BUDGET)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories_keep_every_promise(part: int) -> None:
+    play(range(part, QUICK, PARTS))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories_of_stages_that_come_after_others_keep_every_promise(part: int) -> None:
+    play(range(part, CHAINS, PARTS), chained=True)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_in_place_of_a_failure_makes_new_items(seed: int) -> None:
+    plays.remade(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_histories_of_such_stages(part: int) -> None:
+    seeds, budget = slow(CHAINS + part)
+    play(seeds, chained=True, budget=budget / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_histories_keep_every_promise(part: int) -> None:
+    seeds, budget = slow(QUICK + part)
+    play(seeds, budget=budget)
+
+
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_one_seed_is_one_history(seed: int) -> None:
+    with plays.history(seed) as first, plays.history(seed) as second:
+        assert first.world.trace == second.world.trace
+        assert first.calls == second.calls
+
+
+@pytest.mark.parametrize("seed", range(20, 28))
+def test_no_decision_depends_on_the_time_of_day(seed: int) -> None:
+    plays.walls(seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
+    results = [plays.crashes(seed) for seed in range(part, 40, 4)]
+    kills, redone = (sum(column) for column in zip(*results, strict=True))
+    print(f"{kills} kills, {redone} items redone")
+    assert kills
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_run_without_talking() -> None:
+    calls = items = 0
+    for seed in range(8):
+        with Lab(seed, items=96, workers=2) as lab:
+            lab.submit()
+            lab.finish()
+            assert len(lab.good()) == lab.items
+            calls, items = calls + sum(lab.calls.values()), items + lab.items
+            assert {path.split("/")[3][:4] for path in lab.received()} == {"gpu0", "gpu1"}, "one did all of it"
+    print(f"{calls} calls for {items} items")
+    assert calls < 1.25 * items
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_of_two_models_is_mixed(seed: int) -> None:
+    plays.models(seed)
+
+
+def test_a_cancelled_run_costs_nothing_more_until_it_is_taken_up_again() -> None:
+    plays.cancelled(5)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_order_that_got_lost_goes_out_when_it_is_given_again(seed: int) -> None:
+    plays.lost_order(seed)
+
+
+def test_only_failed_items_are_done_again() -> None:
+    plays.failed(6)
+
+
+def test_a_worker_that_cannot_say_that_it_lives_stops_taking_work() -> None:
+    plays.fenced(7)

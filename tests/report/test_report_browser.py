@@ -1,0 +1,405 @@
+"""The report in real Chromium: hostile text does not run, nothing is fetched, pictures and filters work."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graders.arc import Arc
+from graders.exact import Exact
+from hybrid.grading.grade_file import grade_file
+from hybrid.outputs import write_outputs
+from hybrid.records import Failure, Output
+from hybrid.report.page import write_report
+from hybrid.report.sources import find_source
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+)  # fmt: skip
+
+PATIENCE = 60.0
+"""Seconds until the browser must have answered."""
+
+
+class Tab:
+    """One page of a headless Chromium, spoken to over the DevTools protocol on two pipes."""
+
+    def __init__(self, program: str, profile: Path) -> None:
+        self._session = ""
+        self._sent = 0
+        self._read = b""
+        self.events: list[dict[str, Any]] = []
+        theirs_in, self._to = os.pipe()
+        self._from, theirs_out = os.pipe()
+
+        def pipes_as_3_and_4() -> None:
+            ins, outs = os.dup(theirs_in), os.dup(theirs_out)
+            os.dup2(ins, 3)
+            os.dup2(outs, 4)
+
+        self._process = subprocess.Popen(
+            [program, *FLAGS, f"--user-data-dir={profile}"],
+            preexec_fn=pipes_as_3_and_4,  # noqa: PLW1509  # the child only moves two file descriptors
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
+
+    def close(self) -> None:
+        self._session = ""
+        with contextlib.suppress(OSError, AssertionError):
+            self.call("Browser.close")
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        os.close(self._to)
+        os.close(self._from)
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        self._sent += 1
+        session = {"sessionId": self._session} if self._session else {}
+        os.write(
+            self._to, json.dumps({"id": self._sent, "method": method, "params": params, **session}).encode() + b"\0"
+        )
+        while (message := self._next()).get("id") != self._sent:
+            self.events.append(message)
+        assert "error" not in message, message
+        result: dict[str, Any] = message["result"]
+        return result
+
+    def _next(self) -> dict[str, Any]:
+        until = time.monotonic() + PATIENCE
+        while b"\0" not in self._read:
+            ready, _, _ = select.select([self._from], [], [], max(0.0, until - time.monotonic()))
+            assert ready, "Chromium does not answer"
+            block = os.read(self._from, 1 << 20)
+            assert block, "Chromium is gone"
+            self._read += block
+        line, self._read = self._read.split(b"\0", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def open(self, page: Path) -> None:
+        """Go to a page and wait until all of it has loaded."""
+        self.events.clear()
+        loader = self.call("Page.navigate", url=page.as_uri())["loaderId"]
+        loaded = {"name": "load", "loaderId": loader}
+        while not any(loaded.items() <= event.get("params", {}).items() for event in self.events):
+            self.events.append(self._next())
+
+    def eval(self, expression: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def click(self, selector: str) -> None:
+        """A real click of the mouse in the middle of an element."""
+        found = json.dumps(selector)
+        self.eval(f"document.querySelector({found}).scrollIntoView({{block: 'center'}})")
+        x, y = self.eval(
+            f"(() => {{ const r = document.querySelector({found}).getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2] })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def press(self, key: str, code: int, text: str = "") -> None:
+        typed = {"text": text} if text else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, **typed)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    def shown(self) -> list[str]:
+        """The ids of the tasks that can be seen, from top to bottom."""
+        ids: list[str] = self.eval(
+            "[...document.querySelectorAll('article')].filter(a => !a.hidden).map(a => a.dataset.id)"
+        )
+        return ids
+
+    def fetched(self) -> list[str]:
+        """Everything that was asked for over whatever protocol."""
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
+        return [url for url in asked if url != "about:blank"]
+
+    def complaints(self) -> list[Any]:
+        """Exceptions and what the security policy held back."""
+        return [e for e in self.events if e.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")]
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("needs Chromium: no program named " + ", ".join(BROWSERS))
+    tab = Tab(program, tmp_path_factory.mktemp("profile"))
+    yield tab
+    tab.close()
+
+
+RIGHT = [[1, 2], [3, 4]]
+WRONG = [[1, 2], [3, 5]]
+TRUTH = RIGHT
+
+PAYLOADS = (
+    "<script>window.pwned=1;document.title='pwned'</script>",
+    "</pre></details></script><script>window.pwned=1</script>",
+    "<img src=x onerror=window.pwned=1>",
+    '"><svg onload=window.pwned=1>',
+    "' onmouseover='window.pwned=1' autofocus onfocus='window.pwned=1' tabindex='0",
+    "<style>*{display:none}</style>",
+    "</style><script>window.pwned=1</script>",
+    "<iframe srcdoc='<script>parent.pwned=1</script>'></iframe>",
+    '<a href="javascript:window.pwned=1">x</a>',
+    "<meta http-equiv=refresh content='0;url=https://example.invalid/'>",
+    "<link rel=stylesheet href=https://example.invalid/x.css><base href=https://example.invalid/>",
+    "<form action=https://example.invalid/><button>go</button></form>",
+    "\u202egnp.exe\u2066\x1b]0;pwned\x07\u2028\u2029\x00",
+    "&lt;script&gt;window.pwned=1&lt;/script&gt;",
+    "<!--", "<![CDATA[", "<plaintext>", "<textarea>",
+    '<noscript><p title="</noscript><img src=x onerror=window.pwned=1>">',
+)  # fmt: skip
+
+
+def said(grid: list[list[int]]) -> str:
+    return "\n".join("".join(map(str, row)) for row in grid)
+
+
+def record(task: str, sample: int, answer: str | Failure, reference: Any, view: dict[str, Any]) -> Output:
+    text, error = (None, answer) if isinstance(answer, Failure) else (answer, None)
+    return Output(f"{task}/{sample}", task, f"{task}/0", view, sample, text, error, reference, finish="stop")
+
+
+def arc_page(
+    folder: Path, answers: dict[str, list[Any]], *, name: str = "arc", run: dict[str, Any] | None = None
+) -> Path:
+    """A page about tasks whose truth is `TRUTH`; answers are texts, grids or failures."""
+    folder.mkdir(exist_ok=True)
+    view = {"transform": "identity", "format": "compact"}
+    data = {"train": [{"input": [[0, 1]], "output": [[1, 0]]}] * 3, "test": [{"input": [[5, 5]]}]}
+    records = [
+        record(task, sample, said(answer) if isinstance(answer, list) else answer, TRUTH, view)
+        for task in sorted(answers)
+        for sample, answer in enumerate(answers[task])
+    ]
+    path = folder / "outputs.json"
+    write_outputs(
+        path, {"id": folder.name, "pipeline": "seal-eval", **(run or {})}, [], dict.fromkeys(answers, data), records
+    )
+    grade_file(path, Arc(), name, folder / "grades.arc.json")
+    return write_report([find_source(path)], folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    lost = Failure("too_long", "the prompt is too long")
+    wide = [[1] * 30] * 30
+    return arc_page(
+        tmp_path_factory.mktemp("pages") / "run",
+        {
+            "a-right": [RIGHT, RIGHT, WRONG],
+            "b-wrong": [WRONG, WRONG, wide],
+            "c-lost": [lost, lost],
+            "d-right": [WRONG, WRONG, RIGHT, lost],
+            "e-split": [[[n]] for n in range(6)],
+        },
+    )
+
+
+def test_hostile_text_in_every_place_shows_and_does_not_run(tab: Tab, tmp_path: Path) -> None:
+    everywhere = "".join(PAYLOADS)
+    answers: dict[str, list[Any]] = {f"{number} {payload}": [payload, WRONG] for number, payload in enumerate(PAYLOADS)}
+    answers["failed"] = [Failure(everywhere, everywhere)]
+    run = {
+        "id": everywhere,
+        "model": everywhere,
+        "settings": {everywhere: everywhere},
+        "about": {"x": {everywhere: [everywhere]}},
+    }
+    tab.open(arc_page(tmp_path / "run", answers, name=everywhere, run=run))
+    tab.eval("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+    tab.eval(
+        "document.querySelectorAll('*').forEach("
+        "e => { e.dispatchEvent(new MouseEvent('mouseover')); e.focus && e.focus() })"
+    )
+    assert tab.eval("typeof window.pwned") == "undefined"
+    assert tab.eval("document.title").startswith("<script>")
+    assert tab.fetched() == [(tmp_path / "run" / "report.html").as_uri()]
+    assert tab.complaints() == []
+    assert tab.eval("document.scripts.length") == 1
+    assert (
+        tab.eval("document.querySelectorAll('iframe, form, img, link, base, textarea, [onerror], [onload]').length")
+        == 0
+    )
+    assert len(tab.shown()) == len(PAYLOADS) + 1
+    shown = tab.eval("document.querySelector('#tasks').textContent")
+    assert "<img src=x onerror=window.pwned=1>" in shown
+    assert "U+202E" in shown
+    assert "\u202e" not in tab.eval("document.documentElement.outerHTML")
+
+
+def test_hostile_text_answers_show_and_do_not_run(tab: Tab, tmp_path: Path) -> None:
+    records = [record(f"{n:02}", 0, payload, payload[::-1], {payload: payload}) for n, payload in enumerate(PAYLOADS)]
+    tasks = {each.task: {"context": payload} for each, payload in zip(records, PAYLOADS, strict=True)}
+    write_outputs(tmp_path / "outputs.json", {}, [], tasks, records)
+    grade_file(tmp_path / "outputs.json", Exact(), "exact", tmp_path / "grades.exact.json")
+    tab.open(write_report([find_source(tmp_path / "outputs.json")], tmp_path / "report.html"))
+    assert tab.eval("typeof window.pwned") == "undefined"
+    assert len(tab.fetched()) == 1
+    assert tab.complaints() == []
+    assert len(tab.shown()) == len(PAYLOADS)
+
+
+def test_markup_that_slipped_through_would_not_run_either(tab: Tab, page: Path, tmp_path: Path) -> None:
+    holed = tmp_path / "holed.html"
+    hole = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1><img src=https://example.invalid/x.png>"
+    holed.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{hole}"), encoding="utf-8")
+    tab.open(holed)
+    assert tab.eval("document.querySelectorAll('main img').length") == 2
+    assert tab.eval("typeof window.pwned") == "undefined"
+    assert len(tab.complaints()) >= 3
+
+
+def test_the_pictures_are_there(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    sizes = tab.eval(
+        "[...document.querySelectorAll('svg.grid')].map(s => s.getBoundingClientRect()).map(r => [r.width, r.height])"
+    )
+    assert len(sizes) >= 5 * 8
+    assert all(width > 10 and height > 10 for width, height in sizes)
+    assert tab.eval("document.querySelectorAll('svg[role=img]:not([aria-label])').length") == 0
+    colour = tab.eval("getComputedStyle(document.querySelector('svg.grid path.s2')).stroke")
+    assert colour == "rgb(255, 65, 54)"
+
+
+def test_filters_show_what_they_name_and_count_it(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    assert tab.shown() == ["a-right", "b-wrong", "c-lost", "d-right", "e-split"]
+    expected = {
+        "right": ["a-right", "d-right"],
+        "wrong": ["b-wrong", "e-split"],
+        "ungraded": ["c-lost"],
+        "failed": ["c-lost", "d-right"],
+        "all": ["a-right", "b-wrong", "c-lost", "d-right", "e-split"],
+    }
+    for value, ids in expected.items():
+        tab.click(f"#tools input[value={value}] + span")
+        assert tab.shown() == ids
+        assert tab.eval("document.querySelector('#shown').textContent") == f"{len(ids)} of 5 shown"
+        assert tab.eval(f"document.querySelector('#tools input[value={value}] + span b').textContent") == str(len(ids))
+
+
+def test_the_search_takes_the_slash_key_and_part_of_an_id(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.press("/", 191, "/")
+    assert tab.eval("document.activeElement.id") == "find"
+    tab.call("Input.insertText", text="RIGHT")
+    assert tab.shown() == ["a-right", "d-right"]
+    tab.call("Input.insertText", text="x")
+    assert tab.shown() == []
+    assert tab.eval("document.querySelector('#nothing').hidden") is False
+
+
+def test_sorting_by_keyboard_orders_the_tasks(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.eval("document.querySelector('#sort').focus()")
+    orders = {}
+    for _ in range(6):
+        tab.press("ArrowDown", 40)
+        orders[tab.eval("document.querySelector('#sort').value")] = tab.shown()
+    assert orders["id"] == ["a-right", "b-wrong", "c-lost", "d-right", "e-split"]
+    assert orders["best"] == ["a-right", "d-right", "b-wrong", "e-split", "c-lost"]
+    assert orders["worst"] == ["b-wrong", "e-split", "a-right", "d-right", "c-lost"]
+    assert orders["votes"][0] in ("a-right", "b-wrong")
+    assert orders["split"][0] == "e-split"
+
+
+def test_a_square_leads_to_its_task_even_when_it_is_filtered_away(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    tab.click("#tools input[value=wrong] + span")
+    tab.click(".squares a:nth-child(4)")
+    tab.eval("new Promise(done => setTimeout(done, 100))")
+    assert "d-right" in tab.shown()
+
+
+def test_raw_text_stands_behind_a_fold(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    assert tab.eval("document.querySelector('article pre').checkVisibility()") is False
+    tab.click("article details summary")
+    assert tab.eval("document.querySelector('article pre').checkVisibility()") is True
+    assert tab.eval("document.querySelector('article pre').textContent") == "12\n34"
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_a_phone_scrolls_only_downwards(tab: Tab, page: Path, width: int) -> None:
+    tab.open(page)
+    try:
+        tab.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=2, mobile=True)
+        tab.eval("document.querySelectorAll('details').forEach(fold => fold.open = true)")
+        tab.eval("document.querySelectorAll('article').forEach(a => a.style.contentVisibility = 'visible')")
+        assert tab.eval("innerWidth") == width
+        assert tab.eval("document.documentElement.scrollWidth") <= width
+        assert (
+            tab.eval(
+                "Math.max(...[...document.querySelectorAll('article *')].map(e => e.getBoundingClientRect().right))"
+            )
+            <= width
+        )
+    finally:
+        tab.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_dark_mode_changes_paper_and_ink_but_not_arc_colours(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    seen = {}
+    try:
+        for scheme in ("light", "dark"):
+            tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            style = "getComputedStyle(document.{}).{}"
+            looks = [("body", "backgroundColor"), ("body", "color"), ("querySelector('path.s2')", "stroke")]
+            seen[scheme] = [tab.eval(style.format(*look)) for look in looks]
+    finally:
+        tab.call("Emulation.setEmulatedMedia", features=[])
+    light, dark = seen["light"], seen["dark"]
+    assert light[0] != dark[0]
+    assert light[1] != dark[1]
+    assert light[2] == dark[2]
+
+
+@pytest.mark.slow
+def test_without_a_script_everything_is_shown_and_no_dead_filter(tab: Tab, page: Path) -> None:
+    tab.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        tab.open(page)
+        root = tab.call("DOM.getDocument")["root"]["nodeId"]
+        tools = tab.call("DOM.querySelector", nodeId=root, selector="#tools[hidden]")["nodeId"]
+        hidden = tab.call("DOM.querySelectorAll", nodeId=root, selector="article[hidden]")["nodeIds"]
+        assert tools
+        assert hidden == []
+    finally:
+        tab.call("Emulation.setScriptExecutionDisabled", value=False)

@@ -1,0 +1,712 @@
+"""`hybrid status` on real folders: each item counts once, at the level where it is safe, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid import settings
+from hybrid.canonical import Json
+from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.execution.index import Index
+from hybrid.folder.medium import Disk, Entry
+from hybrid.folder.notes import pack_note
+from hybrid.folder.runs import join_folder, open_run, submit
+from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.laptop.receiver import Receiver
+from hybrid.machine import home
+from hybrid.machine.terminal import span
+from hybrid.records import Completion, Failure, Record
+from hybrid.status import stages, standing
+from hybrid.status.standing import RunStanding, standings
+from hybrid.status.words import line, lines
+from pipelines.seal.eval import SealEval
+
+MODEL, OTHER = "a" * 64, "b" * 64
+FIRST, SECOND = "20260101t000000z-00000001", "20260102t000000z-00000002"
+BEAT: Mapping[str, Json] = {
+    "time": "2026-01-01T10:00:00Z",
+    "state": "working",
+    "spool": {"waiting": 2, "unreceipted": 7},
+    "troubles": {},
+    "claim": {"stage": "answer", "size": 1, "blocks": [1]},
+    "progress": {
+        "stage": "answer",
+        "total": 6,
+        "done": 3,
+        "fresh": 2,
+        "seconds": 10.0,
+        "prompt_tokens_per_second": 900.0,
+        "tokens_per_second": 120.5,
+        "eta_seconds": 15.0,
+    },
+    "open_records": 3,
+    "model": MODEL,
+    "gpu": {"name": "Tesla T4", "memory_used": 12288, "memory_total": 15360, "busy": 97},
+    "disk_free": 40_000_000_000,
+}
+
+
+class Place:
+    """A folder with a run of six items, this machine's own things, and what the others write."""
+
+    def __init__(self, root: Path, model_digest: str = MODEL) -> None:
+        self.root, self.folder = root, root / "folder"
+        challenges = {f"{n:08x}": {"train": PAIR, "test": [{"input": [[n]]}]} for n in range(6)}
+        (root / "challenges.json").write_text(json.dumps(challenges))
+        self.pipeline = SealEval(challenges=str(root / "challenges.json"), views=(), permute_n=0)
+        frozen = settings.freeze(self.pipeline)
+        how = {"backend": "scripted", "model": "made-up", "model_digest": model_digest}
+        self.disk = join_folder(self.folder, make=True)
+        self.run = submit(self.disk, "seal-eval", frozen, self.pipeline.inputs(), **how)
+        (stage,) = self.pipeline.stages()
+        self.stage = stage
+        self.items = list(stage.items(self.run.tasks()))
+        self.store = Disk(home.received_of(self.folder))
+        self.index = root / "index.sqlite"
+        self._seqs: dict[str, int] = {}
+
+    def shard(self, *numbers: int, attempt: str = FIRST, error: str = "", model: str = MODEL, key: str = "") -> str:
+        """Write a shard with the records of some items, as a worker does; its path."""
+        about = {"name": "made-up", "digest": model, "about": {}}
+        header = {"format": FORMAT, "version": 1, "run": self.run.id, "stage": "answer", "attempt": attempt}
+        paths: list[str] = []
+        seq = self._seqs.get(attempt, 0)
+        self._seqs[attempt] = seq + 1
+        writer = ShardWriter(
+            self.disk,
+            f"{self.run.place}/answer/{attempt}",
+            {**header, "model": about},
+            seconds=60,
+            first_seq=seq,
+            on_close=lambda path, _: paths.append(path),
+        )
+        for number in numbers:
+            item = self.items[number]
+            itself = key or item.key(self.stage.identity, model)
+            done = Completion(itself, error=Failure(error, "words")) if error else Completion(itself, text="1")
+            writer.add(Record(itself, item.task, item.question, item.view, item.sample, done))
+        writer.close()
+        return paths[0]
+
+    def beat(self, number: int = 0, *, attempt: str = FIRST, **changed: Json) -> None:
+        self.disk.write(*pack_note(self.run.id, "beat", attempt, number, {**BEAT, **changed}))
+
+    def receiver(self) -> Receiver:
+        return Receiver(open_run(self.disk, self.run.id), self.store, "reader-00000001")
+
+    def fetch(self) -> None:
+        self.receiver().receive(["answer"])
+
+    def look(self, disk: Any = None) -> RunStanding:
+        """How the run stands, with the index that the last look left."""
+        with closing(Index(self.index)) as index:
+            (found,) = standings(disk or self.disk, self.store, index, None)
+        return found
+
+    def stands(self, *names: str) -> tuple[int, ...]:
+        found = self.look()
+        return tuple(found.sum(name) for name in names)
+
+
+PAIR = [{"input": [[1]], "output": [[2]]}]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    return Place(tmp_path)
+
+
+def words(found: RunStanding) -> str:
+    return "\n".join(lines(found))
+
+
+def test_a_run_that_nobody_works_on_says_so(place: Place) -> None:
+    found = place.look()
+    assert (found.total, found.sum("done"), found.exit_code) == (6, 0, 4)
+    assert "0 of 6 items" in words(found)
+    assert "nothing was ever heard of a worker" in words(found)
+    assert "what a GPU machine alone may hold is not known" in words(found)
+    assert "nothing was ever heard of a worker" in line(found)
+
+
+def test_an_item_counts_once_whatever_number_of_shards_holds_it(place: Place) -> None:
+    place.shard(0, 1)
+    place.shard(1, 2, attempt=SECOND)
+    place.shard(0, 0, attempt=SECOND)
+    assert place.stands("done", "shards", "received") == (3, 3, 0)
+
+
+def test_a_record_of_no_item_is_counted_apart(place: Place) -> None:
+    place.shard(0, key="c" * 64)
+    place.shard(1)
+    found = place.look()
+    assert (found.sum("done"), found.stages[0].strange) == (1, 1)
+    assert "1 record of no item of the run" in words(found)
+
+
+def test_an_answer_wins_over_a_failure_and_failures_are_counted_by_their_kind(place: Place) -> None:
+    place.shard(0, 1, 2, error="too-long")
+    place.shard(3, error="engine")
+    place.shard(3, attempt=SECOND, error="too-long")
+    place.shard(0, attempt=SECOND)
+    found = place.look()
+    assert (found.sum("done"), found.sum("failed")) == (4, 3)
+    assert found.stages[0].reasons == {"too-long": 2, "engine": 1}
+    assert "3 of these failed: too-long 2, engine 1" in words(found)
+
+
+def test_the_three_levels_are_told_apart(place: Place) -> None:
+    place.shard(0, 1)
+    place.shard(2, error="engine")
+    place.fetch()
+    place.shard(3)
+    place.beat()
+    place.look()
+    found = place.look()
+    assert (found.sum("done"), found.sum("received"), found.sum("copies")) == (4, 3, 2)
+    told = words(found)
+    assert "3 items received and verified here: 2 shards on this machine's disk" in told
+    assert "1 item in the folder alone, verified from here" in told
+    assert f"`hybrid fetch {found.id}` takes over" in told
+    assert f"3 open records and 2 files on the machine of {FIRST} alone, as it said" in told
+
+
+def test_a_shard_that_somebody_deleted_counts_when_it_was_received_and_else_not(place: Place) -> None:
+    received, lost = place.shard(0, 1), ""
+    place.fetch()
+    lost = place.shard(2)
+    assert place.stands("done", "received", "shards") == (3, 2, 2)
+    for path in (received, lost):
+        (place.folder / path).unlink()
+    assert place.stands("done", "received", "shards") == (2, 2, 0)
+
+
+def test_a_failure_that_is_received_does_not_make_its_answer_received(place: Place) -> None:
+    place.shard(0, error="engine")
+    place.fetch()
+    assert place.stands("done", "failed", "received") == (1, 1, 1)
+    place.shard(0, attempt=SECOND)
+    assert place.stands("done", "failed", "received") == (1, 0, 0)
+
+
+def test_a_copy_that_a_crash_cut_short_is_not_received(place: Place) -> None:
+    path = place.shard(0, 1)
+    assert place.stands("done", "received") == (2, 0)
+    place.store.write(path, (place.folder / path).read_bytes()[:-20])
+    found = place.look()
+    assert (found.sum("done"), found.sum("received")) == (2, 0)
+    assert any("does not match" in reason or "cut short" in reason for reason in found.refused)
+    place.store.write(path, (place.folder / path).read_bytes())
+    assert place.stands("done", "received") == (2, 2)
+
+
+def test_a_file_on_its_way_counts_when_it_is_whole(place: Place) -> None:
+    path = place.folder / place.shard(0, 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40])
+    found = place.look()
+    assert found.sum("done") == 0
+    assert "still on its way" in found.refused[0]
+    assert "`hybrid doctor` explains them" in words(found)
+    path.write_bytes(whole)
+    assert place.stands("done") == (2,)
+    assert place.look().refused == ()
+
+
+def test_nothing_that_was_verified_once_is_read_again(place: Place) -> None:
+    for number in range(6):
+        place.shard(number)
+    first, again = Counting(place.folder), Counting(place.folder)
+    place.look(first)
+    place.look(again)
+    assert sum("/shard-" in path for path in first.paths) == 6
+    assert [path for path in again.paths if "/shard-" in path or "inputs" in path] == []
+
+
+class Counting(Disk):
+    """A real folder that notes what is read of it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.paths: list[str] = []
+
+    def read(self, path: str, limit: int) -> bytes:
+        self.paths.append(path)
+        return super().read(path, limit)
+
+
+def test_shards_of_another_model_do_not_count(place: Place) -> None:
+    place.shard(0, model=OTHER)
+    place.shard(1)
+    found = place.look()
+    assert found.sum("done") == 1
+    assert "another model" in found.refused[0]
+
+
+def test_a_run_without_a_digest_is_bound_by_the_first_shard_as_for_everybody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    place = Place(tmp_path, model_digest="")
+    found = place.look()
+    assert (found.total, found.stages[0].model) == (6, "")
+    assert "not bound" in words(found)
+    place.shard(0, 1, attempt=SECOND, model=OTHER)
+    assert place.look().stages[0].model == OTHER
+    place.shard(2, attempt=FIRST, model=MODEL)  # arrives late, and is first by name
+    found = place.look()
+    run = open_run(place.disk, place.run.id, (place.store,))
+    assert found.stages[0].model == run.model_digest("answer") == MODEL
+    assert (found.total, found.sum("done")) == (6, 1)
+
+
+def test_what_is_ordered_to_be_done_again_is_not_done(place: Place) -> None:
+    path = place.shard(*range(6), error="engine")
+    assert place.look().exit_code == 3
+    place.receiver().retry({path})
+    found = place.look()
+    assert (found.sum("done"), found.sum("again"), found.exit_code) == (0, 6, 4)
+    assert "6 more failed and are to be done again" in words(found)
+    place.shard(0, 1, attempt=SECOND)
+    place.shard(2, attempt=SECOND, error="engine")
+    assert place.stands("done", "failed", "again") == (3, 1, 3)
+    place.shard(2, 3, 4, 5, attempt=SECOND)
+    assert (place.look().exit_code, place.stands("again")) == (0, (0,))
+
+
+def test_a_cancel_is_told_until_it_is_taken_back(place: Place) -> None:
+    receiver = place.receiver()
+    receiver.cancel()
+    found = place.look()
+    assert (found.cancelled, found.over, found.exit_code) == (True, True, 4)
+    assert "cancelled" in line(found)
+    assert (status(place).returncode, status(place, place.run.id).returncode) == (0, 4)
+    receiver.resume()
+    assert not place.look().cancelled
+    assert status(place).returncode == 4
+
+
+def test_without_the_pipeline_what_is_there_is_counted_and_the_rest_said_not_to_be_known(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.shard(0, 1)
+    place.shard(1, 2, attempt=SECOND, error="engine")
+    place.beat()
+    monkeypatch.setattr("hybrid.plugins.installed.entry_points", lambda group: ())
+    found = place.look()
+    assert (found.total, found.sum("done"), found.sum("failed"), found.exit_code) == (None, 3, 1, 4)
+    told = words(found)
+    assert "how many items there are is not known: the pipeline 'seal-eval' is not installed here" in told
+    assert "a worker said 6" in told
+    place.shard(3)
+    assert place.stands("done") == (4,)
+    monkeypatch.undo()
+    monkeypatch.setenv("HYBRID_HOME", str(place.root / "home"))
+    assert (place.look().total, place.look().sum("done")) == (6, 4)
+
+
+def test_inputs_that_have_not_arrived_are_said_to_be_missing(place: Place) -> None:
+    place.shard(0)
+    (inputs,) = place.folder.glob("runs/*/inputs-*")
+    inputs.rename(place.root / "later")
+    found = place.look()
+    assert (found.total, found.sum("done"), found.exit_code) == (None, 1, 4)
+    assert "no such file, or not yet" in words(found)
+    (place.root / "later").rename(inputs)
+    assert place.look().total == 6
+
+
+def test_tasks_that_the_pipeline_cannot_use_are_no_fault_of_the_command(place: Place) -> None:
+    how = {"backend": "scripted", "model": "m", "model_digest": MODEL}
+    made = place.pipeline.inputs()
+    for tasks in ({"x": 1}, {"x": {"train": 3, "test": []}}, {"x": {"test": {}}}):
+        inputs = type(made)(tasks, {}, {"n": len(str(tasks))})
+        submit(place.disk, "seal-eval", settings.freeze(place.pipeline), inputs, **how)
+    with closing(Index(None)) as index:
+        found = list(standings(place.disk, place.store, index, None))
+    assert len(found) == 4
+    assert [one.total for one in found if one.id != place.run.id] == [None, None, None]
+    assert all(one.why for one in found if one.id != place.run.id)
+
+
+def test_a_second_process_lists_the_same_items(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.shard(0, 1)
+    before = place.look()
+    started: list[list[str]] = []
+    real = subprocess.Popen
+
+    def watched(command: list[str], **how: Any) -> Any:
+        started.append(command)
+        return real(command, **how)
+
+    monkeypatch.setattr(stages, "APART", 1)
+    monkeypatch.setattr("hybrid.status.items.subprocess.Popen", watched)
+    place.index.unlink()
+    assert place.look() == before
+    assert len(started) == 1
+    place.index.unlink()
+    monkeypatch.setattr(sys, "executable", shutil.which("false") or "false")  # it dies: this process lists them itself
+    assert place.look() == before
+
+
+class Hours:
+    """This machine's clock, as a test sets it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_700_000_000.0
+        monkeypatch.setattr(standing.time, "time", lambda: self.now)
+
+
+def test_how_long_nothing_was_heard_is_timed_here_and_not_by_what_beats_say(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Hours(monkeypatch)
+
+    def seen(after: float) -> tuple[str, float | None]:
+        clock.now += after
+        (attempt,) = place.look().attempts
+        return attempt.state, attempt.silent
+
+    place.beat(0, time="1970-01-01T00:00:00Z")
+    assert seen(0) == ("new", None)
+    assert seen(60) == ("working", 60.0)
+    place.beat(1, time="2999-01-01T00:00:00Z")
+    assert seen(300) == ("working", 0.0)
+    assert seen(20 * 60) == ("silent", 1200.0)
+    assert seen(40 * 60) == ("gone", 3600.0)
+    place.beat(2)
+    assert seen(1) == ("working", 0.0)
+    place.beat(3, state="ended")
+    assert seen(1) == ("ended", 0.0)
+
+
+def test_the_words_say_what_is_not_known_of_a_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hours(monkeypatch)
+    place.beat(0)
+    told = words(place.look())
+    assert "heard of for the first time now, how long ago it said so is not known" in told
+    assert "its own clock said 2026-01-01T10:00:00Z" in told
+    clock.now += 180
+    told = words(place.look())
+    assert (
+        f"{FIRST}: working, last heard of 3 min ago; Tesla T4: 12.0 of 15.0 GiB, 97 % busy, 40.0 GB of disk free"
+        in told
+    )
+    assert "as it said 3 min ago" in told
+    assert "12 items/min, 900 tokens of prompts a second, 120 new tokens a second, as the workers said" in told
+    assert "about 30 s to go at this pace" in told  # six items are left, one takes five seconds
+    clock.now += 3600
+    told = words(place.look())
+    assert "silent for 1 h 3 min by this machine's clock, probably gone" in told
+    assert "to go" not in told
+
+
+def test_an_ended_worker_that_left_files_behind_is_told(place: Place) -> None:
+    place.beat(0)
+    place.disk.write(
+        *pack_note(place.run.id, "beat", FIRST, 1, {"state": "ended", "spool": {"waiting": 3, "unreceipted": 3}})
+    )
+    told = words(place.look())
+    assert "nobody; 1 has ended" in told
+    assert f"3 files on the machine of {FIRST} alone, as it said" in told
+
+
+def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Hours(monkeypatch)
+    place.shard(0)
+    assert place.look().unchanged is None
+    assert "nothing new" not in line(place.look())
+    clock.now += 3 * 3600
+    assert "nothing new for 3 h" in line(place.look())
+    assert "nothing new for 3 h" in words(place.look())
+    for change in (lambda: place.shard(1), place.beat, lambda: place.receiver().cancel()):
+        change()
+        assert place.look().unchanged == 0.0
+        clock.now += 60
+        assert place.look().unchanged == 60.0
+
+
+def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> None:
+    how = {"backend": "scripted", "model": "made-up", "model_digest": MODEL}
+    for changed in ({"seed": 1}, {"seed": 2, "tasks": ("00000001",)}):
+        other = replace(place.pipeline, **changed)
+        submit(place.disk, "seal-eval", settings.freeze(other), other.inputs(), **how)
+    inputs = place.pipeline.inputs()
+    tasks = {name: inputs.tasks[name] for name in list(inputs.tasks)[:2]}
+    again = submit(place.disk, "seal-eval", settings.freeze(place.pipeline), replace(inputs, tasks=tasks), **how)
+    told = status(place).stdout.splitlines()
+    assert len(told) == 4
+    assert all("; made-up on scripted, " in one for one in told)
+    assert sum("seed=1, tasks=" in one for one in told) == 1
+    assert sum("seed=2, tasks=00000001" in one for one in told) == 1
+    assert sum(f"seed=0, tasks=, data {again.spec['inputs'][:8]}" in one for one in told) == 1
+    assert not any("views=" in one for one in told), "that is the same in all"
+
+
+def test_what_a_run_file_says_of_its_settings_is_escaped_and_bounded(place: Place) -> None:
+    odd = {f"s\x1b{n}": "\x1b[2J" * 100 for n in range(50)}
+    how = {"backend": "scripted", "model": "m", "model_digest": MODEL}
+    submit(place.disk, "seal-eval", odd, place.pipeline.inputs(), **how)
+    told = status(place).stdout
+    assert "\x1b" not in told
+    assert max(map(len, told.splitlines())) <= 400
+
+
+def test_several_workers_are_added_up(place: Place) -> None:
+    place.shard(0, 1)
+    place.beat(0, attempt=FIRST)
+    place.beat(0, attempt=SECOND)
+    found = place.look()
+    assert (found.tokens_per_second, found.eta_seconds) == (241.0, 10.0)
+    assert "2 at work, 24 items/min, 241 tokens/s, about 10 s to go" in line(found)
+
+
+def test_troubles_are_told(place: Place) -> None:
+    place.beat(0, troubles={"carrying": "the mount did not answer for 120 s"})
+    assert "it has trouble with carrying: the mount did not answer for 120 s" in words(place.look())
+
+
+HOSTILE: list[Json] = [
+    None,
+    [],
+    {},
+    "\x1b[31mred\x07\u202e",
+    -1,
+    1e300,
+    10**18,
+    True,
+    [[[]]],
+    {"\x1b]0;title\x07": "\x1b[2J"},
+    {"name": "\x1b[2J" * 1000, "memory_used": "x", "memory_total": -1, "busy": [1]},
+    {"waiting": 1e300, "unreceipted": None, "fresh": 0, "seconds": 0, "stage": {"a": 1}, "total": "six"},
+    {f"trouble {n}": "x" * 1000 for n in range(100)},
+]
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_beat_may_say_anything_and_the_terminal_obeys_none_of_it(place: Place, value: Json) -> None:
+    place.shard(0, error="\x1b[2J" + "k" * 1000)
+    (place.folder / place.run.place / "acks").mkdir()
+    place.beat(0, **dict.fromkeys(BEAT, value))
+    for _ in range(2):
+        found = place.look()
+        told = words(found) + line(found) + json.dumps(found.to_json())
+        assert "\x1b" not in told
+        assert "\u202e" not in told
+        assert len(told) < 40_000
+        json.loads(json.dumps(found.to_json()), parse_constant=pytest.fail)
+
+
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(place: Place) -> None:
+    other = place.folder / "runs" / "seal-eval-000000000000"
+    other.mkdir()
+    (other / "run.json").write_text("{}")
+    place.shard(*range(6))
+    with closing(Index(None)) as index:
+        bad, good = standings(place.disk, place.store, index, None)
+        assert (bad.id, bad.exit_code, good.exit_code) == ("seal-eval-000000000000", BadData.exit_code, 0)
+        assert "not a run of hybrid" in line(bad)
+        assert json.loads(json.dumps(bad.to_json()))["error"]["message"].endswith("not a run of hybrid")
+        with pytest.raises(UsageError):
+            list(standings(place.disk, place.store, index, "nothing"))
+
+
+class Failing(Disk):
+    """A folder in which what `broken` names cannot be read; calls are counted."""
+
+    def __init__(self, root: Path, broken: Callable[[str], bool]) -> None:
+        super().__init__(root)
+        self.broken, self.failures = broken, 0
+
+    def entries(self, place: str) -> list[Entry]:
+        self._check(place)
+        return super().entries(place)
+
+    def read(self, path: str, limit: int) -> bytes:
+        self._check(path)
+        return super().read(path, limit)
+
+    def _check(self, path: str) -> None:
+        if self.broken(path):
+            self.failures += 1
+            raise Temporary(f"{path}: the mount did not answer", hint="is it there?")
+
+
+def test_a_folder_that_keeps_failing_is_given_up_soon(place: Place) -> None:
+    for number in range(6):
+        place.shard(number)
+    failing = Failing(place.folder, lambda path: "/shard-" in path)
+    with pytest.raises(Temporary, match=r"keeps failing: .*the mount did not answer"):
+        place.look(failing)
+    assert failing.failures == 3
+    assert place.stands("done") == (6,)
+
+
+def test_one_file_that_fails_is_told_and_the_others_count(place: Place) -> None:
+    first, _ = place.shard(0), place.shard(1)
+    found = place.look(Failing(place.folder, lambda path: path == first))
+    assert found.sum("done") == 1
+    assert "the mount did not answer" in found.refused[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (90_000, "1 d 1 h")],
+)
+def test_a_span_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+    assert span(seconds) == said
+
+
+# The real command.
+
+
+def command(place: Place, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "hybrid", "status", "--folder", str(place.folder), *arguments]
+
+
+def status(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_exit_code_says_how_the_runs_stand(place: Place) -> None:
+    assert status(place).returncode == 4
+    path = place.shard(*range(6), error="engine")
+    failed = status(place, place.run.id)
+    assert failed.returncode == 3
+    assert "engine 6" in failed.stdout
+    place.shard(*range(6), attempt=SECOND)
+    assert status(place, place.run.id[:12]).returncode == 0
+    assert status(place, "nothing").returncode == 2
+    (place.folder / path).write_bytes(b"")
+    assert status(place).returncode == 0
+    (place.folder / place.run.place / "run.json").write_text("{}")
+    assert status(place).returncode == 6
+    assert status(place, place.run.id).returncode == 6
+
+
+def test_a_folder_that_is_away_and_one_that_never_was_cannot_be_told_apart(place: Place) -> None:
+    nowhere = Place.__new__(Place)
+    nowhere.folder = place.root / "never"
+    assert status(nowhere).returncode == 5
+    assert status(place).returncode == 4
+    place.folder.rename(place.root / "gone")
+    away = status(place)
+    assert away.returncode == 5
+    assert "is it mounted" in away.stderr
+    place.folder.mkdir()  # a plain folder behind a dead mount
+    assert status(place).returncode == 5
+    assert list(place.folder.iterdir()) == []
+
+
+def test_a_folder_of_somebody_else_is_refused(place: Place) -> None:
+    (place.folder / "hybrid.json").write_text('{"format":"something/else"}')
+    assert status(place).returncode == 6
+
+
+def test_json_is_one_object_a_run_on_one_line(place: Place) -> None:
+    place.shard(0)
+    place.beat()
+    done = status(place, "--json")
+    (only,) = done.stdout.splitlines()
+    said = json.loads(only)
+    assert (said["run"], said["total"], said["done"], said["received"]) == (place.run.id, 6, 1, 0)
+    assert (said["finished"], said["cancelled"], said["exit_code"]) == (False, False, done.returncode)
+    assert said["attempts"][0]["attempt"] == FIRST
+    assert said["attempts"][0]["silent_seconds"] is None
+    assert said["stages"][0]["name"] == "answer"
+
+
+def test_an_empty_folder_has_no_runs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place.__new__(Place)
+    place.folder = tmp_path / "folder"
+    join_folder(place.folder, make=True)
+    done = status(place)
+    assert (done.returncode, done.stdout) == (0, "there is no run in the folder yet, or all were forgotten (--all)\n")
+    assert status(place, "--json").stdout == ""
+
+
+def test_watching_ends_when_all_is_done(place: Place) -> None:
+    place.shard(0)
+    watch = command(place, "--json", "--watch", "1s")
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert json.loads(process.stdout.readline())["done"] == 1
+        place.shard(*range(1, 6))
+        said = [json.loads(text) for text in process.stdout]
+        assert process.wait(60) == 0
+    assert said[-1]["done"] == 6
+    assert status(place, "--watch", place.run.id).returncode == 0
+    assert status(place, "--watch", "soon", place.run.id).returncode == 2
+
+
+def test_watching_waits_for_a_folder_that_is_away_and_ctrl_c_ends_it(place: Place) -> None:
+    assert status(place).returncode == 4
+    place.folder.rename(place.root / "gone")
+    watch = command(place, "--watch", "1s")
+    how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(watch, **how, preexec_fn=heed_ctrl_c) as process:  # noqa: PLW1509
+        assert process.stderr
+        assert process.stdout
+        assert process.stderr.readline().startswith("waiting: ")
+        (place.root / "gone").rename(place.folder)
+        assert "0 of 6 items done" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 4
+
+
+def heed_ctrl_c() -> None:
+    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_several_at_once_say_the_same(place: Place) -> None:
+    for number in range(6):
+        place.shard(number, attempt=(FIRST, SECOND)[number % 2])
+    how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command(place, "--json"), **how) for _ in range(6)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 6
+    told = [{**json.loads(out), "unchanged_seconds": None} for out, _ in said]  # the first of them cannot know that
+    assert told == told[:1] * 6
+    assert [err for _, err in said] == [""] * 6
+
+
+def test_a_damaged_index_is_made_anew(place: Place) -> None:
+    place.shard(0, 1)
+    first = status(place, "--json")
+    assert (first.returncode, first.stderr) == (4, "")
+    before, path = first.stdout, home.index_of(place.folder)
+    size = path.stat().st_size
+    for damage in (b"", b"x" * size, path.read_bytes()[: size // 2]):
+        path.write_bytes(damage)
+        done = status(place, "--json")
+        assert (done.stdout, done.stderr, done.returncode) == (before, "", 4)
+
+
+def test_the_words_of_a_whole_run(place: Place) -> None:
+    place.shard(*range(6))
+    place.fetch()
+    done = status(place, place.run.id)
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        place.run.id,
+        "  what        pipeline seal-eval, model made-up on scripted; its digest is aaaaaaaaaaaa",
+        "  done        6 of 6 items (100 %)",
+        "  safe        6 items received and verified here: 1 shard on this machine's disk",
+        "              0 items in the folder alone, verified from here",
+        "  at work     nothing was ever heard of a worker",
+    ]
+    told = "6 of 6 items done; all of them received here; made-up on scripted"
+    assert status(place).stdout == f"{place.run.id}  {told}\n"

@@ -1,0 +1,132 @@
+"""A laptop and GPU machines on one disk: the real commands as real processes, each machine with its own things."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from hybrid.plugins.installed import load
+from hybrid.settings import build
+
+TASKS = 6
+ITEMS = 7 * TASKS
+SCRIPT = "script"
+"""The name under which runs know their model; each machine says where it is."""
+
+
+def heed_signals() -> None:
+    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def task(number: int) -> dict[str, object]:
+    """A task of two demonstrations, unlike every other."""
+    pairs = [{"input": [[number, k], [k, 2]], "output": [[k]]} for k in (3, 4)]
+    return {"train": pairs, "test": [{"input": [[number, 5], [6, 7]]}]}
+
+
+class Side:
+    """One machine: its own HYBRID_HOME, the folder as it sees it, and the calls that its model got."""
+
+    def __init__(self, root: Path, name: str, folder: Path) -> None:
+        self.root, self.name, self.folder = root, name, folder
+        self.home, self.calls_file = root / f"home-{name}", root / f"calls-{name}"
+        self.environment = {**os.environ, "HYBRID_HOME": str(self.home), "HYBRID_FOLDER": str(folder)}
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "hybrid", *arguments]
+
+    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment,
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def start(self, *arguments: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            prefix + list(arguments) if prefix else self.command(*arguments),
+            env=self.environment,
+            cwd=self.root,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_signals,  # noqa: PLW1509
+        )
+
+    def worker(self, *more: str, delay_ms: int = 0, shard_seconds: float = 60.0) -> list[str]:
+        """The arguments of a worker that leaves when the run is done and waits for nobody."""
+        model = [f"--model={SCRIPT}={self.root / 'script.json'}"]
+        options = [f"--backend-option=calls={self.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
+        leave = ["--run=seal-eval", "--side=gpu", "--linger=0", "--max-idle=20s", f"--shard-seconds={shard_seconds}"]
+        return ["worker", *model, *options, *leave, *more]
+
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().split() if self.calls_file.exists() else []
+
+    def spooled(self) -> list[Path]:
+        """The shards in this machine's spool."""
+        return sorted((self.home / "spool").glob("*/runs/*/*/*/*/shard-*"))
+
+
+class Stage:
+    """A folder, a script of answers, a laptop."""
+
+    def __init__(self, root: Path, folder: Path | None = None) -> None:
+        self.root, self.folder = root, folder or root / "folder"
+        challenges = {f"{n:08x}": task(n) for n in range(TASKS)}
+        (root / "challenges.json").write_text(json.dumps(challenges))
+        (root / "solutions.json").write_text(json.dumps({name: [[[1]]] for name in challenges}))
+        self.script({"answers": {}, "default": "1"})
+        self.laptop = Side(root, "laptop", self.folder)
+
+    def script(self, content: object) -> None:
+        (self.root / "script.json").write_text(json.dumps(content))
+
+    def side(self, name: str) -> Side:
+        return Side(self.root, name, self.folder)
+
+    def init(self) -> None:
+        done = self.laptop.run("init", str(self.folder))
+        assert done.returncode == 0, done.stderr
+
+    def data(self) -> list[str]:
+        return [f"{kind}={self.root / kind}.json" for kind in ("challenges", "solutions")]
+
+    def prompts(self) -> list[str]:
+        """What a run asks, in order."""
+        pipeline = build(load("pipelines", "seal-eval"), self.data())
+        (stage,) = pipeline.stages()
+        return [item.request.messages[-1].content for item in stage.items(pipeline.inputs().tasks)]
+
+    def submit(self, *more: str) -> str:
+        """Init and `run remote`; returns the run's id."""
+        self.init()
+        data = [f"--set={one}" for one in self.data()]
+        done = self.laptop.run("run", "remote", "seal-eval", "--backend=scripted", f"--model={SCRIPT}", *data, *more)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def fetch(self, *more: str) -> subprocess.CompletedProcess[str]:
+        return self.laptop.run("fetch", "seal-eval", *more)
+
+    def records(self) -> list[dict[str, object]]:
+        """Those of the outputs.json that a fetch wrote."""
+        (path,) = self.folder.glob("results/*/outputs.json")
+        found: list[dict[str, object]] = json.loads(path.read_text())["records"]
+        return found
+
+    def texts(self) -> dict[str, str | None]:
+        """Key -> text; each key once."""
+        records = self.records()
+        texts = {str(record["key"]): record["text"] for record in records}
+        assert len(texts) == len(records)
+        return texts  # type: ignore[return-value]

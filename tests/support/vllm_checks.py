@@ -1,0 +1,173 @@
+"""Runs in a process of its own (vLLM changes the one it is in): one engine, every check, a JSON line each.
+
+python -m tests.support.vllm_checks MODEL FOLDER ADAPTER ADAPTER ADAPTER-OF-ANOTHER-KIND MODEL-WITHOUT-WEIGHTS
+
+The engine is the one that answers with adapters trained here (FOLDER keeps them), so that it is started only once.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from hybrid import testing
+from hybrid.backends.registry import open_backend
+from hybrid.errors import CannotRun, UsageError
+from hybrid.protocols import Backend
+from hybrid.records import Adapter, Request
+from tests.support.tuned import opened, said
+
+QUESTIONS = ("Count from one to ten.", "Name three colours.", "What is water?")
+
+
+def greedy(backend: Backend) -> Any:
+    """Texts and log-probabilities, for comparing with another backend."""
+    requests = [replace(testing.ask(question), logprobs=True) for question in QUESTIONS]
+    return {key: [done.text, done.logprob] for key, done in testing.answers(backend, *requests).items()}
+
+
+def adapters(backend: Backend) -> Any:
+    """The same question to the base and to two adapters in one batch, then alone; and to one that is not there."""
+    first, second = (Adapter(name * 64, path) for name, path in zip("ab", sys.argv[3:5], strict=True))
+    named: dict[str, Request] = {
+        name: replace(testing.ask(QUESTIONS[0], name), adapter=adapter, logprobs=True)
+        for name, adapter in [
+            ("base", None),
+            ("first", first),
+            ("second", second),
+            ("away", Adapter("c" * 64, "/nowhere")),
+            ("other kind", Adapter("d" * 64, sys.argv[5])),
+        ]
+    }
+    together = testing.answers(backend, *named.values())
+    alone = {name: testing.answers(backend, request)[name] for name, request in named.items()}
+    return {
+        "together": {name: [done.text, done.logprob] for name, done in together.items()},
+        "alone": {name: [done.text, done.logprob] for name, done in alone.items()},
+        "refused": {name: [done.error.kind, done.error.message] for name, done in together.items() if done.error},
+    }
+
+
+def unused_rank(_: Backend) -> str:
+    """What is said of a rank that is too large, where no adapters are asked for."""
+    try:
+        open_backend("vllm", sys.argv[1], {"lora_rank": "513"})
+    except UsageError as error:
+        return error.message
+    return ""
+
+
+def incomplete(_: Any) -> Any:
+    """What is said of a model that lacks weights, before an engine is started for it."""
+    try:
+        open_backend("vllm", sys.argv[6], {})
+    except CannotRun as error:
+        return error.message
+    return None
+
+
+def ranks(_: Any) -> Any:
+    """vLLM's own list."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return get_args(MaxLoRARanks)
+
+
+def prefix(backend: Backend) -> Any:
+    """Cached tokens of a prompt that was asked before."""
+    long = "The cat sat on the mat. " * 20
+    testing.answers(backend, testing.ask(long))
+    again = testing.answers(backend, testing.ask(long))[long]
+    return [again.cached_tokens, again.prompt_tokens]
+
+
+def tell(name: str, work: Callable[[Backend], Any], backend: Backend) -> None:
+    """One line: what came of it."""
+    try:
+        line = {"name": name, "value": work(backend), "broken": None}
+    except testing.Broken as error:
+        line = {"name": name, "value": None, "broken": str(error)}
+    print(json.dumps(line), flush=True)
+
+
+def main() -> None:
+    """Everything, in order."""
+    tuned = opened("vllm", sys.argv[1], Path(sys.argv[2]), loras="2", context="2048")
+    tell("trained", said, tuned)
+    backend = tuned._answering._engine(8)  # the one that has just answered
+    tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
+    for check in testing.BACKEND_CHECKS:
+        tell(check.__name__, check, backend)
+    for work in (greedy, adapters, prefix, incomplete, ranks, unused_rank):
+        tell(work.__name__, work, backend)
+    places = [place for place, _ in tuned._answering._files._places.values()]
+    tuned.close()
+    tell("files", lambda _: {"places": len(places), "left": [str(one) for one in places if one.exists()]}, backend)
+
+
+def misconfigured(model: Path, folder: Path) -> Path:
+    """The same model, whose files name another end than its chat template writes: the checks must pass all the same."""
+    for file in model.iterdir():
+        if file.suffix != ".json":
+            (folder / file.name).symlink_to(file)
+            continue
+        content = json.loads(file.read_text())
+        for name, wrong in (("eos_token_id", 0), ("eos_token", "<|endoftext|>")):
+            if name in content:
+                content[name] = wrong
+        (folder / file.name).write_text(json.dumps(content))
+    return folder
+
+
+def another_kind(adapter: Path, folder: Path) -> Path:
+    """The same matrices as an adapter that PEFT computes in another way."""
+    shutil.copytree(adapter, folder, dirs_exist_ok=True)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**settings, "init_lora_weights": "pissa"}))
+    return folder
+
+
+def without_weights(model: Path, folder: Path) -> Path:
+    """The same model with one tensor of its own, and one that is not."""
+    import torch
+    from safetensors.torch import save_file
+
+    for file in (file for file in model.iterdir() if file.suffix != ".safetensors"):
+        (folder / file.name).symlink_to(file)
+    size = json.loads((model / "config.json").read_text())["hidden_size"]
+    save_file({"model.norm.weight": torch.ones(size), "model.odd": torch.ones(1)}, folder / "model.safetensors")
+    return folder
+
+
+def random_adapter(model: Path, folder: Path, seed: int) -> Path:
+    """A LoRA adapter of rank 8 in PEFT's format, strong enough to change what is said."""
+    import torch
+    from safetensors.torch import save_file
+
+    shape = json.loads((model / "config.json").read_text())
+    draw = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(shape["num_hidden_layers"]):
+        name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{name}.lora_A.weight"] = torch.randn(8, shape["hidden_size"], generator=draw) / 8
+        tensors[f"{name}.lora_B.weight"] = torch.randn(shape["hidden_size"], 8, generator=draw) / 8
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 8,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+if __name__ == "__main__":
+    main()

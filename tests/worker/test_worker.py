@@ -1,0 +1,491 @@
+"""`run remote`, `worker` and `fetch` as real processes: killed, stopped, frozen, without room, without a folder.
+
+Model calls are counted by item. More random kills: HYBRID_TEST_KILLS=1000.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from hybrid.canonical import encode
+from hybrid.folder.runs import join_folder, submit
+from hybrid.plugins.installed import load
+from hybrid.protocols import Inputs
+from hybrid.settings import build, freeze
+from tests.support.remote import ITEMS, SCRIPT, Side, Stage
+
+KILLS = int(os.environ.get("HYBRID_TEST_KILLS", "25"))
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What it said; it has to end by itself."""
+    _, stderr = process.communicate(timeout=90)
+    return stderr
+
+
+def test_a_run_goes_from_the_laptop_to_a_gpu_machine_and_comes_back_graded(stage: Stage) -> None:
+    run = stage.submit()
+    assert stage.submit() == run
+    nothing = stage.fetch()
+    assert nothing.returncode == 4, nothing.stderr
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker())
+    assert done.returncode == 0, done.stderr
+    assert len(gpu.calls()) == len(set(gpu.calls())) == ITEMS
+    assert gpu.spooled(), "freed before anybody had it"
+    assert f"{run}: loading the model {SCRIPT}\n" in done.stderr
+    assert f"{run}: the model {SCRIPT} is loaded, in 0 s\n" in done.stderr
+    assert "1 shard in the folder without a receipt: " in done.stderr
+    logged = stage.laptop.run("logs", run).stdout.splitlines()
+    assert logged
+    assert all(re.match(r"\S+ \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in logged), logged
+    fetched = stage.fetch("--json")
+    assert fetched.returncode == 0, fetched.stderr
+    told = json.loads(fetched.stdout)
+    assert (told["items"], told["missing"], told["new_records"]) == (ITEMS, 0, ITEMS)
+    assert set(stage.texts()) == set(gpu.calls())
+    again = stage.fetch("--json")
+    assert json.loads(again.stdout)["new_shards"] == 0
+    assert json.loads(again.stdout)["sha256"] == told["sha256"]
+    once_more = gpu.run(*gpu.worker())
+    assert once_more.returncode == 0
+    assert not gpu.spooled(), "a receipt came and the spool was not freed"
+    assert len(gpu.calls()) == ITEMS, "a finished run was begun again"
+    graded = stage.laptop.run("grade", run, "--json")
+    assert graded.returncode == 0, graded.stderr
+    assert json.loads(graded.stdout)["summary"]["score"] == 1.0
+
+
+def test_what_was_received_outlives_the_folder(stage: Stage) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    assert gpu.run(*gpu.worker()).returncode == 0
+    assert stage.fetch().returncode == 0
+    for path in stage.folder.glob("runs/*/answer/*/*/shard-*"):
+        path.unlink()
+    again = stage.fetch()
+    assert again.returncode == 0, again.stderr
+    assert set(stage.texts()) == set(gpu.calls())
+
+
+@pytest.mark.slow
+def test_waiting_follows_a_run_to_its_grade(stage: Stage) -> None:
+    run = stage.submit()
+    data = [f"--set={kind}={stage.root / kind}.json" for kind in ("challenges", "solutions")]
+    how = ["--backend=scripted", f"--model={SCRIPT}", *data, "--wait", "--every=1s", "--timeout=60s"]
+    follower = stage.laptop.start("run", "remote", "seal-eval", *how)
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker(delay_ms=60, shard_seconds=0.5))
+    assert done.returncode == 0, done.stderr
+    stdout, stderr = follower.communicate(timeout=60)
+    assert follower.returncode == 0, stderr
+    assert stdout.strip().endswith(f"{run}/outputs.json")
+    assert stderr.count("so far") >= 1
+    assert "score 1.0000 over 6 of 6" in stderr
+
+
+@pytest.mark.slow
+def test_a_worker_killed_again_and_again_redoes_no_shard(stage: Stage) -> None:
+    stage.submit()
+    gpu, chance, kills = stage.side("gpu"), random.Random(20261121), 0
+    while kills < KILLS:
+        safe, seen = kept(gpu), len(gpu.calls())
+        process = gpu.start(*gpu.worker(delay_ms=40, shard_seconds=0.2))
+        goal = seen + chance.randrange(1, 6)
+        until(lambda p=process, g=goal: p.poll() is not None or len(gpu.calls()) >= g, "calls of the model")  # type: ignore[misc]
+        time.sleep(chance.random() * 0.1)
+        process.kill()
+        process.communicate()
+        fresh = gpu.calls()[seen:]
+        assert not safe & set(fresh), "an item of a finished shard was asked again"
+        if process.returncode == 0:
+            break
+        kills += 1
+    last = gpu.run(*gpu.worker())
+    assert last.returncode == 0, last.stderr
+    assert stage.fetch().returncode == 0
+    redone = len(gpu.calls()) - ITEMS
+    print(f"{kills} kills, {redone} items redone, {redone / max(1, kills):.2f} a kill")
+    assert set(stage.texts()) == set(gpu.calls())
+    assert len(set(gpu.calls())) == ITEMS
+
+
+def kept(side: Side) -> set[str]:
+    """The keys in the shards that verify, in the spool and in the folder."""
+    from hybrid.errors import HybridError
+    from hybrid.folder.shards import verify_shard
+
+    keys: set[str] = set()
+    for path in [*side.spooled(), *side.folder.glob("runs/*/answer/*/*/shard-*")]:
+        with suppress(HybridError, FileNotFoundError):
+            keys |= {str(record["key"]) for record in verify_shard(str(path), path.read_bytes()).records}
+    return keys
+
+
+POINTS = {
+    "an answer is not yet kept": ("hybrid.execution.stage_work", "StageWork.answered", "before"),
+    "a shard is to be spooled": ("hybrid.folder.spool", "Spool.write", "before"),
+    "a shard is spooled": ("hybrid.folder.spool", "Spool.write", "after"),
+    "half a shard is spooled": ("hybrid.machine.files", "_fill", "half"),
+    "a shard is to be carried": ("hybrid.folder.spool", "Spool._carry", "before"),
+    "a shard is carried": ("hybrid.folder.spool", "Spool._carry", "after"),
+    "a beat is to be written": ("hybrid.worker.courier", "Courier.beat", "before"),
+    "a beat is written": ("hybrid.worker.courier", "Courier.beat", "after"),
+    "a receipt is to be obeyed": ("hybrid.folder.spool", "Spool.settle", "before"),
+    "the spool is freed": ("hybrid.folder.spool", "Spool._free", "after"),
+    "leaving": ("hybrid.worker.courier", "Courier.finish", "before"),
+}
+"""Where -> module, function, and whether the process dies before it, after it, or with half of it done."""
+
+DEADLY = """
+import importlib, os, signal, sys
+module, name, when, at = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+owner = importlib.import_module(module)
+*above, name = name.split(".")
+for one in above:
+    owner = getattr(owner, one)
+real, count = getattr(owner, name), 0
+
+def deadly(*args):
+    global count
+    count += 1
+    if when == "half" and count == at:
+        os.write(args[0], bytes(args[2])[: len(args[2]) // 2])
+    elif when == "after":
+        result = real(*args)
+    if count == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result if when == "after" else real(*args)
+
+setattr(owner, name, deadly)
+from hybrid.cli import main
+main(sys.argv[5:])
+"""
+
+
+def fetched_until_death(stage: Stage, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    """The laptop fetches about once a second, so that there are receipts, until the worker is dead."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None:
+        assert time.monotonic() < deadline, f"the worker lives after {seconds:g} s"
+        stage.fetch()
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1)
+    process.communicate()
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.slow
+def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(stage: Stage, point: str) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    deaths = 0
+    for at in (1, 2, 5):
+        safe, seen = kept(gpu), len(gpu.calls())
+        prefix = [sys.executable, "-c", DEADLY, *POINTS[point], str(at)]
+        process = gpu.start(*gpu.worker("--linger=9s", delay_ms=10, shard_seconds=0.2), prefix=prefix)
+        fetched_until_death(stage, process)
+        deaths += process.returncode == -signal.SIGKILL
+        assert not safe & set(gpu.calls()[seen:]), "an item of a finished shard was asked again"
+    assert deaths
+    last = gpu.run(*gpu.worker())
+    assert last.returncode == 0, last.stderr
+    assert stage.fetch().returncode == 0
+    assert set(stage.texts()) == set(gpu.calls())
+    assert len(set(gpu.calls())) == ITEMS
+
+
+@pytest.mark.slow
+def test_a_zombie_harms_nobody(stage: Stage) -> None:
+    """Stopped for longer than others wait, replaced by a new machine, and woken up again."""
+    stage.submit()
+    old, new = stage.side("old"), stage.side("new")
+    zombie = old.start(*old.worker("--beat=1", delay_ms=100, shard_seconds=0.5))
+    until(lambda: len(old.calls()) >= 8, "the first machine works")
+    zombie.send_signal(signal.SIGSTOP)
+    done = new.run(*new.worker("--beat=1", "--max-idle=60s"))
+    assert done.returncode == 0, done.stderr
+    assert stage.fetch().returncode == 0
+    before = stage.texts()
+    zombie.send_signal(signal.SIGCONT)
+    said = ended(zombie)
+    assert zombie.returncode == 0, said
+    assert stage.fetch().returncode == 0
+    assert stage.texts() == before
+    assert len(before) == ITEMS
+
+
+@pytest.mark.slow
+def test_two_machines_share_a_run(stage: Stage) -> None:
+    stage.submit()
+    sides = [stage.side("one"), stage.side("two")]
+    workers = [side.start(*side.worker("--beat=4", delay_ms=400, shard_seconds=0.5)) for side in sides]
+    for process in workers:
+        said = ended(process)
+        assert process.returncode == 0, said
+    assert stage.fetch().returncode == 0
+    calls = [len(side.calls()) for side in sides]
+    print(f"{calls} calls for {ITEMS} items")
+    assert set(stage.texts()) == {key for side in sides for key in side.calls()}
+    assert min(calls) > ITEMS / 6, "one machine did nearly all of it"
+    assert sum(calls) < 1.5 * ITEMS
+
+
+@pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.slow
+def test_a_polite_stop_brings_everything_into_the_folder(stage: Stage, polite: signal.Signals) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    process = gpu.start(*gpu.worker(delay_ms=100))
+    until(lambda: len(gpu.calls()) >= 6, "the model works")
+    process.send_signal(polite)
+    said = ended(process)
+    assert process.returncode == 4, said
+    stage.fetch()
+    here = [text for text in stage.texts().values() if text is not None]
+    assert len(here) >= len(gpu.calls()) - 1, said
+    assert gpu.run(*gpu.worker()).returncode == 0
+    assert len(gpu.calls()) <= ITEMS + 1
+
+
+@pytest.mark.slow
+def test_a_worker_leaves_in_time(stage: Stage) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker("--until=4s", delay_ms=300))
+    assert done.returncode == 4, done.stderr
+    assert "the time is up" in done.stderr
+    assert 0 < len(gpu.calls()) < ITEMS
+    stage.fetch()
+    assert sum(text is not None for text in stage.texts().values()) == len(gpu.calls())
+
+
+def test_a_cancelled_run_is_left_alone_until_it_is_submitted_again(stage: Stage) -> None:
+    run = stage.submit()
+    assert stage.laptop.run("cancel", run).returncode == 0
+    gpu = stage.side("gpu")
+    left = gpu.run(*gpu.worker())
+    assert left.returncode == 0, left.stderr
+    by = r"cancelled by order 0 of [a-z0-9-]+; `hybrid run remote` with the same settings takes that back\n"
+    assert re.search(by, left.stderr), left.stderr
+    assert not gpu.calls()
+    assert stage.submit() == run
+    assert gpu.run(*gpu.worker()).returncode == 0
+    assert len(gpu.calls()) == ITEMS
+
+
+@pytest.mark.slow
+def test_only_failed_items_are_done_again_and_only_when_asked(stage: Stage) -> None:
+    asked_for = stage.prompts()
+    stage.script({"answers": dict.fromkeys(asked_for[::2], "1")})
+    run = stage.submit()
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker())
+    assert done.returncode == 3, done.stderr
+    fetched = stage.fetch()
+    assert fetched.returncode == 3, fetched.stderr
+    failed = {key for key, text in stage.texts().items() if text is None}
+    assert 0 < len(failed) < ITEMS
+    assert gpu.run(*gpu.worker()).returncode == 3
+    assert len(gpu.calls()) == ITEMS
+    asked = stage.laptop.run("retry", run)
+    assert asked.returncode == 0, asked.stderr
+    assert f"{len(failed)} failed items" in asked.stderr
+    assert gpu.run(*gpu.worker()).returncode == 3
+    assert sorted(gpu.calls()[ITEMS:]) == sorted(failed)
+
+
+@pytest.mark.slow
+def test_other_files_of_the_model_are_not_mixed_in(stage: Stage) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    assert gpu.run(*gpu.worker("--until=2s", delay_ms=300)).returncode == 4
+    stage.script({"answers": {}, "default": "2"})
+    other = gpu.run(*gpu.worker())
+    assert other.returncode == 7, other.stderr
+    assert "was begun with the model" in other.stderr
+
+
+def test_logs_arrive_and_hold_no_secret(stage: Stage) -> None:
+    run = stage.submit()
+    gpu = stage.side("gpu")
+    gpu.environment.update(HF_TOKEN="hf_abcdefghijklmnopqrstuvwxyz", MY_SECRET="swordfish-swordfish")  # noqa: S106
+    stage.script({"answers": {}})  # every item fails, with words of its own
+    gpu.run(*gpu.worker("--model=swordfish-swordfish=/nowhere"))
+    logs = stage.laptop.run("logs", run)
+    assert logs.returncode == 0, logs.stderr
+    assert run in logs.stdout
+    for path in stage.folder.rglob("*"):
+        if path.is_file():
+            assert b"swordfish" not in path.read_bytes()
+            assert b"hf_abcdef" not in path.read_bytes()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small tmpfs")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(stage: Stage, small_disk: Path) -> None:
+    stage.submit()
+    gpu = stage.side("gpu")
+    gpu.environment["HYBRID_HOME"] = str(small_disk)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(200_000))
+    with suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    process = gpu.start(*gpu.worker("--max-idle=60s", delay_ms=5, shard_seconds=0.2))
+    until(lambda: bool(gpu.calls()) or process.poll() is not None, "the model works")
+    time.sleep(2)
+    assert process.poll() is None, ended(process)
+    ballast.unlink()
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "no room left" in said
+    assert stage.fetch().returncode == 0
+    assert sorted(stage.texts()) == sorted(gpu.calls())
+
+
+@pytest.mark.slow
+def test_a_full_folder_is_waited_for_and_told(tmp_path: Path, small_disk: Path) -> None:
+    stage = Stage(tmp_path, small_disk / "folder")
+    stage.submit()
+    gpu = stage.side("gpu")
+    ballast = small_disk / "ballast"
+    process = gpu.start(*gpu.worker(delay_ms=100, shard_seconds=0.2))
+    until(lambda: len(gpu.calls()) > 3, "the model works")
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    until(lambda: len(gpu.calls()) == ITEMS, "the model goes on while the folder is full")
+    ballast.unlink()
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "no room left" in said
+    assert stage.fetch().returncode == 0
+    assert sorted(stage.texts()) == sorted(gpu.calls())
+
+
+@pytest.mark.slow
+def test_a_folder_that_vanishes_is_waited_for_and_a_plain_one_in_its_place_stays_empty(stage: Stage) -> None:
+    """A mount that dies leaves an ordinary folder behind, which would take everything and keep it from everybody."""
+    stage.submit()
+    gpu, away = stage.side("gpu"), stage.root / "away"
+    process = gpu.start(*gpu.worker("--max-idle=5s", delay_ms=100, shard_seconds=0.2))
+    until(lambda: len(gpu.calls()) > 3, "the model works")
+    stage.folder.rename(away)
+    stage.folder.mkdir()
+    until(lambda: len(gpu.calls()) == ITEMS, "the model goes on without the folder")
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    said = ended(process)
+    assert process.returncode == 5, said
+    assert "on this machine's disk only" in said
+    assert not list(stage.folder.iterdir()), "something was written into the plain folder"
+    stage.folder.rmdir()
+    away.rename(stage.folder)
+    assert gpu.run(*gpu.worker()).returncode == 0
+    assert stage.fetch().returncode == 0
+    assert sorted(stage.texts()) == sorted(gpu.calls())
+    assert len(gpu.calls()) == ITEMS
+
+
+@pytest.mark.slow
+def test_a_mount_that_hangs_stops_neither_the_model_nor_the_worker(stage: Stage) -> None:
+    """The child that talks to the mount stands still, as one does in a dead FUSE call."""
+    stage.submit()
+    gpu = stage.side("gpu")
+    process = gpu.start(*gpu.worker("--mount-limit=2", delay_ms=150, shard_seconds=0.2))
+    until(lambda: len(gpu.calls()) > 3, "the model works")
+    (child,) = children(process.pid)
+    os.kill(child, signal.SIGSTOP)
+    until(lambda: len(gpu.calls()) == ITEMS, "the model goes on while the mount hangs")
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "did not answer" in said
+    assert stage.fetch().returncode == 0
+    assert sorted(stage.texts()) == sorted(gpu.calls())
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(one) for one in found.stdout.split()]
+
+
+@pytest.mark.slow
+def test_a_read_only_folder_is_told_and_nothing_is_computed(tmp_path: Path, small_disk: Path) -> None:
+    stage = Stage(tmp_path, small_disk / "folder")
+    stage.submit()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker("--max-idle=2s"))
+    assert done.returncode == 7, done.stderr
+    assert "no permission" in done.stderr
+    assert not gpu.calls()
+
+
+def test_a_run_of_somebody_else_opens_no_file_of_this_machine(stage: Stage) -> None:
+    stage.init()
+    inputs = Inputs({"t": {}}, {"t/0": 1}, {})
+    frozen = freeze(build(load("pipelines", "seal-eval"), ["limit=1"]))
+    for model in ("/etc/passwd", "../script.json", "script.json", "~/x", "org/../../etc"):
+        spec = {"backend": "scripted", "model": model, "model_digest": ""}
+        submit(join_folder(stage.folder, make=False), "seal-eval", frozen, inputs, **spec)  # type: ignore[arg-type]
+    submit(join_folder(stage.folder, make=False), "os", {}, inputs, backend="scripted", model="x", model_digest="")
+    done = stage.side("gpu").run("worker", "--once", "--side=gpu", "--linger=0")
+    assert done.returncode != 0
+    assert "root:" not in done.stderr
+    assert len(re.findall(r"(?m)^(?:seal-eval|os)-[0-9a-f]{12}: ", done.stderr)) == 6, done.stderr
+
+
+def test_a_folder_that_is_none_is_told(stage: Stage) -> None:
+    stage.folder.mkdir()
+    gpu = stage.side("gpu")
+    done = gpu.run(*gpu.worker())
+    assert done.returncode == 5, done.stderr
+    assert "hybrid.json" in done.stderr
+    remote = stage.laptop.run("run", "remote", "seal-eval", "--limit=1")
+    assert remote.returncode == 5, remote.stderr
+    assert "hybrid init" not in remote.stderr  # it may be what a dead mount left behind
+    assert not list(stage.folder.iterdir())
+
+
+def test_the_joined_folder_is_remembered(stage: Stage) -> None:
+    stage.init()
+    del stage.laptop.environment["HYBRID_FOLDER"]
+    listed = stage.laptop.run("fetch", "nothing")
+    assert str(stage.folder) in listed.stderr
+    assert encode({"folder": str(stage.folder)}) == (stage.laptop.home / "joined.json").read_bytes()
