@@ -73,7 +73,7 @@ def test_steps_make_the_model_that_the_library_makes_of_the_whole(
 KILLED = """
 import sys
 from pathlib import Path
-from hybrid.backends import gguf, gguf_steps
+from hybrid.model_files import gguf, gguf_steps
 gguf_steps.NUMBERS = int(sys.argv[2])
 keep = gguf_steps.Conversion._keep
 def stop(conversion, draft, place):
