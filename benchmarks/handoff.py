@@ -101,8 +101,8 @@ def answered(together: Together, found: Sequence[Made], ids: Sequence[str], watc
         pairs = demonstrations(tasks[id], id)
         chat = messages("seal", pairs[:1], pairs[1][0], SEAL.instruction)
         requests.append(Request(Sampling(ANSWER), messages=chat, adapter=place, key=str(number)))
-    loaded = watch.over("slot", AdapterCache._loaded)  # noqa: SLF001  (what is timed is inside)
-    with watch.on("answer"), patch.object(AdapterCache, "_loaded", loaded):
+    loaded = watch.over("slot", AdapterCache._load)  # noqa: SLF001  (what is timed is inside)
+    with watch.on("answer"), patch.object(AdapterCache, "_load", loaded):
         completions = list(together.generate(requests, RANK))
     assert not any(one.error for one in completions), completions
     assert len(completions) == len(found)

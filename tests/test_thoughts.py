@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from graders.contains import Contains
 from hybrid import thoughts
-from hybrid.backends.completing import completed
+from hybrid.backends.completions import separate_thought
 from hybrid.errors import BadData
 from hybrid.folder.shards import pack, verify_shard
 from hybrid.grading import reply_cache
@@ -132,8 +132,8 @@ def test_a_template_is_given_what_turns_thinking_off(template: str, switch: dict
 def test_with_a_schema_the_text_is_the_answer() -> None:
     written = Completion("k", text="true", finish="stop")
     asked = Request(Sampling(4), prompt="?<think>\n", schema={"type": "boolean"})
-    assert completed(asked, written, "<think>") == written
-    assert completed(replace(asked, schema=None), written, "<think>").error is not None
+    assert separate_thought(asked, written, "<think>") == written
+    assert separate_thought(replace(asked, schema=None), written, "<think>").error is not None
 
 
 # --- files from before and from elsewhere

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from graders.judge import prompt, verdict
 from graders.judge.verdict import Verdict
 from hybrid.backends.options import pairs
-from hybrid.backends.registry import digest_before_loading, late, open_backend, refuse_unknown
+from hybrid.backends.registry import digest_before_loading, lazy_backend, open_backend, refuse_unknown
 from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
@@ -88,7 +88,7 @@ class Judge:
             )
         with reply_cache.opened() as kept:
             for model, digest in zip(self.models, digests, strict=True):
-                with late(partial(open_backend, self.backend, model, options)) as backend:
+                with lazy_backend(partial(open_backend, self.backend, model, options)) as backend:
                     for attempt in range(self.retries + 1):
                         asked = partial(self._requests, outputs, kept, digest, attempt)
                         told = kept.ask(digest, asked, backend, watcher, f"judge {model}")

@@ -1,6 +1,7 @@
-"""Adapters as folders in memory, for an engine that reads files; on the disk when memory has no room for more.
+"""Adapters as folders in shared memory, for an engine that reads files; on disk when shared memory is full.
 
-What a killed process left there is removed by the next one: a living one holds a lock on its place.
+A process locks its folder for as long as it lives. The next process removes folders whose lock is free: their process
+was killed.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from filelock import FileLock, Timeout
 from hybrid.errors import Temporary
 from hybrid.training.adapters import Weights, write_folder
 
-MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
 PREFIX = "hybrid-adapters-"
 LOCK = "lock"
-LEFT_FREE = 64 * 1024**2
-"""Bytes that others may need of the memory for files."""
-YOUNG = 60.0
-"""Seconds that a place may be without its lock: it is being made."""
+RESERVED_BYTES = 64 * 1024**2
+"""Bytes of shared memory that are left to other programs."""
+LOCK_GRACE_SECONDS = 60.0
+"""Seconds that a new folder may exist before its process has locked it."""
 
 
 class AdapterFiles:
-    """The adapters that an engine may be asked for now, by digest."""
+    """The adapters that requests in flight may use, by digest."""
 
     def __init__(self) -> None:
-        self._places: dict[Path, tuple[Path, FileLock]] = {}  # where it is -> our own folder, its lock
+        self._places: dict[Path, tuple[Path, FileLock]] = {}  # root -> this process's folder in it, its lock
         self._folders: dict[str, Path] = {}
         for root in _roots():
             remove_left_over(root)
 
     def put(self, digest: str, weights: Weights, data: bytes) -> Path:
-        """The folder of an adapter, written if it is not there. Raises Temporary when there is no room."""
+        """The folder of an adapter, written if it is missing. Raises Temporary when there is no space."""
         if digest not in self._folders:
             folder = self._place(len(data)) / digest
             try:
@@ -51,7 +52,7 @@ class AdapterFiles:
         return self._folders[digest]
 
     def forget(self, digests: Collection[str]) -> None:
-        """Remove adapters that nobody will ask for."""
+        """Remove adapters that no request will use again."""
         for digest in digests:
             if folder := self._folders.pop(digest, None):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -64,9 +65,9 @@ class AdapterFiles:
         self._places, self._folders = {}, {}
 
     def _place(self, size: int) -> Path:
-        """Our own folder in memory, or on the disk when memory has no room for so many bytes more."""
+        """This process's folder in shared memory, or on disk when shared memory has no space for `size` more bytes."""
         roots = _roots()
-        root = next((one for one in roots if shutil.disk_usage(one).free > size + LEFT_FREE), roots[-1])
+        root = next((one for one in roots if shutil.disk_usage(one).free > size + RESERVED_BYTES), roots[-1])
         if root not in self._places:
             place = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
             lock = FileLock(place / LOCK)
@@ -76,14 +77,14 @@ class AdapterFiles:
 
 
 def remove_left_over(root: Path) -> None:
-    """Remove the places of processes that are no more."""
+    """Remove the folders of processes that have ended."""
     for place in root.glob(f"{PREFIX}*"):
-        with suppress(OSError, Timeout):  # another user's, or removed meanwhile; or held
-            if not place.is_symlink() and time.time() - place.stat().st_mtime > YOUNG:
+        with suppress(OSError, Timeout):  # another user's, removed meanwhile, or locked
+            if not place.is_symlink() and time.time() - place.stat().st_mtime > LOCK_GRACE_SECONDS:
                 with FileLock(place / LOCK).acquire(timeout=0):
                     shutil.rmtree(place, ignore_errors=True)
 
 
 def _roots() -> list[Path]:
-    """Where files may lie, the best first."""
-    return [root for root in (MEMORY, Path(tempfile.gettempdir())) if root.is_dir()]
+    """Where adapter folders may be made, the best place first."""
+    return [root for root in (SHARED_MEMORY, Path(tempfile.gettempdir())) if root.is_dir()]

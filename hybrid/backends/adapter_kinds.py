@@ -1,6 +1,7 @@
-"""Which adapters are plain LoRA, W x + alpha / r * B A x, by their `adapter_config.json`: no other is answered with.
+"""Refuse adapters that are not plain LoRA, W x + alpha / r * B A x, by their `adapter_config.json`.
 
-PEFT's settings are known here one by one. One that is not known, and is set, may change what the same matrices mean.
+Every PEFT setting that does not change the computation is listed here. A setting that is not listed, and is set, may
+change what the same matrices mean, so the adapter is refused.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from hybrid.canonical import decode
 from hybrid.errors import BadData
 
 CONFIG = "adapter_config.json"
-MOST_CONFIG = 1024**2
+MAX_CONFIG = 1024**2
 
-HARMLESS = frozenset(
+NEUTRAL_SETTINGS = frozenset(
     {
         "peft_type",
         "task_type",
@@ -25,7 +26,7 @@ HARMLESS = frozenset(
         "exclude_modules",
         "layers_to_transform",
         "layers_pattern",
-        "lora_dropout",  # of training alone
+        "lora_dropout",  # used in training alone
         "inference_mode",
         "base_model_name_or_path",
         "revision",
@@ -33,45 +34,49 @@ HARMLESS = frozenset(
         "peft_version",
         "runtime_config",
         "megatron_core",  # the name of a module, unless megatron_config is there
-        "loftq_config",  # of beginnings, which init_lora_weights names
+        "loftq_config",  # used by initialisations that init_lora_weights names
         "eva_config",
         "corda_config",
-        "qalora_group_size",  # of use_qalora
+        "qalora_group_size",  # used with use_qalora
     }
 )
-"""Settings that say nothing of how an adapter is computed."""
+"""Settings that do not change how an adapter is computed."""
 
-BEGINNINGS = (True, False, None, "gaussian", "orthogonal", "eva")
-"""Values of `init_lora_weights` that leave the model's own weights alone. Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)
-take something away from them, or may: the adapter was trained beside another model than the one that is here."""
+PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Values of `init_lora_weights` that leave the base weights unchanged. Other initialisations (PiSSA, OLoRA, CorDA,
+LoftQ, LoRA-GA) may change the base weights, so the adapter fits another base model than the one that is loaded."""
 
-NOTHING: tuple[Any, ...] = (None, False, "none", [], {})
+UNSET: tuple[Any, ...] = (None, False, "none", [], {})
 
 
 def check_adapter(folder: Path) -> None:
-    """Raise BadData when the adapter in a folder of PEFT's layout is not plain LoRA, OSError when it is not there."""
+    """Raise BadData when the adapter in a folder of PEFT's layout is not plain LoRA, OSError when it is missing."""
     with (folder / CONFIG).open("rb") as file:
-        refuse_other_kinds(file.read(MOST_CONFIG + 1), str(folder / CONFIG))
+        refuse_other_kinds(file.read(MAX_CONFIG + 1), str(folder / CONFIG))
 
 
 def settings_in(data: bytes) -> bytes:
-    """The settings in the metadata of an adapter's safetensors file, as this project writes them; empty without any."""
+    """The settings in the metadata of an adapter's safetensors file, where this project writes them; b"" without
+    any.
+    """
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     return str(metadata.get("adapter_config", "")).encode()
 
 
 def refuse_other_kinds(config: bytes, what: str) -> None:
-    """Raise BadData for an adapter that PEFT would compute in another way. `config` may be empty."""
-    about = decode(config, what=what, limit=MOST_CONFIG) if config else {}
-    if not isinstance(about, dict) or about.get("peft_type", "LORA") != "LORA":
+    """Raise BadData when `config`, which may be empty, makes PEFT compute the adapter in another way than plain
+    LoRA.
+    """
+    settings = decode(config, what=what, limit=MAX_CONFIG) if config else {}
+    if not isinstance(settings, dict) or settings.get("peft_type", "LORA") != "LORA":
         raise BadData(f"{what}: not the settings of a LoRA adapter")
-    begun = about.get("init_lora_weights", True)
-    if (begun.lower() if isinstance(begun, str) else begun) not in BEGINNINGS:
+    init = settings.get("init_lora_weights", True)
+    if (init.lower() if isinstance(init, str) else init) not in PLAIN_INITS:
         raise BadData(
-            f"{what}: an adapter that began as {begun!r:.40} is not one of the model as it is",
+            f"{what}: an adapter that began as {init!r:.40} is not one of the model as it is",
             hint="PEFT makes a plain LoRA of it: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
         )
-    others = [name for name, value in about.items() if not _says_nothing(name, value)]
+    others = [name for name, value in settings.items() if not _is_neutral(name, value)]
     if others:
         shown = ", ".join(f"{name:.40}" for name in sorted(others)[:5])
         raise BadData(
@@ -80,5 +85,5 @@ def refuse_other_kinds(config: bytes, what: str) -> None:
         )
 
 
-def _says_nothing(name: str, value: Any) -> bool:
-    return name in HARMLESS or name == "init_lora_weights" or value in NOTHING
+def _is_neutral(name: str, value: Any) -> bool:
+    return name in NEUTRAL_SETTINGS or name == "init_lora_weights" or value in UNSET

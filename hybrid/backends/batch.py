@@ -1,8 +1,8 @@
-"""The running batch of the transformers backend: a rectangle of rows that share every step of the model.
+"""The running batch of the transformers backend: rows of one rectangle that are decoded together.
 
-Rows are padded on the left, so every row's newest token is in the last column; positions count real tokens only and
-the padding is masked, so padding changes no result. A finished row leaves at once and columns that only padded it go
-with it; new rows are prefilled together and join. Identical prompts are prefilled once.
+Rows are padded on the left, so every row's newest token is in the last column. Positions count real tokens only and
+the padding is masked, so padding changes no result. A finished row is removed at once, with the columns that only it
+needed. New rows are prefilled together and then join the batch. Identical prompts are prefilled once.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from hybrid.backends.adapter_cache import AdapterCache
-from hybrid.backends.completing import Voice
-from hybrid.backends.decoding import Sequence, accept, choose, completion
+from hybrid.backends.completions import Detokenizer
+from hybrid.backends.decoding import Sequence, accept, completion, sample_tokens
 from hybrid.records import Completion
 
-SPARE = 64
-"""Columns that a cache grows by at once, so that a step writes one column instead of copying them all."""
+SPARE_COLUMNS = 64
+"""Columns that the cache grows by at once, so that a decoding step writes one column instead of copying all of them."""
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values [rows, heads, columns, width], kept in a buffer with spare columns."""
 
-    key_room: torch.Tensor | None = None
-    value_room: torch.Tensor | None = None
+    key_buffer: torch.Tensor | None = None
+    value_buffer: torch.Tensor | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -36,18 +36,18 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        self.keys, self.key_room = _append(self.keys, self.key_room, key_states)
-        self.values, self.value_room = _append(self.values, self.value_room, value_states)
+        self.keys, self.key_buffer = _append(self.keys, self.key_buffer, key_states)
+        self.values, self.value_buffer = _append(self.values, self.value_buffer, value_states)
         return self.keys, self.values
 
     def replace(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Hold other rows or columns from now on."""
+        """Replace keys and values, for other rows or columns."""
         self.keys, self.values = keys, values
-        self.key_room = self.value_room = None
+        self.key_buffer = self.value_buffer = None
 
 
 class GrowingCache(DynamicCache):  # type: ignore[misc]
-    """A cache whose layers are all `GrowingLayer`, sliding windows included: their models mask what is out of sight."""
+    """A cache of `GrowingLayer` only, also for layers with a sliding window: the model masks what is outside of it."""
 
     def __init__(self, layers: int) -> None:
         super().__init__()
@@ -55,60 +55,63 @@ class GrowingCache(DynamicCache):  # type: ignore[misc]
         self.layer_class_to_replicate = None
 
 
-def _append(seen: torch.Tensor, room: torch.Tensor | None, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _append(seen: torch.Tensor, buffer: torch.Tensor | None, new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     used, needed = seen.shape[2], seen.shape[2] + new.shape[2]
-    if room is None or room.shape[2] < needed:
-        room = new.new_empty(new.shape[0], new.shape[1], needed + SPARE, new.shape[3])
-        room[:, :, :used] = seen
-    room[:, :, used:needed] = new
-    return room[:, :, :needed], room
+    if buffer is None or buffer.shape[2] < needed:
+        buffer = new.new_empty(new.shape[0], new.shape[1], needed + SPARE_COLUMNS, new.shape[3])
+        buffer[:, :, :used] = seen
+    buffer[:, :, used:needed] = new
+    return buffer[:, :, :needed], buffer
 
 
 class Batch:
-    """Rows in flight. `tokens` bounds rows x columns of the cache, `rows` their number, `prefill` a prefill's size.
+    """Rows in flight: at most `rows` rows, `tokens` cached tokens (rows x columns) and `prefill` tokens in one prefill.
 
-    Rows may have different adapters, as many at once as the shelf has slots.
+    Rows may use different adapters, as many at once as the adapter cache has slots.
     """
 
     def __init__(
         self,
         model: Any,
-        voice: Voice,
-        ends: frozenset[int],
-        shelf: AdapterCache,
+        detokenizer: Detokenizer,
+        end_tokens: frozenset[int],
+        adapter_cache: AdapterCache,
         *,
         rows: int,
         tokens: int,
         prefill: int,
     ) -> None:
         self.model = model
-        self.shelf = shelf
-        self.voice = voice
-        self.ends = ends
+        self.adapter_cache = adapter_cache
+        self.detokenizer = detokenizer
+        self.end_tokens = end_tokens
         self.limit = (rows, tokens, prefill)
         self.rows: list[Sequence] = []
         self.cache: GrowingCache | None = None
         self.mask = torch.zeros(0, 0, dtype=torch.long, device=model.device)
 
     def fits(self, sequence: Sequence, others: list[Sequence]) -> bool:
-        """Whether there is room for one more beside the rows in flight and the `others`; alone, any has room."""
+        """Whether one more sequence fits beside the rows in flight and the `others`.
+
+        Any sequence fits when it is alone.
+        """
         rows = [sequence, *others, *self.rows]
         columns = max(row.longest for row in rows)
-        if len({row.adapter for row in rows} - {""}) > self.shelf.slots:
+        if len({row.adapter for row in rows} - {""}) > self.adapter_cache.slots:
             return False
         return len(rows) == 1 or (len(rows) <= self.limit[0] and len(rows) * columns <= self.limit[1])
 
     def add(self, sequences: list[Sequence]) -> list[Completion]:
-        """Prefill new sequences and let them join; those that end with their first token are returned."""
+        """Prefill new sequences and add them to the batch; those that end with their first token are returned."""
         done: list[Completion] = []
-        ordered = sorted(sequences, key=lambda one: (len(one.prompt), one.prompt))  # like lengths: little padding
+        ordered = sorted(sequences, key=lambda one: (len(one.prompt), one.prompt))  # similar lengths: little padding
         for group in _groups(ordered, self.limit[2]):
             cache, mask, logits = self._prefill(group)
             done += self._advance(group, logits, cache, mask)
         return done
 
     def step(self) -> list[Completion]:
-        """One more token for every row; those that end with it are returned."""
+        """Decode one token for every row; the rows that end with it are returned."""
         rows, cache = self.rows, self.cache
         if cache is None:
             return []
@@ -124,7 +127,7 @@ class Batch:
         self, rows: list[Sequence], ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: GrowingCache
     ) -> torch.Tensor:
         """Logits [rows, vocabulary] after the last column."""
-        with torch.inference_mode(), self.shelf.answering([row.adapter for row in rows], ids.shape[1]):
+        with torch.inference_mode(), self.adapter_cache.answering([row.adapter for row in rows], ids.shape[1]):
             answer = self.model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -137,7 +140,7 @@ class Batch:
         return logits
 
     def _prefill(self, group: list[Sequence]) -> tuple[GrowingCache, torch.Tensor, torch.Tensor]:
-        """Run the prompts of `group`, each different one once; rows are then in the group's order."""
+        """Prefill the prompts of `group`, each distinct one once; the resulting rows are in the group's order."""
         unique: dict[tuple[str, tuple[int, ...]], int] = {}
         place = [unique.setdefault((one.adapter, tuple(one.prompt)), len(unique)) for one in group]
         for row, one in enumerate(group):
@@ -157,20 +160,20 @@ class Batch:
     def _advance(
         self, rows: list[Sequence], logits: torch.Tensor, cache: GrowingCache, mask: torch.Tensor
     ) -> list[Completion]:
-        """Draw a token for each row; the rows that go on are joined to the batch, the others are returned."""
-        tokens, logprobs = choose(logits, rows)
+        """Sample a token for each row; unfinished rows join the batch, finished ones are returned."""
+        tokens, logprobs = sample_tokens(logits, rows)
         drawn = zip(rows, tokens, logprobs, strict=True)
-        ends = [accept(row, token, logprob, self.ends, self.voice) for row, token, logprob in drawn]
-        on = [index for index, end in enumerate(ends) if not end]
-        if on:
-            if len(on) < len(rows):
-                mask = mask[on]
+        finishes = [accept(row, token, logprob, self.end_tokens, self.detokenizer) for row, token, logprob in drawn]
+        unfinished = [index for index, end in enumerate(finishes) if not end]
+        if unfinished:
+            if len(unfinished) < len(rows):
+                mask = mask[unfinished]
                 empty = int((mask.cumsum(dim=-1).amax(dim=0) == 0).sum())
                 mask = mask[:, empty:]
-                _select(cache, on, empty)
-            self._join([rows[index] for index in on], cache, mask)
-        pairs = zip(rows, ends, strict=True)
-        return [completion(row, end, self.ends, self.voice) for row, end in pairs if end]
+                _select(cache, unfinished, empty)
+            self._join([rows[index] for index in unfinished], cache, mask)
+        pairs = zip(rows, finishes, strict=True)
+        return [completion(row, end, self.end_tokens, self.detokenizer) for row, end in pairs if end]
 
     def _join(self, rows: list[Sequence], cache: GrowingCache, mask: torch.Tensor) -> None:
         if self.cache is None:
@@ -185,7 +188,9 @@ class Batch:
 
 
 def _groups(sequences: Iterable[Sequence], tokens: int) -> Iterator[list[Sequence]]:
-    """Runs of sequences, shortest first, whose padded size is at most `tokens`; a longer one is alone."""
+    """Groups of neighbouring sequences whose padded size is at most `tokens`; a longer sequence is a group of its
+    own.
+    """
     group: list[Sequence] = []
     for one in sequences:
         if group and (len(group) + 1) * len(one.prompt) > tokens:

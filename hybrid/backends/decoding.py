@@ -1,6 +1,6 @@
-"""One request in flight: its next token drawn, its text watched for the end.
+"""One request in flight: sample its next token, and detect the end of its text.
 
-Draws come from each request's own generator, so they do not depend on which requests share a batch.
+Each request samples with its own generator, so its draws do not depend on which requests share the batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from hybrid.backends.completing import Voice, completed
+from hybrid.backends.completions import Detokenizer, separate_thought
 from hybrid.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ class Sequence:
     tokens: list[int] = field(default_factory=list)
     logprob: float = 0.0
     started: float = field(default_factory=time.monotonic)
-    draw: random.Random = field(init=False)
+    rng: random.Random = field(init=False)
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
-        self.draw = random.Random(self.request.sampling.seed)
+        self.rng = random.Random(self.request.sampling.seed)
 
     @property
     def adapter(self) -> str:
@@ -44,16 +44,16 @@ class Sequence:
 
     @property
     def longest(self) -> int:
-        """Tokens of prompt and completion together, at most."""
+        """The largest possible number of tokens, prompt and completion together."""
         return len(self.prompt) + self.request.sampling.max_tokens
 
 
-def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], list[float]]:
+def sample_tokens(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], list[float]]:
     """The next token of each row of `logits` [rows, vocabulary], and its log-probability before temperature.
 
-    Greedy rows take the largest logit. Sampled rows cut to the nucleus (Holtzman et al. 2020) and invert the
-    cumulative distribution at one uniform number of the row's own generator. A row with a grammar takes only tokens
-    that its grammar allows.
+    Greedy rows take the largest logit. Sampled rows are restricted to the nucleus (Holtzman et al. 2020), and the
+    cumulative distribution is inverted at one uniform number of the row's own generator. A row with a grammar takes
+    only tokens that its grammar allows.
     """
     logits = logits.float()
     if any(sequence.grammar for sequence in sequences):
@@ -67,8 +67,8 @@ def choose(logits: torch.Tensor, sequences: list[Sequence]) -> tuple[list[int], 
 
 
 def _allowed(logits: torch.Tensor, sequence: Sequence) -> torch.Tensor:
-    """One row of logits, those of tokens that its grammar refuses at minus infinity."""
-    return logits.masked_fill(sequence.grammar.refused(logits.device), -torch.inf) if sequence.grammar else logits
+    """One row of logits, with minus infinity for the tokens that its grammar forbids."""
+    return logits.masked_fill(sequence.grammar.forbidden(logits.device), -torch.inf) if sequence.grammar else logits
 
 
 def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
@@ -76,34 +76,40 @@ def _sample(logits: torch.Tensor, sequences: list[Sequence]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.float32, device=logits.device)[:, None]
 
     settings = [sequence.request.sampling for sequence in sequences]
-    heat = column([one.temperature for one in settings])
-    scaled, order = torch.sort(logits / heat, dim=-1, descending=True)
+    temperature = column([one.temperature for one in settings])
+    scaled, order = torch.sort(logits / temperature, dim=-1, descending=True)
     total = torch.softmax(scaled, dim=-1).cumsum(dim=-1)
     before = torch.nn.functional.pad(total[:, :-1], (1, 0))
-    kept = (before < column([one.top_p for one in settings])).sum(dim=-1, keepdim=True)  # the likeliest is always kept
-    mass = total.gather(-1, kept - 1)
-    point = column([sequence.draw.random() for sequence in sequences]) * mass
+    # The most probable token is always kept.
+    kept = (before < column([one.top_p for one in settings])).sum(dim=-1, keepdim=True)
+    kept_probability = total.gather(-1, kept - 1)
+    point = column([sequence.rng.random() for sequence in sequences]) * kept_probability
     index = (total <= point).sum(dim=-1, keepdim=True).clamp(max=kept - 1)
     return order.gather(-1, index)[:, 0]
 
 
-def accept(sequence: Sequence, token: int, logprob: float, ends: frozenset[int], voice: Voice) -> Finish:
-    """Add one token; why the sequence ends with it, or an empty text when it goes on."""
+def accept(
+    sequence: Sequence, token: int, logprob: float, end_tokens: frozenset[int], detokenizer: Detokenizer
+) -> Finish:
+    """Append one token. Returns why the sequence ends with it, or "" when it goes on."""
     sequence.tokens.append(token)
-    sequence.logprob += 0.0 if token in ends else logprob  # the text's alone: llama.cpp tells none of the end token
+    # The sum is over the text alone: llama.cpp returns no log-probability for the end token.
+    sequence.logprob += 0.0 if token in end_tokens else logprob
     if sequence.grammar:
         sequence.grammar.accept(token)
-        if sequence.grammar.over:
+        if sequence.grammar.finished:
             return "stop"
-    if token in ends or _stopped(sequence, voice):
+    if token in end_tokens or _ends_with_stop_string(sequence, detokenizer):
         return "stop"
     return "length" if len(sequence.tokens) >= sequence.request.sampling.max_tokens else ""
 
 
-def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], voice: Voice) -> Completion:
-    """The finished sequence: text cut before the first stop string, end token left out of the text but counted."""
-    tokens = sequence.tokens[:-1] if sequence.tokens[-1] in ends else sequence.tokens
-    text = voice.text(tokens)
+def completion(sequence: Sequence, finish: Finish, end_tokens: frozenset[int], detokenizer: Detokenizer) -> Completion:
+    """The completion of a finished sequence: cut before the first stop string; the end token is counted, not in the
+    text.
+    """
+    tokens = sequence.tokens[:-1] if sequence.tokens[-1] in end_tokens else sequence.tokens
+    text = detokenizer.text(tokens)
     cut = min((at for at in map(text.find, sequence.request.sampling.stop) if at >= 0), default=-1)
     written = Completion(
         sequence.request.key,
@@ -115,14 +121,14 @@ def completion(sequence: Sequence, finish: Finish, ends: frozenset[int], voice: 
         logprob=sequence.logprob if sequence.request.logprobs else None,
         seconds=time.monotonic() - sequence.started,
     )
-    return completed(sequence.request, written, voice.opened(sequence.prompt))
+    return separate_thought(sequence.request, written, detokenizer.open_thought(sequence.prompt))
 
 
-def _stopped(sequence: Sequence, voice: Voice) -> bool:
-    """Whether the newest tokens complete a stop string; looks back as far as the longest one can reach."""
+def _ends_with_stop_string(sequence: Sequence, detokenizer: Detokenizer) -> bool:
+    """Whether the newest tokens complete a stop string; only as many tokens as the longest one can span are decoded."""
     stops = sequence.request.sampling.stop
     if not stops:
         return False
     reach = max(len(stop.encode()) for stop in stops) + 4  # a token is at least a byte; 4 to start at a whole character
-    tail = voice.text(sequence.tokens[-reach:])
+    tail = detokenizer.text(sequence.tokens[-reach:])
     return any(stop in tail for stop in stops)

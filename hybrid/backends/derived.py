@@ -1,4 +1,4 @@
-"""The engine of derived stages, which ask no model: the text of the answer is the prompt of the request."""
+"""The backend of derived stages, which use no model: the text of the answer is the prompt of the request."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 
 CONTEXT = 1 << 30
-"""A derived text may be as long as it likes."""
+"""Derived texts have no limit of their own."""
 
 
 class DerivedBackend:
-    """Hands texts on. `name` and `digest` are those of the run's model, of whose answers the texts were made."""
+    """Returns prompts as answers.
+
+    `name` and `digest` are those of the model whose answers the prompts were made from.
+    """
 
     def __init__(self, name: str, digest: str) -> None:
         self.model = Model(name, digest, CONTEXT, {"engine": "derived"})
@@ -27,4 +30,4 @@ class DerivedBackend:
                 yield Completion(request.key, text=request.prompt, finish="stop")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""

@@ -1,7 +1,7 @@
 """The embedded backend: llama.cpp inside this process through `xllamacpp`, no server to start.
 
-The library keeps a listener on a free loopback port; it is locked with a key made for this process. Requests run as
-streams, so that closing the backend stops them at the next token.
+The library listens on a free loopback port, protected by an API key made for this process. Requests are streamed, so
+that closing the backend stops them at the next token.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any, ClassVar
 import xllamacpp
 
 from hybrid import thoughts
-from hybrid.backends.completing import completed
-from hybrid.backends.dates import pinned
-from hybrid.backends.families import Families
-from hybrid.backends.listener import Listener
-from hybrid.backends.llamacpp_log import tried_again
+from hybrid.backends.completions import separate_thought
+from hybrid.backends.dates import with_pinned_dates
+from hybrid.backends.llamacpp_client import LlamaCppClient
+from hybrid.backends.llamacpp_log import load_with_log
 from hybrid.backends.load_hints import LLAMACPP, LLAMACPP_ELSE, cannot_load
 from hybrid.backends.options import one_of, whole_number
+from hybrid.backends.prefix_queue import PrefixQueue
 from hybrid.backends.prompts import BadRequest, refused
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, Temporary
@@ -38,21 +38,22 @@ from hybrid.records import Completion, Failure, Request
 
 MAX_PARALLEL = 64
 LOOK_AHEAD = 8
-"""Requests a slot that are taken from the stream before they can be given to a slot."""
+"""Requests per slot that are read from the stream before a slot is free for them."""
 
-Inbox = queue.SimpleQueue[Request | None]
-Answer = tuple[int, Completion | BaseException]
-"""What a slot's thread sends back."""
+SlotQueue = queue.SimpleQueue[Request | None]
+SlotResult = tuple[int, Completion | BaseException]
+"""What the thread of a slot returns: the slot, and a completion or the error that ended it."""
 
-PLAIN = "{% for message in messages %}{{ message.content }}{% endfor %}"
-"""In place of a template that llama.cpp cannot use: no chat is asked then."""
+PLACEHOLDER_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+"""Replaces a template that llama.cpp cannot use, so that the model loads for raw prompts; no chat is rendered with
+it."""
 
-MOST_WAIT_SECONDS = 120
-"""For a thread that computes a long prompt when the backend is closed."""
+CLOSE_TIMEOUT_SECONDS = 120
+"""How long `close` waits for a thread that is in the middle of a long prompt."""
 
 
 class LlamaCppBackend:
-    """GGUF models. Several requests share each decoding step; equal beginnings of prompts are computed once a slot."""
+    """GGUF models. Several requests share each decoding step; a shared prefix of prompts is computed once per slot."""
 
     options: ClassVar[Mapping[str, str]] = {
         "parallel": "requests in flight (default 4, and not more than CPU cores)",
@@ -69,16 +70,16 @@ class LlamaCppBackend:
         self._parallel = whole_number(options, "parallel", min(4, threads.cores()), low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
-        self._crew: list[threading.Thread] = []
+        self._threads: list[threading.Thread] = []
         key = secrets.token_hex(16)
-        template = read_header(path).template  # llama.cpp does not tell that there is none: it takes ChatML
-        self._server, unusable = _load(path, self._parallel, options, key, template)
-        self._listener = Listener(self._server.listening_address, key, template, unusable)
-        self._form = self._listener.form(model)
-        self._form.warn()
-        self._must_write = bool(self._listener.hidden_end) or thoughts.marks(template)
-        self._held: dict[str, bool] = {}
-        props = self._listener.properties
+        template = read_header(path).template  # llama.cpp silently uses ChatML when there is none
+        self._server, template_error = _load(path, self._parallel, options, key, template)
+        self._client = LlamaCppClient(self._server.listening_address, key, template, template_error)
+        self._chat_template = self._client.chat_template(model)
+        self._chat_template.warn()
+        self._must_render = bool(self._client.hidden_turn_end) or thoughts.marks(template)
+        self._schema_support: dict[str, bool] = {}
+        props = self._client.properties
         self.model = Model(
             name=model,
             digest=digest_of(path),
@@ -91,22 +92,22 @@ class LlamaCppBackend:
                 "chat_template": digest(template),
                 **thoughts.told(template),
                 "options": {"parallel": self._parallel, "reuse": self._reuse},
-                **self._form.about(),
+                **self._chat_template.about(),
             },
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Keep `parallel` requests in flight, one thread a slot: the library decodes them in one batch."""
-        finished: queue.Queue[Answer] = queue.Queue()
-        inboxes: list[Inbox] = [queue.SimpleQueue() for _ in range(self._parallel)]
+        """Keep `parallel` requests in flight, one thread per slot: the library decodes them in one batch."""
+        finished: queue.Queue[SlotResult] = queue.Queue()
+        inboxes: list[SlotQueue] = [queue.SimpleQueue() for _ in range(self._parallel)]
         for slot, inbox in enumerate(inboxes):
             thread = threading.Thread(target=self._serve, args=(slot, inbox, finished), daemon=True)
-            self._crew.append(thread)
+            self._threads.append(thread)
             thread.start()
-        families, free = Families(iter(requests), LOOK_AHEAD * self._parallel), list(range(self._parallel))
+        waiting, free = PrefixQueue(iter(requests), LOOK_AHEAD * self._parallel), list(range(self._parallel))
         try:
             while True:
-                while free and (request := families.next_for(free[0])) is not None:
+                while free and (request := waiting.next_for(free[0])) is not None:
                     inboxes[free.pop(0)].put(request)
                 if len(free) == self._parallel:
                     return
@@ -120,12 +121,14 @@ class LlamaCppBackend:
                 inbox.put(None)
 
     def close(self) -> None:
-        """Stop what is in flight at its next token, and wait for it: the library aborts a process that leaves first."""
+        """Stop requests in flight at their next token, and wait: the library aborts a process that exits before
+        them.
+        """
         self._closed = True
-        for thread in self._crew:
-            thread.join(MOST_WAIT_SECONDS)
+        for thread in self._threads:
+            thread.join(CLOSE_TIMEOUT_SECONDS)
 
-    def _serve(self, slot: int, inbox: Inbox, finished: queue.Queue[Answer]) -> None:
+    def _serve(self, slot: int, inbox: SlotQueue, finished: queue.Queue[SlotResult]) -> None:
         while (request := inbox.get()) is not None and not self._closed:
             try:
                 finished.put((slot, self._complete(request, slot)))
@@ -134,7 +137,7 @@ class LlamaCppBackend:
 
     def _complete(self, request: Request, slot: int) -> Completion:
         try:
-            request = self._asked(self._form.fit(request))
+            request = self._prepared(self._chat_template.fit(request))
         except BadRequest as error:
             return refused(request, error)
         start = time.perf_counter()
@@ -145,41 +148,41 @@ class LlamaCppBackend:
             return self._closed
 
         call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
-        body = _body(request, self._listener, reuse=self._reuse)
+        body = _body(request, self._client, reuse=self._reuse)
         try:
             call({**body, "id_slot": slot}, keep)
-        except ValueError as error:  # the library's word for a schema or a message it cannot use
+        except ValueError as error:  # the library raises it for a schema or a message it cannot use
             about_schema = request.schema is not None and "schema" in str(error).lower()
             return _failed(request, "bad-schema" if about_schema else "bad-request", str(error))
-        except RuntimeError as error:  # and for everything that goes wrong inside
+        except RuntimeError as error:  # and this for every internal error
             raise Temporary(
                 f"llama.cpp stopped: {error}", hint="run the same command again; is there memory?"
             ) from error
         written = _completion(request, chunks, time.perf_counter() - start)
-        return completed(request, written, thoughts.opened_by(request.prompt))
+        return separate_thought(request, written, thoughts.opened_by(request.prompt))
 
-    def _asked(self, request: Request) -> Request:
-        """The request as llama.cpp can answer it. Raises BadRequest when it cannot.
+    def _prepared(self, request: Request) -> Request:
+        """The request in a form that llama.cpp answers correctly. Raises BadRequest when there is none.
 
-        Only raw prompts stop at a token that is not shown, and only their texts come as they are: of chats the library
-        leaves out marks of thoughts that are special tokens, and takes those of some models to pieces.
+        Chats are sent as rendered prompts where the end of a turn is a token that llama.cpp hides, or where thoughts
+        are marked: from the answers to chats the library removes such marks, and it parses those of some models.
         """
         if request.adapter:
             raise BadRequest("unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
-        if request.messages and self._must_write:
-            written = self._listener.written(request.messages, request.template)
-            request = replace(request, messages=(), prompt=written)
+        if request.messages and self._must_render:
+            prompt = self._client.rendered(request.messages, request.template)
+            request = replace(request, messages=(), prompt=prompt)
         if request.schema is not None and not request.messages:
             name = digest(request.schema)
-            if name not in self._held:
-                self._held[name] = self._listener.holds_to(request.schema)
-            if not self._held[name]:
-                raise BadRequest("bad-schema", "llama.cpp cannot hold an answer to this schema")
+            if name not in self._schema_support:
+                self._schema_support[name] = self._client.enforces(request.schema)
+            if not self._schema_support[name]:
+                raise BadRequest("bad-schema", "llama.cpp cannot enforce this schema")
         return request
 
 
 def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, template: str) -> tuple[Any, str]:
-    """The server, and why it cannot use the model's template, which then is another one; "" when it can."""
+    """The server, and why it cannot use the model's template, which is then replaced; "" when it can."""
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = parallel
@@ -189,27 +192,29 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
     params.verbosity = 0
     params.api_keys = [key]
     params.warmup = False
-    params.ctx_shift = False  # a prompt that does not fit is an error, never cut in silence
-    params.prefill_assistant = False  # the model's turn is a new one, whoever spoke last
-    if pinned(template):
-        params.chat_template = pinned(template)
+    params.ctx_shift = False  # a prompt that does not fit is an error, never truncated silently
+    params.prefill_assistant = False  # the answer is a new turn, also after a message of the assistant
+    if with_pinned_dates(template):
+        params.chat_template = with_pinned_dates(template)
     try:
         return xllamacpp.Server(params), ""
-    except RuntimeError as error:  # which never says why
+    except RuntimeError as error:  # it never says why
         params.verbosity = 1
-        server, why = tried_again(lambda: xllamacpp.Server(params))
+        server, why = load_with_log(lambda: xllamacpp.Server(params))
         if server is not None:
             return server, ""
         failure = cannot_load("llama.cpp", path, why or str(error), LLAMACPP, LLAMACPP_ELSE)
-        if template and failure.hint == LLAMACPP_ELSE:  # is it the template, which raw prompts need not?
-            params.chat_template, params.verbosity = PLAIN, 0
+        if (
+            template and failure.hint == LLAMACPP_ELSE
+        ):  # perhaps only the template is unusable, and raw prompts need none
+            params.chat_template, params.verbosity = PLACEHOLDER_TEMPLATE, 0
             with suppress(RuntimeError):
                 return xllamacpp.Server(params), why or str(error)
         raise failure from error
 
 
-def _next_of(finished: queue.Queue[Answer]) -> Answer:
-    """Wait in small pieces: on Windows a wait without end cannot be interrupted by Ctrl-C."""
+def _next_of(finished: queue.Queue[SlotResult]) -> SlotResult:
+    """Wait with a short time-out, repeatedly: on Windows Ctrl-C cannot interrupt a wait without one."""
     while True:
         try:
             return finished.get(timeout=0.5)
@@ -217,8 +222,8 @@ def _next_of(finished: queue.Queue[Answer]) -> Answer:
             continue
 
 
-def _body(request: Request, listener: Listener, *, reuse: bool) -> dict[str, Any]:
-    """The request in the library's words. What llama.cpp would add of its own (top_k 40, min_p 0.05) is off."""
+def _body(request: Request, client: LlamaCppClient, *, reuse: bool) -> dict[str, Any]:
+    """The request body of the library. llama.cpp's own defaults (top_k 40, min_p 0.05) are switched off."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "max_tokens": sampling.max_tokens,
@@ -227,7 +232,7 @@ def _body(request: Request, listener: Listener, *, reuse: bool) -> dict[str, Any
         "top_k": 0,
         "min_p": 0.0,
         "repeat_penalty": 1.0,
-        "seed": sampling.seed % ((1 << 32) - 1),  # the last one means: a random seed
+        "seed": sampling.seed % ((1 << 32) - 1),  # 2**32 - 1 means a random seed
         "stop": list(sampling.stop),
         "cache_prompt": reuse,
         "stream": True,
@@ -238,16 +243,16 @@ def _body(request: Request, listener: Listener, *, reuse: bool) -> dict[str, Any
         body["logprobs"] = True if request.messages else 1
     if request.messages:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-        body["chat_template_kwargs"] = listener.settings(request.template)
+        body["chat_template_kwargs"] = client.template_settings(request.template)
         if request.schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"schema": dict(request.schema)}}
         return body
     body["prompt"] = request.prompt
     if request.schema is not None:
         body["json_schema"] = dict(request.schema)
-    body["preserved_tokens"] = listener.marks
-    if end := listener.hidden_end:
-        body |= {"preserved_tokens": [*listener.marks, end], "stop": [*sampling.stop, end]}
+    body["preserved_tokens"] = client.thought_marks
+    if end := client.hidden_turn_end:
+        body |= {"preserved_tokens": [*client.thought_marks, end], "stop": [*sampling.stop, end]}
     return body
 
 
@@ -278,7 +283,7 @@ def _completion(request: Request, chunks: list[dict[str, Any]], seconds: float) 
 
 
 def _logprob(choices: list[dict[str, Any]]) -> float:
-    """Sum over the answer's tokens, natural logarithm."""
+    """The sum of the natural logarithms over the answer's tokens."""
     return float(sum(token["logprob"] for c in choices if c.get("logprobs") for token in c["logprobs"]["content"]))
 
 

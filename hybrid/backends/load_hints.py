@@ -1,4 +1,4 @@
-"""What to do about a model that an engine does not load, by the words of the engine's error."""
+"""Hints for a model that an engine does not load, chosen by the text of the engine's error."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from hybrid.errors import CannotRun
 
 Hints = Sequence[tuple[str, str]]
-"""Pairs of a pattern, looked for in an error whatever its case, and a hint. The first that is found counts."""
+"""Pairs of a pattern, searched in the error without regard to case, and a hint. The first match counts."""
 
 FILES = "a file of the model is damaged or not whole: fetch it again"
-MEMORY = r"out of ?memory|bad_alloc|not enough memory|(can't|cannot|failed to|unable to) allocate"
+SHARED_MEMORY = r"out of ?memory|bad_alloc|not enough memory|(can't|cannot|failed to|unable to) allocate"
 TOKENIZER = r"tokenizer|sentencepiece|tiktoken", "the folder needs the tokenizer's files, tokenizer.json and so on"
 OWN_CODE = r"trust_remote_code|custom code", "it comes with code of its own, which is never run: take another model"
 
 TRANSFORMERS: Hints = (
-    (MEMORY, "it does not fit the memory: take a smaller model, or --backend-option dtype=bfloat16"),
+    (SHARED_MEMORY, "it does not fit the memory: take a smaller model, or --backend-option dtype=bfloat16"),
     OWN_CODE,
     (
         r"does not recognize this architecture|unrecognized (model|configuration)|model type",
@@ -36,7 +36,7 @@ VLLM: Hints = (
         "--backend-option context=N of at most what the model was made for; without it, that is taken",
     ),
     (
-        rf"{MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
+        rf"{SHARED_MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
         "it does not fit the memory: --backend-option context=4096, rows=64, memory=0.95, or a smaller model",
     ),
     OWN_CODE,
@@ -65,7 +65,7 @@ VLLM: Hints = (
 VLLM_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more; --backend transformers loads models that vLLM does not"
 
 LLAMACPP: Hints = (
-    (MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
+    (SHARED_MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
     (
         r"unknown model architecture|unknown pre-tokenizer|unknown tokenizer|unsupported",
         "this llama.cpp does not know such a model: a newer xllamacpp may; is it a GGUF for text?",
@@ -78,7 +78,7 @@ LLAMACPP: Hints = (
 LLAMACPP_ELSE = "is it a GGUF for text? is there memory? --backend-option context=2048 needs less"
 
 EMBEDDER: Hints = (
-    (MEMORY, "it does not fit the memory: --backend-option device=cpu, or a smaller model"),
+    (SHARED_MEMORY, "it does not fit the memory: --backend-option device=cpu, or a smaller model"),
     OWN_CODE,
     (r"does not recognize|unrecognized", "the library does not know this kind of model: a newer one may"),
     (r"requires|pip install|no module named", "install what the message names"),
@@ -88,28 +88,28 @@ EMBEDDER_ELSE = "is the folder whole? it needs modules.json, each module's files
 
 
 def cannot_load(engine: str, what: object, reason: str, hints: Hints, otherwise: str) -> CannotRun:
-    """The error of an engine that does not load `what`, with the hint that fits `reason`, else `otherwise`."""
-    words = reason.replace(str(what), "")  # a path may hold any word
-    return CannotRun(f"{engine} cannot load {what}: {reason:.500}", hint=_fitting(words, hints, otherwise))
+    """The error of an engine that does not load `what`, with the first hint that matches `reason`, else `otherwise`."""
+    words = reason.replace(str(what), "")  # a path may hold any of the words
+    return CannotRun(f"{engine} cannot load {what}: {reason:.500}", hint=_matching_hint(words, hints, otherwise))
 
 
-def _fitting(words: str, hints: Hints, otherwise: str) -> str:
+def _matching_hint(words: str, hints: Hints, otherwise: str) -> str:
     return next((hint for pattern, hint in hints if re.search(pattern, words, re.IGNORECASE)), otherwise)
 
 
-UNABLE = r"head.?(size|dim)|cpu attention configuration|not (supported|implemented)|unsupported|no kernel image"
+UNSUPPORTED = r"head.?(size|dim)|cpu attention configuration|not (supported|implemented)|unsupported|no kernel image"
 
 
 def refuse_unable(engine: str, error: Exception, hints: Hints, otherwise: str) -> None:
-    """Raise CannotRun for an error in the middle of the work that would come again: the engine has no code for it."""
+    """Raise CannotRun for an error during generation that would recur: the engine does not support the model here."""
     reason = f"{type(error).__name__}: {reason_of(error)}"
-    if isinstance(error, NotImplementedError) or re.search(UNABLE, reason, re.IGNORECASE):
-        hint = _fitting(reason, hints, otherwise)
+    if isinstance(error, NotImplementedError) or re.search(UNSUPPORTED, reason, re.IGNORECASE):
+        hint = _matching_hint(reason, hints, otherwise)
         raise CannotRun(f"{engine} cannot compute with this model here: {reason:.500}", hint=hint) from error
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says, in one line and without pydantic's frame around it."""
+    """The message of an error, on one line and without pydantic's wrapping."""
     text = " ".join(str(error).split()) or type(error).__name__
     framed = re.search(r"\d+ validation errors? for \w+ (.*?) \[type=", text)
     return framed[1].removeprefix("Value error, ") if framed else text

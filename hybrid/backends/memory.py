@@ -1,4 +1,4 @@
-"""How much of this machine's memory programs may take."""
+"""How much memory this machine has available."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def available(meminfo: Path = MEMINFO) -> int | None:
-    """Bytes that Linux could give without swapping: files that it keeps in memory count as free. None where nobody
-    tells.
+    """Bytes that are available without swapping (Linux's MemAvailable: the page cache counts as free). None where the
+    system does not say.
     """
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo.read_text(encoding="ascii"), re.MULTILINE)

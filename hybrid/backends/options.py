@@ -1,4 +1,4 @@
-"""Backend options: texts from the command line (`--backend-option name=value`), read one at a time."""
+"""Backend options: texts from the command line (`--backend-option name=value`), parsed and checked."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def whole_number(options: Mapping[str, str], name: str, default: int, *, low: in
     return value
 
 
-def share(options: Mapping[str, str], name: str, default: float) -> float:
-    """A part of a whole, above 0 and at most 1. Raises UsageError."""
+def fraction(options: Mapping[str, str], name: str, default: float) -> float:
+    """A fraction above 0 and at most 1. Raises UsageError."""
     text = options.get(name, "").strip()
     try:
         value = float(text) if text else default
@@ -42,7 +42,7 @@ def one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> str
 
 
 def pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """`name=value` texts of an option, apart. Raises UsageError."""
+    """Split the `name=value` texts of an option into pairs. Raises UsageError."""
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:

@@ -1,8 +1,8 @@
 """From a request to the exact tokens that a model sees, with a Hugging Face tokenizer. No engine is imported here.
 
-A chat is rendered by the model's own template and then split without adding special tokens, since templates write
-the beginning-of-text token themselves. Whatever the tokenizer and the template do, the prompt starts with exactly one
-such token when the tokenizer starts texts with one.
+A chat is rendered by the model's own template and then tokenized without adding special tokens, since templates
+write the beginning-of-text token themselves. Whatever the tokenizer and the template do, the prompt starts with exactly
+one such token when the tokenizer starts texts with one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hybrid.thoughts import off
 
 
 class BadRequest(Exception):
-    """A request that cannot be answered; becomes an error completion of its own, never the end of the run."""
+    """A request that cannot be answered: it becomes an error completion and does not end the run."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class BadRequest(Exception):
 
 
 def refused(request: Request, error: BadRequest) -> Completion:
-    """The completion of a request that was refused."""
+    """The error completion of a refused request."""
     return Completion(request.key, error=error.failure)
 
 
@@ -43,12 +43,12 @@ def token_ids(tokenizer: Any, request: Request, context: int) -> list[int]:
 
 
 def prompt_ids(tokenizer: Any, request: Request) -> list[int]:
-    """The prompt's tokens, however many. Raises BadRequest."""
+    """The prompt's tokens, without a limit. Raises BadRequest."""
     try:
-        ids = _split(tokenizer, request)
+        ids = _tokenize(tokenizer, request)
     except BadRequest:
         raise
-    except Exception as error:  # templates are programs of the model's author and raise whatever they like
+    except Exception as error:  # templates are programs of the model's author and may raise anything
         raise BadRequest("bad-request", f"the prompt cannot be made: {type(error).__name__}: {error}") from error
     if not ids:
         raise BadRequest("bad-request", "the prompt is empty")
@@ -56,7 +56,7 @@ def prompt_ids(tokenizer: Any, request: Request) -> list[int]:
 
 
 def check(request: Request) -> None:
-    """Raise BadRequest for what no backend can be asked; each says so in the same way."""
+    """Raise BadRequest for a request that no backend accepts, so that all backends refuse it in the same words."""
     how = request.sampling
     texts = [request.prompt, *how.stop, *(message.content for message in request.messages)]
     if bool(request.messages) == bool(request.prompt):
@@ -74,16 +74,16 @@ def check(request: Request) -> None:
         raise BadRequest("bad-request", f"the request holds half a character: {error.reason}") from error
 
 
-def _split(tokenizer: Any, request: Request) -> list[int]:
+def _tokenize(tokenizer: Any, request: Request) -> list[int]:
     if request.prompt:
-        return _one_start(tokenizer, tokenizer(request.prompt).input_ids)
+        return _with_one_bos(tokenizer, tokenizer(request.prompt).input_ids)
     if not tokenizer.chat_template:
         raise BadRequest("bad-request", "this model has no chat template: ask it with a prompt, not with messages")
-    text = rendered(tokenizer, request.messages, request.template)
-    return _one_start(tokenizer, tokenizer(text, add_special_tokens=False).input_ids)
+    text = render_chat(tokenizer, request.messages, request.template)
+    return _with_one_bos(tokenizer, tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _one_start(tokenizer: Any, ids: list[int]) -> list[int]:
+def _with_one_bos(tokenizer: Any, ids: list[int]) -> list[int]:
     """`ids` with exactly one leading beginning-of-text token, if this tokenizer starts texts with one."""
     start = tokenizer.bos_token_id
     adds = start is not None and tokenizer("").input_ids[:1] == [start]
@@ -95,12 +95,14 @@ def _one_start(tokenizer: Any, ids: list[int]) -> list[int]:
     return [start, *ids[rest:]]
 
 
-def rendered(tokenizer: Any, messages: Iterable[Message], template: Mapping[str, Any], *, opened: bool = True) -> str:
-    """The chat as the model's template writes it, with the opening of the model's turn. Raises whatever it likes.
+def render_chat(
+    tokenizer: Any, messages: Iterable[Message], template: Mapping[str, Any], *, open_turn: bool = True
+) -> str:
+    """The chat rendered by the model's template; `open_turn` adds the opening of the model's turn. May raise anything.
 
-    Thinking is turned off where the template has a switch and `template` says nothing else.
+    Thinking is switched off where the template has a switch for it and `template` does not set it.
     """
     chat = [{"role": message.role, "content": message.content} for message in messages]
     switches = off(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else {}
     settings = {"strftime_now": strftime_now(template), **switches, **template}
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=opened, **settings))
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_turn, **settings))

@@ -1,4 +1,4 @@
-"""The table of backends, and the one way to open one."""
+"""The tables of backends and embedders, and the functions that open them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BACKENDS = {
     "ollama": "hybrid.backends.ollama.chat:OllamaBackend",
     "scripted": "hybrid.backends.scripted:ScriptedBackend",
 }
-"""Name on the command line -> class. A class is made with (model name, options) and is ready when made."""
+"""Name on the command line -> class. An instance is created from (model name, options) and has loaded its model."""
 
 SUMMARIES = {
     "llamacpp": "embedded llama.cpp, no server: GGUF models on a laptop",
@@ -37,17 +37,17 @@ EMBEDDERS = {
     "ollama": "hybrid.backends.ollama.embedding:OllamaEmbedder",
     "sentence-transformers": "hybrid.backends.sentence_transformers:SentenceTransformersEmbedder",
 }
-"""Name -> class of what embeds texts; made as backends are."""
+"""Name -> class of an embedder, which is created as a backend is."""
 
 TRAINING = ("transformers", "vllm")
-"""The backends that answer with adapters trained here."""
+"""The backends that can train adapters and answer with them."""
 
 DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
 
 def refuse_unknown_backend(name: str) -> None:
-    """Raise UsageError for a backend that there is not. Nothing is imported."""
+    """Raise UsageError for a backend that does not exist. Nothing is imported."""
     if name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
 
@@ -73,14 +73,14 @@ def open_tuned(
     tensors: Tensors,
     trainings: Sequence[tuple[Tuning, str]] = (),
 ) -> Backend:
-    """Load `model` so that requests may ask for a training first, of which `trainings` are all of a stage, in order.
+    """Load `model` so that requests may name a training; `trainings` are all trainings of a stage, in order.
 
-    Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` keeps the state of
-    training and holds the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
+    Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` stores checkpoints
+    and the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
     """
     refuse_untrainable(name)
     if name == "scripted":
-        return open_backend(name, model, options)  # its answers are given, whatever was trained
+        return open_backend(name, model, options)  # its answers come from a file, whatever was trained
     refuse_unknown(name, options, training=True)
     tuned = import_object("hybrid.backends.tuned.backend:TunedBackend", needed_for="training")
     backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
@@ -88,7 +88,7 @@ def open_tuned(
 
 
 def refuse_untrainable(name: str) -> None:
-    """Raise CannotRun for a backend that cannot train, UsageError for one that there is not. Nothing is imported."""
+    """Raise CannotRun for a backend that cannot train, UsageError for one that does not exist. Nothing is imported."""
     refuse_unknown_backend(name)
     if name not in (*TRAINING, "scripted"):
         raise CannotRun(
@@ -98,9 +98,9 @@ def refuse_untrainable(name: str) -> None:
 
 
 def refuse_unknown(name: str, options: Mapping[str, str], *, training: bool = False) -> None:
-    """Raise UsageError for an option that the backend `name` does not have. Its library is imported for it.
+    """Raise UsageError for an option that the backend `name` does not have. Imports the backend's library.
 
-    With `training` it has those of training, too, unless its answers are given.
+    With `training`, the options of training are known too, except for `scripted`.
     """
     cls, what = backend_class(name), f"backend '{name}'"
     if training and name != "scripted":
@@ -110,7 +110,7 @@ def refuse_unknown(name: str, options: Mapping[str, str], *, training: bool = Fa
 
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:
-    """Load `model` in what embeds texts under `name`. Raises as `open_backend` does."""
+    """Load `model` in the embedder `name`. Raises as `open_backend` does."""
     if name not in EMBEDDERS:
         raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
     cls = import_object(EMBEDDERS[name], needed_for=f"embedding with '{name}'")
@@ -126,8 +126,8 @@ def _check_options(cls: Any, what: str, options: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def late(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]:
-    """A function that loads the model when it is first called; it is closed at the end."""
+def lazy_backend(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]:
+    """A function that opens the backend when it is first called; the backend is closed at the end of the block."""
     with ExitStack() as stack:
         opened: list[Backend] = []
 
@@ -141,9 +141,9 @@ def late(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]:
 
 
 def digest_before_loading(name: str, model: str, options: Mapping[str, str] | None = None) -> str:
-    """The digest that the opened backend will give its model: from the files alone, or from its server.
+    """The digest of `model` as the opened backend will report it, from the files alone or from the Ollama server.
 
-    Raises CannotRun, and Temporary when the server is away.
+    Raises CannotRun, and Temporary when the server does not answer.
     """
     refuse_unknown_backend(name)
     if name == "ollama":

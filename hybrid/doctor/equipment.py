@@ -58,9 +58,9 @@ def engines() -> Iterator[Finding]:
 
 def _ollama(found: Any) -> Iterator[Finding]:
     """How the server stands that the backend `ollama` would use; seconds at most, whatever it does."""
-    standing = import_object("hybrid.backends.ollama.diagnosis:standing", needed_for="asking Ollama")
+    diagnose = import_object("hybrid.backends.ollama.diagnosis:diagnose", needed_for="asking Ollama")
     free = (found["memory_total"] - found["memory_used"]) << 20 if found else 0
-    for what, do in standing(free):
+    for what, do in diagnose(free):
         yield Finding("machine", "", what, do)
 
 

@@ -138,8 +138,8 @@ def test_an_adapter_that_is_forgotten_is_read_again(opened: Callable[..., Backen
     engine: Any = opened(loras="1")
     first = testing.answers(engine, asked(five[0], "Say it.", "k"))["k"].text
     other = testing.answers(engine, asked(five[1], "Say it.", "k"))["k"].text
-    engine.shelf.forget([one.digest for one in five])
-    assert not engine.shelf.knows(five[0].digest)
+    engine.adapter_cache.forget([one.digest for one in five])
+    assert not engine.adapter_cache.knows(five[0].digest)
     assert testing.answers(engine, asked(five[0], "Say it.", "k"))["k"].text == first != other
 
 

@@ -144,11 +144,11 @@ def test_a_sampled_text_is_the_same_in_any_company(tiny_llama: Path) -> None:
 def test_draws_follow_the_nucleus_of_the_distribution() -> None:
     import torch
 
-    from hybrid.backends.decoding import Sequence, choose
+    from hybrid.backends.decoding import Sequence, sample_tokens
 
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
     rows = [Sequence(raw("p", temperature=1.0, top_p=0.75, seed=seed), [0]) for seed in range(4000)]
-    tokens, logprobs = choose(logits.repeat(4000, 1), rows)
+    tokens, logprobs = sample_tokens(logits.repeat(4000, 1), rows)
     shares = [tokens.count(token) / 4000 for token in range(4)]
     assert shares[0] == pytest.approx(0.625, abs=0.03), "0.5 of the 0.8 that is kept"
     assert shares[1] == pytest.approx(0.375, abs=0.03)

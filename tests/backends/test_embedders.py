@@ -107,7 +107,7 @@ def test_an_error_of_the_server_is_a_failure_and_never_a_vector(fault: Any) -> N
 
 
 def test_a_server_that_never_gives_vectors_is_temporary() -> None:
-    with FaultyOllama([Raw(b"[]")]) as server, pytest.raises(Temporary, match="not embed any more"):
+    with FaultyOllama([Raw(b"[]")]) as server, pytest.raises(Temporary, match="has stopped embedding"):
         list(opened(server).embed(["a"]))
 
 

@@ -16,7 +16,7 @@ from hybrid.errors import CannotRun
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
 from tests.backends.test_backends import skip_without
-from tests.backends.test_turns import DROPS_SYSTEM, NO_SYSTEM, UNUSABLE, each
+from tests.backends.test_chat_templates import DROPS_SYSTEM, NO_SYSTEM, UNUSABLE, each
 from tests.support.tiny_gguf import write
 
 pytestmark = pytest.mark.slow
@@ -73,9 +73,9 @@ def test_an_answer_ends_with_its_turn_also_at_a_token_that_llama_cpp_does_not_en
 
 def test_a_chat_that_is_written_beforehand_has_the_tokens_that_the_library_gives_it(opened: Open) -> None:
     backend = opened(each("<|user|>"), likeliest="<|user|>")
-    assert backend._listener.hidden_end == "<|user|>"
+    assert backend._client.hidden_turn_end == "<|user|>"
     before = testing.answers(backend, testing.ask("Hi"))["Hi"]
-    backend._listener.hidden_end = ""
+    backend._client.hidden_turn_end = ""
     after = testing.answers(backend, testing.ask("Hi"))["Hi"]
     assert (before.prompt_tokens, before.finish) == (after.prompt_tokens, "stop")
     assert (after.finish, after.completion_tokens) == ("length", 16), "the fault is there without it"
@@ -83,7 +83,7 @@ def test_a_chat_that_is_written_beforehand_has_the_tokens_that_the_library_gives
 
 def test_an_end_that_is_no_token_is_a_stop_string_of_chats(opened: Open) -> None:
     backend = opened(each("<END>"))
-    assert backend._form.stops == ("<END>",)
+    assert backend._chat_template.stops == ("<END>",)
     testing.answers(backend, testing.ask("Hi"))
 
 
@@ -92,7 +92,7 @@ def test_the_day_that_a_template_asks_for_is_the_pinned_one(opened: Open) -> Non
         "{% macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}{{ day() }}, {{ strftime_now(\"%Y-%m-%d\") }}"
     )
     backend = opened(each("<|end|>", start=inside))
-    said, listener = [Message("user", "Hi")], backend._listener
+    said, listener = [Message("user", "Hi")], backend._client
     assert listener.written(said, {"date_string": "1 Feb 2025"}).startswith("01 Feb 2025, 2025-02-01<|user|>Hi")
     assert listener.written(said, {"date_string": "some day"}).startswith("some day, some day<|user|>Hi")
     assert listener.written(said, {}).startswith("26 Jul 2024, 2024-07-26<|user|>Hi")
@@ -118,8 +118,8 @@ def test_a_system_message_that_the_template_cannot_write_goes_before_the_users_f
     backend = opened(template)
     said = (Message("system", "Be brief."), Message("user", "Hi"))
     done = testing.answers(backend, Request(Sampling(2), messages=said, key="k"))["k"]
-    written = backend._listener.written([Message("user", "Be brief.\n\nHi")], {})
-    assert done.prompt_tokens == len(backend._listener._tokens(written))
+    written = backend._client.written([Message("user", "Be brief.\n\nHi")], {})
+    assert done.prompt_tokens == len(backend._client._tokens(written))
     assert "system" in backend.model.about
 
 

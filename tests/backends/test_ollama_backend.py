@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
-from hybrid.backends.ollama.window import Window
+from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.registry import digest_before_loading, open_backend
 from hybrid.errors import CannotRun, Temporary
 from hybrid.folder.medium import Disk
@@ -128,7 +128,9 @@ def test_nothing_is_cut_in_silence(ollama_server: OllamaServer) -> None:
         assert done.error is not None
         assert done.error.kind == "too-long"
         assert "128" in done.error.message
-    fixed._calls.window = window = Window(most=512, first=0, fixed=False)  # what it is without the option, but small
+    fixed._builder.window = window = ContextWindow(
+        most=512, first=0, fixed=False
+    )  # what it is without the option, but small
     window.size = 256
     for done in testing.answers(fixed, chat, raw).values():
         assert done.prompt_tokens > 256
@@ -160,10 +162,10 @@ def test_the_number_in_flight_follows_the_server(own_server: Callable[..., Ollam
     backend = opened(own_server(OLLAMA_NUM_PARALLEL=str(parallel)))
     requests = (testing.ask(f"Tell me about the number {n}.", f"k{n}", max_tokens=12) for n in range(150))
     stream = backend.generate(requests)
-    flights, limits = stream.gi_frame.f_locals["self"], []
+    pool, limits = stream.gi_frame.f_locals["self"], []
     for done in stream:
         assert done.text
-        limits.append(flights._pace.limit)
+        limits.append(pool._concurrency.limit)
         if len(limits) >= 20 and parallel + 1 <= sorted(limits[-10:])[5] <= parallel + 3:
             stream.close()
             return

@@ -20,9 +20,9 @@ pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
 from hybrid.backends.memory import available
-from hybrid.backends.ollama.client import address, digest_in, is_recent, model_name
-from hybrid.backends.ollama.pace import Pace
-from hybrid.backends.ollama.window import Window
+from hybrid.backends.ollama.api import address, digest_in, is_recent, model_name
+from hybrid.backends.ollama.concurrency import ConcurrencyLimit
+from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.registry import digest_before_loading, open_backend
 from hybrid.doctor import equipment
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
@@ -121,50 +121,50 @@ def test_only_a_version_that_tells_of_cut_prompts_is_used(version: str, recent: 
 
 
 def test_the_context_grows_in_powers_of_two_and_never_shrinks() -> None:
-    window = Window(most=20_000, first=2048, fixed=False)
+    window = ContextWindow(most=20_000, first=2048, fixed=False)
     assert window.size_for(testing.ask("short")) == 2048
     assert window.size_for(testing.ask("a" * 6000)) == 4096
     assert window.size_for(testing.ask("ж" * 3000)) == 8192
     assert window.size_for(testing.ask("short")) == 8192
-    assert window.larger_than(8192)
+    assert window.can_grow_beyond(8192)
     assert window.size == 16_384
-    assert window.larger_than(16_384)
+    assert window.can_grow_beyond(16_384)
     assert window.size == 20_000
-    assert not window.larger_than(20_000)
+    assert not window.can_grow_beyond(20_000)
 
 
 def test_a_context_for_which_there_is_no_memory_is_not_tried_again() -> None:
-    window = Window(most=32_768, first=4096, fixed=False)
-    window.worked(4096)
+    window = ContextWindow(most=32_768, first=4096, fixed=False)
+    window.loaded_with(4096)
     assert window.size_for(testing.ask("a" * 40_000)) == 32_768
     assert window.refused(32_768)
     assert window.size_for(testing.ask("a" * 40_000)) == 4096
-    assert not window.larger_than(4096)
+    assert not window.can_grow_beyond(4096)
     assert not window.refused(4096)
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4, 16])
-def test_the_pace_finds_how_many_the_server_works_on_and_keeps_one_waiting(slots: int) -> None:
-    pace = Pace()
+def test_the_limit_finds_how_many_requests_the_server_computes_and_keeps_one_waiting(slots: int) -> None:
+    limit = ConcurrencyLimit()
     for _ in range(400):
-        pace.flying = pace.limit
-        pace.finished(waited=max(0.0, (pace.limit - slots) / slots), served=1.0)
-    assert slots < pace.limit <= slots + 2
+        limit.in_flight = limit.limit
+        limit.finished(waited=max(0.0, (limit.limit - slots) / slots), served=1.0)
+    assert slots < limit.limit <= slots + 2
 
 
-def test_the_pace_is_halved_by_a_full_queue_and_bounded() -> None:
-    pace, fixed = Pace(), Pace(fixed=3)
+def test_the_limit_is_halved_by_a_full_queue_and_bounded() -> None:
+    limit, fixed = ConcurrencyLimit(), ConcurrencyLimit(fixed=3)
     for _ in range(500):
-        pace.flying = pace.limit
-        pace.finished(waited=0.0, served=1.0)
+        limit.in_flight = limit.limit
+        limit.finished(waited=0.0, served=1.0)
         fixed.finished(waited=0.0, served=1.0)
-    assert pace.limit == 64
-    pace.refused()
-    assert pace.limit == 32
+    assert limit.limit == 64
+    limit.refused()
+    assert limit.limit == 32
     for _ in range(9):
-        pace.refused()
+        limit.refused()
         fixed.refused()
-    assert (pace.limit, fixed.limit) == (1, 3)
+    assert (limit.limit, fixed.limit) == (1, 3)
 
 
 # --- opening
@@ -188,7 +188,7 @@ def test_a_server_that_does_not_run_is_temporary_and_says_what_to_start(
     ("about", "error", "words"),
     [
         ({"version": "0.9.6"}, CannotRun, "old version"),
-        ({"capabilities": ["embedding"]}, CannotRun, "does not write texts"),
+        ({"capabilities": ["embedding"]}, CannotRun, "does not generate text"),
         ({"shown": {"remote_host": "https://ollama.example"}}, CannotRun, "in a cloud"),
         ({"load_error": Refuse(500, "model requires more system memory (9.1 GiB) than is available (3.9 GiB)")},
          CannotRun, "too little memory"),

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid import testing
-from hybrid.backends.ollama.diagnosis import standing
+from hybrid.backends.ollama.diagnosis import diagnose
 from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Message, Request, Sampling
@@ -181,7 +181,7 @@ def test_the_doctor_tells_what_a_template_lacks(
 ) -> None:
     with FaultyOllama(**about) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
-        _, *told = standing()
+        _, *told = diagnose()
     assert [(words in line, do in hint) for line, hint in told] == ([(True, True)] if words else [])
 
 
@@ -214,8 +214,8 @@ def made(server: OllamaServer, name: str, *lines: str) -> str:
 def test_a_real_server_shows_what_its_templates_carry(
     ollama_server: OllamaServer, lines: tuple[str, ...], refusal: str, system: bool, turns: bool
 ) -> None:
-    form = opened(ollama_server.url, made(ollama_server, "carries", *lines))._calls.tag.form
-    assert (form.refusal, form.system, form.turns) == (refusal, system, turns)
+    chat_template = opened(ollama_server.url, made(ollama_server, "carries", *lines))._builder.info.chat_template
+    assert (chat_template.refusal, chat_template.system, chat_template.turns) == (refusal, system, turns)
 
 
 @pytest.mark.slow

@@ -376,7 +376,7 @@ class Server(TransformersBackend):
     def _adapter(self, adapter: Adapter | None) -> None:
         super()._adapter(adapter)
         if adapter:
-            assert self.shelf._known[adapter.digest].rank <= self.most
+            assert self.adapter_cache._registered[adapter.digest].rank <= self.most
 
 
 @pytest.fixture
@@ -386,7 +386,7 @@ def served(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
     memory = tmp_path / "memory"
     memory.mkdir()
     Server.started = []
-    monkeypatch.setattr(adapter_files, "MEMORY", memory)
+    monkeypatch.setattr(adapter_files, "SHARED_MEMORY", memory)
     monkeypatch.setattr(answering, "_vllm_version", lambda: "0")
     monkeypatch.setattr(answering, "import_object", lambda name, needed_for: Server)
     monkeypatch.setattr(registry, "backend_class", lambda name: Server)
@@ -466,7 +466,7 @@ def test_in_turns_adapters_go_to_the_disk_when_memory_has_no_room(
     disk = tmp_path / "disk"
     disk.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(disk))
-    monkeypatch.setattr(adapter_files, "LEFT_FREE", 0)
+    monkeypatch.setattr(adapter_files, "RESERVED_BYTES", 0)
     usage = shutil.disk_usage
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: usage(path) if Path(path) == disk else usage(path)._replace(free=10)

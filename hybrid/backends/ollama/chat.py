@@ -1,4 +1,4 @@
-"""The backend `ollama`: chats by /api/chat, raw texts by /api/generate, always streamed."""
+"""The backend `ollama`: chats by /api/chat, raw prompts by /api/generate, always streamed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import ClassVar
 
-from hybrid.backends.ollama.calls import Calls
-from hybrid.backends.ollama.opening import load, loaded_context, loading_of, rendered, waits_of
-from hybrid.backends.ollama.pace import MOST, Pace
+from hybrid.backends.ollama.concurrency import MAX_PARALLEL, ConcurrencyLimit
+from hybrid.backends.ollama.context_window import FIRST, ContextWindow
+from hybrid.backends.ollama.loading import (
+    load,
+    load_settings_of,
+    loaded_context,
+    timeouts_of,
+    with_rendered_template,
+)
+from hybrid.backends.ollama.model_info import read_model_info
 from hybrid.backends.ollama.request_pool import RequestPool
+from hybrid.backends.ollama.requests import RequestBuilder
 from hybrid.backends.ollama.server import Server
-from hybrid.backends.ollama.tag import read_tag
-from hybrid.backends.ollama.window import FIRST, Window
 from hybrid.backends.options import whole_number
 from hybrid.errors import CannotRun
 from hybrid.machine.terminal import clean_line
@@ -24,7 +30,7 @@ LOG = logging.getLogger("hybrid")
 
 
 class OllamaBackend:
-    """A model of a local Ollama server. Requests wait in the server; how many are in flight follows what it does."""
+    """A model of a local Ollama server. The number of requests in flight adapts to the server."""
 
     options: ClassVar[Mapping[str, str]] = {
         "host": "the server, HOST:PORT or a URL (default: OLLAMA_HOST, else 127.0.0.1:11434)",
@@ -35,60 +41,60 @@ class OllamaBackend:
         "load_timeout": "seconds for loading the model (default 600)",
         "first_timeout": "seconds until a reply's first token (default 600)",
         "idle_timeout": "seconds between two tokens (default 60)",
-        "patience": "seconds that a server may be away in the middle of the work (default 30)",
+        "patience": "seconds to wait for a server that has become unavailable (default 30)",
     }
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
-        self._waits = waits_of(options)
-        self._parallel = whole_number(options, "parallel", 0, low=1, high=MOST)
-        loading = loading_of(options)
+        self._timeouts = timeouts_of(options)
+        self._parallel = whole_number(options, "parallel", 0, low=1, high=MAX_PARALLEL)
+        load_settings = load_settings_of(options)
         context = whole_number(options, "context", 0, low=64, high=1 << 24)
         server = Server(options.get("host", ""))
         try:
-            tag = read_tag(server, model)
-            if "completion" not in tag.capabilities:
+            info = read_model_info(server, model)
+            if "completion" not in info.capabilities:
                 raise CannotRun(
-                    f"the model '{clean_line(model)}' does not write texts, it is for {_list(tag.capabilities)}",
+                    f"the model '{clean_line(model)}' does not generate text, it is for {_list(info.capabilities)}",
                     hint="take a model that can chat; `ollama show NAME` tells what each can",
                 )
-            most = min(context or tag.context, tag.context)
+            most = min(context or info.context, info.context)
             first = max(FIRST, loaded_context(server, model))
-            window = Window(most=most, first=first, fixed=bool(context), overhead=tag.overhead)
-            load(server, tag, window, loading, self._waits.load)
-            tag = rendered(server, tag, window, loading)
+            window = ContextWindow(most=most, first=first, fixed=bool(context), overhead=info.overhead)
+            load(server, info, window, load_settings, self._timeouts.load)
+            info = with_rendered_template(server, info, window, load_settings)
         finally:
             server.close()
         self._url = server.url
-        self._calls = Calls(tag, window, loading)
-        self.model = Model(name=model, digest=tag.digest, context=most, about=tag.about())
-        tag.form.warn()
-        if tag.dated:
+        self._builder = RequestBuilder(info, window, load_settings)
+        self.model = Model(name=model, digest=info.digest, context=most, about=info.about())
+        info.chat_template.warn()
+        if info.dated:
             LOG.warning("the template of '%s' writes the date of the day into each prompt", clean_line(model))
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Keep the server busy with one request more than it works on at a time."""
-        pace = Pace(self._parallel)
+        """Completions as they finish; one more request is in flight than the server computes at a time."""
+        concurrency = ConcurrencyLimit(self._parallel)
         return RequestPool(
-            partial(self._calls.answer, pace=pace),
+            partial(self._builder.answer, concurrency=concurrency),
             requests,
             url=self._url,
-            waits=self._waits,
-            pace=pace,
+            timeouts=self._timeouts,
+            concurrency=concurrency,
             model=(self.model.name, self.model.digest),
         ).results()
 
     def close(self) -> None:
-        """Nothing is held here; the server unloads the model after `keep_alive`."""
+        """There is nothing to free here: the server unloads the model after `keep_alive`."""
 
 
 def digest_of_tag(model: str, options: Mapping[str, str]) -> str:
-    """The digest of a model on the server that a backend with these options asks. Raises CannotRun, Temporary."""
+    """The digest of a model on the server that these backend options name. Raises CannotRun, Temporary."""
     server = Server(options.get("host", ""))
     try:
-        return read_tag(server, model).digest
+        return read_model_info(server, model).digest
     finally:
         server.close()
 
 
 def _list(words: Iterable[str]) -> str:
-    return clean_line(", ".join(sorted(words))) or "nothing that it tells"
+    return clean_line(", ".join(sorted(words))) or "no capability that it lists"

@@ -1,6 +1,6 @@
-"""A model fetched from a registry by an Ollama server: how far it is, what came of it, and what stands in the way.
+"""Have an Ollama server pull a model from a registry, with progress and explained errors.
 
-The server writes the files and goes on where it was: what it has of a layer it keeps, whoever stops listening.
+The server writes the files. It keeps what it has fetched of a layer when the client disconnects, and resumes there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hybrid.backends.ollama.client import Refused, digest_among
+from hybrid.backends.ollama.api import ErrorReply, digest_among
 from hybrid.backends.ollama.server import Server
 from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
 from hybrid.machine.terminal import clean_line
 
 STALLED = 600.0
-"""Seconds without a byte more: the server itself asks a silent registry again and again, for ever."""
+"""Seconds without progress after which the pull is given up: the server itself retries for ever."""
 
 AGAIN = "run the same command again: what has come is kept"
 INSECURE = "--insecure, if it is a registry of yours that speaks HTTP without TLS"
@@ -35,12 +35,12 @@ REASONS: tuple[tuple[str, type[HybridError], str, str], ...] = (
     (": (429|5..):", Temporary, "its registry is overloaded or broken", f"later, {AGAIN}"),
     ("dial|lookup|network|time.?out|deadline|EOF|reset|max retries", Temporary, "no way to its registry", AGAIN),
 )
-"""What is found in the server's words, the error that it is, what that means, and what to do."""
+"""A pattern searched in the server's error, the error class to raise, its meaning, and the hint."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What the server is at: a layer that it fetches, by its digest, with bytes of it; or something else."""
+class PullStatus:
+    """The progress of a pull: for a layer its digest, and its completed and total bytes."""
 
     status: str
     digest: str = ""
@@ -49,55 +49,55 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
-    """A model that the server has: its name there, the sha256 of its manifest, bytes of its layers."""
+class PulledModel:
+    """A pulled model: its name on the server, the sha256 of its manifest, and the bytes of its layers."""
 
     name: str
     digest: str
     size: int
 
 
-def pull(name: str, tell: Callable[[Step], None], *, insecure: bool = False) -> Pulled:
-    """Have the server that OLLAMA_HOST names fetch a model; `tell` hears of its steps as they change.
+def pull(name: str, on_status: Callable[[PullStatus], None], *, insecure: bool = False) -> PulledModel:
+    """Have the server that OLLAMA_HOST names pull a model; `on_status` is called with each change.
 
     Raises Temporary (no server, no way to the registry, the disk is full), CannotRun, UsageError, BadData.
     """
     server = Server()
     try:
-        server.version()  # a server that is away is told as such before anything else
-        for step in _steps(server, name, insecure=insecure):
-            tell(step)
+        server.version()  # an unavailable server is reported as such first
+        for status in _statuses(server, name, insecure=insecure):
+            on_status(status)
         found = {one.model or "": (one.digest or "", one.size or 0) for one in server.models()}
         digest = digest_among(((one, said) for one, (said, _) in found.items()), name)
         if not digest:
             raise Temporary(f"Ollama says that it has fetched '{name}', and does not list it", hint=AGAIN)
-        return Pulled(name, digest, next(size for said, size in found.values() if said.endswith(digest)))
-    except Refused as error:
+        return PulledModel(name, digest, next(size for said, size in found.values() if said.endswith(digest)))
+    except ErrorReply as error:
         raise _reason(error, name) from error
     finally:
         server.close()
 
 
-def _steps(server: Server, name: str, *, insecure: bool) -> Iterator[Step]:
-    last, since = Step(""), time.monotonic()
+def _statuses(server: Server, name: str, *, insecure: bool) -> Iterator[PullStatus]:
+    last, since = PullStatus(""), time.monotonic()
     for one in server.pull(name, insecure=insecure):
-        step = Step(
+        status = PullStatus(
             clean_line(one.status or "")[:80],
             (one.digest or "")[:80],
             max(0, one.completed or 0),
             max(0, one.total or 0),
         )
-        if step != last:
-            last, since = step, time.monotonic()
-            yield step
+        if status != last:
+            last, since = status, time.monotonic()
+            yield status
         elif time.monotonic() - since > STALLED:
             raise Temporary(f"nothing more of '{name}' has come for {STALLED:g} seconds", hint=f"later, {AGAIN}")
     if last.status != "success":
         raise Temporary(f"Ollama stopped fetching '{name}' in the middle: {last.status}", hint=AGAIN)
 
 
-def _reason(error: Refused, name: str) -> HybridError:
-    for words, kind, means, do in REASONS:
-        if re.search(words, error.message, re.IGNORECASE):
-            return kind(f"Ollama cannot fetch '{name}': {means}: {error.message}", hint=do)
+def _reason(error: ErrorReply, name: str) -> HybridError:
+    for pattern, kind, meaning, hint in REASONS:
+        if re.search(pattern, error.message, re.IGNORECASE):
+            return kind(f"Ollama cannot fetch '{name}': {meaning}: {error.message}", hint=hint)
     return Temporary(f"Ollama cannot fetch '{name}': {error.message}", hint=f"its log says why; then {AGAIN}")

@@ -1,7 +1,7 @@
-"""What a model's template carries on an Ollama server: by the server's own rendering, else by the template's text.
+"""What a model's chat template supports on an Ollama server: by the server's own rendering, else by its text.
 
-A template may have no place for a system text, or for turns before the last: the server then leaves them out and says
-nothing. So chats of words that stand nowhere else are rendered when the model is opened, which takes milliseconds.
+A template may lack a system text, or turns before the last: the server then drops them silently. So chats of marker
+words are rendered when the model is opened, which takes milliseconds.
 """
 
 from __future__ import annotations
@@ -11,9 +11,17 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from hybrid.backends.ollama.client import CRASHED, Refused, cannot_use
+from hybrid.backends.chat_templates import (
+    DROPS_USER_MESSAGE,
+    NO_TEMPLATE,
+    REPLY,
+    SECOND_USER,
+    SYSTEM,
+    USER,
+    ChatTemplate,
+)
+from hybrid.backends.ollama.api import CRASHED, ErrorReply, cannot_use
 from hybrid.backends.ollama.server import Server
-from hybrid.backends.turns import AGAIN, NO_TEMPLATE, REPLY, SILENT, SYSTEM, USER, Form
 from hybrid.records import Message
 from hybrid.thoughts import opened_by
 
@@ -30,65 +38,69 @@ HINT = (
 )
 
 CHANNEL = "<|channel|>"
-"""Of a template that ends each part of a reply, thoughts too, as it ends a turn."""
+"""In a template that ends every part of a reply, also thoughts, with the text that ends a turn."""
 
 
-def form_by_text(name: str, template: str, modelfile: str) -> Form:
-    """A guess from the text of a template. What the server's own code writes has a place for everything."""
-    if RENDERER_LINE.search(modelfile) or "{%" in template:  # the second is a template for Hugging Face's libraries
-        return Form(name)
+def chat_template_from_text(name: str, template: str, modelfile: str) -> ChatTemplate:
+    """A guess from the text of a template. A model with a RENDERER of the server is taken to support everything."""
+    if RENDERER_LINE.search(modelfile) or "{%" in template:  # the second is a Jinja template
+        return ChatTemplate(name)
     listed = ".Messages" in template
     if not listed and ".Prompt" not in template:
-        return Form(name, SILENT)
+        return ChatTemplate(name, DROPS_USER_MESSAGE)
     if not ACTION.sub("", template).strip():
-        return Form(name, NO_TEMPLATE)
-    return Form(name, system=listed or ".System" in template, opens=opened_by(ACTION.sub("", template)))
+        return ChatTemplate(name, NO_TEMPLATE)
+    return ChatTemplate(name, system=listed or ".System" in template, opens=opened_by(ACTION.sub("", template)))
 
 
-def form_by_server(server: Server, body: Mapping[str, Any], guess: Form) -> tuple[Form, bool]:
-    """What the server writes for a chat, and whether that has the date of the day; `guess` when it shows nothing.
+def chat_template_from_server(
+    server: Server, body: Mapping[str, Any], guess: ChatTemplate
+) -> tuple[ChatTemplate, bool]:
+    """What the server's rendering supports, and whether it holds today's date; `guess` when it shows no prompt.
 
-    `body` is what chats are asked with. Raises HybridError when the server does not answer, or can write no chat.
+    `body` holds the settings of all chats. Raises HybridError when the server does not answer or cannot render a chat.
     """
     system = [SYSTEM]
     try:
-        alone = _rendered(server, body, SYSTEM, USER)
-    except Refused:  # some templates raise an error for a system text
-        alone = ""
-    if alone is None:
+        one_question = _rendered_prompt(server, body, SYSTEM, USER)
+    except ErrorReply:  # some templates raise an error for a system text
+        one_question = ""
+    if one_question is None:
         return guess, False
     try:
-        if SYSTEM.content not in alone:
-            system, alone = [], _rendered(server, body, USER) or ""
-    except Refused as error:
+        if SYSTEM.content not in one_question:
+            system, one_question = [], _rendered_prompt(server, body, USER) or ""
+    except ErrorReply as error:
         raise cannot_use(error, str(body["model"])) from error
     try:
-        turns = _rendered(server, body, *system, USER, REPLY, AGAIN) or ""
-    except Refused:
+        turns = _rendered_prompt(server, body, *system, USER, REPLY, SECOND_USER) or ""
+    except ErrorReply:
         turns = ""
-    behind, between = _between(turns, USER, REPLY), _between(turns, REPLY, AGAIN)
-    _, found, opening = alone.rpartition(USER.content)
-    dated = any(day in alone for day in _days())
+    after_user, after_reply = _between(turns, USER, REPLY), _between(turns, REPLY, SECOND_USER)
+    _, found, opening = one_question.rpartition(USER.content)
+    dated = any(day in one_question for day in _days())
     if not found:
-        return Form(guess.name, SILENT), dated
-    if not (opening.strip() or between):
-        return Form(guess.name, NO_TEMPLATE), dated
-    end = TURN_END.match(between)
+        return ChatTemplate(guess.name, DROPS_USER_MESSAGE), dated
+    if not (opening.strip() or after_reply):
+        return ChatTemplate(guess.name, NO_TEMPLATE), dated
+    end = TURN_END.match(after_reply)
     stops = (end[0],) if end and CHANNEL not in turns else ()
-    opens = opened_by(alone)
-    return Form(guess.name, system=bool(system), turns=bool(behind and between), stops=stops, opens=opens), dated
+    opens = opened_by(one_question)
+    return ChatTemplate(
+        guess.name, system=bool(system), turns=bool(after_user and after_reply), stops=stops, opens=opens
+    ), dated
 
 
-def _rendered(server: Server, body: Mapping[str, Any], *messages: Message) -> str | None:
-    """The prompt; None when the server shows none: then it has answered, with one token. Raises Refused."""
+def _rendered_prompt(server: Server, body: Mapping[str, Any], *messages: Message) -> str | None:
+    """The prompt; None when the server does not show it and has answered with one token instead. Raises ErrorReply."""
     chat = [{"role": message.role, "content": message.content} for message in messages]
     options = {**body["options"], "num_predict": 1}
-    asked = {**body, "messages": chat, "options": options, "stream": False, "_debug_render_only": True}
+    request = {**body, "messages": chat, "options": options, "stream": False, "_debug_render_only": True}
     try:
-        reply = server.ask("/api/chat", asked)
-    except Refused as error:
+        reply = server.ask("/api/chat", request)
+    except ErrorReply as error:
         if error.status == 503 or "memory" in error.message or any(words in error.message for words in CRASHED):
-            raise cannot_use(error, str(body["model"])) from error  # that is no word about the template
+            raise cannot_use(error, str(body["model"])) from error  # the error is not about the template
         raise
     shown = reply.get("_debug_info")
     prompt = shown.get("rendered_template") if isinstance(shown, dict) else None
@@ -96,15 +108,15 @@ def _rendered(server: Server, body: Mapping[str, Any], *messages: Message) -> st
 
 
 def _between(prompt: str, one: Message, other: Message) -> str:
-    """What stands between two messages, in this order; "" when that is only space, or one of them is missing."""
+    """The text between two messages, in this order; "" when it is blank or one of them is missing."""
     _, found, rest = prompt.partition(one.content)
-    between, then, _ = rest.partition(other.content)
-    return between.replace(SYSTEM.content, "").strip() if found and then else ""
+    after_reply, then, _ = rest.partition(other.content)
+    return after_reply.replace(SYSTEM.content, "").strip() if found and then else ""
 
 
 def _days() -> Iterator[str]:
-    """Yesterday, today and tomorrow, as templates write a day: the server's clock may be of another zone."""
+    """Yesterday, today and tomorrow in the formats of templates: the server may be in another time zone."""
     now = datetime.now()  # noqa: DTZ005
     for days in (-1, 0, 1):
-        for form in DATES:
-            yield (now + timedelta(days=days)).strftime(form)
+        for chat_template in DATES:
+            yield (now + timedelta(days=days)).strftime(chat_template)

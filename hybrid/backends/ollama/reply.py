@@ -1,4 +1,4 @@
-"""One streamed reply of /api/chat or /api/generate, read line by line and believed only when it came to its end."""
+"""One streamed reply of /api/chat or /api/generate, read line by line; only a complete reply is returned."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid.backends.ollama.client import Refused
-from hybrid.backends.ollama.link import MOST_LINE, Trouble
+from hybrid.backends.ollama.api import ErrorReply
+from hybrid.backends.ollama.connection import MAX_LINE, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.machine.terminal import clean_line
 
 REPEATS = 30
-"""Equal pieces in a row after which Ollama breaks a reply off, without a word."""
+"""Equal pieces in a row after which Ollama silently ends a reply."""
 
 SLACK = 64
-"""Lines more than tokens that were asked for: pieces that a parser in the server holds back come by themselves."""
+"""Lines beyond the number of requested tokens: pieces that a PARSER of the server buffers are separate lines."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply that is whole."""
+    """A complete reply."""
 
     text: str
-    thought: str  # what the server has set apart
+    thought: str  # as separated by the server
     finish: str
     prompt_tokens: int
     completion_tokens: int
     logprob: float
-    waited: float  # seconds in the server before anything was done for it
-    served: float
+    waited: float  # seconds in the server's queue
+    served: float  # seconds of computation
 
 
-class Reader:
-    """Takes the lines of a reply to a request of at most `tokens` new tokens."""
+class ReplyReader:
+    """Reads the lines of the reply to a request of at most `tokens` new tokens."""
 
     def __init__(self, tokens: int) -> None:
         self._most_lines = tokens + SLACK
-        self._most_bytes = MOST_LINE + 4096 * self._most_lines
+        self._most_bytes = MAX_LINE + 4096 * self._most_lines
         self._lines = self._bytes = 0
         self._parts: list[str] = []
         self._latest: deque[str] = deque(maxlen=REPEATS + 1)
@@ -51,19 +51,19 @@ class Reader:
         self._last: dict[str, Any] = {}
 
     def take(self, line: bytes) -> bool:
-        """True when this was the last line. Raises Trouble for what is no line of Ollama, Refused for an error."""
+        """Read a line; true when it is the last. Raises ReplyError for an invalid line, ErrorReply for an error."""
         self._lines += 1
         self._bytes += len(line)
         if self._lines > self._most_lines or self._bytes > self._most_bytes:
-            raise Trouble("engine", f"Ollama wrote more than was asked for: {self._lines:,} lines")
+            raise ReplyError("engine", f"Ollama wrote more than was asked for: {self._lines:,} lines")
         try:
-            value = decode(line, what="a line of Ollama's reply", limit=MOST_LINE)
+            value = decode(line, what="a line of Ollama's reply", limit=MAX_LINE)
         except BadData as error:
-            raise Trouble("engine", clean_line(error.message)) from error
+            raise ReplyError("engine", clean_line(error.message)) from error
         if not isinstance(value, dict):
-            raise Trouble("engine", "a line of Ollama's reply is not a JSON object")
+            raise ReplyError("engine", "a line of Ollama's reply is not a JSON object")
         if "error" in value:
-            raise Refused(0, str(value["error"]))
+            raise ErrorReply(0, str(value["error"]))
         self._add(value)
         self._last = value
         return value.get("done") is True
@@ -74,7 +74,7 @@ class Reader:
         if isinstance(message, dict):
             piece, thought = message.get("content"), message.get("thinking")
         if not isinstance(piece, str | None):
-            raise Trouble("engine", "the text in Ollama's reply is not a text")
+            raise ReplyError("engine", "the text in Ollama's reply is not a text")
         if piece or thought:
             self._first = time.monotonic() if self._first is None else self._first
             self._latest.append((piece or "").strip())
@@ -86,14 +86,14 @@ class Reader:
 
     @property
     def repeats(self) -> bool:
-        """Whether the latest pieces are one and the same: Ollama breaks such a reply off, however often it is asked."""
+        """Whether the latest pieces are all equal: Ollama ends such a reply, also when the request is repeated."""
         return len(self._latest) > REPEATS and len(set(self._latest)) == 1
 
     def reply(self) -> Reply:
-        """What came. Raises Trouble when the last line does not say how it ended."""
+        """The reply. Raises ReplyError when the last line does not give a valid reason for its end."""
         finish = self._last.get("done_reason")
         if finish not in ("stop", "length"):
-            raise Trouble("engine", f"Ollama ended a reply because of '{clean_line(str(finish))[:40]}'")
+            raise ReplyError("engine", f"Ollama ended a reply because of '{clean_line(str(finish))[:40]}'")
         now, last = time.monotonic(), self._last
         prompt = _seconds(last, "prompt_eval_duration")
         loading = _seconds(last, "load_duration")
@@ -111,32 +111,32 @@ class Reader:
 
 
 def _encodable(text: str) -> str:
-    """JSON may write half of a surrogate pair, which no UTF-8 can hold."""
+    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _sum(logprobs: Any) -> float:
-    """Of natural logarithms, one a token."""
+    """The sum of the natural logarithms, one per token."""
     if logprobs is None:
         return 0.0
     total = 0.0
     for one in logprobs if isinstance(logprobs, list) else [None]:
         value = one.get("logprob") if isinstance(one, dict) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise Trouble("engine", "a log-probability in Ollama's reply is no number")
+            raise ReplyError("engine", "a log-probability in Ollama's reply is no number")
         total += value
     return total
 
 
 def _count(value: dict[str, Any], name: str) -> int:
-    """A number of tokens; Ollama leaves out what is 0."""
+    """A number of tokens; 0 when the member is missing, since Ollama omits zeros."""
     found = value.get(name, 0)
     if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << 40:
-        raise Trouble("engine", f"{name} in Ollama's reply is no number of tokens")
+        raise ReplyError("engine", f"{name} in Ollama's reply is no number of tokens")
     return found
 
 
 def _seconds(value: dict[str, Any], name: str) -> float:
-    """A duration, which Ollama gives in nanoseconds; 0 when it does not."""
+    """A duration in seconds, from Ollama's nanoseconds; 0 when it is missing."""
     found = value.get(name, 0)
     return found / 1e9 if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0.0

@@ -1,7 +1,7 @@
-"""Many jobs in flight, from one thread: an event loop that runs whenever a result is asked for.
+"""A pool of requests in flight, without threads: its event loop runs whenever the caller asks for a result.
 
-No thread is started. Whoever stops reading, or presses Ctrl-C, cancels what is in flight: connections close, and the
-server stops computing. A result is given out after the model was seen unchanged at a moment after it was finished.
+When the caller stops reading, or at Ctrl-C, the requests in flight are cancelled: their connections close and the
+server stops computing. A result is yielded only after the model's digest was found unchanged at a later time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from hybrid.backends.ollama.client import Refused, cannot_use, digest_in
-from hybrid.backends.ollama.link import Gone, Link, Trouble, Waits
-from hybrid.backends.ollama.pace import Pace
+from hybrid.backends.ollama.api import ErrorReply, cannot_use, digest_in
+from hybrid.backends.ollama.concurrency import ConcurrencyLimit
+from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable, Timeouts
 from hybrid.errors import CannotRun, Temporary
 from hybrid.machine.terminal import clean_line
 
@@ -23,91 +23,91 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Done = TypeVar("Done")
 
-SHARE = 0.02
-"""Most of the time that looking at the model's digest may take."""
+CHECK_SHARE = 0.02
+"""Largest fraction of the time that is spent on checking the model's digest."""
 
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-"""Seconds between two looks."""
+MIN_CHECK_PAUSE, MAX_CHECK_PAUSE = 0.05, 1.0
+"""Seconds between two checks."""
 
-POLITE = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-"""Signals that ask to stop. Those that Python handles are kept until the loop stands still."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+"""Signals to stop. Those with a Python handler are delivered after the event loop has stopped."""
 
 
 class RequestPool(Generic[Job, Result]):
-    """Serves `jobs` by `serve`, as many at once as `pace` says. `model` is the model's name and its digest."""
+    """Runs `serve` on each of `jobs`, as many at once as `concurrency` allows. `model`: its name and digest."""
 
     def __init__(
         self,
-        serve: Callable[[Link, Job], Coroutine[Any, Any, Result]],
+        serve: Callable[[Connection, Job], Coroutine[Any, Any, Result]],
         jobs: Iterable[Job],
         *,
         url: str,
-        waits: Waits,
-        pace: Pace,
+        timeouts: Timeouts,
+        concurrency: ConcurrencyLimit,
         model: tuple[str, str],
     ) -> None:
         self._serve, self._jobs = serve, iter(jobs)
-        self._url, self._waits, self._pace = url, waits, pace
+        self._url, self._timeouts, self._concurrency = url, timeouts, concurrency
         self._name, self._digest = model
         self._tasks: set[asyncio.Task[Result]] = set()
-        self._finished: list[Result] = []  # no look at the digest has begun since
-        self._awaiting: list[Result] = []  # finished before the look began that is under way
-        self._look: asyncio.Task[float] | None = None
-        self._next_look = 0.0
-        self._more = True
+        self._finished: list[Result] = []  # no check of the digest has started since
+        self._under_check: list[Result] = []  # finished before the current check started
+        self._check: asyncio.Task[float] | None = None
+        self._next_check = 0.0
+        self._more_jobs = True
         self._fatal: BaseException | None = None
 
     def results(self) -> Iterator[Result]:
-        """In any order. Raises what `serve` raises, after giving what was finished before."""
+        """Results in any order. Raises what `serve` raises, after yielding what was finished before."""
         _refuse_inside_a_loop()
-        link = Link(self._url, self._waits)
+        connection = Connection(self._url, self._timeouts)
         loop = asyncio.new_event_loop()
         try:
             paused = time.monotonic()
             while True:
-                self._take_off(loop, link)
-                ready = run_safely(loop, self._wait(link, paused)) or []
+                self._start_jobs(loop, connection)
+                ready = run_interruptibly(loop, self._wait(connection, paused)) or []
                 paused = time.monotonic()
                 yield from ready
-                if not (ready or self._more or self._tasks):
+                if not (ready or self._more_jobs or self._tasks):
                     return
         finally:
-            run_safely(loop, self._land(link), to_the_end=True)
+            run_interruptibly(loop, self._cancel_all(connection), uninterruptible=True)
             loop.close()
 
-    def _take_off(self, loop: asyncio.AbstractEventLoop, link: Link) -> None:
-        """Pull jobs only as capacity frees, outside of the loop: a source of jobs may run one of its own."""
+    def _start_jobs(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        """Start jobs as capacity frees. Jobs are read outside of the loop, since their source may run its own loop."""
         while self._has_room():
             try:
                 job = next(self._jobs)
             except StopIteration:
-                self._more = False
+                self._more_jobs = False
             else:
-                self._tasks.add(loop.create_task(self._serve(link, job)))
-                self._pace.flying = len(self._tasks)
+                self._tasks.add(loop.create_task(self._serve(connection, job)))
+                self._concurrency.in_flight = len(self._tasks)
 
     def _has_room(self) -> bool:
-        return self._more and self._fatal is None and len(self._tasks) < self._pace.limit
+        return self._more_jobs and self._fatal is None and len(self._tasks) < self._concurrency.limit
 
-    async def _wait(self, link: Link, paused: float) -> list[Result]:
-        """The results that can be given out; none when jobs are to be pulled, or when nothing is left."""
-        link.resume(time.monotonic() - paused)
+    async def _wait(self, connection: Connection, paused: float) -> list[Result]:
+        """Results that can be yielded; none when jobs can be started, or when nothing is left."""
+        connection.resume(time.monotonic() - paused)
         while True:
-            self._gather()
-            ready = self._seen()
+            self._collect()
+            ready = self._checked_results()
             if ready or self._has_room():
                 return ready
-            if not (self._tasks or self._finished or self._awaiting):
+            if not (self._tasks or self._finished or self._under_check):
                 if self._fatal:
                     raise self._fatal
                 return []
-            self._start_look(link)
-            waited_for = {*self._tasks, self._look} if self._look else self._tasks
-            pause = None if self._look or not self._finished else max(0.0, self._next_look - time.monotonic())
+            self._start_check(connection)
+            waited_for = {*self._tasks, self._check} if self._check else self._tasks
+            pause = None if self._check or not self._finished else max(0.0, self._next_check - time.monotonic())
             await asyncio.wait(waited_for, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
 
-    def _gather(self) -> None:
-        """Take what has finished. An error ends everything else."""
+    def _collect(self) -> None:
+        """Collect finished jobs. An error cancels the others."""
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
             error = None if task.cancelled() else task.exception()
@@ -119,99 +119,99 @@ class RequestPool(Generic[Job, Result]):
             for task in self._tasks:
                 task.cancel()
 
-    def _start_look(self, link: Link) -> None:
+    def _start_check(self, connection: Connection) -> None:
         now = time.monotonic()
-        if self._look is None and self._finished and (now >= self._next_look or not self._tasks):
-            self._awaiting, self._finished = self._finished, []
-            self._look = asyncio.get_running_loop().create_task(self._compare(link))
+        if self._check is None and self._finished and (now >= self._next_check or not self._tasks):
+            self._under_check, self._finished = self._finished, []
+            self._check = asyncio.get_running_loop().create_task(self._check_digest(connection))
 
-    def _seen(self) -> list[Result]:
-        """What was finished when the look began that has just ended."""
-        if self._look is None or not self._look.done():
+    def _checked_results(self) -> list[Result]:
+        """Results that the check that has just ended confirms."""
+        if self._check is None or not self._check.done():
             return []
-        ready, self._awaiting = self._awaiting, []
-        error, look, self._look = self._look.exception(), self._look, None
+        ready, self._under_check = self._under_check, []
+        error, check, self._check = self._check.exception(), self._check, None
         if error is None:
-            cost = look.result()
-            self._next_look = time.monotonic() + min(max(cost / SHARE, SHORTEST_PAUSE), LONGEST_PAUSE)
+            cost = check.result()
+            self._next_check = time.monotonic() + min(max(cost / CHECK_SHARE, MIN_CHECK_PAUSE), MAX_CHECK_PAUSE)
             return ready
         self._fatal = self._fatal or error
-        self._finished.clear()  # nothing says which model it came from
+        self._finished.clear()  # it is unknown which model they came from
         for task in self._tasks:
             task.cancel()
         return []
 
-    async def _compare(self, link: Link) -> float:
-        """Look at the model's digest; the seconds that it took. Raises CannotRun when it is another one."""
-        patience = time.monotonic() + self._waits.patience
+    async def _check_digest(self, connection: Connection) -> float:
+        """Check the model's digest; returns the seconds that it took. Raises CannotRun when it has changed."""
+        patience = time.monotonic() + self._timeouts.patience
         while True:
             started = time.monotonic()
             try:
-                found = digest_in(await link.get("/api/tags"), self._name)
-            except Gone as error:
+                found = digest_in(await connection.get("/api/tags"), self._name)
+            except ServerUnavailable as error:
                 if self._fatal:
                     raise self._fatal from error
-                await link.wait_for_server(error)
-            except Trouble as error:
+                await connection.wait_for_server(error)
+            except ReplyError as error:
                 if started > patience:
                     raise Temporary(
                         f"Ollama does not tell which models it has: {error.message}",
                         hint="is it well? restart it (`ollama serve`), then run the same command again",
                     ) from error
                 await asyncio.sleep(0.2)
-            except Refused as error:
+            except ErrorReply as error:
                 raise cannot_use(error, self._name) from error
             else:
-                _compare(self._name, self._digest, found)
+                _refuse_changed(self._name, self._digest, found)
                 return time.monotonic() - started
 
-    async def _land(self, link: Link) -> None:
-        """Cancel what is in flight, and wait until its connections are closed."""
-        tasks = [*self._tasks, *([self._look] if self._look else [])]
+    async def _cancel_all(self, connection: Connection) -> None:
+        """Cancel everything in flight, and wait until the connections are closed."""
+        tasks = [*self._tasks, *([self._check] if self._check else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await link.close()
+        await connection.close()
         await asyncio.get_running_loop().shutdown_asyncgens()
 
 
-def run_safely(
-    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Done], *, to_the_end: bool = False
+def run_interruptibly(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Done], *, uninterruptible: bool = False
 ) -> Done | None:
-    """Run `work`. Ctrl-C comes when it is cancelled, or has ended: between two callbacks it would break the loop.
+    """Run `work` in the loop. Signals are handled after it has ended or was cancelled, not between two callbacks.
 
-    None when whoever handles Ctrl-C wants to go on.
+    None when it was cancelled and the signal's handler returned.
     """
     task = loop.create_task(work)
-    came: list[int] = []
+    received: list[int] = []
 
-    def note(number: int, _: object) -> None:
-        came.append(number)
-        if not to_the_end:
+    def record(number: int, _: object) -> None:
+        received.append(number)
+        if not uninterruptible:
             loop.call_soon_threadsafe(task.cancel)
 
-    before = {number: signal.getsignal(number) for number in POLITE}
-    mine = [number for number, handler in before.items() if callable(handler)] if _in_main_thread() else []
-    for number in mine:
-        signal.signal(number, note)
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    replaced = [number for number, handler in handlers.items() if callable(handler)] if _in_main_thread() else []
+    for number in replaced:
+        signal.signal(number, record)
     try:
         return loop.run_until_complete(task)
     except asyncio.CancelledError:
         return None
     finally:
-        for number in mine:
-            signal.signal(number, before[number])
-        for number in came[:1]:
-            before[number](number, None)  # type: ignore[operator, misc]
+        for number in replaced:
+            signal.signal(number, handlers[number])
+        for number in received[:1]:
+            handlers[number](number, None)  # type: ignore[operator, misc]
 
 
 def _in_main_thread() -> bool:
-    """Only there does Python let anybody listen to signals."""
+    """Whether this is the main thread: Python allows signal handlers only there."""
     return threading.current_thread() is threading.main_thread()
 
 
-def _compare(name: str, digest: str, found: str) -> None:
-    """Raises CannotRun when the digest that was found is not that of the model that was opened."""
+def _refuse_changed(name: str, digest: str, found: str) -> None:
+    """Raise CannotRun when the digest `found` is not that of the model that was opened."""
     name = clean_line(name)
     if not found:
         raise CannotRun(

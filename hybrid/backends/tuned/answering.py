@@ -67,12 +67,12 @@ class Together:
 
     @contextmanager
     def training(self) -> Iterator[Any]:
-        self._backend.shelf.close()
+        self._backend.adapter_cache.close()
         yield self._backend.engine
 
     def shelved(self, made: Made) -> Adapter:
         if made.weights is not None:
-            self._backend.shelf.put(made.digest, made.weights)
+            self._backend.adapter_cache.put(made.digest, made.weights)
         return Adapter(made.digest, "")
 
     def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
@@ -80,7 +80,7 @@ class Together:
         return self._backend.generate(requests)
 
     def forget(self, digests: Collection[str]) -> None:
-        self._backend.shelf.forget(digests)
+        self._backend.adapter_cache.forget(digests)
 
     def close(self) -> None:
         self._backend.close()

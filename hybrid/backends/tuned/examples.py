@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from hybrid.backends.prompts import BadRequest, prompt_ids, rendered
-from hybrid.backends.turns import Form, form_of
+from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
+from hybrid.backends.prompts import BadRequest, prompt_ids, render_chat
 from hybrid.records import Lesson, Message, Request, Sampling
 from hybrid.thoughts import without_empty
 from hybrid.training.jobs import Tokens
@@ -23,7 +23,7 @@ def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context:
 
     Raises BadRequest for a lesson that the model's template refuses, or padding without a token for it.
     """
-    form = form_of(tokenizer, "")
+    form = chat_template_of(tokenizer, "")
     made = [_tokens(_carried(lesson, form), tuning, tokenizer, form) for lesson in lessons]
     kept = [text for text in made if len(text.ids) <= context]
     if tuning.padding == "seal" and kept:
@@ -35,12 +35,12 @@ def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context:
     return tuple(kept), len(made) - len(kept)
 
 
-def _carried(lesson: Lesson, form: Form) -> Lesson:
+def _carried(lesson: Lesson, form: ChatTemplate) -> Lesson:
     """The lesson as a request with the same messages is asked."""
-    return replace(lesson, messages=form.carried(lesson.messages)) if lesson.messages else lesson
+    return replace(lesson, messages=form.fit_messages(lesson.messages)) if lesson.messages else lesson
 
 
-def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: Form) -> Tokens:
+def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: ChatTemplate) -> Tokens:
     if bool(lesson.messages) == bool(lesson.text):
         raise BadRequest("bad-lesson", "a lesson needs messages or a text, one of the two")
     if lesson.text:
@@ -61,8 +61,8 @@ def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: Form) -> Token
 
 def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
     """The last message with what the template closes it with. `texts=seal` opens another, empty turn behind it."""
-    before = _rendered(tokenizer, lesson.messages[:-1], lesson, opened=True)
-    whole = _rendered(tokenizer, lesson.messages, lesson, opened=tuning.texts == "seal")
+    before = _render_chat(tokenizer, lesson.messages[:-1], lesson, open_turn=True)
+    whole = _render_chat(tokenizer, lesson.messages, lesson, open_turn=tuning.texts == "seal")
     if not whole.startswith(before):  # some templates leave the empty thought out of an answer that is finished
         before = without_empty(before)
     if not whole.startswith(before):
@@ -71,9 +71,9 @@ def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
     return list(tokenizer(rest if tuning.texts == "seal" else rest.rstrip(), add_special_tokens=False).input_ids)
 
 
-def _rendered(tokenizer: Any, messages: tuple[Message, ...], lesson: Lesson, *, opened: bool) -> str:
+def _render_chat(tokenizer: Any, messages: tuple[Message, ...], lesson: Lesson, *, open_turn: bool) -> str:
     try:
-        return rendered(tokenizer, messages, lesson.template, opened=opened)
+        return render_chat(tokenizer, messages, lesson.template, open_turn=open_turn)
     except Exception as error:  # templates are programs of the model's author and raise whatever they like
         raise BadRequest("bad-lesson", f"the lesson cannot be written: {type(error).__name__}: {error}") from error
 

@@ -1,7 +1,7 @@
 """How large a context the model is loaded with (`num_ctx`).
 
-Another size makes Ollama load the model anew, so sizes are powers of two and only grow. The size is estimated from
-the bytes of a prompt; when the estimate was too low the server refuses, since it is told not to cut, and the request
+Another size makes Ollama reload the model, so sizes are powers of two and only grow. The size is estimated from the
+bytes of a prompt. When the estimate is too low, the server returns an error, since truncation is off, and the request
 is sent again with twice the size.
 """
 
@@ -11,48 +11,50 @@ from hybrid.records import Request
 
 SMALLEST = 2048
 FIRST = 4096
-"""What Ollama itself loads a model with on most laptops: nobody has to load it twice."""
+"""Ollama's own default on most laptops, so a model that is loaded already need not be reloaded."""
 
 
 def estimated(request: Request) -> int:
-    """Tokens that prompt and completion may need: a high guess, two ASCII characters a token, other scripts more."""
+    """An upper estimate of the tokens of prompt and completion: two ASCII characters per token, one other byte per
+    token.
+    """
     texts = [message.content for message in request.messages] or [request.prompt]
     return sum(map(tokens_of, texts)) + 16 * len(texts) + 32 + request.sampling.max_tokens
 
 
 def tokens_of(text: str) -> int:
-    """A high guess."""
+    """An upper estimate of the tokens of `text`."""
     size = len(text.encode(errors="replace"))
     others = size - len(text)  # 0 for ASCII
     return (size - others) // 2 + others
 
 
-class Window:
-    """The context size in force. `most` is what the model was made for, or what a person has set (`fixed`)."""
+class ContextWindow:
+    """The current context size, in tokens. `most`: the model's maximum, or the size that the user has set (`fixed`)."""
 
     def __init__(self, *, most: int, first: int, fixed: bool, overhead: int = 0) -> None:
         self.most = most
         self.size = most if fixed else min(most, max(first, SMALLEST))
-        self._overhead = overhead  # tokens of what the model's file adds to each chat
+        self._overhead = overhead  # tokens that the Modelfile adds to each chat
         self._loaded = self.size
 
     def size_for(self, request: Request) -> int:
-        """The size to ask with, grown when `request` seems to need it."""
+        """The size to send with `request`, grown when the estimate demands it."""
         self._grow_to(estimated(request) + self._overhead)
         return self.size
 
-    def larger_than(self, tried: int) -> bool:
-        """Whether there is a larger size to ask with again, after `tried` was too small."""
+    def can_grow_beyond(self, tried: int) -> bool:
+        """Grow beyond `tried`, which was too small. False when that is the largest size."""
         if self.size <= tried:
             self._grow_to(tried + 1)
         return self.size > tried
 
-    def worked(self, size: int) -> None:
-        """The server has answered with this size: there is memory for it."""
+    def loaded_with(self, size: int) -> None:
+        """Record that the server has enough memory for this size."""
         self._loaded = max(self._loaded, size)
 
     def refused(self, size: int) -> bool:
-        """The server has no memory for `size`. True when a smaller one worked before, and is the most from now on."""
+        """The server lacks memory for `size`. True when a smaller size worked before; it is the maximum from now on."""
         if size <= self._loaded:
             return False
         self.most = self.size = self._loaded

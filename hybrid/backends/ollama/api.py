@@ -1,6 +1,6 @@
-"""An Ollama server: where it is, how models are named there, and words for what goes wrong.
+"""Ollama's API: the server's address, model names and digests, and the error messages for its failures.
 
-Replies come from another program: their size is bounded and their types are checked before they are believed.
+Replies are untrusted input: their size is bounded and their types are checked.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hybrid.canonical import Json, decode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.machine.terminal import clean_line
 
-OLDEST = (0, 13, 0)
-"""The first version that knows `truncate`, `shift` and `logprobs`: an older one cuts prompts and says nothing."""
+OLDEST_VERSION = (0, 13, 0)
+"""The first version with `truncate`, `shift` and `logprobs`: an older one truncates prompts silently."""
 
 PORT = 11434
-LARGEST_REPLY = 64 << 20
-"""Bytes of a reply that is no stream; the description of a large model is some MiB."""
+MAX_REPLY = 64 << 20
+"""Bytes of a reply that is not a stream; the description of a large model is some MiB."""
 
 CRASHED = (
     "has terminated",
@@ -35,11 +35,11 @@ CRASHED = (
     "error starting",
     "error reading llm response",
 )
-"""In the server's words: the process that computes is gone. Ollama starts another one at the next request."""
+"""Parts of error messages that say that the runner process has ended. Ollama starts another one at the next request."""
 
 
-class Refused(Exception):
-    """The server answered with an error. `status` is HTTP's, or 0 for an error in the middle of a stream."""
+class ErrorReply(Exception):
+    """The server replied with an error. `status` is the HTTP status, or 0 for an error within a stream."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 
 def address(host: str = "") -> str:
-    """The URL of the server: `host`, or what OLLAMA_HOST says, read as Ollama reads it; else loopback."""
+    """The URL of the server: from `host`, else from OLLAMA_HOST, parsed as Ollama parses it; else loopback."""
     text = (host or os.environ.get("OLLAMA_HOST", "")).strip().strip("\"'")
     scheme, found, rest = text.partition("://")
     if not found:
@@ -73,7 +73,7 @@ def _name_and_port(where: str) -> tuple[str, str]:
 
 
 def trusts_proxies(url: str) -> bool:
-    """Whether a proxy of the environment may stand between: never on the way to this very machine."""
+    """Whether the proxies of the environment apply to `url`: never to an address of this machine."""
     host = httpx.URL(url).host
     try:
         return not ipaddress.ip_address(host).is_loopback
@@ -82,7 +82,7 @@ def trusts_proxies(url: str) -> bool:
 
 
 def certificates(url: str) -> bool | ssl.SSLContext:
-    """Whose certificates are believed. Without TLS they are not read, which takes longer than a short reply."""
+    """The `verify` argument of httpx. Without TLS the trusted certificates are not loaded, since that is slow."""
     return True if url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -93,12 +93,12 @@ def model_name(name: str) -> str:
 
 
 def digest_in(tags: Json, name: str) -> str:
-    """The digest of the model `name` in the reply of /api/tags; empty when it is not there. Raises BadData."""
+    """The digest of the model `name` in a reply of /api/tags; "" when it is not listed. Raises BadData."""
     return digest_among(((str(one.get("name", "")), str(one.get("digest", ""))) for one in rows(tags, "models")), name)
 
 
 def digest_among(models: Iterable[tuple[str, str]], name: str) -> str:
-    """The digest of the model `name` among names with theirs; empty when it is not there. Raises BadData."""
+    """The digest of the model `name` among pairs of name and digest; "" when it is missing. Raises BadData."""
     wanted = model_name(name).casefold()
     for one, said in models:
         if model_name(one).casefold() == wanted:
@@ -110,15 +110,15 @@ def digest_among(models: Iterable[tuple[str, str]], name: str) -> str:
 
 
 def rows(value: Json, name: str) -> list[dict[str, Any]]:
-    """The objects in the list `name` of a reply; a reply without it has none."""
+    """The objects in the list `name` of a reply; none when there is no such list."""
     found = value.get(name) if isinstance(value, Mapping) else None
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
 
 
 def error_in(data: bytes) -> str:
-    """What an error reply says: Ollama's `error`, or the beginning of whatever came."""
+    """The message of an error reply: Ollama's member `error`, else the beginning of the reply."""
     try:
-        value = decode(data, what="error", limit=LARGEST_REPLY)
+        value = decode(data, what="error", limit=MAX_REPLY)
     except BadData:
         value = None
     said = value.get("error") if isinstance(value, dict) else None
@@ -128,16 +128,17 @@ def error_in(data: bytes) -> str:
 
 
 def is_recent(version: str) -> bool:
-    """Whether a server of this version can be used; one built from source says 0.0.0."""
+    """Whether a server of this version is supported; one that was built from source has version 0.0.0."""
     parts = version.partition("-")[0].partition("+")[0].split(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
         return False
     numbers = tuple(map(int, parts))
-    return numbers == (0, 0, 0) or numbers >= OLDEST
+    return numbers == (0, 0, 0) or numbers >= OLDEST_VERSION
 
 
 def too_old(version: str) -> CannotRun:
-    oldest = ".".join(map(str, OLDEST))
+    """The error for a server of an unsupported version."""
+    oldest = ".".join(map(str, OLDEST_VERSION))
     return CannotRun(
         f"Ollama {version or 'of an unknown version'} is an old version: it may cut a prompt without saying so",
         hint=f"install Ollama {oldest} or newer, and restart it",
@@ -145,7 +146,7 @@ def too_old(version: str) -> CannotRun:
 
 
 def not_reachable(url: str, error: Exception) -> Temporary:
-    """Nobody listens at `url`. Says whether there is an Ollama to be started."""
+    """The error for a server that is unavailable; its hint depends on whether the program `ollama` is installed."""
     reason = clean_line(str(error))[:200]
     if shutil.which("ollama") is None:
         return Temporary(
@@ -159,7 +160,7 @@ def not_reachable(url: str, error: Exception) -> Temporary:
 
 
 def no_model(name: str, here: list[str]) -> CannotRun:
-    """The model is not in the server's store; `here` is what is."""
+    """The error for a model that the server does not have; `here` are the names of those it has."""
     others = ", ".join(clean_line(one) for one in here[:5]) or "none"
     return CannotRun(
         f"Ollama has no model '{clean_line(name)}'",
@@ -168,8 +169,8 @@ def no_model(name: str, here: list[str]) -> CannotRun:
     )
 
 
-def cannot_use(error: Refused, name: str) -> HybridError:
-    """Why no request to this model can be answered at all."""
+def cannot_use(error: ErrorReply, name: str) -> HybridError:
+    """The error for an error reply that concerns every request to this model."""
     text, name = error.message, clean_line(name)
     if "more system memory" in text or "memory" in text.lower():
         return CannotRun(

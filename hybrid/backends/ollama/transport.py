@@ -1,8 +1,8 @@
-"""What stands between Ollama's Python package and the network: limits of bytes and time, our errors, nobody else.
+"""The HTTP transport under Ollama's Python package: limits on bytes and time, and this project's errors.
 
-By itself the package waits for ever and reads whatever comes into memory, follows redirects to other machines, sends
-OLLAMA_API_KEY to every server, and stumbles over an error or a line that is not as it expects. So this is its
-transport: what gets through to the package is a JSON object, or lines that are some, and none of them an error.
+By default the package has no time-out, reads replies of any size into memory, follows redirects to other hosts, sends
+OLLAMA_API_KEY to every server, and fails on errors or lines in an unexpected form. With this transport it only
+receives valid JSON objects that are not errors.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from hybrid.backends.ollama.client import (
-    LARGEST_REPLY,
-    Refused,
+from hybrid.backends.ollama.api import (
+    MAX_REPLY,
+    ErrorReply,
     certificates,
     error_in,
     not_reachable,
@@ -27,20 +27,20 @@ from hybrid.canonical import decode
 from hybrid.errors import BadData, Temporary
 from hybrid.machine.terminal import clean_line
 
-LONGEST_LINE = 1 << 20
-"""Bytes of a line of a stream; one that tells of progress has some hundred."""
+MAX_LINE = 1 << 20
+"""Bytes of one line of a stream; a progress line has some hundred."""
 
 STREAMS = ("/api/pull", "/api/push", "/api/create")
-"""Where the reply is lines that come while the server works."""
+"""Endpoints that reply with a stream of JSON lines."""
 
-SILENCE = 1800.0
-"""Seconds between two lines of a stream: the server says nothing while it reads what it has fetched to verify it."""
+STREAM_IDLE_SECONDS = 1800.0
+"""Longest pause, in seconds, between two lines of a stream: the server is silent while it verifies a download."""
 
-OURS = "is that server Ollama?"
+IS_IT_OLLAMA = "is that server Ollama?"
 
 
-class Bounds(httpx.BaseTransport):
-    """Sends requests to one server. `value` is the object in the last reply that was no stream."""
+class BoundedTransport(httpx.BaseTransport):
+    """Sends requests to one server. `value` is the JSON object of the last reply that was not a stream."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self.url = url
@@ -48,19 +48,19 @@ class Bounds(httpx.BaseTransport):
         self._client = httpx.Client(timeout=seconds, trust_env=trusts_proxies(url), verify=certificates(url))
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """For the package: a reply of 200, whole or as a stream. Raises Temporary, BadData, Refused."""
+        """For the package: a reply with status 200, whole or streamed. Raises Temporary, BadData, ErrorReply."""
         request.headers.pop("Authorization", None)
         path = request.url.path
         if path.endswith(STREAMS):
             return httpx.Response(200, stream=_Lines(self._lines(request, path)))
         data = self._whole(request, path, request.extensions["timeout"]["read"])
-        self.value = _object(data, path) if data else {}  # some have nothing to say
+        self.value = _object(data, path) if data else {}  # some replies are empty
         return httpx.Response(200, content=data)
 
     def ask(self, path: str, body: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
-        """The JSON object at `path`; a POST when there is a body. Raises Temporary, BadData, Refused."""
+        """The JSON object at `path`; a POST when there is a body. Raises Temporary, BadData, ErrorReply."""
         method = "GET" if body is None else "POST"
-        with _words(self.url, path, seconds):
+        with _explained_errors(self.url, path, seconds):
             request = self._client.build_request(method, self.url + path, json=body, timeout=seconds)
         return _object(self._whole(request, path, seconds), path)
 
@@ -69,27 +69,27 @@ class Bounds(httpx.BaseTransport):
 
     def _whole(self, request: httpx.Request, path: str, seconds: float) -> bytes:
         data, until = bytearray(), time.monotonic() + seconds
-        with _words(self.url, path, seconds), self._opened(request) as reply:
+        with _explained_errors(self.url, path, seconds), self._opened(request) as reply:
             for chunk in reply.iter_bytes():
                 data += chunk
-                if time.monotonic() > until:  # httpx's own limit is for each piece
+                if time.monotonic() > until:  # httpx's own time-out is per chunk
                     raise httpx.ReadTimeout("it came too slowly")
-                if len(data) > LARGEST_REPLY:
-                    raise BadData(f"Ollama's reply is longer than {LARGEST_REPLY:,} bytes", hint=OURS)
+                if len(data) > MAX_REPLY:
+                    raise BadData(f"Ollama's reply is longer than {MAX_REPLY:,} bytes", hint=IS_IT_OLLAMA)
         if reply.status_code != 200:
-            raise Refused(reply.status_code, _reason(reply, bytes(data)))
+            raise ErrorReply(reply.status_code, _reason(reply, bytes(data)))
         return bytes(data)
 
     def _lines(self, request: httpx.Request, path: str) -> Iterator[bytes]:
-        """Each line as an object in ASCII: httpx would end a line at what other texts end one with, too."""
-        request.extensions["timeout"] = {**request.extensions["timeout"], "read": SILENCE}
-        with _words(self.url, path, SILENCE), self._opened(request) as reply:
+        """The objects of a stream, one ASCII line each: httpx also splits lines at Unicode line separators."""
+        request.extensions["timeout"] = {**request.extensions["timeout"], "read": STREAM_IDLE_SECONDS}
+        with _explained_errors(self.url, path, STREAM_IDLE_SECONDS), self._opened(request) as reply:
             if reply.status_code != 200:
-                raise Refused(reply.status_code, _reason(reply, b"".join(_cut(reply))))
-            for line in _cut(reply):
+                raise ErrorReply(reply.status_code, _reason(reply, b"".join(_lines_of(reply))))
+            for line in _lines_of(reply):
                 value = _object(line, path)
                 if "error" in value:
-                    raise Refused(0, error_in(line))
+                    raise ErrorReply(0, error_in(line))
                 yield json.dumps(value).encode() + b"\n"
 
     @contextmanager
@@ -110,24 +110,24 @@ class _Lines(httpx.SyncByteStream):
         return self._lines
 
     def close(self) -> None:
-        self._lines.close()  # type: ignore[attr-defined]  # a generator: what it holds open is closed
+        self._lines.close()  # type: ignore[attr-defined]  # a generator: its context managers are closed
 
 
-def _cut(reply: httpx.Response) -> Iterator[bytes]:
-    """The lines of a reply that are not empty, of bounded length."""
+def _lines_of(reply: httpx.Response) -> Iterator[bytes]:
+    """The non-empty lines of a reply. Raises BadData for one that is longer than MAX_LINE."""
     rest = b""
     for chunk in reply.iter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")
         yield from filter(bytes.strip, lines)
-        if len(rest) > LONGEST_LINE:
-            raise BadData(f"a line of Ollama's reply is longer than {LONGEST_LINE:,} bytes", hint=OURS)
+        if len(rest) > MAX_LINE:
+            raise BadData(f"a line of Ollama's reply is longer than {MAX_LINE:,} bytes", hint=IS_IT_OLLAMA)
     if rest.strip():
         yield rest
 
 
 @contextmanager
-def _words(url: str, path: str, seconds: float) -> Iterator[None]:
-    """What httpx raises, in words."""
+def _explained_errors(url: str, path: str, seconds: float) -> Iterator[None]:
+    """Translate httpx's errors to Temporary."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.InvalidURL, UnicodeError) as error:
@@ -151,7 +151,7 @@ def _reason(reply: httpx.Response, data: bytes) -> str:
 
 
 def _object(data: bytes, path: str) -> dict[str, Any]:
-    value = decode(data, what=f"Ollama's reply to {path}", limit=LARGEST_REPLY)
+    value = decode(data, what=f"Ollama's reply to {path}", limit=MAX_REPLY)
     if not isinstance(value, dict):
-        raise BadData(f"Ollama's reply to {path} is not a JSON object", hint=OURS)
+        raise BadData(f"Ollama's reply to {path} is not a JSON object", hint=IS_IT_OLLAMA)
     return value

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
-from hybrid.backends.ollama import bounds
-from hybrid.backends.ollama.client import Refused, address
+from hybrid.backends.ollama import transport
+from hybrid.backends.ollama.api import ErrorReply, address
 from hybrid.backends.ollama.server import Server
 from hybrid.errors import BadData, Temporary
 from tests.support.faulty_ollama import FaultyOllama, Raw, Refuse, Reply
@@ -65,8 +65,8 @@ def ask(path: str, behaviour: Any, **options: Any) -> Any:
 
 @every
 def test_a_reply_without_end_is_not_read_into_memory(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "LARGEST_REPLY", 10_000)
-    monkeypatch.setattr(bounds, "LONGEST_LINE", 10_000)
+    monkeypatch.setattr(transport, "MAX_REPLY", 10_000)
+    monkeypatch.setattr(transport, "MAX_LINE", 10_000)
     with pytest.raises(BadData, match="longer than 10,000 bytes"):
         ask(path, Raw(b'{"models": "' + b"x" * 1_000_000))
 
@@ -78,7 +78,7 @@ def test_a_reply_that_trickles_is_not_waited_for(path: str) -> None:
 
 
 def test_a_stream_that_falls_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "SILENCE", 0.3)
+    monkeypatch.setattr(transport, "STREAM_IDLE_SECONDS", 0.3)
     with pytest.raises(Temporary, match=r"did not answer /api/pull within 0\.3 seconds"):
         ask("/api/pull", lambda reply: reply.wait(30))
 
@@ -86,7 +86,7 @@ def test_a_stream_that_falls_silent_is_not_waited_for(monkeypatch: pytest.Monkey
 @every
 def test_a_redirect_is_not_followed(path: str) -> None:
     with FaultyOllama() as other:
-        with pytest.raises(Refused, match="sends to another place"):
+        with pytest.raises(ErrorReply, match="sends to another place"):
             ask(path, Elsewhere(other.url + path))
         assert other.heard == []
 
@@ -100,7 +100,7 @@ def test_an_error_of_any_shape_is_an_error_in_words(path: str, body: bytes) -> N
         reply.handler.end_headers()
         reply.handler.wfile.write(body)
 
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ErrorReply) as caught:
         ask(path, refuse)
     assert caught.value.status == 500
     assert 0 < len(caught.value.message) <= 500
@@ -130,7 +130,7 @@ def test_what_the_packages_types_leave_out_is_there() -> None:
 def test_progress_comes_line_by_line_and_an_error_among_them_ends_it() -> None:
     progress = ask("/api/pull", lines({"status": "a\u2028b\x85c", "new field": [1]}, {"status": "success"}))
     assert [one.status for one in progress] == ["a\u2028b\x85c", "success"]
-    with pytest.raises(Refused, match="no space left") as caught:
+    with pytest.raises(ErrorReply, match="no space left") as caught:
         ask("/api/pull", lines({"status": "pulling"}, {"error": "write x: no space left on device"}))
     assert caught.value.status == 0
 
@@ -170,7 +170,7 @@ def test_the_package_asks_where_we_say(host: str, monkeypatch: pytest.MonkeyPatc
     server = Server()
     asked = server.package._client.build_request("GET", "/api/tags").url
     server.close()
-    assert asked == server._bounds._client.build_request("GET", address() + "/api/tags").url
+    assert asked == server._transport._client.build_request("GET", address() + "/api/tags").url
 
 
 @pytest.mark.slow
@@ -186,13 +186,13 @@ def test_the_whole_package_works_within_the_bounds(ollama_server: OllamaServer) 
     for name in ("made", "copied"):
         package.delete(name)
     assert not {"made:latest", "copied:latest"} & set(ollama_server.models())
-    with pytest.raises(Refused, match="not found") as caught:
+    with pytest.raises(ErrorReply, match="not found") as caught:
         package.delete("made")
     assert caught.value.status == 404
     server.close()
 
 
 def test_a_server_that_refuses_says_why() -> None:
-    with pytest.raises(Refused, match="a reason") as caught:
+    with pytest.raises(ErrorReply, match="a reason") as caught:
         ask("/api/tags", Refuse(403, "a reason"))
     assert caught.value.status == 403

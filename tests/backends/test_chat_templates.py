@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
 from hybrid.backends.dates import strftime_now
-from hybrid.backends.prompts import BadRequest, rendered
-from hybrid.backends.turns import Form, form_of
+from hybrid.backends.prompts import BadRequest, render_chat
 from hybrid.errors import CannotRun
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
@@ -42,8 +42,8 @@ def tokenizer(template: str | None) -> Any:
     return small_model.made(MARKS, template)
 
 
-def form(template: str | None) -> Form:
-    return form_of(tokenizer(template), "model")
+def form(template: str | None) -> ChatTemplate:
+    return chat_template_of(tokenizer(template), "model")
 
 
 def chat(*messages: tuple[str, str]) -> Request:
@@ -79,7 +79,7 @@ def test_an_end_that_is_no_token_is_a_stop_string() -> None:
 @pytest.mark.parametrize("behind", ["", "\n", ".\n", "\n### User: "])
 def test_words_behind_an_answer_are_not_its_end(behind: str) -> None:
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}BEHIND{% endfor %}".replace("BEHIND", behind)
-    assert form(template) == Form("model")
+    assert form(template) == ChatTemplate("model")
 
 
 @pytest.mark.parametrize("template", [each("<|end|>", start=NO_SYSTEM), DROPS_SYSTEM])
@@ -162,7 +162,7 @@ def test_a_model_that_is_not_for_chats_says_so_and_answers_raw_prompts(template:
 )
 def test_a_template_that_asks_for_the_day_is_told_the_pinned_one(settings: dict[str, str], written: str) -> None:
     asking = tokenizer("{{ strftime_now('%d %B %Y, %A %H:%M') }} {{ messages[0].content }}")
-    assert rendered(asking, [Message("user", "Hi")], settings) == f"{written} Hi"
+    assert render_chat(asking, [Message("user", "Hi")], settings) == f"{written} Hi"
     assert strftime_now(settings)("%d %B %Y, %A %H:%M") == written
 
 

@@ -1,0 +1,240 @@
+"""From a request to a body for Ollama's API, and retries when the reply is incomplete or an error."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+from hybrid.backends.completions import separate_thought
+from hybrid.backends.ollama.api import CRASHED, ErrorReply, cannot_use
+from hybrid.backends.ollama.concurrency import ConcurrencyLimit
+from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable, TruncatedReply
+from hybrid.backends.ollama.context_window import ContextWindow
+from hybrid.backends.ollama.loading import LoadSettings
+from hybrid.backends.ollama.model_info import ModelInfo
+from hybrid.backends.ollama.rendering import HINT
+from hybrid.backends.ollama.reply import REPEATS, Reply, ReplyReader
+from hybrid.backends.prompts import BadRequest, refused
+from hybrid.errors import CannotRun, Temporary
+from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.thoughts import opened_by
+
+ATTEMPTS = 3
+
+TOO_LONG = ("exceeds the context length", "exceeds maximum context length", "exceed_context_size")
+
+
+class RequestBuilder:
+    """Builds the requests to one model. `window` is shared by all of them, since another size reloads the model."""
+
+    def __init__(self, info: ModelInfo, window: ContextWindow, load_settings: LoadSettings) -> None:
+        self.info, self.window = info, window
+        self._load_settings = load_settings
+        self._thinks = "thinking" in info.capabilities
+
+    async def answer(self, connection: Connection, request: Request, *, concurrency: ConcurrencyLimit) -> Completion:
+        """The completion of a request, perhaps an error completion.
+
+        Raises HybridError for an error that concerns all.
+        """
+        try:
+            request = self.info.chat_template.fit(request)
+        except BadRequest as error:
+            return refused(request, error)
+        except CannotRun as error:
+            raise CannotRun(error.message, hint=HINT) from error
+        failure = unsupported(request) or self._schema_failure(request)
+        call = RetriedRequest(self, connection, request, concurrency)
+        while failure is None:
+            outcome = await call.attempt()
+            if isinstance(outcome, Completion):
+                return outcome
+            failure = outcome
+        return Completion(request.key, error=failure)
+
+    def body(self, request: Request, size: int) -> tuple[str, dict[str, Any]]:
+        """Path and body. Sampling parameters of the Modelfile are overridden; nothing is truncated silently."""
+        body = self._load_settings.body(self.info.name, size)
+        body["options"] |= self._sampling(request)
+        body["stream"] = True
+        body["truncate"] = False  # a prompt that does not fit is an error
+        body["shift"] = False  # a full context ends the reply
+        if self._thinks:
+            body["think"] = False
+        if request.schema is not None:
+            body["format"] = dict(request.schema)
+        if request.logprobs:
+            body["logprobs"] = True
+        if not request.messages:
+            return "/api/generate", {**body, "raw": True, "prompt": request.prompt}
+        if self._needs_generate(request):
+            *system, user = [message.content for message in request.messages]
+            return "/api/generate", {**body, "prompt": user, **({"system": system[0]} if system else {})}
+        chat = [{"role": message.role, "content": message.content} for message in request.messages]
+        return "/api/chat", {**body, "messages": chat}
+
+    def _needs_generate(self, request: Request) -> bool:
+        """Whether only /api/generate enforces the schema. For one question it renders the same prompt as /api/chat.
+
+        The one difference: messages in the Modelfile come after a system text, not before it.
+        """
+        return request.schema is not None and self.info.drops_schema and bool(request.messages)
+
+    def _schema_failure(self, request: Request) -> Failure | None:
+        """The failure of a request whose schema Ollama would silently ignore; None when it is enforced."""
+        roles = [message.role for message in request.messages]
+        plain = roles in (["user"], ["system", "user"]) and all(message.content for message in request.messages)
+        if plain or not self._needs_generate(request):
+            return None
+        return Failure(
+            "unsupported", "Ollama enforces a schema with this model only for one question, with a system prompt"
+        )
+
+    def probe(self) -> tuple[str, dict[str, Any]]:
+        """Path and body of the smallest possible request."""
+        body = self._load_settings.body(self.info.name, self.window.size)
+        body["options"]["num_predict"] = 1
+        return "/api/generate", {**body, "raw": True, "prompt": "a", "stream": True}
+
+    def _sampling(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        options: dict[str, Any] = {
+            "num_predict": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "typical_p": 1.0,
+            "repeat_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "seed": sampling.seed % ((1 << 32) - 1),  # 2**32 - 1 means a random seed
+        }
+        if sampling.stop:  # they replace the model's own, which are therefore repeated
+            options["stop"] = [*sampling.stop, *self.info.stops]
+        return options
+
+
+class RetriedRequest:
+    """One request, with the number of its failed attempts."""
+
+    def __init__(
+        self, calls: RequestBuilder, connection: Connection, request: Request, concurrency: ConcurrencyLimit
+    ) -> None:
+        self._builder, self._connection, self._request, self._concurrency = calls, connection, request, concurrency
+        self._window = calls.window
+        self._failures = 0
+        self._size = 0
+        self._started = 0.0
+
+    async def attempt(self) -> Completion | Failure | None:
+        """Send the request once. None means that it must be sent again."""
+        self._size, self._started = self._window.size_for(self._request), time.monotonic()
+        reader = ReplyReader(self._request.sampling.max_tokens)
+        try:
+            await self._connection.stream(*self._builder.body(self._request, self._size), reader.take)
+            return self._checked(reader.reply())
+        except ServerUnavailable as error:
+            await self._connection.wait_for_server(error)
+            return None
+        except ErrorReply as error:
+            return await self._refused(error)
+        except ReplyError as error:
+            if reader.repeats and isinstance(error, TruncatedReply):
+                return Failure("repetition", f"Ollama broke off a reply: one token came over {REPEATS} times in a row")
+            return await self._retry(error.kind, error.message)
+
+    def _checked(self, reply: Reply) -> Completion | Failure | None:
+        """The completion, unless the context was full. The thought is separated, by the server or here."""
+        self._window.loaded_with(self._size)
+        self._concurrency.finished(waited=reply.waited, served=reply.served)
+        most = self._request.sampling.max_tokens
+        cut = reply.finish == "length" and reply.completion_tokens < most
+        if cut or reply.prompt_tokens + reply.completion_tokens > self._size + 1:
+            return self._too_long(f"the context of {self._size} tokens was full after {reply.completion_tokens} new")
+        only_thought = bool(reply.thought) and not reply.text.strip()
+        written = Completion(
+            self._request.key,
+            text=None if only_thought else reply.text,
+            error=unanswered(reply.thought) if only_thought else None,
+            thought=reply.thought,
+            finish="stop" if reply.finish == "stop" else "length",
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            logprob=reply.logprob if self._request.logprobs else None,
+            seconds=time.monotonic() - self._started,
+        )
+        return separate_thought(self._request, written, self._opened())
+
+    def _opened(self) -> str:
+        """The mark of the thought that the prompt has opened; "" when the server's PARSER separates thoughts."""
+        if not self._request.messages:
+            return opened_by(self._request.prompt)
+        return "" if self._builder.info.parsed else self._builder.info.chat_template.opens
+
+    def _too_long(self, message: str) -> Failure | None:
+        """The failure; None when the request can be retried with a larger context."""
+        if self._window.can_grow_beyond(self._size):
+            return None
+        return Failure("too-long", f"{message}; prompt and {self._request.sampling.max_tokens} new tokens must fit")
+
+    async def _refused(self, error: ErrorReply) -> Failure | None:
+        """The failure of this request, None to retry it. Raises HybridError for an error that concerns all requests."""
+        text = error.message
+        if any(words in text for words in TOO_LONG):
+            return self._too_long(f"the prompt does not fit into the context of {self._size} tokens")
+        if error.status == 503:
+            self._concurrency.refused()
+            await self._connection.wait_while_busy(error)
+            return None
+        if "more system memory" in text:
+            if self._window.refused(self._size):
+                return None
+            raise cannot_use(error, self._builder.info.name)
+        if "not found" in text or "model is required" in text or error.status in (401, 403):
+            raise cannot_use(error, self._builder.info.name)
+        if any(words in text for words in CRASHED) or (error.status in (0, 500) and not self._is_about_format(text)):
+            return await self._retry("engine", text)
+        about_schema = self._request.schema is not None and self._is_about_format(text)
+        return Failure("bad-schema" if about_schema else "bad-request", text)
+
+    def _is_about_format(self, text: str) -> bool:
+        words = ("schema", "format", "grammar", "template")
+        return any(word in text.lower() for word in words)
+
+    async def _retry(self, kind: str, message: str) -> Failure | None:
+        """Wait, and return None to retry; after ATTEMPTS the failure.
+
+        Raises Temporary when the server does not work.
+        """
+        self._failures += 1
+        if self._failures < ATTEMPTS:
+            await asyncio.sleep(random.uniform(0.1, 0.5) * self._failures)
+            return None
+        if not await self._server_works():
+            raise Temporary(
+                f"Ollama does not answer any more: {message}",
+                hint="restart it, its log says why; then run the same command again: nothing is lost",
+            )
+        return Failure(kind, f"{message} ({self._failures} attempts)")
+
+    async def _server_works(self) -> bool:
+        """Whether the server answers the smallest request, so that only this one fails."""
+        reader = ReplyReader(1)
+        try:
+            await self._connection.stream(*self._builder.probe(), reader.take)
+        except ServerUnavailable as error:
+            await self._connection.wait_for_server(error)
+            return False
+        except (ErrorReply, ReplyError):
+            return False
+        return True
+
+
+def unsupported(request: Request) -> Failure | None:
+    """The failure of a request that Ollama does not support; None for others."""
+    if request.adapter:
+        return Failure("unsupported", "Ollama takes no adapter a request: use vllm or transformers")
+    return None
