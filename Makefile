@@ -32,7 +32,7 @@ demo:
 	@.venv-demo/bin/hybrid report $(DEMO)/outputs.json -o $(DEMO)/report.html
 
 # The slow tests wait much of the time, for processes, servers and clocks: one process more than for the fast ones.
-# What is dear to make (a loaded model, a server) is made in one of them (SHARED in tests/conftest.py).
+# What takes minutes to start is started in one of them (ONE_PROCESS in tests/conftest.py).
 test:
 	$(call environment,.venv-test,test)
 	@status=0; \

@@ -29,19 +29,22 @@ STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file system", "needs a user who is refused")
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
 
-SHARED = ("ollama_server", "vllm_says", "smollm2", "llamacpp", "answered_here")
-"""Fixtures that load a model or start a server: with `-n N --dist=loadgroup`, the tests of one run in one process.
-
-pytest-xdist 3.8 does so with pytest before 9.2 only; with a newer one they are made once a process.
-"""
+ONE_PROCESS = ("vllm",)
+"""Words of test names: what these tests share takes minutes to start, so one process of `make test` runs them all."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is dear to make is made once a run, not once a process."""
-    for item in items:
-        shared = next((name for name in SHARED if name in getattr(item, "fixturenames", ())), "")
-        if shared:
-            item.add_marker(pytest.mark.xdist_group(shared))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist=loadgroup`, tests with a word of `ONE_PROCESS` in their name stay together."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByName(LoadScopeScheduling):  # marks of groups are lost between pytest-xdist 3.8 and pytest 9.2
+        def _split_scope(self, nodeid: str) -> str:
+            return next((word for word in ONE_PROCESS if word in nodeid), nodeid)
+
+    return ByName(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -129,16 +132,6 @@ def vllm_says(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """Name -> what came of it, for all of tests/support/vllm_checks.py: vLLM takes a minute to start, so once a run."""
     if find_spec("vllm") is None:
         pytest.skip("needs vllm, which is not installed")
-    base = tmp_path_factory.getbasetemp()
-    said = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "vllm.json"
-    with FileLock(f"{said}.lock"):  # one process asks it, the others wait
-        if not said.exists():
-            said.write_text(json.dumps(_asked_of_vllm(smollm2_folder, tmp_path_factory)))
-    found: dict[str, Any] = json.loads(said.read_text())
-    return found
-
-
-def _asked_of_vllm(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     from tests.support.vllm_checks import another_kind, misconfigured, random_adapter, without_weights
 
     adapters = [random_adapter(smollm2_folder, tmp_path_factory.mktemp("adapter"), seed) for seed in (1, 2)]

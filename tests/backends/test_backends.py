@@ -441,7 +441,7 @@ def test_vllm_does_not_start_for_a_model_that_lacks_weights(vllm_says: dict[str,
     assert "it holds model.odd" in vllm_says["incomplete"]["value"]
 
 
-def test_a_rank_that_is_too_large_is_told_also_where_no_adapters_are_asked_for(vllm_says: dict[str, Any]) -> None:
+def test_vllm_tells_of_a_rank_that_is_too_large_also_where_no_adapters_are_asked_for(vllm_says: dict[str, Any]) -> None:
     assert "lora_rank=513" in vllm_says["unused_rank"]["value"]
 
 
