@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
 from hybrid.commands.stdout import STDOUT, place_of
+from hybrid.errors import HybridError, OwnFault, PluginFault
 from hybrid.execution.local import find_outputs
+from hybrid.machine.terminal import clean_line
 from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
 from hybrid.report.sources import find_source
+
+LOG = logging.getLogger("hybrid")
 
 
 @click.command()
@@ -40,8 +46,20 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     Several files are compared with the first, question by question. The page needs no network and prints its place.
     """
     runs = [find_source(Path(find_outputs(name, folder)), grader) for name in sources]
-    path = out or runs[0].grades.path.with_name("report.html")
+    path = out or (runs[0].grades or runs[0].outputs).path.with_name("report.html")
+    faults: list[HybridError] = []
     with place_of(path) as there:
-        write_report(runs, there, tasks=limit, text=text)
+        write_report(runs, there, tasks=limit, text=text, tell=faults.append)
     if path != STDOUT:
         click.echo(path)
+    if faults:
+        _tell(path, faults)
+
+
+def _tell(path: Path, faults: list[HybridError]) -> NoReturn:
+    """Say which parts the page lacks, and whose fault that is. Raises OwnFault, PluginFault."""
+    for fault in faults[1:]:
+        LOG.warning("%s", clean_line(fault.message, 500))
+    first = faults[0]
+    kind = OwnFault if isinstance(first, OwnFault) else PluginFault
+    raise kind(f"{path} is written, but a part of it is missing: {first.message}", hint=first.hint) from first

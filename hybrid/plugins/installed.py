@@ -1,7 +1,7 @@
-"""Find pipelines and graders by name through entry points; refuse impostors and doubles.
+"""Find pipelines, graders and report sections by name through entry points; refuse impostors and doubles.
 
-Ours and other people's come through the same door: the entry point groups `hybrid.pipelines` and `hybrid.graders` of
-whatever is installed. Names are read from the installed metadata, so listing them imports nothing.
+Ours and other people's come through the same door: the entry point groups `hybrid.pipelines`, `hybrid.graders` and
+`hybrid.reports` of whatever is installed. Names are read from the installed metadata, so listing them imports nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from hybrid.errors import CannotRun, HybridError, UsageError, nearest
 from hybrid.machine.late_imports import import_object
 from hybrid.plugins.wheel import NAME, PACKAGES
 
-Kind = Literal["pipelines", "graders"]
-KINDS: tuple[Kind, ...] = ("pipelines", "graders")
+Kind = Literal["pipelines", "graders", "reports"]
+KINDS: tuple[Kind, ...] = ("pipelines", "graders", "reports")
+WORDS: dict[Kind, str] = {"pipelines": "pipeline", "graders": "grader", "reports": "report section"}
+"""What one of a kind is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +60,14 @@ def load(kind: Kind, name: str) -> type[Any]:
     known = _claims(kind)
     if name not in known:
         none = "nothing is installed: run `pip install -e .` in the checkout, then look at `hybrid list`"
-        raise UsageError(f"there is no {kind[:-1]} '{name}'", hint=nearest(name, known) if known else none)
+        raise UsageError(f"there is no {WORDS[kind]} '{name}'", hint=nearest(name, known) if known else none)
     entry = _only(kind, name, known[name])
     _refuse_impostor(kind, entry, _place(entry.module.partition(".")[0]))  # looked at before any of it is executed
     loaded = _import(kind, entry)
     _refuse_impostor(kind, entry, _place(entry.module))
     if not (isinstance(loaded, type) and dataclasses.is_dataclass(loaded)):
         raise CannotRun(
-            f"the {kind[:-1]} '{name}' is not a dataclass: {entry.value}", hint=f"it comes from {_owner(entry)}"
+            f"the {WORDS[kind]} '{name}' is not a dataclass: {entry.value}", hint=f"it comes from {_owner(entry)}"
         )
     return loaded
 
@@ -89,7 +91,7 @@ def origin(owner: object) -> Origin:
         for entry in entry_points(group=f"hybrid.{kind}"):
             if getattr(sys.modules.get(entry.module), entry.attr, None) is cls:
                 owned = "" if _owner(entry) == NAME else f" of '{_owner(entry)}'"
-                return Origin(f"the {kind[:-1]} '{entry.name}'{owned}", _owner(entry), package)
+                return Origin(f"the {WORDS[kind]} '{entry.name}'{owned}", _owner(entry), package)
     return Origin(f"{cls.__module__}.{cls.__qualname__}", NAME if package in PACKAGES else "", package)
 
 
@@ -103,7 +105,7 @@ def _claims(kind: Kind) -> dict[str, list[EntryPoint]]:
 def _only(kind: Kind, name: str, claims: list[EntryPoint]) -> EntryPoint:
     if len(claims) > 1:
         owners = " and ".join(f"'{_owner(entry)}' ({entry.value})" for entry in claims)
-        raise CannotRun(f"the {kind[:-1]} '{name}' is claimed twice: by {owners}", hint="uninstall one of the two")
+        raise CannotRun(f"the {WORDS[kind]} '{name}' is claimed twice: by {owners}", hint="uninstall one of the two")
     return claims[0]
 
 
@@ -116,7 +118,7 @@ def _owner(entry: EntryPoint) -> str:
 
 
 def _import(kind: Kind, entry: EntryPoint) -> Any:
-    what = f"the {kind[:-1]} '{entry.name}'"
+    what = f"the {WORDS[kind]} '{entry.name}'"
     try:
         return import_object(f"{entry.module}:{entry.attr}", needed_for=what)
     except HybridError:
@@ -147,7 +149,7 @@ def _refuse_impostor(kind: Kind, entry: EntryPoint, place: Path | None) -> None:
     if place is None or entry.dist is None or any(place.is_relative_to(root) for root in _roots(entry.dist)):
         return
     raise CannotRun(
-        f"the {kind[:-1]} '{entry.name}' should come from '{_owner(entry)}', "
+        f"the {WORDS[kind]} '{entry.name}' should come from '{_owner(entry)}', "
         f"but Python found another '{entry.module.partition('.')[0]}' first: {place}",
         hint="use the `hybrid` command in another folder, clear PYTHONPATH, or rename that package",
     )

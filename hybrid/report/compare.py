@@ -10,7 +10,7 @@ from hybrid.errors import BadData
 from hybrid.report.charts import interval_plot
 from hybrid.report.grades_file import GradesFile
 from hybrid.report.markup import Html, el
-from hybrid.report.sources import Source
+from hybrid.report.sources import ReportRun
 from hybrid.report.words import signed
 from hybrid.statistics.intervals import paired_difference
 
@@ -33,12 +33,12 @@ class Difference:
     why_not: str = ""
 
 
-def difference(first: Source, other: Source) -> Difference:
+def difference(first: ReportRun, other: ReportRun) -> Difference:
     """The paired difference other - first, clustered by task. Raises BadData when a file is not in task order."""
     result = Difference(why_not=_why_not(first, other))
-    if result.why_not:
+    if result.why_not or first.grades is None or other.grades is None:
         return result
-    mean, low, high, result.n = paired_difference(_pairs(first, other, result))
+    mean, low, high, result.n = paired_difference(_pairs(first.grades, other.grades, result))
     if result.n:
         result.mean, result.interval = mean, (low, high)
     else:
@@ -46,9 +46,11 @@ def difference(first: Source, other: Source) -> Difference:
     return result
 
 
-def _why_not(first: Source, other: Source) -> str:
+def _why_not(first: ReportRun, other: ReportRun) -> str:
     """Why two runs cannot be compared number by number, or nothing."""
     one, two = first.grades, other.grades
+    if one is None or two is None:
+        return "not graded"
     if (one.grader, one.settings) != (two.grader, two.settings):
         return "judged by different graders or grader settings"
     if one.summary["unit"] != two.summary["unit"]:
@@ -57,9 +59,9 @@ def _why_not(first: Source, other: Source) -> str:
     return "judged against different references" if None not in references and references[0] != references[1] else ""
 
 
-def _pairs(first: Source, other: Source, tally: Difference) -> Iterator[tuple[str, float, float]]:
+def _pairs(first: GradesFile, other: GradesFile, tally: Difference) -> Iterator[tuple[str, float, float]]:
     """(task, first's score, other's score) of every unit that both have graded."""
-    ours, theirs = _scores(first.grades), _scores(other.grades)
+    ours, theirs = _scores(first), _scores(other)
     one, two = next(ours, None), next(theirs, None)
     while one or two:
         if one and two and one[0] == two[0]:
@@ -96,7 +98,7 @@ def _scores(grades: GradesFile) -> Iterator[tuple[tuple[str, str], float | None]
             yield last, score
 
 
-def comparison(sources: Sequence[Source]) -> Html:
+def comparison(sources: Sequence[ReportRun]) -> Html:
     """The table of paired differences to the first run."""
     first = sources[0]
     columns = ("", "points", "95 % interval", "pairs", "better", "worse", "only one graded")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hybrid.report.markup import Html, el
-from hybrid.report.sources import Source
+from hybrid.report.sources import ReportRun
 
 STATES = ("right", "partly", "wrong", "ungraded", "absent")
 
@@ -16,13 +16,10 @@ SHOWS = (
 
 SORTS = (
     ("file", "As in the file"), ("id", "By id"), ("best", "Best score first"), ("worst", "Worst score first"),
-    ("cells", "Most cells right first"), ("votes", "Most agreement first"), ("split", "Least agreement first"),
 )  # fmt: skip
 
-OF_GRIDS = ("cells", "votes", "split")
 
-
-def overview(sources: Sequence[Source], names: Sequence[str], states: Sequence[Sequence[str]]) -> Html:
+def overview(sources: Sequence[ReportRun], names: Sequence[str], states: Sequence[Sequence[str]]) -> Html:
     """A square a task, a row a run. `states` holds for each drawn task its standing in every run."""
     rows = [
         _row(source, names, [each[index] for each in states], len(sources) > 1) for index, source in enumerate(sources)
@@ -30,7 +27,7 @@ def overview(sources: Sequence[Source], names: Sequence[str], states: Sequence[S
     return el("nav", *rows, _legend(states), cls="overview", aria_label="All tasks at a glance")
 
 
-def _row(source: Source, names: Sequence[str], states: Sequence[str], several: bool) -> Html:
+def _row(source: ReportRun, names: Sequence[str], states: Sequence[str], several: bool) -> Html:
     squares = [
         el("a", href=f"#t{number}", title=f"{task}: {state}", aria_label=f"{task}: {state}", cls=state, tabindex="-1")
         for number, (task, state) in enumerate(zip(names, states, strict=True), start=1)
@@ -47,10 +44,11 @@ def _legend(states: Sequence[Sequence[str]]) -> Html:
     )
 
 
-def tools(several: bool, voted: bool) -> Html:
-    """Filter and sort; hidden until the script is there to serve them. Cells and votes are of grids alone."""
+def tools(several: bool, more: Mapping[str, str]) -> Html:
+    """Filter and sort; hidden until the script is there to serve them. `more` are the sections' own ways to sort."""
     shows = [_choice(value, name) for value, name in SHOWS if several or value != "differ"]
-    sorts = [el("option", name, value=value) for value, name in SORTS if voted or value not in OF_GRIDS]
+    sorts = [el("option", name, value=value) for value, name in SORTS]
+    sorts += [el("option", name, value=value) for name, value in more.items()]
     return el(
         "div",
         el("fieldset", el("legend", "Show"), *shows),

@@ -31,9 +31,6 @@
     id: (a, b) => (a.dataset.id < b.dataset.id ? -1 : 1),
     best: by("score", -1),
     worst: by("score", 1),
-    cells: by("cells", -1),
-    votes: by("votes", -1),
-    split: by("votes", 1),
   };
 
   const refresh = () => {
@@ -48,7 +45,8 @@
     nothing.hidden = left > 0;
   };
   const resort = () => {
-    const compare = orders[sort.value];
+    const value = sort.value; // a name of the above, or sign and name of a value that a section gave
+    const compare = orders[value] || by(value.slice(1), value.startsWith("-") ? -1 : 1);
     list.append(...tasks.slice().sort((a, b) => compare(a, b) || place.get(a) - place.get(b)));
   };
   const reveal = () => {

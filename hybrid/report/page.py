@@ -10,26 +10,26 @@ import base64
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from hybrid.errors import UsageError
+from hybrid.errors import HybridError, UsageError
 from hybrid.grading.questions import OutOfOrder
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
-from hybrid.report import self_edits
 from hybrid.report.articles import article, standings
 from hybrid.report.compare import comparison
-from hybrid.report.grids import DEFINITIONS
 from hybrid.report.markup import Html, el, join
 from hybrid.report.navigation import overview, tools
 from hybrid.report.provenance import provenance
 from hybrid.report.raw import cut
-from hybrid.report.sources import Answered, Source, merged
-from hybrid.report.summary import lede, note, results, voted
+from hybrid.report.section import TaskView
+from hybrid.report.sections import Sections
+from hybrid.report.sources import Answered, ReportRun, Totals, merged
+from hybrid.report.summary import lede, note, results
 from hybrid.report.words import count
 
 MOST_TASKS = 1000
@@ -44,54 +44,71 @@ Walk: TypeAlias = Iterator[tuple[str, list[Answered | None]]]
 
 @dataclass(slots=True)
 class Drawn:
-    """What the walk over the tasks leaves: how many there are, and the standing of those that are drawn."""
+    """What the walk over the tasks leaves: how many there are, the standing of those that are drawn, sums by run."""
 
+    totals: Sequence[Totals]
     tasks: int = 0
     names: list[str] = field(default_factory=list)
     states: list[list[str]] = field(default_factory=list)
 
 
-def write_report(runs: Sequence[Source], out: Path, *, tasks: int = MOST_TASKS, text: int = LONGEST_TEXT) -> Path:
+def write_report(
+    runs: Sequence[ReportRun],
+    out: Path,
+    *,
+    tasks: int = MOST_TASKS,
+    text: int = LONGEST_TEXT,
+    tell: Callable[[HybridError], None] = lambda fault: None,
+) -> Path:
     """Write the page of `runs` to `out`, at most `tasks` tasks and `text` characters of each model text.
 
-    The same runs give the same bytes. Raises BadData when a file does not keep its promise, CannotRun or
-    Temporary when `out` cannot be written.
+    The same runs give the same bytes. `tell` is told each fault of a section, which costs its own part of the page
+    alone. Raises BadData when a file does not keep its promise, CannotRun or Temporary when `out` cannot be written.
     """
     if not runs:
         raise UsageError("nothing to report", hint="name at least one outputs.json, grades.json or run")
-    sources = _labelled(runs)
+    runs = _labelled(runs)
+    sections = Sections(runs)
     with tempfile.TemporaryFile() as body:
         try:
-            drawn = _draw(merged(sources), sources, body, tasks, text)
+            drawn = _draw(merged(runs), runs, sections, body, (tasks, text))
         except OutOfOrder:  # outputs of another program: sort them on disk first
             body.seek(0)
             body.truncate()
-            drawn = _draw(merged(sources, sort=True), sources, body, tasks, text)
-        head = _head(sources, drawn)
+            drawn = _draw(merged(runs, sort=True), runs, sections, body, (tasks, text))
+        head = _head(runs, drawn, sections)
         body.seek(0)
-        _write(out, head, body, _foot(sources))
+        _write(out, head, body, _foot(runs, drawn))
+    for fault in sections.faults:
+        tell(fault)
     return out
 
 
-def _labelled(runs: Sequence[Source]) -> list[Source]:
+def _labelled(runs: Sequence[ReportRun]) -> list[ReportRun]:
     """The runs with labels that differ: the second `x` becomes `x (2)`."""
     seen: dict[str, int] = {}
     named = []
     for run in runs:
         seen[run.label] = seen.get(run.label, 0) + 1
         again = seen[run.label]
-        named.append(run if again == 1 else Source(f"{run.label} ({again})", run.outputs, run.grades))
+        named.append(run if again == 1 else replace(run, label=f"{run.label} ({again})"))
     return named
 
 
-def _draw(walk: Walk, sources: Sequence[Source], body: IO[bytes], most: int, longest: int) -> Drawn:
-    drawn = Drawn()
+def _draw(walk: Walk, runs: Sequence[ReportRun], sections: Sections, body: IO[bytes], bounds: tuple[int, int]) -> Drawn:
+    most, longest = bounds
+    drawn = Drawn([Totals() for _ in runs])
     for task, parts in walk:
         drawn.tasks += 1
+        for part, totals in zip(parts, drawn.totals, strict=True):
+            if part:
+                totals.add(part.totals)
         if len(drawn.names) < most:
             drawn.names.append(task)
-            drawn.states.append(standings(sources, parts))
-            body.write(article(len(drawn.names), task, sources, parts, longest).encode() + b"\n")
+            drawn.states.append(standings(runs, parts))
+            data = next((run.outputs.tasks.get(task) for run, part in zip(runs, parts, strict=True) if part), None)
+            shown = TaskView(task, data, runs, parts, longest)
+            body.write(article(len(drawn.names), shown, sections).encode() + b"\n")
     return drawn
 
 
@@ -113,13 +130,16 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _head(sources: Sequence[Source], drawn: Drawn) -> str:
-    style, script = _asset("page.css"), _asset("page.js")
+def _head(runs: Sequence[ReportRun], drawn: Drawn, sections: Sections) -> str:
+    style, script = _asset("page.css") + sections.style(), _asset("page.js")
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    title = " · ".join(source.label for source in sources)
+    title = " · ".join(run.label for run in runs)
+    result = results(runs, drawn.totals, sections)
+    parts, notes = sections.overall(), note(runs, sections)
+    tasks = [overview(runs, drawn.names, drawn.states), _left_out(drawn), tools(len(runs) > 1, sections.sorts())]
     return join(
         [
             Html(BEGINS + "\n<head>\n"),
@@ -130,39 +150,37 @@ def _head(sources: Sequence[Source], drawn: Drawn) -> str:
             el("meta", name="referrer", content="no-referrer"),
             el("title", title),
             Html(f"\n<style>{style}</style>\n</head>\n<body>\n"),
-            DEFINITIONS,
+            sections.head(),
             el("a", "Skip to the tasks", href="#results", cls="skip"),
-            _top(sources),
+            _top(runs, drawn.totals),
             Html("\n<main>\n"),
-            el("section", el("h2", "Result"), results(sources), note(sources), id="summary"),
-            self_edits.section(sources),
-            comparison(sources) if len(sources) > 1 else Html(""),
+            el("section", el("h2", "Result"), result, notes, sections.problems(), id="summary"),
+            parts,
+            comparison(runs) if len(runs) > 1 else Html(""),
             Html('\n<section id="results">'),
             el("h2", "Tasks"),
-            overview(sources, drawn.names, drawn.states),
-            _left_out(drawn),
-            tools(len(sources) > 1, voted(sources)),
+            *tasks,
             Html('\n<div id="tasks">\n'),
         ]
     )
 
 
-def _top(sources: Sequence[Source]) -> Html:
-    kinds = ", ".join(dict.fromkeys(str(source.outputs.run.get("pipeline", "outputs")) for source in sources))
-    if len(sources) > 1:
+def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
+    kinds = ", ".join(dict.fromkeys(run.pipeline or "outputs" for run in runs))
+    if len(runs) > 1:
         return el(
             "header",
             el("p", "comparison", cls="kicker"),
-            el("h1", f"{len(sources)} runs of {kinds}"),
-            lede(sources),
+            el("h1", f"{len(runs)} runs of {kinds}"),
+            lede(runs, totals),
             cls="top",
         )
-    model = sources[0].outputs.run.get("model")
+    model = runs[0].outputs.run.get("model")
     return el(
         "header",
-        el("p", sources[0].label, cls="run-id"),
+        el("p", runs[0].label, cls="run-id"),
         el("h1", cut(f"{kinds} with {model}" if model else kinds, 120)),
-        lede(sources),
+        lede(runs, totals),
         cls="top",
     )
 
@@ -173,13 +191,13 @@ def _left_out(drawn: Drawn) -> Html:
     return el("p", said, cls="note") if left else Html("")
 
 
-def _foot(sources: Sequence[Source]) -> str:
+def _foot(runs: Sequence[ReportRun], drawn: Drawn) -> str:
     return join(
         [
             Html("</div>\n"),
             el("p", "No task fits the filter.", id="nothing", hidden=True, cls="none"),
             Html("</section>\n"),
-            provenance(sources),
+            provenance(runs, drawn.totals),
             Html(f"\n</main>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n"),
         ]
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
@@ -23,25 +25,107 @@ MOST_OUTPUTS = 60
 MOST_QUESTIONS = 200
 """Questions of one task that the page shows; the others are counted."""
 
+LOOKED_AT = 20
+"""Tasks or outputs of a run that a section sees when it decides whether it wants the run."""
+
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One run of the report. `label` is unique on the page."""
+class ReportRun:
+    """One run of the report. `label` is unique on the page; `grades` is None when nobody graded it yet."""
 
     label: str
     outputs: OutputsFile
-    grades: GradesFile
+    grades: GradesFile | None
+    unfinished: Unfinished | None = None
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the run's pipeline; "" when its outputs do not tell."""
+        return str(self.outputs.run.get("pipeline") or "")
+
+    @property
+    def grader(self) -> str:
+        """Who graded it; "" when nobody did."""
+        return self.grades.grader if self.grades else ""
+
+    @property
+    def unit(self) -> str:
+        """What a score is of: `question` or `task`."""
+        return str(self.grades.summary["unit"]) if self.grades else "question"
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """The grader's figures: name -> `mean`, `n`, `interval`."""
+        found: Mapping[str, Any] = self.grades.summary["figures"] if self.grades else {}
+        return found
+
+    def verdicts(self) -> Iterator[GradeRow]:
+        """The grades in file order, none when nobody graded it. Raises BadData."""
+        return self.grades.grades() if self.grades else iter(())
+
+    def some_tasks(self) -> list[Any]:
+        """What the run knows of its first tasks, to tell a data set by."""
+        return [self.outputs.tasks[task] for task in islice(self.outputs.tasks, LOOKED_AT)]
+
+    def some_outputs(self) -> list[Output]:
+        """The first outputs of the file, to tell by what they hold; their digest is not checked yet."""
+        with closing(self.outputs.records()) as records:
+            return list(islice(records, LOOKED_AT))
+
+
+@dataclass(frozen=True, slots=True)
+class StageCount:
+    """How a stage of an unfinished run stands; `items` is None while nobody knows how many it has."""
+
+    name: str
+    items: int | None
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A run that is not done: its stages, and the one whose outputs are shown."""
+
+    stages: Sequence[StageCount]
+    shown: str
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run, a task or a question has: outputs, failures by kind, tokens in and out."""
+
+    questions: int = 0
+    outputs: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Add the other's."""
+        self.questions += other.questions
+        self.outputs += other.outputs
+        self.failed.update(other.failed)
+        self.prompt_tokens += other.prompt_tokens
+        self.completion_tokens += other.completion_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question: its grade, the first outputs to it, the truth, and how many outputs failed and there are."""
+    """One question: its grade, the first outputs to it, the truth, and what all of them come to."""
 
     grade: GradeRow
     outputs: Sequence[Output]
     reference: Json
-    failed: int
-    count: int
+    totals: Totals
+
+    @property
+    def failed(self) -> int:
+        return self.totals.failed.total()
+
+    @property
+    def count(self) -> int:
+        return self.totals.outputs
 
 
 @dataclass(slots=True)
@@ -50,7 +134,11 @@ class Answered:
 
     asked: list[Asked] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
-    failed: int = 0
+    totals: Totals = field(default_factory=Totals)
+
+    @property
+    def failed(self) -> int:
+        return self.totals.failed.total()
 
     def score(self, unit: str) -> float | None:
         """The task's score: the lowest of its questions for unit `task`, else the mean of the graded ones."""
@@ -60,44 +148,39 @@ class Answered:
         return min(graded) if unit == "task" else sum(graded) / len(graded)
 
 
-def find_source(path: Path, grader: str = "") -> Source:
-    """The run of an outputs.json or grades.json. Raises UsageError (nothing beside it), BadData (they do not fit)."""
+def find_source(path: Path, grader: str = "") -> ReportRun:
+    """The run of an outputs.json or grades.json. Raises UsageError (no such grades), BadData (they do not fit)."""
+    grades_path: Path | None
     if _is_grades(path):
         open_grades(path)  # a damaged one is told before it is asked what it judges
         grades_path, outputs_path = path, _outputs_of(path)
     else:
         grades_path, outputs_path = _beside(path, grader), path
-    if is_stale(grades_path, outputs_path):
+    if grades_path and is_stale(grades_path, outputs_path):
         raise BadData(
             f"{grades_path}: judges other outputs than {outputs_path.name} holds now",
             hint=f"it was graded before it changed: hybrid grade {outputs_path}",
         )
-    grades, outputs = open_grades(grades_path), open_outputs(outputs_path)
-    return Source(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
+    grades, outputs = open_grades(grades_path) if grades_path else None, open_outputs(outputs_path)
+    return ReportRun(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
 
 
-def _beside(path: Path, grader: str) -> Path:
-    """The grades file next to an outputs file."""
+def _beside(path: Path, grader: str) -> Path | None:
+    """The grades file next to an outputs file; None when there is none and no grader is asked for."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
     before, after = grades_of(path, "*").name.split("*")
     names = (one for one in sorted(path.parent.iterdir()) if one.name.startswith(before) and one.name.endswith(after))
     found = {one.name.removeprefix(before).removesuffix(after): one for one in names}
+    if not found and not grader:
+        return None
     if not found:
-        _refuse_damaged(path)
-        raise UsageError(f"{path}: not graded yet", hint=f"hybrid grade {path}")
+        raise UsageError(f"{path}: not graded yet", hint=f"hybrid grade {path} --grader {grader}")
     if grader and grader not in found:
         raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
     if not grader and len(found) > 1:
         raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
-
-
-def _refuse_damaged(path: Path) -> None:
-    """Raise BadData for what is no whole outputs file: nobody can grade it."""
-    with closing(open_outputs(path)) as outputs:
-        for _ in outputs.records():
-            pass
 
 
 def _is_grades(path: Path) -> bool:
@@ -122,7 +205,7 @@ def _outputs_of(path: Path) -> Path:
     )
 
 
-def tasks_of(source: Source, *, sort: bool) -> Iterator[tuple[str, Answered]]:
+def tasks_of(source: ReportRun, *, sort: bool) -> Iterator[tuple[str, Answered]]:
     """Task by task, the outputs joined to their grades; both are checked to the end.
 
     Raises OutOfOrder when the outputs are not in order of task and question and `sort` is off, BadData when the two
@@ -134,14 +217,18 @@ def tasks_of(source: Source, *, sort: bool) -> Iterator[tuple[str, Answered]]:
         part = Answered()
         for asked in rows:
             part.scores.append(asked.grade.score)
-            part.failed += asked.failed
+            part.totals.add(asked.totals)
             if len(part.asked) < MOST_QUESTIONS:
                 part.asked.append(asked)
         yield task, part
     _check_digest(source)
 
 
-def _joined(source: Source, questions: Iterator[Question], sort: bool) -> Iterator[Asked]:
+def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Iterator[Asked]:
+    if source.grades is None:
+        for question in questions:
+            yield _asked(GradeRow(question.task, question.id, None, "", {}, {}, len(question.outputs)), question)
+        return
     grades = source.grades.checked()
     for question in questions:
         grade = next(grades, None)
@@ -152,16 +239,25 @@ def _joined(source: Source, questions: Iterator[Question], sort: bool) -> Iterat
                 f"{source.grades.path}: speaks of other questions than {source.outputs.path} (at {question.id})",
                 hint=f"hybrid grade {source.outputs.path}",
             )
-        failed = sum(output.error is not None for output in question.outputs)
-        yield Asked(grade, question.outputs[:MOST_OUTPUTS], question.reference, failed, len(question.outputs))
+        yield _asked(grade, question)
     if (left := next(grades, None)) is not None:
         raise BadData(
             f"{source.grades.path}: has a grade without outputs ({left.question})", hint="grade the outputs again"
         )
 
 
-def _check_digest(source: Source) -> None:
-    if source.outputs.sha256 != source.grades.outputs:
+def _asked(grade: GradeRow, question: Question) -> Asked:
+    totals = Totals(1, len(question.outputs))
+    for output in question.outputs:
+        if output.error is not None:
+            totals.failed[output.error.kind] += 1
+        totals.prompt_tokens += output.tokens[0]
+        totals.completion_tokens += output.tokens[1]
+    return Asked(grade, question.outputs[:MOST_OUTPUTS], question.reference, totals)
+
+
+def _check_digest(source: ReportRun) -> None:
+    if source.grades and source.outputs.sha256 != source.grades.outputs:
         raise BadData(
             f"{source.grades.path}: judges other outputs (sha256 {source.grades.outputs:.12}…) "
             f"than {source.outputs.path} (sha256 {source.outputs.sha256!s:.12}…)",
@@ -169,7 +265,7 @@ def _check_digest(source: Source) -> None:
         )
 
 
-def merged(sources: Sequence[Source], *, sort: bool = False) -> Iterator[tuple[str, list[Answered | None]]]:
+def merged(sources: Sequence[ReportRun], *, sort: bool = False) -> Iterator[tuple[str, list[Answered | None]]]:
     """The tasks of all runs in order, each once, with every run's part or None. Raises as `tasks_of` does."""
     streams = [_numbered(source, index, sort) for index, source in enumerate(sources)]
     for task, group in groupby(heapq.merge(*streams, key=lambda row: row[0]), key=lambda row: row[0]):
@@ -179,6 +275,6 @@ def merged(sources: Sequence[Source], *, sort: bool = False) -> Iterator[tuple[s
         yield task, parts
 
 
-def _numbered(source: Source, index: int, sort: bool) -> Iterator[tuple[str, int, Answered]]:
+def _numbered(source: ReportRun, index: int, sort: bool) -> Iterator[tuple[str, int, Answered]]:
     for task, part in tasks_of(source, sort=sort):
         yield task, index, part

@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
 
 from hybrid.report.charts import interval_plot
-from hybrid.report.markup import Html, el
-from hybrid.report.self_edits import is_point
-from hybrid.report.sources import Source
-from hybrid.report.words import NAMES, called, count, percent, span
-from hybrid.statistics.intervals import paired_difference
-
-Measure: TypeAlias = Mapping[str, Any]
-"""`mean`, `n` and `interval` of a score, a control or a figure."""
+from hybrid.report.markup import Html, el, join
+from hybrid.report.section import Measure
+from hybrid.report.sections import Sections
+from hybrid.report.sources import ReportRun, StageCount, Totals
+from hybrid.report.words import called, count, percent, span
 
 INTERVALS = (
     "An interval is 95 %. What could not be graded is not in the score and is not counted as wrong; it stands beside "
     "it. An output that failed to be generated is no answer, right or wrong."
 )
 
-VOTED = (
-    "Two attempts are taken from a vote over several views of each question (outputs a question here: {views}). "
-    "A question is right when one attempt equals the truth cell by cell, a task when all its test inputs are right. "
-    "That is pass@2 after a vote, not pass@2 of two samples: more views cost more model calls and can score higher, "
-    "so compare runs with equal views."
-)
 
-
-def lede(sources: Sequence[Source]) -> Html:
+def lede(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
     """The result of every run in one sentence, and under it what is known of a model that judged."""
     parts = []
-    for source in sources:
-        parts.append(_sentence(source, len(sources) > 1))
-        parts += [el("p", line, cls="judge") for line in source.grades.summary["judge"]]
+    for run, total in zip(runs, totals, strict=True):
+        name = f"{run.label}: " if len(runs) > 1 else ""
+        if run.unfinished or total.failed["missing"]:
+            parts.append(_open(name, run, total))
+        parts.append(_sentence(name, run, total))
+        parts += [el("p", line, cls="judge") for line in (run.grades.summary["judge"] if run.grades else ())]
     return el("div", *parts, cls="lede")
 
 
-def _sentence(source: Source, several: bool) -> Html:
-    summary = source.grades.summary
+def _open(name: str, run: ReportRun, total: Totals) -> Html:
+    """That a run is not finished, and what is there."""
+    if run.unfinished is None:
+        there = total.outputs - total.failed["missing"]
+        said = f": {there:,} of {count(total.outputs, 'output')} are there so far."
+    else:
+        known = [stage for stage in run.unfinished.stages if stage.items is not None]
+        done = sum(stage.items == stage.done + stage.failed for stage in known)
+        said = f": {done} of {count(len(run.unfinished.stages), 'stage')} are done; shown is '{run.unfinished.shown}'."
+    return el("p", name, el("b", "not finished"), said)
+
+
+def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
+    if run.grades is None:
+        return el(
+            "p",
+            name,
+            el("b", "not graded"),
+            f": {count(total.outputs, 'output')} to {count(total.questions, 'question')}, shown without scores.",
+        )
+    summary = run.grades.summary
     unit = summary["unit"]
-    name = f"{source.label}: " if several else ""
     if summary["score"] is None:
         return el(
             "p", name, el("b", "no score"), f": none of {count(summary['questions'], 'question')} could be graded."
@@ -55,36 +65,56 @@ def _sentence(source: Source, several: bool) -> Html:
     )
 
 
-def results(sources: Sequence[Source]) -> Html:
+def results(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
     """Score, controls and figures: a table with plots for one run, the runs side by side for several."""
-    return _alone(sources[0]) if len(sources) == 1 else _beside(sources)
+    drawn = _alone(runs[0], totals[0], sections) if len(runs) == 1 else _beside(runs, totals, sections)
+    return join([drawn, *(_stages(run, len(runs) > 1) for run in runs if run.unfinished)])
 
 
-def _alone(source: Source) -> Html:
+def _alone(run: ReportRun, total: Totals, sections: Sections) -> Html:
+    counted = _counts(run, total).items()
+    facts = el("dl", *(part for name, value in counted for part in (el("dt", name), el("dd", value))), cls="counts")
+    if run.grades is None:
+        return el("div", facts, cls="result")
     names = (("", None), ("mean", "n"), ("95 % interval", "n"), ("n", "n"))
     head = el(
         "tr", *(el("th", name, scope="col", cls=cls) for name, cls in names), el("th", _axis(), scope="col", cls="axis")
     )
-    rows = [_row(name, value, kind) for name, kind, value in _measures(source)]
-    facts = el(
-        "dl", *(part for name, value in _counts(source) for part in (el("dt", name), el("dd", value))), cls="counts"
-    )
+    rows = [_row(name, value, kind) for name, kind, value in _measures(run, sections)]
     return el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores"), facts, cls="result")
 
 
-def _beside(sources: Sequence[Source]) -> Html:
+def _beside(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
     """One row a measure, one column a run; the counts below."""
-    measured = [{name: (kind, value) for name, kind, value in _measures(source)} for source in sources]
+    measured = [{name: (kind, value) for name, kind, value in _measures(run, sections)} for run in runs]
     names = dict.fromkeys(name for column in measured for name in column)
     rows = [_measure_row(name, [column.get(name) for column in measured]) for name in names]
-    counted = [_counts(source) for source in sources]
-    for index, (name, _) in enumerate(counted[0]):
-        cells = [el("td", column[index][1]) for column in counted]
+    counted = [_counts(run, total) for run, total in zip(runs, totals, strict=True)]
+    for name in dict.fromkeys(name for column in counted for name in column):
+        cells = [el("td", column.get(name, "–")) for column in counted]
         rows.append(el("tr", el("th", name, scope="row"), *cells, cls="control"))
-    head = el("tr", el("th", "", scope="col"), *(el("th", source.label, scope="col") for source in sources))
+    head = el("tr", el("th", "", scope="col"), *(el("th", run.label, scope="col") for run in runs))
     return el(
         "div", el("table", el("thead", head), el("tbody", *rows), cls="scores beside"), cls="scroll", tabindex="0"
     )
+
+
+def _stages(run: ReportRun, several: bool) -> Html:
+    """How the stages of an unfinished run stand."""
+    names = ("stage", "items", "with an answer", "failed", "without a record")
+    head = el("tr", *(el("th", name, scope="col", cls="n" if name != "stage" else None) for name in names))
+    rows = [_stage(stage) for stage in (run.unfinished.stages if run.unfinished else ())]
+    label = el("h4", run.label) if several else Html("")
+    return join([label, el("table", el("thead", head), el("tbody", *rows), cls="stages")])
+
+
+def _stage(stage: StageCount) -> Html:
+    if stage.items is None:
+        waits = el("td", "not known yet: it waits for the stages before it", colspan=4, cls="none")
+        return el("tr", el("th", stage.name, scope="row"), waits)
+    left = stage.items - stage.done - stage.failed
+    numbers = (el("td", f"{number:,}", cls="n") for number in (stage.items, stage.done, stage.failed, left))
+    return el("tr", el("th", stage.name, scope="row"), *numbers)
 
 
 def _measure_row(name: str, columns: Sequence[tuple[str, Measure] | None]) -> Html:
@@ -98,34 +128,18 @@ def _cell(name: str, kind: str, value: Measure) -> tuple[Html, ...]:
     return el("b", percent(value["mean"])), el("small", f" {span(value['interval'])}, n {value['n']:,}"), plot
 
 
-def _measures(source: Source) -> Iterator[tuple[str, str, Measure]]:
+def _measures(run: ReportRun, sections: Sections) -> Iterator[tuple[str, str, Measure]]:
     """(name, kind, measure) of the score, the controls and the figures, in the order of the page."""
-    summary = source.grades.summary
+    if run.grades is None:
+        return
+    summary, names = run.grades.summary, sections.names
     main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
-    yield f"Score ({source.grades.grader}, by {summary['unit']})", "score", main
+    yield f"Score ({run.grader}, by {run.unit})", "score", main
     for name, value in summary["controls"].items():
-        yield f"Control: {called(name)}", "control", value
-    for name, value in _figures(source):
-        yield called(name), "figure", value
-
-
-def _figures(source: Source) -> Iterator[tuple[str, Measure]]:
-    """Figures in the order of `NAMES`, then by name, and after the oracle what voting lost of it."""
-    figures = {name: value for name, value in source.grades.summary["figures"].items() if not is_point(name)}
-    known = list(NAMES)
+        yield f"Control: {called(name, names)}", "control", value
+    figures, known = sections.figures(run, run.figures), list(names)
     for name in sorted(figures, key=lambda name: (known.index(name) if name in known else len(known), name)):
-        yield name, figures[name]
-        if name == "oracle":
-            yield "voting-loss", _voting_loss(source)
-
-
-def _voting_loss(source: Source) -> Measure:
-    """How many questions some view has right and the attempts have not: oracle - score, clustered by task."""
-    rows = ((row.task, row.score, row.figures.get("oracle")) for row in source.grades.grades())
-    mean, low, high, n = paired_difference(
-        (task, score, best) for task, score, best in rows if score is not None and best is not None
-    )
-    return {"mean": mean if n else None, "n": n, "interval": (max(0.0, low), high) if n else None}
+        yield called(name, names), "figure", figures[name]
 
 
 def _axis() -> Html:
@@ -148,17 +162,24 @@ def _spoken(name: str, value: Measure) -> str:
     return f"{name}: {percent(value['mean'])}, interval {span(value['interval'])}"
 
 
-def _counts(source: Source) -> tuple[tuple[str, str], ...]:
+def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
     """What stands behind the score: questions, outputs, failures and reasons, zeros included."""
-    summary = source.grades.summary
-    return (
-        ("Questions", f"{summary['questions']:,}"),
-        ("Outputs", f"{summary['outputs']:,}"),
-        (f"Ungraded {summary['unit']}s", f"{summary['ungraded']:,}{_reasons(summary['reasons'])}"),
-        ("Ungraded outputs", _counted(summary["ungraded_outputs"])),
-        ("Failed outputs", _counted(summary["failed"])),
-        ("Interval", summary["method"] or "not named"),
-    )
+    if run.grades is None:
+        return {
+            "Questions": f"{total.questions:,}",
+            "Outputs": f"{total.outputs:,}",
+            "Failed outputs": _counted(dict(sorted(total.failed.items()))),
+            "Scores": f"none yet: hybrid grade {run.outputs.path}",
+        }
+    summary = run.grades.summary
+    return {
+        "Questions": f"{summary['questions']:,}",
+        "Outputs": f"{summary['outputs']:,}",
+        f"Ungraded {run.unit}s": f"{summary['ungraded']:,}{_reasons(summary['reasons'])}",
+        "Ungraded outputs": _counted(summary["ungraded_outputs"]),
+        "Failed outputs": _counted(summary["failed"]),
+        "Interval": summary["method"] or "not named",
+    }
 
 
 def _counted(reasons: Mapping[str, int]) -> str:
@@ -169,14 +190,7 @@ def _reasons(reasons: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{name} {number:,}' for name, number in reasons.items())})" if reasons else ""
 
 
-def voted(sources: Sequence[Source]) -> bool:
-    """Whether grids were voted for."""
-    return any(source.grades.grader.startswith("arc") for source in sources)
-
-
-def note(sources: Sequence[Source]) -> Html:
-    """How to read the numbers, with the number of views behind an answer."""
-    shares = {source.grades.summary["outputs"] / max(1, source.grades.summary["questions"]) for source in sources}
-    views = " and ".join(f"{share:.3g}" for share in sorted(shares))
-    lines = (INTERVALS, VOTED.format(views=views)) if voted(sources) else (INTERVALS,)
-    return el("div", *(el("p", line) for line in lines), cls="note")
+def note(runs: Sequence[ReportRun], sections: Sections) -> Html:
+    """How to read the numbers."""
+    lines = ([INTERVALS] if any(run.grades for run in runs) else []) + sections.notes()
+    return el("div", *(el("p", line) for line in lines), cls="note") if lines else Html("")

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hybrid.report.markup import Html, el
 
-NAMES = {
-    "top1": "First attempt alone, by question",
-    "pass2": "One of both attempts, by question",
-    "oracle": "Some view is right, by question (oracle)",
-    "voting-loss": "Lost in the vote, by question",
-    "cells": "Cells right in the first attempt",
-    "parsed": "Outputs that hold a grid",
-    "any-right": "Some self-edit is right, by task",
-    "any-right/random": "Some random configuration is right, by task",
-    "valid": "Replies that hold a configuration",
-    "bare": "Replies that hold nothing else",
-    "trained": "Replies that something was trained for",
-    "distinct": "Configurations that no earlier reply of the task had",
-    "steps": "Optimizer steps, of the most allowed",
-    "base": "the untrained model",
-    "fixed": "the configuration that people chose",
-    "random": "random configurations",
-    "copy-input": "copy the test input",
-    "most-frequent-grid": "most frequent demonstration output",
-    "majority": "most frequent answer",
-}
-"""Figures and controls with a plain name; others are shown as they are written."""
+NAMES = {"majority": "most frequent answer"}
+"""Controls that are of no experiment with a plain name; sections bring more, others are shown as they are written."""
 
 
-def called(name: str) -> str:
+def called(name: str, names: Mapping[str, str]) -> str:
     """A figure's or control's name for people."""
     kind, _, rest = name.partition("/")
-    return f"Right in view {rest}" if kind == "view" and rest else NAMES.get(name, name)
+    return f"Right in view {rest}" if kind == "view" and rest else names.get(name, name)
 
 
 def percent(value: float | None) -> str:

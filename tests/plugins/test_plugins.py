@@ -71,6 +71,9 @@ def test_a_plugin_pipeline_runs_and_a_plugin_grader_judges_it(tiny_plugin: Path,
     judge = [HYBRID, "grade", out, "--grader", "longer-than", "--threshold", "0.5"]
     longer = run(*judge, path=tiny_plugin)
     assert longer.returncode == 0, longer.stderr
+    drawn = run(HYBRID, "report", out, path=tiny_plugin)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "2 sums</li>" in Path(drawn.stdout.strip()).read_text(encoding="utf-8")
     much_longer = run(*judge, "--set", "length=5", path=tiny_plugin)
     assert much_longer.returncode == Missed.exit_code, much_longer.stderr
 

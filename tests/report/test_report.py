@@ -26,12 +26,12 @@ from hybrid.model_files.location import digest_of
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from hybrid.report.compare import difference
-from hybrid.report.grids import grid_svg, is_grid, wrong_cells
 from hybrid.report.markup import Html, el, plain, text
 from hybrid.report.page import write_report
 from hybrid.report.provenance import provenance
-from hybrid.report.sources import MOST_OUTPUTS, find_source
+from hybrid.report.sources import MOST_OUTPUTS, Totals, find_source
 from hybrid.statistics.intervals import paired_difference
+from hybrid.tasks.arc.drawing import grid_svg, is_grid, wrong_cells
 
 Grid = list[list[int]]
 
@@ -305,11 +305,36 @@ def test_the_grades_of_two_files_in_one_folder_stay_apart(tmp_path: Path) -> Non
         find_source(tmp_path / "mine.json")
 
 
-def test_outputs_that_nobody_graded_name_the_next_step(run: Path) -> None:
+def test_outputs_that_nobody_graded_are_drawn_and_name_the_next_step(run: Path) -> None:
     (run.parent / "grades.arc.json").unlink()
-    with pytest.raises(UsageError, match="not graded yet") as raised:
-        find_source(run)
-    assert "hybrid grade" in raised.value.hint
+    with pytest.raises(UsageError, match="not graded yet"):
+        find_source(run, "arc")
+    page = page_of(run)
+    shown = words(page)
+    assert "not graded : 13 outputs to 4 questions, shown without scores." in shown
+    assert f"Scores none yet: hybrid grade {run}" in shown
+    assert "Failed outputs 3 (too_long 3)" in shown
+    assert "Score (" not in shown
+    assert "Interval" not in shown
+    assert {each["data-status"] for tag, each in parsed(page).seen if tag == "article"} == {"ungraded"}
+    assert cells_of(re.findall(r'<svg class="grid".*?</svg>', page)[3]) == RIGHT
+    assert "5 outputs as written" in shown
+
+
+def test_a_run_that_is_graded_stands_beside_one_that_is_not(run: Path) -> None:
+    other = run.parent.parent / "ungraded"
+    other.mkdir()
+    bare = arc_run(other, {"aaa": [RIGHT]})
+    (other / "grades.arc.json").unlink()
+    shown = words(page_of(run, bare))
+    assert "not compared: not graded" in shown
+    assert "ungraded: not graded : 1 output to 1 question" in shown
+
+
+def test_a_run_that_lacks_records_says_so(tmp_path: Path) -> None:
+    path = text_run(tmp_path, {"p1": ["yes", Failure("missing", "no record of this item has arrived")]})
+    assert "not finished : 1 of 2 outputs are there so far." in words(page_of(path))
+    assert "100.0 % of 1 question" in words(page_of(path))
 
 
 def test_two_grades_ask_which(run: Path) -> None:
@@ -432,7 +457,7 @@ def test_settings_that_differ_between_runs_are_marked(run: Path) -> None:
     other = run.parent.parent / "seeded"
     other.mkdir()
     sources = [find_source(run), find_source(arc_run(other, {"aaa": [RIGHT]}, {"settings": {"seed": 1}}))]
-    rows = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', provenance(sources))
+    rows = re.findall(r'<tr class="differs"><th scope="row">([^<]*)', provenance(sources, [Totals(), Totals()]))
     assert rows == ["id", "setting · seed", "outputs sha256", "grades sha256"]
 
 

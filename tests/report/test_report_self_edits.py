@@ -85,7 +85,7 @@ def test_the_last_round_is_held_against_the_first_by_task(learned: str) -> None:
 
 
 def test_points_of_the_curve_do_not_stand_in_the_table_of_the_result(learned: str) -> None:
-    assert "round-0/eval" not in learned.partition('id="edits"')[0]
+    assert "round-0/eval" not in learned.partition('id="section-seal"')[0]
     assert "Control: the untrained model" in learned
 
 

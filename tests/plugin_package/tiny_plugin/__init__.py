@@ -1,1 +1,1 @@
-"""A pipeline and a grader in a distribution of their own."""
+"""A pipeline, a grader and a report section in a distribution of their own."""

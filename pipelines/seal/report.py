@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, ClassVar
 
 from hybrid.report.markup import Html, el, join, plain
-from hybrid.report.pictures import SMALL, demonstrations, picture
 from hybrid.report.raw import cut
-from hybrid.report.sources import Answered, Asked, Source
+from hybrid.report.section import Measure, Section, TaskView
+from hybrid.report.sources import Asked, ReportRun
 from hybrid.report.words import count, mark, percent, signed, span, status_of
 from hybrid.statistics.intervals import paired_difference
+from hybrid.tasks.arc.pictures import SMALL, demonstrations, is_arc, picture
 
 POINT = re.compile(r"round-(\d{1,3})/(train|eval)(?:/([a-z]{1,20}))?")
 """A figure that is a point of the curve: round, split, and the arm; no arm is the self-edits themselves."""
@@ -27,23 +30,46 @@ Points = dict[int, Mapping[str, Any]]
 """Round -> `mean`, `n` and `interval`."""
 
 
-def is_point(name: str) -> bool:
-    """Whether a figure is drawn in the curve instead of standing in the table."""
-    return POINT.fullmatch(name) is not None
+@dataclass(frozen=True)
+class SealReport(Section):
+    """The reward of every round as a curve, why replies trained nothing, and in each task every self-edit."""
+
+    title: ClassVar[str] = "Self-edits"
+    names: ClassVar[Mapping[str, str]] = {
+        "any-right": "Some self-edit is right, by task",
+        "any-right/random": "Some random configuration is right, by task",
+        "valid": "Replies that hold a configuration",
+        "bare": "Replies that hold nothing else",
+        "trained": "Replies that something was trained for",
+        "distinct": "Configurations that no earlier reply of the task had",
+        "steps": "Optimizer steps, of the most allowed",
+        "base": "the untrained model",
+        "fixed": "the configuration that people chose",
+        "random": "random configurations",
+    }
+
+    def wants(self, run: ReportRun) -> bool:
+        """A run whose grades are of self-edits."""
+        return run.grader.startswith("self-edit")
+
+    def overall(self, runs: Sequence[ReportRun]) -> Html:
+        """Curves and reasons, run by run."""
+        return join([_of_run(run, len(runs) > 1) for run in runs])
+
+    def task(self, shown: TaskView) -> Html:
+        """Demonstrations, test inputs with their truths, and every run's self-edits."""
+        return _task(shown) if is_arc(shown.data) else Html("")
+
+    def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
+        """All but the points of the curve."""
+        return {name: measure for name, measure in figures.items() if not POINT.fullmatch(name)}
+
+    def style(self) -> str:
+        """Of the curves."""
+        return files("pipelines.seal").joinpath("report.css").read_text(encoding="utf-8")
 
 
-def has_edits(source: Source) -> bool:
-    """Whether a run's grades are of self-edits."""
-    return source.grades.grader.startswith("self-edit")
-
-
-def section(sources: Sequence[Source]) -> Html:
-    """What a run of self-edits has beyond a score; nothing for other runs."""
-    parts = [_of_run(source, len(sources) > 1) for source in sources if has_edits(source)]
-    return el("section", el("h2", "Self-edits"), *parts, id="edits") if parts else Html("")
-
-
-def _of_run(source: Source, several: bool) -> Html:
+def _of_run(source: ReportRun, several: bool) -> Html:
     curves = _curves(source)
     drawn = [_chart(split, curves[split]) for split in SPLITS if split in curves]
     name = el("h4", source.label) if several else Html("")
@@ -53,10 +79,10 @@ def _of_run(source: Source, several: bool) -> Html:
     return join([name, *curve, _untrained(source)])
 
 
-def _curves(source: Source) -> dict[str, dict[str, Points]]:
+def _curves(source: ReportRun) -> dict[str, dict[str, Points]]:
     """Split -> arm -> points, of the splits and arms that there are."""
     found: dict[str, dict[str, Points]] = {}
-    for name, measure in source.grades.summary["figures"].items():
+    for name, measure in source.figures.items():
         point = POINT.fullmatch(name)
         if point and (point[3] or "") in ARMS:
             arms = found.setdefault(point[2], {arm: {} for arm in ARMS})
@@ -125,10 +151,10 @@ def _cell(point: Mapping[str, Any] | None) -> Html:
     return el("td", percent(point["mean"]), el("small", f"{span(point['interval'])}, n\u00a0{point['n']:,}"), cls="n")
 
 
-def _gain(source: Source) -> Html:
+def _gain(source: ReportRun) -> Html:
     """The last round against the first on the evaluation tasks, task by task."""
     sums: dict[str, dict[int, list[float]]] = {}
-    for row in source.grades.grades():
+    for row in source.verdicts():
         for name, value in row.figures.items():
             point = POINT.fullmatch(name)
             if point and point[2] == "eval" and not point[3]:
@@ -144,7 +170,7 @@ def _gain(source: Source) -> Html:
         f"Round {last} against round {first} on the evaluation tasks: {signed(found.mean)} points, 95 % interval "
         f"{signed(found.low)} to {signed(found.high)}, paired by task ({count(found.n, 'task')})."
     )
-    asked = {row.detail.get("policy") for row in source.grades.grades() if _split_of(row.figures) == "eval"}
+    asked = {row.detail.get("policy") for row in source.verdicts() if _split_of(row.figures) == "eval"}
     same = " Nothing was rewarded: every round asked the same model." if len(asked) == 1 else ""
     return el("p", said + same, cls="note")
 
@@ -155,10 +181,10 @@ def _split_of(figures: Mapping[str, float]) -> str:
     return next((point[2] for point in points if point), "")
 
 
-def _untrained(source: Source) -> Html:
+def _untrained(source: ReportRun) -> Html:
     """Which replies trained nothing, by reason."""
     rows, reasons = 0, Counter[str]()
-    for row in source.grades.grades():
+    for row in source.verdicts():
         rows += 1
         if isinstance(why := row.detail.get("untrained"), str) and why:
             reasons[cut(why, 100)] += 1
@@ -171,19 +197,14 @@ def _untrained(source: Source) -> Html:
     return el("p", total, said, ". Their attempts are those of the untrained model.", cls="note")
 
 
-def task(data: Mapping[str, Any], sources: Sequence[Source], parts: Sequence[Answered | None], longest: int) -> Html:
+def _task(shown: TaskView) -> Html:
     """The article of one task: demonstrations, test inputs with their truths, and every run's self-edits."""
-    reference = next((asked.reference for part in parts if part for asked in part.asked), None)
+    reference = next((asked.reference for _, asked in shown.asked()), None)
     truths = reference if isinstance(reference, list) else []
-    rows = [
-        _row(asked, truths, source.label if len(sources) > 1 else "", longest)
-        for source, part in zip(sources, parts, strict=True)
-        if part
-        for asked in part.asked
-    ]
-    more = sum(len(part.scores) - len(part.asked) for part in parts if part)
+    rows = [_row(asked, truths, run.label if shown.several else "", shown.longest) for run, asked in shown.asked()]
+    more = shown.left_out()
     left = [el("p", f"{count(more, 'more self-edit')} not shown", cls="none")] if more else []
-    return join([demonstrations(data), el("div", *_tests(data, truths), cls="asked"), *rows, *left])
+    return join([demonstrations(shown.data), el("div", *_tests(shown.data, truths), cls="asked"), *rows, *left])
 
 
 def _tests(data: Mapping[str, Any], truths: Sequence[Any]) -> list[Html]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
-from hybrid.report.grids import grid_svg, is_grid, not_drawn, size, wrong_cells
 from hybrid.report.markup import Html, el, join
 from hybrid.report.raw import listed
 from hybrid.report.sources import Asked
 from hybrid.report.words import count
+from hybrid.tasks.arc.drawing import grid_svg, is_grid, not_drawn, size, wrong_cells
 
 LARGE, MEDIUM, SMALL = 150, 110, 72
 """Longer side of a drawing in pixels: questions and attempts, demonstrations, other candidates."""

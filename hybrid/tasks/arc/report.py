@@ -1,0 +1,156 @@
+"""ARC's part of the report: tasks in pictures, and how a vote over views is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, ClassVar
+
+from hybrid.report.markup import Html, el, join
+from hybrid.report.raw import fold
+from hybrid.report.rows import ungraded
+from hybrid.report.section import Measure, Scope, Section, TaskView
+from hybrid.report.sources import Answered, Asked, ReportRun
+from hybrid.report.words import mark, percent, status_of
+from hybrid.statistics.intervals import paired_difference
+from hybrid.tasks.arc import pictures
+from hybrid.tasks.arc.drawing import DEFINITIONS
+
+VOTED = (
+    "Two attempts are taken from a vote over several views of each question (outputs a question here: {views}). "
+    "A question is right when one attempt equals the truth cell by cell, a task when all its test inputs are right. "
+    "That is pass@2 after a vote, not pass@2 of two samples: more views cost more model calls and can score higher, "
+    "so compare runs with equal views."
+)
+
+
+@dataclass(frozen=True)
+class ArcReport(Section):
+    """Draws demonstrations, test inputs, truths, attempts with wrong cells crossed, and the other votes."""
+
+    scope: ClassVar[Scope] = "data"
+    names: ClassVar[Mapping[str, str]] = {
+        "top1": "First attempt alone, by question",
+        "pass2": "One of both attempts, by question",
+        "oracle": "Some view is right, by question (oracle)",
+        "voting-loss": "Lost in the vote, by question",
+        "cells": "Cells right in the first attempt",
+        "parsed": "Outputs that hold a grid",
+        "copy-input": "copy the test input",
+        "most-frequent-grid": "most frequent demonstration output",
+    }
+
+    def wants(self, run: ReportRun) -> bool:
+        """A run on ARC's tasks, or one whose grids were voted for."""
+        return _voted(run) or any(map(pictures.is_arc, run.some_tasks()))
+
+    def task(self, shown: TaskView) -> Html:
+        """Demonstrations, then question by question every run's attempts. A task of other data is left to others."""
+        if not pictures.is_arc(shown.data):
+            return Html("")
+        wanted = sorted({asked.grade.question for _, asked in shown.asked()})
+        return join([pictures.demonstrations(shown.data), *(_question(shown, question) for question in wanted)])
+
+    def facts(self, part: Answered) -> Sequence[str]:
+        """Cells that are right, and how many agree."""
+        said = []
+        if (cells := _cells(part)) is not None:
+            said.append(f"cells {percent(cells)}")
+        if (share := _agreement(part)) is not None:
+            said.append(f"{percent(share)} of outputs behind the first attempt")
+        return said
+
+    def sorts(self, runs: Sequence[ReportRun]) -> Mapping[str, str]:
+        """By cells and by agreement, where grids were voted for."""
+        if not any(map(_voted, runs)):
+            return {}
+        return {
+            "Most cells right first": "-cells",
+            "Most agreement first": "-votes",
+            "Least agreement first": "+votes",
+        }
+
+    def values(self, part: Answered) -> Mapping[str, float | None]:
+        """The share of right cells, and that of the most voted candidate."""
+        return {"cells": _cells(part), "votes": _agreement(part)}
+
+    def notes(self, runs: Sequence[ReportRun]) -> Sequence[str]:
+        """What a score after a vote means, with the number of views behind an answer."""
+        if not any(map(_voted, runs)):
+            return ()
+        summaries = [run.grades.summary for run in runs if run.grades]
+        shares = {summary["outputs"] / max(1, summary["questions"]) for summary in summaries}
+        return (VOTED.format(views=" and ".join(f"{share:.3g}" for share in sorted(shares))),)
+
+    def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
+        """After the oracle, what voting lost of it."""
+        return {**figures, "voting-loss": _voting_loss(run)} if "oracle" in figures else figures
+
+    def style(self) -> str:
+        """The colours of ARC."""
+        return files("hybrid.tasks.arc").joinpath("report.css").read_text(encoding="utf-8")
+
+    def head(self) -> Html:
+        """The lines between cells, said once."""
+        return DEFINITIONS
+
+
+def _voted(run: ReportRun) -> bool:
+    return run.grader.startswith("arc")
+
+
+def _voting_loss(run: ReportRun) -> Measure:
+    """How many questions some view has right and the attempts have not: oracle - score, clustered by task."""
+    rows = ((row.task, row.score, row.figures.get("oracle")) for row in run.verdicts())
+    mean, low, high, n = paired_difference(
+        (task, score, best) for task, score, best in rows if score is not None and best is not None
+    )
+    return {"mean": mean if n else None, "n": n, "interval": (max(0.0, low), high) if n else None}
+
+
+def _cells(part: Answered) -> float | None:
+    cells = [asked.grade.figures["cells"] for asked in part.asked if "cells" in asked.grade.figures]
+    return sum(cells) / len(cells) if cells else None
+
+
+def _agreement(part: Answered) -> float | None:
+    """The share of outputs behind the most voted candidate, averaged over the questions."""
+    shares = [_top(asked) / asked.count for asked in part.asked if asked.count and asked.grade.detail.get("votes")]
+    return sum(shares) / len(shares) if shares else None
+
+
+def _top(asked: Asked) -> float:
+    votes = [vote.get("votes", 0) for vote in pictures.votes_of(asked)]
+    return max((vote for vote in votes if isinstance(vote, int | float)), default=0)
+
+
+def _question(shown: TaskView, question: str) -> Html:
+    """Test input and truth, and what every run made of them."""
+    answers = [
+        next((asked for asked in part.asked if asked.grade.question == question), None) if part else None
+        for part in shown.parts
+    ]
+    reference = next((asked.reference for asked in answers if asked), None)
+    runs = [_run(shown, run, asked, reference) for run, asked in zip(shown.runs, answers, strict=True)]
+    return el(
+        "section",
+        el("div", pictures.question(shown.data, _index(question), reference), cls="asked"),
+        el("div", *runs, cls="runs"),
+        cls="question",
+    )
+
+
+def _index(question: str) -> int:
+    """The number of the test input in `<task>/<number>`."""
+    last = question.rpartition("/")[2]
+    return int(last) if last.isascii() and last.isdigit() and len(last) < 4 else 0
+
+
+def _run(shown: TaskView, run: ReportRun, asked: Asked | None, reference: Any) -> Html:
+    status = status_of(asked.grade.score) if asked else "absent"
+    name = el("h4", run.label, " ", mark(status)) if shown.several else Html("")
+    if asked is None:
+        return el("div", name, cls="run")
+    drawn = pictures.attempts(asked, reference) if run.grades else Html("")
+    return el("div", name, ungraded(asked), drawn, fold(asked, shown.longest), cls="run")
