@@ -1,13 +1,15 @@
 """How long `hybrid status` takes over many shards, and its memory, beside a reader that loads every file.
 
-    python benchmarks/status.py [--items 1000000] [--shard 100]
+    python benchmarks/status.py [--items 1000000] [--shard 100] [--beside COMMIT]
 
 Ours is the real command in its own process, start-up included: `cold` without an index, `warm` with the one that the
 cold call left. It lists the pipeline's items, verifies every shard and counts each item once. The peer is a process
 that unpacks every file with zstandard, decodes every line with json and counts different keys: it verifies nothing and
 does not know which items there are. Memory is the peak of each process and of its children, at all items and at a tenth
 of them. Files are in the page cache for both, and the best of two cold and of three warm calls counts: what is measured
-is the program, not what else the machine does.
+is the program, not what else the machine does. The cold calls take turns with those of an earlier commit on the same
+folder: `cold_ratio` and `cpu_ratio` are its seconds and its processor seconds over ours, `rss_ratio` is our memory over
+its. They are null where the clone does not have that commit.
 """
 
 from __future__ import annotations
@@ -35,6 +37,10 @@ from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
 
 GOAL_COLD, GOAL_WARM, GOAL_MEMORY = 30.0, 2.0, 1.5
+GOAL_RATIO, GOAL_RSS = 2.0, 1.05
+BEFORE = "b75b75a"
+"""The commit that is measured beside: the last one that read every record of a shard."""
+ROOT = Path(__file__).resolve().parent.parent
 ATTEMPTS, A_TASK = 4, 1000
 HOW = Sampling(max_tokens=64)
 MODEL = {"name": "made up", "digest": hashlib.sha256(b"made up").hexdigest(), "about": {}}
@@ -71,14 +77,25 @@ class Questions:
                 yield Item(task, f"{task}/{n}", Request(HOW, (Message("user", f"What is {n} + {7 * n}?"),)))
 
 
-def install(site: Path) -> None:
-    """Lay the pipeline down as the plugin of a distribution, as pip does."""
+def install(site: Path, code: str) -> None:
+    """Lay the pipeline down as the plugin of a distribution, as pip does. `code` is this file, or what it was once."""
     site.mkdir()
-    (site / "many_questions.py").write_text(Path(__file__).read_text())
+    (site / "many_questions.py").write_text(code)
     info = site / "many_questions-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: many-questions\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[hybrid.pipelines]\nmany-questions = many_questions:Questions\n")
+
+
+def earlier(commit: str, place: Path) -> bool:
+    """Lay an earlier commit down at `place`; False where the clone does not have it."""
+    packed = subprocess.run(["git", "archive", commit], capture_output=True, cwd=ROOT, check=False)
+    if packed.returncode:
+        return False
+    place.mkdir()
+    subprocess.run(["tar", "-x"], input=packed.stdout, cwd=place, check=True)
+    install(place / "site", (place / "benchmarks" / "status.py").read_text())
+    return True
 
 
 def make(place: Path, items: int, size: int) -> None:
@@ -112,9 +129,12 @@ def record(item: Item, key: str) -> bytes:
     ).encode()
 
 
-def ours(place: Path, site: Path, home: Path, items: int) -> tuple[float, float, float]:
-    """Seconds by the clock, peak megabytes, and processor seconds of `hybrid status` and its children."""
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(site)]))
+def ours(place: Path, code: Path, site: Path, home: Path, items: int) -> tuple[float, float, float]:
+    """Seconds by the clock, peak megabytes, and processor seconds of `hybrid status` and its children.
+
+    `code` is the tree that the command is taken from.
+    """
+    path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH"), str(site)]))
     environment = {**os.environ, "PYTHONPATH": path, "HYBRID_HOME": str(home)}
     command = [sys.executable, "-P", "-c", PEAK, "status", "--folder", str(place), "--json"]
     start, processor = time.perf_counter(), used()
@@ -124,6 +144,20 @@ def ours(place: Path, site: Path, home: Path, items: int) -> tuple[float, float,
     said = json.loads(done.stdout)
     assert said["done"] == said["total"] == items, said
     return seconds, max(map(int, done.stderr.split()[-2:])) / 1024, processor
+
+
+def compared(
+    now: list[tuple[float, float, float]], before: list[tuple[float, float, float]]
+) -> dict[str, float] | None:
+    """The best of what `ours` measured of the two commits, beside each other; None without an earlier one."""
+    if not before:
+        return None
+    seconds, memory, processor = ((min(one[at] for one in before), min(one[at] for one in now)) for at in range(3))
+    return {
+        "cold_ratio": round(seconds[0] / seconds[1], 2),
+        "cpu_ratio": round(processor[0] / processor[1], 2),
+        "rss_ratio": round(memory[1] / memory[0], 2),
+    }
 
 
 def used() -> float:
@@ -158,26 +192,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--shard", type=int, default=100, help="items in a shard")
+    parser.add_argument("--beside", default=BEFORE, help="the commit to measure beside")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
-        site, place, small = (Path(root) / name for name in ("site", "folder", "small"))
-        install(site)
+        site, place, small, past = (Path(root) / name for name in ("site", "folder", "small", "past"))
+        install(site, Path(__file__).read_text())
+        if not (there := earlier(chosen.beside, past)):
+            print(f"the commit {chosen.beside} is not in this clone: nothing to measure beside", flush=True)
         for folder, items in ((small, chosen.items // 10), (place, chosen.items)):
             make(folder, items, chosen.shard)
             print(f"{items:,} items in {items // chosen.shard:,} shards", flush=True)
-        few = [ours(small, site, Path(root) / "home", chosen.items // 10) for _ in range(2)]
-        first = [ours(place, site, Path(root) / f"home-{n}", chosen.items) for n in range(2)]
-        again = [ours(place, site, Path(root) / "home-0", chosen.items) for _ in range(3)]
+        few = [ours(small, ROOT, site, Path(root) / "home", chosen.items // 10) for _ in range(2)]
+        first, before = [], []
+        for n in range(2):
+            if there:
+                before.append(ours(place, past, past / "site", Path(root) / f"past-{n}", chosen.items))
+            first.append(ours(place, ROOT, site, Path(root) / f"home-{n}", chosen.items))
+        again = [ours(place, ROOT, site, Path(root) / "home-0", chosen.items) for _ in range(3)]
         peer_seconds = theirs(place, chosen.items)
-    (cold, cold_mb, processor), (warm, warm_mb, _) = min(first), min(again)
+    (cold, cold_mb, _), (warm, warm_mb, _) = min(first), min(again)
+    processor = min(one[2] for one in first)
+    beside = compared(first, before)
+    better = beside is None or (beside["cold_ratio"] >= GOAL_RATIO and beside["rss_ratio"] <= GOAL_RSS)
     growth = max(cold_mb / few[0][1], warm_mb / few[1][1])
     result = {
         "name": "status",
         "peer": "a reader that unpacks every file with zstandard and decodes every line with json, verifying nothing",
         "ratio": round(peer_seconds / warm, 1),
         "ratio_cold": round(peer_seconds / cold, 2),
-        "goal": f"cold_s < {GOAL_COLD:.0f}, warm_s < {GOAL_WARM:.0f}, rss_growth < {GOAL_MEMORY}",
-        "met": cold < GOAL_COLD and warm < GOAL_WARM and growth < GOAL_MEMORY,
+        **(beside or dict.fromkeys(("cold_ratio", "cpu_ratio", "rss_ratio"))),
+        "beside": chosen.beside,
+        "goal": f"cold_s < {GOAL_COLD:.0f}, warm_s < {GOAL_WARM:.0f}, rss_growth < {GOAL_MEMORY},"
+        f" cold_ratio >= {GOAL_RATIO:.0f}, rss_ratio <= {GOAL_RSS}",
+        "met": cold < GOAL_COLD and warm < GOAL_WARM and growth < GOAL_MEMORY and better,
         "cold_s": round(cold, 2),
         "cold_cpu_s": round(processor, 2),
         "warm_s": round(warm, 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any, TypeAlias
 
@@ -27,6 +28,8 @@ MAX_RECORD = 16 * 1024 * 1024
 
 
 ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+quoted = encode_basestring
+"""What `encoded` gives for a text, without a look at what it is."""
 WORDS = {None: "null", True: "true", False: "false"}
 
 
@@ -41,6 +44,8 @@ def encode(value: Json) -> bytes:
 def encoded(value: Json) -> str:
     """What `encode` gives, as a text; quick for what is no container. Raises what `encode` raises."""
     kind = type(value)
+    if kind is str:
+        return quoted(value)  # type: ignore[arg-type]
     if kind is int or (kind is float and isfinite(value)):  # type: ignore[arg-type]
         return repr(value)
     if value is None or kind is bool:

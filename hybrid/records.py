@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
-from hybrid.canonical import Json, encoded
+from hybrid.canonical import Json, encoded, quoted
 from hybrid.errors import BadData, PluginFault, keys_of
 from hybrid.thoughts import is_marked, split
 from hybrid.tuning import Tuning
@@ -91,19 +91,26 @@ class Request:
     def encoded(self) -> str:
         """All that shapes the completion, as canonical JSON: the part of an item's key that the request gives.
 
-        Written member by member, in the order of their names: a run may have millions of keys.
+        Written member by member, in the order of their names, and what is usual without a call: a run may have millions
+        of keys.
         """
-        how, adapter = self.sampling, encoded(self.adapter.digest) if self.adapter else "null"
-        tuning = f',"tuning":{encoded(self.tuning.digest)}' if self.tuning else ""
-        said = ",".join([f'{{"content":{encoded(one.content)},"role":{encoded(one.role)}}}' for one in self.messages])
+        how, prompt = self.sampling, self.prompt
+        most, seed = how.max_tokens, how.seed
+        adapter = "null" if self.adapter is None else encoded(self.adapter.digest)
+        tuning = "" if self.tuning is None else f',"tuning":{encoded(self.tuning.digest)}'
+        said = [
+            f'{{"content":{quoted(what) if type(what := one.content) is str else encoded(what)},'
+            f'"role":{quoted(who) if type(who := one.role) is str else encoded(who)}}}'
+            for one in self.messages
+        ]
         return (
-            f'{{"adapter":{adapter},"logprobs":{encoded(self.logprobs)},"messages":[{said}],'
-            f'"prompt":{encoded(self.prompt)},"sampling":{{"max_tokens":{encoded(how.max_tokens)},'
-            f'"seed":{encoded(how.seed)},"stop":{encoded(how.stop) if how.stop != () else "[]"},'
+            f'{{"adapter":{adapter},"logprobs":{"false" if self.logprobs is False else encoded(self.logprobs)},'
+            f'"messages":[{",".join(said)}],"prompt":{quoted(prompt) if type(prompt) is str else encoded(prompt)},'
+            f'"sampling":{{"max_tokens":{most if type(most) is int else encoded(most)},'
+            f'"seed":{seed if type(seed) is int else encoded(seed)},"stop":{encoded(how.stop) if how.stop != () else "[]"},'
             f'"temperature":{encoded(how.temperature)},"top_p":{encoded(how.top_p)}}},'
-            f'"schema":{encoded(self.schema)},'
-            f'"template":{encoded(self.template) if self.template != {} else "{}"}'
-            f"{tuning}}}"
+            f'"schema":{"null" if self.schema is None else encoded(self.schema)},'
+            f'"template":{encoded(self.template) if self.template != {} else "{}"}{tuning}}}'
         )
 
 
@@ -122,10 +129,13 @@ class Item:
 
         Raises PluginFault when the pipeline has put something into the item that is no JSON.
         """
+        task, question, sample = self.task, self.question, self.sample
         try:
             text = (
-                f'{{"model":{encoded(model)},"question":{encoded(self.question)},"request":{self.request.encoded()},'
-                f'"sample":{encoded(self.sample)},"stage":{encoded(stage)},"task":{encoded(self.task)},'
+                f'{{"model":{quoted(model)},'
+                f'"question":{quoted(question) if type(question) is str else encoded(question)},'
+                f'"request":{self.request.encoded()},"sample":{sample if type(sample) is int else encoded(sample)},'
+                f'"stage":{quoted(stage)},"task":{quoted(task) if type(task) is str else encoded(task)},'
                 f'"view":{encoded(self.view) if self.view != {} else "{}"}}}'
             )
         except (TypeError, ValueError, AttributeError) as error:

@@ -277,7 +277,7 @@ def _as_written(shard: Shard, raw: bytes) -> bool:
         payload = b"\n".join([encode(shard.header), *map(encode, shard.records), b""])
     except (BadData, ValueError, RecursionError):
         return False
-    footer = encode({"count": len(shard.records), "sha256": hashlib.sha256(payload).hexdigest()})
+    footer = encode({"count": shard.name.count, "sha256": hashlib.sha256(payload).hexdigest()})
     return payload + footer + b"\n" == raw
 
 

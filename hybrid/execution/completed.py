@@ -28,10 +28,9 @@ class Stock:
     def take(self, path: str, shard: Shard) -> None:
         """Take in one verified shard."""
         self.known.add(path)
-        failed = [bytes.fromhex(record["key"]) for record in shard.records if record["error"]]
-        self.good.update(bytes.fromhex(record["key"]) for record in shard.records if not record["error"])
-        if failed:
-            self._failed[path] = failed
+        self.good.update(shard.answered)
+        if shard.failed:
+            self._failed[path] = [key for key, _ in shard.failed]
 
     def failed(self, set_aside: Collection[str] = ()) -> set[bytes]:
         """The items that have failures only, those in the shards `set_aside` not counted."""

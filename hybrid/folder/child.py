@@ -1,7 +1,8 @@
 """A folder behind a process of its own: a mount that hangs or dies takes that process, never the one that computes.
 
 A request is a line of JSON and a body, and so is the reply, both with their length: {"do","path","limit","size"} and
-{"size"} or {"error","message","hint"}. `python -m hybrid.folder.child ROOT` answers on its standard streams.
+{"size"} or {"error","message","hint"}. Where many files are asked for, their paths are the body, and that of the reply
+begins with a line of sizes and errors. `python -m hybrid.folder.child ROOT` answers on its standard streams.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ import queue
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
-from hybrid.folder.medium import Disk, Entry, NotThere
+from hybrid.folder.medium import Disk, Entry, NotThere, attempt
 
 KINDS: dict[str, type[HybridError]] = {
     kind.__name__: kind for kind in (BadData, CannotRun, NotThere, Temporary, UsageError)
 }
 STARTING = 30.0
 """Seconds that the process may take to start, beside the time for what it is asked first."""
+
+ENOUGH, LONG_ENOUGH = 4 * 1024 * 1024, 1.0
+"""Bytes and seconds after which a reply with several files goes out with those that were read."""
 
 Reply = tuple[dict[str, Any], bytes]
 
@@ -39,6 +45,7 @@ class Guarded:
         self.root, self._seconds = root, seconds
         self._child: _Child | None = None
         self._turn = threading.Lock()
+        self._several = True
 
     def __str__(self) -> str:
         return str(self.root)
@@ -48,6 +55,14 @@ class Guarded:
 
     def read(self, path: str, limit: int) -> bytes:
         return self._ask("read", path, limit=limit)
+
+    def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
+        if self._several and len(paths) > 1:
+            try:
+                return _unpacked(self._ask("several", paths[0], json.dumps(list(paths)).encode(), limit))
+            except Temporary:  # which of them was it?
+                self._several = False
+        return [attempt(self, paths[0], limit)]
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
         self._ask("heal" if heal else "write", path, data)
@@ -76,8 +91,26 @@ class Guarded:
                 hint="is it still mounted? what was computed is kept on this machine's own disk",
             ) from error
         if "error" in head:
-            raise KINDS.get(str(head["error"]), Temporary)(str(head["message"]), hint=str(head["hint"]))
+            raise _error([head["error"], head["message"], head["hint"]])
         return data
+
+
+def _error(told: Sequence[Any]) -> HybridError:
+    kind, message, hint = map(str, told)
+    return KINDS.get(kind, Temporary)(message, hint=hint)
+
+
+def _unpacked(data: bytes) -> list[bytes | HybridError]:
+    """What `_several` packed."""
+    at = data.index(b"\n") + 1
+    found: list[bytes | HybridError] = []
+    for told in json.loads(data[:at]):
+        if isinstance(told, int):
+            found.append(data[at : at + told])
+            at += told
+        else:
+            found.append(_error(told))
+    return found
 
 
 class _Child:
@@ -155,10 +188,29 @@ def serve(root: Path, asked: IO[bytes], answers: IO[bytes]) -> None:
 def _do(disk: Disk, head: dict[str, Any], body: bytes) -> bytes:
     if head["do"] == "entries":
         return json.dumps([[entry.name, entry.kind] for entry in disk.entries(head["path"])]).encode()
+    if head["do"] == "several":
+        return _several(disk, json.loads(body), head["limit"])
     if head["do"] == "read":
         return disk.read(head["path"], head["limit"])
     disk.write(head["path"], body, heal=head["do"] == "heal")
     return b""
+
+
+def _several(disk: Disk, paths: Sequence[str], limit: int) -> bytes:
+    """A line of JSON with the size of each file or what went wrong with it, and the files."""
+    told: list[int | list[str]] = []
+    files: list[bytes] = []
+    began = time.monotonic()
+    for path in paths:
+        found = attempt(disk, path, limit)
+        if isinstance(found, bytes):
+            files.append(found)
+            told.append(len(found))
+        else:
+            told.append([type(found).__name__, found.message, found.hint])
+        if sum(map(len, files)) > ENOUGH or time.monotonic() - began > LONG_ENOUGH:
+            break
+    return b"".join([json.dumps(told).encode(), b"\n", *files])
 
 
 if __name__ == "__main__":

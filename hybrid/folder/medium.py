@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from hybrid.errors import BadData
+from hybrid.errors import BadData, HybridError
 from hybrid.machine.files import NotThere, read_bounded, speaking_inside, write_once
 
-__all__ = ["Disk", "Entry", "Medium", "NotThere", "Store"]
+__all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Store", "attempt", "read_each"]
+
+AT_ONCE = 64
+"""Files that are asked for together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,35 @@ class Medium(Protocol):
         hash that is damage, and written over. Raises Temporary (full, quota, away, hanging), CannotRun.
         """
         ...
+
+
+@runtime_checkable
+class ReadsSeveral(Protocol):
+    """A medium to which a call costs more than a small file."""
+
+    def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
+        """What `read` gives or raises for the first of `paths`, at least one: as many as are quick to read."""
+        ...
+
+
+def read_each(medium: Medium, paths: Sequence[str], limit: int) -> Iterator[tuple[str, bytes | HybridError]]:
+    """Each path with what `read` gives or raises for it, in order."""
+    at = 0
+    while at < len(paths):
+        some = paths[at : at + AT_ONCE]
+        found = (
+            medium.read_several(some, limit) if isinstance(medium, ReadsSeveral) else [attempt(medium, some[0], limit)]
+        )
+        yield from zip(some, found, strict=False)
+        at += len(found)
+
+
+def attempt(medium: Medium, path: str, limit: int) -> bytes | HybridError:
+    """What `read` gives or raises."""
+    try:
+        return medium.read(path, limit)
+    except HybridError as error:
+        return error
 
 
 class Store(Medium, Protocol):

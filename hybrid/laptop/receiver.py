@@ -80,7 +80,7 @@ class Receiver:
                     lost.remove(path)
                     result.healed += 1
                 elif shard:
-                    yield path, shard.sha256, len(shard.records)
+                    yield path, shard.sha256, shard.name.count
             result.refused += [f"{path}: was received, and its copy here is damaged or gone" for path in sorted(lost)]
 
     def _taken(self, path: str, result: Received) -> Shard | None:

@@ -107,9 +107,11 @@ class Items:
         count, last = 0, None
         try:
             for item in self._make(*given):
-                checked(item, Item)
+                if type(item) is not Item:  # a call costs more than the rest of this loop, and there are millions
+                    checked(item, Item)
                 yield item
-                count, last = count + 1, item
+                count += 1
+                last = item
         except Exception as error:  # noqa: BLE001 - it is anybody's code
             after = f" after {count} of them, the last for the question '{last.question:.200}'" if last else ""
             refuse(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hybrid.errors import BadData, Temporary
-from hybrid.folder.medium import Entry, Medium, NotThere
+from hybrid.errors import BadData, HybridError, Temporary
+from hybrid.folder.medium import Entry, Medium, NotThere, ReadsSeveral, attempt
 
 T = TypeVar("T")
 MOST = 3
@@ -31,6 +31,14 @@ class Fading:
 
     def read(self, path: str, limit: int) -> bytes:
         return self._asked(lambda: self._folder.read(path, limit))
+
+    def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
+        if not isinstance(self._folder, ReadsSeveral):
+            return [attempt(self, paths[0], limit)]
+        self.check()
+        found = self._folder.read_several(paths, limit)
+        self._failures += [one for one in found if isinstance(one, Temporary) and not isinstance(one, NotThere)]
+        return found
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
         raise BadData(f"{path}: whoever only looks writes nothing")

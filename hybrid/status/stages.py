@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.index import KEY, Index, Known, cut, in_parts
-from hybrid.folder.medium import Disk, Medium
+from hybrid.folder.medium import Disk, attempt, read_each
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
@@ -104,6 +104,10 @@ class Shards:
 
     def read(self) -> None:
         """Verify what is new, and copies that have come to this machine or were changed since they were verified."""
+        new = [path for path in self.paths if not (path in self.known or path in self.here or path in self._looked)]
+        for path, data in read_each(self.run.folder, new, MAX_FILE):
+            self._looked.add(path)
+            self._take(path, data, received=0)
         for path in self.paths:
             self._counts(path)
         self._keep()
@@ -135,13 +139,17 @@ class Shards:
 
     def _look_everywhere(self, path: str) -> None:
         """Verify a new shard: the copy on this machine's disk, else the file in the folder."""
-        here = path in self.here and self._look(self._store, path, received=self._store.mark(path))
+        mark = self._store.mark(path) if path in self.here else 0
+        here = path in self.here and self._take(path, attempt(self._store, path, MAX_FILE), received=mark)
         if not here and path in self.in_folder:
-            self._look(self.run.folder, path, received=0)
+            self._take(path, attempt(self.run.folder, path, MAX_FILE), received=0)
 
-    def _look(self, medium: Medium, path: str, *, received: int) -> bool:
+    def _take(self, path: str, data: bytes | HybridError, *, received: int) -> bool:
+        """Verify the content of a shard, if it could be read."""
         try:
-            known, keys = self._verified(path, medium.read(path, MAX_FILE))
+            if isinstance(data, HybridError):
+                raise data
+            known, keys = self._verified(path, data)
         except HybridError as error:  # one file that cannot be read must not hide the others
             self.refused.append(error.message)
             return False
@@ -155,11 +163,9 @@ class Shards:
         shard = verify_shard(path, data)
         if not self.run.owns(path, shard):
             raise BadData(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
-        failed = [record for record in shard.records if record["error"]]
-        keys = [record["key"] for record in shard.records if not record["error"]] + [one["key"] for one in failed]
-        kinds = tuple(clean_line(one["error"]["kind"], LONGEST_KIND) for one in failed)
+        kinds = tuple(clean_line(kind, LONGEST_KIND) for _, kind in shard.failed)
         known = Known(str(shard.header["model"]["digest"]), hashlib.sha256(data).digest(), kinds)
-        return known, b"".join(bytes.fromhex(key[: 2 * KEY]) for key in keys)
+        return known, b"".join([key[:KEY] for key in (*shard.answered, *(key for key, _ in shard.failed))])
 
     def _is_copy(self, path: str) -> bool:
         """Whether the file on this machine's disk is the shard that was verified in the folder."""

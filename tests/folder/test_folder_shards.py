@@ -20,7 +20,7 @@ from hybrid.folder import shards
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import ShardName
 from hybrid.folder.shards import FORMAT, MAX_FILE, Shard, ShardWriter, pack, verify_shard
-from hybrid.records import Completion, Record
+from hybrid.records import Completion, Failure, Record
 
 MODEL = {"name": "m", "digest": "0" * 64, "about": {}}
 HEADER = {"format": FORMAT, "version": 1, "run": "r", "stage": "answer", "attempt": "a", "model": MODEL}
@@ -187,3 +187,81 @@ def test_a_shard_that_names_no_model_is_refused(tmp_path: Path, model: object) -
     (tmp_path / str(name)).write_bytes(data)
     with pytest.raises(BadData, match="names no model"):
         read_shard(tmp_path / str(name))
+
+
+def lines_like_ours() -> list[bytes]:
+    """Records of every kind that a worker writes, and some that others might."""
+    key = "0123456789abcdef" * 4
+    told: list[dict[str, Any]] = [
+        {"text": "x"},
+        {"text": 'an "é" \\ \n\t\x01 \u2028 😀', "thought": "hm"},
+        {"text": "", "finish": "length", "prompt_tokens": 2**40, "logprob": -1e-07, "seconds": 1e15},
+        {"text": "1", "trained": {"adapter": "a" * 64}},
+        {"error": Failure("engine", "broken")},
+    ]
+    views: list[dict[str, Any]] = [{}, {"a": [1, -2.5, "é"], "b": None, "c": {"d": [[]]}}, {"": True}]
+    records = [Record(key, "t", "t/0", view, 3, Completion(key, **one)) for one in told for view in views]
+    return [encode(one.to_json()) for one in records]
+
+
+LIKE_OURS = lines_like_ours()
+ODD = [
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"\n",
+    b"\\u00e9",
+    b"\\ud800",
+    b"\\x",
+    b"00",
+    b"-",
+    b"1e999",
+    b"9" * 30,
+    b"{}",
+    b'"',
+    b",",
+    b" ",
+    b"A",
+]
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    line=st.sampled_from(LIKE_OURS),
+    at=st.integers(0, 400),
+    cut=st.integers(0, 3),
+    put=st.one_of(st.sampled_from(ODD), st.binary(max_size=2)),
+)
+def test_a_line_counts_exactly_when_a_decoder_takes_it(line: bytes, at: int, cut: int, put: bytes) -> None:
+    """The quick way through a shard is as strict as looking at each record, and finds the same in it."""
+    at %= len(line)
+    odd = (line[:at] + put + line[at + cut :]).replace(b"\n", b"")
+    lines = [LIKE_OURS[0], odd, LIKE_OURS[-1]]
+    name, data = pack({**HEADER, "seq": 0}, lines, 0)
+    try:
+        records = [shards._record(one, "record") for one in lines]
+    except BadData:
+        with pytest.raises(BadData):
+            verify_shard(str(name), data)
+        return
+    shard = verify_shard(str(name), data)
+    assert list(shard.records) == records
+    assert sorted(shard.answered) == sorted(bytes.fromhex(one["key"]) for one in records if not one["error"])
+    assert list(shard.failed) == [(bytes.fromhex(one["key"]), one["error"]["kind"]) for one in records if one["error"]]
+
+
+def test_most_lines_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, data = pack({**HEADER, "seq": 0}, LIKE_OURS, 0)
+    looked: list[bytes] = []
+    real = shards._record
+    monkeypatch.setattr(shards, "_record", lambda line, what: looked.append(line) or real(line, what))  # type: ignore[func-returns-value]
+    verify_shard(str(name), data)
+    assert len(looked) == 11  # failures, trainings, control characters and nested views
+    assert not {LIKE_OURS[0], LIKE_OURS[6]} & set(looked)
+
+
+@pytest.mark.parametrize("key", ["A" * 64, "0" * 62 + "  ", "é" * 32, '","question":"' + "0" * 51])
+def test_what_is_no_key_is_refused(key: str) -> None:
+    line = LIKE_OURS[0].replace(b"0123456789abcdef" * 4, key.encode())
+    name, data = pack({**HEADER, "seq": 0}, [LIKE_OURS[0], line], 0)
+    with pytest.raises(BadData, match="record 1"):
+        verify_shard(str(name), data)
