@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
 from hybrid.protocols import Stage
 
+MOST_WRAPPED = 100
 LENGTH = struct.Struct("<I")
 Parts = Iterator[bytes]
 
@@ -44,9 +46,27 @@ def identity_of(stage: Stage, model: str, earlier: str) -> str:
     """What a stage's list of items depends on beside the run: the stage's version, the model, the code, and what there
     is of the stages before it.
     """
-    place = getattr(sys.modules.get(getattr(stage.items, "__module__", "")), "__file__", None)
-    code = Path(place).read_bytes() if place and Path(place).is_file() else b""
-    return f"{stage.identity} {model} {version('hybrid')} {hashlib.sha256(code).hexdigest()[:16]} {earlier}"
+    code = hashlib.sha256()
+    for name in sorted(_modules(stage.items)):
+        place = getattr(sys.modules.get(name), "__file__", None)
+        code.update(Path(place).read_bytes() if place and Path(place).is_file() else b"")
+    return f"{stage.identity} {model} {version('hybrid')} {code.hexdigest()[:16]} {earlier}"
+
+
+def _modules(made_by: object) -> set[str]:
+    """The modules of a function and of all that it is bound to or wraps: a partial's own is `functools`."""
+    found: dict[int, object] = {}
+    to_look_at = [made_by]
+    while to_look_at and len(found) < MOST_WRAPPED:
+        one = to_look_at.pop()
+        if id(one) in found:
+            continue
+        found[id(one)] = one
+        if isinstance(one, partial):
+            to_look_at += [one.func, *one.args, *one.keywords.values()]
+        inner = [getattr(one, name, None) for name in ("__wrapped__", "__func__", "__self__")]
+        to_look_at += [other for other in inner if other is not None]
+    return {str(getattr(one, "__module__", None) or type(one).__module__) for one in found.values()}
 
 
 @contextmanager
