@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import encode
-from hybrid.execution.engines import Training
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.machine.clock import SystemClock
 from hybrid.protocols import Inputs, Model, Pipeline, Stage
 from hybrid.records import Completion, Item, Message, Record, Request, Sampling
+from hybrid.work import Ask
 from hybrid.worker.worker import Worker, WorkerOptions
 
 GOAL = 0.1
@@ -56,7 +56,7 @@ class Questions:
         return Inputs({"items": self.items}, {}, {})
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("answer", "gpu", 1, questions),)
+        return (Stage("answer", "gpu", 1, Ask(questions)),)
 
 
 def questions(tasks: Mapping[str, Any]) -> Iterator[Item]:
@@ -111,7 +111,7 @@ class Bench:
     def digest(self, run: Run) -> str:
         return DIGEST
 
-    def open(self, run: Run, training: Training | None) -> Instant:
+    def open(self, run: Run, *, trains: bool) -> Instant:
         return self.engine
 
     def gauges(self) -> Mapping[str, Any]:

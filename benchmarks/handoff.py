@@ -3,7 +3,8 @@
     python benchmarks/handoff.py [--adapters 4] [--texts 3] [--threads 1]
 
 SmolLM2-135M, rank 16. What is handed off is the same however long training takes, so the stage is a small one, where
-the share is largest: three lessons of an ARC task an adapter, one epoch, then one question each, answered in 16 tokens.
+the share is largest: three examples of an ARC task an adapter, one epoch, then one question each, answered in 16
+tokens.
 
 `process`: `transformers` answers in the trainer's process. Counted are the copy out of the slots, the file's bytes and
 their sha256, reading them back with all checks (what answers is what the run would keep), and the adapter's way into a

@@ -81,7 +81,7 @@ def school(name: str, data: Dataset) -> School:
     jobs, questions = [], {}
     for id, task in data.tasks.items():
         tuning = Tuning(COURSE.of(id, task), learning_rate=RATE, epochs=1, rank=RANK, alpha=ALPHA, warmup=0)
-        texts, _ = texts_of(taught(data.tasks, tuning.lessons), tuning, tokenizer, context_of(folder))
+        texts, _ = texts_of(taught(data.tasks, tuning.examples), tuning, tokenizer, context_of(folder))
         jobs.append(Job(id, tuning, texts))
         questions[id] = list(asked(id, data, tokenizer))
     return School(model, tokenizer, jobs, questions)

@@ -35,6 +35,7 @@ from hybrid.folder.runs import join_folder, submit
 from hybrid.folder.shards import FORMAT, pack
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
+from hybrid.work import Ask
 
 GOAL_COLD, GOAL_WARM, GOAL_MEMORY = 30.0, 2.0, 1.5
 GOAL_RATIO, GOAL_RSS = 2.0, 1.05
@@ -68,7 +69,7 @@ class Questions:
 
     def stages(self) -> tuple[Stage, ...]:
         """One step."""
-        return (Stage("answer", "gpu", 1, self.items),)
+        return (Stage("answer", "gpu", 1, Ask(self.items)),)
 
     def items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         """`count` items."""

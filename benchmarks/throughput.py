@@ -31,6 +31,7 @@ from hybrid.folder.runs import join_folder, submit
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Backend, Inputs, Stage
 from hybrid.records import Completion, Item, Request
+from hybrid.work import Ask
 from pipelines.seal.eval import SealEval
 
 LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
@@ -113,7 +114,7 @@ def ours(backend: Backend, work: Work, shard_seconds: float) -> Round:
         frozen = {**settings.freeze(work.pipeline), "seed": 0}
         model = {"backend": "bench", "model": backend.model.name, "model_digest": backend.model.digest}
         run = submit(join_folder(folder, make=True), "seal-eval", frozen, work.inputs, **model)
-        stage = Stage("answer", "gpu", 1, work.items)
+        stage = Stage("answer", "gpu", 1, Ask(work.items))
         clock = Clock()
         run_stage(run, stage, lambda: backend, watch, shard_seconds=shard_seconds)
         done = clock.stop(watch.tokens + watch.prompt_tokens, watch.shards)

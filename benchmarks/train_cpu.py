@@ -2,7 +2,7 @@
 
     python benchmarks/train_cpu.py [--rounds 2] [--threads 1] [--only seal short long]
 
-`seal`: four tasks of SEAL's training subset with the lengths of their lessons, cut to a quarter so that it ends in
+`seal`: four tasks of SEAL's training subset with the lengths of their examples, cut to a quarter so that it ends in
 minutes; of each task 4 texts stand for all, at even ranks of their lengths. The peer is PEFT in SEAL's way: batches of
 2, every text padded to the longest of its task (masked, as ours does the same updates; padding that is learned costs
 the same), logits for every token, one adapter after the other. `short` and `long`: 8 adapters, batch 1, texts of 32 and
@@ -47,7 +47,7 @@ class Mix:
 
 
 def seal_mix() -> Mix:
-    """The lengths of real lessons."""
+    """The lengths of real examples."""
     jobs, longest = [], {}
     for id, texts in arc_texts("seal-train", TASKS).items():
         ordered = sorted(texts, key=lambda text: len(text.ids))

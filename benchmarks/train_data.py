@@ -75,10 +75,10 @@ def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_
 
 
 def ours(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, list[list[int]]]:
-    """Core-seconds of the lessons' texts alone, and the tokens of all lessons."""
-    seconds, lessons = timed(lambda: of_demonstrations(pairs, AugmentationSettings(flags, translation="seal")))
+    """Core-seconds of the examples' texts alone, and the tokens of all examples."""
+    seconds, examples = timed(lambda: of_demonstrations(pairs, AugmentationSettings(flags, translation="seal")))
     texts = [
-        tokenizer.apply_chat_template([asdict(one) for one in lesson.messages], tokenize=False) for lesson in lessons
+        tokenizer.apply_chat_template([asdict(one) for one in example.messages], tokenize=False) for example in examples
     ]
     return seconds, tokenizer(texts)["input_ids"]
 

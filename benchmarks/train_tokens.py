@@ -1,10 +1,10 @@
-"""Tokens and logits that training on the lessons of real ARC tasks computes, beside those that are needed.
+"""Tokens and logits that training on the examples of real ARC tasks computes, beside those that are needed.
 
     python benchmarks/train_tokens.py [--tasks 12] [--subset seal-train]
 
 `tokens_ratio` is the tokens that go through the model over those of the texts, `logit_ratio` the rows that its output
 head computes over the tokens that have a loss. Both are counted at the model itself, by hooks on its first layer and on
-its head, while one epoch of `seal-ttt`'s lessons is trained, 8 adapters at once, in SmolLM2's tokens. The model is
+its head, while one epoch of `seal-ttt`'s examples is trained, 8 adapters at once, in SmolLM2's tokens. The model is
 a tiny random one of that vocabulary: no count depends on weights. The forward passes by which a trainer measures
 memory, two a process, are made before and not counted.
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hybrid.protocols import ReadyGrader as ReadyGrader
     from hybrid.protocols import Stage as Stage
     from hybrid.records import Completion as Completion
+    from hybrid.records import Example as Example
     from hybrid.records import Failure as Failure
     from hybrid.records import Grade as Grade
     from hybrid.records import Item as Item
@@ -44,6 +45,11 @@ if TYPE_CHECKING:
     from hybrid.records import Request as Request
     from hybrid.records import Sampling as Sampling
     from hybrid.tuning import Tuning as Tuning
+    from hybrid.work import Ask as Ask
+    from hybrid.work import Derive as Derive
+    from hybrid.work import Derived as Derived
+    from hybrid.work import FineTuning as FineTuning
+    from hybrid.work import Tune as Tune
 
 NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
@@ -54,9 +60,10 @@ NAMES = {
         "ReadyGrader", "Stage",
     ),
     "records": (
-        "Completion", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",
+        "Completion", "Example", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",
     ),
     "tuning": ("Tuning",),
+    "work": ("Ask", "Derive", "Derived", "FineTuning", "Tune"),
 }  # fmt: skip
 """Module -> the names that are offered of it."""
 

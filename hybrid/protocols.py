@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from hybrid.canonical import Json
-from hybrid.records import Completion, Failure, Grade, Item, Lesson, Output, Question, Request
+from hybrid.earlier_stages import taking_earlier_arguments
+from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
+from hybrid.tuning import Tuning
+from hybrid.work import Ask, Derive, Work, item_of, maker_of
 
 Side = Literal["gpu", "laptop", "any"]
 
@@ -29,29 +32,37 @@ class Inputs:
     about: Mapping[str, Any]  # where the data came from: names, versions, digests
 
 
+@taking_earlier_arguments
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of a pipeline: turns the tasks into items, in an order that is the same every time.
+    """A step of a pipeline: one kind of work (`Ask`, `Tune` or `Derive`), on one side.
 
-    Raise `version` when the same item would now give another record: old records are then not reused.
+    What its function makes of the tasks is the same every time, in the same order. Raise `version` when the same item
+    would now give another record: old records are then not reused.
 
-    A stage that comes `after` others makes its items of their outputs too, once all their items have a record: it is
-    called as `items(tasks, earlier)`, `earlier` being name -> outputs in the order of outputs.json. These hold no
-    reference unless the stage `judges`. The items of a `derived` stage are made of the earlier outputs alone: the
-    prompt of the request is the text of the record, and no model is asked.
-
-    A stage whose requests have a `tuning` says with `lessons(tasks, tuning.lessons)` which texts are trained on. It is
-    called in another process, so it must be a method of the pipeline or a function of a module.
+    A stage that comes `after` others makes its items of their outputs too, once all their items have a record: its
+    function is called with (tasks, earlier), `earlier` being name -> outputs in the order of outputs.json. These hold
+    no reference unless the stage `reads_references`. `role` says which of the run's models is asked, "" for the first.
     """
 
     name: str
     side: Side
     version: int
-    items: Callable[..., Iterable[Item]]
+    work: Work
     after: tuple[str, ...] = ()
-    judges: bool = False
-    derived: bool = False
-    lessons: Callable[[Mapping[str, Any], Mapping[str, Json]], Sequence[Lesson]] | None = None
+    role: str = ""
+    reads_references: bool = False
+
+    def items(self, *given: Any) -> Iterable[Item]:
+        """What the stage's function makes of the tasks, and of earlier outputs, as items, whatever its kind of work."""
+        if isinstance(self.work, Ask):  # there may be millions, and they are items already
+            return self.work.items(*given)
+        return map(item_of, maker_of(self.work)(*given))
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether a model has to be opened for it."""
+        return not isinstance(self.work, Derive)
 
     @property
     def identity(self) -> str:
@@ -115,6 +126,32 @@ class Tensors(Protocol):
 
     def newest(self, name: str) -> tuple[int, bytes] | None:
         """The highest number under `name` whose bytes verify, and these; None when there is none here and now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a stage trains, as the backend is told before it.
+
+    `tensors` keeps the state of training, and holds the adapters of the run that requests may name. Of a stage that
+    tunes, `examples(tuning.examples)` makes the texts of one training, and `trainings` are all of them, each once, in
+    the order of the items, with the digest of the adapter that it starts from, "" for none.
+    """
+
+    tensors: Tensors
+    examples: Callable[[Mapping[str, Json]], Sequence[Example]] | None = None
+    trainings: tuple[tuple[Tuning, str], ...] = ()
+
+
+@runtime_checkable
+class TrainingBackend(Backend, Protocol):
+    """A backend that trains adapters before it answers with them. It serves one stage after another."""
+
+    def prepare(self, training: Training) -> None:
+        """Make ready for a stage, and free what the stage before needed: adapters, processes.
+
+        Raises CannotRun for adapters that are too large.
+        """
         ...
 
 

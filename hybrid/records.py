@@ -38,7 +38,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Example:
     """A text to train on: a chat whose last message is the model's, or a raw `text`, never both.
 
     `template` is passed to the chat template, as in a request.
@@ -47,6 +47,10 @@ class Lesson:
     messages: tuple[Message, ...] = ()
     text: str = ""
     template: Mapping[str, Any] = field(default_factory=dict)
+
+
+Lesson = Example
+"""The name of `Example` in earlier versions, for plugins."""
 
 
 @dataclass(frozen=True, slots=True)

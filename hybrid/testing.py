@@ -347,17 +347,17 @@ def check_pipeline(pipeline: Pipeline, *, most: int = 10_000) -> None:
 
 
 def _made_up(stage: Stage, item: Item, number: int) -> Output:
-    """What a model may have said, or the text of a derived item; now and then a failure."""
+    """What a model may have said, or the text that a stage derived; now and then a failure."""
     key, error = item.key(stage.identity, ""), Failure("engine", "it stopped")
-    text = item.request.prompt if stage.derived else STRANGE[number % len(STRANGE)]
-    failed = number % 7 == 6 and not stage.derived
+    text = STRANGE[number % len(STRANGE)] if stage.asks_a_model else item.request.prompt
+    failed = number % 7 == 6 and stage.asks_a_model
     plain = Output(key, item.task, item.question, item.view, item.sample, text, None, None)
     return replace(plain, text=None, error=error) if failed else plain
 
 
 def _judged(outputs: tuple[Output, ...], inputs: Inputs, stage: Stage) -> tuple[Output, ...]:
-    """The outputs as a stage gets them: with references only when it judges."""
-    if not stage.judges:
+    """The outputs as a stage gets them: with references only when it reads them."""
+    if not stage.reads_references:
         return outputs
     return tuple(replace(one, reference=reference_of(inputs.references, one.question)) for one in outputs)
 

@@ -1,10 +1,11 @@
-"""How an answering model is made of the run's: a LoRA adapter, trained on lessons before the question is asked."""
+"""How an answering model is made of the run's: a LoRA adapter, trained before the question is asked."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
 from hybrid.canonical import Json, digest
@@ -14,19 +15,39 @@ SEAL_TARGETS = ("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
 
 MOST_RANK = 1024
 
+Made = TypeVar("Made")
 
+
+def _taking_lessons(cls: type[Made]) -> type[Made]:
+    """The class, which can be made with the earlier name of `examples`, too."""
+    make: Any = cls.__init__
+
+    @wraps(make)
+    def init(self: Made, *given: Any, **named: Any) -> None:
+        if "lessons" in named:
+            named["examples"] = named.pop("lessons")
+        make(self, *given, **named)
+
+    cls.__init__ = init  # type: ignore[assignment]
+    return cls
+
+
+@_taking_lessons
 @dataclass(frozen=True, slots=True)
 class Tuning:
     """All that shapes an adapter beside the base model. Its digest names the training, on whichever machine it is done.
 
-    `lessons` is handed to the stage's function of that name, which makes the texts. One optimizer step takes `batch`
-    texts; the loss is the mean over the labelled tokens of a step. The learning rate warms up over `warmup` steps, then
-    follows `schedule` to the last of the epochs (as Hugging Face's schedulers). Optimizer: AdamW (Loshchilov and Hutter
-    2019), betas 0.9 and 0.999, eps 1e-8; the gradient's norm is cut at `clip`, 0 for never. The adapter adds
-    alpha / rank * B A x (Hu et al. 2021). Raises ValueError for values that cannot be trained with.
+    `examples` says which texts are trained on, to the function of that name in the stage's `Tune`, which makes them.
+    Its earlier name is `lessons`: it is so called in the JSON, and plugins may still use it here.
+
+    One optimizer step takes `batch` texts; the loss is the mean over the labelled tokens of a step. The learning rate
+    warms up over `warmup` steps, then follows `schedule` to the last of the epochs (as Hugging Face's schedulers).
+    Optimizer: AdamW (Loshchilov and Hutter 2019), betas 0.9 and 0.999, eps 1e-8; the gradient's norm is cut at `clip`,
+    0 for never. The adapter adds alpha / rank * B A x (Hu et al. 2021). Raises ValueError for values that cannot be
+    trained with.
     """
 
-    lessons: Mapping[str, Json]
+    examples: Mapping[str, Json]
     learning_rate: float
     epochs: int
     rank: int = 128
@@ -40,7 +61,7 @@ class Tuning:
     learned: Literal["answer", "all"] = "answer"  # which tokens have a loss: the last message's, or all
     padding: Literal["masked", "seal"] = "masked"  # seal: texts are padded to the longest, and padding is learned
     texts: Literal["clean", "seal"] = "clean"  # seal: a second begin token, and an empty assistant turn at the end
-    seed: int = 0  # of the adapter's first values and of the order of the lessons
+    seed: int = 0  # of the adapter's first values and of the order of the texts
     keep: bool = False  # whether the adapter itself is kept in the run, for later stages
     digest: str = field(init=False, repr=False, compare=False)  # 64 hex digits that name the training
 
@@ -52,7 +73,13 @@ class Tuning:
             raise ValueError("targets is empty: which matrices are trained?")
         object.__setattr__(self, "digest", digest(self.to_json()))  # once: every item of a task asks for it
 
+    @property
+    def lessons(self) -> Mapping[str, Json]:
+        """The earlier name of `examples`."""
+        return self.examples
+
     def to_json(self) -> dict[str, Json]:
         """All that the digest is of."""
         told = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        told["lessons"] = told.pop("examples")
         return {**told, "targets": list(self.targets)}

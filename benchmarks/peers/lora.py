@@ -77,11 +77,11 @@ def arc_texts(subset: str, most: int, course: AugmentationSettings | None = None
     tasks, ids = bundled("arc1-training").tasks, sorted(SUBSETS[subset])
     found = {}
     for id in ids[:: max(1, len(ids) // most)][:most]:
-        lessons = of_demonstrations(
+        examples = of_demonstrations(
             demonstrations(tasks[id], id), course or AugmentationSettings(instruction=SEAL.instruction)
         )
         tuning = Tuning({"task": id}, learning_rate=RATE, epochs=1)
-        found[id], _ = texts_of(lessons, tuning, tokenizer, SMOLLM2["max_position_embeddings"])
+        found[id], _ = texts_of(examples, tuning, tokenizer, SMOLLM2["max_position_embeddings"])
     return found
 
 

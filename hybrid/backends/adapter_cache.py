@@ -41,6 +41,11 @@ class AdapterCache:
             self._registered.pop(digest, None)
             self._slot_of.pop(digest, None)
 
+    def clear(self) -> None:
+        """Free the memory of all adapters and of the slots."""
+        self.close()
+        self._registered = {}
+
     def knows(self, digest: str) -> bool:
         return digest in self._registered
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from hybrid.canonical import Json
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import digest_of, locate
-from hybrid.protocols import Backend, Embedder, Tensors
-from hybrid.records import Lesson
-from hybrid.tuning import Tuning
+from hybrid.protocols import Backend, Embedder
 
 BACKENDS = {
     "llamacpp": "hybrid.backends.llamacpp:LlamaCppBackend",
@@ -65,25 +62,17 @@ def open_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
     return backend
 
 
-def open_tuned(
-    name: str,
-    model: str,
-    options: Mapping[str, str],
-    lessons: Callable[[Mapping[str, Json]], Sequence[Lesson]] | None,
-    tensors: Tensors,
-    trainings: Sequence[tuple[Tuning, str]] = (),
-) -> Backend:
-    """Load `model` so that requests may name a training; `trainings` are all trainings of a stage, in order.
+def open_tuned(name: str, model: str, options: Mapping[str, str]) -> Backend:
+    """Load `model` so that requests may ask for a training first; a `TrainingBackend` is told which before each stage.
 
-    Each is a tuning and the digest of the run's adapter that it starts from, "" for none. `tensors` stores checkpoints
-    and the run's adapters. Raises as `open_backend` does, and CannotRun for a backend that cannot train.
+    Raises as `open_backend` does, and CannotRun for a backend that cannot train.
     """
     refuse_untrainable(name)
     if name == "scripted":
         return open_backend(name, model, options)  # its answers come from a file, whatever was trained
     refuse_unknown(name, options, training=True)
     tuned = import_object("hybrid.backends.tuned.backend:TunedBackend", needed_for="training")
-    backend: Backend = tuned(name, model, options, lessons, tensors, trainings)
+    backend: Backend = tuned(name, model, options)
     return backend
 
 

@@ -16,7 +16,7 @@ from hybrid import settings
 from hybrid.backends.registry import digest_before_loading
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
-from hybrid.execution.engines import Training, opened
+from hybrid.execution.engines import opened
 from hybrid.folder.runs import Run
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.plugins import installed
@@ -50,8 +50,8 @@ class Machine:
     def digest(self, run: Run) -> str:
         return digest_before_loading(str(run.spec["backend"]), self._model(run), self._options)
 
-    def open(self, run: Run, training: Training | None) -> Backend:
-        return opened(str(run.spec["backend"]), self._model(run), self._options, training)
+    def open(self, run: Run, *, trains: bool) -> Backend:
+        return opened(str(run.spec["backend"]), self._model(run), self._options, trains=trains)
 
     def gauges(self) -> Mapping[str, Json]:
         """Bytes free for the spool, and the first GPU: name, MiB used and in all, per cent busy; what is known."""

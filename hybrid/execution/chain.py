@@ -19,7 +19,8 @@ from hybrid.folder.runs import Run
 from hybrid.machine.terminal import have, some
 from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Pipeline, Stage
-from hybrid.records import Item, Output
+from hybrid.records import Output
+from hybrid.work import Derive, maker_of, with_maker
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,13 @@ class Bound:
         if not stage.after:
             return stage
 
-        @wraps(stage.items)
-        def items(tasks: Mapping[str, Any]) -> Iterable[Item]:
-            earlier = {name: self._outputs(name, stage) for name in stage.after}
-            made: Iterable[Item] = stage.items(tasks, earlier)
-            return made
+        make = maker_of(stage.work)
 
-        return replace(stage, items=items)
+        @wraps(make)
+        def bound_make(tasks: Mapping[str, Any]) -> Iterable[Any]:
+            return make(tasks, {name: self._outputs(name, stage) for name in stage.after})
+
+        return replace(stage, work=with_maker(stage.work, bound_make))
 
     def _outputs(self, name: str, reader: Stage) -> Outputs:
         (stage,) = (one for one in self.stages if one.name == name)
@@ -91,7 +92,7 @@ class Bound:
                 f" {counts.missing:,} of its {some(counts.items, 'item')} {have(counts.missing)} no record here",
                 hint="`hybrid status` tells who works on it",
             )
-        return Outputs(self.run, self._kept[name], self.run.references() if reader.judges else {})
+        return Outputs(self.run, self._kept[name], self.run.references() if reader.reads_references else {})
 
 
 def bound(run: Run, pipeline: Pipeline) -> Bound:
@@ -104,10 +105,10 @@ def check_order(stages: Sequence[Stage]) -> None:
     seen: set[str] = set()
     for stage in stages:
         strange = [name for name in stage.after if name not in seen]
-        if strange or stage.name in seen or (stage.derived and not stage.after):
+        if strange or stage.name in seen or (isinstance(stage.work, Derive) and not stage.after):
             raise CannotRun(
                 f"the pipeline's stage '{stage.name}' has no place: it comes after {strange or 'nothing'}",
-                hint="a stage comes after others that stand before it, by their names; a derived one always does",
+                hint="a stage comes after others that stand before it, by their names; one that derives always does",
             )
         seen.add(stage.name)
 

@@ -1,64 +1,62 @@
-"""Which engine a stage needs, and one of them open at a time: there is one GPU."""
+"""Which engine a stage needs, opened once for all consecutive stages that need the same."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
-from hybrid.canonical import Json
 from hybrid.canonical import digest as digest_of
 from hybrid.folder.runs import Run
-from hybrid.protocols import Backend, Stage, Tensors
-from hybrid.records import Lesson
+from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
 from hybrid.tuning import Tuning
+from hybrid.work import Derive, Tune
 
-Lessons = Callable[[Mapping[str, Json]], Sequence[Lesson]]
+
+def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool) -> Backend:
+    """A model loaded in a backend, with `trains` so that it can be trained. Raises UsageError, CannotRun."""
+    return (registry.open_tuned if trains else registry.open_backend)(backend, model, options)
 
 
-@dataclass(frozen=True, slots=True)
-class Training:
-    """What an engine needs that trains before it answers, or answers with what was trained: where that is kept.
+class Opening(Protocol):
+    """Opens the model of a run, with `trains` so that it can be trained. Raises HybridError."""
 
-    For a stage whose requests have tunings, `lessons` makes the texts of one, and `trainings` are all of them, each
-    once, in the order of the items, with the digest of the adapter that it starts from, "" for none.
+    def __call__(self, *, trains: bool) -> Backend: ...
+
+
+class Engines:
+    """The engines that are open.
+
+    There is one GPU, so one at a time: whatever else is open is closed before another is opened. A stage that needs two
+    models at once (a search, with a chat model and an embedder) will ask for both together; only `get` knows the limit.
     """
 
-    tensors: Tensors
-    lessons: Lessons | None = None
-    trainings: tuple[tuple[Tuning, str], ...] = ()
-
-
-def opened(backend: str, model: str, options: Mapping[str, str], training: Training | None) -> Backend:
-    """A model loaded in a backend, so that it can be trained when `training` is given. Raises UsageError, CannotRun."""
-    if training is None:
-        return registry.open_backend(backend, model, options)
-    return registry.open_tuned(backend, model, options, training.lessons, training.tensors, training.trainings)
-
-
-class OneEngine:
-    """The engine that is open now; closed before another is opened, and at the end."""
-
     def __init__(self) -> None:
-        self._open: tuple[tuple[str, ...], Backend] | None = None
+        self._open: dict[tuple[str, ...], Backend] = {}
+        self._prepared: object = None  # for which stage the open engine was made ready
 
     def get(self, wanted: tuple[str, ...], make: Callable[[], Backend]) -> Backend:
-        """The engine that goes by the name `wanted`, made when it is not the open one."""
-        if self._open and self._open[0] != wanted:
+        """The engine that goes by the name `wanted`, opened with `make` when it is not open."""
+        if wanted not in self._open:
             self.close()
-        if self._open is None:
-            self._open = wanted, make()
-        return self._open[1]
+            self._open[wanted] = make()
+        return self._open[wanted]
+
+    def prepare(self, engine: TrainingBackend, stage: object, training: Training) -> None:
+        """Tell the open engine what a stage trains, unless that was the last thing that it was told."""
+        if self._prepared != stage:
+            self._prepared = None
+            engine.prepare(training)
+            self._prepared = stage
 
     def close(self) -> None:
         """Free what is open."""
-        if self._open:
-            engine, self._open = self._open[1], None
-            engine.close()
+        self._prepared = None
+        while self._open:
+            self._open.popitem()[1].close()
 
     def __enter__(self) -> Self:
         return self
@@ -73,32 +71,36 @@ def trains(stages: Sequence[Stage]) -> bool:
     """Whether a pipeline trains: then each of its stages that asks a model is opened so, since any of its requests may
     name an adapter of the run.
     """
-    return any(stage.lessons for stage in stages)
+    return any(isinstance(stage.work, Tune) for stage in stages)
 
 
 def engine_for(
-    engines: OneEngine,
+    engines: Engines,
     run: Run,
     stage: Stage,
     digest: str,
     tensors: Tensors | None,
-    make: Callable[[Training | None], Backend],
+    make: Opening,
 ) -> Backend:
     """The engine of a stage whose records are of the model `digest`. `tensors`: where a pipeline that trains keeps its
-    state, None for one that does not. `make` opens the run's model. An engine that is open and fits is taken.
+    state, None for one that does not. `make` opens the run's model. An engine that is open and fits is taken, and told
+    what the stage trains.
     """
-    if stage.derived:
+    if isinstance(stage.work, Derive):
         return DerivedBackend(str(run.spec["model"]), digest)
     model = str(run.spec["backend"]), str(run.spec["model"])
     if tensors is None:
-        return engines.get(model, lambda: make(None))
-    if stage.lessons is None:
-        return engines.get((*model, run.id), lambda: make(Training(tensors)))
-    tasks = run.tasks()
-    trainings = _trainings(stage, tasks)
-    training = Training(tensors, partial(stage.lessons, tasks), tuple(trainings.values()))
-    name = *model, run.id, stage.name, digest_of(list(trainings))  # a stage whose items are made anew has others
-    return engines.get(name, lambda: make(training))
+        return engines.get(model, lambda: make(trains=False))
+    training, trained = Training(tensors), list[object]()
+    if isinstance(stage.work, Tune):
+        tasks = run.tasks()
+        trainings = _trainings(stage, tasks)
+        training = Training(tensors, partial(stage.work.examples, tasks), tuple(trainings.values()))
+        trained = [stage.name, digest_of(list(trainings))]  # a stage whose items are made anew has others
+    engine = engines.get((*model, "trained"), lambda: make(trains=True))
+    if isinstance(engine, TrainingBackend):
+        engines.prepare(engine, [run.id, *trained], training)
+    return engine
 
 
 def _trainings(stage: Stage, tasks: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Tuning, str]]:

@@ -17,7 +17,7 @@ from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import OneEngine, Training, engine_for, opened, trains
+from hybrid.execution.engines import Engines, Opening, engine_for, opened, trains
 from hybrid.execution.stage_work import StageResult, run_stage
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk, Medium
@@ -62,8 +62,8 @@ class Engine:
     model: str
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def open(self, training: Training | None = None) -> Backend:
-        return opened(self.backend, self.model, self.options, training)
+    def open(self, *, trains: bool = False) -> Backend:
+        return opened(self.backend, self.model, self.options, trains=trains)
 
     def digest(self) -> str:
         return digest_before_loading(self.backend, self.model, self.options)
@@ -127,7 +127,7 @@ def run_here(
     outputs = output or outputs_path(folder, draft)
     refuse_foreign(outputs, BEGINS)
     tensors = RunTensors(draft.id, new_attempt(), Disk(folder)) if learns else None
-    with OneEngine() as engines:
+    with Engines() as engines:
         open_for = partial(_open_for, engines, partial(_loaded, engine, observer), tensors)
         if not _is_there(folder, draft):
             _try(draft, pipeline, open_for)
@@ -168,15 +168,15 @@ def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
     return [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
 
 
-def _loaded(engine: Engine, observer: Observer, training: Training | None) -> Backend:
+def _loaded(engine: Engine, observer: Observer, *, trains: bool) -> Backend:
     observer.loading(engine.model)
     with naming(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
-        return engine.open(training)
+        return engine.open(trains=trains)
 
 
 def _open_for(
-    engines: OneEngine,
-    load: Callable[[Training | None], Backend],
+    engines: Engines,
+    load: Opening,
     tensors: RunTensors | None,
     run: Run,
     stage: Stage,

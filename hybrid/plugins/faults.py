@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import update_wrapper
@@ -18,10 +18,14 @@ from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
 from hybrid.machine.files import in_words
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs, Pipeline, Stage
-from hybrid.records import Item, Lesson
+from hybrid.records import Example, Item
+from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, maker_of, with_maker
 
 LONGEST = 500
 """Most characters of what a foreign error says of itself."""
+
+MADE: Mapping[type, tuple[type, ...]] = {Ask: (Item,), Tune: (Item, FineTuning), Derive: (Derived, Item)}
+"""Kind of work -> what its function may make."""
 
 
 def refuse(owner: object, error: Exception, doing: str) -> NoReturn:
@@ -85,30 +89,35 @@ def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
 
 
 def _guarded(pipeline: Pipeline, stage: Stage) -> Stage:
-    lessons = Lessons(pipeline, stage.name, stage.lessons) if stage.lessons else None
-    return replace(stage, items=Items(pipeline, stage.name, stage.items), lessons=lessons)
+    work = with_maker(stage.work, Items(pipeline, stage.name, maker_of(stage.work), MADE[type(stage.work)]))
+    if isinstance(work, Tune):
+        work = replace(work, examples=Examples(pipeline, stage.name, work.examples))
+    return replace(stage, work=work)
 
 
-def checked(made: Any, kind: type[Any]) -> Any:
-    """`made`, which is to be of that kind. Raises TypeError."""
-    if not isinstance(made, kind):
-        raise TypeError(f"a {type(made).__name__} where hybrid wants a {kind.__name__}")
+def checked(made: Any, *kinds: type[Any]) -> Any:
+    """`made`, which is to be of one of the kinds. Raises TypeError."""
+    if not isinstance(made, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"a {type(made).__name__} where hybrid wants a {wanted}")
     return made
 
 
 class Items:
-    """A stage's function to items."""
+    """A stage's function that makes what it works on, of the types `kinds`."""
 
-    def __init__(self, pipeline: Pipeline, stage: str, make: Callable[..., Iterable[Item]]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, stage: str, make: Callable[..., Iterable[Any]], kinds: tuple[type, ...]
+    ) -> None:
         update_wrapper(self, make)
-        self._pipeline, self._stage, self._make = pipeline, stage, make
+        self._pipeline, self._stage, self._make, self._kinds = pipeline, stage, make, kinds
 
-    def __call__(self, *given: Any) -> Iterator[Item]:
+    def __call__(self, *given: Any) -> Iterator[Any]:
         count, last = 0, None
         try:
             for item in self._make(*given):
                 if type(item) is not Item:  # a call costs more than the rest of this loop, and there are millions
-                    checked(item, Item)
+                    checked(item, *self._kinds)
                 yield item
                 count += 1
                 last = item
@@ -117,12 +126,12 @@ class Items:
             refuse(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
 
 
-class Lessons:
-    """A stage's function to lessons. It travels to another process."""
+class Examples:
+    """A stage's function that makes training examples. It travels to another process."""
 
-    def __init__(self, pipeline: Pipeline, stage: str, make: Callable[..., Sequence[Lesson]]) -> None:
+    def __init__(self, pipeline: Pipeline, stage: str, make: Callable[..., Sequence[Example]]) -> None:
         self._pipeline, self._stage, self._make = pipeline, stage, make
 
-    def __call__(self, *given: Any) -> Sequence[Lesson]:
-        with naming(self._pipeline, f"making the lessons of the stage '{self._stage}'"):
-            return [checked(lesson, Lesson) for lesson in self._make(*given)]
+    def __call__(self, *given: Any) -> Sequence[Example]:
+        with naming(self._pipeline, f"making the training examples of the stage '{self._stage}'"):
+            return [checked(example, Example) for example in self._make(*given)]

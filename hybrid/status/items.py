@@ -25,6 +25,7 @@ from hybrid.execution.index import KEY, in_parts
 from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
 from hybrid.protocols import Stage
+from hybrid.work import maker_of
 
 MOST_WRAPPED = 100
 LENGTH = struct.Struct("<I")
@@ -47,7 +48,7 @@ def identity_of(stage: Stage, model: str, earlier: str) -> str:
     is of the stages before it.
     """
     code = hashlib.sha256()
-    for name in sorted(_modules(stage.items)):
+    for name in sorted(_modules(maker_of(stage.work))):
         place = getattr(sys.modules.get(name), "__file__", None)
         code.update(Path(place).read_bytes() if place and Path(place).is_file() else b"")
     return f"{stage.identity} {model} {version('hybrid')} {code.hexdigest()[:16]} {earlier}"

@@ -90,19 +90,17 @@ def plan(
 
 def saved_bytes(act: Callable[[], object]) -> int:
     """The bytes that autograd keeps for the backward pass of what `act` computes, each storage once."""
-    seen: dict[int, int] = {}
+    seen: dict[int, torch.UntypedStorage] = {}  # alive while they are counted, so that no address comes twice
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: torch.Tensor) -> None:
+        """The graph gets nothing to keep: a node that holds its own output is never freed."""
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+            seen[storage.data_ptr()] = storage
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        kept = act()  # what it gives keeps the graph, and with it the storages, alive while they are counted
-        total = sum(seen.values())
-    del kept
-    return total
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+        act()
+    return sum(storage.nbytes() for storage in seen.values())
 
 
 def _mib(size: int) -> str:

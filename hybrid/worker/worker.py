@@ -17,7 +17,7 @@ from typing import Protocol
 from hybrid.canonical import Json
 from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import OneEngine, Training, engine_for, trains
+from hybrid.execution.engines import Engines, engine_for, trains
 from hybrid.execution.stage_work import StageSession, StageWork, shard_header
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Medium, Store
@@ -52,8 +52,8 @@ class Capabilities(Protocol):
         """The digest of the run's model as it is here. Raises CannotRun, UsageError."""
         ...
 
-    def open(self, run: Run, training: Training | None) -> Backend:
-        """The run's model, loaded; with `training`, so that it can be trained. Raises CannotRun, UsageError."""
+    def open(self, run: Run, *, trains: bool) -> Backend:
+        """The run's model, loaded; with `trains`, so that it can be trained. Raises CannotRun, UsageError."""
         ...
 
     def gauges(self) -> Mapping[str, Json]:
@@ -109,7 +109,7 @@ class Worker:
         self.stopping = ""  # why no more work is taken
         self.doing = ""  # what takes long beside answering
         self.tell: Callable[[str], None] = LOG.info
-        self._engines = OneEngine()
+        self._engines = Engines()
         self._works: dict[tuple[str, str], tuple[StageWork, object]] = {}
         self._seqs: dict[str, int] = {}
         self._orders_when_done: dict[str, int] = {}
@@ -243,7 +243,7 @@ class Worker:
         """Work on a stage until nothing of it is left for this worker."""
         if not set(work.open_blocks()) - self._others(work):
             return
-        if not work.stage.derived:
+        if work.stage.asks_a_model:
             self._same_model(work)
         engine = self._engine(work, chain)
         self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
@@ -336,13 +336,13 @@ class Worker:
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
         return engine_for(self._engines, run, work.stage, work.digest, tensors, partial(self._loaded, run))
 
-    def _loaded(self, run: Run, training: Training | None) -> Backend:
+    def _loaded(self, run: Run, *, trains: bool) -> Backend:
         model, began = f"the model {run.spec['model']}", self.clock.now()
         self.doing = f"loading {model}"
         self.tell(f"{run.id}: {self.doing}")
         try:
             with naming(f"the backend '{run.spec['backend']}'", self.doing):
-                engine = self.workplace.open(run, training)
+                engine = self.workplace.open(run, trains=trains)
         finally:
             self.doing = ""
         self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")

@@ -14,6 +14,7 @@ from hybrid.errors import BadData
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
 from hybrid.tasks.squad.data import SAMPLE, Asked, Passage, read
+from hybrid.work import Ask
 
 SHORT = "Answer with as few words as possible: a name, a number or a short phrase, not a sentence."
 INSTRUCTIONS = {
@@ -74,7 +75,7 @@ class QaEval:
 
     def stages(self) -> tuple[Stage, ...]:
         """One step, on the GPU side: all questions in one queue."""
-        return (Stage("answer", "gpu", 1, self._items),)
+        return (Stage("answer", "gpu", 1, Ask(self._items)),)
 
     def _chosen(self, passages: list[Passage]) -> list[Passage]:
         if self.shuffle is not None:

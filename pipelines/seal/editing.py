@@ -139,12 +139,12 @@ class Editing(Teaching):
     def _planned(self, id: str, task: Mapping[str, Any], edit: Edit) -> Plan:
         course = self.course(edit.augmentations)
         if edit.epochs * self.most // self.batch > MOST_STEPS:  # else there is no need to count
-            count = _lessons(tuple(demonstrations(task, id)), course)
+            count = _examples(tuple(demonstrations(task, id)), course)
             if edit.epochs * count // self.batch > MOST_STEPS:
                 return Plan(edit, untrained=f"more than {MOST_STEPS} steps")
-        lessons = course.of(id, task)
+        examples = course.of(id, task)
         rate, epochs, learned = edit.learning_rate, edit.epochs, edit.learned
-        return Plan(edit, self.tuning(lessons, learning_rate=rate, epochs=epochs, learned=learned))
+        return Plan(edit, self.tuning(examples, learning_rate=rate, epochs=epochs, learned=learned))
 
 
 def by_task(outputs: Iterable[Output]) -> dict[str, list[Output]]:
@@ -172,8 +172,8 @@ def with_whole_tasks(inputs: Inputs) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _lessons(pairs: tuple[Pair, ...], course: AugmentationSettings) -> int:
-    """How many lessons there are."""
+def _examples(pairs: tuple[Pair, ...], course: AugmentationSettings) -> int:
+    """How many training examples there are."""
     return len(of_demonstrations(pairs, course))
 
 

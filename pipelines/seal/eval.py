@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from hybrid.protocols import Stage
 from hybrid.records import Item
 from hybrid.tasks.arc.asking import Asking
+from hybrid.work import Ask
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SealEval(Asking):
 
     def stages(self) -> tuple[Stage, ...]:
         """One step, on the GPU side: all views of all questions in one queue."""
-        return (Stage("answer", "gpu", 1, self._items),)
+        return (Stage("answer", "gpu", 1, Ask(self._items)),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         """The items of one task after the other."""

@@ -1,4 +1,4 @@
-"""The lessons of a task: the texts that a model is trained on before it answers the task's test inputs.
+"""The training examples of a task: the texts that a model is trained on before it answers the task's test inputs.
 
 They are made of the demonstrations alone; a test input or its output is not looked at.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData
-from hybrid.records import Lesson
+from hybrid.records import Example
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.text import FORMATS, solved
 from hybrid.tasks.arc.views import Pair
@@ -21,7 +21,7 @@ from pipelines.seal.variants import MOST, variants
 
 @dataclass(frozen=True, slots=True)
 class AugmentationSettings:
-    """How lessons are made of a task. With the task it goes into a tuning, so all of it names the training.
+    """How training examples are made of a task. With the task it goes into a tuning, so all of it names the training.
 
     `augmentations` are names of GROUPS, the other numbers are those of `variants`; `format` and `instruction` are those
     of the questions, `date` is what the chat template says today is.
@@ -46,19 +46,19 @@ class AugmentationSettings:
             raise ValueError("format and translation are known ones")
 
     def of(self, id: str, task: Mapping[str, Any]) -> dict[str, Json]:
-        """The `lessons` of a tuning for `task`, whose demonstrations are named by content: an id may be of any data."""
+        """The `examples` of a tuning for `task`. Demonstrations are named by content: an id may be of any data."""
         how = {**asdict(self), "augmentations": [group for group in GROUPS if group in self.augmentations]}
         if self.translation == "seal" and self.colours and self.augmentations:
-            how["version"] = 2  # the first one walked colours in another order than SEAL: other lessons, other adapters
+            how["version"] = 2  # the first one walked colours in another order than SEAL: other texts, other adapters
         return {**how, "leave_n": list(self.leave_n), "task": id, "demonstrations": digest(task["train"])}
 
 
-def taught(tasks: Mapping[str, Any], lessons: Mapping[str, Json]) -> tuple[Lesson, ...]:
-    """`Stage.lessons`: the lessons that `AugmentationSettings.of` named, of the run's tasks.
+def taught(tasks: Mapping[str, Any], examples: Mapping[str, Json]) -> tuple[Example, ...]:
+    """`Tune.examples`: the training examples that `AugmentationSettings.of` named, of the run's tasks.
 
     Raises BadData when the task is not one of them, is not the one that was named, or holds no grids.
     """
-    said: dict[str, Any] = dict(lessons)
+    said: dict[str, Any] = dict(examples)
     id, named, version = (said.pop(name, None) for name in ("task", "demonstrations", "version"))
     how: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
     try:
@@ -69,14 +69,14 @@ def taught(tasks: Mapping[str, Any], lessons: Mapping[str, Json]) -> tuple[Lesso
             raise ValueError("their rule has changed")
     except (KeyError, TypeError, ValueError) as error:
         raise BadData(
-            f"the lessons of task {id!a:.80} cannot be made: {type(error).__name__}: {error}",
+            f"the training examples of task {id!a:.80} cannot be made: {type(error).__name__}: {error}",
             hint="the run was changed by hand, or written by another version of hybrid",
         ) from error
     return of_demonstrations(demonstrations(tasks[id], id), course)
 
 
-def of_demonstrations(pairs: Sequence[Pair], course: AugmentationSettings) -> tuple[Lesson, ...]:
-    """One lesson for each variant of the demonstrations. What is too long for a model is not left out here."""
+def of_demonstrations(pairs: Sequence[Pair], course: AugmentationSettings) -> tuple[Example, ...]:
+    """A training example for each variant of the demonstrations. What is too long for a model is not left out here."""
     made = variants(
         pairs,
         course.augmentations,
@@ -88,5 +88,5 @@ def of_demonstrations(pairs: Sequence[Pair], course: AugmentationSettings) -> tu
     )
     template = {"date_string": course.date} if course.date else {}
     return tuple(
-        [Lesson(solved(course.format, one.shown, one.asked, course.instruction), template=template) for one in made]
+        [Example(solved(course.format, one.shown, one.asked, course.instruction), template=template) for one in made]
     )

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from hybrid.records import Item, Output, Request, Sampling
+from hybrid.records import Output
 from hybrid.tasks.arc.reading import answers, attempts, worst
+from hybrid.work import Derived
 from pipelines.seal.configurations import is_bare
 from pipelines.seal.edit_results import Attempts, EditResult
 from pipelines.seal.editing import BASE, Editing, Plan, Policy, by_task
@@ -17,8 +18,8 @@ from pipelines.seal.editing import BASE, Editing, Plan, Policy, by_task
 
 def outcomes(
     editing: Editing, tasks: Mapping[str, Any], replies: Iterable[Output], answered: Iterable[Output], policy: Policy
-) -> Iterator[Item]:
-    """The items of a derived stage: one for each reply, with an EditResult as its text.
+) -> Iterator[Derived]:
+    """One text for each reply: its EditResult.
 
     A reply that nothing was trained for has the attempts of the untrained model, and says why. The answers come task by
     task, as outputs do, and one task's are held at a time.
@@ -37,12 +38,12 @@ def _items(
     replies: Sequence[Output],
     answered: list[Output],
     policy: Policy,
-) -> Iterator[Item]:
+) -> Iterator[Derived]:
     results = _of_task(editing, id, task, replies, _Arms(answered, len(task["test"])))
     view = {} if policy.round is None else {"round": policy.round, "split": task["split"]}
     for reply, result in zip(replies, results, strict=True):
         text = dataclasses.replace(result, policy=policy.adapter).to_text()
-        yield Item(id, reply.question, Request(Sampling(max_tokens=1), prompt=text), view, reply.sample)
+        yield Derived(id, reply.question, text, view, reply.sample)
 
 
 def _of_task(

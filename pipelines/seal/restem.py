@@ -15,10 +15,11 @@ from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, UsageError, Waits
 from hybrid.protocols import Inputs, Stage
-from hybrid.records import Item, Lesson, Message, Output, Request, Sampling
+from hybrid.records import Example, Item, Message, Output
 from hybrid.tasks.arc.asking import DatasetName, help_of
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tuning import Tuning
+from hybrid.work import Ask, Derive, Derived, FineTuning, Tune
 from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
@@ -123,18 +124,15 @@ class SealRestem(Editing):
             policies = tuple(f"policy-{k}" for k in range(1, n + 1))
             sample, answer, edits = f"sample-{n}", f"answer-{n}", f"edits-{n}"
             stages += [
-                Stage(sample, "gpu", 1, partial(self._samples, n), after=policies),
-                Stage(answer, "gpu", 1, partial(self._answers, n), after=(sample, *policies), lessons=taught),
-                Stage(edits, "any", 1, partial(self._edits, n), after=(sample, answer, *policies), derived=True),
+                Stage(sample, "gpu", 1, Ask(partial(self._samples, n)), after=policies),
+                Stage(answer, "gpu", 1, Tune(partial(self._answers, n), taught), after=(sample, *policies)),
+                Stage(edits, "any", 1, Derive(partial(self._edits, n)), after=(sample, answer, *policies)),
             ]
             if n < self.rounds:
-                after = (edits, *policies)
-                policy = partial(self._policy, n)
-                stages.append(
-                    Stage(f"policy-{n + 1}", "gpu", 1, policy, after=after, judges=True, lessons=self._rewarded)
-                )
+                work, after = Tune(partial(self._policy, n), self._rewarded), (edits, *policies)
+                stages.append(Stage(f"policy-{n + 1}", "gpu", 1, work, after, reads_references=True))
         last = tuple(f"edits-{n}" for n in range(self.rounds + 1))
-        return (*stages, Stage("curve", "any", 1, _curve, after=last, derived=True))
+        return (*stages, Stage("curve", "any", 1, Derive(_curve), after=last))
 
     def _samples(self, n: int, tasks: Mapping[str, Any], earlier: Earlier = NOTHING) -> Iterator[Item]:
         """The last model is evaluated alone: nothing is learned from it any more."""
@@ -145,18 +143,16 @@ class SealRestem(Editing):
     def _answers(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
         return self.answered(tasks, earlier[f"sample-{n}"], self._of_round(n, earlier))
 
-    def _edits(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+    def _edits(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
         return outcomes(self, tasks, earlier[f"sample-{n}"], earlier[f"answer-{n}"], self._of_round(n, earlier))
 
-    def _policy(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+    def _policy(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[FineTuning]:
         """One training on what round n rewarded. None when nothing was: then the model stays as it is."""
         kept = self._kept(tasks, earlier[f"edits-{n}"])
         if kept:
             about = {"kept": kept, "date": self.date, "prompts": _prompts(tasks, kept)}
-            request = Request(
-                Sampling(max_tokens=1), adapter=adapter_of(self._of_round(n, earlier)), tuning=self._fine_tuning(about)
-            )
-            yield Item("policy", f"policy-{n + 1}", request)
+            base = adapter_of(self._of_round(n, earlier))
+            yield FineTuning("policy", f"policy-{n + 1}", self._fine_tuning(about), base)
 
     def _kept(self, tasks: Mapping[str, Any], results: Iterable[Output]) -> list[list[str]]:
         """[task, reply] of the rewarded self-edits of training tasks; `balanced` takes the first of equal ones."""
@@ -190,7 +186,7 @@ class SealRestem(Editing):
             keep=True,
         )
 
-    def _rewarded(self, tasks: Mapping[str, Any], about: Mapping[str, Json]) -> tuple[Lesson, ...]:
+    def _rewarded(self, tasks: Mapping[str, Any], about: Mapping[str, Json]) -> tuple[Example, ...]:
         """The rewarded self-edits as texts: the question as it was put, and the reply. Raises BadData."""
         try:
             kept: Any = about["kept"]
@@ -198,11 +194,11 @@ class SealRestem(Editing):
                 raise ValueError("other demonstrations")
             template = {"date_string": str(about["date"])}
             return tuple(
-                [Lesson((*_prompt(tasks, id), Message("assistant", reply)), template=template) for id, reply in kept]
+                [Example((*_prompt(tasks, id), Message("assistant", reply)), template=template) for id, reply in kept]
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadData(
-                f"the rewarded self-edits cannot be made into lessons: {type(error).__name__}: {error}",
+                f"the rewarded self-edits cannot be made into training examples: {type(error).__name__}: {error}",
                 hint="the run was changed by hand, or written by another version of hybrid",
             ) from error
 
@@ -214,12 +210,11 @@ class SealRestem(Editing):
         return Policy("", n)
 
 
-def _curve(_: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+def _curve(_: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
     """What came of the self-edits of all rounds, once more and together."""
     for name in sorted(earlier):
         for output in earlier[name]:
-            request = Request(Sampling(max_tokens=1), prompt=output.text or "")
-            yield Item(output.task, output.question, request, output.view, output.sample)
+            yield Derived(output.task, output.question, output.text or "", output.view, output.sample)
 
 
 def _split(tasks: Mapping[str, Any], split: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from hybrid.protocols import Stage
 from hybrid.records import Item, Output
+from hybrid.work import Ask, Derive, Derived, Tune
 from pipelines.seal.editing import Editing, Policy
 from pipelines.seal.examples import taught
 from pipelines.seal.outcomes import outcomes
@@ -39,9 +40,9 @@ class SealSelfEdit(Editing):
     def stages(self) -> tuple[Stage, ...]:
         """Replies of all tasks in one queue, answers of all trained models in one queue, and what came of each."""
         return (
-            Stage(SAMPLE, "gpu", 1, self._samples),
-            Stage(ANSWER, "gpu", 1, self._answers, after=(SAMPLE,), lessons=taught),
-            Stage(EDITS, "any", 1, self._edits, after=(SAMPLE, ANSWER), derived=True),
+            Stage(SAMPLE, "gpu", 1, Ask(self._samples)),
+            Stage(ANSWER, "gpu", 1, Tune(self._answers, taught), after=(SAMPLE,)),
+            Stage(EDITS, "any", 1, Derive(self._edits), after=(SAMPLE, ANSWER)),
         )
 
     def _samples(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
@@ -50,5 +51,5 @@ class SealSelfEdit(Editing):
     def _answers(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
         return self.answered(tasks, earlier[SAMPLE], BASE)
 
-    def _edits(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+    def _edits(self, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
         return outcomes(self, tasks, earlier[SAMPLE], earlier[ANSWER], BASE)

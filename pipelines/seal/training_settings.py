@@ -1,4 +1,4 @@
-"""The settings of test-time training on ARC tasks: how lessons are made of a task, and how they are trained on."""
+"""The settings of test-time training on ARC tasks: how training examples are made, and how they are trained on."""
 
 from __future__ import annotations
 
@@ -31,16 +31,20 @@ class Teaching(Asking):
     """All of a training but what a self-edit chooses: augmentations, loss, learning rate and epochs."""
 
     include_n: tuple[int, ...] = field(
-        default=(1,), metadata=help_of("how many demonstrations a view leaves out, 0 to 2; 1 is like the lessons")
+        default=(1,), metadata=help_of("how many demonstrations a view leaves out, 0 to 2; 1 is like the training")
     )
-    seed: int = field(default=0, metadata=help_of("draws views, samples, lessons, their order and the adapter's start"))
-    leave_n: tuple[int, ...] = field(default=(1, 2), metadata=help_of("how many demonstrations a lesson leaves out"))
-    most: int = field(default=250, metadata=help_of("lessons of a task; more are cut at random"))
-    colours: bool = field(default=True, metadata=help_of("whether half of the lessons are in other colours"))
+    seed: int = field(
+        default=0, metadata=help_of("draws views, samples, training examples, their order and the adapter's start")
+    )
+    leave_n: tuple[int, ...] = field(
+        default=(1, 2), metadata=help_of("how many demonstrations a training example leaves out")
+    )
+    most: int = field(default=250, metadata=help_of("training examples of a task; more are cut at random"))
+    colours: bool = field(default=True, metadata=help_of("whether half of the training examples are in other colours"))
     translation: Literal["alike", "seal"] = field(
         default="alike", metadata=help_of("shift input and output alike; seal: each otherwise, as published")
     )
-    batch: int = field(default=2, metadata=help_of("lessons in an optimizer step"))
+    batch: int = field(default=2, metadata=help_of("training examples in an optimizer step"))
     rank: int = field(default=128, metadata=help_of("of the adapter"))
     alpha: float = field(default=16.0, metadata=help_of("the adapter's part is multiplied by alpha / rank"))
     targets: tuple[str, ...] = field(default=SEAL_TARGETS, metadata=help_of("the linear layers that are adapted"))
@@ -64,7 +68,7 @@ class Teaching(Asking):
         self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
 
     def course(self, augmentations: tuple[str, ...]) -> AugmentationSettings:
-        """How lessons are made with these augmentations."""
+        """How training examples are made with these augmentations."""
         return AugmentationSettings(
             augmentations=augmentations,
             leave_n=self.leave_n,
@@ -78,11 +82,11 @@ class Teaching(Asking):
         )
 
     def tuning(
-        self, lessons: Mapping[str, Json], *, learning_rate: float, epochs: int, learned: Literal["answer", "all"]
+        self, examples: Mapping[str, Json], *, learning_rate: float, epochs: int, learned: Literal["answer", "all"]
     ) -> Tuning:
-        """How an adapter is trained on `lessons`. Raises ValueError for settings that cannot be trained with."""
+        """How an adapter is trained on `examples`. Raises ValueError for settings that cannot be trained with."""
         return Tuning(
-            lessons,
+            examples,
             learning_rate=learning_rate,
             epochs=epochs,
             rank=self.rank,

@@ -17,6 +17,7 @@ from hybrid.records import Item
 from hybrid.tasks.arc.asking import help_of
 from hybrid.tasks.arc.reading import ARMS
 from hybrid.tuning import Tuning
+from hybrid.work import Tune
 from pipelines.seal.augmentation import GROUPS
 from pipelines.seal.examples import taught
 from pipelines.seal.training_settings import SMALL, Teaching
@@ -42,7 +43,7 @@ class SealTtt(Teaching):
         default="answer", metadata=help_of("which tokens have a loss: the output grid's, or all")
     )
     learning_rate: float = field(default=1e-4, metadata=help_of("of AdamW, after the warm-up"))
-    epochs: int = field(default=2, metadata=help_of("how often all lessons of a task are gone through"))
+    epochs: int = field(default=2, metadata=help_of("how often all training examples of a task are gone through"))
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "paper": SEAL_VIEWS,
@@ -60,7 +61,7 @@ class SealTtt(Teaching):
 
     def stages(self) -> tuple[Stage, ...]:
         """One step, on the GPU side: train an adapter for each task and ask it, and the base, all views."""
-        return (Stage("answer", "gpu", 1, self._items, lessons=taught),)
+        return (Stage("answer", "gpu", 1, Tune(self._items, taught)),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         """The items of one task after the other: first those of its adapter, then the same of the base."""
@@ -74,5 +75,5 @@ class SealTtt(Teaching):
                 for item in asked:
                     yield dataclasses.replace(item, view={**item.view, "arm": arm})
 
-    def _tuning(self, lessons: Mapping[str, Json]) -> Tuning:
-        return self.tuning(lessons, learning_rate=self.learning_rate, epochs=self.epochs, learned=self.learned)
+    def _tuning(self, examples: Mapping[str, Json]) -> Tuning:
+        return self.tuning(examples, learning_rate=self.learning_rate, epochs=self.epochs, learned=self.learned)

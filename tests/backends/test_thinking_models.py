@@ -10,7 +10,7 @@ import pytest
 
 from hybrid.backends.registry import open_backend
 from hybrid.protocols import Backend
-from hybrid.records import Completion, Lesson, Message, Request, Sampling
+from hybrid.records import Completion, Example, Message, Request, Sampling
 from hybrid.testing import answers
 from hybrid.tuning import Tuning
 from tests.conftest import needs_torch
@@ -85,7 +85,7 @@ def test_ollama_sets_apart_what_it_does_not_know_to_be_a_thought(ollama_server: 
     assert told(found["cut"])[:4] == ("hm", None, "no-answer", "length")
 
 
-def test_a_lesson_shows_the_prompt_that_is_asked_with(tmp_path: Path) -> None:
+def test_a_example_shows_the_prompt_that_is_asked_with(tmp_path: Path) -> None:
     """With the empty thought of the switch, which this template leaves out of an answer that is finished."""
     needs_torch()
     from transformers import AutoTokenizer
@@ -95,7 +95,7 @@ def test_a_lesson_shows_the_prompt_that_is_asked_with(tmp_path: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(hf_folder(tmp_path, MARKS, RECITED, TEMPLATE))
     said = (Message("user", "Hi"), Message("assistant", "yes"))
-    (text,), _ = texts_of([Lesson(said)], Tuning({}, learning_rate=0.1, epochs=1), tokenizer, 100)
+    (text,), _ = texts_of([Example(said)], Tuning({}, learning_rate=0.1, epochs=1), tokenizer, 100)
     shown = prompt_ids(tokenizer, Request(Sampling(1), messages=said[:1]))
     assert tokenizer.decode(shown).endswith("[THINK]\n\n[/THINK]")
     assert list(text.ids[: len(shown)]) == shown

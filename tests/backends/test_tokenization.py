@@ -15,7 +15,7 @@ import pytest
 from hybrid.backends.tuned.tokenization import TokenizationWorker, writing
 from hybrid.canonical import Json
 from hybrid.errors import Temporary
-from hybrid.records import Lesson
+from hybrid.records import Example
 from tests.support.small_model import chatml, in_thread, of_words, tuning, write_model
 
 __all__ = ["in_thread"]
@@ -99,11 +99,11 @@ def test_when_it_is_killed_the_asker_says_so(asking: subprocess.Popen[str]) -> N
 def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thread: None, tmp_path: Path) -> None:
     seen: list[Mapping[str, Json]] = []
 
-    def lessons(wanted: Mapping[str, Json]) -> list[Lesson]:
+    def examples(wanted: Mapping[str, Json]) -> list[Example]:
         seen.append(wanted)
         return of_words(wanted)
 
-    school = TokenizationWorker(write_model(tmp_path, chatml()), lessons, 512)
+    school = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
     words: dict[str, Json] = {"words": ["red"]}
     same = [tuning(words), tuning(words, rank=8), tuning(words, epochs=5, learning_rate=1e-3)]
     other = tuning(words, learned="all")
@@ -118,11 +118,11 @@ def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thre
     school.close()
 
 
-def test_lessons_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path) -> None:
-    def lessons(wanted: Mapping[str, Json]) -> list[Lesson]:
+def test_examples_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path) -> None:
+    def examples(wanted: Mapping[str, Json]) -> list[Example]:
         raise Temporary("the data went away")
 
-    school = TokenizationWorker(write_model(tmp_path, chatml()), lessons, 512)
+    school = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
     with pytest.raises(Temporary, match="went away"):
         school.built([tuning({})], ahead=[])
     school.close()

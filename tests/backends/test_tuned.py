@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from hybrid import testing
-from hybrid.backends import adapter_files, registry
+from hybrid.backends import adapter_files, registry, transformers
 from hybrid.backends.registry import open_backend, open_tuned
 from hybrid.backends.transformers import TransformersBackend
 from hybrid.backends.tuned import answering
@@ -25,13 +26,16 @@ from hybrid.backends.tuned.group import SHOWN, Wanted, shown
 from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
-from hybrid.protocols import Backend, Tensors
+from hybrid.protocols import Backend, Tensors, Training, TrainingBackend
 from hybrid.records import Adapter, Completion, Request
+from hybrid.training.optimizer import SlotAdamW
+from hybrid.training.slots import Bank
 from hybrid.training.trainer import Session
 from hybrid.tuning import Tuning
 from tests.support.small_model import ask, chatml, in_thread, of_words, tuning, write_model
 
 __all__ = ["in_thread"]
+COLLECT = gc.collect
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
 RED, BLUE, GREEN = (tuning({"words": [word, f"{word}ish", word * 2]}) for word in ("red", "blue", "green"))
 THREE = (RED, BLUE, GREEN)
@@ -51,6 +55,13 @@ def kept_in(place: Path, attempt: str = "one") -> RunTensors:
 Opener = Callable[..., Backend]
 
 
+def prepared(engine: Backend, tensors: Tensors, pairs: Sequence[tuple[Tuning, str]]) -> Backend:
+    """The engine, told what a stage trains."""
+    assert isinstance(engine, TrainingBackend)
+    engine.prepare(Training(tensors, of_words if pairs else None, tuple(pairs)))
+    return engine
+
+
 @pytest.fixture
 def opened(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     """Opens engines, and closes them."""
@@ -63,8 +74,8 @@ def opened(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
         pairs = [one if isinstance(one, tuple) else (one, "") for one in trainings]
         said = {"device": "cpu", **{name: str(value) for name, value in options.items()}}
         kept = tensors or kept_in(tmp_path)
-        engines.append(open_tuned("transformers", str(folder), said, of_words if pairs else None, kept, pairs))
-        return engines[-1]
+        engines.append(open_tuned("transformers", str(folder), said))
+        return prepared(engines[-1], kept, pairs)
 
     yield opener
     for engine in engines:
@@ -237,6 +248,67 @@ def test_a_training_alone_keeps_its_adapter_for_later_stages(opened: Opener, tmp
     assert answered["Say it."].text != answered["named"].text
 
 
+def chained(engines: Callable[[], Backend], tensors: Tensors) -> tuple[list[dict[str, Completion]], list[Backend]]:
+    """A policy, what it says, trainings on top of it, and the base alone; each stage by what `engines` gives for it."""
+    policy, found, used = replace(RED, keep=True, rank=2), list[dict[str, Completion]](), list[Backend]()
+
+    def stage(trainings: Sequence[tuple[Tuning, str]], *requests: Request) -> dict[str, Completion]:
+        used.append(prepared(engines(), tensors, trainings))
+        found.append(words(used[-1], *requests))
+        return found[-1]
+
+    made = stage([(policy, "")], replace(ask("", "policy", tuning=policy), messages=()))
+    start = str(made["policy"].trained["adapter"])
+    stage([], ask("Say it.", "named", adapter=Adapter(start, "")), ask("Base."))
+    on_top = [ask("Say it.", how.digest, tuning=how, adapter=Adapter(start, "")) for how in (BLUE, GREEN)]
+    stage([(BLUE, start), (GREEN, start)], *on_top)
+    stage([], ask("Say it.", "named", adapter=Adapter(start, "")), ask("Base."))
+    return found, used
+
+
+def test_one_engine_serves_a_chain_of_stages_as_one_for_each_does(
+    opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    load = transformers.load
+    monkeypatch.setattr(transformers, "load", lambda *given: (loads.append("model"), load(*given))[1])
+    apart, _ = chained(opened, kept_in(tmp_path / "apart"))
+    assert len(loads) == 4
+    engine = opened()
+    together, used = chained(lambda: engine, kept_in(tmp_path / "together"))
+    assert set(map(id, used)) == {id(engine)}
+    assert len(loads) == 5
+    assert together == apart
+    assert together[1] == together[3]
+
+
+def held() -> set[int]:
+    """The banks of adapters and the states of optimizers that are in memory."""
+    return {id(one) for one in gc.get_objects() if isinstance(one, Bank | SlotAdamW)}
+
+
+def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, tmp_path: Path) -> None:
+    COLLECT()
+    before = held()
+    engine: Any = opened(THREE, slots=2)
+    words(engine, *each(*THREE))
+    stage = weakref.ref(engine._stage)
+    tokenization, cache = engine._stage._tokenization, engine._answering._backend.adapter_cache
+    assert held() - before == {id(cache._bank)}, "the bank that answers; those of training went with their trainer"
+    assert tokenization._pool is not None
+    prepared(engine, kept_in(tmp_path), [])
+    assert (stage(), tokenization._pool, cache._bank, cache._registered) == (None, None, None, {})
+    assert held() <= before
+    assert words(engine, ask("Base."))["Base."].text
+
+
+def test_a_backend_that_was_told_no_stage_says_so(folder: Path, in_thread: None) -> None:
+    engine = open_tuned("transformers", str(folder), {"device": "cpu"})
+    with pytest.raises(CannotRun, match="was not told what the stage trains"):
+        words(engine, ask("Base."))
+    engine.close()
+
+
 def test_an_adapter_that_is_torn_or_not_here_yet_is_waited_for(opened: Opener, tmp_path: Path) -> None:
     """The record that named it may have come first: another time it is here, so nothing is written down as failed."""
     policy = replace(RED, keep=True)
@@ -287,7 +359,7 @@ def test_a_training_that_fails_is_an_error_of_its_requests_alone(opened: Opener)
     assert alone["And you?"].text == found["And you?"].text
 
 
-def test_lessons_longer_than_the_context_are_left_out_and_told(opened: Opener) -> None:
+def test_examples_longer_than_the_context_are_left_out_and_told(opened: Opener) -> None:
     long = tuning({"words": ["red", "x" * 600]})
     never = tuning({"words": ["x" * 600]})
     found = words(opened([long, never]), *each(long, never))
@@ -341,7 +413,7 @@ def test_a_wrong_option_is_refused(opened: Opener, options: dict[str, str], why:
 @pytest.mark.parametrize("name", ["llamacpp", "ollama"])
 def test_a_backend_that_does_not_train_says_which_do(name: str, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match="does not train") as caught:
-        open_tuned(name, str(folder), {}, of_words, kept_in(tmp_path))
+        open_tuned(name, str(folder), {})
     assert all(one in caught.value.hint for one in registry.TRAINING)
 
 
@@ -394,8 +466,8 @@ def served(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
     def opener(trainings: Sequence[Tuning | tuple[Tuning, str]] = (), attempt: str = "one", **options: str) -> Backend:
         pairs = [one if isinstance(one, tuple) else (one, "") for one in trainings]
         tensors = kept_in(tmp_path / "kept", attempt)
-        engines.append(open_tuned("vllm", str(folder), options, of_words if pairs else None, tensors, pairs))
-        return engines[-1]
+        engines.append(open_tuned("vllm", str(folder), options))
+        return prepared(engines[-1], tensors, pairs)
 
     yield opener
     for engine in engines:
@@ -409,6 +481,14 @@ def test_in_turns_the_answers_are_those_of_one_model_for_both(served: Opener, op
     expected = words(opened(five, group=2), *requests)
     assert words(served(five, group="2"), *requests) == expected
     assert Server.started == [8, 8, 8]  # once for each group
+
+
+def test_in_turns_a_chain_starts_the_server_only_after_training(served: Opener, opened: Opener, tmp_path: Path) -> None:
+    expected, _ = chained(opened, kept_in(tmp_path / "apart"))
+    engine = served()
+    found, _ = chained(lambda: engine, kept_in(tmp_path / "together"))
+    assert found == expected
+    assert Server.started == [8, 8], "for the policy's stage, and after the trainings on top; not for the last stage"
 
 
 def test_in_turns_nothing_is_started_for_trainings_alone(served: Opener) -> None:

@@ -14,6 +14,7 @@ from hybrid.folder.notes import pack_note
 from hybrid.outputs import is_stale, stale_words, write_outputs
 from hybrid.protocols import Stage
 from hybrid.records import Item
+from hybrid.work import Ask
 from tests.status.test_status import FIRST, Place
 from tests.support.in_process import Hybrid
 
@@ -127,7 +128,9 @@ def test_a_run_for_others_that_nobody_could_do_is_not_submitted(
     before = sorted(place.folder.rglob("*"))
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3", "--backend", "lamacpp")
     assert (done.code, "did you mean 'llamacpp'?" in done.stderr) == (2, True), done.stderr
-    monkeypatch.setattr("pipelines.seal.eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, unmakable),))
+    monkeypatch.setattr(
+        "pipelines.seal.eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, Ask(unmakable)),)
+    )
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3")
     assert (done.code, "these tasks have no items" in done.stderr) == (6, True), done.stderr
     assert sorted(place.folder.rglob("*")) == before

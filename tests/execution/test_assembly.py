@@ -20,6 +20,7 @@ from hybrid.folder.shards import FORMAT, ShardWriter, pack, verify_shard
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Completion, Failure, Item, Output, Record, Request, Sampling, reference_of
+from hybrid.work import Ask
 
 DIGEST = "0" * 64
 MODEL = {"name": "m", "digest": DIGEST, "about": {}}
@@ -33,7 +34,7 @@ def items(tasks: Mapping[str, Any]) -> Iterator[Item]:
             yield Item(task, f"{task}/0", request, {"n": number})
 
 
-STAGE = Stage("answer", "any", 1, items)
+STAGE = Stage("answer", "any", 1, Ask(items))
 ITEMS = {(item.task, item.view["n"]): item for item in items({"a": {}, "b": {}})}
 
 
@@ -103,7 +104,7 @@ def test_what_has_no_record_is_a_failure_in_the_outputs_and_counted(run: Run) ->
 
 
 def test_records_of_an_older_version_of_the_stage_are_passed_over(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    old = Stage("answer", "any", 0, items)
+    old = Stage("answer", "any", 0, Ask(items))
     write(run, "one", record("a", 0, "old", old), record("a", 1, "old", old))
     write(run, "two", record("a", 0, "new"))
     assert texts(run) == ["new"]

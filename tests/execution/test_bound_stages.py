@@ -16,7 +16,7 @@ from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import Json
 from hybrid.errors import BadData, CannotRun, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import OneEngine, Training, engine_for, trains
+from hybrid.execution.engines import Engines, engine_for, trains
 from hybrid.execution.index import Index
 from hybrid.execution.local import assemble
 from hybrid.execution.stage_work import StageWork
@@ -25,11 +25,12 @@ from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.folder.tensors import RunTensors
 from hybrid.outputs import open_outputs
-from hybrid.protocols import Backend, Inputs, Model, Stage
-from hybrid.records import Adapter, Completion, Failure, Item, Lesson, Message, Output, Record, Request, Sampling
+from hybrid.protocols import Backend, Inputs, Model, Stage, Training
+from hybrid.records import Adapter, Completion, Example, Failure, Item, Message, Output, Record, Request, Sampling
 from hybrid.status.standing import RunStanding, run_standing
 from hybrid.status.words import lines
 from hybrid.tuning import Tuning
+from hybrid.work import Ask, Derive, Derived, Tune
 
 Look = Callable[[Run], RunStanding]
 ONE, TWO = "1" * 64, "2" * 64
@@ -48,16 +49,16 @@ def answer(tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) ->
         yield Item(one.task, one.question, Request(Sampling(1), prompt=f"{one.text} {one.reference}"), {}, one.sample)
 
 
-def edits(tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) -> Iterator[Item]:
+def edits(tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) -> Iterator[Derived]:
     once = [f"{one.text} {one.reference}" for one in earlier["sample"]]
     again = [f"{one.text} {one.reference}" for one in earlier["sample"]]
-    yield Item("a", "a/0", Request(Sampling(1), prompt=str([once == again, once, len(list(earlier["answer"]))])))
+    yield Derived("a", "a/0", str([once == again, once, len(list(earlier["answer"]))]))
 
 
 STAGES = (
-    Stage("sample", "gpu", 1, sample),
-    Stage("answer", "gpu", 1, answer, after=("sample",)),
-    Stage("edits", "any", 1, edits, after=("sample", "answer"), judges=True, derived=True),
+    Stage("sample", "gpu", 1, Ask(sample)),
+    Stage("answer", "gpu", 1, Ask(answer), after=("sample",)),
+    Stage("edits", "any", 1, Derive(edits), after=("sample", "answer"), reads_references=True),
 )
 
 
@@ -245,7 +246,7 @@ def test_the_pipeline_keeps_its_promises_and_a_broken_one_is_told() -> None:
             def fragile(tasks: Any, earlier: Any) -> Iterator[Item]:
                 yield Item("a", "a/0", Request(Sampling(1), prompt=earlier["sample"][6].text.upper()))
 
-            return (STAGES[0], Stage("answer", "gpu", 1, fragile, after=("sample",)))
+            return (STAGES[0], Stage("answer", "gpu", 1, Ask(fragile), after=("sample",)))
 
     with pytest.raises((AttributeError, IndexError)):
         testing.check_pipeline(Broken())
@@ -266,8 +267,8 @@ def test_a_derived_text_is_its_prompt_and_nothing_is_asked() -> None:
         assert refused.error is not None
 
 
-def lessons(tasks: Mapping[str, Any], asked: Mapping[str, Json]) -> tuple[Lesson, ...]:
-    return tuple(Lesson(text=f"{task} {asked['flag']}") for task in sorted(tasks))
+def examples(tasks: Mapping[str, Any], asked: Mapping[str, Json]) -> tuple[Example, ...]:
+    return tuple(Example(text=f"{task} {asked['flag']}") for task in sorted(tasks))
 
 
 def tuned(tasks: Mapping[str, Any]) -> Iterator[Item]:
@@ -279,14 +280,17 @@ def tuned(tasks: Mapping[str, Any]) -> Iterator[Item]:
 
 
 class Engine:
-    """An engine that knows how it was opened."""
+    """An engine that knows what it was told of each stage."""
 
     model = Model("m", ONE, 1, {})
 
-    def __init__(self, opened: list[Engine], training: Training | None) -> None:
-        self.training, self.closed = training, False
+    def __init__(self, opened: list[Engine]) -> None:
+        self.closed, self.told = False, list[Training]()
         assert all(one.closed for one in opened), "two engines on one GPU"
         opened.append(self)
+
+    def prepare(self, training: Training) -> None:
+        self.told.append(training)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         return iter(())
@@ -295,30 +299,54 @@ class Engine:
         self.closed = True
 
 
-def test_one_engine_is_open_at_a_time_and_knows_its_lessons(run: Run, tmp_path: Path) -> None:
+def test_an_engine_is_opened_once_for_a_chain_and_told_what_each_stage_trains(run: Run, tmp_path: Path) -> None:
     opened: list[Engine] = []
 
-    def make(training: Training | None) -> Backend:
-        return Engine(opened, training)
+    def make(*, trains: bool) -> Backend:
+        return Engine(opened)
 
-    trained = replace(STAGES[1], items=tuned, after=(), lessons=lessons)
+    trained = replace(STAGES[1], work=Tune(tuned, examples), after=())
     stages, tensors = (STAGES[0], trained, STAGES[2]), RunTensors(run.id, "one", Disk(tmp_path))
     assert trains(stages)
     assert not trains(STAGES)
-    with OneEngine() as engines:
+    with Engines() as engines:
         plain = [engine_for(engines, run, stage, ONE, None, make) for stage in STAGES[:2]]
         assert plain[0] is plain[1] is opened[0]
+        assert opened[0].told == []
         first, second, derived = (engine_for(engines, run, stage, ONE, tensors, make) for stage in stages)
-        assert engine_for(engines, run, trained, ONE, tensors, make) is second
+        assert first is second is engine_for(engines, run, trained, ONE, tensors, make) is opened[1]
         assert isinstance(derived, DerivedBackend)
-        assert not opened[-1].closed
-    assert [one.closed for one in opened] == [True] * 3
-    assert first is opened[1]
-    before, after = opened[1].training, opened[2].training
-    assert before is not None
-    assert after is not None
-    assert (before.lessons, before.tensors, after.tensors) == (None, tensors, tensors)
-    assert [(one.learning_rate, start) for one, start in after.trainings] == [(0.1, ""), (0.2, ""), (0.1, TWO)]
-    assert after.lessons is not None
-    assert [one.text for one in after.lessons({"flag": "x"})] == ["a x", "b x"]
-    ForkingPickler.dumps(after.lessons)  # as it is sent to other processes
+        assert not opened[-1].closed, "a derived stage closes nothing"
+        engine_for(engines, run, STAGES[0], ONE, tensors, make)
+    assert [one.closed for one in opened] == [True] * 2
+    before, during, after = opened[1].told
+    assert [(one.examples is None, one.tensors, one.trainings == ()) for one in (before, during, after)] == [
+        (True, tensors, True),
+        (False, tensors, False),
+        (True, tensors, True),
+    ]
+    assert [(one.learning_rate, start) for one, start in during.trainings] == [(0.1, ""), (0.2, ""), (0.1, TWO)]
+    assert during.examples is not None
+    assert [one.text for one in during.examples({"flag": "x"})] == ["a x", "b x"]
+    ForkingPickler.dumps(during.examples)  # as it is sent to other processes
+
+
+def test_a_failed_preparation_is_tried_again_and_another_model_closes_the_first(run: Run, tmp_path: Path) -> None:
+    opened: list[Engine] = []
+
+    class Picky(Engine):
+        def prepare(self, training: Training) -> None:
+            super().prepare(training)
+            if len(self.told) == 1:
+                raise CannotRun("too large")
+
+    trained = replace(STAGES[1], work=Tune(tuned, examples), after=())
+    tensors = RunTensors(run.id, "one", Disk(tmp_path))
+    with Engines() as engines:
+        with pytest.raises(CannotRun):
+            engine_for(engines, run, trained, ONE, tensors, lambda *, trains: Picky(opened))
+        engine_for(engines, run, trained, ONE, tensors, lambda *, trains: Picky(opened))
+        assert [len(one.told) for one in opened] == [2]
+        other = replace(run, spec={**run.spec, "model": "another"})
+        engine_for(engines, other, trained, ONE, tensors, lambda *, trains: Engine(opened))
+        assert [one.closed for one in opened] == [True, False]

@@ -25,6 +25,7 @@ from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
 from hybrid.progress import Quiet
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Request, Sampling
+from hybrid.work import Ask
 
 TASKS = 6
 ITEMS = 6 * TASKS
@@ -344,7 +345,7 @@ class Odd:
         return Inputs({"a": 1, "b": 0}, {}, {})
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("answer", "any", 1, self.items),)
+        return (Stage("answer", "any", 1, Ask(self.items)),)
 
     def items(self, tasks: Mapping[str, int]) -> Iterator[Item]:
         for name, number in tasks.items():

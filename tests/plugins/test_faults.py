@@ -13,7 +13,7 @@ import pytest
 
 from hybrid import cli
 from hybrid.errors import BadData, OwnFault, PluginFault
-from hybrid.plugins.faults import Lessons, naming
+from hybrid.plugins.faults import Examples, naming
 from hybrid.plugins.installed import load
 from hybrid.settings import build
 from tests.support.faulty_plugin import laid_down
@@ -52,12 +52,12 @@ def local(tmp_path: Path, where: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("where", "code", "said"),
     [
-        ("inputs", 7, f"{PIPELINE} reading its inputs: KeyError: 'oh inputs' (frail_plugin/asking.py:21)"),
+        ("inputs", 7, f"{PIPELINE} reading its inputs: KeyError: 'oh inputs' (frail_plugin/asking.py:22)"),
         ("inputs of another kind", 7, f"{PIPELINE} reading its inputs: TypeError: a dict where hybrid wants a Inputs"),
         ("inputs that are no JSON", 7, "the inputs that the pipeline 'frail' reads are no JSON: "),
         ("a missing file", 2, f"{PIPELINE} reading its inputs: /nowhere/at all: No such file or directory while"),
-        ("stages", 7, f"{PIPELINE} naming its stages: KeyError: 'oh stages' (frail_plugin/asking.py:21)"),
-        ("items", 7, f"{PIPELINE} {AFTER}: KeyError: 'oh items' (frail_plugin/asking.py:21)"),
+        ("stages", 7, f"{PIPELINE} naming its stages: KeyError: 'oh stages' (frail_plugin/asking.py:22)"),
+        ("items", 7, f"{PIPELINE} {AFTER}: KeyError: 'oh items' (frail_plugin/asking.py:22)"),
         ("an item of another kind", 7, f"{PIPELINE} {AFTER}: TypeError: a str where hybrid wants a Item"),
         ("an item that is no JSON", 7, "the stage 'answer/1' made an item for the question 'a/0' that is no JSON: "),
         ("made", 7, "frail_plugin.asking.Frail cannot be made with these settings: KeyError: 'oh made'"),
@@ -116,9 +116,11 @@ def test_errors_that_were_foreseen_stay_as_they_are() -> None:
         raise BadData("as it was")
 
 
-def test_lessons_that_fail_are_named_too() -> None:
-    with pytest.raises(PluginFault, match=r"Pipe failed while making the lessons of the stage 'learn': IndexError"):
-        Lessons(Pipe(), "learn", lambda tasks: [tasks[3]])([])  # type: ignore[arg-type]
+def test_training_examples_that_fail_are_named_too() -> None:
+    with pytest.raises(
+        PluginFault, match=r"Pipe failed while making the training examples of the stage 'learn': IndexError"
+    ):
+        Examples(Pipe(), "learn", lambda tasks: [tasks[3]])([])  # type: ignore[arg-type]
 
 
 class Pipe:

@@ -19,7 +19,6 @@ from hybrid.canonical import encode
 from hybrid.errors import HybridError
 from hybrid.execution.assembly import assembled
 from hybrid.execution.chain import bound
-from hybrid.execution.engines import Training
 from hybrid.folder.leases import Patience
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
@@ -28,6 +27,7 @@ from hybrid.folder.spool import is_shard
 from hybrid.laptop.receiver import Receiver
 from hybrid.protocols import Backend, Inputs, Model, Pipeline, Stage
 from hybrid.records import Completion, Failure, Item, Output, Request, Sampling
+from hybrid.work import Ask
 from hybrid.worker.worker import Worker, WorkerOptions
 from tests.simulator import NONE, SETTLE, Actor, Faults, Killed, World
 
@@ -48,7 +48,7 @@ class Sums:
         return Inputs({f"t{n:02d}": n for n in range(self.items)}, {f"t{n:02d}/0": n for n in range(self.items)}, {})
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("answer", "gpu", 1, sums),)
+        return (Stage("answer", "gpu", 1, Ask(sums)),)
 
 
 def sums(tasks: Mapping[str, Any]) -> Iterator[Item]:
@@ -61,7 +61,7 @@ class Twice(Sums):
     """A pipeline that asks again about each answer, or about its failure."""
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("ask", "gpu", 1, sums), Stage("answer", "gpu", 1, again, after=("ask",)))
+        return (Stage("ask", "gpu", 1, Ask(sums)), Stage("answer", "gpu", 1, Ask(again), after=("ask",)))
 
 
 def again(tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) -> Iterator[Item]:
@@ -118,7 +118,7 @@ class Bench:
     def digest(self, run: Run) -> str:
         return self._digest
 
-    def open(self, run: Run, training: Training | None) -> Backend:
+    def open(self, run: Run, *, trains: bool) -> Backend:
         return Engine(self._lab, self._who, self._digest)
 
     def gauges(self) -> Mapping[str, Any]:

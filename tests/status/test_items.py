@@ -13,7 +13,9 @@ import pytest
 
 from hybrid.plugins.faults import Items
 from hybrid.protocols import Stage
+from hybrid.records import Item
 from hybrid.status.items import identity_of
+from hybrid.work import Ask
 
 CODE = """
 class Maker:
@@ -46,7 +48,7 @@ WAYS: dict[str, Wrap] = {
     "partial of a method": lambda module: partial(module.Maker().items),
     "wrapped partial": lambda module: around(partial(module.items)),
     "a function that is handed over": lambda module: partial(map, module.items),
-    "guarded": lambda module: Items(None, "answer", partial(module.items)),  # type: ignore[arg-type]
+    "guarded": lambda module: Items(None, "answer", partial(module.items), (Item,)),  # type: ignore[arg-type]
 }
 
 
@@ -64,13 +66,13 @@ def module(tmp_path: Path) -> Iterator[ModuleType]:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_change_of_the_code_makes_the_list_anew(module: ModuleType, way: str) -> None:
-    stage = Stage("answer", "gpu", 1, WAYS[way](module))
+    stage = Stage("answer", "gpu", 1, Ask(WAYS[way](module)))
     before = identity_of(stage, "m", "")
-    assert identity_of(Stage("answer", "gpu", 1, WAYS[way](module)), "m", "") == before
+    assert identity_of(Stage("answer", "gpu", 1, Ask(WAYS[way](module))), "m", "") == before
     Path(str(module.__file__)).write_text(CODE + "# changed\n")
     assert identity_of(stage, "m", "") != before
 
 
 def test_what_wraps_itself_ends(module: ModuleType) -> None:
     module.items.__wrapped__ = module.items
-    assert identity_of(Stage("answer", "gpu", 1, module.items), "m", "")
+    assert identity_of(Stage("answer", "gpu", 1, Ask(module.items)), "m", "")

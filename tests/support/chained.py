@@ -28,10 +28,10 @@ def work_off(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, li
 
 
 def made(stage: Stage, inputs: Inputs, done: Mapping[str, list[Output]]) -> list[Item]:
-    """The items of a stage; it sees the stages that it names, and references only if it judges."""
+    """The items of a stage; it sees the stages that it names, and references only if it reads them."""
     if not stage.after:
         return list(stage.items(inputs.tasks))
-    shown = inputs.references if stage.judges else {}
+    shown = inputs.references if stage.reads_references else {}
     return list(stage.items(inputs.tasks, {name: with_references(done[name], shown) for name in stage.after}))
 
 
@@ -40,7 +40,7 @@ def with_references(outputs: list[Output], references: Mapping[str, Any]) -> lis
 
 
 def _output(item: Item, stage: Stage, answer: Answer) -> Output:
-    said = item.request.prompt if stage.derived else answer(item)
+    said = answer(item) if stage.asks_a_model else item.request.prompt
     text, error = (None, said) if isinstance(said, Failure) else (said, None)
     tuning = item.request.tuning
     trained = {"tuning": tuning.digest, "steps": 10 * tuning.epochs, "tokens": 1000} if tuning and text else {}

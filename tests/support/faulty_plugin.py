@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
+from hybrid.work import Ask
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Frail:
 
     def stages(self):
         self.may_fail("stages")
-        return (Stage("answer", "any", 1, self.items),)
+        return (Stage("answer", "any", 1, Ask(self.items)),)
 
     def items(self, tasks):
         for task, number in tasks.items():

@@ -23,6 +23,7 @@ from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, MAX_FILE, ShardWriter
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request, Sampling
+from hybrid.work import Ask
 
 MODEL = {"name": "m", "digest": "0" * 64, "about": {"engine": "scripted"}}
 TASKS = ("a", "b")
@@ -36,7 +37,7 @@ def items(tasks: Mapping[str, Any]) -> Iterator[Item]:
             yield Item(task, f"{task}/0", Request(Sampling(max_tokens=1), prompt=f"{task} {number}"), {"n": number})
 
 
-STAGE = Stage("answer", "any", 1, items)
+STAGE = Stage("answer", "any", 1, Ask(items))
 ITEMS = list(items({task: {} for task in TASKS}))
 
 

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hybrid.backends.tuned import tokenization
 from hybrid.canonical import Json
-from hybrid.records import Lesson, Message, Request, Sampling
+from hybrid.records import Example, Message, Request, Sampling
 from hybrid.tuning import Tuning
 
 CHATML = (
@@ -85,15 +85,15 @@ def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, context: int =
     return folder
 
 
-def tuning(lessons: Mapping[str, Json], **how: Any) -> Tuning:
+def tuning(examples: Mapping[str, Json], **how: Any) -> Tuning:
     """A quick training that changes what is said."""
     settings = {"learning_rate": 1e-2, "epochs": 2, "rank": 4, "alpha": 16.0, "targets": TARGETS, "warmup": 0, **how}
-    return Tuning(lessons, **settings)
+    return Tuning(examples, **settings)
 
 
-def chat(*contents: str, template: Mapping[str, str] | None = None) -> Lesson:
+def chat(*contents: str, template: Mapping[str, str] | None = None) -> Example:
     """User and assistant in turns."""
-    return Lesson(turns(*contents), template=template or {})
+    return Example(turns(*contents), template=template or {})
 
 
 def turns(*contents: str) -> tuple[Message, ...]:
@@ -107,10 +107,10 @@ def ask(text: str, key: str = "", **more: Any) -> Request:
     return Request(sampling, messages=turns(text), key=key or text, **more)
 
 
-def of_words(wanted: Mapping[str, Json]) -> list[Lesson]:
-    """The lessons that `{"words": [...]}` asks for; `{"refused": ...}` has one that no template takes."""
+def of_words(wanted: Mapping[str, Json]) -> list[Example]:
+    """The examples that `{"words": [...]}` asks for; `{"refused": ...}` has one that no template takes."""
     if "refused" in wanted:
-        return [Lesson((Message("user", "a"), Message("user", "b")))]
+        return [Example((Message("user", "a"), Message("user", "b")))]
     return [chat(f"Say {word}.", f"{word} and {word}") for word in wanted["words"]]  # type: ignore[union-attr]
 
 

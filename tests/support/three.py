@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hybrid.protocols import Inputs, Stage
-from hybrid.records import Item, Lesson, Request, Sampling
+from hybrid.records import Example, Item, Request, Sampling
 from hybrid.tuning import Tuning
+from hybrid.work import Ask, Derive, Derived, Tune
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class Three:
         return Inputs({name: {} for name in names}, {f"{name}/0": "yes" for name in names}, {"grader": "exact"})
 
     def stages(self):
+        answers = Tune(self.answers, self.examples) if self.trained else Ask(self.answers)
         return (
-            Stage("sample", "gpu", 1, self.samples),
-            Stage("answer", self.middle, 1, self.answers, ("sample",), lessons=self.lessons if self.trained else None),
-            Stage("edits", self.last, 1, self.edits, after=("sample", "answer"), judges=True, derived=True),
+            Stage("sample", "gpu", 1, Ask(self.samples)),
+            Stage("answer", self.middle, 1, answers, after=("sample",)),
+            Stage("edits", self.last, 1, Derive(self.edits), after=("sample", "answer"), reads_references=True),
         )
 
     def samples(self, tasks):
@@ -54,13 +56,13 @@ class Three:
             request = Request(Sampling(32), prompt=f"about {said}", tuning=tuning)
             yield Item(one.task, one.question + "@again", request, sample=one.sample)
 
-    def lessons(self, tasks, asked):
-        return [Lesson(text=asked["said"])]
+    def examples(self, tasks, asked):
+        return [Example(text=asked["said"])]
 
     def edits(self, tasks, earlier):
         for task in sorted(tasks):
             made = {name: [[one.text, one.reference] for one in earlier[name] if one.task == task] for name in earlier}
-            yield Item(task, f"{task}/0@edit", Request(Sampling(1), prompt=json.dumps(made, sort_keys=True)))
+            yield Derived(task, f"{task}/0@edit", json.dumps(made, sort_keys=True))
 '''
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from hybrid.backends.registry import open_tuned
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
+from hybrid.protocols import Training
 from hybrid.tuning import Tuning
 from tests.support.small_model import ask, of_words, tuning
 
@@ -29,7 +30,9 @@ def opened(backend: str, model: str, folder: Path, **more: str) -> Any:
     """The backend with the trainings of `tunings`; `folder` keeps what is trained."""
     options = {"context": "512", "slots": "2", "train_tokens": "256", "checkpoint": "0", "group": "2", **more}
     tensors = RunTensors("run", backend, Disk(folder))
-    return open_tuned(backend, model, options, of_words, tensors, [(one, "") for one in tunings()])
+    engine: Any = open_tuned(backend, model, options)
+    engine.prepare(Training(tensors, of_words, tuple([(one, "") for one in tunings()])))
+    return engine
 
 
 def said(engine: Any) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def test_operations_are_counted_and_views_are_not(benchmark: Any) -> None:
     assert operations.counts == {"add": 1, "mul_": 1, "ones": 1, "mm": 1}
 
 
-def test_lessons_are_trained_without_padding_and_without_logits_that_have_no_label(benchmark: Any) -> None:
+def test_examples_are_trained_without_padding_and_without_logits_that_have_no_label(benchmark: Any) -> None:
     tokens = benchmark("train_tokens")
-    lessons = importlib.import_module("peers.lora")
-    texts = lessons.arc_texts("small", 3, AugmentationSettings(most=6, instruction=SEAL.instruction))
+    examples = importlib.import_module("peers.lora")
+    texts = examples.arc_texts("small", 3, AugmentationSettings(most=6, instruction=SEAL.instruction))
     found = tokens.measured(texts)
     assert found["tokens_ratio"] <= 1.02
     assert found["logit_ratio"] == 1.0

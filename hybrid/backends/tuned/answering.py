@@ -51,6 +51,10 @@ class Answering(Protocol):
         """Adapters that nobody will ask for again."""
         ...
 
+    def clear(self) -> None:
+        """Free all adapters and what held them; the model stays open."""
+        ...
+
     def close(self) -> None:
         """Free everything."""
         ...
@@ -81,6 +85,9 @@ class Together:
 
     def forget(self, digests: Collection[str]) -> None:
         self._backend.adapter_cache.forget(digests)
+
+    def clear(self) -> None:
+        self._backend.adapter_cache.clear()
 
     def close(self) -> None:
         self._backend.close()
@@ -140,6 +147,10 @@ class InTurns:
 
     def forget(self, digests: Collection[str]) -> None:
         self._files.forget(digests)
+
+    def clear(self) -> None:
+        self._files.close()
+        self._ranks = {}
 
     def close(self) -> None:
         self._stop()

@@ -7,7 +7,7 @@ was done before a kill. A group is trained whole, answered, and forgotten (`grou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -19,17 +19,16 @@ from hybrid.backends.options import whole_number
 from hybrid.backends.ranks import too_large
 from hybrid.backends.tuned.answering import Answering, InTurns, Together
 from hybrid.backends.tuned.group import Group, Made, Wanted
-from hybrid.backends.tuned.tokenization import Built, Lessons, TokenizationWorker
+from hybrid.backends.tuned.stage import PreparedStage
+from hybrid.backends.tuned.tokenization import Built
 from hybrid.canonical import Json, encode
-from hybrid.errors import CannotRun, Temporary
+from hybrid.errors import CannotRun
 from hybrid.model_files.gguf import as_folder
-from hybrid.model_files.location import context_of, locate
-from hybrid.protocols import Model, Tensors
+from hybrid.model_files.location import locate
+from hybrid.protocols import Model, Training
 from hybrid.records import Completion, Failure, Request
-from hybrid.training import adapters
 from hybrid.training.jobs import Job
 from hybrid.training.trainer import Trainer
-from hybrid.tuning import Tuning
 
 OPTIONS: Mapping[str, str] = {
     "slots": "adapters that train in one pass (default 32 on a GPU, 8 on a CPU; fewer when memory is short)",
@@ -42,37 +41,43 @@ ANSWERING: Mapping[str, type[Together | InTurns]] = {"transformers": Together, "
 
 
 class TunedBackend:
-    """Trains what requests ask for, then lets the backend `name` answer with it. `trainings`: all of a stage."""
+    """Trains what requests ask for, then lets the backend `name` answer with it.
 
-    def __init__(
-        self,
-        name: str,
-        model: str,
-        options: Mapping[str, str],
-        lessons: Lessons | None,
-        tensors: Tensors,
-        trainings: Sequence[tuple[Tuning, str]],
-    ) -> None:
-        wanted = [Wanted(tuning, start) for tuning, start in trainings]
-        largest = max([one.tuning.rank for one in wanted], default=0)
-        if largest > ANSWERING[name].most_rank:
-            raise too_large(largest)
+    The model is opened once; `prepare` tells what a stage trains, and frees what the stage before needed.
+    """
+
+    def __init__(self, name: str, model: str, options: Mapping[str, str]) -> None:
         own = {key: value for key, value in options.items() if key not in OPTIONS}
         self._answering: Answering = ANSWERING[name](model, own)
-        self._tensors = tensors
-        self._found: dict[str, Made] = {}  # the adapter of the run that was asked for last
         self._pace = _Pace.of(options, self._answering.device, apart=name == "vllm")
-        size = self._pace.group
-        self._groups = [wanted[start : start + size] for start in range(0, len(wanted), size)]
-        self._of = {one.name: number for number, group in enumerate(self._groups) for one in group}
-        folder = as_folder(locate(model))
-        self._school = TokenizationWorker(folder, lessons, context_of(folder)) if lessons else None
+        self._folder = as_folder(locate(model))
         about = self._answering.model.about
         self.model: Model = replace(self._answering.model, about={**about, "training": self._pace.to_json()})
+        self._stage: PreparedStage | None = None
+
+    def prepare(self, training: Training) -> None:
+        """Make ready for a stage. Raises CannotRun when one of its adapters is too large to answer with."""
+        self._end_stage()
+        self._stage = PreparedStage(training, self._pace.group, self._folder)
+        if self._stage.largest > self._answering.most_rank:
+            raise too_large(self._stage.largest)
+
+    def _end_stage(self) -> None:
+        """Free the process that made texts, and every adapter; a trainer's memory has gone with its group."""
+        if self._stage:
+            self._stage.close()
+            self._stage = None
+            self._answering.clear()
+
+    @property
+    def _prepared(self) -> PreparedStage:
+        if self._stage is None:
+            raise CannotRun("the backend was not told what the stage trains", hint="report it, with this message")
+        return self._stage
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Completions group by group; requests without a training are answered with the group they come with."""
-        if not self._groups:
+        if not self._prepared.groups:
             yield from self._answered(requests, {}, 0)
             return
         for number, asked in self._gathered(requests):
@@ -83,8 +88,9 @@ class TunedBackend:
 
     def close(self) -> None:
         """Free models and worker processes."""
-        if self._school:
-            self._school.close()
+        if self._stage:
+            self._stage.close()
+            self._stage = None
         self._answering.close()
 
     def _gathered(self, requests: Iterable[Request]) -> Iterator[tuple[int | None, list[Request]]]:
@@ -92,7 +98,7 @@ class TunedBackend:
         number: int | None = None
         group: list[Request] = []
         for request in requests:
-            its = self._of.get(name_of(request)) if request.tuning else None
+            its = self._prepared.number_of.get(name_of(request)) if request.tuning else None
             if its is not None and number is not None and its != number:
                 yield number, group
                 number, group = its, []
@@ -138,35 +144,20 @@ class TunedBackend:
         """The request with its adapter from what the run keeps, when it names one without a place."""
         if request.adapter is None or request.adapter.path:
             return request
-        return replace(request, adapter=self._answering.shelved(self._kept(request.adapter.digest)))
-
-    def _kept(self, name: str) -> Made:
-        """An adapter of the run. Raises Temporary when it is not here, or not yet; BadData for a damaged one."""
-        if name not in self._found:
-            kept = self._tensors.newest(name)
-            if kept is None or adapters.named(kept[1]) != name:
-                raise Temporary(
-                    f"the adapter {name[:12]} that the run was trained to is not here, or not yet",
-                    hint="wait for the sync, then run the same command again",
-                )
-            self._found = {name: Made(adapters.from_bytes(kept[1], name[:12]), kept[1], name)}
-        return self._found[name]
+        return replace(request, adapter=self._answering.shelved(self._prepared.kept(request.adapter.digest)))
 
     def _trained(self, number: int) -> dict[str, Made]:
         """Every adapter of a group: from the run when it is kept there, else trained."""
-        if self._school is None:
-            raise CannotRun("a request asks for training in a stage without lessons", hint="tell the pipeline's author")
-        wanted = self._groups[number]
-        ahead = [one.tuning for one in self._groups[number + 1]] if number + 1 < len(self._groups) else []
+        stage = self._prepared
+        wanted = stage.groups[number]
         device, dtype = self._answering.device, self._answering.device.dtype
         kind = dtype if dtype == torch.float32 else torch.bfloat16
-        group = Group(
-            self._tensors, wanted, model=self._answering.model.digest, dtype=kind, interval=self._pace.checkpoint
-        )
+        base = self._answering.model.digest
+        group = Group(stage.tensors, wanted, model=base, dtype=kind, interval=self._pace.checkpoint)
         found = group.found()
         if len(found) == len(wanted):
             return found
-        built = self._school.built([one.tuning for one in wanted], ahead=ahead)
+        built = stage.texts(wanted)
         jobs = [self._job(one, built[one.tuning.digest]) for one in wanted]
         left_out = {one.name: built[one.tuning.digest].left_out for one in wanted}
         targets = sorted({target for one in wanted for target in one.tuning.targets})
@@ -179,7 +170,7 @@ class TunedBackend:
                 trainer.close()
 
     def _job(self, wanted: Wanted, built: Built) -> Job:
-        start = self._kept(wanted.start).weights if wanted.start else None
+        start = self._prepared.kept(wanted.start).weights if wanted.start else None
         return Job(wanted.name, wanted.tuning, built.texts, start, built.error)
 
 

@@ -1,4 +1,4 @@
-"""Lessons as the exact tokens that are trained on, with a Hugging Face tokenizer, and what of them has a loss.
+"""Examples as the exact tokens that are trained on, with a Hugging Face tokenizer, and what of them has a loss.
 
 What comes before the model's turn is split exactly as the prompt of a request is (`prompts.py`), so that training and
 asking show the same tokens; the answer is split by itself, as it is when it is generated.
@@ -12,45 +12,47 @@ from typing import Any
 
 from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
 from hybrid.backends.prompts import BadRequest, prompt_ids, render_chat
-from hybrid.records import Lesson, Message, Request, Sampling
+from hybrid.records import Example, Message, Request, Sampling
 from hybrid.thoughts import without_empty
 from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
 
 
-def texts_of(lessons: Iterable[Lesson], tuning: Tuning, tokenizer: Any, context: int) -> tuple[tuple[Tokens, ...], int]:
-    """The texts of a training, and how many lessons were left out because they are longer than `context` tokens.
+def texts_of(
+    examples: Iterable[Example], tuning: Tuning, tokenizer: Any, context: int
+) -> tuple[tuple[Tokens, ...], int]:
+    """The texts of a training, and how many examples were left out because they are longer than `context` tokens.
 
-    Raises BadRequest for a lesson that the model's template refuses, or padding without a token for it.
+    Raises BadRequest for an example that the model's template refuses, or padding without a token for it.
     """
     form = chat_template_of(tokenizer, "")
-    made = [_tokens(_carried(lesson, form), tuning, tokenizer, form) for lesson in lessons]
+    made = [_tokens(_carried(example, form), tuning, tokenizer, form) for example in examples]
     kept = [text for text in made if len(text.ids) <= context]
     if tuning.padding == "seal" and kept:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         if pad is None:
-            raise BadRequest("bad-lesson", "this model's tokenizer has no token to pad with: padding=masked")
+            raise BadRequest("bad-example", "this model's tokenizer has no token to pad with: padding=masked")
         longest = max(len(text.ids) for text in kept)
         kept = [_padded(text, longest, pad) for text in kept]
     return tuple(kept), len(made) - len(kept)
 
 
-def _carried(lesson: Lesson, form: ChatTemplate) -> Lesson:
-    """The lesson as a request with the same messages is asked."""
-    return replace(lesson, messages=form.fit_messages(lesson.messages)) if lesson.messages else lesson
+def _carried(example: Example, form: ChatTemplate) -> Example:
+    """The example as a request with the same messages is asked."""
+    return replace(example, messages=form.fit_messages(example.messages)) if example.messages else example
 
 
-def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: ChatTemplate) -> Tokens:
-    if bool(lesson.messages) == bool(lesson.text):
-        raise BadRequest("bad-lesson", "a lesson needs messages or a text, one of the two")
-    if lesson.text:
-        ids = prompt_ids(tokenizer, Request(Sampling(1), prompt=lesson.text))
+def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate) -> Tokens:
+    if bool(example.messages) == bool(example.text):
+        raise BadRequest("bad-example", "an example needs messages or a text, one of the two")
+    if example.text:
+        ids = prompt_ids(tokenizer, Request(Sampling(1), prompt=example.text))
         ids += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         return Tokens(tuple(ids), (True,) * len(ids))
-    if lesson.messages[-1].role != "assistant":
-        raise BadRequest("bad-lesson", "the last message of a lesson is the model's")
-    shown = prompt_ids(tokenizer, Request(Sampling(1), messages=lesson.messages[:-1], template=lesson.template))
-    answer = _answer_ids(lesson, tuning, tokenizer)
+    if example.messages[-1].role != "assistant":
+        raise BadRequest("bad-example", "the last message of an example is the model's")
+    shown = prompt_ids(tokenizer, Request(Sampling(1), messages=example.messages[:-1], template=example.template))
+    answer = _answer_ids(example, tuning, tokenizer)
     if tuning.texts != "seal" and form.ends.isdisjoint(answer):  # of a template that ends turns only between them
         answer += form.ends
     if tuning.texts == "seal" and tokenizer.bos_token_id is not None and shown[:1] == [tokenizer.bos_token_id]:
@@ -59,23 +61,23 @@ def _tokens(lesson: Lesson, tuning: Tuning, tokenizer: Any, form: ChatTemplate) 
     return Tokens((*shown, *answer), tuple(learned))
 
 
-def _answer_ids(lesson: Lesson, tuning: Tuning, tokenizer: Any) -> list[int]:
+def _answer_ids(example: Example, tuning: Tuning, tokenizer: Any) -> list[int]:
     """The last message with what the template closes it with. `texts=seal` opens another, empty turn behind it."""
-    before = _render_chat(tokenizer, lesson.messages[:-1], lesson, open_turn=True)
-    whole = _render_chat(tokenizer, lesson.messages, lesson, open_turn=tuning.texts == "seal")
+    before = _render_chat(tokenizer, example.messages[:-1], example, open_turn=True)
+    whole = _render_chat(tokenizer, example.messages, example, open_turn=tuning.texts == "seal")
     if not whole.startswith(before):  # some templates leave the empty thought out of an answer that is finished
         before = without_empty(before)
     if not whole.startswith(before):
-        raise BadRequest("bad-lesson", "this model's chat template writes a finished answer in another way")
+        raise BadRequest("bad-example", "this model's chat template writes a finished answer in another way")
     rest = whole[len(before) :]
     return list(tokenizer(rest if tuning.texts == "seal" else rest.rstrip(), add_special_tokens=False).input_ids)
 
 
-def _render_chat(tokenizer: Any, messages: tuple[Message, ...], lesson: Lesson, *, open_turn: bool) -> str:
+def _render_chat(tokenizer: Any, messages: tuple[Message, ...], example: Example, *, open_turn: bool) -> str:
     try:
-        return render_chat(tokenizer, messages, lesson.template, open_turn=open_turn)
+        return render_chat(tokenizer, messages, example.template, open_turn=open_turn)
     except Exception as error:  # templates are programs of the model's author and raise whatever they like
-        raise BadRequest("bad-lesson", f"the lesson cannot be written: {type(error).__name__}: {error}") from error
+        raise BadRequest("bad-example", f"the example cannot be written: {type(error).__name__}: {error}") from error
 
 
 def _padded(text: Tokens, longest: int, pad: int) -> Tokens:

@@ -1,4 +1,4 @@
-"""Lessons made into tokens ahead of the training that wants them, in a process of its own.
+"""Examples made into tokens ahead of the training that wants them, in a process of its own.
 
 Making and splitting the texts of a task takes a core for a while; while the device trains one group, the texts of the
 next are made.
@@ -23,16 +23,16 @@ from hybrid.backends.prompts import BadRequest
 from hybrid.backends.tuned.examples import texts_of
 from hybrid.canonical import Json, digest
 from hybrid.errors import Temporary
-from hybrid.records import Lesson
+from hybrid.records import Example
 from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
 
-Lessons = Callable[[Mapping[str, Json]], Sequence[Lesson]]
+Examples = Callable[[Mapping[str, Json]], Sequence[Example]]
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The texts of a training, how many lessons were too long for the model, or why there are none."""
+    """The texts of a training, how many examples were too long for the model, or why there are none."""
 
     texts: tuple[Tokens, ...] = ()
     left_out: int = 0
@@ -40,10 +40,10 @@ class Built:
 
 
 class TokenizationWorker:
-    """Makes the texts of trainings. Trainings with the same lessons and the same way of writing them share theirs."""
+    """Makes the texts of trainings. Trainings with the same examples and the same way of writing them share theirs."""
 
-    def __init__(self, folder: Path, lessons: Lessons, context: int) -> None:
-        self._folder, self._lessons, self._context = folder, lessons, context
+    def __init__(self, folder: Path, examples: Examples, context: int) -> None:
+        self._folder, self._examples, self._context = folder, examples, context
         self._pool: ProcessPoolExecutor | None = None
         self._asked: dict[str, Future[Built]] = {}
 
@@ -70,7 +70,7 @@ class TokenizationWorker:
             return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _enter, (str(self._folder), self._lessons, self._context)
+                1, multiprocessing.get_context("spawn"), _enter, (str(self._folder), self._examples, self._context)
             )
         self._asked[name] = self._pool.submit(_build, tuning)
 
@@ -83,20 +83,20 @@ class TokenizationWorker:
 
 def writing(tuning: Tuning) -> str:
     """What names the texts of a training: trainings that differ in the rest alone have the same."""
-    return digest([tuning.lessons, tuning.learned, tuning.padding, tuning.texts])
+    return digest([tuning.examples, tuning.learned, tuning.padding, tuning.texts])
 
 
 _desk: dict[str, Any] = {}
 """What the process was given when it began."""
 
 
-def _enter(folder: str, lessons: Lessons, context: int) -> None:
+def _enter(folder: str, examples: Examples, context: int) -> None:
     """Ctrl-C is for the process that asks; this one ends when that one does, however that was."""
     if (parent := multiprocessing.parent_process()) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _desk.update(tokenizer=tokenizer, lessons=lessons, context=context)
+    _desk.update(tokenizer=tokenizer, examples=examples, context=context)
 
 
 def _end_with(parent: Any) -> None:
@@ -106,7 +106,7 @@ def _end_with(parent: Any) -> None:
 
 def _build(tuning: Tuning) -> Built:
     try:
-        texts, left_out = texts_of(_desk["lessons"](tuning.lessons), tuning, _desk["tokenizer"], _desk["context"])
+        texts, left_out = texts_of(_desk["examples"](tuning.examples), tuning, _desk["tokenizer"], _desk["context"])
     except BadRequest as error:
         return Built(error=error.failure.message)
     return Built(texts, left_out)

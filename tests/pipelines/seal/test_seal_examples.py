@@ -1,4 +1,4 @@
-"""The training tasks of a task, beside SEAL's way with numpy, and the lessons made of them."""
+"""The training tasks of a task, beside SEAL's way with numpy, and the examples made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid.errors import BadData
-from hybrid.records import Lesson
+from hybrid.records import Example
 from hybrid.tasks.arc.data import bundled, demonstrations
 from hybrid.tasks.arc.grid import Grid, grid_of
 from hybrid.tasks.arc.random_state import RandomState
@@ -88,7 +88,7 @@ def test_all_augmentations_of_four_demonstrations_make_every_candidate() -> None
 
 
 @pytest.mark.slow
-def test_the_numbers_of_lessons_on_seals_training_tasks_are_those_counted_with_its_code() -> None:
+def test_the_numbers_of_examples_on_seals_training_tasks_are_those_counted_with_its_code() -> None:
     """Means over the 12 tasks, counted with SEAL's own code: 240 with all groups, 204 with basic, 20 with none."""
     for groups, mean in ((GROUPS, 240), (("basic",), 204), ((), 20)):
         sizes = [len(variants(pairs_of(id), groups, translation="seal")) for id in SUBSETS["seal-train"]]
@@ -173,8 +173,8 @@ def test_new_colours_are_those_of_the_oracle(cells: list[int], seed: int) -> Non
     assert painted.tolist() == [[table[cell] for cell in cells]]
 
 
-def test_shifts_put_right_keep_the_lessons_and_the_keys_that_they_had() -> None:
-    """Only what is asked for as published is walked as published; its recipe says so, since its lessons are others."""
+def test_shifts_put_right_keep_the_examples_and_the_keys_that_they_had() -> None:
+    """Only what is asked for as published is walked as published; its recipe says so, since its examples are others."""
     task = tasks_of("arc1-training").tasks["44f52bb0"]
     alike, published = AugmentationSettings(), AugmentationSettings(translation="seal")
     assert "version" not in alike.of("a", task)
@@ -214,7 +214,7 @@ def test_another_seed_gives_others() -> None:
     assert len(first) == len(other) == 250
 
 
-def test_lessons_are_the_same_in_every_process() -> None:
+def test_examples_are_the_same_in_every_process() -> None:
     """Trap: SEAL's items pass through salted hash sets, so its "seed 0" is another list every time."""
     code = (
         "import hashlib\nfrom pipelines.seal.augmentation import GROUPS\nfrom pipelines.seal.examples import *\n"
@@ -232,17 +232,17 @@ def test_lessons_are_the_same_in_every_process() -> None:
         ).stdout
         for hash_seed in ("0", "1", "4242")
     }
-    assert printed == {"d5c5b03729558e2af515f7ab91e22195a1f3c08503db3606a3bc020a4e087a1b 250\n"}
+    assert printed == {"ff95342e1e70c9a4b18595ec73fbb28ea3c20aeb3671c7f02682f2fbd44acc5d 250\n"}
 
 
-def read_back(lesson: Lesson, format: str) -> Variant:
-    """What a lesson shows and asks, read from its texts alone."""
+def read_back(example: Example, format: str) -> Variant:
+    """What an example shows and asks, read from its texts alone."""
     if format == "compact":
-        grids = [parse(message.content, "compact")[0] for message in lesson.messages[1:]]
+        grids = [parse(message.content, "compact")[0] for message in example.messages[1:]]
     else:
-        shown = lesson.messages[0].content.partition("arrays:\n")[2]
+        shown = example.messages[0].content.partition("arrays:\n")[2]
         texts = [text for text in shown.replace(" -> ", "#\n").split("#\n") if text]
-        texts += [lesson.messages[1].content.removesuffix(" -> "), lesson.messages[2].content]
+        texts += [example.messages[1].content.removesuffix(" -> "), example.messages[2].content]
         grids = [parse(text, "seal")[0] for text in texts]
     assert None not in grids
     pairs = list(zip(grids[::2], grids[1::2], strict=True))
@@ -250,33 +250,33 @@ def read_back(lesson: Lesson, format: str) -> Variant:
 
 
 @pytest.mark.parametrize("format", sorted(FORMATS))
-def test_a_lesson_says_its_variant_and_ends_with_the_models_grid(format: str) -> None:
+def test_an_example_says_its_variant_and_ends_with_the_models_grid(format: str) -> None:
     pairs = pairs_of("44f52bb0")
-    lessons = of_demonstrations(pairs, AugmentationSettings(format=format))
-    assert [read_back(lesson, format) for lesson in lessons] == list(variants(pairs))
-    for lesson in lessons:
-        assert lesson.messages[-1].role == "assistant"
-        assert lesson.messages[-1].content.endswith("#" if format == "seal" else tuple("0123456789"))
-        assert [message.role for message in lesson.messages].count("system") == 1
+    examples = of_demonstrations(pairs, AugmentationSettings(format=format))
+    assert [read_back(example, format) for example in examples] == list(variants(pairs))
+    for example in examples:
+        assert example.messages[-1].role == "assistant"
+        assert example.messages[-1].content.endswith("#" if format == "seal" else tuple("0123456789"))
+        assert [message.role for message in example.messages].count("system") == 1
 
 
 def test_the_largest_grid_is_written_whole() -> None:
     """Trap: numpy breaks lines of over 75 characters and elides what has over 1,000 cells."""
     grid = tuple(tuple((row + cell) % 10 for cell in range(30)) for row in range(30))
     for format in FORMATS:
-        (lesson,) = of_demonstrations([(grid, grid)], AugmentationSettings((), format=format))
-        assert lesson.messages[-1].content.count("\n") == 29
-        assert "..." not in lesson.messages[-1].content
-        assert read_back(lesson, format) == Variant((), (grid, grid))
+        (example,) = of_demonstrations([(grid, grid)], AugmentationSettings((), format=format))
+        assert example.messages[-1].content.count("\n") == 29
+        assert "..." not in example.messages[-1].content
+        assert read_back(example, format) == Variant((), (grid, grid))
 
 
-def test_a_lesson_asks_as_a_question_of_the_same_format_does() -> None:
+def test_an_example_asks_as_a_question_of_the_same_format_does() -> None:
     """What is trained is what is asked afterwards: same instruction, same date."""
-    lesson = of_demonstrations(
+    example = of_demonstrations(
         plain(2), AugmentationSettings(format="compact", instruction="Do it.", date="1 Jan 2025")
     )[0]
-    assert lesson.messages[0].content == "Do it."
-    assert lesson.template == {"date_string": "1 Jan 2025"}
+    assert example.messages[0].content == "Do it."
+    assert example.template == {"date_string": "1 Jan 2025"}
     assert of_demonstrations(plain(2), AugmentationSettings())[0].template == {}
 
 
@@ -285,18 +285,18 @@ def task(truth: Any) -> dict[str, Any]:
     return {"train": train, "test": [{"input": [[5, 6]], **({"output": truth} if truth else {})}]}
 
 
-def test_lessons_come_from_the_demonstrations_alone() -> None:
+def test_examples_come_from_the_demonstrations_alone() -> None:
     """Trap: a test output must not reach the trainer, nor may a test input change what is trained."""
     tasks = {"t": task(None)}
     named = AugmentationSettings().of("t", tasks["t"])
-    lessons = taught(tasks, named)
-    assert lessons == of_demonstrations([(((1, 2),), ((2, 1),)), (((3, 4),), ((4, 3),))], AugmentationSettings())
-    assert taught({"t": task([[9] * 30] * 30)}, named) == lessons
-    assert taught({"t": {"train": tasks["t"]["train"]}}, named) == lessons  # not even looked at
+    examples = taught(tasks, named)
+    assert examples == of_demonstrations([(((1, 2),), ((2, 1),)), (((3, 4),), ((4, 3),))], AugmentationSettings())
+    assert taught({"t": task([[9] * 30] * 30)}, named) == examples
+    assert taught({"t": {"train": tasks["t"]["train"]}}, named) == examples  # not even looked at
     assert AugmentationSettings().of("t", task([[9]])) == named
 
 
-def test_the_name_of_lessons_is_json_and_holds_all_that_shapes_them() -> None:
+def test_the_name_of_examples_is_json_and_holds_all_that_shapes_them() -> None:
     tasks = {"t": task(None)}
     course = AugmentationSettings(
         ("chain", "basic"), (2,), 7, colours=False, translation="seal", seed=3, format="compact"
@@ -324,9 +324,9 @@ def test_the_name_of_lessons_is_json_and_holds_all_that_shapes_them() -> None:
     ],
     ids=str,
 )
-def test_lessons_that_cannot_be_made_are_bad_data(change: dict[str, Any]) -> None:
+def test_examples_that_cannot_be_made_are_bad_data(change: dict[str, Any]) -> None:
     tasks = {"t": task(None)}
-    with pytest.raises(BadData, match="lessons of task"):
+    with pytest.raises(BadData, match="examples of task"):
         taught(tasks, {**AugmentationSettings().of("t", tasks["t"]), **change})
 
 

@@ -19,6 +19,7 @@ from hybrid.settings import build
 from hybrid.tasks.arc.grid import grid_of
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
+from hybrid.work import Derive, Tune
 from pipelines.seal.grader import SelfEdit
 from pipelines.seal.restem import SealRestem
 from tests.support.chained import made, work_off
@@ -114,9 +115,9 @@ def test_rounds_are_stages_that_see_no_more_than_they_name(data: str) -> None:
         "sample-2", "answer-2", "edits-2", "curve",
     ]  # fmt: skip
     for stage in pipeline.stages():
-        assert stage.judges is stage.name.startswith("policy-")
-        assert stage.derived is stage.name.startswith(("edits-", "curve"))
-        assert bool(stage.lessons) is stage.name.startswith(("answer-", "policy-"))
+        assert stage.reads_references is stage.name.startswith("policy-")
+        assert isinstance(stage.work, Derive) is stage.name.startswith(("edits-", "curve"))
+        assert isinstance(stage.work, Tune) is stage.name.startswith(("answer-", "policy-"))
 
 
 def test_a_round_learns_what_was_rewarded_and_the_next_asks_the_new_model(data: str) -> None:
@@ -124,7 +125,7 @@ def test_a_round_learns_what_was_rewarded_and_the_next_asks_the_new_model(data: 
     first, second = learner.policies
     assert first.request.tuning is not None
     assert second.request.tuning is not None
-    assert first.request.tuning.lessons["kept"] == [["a", edit()]]
+    assert first.request.tuning.examples["kept"] == [["a", edit()]]
     assert (first.request.tuning.keep, first.request.messages, first.request.prompt) == (True, (), "")
     how = first.request.tuning
     assert (how.rank, how.alpha, how.epochs, how.batch, how.learning_rate) == (16, 16.0, 8, 5, 5e-5)
@@ -150,7 +151,7 @@ def test_published_keeps_every_rewarded_sample_and_balanced_the_different_ones(d
         pipeline = small(data, edits=8, balance=balance, per_task=2)
         _, learner = learned(pipeline, replies)
         assert learner.policies[0].request.tuning is not None
-        kept[balance] = learner.policies[0].request.tuning.lessons["kept"]
+        kept[balance] = learner.policies[0].request.tuning.examples["kept"]
     assert kept["balanced"] == [["a", edit()], ["a", edit(epochs=2)], ["b", edit()]]
     assert Counter(id for id, _ in kept["published"]) == {"a": 8, "b": 8}
     assert kept["published"].count(["b", edit()]) == 8
@@ -203,23 +204,23 @@ def test_a_policy_record_that_names_no_adapter_is_refused(data: str, text: str) 
         made(stage, pipeline.inputs(), {"policy-1": [Output("k", "policy", "policy-1", {}, 0, text, None, None)]})
 
 
-def test_the_lessons_are_the_question_as_it_was_asked_and_the_reply(data: str) -> None:
+def test_the_examples_are_the_question_as_it_was_asked_and_the_reply(data: str) -> None:
     pipeline = small(data)
     inputs = pipeline.inputs()
     _, learner = learned(pipeline, REPLIES)
     (stage,) = (one for one in pipeline.stages() if one.name == "policy-1")
-    assert stage.lessons is not None
+    assert isinstance(stage.work, Tune)
     assert learner.policies[0].request.tuning is not None
-    about = learner.policies[0].request.tuning.lessons
-    (lesson,) = stage.lessons(inputs.tasks, about)
+    about = learner.policies[0].request.tuning.examples
+    (example,) = stage.work.examples(inputs.tasks, about)
     asked = next(item for item in learner.asked if item.question == "a@round-0-edit-00")
-    assert lesson.messages[:-1] == asked.request.messages
-    assert (lesson.messages[-1].role, lesson.messages[-1].content) == ("assistant", edit())
-    assert lesson.template == asked.request.template
+    assert example.messages[:-1] == asked.request.messages
+    assert (example.messages[-1].role, example.messages[-1].content) == ("assistant", edit())
+    assert example.template == asked.request.template
     other = {**inputs.tasks, "a": {**inputs.tasks["a"], "train": inputs.tasks["b"]["train"]}}
     for tasks, said in ((other, about), (inputs.tasks, {}), (inputs.tasks, {**about, "kept": [["q", "x"]]})):
         with pytest.raises(BadData):
-            stage.lessons(tasks, said)
+            stage.work.examples(tasks, said)
 
 
 def test_the_truths_of_evaluation_tasks_change_nothing_that_is_trained(tmp_path: Path) -> None:

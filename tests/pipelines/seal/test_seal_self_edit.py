@@ -19,6 +19,7 @@ from hybrid.settings import build
 from hybrid.tasks.arc.grid import grid_of
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
+from hybrid.work import Ask, Derive, Tune
 from pipelines.seal.augmentation import GROUPS
 from pipelines.seal.configurations import PAPER, drawn
 from pipelines.seal.edit_results import EditResult
@@ -95,10 +96,10 @@ def rate_is(rate: float) -> Any:
 def test_it_is_a_pipeline_of_three_stages_the_last_of_which_asks_nothing(data: str) -> None:
     assert isinstance(small(data), Pipeline)
     stages = small(data).stages()
-    assert [(one.name, one.side, one.after, one.derived, one.judges) for one in stages] == [
-        ("sample", "gpu", (), False, False),
-        ("answer", "gpu", ("sample",), False, False),
-        ("edits", "any", ("sample", "answer"), True, False),
+    assert [(one.name, one.side, one.after, type(one.work), one.reads_references) for one in stages] == [
+        ("sample", "gpu", (), Ask, False),
+        ("answer", "gpu", ("sample",), Tune, False),
+        ("edits", "any", ("sample", "answer"), Derive, False),
     ]
 
 
@@ -163,7 +164,7 @@ def test_the_bound_on_steps_counts_the_texts_that_there_are(data: str) -> None:
     reply = Output("k", "aa", "aa@edit-00", {}, 0, edit(1e-4, 4), None, None)
     tuning = pipeline.plan("aa", tasks["aa"], reply).tuning
     assert tuning is not None
-    count = len(taught(tasks, tuning.lessons))
+    count = len(taught(tasks, tuning.examples))
     most = 375 * 2 // count + 1
     for epochs, trained in ((most - 1, True), (most + 1, False)):
         said = dataclasses.replace(reply, text=edit(1e-4, epochs))
@@ -238,8 +239,8 @@ def test_other_truths_give_the_same_items_at_every_stage(tmp_path: Path) -> None
         done: Mapping[str, list[Output]] = {"sample": [reply], "answer": []}
         stages = pipeline.stages()
         keys.append([item.key(one.identity, "m") for one in stages[:2] for item in made(one, inputs, dict(done))])
-        lessons = taught(inputs.tasks, pipeline.plan("aa", inputs.tasks["aa"], reply).tuning.lessons)  # type: ignore[union-attr]
-        keys[-1].append(encode([dataclasses.asdict(lesson) for lesson in lessons]).decode())
+        examples = taught(inputs.tasks, pipeline.plan("aa", inputs.tasks["aa"], reply).tuning.examples)  # type: ignore[union-attr]
+        keys[-1].append(encode([dataclasses.asdict(example) for example in examples]).decode())
     assert keys[0] == keys[1]
 
 
@@ -250,7 +251,7 @@ def test_an_answer_from_an_edit_is_trained_on_what_the_edit_says(data: str) -> N
     tuning = pipeline.plan("aa", tasks["aa"], reply).tuning
     assert tuning is not None
     assert (tuning.learning_rate, tuning.epochs, tuning.learned) == (5e-4, 2, "answer")
-    assert tuning.lessons["augmentations"] == ["basic", "size"]
+    assert tuning.examples["augmentations"] == ["basic", "size"]
     fixed = pipeline.fixed("aa", tasks["aa"]).tuning
     assert fixed is not None
     assert (fixed.learning_rate, fixed.epochs, fixed.rank, fixed.alpha) == (PAPER.learning_rate, 2, 128, 16.0)

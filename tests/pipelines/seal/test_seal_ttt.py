@@ -17,13 +17,14 @@ from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.grading.grade_file import grade_file
 from hybrid.protocols import Inputs, Pipeline
-from hybrid.records import Item, Lesson
+from hybrid.records import Example, Item
 from hybrid.settings import build, freeze, restore
 from hybrid.tasks.arc.asking import Asking
 from hybrid.tasks.arc.grid import Grid, grid_of
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
 from hybrid.tuning import SEAL_TARGETS, Tuning
+from hybrid.work import Tune
 from pipelines.seal.eval import SealEval
 from pipelines.seal.ttt import SealTtt
 from pipelines.seal.variants import variants
@@ -53,10 +54,10 @@ def tuning_of(item: Item) -> Tuning:
     return item.request.tuning
 
 
-def lessons(pipeline: SealTtt, item: Item) -> tuple[Lesson, ...]:
+def examples(pipeline: SealTtt, item: Item) -> tuple[Example, ...]:
     (stage,) = pipeline.stages()
-    assert stage.lessons
-    return tuple(stage.lessons(inputs(pipeline).tasks, tuning_of(item).lessons))
+    assert isinstance(stage.work, Tune)
+    return tuple(stage.work.examples(inputs(pipeline).tasks, tuning_of(item).examples))
 
 
 def own(tmp_path: Path, *names: str, test: Any = None) -> dict[str, str]:
@@ -67,11 +68,10 @@ def own(tmp_path: Path, *names: str, test: Any = None) -> dict[str, str]:
     return {"challenges": str(tmp_path / "c.json")}
 
 
-def test_it_is_a_pipeline_with_one_stage_on_the_gpu_side_that_has_lessons() -> None:
+def test_it_is_a_pipeline_with_one_stage_on_the_gpu_side_that_has_examples() -> None:
     assert isinstance(PAPER, Pipeline)
     (stage,) = PAPER.stages()
-    assert (stage.name, stage.side, stage.after, stage.derived) == ("answer", "gpu", (), False)
-    assert stage.lessons
+    assert (stage.name, stage.side, stage.after, type(stage.work)) == ("answer", "gpu", (), Tune)
 
 
 def test_the_paper_preset_trains_as_the_papers_oracle() -> None:
@@ -81,13 +81,13 @@ def test_the_paper_preset_trains_as_the_papers_oracle() -> None:
             assert (how.learning_rate, how.epochs, how.batch, how.warmup, how.schedule) == (1e-4, 2, 2, 11, "cosine")
             assert (how.rank, how.alpha, how.targets, how.clip, how.weight_decay) == (128, 16.0, SEAL_TARGETS, 1.0, 0.0)
             assert (how.learned, how.padding, how.texts) == ("answer", "masked", "clean")
-            assert how.lessons["augmentations"] == ["basic", "size", "chain", "repeat"]
-            assert (how.lessons["leave_n"], how.lessons["most"], how.lessons["colours"]) == ([1, 2], 250, True)
+            assert how.examples["augmentations"] == ["basic", "size", "chain", "repeat"]
+            assert (how.examples["leave_n"], how.examples["most"], how.examples["colours"]) == ([1, 2], 250, True)
 
 
 def test_the_seal_preset_has_what_was_published_with_its_faults() -> None:
     how = tuning_of(items(PUBLISHED)[0])
-    assert (how.padding, how.texts, how.lessons["translation"]) == ("seal", "seal", "seal")
+    assert (how.padding, how.texts, how.examples["translation"]) == ("seal", "seal", "seal")
 
 
 def test_questions_are_those_of_seal_eval_twice_once_with_a_training() -> None:
@@ -119,17 +119,17 @@ def test_without_controls_only_the_trained_model_is_asked() -> None:
     assert alone == [item for item in items(PAPER) if item.request.tuning]
 
 
-def test_the_views_leave_one_demonstration_out_as_the_lessons_do() -> None:
+def test_the_views_leave_one_demonstration_out_as_the_examples_do() -> None:
     assert SealTtt().include_n == (1,)
     tasks = inputs(PAPER).tasks
     assert {len(tasks[item.task]["train"]) - len(item.view["train"]) for item in items(PAPER)} == {1}
 
 
 @pytest.mark.parametrize("pipeline", [PAPER, SealTtt(subset="seal-train", dataset="arc1-training", limit=2)])
-def test_the_lessons_of_a_task_are_its_variants_in_the_words_of_its_questions(pipeline: SealTtt) -> None:
+def test_the_examples_of_a_task_are_its_variants_in_the_words_of_its_questions(pipeline: SealTtt) -> None:
     item = items(pipeline)[0]
     pairs = [(grid_of(one["input"]), grid_of(one["output"])) for one in inputs(pipeline).tasks[item.task]["train"]]
-    made = lessons(pipeline, item)
+    made = examples(pipeline, item)
     assert len(made) == len(variants(pairs))  # type: ignore[arg-type]
     assert {one.messages[-1].role for one in made} == {"assistant"}
     assert {one.template["date_string"] for one in made} == {"26 Jul 2024"}
@@ -138,7 +138,7 @@ def test_the_lessons_of_a_task_are_its_variants_in_the_words_of_its_questions(pi
     }
 
 
-def test_no_solution_is_in_any_request_training_or_lesson(tmp_path: Path) -> None:
+def test_no_solution_is_in_any_request_training_or_example(tmp_path: Path) -> None:
     """Trap: SEAL holds the test outputs in memory while it trains, and a copy of it trained on them."""
     seen = []
     for truth in (None, [[5] * 30] * 30):
@@ -147,8 +147,8 @@ def test_no_solution_is_in_any_request_training_or_lesson(tmp_path: Path) -> Non
         keys = [item.key("answer/1", "m") for item in pipeline.stages()[0].items(pipeline.inputs().tasks)]
         (stage,) = pipeline.stages()
         item = next(iter(stage.items(pipeline.inputs().tasks)))
-        assert stage.lessons
-        seen.append((keys, stage.lessons(pipeline.inputs().tasks, tuning_of(item).lessons)))
+        assert isinstance(stage.work, Tune)
+        seen.append((keys, stage.work.examples(pipeline.inputs().tasks, tuning_of(item).examples)))
     assert seen[0] == seen[1]
 
 

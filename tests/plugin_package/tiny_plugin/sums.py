@@ -6,6 +6,7 @@ from typing import Any
 
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
+from hybrid.work import Ask
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Sums:
 
     def stages(self) -> tuple[Stage, ...]:
         """One step."""
-        return (Stage("answer", "any", 1, self._items),)
+        return (Stage("answer", "any", 1, Ask(self._items)),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         for task, (a, b) in sorted(tasks.items()):

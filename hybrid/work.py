@@ -1,0 +1,118 @@
+"""What a stage does: exactly one kind of work, and the values that its function makes.
+
+`Ask` questions a model, `Tune` trains adapters and questions the model with them, `Derive` computes texts from earlier
+outputs. A further kind (a state that advances in rounds; a search whose next question depends on the answers) is a
+dataclass here, a member of `Work`, its place in `maker_of` and `with_maker`, and a branch in `hybrid.execution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hybrid.canonical import Json
+from hybrid.records import Adapter, Example, Item, Request, Sampling
+from hybrid.tuning import Tuning
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A text that a `Derive` stage computed. It becomes the `text` of a record, under the same task, question, view and
+    sample as an item has. Raises TypeError for a text that is none.
+    """
+
+    task: str
+    question: str
+    text: str
+    view: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise TypeError(f"the text of a Derived is a str, not a {type(self.text).__name__}")
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuning:
+    """An adapter that a `Tune` stage trains without asking it anything: `tuning` says how, `adapter` on top of which.
+
+    The text of its record is JSON that says what came of the training (docs/format.md); with `tuning.keep`, requests
+    of later stages may name the adapter by the digest in it.
+    """
+
+    task: str
+    question: str
+    tuning: Tuning
+    adapter: Adapter | None = None
+    view: Mapping[str, Any] = field(default_factory=dict)
+    sample: int = 0
+
+
+Examples = Callable[[Mapping[str, Any], Mapping[str, Json]], Sequence[Example]]
+"""`examples(tasks, tuning.examples)`: the texts that an adapter is trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Questions a model: every item is a request, every answer a record.
+
+    `items(tasks)` gives the items, in a stage that comes after others `items(tasks, earlier)`; `Stage` says what is in
+    `earlier`. It is called several times, on every machine, and gives the same items in the same order each time.
+    """
+
+    items: Callable[..., Iterable[Item]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tune:
+    """Trains adapters, and questions the model with them.
+
+    `items` is called as that of `Ask`. It gives items whose request has a `tuning` (their model is trained so first),
+    items without one, and `FineTuning`s, which train an adapter and ask nothing. `examples(tasks, tuning.examples)`
+    gives the texts of one training. It is called in another process, so it is a method of the pipeline, a function of a
+    module, or a `functools.partial` of one.
+    """
+
+    items: Callable[..., Iterable[Item | FineTuning]]
+    examples: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Derive:
+    """Computes texts from the outputs of earlier stages; no model is asked.
+
+    `texts(tasks, earlier)` gives them, called as `items` of `Ask` is. Pipelines written before there was `Derived` give
+    items, whose prompt is the text.
+    """
+
+    texts: Callable[..., Iterable[Derived | Item]]
+
+
+Work = Ask | Tune | Derive
+
+
+def maker_of(work: Work) -> Callable[..., Iterable[Any]]:
+    """The function that makes what a stage works on."""
+    return work.texts if isinstance(work, Derive) else work.items
+
+
+def with_maker(work: Work, make: Callable[..., Iterable[Any]]) -> Work:
+    """The same work with another function that makes what a stage works on."""
+    return replace(work, texts=make) if isinstance(work, Derive) else replace(work, items=make)
+
+
+def item_of(made: Item | FineTuning | Derived) -> Item:
+    """What a stage's function made, as the item that shards, counts and assembly deal with.
+
+    An item's key is the hash of its request. What asks nothing had a request, too, before there were kinds of work: of
+    one new token, with the training, or with the text as its prompt. The keys of existing runs are hashes of exactly
+    these requests, so this form must never change.
+    """
+    if isinstance(made, Item):
+        return made
+    if isinstance(made, FineTuning):
+        request = Request(Sampling(max_tokens=1), adapter=made.adapter, tuning=made.tuning)
+    else:
+        request = Request(Sampling(max_tokens=1), prompt=made.text)
+    return Item(made.task, made.question, request, made.view, made.sample)
