@@ -1,0 +1,71 @@
+"""The metrics of a round as the text of a record: what stages write that advance in rounds, and the report draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid.canonical import Json, decode, encode
+from hybrid.errors import BadData
+
+MOST = 1000
+"""Metrics of a round or a group, and groups of a round."""
+LONGEST = 100
+"""Characters of a name."""
+LARGEST = 1e100
+"""Largest absolute value of a metric: what is larger has diverged, and is left out like what is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundMetrics:
+    """The metrics of one round, in whatever unit, and those of groups in it (`node-3`).
+
+    Raises ValueError when made of anything else; a metric that is not finite has no value and is left out by its maker.
+    """
+
+    round: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if type(self.round) is not int or not 0 <= self.round < 2**53:
+            raise ValueError(f"a round is a number from 0, got {self.round!r:.40}")
+        _check("metrics", self.metrics)
+        _check_names("groups", self.groups)
+        for name, values in self.groups.items():
+            _check(f"the group {name}", values)
+
+    def to_text(self) -> str:
+        """The text of the record: canonical JSON of `round`, `metrics` and `groups`."""
+        value: dict[str, Json] = {"round": self.round, "metrics": self.metrics, "groups": self.groups}
+        return encode(value).decode()
+
+    @classmethod
+    def from_text(cls, text: str) -> RoundMetrics:
+        """Read what `to_text` wrote; other members of the object are passed over. Raises ValueError for the rest."""
+        if not text.startswith("{"):
+            raise ValueError("not the metrics of a round: no JSON object")
+        try:
+            value = decode(text, what="the metrics of a round")
+            return cls(value["round"], value["metrics"], value.get("groups", {}))
+        except (BadData, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not the metrics of a round: {error}") from error
+
+
+def _check_names(what: str, values: Any) -> None:
+    if not isinstance(values, Mapping) or len(values) > MOST:
+        raise ValueError(f"{what}: not an object of at most {MOST} members")
+    for name in values:
+        if not isinstance(name, str) or not 0 < len(name) <= LONGEST:
+            raise ValueError(f"{what}: {name!r:.40} is no name of 1 to {LONGEST} characters")
+
+
+def _check(what: str, values: Any) -> None:
+    _check_names(what, values)
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+            raise ValueError(f"{what}: {name} is {value!r:.40}, not a finite number of at most {LARGEST:g}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{what}: {name} is not finite")

@@ -1,0 +1,199 @@
+"""Curves of a real run whose records hold metrics of rounds; axes and lines of any range."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid.metrics import RoundMetrics
+from hybrid.outputs import write_outputs
+from hybrid.records import Output
+from hybrid.report.axes import axis_of
+from hybrid.report.line_charts import MOST_GREY, STYLES, Line, line_chart, thinned
+from hybrid.report.page import write_report
+from hybrid.report.sources import find_source
+from tests.report.test_report_sections import laid_down
+from tests.support.in_process import Hybrid
+
+PIPELINE = '''
+"""Asks once a round, and measures what came in rounds."""
+
+from dataclasses import dataclass
+
+from hybrid.metrics import RoundMetrics
+from hybrid.protocols import Inputs, Stage
+from hybrid.records import Item, Message, Request, Sampling
+from hybrid.work import Ask, Derive, Derived
+
+
+@dataclass(frozen=True)
+class InRounds:
+    """Measures answers in rounds."""
+
+    rounds: int = 4
+    seed: int = 0
+
+    def inputs(self):
+        return Inputs({"loop": self.rounds}, {}, {})
+
+    def stages(self):
+        return (
+            Stage("ask", "any", 1, Ask(self.ask)),
+            Stage("rounds", "any", 1, Derive(self.measure), after=("ask",)),
+        )
+
+    def ask(self, tasks):
+        for n in range(tasks["loop"]):
+            said = Message("user", f"round {n}")
+            yield Item("loop", f"loop/{n}", Request(Sampling(8, seed=self.seed), messages=(said,)))
+
+    def measure(self, tasks, earlier):
+        for n, output in enumerate(earlier["ask"]):
+            reward = len(output.text) * n + self.seed
+            groups = {f"node-{k}": {"reward": float(k)} for k in range(2)}
+            found = RoundMetrics(n, {"reward": reward, "drift": -1e-6 * (n + 1)}, groups)
+            yield Derived("loop", f"loop/{n}", found.to_text())
+'''
+
+COUNT = itertools.count()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid) -> list[Path]:
+    """Three runs of that pipeline, which differ in their seed; their answers have 5 characters."""
+    name = f"in_rounds_{next(COUNT)}"  # a module of its own for each test: Python keeps what it imported
+    laid_down(tmp_path / "site", name, f"[hybrid.pipelines]\nin-rounds = {name}:InRounds\n", PIPELINE)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"answers": {}, "default": "12345"}))
+    found = []
+    for seed in (0, 2, 7):
+        out = tmp_path / f"seed-{seed}" / "outputs.json"
+        where = ["--folder", tmp_path / "folder", "-o", out, "--backend", "scripted", "--model", script]
+        done = hybrid("run", "local", "in-rounds", "--set", f"seed={seed}", *where)
+        assert done.code == 0, done.stderr
+        found.append(out)
+    return found
+
+
+def charts(page: str) -> dict[str, str]:
+    figures = re.finditer(r'<figure class="series"><figcaption><b>(.*?)</b>.*?</figure>', page)
+    return {found[1]: found[0] for found in figures}
+
+
+def numbers(chart: str, name: str) -> list[str]:
+    """First, lowest, highest and last value of a line, by the legend."""
+    row = re.search(rf"<tr><th scope=\"row\"><svg.*?</svg>{re.escape(name)}</th>(.*?)</tr>", chart)
+    assert row, name
+    return re.findall(r'<td class="n">(.*?)(?:<small>.*?</small>)?</td>', row[1])
+
+
+def test_each_metric_of_a_real_run_is_a_curve_and_each_group_a_line(runs: list[Path]) -> None:
+    page = write_report([find_source(runs[0])], runs[0].parent / "r.html").read_text()
+    assert '<section id="section-curves"><h2>Curves</h2>' in page
+    found = charts(page)
+    assert list(found) == ["drift", "reward"]
+    assert numbers(found["reward"], "all") == ["0", "0", "15", "15"]
+    assert numbers(found["reward"], "node-1") == ["1", "1", "1", "1"]
+    assert numbers(found["drift"], "all") == ["−1e−6", "−4e−6", "−1e−6", "−4e−6"]
+    assert "−4e−6</text>" in found["drift"]
+    assert 'class="band' not in page.split("</style>")[1]
+    assert '<th scope="col" class="n">drift</th>' in page  # the task is a table of its rounds
+    assert "not graded" in page
+
+
+def test_runs_that_differ_in_the_seed_alone_are_a_mean_with_a_band(runs: list[Path]) -> None:
+    page = write_report([find_source(run) for run in runs], runs[0].parent / "r.html").read_text()
+    assert "A line is the mean of 3 runs that differ in their seed alone (0, 2, 7)" in page
+    reward = charts(page)["reward"]
+    assert numbers(reward, "all") == ["3", "3", "18", "18"]
+    band = re.search(r'<path class="band k0" d="M([^"]*)Z"/>', reward)
+    assert band
+    corners = [float(point.split(" ")[1]) for point in band[1].split("L")]
+    assert len(corners) == 8
+    ticks = {label: float(y) for y, label in re.findall(r'y="([\d.]+)" class="tick">(\d+)<', reward)}
+    scale = (ticks["0"] - ticks["20"]) / 20
+    assert corners[0] == pytest.approx(ticks["0"] - 7 * scale, abs=0.1)  # the highest seed, round 0
+    assert corners[-1] == pytest.approx(ticks["0"], abs=0.1)  # the lowest seed, round 0
+
+
+def test_runs_that_differ_otherwise_are_lines_of_their_own(runs: list[Path], hybrid: Hybrid) -> None:
+    out = runs[0].parents[1] / "longer" / "outputs.json"
+    script = runs[0].parents[1] / "script.json"
+    where = ["--folder", runs[0].parents[1] / "folder", "-o", out, "--backend", "scripted", "--model", script]
+    assert hybrid("run", "local", "in-rounds", "--set", "rounds=6", *where).code == 0
+    found = [find_source(runs[0]), find_source(out)]
+    page = write_report(found, runs[0].parent / "r.html").read_text()
+    assert numbers(charts(page)["reward"], found[0].label)[-1] == "15"
+    assert numbers(charts(page)["reward"], found[1].label)[-1] == "25"
+    assert "differ in their seed" not in page
+
+
+def records(folder: Path, rounds: Sequence[RoundMetrics], run: dict[str, Any]) -> Path:
+    made = [Output(f"{n:04}", "t", f"t/{n:04}", {}, 0, one.to_text(), None, None) for n, one in enumerate(rounds)]
+    folder.mkdir(exist_ok=True)
+    write_outputs(folder / "outputs.json", run, [], {}, made)
+    return folder / "outputs.json"
+
+
+def test_names_of_metrics_and_groups_are_text(tmp_path: Path) -> None:
+    name = "</text><script>window.pwned = 1</script>"
+    path = records(tmp_path, [RoundMetrics(0, {name: 1.0}, {name: {name: 2.0}})], {})
+    page = write_report([find_source(path)], tmp_path / "r.html").read_text()
+    assert "<script>window" not in page
+    assert "&lt;script&gt;window" in page
+
+
+def test_records_of_other_pipelines_have_no_curves(tmp_path: Path) -> None:
+    made = [Output("a", "t", "t/0", {}, 0, '{"round": "one"}', None, None)]
+    write_outputs(tmp_path / "outputs.json", {}, [], {}, made)
+    assert "Curves</h2>" not in write_report([find_source(tmp_path / "outputs.json")], tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0, 1), (-3.5, 5), (0, 1e-6), (1e6, 5.5e6), (-1e9, -1e-9), (1_000_000.001, 1_000_000.002), (5, 5), (0, 0),
+        (-2e-50, -2e-50), (-1e100, 1e100), (0.1, 0.3), (99, 101), (1e-99, 2e-99), (123456, 123457), (1, 1 + 1e-15),
+    ],
+)  # fmt: skip
+def test_an_axis_holds_its_values_between_round_ticks_with_different_labels(values: tuple[float, float]) -> None:
+    axis = axis_of(values)
+    assert axis.low <= min(values) <= max(values) <= axis.high
+    assert axis.low < axis.high
+    labels = [label for _, label in axis.ticks]
+    assert 2 <= len(labels) == len(set(labels)) <= 9
+    assert [float(label.replace("−", "-")) for label in labels] == [value for value, _ in axis.ticks]
+    assert max(map(len, labels)) <= 12
+
+
+@pytest.mark.parametrize(("numbers", "labels"), [
+    ([0, 1, 2, 3], ["0", "1", "2", "3"]), ([0], ["0"]), ([0, 2000], ["0", "500", "1000", "1500", "2000"]),
+    ([3, 29], ["5", "10", "15", "20", "25"]),
+])  # fmt: skip
+def test_rounds_have_whole_ticks(numbers: list[int], labels: list[str]) -> None:
+    assert [label for _, label in axis_of(map(float, numbers), 8, whole=True).ticks] == labels
+
+
+def test_a_long_line_is_thinned_and_keeps_its_spikes() -> None:
+    points = {n: float(n % 7) for n in range(10_000)} | {5_001: 900.0, 7_003: -900.0}
+    shown = dict(thinned(points))
+    assert len(shown) <= 810
+    assert (shown[5_001], shown[7_003], 0 in shown, 9_999 in shown) == (900.0, -900.0, True, True)
+
+
+def test_many_lines_are_told_apart_by_dash_and_text_and_the_rest_is_counted() -> None:
+    lines = [Line(f"client-{n:02}", {0: 1.0, 1: float(n)}) for n in range(STYLES + MOST_GREY + 3)]
+    drawn = line_chart("loss", lines)
+    assert drawn.count('<path class="line more"') == 2 * MOST_GREY  # drawn, and in the legend
+    assert len(set(re.findall(r'class="line (k\d)"', drawn))) == STYLES
+    assert "3 more lines not drawn" in drawn
+    style = (Path(__file__).parents[2] / "hybrid" / "report" / "curves.css").read_text()
+    dashes = re.findall(r"\.line\.k\d \{ stroke-dasharray: ([\d ]+);", style)
+    assert len(set(dashes)) == STYLES - 1  # the first is drawn through
