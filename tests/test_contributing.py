@@ -1,0 +1,66 @@
+"""The examples of CONTRIBUTING.md work as they stand there, and are as short as it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hybrid import BadData, CannotRun, Output
+from hybrid.testing import check_grader, check_pipeline
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def example(tmp_path: Path, request: pytest.FixtureRequest) -> ModuleType:
+    """The example below the heading that the test names, as a module."""
+    heading, lines = re.search(rf"^## (Add a {request.param}, in (\d+) lines)$", text(), re.MULTILINE).groups()  # type: ignore[union-attr]
+    block = text().split(heading)[1].split("```python\n")[1].split("```")[0]
+    code = [line.removeprefix("   ") for line in block.splitlines()]
+    assert len(code) <= int(lines)
+    path = tmp_path / f"example_{request.param}.py"
+    path.write_text("\n".join(code))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def text() -> str:
+    return (ROOT / "CONTRIBUTING.md").read_text()
+
+
+@pytest.mark.parametrize("example", ["grader"], indirect=True)
+def test_the_grader_judges(example: ModuleType) -> None:
+    check_grader(example.StartsWith(), "Paris", right="paris, of course")
+    output = Output("k", "t", "t/0", {}, 0, "Paris", None, "paris")
+    assert [example.StartsWith(ignore_case=each).grade(output).score for each in (True, False)] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("example", ["pipeline"], indirect=True)
+def test_the_pipeline_asks_and_says_what_is_wrong_with_its_data(example: ModuleType, tmp_path: Path) -> None:
+    data = tmp_path / "questions.jsonl"
+    rows = [{"id": n, "question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(3)]
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    pipeline = example.Lines(data=str(data))
+    check_pipeline(pipeline)
+    (stage,) = pipeline.stages()
+    assert [item.request.messages[0].content for item in stage.items(pipeline.inputs().tasks)] == [
+        "0 + 0?",
+        "1 + 1?",
+        "2 + 2?",
+    ]
+    data.write_text('{"id": 1}\n')
+    with pytest.raises(BadData, match="question"):
+        pipeline.inputs()
+    with pytest.raises(CannotRun, match="No such file"):
+        example.Lines(data=str(tmp_path / "none")).inputs()
