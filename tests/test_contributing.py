@@ -22,7 +22,7 @@ def example(tmp_path: Path, request: pytest.FixtureRequest) -> ModuleType:
     """The example below the heading that the test names, as a module."""
     heading, lines = re.search(rf"^## (Add a {request.param}, in (\d+) lines)$", text(), re.MULTILINE).groups()  # type: ignore[union-attr]
     block = text().split(heading)[1].split("```python\n")[1].split("```")[0]
-    code = [line.removeprefix("   ") for line in block.splitlines()]
+    code = [line.removeprefix("   ") for line in block.rstrip().splitlines()]
     assert len(code) <= int(lines)
     path = tmp_path / f"example_{request.param}.py"
     path.write_text("\n".join(code))
