@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from hybrid import records, testing
 from hybrid.canonical import Json
 from hybrid.errors import PluginFault
+from hybrid.execution.local import Engine, run_here
 from hybrid.plugins.faults import stages_of
+from hybrid.progress import Quiet
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Adapter, Example, Item, Output, Request, Sampling
 from hybrid.tuning import Tuning
@@ -89,6 +92,19 @@ def test_a_pipeline_of_earlier_stages_makes_the_same_records() -> None:
     for pipeline in (Now(), Before()):
         testing.check_pipeline(pipeline)
         assert [type(stage.work) for stage in stages_of(pipeline)] == [Ask, Tune, Derive]
+
+
+def test_a_run_of_earlier_stages_goes_on_where_it_was(tmp_path: Path) -> None:
+    script, folder = tmp_path / "script.json", tmp_path / "folder"
+    script.write_text('{"answers": {}, "default": "said"}')
+    stages = [
+        run_here(folder, "chain", pipeline, Engine("scripted", str(script)), Quiet()).stages
+        for pipeline in (Before(), Now())
+    ]
+    assert [[(one.total, one.fresh, one.failed) for one in run] for run in stages] == [
+        [(2, 2, 0), (3, 3, 0), (2, 2, 0)],
+        [(2, 0, 0), (3, 0, 0), (2, 0, 0)],
+    ]
 
 
 @pytest.mark.parametrize(

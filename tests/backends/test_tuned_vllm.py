@@ -30,4 +30,10 @@ def test_vllm_answers_with_trained_adapters_as_transformers_does(
         assert there[key][2] == trained  # what vLLM's process trained was kept, and the other took it
         assert bool(trained) == (not key.endswith("base"))
     assert here["sheep red"][0] != here["sheep base"][0] != here["sheep blue"][0]
+    again, went_on = vllm_says["next_stage"]["value"]
+    assert went_on, "vLLM is not started again for a stage that trains nothing new"
+    assert again.keys() == there.keys()
+    for key, (text, logprob, trained) in there.items():
+        assert (again[key][0], again[key][2]) == (text, trained)
+        assert again[key][1] == pytest.approx(logprob, abs=0.02)
     assert vllm_says["files"]["value"] == {"places": 1, "left": []}

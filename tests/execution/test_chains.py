@@ -77,6 +77,7 @@ def test_a_worker_does_all_stages_and_the_laptop_fetches(three: Three) -> None:
     gpu = three.side("gpu")
     done = gpu.run(*three.worker(gpu, "--side=gpu"))
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is loaded, in") == 1, "once for all stages, of which one trains"
     status = three.laptop.run("status", "--json")
     assert (status.returncode, json.loads(status.stdout)["done"]) == (0, ITEMS), status.stdout
     fetched = three.laptop.run("fetch", run, "--json")

@@ -29,10 +29,15 @@ def tunings() -> list[Tuning]:
 def opened(backend: str, model: str, folder: Path, **more: str) -> Any:
     """The backend with the trainings of `tunings`; `folder` keeps what is trained."""
     options = {"context": "512", "slots": "2", "train_tokens": "256", "checkpoint": "0", "group": "2", **more}
-    tensors = RunTensors("run", backend, Disk(folder))
     engine: Any = open_tuned(backend, model, options)
-    engine.prepare(Training(tensors, of_words, tuple([(one, "") for one in tunings()])))
+    prepare(engine, folder)
     return engine
+
+
+def prepare(engine: Any, folder: Path) -> None:
+    """Tell the engine of a stage with the trainings of `tunings`."""
+    tensors = RunTensors("run", "one", Disk(folder))
+    engine.prepare(Training(tensors, of_words, tuple([(one, "") for one in tunings()])))
 
 
 def said(engine: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun, UsageError
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
-from tests.support.tuned import opened, said
+from tests.support.tuned import opened, prepare, said
 
 QUESTIONS = ("Count from one to ten.", "Name three colours.", "What is water?")
 
@@ -95,10 +95,18 @@ def tell(name: str, work: Callable[[Backend], Any], backend: Backend) -> None:
     print(json.dumps(line), flush=True)
 
 
+def next_stage(tuned: Any, folder: Path) -> Any:
+    """What is said in a second stage, whose adapters the run holds; whether vLLM went on for it."""
+    before = tuned._answering._open
+    prepare(tuned, folder)
+    return [said(tuned), tuned._answering._open is before]
+
+
 def main() -> None:
     """Everything, in order."""
     tuned = opened("vllm", sys.argv[1], Path(sys.argv[2]), loras="2", context="2048")
     tell("trained", said, tuned)
+    tell("next_stage", lambda tuned: next_stage(tuned, Path(sys.argv[2])), tuned)
     backend = tuned._answering._engine(8)  # the one that has just answered
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
