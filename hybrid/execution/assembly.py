@@ -59,9 +59,9 @@ class Assembly:
         return int(count)
 
     @property
-    def failed(self) -> int:
-        """How many items have failures only."""
-        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank LIKE '1%'").fetchone()
+    def answers(self) -> int:
+        """How many items have an answer."""
+        (count,) = self._rows.execute("SELECT count(*) FROM record WHERE rank LIKE '0%'").fetchone()
         return int(count)
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -21,15 +21,6 @@ from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Output
 from hybrid.work import Derive, maker_of, with_maker
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The items of a stage: how many, how many without a record, how many with failures only."""
-
-    items: int
-    missing: int
-    failed: int
 
 
 class Bound:
@@ -47,29 +38,13 @@ class Bound:
                 roots[stage.name] = roots.get(stage.after[0], stage.after[0])
         self.run = replace(run, roots=roots)
         self.stages = tuple(self._bound(stage) for stage in stages)
-        self._needed = {name for stage in stages for name in stage.after}
         self._kept: dict[str, Kept] = {}
-        self._counts: dict[str, Counts] = {}
 
-    def counts(self, stage: Stage) -> Counts:
-        """How a stage stands, by all verified records. Raises Waits."""
-        if stage.name not in self._counts:
-            with assembled(self.run, stage) as assembly:
-                found = Counts(assembly.items, assembly.missing, assembly.failed)
-                if stage.name in self._needed and not found.missing:
-                    self._kept[stage.name] = Kept(assembly.lines())
-            self._counts[stage.name] = found
-        return self._counts[stage.name]
-
-    def known(self) -> list[Counts]:
-        """The counts of the stages whose items are known, in order."""
-        found = []
+    def refuse_waiting(self) -> None:
+        """Raise Waits while a stage is not finished that others come after."""
         for stage in self.stages:
-            try:
-                found.append(self.counts(stage))
-            except Waits:
-                continue
-        return found
+            for name in stage.after:
+                self._outputs(name, stage)
 
     def _bound(self, stage: Stage) -> Stage:
         if not stage.after:
@@ -85,13 +60,15 @@ class Bound:
 
     def _outputs(self, name: str, reader: Stage) -> Outputs:
         (stage,) = (one for one in self.stages if one.name == name)
-        counts = self.counts(stage)
-        if counts.missing:
-            raise Waits(
-                f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
-                f" {counts.missing:,} of its {some(counts.items, 'item')} {have(counts.missing)} no record here",
-                hint="`hybrid status` tells who works on it",
-            )
+        if name not in self._kept:
+            with assembled(self.run, stage) as assembly:
+                if missing := assembly.missing:
+                    raise Waits(
+                        f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
+                        f" {missing:,} of its {some(assembly.items, 'item')} {have(missing)} no record here",
+                        hint="`hybrid status` tells who works on it",
+                    )
+                self._kept[name] = Kept(assembly.lines())
         return Outputs(self.run, self._kept[name], self.run.references() if reader.reads_references else {})
 
 

@@ -200,39 +200,22 @@ def _do(
     with alone(place, f"is at work on {run.id}"):
         how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
-        sha256 = assemble(chain, outputs).sha256
+        sha256 = assemble(chain, outputs)
     return LocalResult(run, outputs, sha256, tuple(stages))
 
 
-@dataclass(frozen=True, slots=True)
-class Assembled:
-    """An outputs.json was written: its digest; how many items all stages have, and how many of them have no record yet
-    or a failure.
-    """
-
-    sha256: str
-    items: int
-    missing: int
-    failed: int
-
-
-def assemble(chain: Bound, path: Path) -> Assembled:
+def assemble(chain: Bound, path: Path) -> str:
     """Write one record for every item of the last stage as outputs.json; what is missing is a failure in it.
 
-    Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
+    Returns its sha256. Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
     """
     make_room(path, BEGINS)
+    chain.refuse_waiting()
     run = chain.run
-    before = [chain.counts(stage) for stage in chain.stages[:-1]]
     with assembled(run, chain.stages[-1]) as assembly:
-        items = assembly.items + sum(one.items for one in before)
-        missing = assembly.missing + sum(one.missing for one in before)
-        failed = assembly.failed + sum(one.failed for one in before)
-        spec = {**run.spec, "id": run.id}
-        sha256 = _fuller(path, run.id, assembly) or write_outputs(
-            path, spec, assembly.models, run.tasks(), assembly.outputs(), home.parts()
+        return _fuller(path, run.id, assembly) or write_outputs(
+            path, {**run.spec, "id": run.id}, assembly.models, run.tasks(), assembly.outputs(), home.parts()
         )
-    return Assembled(sha256, items, missing, failed)
 
 
 def _fuller(path: Path, run: str, assembly: Assembly) -> str:
@@ -241,7 +224,7 @@ def _fuller(path: Path, run: str, assembly: Assembly) -> str:
     Shards may be damaged or gone that were there when it was written. One that is not whole, or holds answers of
     another model than the run's, is replaced.
     """
-    now = assembly.items - assembly.missing - assembly.failed
+    now = assembly.answers
     if now == assembly.items or not path.is_file():
         return ""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from hybrid.errors import HybridError, Temporary, UsageError, Waits
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import trains
-from hybrid.execution.index import with_index
-from hybrid.execution.local import Assembled, assemble, opened_run, stages_with_items
-from hybrid.execution.stage_work import StageWork
+from hybrid.execution.index import Index, with_index
+from hybrid.execution.local import assemble, opened_run, stages_with_items
+from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import BESIDE_STAGES, allowed
@@ -45,20 +45,36 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, mod
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How a run stands on this machine after a fetch. `items` are those of all stages, as far as they are known.
+    """How a run stands on this machine after a fetch. `stages` are those whose items are known.
 
     `waits` says why not all are, "" when they are: then there is no outputs.json yet, or an older one.
     """
 
     run: Run
     new: Received
-    items: int
-    missing: int
-    failed: int
-    again: int  # of those that failed, how many are to be done again
+    stages: tuple[StageView, ...]
     outputs: Path
     sha256: str
     waits: str = ""
+
+    @property
+    def items(self) -> int:
+        return sum(one.total or 0 for one in self.stages)
+
+    @property
+    def missing(self) -> int:
+        """Items without a record here."""
+        return sum(one.missing or 0 for one in self.stages)
+
+    @property
+    def failed(self) -> int:
+        """Items with failures only."""
+        return sum(one.failed + one.again for one in self.stages)
+
+    @property
+    def again(self) -> int:
+        """Of those that failed, how many are to be done again."""
+        return sum(one.again for one in self.stages)
 
     @property
     def done(self) -> bool:
@@ -79,45 +95,37 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
         receiver.receive(_stages_there(run))  # what is here is safe, whoever can make sense of it
         raise
     new = receiver.receive(stages)
-    if new.damaged:
-        with_index(home.index_of(folder), lambda index: index.forget(new.damaged))
     here = replace(run, sources=(Disk(home.received_of(folder)),))  # what arrives meanwhile is for the next fetch
-    chain, waits = bound(here, pipeline), ""
+    chain, sha256, waits = bound(here, pipeline), "", ""
     try:
-        done = assemble(chain, outputs)
+        sha256 = assemble(chain, outputs)
     except Waits as error:
-        done, waits = _so_far(chain), error.message
-    again = _again(chain, receiver.orders().set_aside) if done.failed else 0
-    return Fetched(run, new, done.items, done.missing, done.failed, again, outputs, done.sha256, waits)
+        waits = error.message
+    views = _views(folder, chain, receiver.orders().set_aside, new.damaged)
+    return Fetched(run, new, tuple(views), outputs, sha256, waits)
+
+
+def _views(folder: Path, chain: Bound, aside: Collection[str], damaged: Collection[str] = ()) -> list[StageView]:
+    """How the stages stand whose items are known. `damaged` shards are not what they were when they were verified."""
+    stages = [(stage.name, stage) for stage in chain.stages]
+
+    def work(index: Index) -> list[StageView]:
+        if damaged:
+            index.forget(damaged)
+        store = Disk(home.received_of(folder))
+        return stage_views(chain.run, stages, store, index, aside, again_waits=False)
+
+    views = with_index(home.index_of(folder), work)
+    for view in views:
+        if view.error and not isinstance(view.error, Waits):
+            raise view.error
+    return [view for view in views if view.total is not None]
 
 
 def _stages_there(run: Run) -> list[str]:
     """The stages that have a place in the folder."""
     found = {one.name for one in run.folder.entries(run.place) if one.kind == "folder"}
     return sorted(name for name in found - set(BESIDE_STAGES) if allowed(name))
-
-
-def _so_far(chain: Bound) -> Assembled:
-    """What is known of a run without outputs."""
-    known = chain.known()
-    return Assembled("", *(sum(getattr(one, name) for one in known) for name in ("items", "missing", "failed")))
-
-
-def _again(chain: Bound, aside: set[str]) -> int:
-    """How many failed items somebody has asked for again, and has no newer record of."""
-    works = _works(chain) if aside else ()
-    return sum(len((work.stock.failed() - work.stock.failed(aside)).intersection(work.keys)) for work in works)
-
-
-def _works(chain: Bound) -> Iterator[StageWork]:
-    """The stages whose items are known, with what is done of them."""
-    for stage in chain.stages:
-        try:
-            work = StageWork(chain.run, stage, chain.run.tasks(), chain.run.model_digest(stage.name))
-        except Waits:
-            continue
-        work.look()
-        yield work
 
 
 def cancel(folder: Path, name: str) -> Run:
@@ -131,18 +139,13 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
     """Ask for the failed items of a run again. Returns the run and how many items are to be done again."""
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
-    aside, count, shards, unread = receiver.orders().set_aside, 0, set[str](), list[str]()
-    chain = bound(run, pipeline_of(run))
-    for work in _works(chain):
-        failed = work.stock.failed(aside).intersection(work.keys)
-        count += len(failed)
-        shards |= work.stock.failed_shards() - aside
-        unread += work.stock.refused
+    views = _views(folder, bound(run, pipeline_of(run)), receiver.orders().set_aside)
+    count, shards = sum(view.failed for view in views), {path for view in views for path in view.failed_in}
     receiver.retry(shards if count else ())
     if not count:
-        if pending := _again(chain, aside):
+        if pending := sum(view.again for view in views):
             return run, pending
-        if unread:
+        if unread := [reason for view in views for reason in view.refused]:
             raise Temporary(
                 f"{run.id} has no failed items in what can be read now; {unread[0]}",
                 hint="`hybrid doctor` explains each file that cannot; then run the command again",

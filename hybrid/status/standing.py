@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import bound
 from hybrid.execution.index import Index
+from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.orders import Orders, known_orders
@@ -19,8 +22,6 @@ from hybrid.plugins import installed
 from hybrid.protocols import Stage
 from hybrid.status.attempts import Attempt, attempts_of
 from hybrid.status.away import Away, Fading
-from hybrid.status.items import stages_of
-from hybrid.status.stages import Shards, StageStanding, stage_standing
 
 LONGEST = 300
 MOST_REFUSED = 100
@@ -42,7 +43,7 @@ class RunStanding:
 
     id: str
     about: dict[str, str] = field(default_factory=dict)  # pipeline, backend, model as the run names them
-    stages: tuple[StageStanding, ...] = ()
+    stages: tuple[StageView, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     cancelled: bool = False
     cancelled_by: tuple[str, ...] = ()  # the machines whose cancels stand, by the names that they sign with
@@ -109,7 +110,7 @@ class RunStanding:
         times = [self._eta(stage) for stage in self.stages if stage.left]
         return None if None in times else sum(one for one in times if one is not None)
 
-    def _eta(self, stage: StageStanding) -> float | None:
+    def _eta(self, stage: StageView) -> float | None:
         pace = sum(one.items_per_second or 0 for one in self.at_work if one.stage == stage.name)
         return (stage.left or 0) / pace if pace else None
 
@@ -185,12 +186,7 @@ def run_standing(
     orders = known_orders((store, run.folder), run.id, refused)
     attempts = attempts_of(run.folder, run.id, index, now := time.time(), refused)
     run, named, why = _named(run, store)
-    stages: list[StageStanding] = []
-    for name, stage in named:
-        before = {one.name: one for one in stages}
-        shards = Shards(run, store, name, index, before[run.roots[name]].model if name in run.roots else "")
-        tell(shards.unread)
-        stages.append(_stage(shards, index, stage, before, why, orders.set_aside))
+    stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=tell)
     why = next((stage.why for stage in stages if stage.why), why)
     about = {name: clean_line(run.spec[name], LONGEST) for name in ("pipeline", "backend", "model")}
     refused += [reason for stage in stages for reason in stage.refused]
@@ -213,34 +209,16 @@ def run_standing(
     )
 
 
-def _content(stages: Sequence[StageStanding], attempts: Sequence[Attempt], orders: Orders) -> str:
+def _content(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:
     """A digest of what others can change of a run."""
     done = [[one.name, one.shards, one.done, one.failed] for one in stages]
     return digest([done, [[one.name, one.number] for one in attempts], sorted(orders.known)])
 
 
-def _stage(
-    shards: Shards,
-    index: Index,
-    stage: Stage | None,
-    before: Mapping[str, StageStanding],
-    why: str,
-    aside: Collection[str],
-) -> StageStanding:
-    """How a stage stands, after those `before` it."""
-    earlier = [before[name] for name in stage.after] if stage else []
-    waits = next((one.name for one in earlier if one.left != 0), "")
-    if waits:
-        standing = stage_standing(shards, index, None, why=f"waits for the stage '{waits}'", aside=aside)
-        return replace(standing, waits=waits)
-    made_of = digest([one.content for one in earlier]) if earlier else ""
-    return stage_standing(shards, index, stage, why=why, aside=aside, earlier=made_of)
-
-
 def _named(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:
     """The run, bound, and its stages; where its pipeline cannot be had those with a place in the folder, and why."""
     try:
-        chain = stages_of(run)
+        chain = bound(run, pipeline_of(run))
         return chain.run, [(stage.name, stage) for stage in chain.stages], ""
     except HybridError as error:
         pipeline = str(run.spec["pipeline"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from hybrid.execution.stage_view import StageView
 from hybrid.machine import home
 from hybrid.machine.terminal import a_minute, clean_line, some, span
 from hybrid.status.attempts import Attempt
-from hybrid.status.stages import StageStanding
 from hybrid.status.standing import RunStanding
 
 LONGEST = 400
@@ -117,7 +117,7 @@ def _done(run: RunStanding) -> list[str]:
     return told
 
 
-def _stage(stage: StageStanding, name: str) -> Iterator[str]:
+def _stage(stage: StageView, name: str) -> Iterator[str]:
     if stage.waits:
         yield f"{name}waits for the stage '{stage.waits}'" + (
             f", {some(stage.done, 'item')} so far" if stage.done else ""

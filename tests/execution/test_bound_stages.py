@@ -19,6 +19,7 @@ from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, trains
 from hybrid.execution.index import Index
 from hybrid.execution.local import assemble
+from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.execution.stage_work import StageWork
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
@@ -86,7 +87,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
     """What `hybrid status` finds, with the index that the last look left; the pipeline is installed, so to say."""
-    monkeypatch.setattr("hybrid.status.items.pipeline_of", lambda run: Chain())
+    monkeypatch.setattr("hybrid.status.standing.pipeline_of", lambda run: Chain())
 
     def looked(run: Run) -> RunStanding:
         store = Disk(tmp_path / "received")
@@ -94,6 +95,13 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
             return run_standing(replace(run, sources=(store, run.folder)), store, index, lambda records: None)
 
     return looked
+
+
+def views(run: Run) -> list[StageView]:
+    chain = bound(run, Chain())
+    with closing(Index(None)) as index:
+        stages = [(stage.name, stage) for stage in chain.stages]
+        return stage_views(chain.run, stages, Disk(Path(str(run.folder)) / "nothing received"), index, ())
 
 
 def finish(run: Run, name: str, *, failing: str = "", attempt: str = "one", model: str = ONE, skip: int = 0) -> None:
@@ -156,15 +164,16 @@ def test_a_failure_counts_as_done_and_an_answer_in_its_place_makes_new_items(run
         assemble(bound(run, Chain()), tmp_path / "outputs.json")
     finish(run, "answer", attempt="two")
     finish(run, "edits")
-    assert assemble(bound(run, Chain()), tmp_path / "outputs.json").items == 13
+    assert assemble(bound(run, Chain()), tmp_path / "outputs.json")
+    assert [(one.total, one.missing, one.failed) for one in views(run)] == [(6, 0, 0), (6, 0, 0), (1, 0, 0)]
 
 
 def test_outputs_are_those_of_the_last_stage_and_failures_those_of_all(run: Run, tmp_path: Path) -> None:
     finish(run, "sample", failing="a 0")
     finish(run, "answer", failing="<b> None")
     finish(run, "edits")
-    done = assemble(bound(run, Chain()), tmp_path / "outputs.json")
-    assert (done.items, done.missing, done.failed) == (13, 0, 2)
+    assert assemble(bound(run, Chain()), tmp_path / "outputs.json")
+    assert [(one.total, one.missing, one.failed) for one in views(run)] == [(6, 0, 1), (6, 0, 1), (1, 0, 0)]
     with closing(open_outputs(tmp_path / "outputs.json")) as opened:
         assert [one.reference for one in opened.records()] == ["right"]
         assert [one["digest"] for one in opened.models] == [ONE]
@@ -177,8 +186,7 @@ def test_the_first_stage_says_of_which_model_all_are(tmp_path: Path, look: Look)
     assert [chain.run.model_digest(stage.name) for stage in chain.stages] == [TWO, TWO, TWO]
     finish(run, "answer", attempt="a", model=ONE)
     finish(run, "answer", attempt="b", model=TWO)
-    found = bound(run, Chain())
-    assert found.counts(found.stages[1]).missing == 0
+    assert views(run)[1].missing == 0
     told = look(run)
     assert [stage.model for stage in told.stages] == [TWO] * 3
     assert [stage.done for stage in told.stages] == [6, 6, 0]
@@ -210,7 +218,7 @@ def test_status_lists_the_items_of_a_later_stage_once(run: Run, look: Look, monk
     for stage in STAGES:
         finish(run, stage.name)
     assert look(run).done
-    monkeypatch.setattr("hybrid.status.stages.listing", lambda *_, **__: pytest.fail("listed again"))
+    monkeypatch.setattr("hybrid.execution.stage_view.listing", lambda *_, **__: pytest.fail("listed again"))
     assert look(run).done
 
 

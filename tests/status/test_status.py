@@ -18,6 +18,7 @@ import pytest
 from hybrid import settings
 from hybrid.canonical import Json
 from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.execution import stage_view
 from hybrid.execution.index import Index
 from hybrid.folder.medium import Disk, Entry
 from hybrid.folder.notes import pack_note
@@ -27,7 +28,7 @@ from hybrid.laptop.receiver import Receiver
 from hybrid.machine import home
 from hybrid.machine.terminal import span
 from hybrid.records import Completion, Failure, Record
-from hybrid.status import stages, standing
+from hybrid.status import standing
 from hybrid.status.standing import RunStanding, standings
 from hybrid.status.words import line, lines
 from pipelines.seal.eval import SealEval
@@ -351,8 +352,8 @@ def test_a_second_process_lists_the_same_items(place: Place, monkeypatch: pytest
         started.append(command)
         return real(command, **how)
 
-    monkeypatch.setattr(stages, "APART", 1)
-    monkeypatch.setattr("hybrid.status.items.subprocess.Popen", watched)
+    monkeypatch.setattr(stage_view, "APART", 1)
+    monkeypatch.setattr("hybrid.execution.item_keys.subprocess.Popen", watched)
     place.index.unlink()
     assert place.look() == before
     assert len(started) == 1

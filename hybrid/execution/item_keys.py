@@ -1,6 +1,6 @@
 """The items of a stage as their keys, if need be listed by a second process while this one reads shards.
 
-    python -P -m hybrid.status.items FOLDER RUN STAGE MODEL
+    python -P -m hybrid.execution.item_keys FOLDER RUN STAGE MODEL
 
 writes strings of sorted keys, each with its length before it.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from hybrid.execution.capabilities import pipeline_of
-from hybrid.execution.chain import Bound, bound
+from hybrid.execution.chain import bound
 from hybrid.execution.index import KEY, in_parts
 from hybrid.folder.child import Guarded
 from hybrid.folder.runs import Run, open_run
@@ -30,11 +30,6 @@ from hybrid.work import maker_of
 MOST_WRAPPED = 100
 LENGTH = struct.Struct("<I")
 Parts = Iterator[bytes]
-
-
-def stages_of(run: Run) -> Bound:
-    """The stages of the run's pipeline as it is installed here, bound to the run. Raises HybridError."""
-    return bound(run, pipeline_of(run))
 
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
@@ -76,7 +71,7 @@ def listing(run: Run, stage: Stage, model: str, *, apart: bool) -> Iterator[Call
     if not apart:
         yield lambda: iter(list(parts_of(run, stage, model)))
         return
-    command = [sys.executable, "-P", "-m", "hybrid.status.items", str(run.folder), run.id, stage.name, model]
+    command = [sys.executable, "-P", "-m", "hybrid.execution.item_keys", str(run.folder), run.id, stage.name, model]
     with (
         tempfile.TemporaryFile() as output,
         subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL) as process,  # noqa: S603
@@ -96,7 +91,7 @@ def _written(stream: IO[bytes]) -> Parts:
 def main(folder: str, run: str, stage: str, model: str) -> None:
     """Write the parts to standard output."""
     found = open_run(Guarded(Path(folder)), run)
-    (wanted,) = [one for one in stages_of(found).stages if one.name == stage]
+    (wanted,) = [one for one in bound(found, pipeline_of(found)).stages if one.name == stage]
     for part in parts_of(found, wanted, model):
         sys.stdout.buffer.write(LENGTH.pack(len(part)) + part)
 

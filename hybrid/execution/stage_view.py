@@ -1,4 +1,8 @@
-"""How a stage stands: its items by what became of them, each counted once, and where their records are safe."""
+"""How a stage stands: its items by what became of them, each counted once, and where their records are safe.
+
+All that asks it on the laptop's side asks here: status, fetch and retry. What was verified and which items there are is
+in the index; no record is held in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,13 @@ from dataclasses import dataclass, field, replace
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.index import KEY, Index, Known, cut, in_parts
+from hybrid.execution.item_keys import identity_of, listing
 from hybrid.folder.medium import Disk, attempt, read_each
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Stage
-from hybrid.status.items import identity_of, listing
 
 AT_ONCE = 500
 """Shards between two writes to the index."""
@@ -31,13 +35,14 @@ GOOD, GOOD_HERE, FAILED, FAILED_HERE, ASIDE, COUNTED = 1, 2, 4, 8, 16, 32
 
 
 @dataclass(frozen=True, slots=True)
-class StageStanding:
-    """The items of a stage. `total` is None when it is not known here, `why` says why.
+class StageView:
+    """The items of a stage. `total` is None when it is not known here, `why` says why, with the `error` if it was one.
 
     Of the items that are `done`, `failed` are failures (counted by `reasons`) and `received` are on this machine's
     disk; the others are in the folder. `again` failed and were ordered to be done again: they are not done. `shards`
-    and `copies` are how many files hold them in the folder and here. `strange` records belong to no item. `waits` is
-    the earlier stage without which the items are not known. `content` names what there is of the stage.
+    and `copies` are how many files hold them in the folder and here, `failed_in` those with the failures. `strange`
+    records belong to no item. `waits` is the earlier stage without which the items are not known. `content` names what
+    there is of the stage.
     """
 
     name: str
@@ -53,13 +58,20 @@ class StageStanding:
     shards: int = 0
     copies: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    failed_in: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     content: str = ""
+    error: HybridError | None = None
 
     @property
     def left(self) -> int | None:
         """How many items are not done."""
         return None if self.total is None else self.total - self.done
+
+    @property
+    def missing(self) -> int | None:
+        """How many items have no record."""
+        return None if self.left is None else self.left - self.again
 
     def to_json(self) -> dict[str, Json]:
         names = ("name", "model", "total", "done", "failed", "received", "again", "strange", "shards", "copies")
@@ -82,7 +94,8 @@ class Shards:
         self._bound = model or str(run.spec["model_digest"])
         self.refused: list[str] = []
         self._store, self._index = store, index
-        self.in_folder = set(shard_paths(run.folder, self.place, self.refused))
+        looked_at = not run.sources or run.folder in run.sources
+        self.in_folder = set(shard_paths(run.folder, self.place, self.refused)) if looked_at else set[str]()
         self.here = set(shard_paths(store, self.place, self.refused))
         self.paths = sorted(self.in_folder | self.here, key=lambda path: path.split("/"))
         self.known = index.known(self.place)
@@ -181,16 +194,49 @@ class Shards:
         self._fresh = []
 
 
-def stage_standing(
+def stage_views(
+    run: Run,
+    stages: Sequence[tuple[str, Stage | None]],
+    store: Disk,
+    index: Index,
+    aside: Collection[str],
+    *,
+    why: str = "",
+    again_waits: bool = True,
+    tell: Callable[[int], None] = lambda records: None,
+) -> list[StageView]:
+    """How the stages of a run stand, by their names. `run` is bound; a stage is None where its items cannot be listed,
+    `why` says why.
+
+    Looked at is what this machine has received into `store`, and the folder, if it is among the run's sources. Failures
+    in the shards `aside` are to be done again; `again_waits`: later stages wait for them. `tell` is called with the
+    number of records that are about to be read.
+    """
+    views: dict[str, StageView] = {}
+    for name, stage in stages:
+        shards = Shards(run, store, name, index, views[run.roots[name]].model if name in run.roots else "")
+        tell(shards.unread)
+        earlier = [views[one] for one in stage.after] if stage else []
+        waits = next((one.name for one in earlier if (one.left if again_waits else one.missing) != 0), "")
+        if waits:
+            view = _view(shards, index, None, why=f"waits for the stage '{waits}'", aside=aside)
+            views[name] = replace(view, waits=waits)
+        else:
+            made_of = digest([one.content for one in earlier]) if earlier else ""
+            views[name] = _view(shards, index, stage, why=why, aside=aside, earlier=made_of)
+    return list(views.values())
+
+
+def _view(
     shards: Shards, index: Index, stage: Stage | None, *, why: str, aside: Collection[str], earlier: str = ""
-) -> StageStanding:
+) -> StageView:
     """How a stage stands; `stage` is None where its items cannot be listed, `why` says why.
 
     Failures in the shards `aside` are to be done again. `earlier` names what there is of the stages before it.
     """
     model = shards.model()
     with ExitStack() as stack:
-        identity, wait = "", None
+        identity, wait, failure = "", None, None
         if stage:
             identity = identity_of(stage, model, earlier)
             if index.items(shards.place)[0] != identity:
@@ -201,7 +247,7 @@ def stage_standing(
         try:
             parts = wait() if wait else iter(())
         except HybridError as error:
-            stage, why = None, error.message
+            stage, why, failure = None, error.message, error
         if not stage:  # what was seen is all that is known
             identity = f"seen {digest(sorted(present))}"
             parts = in_parts(key for path in present for key in cut(index.keys(path)))
@@ -209,13 +255,13 @@ def stage_standing(
             if index.items(shards.place)[0] != identity:
                 index.set_items(shards.place, identity, parts)
             index.number(shards.place, present)
-            standing = _counted(shards, index, present, aside)
-    total = standing.total if stage else None
+            view = _counted(shards, index, present, aside)
+    total = view.total if stage else None
     refused, made_of = tuple(shards.refused), digest([identity, sorted(present)])
-    return replace(standing, model=model, total=total, why=why, refused=refused, content=made_of)
+    return replace(view, model=model, total=total, why=why, error=failure, refused=refused, content=made_of)
 
 
-def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str]) -> StageStanding:
+def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str]) -> StageView:
     total = index.items(shards.place)[1]
     marks, strange = bytearray(total + 1), 0
     for path, numbers in index.numbers(shards.place, present):
@@ -228,7 +274,8 @@ def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: C
         return sum(count for state, count in states.items() if holds(state))
 
     failed = count(lambda state: state & FAILED and not state & GOOD)
-    return StageStanding(
+    reasons, failed_in = _reasons(shards, index, present, aside, marks) if failed else ({}, [])
+    return StageView(
         name=shards.name,
         total=total,
         done=count(lambda state: state & (GOOD | FAILED)),
@@ -238,7 +285,8 @@ def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: C
         strange=strange,
         shards=len(present.keys() & shards.in_folder),
         copies=sum(present.values()),
-        reasons=_reasons(shards, index, present, aside, marks) if failed else {},
+        reasons=reasons,
+        failed_in=tuple(failed_in),
     )
 
 
@@ -255,13 +303,19 @@ def _mark(marks: bytearray, numbers: Sequence[int], failures: int, *, here: bool
 
 def _reasons(
     shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str], marks: bytearray
-) -> dict[str, int]:
-    """How many failed items there are of each kind; of an item that failed twice the first shard's counts."""
-    reasons: Counter[str] = Counter()
+) -> tuple[dict[str, int], list[str]]:
+    """How many failed items there are of each kind, and the shards with their failures.
+
+    Of an item that failed twice the first shard's kind counts.
+    """
+    reasons, failed_in = Counter[str](), list[str]()
     for path, numbers in index.numbers(shards.place, present):
         kinds = shards.known[path].kinds if path not in aside else ()
-        for number, kind in zip(numbers[len(numbers) - len(kinds) :], kinds, strict=True):
+        failures = numbers[len(numbers) - len(kinds) :]
+        if any(number < len(marks) and not marks[number] & GOOD for number in failures):
+            failed_in.append(path)
+        for number, kind in zip(failures, kinds, strict=True):
             if number < len(marks) and not marks[number] & (GOOD | COUNTED):
                 marks[number] |= COUNTED
                 reasons[kind if kind in reasons or len(reasons) < MOST_KINDS else "(other)"] += 1
-    return dict(reasons.most_common())
+    return dict(reasons.most_common()), failed_in

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from hybrid.execution.item_keys import identity_of
 from hybrid.plugins.faults import Items
 from hybrid.protocols import Stage
 from hybrid.records import Item
-from hybrid.status.items import identity_of
 from hybrid.work import Ask
 
 CODE = """

@@ -1,0 +1,75 @@
+"""One view of a stage: status, fetch and retry count the same, and what one has verified the others do not read."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from hybrid.execution import item_keys
+from hybrid.execution.index import Index
+from hybrid.laptop import remote_runs
+from hybrid.machine import home
+from hybrid.status.standing import RunStanding, standings
+from tests.status.test_status import SECOND, Counting, Place
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    return Place(tmp_path)
+
+
+def fetch(place: Place) -> remote_runs.Fetched:
+    return remote_runs.fetch(place.folder, place.run.id, place.root / "outputs.json")
+
+
+def look(place: Place, folder: Counting) -> RunStanding:
+    """What `hybrid status` tells, by the index of this machine."""
+    with closing(Index(home.index_of(place.folder))) as index:
+        (found,) = standings(folder, place.store, index, None)
+    return found
+
+
+def counted(place: Place) -> tuple[int | None, ...]:
+    """Items, missing, failed and to be done again, as fetch and status tell them, which has to be the same."""
+    done, found = fetch(place), look(place, Counting(place.folder))
+    told = (done.items, done.missing, done.failed, done.again)
+    (view,) = found.stages
+    assert told == (view.total, view.missing, view.failed + view.again, view.again)
+    assert done.done == found.done
+    return told
+
+
+def test_status_fetch_and_retry_count_the_same(place: Place) -> None:
+    assert counted(place) == (6, 6, 0, 0)
+    place.shard(0, 1)
+    place.shard(0, error="engine")  # an answer wins
+    twice = [place.shard(2, 3, error="engine"), place.shard(3, 4, error="other")]
+    place.shard(5, key="e" * 64)  # of no item
+    assert counted(place) == (6, 1, 3, 0)
+    assert remote_runs.retry(place.folder, place.run.id)[1] == 3
+    assert place.receiver().orders().set_aside == set(twice)
+    assert counted(place) == (6, 1, 3, 3)
+    assert remote_runs.retry(place.folder, place.run.id)[1] == 3  # it is on its way already
+    place.shard(2, 5, attempt=SECOND)
+    place.shard(3, attempt=SECOND, error="engine")
+    assert counted(place) == (6, 0, 2, 1)
+    assert remote_runs.retry(place.folder, place.run.id)[1] == 1
+    place.shard(3, 4, attempt=SECOND)
+    assert counted(place) == (6, 0, 0, 0)
+
+
+def test_what_was_fetched_is_not_read_again_and_its_items_are_listed_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.shard(0, 1)
+    place.shard(2, error="engine")
+    fetch(place)
+    monkeypatch.setattr(item_keys, "parts_of", lambda *_: pytest.fail("listed again"))
+    folder = Counting(place.folder)
+    assert look(place, folder).sum("done") == 3
+    assert [path for path in folder.paths if "/shard-" in path] == []
+    assert remote_runs.retry(place.folder, place.run.id)[1] == 1
+    assert fetch(place).again == 1
