@@ -76,16 +76,16 @@ class Watch:
         return timed
 
 
-def trained(model: Any, jobs: Sequence[Job], watch: Watch) -> list[adapters.Weights]:
+def trained(model: Any, jobs: Sequence[Job], watch: Watch) -> list[adapters.LoraWeights]:
     """The adapters; their copy out of the slots is timed apart."""
     trainer = Trainer(model, SEAL_TARGETS, slots=len(jobs), tokens=2048, free=lambda: 1 << 34)
-    with watch.on("train"), patch.object(adapters, "taken", watch.over("taken", adapters.taken)):
+    with watch.on("train"), patch.object(adapters, "extract", watch.over("taken", adapters.extract)):
         done = list(trainer.train(jobs))
     trainer.close()
     return [one.adapter for one in done if one.adapter]
 
 
-def made(weights: adapters.Weights, dtype: torch.dtype) -> Made:
+def made(weights: adapters.LoraWeights, dtype: torch.dtype) -> Made:
     """An adapter as the run would keep it."""
     data = weights.to_bytes(dtype)
     name = adapters.named(data)

@@ -62,8 +62,8 @@ def measure(name: str, model: str, tasks: int, max_tokens: int, rounds: int) -> 
     for turn in range(rounds):
         # Other questions each time, so that no cache of prompts is warmer for the way that comes second.
         for way, times in (("alone", alone), ("queued", queued)):
-            fresh = [_marked(request, f"{way} {turn}") for request in asked]
-            taken, done = seconds([[one] for one in fresh] if way == "alone" else [fresh], backend)
+            initial_weights = [_marked(request, f"{way} {turn}") for request in asked]
+            taken, done = seconds([[one] for one in initial_weights] if way == "alone" else [initial_weights], backend)
             if failed := [one for one in done if one.error]:
                 raise SystemExit(f"{len(failed)} of {len(done)} failed: {failed[0].error}")
             tokens = sum(one.completion_tokens for one in done)

@@ -38,7 +38,7 @@ from hybrid.statistics.intervals import Clustered, paired_difference
 from hybrid.tasks.arc.data import Dataset, demonstrations, rules, test_inputs
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.text import messages, parse, token_bound
-from hybrid.training.adapters import Weights, fresh
+from hybrid.training.adapters import LoraWeights, initial_weights
 from hybrid.training.jobs import Job
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS, Tuning
@@ -107,7 +107,9 @@ def by_peft(held: School) -> Iterator[tuple[str, State]]:
     values = [value for value in lora.parameters() if value.requires_grad]
     for job in held.jobs:
         how = job.tuning
-        peft.set_peft_model_state_dict(lora, state_of(fresh(shapes, how.targets, how.rank, how.alpha, how.seed)))
+        peft.set_peft_model_state_dict(
+            lora, state_of(initial_weights(shapes, how.targets, how.rank, how.alpha, how.seed))
+        )
         optimizer = torch.optim.AdamW(values, lr=how.learning_rate, weight_decay=how.weight_decay)
         schedule = get_scheduler(how.schedule, optimizer, how.warmup, job.steps)
         for step in range(job.steps):
@@ -136,7 +138,7 @@ def by_us(held: School) -> Iterator[tuple[str, State]]:
 WAYS = {"peft": by_peft, "ours": by_us}
 
 
-def state_of(weights: Weights) -> State:
+def state_of(weights: LoraWeights) -> State:
     """An adapter of ours as PEFT would read it from its file."""
     state: State = safetensors.torch.load(weights.to_bytes(torch.float32))
     return state

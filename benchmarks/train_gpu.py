@@ -142,7 +142,7 @@ def by_us(model: Any, size: Size, device: Device, count: int) -> dict[str, Any]:
     found = pace.figures(sum(job.tokens for job in jobs), count)
     trainer.close()
     peak = torch.cuda.max_memory_allocated() - before if device.kind == "cuda" else None
-    numbers = sum(size.rank * sum(widths) for widths in trainer.wired.layers.values())
+    numbers = sum(size.rank * sum(widths) for widths in trainer.slotted.layers.values())
     return {**found, "slots": plan.slots, "planned_bytes": plan.peak, "peak_bytes": peak, "trained": numbers}
 
 

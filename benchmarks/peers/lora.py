@@ -17,7 +17,7 @@ from hybrid.model_files.location import locate
 from hybrid.tasks.arc.data import bundled, demonstrations
 from hybrid.tasks.arc.subsets import SUBSETS
 from hybrid.tasks.arc.text import SEAL
-from hybrid.training.adapters import fresh
+from hybrid.training.adapters import initial_weights
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.slots import linear_layers
 from hybrid.tuning import Tuning
@@ -103,7 +103,7 @@ class Peft:
     def begin(self, job: Job) -> None:
         """First values as ours has them, and a new optimizer."""
         how = job.tuning
-        first = fresh(self._widths, how.targets, how.rank, how.alpha, how.seed)
+        first = initial_weights(self._widths, how.targets, how.rank, how.alpha, how.seed)
         peft.set_peft_model_state_dict(self.model, safetensors.torch.load(first.to_bytes(torch.float32)))
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=how.learning_rate, weight_decay=how.weight_decay, fused=self.fused

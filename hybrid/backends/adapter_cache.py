@@ -11,8 +11,8 @@ import torch
 
 from hybrid.backends.adapter_kinds import CONFIG, MAX_CONFIG, refuse_other_kinds, settings_in
 from hybrid.errors import BadData
-from hybrid.training.adapters import Weights, from_bytes, load, named
-from hybrid.training.slots import Bank, Route, Slots
+from hybrid.training.adapters import LoraWeights, from_bytes, load, named
+from hybrid.training.slots import AdapterBank, Route, SlottedModel
 
 MAX_FILE = 8 * 1024**3
 
@@ -23,12 +23,12 @@ class AdapterCache:
     def __init__(self, model: Any, slots: int) -> None:
         self._model, self.slots = model, slots
         self._layers = _linear(model)
-        self._registered: dict[str, Weights] = {}
+        self._registered: dict[str, LoraWeights] = {}
         self._slot_of: dict[str, int] = {}  # digest -> slot, the least recently used first
-        self._slotted: Slots | None = None
-        self._bank: Bank | None = None
+        self._slotted: SlottedModel | None = None
+        self._bank: AdapterBank | None = None
 
-    def put(self, digest: str, weights: Weights) -> None:
+    def put(self, digest: str, weights: LoraWeights) -> None:
         """Register an adapter. Raises BadData when its layers are not those of this model."""
         for name, (a, b) in weights.layers.items():
             if self._layers.get(name) != (a.shape[1], b.shape[0]):
@@ -71,7 +71,7 @@ class AdapterCache:
         with slotted.routed(route):
             yield
 
-    def _route(self, digests: Sequence[str], columns: int) -> tuple[Slots, Route]:
+    def _route(self, digests: Sequence[str], columns: int) -> tuple[SlottedModel, Route]:
         wanted = sorted(set(digests) - {""})
         slotted, bank = self._load(wanted)
         device = bank.values.device
@@ -84,7 +84,7 @@ class AdapterCache:
         lengths = [len(slot) * columns for slot in rows]
         return slotted, Route(bank, lengths, bank.values.dtype, token_order)
 
-    def _load(self, wanted: Sequence[str]) -> tuple[Slots, Bank]:
+    def _load(self, wanted: Sequence[str]) -> tuple[SlottedModel, AdapterBank]:
         """Load token_order adapter of `wanted` into a slot; the least recently used ones are evicted."""
         slotted, bank = self._with_room(wanted)
         for digest in wanted:
@@ -99,7 +99,7 @@ class AdapterCache:
             load(bank, self._slot_of[digest], self._registered[digest])
         return slotted, bank
 
-    def _with_room(self, wanted: Sequence[str]) -> tuple[Slots, Bank]:
+    def _with_room(self, wanted: Sequence[str]) -> tuple[SlottedModel, AdapterBank]:
         """Layers and a bank that hold these adapters; both are rebuilt, empty, when their layers or rank do not
         suffice.
         """
@@ -109,8 +109,8 @@ class AdapterCache:
         if self._slotted is None or self._bank is None or not names <= self._slotted_names() or self._bank.rank < rank:
             names |= self._slotted_names()
             self.close()
-            self._slotted = Slots(self._model, sorted(names))
-            self._bank = Bank(self._slotted.layers, self.slots, rank, self._model, training=False)
+            self._slotted = SlottedModel(self._model, sorted(names))
+            self._bank = AdapterBank(self._slotted.layers, self.slots, rank, self._model, training=False)
             self._slot_of = {}
         return self._slotted, self._bank
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hybrid.errors import Temporary
-from hybrid.training.adapters import Weights, write_folder
+from hybrid.training.adapters import LoraWeights, write_folder
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of our own is made in it)
 PREFIX = "hybrid-adapters-"
@@ -36,7 +36,7 @@ class AdapterFiles:
         for root in _roots():
             remove_left_over(root)
 
-    def put(self, digest: str, weights: Weights, data: bytes) -> Path:
+    def put(self, digest: str, weights: LoraWeights, data: bytes) -> Path:
         """The folder of an adapter, written if it is missing. Raises Temporary when there is no space."""
         if digest not in self._folders:
             folder = self._place(len(data)) / digest

@@ -1,7 +1,7 @@
-"""An adapter outside of its slot: PEFT's names and file format, so that any other tool loads it.
+"""LoRA adapters outside of their slots, with PEFT's names and file format, so that any other tool loads them.
 
-The file is one safetensors file. PEFT's configuration stands in its metadata, so the digest of the file speaks for rank
-and scale too; in a folder it also stands beside it, as `adapter_config.json`.
+An adapter is one safetensors file. Its metadata hold PEFT's configuration, so the digest of the file covers rank and
+scale too; a folder has the configuration also as `adapter_config.json`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from hybrid.errors import BadData
-from hybrid.training.slots import Bank
+from hybrid.training.slots import AdapterBank
 from hybrid.tuning import MOST_RANK
 
 PREFIX = "base_model.model."
@@ -29,8 +29,8 @@ MAX_BYTES = 8 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
-    """LoRA matrices on the CPU: layer -> (A [rank, in], B [out, rank]), and alpha (adds alpha / rank * B A x)."""
+class LoraWeights:
+    """LoRA matrices on the CPU: layer -> (A [rank, in], B [out, rank]). The layer's update is alpha / rank * B A x."""
 
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     rank: int
@@ -40,13 +40,13 @@ class Weights:
     def scale(self) -> float:
         return self.alpha / self.rank
 
-    def to(self, dtype: torch.dtype) -> Weights:
-        """The same in another type, as its file has it."""
+    def to(self, dtype: torch.dtype) -> LoraWeights:
+        """The same weights in another number format, as they are in the file."""
         layers = {name: (a.to(dtype), b.to(dtype)) for name, (a, b) in self.layers.items()}
-        return Weights(layers, self.rank, self.alpha)
+        return LoraWeights(layers, self.rank, self.alpha)
 
     def to_bytes(self, dtype: torch.dtype) -> bytes:
-        """The adapter's file."""
+        """The content of the adapter's file."""
         tensors = {}
         for name, (a, b) in self.layers.items():
             tensors[f"{PREFIX}{name}.lora_A.weight"] = a.to(dtype).contiguous()
@@ -55,7 +55,7 @@ class Weights:
         return data
 
     def config(self) -> dict[str, Any]:
-        """PEFT's adapter_config.json."""
+        """The content of PEFT's adapter_config.json."""
         return {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
@@ -69,43 +69,43 @@ class Weights:
             "target_modules": sorted({name.rpartition(".")[2] for name in self.layers}),
         }
 
-    def on_top(self, other: Weights) -> Weights:
-        """One adapter that adds what both add: their ranks behind one another, `other`'s first."""
-        alpha, zero = self.scale * (self.rank + other.rank), self.scale
+    def stacked_on(self, other: LoraWeights) -> LoraWeights:
+        """One adapter whose update is the sum of both: their ranks are concatenated, `other`'s first."""
+        alpha, scale = self.scale * (self.rank + other.rank), self.scale
         joined = {}
         for name in {**other.layers, **self.layers}:
-            (a, b), (c, d) = (part.layers.get(name) or part.nothing(name, self, other) for part in (other, self))
-            joined[name] = torch.cat([a, c]), torch.cat([b * (other.scale / zero), d], dim=1)
-        return Weights(joined, self.rank + other.rank, alpha)
+            (a, b), (c, d) = (part.layers.get(name) or part.zeros(name, self, other) for part in (other, self))
+            joined[name] = torch.cat([a, c]), torch.cat([b * (other.scale / scale), d], dim=1)
+        return LoraWeights(joined, self.rank + other.rank, alpha)
 
-    def nothing(self, name: str, *others: Weights) -> tuple[torch.Tensor, torch.Tensor]:
-        """Matrices for a layer of the `others` that this adapter does not touch."""
+    def zeros(self, name: str, *others: LoraWeights) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zero matrices for a layer that one of the `others` changes and this adapter does not."""
         a, b = next(other.layers[name] for other in others if name in other.layers)
         return a.new_zeros(self.rank, a.shape[1]), b.new_zeros(b.shape[0], self.rank)
 
 
 def named(data: bytes) -> str:
-    """What an adapter is called: the sha256 of its file."""
+    """The digest of an adapter: the sha256 of its file."""
     return hashlib.sha256(data).hexdigest()
 
 
-def write_folder(folder: Path, weights: Weights, data: bytes) -> None:
-    """A folder as PEFT and vLLM load it."""
+def write_folder(folder: Path, weights: LoraWeights, data: bytes) -> None:
+    """Write a folder that PEFT and vLLM load."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(data)
     (folder / "adapter_config.json").write_text(json.dumps(weights.config(), sort_keys=True))
 
 
-def from_bytes(data: bytes, what: str, config_file: bytes = b"") -> Weights:
-    """The adapter in a file that anybody may have written; `config_file` is what stands beside it. Raises BadData."""
+def from_bytes(data: bytes, what: str, config_file: bytes = b"") -> LoraWeights:
+    """The adapter in an untrusted file; `config_file`: the content of its adapter_config.json. Raises BadData."""
     try:
         tensors = safetensors.torch.load(data)
-        about = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        config = json.loads(about.get("adapter_config", config_file))
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        config = json.loads(metadata.get("adapter_config", config_file))
         rank, alpha = config["r"], float(config["lora_alpha"])
         if type(rank) is not int or not 1 <= rank <= 2 * MOST_RANK or not (math.isfinite(alpha) and alpha > 0):
             raise ValueError("rank or alpha are out of range")
-        return Weights(_layers(tensors, rank), rank, alpha)
+        return LoraWeights(_layers(tensors, rank), rank, alpha)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadData(f"{what}: not an adapter: {type(error).__name__}: {error!s:.200}") from error
 
@@ -125,40 +125,42 @@ def _layers(tensors: Mapping[str, torch.Tensor], rank: int) -> dict[str, tuple[t
     return {name: (part["A"], part["B"]) for name, part in parts.items()}
 
 
-def fresh(layers: Mapping[str, tuple[int, int]], targets: Sequence[str], rank: int, alpha: float, seed: int) -> Weights:
-    """A new adapter as PEFT begins one: A uniform within 1 / sqrt(in) (Kaiming, a = sqrt 5), B zero.
+def initial_weights(
+    layers: Mapping[str, tuple[int, int]], targets: Sequence[str], rank: int, alpha: float, seed: int
+) -> LoraWeights:
+    """A new adapter, initialised as in PEFT: A uniform within 1 / sqrt(in) (Kaiming, a = sqrt 5), B zero.
 
-    Each layer draws from a generator of its own, so neither slots nor other layers change what it gets.
+    Each layer has its own random generator, so neither the slot nor other layers change its values.
     """
-    made = {}
+    matrices = {}
     for name, (width_in, width_out) in layers.items():
         if name.rpartition(".")[2] in targets:
-            drawn = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
-            draws = torch.Generator().manual_seed(drawn)
+            layer_seed = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "big") >> 1
+            generator = torch.Generator().manual_seed(layer_seed)
             bound = 1 / math.sqrt(width_in)
-            a = torch.empty(rank, width_in).uniform_(-bound, bound, generator=draws)
-            made[name] = a, torch.zeros(width_out, rank)
-    return Weights(made, rank, alpha)
+            a = torch.empty(rank, width_in).uniform_(-bound, bound, generator=generator)
+            matrices[name] = a, torch.zeros(width_out, rank)
+    return LoraWeights(matrices, rank, alpha)
 
 
-def load(bank: Bank, slot: int, weights: Weights) -> None:
-    """Put an adapter into a slot, padded with zeros to the bank's rank. Raises BadData when its shapes are others."""
+def load(bank: AdapterBank, slot: int, weights: LoraWeights) -> None:
+    """Write an adapter into a slot, padded with zeros to the bank's rank. Raises BadData when its shapes do not fit."""
     bank.values[slot].zero_()
     bank.scales[slot] = weights.scale
     for name, (a, b) in weights.layers.items():
-        place = bank.places.get(name)
-        if place is None or a.shape[1] != place.width_in or b.shape[0] != place.width_out:
+        layout = bank.places.get(name)
+        if layout is None or a.shape[1] != layout.width_in or b.shape[0] != layout.width_out:
             raise BadData(f"the adapter's layer {name:.100} is not one of this model", hint="is it of another model?")
         to_a, to_b = (each[slot] for each in bank.pair(bank.values, name))
         to_a[:, : weights.rank] = a.t().to(to_a.device)
         to_b[: weights.rank] = b.t().to(to_b.device)
 
 
-def taken(bank: Bank, slot: int, weights: Weights) -> Weights:
-    """What now stands in a slot, with the layers, rank and scale of `weights`, on the CPU."""
+def extract(bank: AdapterBank, slot: int, weights: LoraWeights) -> LoraWeights:
+    """The present values of a slot, with the layers, rank and alpha of `weights`, on the CPU."""
     values = bank.values[slot : slot + 1].to("cpu", copy=True)
     found = {}
     for name in weights.layers:
         a, b = (each[0] for each in bank.pair(values, name))
         found[name] = a[:, : weights.rank].t().contiguous(), b[: weights.rank].t().contiguous()
-    return Weights(found, weights.rank, weights.alpha)
+    return LoraWeights(found, weights.rank, weights.alpha)

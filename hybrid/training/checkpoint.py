@@ -1,4 +1,4 @@
-"""The state of a session between two passes as one safetensors file, and back. Nothing in it is run or unpickled."""
+"""Checkpoints: the state of training between two passes as one safetensors file. Nothing in it is unpickled."""
 
 from __future__ import annotations
 
@@ -13,95 +13,101 @@ import torch
 
 from hybrid.errors import BadData
 from hybrid.training.jobs import Job
-from hybrid.training.memory import Plan
+from hybrid.training.memory import MemoryPlan
 from hybrid.training.optimizer import SlotAdamW
-from hybrid.training.progress import Progress
-from hybrid.training.slots import Bank
+from hybrid.training.progress import JobProgress
+from hybrid.training.slots import AdapterBank
 
 VERSION = 2
-"""2: the A of layers with one input stand side by side in a slot's values."""
+"""2: the A matrices of layers with the same input are adjacent in a slot's values."""
 PARTS = ("values", "scale")
-PLANNED = ("slots", "tokens", "activations", "per_token", "per_label")
-MAYBE = ("exp_avg", "exp_avg_sq", "step", "grad")
-"""Moments are there after the first step, gradients in the middle of one."""
+PLAN_FIELDS = ("slots", "tokens", "activations", "per_token", "per_label")
+OPTIONAL_PARTS = ("exp_avg", "exp_avg_sq", "step", "grad")
+"""Tensors that may be missing: moments exist after the first step, gradients within a step."""
 
 
-class Session(Protocol):
-    """What a checkpoint is of: a list of jobs on its way through the slots of a bank."""
+class TrainingSession(Protocol):
+    """The training whose state a checkpoint holds: jobs in a queue, and those in the slots of a bank."""
 
-    plan: Plan
+    plan: MemoryPlan
     rank: int
     queue: list[Job]
-    next: int  # of the queue
-    bank: Bank
+    next: int  # index in the queue of the next job
+    bank: AdapterBank
     optimizer: SlotAdamW
-    slots: list[Progress | None]
-    turn: int  # the slot that is served first
+    slots: list[JobProgress | None]
+    first_slot: int  # the slot whose texts are chosen first
 
-    def begin(self, slot: int, progress: Progress) -> None:
-        """Give a slot to a job."""
+    def begin(self, slot: int, progress: JobProgress) -> None:
+        """Start a job in a slot."""
         ...
 
 
-def state(session: Session) -> bytes:
-    """Values, moments and gradients of the slots that train, where each stands, and where the queue does."""
+def state(session: TrainingSession) -> bytes:
+    """The checkpoint: values, moments, gradients and progress of the occupied slots, and the position in the queue."""
     tensors: dict[str, torch.Tensor] = {}
     for slot, progress in enumerate(session.slots):
         if progress:
             parts = {"values": session.bank.values[slot], **session.optimizer.state(slot)}
-            if progress.loss is None:  # between two steps it is zero
+            if progress.loss is None:  # zero between two steps
                 del parts["grad"]
             tensors |= {f"{slot}/{name}": value.detach().to("cpu", copy=True) for name, value in parts.items()}
-    about = {
+    metadata = {
         "version": VERSION,
         "jobs": [job.name for job in session.queue],
         "shape": [session.rank, session.bank.size],
-        "plan": {name: getattr(session.plan, name) for name in PLANNED},
+        "plan": {name: getattr(session.plan, name) for name in PLAN_FIELDS},
         "next": session.next,
-        "turn": session.turn,
+        "turn": session.first_slot,
         "slots": [progress.to_json() if progress else None for progress in session.slots],
     }
-    data: bytes = safetensors.torch.save(tensors, {"session": json.dumps(about)})
+    data: bytes = safetensors.torch.save(tensors, {"session": json.dumps(metadata)})
     return data
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """A state that was read."""
+class Checkpoint:
+    """A checkpoint that was read."""
 
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     tensors: Mapping[str, torch.Tensor]
 
-    def plan(self, here: Plan) -> Plan:
-        """The plan that the state was made by: going on computes the same. Raises BadData when it does not fit here."""
-        found = replace(here, **{name: self.about["plan"][name] for name in PLANNED})
+    def plan(self, here: MemoryPlan) -> MemoryPlan:
+        """The memory plan of the checkpoint, so that resuming computes the same.
+
+        Raises BadData when it does not fit here.
+        """
+        found = replace(here, **{name: self.metadata["plan"][name] for name in PLAN_FIELDS})
         if found.peak > here.free:
             raise BadData("the training that is to go on was planned for a device with more free memory")
         return found
 
     def done(self, jobs: Sequence[str]) -> set[str]:
-        """The names of the jobs that were finished. Raises BadData when it is of other jobs."""
-        if set(self.about["jobs"]) != set(jobs):
+        """The names of the finished jobs. Raises BadData when the checkpoint is of other jobs."""
+        if set(self.metadata["jobs"]) != set(jobs):
             raise BadData("the training that is to go on is of other jobs")
-        held = {told["job"] for told in self.about["slots"] if told}
-        return set(self.about["jobs"][: self.about["next"]]) - held
+        held = {stored["job"] for stored in self.metadata["slots"] if stored}
+        return set(self.metadata["jobs"][: self.metadata["next"]]) - held
 
-    def into(self, session: Session) -> None:
-        """Bring a fresh session to where the state was taken. Raises BadData when it is of other jobs."""
-        about = self.about
-        if about["jobs"] != [job.name for job in session.queue] or about["shape"] != [session.rank, session.bank.size]:
+    def restore(self, session: TrainingSession) -> None:
+        """Set a new session to the state of the checkpoint. Raises BadData when it is of other jobs."""
+        metadata = self.metadata
+        if metadata["jobs"] != [job.name for job in session.queue] or metadata["shape"] != [
+            session.rank,
+            session.bank.size,
+        ]:
             raise BadData("the training that is to go on is of other jobs")
-        session.next, session.turn = about["next"], about["turn"]
-        for slot, told in enumerate(about["slots"]):
-            if told is not None:
-                session.begin(slot, _progress(session, told))
-                parts = {name: self._part(session, slot, name) for name in (*PARTS, *MAYBE)}
+        session.next, session.first_slot = metadata["next"], metadata["turn"]
+        for slot, stored in enumerate(metadata["slots"]):
+            if stored is not None:
+                session.begin(slot, _progress(session, stored))
+                parts = {name: self._part(session, slot, name) for name in (*PARTS, *OPTIONAL_PARTS)}
                 session.bank.values[slot].copy_(parts.pop("values"))
                 session.optimizer.restore(slot, {name: part for name, part in parts.items() if part is not None})
 
-    def _part(self, session: Session, slot: int, name: str) -> Any:
+    def _part(self, session: TrainingSession, slot: int, name: str) -> Any:
         part = self.tensors.get(f"{slot}/{name}")
-        if part is None and name in MAYBE:
+        if part is None and name in OPTIONAL_PARTS:
             return None
         shape = () if name in ("scale", "step") else (session.bank.size,)
         if part is None or part.shape != shape or not part.is_floating_point():
@@ -109,49 +115,49 @@ class Saved:
         return part
 
 
-def read(data: bytes) -> Saved:
-    """A state that anybody may have written. Raises BadData."""
+def read(data: bytes) -> Checkpoint:
+    """Read an untrusted checkpoint. Raises BadData."""
     try:
         tensors = safetensors.torch.load(data)
         size = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["session"])
-        slots, count = about["plan"]["slots"], len(about["jobs"])
-        if about["version"] != VERSION:
-            raise ValueError(f"version {about['version']!r:.20}")
-        if not all(_whole(about["plan"][name]) > 0 for name in PLANNED) or slots != len(about["slots"]):
-            raise ValueError("its plan is none")
-        if not all(isinstance(one, str) for one in about["jobs"]):
+        metadata = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["session"])
+        slots, count = metadata["plan"]["slots"], len(metadata["jobs"])
+        if metadata["version"] != VERSION:
+            raise ValueError(f"version {metadata['version']!r:.20}")
+        if not all(_integer(metadata["plan"][name]) > 0 for name in PLAN_FIELDS) or slots != len(metadata["slots"]):
+            raise ValueError("its memory plan is invalid")
+        if not all(isinstance(one, str) for one in metadata["jobs"]):
             raise ValueError("its jobs have no names")
-        if not all(told is None or isinstance(told["job"], str) for told in about["slots"]):
+        if not all(stored is None or isinstance(stored["job"], str) for stored in metadata["slots"]):
             raise ValueError("its slots have no jobs")
-        if not (0 <= _whole(about["next"]) <= count and 0 <= _whole(about["turn"]) < slots <= count):
-            raise ValueError("its places are out of range")
+        if not (0 <= _integer(metadata["next"]) <= count and 0 <= _integer(metadata["turn"]) < slots <= count):
+            raise ValueError("its positions are out of range")
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadData(f"not a state of training: {type(error).__name__}: {error!s:.200}") from error
-    return Saved(about, tensors)
+    return Checkpoint(metadata, tensors)
 
 
-def _whole(value: Any) -> int:
+def _integer(value: Any) -> int:
     if type(value) is not int:
         raise ValueError("not a whole number")
     return value
 
 
-def _progress(session: Session, told: Any) -> Progress:
-    """A job's place, checked against the job itself."""
+def _progress(session: TrainingSession, stored: Any) -> JobProgress:
+    """A job's progress, checked against the job itself."""
     try:
-        job = next(job for job in session.queue if job.name == told["job"])
-        progress = Progress(job, _whole(told["step"]), skipped=_whole(told["skipped"]))
-        if not 0 <= progress.step < job.steps or len(told["losses"]) != progress.step:
+        job = next(job for job in session.queue if job.name == stored["job"])
+        progress = JobProgress(job, _integer(stored["step"]), skipped=_integer(stored["skipped"]))
+        if not 0 <= progress.step < job.steps or len(stored["losses"]) != progress.step:
             raise ValueError("its step is out of range")
-        progress.losses = [float(loss) for loss in told["losses"]]
+        progress.losses = [float(loss) for loss in stored["losses"]]
         progress.begin()
-        left = [_whole(one) for one in told["left"]]
-        if left != progress.left[len(progress.left) - len(left) :]:
+        remaining = [_integer(one) for one in stored["left"]]
+        if remaining != progress.remaining[len(progress.remaining) - len(remaining) :]:
             raise ValueError("its texts are not those of the step")
-        progress.left = left
-        if told["loss"] is not None:
-            progress.loss = torch.tensor(float(told["loss"]), device=session.bank.values.device)
+        progress.remaining = remaining
+        if stored["loss"] is not None:
+            progress.loss = torch.tensor(float(stored["loss"]), device=session.bank.values.device)
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise BadData(f"the training that is to go on is damaged: {type(error).__name__}: {error}") from error
     return progress

@@ -1,4 +1,4 @@
-"""What is trained and what comes of it."""
+"""Training jobs, their tokenized texts, and their results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from hybrid.tuning import Tuning
 
 if TYPE_CHECKING:
-    from hybrid.training.adapters import Weights
+    from hybrid.training.adapters import LoraWeights
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One training text: its token ids, and for each whether it is to be predicted (the first one never can be).
+    """One tokenized training text: its token ids, and for each whether it has a label (the first one never has).
 
-    The last `padding` of them are padding as SEAL trains it: other tokens do not see it, nor does it see itself.
+    The last `padding` tokens are trained padding, as in SEAL: no token attends to them.
     """
 
     ids: tuple[int, ...]
@@ -31,13 +31,13 @@ class Tokens:
 
     @property
     def labelled(self) -> int:
-        """How many tokens have a loss."""
+        """The number of tokens with a label."""
         return sum(self.learned[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One adapter to train: how, on which texts, and from which adapter on (`start`, whose values stay as they are).
+    """One adapter to train: how, on which texts, and on top of which adapter (`start`, which stays unchanged).
 
     `error` says why there are no texts.
     """
@@ -45,7 +45,7 @@ class Job:
     name: str
     tuning: Tuning
     texts: tuple[Tokens, ...]
-    start: Weights | None = None
+    start: LoraWeights | None = None
     error: str = ""
 
     @property
@@ -60,11 +60,11 @@ class Job:
 
     @property
     def rank(self) -> int:
-        """The rank of the adapter with that of `start`."""
+        """The rank of the new adapter and of `start` together."""
         return self.tuning.rank + (self.start.rank if self.start else 0)
 
     def batch(self, step: int) -> list[int]:
-        """Which texts step number `step` takes: every epoch takes each text once, in an order of its own."""
+        """The indices of the texts of step number `step`: every epoch has each text once, in its own order."""
         size, each = self.tuning.batch, math.ceil(len(self.texts) / self.tuning.batch)
         order = list(range(len(self.texts)))
         random.Random(f"{self.tuning.seed} {step // each}").shuffle(order)
@@ -84,18 +84,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A finished job. `losses` holds one mean a step; `skipped` counts steps whose gradient was not finite.
+    """A finished job. `losses` holds one mean per step; `skipped` counts steps whose gradient was not finite.
 
-    A job that could not be trained has no adapter and says why in `error`.
+    A job that could not be trained has no adapter, and `error` says why.
     """
 
     job: Job
-    adapter: Weights | None
+    adapter: LoraWeights | None
     losses: tuple[float, ...] = ()
     skipped: int = 0
     error: str = ""
 
 
 def longest_first(jobs: Sequence[Job]) -> list[Job]:
-    """The order in which jobs are begun: a long one begun last would be alone in its passes for long."""
+    """The order in which jobs are started: a long job that starts last would be alone in many passes."""
     return sorted(jobs, key=lambda job: (-job.tokens, job.name))

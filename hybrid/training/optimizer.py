@@ -1,8 +1,8 @@
-"""AdamW for every slot alone, over rows of one flat buffer. No slot waits for, or sees, another.
+"""AdamW for each slot separately, over the rows of one flat buffer. Slots are independent of each other.
 
-Each slot is one parameter of N numbers with torch's fused AdamW, whose two hooks for loss scaling do the rest without
-the device being asked for a number: the gradient is divided by `grad_scale`, which holds loss scale and clipping, and a
-step with `found_inf` changes nothing.
+Each slot is one parameter of N numbers with torch's fused AdamW. Its arguments for loss scaling avoid synchronising
+with the device: the gradient is divided by `grad_scale`, which combines loss scale and clipping, and a step with
+`found_inf` changes nothing.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Mapping
 
 import torch
 
-from hybrid.training.slots import Bank
+from hybrid.training.slots import AdapterBank
 from hybrid.tuning import Tuning
 
 FIRST_SCALE = 1024.0
-"""Loss scale of float16 at the beginning; halved whenever a gradient overflows."""
+"""Initial loss scale of float16; halved whenever a gradient overflows."""
 
 
 class SlotAdamW:
     """The optimizer of one bank. `begin` a slot before its first `step`; `scale[k]` multiplies slot k's loss."""
 
-    def __init__(self, bank: Bank, *, scaled: bool) -> None:
+    def __init__(self, bank: AdapterBank, *, scaled: bool) -> None:
         if bank.grads is None:
             raise ValueError("a bank without gradients cannot be trained")
         self._bank, self._grads = bank, bank.grads
@@ -29,10 +29,10 @@ class SlotAdamW:
         self._scaled = scaled
         self._of: dict[int, torch.optim.AdamW] = {}
         self._clip: dict[int, float] = {}
-        self._frozen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # which numbers stay, and what they are
+        self._frozen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # mask of frozen parameters, their values
 
     def begin(self, slot: int, tuning: Tuning, frozen: torch.Tensor | None = None) -> None:
-        """A fresh state for a slot, whose `frozen` numbers [N] (true: stays) are never changed."""
+        """Reset the state of a slot. Parameters where `frozen` [N] is true are never changed."""
         row = self._bank.values[slot]
         row.grad = self._grads[slot].zero_()
         self._of[slot] = torch.optim.AdamW(
@@ -45,7 +45,7 @@ class SlotAdamW:
             self._frozen[slot] = frozen.to(row.device), row.clone()
 
     def step(self, slot: int, learning_rate: float) -> torch.Tensor:
-        """One step of one slot from its gradients in the bank, which are then zero. Gives 1 when it was skipped, or 0.
+        """One step of one slot with its gradients in the bank, which are then zeroed. Returns 1 when skipped, else 0.
 
         Clipping is torch's `clip_grad_norm_`; a gradient that is not finite skips the step, as in `GradScaler`.
         """
@@ -54,27 +54,27 @@ class SlotAdamW:
         if frozen is not None:
             grad.masked_fill_(frozen, 0.0)
         norm = grad.norm() / self.scale[slot]
-        bad = (~norm.isfinite()).float()
-        cut = (norm / self._clip[slot] + 1e-6 / self._clip[slot]).clamp(min=1.0) if self._clip[slot] else 1.0
-        optimizer.grad_scale = (self.scale[slot] * cut).float()
-        optimizer.found_inf = bad
+        skipped = (~norm.isfinite()).float()
+        clipping = (norm / self._clip[slot] + 1e-6 / self._clip[slot]).clamp(min=1.0) if self._clip[slot] else 1.0
+        optimizer.grad_scale = (self.scale[slot] * clipping).float()
+        optimizer.found_inf = skipped
         optimizer.param_groups[0]["lr"] = learning_rate
         optimizer.step()
         grad.zero_()
-        if frozen is not None:  # decay would still shrink them
+        if frozen is not None:  # weight decay would still change them
             self._bank.values[slot] = torch.where(frozen, kept, self._bank.values[slot])
         if self._scaled:
-            self.scale[slot] *= 1 - 0.5 * bad
-        return bad
+            self.scale[slot] *= 1 - 0.5 * skipped
+        return skipped
 
     def state(self, slot: int) -> dict[str, torch.Tensor]:
-        """What goes on from here, beside the slot's values: moments, step count, loss scale, gradients so far."""
+        """The state of a slot beside its values: moments, step count, loss scale, accumulated gradients."""
         (row,) = self._of[slot].param_groups[0]["params"]
         kept = {name: value for name, value in self._of[slot].state[row].items() if isinstance(value, torch.Tensor)}
         return {**kept, "scale": self.scale[slot].clone(), "grad": self._grads[slot]}
 
     def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave; `begin` comes first."""
+        """Restore the result of `state`. Call `begin` before."""
         device = self._bank.values.device
         (row,) = self._of[slot].param_groups[0]["params"]
         moments = {name: state[name].to(device) for name in ("step", "exp_avg", "exp_avg_sq") if name in state}

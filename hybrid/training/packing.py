@@ -1,4 +1,4 @@
-"""Texts of several slots as one row of tokens: nothing is padded, and logits are computed where a label is."""
+"""Sequence packing: texts of several slots in one row without padding; logits are computed only where labels are."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import accumulate
 
 import torch
 
-from hybrid.training.attention import Layout, layout_of
+from hybrid.training.attention import PackLayout, layout_of
 from hybrid.training.jobs import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A text in a pass: its slot, and what each of its labels weighs in the slot's loss."""
+class PackedText:
+    """A text in a pass: its slot, and the weight of each of its labels in the slot's loss."""
 
     slot: int
     text: Tokens
@@ -23,10 +23,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """A pass: ids and positions [1, T], the rows that have a label, the token that each is to predict.
+    """One pass: ids and positions [1, T], and the labels.
 
-    `rows[i]` is a place in the pack, `targets[i]` the token after it, `slot[i]` whose loss it is and `weight[i]` how
-    much. `lengths[k]` tokens are slot k's, neighbours in the pack.
+    Label i: `rows[i]` is its index in the pack, `targets[i]` the next token, `slot[i]` and `weight[i]` the slot and the
+    weight of its loss. `lengths[k]` consecutive tokens belong to slot k.
     """
 
     ids: torch.Tensor
@@ -36,11 +36,11 @@ class Pack:
     slot: torch.Tensor
     weight: torch.Tensor
     lengths: tuple[int, ...]
-    layout: Layout
+    layout: PackLayout
 
 
-def pack(entries: Sequence[Entry], slots: int, device: torch.device, *, one_call: bool = False) -> Pack:
-    """The entries behind one another, sorted by slot. A label inside a text never crosses into the next."""
+def pack(entries: Sequence[PackedText], slots: int, device: torch.device, *, varlen: bool = False) -> Pack:
+    """Pack the texts, sorted by slot. No label crosses from one text into the next."""
     entries = sorted(entries, key=lambda entry: entry.slot)
     sizes = [len(entry.text.ids) for entry in entries]
     starts = [0, *accumulate(sizes)]
@@ -66,5 +66,5 @@ def pack(entries: Sequence[Entry], slots: int, device: torch.device, *, one_call
         slot=whole(slot),
         weight=torch.tensor(weight, dtype=torch.float32).to(device, non_blocking=True),
         lengths=tuple(lengths),
-        layout=layout_of(sizes, [entry.text.padding for entry in entries], device, one_call=one_call),
+        layout=layout_of(sizes, [entry.text.padding for entry in entries], device, varlen=varlen),
     )

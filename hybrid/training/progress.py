@@ -1,4 +1,4 @@
-"""Where a job stands in its slot."""
+"""The progress of a job in its slot."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from hybrid.training.jobs import Job
 
 
 @dataclass(slots=True)
-class Progress:
-    """The step, which texts of it are left, and what the losses of the steps before were.
+class JobProgress:
+    """The current step, its remaining texts, and the losses of the steps before.
 
-    What the device has computed is asked for only by `settle`, so that it is not waited for after every pass.
+    Results are copied from the device only by `settle`, so that not every pass synchronises with it.
     """
 
     job: Job
     step: int = 0
-    left: list[int] = field(default_factory=list)
+    remaining: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     skipped: int = 0
     labels: int = 0  # labelled tokens in the whole step
     loss: torch.Tensor | None = None  # of this step so far
-    waiting: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # (loss, 1 if skipped) of steps
+    pending: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)  # (loss, 1 if skipped) of steps
 
     @property
-    def over(self) -> bool:
+    def finished(self) -> bool:
         return self.step >= self.job.steps
 
     def begin(self) -> None:
-        """Take the texts of the step, if there is one."""
-        if not self.over:
+        """Choose the texts of the current step, if there is one."""
+        if not self.finished:
             batch = self.job.batch(self.step)
-            self.left = batch
+            self.remaining = batch
             self.labels = sum(self.job.texts[index].labelled for index in batch)
 
     def stepped(self, skipped: torch.Tensor) -> None:
-        """The step is done; `skipped` is 1 when its gradient was not finite."""
+        """Finish the step; `skipped` is 1 when its gradient was not finite."""
         if self.loss is not None:
-            self.waiting.append((self.loss, skipped))
+            self.pending.append((self.loss, skipped))
         self.loss = None
         self.step += 1
         self.begin()
 
     def settle(self) -> None:
-        """Turn what waits on the device into numbers."""
-        if self.waiting:
-            pairs = torch.stack([torch.stack(pair) for pair in self.waiting]).tolist()
+        """Copy the pending losses from the device."""
+        if self.pending:
+            pairs = torch.stack([torch.stack(pair) for pair in self.pending]).tolist()
             self.losses += [loss for loss, _ in pairs]
             self.skipped += int(sum(skipped for _, skipped in pairs))
-            self.waiting = []
+            self.pending = []
 
     def to_json(self) -> dict[str, Json]:
-        """What a checkpoint keeps."""
+        """The progress as a checkpoint stores it."""
         self.settle()
         return {
             "job": self.job.name,
             "step": self.step,
-            "left": list(self.left),
+            "left": list(self.remaining),
             "losses": list(self.losses),
             "skipped": self.skipped,
             "loss": None if self.loss is None else float(self.loss),

@@ -1,9 +1,9 @@
-"""Several LoRA adapters over one frozen model: each row of a batch takes the adapter of its slot.
+"""Several LoRA adapters over one frozen model: each row of a batch uses the adapter of its slot.
 
-A `Bank` holds the values of K slots in one flat buffer [K, N], a `SlotLinear` stands in the model where a linear layer
-was, and the `Route` of the moment says which rows belong to which slot. Slots never mix: every product takes a row only
-with its own slot's matrices. Layers with one input, as those to queries and values, have their A side by side, so that
-one product makes the inner rows of all of them: a small model waits for the number of operations, not for their size.
+An `AdapterBank` holds the values of K slots in one flat buffer [K, N], a `SlotLinear` replaces each adapted linear
+layer of the model, and the current `Route` assigns rows to slots. A row only meets the matrices of its own slot.
+The A matrices of layers with the same input, such as the query and value projections, are adjacent, so that one product
+computes A x for all of them: the speed of a small model depends on the number of operations, not on their size.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 import torch
 
 from hybrid.errors import CannotRun
-from hybrid.training.grouped import Groups, best_way
+from hybrid.training.grouped import RowGroups, best_method
 
 ALIGNED = 8
-"""Ranks are rounded up to a multiple of this, as torch's grouped product wants rows of a multiple of 16 bytes."""
+"""Ranks are rounded up to a multiple of this, since torch's grouped_mm needs rows of a multiple of 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an adapted layer's A [in, rank] and B [rank, out] lie in a slot's values.
+class LayerLayout:
+    """The position of a layer's A [in, rank] and B [rank, out] in a slot's values.
 
-    Its A is `column` of those that stand side by side as [in, columns * rank] from `start_a` on.
+    Its A is number `column` of the `columns` matrices that are stored as [in, columns * rank] from `start_a` on.
     """
 
     name: str
@@ -39,25 +39,25 @@ class Place:
     columns: int
 
 
-class Layers(dict[str, tuple[int, int]]):
-    """Name -> width in and out of layers, of which those of a group are given the same rows."""
+class LayerWidths(dict[str, tuple[int, int]]):
+    """Layer name -> (input width, output width). The layers of a group of `groups` get the same input rows."""
 
     groups: Sequence[tuple[str, ...]] = ()
 
 
 def aligned(rank: int) -> int:
-    """The rank that a bank has for adapters of `rank`."""
+    """The rank of a bank for adapters of `rank`."""
     return -(-rank // ALIGNED) * ALIGNED
 
 
-class Bank:
+class AdapterBank:
     """The values of `slots` adapters of `rank` or less as one buffer [slots, N]; with gradients when `training`.
 
-    What is trained is fp32 whatever the model computes in (fp64 for a model that does: tests compare logic that way);
-    what only answers is in the model's type.
+    Trained values are fp32 whatever the model's type (fp64 for a model in fp64, which tests use to compare logic).
+    Values for inference have the model's type.
 
-    A smaller rank is padded with zeros: then their gradients are zero and stay so. `scales` are alpha / rank. A layer
-    that is in no group is one by itself.
+    A smaller rank is padded with zeros, whose gradients are always zero. `scales` are alpha / rank. A layer that is in
+    no group of `layers.groups` is a group of its own.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Bank:
         self.slots, self.rank = slots, aligned(rank)
         of = {name: group for group in getattr(layers, "groups", ()) for name in group}
         self.groups = {name: of.get(name, (name,)) for name in layers}
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, LayerLayout] = {}
         size = 0
         for group in dict.fromkeys(self.groups.values()):
             start_a, size = size, size + self.rank * sum(layers[name][0] for name in group)
             for column, name in enumerate(group):
-                self.places[name] = Place(name, *layers[name], start_a, size, column, len(group))
+                self.places[name] = LayerLayout(name, *layers[name], start_a, size, column, len(group))
                 size += self.rank * layers[name][1]
         self.size = size
         wide = torch.float64 if model.dtype == torch.float64 else torch.float32
@@ -83,52 +83,51 @@ class Bank:
     def pair(self, flat: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The views A [slots, in, rank] and B [slots, rank, out] of a layer in a buffer laid out as `values`."""
         column = self.places[name].column * self.rank
-        return self.side_by_side(flat, name)[:, :, column : column + self.rank], self._second(flat, name)
+        return self.stacked_a(flat, name)[:, :, column : column + self.rank], self._b(flat, name)
 
     def matrices(self, flat: torch.Tensor, group: Sequence[str]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The views A [slots, in, layers * rank] of all layers of a group and B [slots, rank, out] of each."""
-        return self.side_by_side(flat, group[0]), [self._second(flat, name) for name in group]
+        return self.stacked_a(flat, group[0]), [self._b(flat, name) for name in group]
 
-    def side_by_side(self, flat: torch.Tensor, name: str) -> torch.Tensor:
-        """The view of all A that stand beside the layer's."""
+    def stacked_a(self, flat: torch.Tensor, name: str) -> torch.Tensor:
+        """The view of all A matrices of the layer's group."""
         place = self.places[name]
         width = place.columns * self.rank
         return flat[:, place.start_a : place.start_a + place.width_in * width].view(-1, place.width_in, width)
 
-    def _second(self, flat: torch.Tensor, name: str) -> torch.Tensor:
+    def _b(self, flat: torch.Tensor, name: str) -> torch.Tensor:
         place = self.places[name]
         return flat[:, place.start_b : place.start_b + self.rank * place.width_out].view(-1, self.rank, place.width_out)
 
 
 class Route:
-    """Which rows belong to which slot: for a pack, rows sorted by slot; else `order` sorts them.
+    """The assignment of rows to slots: the rows of a pack are sorted by slot; for others `order` sorts them.
 
-    `lengths[k]` rows take slot k. With `order`, row order[i] of the batch is the i-th of the sorted rows; rows that
-    are in no slot are left out of it. `values` is the bank's buffer in the type that is computed in.
+    `lengths[k]` rows belong to slot k. With `order`, row order[i] of the batch is the i-th sorted row; rows without a
+    slot are not in it. `values` is the bank's buffer in the type of the computation.
     """
 
     def __init__(
-        self, bank: Bank, lengths: Sequence[int], dtype: torch.dtype, order: torch.Tensor | None = None
+        self, bank: AdapterBank, lengths: Sequence[int], dtype: torch.dtype, order: torch.Tensor | None = None
     ) -> None:
         device = bank.values.device
         used = sum(length > 0 for length in lengths)
         self.bank = bank
-        self.groups = Groups(lengths, device, best_way(device, dtype, used, bank.rank))
+        self.groups = RowGroups(lengths, device, best_method(device, dtype, used, bank.rank))
         self.order = order
         self.values = bank.values.to(dtype)  # the same buffer when the types agree
         scales = torch.tensor(bank.scales, dtype=dtype).repeat_interleave(torch.tensor(lengths))
         self.scale = scales.to(device)[:, None]
         self.anchor = torch.zeros((), device=device, requires_grad=bank.grads is not None)
-        self.ready: dict[
-            str, tuple[torch.Tensor, torch.Tensor]
-        ] = {}  # layer -> the rows it is to get, what it will say
+        # Layer -> the input it is expected to get, and its output.
+        self.ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
 
 class SlotLinear(torch.nn.Module):  # type: ignore[misc]
-    """A frozen linear layer, and for each row what its slot adds: y = W x + b + alpha / rank * B A x (Hu et al. 2021).
+    """A frozen linear layer plus the LoRA update of each row's slot: W x + b + alpha / rank * B A x (Hu et al. 2021).
 
-    `routes` and `layers`, all of them by name, are shared by those of a model; without a route the layer is the plain
-    one.
+    `routes`, a stack, and `layers`, by name, are shared by all such layers of a model. Without a route the layer is the
+    plain one.
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class SlotLinear(torch.nn.Module):  # type: ignore[misc]
 
     @property
     def weight(self) -> torch.Tensor:
-        """The frozen weight: models look at it for its type and device."""
+        """The frozen weight: models read its type and device."""
         return self.plain.weight
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -156,16 +155,16 @@ class SlotLinear(torch.nn.Module):  # type: ignore[misc]
         return found.view(*rows.shape[:-1], found.shape[-1])
 
     def _packed(self, rows: torch.Tensor, flat: torch.Tensor, route: Route) -> torch.Tensor:
-        """The layer of a group asked first computes for all; the others find theirs, if their rows are the same."""
+        """The first layer of a group computes the outputs of all; the others take theirs if their input is the same."""
         given, found = route.ready.pop(self.name, (None, None))
         if given is rows:
             return found
         group = route.bank.groups[self.name]
-        every = dict(
+        outputs = dict(
             zip(group, _Packed.apply(flat, route.anchor, [self._layers[n] for n in group], group, route), strict=True)
         )
-        found = every.pop(self.name)
-        route.ready |= {name: (rows, one) for name, one in every.items()}
+        found = outputs.pop(self.name)
+        route.ready |= {name: (rows, one) for name, one in outputs.items()}
         return found
 
     def _added(self, rows: torch.Tensor, route: Route) -> torch.Tensor:
@@ -174,9 +173,9 @@ class SlotLinear(torch.nn.Module):  # type: ignore[misc]
 
 
 class _Packed(torch.autograd.Function):  # type: ignore[misc]
-    """The step of a group's layers over a pack, which all get the same rows.
+    """The outputs of a group's layers over a pack; all get the same rows.
 
-    The gradients of A and B go straight into the bank, as one sum over a slot's rows.
+    The gradients of A and B are accumulated in the bank, as one sum over the rows of a slot.
     """
 
     @staticmethod
@@ -188,13 +187,15 @@ class _Packed(torch.autograd.Function):  # type: ignore[misc]
         group: Sequence[str],
         route: Route,
     ) -> tuple[torch.Tensor, ...]:
-        """`anchor` wants a gradient, so that the first layers, whose rows want none, have a backward step too."""
+        """`anchor` requires a gradient, so that the first layers, whose input requires none, have a backward pass
+        too.
+        """
         a, bs = route.bank.matrices(route.values, group)
         inner = route.groups.times(rows, a) * route.scale
         ctx.layers, ctx.group, ctx.route = layers, group, route
         ctx.save_for_backward(rows, inner)
         parts = zip(inner.split(route.bank.rank, dim=1), bs, layers, strict=True)
-        return tuple(_onto(route.groups.times(part, b), rows, layer) for part, b, layer in parts)
+        return tuple(_add_plain(route.groups.times(part, b), rows, layer) for part, b, layer in parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None]:
@@ -217,15 +218,15 @@ class _Packed(torch.autograd.Function):  # type: ignore[misc]
         return of_rows, None, None, None, None
 
 
-def _onto(added: torch.Tensor, rows: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
-    """`added` and what the plain layer makes of the rows, summed in place."""
+def _add_plain(added: torch.Tensor, rows: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
+    """Add the output of the plain layer to `added`, in place."""
     added.addmm_(rows, layer.weight.t())
     return added if layer.bias is None else added.add_(layer.bias)
 
 
-def sharing(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tuple[str, ...]]:
-    """The layers that are given one and the same tensor, in groups, as seen in a pass over one token."""
-    given: list[tuple[str, torch.Tensor]] = []  # the tensors themselves: an id is given anew when one is freed
+def shared_inputs(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tuple[str, ...]]:
+    """The groups of layers that get the same input tensor, observed in a forward pass over one token."""
+    given: list[tuple[str, torch.Tensor]] = []  # keeps the tensors alive: an id is reused when its tensor is freed
     watched = [
         layer.register_forward_pre_hook(lambda _, rows, name=name: given.extend((name, one) for one in rows))
         for name, layer in layers.items()
@@ -246,7 +247,7 @@ def sharing(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tuple[str
 def linear_layers(model: torch.nn.Module, targets: Sequence[str]) -> dict[str, torch.nn.Module]:
     """The linear layers whose last name is one of `targets`, by full name. Raises CannotRun for a target without any.
 
-    The output head never counts: its rows are chosen apart.
+    The output head is never among them: its rows are selected separately.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     linear = {name: one for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
@@ -261,27 +262,27 @@ def linear_layers(model: torch.nn.Module, targets: Sequence[str]) -> dict[str, t
     return found
 
 
-class Slots:
-    """A model whose linear layers take a row's adapter from its slot while a route is set; else it is the plain model.
+class SlottedModel:
+    """A model whose linear layers apply the adapter of each row's slot while a route is set; else the plain model.
 
-    The base's parameters are frozen. `together`: it is looked which layers share their input, for banks that train.
-    `close` puts the plain layers back.
+    The parameters of the base model are frozen. `group_inputs`: find the layers that share their input, for training.
+    `close` restores the plain layers.
     """
 
-    def __init__(self, model: Any, targets: Sequence[str], *, together: bool = False) -> None:
+    def __init__(self, model: Any, targets: Sequence[str], *, group_inputs: bool = False) -> None:
         self.model = model
         self._routes: list[Route] = []
         self._plain = linear_layers(model, targets)
-        self.layers = Layers((name, (one.in_features, one.out_features)) for name, one in self._plain.items())
-        if together:
-            self.layers.groups = sharing(model, self._plain)
+        self.layers = LayerWidths((name, (one.in_features, one.out_features)) for name, one in self._plain.items())
+        if group_inputs:
+            self.layers.groups = shared_inputs(model, self._plain)
         model.requires_grad_(requires_grad=False)
         for name, layer in self._plain.items():
             _put(model, name, SlotLinear(name, layer, self._routes, self._plain))
 
     @contextmanager
     def routed(self, route: Route) -> Iterator[None]:
-        """Rows take the adapters that `route` says, inside the block."""
+        """Inside the block, rows use the adapters that `route` assigns."""
         self._routes.append(route)
         try:
             yield
@@ -289,7 +290,7 @@ class Slots:
             self._routes.pop()
 
     def close(self) -> None:
-        """Put the plain layers back."""
+        """Restore the plain layers."""
         for name, layer in self._plain.items():
             _put(self.model, name, layer)
 

@@ -1,8 +1,9 @@
-"""The loop: jobs wait in a queue, K of them train in slots, each at its own pace, all in the same passes.
+"""The training loop: jobs wait in a queue, and K of them train in slots, independently but in the same passes.
 
-A pass is filled with the texts of the slots' current steps up to the plan's bytes. A slot whose step is complete is
-stepped; a slot whose job is done is exported and given the next job at once. A step that does not fit one pass is
-gathered over several. All of it follows from the jobs and the plan alone: no clock and no global random state.
+A pass is filled with texts of the slots' current steps, up to the limits of the memory plan. When the step of a slot is
+complete, its optimizer steps. When the job of a slot is done, its adapter is exported and the next job starts. A step
+that does not fit one pass accumulates gradients over several. All of it is determined by the jobs and the plan: no
+clock and no global random state is used.
 """
 
 from __future__ import annotations
@@ -17,30 +18,30 @@ import torch.nn.functional as F  # noqa: N812
 
 from hybrid.errors import Temporary
 from hybrid.training import adapters, checkpoint
-from hybrid.training.attention import NAME, laid_out, one_call_works
+from hybrid.training.attention import NAME, packed_layout, varlen_works
 from hybrid.training.jobs import Job, Tokens, Trained, longest_first
-from hybrid.training.memory import LOGITS, Plan, plan, saved_bytes
+from hybrid.training.memory import BYTES_PER_LOGIT, MemoryPlan, plan_memory, saved_bytes
 from hybrid.training.optimizer import SlotAdamW
-from hybrid.training.packing import Entry, Pack, pack
-from hybrid.training.progress import Progress
-from hybrid.training.slots import Bank, Route, Slots, aligned
+from hybrid.training.packing import Pack, PackedText, pack
+from hybrid.training.progress import JobProgress
+from hybrid.training.slots import AdapterBank, Route, SlottedModel, aligned
 
 LOG = logging.getLogger("hybrid")
-PROBE = 64
-"""Tokens of the two short packs whose difference tells what a token keeps."""
+PROBE_TOKENS = 64
+"""Tokens of the short pack; one three times as long is compared with it to measure the bytes per token."""
 
 
 class Trainer:
-    """Trains adapters over one Hugging Face causal model, which stays as it is; use it from one thread.
+    """Trains adapters over one Hugging Face causal model, which is not changed. It must be used from one thread.
 
-    `slots` is the most adapters in a pass, `tokens` the most tokens; `free` tells the free bytes of the device.
+    A pass has at most `slots` adapters and `tokens` tokens; `free` returns the free bytes of the device.
     """
 
     def __init__(self, model: Any, targets: Sequence[str], *, slots: int, tokens: int, free: Callable[[], int]) -> None:
         self.model, self.slots, self.tokens, self._free = model, slots, tokens, free
         self.device, self.dtype = model.device, model.dtype
-        self.wired = Slots(model, targets, together=True)
-        self._one_call = one_call_works(self.device, self.dtype, *_heads(model.config))
+        self.slotted = SlottedModel(model, targets, group_inputs=True)
+        self._varlen = varlen_works(self.device, self.dtype, *_heads(model.config))
         self._costs: dict[int, int] = {}
         self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
 
@@ -51,12 +52,12 @@ class Trainer:
         resume: bytes | None = None,
         after_pass: Callable[[Callable[[], bytes]], None] = lambda state: None,
     ) -> Iterator[Trained]:
-        """Train `jobs` and yield each as it is done, in whatever order; jobs of no text or no label are errors.
+        """Train `jobs` and yield each as it is done, in any order; jobs without a text or a label are errors.
 
-        After every pass `after_pass` is called with a function that gives the state as bytes; `resume` are such bytes
-        of the same jobs, of which those that had been yielded are not yielded again. Going on gives the same adapters
-        to the bit on the same machine. Raises CannotRun when it does not fit, BadData for a foreign state, Temporary
-        when the device fails.
+        After every pass `after_pass` is called with a function that returns the checkpoint as bytes. `resume` is such a
+        checkpoint of the same jobs; jobs that had been yielded before it are not yielded again. Resuming gives
+        bit-identical adapters on the same machine. Raises CannotRun when training does not fit, BadData for a
+        checkpoint of other jobs, Temporary when the device runs out of memory.
         """
         todo: list[Job] = []
         for job in jobs:
@@ -73,38 +74,40 @@ class Trainer:
                 if planned.cost(*_largest(job, planned.per_token, planned.per_label)) <= planned.activations:
                     fitting.append(job)
                 else:
-                    yield Trained(job, None, error=f"its longest text does not fit: {planned.words()}")
+                    yield Trained(job, None, error=f"its longest text does not fit: {planned.explain()}")
             before = self._allocated(reset=True)
             yield from self._session(fitting, planned, resume).run(after_pass)
             if before is not None and (used := (self._allocated() or 0) - before) > planned.peak:
-                LOG.warning("training took %d MiB more than planned: %s", (used - planned.peak) >> 20, planned.words())
+                LOG.warning(
+                    "training took %d MiB more than planned: %s", (used - planned.peak) >> 20, planned.explain()
+                )
 
     def _allocated(self, *, reset: bool = False) -> int | None:
-        """The most bytes that torch has held on a CUDA device, since the last reset; None elsewhere."""
+        """The peak of allocated bytes on a CUDA device since the last reset; None elsewhere."""
         if self.device.type != "cuda":
             return None
         if reset:
             torch.cuda.reset_peak_memory_stats(self.device)
         return int(torch.cuda.max_memory_allocated(self.device))
 
-    def _session(self, jobs: Sequence[Job], planned: Plan, resume: bytes | None) -> Session:
+    def _session(self, jobs: Sequence[Job], planned: MemoryPlan, resume: bytes | None) -> TrainingSession:
         if resume is None:
-            return Session(self, jobs, planned)
+            return TrainingSession(self, jobs, planned)
         saved = checkpoint.read(resume)
-        session = Session(self, jobs, saved.plan(planned))
-        saved.into(session)
+        session = TrainingSession(self, jobs, saved.plan(planned))
+        saved.restore(session)
         return session
 
-    def planned(self, jobs: Sequence[Job]) -> Plan:
-        """What training `jobs` will take. Raises CannotRun, with the arithmetic, when not one of them fits."""
+    def planned(self, jobs: Sequence[Job]) -> MemoryPlan:
+        """The memory plan for training `jobs`. Raises CannotRun, with the arithmetic, when none of them fits."""
         rank = max(job.rank for job in jobs)
-        numbers = sum(aligned(rank) * sum(widths) for widths in self.wired.layers.values())
-        per_token, per_label = self._cost_of(rank), LOGITS * self._vocabulary()
-        return plan(
+        parameters = sum(aligned(rank) * sum(widths) for widths in self.slotted.layers.values())
+        per_token, per_label = self._cost_of(rank), BYTES_PER_LOGIT * self._vocabulary()
+        return plan_memory(
             [_largest(job, per_token, per_label) for job in jobs],
             slots=min(self.slots, len(jobs)),
             tokens=self.tokens,
-            numbers=numbers,
+            parameters=parameters,
             per_token=per_token,
             per_label=per_label,
             free=self._free(),
@@ -112,7 +115,7 @@ class Trainer:
 
     def logits_of(self, pack: Pack, route: Route) -> torch.Tensor:
         """The logits [labelled rows, vocabulary] of a pack."""
-        with self.wired.routed(route), laid_out(pack.layout):
+        with self.slotted.routed(route), packed_layout(pack.layout):
             answer = self.model(
                 input_ids=pack.ids, position_ids=pack.positions, use_cache=False, logits_to_keep=pack.rows
             )
@@ -120,73 +123,73 @@ class Trainer:
         return logits
 
     def close(self) -> None:
-        """Put the model back as it was."""
-        self.wired.close()
+        """Restore the model."""
+        self.slotted.close()
 
     @contextmanager
     def packed(self) -> Iterator[None]:
-        """The model attends inside packs within this context."""
-        before = self.model.config._attn_implementation  # noqa: SLF001  (there is no other way to ask)
+        """Within this context, the model uses packed attention."""
+        before = self.model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
         self.model.set_attn_implementation(NAME)
         try:
             yield
         finally:
             self.model.set_attn_implementation(before)
 
-    def pack(self, entries: Sequence[Entry], slots: int) -> Pack:
+    def pack(self, entries: Sequence[PackedText], slots: int) -> Pack:
         """The pack of `entries` for this device."""
-        return pack(entries, slots, self.device, one_call=self._one_call)
+        return pack(entries, slots, self.device, varlen=self._varlen)
 
     def _vocabulary(self) -> int:
         return int(self.model.get_output_embeddings().weight.shape[0])
 
     def _cost_of(self, rank: int) -> int:
-        """Bytes that a token keeps for the backward pass: measured once for each rank."""
+        """Bytes that a token keeps for the backward pass, measured once for each rank."""
         if rank not in self._costs:
             with self.packed():
-                small, large = (self._saved(rank, tokens) for tokens in (PROBE, 3 * PROBE))
-            self._costs[rank] = max(1, (large - small) // (2 * PROBE))
+                small, large = (self._saved(rank, tokens) for tokens in (PROBE_TOKENS, 3 * PROBE_TOKENS))
+            self._costs[rank] = max(1, (large - small) // (2 * PROBE_TOKENS))
         return self._costs[rank]
 
     def _saved(self, rank: int, tokens: int) -> int:
-        bank = Bank(self.wired.layers, 1, rank, self.model, training=True)
+        bank = AdapterBank(self.slotted.layers, 1, rank, self.model, training=True)
         text = Tokens((0,) * tokens, (False,) * (tokens - 1) + (True,))
-        one = self.pack([Entry(0, text, 1.0)], 1)
+        one = self.pack([PackedText(0, text, 1.0)], 1)
         return saved_bytes(lambda: self.logits_of(one, Route(bank, one.lengths, self.dtype)))
 
 
-class Session:
-    """One list of jobs on its way through the slots."""
+class TrainingSession:
+    """The training of one list of jobs."""
 
-    def __init__(self, trainer: Trainer, jobs: Sequence[Job], plan: Plan) -> None:
+    def __init__(self, trainer: Trainer, jobs: Sequence[Job], plan: MemoryPlan) -> None:
         self.trainer, self.plan = trainer, plan
         self.rank = max(job.rank for job in jobs)
         self.queue = longest_first(jobs)
-        self.next = 0  # of the queue
-        self.bank = Bank(trainer.wired.layers, plan.slots, self.rank, trainer.model, training=True)
+        self.next = 0  # index in the queue of the next job
+        self.bank = AdapterBank(trainer.slotted.layers, plan.slots, self.rank, trainer.model, training=True)
         self.optimizer = SlotAdamW(self.bank, scaled=trainer.dtype == torch.float16)
-        self.slots: list[Progress | None] = [None] * plan.slots
-        self.shapes: dict[int, adapters.Weights] = {}  # slot -> what is taken out of it at the end
-        self.turn = 0  # the slot that is served first
+        self.slots: list[JobProgress | None] = [None] * plan.slots
+        self.shapes: dict[int, adapters.LoraWeights] = {}  # slot -> its initial weights, for the shapes of the result
+        self.first_slot = 0  # the slot whose texts are chosen first
 
     def run(self, after_pass: Callable[[Callable[[], bytes]], None]) -> Iterator[Trained]:
-        """Pass after pass until the queue and all slots are empty."""
+        """Run passes until the queue and all slots are empty."""
         self._fill()
         while any(self.slots):
             stepped = self._pass()
-            done = [self._finished(slot) for slot in stepped if self._held(slot).over]
+            done = [self._finished(slot) for slot in stepped if self._progress_of(slot).finished]
             self._fill()
             yield from done
             after_pass(lambda: checkpoint.state(self))
 
-    def begin(self, slot: int, progress: Progress) -> None:
-        """Give a slot to a job: fresh values behind those of `start`, which are frozen."""
-        job, layers = progress.job, self.trainer.wired.layers
+    def begin(self, slot: int, progress: JobProgress) -> None:
+        """Start a job in a slot: new ranks after those of its `start`, which are frozen."""
+        job, layers = progress.job, self.trainer.slotted.layers
         how = job.tuning
-        weights = adapters.fresh(layers, how.targets, how.rank, how.alpha, how.seed)
+        weights = adapters.initial_weights(layers, how.targets, how.rank, how.alpha, how.seed)
         frozen = None
         if job.start:
-            weights = weights.on_top(job.start)
+            weights = weights.stacked_on(job.start)
             frozen = _first_ranks(self.bank, job.start.rank)
         adapters.load(self.bank, slot, weights)
         self.optimizer.begin(slot, how, frozen)
@@ -195,13 +198,13 @@ class Session:
     def _fill(self) -> None:
         for slot, held in enumerate(self.slots):
             if held is None and self.next < len(self.queue):
-                progress = Progress(self.queue[self.next])
+                progress = JobProgress(self.queue[self.next])
                 self.next += 1
                 progress.begin()
                 self.begin(slot, progress)
 
     def _pass(self) -> list[int]:
-        """One forward and backward pass; gives the slots whose step it completed, and steps them."""
+        """One forward and backward pass, and the optimizer steps that it completes. Returns the slots that stepped."""
         entries = self._chosen()
         one = self.trainer.pack(entries, self.plan.slots)
         self.trainer.passes += 1
@@ -211,54 +214,59 @@ class Session:
             losses = self._backward(one)
         except torch.OutOfMemoryError as error:
             raise Temporary(
-                f"the device's memory did not hold a pass of {sum(one.lengths):,} tokens: {self.plan.words()}",
+                f"the device's memory did not hold a pass of {sum(one.lengths):,} tokens: {self.plan.explain()}",
                 hint="run it again with less: --backend-option train_tokens=N or --backend-option slots=N",
             ) from error
         stepped = []
         for slot in sorted({entry.slot for entry in entries}):
-            progress = self._held(slot)
+            progress = self._progress_of(slot)
             progress.loss = losses[slot] if progress.loss is None else progress.loss + losses[slot]
-            if not progress.left:
+            if not progress.remaining:
                 progress.stepped(self.optimizer.step(slot, progress.job.learning_rate(progress.step)))
                 self.trainer.steps += 1
                 stepped.append(slot)
         return stepped
 
     def _backward(self, one: Pack) -> torch.Tensor:
-        """Gradients of every slot into the bank; gives the slots' losses [slots], unscaled, not waited for."""
+        """Accumulate the gradients of all slots in the bank.
+
+        Returns the slots' unscaled losses [slots], on the device.
+        """
         route = Route(self.bank, one.lengths, self.trainer.dtype)
         logits = self.trainer.logits_of(one, route)
         each = F.cross_entropy(logits.to(self.bank.values.dtype), one.targets, reduction="none") * one.weight
         (each * self.optimizer.scale[one.slot]).sum().backward()
         return each.new_zeros(self.plan.slots).index_add_(0, one.slot, each.detach())
 
-    def _chosen(self) -> list[Entry]:
-        """The texts of the next pass: slots in turn, each as many of its step's as fit; the first one always."""
-        entries: list[Entry] = []
+    def _chosen(self) -> list[PackedText]:
+        """The texts of the next pass: the slots in turn, each with as many texts of its step as fit, at least one in
+        all.
+        """
+        entries: list[PackedText] = []
         used = tokens = 0
         count = len(self.slots)
-        for slot in [(self.turn + ahead) % count for ahead in range(count)]:
+        for slot in [(self.first_slot + ahead) % count for ahead in range(count)]:
             progress = self.slots[slot]
-            while progress and progress.left:
-                text = progress.job.texts[progress.left[0]]
+            while progress and progress.remaining:
+                text = progress.job.texts[progress.remaining[0]]
                 cost = self.plan.cost(len(text.ids), text.labelled)
                 size = len(text.ids)
                 if entries and (used + cost > self.plan.activations or tokens + size > self.plan.tokens):
-                    self.turn = slot  # it goes first the next time
+                    self.first_slot = slot  # it is first in the next pass
                     return entries
                 used, tokens = used + cost, tokens + size
-                entries.append(Entry(slot, text, 1.0 / max(1, progress.labels)))
-                del progress.left[0]
+                entries.append(PackedText(slot, text, 1.0 / max(1, progress.labels)))
+                del progress.remaining[0]
         return entries
 
     def _finished(self, slot: int) -> Trained:
-        progress = self._held(slot)
+        progress = self._progress_of(slot)
         self.slots[slot] = None
         progress.settle()
-        weights = adapters.taken(self.bank, slot, self.shapes.pop(slot))
+        weights = adapters.extract(self.bank, slot, self.shapes.pop(slot))
         return Trained(progress.job, weights, tuple(progress.losses), progress.skipped)
 
-    def _held(self, slot: int) -> Progress:
+    def _progress_of(self, slot: int) -> JobProgress:
         progress = self.slots[slot]
         if progress is None:
             raise RuntimeError(f"slot {slot} is empty")
@@ -266,7 +274,7 @@ class Session:
 
 
 def _largest(job: Job, per_token: int, per_label: int) -> tuple[int, int]:
-    """Tokens and labels of the text that needs the most memory."""
+    """Tokens and labels of the job's text that needs the most memory."""
     texts = [(len(text.ids), text.labelled) for text in job.texts]
     return max(texts, key=lambda text: text[0] * per_token + text[1] * per_label)
 
@@ -281,8 +289,8 @@ def _untrainable(job: Job) -> str:
     return ""
 
 
-def _first_ranks(bank: Bank, count: int) -> torch.Tensor:
-    """Which of a slot's numbers belong to the first `count` ranks [N]."""
+def _first_ranks(bank: AdapterBank, count: int) -> torch.Tensor:
+    """A mask [N] of the slot's parameters that belong to the first `count` ranks."""
     marks = torch.zeros(1, bank.size, dtype=torch.bool)
     for name in bank.places:
         a, b = bank.pair(marks, name)

@@ -29,8 +29,8 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.protocols import Backend, Tensors, Training, TrainingBackend
 from hybrid.records import Adapter, Completion, Request
 from hybrid.training.optimizer import SlotAdamW
-from hybrid.training.slots import Bank
-from hybrid.training.trainer import Session
+from hybrid.training.slots import AdapterBank
+from hybrid.training.trainer import TrainingSession
 from hybrid.tuning import Tuning
 from tests.support.small_model import ask, chatml, in_thread, of_words, tuning, write_model
 
@@ -99,13 +99,13 @@ def trained(found: Mapping[str, Completion]) -> list[Any]:
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by an element with every training pass."""
     counted: list[int] = []
-    one_pass = Session._pass
+    one_pass = TrainingSession._pass
 
-    def watched(session: Session) -> list[int]:
+    def watched(session: TrainingSession) -> list[int]:
         counted.append(1)
         return one_pass(session)
 
-    monkeypatch.setattr(Session, "_pass", watched)
+    monkeypatch.setattr(TrainingSession, "_pass", watched)
     return counted
 
 
@@ -284,7 +284,7 @@ def test_one_engine_serves_a_chain_of_stages_as_one_for_each_does(
 
 def held() -> set[int]:
     """The banks of adapters and the states of optimizers that are in memory."""
-    return {id(one) for one in gc.get_objects() if isinstance(one, Bank | SlotAdamW)}
+    return {id(one) for one in gc.get_objects() if isinstance(one, AdapterBank | SlotAdamW)}
 
 
 def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def begun_by_peft(model: Any, one: Job) -> Any:
     """The model in PEFT's wrapping, with the first values that ours has too."""
     from peft import LoraConfig, get_peft_model
 
-    from hybrid.training.adapters import fresh
+    from hybrid.training.adapters import initial_weights
 
     how = one.tuning
     config = LoraConfig(r=how.rank, lora_alpha=how.alpha, target_modules=list(how.targets), lora_dropout=0.0)
@@ -97,7 +97,7 @@ def begun_by_peft(model: Any, one: Job) -> Any:
         if hasattr(module, "lora_A")
     }
     layers = {name: (module.in_features, module.out_features) for name, module in adapted.items()}
-    start = fresh(layers, how.targets, how.rank, how.alpha, how.seed)
+    start = initial_weights(layers, how.targets, how.rank, how.alpha, how.seed)
     with torch.no_grad():
         for name, module in adapted.items():
             a, b = start.layers[name]

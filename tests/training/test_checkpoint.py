@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Job, Trained
-from hybrid.training.memory import plan, saved_bytes
+from hybrid.training.memory import plan_memory, saved_bytes
 from hybrid.training.slots import Route
-from hybrid.training.trainer import Session
+from hybrid.training.trainer import TrainingSession
 from tests.support.tiny_model import job, tiny_model, trainer
 
 torch.set_num_threads(1)
@@ -134,7 +134,7 @@ def test_a_torn_or_changed_state_is_refused_or_trains_on(data: st.DataObject) ->
         saved = checkpoint.read(bytes(torn))
         ours = trainer(tiny_model(), slots=2)
         with ours.packed():
-            saved.into(Session(ours, JOBS, saved.plan(ours.planned(JOBS))))
+            saved.restore(TrainingSession(ours, JOBS, saved.plan(ours.planned(JOBS))))
     except BadData:
         pass
 
@@ -147,7 +147,7 @@ def test_memory_is_predicted_from_what_a_pass_really_keeps() -> None:
     jobs: list[Job] = [job(str(seed), seed, count=4, batch=4) for seed in range(6)]
     planned = ours.planned(jobs)
     with ours.packed():
-        session = Session(ours, jobs, planned)
+        session = TrainingSession(ours, jobs, planned)
         session._fill()
         one = ours.pack(session._chosen(), planned.slots)
         kept = saved_bytes(lambda: ours.logits_of(one, Route(session.bank, one.lengths, ours.dtype)))
@@ -164,11 +164,11 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
     with pytest.raises(CannotRun, match=r"one adapter takes .* a text .* may be used"):
         list(ours.train(JOBS))
     ours.close()
-    costs: Any = {"tokens": 100, "numbers": 10, "per_token": 10, "per_label": 5}
-    assert plan([(50, 10)], slots=8, free=10_000, **costs).slots == 8
-    assert plan([(50, 10)], slots=8, free=2_000, **costs).slots == 5
-    assert plan([(50, 10), (150, 10)], slots=8, free=1_900, **costs).slots == 1
-    tight = plan([(50, 10), (15_000, 10)], slots=8, free=1_900, **costs)
+    costs: Any = {"tokens": 100, "parameters": 10, "per_token": 10, "per_label": 5}
+    assert plan_memory([(50, 10)], slots=8, free=10_000, **costs).slots == 8
+    assert plan_memory([(50, 10)], slots=8, free=2_000, **costs).slots == 5
+    assert plan_memory([(50, 10), (150, 10)], slots=8, free=1_900, **costs).slots == 1
+    tight = plan_memory([(50, 10), (15_000, 10)], slots=8, free=1_900, **costs)
     assert (tight.slots, tight.cost(50, 10) <= tight.activations < tight.cost(15_000, 10)) == (1, True)
     assert tight.peak <= 1_900
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from hybrid.training.adapters import PREFIX, Weights, fresh, from_bytes, load, write_folder
-from hybrid.training.grouped import Groups, Way
+from hybrid.training.adapters import PREFIX, LoraWeights, from_bytes, initial_weights, load, write_folder
+from hybrid.training.grouped import GroupingMethod, RowGroups
 from hybrid.training.jobs import Job, Tokens, Trained
-from hybrid.training.packing import Entry
-from hybrid.training.slots import Bank, Route
-from hybrid.training.trainer import Session, Trainer
+from hybrid.training.packing import PackedText
+from hybrid.training.slots import AdapterBank, Route
+from hybrid.training.trainer import Trainer, TrainingSession
 from tests.support.tiny_model import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
 
 torch.set_num_threads(1)
@@ -28,9 +28,9 @@ def trained(model: Any, jobs: Sequence[Job], **how: Any) -> dict[str, Trained]:
         ours.close()
 
 
-def update_error(ours: Weights, theirs: dict[str, torch.Tensor], one: Job, model: Any) -> float:
+def update_error(ours: LoraWeights, theirs: dict[str, torch.Tensor], one: Job, model: Any) -> float:
     """The relative error of the update w - w0 over all matrices: |ours - theirs| / |theirs|."""
-    start = fresh(layers_of(model), one.tuning.targets, one.tuning.rank, one.tuning.alpha, one.tuning.seed)
+    start = initial_weights(layers_of(model), one.tuning.targets, one.tuning.rank, one.tuning.alpha, one.tuning.seed)
     difference = size = 0.0
     for name, pair in ours.layers.items():
         for part, value, first in zip("AB", pair, start.layers[name], strict=True):
@@ -42,12 +42,12 @@ def update_error(ours: Weights, theirs: dict[str, torch.Tensor], one: Job, model
 
 def layers_of(model: Any) -> dict[str, tuple[int, int]]:
     ours = trainer(model)
-    layers = ours.wired.layers
+    layers = ours.slotted.layers
     ours.close()
     return layers
 
 
-def equal(one: Weights, other: Weights) -> bool:
+def equal(one: LoraWeights, other: LoraWeights) -> bool:
     pairs = ((a, b) for name in one.layers for a, b in zip(one.layers[name], other.layers[name], strict=True))
     return one.layers.keys() == other.layers.keys() and all(torch.equal(a, b) for a, b in pairs)
 
@@ -89,7 +89,7 @@ def _in_small_passes(model: Any, one: Job) -> Trained:
     ours = trainer(model)
     plan = ours.planned([one])
     with ours.packed():
-        session = Session(ours, [one], replace(plan, tokens=40))
+        session = TrainingSession(ours, [one], replace(plan, tokens=40))
         (done,) = session.run(lambda state: None)
     assert ours.passes > 2 * one.steps
     ours.close()
@@ -100,7 +100,7 @@ def gradients(model: Any, jobs: Sequence[Job]) -> list[torch.Tensor]:
     """The gradients of every slot after one pass over the jobs' first step, in the order of `jobs`."""
     ours = trainer(model)
     with ours.packed():
-        session = Session(ours, jobs, ours.planned(jobs))
+        session = TrainingSession(ours, jobs, ours.planned(jobs))
         session._fill()
         one = ours.pack(session._chosen(), session.plan.slots)
         session._backward(one)
@@ -132,7 +132,7 @@ def test_a_slot_that_is_not_in_a_pass_stays_as_it_is_to_the_bit() -> None:
     jobs = [job("a", 1), job("b", 2)]
     plan = ours.planned(jobs)
     with ours.packed():
-        session = Session(ours, jobs, replace(plan, activations=1))  # one text a pass
+        session = TrainingSession(ours, jobs, replace(plan, activations=1))  # one text a pass
         session._fill()
         before = session.bank.values.clone()
         texts_of_first = [session._pass() for _ in range(2)]
@@ -144,14 +144,17 @@ def test_a_slot_that_is_not_in_a_pass_stays_as_it_is_to_the_bit() -> None:
 
 def test_a_slot_without_finite_numbers_is_skipped_alone() -> None:
     model = tiny_model()
-    broken = Weights(
-        {name: (a + 1e30, b + 1e30) for name, (a, b) in fresh(layers_of(model), TARGETS, 2, 2.0, 0).layers.items()},
+    broken = LoraWeights(
+        {
+            name: (a + 1e30, b + 1e30)
+            for name, (a, b) in initial_weights(layers_of(model), TARGETS, 2, 2.0, 0).layers.items()
+        },
         2,
         2.0,
     )
     jobs = [job("a", 1), job("b", 2), job("c", 3)]
     bad = [jobs[0], replace(jobs[1], start=broken), jobs[2]]
-    good = [jobs[0], replace(jobs[1], start=fresh(layers_of(model), TARGETS, 2, 2.0, 0)), jobs[2]]
+    good = [jobs[0], replace(jobs[1], start=initial_weights(layers_of(model), TARGETS, 2, 2.0, 0)), jobs[2]]
     found, plain = trained(model, bad), trained(model, good)
     assert found["b"].skipped == jobs[1].steps
     assert [found[name].skipped for name in "ac"] == [0, 0]
@@ -164,7 +167,7 @@ def test_a_padded_rank_stays_zero_under_decay() -> None:
     ours = trainer(model)
     jobs = [job("small", 1, rank=2, weight_decay=0.1), job("large", 2, rank=6, weight_decay=0.1)]
     with ours.packed():
-        session = Session(ours, jobs, ours.planned(jobs))
+        session = TrainingSession(ours, jobs, ours.planned(jobs))
         session._fill()
         for _ in range(3):
             session._pass()
@@ -197,9 +200,9 @@ def test_logits_in_a_pack_are_those_of_each_text_alone() -> None:
     model = tiny_model()
     plain = [model(input_ids=torch.tensor([text.ids])).logits[0] for text in texts(9, 5)]
     ours = trainer(model)
-    bank = Bank(ours.wired.layers, 3, 4, model, training=False)
+    bank = AdapterBank(ours.slotted.layers, 3, 4, model, training=False)
     everything = [replace(text, learned=(True,) * len(text.ids)) for text in texts(9, 5)]
-    entries = [Entry(slot, text, 1.0) for slot, text in zip((0, 0, 1, 2, 2), everything, strict=True)]
+    entries = [PackedText(slot, text, 1.0) for slot, text in zip((0, 0, 1, 2, 2), everything, strict=True)]
     one = ours.pack(entries, 3)
     with ours.packed(), torch.no_grad():
         packed = ours.logits_of(one, Route(bank, one.lengths, ours.dtype))
@@ -211,12 +214,12 @@ def test_logits_in_a_pack_are_those_of_each_text_alone() -> None:
 
 @pytest.mark.parametrize("way", ["grouped", "padded"])
 @pytest.mark.parametrize("lengths", [[3, 1, 7], [0, 5, 0, 2], [4], [0, 0, 6]])
-def test_the_three_ways_of_grouped_products_agree(way: Way, lengths: list[int]) -> None:
+def test_the_three_ways_of_grouped_products_agree(way: GroupingMethod, lengths: list[int]) -> None:
     torch.manual_seed(0)
     rows, matrices = torch.randn(sum(lengths), 12), torch.randn(len(lengths), 12, 8)
     right = torch.randn(sum(lengths), 8)
     device = rows.device
-    loop, other = Groups(lengths, device, "loop"), Groups(lengths, device, way)
+    loop, other = RowGroups(lengths, device, "loop"), RowGroups(lengths, device, way)
     assert torch.allclose(loop.times(rows, matrices), other.times(rows, matrices), atol=1e-5)
     assert torch.allclose(loop.outer(rows, right), other.outer(rows, right), atol=1e-5)
     turned = torch.randn(len(lengths), 8, 12).transpose(1, 2)
@@ -234,7 +237,7 @@ def test_the_gradients_are_those_of_a_functional_oracle() -> None:
     labels = [text.learned for one in jobs for text in one.texts]
     found = gradients(model, jobs)
     layers = layers_of(model)
-    start = fresh(layers, TARGETS, 3, 8.0, 0)
+    start = initial_weights(layers, TARGETS, 3, 8.0, 0)
     deltas = {name: torch.zeros(2, b.shape[0], 3, dtype=torch.float64) for name, (_, b) in start.layers.items()}
     frozen = dict(model.named_parameters())
 
@@ -251,7 +254,7 @@ def test_the_gradients_are_those_of_a_functional_oracle() -> None:
     weight = torch.tensor([[float(on) for on in each[1:]] for each in labels], dtype=torch.float64)
     model.set_attn_implementation("eager")
     oracle = vmap(grad(loss))(deltas, ids, weight)
-    bank = Bank(layers, 2, 3, model, training=True)
+    bank = AdapterBank(layers, 2, 3, model, training=True)
     for slot, mine in enumerate(found):
         for name, theirs in oracle.items():
             _, b = bank.pair(mine[None], name)
@@ -274,8 +277,8 @@ def test_trained_padding_is_as_hugging_face_pads_and_labels_it() -> None:
     mask = torch.tensor([[1] * (longest - text.padding) + [0] * text.padding for text in padded])
     expected = model(input_ids=ids, attention_mask=mask).logits
     ours = trainer(model)
-    one = ours.pack([Entry(0, replace(text, learned=(True,) * longest), 1.0) for text in padded], 1)
-    bank = Bank(ours.wired.layers, 1, 4, model, training=False)
+    one = ours.pack([PackedText(0, replace(text, learned=(True,) * longest), 1.0) for text in padded], 1)
+    bank = AdapterBank(ours.slotted.layers, 1, 4, model, training=False)
     with ours.packed(), torch.no_grad():
         packed = ours.logits_of(one, Route(bank, one.lengths, ours.dtype))
     assert torch.allclose(packed.view(2, longest - 1, -1), expected[:, :-1], atol=1e-4)
@@ -296,9 +299,9 @@ def test_an_exported_adapter_gives_stock_peft_the_same_logits(tmp_path: Any) -> 
     write_folder(tmp_path, done, data)
     ids = texts(3, 1, 20, 20)[0]
     ours = trainer(model)
-    bank = Bank(ours.wired.layers, 1, 8, model, training=False)
+    bank = AdapterBank(ours.slotted.layers, 1, 8, model, training=False)
     load(bank, 0, done)
-    row = ours.pack([Entry(0, replace(ids, learned=(True,) * 20), 1.0)], 1)
+    row = ours.pack([PackedText(0, replace(ids, learned=(True,) * 20), 1.0)], 1)
     with ours.packed(), torch.no_grad():
         expected = ours.logits_of(row, Route(bank, row.lengths, ours.dtype))
     ours.close()

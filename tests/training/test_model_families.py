@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hybrid.errors import CannotRun
-from hybrid.training.packing import Entry
-from hybrid.training.slots import Bank, Route
+from hybrid.training.packing import PackedText
+from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer
 from tests.support.tiny_model import VOCABULARY, texts
 
@@ -52,8 +52,8 @@ def test_logits_in_a_pack_are_those_of_each_text_alone(name: str, more: dict[str
     alone = torch.cat([model(input_ids=torch.tensor([text.ids])).logits[0, :-1] for text in rows])
     names = ("qkv_proj", "down_proj") if name == "Phi3" else ("q_proj", "v_proj")
     ours = Trainer(model, names, slots=4, tokens=4096, free=lambda: 1 << 30)
-    bank = Bank(ours.wired.layers, 2, 4, model, training=False)
-    one = ours.pack([Entry(number % 2, text, 1.0) for number, text in enumerate(rows)], 2)
+    bank = AdapterBank(ours.slotted.layers, 2, 4, model, training=False)
+    one = ours.pack([PackedText(number % 2, text, 1.0) for number, text in enumerate(rows)], 2)
     with ours.packed(), torch.no_grad():
         packed = ours.logits_of(one, Route(bank, one.lengths, ours.dtype))
     ours.close()
@@ -66,8 +66,8 @@ def test_logits_in_a_pack_are_those_of_each_text_alone(name: str, more: dict[str
 def test_capped_attention_is_refused_and_not_trained_wrongly() -> None:
     model = family("Gemma2", attn_logit_softcapping=50.0, query_pre_attn_scalar=8)
     ours = Trainer(model, ("q_proj",), slots=1, tokens=64, free=lambda: 1 << 30)
-    bank = Bank(ours.wired.layers, 1, 4, model, training=False)
-    one = ours.pack([Entry(0, texts(1, 1)[0], 1.0)], 1)
+    bank = AdapterBank(ours.slotted.layers, 1, 4, model, training=False)
+    one = ours.pack([PackedText(0, texts(1, 1)[0], 1.0)], 1)
     with pytest.raises(CannotRun, match="caps, drops or masks"), ours.packed():
         ours.logits_of(one, Route(bank, one.lengths, ours.dtype))
     ours.close()

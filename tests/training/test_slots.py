@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hybrid.training.adapters import fresh, load
-from hybrid.training.slots import Bank, Layers, Route, Slots, sharing
+from hybrid.training.adapters import initial_weights, load
+from hybrid.training.slots import AdapterBank, LayerWidths, Route, SlottedModel, shared_inputs
 from tests.support.tiny_model import tiny_model, trainer
 
 torch.set_num_threads(1)
@@ -29,9 +29,9 @@ class Crossed(torch.nn.Module):  # type: ignore[misc]
 
 
 def test_the_layers_of_a_block_that_share_their_input_are_found() -> None:
-    wired = trainer(tiny_model())
-    first = [group for group in wired.wired.layers.groups if "layers.0." in group[0]]
-    wired.close()
+    slotted = trainer(tiny_model())
+    first = [group for group in slotted.slotted.layers.groups if "layers.0." in group[0]]
+    slotted.close()
     assert [tuple(name.rpartition(".")[2] for name in group) for group in first] == [
         ("q_proj", "v_proj"),
         ("gate_proj", "up_proj"),
@@ -40,9 +40,9 @@ def test_the_layers_of_a_block_that_share_their_input_are_found() -> None:
 
 
 def test_the_places_of_a_bank_do_not_overlap_and_fill_it() -> None:
-    layers = Layers({"q": (8, 16), "k": (8, 24), "o": (16, 8)})
+    layers = LayerWidths({"q": (8, 16), "k": (8, 24), "o": (16, 8)})
     layers.groups = [("q", "k")]
-    bank = Bank(layers, 2, 5, tiny_model(), training=True)
+    bank = AdapterBank(layers, 2, 5, tiny_model(), training=True)
     marks = torch.zeros(1, bank.size)
     for name in layers:
         for part in bank.pair(marks, name):
@@ -53,17 +53,17 @@ def test_the_places_of_a_bank_do_not_overlap_and_fill_it() -> None:
 def said(model: Any, groups: list[tuple[str, ...]], *, apart: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
     """What the layers say of a pack of two slots, and the gradients of the bank by layer, behind one another."""
     model.apart = False
-    wired = Slots(model, ("left", "right"))
-    wired.layers.groups = groups
-    bank = Bank(wired.layers, 2, 4, model, training=True)
+    slotted = SlottedModel(model, ("left", "right"))
+    slotted.layers.groups = groups
+    bank = AdapterBank(slotted.layers, 2, 4, model, training=True)
     for slot in range(2):
-        weights = fresh(wired.layers, ("left", "right"), 4, 8.0, slot)
+        weights = initial_weights(slotted.layers, ("left", "right"), 4, 8.0, slot)
         load(bank, slot, type(weights)({n: (a, b + 0.1) for n, (a, b) in weights.layers.items()}, 4, 8.0))
     model.apart = apart
-    with wired.routed(Route(bank, (3, 2), torch.float32)):
+    with slotted.routed(Route(bank, (3, 2), torch.float32)):
         found = model(torch.arange(5)[None])
     sum((one**2).sum() for one in found).backward()
-    wired.close()
+    slotted.close()
     assert bank.grads is not None
     parts = [part.flatten() for name in ("left", "right") for part in bank.pair(bank.grads, name)]
     return [one.detach() for one in found], torch.cat(parts)
@@ -74,10 +74,10 @@ def test_layers_in_a_group_say_and_learn_what_they_do_alone(apart: bool) -> None
     """Also when one of them then gets other rows than it got when it was looked at."""
     torch.manual_seed(0)
     model = Crossed()
-    assert sharing(model, {"left": model.left, "right": model.right}) == [("left", "right")]
-    together, of_together = said(model, [("left", "right")], apart=apart)
+    assert shared_inputs(model, {"left": model.left, "right": model.right}) == [("left", "right")]
+    group_inputs, of_together = said(model, [("left", "right")], apart=apart)
     alone, of_alone = said(model, [], apart=apart)
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(group_inputs, alone, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     assert torch.allclose(of_together, of_alone, rtol=1e-4, atol=1e-4)
     assert of_alone.abs().max() > 1

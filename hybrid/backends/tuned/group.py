@@ -17,7 +17,7 @@ from hybrid.errors import BadData
 from hybrid.protocols import Tensors
 from hybrid.records import Failure
 from hybrid.training import adapters, checkpoint
-from hybrid.training.adapters import Weights
+from hybrid.training.adapters import LoraWeights
 from hybrid.training.jobs import Job, Trained
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import Tuning
@@ -48,7 +48,7 @@ class Wanted:
 class Made:
     """A trained adapter: its file and digest, and what its training did; or why there is none."""
 
-    weights: Weights | None = None
+    weights: LoraWeights | None = None
     data: bytes = b""
     digest: str = ""
     told: Mapping[str, Json] = field(default_factory=dict)
@@ -216,9 +216,9 @@ class Group:
         return Made(adapters.from_bytes(data, name[:12]), data, name, told)
 
 
-def _done(saved: checkpoint.Saved, jobs: set[str]) -> set[str]:
+def _done(saved: checkpoint.Checkpoint, jobs: set[str]) -> set[str]:
     """The jobs that a state takes for finished. Those that could not be trained are in no state. Raises BadData."""
-    trained = list(saved.about["jobs"])
+    trained = list(saved.metadata["jobs"])
     if not set(trained) <= jobs:
         raise BadData("the training that is to go on is of other jobs")
     return saved.done(trained)
