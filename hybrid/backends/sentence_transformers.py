@@ -19,7 +19,7 @@ from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, rea
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
-from hybrid.model_files.location import AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
+from hybrid.model_files.location import FETCH_AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
 from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model, Vector
 from hybrid.records import Failure
@@ -50,7 +50,7 @@ class SentenceTransformersEmbedder:
         folders = _parts(folder)
         for folder_part in folders:
             refuse_adapter(folder_part)
-            check_folder(folder_part, transformers.AutoModel, spare=_optional_prefix(folder_part))
+            check_folder(folder_part, transformers.AutoModel, optional=_optional_prefix(folder_part))
         limit_threads()
         transformers.logging.disable_progress_bar()  # otherwise it shows one for loading weights
         try:
@@ -126,7 +126,7 @@ def _parts(folder: Path) -> list[Path]:
     """The folder and those of its modules. Raises CannotRun for code, for pickled weights, and for damage."""
     modules = json_in(folder / "modules.json")
     if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
-        raise CannotRun(f"{folder / 'modules.json'}: not a list of modules", hint=AGAIN)
+        raise CannotRun(f"{folder / 'modules.json'}: not a list of modules", hint=FETCH_AGAIN)
     for one in modules:
         if not str(one.get("type", "")).startswith(LIBRARY_TYPES):
             raise CannotRun(f"{folder}: the module {one.get('type')!r:.80} is code of its own, which is never run")

@@ -33,7 +33,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
 from hybrid.model_files.weight_files import check_files
-from hybrid.model_files.weights import quiet, refuse_incomplete
+from hybrid.model_files.weights import quiet_transformers, refuse_incomplete
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import told
@@ -225,7 +225,7 @@ def load(folder: str, device: Device) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _refuse_recurrent(config, folder)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        with quiet(bar=True):
+        with quiet_transformers(bar=True):
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=device.dtype,

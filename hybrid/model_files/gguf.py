@@ -1,8 +1,8 @@
-"""A GGUF file as a folder in Hugging Face's layout, for the engines that want one (torch, vLLM).
+"""A GGUF file as a folder in Hugging Face's layout, for the engines that need one (torch, vLLM).
 
-The weights are dequantised once to safetensors and kept in the local cache under the GGUF's digest. They are the
-numbers that the GGUF stands for, so the model's identity stays the digest of the GGUF. A large model is converted in
-steps, each of which outlives a kill.
+The weights are dequantised once to safetensors and cached under the GGUF's digest. Their values are those of the GGUF,
+so the model's identity remains the digest of the GGUF. A large model is converted in steps; finished steps survive a
+kill.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from hybrid.model_files.gguf_steps import Conversion
 from hybrid.model_files.location import digest_of
 
 LAYOUT = 2
-"""Raised when converted folders of an older version must not be used again."""
+"""Version of the layout; it is raised when folders of an older version must not be used again."""
 
-ABANDONED = 24 * 3600.0
-"""Seconds after which a draft that nothing was written to is one that a killed process left: a large model is read and
-dequantised for long before its first byte is written. Age and not the process number decides, because several machines
-may share the cache."""
+ABANDONED_SECONDS = 24 * 3600.0
+"""Seconds without a write after which a draft counts as left by a killed process: a large model is read and dequantised
+for long before its first byte is written. The age decides, not the process id, since several machines may share the
+cache."""
 
-KEPT = ".steps"
-"""What the folder with the finished steps of a conversion is called behind the name of its model's."""
+STEPS_SUFFIX = ".steps"
+"""Suffix of the folder with the finished steps of a conversion, after the name of the model's folder."""
 
 
 def as_folder(path: Path) -> Path:
     """The model folder for `path`: itself, or the converted GGUF (under a minute the first time, then from the cache).
 
-    The folder appears under its name only when it is whole; after a kill the next call goes on at the step that was
-    open. Raises CannotRun when the GGUF cannot be converted, as a split one cannot, or lacks weights.
+    The folder gets its name only when it is complete; after a kill the next call resumes at the unfinished step. Raises
+    CannotRun when the GGUF cannot be converted, as a split one cannot, or lacks weights.
     """
     if path.is_dir():
         return path
@@ -46,18 +46,18 @@ def as_folder(path: Path) -> Path:
         )
     digest = digest_of(path)
     folder = cache_folder() / "models" / f"{digest[:32]}-{LAYOUT}"
-    kept = folder.with_name(f"{folder.name}{KEPT}")
-    _remove_abandoned(folder.parent, but=kept)
+    steps_folder = folder.with_name(f"{folder.name}{STEPS_SUFFIX}")
+    _remove_abandoned(folder.parent, but=steps_folder)
     if not folder.is_dir():
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
         draft.mkdir(parents=True, exist_ok=True)
         try:
-            Conversion(path, draft, kept).run()
+            Conversion(path, draft, steps_folder).run()
             _publish(draft, folder)
-            shutil.rmtree(kept, ignore_errors=True)
+            shutil.rmtree(steps_folder, ignore_errors=True)
         except CannotRun:
-            shutil.rmtree(kept, ignore_errors=True)  # they will not become a model
-            if not folder.is_dir():  # else another process was first, and has cleared them away
+            shutil.rmtree(steps_folder, ignore_errors=True)  # they cannot become a model
+            if not folder.is_dir():  # else another process was first, and has removed them
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -65,18 +65,18 @@ def as_folder(path: Path) -> Path:
 
 
 def _remove_abandoned(models: Path, *, but: Path) -> None:
-    """Remove the drafts (named after their folder and process) and steps that nothing was written to for long."""
-    with suppress(OSError):  # only room is at stake, and another process may be removing the same ones
+    """Remove abandoned drafts (named after their folder and process) and abandoned steps."""
+    with suppress(OSError):  # only disk space is at stake, and another process may remove the same ones
         for draft in models.glob("*-*.*"):
-            ours = draft.suffix[1:].isdigit() or (draft.suffix == KEPT and draft != but)
+            ours = draft.suffix[1:].isdigit() or (draft.suffix == STEPS_SUFFIX and draft != but)
             if ours and draft.is_dir() and not draft.is_symlink():
                 newest = max(part.stat().st_mtime for part in (draft, *draft.rglob("*")))
-                if time.time() - newest > ABANDONED:
+                if time.time() - newest > ABANDONED_SECONDS:
                     shutil.rmtree(draft, ignore_errors=True)
 
 
 def _publish(draft: Path, folder: Path) -> None:
-    """Give the finished folder its name; another process may have been first, with the same bytes."""
+    """Rename the draft to `folder`; another process may have been first, with the same bytes."""
     try:
         draft.rename(folder)
     except OSError:

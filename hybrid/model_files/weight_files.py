@@ -1,7 +1,7 @@
-"""Whether the safetensors files of a model folder are all there and whole, told from their headers alone.
+"""Check that the safetensors files of a model folder are complete and undamaged, by their headers alone.
 
-transformers reads `model.safetensors`, else the files that the index names; vLLM those of the index, else every file.
-A folder in which these differ is two models under one name.
+transformers reads `model.safetensors`, else the files that the index names; vLLM reads those of the index, else every
+file. A folder in which these differ would be two models under one name.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from hybrid.model_files.location import WEIGHTS, config_of
 
 INDEX = "model.safetensors.index.json"
 WHOLE = "model.safetensors"
-MOST_HEADER = 100 * 1000 * 1000
-"""Bytes that the format allows a header."""
-MOST_INDEX = 64 * 1024**2
+MAX_HEADER = 100 * 1000 * 1000
+"""Bytes that the format allows for a header."""
+MAX_INDEX = 64 * 1024**2
 
 
 def check_files(folder: Path) -> None:
-    """Raise CannotRun when a weight file is absent, cut short or damaged, or when it is not clear which ones count."""
+    """Raise CannotRun when a weight file is missing, truncated or damaged, or when it is ambiguous which files
+    count.
+    """
     own = config_of(folder).get("transformers_weights", WHOLE)
     if own not in (WHOLE, INDEX):
         raise CannotRun(
@@ -44,16 +46,16 @@ def check_files(folder: Path) -> None:
         )
     files = sorted(set(index.values())) or [WHOLE] * (folder / WHOLE).is_file()
     held = {name: file for file in files for name in tensors_of(folder / file)}
-    lost = [name for name, file in index.items() if held.get(name) != file]
-    if lost:
+    misplaced = [name for name, file in index.items() if held.get(name) != file]
+    if misplaced:
         raise CannotRun(
-            f"{folder}: {INDEX} names tensors that are not in their files: {listed(lost)}",
+            f"{folder}: {INDEX} names tensors that are not in their files: {listed(misplaced)}",
             hint="fetch the model again: index and files are not of one model",
         )
 
 
 def refuse_unnamed(folder: Path) -> None:
-    """Raise CannotRun for files of weights that no index leaves out: vLLM would read every one of them."""
+    """Raise CannotRun for several weight files without an index: vLLM would read every one of them."""
     files = sorted(file.name for file in folder.glob(WEIGHTS))
     if len(files) > 1 and not (folder / INDEX).is_file():
         raise CannotRun(
@@ -63,11 +65,11 @@ def refuse_unnamed(folder: Path) -> None:
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
-    """Name -> type, shape and place of each tensor in a safetensors file. Raises CannotRun for a damaged file."""
+    """Name -> type, shape and offsets of each tensor in a safetensors file. Raises CannotRun for a damaged file."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= min(MOST_HEADER, max(0, path.stat().st_size - 8)):
+            if not 2 <= size <= min(MAX_HEADER, max(0, path.stat().st_size - 8)):
                 raise ValueError("its header is cut short")
             header = json.loads(file.read(size))
         header.pop("__metadata__", None)
@@ -86,13 +88,13 @@ def _damaged(path: Path, why: str) -> CannotRun:
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Tensor -> file, as the index says; empty without one. Raises CannotRun."""
+    """Tensor -> file, from the index; empty without one. Raises CannotRun."""
     path = folder / INDEX
     if not path.is_file():
         return {}
     try:
-        said = decode(path.read_bytes(), what=str(path), limit=MOST_INDEX)
-        found = {str(name): str(file) for name, file in said["weight_map"].items()}
+        index = decode(path.read_bytes(), what=str(path), limit=MAX_INDEX)
+        found = {str(name): str(file) for name, file in index["weight_map"].items()}
     except (BadData, KeyError, TypeError, AttributeError) as error:
         raise CannotRun(f"{path} does not say which file holds which tensor", hint="fetch the model again") from error
     _refuse_outside(path, found.values())

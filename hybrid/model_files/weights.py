@@ -1,6 +1,6 @@
-"""Whether a checkpoint holds the weights of its model: all of them, in their shapes, and no others.
+"""Check that a checkpoint holds exactly the weights of its model, in their shapes.
 
-What a checkpoint lacks the library fills with random numbers, other ones at each start, and says so in a warning.
+The library initialises missing weights with random numbers, different ones at each start, and only logs a warning.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from hybrid.model_files.location import WEIGHTS
 from hybrid.model_files.weight_files import check_files
 
 HINT = "the file is damaged, or of another kind of model than its config.json says: fetch it again, or save it anew"
-TOLD = "missing_keys", "unexpected_keys", "mismatched_keys"
+REPORT_KEYS = "missing_keys", "unexpected_keys", "mismatched_keys"
 
 
 def refuse_incomplete(report: Mapping[str, Any], where: str) -> None:
     """Raise CannotRun when `report`, the loading information of `from_pretrained`, says that weights do not fit.
 
-    Tied weights are not missing there, and what the library knows to be harmless is not unexpected.
+    The report does not list tied weights as missing, or weights that the library knows to be harmless as unexpected.
     """
-    missing, unexpected, mismatched = (report.get(name) or () for name in TOLD)
+    missing, unexpected, mismatched = (report.get(name) or () for name in REPORT_KEYS)
     shapes = [f"{name} is {_shape(held)} and must be {_shape(wanted)}" for name, held, wanted in mismatched]
     faults = [
         *([f"it lacks {listed(missing)}"] if missing else []),
@@ -40,11 +40,11 @@ def refuse_incomplete(report: Mapping[str, Any], where: str) -> None:
         raise CannotRun(f"the weights in {where} are not those of its model: {'; '.join(faults)}", hint=HINT)
 
 
-def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str = "") -> None:
+def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, optional: str = "") -> None:
     """Raise CannotRun for a folder whose weights are not whole, before an engine of another kind loads them.
 
-    Weights whose names begin with `spare`, if that is not empty, may be missing. The model is built without memory, as
-    the library would load it. What the library does not know, or has packed numbers in place of weights, is left to
+    Weights whose names begin with `optional`, if that is not empty, may be missing. The model is built without memory,
+    as the library would load it. What the library does not know, or has packed numbers in place of weights, is left to
     the engine.
     """
     check_files(folder)
@@ -52,7 +52,7 @@ def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str =
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if getattr(config, "quantization_config", None) is not None:
             return
-        with quiet():
+        with quiet_transformers():
             model, report = _class_of(config, auto).from_pretrained(
                 folder,
                 device_map="meta",
@@ -62,14 +62,14 @@ def check_folder(folder: Path, auto: Any = AutoModelForCausalLM, *, spare: str =
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, SafetensorError):
-        return  # not one of the library's models: the engine says what it thinks of it
-    missing = {name for name in report["missing_keys"] if not (spare and name.startswith(spare))}
+        return  # not a model of the library: the engine reports its own error
+    missing = {name for name in report["missing_keys"] if not (optional and name.startswith(optional))}
     refuse_incomplete({**report, "missing_keys": missing}, str(folder))
     _refuse_untied(folder, model)
 
 
 def _refuse_untied(folder: Path, model: Any) -> None:
-    """Raise CannotRun for weights that are one by config.json and two in the files: vLLM would leave one out."""
+    """Raise CannotRun for weights that config.json ties and that differ in the files: vLLM would ignore one of them."""
     for one, other in model.get_expanded_tied_weights_keys(all_submodels=True).items():
         if _differ(folder, one, other):
             raise CannotRun(
@@ -79,7 +79,7 @@ def _refuse_untied(folder: Path, model: Any) -> None:
 
 
 def _differ(folder: Path, *names: str) -> bool:
-    """Whether the files hold two tensors of these names that are not the same."""
+    """Whether the files hold both tensors and they differ."""
     found = []
     for file in sorted(folder.glob(WEIGHTS)):
         with safe_open(file, "pt") as tensors:
@@ -88,8 +88,8 @@ def _differ(folder: Path, *names: str) -> bool:
 
 
 @contextmanager
-def quiet(*, bar: bool = False) -> Iterator[None]:
-    """No table of the library's inside, and no bar unless asked for: the error says what there is to say."""
+def quiet_transformers(*, bar: bool = False) -> Iterator[None]:
+    """Inside the block, the library logs no load report, and shows a progress bar only with `bar`."""
     level, shown = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity(logging.CRITICAL)
     if not bar:
@@ -103,7 +103,7 @@ def quiet(*, bar: bool = False) -> Iterator[None]:
 
 
 def _class_of(config: Any, auto: Any) -> Any:
-    """The class that the checkpoint was saved from, which knows its names; else what the library would take."""
+    """The class that the checkpoint was saved from, since it has the same weight names; else `auto`."""
     named = (getattr(config, "architectures", None) or [""])[0]
     own = getattr(transformers, str(named), None)
     return own if isinstance(own, type) and issubclass(own, transformers.PreTrainedModel) else auto

@@ -177,7 +177,7 @@ def test_a_header_that_is_cut_or_lies_is_refused_in_words(tmp_path: Path, data: 
 
 
 def test_no_header_is_read_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf_files, "MOST_HEADER", 1000)
+    monkeypatch.setattr(gguf_files, "MAX_HEADER", 1000)
     (tmp_path / "a.gguf").write_bytes(header({"texts": (9, struct.pack("<IQ", 8, 500) + bytes(8 * 500))}))
     with pytest.raises(CannotRun, match="longer than any header"):
         read_header(tmp_path / "a.gguf")

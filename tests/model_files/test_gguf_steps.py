@@ -57,7 +57,7 @@ def test_steps_make_the_model_that_the_library_makes_of_the_whole(
     (path,) = write_model(tmp_path / "m", without=without)
     whole = as_folder(path).rename(tmp_path / "whole")
     assert [file.name for file in whole.glob("model*")] == ["model.safetensors"]
-    monkeypatch.setattr(gguf_steps, "NUMBERS", STEP)
+    monkeypatch.setattr(gguf_steps, "STEP_PARAMETERS", STEP)
     stepped = as_folder(path)
     files = sorted(stepped.glob("*.safetensors"))
     assert [file.name for file in files] == [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
@@ -74,7 +74,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from hybrid.model_files import gguf, gguf_steps
-gguf_steps.NUMBERS = int(sys.argv[2])
+gguf_steps.STEP_PARAMETERS = int(sys.argv[2])
 keep = gguf_steps.Conversion._keep
 def stop(conversion, draft, place):
     keep(conversion, draft, place)
@@ -103,7 +103,7 @@ def test_a_kill_costs_one_step_and_a_damaged_step_is_made_again(
     data[-1] ^= 1
     second.write_bytes(data)
     numbers = first.stat().st_ino, second.stat().st_ino
-    monkeypatch.setattr(gguf_steps, "NUMBERS", STEP)
+    monkeypatch.setattr(gguf_steps, "STEP_PARAMETERS", STEP)
     folder = as_folder(path)
     files = sorted(folder.glob("*.safetensors"))
     assert weights(files) == whole
@@ -121,7 +121,7 @@ def test_a_process_that_was_first_and_cleared_the_steps_away_has_done_the_work_o
 
     def late(conversion: Any, count: int) -> None:
         first.rename(folder)
-        shutil.rmtree(conversion._kept)
+        shutil.rmtree(conversion._steps_folder)
         join(conversion, count)
 
     monkeypatch.setattr(gguf_steps.Conversion, "_join", late)
@@ -130,7 +130,7 @@ def test_a_process_that_was_first_and_cleared_the_steps_away_has_done_the_work_o
 
 
 def test_weights_that_no_step_has_are_named(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf_steps, "NUMBERS", STEP)
+    monkeypatch.setattr(gguf_steps, "STEP_PARAMETERS", STEP)
     (path,) = write_model(tmp_path / "m", without=["blk.1.attn_q.weight"])
     with pytest.raises(CannotRun, match=r"it lacks model\.layers\.1\.self_attn\.q_proj\.weight"):
         as_folder(path)
@@ -151,8 +151,8 @@ def test_a_file_that_is_cut_short_is_told_as_such(tmp_path: Path, left: float) -
 def test_a_part_of_a_gguf_holds_the_bytes_of_its_tensors(tmp_path: Path) -> None:
     (path,) = write_model(tmp_path / "m")
     whole = gguf_parts.contents(path)
-    *parts, _ = gguf_parts.steps(whole.tensors, STEP)
-    gguf_parts.write(whole, parts[0], tmp_path / "part.gguf")
+    *parts, _ = gguf_parts.split_tensors(whole.tensors, STEP)
+    gguf_parts.write_subset(whole, parts[0], tmp_path / "part.gguf")
     part, data = gguf_parts.contents(tmp_path / "part.gguf"), path.read_bytes()
     assert (part.described, [one.name for one in part.tensors]) == (whole.described, [one.name for one in parts[0]])
     held = (tmp_path / "part.gguf").read_bytes()
