@@ -22,8 +22,8 @@ from hybrid.machine import home
 from hybrid.machine.files import speaking
 from hybrid.machine.terminal import are, clean_line, some
 from hybrid.models import catalog, packing, pruning, restoring
-from hybrid.models.catalog import Standing
-from hybrid.models.layers import Told
+from hybrid.models.catalog import ModelStatus
+from hybrid.models.layers import OnProgress
 from hybrid.models.manifest import Model, read_models
 from hybrid.models.names import OllamaName, slug
 from hybrid.models.ollama_store import OllamaStore, chosen_store
@@ -75,7 +75,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     click.echo(encode(_as_json(packed)) if as_json else clean_line(str(packed), LONGEST))
 
 
-def _of_ollama(source: str, store: OllamaStore) -> packing.Source:
+def _of_ollama(source: str, store: OllamaStore) -> packing.ModelSource:
     try:
         return packing.ollama_source(store, ollama_name(source))
     except UsageError as error:
@@ -134,7 +134,7 @@ def list_models(folder: Path | None, as_json: bool) -> None:
     Parts are known by their names; `verify` reads them.
     """
     place = join_folder(chosen_folder(folder), make=False)
-    found, refused = catalog.standings(place)
+    found, refused = catalog.model_statuses(place)
     if as_json:
         listed = [_standing_json(one) for one in found]
         click.echo(encode({"models": listed, "refused": [clean_line(error.message, LONGEST) for error in refused]}))
@@ -148,7 +148,7 @@ def list_models(folder: Path | None, as_json: bool) -> None:
         click.echo(f"no model is packed in {place}: `hybrid models pack NAME|PATH`", err=True)
 
 
-def _line(one: Standing, width: int) -> str:
+def _line(one: ModelStatus, width: int) -> str:
     model = one.model
     state = "complete" if one.complete else f"{one.here:,} of {some(one.parts, 'part')} {are(one.here)} here"
     shared = f", {_size(one.shared)} of it shared" if one.shared else ""
@@ -167,7 +167,7 @@ def _as_json(model: Model) -> dict[str, object]:
     return {**about, "size": model.size, "layers": len(model.layers), "manifest": model.path}
 
 
-def _standing_json(one: Standing) -> dict[str, object]:
+def _standing_json(one: ModelStatus) -> dict[str, object]:
     parts = {"parts": one.parts, "parts_here": one.here, "complete": one.complete, "shared": one.shared}
     return {**_as_json(one.model), **parts}
 
@@ -241,7 +241,7 @@ def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: floa
         )
 
 
-def _show_plan(planned: pruning.Plan, *, as_json: bool) -> None:
+def _show_plan(planned: pruning.PrunePlan, *, as_json: bool) -> None:
     if as_json:
         click.echo(encode({"models": [_as_json(model) for model in planned.models], "paths": planned.paths}))
         return
@@ -250,7 +250,7 @@ def _show_plan(planned: pruning.Plan, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress(total: int, what: str) -> Iterator[Told]:
+def _progress(total: int, what: str) -> Iterator[OnProgress]:
     """A bar on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None

@@ -11,11 +11,11 @@ from hybrid.commands.options import FOLDER, OUTPUT
 from hybrid.errors import CannotRun, UsageError
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line
-from hybrid.ollama import beside
+from hybrid.ollama import child_process
 from hybrid.ollama.address import Address, models, parse, version
 from hybrid.ollama.binary import find
-from hybrid.ollama.place import default_store, own_disk
 from hybrid.ollama.server import Server, Settings, started
+from hybrid.ollama.storage import default_store, own_disk
 
 NAMED = 5
 """Most models that are named; the others are counted."""
@@ -62,11 +62,11 @@ def up(
         raise CannotRun("`hybrid ollama up` is for Linux and macOS", hint="start Ollama's own app")
     address, words = parse(host), list(command)
     if words:
-        beside.refuse_unknown(words)
+        child_process.refuse_unknown(words)
     if found := version(address):
         _say(f"{_about(address, found)}: it was there before and stays; its settings are its own")
-        with beside.signals() as heard:
-            return beside.run(words, {"OLLAMA_HOST": address.url}, heard, watch=_nothing) if words else 0
+        with child_process.signals() as heard:
+            return child_process.run(words, {"OLLAMA_HOST": address.url}, heard, watch=_nothing) if words else 0
     if store and not store.expanduser().absolute().parent.is_dir():
         raise UsageError(f"--models {store}: there is no folder {store.absolute().parent}", hint="is it typed right?")
     settings = Settings(
@@ -76,7 +76,7 @@ def up(
         parallel,
         context,
     )
-    with started(find(place), settings) as server, beside.signals() as heard:
+    with started(find(place), settings) as server, child_process.signals() as heard:
         return _with(server, words, heard)
 
 
@@ -84,7 +84,7 @@ def _with(server: Server, command: list[str], heard: list[int]) -> int:
     settings = server.settings
     _say(f"{_about(settings.address, server.version)}, kept in {settings.store}; log: {settings.log}")
     if not command:
-        beside.wait(heard, watch=lambda: _refuse_ended(server))
+        child_process.wait(heard, watch=lambda: _refuse_ended(server))
         return 0
     told: list[str] = []
 
@@ -95,7 +95,7 @@ def _with(server: Server, command: list[str], heard: list[int]) -> int:
             _say(f"{error.message}; {error.hint}")
 
     environment = {"OLLAMA_HOST": settings.address.url, "OLLAMA_MODELS": str(settings.store)}
-    return beside.run(command, environment, heard, watch)
+    return child_process.run(command, environment, heard, watch)
 
 
 def _refuse_ended(server: Server) -> None:

@@ -18,7 +18,7 @@ from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
 from hybrid.machine.clock import Clock
 from hybrid.machine.terminal import are, clean_line, some
-from hybrid.models.catalog import standings
+from hybrid.models.catalog import model_statuses
 
 LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500
@@ -197,7 +197,7 @@ class Walk:
     def _missing_of_models(self) -> Iterator[Finding]:
         """Parts that a listing lacks; what is wrong with a manifest was told where it was looked at."""
         try:
-            found, _ = standings(self._folder)
+            found, _ = model_statuses(self._folder)
         except HybridError as error:
             yield self._failed("models", error)
             return

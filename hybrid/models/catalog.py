@@ -1,4 +1,4 @@
-"""What is packed in the folder: models by name, which of them a name means, and how they stand."""
+"""The models that are packed in the folder: by name, with their status, and the one that a name selects."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from hybrid.errors import BadData, HybridError, UsageError, nearest
 from hybrid.folder.medium import Medium, NotThere
-from hybrid.models.layers import Told, check_layer, present
+from hybrid.models.layers import OnProgress, check_layer, present
 from hybrid.models.manifest import Layer, Model, read_models
 from hybrid.models.names import OllamaName, is_plain
 
 SHORTEST = 4
-"""Fewest digits of a digest that name one."""
+"""Fewest digits of a digest that can select a model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a model stands: how many of its parts a listing shows, and how many of its bytes other models have too."""
+class ModelStatus:
+    """The status of a model: how many of its parts are listed, and how many of its bytes other models share."""
 
     model: Model
     here: int
@@ -27,27 +27,27 @@ class Standing:
 
     @property
     def complete(self) -> bool:
-        """Whether all parts are listed. Whether they are whole, `verify` tells."""
+        """Whether all parts are listed. Their content is not checked: `verify` does that."""
         return self.here == self.parts
 
 
-def standings(folder: Medium) -> tuple[list[Standing], list[HybridError]]:
-    """Every model in the folder, and why other manifests are none."""
+def model_statuses(folder: Medium) -> tuple[list[ModelStatus], list[HybridError]]:
+    """The status of every model in the folder, and the errors of invalid manifests."""
     models, refused = read_models(folder)
     uses = Counter(sha256 for model in models for sha256 in {layer.sha256 for layer in model.layers})
     found = []
     for model in models:
         sizes = {layer.sha256: layer.size for layer in model.layers}
         shared = sum(size for sha256, size in sizes.items() if uses[sha256] > 1)
-        found.append(Standing(model, len(present(folder, model)), len(model.parts), shared))
+        found.append(ModelStatus(model, len(present(folder, model)), len(model.parts), shared))
     return found, refused
 
 
 def chosen(folder: Medium, name: str) -> Model:
-    """The one model that `name` means: NAME, or NAME@ and the beginning of a digest.
+    """The one model that `name` selects: NAME, or NAME@ and the beginning of a digest.
 
-    A name that several digests have is none. Raises UsageError; NotThere when no model of that name has arrived;
-    BadData or Temporary when a manifest that cannot be read may be the one.
+    Raises UsageError, also for a name that several digests have; NotThere when no model of that name has arrived;
+    BadData or Temporary when no model fits and some manifest cannot be read.
     """
     models, refused = read_models(folder)
     found = matching(models, name)
@@ -60,7 +60,7 @@ def chosen(folder: Medium, name: str) -> Model:
 
 
 def not_there(folder: Medium, name: str, models: Iterable[Model]) -> NotThere:
-    """What is said of a name that no model has: nobody can tell a wrong one from one that is still on its way."""
+    """The error for a name that no model has: a wrong name looks like one whose manifest has not arrived yet."""
     known = nearest(name, {f"{model.name}@{model.digest[:12]}" if "@" in name else model.name for model in models})
     return NotThere(
         f"no model '{name}' is packed in {folder}, or it has not arrived",
@@ -69,14 +69,14 @@ def not_there(folder: Medium, name: str, models: Iterable[Model]) -> NotThere:
 
 
 def refuse_several(found: Iterable[Model], name: str, folder: Medium) -> None:
-    """Raise UsageError when a name means models of several digests or kinds."""
+    """Raise UsageError when a name selects models of several digests or kinds."""
     if len({(model.digest, model.kind) for model in found}) > 1:
         one = ", ".join(sorted({f"{model} ({model.kind})" for model in found}))
         raise UsageError(f"'{name}' is more than one model in {folder}", hint=f"name one of them: {one}")
 
 
 def matching(models: Iterable[Model], name: str) -> list[Model]:
-    """The models that NAME or NAME@DIGEST may mean. Raises UsageError on what can be the name of none."""
+    """The models that NAME or NAME@DIGEST may select. Raises UsageError for an impossible name."""
     plain, at, digest = name.partition("@")
     digest = digest.removeprefix("sha256:")
     if at and len(digest) < SHORTEST:
@@ -87,7 +87,7 @@ def matching(models: Iterable[Model], name: str) -> list[Model]:
         as_ollama = ""
         if not is_plain(plain):
             raise UsageError(
-                f"{plain[:200]!r} can be no model's name", hint="hybrid models list shows the names"
+                f"{plain[:200]!r} cannot be the name of a model", hint="hybrid models list shows the names"
             ) from None
     return [
         model
@@ -97,13 +97,13 @@ def matching(models: Iterable[Model], name: str) -> list[Model]:
     ]
 
 
-def check(folder: Medium, models: Iterable[Model], told: Told) -> list[HybridError]:
-    """Read every layer of the models, each once. What is missing or damaged."""
+def check(folder: Medium, models: Iterable[Model], on_progress: OnProgress) -> list[HybridError]:
+    """Read every layer of the models, each once. Returns the errors of what is missing or damaged."""
     seen: set[Layer] = set()
     wrong: list[HybridError] = []
     for model in models:
         for layer in model.layers:
             if layer not in seen:
                 seen.add(layer)
-                wrong += check_layer(folder, layer, told)
+                wrong += check_layer(folder, layer, on_progress)
     return wrong

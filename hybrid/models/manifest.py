@@ -1,4 +1,4 @@
-"""A packed model: one small file that names it, its digest, its layers and their parts. It proves itself by its name.
+"""The manifest of a packed model: its name, digest, layers and their parts. Its file name holds its sha256.
 
 <folder>/models/manifests/model-<sha256>.json                              the model
 <folder>/models/layers/<xx>/<sha256>/<batch>/part-<number>-<sha256>.bin    a part of one of its layers (layers.py)
@@ -27,7 +27,7 @@ from hybrid.models.ollama_manifest import MAX_SIZE, layers_of
 FORMAT = "hybrid/model"
 PLACE = "models/manifests"
 PART = 64 * 1024 * 1024
-"""Bytes of a part: it, and perhaps the next one, is all that is held of a model at a time."""
+"""Bytes of a part. At most two parts of a model are in memory at a time."""
 BATCH = 250
 MOST_PARTS = 1000 * BATCH
 MAX_MANIFEST = 16 * 1024 * 1024
@@ -41,7 +41,7 @@ LAYER_MEMBERS = {"path", "sha256", "size", "parts"}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a layer: where it is in the folder, what it holds, how many bytes."""
+    """A part of a layer: its path in the folder, its sha256, its size in bytes."""
 
     path: str
     sha256: str
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One content-addressed piece of a model. `path` is where it goes: in the model's folder, or in Ollama's blobs."""
+    """One content-addressed file of a model. `path`: its destination in the model's folder, or in Ollama's blobs."""
 
     path: str
     sha256: str
@@ -59,13 +59,13 @@ class Layer:
 
     @property
     def place(self) -> str:
-        """The layer's place in the folder."""
+        """The path of the layer in the folder."""
         return f"models/layers/{self.sha256[:2]}/{self.sha256}"
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A packed model. `source` is the exact text of Ollama's manifest, whose sha256 is then the digest."""
+    """A packed model. `source`: the exact text of Ollama's manifest, whose sha256 is the digest; else ""."""
 
     kind: Kind
     name: str
@@ -108,7 +108,7 @@ class Model:
 
 
 def parts_of(layer: Layer, part_size: int, hashes: Sequence[str]) -> tuple[Part, ...]:
-    """The first parts of a layer, which have these hashes: `part_size` bytes each, but for the last of all."""
+    """The first parts of a layer, with these hashes. Each has `part_size` bytes, except the last part of the layer."""
     return tuple(
         Part(
             f"{layer.place}/{number // BATCH:03d}/part-{number:06d}-{sha256}.bin",
@@ -120,7 +120,7 @@ def parts_of(layer: Layer, part_size: int, hashes: Sequence[str]) -> tuple[Part,
 
 
 def verify_model(path: str, data: bytes) -> Model:
-    """The model in the bytes of a manifest. Raises BadData when it is damaged, foreign, or does not fit together."""
+    """The model in the bytes of a manifest. Raises BadData when it is damaged, foreign or inconsistent."""
     name = FILE.fullmatch(path.rpartition("/")[2])
     if name is None or hashlib.sha256(data).hexdigest() != name[1]:
         raise BadData(
@@ -215,7 +215,7 @@ def _check_plain(model: Model) -> None:
 
 
 def folder_digest(layers: tuple[Layer, ...]) -> str:
-    """What `digest_of` gives for the folder with these files: files in subfolders do not count."""
+    """The result of `digest_of` for the folder with these files; files in subfolders do not count."""
     known = (*TEXTS, WEIGHTS)
     named = {layer.path: layer.sha256 for layer in layers if len(PurePosixPath(layer.path).parts) == 1}
     shaping = sorted(path for path in named if any(fnmatchcase(path, pattern) for pattern in known))
@@ -223,11 +223,14 @@ def folder_digest(layers: tuple[Layer, ...]) -> str:
 
 
 def read_models(folder: Medium) -> tuple[list[Model], list[HybridError]]:
-    """Every model in the folder, by name and digest, and why other manifests are none. Raises Temporary, CannotRun."""
+    """Every model in the folder, by name and digest, and the errors of invalid manifests.
+
+    Raises Temporary, CannotRun.
+    """
     models, refused = [], list[HybridError]()
     for name in sorted(entry.name for entry in folder.entries(PLACE) if FILE.fullmatch(entry.name)):
         try:
             models.append(verify_model(f"{PLACE}/{name}", folder.read(f"{PLACE}/{name}", MAX_MANIFEST)))
-        except (BadData, Temporary) as error:  # one that cannot be read must not hide the others
+        except (BadData, Temporary) as error:  # an unreadable manifest must not hide the others
             refused.append(error)
     return sorted(models, key=lambda model: (model.name, model.digest, model.path)), refused

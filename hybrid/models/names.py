@@ -1,4 +1,4 @@
-"""Names of models, and the paths that follow from them: nothing here can lead out of the place it is meant for."""
+"""Names of models and the paths derived from them: no path can leave its destination."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hybrid.errors import BadData
 from hybrid.folder.names import RESERVED
 
 HOST, NAMESPACE, TAG = "registry.ollama.ai", "library", "latest"
-"""What Ollama adds to a name that lacks them."""
+"""Ollama's defaults for the parts that a name lacks."""
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
@@ -18,12 +18,12 @@ _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}(?:/[A-Za-z0-9][\w.-]{0,99})?", re.ASCII)
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,119}")
 DEEPEST = 4
-"""Most parts of the path of a file in a model's folder."""
+"""Most components of the path of a file in a model's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class OllamaName:
-    """A whole name, as Ollama completes it. Its parts are those of a path below `manifests/`."""
+    """A complete name, with Ollama's defaults. Its parts form the path below `manifests/`."""
 
     host: str
     namespace: str
@@ -31,7 +31,7 @@ class OllamaName:
     tag: str
 
     def __str__(self) -> str:
-        """As `ollama list` shows it."""
+        """The name as `ollama list` shows it."""
         short = f"{self.model}:{self.tag}"
         if self.host.lower() != HOST:
             return f"{self.host}/{self.namespace}/{short}"
@@ -43,7 +43,7 @@ class OllamaName:
 
     @classmethod
     def parse(cls, text: str) -> OllamaName:
-        """The name that `text` means to Ollama. Raises BadData when it means none."""
+        """Parse a name as Ollama does. Raises BadData when it is invalid."""
         head, tag = text, TAG
         if text.rfind(":") > text.rfind("/"):
             head, _, tag = text.rpartition(":")
@@ -75,12 +75,12 @@ def _is_file(part: str) -> bool:
 
 
 def collide(paths: list[str]) -> bool:
-    """Whether two of the paths are one to some system, or one lies below another."""
+    """Whether two of the paths are the same on some system, or one is a parent of another."""
     folded = {path.casefold() for path in paths}
     above = {str(parent) for path in folded for parent in PurePosixPath(path).parents}
     return len(folded) != len(paths) or bool(folded & above)
 
 
 def slug(name: str) -> str:
-    """A file name made of a model's name, for people."""
+    """A readable file name made from a model's name."""
     return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("._-")[:60] or "model"

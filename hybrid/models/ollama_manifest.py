@@ -1,4 +1,4 @@
-"""What Ollama's own manifest of a model says: the layers by digest and size. It is foreign text and read with care."""
+"""Parses Ollama's own manifest of a model: the layers by digest and size. It is untrusted input."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NAMES = {"config", "layers", "digest", "size", "mediatype", "from", "name"}
 def layers_of(source: bytes, *, what: str) -> dict[str, int]:
     """sha256 -> size in bytes of every layer, the configuration first, each once. `what` names the text for the error.
 
-    Raises BadData. Ollama's reader ignores the case of names and takes the last of two, so a text in which a name
-    stands twice, or in another case, could mean other layers to it than to us: it is refused.
+    Raises BadData. Ollama's parser ignores the case of names and takes the last of duplicates, so a manifest with a
+    duplicate name, or with another case, could have other layers for Ollama than for this parser: it is refused.
     """
     value = _decoded(source, what)
     layers, config = value.get("layers"), value.get("config")

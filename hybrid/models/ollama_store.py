@@ -1,9 +1,8 @@
-"""The store of Ollama on this machine's own disk: models by name, layers by digest, nothing written outside of it.
+"""The store of Ollama on this machine's own disk: models by name, layers by digest.
 
-<store>/manifests/<host>/<namespace>/<model>/<tag>    what a model is made of
-<store>/blobs/sha256-<digest>                         its layers
-<store>/hybrid-restore/                               layers on their way; beside blobs/, where the server deletes names
-                                                      that it does not know
+<store>/manifests/<host>/<namespace>/<model>/<tag>    what a model is made of <store>/blobs/sha256-<digest>
+its layers <store>/hybrid-restore/                               incomplete layers; not in blobs/, where the server
+deletes names that it does not know
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from hybrid.models.names import OllamaName
 from hybrid.models.ollama_manifest import MAX_SOURCE
 
 STAGING = "hybrid-restore"
-OF_THE_SERVICE = Path("/usr/share/ollama/.ollama/models")
+SERVICE_STORE = Path("/usr/share/ollama/.ollama/models")
 
 
 def chosen_store(store: Path | None) -> Path:
-    """`--store`, else OLLAMA_MODELS, else where Ollama itself looks."""
+    """`--store`, else OLLAMA_MODELS, else Ollama's default."""
     named = os.environ.get("OLLAMA_MODELS")
     return store or (Path(named) if named else Path.home() / ".ollama" / "models")
 
@@ -39,14 +38,14 @@ class OllamaStore:
         return str(self.root)
 
     def names(self) -> list[str]:
-        """The models that are in it, as `ollama list` shows them."""
+        """The names of the models in the store, as `ollama list` shows them."""
         return sorted(str(name) for name, _ in self._manifests())
 
     def manifest_of(self, name: OllamaName) -> bytes:
         """The exact bytes of a model's manifest. Raises UsageError when there is none, BadData."""
         path = self.manifest_path(name)
         if not path.is_file():
-            other = OF_THE_SERVICE
+            other = SERVICE_STORE
             elsewhere = f"; the service's models are in {other}: --store" if other.is_dir() else ""
             raise UsageError(
                 f"no model '{name}' in Ollama's store {self}", hint=nearest(str(name), self.names()) + elsewhere
@@ -54,19 +53,19 @@ class OllamaStore:
         return read_bounded(path, MAX_SOURCE)
 
     def manifest_path(self, name: OllamaName) -> Path:
-        """Where the manifest of a model is or belongs; a name that differs in case only is the same to Ollama."""
+        """The path of a model's manifest, existing or not. For Ollama, names that differ only in case are the same."""
         path = self.root / "manifests"
         for part in name.parts:
-            path = path / _spelled(plain(path), part)
-        return plain(path)
+            path = path / _spelled(refuse_link(path), part)
+        return refuse_link(path)
 
     def blob(self, sha256: str) -> Path:
-        """Where a layer is or belongs."""
-        return plain(self.root / "blobs") / f"sha256-{sha256}"
+        """The path of a layer, existing or not."""
+        return refuse_link(self.root / "blobs") / f"sha256-{sha256}"
 
     @property
     def staging(self) -> Path:
-        """Where layers are written until they are whole."""
+        """The folder in which layers are written until they are complete."""
         return self.root / STAGING
 
     def refuse_bad_place(self, folder: Path) -> None:
@@ -93,15 +92,15 @@ class OllamaStore:
                 yield name, path
 
 
-def plain(path: Path) -> Path:
-    """`path`, unless it is a link: nothing is written through one. Raises BadData."""
+def refuse_link(path: Path) -> Path:
+    """`path`. Raises BadData when it is a symbolic link, since nothing must be written through one."""
     if path.is_symlink():
         raise BadData(f"{path}: a link in Ollama's store, not followed", hint="put what it leads to in its place")
     return path
 
 
 def _spelled(place: Path, part: str) -> str:
-    """`part` as it is spelled in a place."""
+    """`part` in the spelling of an existing entry of `place` that differs only in case."""
     with speaking(place, doing="listing it"):
         found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
     alike = [name for name in found if name.lower() == part.lower()]

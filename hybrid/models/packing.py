@@ -1,4 +1,4 @@
-"""Bring a model into the shared folder. Its manifest, which alone makes it one, is written last."""
+"""Pack a model into the shared folder. Its manifest, without which it does not exist, is written last."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hybrid.folder.runs import check_mark
 from hybrid.machine.files import speaking
 from hybrid.machine.lock import alone
 from hybrid.model_files.location import sha256_of, split_digest
-from hybrid.models import plain
-from hybrid.models.layers import Told, write_layer
+from hybrid.models import file_models
+from hybrid.models.layers import OnProgress, write_layer
 from hybrid.models.manifest import MAX_MANIFEST, PART, Kind, Layer, Model, folder_digest, verify_model
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_manifest import layers_of
@@ -22,8 +22,8 @@ from hybrid.models.ollama_store import OllamaStore
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A model on this machine's disk. `files`: the path of a layer -> its file, sha256 and size in bytes."""
+class ModelSource:
+    """A model on this machine's disk. `files`: path of a layer -> its file, sha256 and size in bytes."""
 
     kind: Kind
     name: str
@@ -37,7 +37,7 @@ class Source:
         return sum(size for _, _, size in self.files.values())
 
 
-def ollama_source(store: OllamaStore, name: OllamaName) -> Source:
+def ollama_source(store: OllamaStore, name: OllamaName) -> ModelSource:
     """A model of Ollama. Raises UsageError when it is not in the store, BadData when the store is damaged."""
     source = store.manifest_of(name)
     said = layers_of(source, what=str(store.manifest_path(name)))
@@ -49,47 +49,48 @@ def ollama_source(store: OllamaStore, name: OllamaName) -> Source:
                     f"{path}: a layer of {name} that is not there, or not of the {size:,} bytes it should have",
                     hint=f"this copy of the model is damaged: hybrid models pull {name}, or create it again",
                 )
-    return Source("ollama", str(name), hashlib.sha256(source).hexdigest(), files, source.decode())
+    return ModelSource("ollama", str(name), hashlib.sha256(source).hexdigest(), files, source.decode())
 
 
-def plain_source(path: Path, name: str) -> Source:
-    """A model folder or a GGUF. Its files are read once for their digests, which are remembered."""
-    kind, found = plain.described(path)
+def plain_source(path: Path, name: str) -> ModelSource:
+    """A model folder or a GGUF. Its files are hashed once; the digests are cached."""
+    kind, found = file_models.described(path)
     files = {}
     for inner, file in found.items():
         with speaking(file, doing="reading it"):
             files[inner] = (file, sha256_of(file), file.stat().st_size)
     layers = tuple(Layer(inner, sha256, size) for inner, (_, sha256, size) in files.items())
     digest = folder_digest(layers) if kind == "folder" else split_digest([layer.sha256 for layer in layers])
-    return Source(kind, plain.name_for(path, name), digest, files)
+    return ModelSource(kind, file_models.name_for(path, name), digest, files)
 
 
-def pack(folder: Medium, source: Source, told: Told, *, part_size: int = PART) -> Model:
-    """Write what is missing or damaged of a model in the folder. The same model packed twice is the same files.
+def pack(folder: Medium, source: ModelSource, on_progress: OnProgress, *, part_size: int = PART) -> Model:
+    """Write the missing or damaged parts of a model. Packing is idempotent.
 
-    Raises BadData when the source does not verify, Temporary (mount away, full): the same call goes on.
+    Raises BadData when the source does not verify, Temporary when the folder is unavailable or full; the same call then
+    resumes.
     """
     check_mark(folder)
     with alone(Path(str(folder), "models"), f"packs models into {folder}"):
-        layers = _layers(folder, source, part_size, told)
+        layers = _layers(folder, source, part_size, on_progress)
         model = Model(source.kind, source.name, source.digest, layers, source.text, part_size)
         _publish(folder, model)
     return model
 
 
-def _layers(folder: Medium, source: Source, part_size: int, told: Told) -> tuple[Layer, ...]:
-    """Write every layer, each once. Returns them with their parts."""
+def _layers(folder: Medium, source: ModelSource, part_size: int, on_progress: OnProgress) -> tuple[Layer, ...]:
+    """Write every layer once. Returns the layers with their parts."""
     done: dict[str, Layer] = {}
     for file, sha256, size in source.files.values():
         if sha256 in done:
-            told(size)
+            on_progress(size)
         else:
-            done[sha256] = write_layer(folder, file, Layer("", sha256, size), part_size, told)
+            done[sha256] = write_layer(folder, file, Layer("", sha256, size), part_size, on_progress)
     return tuple(replace(done[sha256], path=path) for path, (_, sha256, _) in source.files.items())
 
 
 def _publish(folder: Medium, model: Model) -> None:
-    """Write the manifest, once a reader's own check takes it."""
+    """Write the manifest, after verifying it as a reader does."""
     data = model.to_bytes()
     if len(data) > MAX_MANIFEST:
         raise BadData(f"{model}: has too many layers to be packed: its manifest would be {len(data):,} bytes")

@@ -1,8 +1,8 @@
-"""Take models out of the folder, in two steps: what nothing names is marked, and removed when the mark is old enough.
+"""Remove models from the folder by mark and sweep: unreferenced files are marked, and removed after a grace period.
 
-The marks are on this machine's own disk and go by its own clock. The time between the steps is for what is on its way:
-a manifest of another machine that a listing does not show yet. When a manifest that was seen at the marking is gone,
-nobody knows whether it was deleted or the listing is bad: all marks are made anew.
+The marks are on this machine's own disk and use its own clock. The grace period is for manifests of other machines that
+are not listed yet. When a manifest that was listed at the marking is gone, it was either deleted or the listing is
+wrong, so all marks are renewed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from hybrid.machine.replacing import replacing
 from hybrid.models.catalog import matching, refuse_several
 from hybrid.models.manifest import PART_FILE, Model, read_models
 
-LONGEST = 30 * 86400.0
-"""Seconds after which a mark is forgotten: what somebody thought of so long ago is asked anew."""
+MARK_LIFETIME = 30 * 86400.0
+"""Seconds after the grace period until a mark expires: so old a decision must be made again."""
 MAX_MARKS = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What could go: models that were named, and the files that nothing else needs, manifests first."""
+class PrunePlan:
+    """What may be removed: the named models, and the files that no other model needs, manifests first."""
 
     models: tuple[Model, ...]
     paths: tuple[str, ...]
@@ -40,8 +40,11 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a step did: files removed, files that wait for the second step, seconds until then, marks made anew."""
+class PruneResult:
+    """The result of a step: removed files, files that are only marked, seconds until they can be removed.
+
+    `anew`: whether all marks were renewed.
+    """
 
     removed: tuple[str, ...]
     waiting: tuple[str, ...]
@@ -51,16 +54,16 @@ class Done:
 
 @dataclass(slots=True)
 class Marks:
-    """Which manifests were there when the marks were made, and path -> time of its mark."""
+    """The manifests that were listed at the marking, and path -> time of its mark."""
 
     known: set[str] = field(default_factory=set)
     times: dict[str, float] = field(default_factory=dict)
 
 
-def plan(folder: Medium, names: Iterable[str], *, unused: bool) -> Plan:
-    """What may go of the models with these names, and with `unused` of what no model names.
+def plan(folder: Medium, names: Iterable[str], *, unused: bool) -> PrunePlan:
+    """What may be removed of the models with these names, and with `unused` the parts that no model needs.
 
-    Raises UsageError when a name means nothing; BadData when a manifest cannot be read, which may need anything.
+    Raises UsageError for an unknown name; BadData when a manifest cannot be read, since it may need any part.
     """
     models, refused = read_models(folder)
     if refused:
@@ -78,12 +81,14 @@ def plan(folder: Medium, names: Iterable[str], *, unused: bool) -> Plan:
         refuse_several(found, name, folder)
         going |= {model.path: model for model in found}
     needed = {path for model in models if model.path not in going for path in model.parts}
-    parts = {path for model in going.values() for path in model.parts} | set(_listed(folder) if unused else ())
-    return Plan(tuple(going.values()), (*sorted(going), *sorted(parts - needed)), frozenset(one.path for one in models))
+    parts = {path for model in going.values() for path in model.parts} | set(_all_parts(folder) if unused else ())
+    return PrunePlan(
+        tuple(going.values()), (*sorted(going), *sorted(parts - needed)), frozenset(one.path for one in models)
+    )
 
 
-def _listed(folder: Medium) -> Iterator[str]:
-    """Every part in the folder, by its path."""
+def _all_parts(folder: Medium) -> Iterator[str]:
+    """The path of every part in the folder."""
     place = "models/layers"
     for depth in _folders(folder, place):
         for layer in _folders(folder, depth):
@@ -96,11 +101,11 @@ def _folders(folder: Medium, place: str) -> list[str]:
     return [f"{place}/{one.name}" for one in folder.entries(place) if one.kind == "folder" and allowed(one.name)]
 
 
-def step(folder: Disk, plan: Plan, *, grace: float, now: float) -> Done:
-    """Remove what has been marked for `grace` seconds, and mark the rest. `now` is this machine's time of day."""
+def step(folder: Disk, plan: PrunePlan, *, grace: float, now: float) -> PruneResult:
+    """Remove files that have been marked for `grace` seconds, and mark the rest. `now`: this machine's clock."""
     marks = read_marks(folder.root)
     anew = bool(marks.known - plan.manifests)
-    times = {} if anew else {path: at for path, at in marks.times.items() if now - grace - LONGEST < at <= now}
+    times = {} if anew else {path: at for path, at in marks.times.items() if now - grace - MARK_LIFETIME < at <= now}
     due = tuple(path for path in plan.paths if path in times and times[path] <= now - grace)
     for path in due:
         folder.remove(path)
@@ -110,11 +115,11 @@ def step(folder: Disk, plan: Plan, *, grace: float, now: float) -> Done:
     times = {**dict.fromkeys(waiting, now), **times}
     _write_marks(folder.root, Marks(set(plan.manifests) - set(due), times))
     last = max((times[path] for path in waiting), default=now - grace)
-    return Done(due, waiting, last + grace - now, anew)
+    return PruneResult(due, waiting, last + grace - now, anew)
 
 
 def forget(folder: Path, model: Model) -> None:
-    """Take back the marks of a model: it was packed again."""
+    """Delete the marks of a model that was packed again."""
     marks = read_marks(folder)
     kept = {path: at for path, at in marks.times.items() if path != model.path and path not in model.parts}
     if kept != marks.times:
@@ -122,7 +127,7 @@ def forget(folder: Path, model: Model) -> None:
 
 
 def read_marks(folder: Path) -> Marks:
-    """The marks that this machine made; none when there are none that can be read."""
+    """The marks of this machine; empty when they are missing or unreadable."""
     try:
         value = decode(read_bounded(_file(folder), MAX_MARKS), what="marks", limit=MAX_MARKS)
     except HybridError:
@@ -148,7 +153,7 @@ def _file(folder: Path) -> Path:
 
 
 def _remove_empty(folder: Disk, paths: Iterable[str]) -> None:
-    """Remove the folders of layers that are empty now."""
+    """Remove the folders of layers that have become empty."""
     for place in sorted({parent for path in paths for parent in Path(path).parents}, reverse=True):
         if place.parts[:2] == ("models", "layers") and len(place.parts) > 2:
             with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Bring a packed model onto this machine's own disk: staged beside its place, verified whole, then moved there.
+"""Restore a packed model to this machine's own disk: staged, verified completely, then moved to its place.
 
-A layer is written into a file of the staging place and moved when all of them are whole; what makes it a model, the
-manifest of Ollama or a folder's config.json, comes last. After a kill the next call goes on at the part that was open.
+Layers are written to a staging folder and moved when all are complete. The file that makes them a model, Ollama's
+manifest or a folder's config.json, comes last. After a kill the next call resumes at the unfinished part.
 """
 
 from __future__ import annotations
@@ -20,33 +20,39 @@ from hybrid.folder.medium import Medium, NotThere
 from hybrid.machine.files import speaking, write_once
 from hybrid.machine.lock import alone
 from hybrid.machine.terminal import some
-from hybrid.models.layers import Told, present, read_layer
+from hybrid.models.layers import OnProgress, present, read_layer
 from hybrid.models.manifest import Layer, Model
 from hybrid.models.names import OllamaName
-from hybrid.models.ollama_store import STAGING, OllamaStore, plain
+from hybrid.models.ollama_store import STAGING, OllamaStore, refuse_link
 
 
 def restore_ollama(
-    folder: Medium, model: Model, store: OllamaStore, name: OllamaName, told: Told, *, replace: bool = False
+    folder: Medium,
+    model: Model,
+    store: OllamaStore,
+    name: OllamaName,
+    on_progress: OnProgress,
+    *,
+    replace: bool = False,
 ) -> Path:
-    """Make `model` a model of that name in Ollama's store. Returns the path of its manifest there.
+    """Restore `model` under `name` in Ollama's store. Returns the path of its manifest there.
 
-    Another model under that name is overwritten only with `replace`. Raises UsageError, NotThere (not all here yet),
-    BadData (damaged), Temporary (no room, another restore at work), CannotRun.
+    Another model of that name is replaced only with `replace`. Raises UsageError, NotThere (not all parts have
+    arrived), BadData (damaged), Temporary (disk full, another restore is running), CannotRun.
     """
     with alone(store.root, f"restores models to {store.root}"):
-        path = _free(store, model, name, replace=replace)
+        path = _manifest_place(store, model, name, replace=replace)
         targets = {store.blob(layer.sha256): layer for layer in model.layers}
-        _bring(folder, model, targets, store.staging, told)
+        _install(folder, model, targets, store.staging, on_progress)
         _touch(targets)
-        path = _free(store, model, name, replace=replace)
+        path = _manifest_place(store, model, name, replace=replace)
         _publish(store, path, model.source.encode())
-        _tidy(store.staging)
+        _remove_if_empty(store.staging)
     return path
 
 
-def _free(store: OllamaStore, model: Model, name: OllamaName, *, replace: bool) -> Path:
-    """Where the manifest goes. Raises UsageError when another model has that name."""
+def _manifest_place(store: OllamaStore, model: Model, name: OllamaName, *, replace: bool) -> Path:
+    """The path of the manifest. Raises UsageError when another model has that name."""
     path = store.manifest_path(name)
     if path.is_dir():
         raise BadData(f"{path}: a folder where a manifest belongs", hint="move it away")
@@ -57,15 +63,15 @@ def _free(store: OllamaStore, model: Model, name: OllamaName, *, replace: bool) 
 
 
 def _touch(blobs: Iterable[Path]) -> None:
-    """A server that starts deletes layers without a model when they are an hour old: these are new, as after a pull."""
+    """Set the modification time to now: at its start the server deletes layers without a model that are an hour old."""
     for blob in blobs:
         with speaking(blob, doing="marking it as new"):
             os.utime(blob)
 
 
 def _publish(store: OllamaStore, path: Path, manifest: bytes) -> None:
-    """Give the manifest its name, whole: a reader sees the old one or this one."""
-    draft = plain(store.staging) / f"manifest-{hashlib.sha256(manifest).hexdigest()}"
+    """Write the manifest atomically: a reader sees the old one or this one."""
+    draft = refuse_link(store.staging) / f"manifest-{hashlib.sha256(manifest).hexdigest()}"
     write_once(draft, manifest, heal=True)
     with speaking(path, doing="writing it"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,22 +79,22 @@ def _publish(store: OllamaStore, path: Path, manifest: bytes) -> None:
         _sync(path.parent)
 
 
-def restore_plain(folder: Medium, model: Model, to: Path, told: Told, *, replace: bool = False) -> Path:
-    """Make a packed folder or GGUF files below `to`. Returns the path to name as a model.
+def restore_plain(folder: Medium, model: Model, to: Path, on_progress: OnProgress, *, replace: bool = False) -> Path:
+    """Restore a packed folder or GGUF below `to`. Returns the path to use as the model.
 
-    Raises UsageError when `to` holds something else (files of other content are written over with `replace`), and what
+    Raises UsageError when `to` holds other files (files of the same names are overwritten with `replace`), and what
     `restore_ollama` raises.
     """
     with alone(to, f"restores a model to {to}"):
         targets = {to / layer.path: layer for layer in model.layers}
         _refuse_foreign(to, targets, replace=replace)
-        _bring(folder, model, targets, to / STAGING, told)
-        _tidy(to / STAGING)
+        _install(folder, model, targets, to / STAGING, on_progress)
+        _remove_if_empty(to / STAGING)
     return to / model.layers[0].path if model.kind == "gguf" else to
 
 
 def refuse_shared(to: Path, folder: Path) -> None:
-    """Raise UsageError when a place lies in the shared folder, whose files are nobody's to change."""
+    """Raise UsageError when `to` is in the shared folder, whose files must not be changed."""
     with speaking(to, doing="looking where it is"):
         inside = folder.resolve() in (to.resolve(), *to.resolve().parents)
     if inside:
@@ -96,7 +102,7 @@ def refuse_shared(to: Path, folder: Path) -> None:
 
 
 def _refuse_foreign(to: Path, targets: Mapping[Path, Layer], *, replace: bool) -> None:
-    """A file that is none of the model's would make the folder another model; a link would lead out of it."""
+    """Raise UsageError for files that are not of the model, which could change its digest, and for links."""
     with speaking(to, doing="looking into it"):
         if to.exists() and not to.is_dir():
             raise UsageError(f"{to} is not a folder", hint="--to FOLDER")
@@ -107,19 +113,21 @@ def _refuse_foreign(to: Path, targets: Mapping[Path, Layer], *, replace: bool) -
                 raise UsageError(
                     f"{to} holds {path.name!r:.200}, which is not of this model", hint="--to: an empty place"
                 )
-            if not (replace or path in above or _is(path, targets[path])):
+            if not (replace or path in above or _holds(path, targets[path])):
                 raise UsageError(f"{path} is there with another content", hint="--replace writes over it")
 
 
-def _bring(folder: Medium, model: Model, targets: Mapping[Path, Layer], staging: Path, told: Told) -> None:
-    """Put every layer at its place, or none. Raises NotThere when parts are missing: what is here is kept staged."""
+def _install(
+    folder: Medium, model: Model, targets: Mapping[Path, Layer], staging: Path, on_progress: OnProgress
+) -> None:
+    """Install every layer, or none. Raises NotThere when parts are missing; layers that are here remain staged."""
     missing: list[NotThere] = []
-    staged = _staged(targets, staging, told)
+    staged = _staged(targets, staging, on_progress)
     _check_room(staged, targets, staging)
     for place, target in staged.items():
         try:
             with _opened(place) as into:
-                read_layer(folder, targets[target], into, told)
+                read_layer(folder, targets[target], into, on_progress)
         except NotThere as error:
             missing.append(error)
     if missing:
@@ -131,23 +139,23 @@ def _bring(folder: Medium, model: Model, targets: Mapping[Path, Layer], staging:
     _move(staged)
 
 
-def _staged(targets: Mapping[Path, Layer], staging: Path, told: Told) -> dict[Path, Path]:
-    """File to write -> its place, for every layer that is not at its place yet; config.json comes last."""
+def _staged(targets: Mapping[Path, Layer], staging: Path, on_progress: OnProgress) -> dict[Path, Path]:
+    """Staging file -> target, for every layer that is not installed yet; config.json comes last."""
     counts: Counter[str] = Counter()
     staged: dict[Path, Path] = {}
     for target in sorted(targets, key=lambda path: (path.name == "config.json", path)):
         layer = targets[target]
-        place = plain(staging) / f"{layer.sha256}-{counts[layer.sha256]}"
-        counts[layer.sha256] += 1  # two files of a folder may be one layer
-        if _is(plain(target), layer):
-            told(layer.size)
+        place = refuse_link(staging) / f"{layer.sha256}-{counts[layer.sha256]}"
+        counts[layer.sha256] += 1  # two files of a folder may have the same layer
+        if _holds(refuse_link(target), layer):
+            on_progress(layer.size)
         else:
             staged[place] = target
     return staged
 
 
-def _is(path: Path, layer: Layer) -> bool:
-    """Whether a file of this machine holds a layer: its bytes are read."""
+def _holds(path: Path, layer: Layer) -> bool:
+    """Whether a local file is the layer; its bytes are hashed."""
     with speaking(path, doing="reading it"):
         if not path.is_file() or path.stat().st_size != layer.size:
             return False
@@ -156,7 +164,7 @@ def _is(path: Path, layer: Layer) -> bool:
 
 
 def _check_room(staged: Mapping[Path, Path], targets: Mapping[Path, Layer], staging: Path) -> None:
-    """Raise Temporary when the disk has not the room for what is left to write."""
+    """Raise Temporary when the disk lacks space for what is left to write."""
     place = next(path for path in (staging, *staging.parents) if path.exists())
     with speaking(place, doing="asking for its free space"):
         here = sum(min(path.stat().st_size, targets[to].size) for path, to in staged.items() if path.is_file())
@@ -171,26 +179,26 @@ def _check_room(staged: Mapping[Path, Path], targets: Mapping[Path, Layer], stag
 
 @contextmanager
 def _opened(place: Path) -> Iterator[BinaryIO]:
-    """The file of a layer on its way, made when it is not there; on disk when the block ends well."""
+    """The staging file of a layer, created if missing; synced to disk when the block succeeds."""
     with speaking(place, doing="writing it"):
         place.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(plain(place), flags, 0o644), "r+b", buffering=0) as stream:
+        with os.fdopen(os.open(refuse_link(place), flags, 0o644), "r+b", buffering=0) as stream:
             yield stream
             os.fsync(stream.fileno())
 
 
 def _move(staged: Mapping[Path, Path]) -> None:
-    """Give every whole file its name. A file there already is not this layer: it was damaged, or may be replaced."""
+    """Move every staged file to its target. An existing target is damaged, or may be replaced."""
     for place, target in staged.items():
         with speaking(target, doing="writing it"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            place.replace(plain(target))
+            place.replace(refuse_link(target))
             _sync(target.parent)
 
 
 def _sync(place: Path) -> None:
-    """Force the names of a folder to disk, where the system can."""
+    """Sync a directory to disk, where the system supports it."""
     with suppress(OSError):
         descriptor = os.open(place, os.O_RDONLY)
         try:
@@ -199,7 +207,7 @@ def _sync(place: Path) -> None:
             os.close(descriptor)
 
 
-def _tidy(staging: Path) -> None:
-    """Remove the staging place when nothing is left in it: another model may be on its way."""
+def _remove_if_empty(staging: Path) -> None:
+    """Remove the staging folder when it is empty: another model may still be staged."""
     with suppress(OSError):
         staging.rmdir()

@@ -1,4 +1,4 @@
-"""Where a server listens, and whether one answers there."""
+"""The address of a server, and requests to find out whether one answers there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PORT = 11434
 SECONDS = 5.0
 MAX_REPLY = 4 * 1024**2
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""No proxy of the environment is asked for the way to this machine."""
+"""Ignores the proxies of the environment: the server is on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Address:
 def parse(text: str) -> Address:
     """`127.0.0.1:11434`, `localhost`, `:8080`, `[::1]:8080` or `http://...` of one. Raises UsageError.
 
-    Only this machine's own addresses: Ollama asks nobody for a password.
+    Only loopback addresses are accepted, since Ollama has no authentication.
     """
     plain = text.strip().strip("\"'").removeprefix("http://").rstrip("/")
-    host, port = _apart(plain)
+    host, port = _split(plain)
     try:
         number = int(port or PORT)
         local = ipaddress.ip_address("127.0.0.1" if host in ("", "localhost") else host)
@@ -49,7 +49,7 @@ def parse(text: str) -> Address:
         raise UsageError(f"'{text}' is no address of this machine", hint="--host 127.0.0.1:PORT") from error
     if not local.is_loopback:
         raise UsageError(
-            f"'{text}' can be reached from other machines, and Ollama asks nobody for a password",
+            f"'{text}' can be reached from other machines, and Ollama has no authentication",
             hint=f"--host 127.0.0.1:{number}; from elsewhere through a tunnel, such as ssh -L",
         )
     if not 0 < number < 65536:
@@ -57,7 +57,7 @@ def parse(text: str) -> Address:
     return Address(str(local), number)
 
 
-def _apart(plain: str) -> tuple[str, str]:
+def _split(plain: str) -> tuple[str, str]:
     if plain.startswith("["):
         host, _, port = plain[1:].partition("]")
         return host, port.removeprefix(":")
@@ -68,25 +68,25 @@ def _apart(plain: str) -> tuple[str, str]:
 
 
 def version(address: Address) -> str | None:
-    """The version of the Ollama server that answers there; None when nobody listens.
+    """The version of the Ollama server at the address; None when nothing listens there.
 
-    Raises CannotRun when something else does, or when it does not answer in time.
+    Raises CannotRun when another program listens, or when it does not answer in time.
     """
     try:
         found = ask(address, "/api/version")
     except urllib.error.URLError as error:
         if isinstance(error.reason, ConnectionRefusedError):
             return None
-        raise _other(address, str(error)) from error
+        raise _not_ollama(address, str(error)) from error
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise _other(address, str(error) or type(error).__name__) from error
+        raise _not_ollama(address, str(error) or type(error).__name__) from error
     if not isinstance(found, dict) or not isinstance(found.get("version"), str):
-        raise _other(address, "its reply is none of Ollama's")
+        raise _not_ollama(address, "its reply is none of Ollama's")
     return clean_line(found["version"], 40)
 
 
 def models(address: Address) -> list[str]:
-    """The names of the models that the server has, made safe to print; empty when it does not say."""
+    """The names of the server's models, safe to print; empty when the request fails."""
     try:
         found = ask(address, "/api/tags")
     except (OSError, ValueError, http.client.HTTPException):
@@ -97,7 +97,7 @@ def models(address: Address) -> list[str]:
 
 
 def ask(address: Address, path: str) -> Any:
-    """The JSON that a server answers. Raises OSError, ValueError and http.client.HTTPException."""
+    """The JSON reply to a GET request. Raises OSError, ValueError and http.client.HTTPException."""
     with DIRECT.open(f"{address.url}{path}", timeout=SECONDS) as reply:
         body = reply.read(MAX_REPLY + 1)
     if len(body) > MAX_REPLY:
@@ -105,7 +105,7 @@ def ask(address: Address, path: str) -> Any:
     return json.loads(body)
 
 
-def _other(address: Address, why: str) -> CannotRun:
+def _not_ollama(address: Address, why: str) -> CannotRun:
     other = address.port + 1 if address.port < 65535 else PORT
     return CannotRun(
         f"something at {address} does not answer as Ollama does: {clean_line(why, 200)}",

@@ -1,7 +1,7 @@
-"""A release archive of Ollama, unpacked on this machine once: nothing in it can reach a place outside of its own.
+"""Unpacks a release archive of Ollama once per machine. No member can write outside of the archive's folder.
 
-Only folders, files and links are made, links last and only between things that are inside; sizes and numbers are
-bounded. The archive proves nothing about who made it: name one that you trust.
+Only folders, files and links are created; links last, and only to members of the archive. Sizes and numbers are
+bounded. The archive is not authenticated: use one that you trust.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ MAX_HEADER = 256 * 1024
 MAX_NAME = 512
 PIECE = 1024**2
 END = 1024
-"""A tar ends with so many zeros at least."""
+"""Number of zero bytes at the end of a tar, at least."""
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file starts as a gzip or zstd file does."""
+    """Whether the file starts with the magic of gzip or zstd."""
     with speaking(path, doing="looking at it"), path.open("rb") as file:
         return file.read(4).startswith((GZIP, ZSTD))
 
 
 def installed(archive: Path) -> Path:
-    """The folder that holds what is in `archive`, unpacked when it is not there yet: named by the archive's sha256.
+    """The folder of the unpacked `archive`, named by its sha256; unpacked now if it is missing.
 
-    A kill leaves a draft behind, which the next call removes. Raises BadData for an archive that is damaged or that
-    would reach outside, Temporary on a full disk or while another process unpacks it.
+    A kill leaves a draft, which the next call removes. Raises BadData for an archive that is damaged or would write
+    outside of its folder, Temporary on a full disk or while another process unpacks it.
     """
     with speaking(archive, doing="reading it"), archive.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -53,7 +53,7 @@ def installed(archive: Path) -> Path:
     folder = own / sha256[:16]
     with speaking(own, doing="unpacking Ollama there"):
         own.mkdir(parents=True, exist_ok=True)
-        with _alone(own / f"{sha256[:16]}.lock"):
+        with _locked(own / f"{sha256[:16]}.lock"):
             if not folder.is_dir():
                 _install(archive, sha256, folder)
     return folder
@@ -73,7 +73,7 @@ def _install(archive: Path, sha256: str, folder: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     lock = filelock.FileLock(path, timeout=600)
     try:
         lock.acquire()
@@ -108,7 +108,7 @@ def unpack(archive: Path, into: Path) -> str:
 
 
 class _Hashed(io.RawIOBase):
-    """The archive's bytes as they are read, hashed."""
+    """Hashes the archive's bytes as they are read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._hash = file, hashlib.sha256()
@@ -123,7 +123,7 @@ class _Hashed(io.RawIOBase):
         return len(data)
 
     def digest(self) -> str:
-        """The sha256 of the whole file, in hex: what was not asked for is read now."""
+        """The sha256 of the whole file, in hex; the rest of the file is read first."""
         while self.read(PIECE):
             pass
         return self._hash.hexdigest()
@@ -140,12 +140,12 @@ def _opened(file: IO[bytes], read: _Hashed) -> Any:
 
 
 class _Bounded:
-    """The tar, as it is read, and whether it ended as one does: some readers do not tell that theirs was cut short."""
+    """Bounds the bytes read from a tar, and detects a truncated one, since not all decompressors report truncation."""
 
     def __init__(self, content: IO[bytes]) -> None:
         self._content, self._given, self._tail = content, 0, b""
         self.budget = MAX_HEADER
-        """Bytes that may be read until it is set again."""
+        """Bytes that may be read until the budget is set again."""
 
     def read(self, size: int) -> bytes:
         data = self._content.read(size)
@@ -159,7 +159,7 @@ class _Bounded:
         return data
 
     def finish(self) -> None:
-        """Read to the end. Raises ValueError when that is none."""
+        """Read to the end. Raises ValueError when it is not the end of a tar."""
         self.budget = MAX_UNPACKED
         while self.read(PIECE):
             pass
@@ -191,7 +191,7 @@ def _unpack_tar(content: _Bounded, into: Path) -> None:
 
 
 def _next(tar: tarfile.TarFile, content: _Bounded) -> tarfile.TarInfo | None:
-    """The next member; what tarfile would read into memory and keep of its headers is bounded."""
+    """The next member; the memory that tarfile uses for headers is bounded."""
     content.budget = MAX_HEADER
     member = tar.next()
     tar.members, tar.pax_headers = [], {}  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def _next(tar: tarfile.TarFile, content: _Bounded) -> tarfile.TarInfo | None:
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A member's name as a path below the archive's top. Raises ValueError for one that would leave it."""
+    """A member's name as a relative path. Raises ValueError for one that would leave the archive's folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or len(name) > MAX_NAME:
         raise ValueError(f"has a member with the name {name[:MAX_NAME]!r}")
@@ -217,7 +217,7 @@ def _write(content: IO[bytes] | None, path: Path, *, runs: bool) -> None:
 
 
 def _link(member: tarfile.TarInfo, name: PurePosixPath, into: Path) -> None:
-    """Make a link to something that is inside already. Both kinds become symbolic links."""
+    """Create a link to another member. Hard links become symbolic links too."""
     start = PurePosixPath() if member.islnk() else name.parent
     target = PurePosixPath(os.path.normpath(start / member.linkname))
     if PurePosixPath(member.linkname).is_absolute() or _inside(str(target)) == PurePosixPath():

@@ -1,4 +1,4 @@
-"""Where the program `ollama` is: at the place that the user names, else on PATH."""
+"""Finds the program `ollama`: at the place that the user names, else on PATH."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from hybrid.machine.files import speaking
 from hybrid.ollama.archive import installed, is_archive
 
 INSIDE = ("bin/ollama", "ollama")
-"""Where the program is in a folder or an archive; its libraries are beside it, in lib/ollama."""
+"""Paths of the program in a folder or an archive; its libraries are in lib/ollama."""
 
 
 def find(place: Path | None) -> Path:
-    """The program. `place` is the program itself, a folder that holds it, or a release archive, which is unpacked once.
+    """The path of the program. `place`: the program, a folder that contains it, or a release archive to unpack.
 
-    Raises UsageError when nothing is there, CannotRun when what is there cannot be executed, BadData for an archive
-    that is damaged.
+    Raises UsageError when it is missing, CannotRun when it cannot be executed, BadData for a damaged archive.
     """
     if place is None:
         return _on_path()

@@ -1,4 +1,4 @@
-"""The server's life: started with what it needs and nothing more, waited for, and ended with all that it started."""
+"""Starts an Ollama server with a minimal environment, waits until it answers, and stops it with its child processes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from hybrid.errors import CannotRun, HybridError, Temporary
 from hybrid.machine.files import speaking
 from hybrid.machine.redaction import SECRET_NAME, redacted
 from hybrid.machine.terminal import clean_line
-from hybrid.ollama import posix
+from hybrid.ollama import guard
 from hybrid.ollama.address import Address, version
 
-READY_S, GRACE_S, SETTLED_S = 120.0, 10.0, 0.3
-"""Longest wait for the first answer, for an orderly end, and for a server that finds its port taken after all."""
+READY_SECONDS, GRACE_SECONDS, SETTLED_SECONDS = 120.0, 10.0, 0.3
+"""Seconds to wait for the first answer, for an orderly stop, and for a server that finds its port in use."""
 
-WANTED = re.compile(
+PASSED_ON = re.compile(
     r"PATH|HOME|USER|LOGNAME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_LIBRARY_PATH|SSL_CERT_(?:FILE|DIR)"
     r"|(?:https?|no|all)_proxy|(?:HTTPS?|NO|ALL)_PROXY"
     r"|(?:OLLAMA|GGML|CUDA|NVIDIA|HIP|HSA|ROCR|ROCM|GPU|VK|OMP|GOMP|KMP)_\w+"
 )
-"""The variables that a server is given: where things are, the way out, and what tunes it and its GPU."""
+"""Environment variables that the server gets: paths, language, proxies, certificates, settings of Ollama and GPUs."""
 
 LAST_LINES, LONGEST_LINE = 3, 300
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server is run: where, requests at once of one model, tokens of context (0: its own choice)."""
+    """Settings of a server. `parallel`: concurrent requests per model; `context` in tokens, 0 for Ollama's default."""
 
     address: Address
     store: Path
@@ -44,13 +44,14 @@ class Settings:
     context: int = 0
 
     def environment(self) -> dict[str, str]:
-        """What the server is given. The user's own OLLAMA_* variables count where no option does; secrets never go.
+        """The server's environment. The user's OLLAMA_* variables apply where there is no option; secrets are never
+        passed.
 
-        It keeps a model for half an hour without a request, so that a pause of the worker does not load it again, and
-        other users of the GPU get the memory in the end. It deletes no layers at its start: of a model that is being
-        restored no manifest is there yet.
+        A model stays loaded for half an hour without a request, so that a pause of the worker does not reload it, and
+        the GPU's memory is freed in the end. The server deletes no layers at its start, since a model that is being
+        restored has no manifest yet.
         """
-        given = {name: value for name, value in os.environ.items() if WANTED.fullmatch(name)}
+        given = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
         own = {
             "OLLAMA_HOST": str(self.address),
             "OLLAMA_MODELS": str(self.store),
@@ -64,24 +65,26 @@ class Settings:
 
 
 class Server:
-    """A server that was started and answers. `version` is its own word."""
+    """A running server. `version` is as it reports it."""
 
-    def __init__(self, guarded: subprocess.Popen[bytes], settings: Settings, begin: int) -> None:
+    def __init__(self, guarded: subprocess.Popen[bytes], settings: Settings, log_start: int) -> None:
         self.settings, self.version = settings, ""
-        self._guarded, self._begin = guarded, begin
+        self._process, self._log_start = guarded, log_start
 
     def ended(self) -> HybridError | None:
-        """What is to be said when the server is no more, with the last lines of its log; None while it lives."""
-        code = self._guarded.poll()
+        """The error, with the last lines of the log, when the server has ended; None while it runs."""
+        code = self._process.poll()
         if code is None:
             return None
-        return Temporary(f"Ollama ended ({_how(code)}): {self.last_words()}", hint=f"its log: {self.settings.log}")
+        return Temporary(
+            f"Ollama ended ({_exit_reason(code)}): {self.log_tail()}", hint=f"its log: {self.settings.log}"
+        )
 
-    def last_words(self) -> str:
-        """The last lines of the log since this server's start, on one line and without secrets."""
+    def log_tail(self) -> str:
+        """The last lines of the log since this server's start, joined, with secrets redacted."""
         try:
             with self.settings.log.open("rb") as log:
-                log.seek(max(self._begin, log.seek(0, os.SEEK_END) - 10_000))
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 10_000))
                 text = log.read(10_000).decode(errors="replace")
         except OSError:
             return "its log is gone"
@@ -89,46 +92,46 @@ class Server:
         return " | ".join(lines[-LAST_LINES:]) or "it said nothing"
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Wait for the first answer. Raises CannotRun when the server ends or does not come."""
+        """Wait for the first answer. Raises CannotRun when the server ends or does not answer."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            self._refuse_dead()
+            self._refuse_ended()
             try:
                 found = version(self.settings.address)
             except CannotRun:
-                found = None  # it listens before it answers
+                found = None  # it accepts connections before it answers
             if found:
-                time.sleep(SETTLED_S)  # another server may have taken the port first: then ours is about to end
-                self._refuse_dead()
+                time.sleep(SETTLED_SECONDS)  # another server may own the port: then ours is about to end
+                self._refuse_ended()
                 self.version = found
                 return
             time.sleep(0.1)
         raise CannotRun(
-            f"Ollama did not answer at {self.settings.address} for {seconds:.0f} s: {self.last_words()}",
+            f"Ollama did not answer at {self.settings.address} for {seconds:.0f} s: {self.log_tail()}",
             hint=f"its log: {self.settings.log}",
         )
 
     def stop(self) -> None:
-        """End the server and its children: in order first, then at once. Harmless when it has ended."""
-        if self._guarded.stdin:
-            self._guarded.stdin.close()
-        with suppress(subprocess.TimeoutExpired):  # a call to a GPU may hold it in the kernel: nobody can end it then
-            self._guarded.wait(3 * GRACE_S)
+        """Stop the server and its child processes: SIGTERM, then SIGKILL. Does nothing when it has ended."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):  # a process in a GPU system call may not be killable
+            self._process.wait(3 * GRACE_SECONDS)
 
-    def _refuse_dead(self) -> None:
+    def _refuse_ended(self) -> None:
         if error := self.ended():
             raise CannotRun(error.message, hint=error.hint)
 
 
 @contextmanager
-def started(binary: Path, settings: Settings, *, seconds: float = READY_S) -> Iterator[Server]:
-    """A server that answers while the block runs. Raises CannotRun when it cannot be started, with its last words."""
+def started(binary: Path, settings: Settings, *, seconds: float = READY_SECONDS) -> Iterator[Server]:
+    """A server that runs for the block. Raises CannotRun, with the end of its log, when it cannot be started."""
     for folder in (settings.store, settings.log.parent):
         with speaking(folder, doing="making it"):
             folder.mkdir(parents=True, exist_ok=True)
     with speaking(settings.log, doing="opening it"), settings.log.open("ab") as log:
-        begin = log.tell()  # the server moves it
-        server = Server(_guarded([str(binary), "serve"], settings, log), settings, begin)
+        log_start = log.tell()  # the server appends to it
+        server = Server(_start_guarded([str(binary), "serve"], settings, log), settings, log_start)
     try:
         server.wait_until_ready(seconds)
         yield server
@@ -136,8 +139,8 @@ def started(binary: Path, settings: Settings, *, seconds: float = READY_S) -> It
         server.stop()
 
 
-def _guarded(command: list[str], settings: Settings, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    guarded = [sys.executable, "-I", posix.__file__, str(GRACE_S), *command]
+def _start_guarded(command: list[str], settings: Settings, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    guarded = [sys.executable, "-I", guard.__file__, str(GRACE_SECONDS), *command]
     environment = settings.environment()
     return subprocess.Popen(  # noqa: S603
         guarded,
@@ -150,5 +153,5 @@ def _guarded(command: list[str], settings: Settings, log: IO[bytes]) -> subproce
     )
 
 
-def _how(code: int) -> str:
+def _exit_reason(code: int) -> str:
     return f"exit code {code}" if code < 128 else f"signal {256 - code}"

@@ -11,7 +11,7 @@ import pytest
 
 from hybrid.errors import CannotRun, UsageError
 from hybrid.model_files import location
-from hybrid.models.plain import described
+from hybrid.models.file_models import described
 from tests.support.gguf_models import EMPTY
 
 

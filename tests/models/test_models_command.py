@@ -84,7 +84,7 @@ def test_a_packed_file_is_restored_below_the_own_place_of_this_machine(tmp_path:
         (["restore", "tinny"], 5, "did you mean 'tiny:latest'"),
         (["restore", "tinny"], 5, "has not arrived"),
         (["restore", "tiny@0000"], 5, "wait for the sync"),
-        (["restore", "no name"], 2, "can be no model's name"),
+        (["restore", "no name"], 2, "cannot be the name of a model"),
         (["restore", "tiny@00"], 2, "at least 4 digits"),
         (["restore", "tiny", "--to", "x"], 2, "--store instead of --to"),
         (["restore", "tiny", "--as", "../x"], 2, "no name of a model"),
@@ -145,7 +145,7 @@ def two_models(root: Path) -> tuple[Disk, OllamaStore, Model, Model]:
     return folder, store, first, repack(folder, store, "second")
 
 
-def steps(folder: Disk, *names: str, now: float, unused: bool = False) -> pruning.Done:
+def steps(folder: Disk, *names: str, now: float, unused: bool = False) -> pruning.PruneResult:
     return pruning.step(folder, pruning.plan(folder, names, unused=unused), grace=DAY, now=now)
 
 

@@ -53,7 +53,7 @@ def test_layers_that_two_models_share_are_in_the_folder_once(tmp_path: Path) -> 
     model = repack(folder, store, "user/variant:v2")
     assert len(files_of(tmp_path / "folder" / "models" / "layers")) == before + 1
     assert restored(folder, model, tmp_path / "other", "user/variant:v2")
-    found, _ = catalog.standings(folder)
+    found, _ = catalog.model_statuses(folder)
     assert [one.shared for one in found] == [4523, 4523]
 
 

@@ -25,12 +25,12 @@ from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.machine import home
 from hybrid.machine.mounts import carrier_of, mount_of, remote_mount
 from hybrid.ollama import archive as archives
-from hybrid.ollama import posix
+from hybrid.ollama import guard
 from hybrid.ollama.address import models, parse, version
 from hybrid.ollama.archive import installed, unpack
 from hybrid.ollama.binary import find
-from hybrid.ollama.place import default_store, own_disk
 from hybrid.ollama.server import Settings
+from hybrid.ollama.storage import default_store, own_disk
 from tests.support.ollama_server import ONE_THREAD, PATIENCE, OllamaServer, free_port, holds, soon
 from tests.support.remote import heed_signals
 
@@ -609,7 +609,7 @@ def test_a_server_that_dies_meanwhile_is_told(ollama_binary: Path, tmp_path: Pat
         assert process.stderr
         assert process.stderr.readline().startswith("Ollama 0.")
         for pid in processes(up.port):
-            if b"posix.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"guard.py" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGKILL)
         _, said = process.communicate(timeout=PATIENCE)
         assert process.returncode == 5
@@ -624,7 +624,7 @@ def test_wrong_commands_and_places_are_told_before_anything_is_started(tmp_path:
         ([*where, f"--models={tmp_path / 'models'}"], 7, "in the shared folder"),
         ([*where, f"--log={tmp_path / 'log'}"], 7, "no place for a log"),
         ([*where, "--", "no-such-command"], 2, "there is no command 'no-such-command'"),
-        (["--host=0.0.0.0"], 2, "asks nobody for a password"),
+        (["--host=0.0.0.0"], 2, "has no authentication"),
         ([*where, "--parallel=0"], 2, "parallel"),
         ([*where, f"--models={tmp_path / 'mistyped' / 'models'}"], 2, "is it typed right?"),
     ):
@@ -636,7 +636,7 @@ def test_wrong_commands_and_places_are_told_before_anything_is_started(tmp_path:
 def test_the_guard_kills_what_does_not_heed_it(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     deaf = program(tmp_path / "deaf", f"trap '' TERM; sleep 60 & echo $! > {ready}; while :; do sleep 1; done")
-    child = subprocess.Popen([sys.executable, "-I", posix.__file__, "0.5", str(deaf)], stdin=subprocess.PIPE)
+    child = subprocess.Popen([sys.executable, "-I", guard.__file__, "0.5", str(deaf)], stdin=subprocess.PIPE)
     assert soon(lambda: holds(ready, "\n"))
     child.send_signal(signal.SIGTERM)  # only the end of its input counts
     time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""A command that runs beside the server: signals go on to it, and its exit code is ours."""
+"""Runs a command beside the server: forwards signals to it and returns its exit code."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import FrameType
 
 from hybrid.errors import CannotRun, UsageError
 
-POLITE = ("SIGINT", "SIGTERM", "SIGHUP")
-LOOK = 0.2
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+POLL_SECONDS = 0.2
 
 
 def refuse_unknown(command: list[str]) -> None:
@@ -23,11 +23,12 @@ def refuse_unknown(command: list[str]) -> None:
         raise UsageError(f"there is no command '{command[0]}'", hint="hybrid ollama up [OPTIONS] -- COMMAND ARGUMENTS")
 
 
-def run(command: list[str], environment: Mapping[str, str], heard: list[int], watch: Callable[[], None]) -> int:
-    """Run `command` with our streams and these variables more; `watch` is called now and then. Returns its exit code.
+def run(command: list[str], environment: Mapping[str, str], received: list[int], watch: Callable[[], None]) -> int:
+    """Run `command` with our streams and additional `environment`; `watch` is called periodically. Returns its exit
+    code.
 
-    Of a command that a signal ended it is 128 and the signal's number, as in a shell. Ctrl-C at a terminal reaches
-    the command by itself; signals that are sent to us alone, which are in `heard`, are sent on.
+    For a command that was ended by a signal it is 128 + the signal's number, as in a shell. Ctrl-C at a terminal
+    reaches the command directly; signals that were sent to this process alone, in `received`, are forwarded.
     """
     try:
         child = subprocess.Popen(command, env={**os.environ, **environment})  # noqa: S603
@@ -35,40 +36,40 @@ def run(command: list[str], environment: Mapping[str, str], heard: list[int], wa
         raise CannotRun(f"'{command[0]}' cannot be started: {error.strerror}") from error
     while True:
         with suppress(subprocess.TimeoutExpired):
-            code = child.wait(LOOK)
+            code = child.wait(POLL_SECONDS)
             return code if code >= 0 else 128 - code
-        while heard:
-            number = heard.pop(0)
+        while received:
+            number = received.pop(0)
             if number == signal.SIGTERM or not _at_terminal():
                 child.send_signal(number)
         watch()
 
 
-def wait(heard: list[int], watch: Callable[[], None]) -> None:
-    """Wait for a signal; `watch` is called now and then."""
-    while not heard:
-        time.sleep(LOOK)
+def wait(received: list[int], watch: Callable[[], None]) -> None:
+    """Wait for a signal; `watch` is called periodically."""
+    while not received:
+        time.sleep(POLL_SECONDS)
         watch()
 
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Ctrl-C, SIGTERM and SIGHUP as they come, in order, instead of what they do otherwise."""
-    heard: list[int] = []
+    """Inside the block, Ctrl-C, SIGTERM and SIGHUP are only recorded, in order, in the list."""
+    received: list[int] = []
 
-    def hear(number: int, _: FrameType | None) -> None:
-        heard.append(number)
+    def record(number: int, _: FrameType | None) -> None:
+        received.append(number)
 
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), hear) for name in POLITE}
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), record) for name in STOP_SIGNALS}
     try:
-        yield heard
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _at_terminal() -> bool:
-    """Whether we are in the foreground of a terminal, which sends its signals to all of the foreground."""
+    """Whether this process is in the foreground of a terminal, whose signals go to the whole foreground group."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
     except OSError:

@@ -1,4 +1,4 @@
-"""Models that are files: a folder in Hugging Face's layout, or a GGUF, which may be split into parts."""
+"""Models that are local files: a folder in Hugging Face's layout, or a GGUF, perhaps split."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from hybrid.models.names import collide, is_inner, is_plain
 
 
 def described(path: Path) -> tuple[Kind, dict[str, Path]]:
-    """Which kind of model a path is, and its files by the path each will have. Raises CannotRun, UsageError."""
+    """The kind of the model at a path, and its files by the path that each will have. Raises CannotRun, UsageError."""
     found = locate(str(path.absolute()))
     if found.is_dir():
         check_files(found)
         return "folder", _files(path)
     files = parts_of(found)
-    own = path if path.is_file() else found  # `found` of a link is what it leads to, whose name says nothing
+    own = path if path.is_file() else found  # `found` is the target of a link, whose name may be meaningless
     stem = re.sub(r"[^A-Za-z0-9_.+-]+", "-", stem_of(own)).strip("-.+")[:80] or "model"
     return "gguf", dict(zip(names_of(stem, len(files)), files, strict=True))
 
 
 def name_for(path: Path, wanted: str) -> str:
-    """The name of a packed model: `wanted`, else made of the path. Raises UsageError."""
+    """The name of a packed model: `wanted`, else derived from the path. Raises UsageError."""
     name = wanted or (path.resolve().name if path.is_dir() else stem_of(path))
     if not is_plain(name):
         raise UsageError(f"'{name}' cannot be the name of a packed model", hint="--as NAME, of letters, digits, . _ -")
@@ -36,9 +36,9 @@ def name_for(path: Path, wanted: str) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """What makes the model in a folder: all that its digest is made of, and files of these kinds in its subfolders.
+    """The files of a model folder: all that its digest covers, and files of the same kinds in subfolders.
 
-    Links to files are followed, as the Hub's cache is made of them; hidden folders and pickled weights stay behind.
+    Links to files are followed, since the Hub's cache consists of them; hidden folders and pickled weights are omitted.
     """
     with speaking(folder, doing="listing it"):
         found = {path.name: path for path in files_of(folder)}

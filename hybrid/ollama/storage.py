@@ -1,7 +1,7 @@
-"""Where a server may keep its things: on this machine's own disk, never on a mount or in a shared folder.
+"""Where a server may store its models and log: on this machine's own disk, never on a mount or in a shared folder.
 
-At its start the server deletes layers that no visible model names, and it downloads into a file full of holes that it
-fills in any order. On a mount that lists late or incompletely, the first loses models and the second never arrives.
+At its start the server deletes layers that no listed model needs, and it downloads into sparse files in any order. On a
+mount with late or incomplete listings, the first loses models and the second never completes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from hybrid.machine.files import speaking
 from hybrid.machine.mounts import carrier_of
 
 COLAB = Path("/content/drive")
-"""Where Colab mounts Google Drive. When the mount dies a plain folder may stand there."""
+"""Where Colab mounts Google Drive. After the mount has died, a plain folder may be there."""
 
 
 def default_store() -> Path:
-    """OLLAMA_MODELS, else where Ollama itself looks."""
+    """OLLAMA_MODELS, else Ollama's default."""
     named = os.environ.get("OLLAMA_MODELS", "").strip()
     return Path(named) if named else Path.home() / ".ollama" / "models"
 
 
 def own_disk(place: Path, *, what: str, option: str) -> Path:
-    """`place`, absolute, when it is on a disk of this machine. `what` it is for, and the `option` that names it.
+    """`place`, absolute. Raises CannotRun with the reason when it is on a mount or in a shared folder.
 
-    Raises CannotRun with the reason when it is on a mount or in a shared folder.
+    `what` it is for and the `option` that names it are for the message.
     """
     if why := _why_not(place.expanduser().absolute()):
         raise CannotRun(
