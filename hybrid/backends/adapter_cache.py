@@ -85,7 +85,7 @@ class AdapterCache:
         return slotted, Route(bank, lengths, bank.values.dtype, token_order)
 
     def _load(self, wanted: Sequence[str]) -> tuple[SlottedModel, AdapterBank]:
-        """Load token_order adapter of `wanted` into a slot; the least recently used ones are evicted."""
+        """Load every adapter of `wanted` into a slot; the least recently used ones are evicted."""
         slotted, bank = self._with_room(wanted)
         for digest in wanted:
             if digest in self._slot_of:
@@ -100,9 +100,7 @@ class AdapterCache:
         return slotted, bank
 
     def _with_room(self, wanted: Sequence[str]) -> tuple[SlottedModel, AdapterBank]:
-        """Layers and a bank that hold these adapters; both are rebuilt, empty, when their layers or rank do not
-        suffice.
-        """
+        """Layers and a bank for these adapters, rebuilt and empty when their layers or rank do not suffice."""
         adapters = [self._registered[digest] for digest in wanted]
         rank = max(one.rank for one in adapters)
         names = {name.rpartition(".")[2] for one in adapters for name in one.layers}
@@ -126,9 +124,7 @@ class AdapterCache:
 
 
 def _linear(model: Any) -> dict[str, tuple[int, int]]:
-    """Name -> (input width, output width) of the layers that adapters may change: all linear ones but the output
-    head.
-    """
+    """Name -> (input width, output width) of the linear layers, without the output head."""
     modules = [(name, one) for name, one in model.named_modules() if type(one) is torch.nn.Linear]
     head = model.get_output_embeddings()
     return {name: (one.in_features, one.out_features) for name, one in modules if one is not head}

@@ -56,9 +56,7 @@ def check_adapter(folder: Path) -> None:
 
 
 def settings_in(data: bytes) -> bytes:
-    """The settings in the metadata of an adapter's safetensors file, where this project writes them; b"" without
-    any.
-    """
+    """The settings in the metadata of an adapter's safetensors file; b"" without any."""
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     return str(metadata.get("adapter_config", "")).encode()
 

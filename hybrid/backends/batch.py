@@ -188,9 +188,7 @@ class Batch:
 
 
 def _groups(sequences: Iterable[Sequence], tokens: int) -> Iterator[list[Sequence]]:
-    """Groups of neighbouring sequences whose padded size is at most `tokens`; a longer sequence is a group of its
-    own.
-    """
+    """Groups of neighbouring sequences of at most `tokens` padded tokens; a longer sequence is alone."""
     group: list[Sequence] = []
     for one in sequences:
         if group and (len(group) + 1) * len(one.prompt) > tokens:

@@ -55,9 +55,7 @@ def with_pinned_dates(template: str) -> str:
 
 
 def llama_cpp_settings(settings: Mapping[str, str], template: str) -> dict[str, Any]:
-    """The template settings of a request, and the pinned date in every format that `with_pinned_dates(template)`
-    reads.
-    """
+    """The template settings of a request, with the pinned date in every format that the macro reads."""
     if "strftime_now" not in template:
         return dict(settings)
     write = strftime_now(settings)

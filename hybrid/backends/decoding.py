@@ -105,9 +105,7 @@ def accept(
 
 
 def completion(sequence: Sequence, finish: Finish, end_tokens: frozenset[int], detokenizer: Detokenizer) -> Completion:
-    """The completion of a finished sequence: cut before the first stop string; the end token is counted, not in the
-    text.
-    """
+    """The completion of a finished sequence: cut before the first stop string, without the end token."""
     tokens = sequence.tokens[:-1] if sequence.tokens[-1] in end_tokens else sequence.tokens
     text = detokenizer.text(tokens)
     cut = min((at for at in map(text.find, sequence.request.sampling.stop) if at >= 0), default=-1)

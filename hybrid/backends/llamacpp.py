@@ -45,8 +45,7 @@ SlotResult = tuple[int, Completion | BaseException]
 """What the thread of a slot returns: the slot, and a completion or the error that ended it."""
 
 PLACEHOLDER_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
-"""Replaces a template that llama.cpp cannot use, so that the model loads for raw prompts; no chat is rendered with
-it."""
+"""Replaces a template that llama.cpp cannot use, so that the model loads for raw prompts."""
 
 CLOSE_TIMEOUT_SECONDS = 120
 """How long `close` waits for a thread that is in the middle of a long prompt."""
@@ -121,9 +120,7 @@ class LlamaCppBackend:
                 inbox.put(None)
 
     def close(self) -> None:
-        """Stop requests in flight at their next token, and wait: the library aborts a process that exits before
-        them.
-        """
+        """Stop requests in flight at their next token, and wait: otherwise the library aborts the process."""
         self._closed = True
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_SECONDS)
@@ -204,9 +201,7 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
         if server is not None:
             return server, ""
         failure = cannot_load("llama.cpp", path, why or str(error), LLAMACPP, LLAMACPP_ELSE)
-        if (
-            template and failure.hint == LLAMACPP_ELSE
-        ):  # perhaps only the template is unusable, and raw prompts need none
+        if template and failure.hint == LLAMACPP_ELSE:  # perhaps only the template is unusable: raw prompts need none
             params.chat_template, params.verbosity = PLACEHOLDER_TEMPLATE, 0
             with suppress(RuntimeError):
                 return xllamacpp.Server(params), why or str(error)

@@ -29,8 +29,7 @@ class LlamaCppClient:
         self.thought_marks = sorted(TOKENS | (CHANNEL_TOKENS if "<|channel|>" in template else frozenset()))
         """Special tokens that must be kept in texts, since they mark a thought."""
         self.hidden_turn_end = ""
-        """A special token that ends a turn, and at which llama.cpp does not end an answer by itself; "" when there is
-        none."""
+        """A special token that ends a turn and that llama.cpp does not treat as an end; "" when there is none."""
 
     def chat_template(self, name: str) -> ChatTemplate:
         """What the model's chat template supports."""
@@ -49,9 +48,7 @@ class LlamaCppClient:
         return chat_template
 
     def template_settings(self, template: Mapping[str, str]) -> dict[str, Any]:
-        """The template settings of a request: with thinking switched off and the pinned date, unless `template` says
-        else.
-        """
+        """The template settings of a request, with thinking switched off and the pinned date as defaults."""
         return llama_cpp_settings({**off(self._template), **template}, self._template)
 
     def rendered(self, messages: Sequence[Message], template: Mapping[str, str], *, open_turn: bool = True) -> str:
@@ -75,9 +72,7 @@ class LlamaCppClient:
             return False
 
     def _end_token(self, text: str) -> int | None:
-        """The special token that `text` begins with; sets `hidden_turn_end` when llama.cpp does not end an answer
-        there.
-        """
+        """The special token that `text` begins with; sets `hidden_turn_end` when llama.cpp goes on after it."""
         found = MARKER.match(text)
         tokens = self._tokenize(found[0]) if found else []
         if not found or len(tokens) != 1:

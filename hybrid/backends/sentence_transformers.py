@@ -48,9 +48,9 @@ class SentenceTransformersEmbedder:
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
         folder = folder_of(model)
         folders = _parts(folder)
-        for folder_part in folders:
-            refuse_adapter(folder_part)
-            check_folder(folder_part, transformers.AutoModel, optional=_optional_prefix(folder_part))
+        for module_folder in folders:
+            refuse_adapter(module_folder)
+            check_folder(module_folder, transformers.AutoModel, optional=_optional_prefix(module_folder))
         limit_threads()
         transformers.logging.disable_progress_bar()  # otherwise it shows one for loading weights
         try:
@@ -66,7 +66,7 @@ class SentenceTransformersEmbedder:
         self.model = Model(
             name=model,
             digest=digest(
-                [[folder_part.relative_to(folder).as_posix(), digest_of(folder_part)] for folder_part in folders]
+                [[module_folder.relative_to(folder).as_posix(), digest_of(module_folder)] for module_folder in folders]
             ),
             context=int(self._engine.max_seq_length or 512),
             about={
@@ -132,33 +132,33 @@ def _parts(folder: Path) -> list[Path]:
             raise CannotRun(f"{folder}: the module {one.get('type')!r:.80} is code of its own, which is never run")
     folders = {
         folder,
-        *(folder_part for one in modules if (folder_part := _inside(folder, str(one.get("path", "")))).is_dir()),
+        *(module_folder for one in modules if (module_folder := _inside(folder, str(one.get("path", "")))).is_dir()),
     }
-    for folder_part in sorted(folders):
-        pickled = sorted(file.name for file in folder_part.iterdir() if file.suffix in PICKLES)
-        if pickled and not any(folder_part.glob(WEIGHTS)):
+    for module_folder in sorted(folders):
+        pickled = sorted(file.name for file in module_folder.iterdir() if file.suffix in PICKLES)
+        if pickled and not any(module_folder.glob(WEIGHTS)):
             raise CannotRun(
-                f"{folder_part} holds pickled weights only ({pickled[0]}): reading them can run any code",
+                f"{module_folder} holds pickled weights only ({pickled[0]}): reading them can run any code",
                 hint="convert them to safetensors, or take a version of the model that has them",
             )
     return sorted(folders)
 
 
-def _optional_prefix(folder_part: Path) -> str:
+def _optional_prefix(module_folder: Path) -> str:
     """The prefix of the names of weights that may be missing: texts are pooled from hidden states, and many checkpoints
     were saved without the pooler that some architectures have.
     """
     uses_pooler = any(
-        "pooler_output" in file.read_text("utf-8", "replace") for file in folder_part.glob("*config*.json")
+        "pooler_output" in file.read_text("utf-8", "replace") for file in module_folder.glob("*config*.json")
     )
     return "" if uses_pooler else "pooler."
 
 
 def _inside(folder: Path, path: str) -> Path:
-    folder_part = (folder / path).resolve()
-    if not folder_part.is_relative_to(folder):
+    module_folder = (folder / path).resolve()
+    if not module_folder.is_relative_to(folder):
         raise CannotRun(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
-    return folder_part
+    return module_folder
 
 
 def _encodable(text: str) -> str:

@@ -154,10 +154,10 @@ def test_a_part_of_a_gguf_holds_the_bytes_of_its_tensors(tmp_path: Path) -> None
     *parts, _ = gguf_parts.split_tensors(whole.tensors, STEP)
     gguf_parts.write_subset(whole, parts[0], tmp_path / "part.gguf")
     part, data = gguf_parts.contents(tmp_path / "part.gguf"), path.read_bytes()
-    assert (part.metadata, [one.name for one in part.tensors]) == (whole.described, [one.name for one in parts[0]])
+    assert (part.metadata, [one.name for one in part.tensors]) == (whole.metadata, [one.name for one in parts[0]])
     held = (tmp_path / "part.gguf").read_bytes()
     for one, other in zip(part.tensors, parts[0], strict=True):
-        assert held[one.start :][: 4 * one.numbers] == data[other.start :][: 4 * other.numbers]
+        assert held[one.start :][: 4 * one.parameters] == data[other.start :][: 4 * other.parameters]
 
 
 @pytest.mark.parametrize(
