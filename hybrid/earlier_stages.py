@@ -38,6 +38,8 @@ def taking_earlier_arguments(cls: type[Made]) -> type[Made]:
 
 def present(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of today for earlier ones. `dataclasses.replace` gives the work of a stage with earlier names."""
+    if len(given) > len(EARLIER) or not named.keys().isdisjoint(EARLIER[: len(given)]):
+        raise TypeError("a stage was given too many arguments, or one of them twice")
     told: dict[str, Any] = {**dict(zip(EARLIER, given, strict=False)), **named}
     work, was = told.pop("work", None), dict[str, Any]()
     if isinstance(work, KINDS):

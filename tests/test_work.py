@@ -140,6 +140,10 @@ def test_what_is_no_work_is_refused() -> None:
             stage("s", "gpu", 1, *given)
     with pytest.raises(TypeError):
         stage("s", "gpu", 1, asked, unknown=True)
+    with pytest.raises(TypeError):
+        stage("s", "gpu", 1, asked, (), False, False, None, "more")
+    with pytest.raises(TypeError):
+        stage("s", "gpu", 1, asked, items=asked)
     with pytest.raises(TypeError, match="the text of a Derived is a str, not a dict"):
         Derived("a", "a/0", {})  # type: ignore[arg-type]
 

@@ -514,6 +514,14 @@ def test_in_turns_a_server_has_room_for_the_adapters_that_are_asked_for(served: 
     assert len({done.text for key, done in found.items() if key.startswith("Say it.")}) == 3
 
 
+def test_in_turns_a_server_has_room_for_the_groups_to_come_when_all_are_trained(served: Opener) -> None:
+    grown = [replace(RED, rank=4), replace(RED, rank=20)]
+    first = words(served(grown, group="1", checkpoint="0"), *each(*grown))
+    Server.started = []
+    assert words(served(grown, "two", group="1", checkpoint="0"), *each(*grown)) == first
+    assert Server.started == [32]
+
+
 def test_in_turns_a_rank_that_no_server_takes_is_refused_before_training(served: Opener) -> None:
     with pytest.raises(CannotRun, match="rank 600") as caught:
         served([replace(RED, rank=600)])

@@ -82,7 +82,8 @@ class TunedBackend:
             return
         for number, asked in self._gathered(requests):
             made = {} if number is None else self._trained(number)
-            rank = max([one.weights.rank for one in made.values() if one.weights], default=0)
+            ranks = [one.weights.rank for one in made.values() if one.weights]
+            rank = max([self._prepared.largest, *ranks]) if ranks else 0  # vLLM is not started again for a later group
             yield from self._answered(asked, made, rank)
             self._answering.forget([one.digest for one in made.values() if one.digest])
 
