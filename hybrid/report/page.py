@@ -10,7 +10,7 @@ import base64
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
@@ -175,7 +175,7 @@ def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
             lede(runs, totals),
             cls="top",
         )
-    model = runs[0].outputs.run.get("model")
+    model = _model_of(runs[0])
     return el(
         "header",
         el("p", runs[0].label, cls="run-id"),
@@ -183,6 +183,15 @@ def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
         lede(runs, totals),
         cls="top",
     )
+
+
+def _model_of(run: ReportRun) -> str:
+    """The model of a run, or its models with their roles."""
+    models = run.outputs.run.get("models")
+    if isinstance(models, Mapping) and models:
+        named = [(role, one.get("name", "")) for role, one in models.items() if isinstance(one, Mapping)]
+        return ", ".join(f"{name} as {role}" if role else f"{name}" for role, name in named)
+    return str(run.outputs.run.get("model") or "")
 
 
 def _left_out(drawn: Drawn) -> Html:

@@ -9,6 +9,7 @@ from hybrid.canonical import encode
 from hybrid.report.markup import Html, el
 from hybrid.report.raw import cut
 from hybrid.report.sources import ReportRun, Totals
+from hybrid.report.timing import timing_of
 
 LONGEST = 2000
 """Characters shown of one setting."""
@@ -34,27 +35,53 @@ def _row(name: str, values: Sequence[str]) -> Html:
 
 def _facts(source: ReportRun, total: Totals) -> dict[str, str]:
     run = source.outputs.run
-    facts = {
-        "device": ", ".join(dict.fromkeys(_devices(source.outputs.models))) or UNKNOWN,
-        "tokens in": f"{total.prompt_tokens:,}" if total.prompt_tokens else UNKNOWN,
-        "tokens out": f"{total.completion_tokens:,}" if total.completion_tokens else UNKNOWN,
-    }
+    facts = _computed(source, total)
     facts |= {
         name: _said(run[name])
         for name in ("id", "pipeline", "backend", "model", "model_digest", "inputs", "references")
         if name in run
     }
     facts |= _flat("setting", run.get("settings"))
+    facts |= _flat("models", _by_role(run.get("models")))
     facts |= _flat("about", run.get("about"))
     for model in source.outputs.models:
-        facts |= _flat(
-            f"model {_said(model.get('name', ''))}", {key: value for key, value in model.items() if key != "name"}
-        )
+        role = f"{_said(model['role'])} " if model.get("role") else ""
+        named = f"model {role}{_said(model.get('name', ''))}"
+        facts |= _flat(named, {key: value for key, value in model.items() if key not in ("name", "role")})
     facts["grader"] = source.grader or "none: not graded"
     if source.grades:
         facts |= _flat("grader", source.grades.settings)
     facts["outputs sha256"] = source.grades.outputs if source.grades else str(source.outputs.sha256)
     return facts | ({"grades sha256": source.grades.sha256} if source.grades else {})
+
+
+def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
+    """When, where and how fast a run was computed, as far as its records tell (docs/report.md)."""
+    name = run.outputs.run.get("id")
+    timing = timing_of(run.folder, name) if run.folder and isinstance(name, str) else None
+    found = timing or total
+    facts = {"date": UNKNOWN, "wall time": UNKNOWN, "tokens a second": UNKNOWN}
+    if timing:
+        began, ended = min(span[0] for span in timing.spans.values()), max(span[1] for span in timing.spans.values())
+        facts["date"] = f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC"
+        facts["wall time"] = f"{timing.seconds:,.0f} s"
+        if timing.seconds and timing.completion_tokens:
+            facts["tokens a second"] = f"{timing.completion_tokens / timing.seconds:,.1f} out"
+    stages = " (all stages)" if timing else ""
+    return {
+        **facts,
+        "device": ", ".join(dict.fromkeys(_devices(run.outputs.models))) or UNKNOWN,
+        "tokens in": f"{found.prompt_tokens:,}{stages}" if found.prompt_tokens else UNKNOWN,
+        "tokens out": f"{found.completion_tokens:,}{stages}" if found.completion_tokens else UNKNOWN,
+    }
+
+
+def _by_role(models: Any) -> Any:
+    """The models of a run by their role, whether they are listed or named by it."""
+    if not isinstance(models, list):
+        return models
+    named = [one for one in models if isinstance(one, Mapping)]
+    return {str(one.get("role", "")): {key: one[key] for key in one if key != "role"} for one in named}
 
 
 def _devices(models: Sequence[Any]) -> Iterator[str]:

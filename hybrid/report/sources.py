@@ -13,6 +13,7 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
+from hybrid.execution.stage_view import StageView
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.machine.text_files import utf8_stream
 from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs
@@ -31,12 +32,15 @@ LOOKED_AT = 20
 
 @dataclass(frozen=True, slots=True)
 class ReportRun:
-    """One run of the report. `label` is unique on the page; `grades` is None when nobody graded it yet."""
+    """One run of the report. `label` is unique on the page; `grades` is None when nobody graded it yet. `folder` is the
+    shared folder that the run is in, where that is known.
+    """
 
     label: str
     outputs: OutputsFile
     grades: GradesFile | None
     unfinished: Unfinished | None = None
+    folder: Path | None = None
 
     @property
     def pipeline(self) -> str:
@@ -74,20 +78,10 @@ class ReportRun:
 
 
 @dataclass(frozen=True, slots=True)
-class StageCount:
-    """How a stage of an unfinished run stands; `items` is None while nobody knows how many it has."""
-
-    name: str
-    items: int | None
-    done: int = 0
-    failed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Unfinished:
     """A run that is not done: its stages, and the one whose outputs are shown."""
 
-    stages: Sequence[StageCount]
+    stages: Sequence[StageView]
     shown: str
 
 
@@ -162,7 +156,15 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
             hint=f"it was graded before it changed: hybrid grade {outputs_path}",
         )
     grades, outputs = open_grades(grades_path) if grades_path else None, open_outputs(outputs_path)
-    return ReportRun(str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem), outputs, grades)
+    label = str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem)
+    return ReportRun(label, outputs, grades, folder=_folder_of(outputs_path, outputs.run.get("id")))
+
+
+def _folder_of(path: Path, run: object) -> Path | None:
+    """The folder of a run whose outputs are where `hybrid` puts them: in FOLDER/results/RUN."""
+    place = path.absolute()
+    there = place.parent.name == run and place.parent.parent.name == "results"
+    return place.parents[2] if there and (place.parents[2] / "hybrid.json").is_file() else None
 
 
 def _beside(path: Path, grader: str) -> Path | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from hybrid.execution.stage_view import StageView
 from hybrid.report.charts import interval_plot
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Measure
 from hybrid.report.sections import Sections
-from hybrid.report.sources import ReportRun, StageCount, Totals
+from hybrid.report.sources import ReportRun, Totals
 from hybrid.report.words import called, count, percent, span
 
 INTERVALS = (
@@ -35,8 +36,7 @@ def _open(name: str, run: ReportRun, total: Totals) -> Html:
         there = total.outputs - total.failed["missing"]
         said = f": {there:,} of {count(total.outputs, 'output')} are there so far."
     else:
-        known = [stage for stage in run.unfinished.stages if stage.items is not None]
-        done = sum(stage.items == stage.done + stage.failed for stage in known)
+        done = sum(stage.left == 0 for stage in run.unfinished.stages)
         said = f": {done} of {count(len(run.unfinished.stages), 'stage')} are done; shown is '{run.unfinished.shown}'."
     return el("p", name, el("b", "not finished"), said)
 
@@ -108,13 +108,12 @@ def _stages(run: ReportRun, several: bool) -> Html:
     return join([label, el("table", el("thead", head), el("tbody", *rows), cls="stages")])
 
 
-def _stage(stage: StageCount) -> Html:
-    if stage.items is None:
+def _stage(stage: StageView) -> Html:
+    if stage.total is None:
         waits = el("td", "not known yet: it waits for the stages before it", colspan=4, cls="none")
         return el("tr", el("th", stage.name, scope="row"), waits)
-    left = stage.items - stage.done - stage.failed
-    numbers = (el("td", f"{number:,}", cls="n") for number in (stage.items, stage.done, stage.failed, left))
-    return el("tr", el("th", stage.name, scope="row"), *numbers)
+    answered = (stage.total, stage.done - stage.failed, stage.failed, stage.total - stage.done)
+    return el("tr", el("th", stage.name, scope="row"), *(el("td", f"{number:,}", cls="n") for number in answered))
 
 
 def _measure_row(name: str, columns: Sequence[tuple[str, Measure] | None]) -> Html:
@@ -169,7 +168,9 @@ def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
             "Questions": f"{total.questions:,}",
             "Outputs": f"{total.outputs:,}",
             "Failed outputs": _counted(dict(sorted(total.failed.items()))),
-            "Scores": f"none yet: hybrid grade {run.outputs.path}",
+            "Scores": "none: the run is not finished"
+            if run.unfinished
+            else f"none yet: hybrid grade {run.outputs.path}",
         }
     summary = run.grades.summary
     return {

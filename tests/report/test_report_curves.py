@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,68 +16,19 @@ from hybrid.report.axes import axis_of
 from hybrid.report.line_charts import MOST_GREY, STYLES, Line, line_chart, thinned
 from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
-from tests.report.test_report_sections import laid_down
 from tests.support.in_process import Hybrid
-
-PIPELINE = '''
-"""Asks once a round, and measures what came in rounds."""
-
-from dataclasses import dataclass
-
-from hybrid.metrics import RoundMetrics
-from hybrid.protocols import Inputs, Stage
-from hybrid.records import Item, Message, Request, Sampling
-from hybrid.work import Ask, Derive, Derived
-
-
-@dataclass(frozen=True)
-class InRounds:
-    """Measures answers in rounds."""
-
-    rounds: int = 4
-    seed: int = 0
-
-    def inputs(self):
-        return Inputs({"loop": self.rounds}, {}, {})
-
-    def stages(self):
-        return (
-            Stage("ask", "any", 1, Ask(self.ask)),
-            Stage("rounds", "any", 1, Derive(self.measure), after=("ask",)),
-        )
-
-    def ask(self, tasks):
-        for n in range(tasks["loop"]):
-            said = Message("user", f"round {n}")
-            yield Item("loop", f"loop/{n}", Request(Sampling(8, seed=self.seed), messages=(said,)))
-
-    def measure(self, tasks, earlier):
-        for n, output in enumerate(earlier["ask"]):
-            reward = len(output.text) * n + self.seed
-            groups = {f"node-{k}": {"reward": float(k)} for k in range(2)}
-            found = RoundMetrics(n, {"reward": reward, "drift": -1e-6 * (n + 1)}, groups)
-            yield Derived("loop", f"loop/{n}", found.to_text())
-'''
-
-COUNT = itertools.count()
+from tests.support.report_runs import done, in_rounds
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid) -> list[Path]:
-    """Three runs of that pipeline, which differ in their seed; their answers have 5 characters."""
-    name = f"in_rounds_{next(COUNT)}"  # a module of its own for each test: Python keeps what it imported
-    laid_down(tmp_path / "site", name, f"[hybrid.pipelines]\nin-rounds = {name}:InRounds\n", PIPELINE)
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    script = tmp_path / "script.json"
-    script.write_text(json.dumps({"answers": {}, "default": "12345"}))
-    found = []
-    for seed in (0, 2, 7):
-        out = tmp_path / f"seed-{seed}" / "outputs.json"
-        where = ["--folder", tmp_path / "folder", "-o", out, "--backend", "scripted", "--model", script]
-        done = hybrid("run", "local", "in-rounds", "--set", f"seed={seed}", *where)
-        assert done.code == 0, done.stderr
-        found.append(out)
-    return found
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return in_rounds(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, options: list[str], hybrid: Hybrid) -> list[Path]:
+    """Three runs that differ in their seed."""
+    return [done(hybrid, options, tmp_path / f"seed-{seed}" / "outputs.json", f"seed={seed}") for seed in (0, 2, 7)]
 
 
 def charts(page: str) -> dict[str, str]:
@@ -123,11 +72,10 @@ def test_runs_that_differ_in_the_seed_alone_are_a_mean_with_a_band(runs: list[Pa
     assert corners[-1] == pytest.approx(ticks["0"], abs=0.1)  # the lowest seed, round 0
 
 
-def test_runs_that_differ_otherwise_are_lines_of_their_own(runs: list[Path], hybrid: Hybrid) -> None:
-    out = runs[0].parents[1] / "longer" / "outputs.json"
-    script = runs[0].parents[1] / "script.json"
-    where = ["--folder", runs[0].parents[1] / "folder", "-o", out, "--backend", "scripted", "--model", script]
-    assert hybrid("run", "local", "in-rounds", "--set", "rounds=6", *where).code == 0
+def test_runs_that_differ_otherwise_are_lines_of_their_own(
+    runs: list[Path], options: list[str], tmp_path: Path, hybrid: Hybrid
+) -> None:
+    out = done(hybrid, options, tmp_path / "longer" / "outputs.json", "rounds=6")
     found = [find_source(runs[0]), find_source(out)]
     page = write_report(found, runs[0].parent / "r.html").read_text()
     assert numbers(charts(page)["reward"], found[0].label)[-1] == "15"

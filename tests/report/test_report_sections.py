@@ -13,6 +13,7 @@ from hybrid.records import Output
 from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
 from tests.support.in_process import Hybrid
+from tests.support.report_runs import laid_down
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "tests" / "plugin_package"
@@ -37,16 +38,6 @@ class Faulty(Section):
     def task(self, shown):
         {task}
 """
-
-
-def laid_down(folder: Path, name: str, entry_points: str, module: str = "") -> None:
-    """The metadata of an installed distribution, as pip writes it, and its module when there is one."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(entry_points)
-    if module:
-        (folder / f"{name}.py").write_text(module)
 
 
 def outputs(folder: Path, pipeline: str = "my-pipeline") -> Path:

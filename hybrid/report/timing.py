@@ -1,0 +1,101 @@
+"""When a run was computed, how long that took, and the tokens of all its stages: from its shards and beats.
+
+A record has its tokens, the name of an attempt the time at which it began. An attempt ends with the time of its last
+beat, or, where a run was done without a worker, with the file time of its last shard.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hybrid.errors import HybridError
+from hybrid.folder.medium import Disk
+from hybrid.folder.names import BESIDE_STAGES, allowed
+from hybrid.folder.notes import latest_note
+from hybrid.folder.runs import Run, join_folder, open_run
+from hybrid.folder.shards import Shard
+from hybrid.machine import home
+
+MOST_SHARDS = 2000
+"""Shards that are read for this; a run with more has no timing here."""
+ATTEMPT = re.compile(r"(\d{8}t\d{6}z)-")
+
+
+@dataclass(slots=True)
+class Timing:
+    """Of all attempts at a run: when they began and ended (UTC), and sums over all records of all stages."""
+
+    spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time: how long at least one attempt was at work."""
+        total, until = 0.0, datetime.min.replace(tzinfo=UTC)
+        for began, ended in sorted(self.spans.values()):
+            total += max(0.0, (ended - max(began, until)).total_seconds())
+            until = max(until, ended)
+        return total
+
+
+def timing_of(folder: Path, name: str) -> Timing | None:
+    """The timing of a run in a folder; None when that cannot be told."""
+    try:
+        received = home.received_of(folder)
+        run = open_run(join_folder(folder, make=False), name, (Disk(received),))
+        return _timed(run, (folder, received))
+    except HybridError:
+        return None
+
+
+def _timed(run: Run, roots: tuple[Path, ...]) -> Timing | None:
+    timing, ends = Timing(), dict[str, datetime]()
+    number = 0
+    for path, shard in _shards(run, roots):
+        if (number := number + 1) > MOST_SHARDS:
+            return None
+        attempt = str(shard.header["attempt"])
+        if written := _written(path, roots):
+            ends[attempt] = max(written, ends.get(attempt, written))
+        for record in shard.records:
+            timing.prompt_tokens += record["tokens"][0]
+            timing.completion_tokens += record["tokens"][1]
+    for attempt, written in ends.items():
+        began = _began(attempt)
+        if began is not None:
+            timing.spans[attempt] = began, _last_beat(run, attempt) or written
+    return timing if timing.spans else None
+
+
+def _shards(run: Run, roots: tuple[Path, ...]) -> Iterator[tuple[str, Shard]]:
+    places = [root / run.place for root in roots if (root / run.place).is_dir()]
+    stages = {one.name for place in places for one in place.iterdir() if one.is_dir() and allowed(one.name)}
+    for stage in sorted(stages - set(BESIDE_STAGES)):
+        yield from run.shards(stage, [], model=run.model_digest(stage))
+
+
+def _began(attempt: str) -> datetime | None:
+    found = ATTEMPT.match(attempt)
+    with suppress(ValueError):
+        return datetime.strptime(found[1] if found else "", "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
+    return None
+
+
+def _written(path: str, roots: tuple[Path, ...]) -> datetime | None:
+    """When the first of a shard's copies was written."""
+    times = [(root / path).stat().st_mtime for root in roots if (root / path).is_file()]
+    return datetime.fromtimestamp(min(times), UTC) if times else None
+
+
+def _last_beat(run: Run, attempt: str) -> datetime | None:
+    with suppress(HybridError, ValueError, TypeError, OverflowError):
+        beat = latest_note(run.folder, run.id, "beat", attempt, [])
+        if beat is not None:
+            return datetime.fromisoformat(beat["time"]).astimezone(UTC)
+    return None

@@ -1,0 +1,44 @@
+"""A run whose last stage waits for earlier ones: how its stages stand, and what the last of them with records has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hybrid.errors import Waits
+from hybrid.execution.assembly import assembled
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import Bound, bound
+from hybrid.execution.index import with_index
+from hybrid.execution.stage_view import StageView, stage_views
+from hybrid.folder.medium import Disk
+from hybrid.folder.runs import Run
+from hybrid.machine import home
+from hybrid.outputs import open_outputs, write_outputs
+from hybrid.report.sources import ReportRun, Unfinished
+
+
+def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
+    """The run as it stands now; the outputs of the stage that is shown are written into `place`.
+
+    Raises CannotRun when its pipeline cannot be loaded, Temporary when the outputs cannot be written.
+    """
+    chain = bound(run, pipeline_of(run))
+    views = _views(chain, folder)
+    known = [(stage, view) for stage, view in zip(chain.stages, views, strict=True) if view.total is not None]
+    shown = next((stage for stage, view in reversed(known) if view.done), chain.stages[0])
+    path = place / "outputs.json"
+    with assembled(chain.run, shown) as assembly:
+        write_outputs(path, {**run.spec, "id": run.id}, assembly.models, run.tasks(), assembly.outputs())
+    return ReportRun(run.id, open_outputs(path), None, Unfinished(views, shown.name), folder)
+
+
+def _views(chain: Bound, folder: Path) -> list[StageView]:
+    """How every stage stands. Raises what the pipeline raised when a stage could not list its items."""
+    stages, store = [(stage.name, stage) for stage in chain.stages], Disk(home.received_of(folder))
+    views = with_index(
+        home.index_of(folder), lambda index: stage_views(chain.run, stages, store, index, (), again_waits=False)
+    )
+    for view in views:
+        if view.error and not isinstance(view.error, Waits):
+            raise view.error
+    return views

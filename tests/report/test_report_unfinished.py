@@ -1,0 +1,100 @@
+"""Runs of a folder: unfinished ones are drawn as they stand, and each tells when and how fast it was done."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hybrid.canonical import encode
+from hybrid.folder.shards import pack, verify_shard
+from hybrid.report.timing import timing_of
+from tests.support.in_process import Hybrid
+from tests.support.report_runs import in_rounds
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid) -> Path:
+    """A folder with one run of two stages, four records each."""
+    ran = hybrid("run", "local", "in-rounds", *in_rounds(tmp_path, monkeypatch))
+    assert ran.code == 0, ran.stderr
+    return tmp_path / "folder"
+
+
+def shards(folder: Path, stage: str) -> list[Path]:
+    return sorted(folder.glob(f"runs/*/{stage}/*/*/shard-*"))
+
+
+def cells(page: str, name: str) -> list[str]:
+    row = re.search(rf'<tr[^>]*><th scope="row">{re.escape(name)}</th>(.*?)</tr>', page)
+    assert row, name
+    return re.findall(r"<td[^>]*>(.*?)</td>", row[1])
+
+
+def test_a_run_whose_last_stage_is_not_known_is_drawn_with_its_stages(folder: Path, hybrid: Hybrid) -> None:
+    (path,) = shards(folder, "ask")
+    shard = verify_shard(str(path), path.read_bytes())
+    name, data = pack(shard.header, [encode(record) for record in shard.records[:3]], 0)
+    path.with_name(str(name)).write_bytes(data)
+    path.unlink()
+    done = hybrid("report", folder)
+    assert done.code == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert path.parent.parent == folder / "results"
+    page = path.read_text()
+    assert "<b>not finished</b>: 0 of 2 stages are done; shown is &#x27;ask&#x27;." in page
+    assert cells(page, "ask") == ["4", "3", "0", "1"]
+    assert cells(page, "rounds") == ["not known yet: it waits for the stages before it"]
+    assert page.count('<pre dir="ltr" tabindex="0">12345</pre>') == 3
+    assert page.count("no record of this item has arrived") == 1
+    assert "Scores</dt><dd>none: the run is not finished" in page
+    assert hybrid("report", folder, "--grader", "exact").code == 4  # grades need the outputs of the last stage
+
+
+def test_a_run_without_any_record_is_drawn(folder: Path, hybrid: Hybrid) -> None:
+    for path in shards(folder, "*"):
+        path.unlink()
+    done = hybrid("report", folder)
+    assert done.code == 0, done.stderr
+    assert cells(Path(done.stdout.strip()).read_text(), "ask") == ["4", "0", "0", "4"]
+
+
+def test_a_run_that_lacks_records_of_its_last_stage_is_drawn(folder: Path, hybrid: Hybrid) -> None:
+    for path in shards(folder, "rounds"):
+        path.unlink()
+    (out,) = folder.glob("results/*/outputs.json")
+    out.unlink()
+    done = hybrid("report", folder)
+    assert done.code == 0, done.stderr
+    assert "<b>not finished</b>: 0 of 4 outputs are there so far." in Path(done.stdout.strip()).read_text()
+
+
+def test_the_settings_tell_date_wall_time_and_tokens_of_all_stages(folder: Path, hybrid: Hybrid) -> None:
+    (run,) = folder.glob("runs/*")
+    attempts = sorted({path.parent.parent.name for path in shards(folder, "*")})
+    began = [datetime.strptime(attempt[:16], "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC) for attempt in attempts]
+    last = began[0] + timedelta(seconds=40)
+    for path in shards(folder, "*"):
+        os.utime(path, (last.timestamp(), last.timestamp()))
+    timing = timing_of(folder, run.name)
+    assert timing
+    assert timing.seconds == 40  # two attempts, a stage each, that end at the same time: counted once
+    page = Path(hybrid("report", folder).stdout.strip()).read_text()
+    assert cells(page, "date") == [f"{began[0]:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"]
+    assert cells(page, "wall time") == ["40 s"]
+    assert cells(page, "tokens in") == [f"{timing.prompt_tokens:,} (all stages)"]
+    assert cells(page, "tokens out") == [f"{timing.completion_tokens:,} (all stages)"]
+    assert cells(page, "tokens a second") == [f"{timing.completion_tokens / 40:,.1f} out"]
+    assert timing.completion_tokens > 0
+
+
+def test_what_no_record_tells_is_said_to_be_not_recorded(tmp_path: Path, hybrid: Hybrid) -> None:
+    line = {"key": "a", "task": "t", "question": "t/0", "text": "5"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
+    page = Path(hybrid("report", tmp_path / "answers.jsonl").stdout.strip()).read_text()
+    for name in ("date", "wall time", "tokens a second", "device", "tokens in", "tokens out"):
+        assert cells(page, name) == ["not recorded"]
