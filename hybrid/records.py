@@ -98,8 +98,7 @@ class Request:
         Written member by member, in the order of their names, and what is usual without a call: a run may have millions
         of keys.
         """
-        how, prompt = self.sampling, self.prompt
-        most, seed = how.max_tokens, how.seed
+        how, prompt, most, seed = self.sampling, self.prompt, self.sampling.max_tokens, self.sampling.seed
         adapter = "null" if self.adapter is None else encoded(self.adapter.digest)
         tuning = "" if self.tuning is None else f',"tuning":{encoded(self.tuning.digest)}'
         said = [
@@ -130,10 +129,11 @@ class Item:
     sample: int = 0
 
     def key(self, stage: str, model: str) -> str:
-        """sha256 over stage (name and version), model digest, request, view and sample: never a row number.
+        """`digest` as 64 hex digits."""
+        return self.digest(stage, model).hex()
 
-        Raises PluginFault when the pipeline has put something into the item that is no JSON.
-        """
+    def digest(self, stage: str, model: str) -> bytes:
+        """sha256 over stage (name and version), model, request, view, sample: no row number. PluginFault: no JSON."""
         task, question, sample = self.task, self.question, self.sample
         try:
             text = (
@@ -148,7 +148,7 @@ class Item:
                 f"the stage '{stage}' made an item for the question '{self.question!s:.200}' that is no JSON: {error}",
                 hint="the fault is in the pipeline: an item holds texts, numbers, lists and objects",
             ) from error
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ Parts = Iterator[bytes]
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
     """Every different key of the stage's items, for `Index.set_items`. Raises HybridError."""
-    tasks = run.tasks()
-    yield from in_parts(bytes.fromhex(item.key(stage.identity, model))[:KEY] for item in stage.items(tasks))
+    identity = stage.identity
+    yield from in_parts(item.digest(identity, model)[:KEY] for item in stage.items(run.tasks()))
 
 
 def identity_of(stage: Stage, model: str, earlier: str) -> str:

@@ -119,10 +119,13 @@ def _fill(descriptor: int, path: Path, data: bytes) -> None:
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes; links are not followed. Raises NotThere, BadData."""
     with speaking_inside(path, doing="reading it"):
-        if not stat.S_ISREG(path.lstat().st_mode):
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
             raise BadData(f"{path}: not a regular file")
         with path.open("rb") as handle:
-            data = handle.read(limit + 1)
+            data = handle.read(min(found.st_size, limit) + 1)  # asking for the limit costs more than a small file
+            if len(data) > found.st_size:
+                data += handle.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
         raise BadData(f"{path}: larger than the {limit:,} bytes allowed")
     return data
