@@ -18,7 +18,8 @@ from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, Opening, engine_for, opened, trains
-from hybrid.execution.stage_work import StageResult, run_stage
+from hybrid.execution.stage_view import StageView
+from hybrid.execution.stage_work import run_stage
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
@@ -79,24 +80,21 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """A run done here: where its outputs are, their digest, and how its stages stand together."""
+    """A run done here: where its outputs are, their digest, how its stages stand, and how many items are `fresh`."""
 
     run: Run
     outputs: Path
     sha256: str
-    stages: tuple[StageResult, ...]
+    stages: tuple[StageView, ...]
+    fresh: int
 
     @property
     def total(self) -> int:
-        return sum(stage.total for stage in self.stages)
+        return sum(stage.total or 0 for stage in self.stages)
 
     @property
     def failed(self) -> int:
         return sum(stage.failed for stage in self.stages)
-
-    @property
-    def fresh(self) -> int:
-        return sum(stage.fresh for stage in self.stages)
 
 
 def run_here(
@@ -201,7 +199,7 @@ def _do(
         how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs)
-    return LocalResult(run, outputs, sha256, tuple(stages))
+    return LocalResult(run, outputs, sha256, tuple(view for view, _ in stages), sum(fresh for _, fresh in stages))
 
 
 def assemble(chain: Bound, path: Path) -> str:

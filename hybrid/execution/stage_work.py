@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
 from hybrid.execution.completed import Stock
+from hybrid.execution.stage_view import StageView
 from hybrid.folder.leases import block_size, choose
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import new_attempt, stage_name
@@ -26,15 +27,6 @@ from hybrid.protocols import Backend, Model, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request
 
 
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """How a stage stands: `total` items, all with a record, `failed` of them an error, `fresh` ones done just now."""
-
-    total: int
-    failed: int
-    fresh: int
-
-
 class StageWork:
     """A stage of a run as one attempt works on it: which items are left, which blocks of them it holds.
 
@@ -45,7 +37,7 @@ class StageWork:
     def __init__(self, run: Run, stage: Stage, tasks: Mapping[str, Any], digest: str, start: int = 0) -> None:
         self.run, self.stage, self.digest = run, stage, digest
         self._tasks = tasks
-        self.keys = [bytes.fromhex(item.key(stage.identity, digest)) for item in stage.items(tasks)]
+        self.keys = [item.digest(stage.identity, digest) for item in stage.items(tasks)]
         self.size = block_size(len(self.keys))
         self.blocks = -(-len(self.keys) // self.size)
         self.stock = Stock(run, stage.name, digest)
@@ -73,6 +65,19 @@ class StageWork:
     def left(self) -> int:
         """How many items have no record that counts."""
         return len(set(self.keys) - self.stock.good - self.excused)
+
+    def view(self) -> StageView:
+        """How the stage stands by what was seen at the last look and done here since."""
+        keys = set(self.keys)
+        return StageView(
+            self.stage.name,
+            self.digest,
+            total=len(keys),
+            done=len(keys & (self.stock.good | self.excused)),
+            failed=len(keys & self.excused - self.stock.good),
+            again=len(keys & self.stock.failed() - self.excused),
+            refused=tuple(self.stock.refused),
+        )
 
     def open_blocks(self) -> list[int]:
         """The blocks with items that nobody here has been given and that have no record, in order."""
@@ -220,11 +225,12 @@ def run_stage(
     *,
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
-) -> StageResult:
-    """Work off a stage here, alone. Nothing finished is done again; a kill loses the open shard at most.
+) -> tuple[StageView, int]:
+    """Work off a stage here, alone. Returns how the stage then stands, and how many of its items were done just now.
 
-    `backend` loads the model and is called only when an item is left to do. Raises NotFinished on Ctrl-C, after the
-    open shard is closed; Temporary when the disk is full or the engine left items unanswered.
+    Nothing finished is done again; a kill loses the open shard at most. `backend` loads the model and is called only
+    when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
+    full or the engine left items unanswered.
     """
     work = StageWork(run, stage, run.tasks(), str(run.spec["model_digest"]))
     work.look()
@@ -246,8 +252,7 @@ def run_stage(
     if work.left:
         left = some(work.left, "item")
         raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
-    failed = (work.excused | work.stock.failed()) - work.stock.good
-    return StageResult(total, len(failed.intersection(work.keys)), total - before)
+    return work.view(), total - before
 
 
 def _work_off(work: StageWork, engine: Backend, medium: Medium, observer: Observer, shard_seconds: float) -> None:

@@ -210,7 +210,7 @@ class Worker:
                 work.look(orders.set_aside)
             if work.left:
                 return self._unfinished(work)
-            failed += len(work.stock.failed().intersection(work.keys))
+            failed += work.view().failed
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
             return Standing("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
