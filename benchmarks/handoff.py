@@ -37,7 +37,7 @@ from transformers import AutoTokenizer
 from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.adapter_files import AdapterFiles
 from hybrid.backends.tuned.answering import Together
-from hybrid.backends.tuned.group import Made
+from hybrid.backends.tuned.group import TrainedAdapter
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import locate
@@ -85,18 +85,18 @@ def trained(model: Any, jobs: Sequence[Job], watch: Watch) -> list[adapters.Lora
     return [one.adapter for one in done if one.adapter]
 
 
-def made(weights: adapters.LoraWeights, dtype: torch.dtype) -> Made:
+def made(weights: adapters.LoraWeights, dtype: torch.dtype) -> TrainedAdapter:
     """An adapter as the run would keep it."""
     data = weights.to_bytes(dtype)
     name = adapters.named(data)
-    return Made(adapters.from_bytes(data, name), data, name)
+    return TrainedAdapter(adapters.from_bytes(data, name), data, name)
 
 
-def answered(together: Together, found: Sequence[Made], ids: Sequence[str], watch: Watch) -> None:
+def answered(together: Together, found: Sequence[TrainedAdapter], ids: Sequence[str], watch: Watch) -> None:
     """One question of its task for each adapter, all in one queue."""
     tasks = bundled("arc1-training").tasks
     with watch.on("put"):
-        places = [together.shelved(one) for one in found]
+        places = [together.register(one) for one in found]
     requests = []
     for number, (id, place) in enumerate(zip(ids, places, strict=True)):
         pairs = demonstrations(tasks[id], id)
@@ -126,7 +126,7 @@ def reader() -> tuple[str, Callable[[Path], object]]:
     return "vllm", read
 
 
-def through_files(found: Sequence[Made], read: Callable[[Path], object], watch: Watch) -> None:
+def through_files(found: Sequence[TrainedAdapter], read: Callable[[Path], object], watch: Watch) -> None:
     """Every adapter to a folder in memory, and read there."""
     files = AdapterFiles()
     try:
@@ -150,7 +150,7 @@ def seals_way(job: Job, watch: Watch) -> int:
         return sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
 
 
-def summary(seconds: Mapping[str, float], found: Sequence[Made]) -> dict[str, Any]:
+def summary(seconds: Mapping[str, float], found: Sequence[TrainedAdapter]) -> dict[str, Any]:
     """The shares, from the seconds of each part."""
     common = seconds["taken"] + seconds["bytes"]
     train, answer = seconds["train"] - seconds["taken"], seconds["answer"] - seconds["slot"]

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from hybrid.backends.tuned.group import Group, Made, Wanted
-from hybrid.backends.tuned.signals import heard
+from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
+from hybrid.backends.tuned.signals import deferred_signals
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
 from tests.support.tiny_model import job, tiny_model, trainer
 
 torch.set_num_threads(1)
 JOBS = [replace(one, name=one.tuning.digest) for one in (job("a", 1), job("b", 2, count=4), job("c", 3, count=3))]
-WANTED = [Wanted(one.tuning) for one in JOBS]
+WANTED = [TrainingRequest(one.tuning) for one in JOBS]
 
 
 def group_in(folder: Path, interval: float = 3600) -> Group:
@@ -26,7 +26,7 @@ def group_in(folder: Path, interval: float = 3600) -> Group:
     return Group(tensors, WANTED, model="m" * 64, dtype=torch.float32, interval=interval)
 
 
-def trained(folder: Path, stop_at: int = 0, number: int = signal.SIGINT) -> tuple[dict[str, Made], int]:
+def trained(folder: Path, stop_at: int = 0, number: int = signal.SIGINT) -> tuple[dict[str, TrainedAdapter], int]:
     """The adapters, and how many passes were made here. A signal comes while pass `stop_at` is made."""
     ours = trainer(tiny_model(), slots=2)
     pack = ours.pack
@@ -67,7 +67,7 @@ def test_a_signal_is_obeyed_after_the_pass_and_nothing_of_it_is_lost(tmp_path: P
 
 def test_a_second_signal_is_obeyed_at_once_and_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with heard() as asked:
+    with deferred_signals() as asked:
         signal.raise_signal(signal.SIGINT)
         assert asked()
         with pytest.raises(KeyboardInterrupt):
@@ -78,7 +78,7 @@ def test_a_second_signal_is_obeyed_at_once_and_handlers_are_put_back() -> None:
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with heard() as asked:
+        with deferred_signals() as asked:
             signal.raise_signal(signal.SIGINT)
             assert not asked()
     finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.backends.tuned.tokenization import TokenizationWorker, writing
+from hybrid.backends.tuned.tokenization import TokenizationWorker, text_digest
 from hybrid.canonical import Json
 from hybrid.errors import Temporary
 from hybrid.records import Example
@@ -27,11 +27,11 @@ from hybrid.backends.tuned.tokenization import TokenizationWorker
 from tests.support.small_model import of_words, tuning
 from pathlib import Path
 if __name__ == "__main__":
-    school = TokenizationWorker(Path(sys.argv[1]), of_words, 512)
+    worker = TokenizationWorker(Path(sys.argv[1]), of_words, 512)
     for line in chain(["first"], sys.stdin):
         how = tuning({"words": [line]})
-        built = school.built([how], ahead=[])[how.digest]
-        print(len(built.texts), *[process.pid for process in school._pool._processes.values()], flush=True)
+        built = worker.tokenized([how], ahead=[])[how.digest]
+        print(len(built.texts), *[process.pid for process in worker._pool._processes.values()], flush=True)
 """
 
 
@@ -103,26 +103,26 @@ def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thre
         seen.append(wanted)
         return of_words(wanted)
 
-    school = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
+    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
     words: dict[str, Json] = {"words": ["red"]}
     same = [tuning(words), tuning(words, rank=8), tuning(words, epochs=5, learning_rate=1e-3)]
     other = tuning(words, learned="all")
-    found = school.built(same, ahead=[other])
+    found = worker.tokenized(same, ahead=[other])
     assert len(found) == 3
     assert len({built.texts for built in found.values()}) == 1
-    school.built([other], ahead=[])
+    worker.tokenized([other], ahead=[])
     assert len(seen) == 2
-    school.built(same[:1], ahead=[])
+    worker.tokenized(same[:1], ahead=[])
     assert len(seen) == 3  # what neither the last nor the next group needed was forgotten
-    assert len({writing(one) for one in (*same, other)}) == 2
-    school.close()
+    assert len({text_digest(one) for one in (*same, other)}) == 2
+    worker.close()
 
 
 def test_examples_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path) -> None:
     def examples(wanted: Mapping[str, Json]) -> list[Example]:
         raise Temporary("the data went away")
 
-    school = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
+    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
     with pytest.raises(Temporary, match="went away"):
-        school.built([tuning({})], ahead=[])
-    school.close()
+        worker.tokenized([tuning({})], ahead=[])
+    worker.close()

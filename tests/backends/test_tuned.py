@@ -22,7 +22,7 @@ from hybrid.backends import adapter_files, registry, transformers
 from hybrid.backends.registry import open_backend, open_tuned
 from hybrid.backends.transformers import TransformersBackend
 from hybrid.backends.tuned import answering
-from hybrid.backends.tuned.group import SHOWN, Wanted, shown
+from hybrid.backends.tuned.group import LOSS_POINTS, TrainingRequest, loss_curve
 from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
@@ -418,17 +418,27 @@ def test_a_backend_that_does_not_train_says_which_do(name: str, folder: Path, tm
 
 
 def test_losses_are_shown_as_means_over_stretches() -> None:
-    assert shown([]) == []
-    assert shown([1.0, 2.0]) == [1.0, 2.0]
-    assert shown([float("nan"), 2.0]) == [None, 2.0]
+    assert loss_curve([]) == []
+    assert loss_curve([1.0, 2.0]) == [1.0, 2.0]
+    assert loss_curve([float("nan"), 2.0]) == [None, 2.0]
     many = [float(n) for n in range(1000)]
-    assert len(shown(many)) == SHOWN
-    assert sum(shown(many)) / SHOWN == pytest.approx(499.5, abs=1)  # type: ignore[arg-type]
+    assert len(loss_curve(many)) == LOSS_POINTS
+    assert sum(loss_curve(many)) / LOSS_POINTS == pytest.approx(499.5, abs=1)  # type: ignore[arg-type]
 
 
 def test_a_name_says_the_training_and_what_is_below_it() -> None:
-    assert Wanted(RED).name == RED.digest
-    assert len({Wanted(RED).name, Wanted(RED, "a" * 64).name, Wanted(RED, "b" * 64).name, Wanted(BLUE).name}) == 4
+    assert TrainingRequest(RED).name == RED.digest
+    assert (
+        len(
+            {
+                TrainingRequest(RED).name,
+                TrainingRequest(RED, "a" * 64).name,
+                TrainingRequest(RED, "b" * 64).name,
+                TrainingRequest(BLUE).name,
+            }
+        )
+        == 4
+    )
 
 
 # --- in turns, as with vLLM: one of the two has the model, adapters go from one to the other as files

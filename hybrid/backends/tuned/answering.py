@@ -1,4 +1,4 @@
-"""The two ways in which training and answering share a machine: one model for both, or one after the other."""
+"""Two ways to share a machine between training and answering: one model for both, or one model after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybrid.backends.devices import Device, find_device
 from hybrid.backends.options import one_of
 from hybrid.backends.ranks import RANKS, room_for
 from hybrid.backends.transformers import TransformersBackend, load
-from hybrid.backends.tuned.group import Made
+from hybrid.backends.tuned.group import TrainedAdapter
 from hybrid.canonical import Json, digest
 from hybrid.errors import CannotRun
 from hybrid.machine.late_imports import import_object
@@ -39,20 +39,20 @@ class Answering(Protocol):
         """A context that gives the Hugging Face model to train; nothing is answered inside."""
         ...
 
-    def shelved(self, made: Made) -> Adapter:
-        """Where the answering side finds an adapter."""
+    def register(self, made: TrainedAdapter) -> Adapter:
+        """Make an adapter available; the reference to it that requests carry."""
         ...
 
     def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
-        """As a backend; adapters of up to `rank` are to be expected."""
+        """As a backend does. Adapters of up to `rank` are expected; larger ones may cost a restart."""
         ...
 
     def forget(self, digests: Collection[str]) -> None:
-        """Adapters that nobody will ask for again."""
+        """Free adapters that no request will name again."""
         ...
 
     def clear(self) -> None:
-        """Free all adapters and what held them; the model stays open."""
+        """Free all adapters and the memory reserved for them; the model stays open."""
         ...
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Together:
         self._backend.adapter_cache.close()
         yield self._backend.engine
 
-    def shelved(self, made: Made) -> Adapter:
+    def register(self, made: TrainedAdapter) -> Adapter:
         if made.weights is not None:
             self._backend.adapter_cache.put(made.digest, made.weights)
         return Adapter(made.digest, "")
@@ -94,7 +94,7 @@ class Together:
 
 
 class InTurns:
-    """`vllm`: the model is loaded for training, freed, and vLLM started; adapters lie in memory as files between."""
+    """`vllm`: the model is trained and freed, then vLLM starts; adapters are passed on as files in memory."""
 
     most_rank: ClassVar[int] = RANKS[-1]
 
@@ -108,7 +108,7 @@ class InTurns:
         self._ranks: dict[str, int] = {}
 
     def _about(self) -> dict[str, Json]:
-        """What vLLM would tell of itself, told before it is started."""
+        """What vLLM reports of itself, known before it is started."""
         template = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False).chat_template
         return {
             "engine": "vllm",
@@ -126,7 +126,7 @@ class InTurns:
         _, model = load(str(self._folder), self.device)
         yield model
 
-    def shelved(self, made: Made) -> Adapter:
+    def register(self, made: TrainedAdapter) -> Adapter:
         if made.weights is None:
             raise CannotRun(f"the adapter {made.digest[:12]} is not in memory", hint="report it, with this message")
         self._ranks[made.digest] = made.weights.rank
@@ -157,19 +157,19 @@ class InTurns:
         self._files.close()
 
     def _engine(self, rank: int) -> Backend:
-        """vLLM with room for adapters of `rank`; started anew when it has none. Raises CannotRun."""
+        """vLLM with room for adapters of `rank`; restarted when it has none. Raises CannotRun."""
         if self._open and self._open[0] < rank:
             self._stop()
         if self._open is None:
             size = room_for(rank)
-            self._free()  # what was trained is out of reach only now
+            self._free()  # the trained model is unreachable only now
             options = {"loras": "16", "lora_rank": str(size), **self._options}
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
             self._open = size, made(self._model, options)
         return self._open[1]
 
     def _free(self) -> None:
-        """Give the memory of a model that is gone back to the device: vLLM plans with what is free there."""
+        """Return the memory of a freed model to the device: vLLM sizes its cache by what is free there."""
         gc.collect()
         if self.device.kind == "cuda":
             torch.cuda.empty_cache()

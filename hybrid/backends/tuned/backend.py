@@ -18,9 +18,9 @@ from hybrid.backends.devices import Device, free_memory
 from hybrid.backends.options import whole_number
 from hybrid.backends.ranks import too_large
 from hybrid.backends.tuned.answering import Answering, InTurns, Together
-from hybrid.backends.tuned.group import Group, Made, Wanted
+from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
 from hybrid.backends.tuned.stage import PreparedStage
-from hybrid.backends.tuned.tokenization import Built
+from hybrid.backends.tuned.tokenization import TokenizedTexts
 from hybrid.canonical import Json, encode
 from hybrid.errors import CannotRun
 from hybrid.model_files.gguf import as_folder
@@ -33,10 +33,10 @@ from hybrid.training.trainer import Trainer
 OPTIONS: Mapping[str, str] = {
     "slots": "adapters that train in one pass (default 32 on a GPU, 8 on a CPU; fewer when memory is short)",
     "train_tokens": "tokens of a training pass (default 16384 on a GPU, 6144 on one without bfloat16, 2048 on a CPU)",
-    "group": "trainings between two rounds of answers, held in memory meanwhile (default 16; 32 with vllm)",
+    "group": "trainings between two rounds of answers, kept in memory meanwhile (default 16; 32 with vllm)",
     "checkpoint": "seconds between two states of training that are kept in the run (default 300)",
 }
-UNKNOWN = Made(failure=Failure("bad-request", "its training is none of those of the stage"))
+UNKNOWN = TrainedAdapter(failure=Failure("bad-request", "its training is none of those of the stage"))
 ANSWERING: Mapping[str, type[Together | InTurns]] = {"transformers": Together, "vllm": InTurns}
 
 
@@ -49,21 +49,21 @@ class TunedBackend:
     def __init__(self, name: str, model: str, options: Mapping[str, str]) -> None:
         own = {key: value for key, value in options.items() if key not in OPTIONS}
         self._answering: Answering = ANSWERING[name](model, own)
-        self._pace = _Pace.of(options, self._answering.device, apart=name == "vllm")
+        self._options = TrainingOptions.of(options, self._answering.device, apart=name == "vllm")
         self._folder = as_folder(locate(model))
         about = self._answering.model.about
-        self.model: Model = replace(self._answering.model, about={**about, "training": self._pace.to_json()})
+        self.model: Model = replace(self._answering.model, about={**about, "training": self._options.to_json()})
         self._stage: PreparedStage | None = None
 
     def prepare(self, training: Training) -> None:
-        """Make ready for a stage. Raises CannotRun when one of its adapters is too large to answer with."""
+        """Prepare for a stage. Raises CannotRun when one of its adapters is too large to answer with."""
         self._end_stage()
-        self._stage = PreparedStage(training, self._pace.group, self._folder)
+        self._stage = PreparedStage(training, self._options.group, self._folder)
         if self._stage.largest > self._answering.most_rank:
             raise too_large(self._stage.largest)
 
     def _end_stage(self) -> None:
-        """Free the process that made texts, and every adapter; a trainer's memory has gone with its group."""
+        """End the tokenization worker and free every adapter; the optimizer was freed with its group."""
         if self._stage:
             self._stage.close()
             self._stage = None
@@ -95,7 +95,7 @@ class TunedBackend:
         self._answering.close()
 
     def _gathered(self, requests: Iterable[Request]) -> Iterator[tuple[int | None, list[Request]]]:
-        """Requests until one asks for a training of another group, with the number of the group."""
+        """Batches of requests, each with the number of the group of trainings that it needs."""
         number: int | None = None
         group: list[Request] = []
         for request in requests:
@@ -108,9 +108,11 @@ class TunedBackend:
         if group:
             yield number, group
 
-    def _answered(self, requests: Iterable[Request], made: Mapping[str, Made], rank: int) -> Iterator[Completion]:
-        """Completions; a request whose model cannot be had is an error of its own."""
-        told: dict[str, Mapping[str, Json]] = {}
+    def _answered(
+        self, requests: Iterable[Request], made: Mapping[str, TrainedAdapter], rank: int
+    ) -> Iterator[Completion]:
+        """Completions. A request whose training failed is answered by an error, and no other one is affected."""
+        metrics: dict[str, Mapping[str, Json]] = {}
         settled: list[Completion] = []
 
         def asked() -> Iterator[Request]:
@@ -120,41 +122,41 @@ class TunedBackend:
                     settled.append(ready)
                     continue
                 if request.tuning:
-                    told[request.key] = made[name_of(request)].told
+                    metrics[request.key] = made[name_of(request)].metrics
                 yield ready
 
         ready = asked()
-        if (first := next(ready, None)) is not None:  # an engine that is started for it is not started for nothing
+        if (first := next(ready, None)) is not None:  # do not start vLLM when nothing is asked
             for completion in self._answering.generate(chain([first], ready), rank):
-                yield replace(completion, trained=told.pop(completion.key, {}))
+                yield replace(completion, trained=metrics.pop(completion.key, {}))
                 yield from _drained(settled)
         yield from _drained(settled)
 
-    def _ready(self, request: Request, made: Mapping[str, Made]) -> Request | Completion:
-        """The request with the adapter that it asks for; or its completion: a failure, or a training alone."""
+    def _ready(self, request: Request, made: Mapping[str, TrainedAdapter]) -> Request | Completion:
+        """The request with its adapter, or the completion of one that is settled: failed, or only trained."""
         if request.tuning is None:
             return self._with_kept(request)
         one = made.get(name_of(request), UNKNOWN)
         if one.failure:
             return Completion(request.key, error=one.failure)
         if not (request.messages or request.prompt):
-            return Completion(request.key, text=encode(one.told).decode(), finish="stop", trained=one.told)
-        return replace(request, tuning=None, adapter=self._answering.shelved(one))
+            return Completion(request.key, text=encode(one.metrics).decode(), finish="stop", trained=one.metrics)
+        return replace(request, tuning=None, adapter=self._answering.register(one))
 
     def _with_kept(self, request: Request) -> Request | Completion:
-        """The request with its adapter from what the run keeps, when it names one without a place."""
+        """The request with its adapter loaded from the run, if it names one without a path."""
         if request.adapter is None or request.adapter.path:
             return request
-        return replace(request, adapter=self._answering.shelved(self._prepared.kept(request.adapter.digest)))
+        return replace(request, adapter=self._answering.register(self._prepared.kept(request.adapter.digest)))
 
-    def _trained(self, number: int) -> dict[str, Made]:
-        """Every adapter of a group: from the run when it is kept there, else trained."""
+    def _trained(self, number: int) -> dict[str, TrainedAdapter]:
+        """The adapters of a group by name, from the run where it has them, else trained."""
         stage = self._prepared
         wanted = stage.groups[number]
         device, dtype = self._answering.device, self._answering.device.dtype
         kind = dtype if dtype == torch.float32 else torch.bfloat16
         base = self._answering.model.digest
-        group = Group(stage.tensors, wanted, model=base, dtype=kind, interval=self._pace.checkpoint)
+        group = Group(stage.tensors, wanted, model=base, dtype=kind, interval=self._options.checkpoint)
         found = group.found()
         if len(found) == len(wanted):
             return found
@@ -164,20 +166,20 @@ class TunedBackend:
         targets = sorted({target for one in wanted for target in one.tuning.targets})
         with self._answering.training() as model:
             free = partial(free_memory, device.kind)
-            trainer = Trainer(model, targets, slots=self._pace.slots, tokens=self._pace.tokens, free=free)
+            trainer = Trainer(model, targets, slots=self._options.slots, tokens=self._options.tokens, free=free)
             try:
                 return group.train(trainer, jobs, left_out)
             finally:
                 trainer.close()
 
-    def _job(self, wanted: Wanted, built: Built) -> Job:
+    def _job(self, wanted: TrainingRequest, built: TokenizedTexts) -> Job:
         start = self._prepared.kept(wanted.start).weights if wanted.start else None
         return Job(wanted.name, wanted.tuning, built.texts, start, built.error)
 
 
 @dataclass(frozen=True, slots=True)
-class _Pace:
-    """What is trained at once, and how often its state is kept."""
+class TrainingOptions:
+    """How much is trained at once, and how often a checkpoint is written."""
 
     slots: int
     tokens: int
@@ -185,7 +187,7 @@ class _Pace:
     checkpoint: int
 
     @classmethod
-    def of(cls, options: Mapping[str, str], device: Device, *, apart: bool) -> _Pace:
+    def of(cls, options: Mapping[str, str], device: Device, *, apart: bool) -> TrainingOptions:
         cpu, half = device.kind == "cpu", device.dtype == torch.float16
         tokens = 2048 if cpu else 6144 if half else 16384
         return cls(
@@ -196,15 +198,15 @@ class _Pace:
         )
 
     def to_json(self) -> dict[str, Json]:
-        """What shapes a result, by its rounding."""
+        """The options that affect results, through rounding."""
         return {"slots": self.slots, "tokens": self.tokens, "group": self.group}
 
 
 def name_of(request: Request) -> str:
-    """What names the training that a request asks for."""
+    """The name of the training that a request asks for, "" for none."""
     if request.tuning is None:
         return ""
-    return Wanted(request.tuning, request.adapter.digest if request.adapter else "").name
+    return TrainingRequest(request.tuning, request.adapter.digest if request.adapter else "").name
 
 
 def _drained(waiting: list[Completion]) -> Iterator[Completion]:

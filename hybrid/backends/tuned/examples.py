@@ -1,4 +1,4 @@
-"""Examples as the exact tokens that are trained on, with a Hugging Face tokenizer, and what of them has a loss.
+"""Training examples as the exact tokens that are trained on, and which of these have a loss.
 
 What comes before the model's turn is split exactly as the prompt of a request is (`prompts.py`), so that training and
 asking show the same tokens; the answer is split by itself, as it is when it is generated.

@@ -1,4 +1,4 @@
-"""The training of a group of adapters, as far as it outlives the process: what is kept in the run, and found there."""
+"""The training of a group of adapters, with checkpoints and finished adapters kept in the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hybrid.backends.tuned.signals import heard
+from hybrid.backends.tuned.signals import deferred_signals
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
 from hybrid.protocols import Tensors
@@ -24,34 +24,34 @@ from hybrid.tuning import Tuning
 
 LOG = logging.getLogger("hybrid")
 PROGRESS = logging.getLogger("hybrid.training")
-TELL = 30.0
-"""Seconds between two lines about how far the training is."""
+LOG_SECONDS = 30.0
+"""Seconds between two log lines about progress."""
 
-SHOWN = 16
-"""Most losses that a record tells of."""
+LOSS_POINTS = 16
+"""Most points of the loss curve in a record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A training that requests ask for: how, and on top of which adapter of the run ("" for none)."""
+class TrainingRequest:
+    """A training that requests ask for: the tuning, and the digest of the adapter it starts from ("" for none)."""
 
     tuning: Tuning
     start: str = ""
 
     @property
     def name(self) -> str:
-        """64 hex digits: the digest of the tuning, with that of the adapter below it."""
+        """64 hex digits: the digest of the tuning, with that of the adapter it starts from."""
         return digest([self.tuning.digest, self.start]) if self.start else self.tuning.digest
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A trained adapter: its file and digest, and what its training did; or why there is none."""
+class TrainedAdapter:
+    """A trained adapter: its weights, file and digest, and the metrics of its training; or why there is none."""
 
     weights: LoraWeights | None = None
     data: bytes = b""
     digest: str = ""
-    told: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Mapping[str, Json] = field(default_factory=dict)
     failure: Failure | None = None
 
 
@@ -65,7 +65,7 @@ class Group:
     def __init__(
         self,
         tensors: Tensors,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[TrainingRequest],
         *,
         model: str,
         dtype: torch.dtype,
@@ -75,18 +75,18 @@ class Group:
         self._tensors, self._wanted, self._dtype = tensors, wanted, dtype
         self._interval, self._clock = interval, clock
         self._base = [model, str(dtype)]
-        self._kept_at = self._told_at = clock()
-        self._number = 0  # of the last state that was kept
-        self._made: dict[str, Made] = {}
+        self._kept_at = self._logged_at = clock()
+        self._number = 0  # of the last checkpoint
+        self._made: dict[str, TrainedAdapter] = {}
         self._unkept: set[str] = set()
 
     @property
     def state_name(self) -> str:
-        """What the state is kept under: it is of exactly these trainings."""
+        """The name of the checkpoint: it belongs to exactly these trainings."""
         return digest(["state", *self._base, *[one.name for one in self._wanted]])
 
-    def found(self) -> dict[str, Made]:
-        """The adapters of the group that the run keeps, by name."""
+    def found(self) -> dict[str, TrainedAdapter]:
+        """The adapters of the group that are in the run, by name."""
         for one in self._wanted:
             if one.name not in self._made and (kept := self._tensors.newest(self._kept_name(one.name))):
                 try:
@@ -95,8 +95,8 @@ class Group:
                     LOG.warning("%s; it is trained again", error.message)
         return dict(self._made)
 
-    def train(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int]) -> dict[str, Made]:
-        """Train what the run does not keep yet; jobs are named as the trainings are. Raises CannotRun, Temporary."""
+    def train(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int]) -> dict[str, TrainedAdapter]:
+        """Train what is not in the run yet. A job has the name of its training. Raises CannotRun, Temporary."""
         resume = self._state(jobs)
         LOG.info("training %d adapters%s", len(self._wanted), ", going on from a kept state" if resume else "")
         try:
@@ -114,8 +114,8 @@ class Group:
         return dict(self._made)
 
     def _run(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int], resume: bytes | None) -> None:
-        self._kept_at = self._told_at = self._clock()
-        with heard() as asked:
+        self._kept_at = self._logged_at = self._clock()
+        with deferred_signals() as asked:
             self._train(trainer, jobs, left_out, resume, asked)
         if self._due():
             self._keep_finished()
@@ -128,11 +128,11 @@ class Group:
         resume: bytes | None,
         asked: Callable[[], bool],
     ) -> None:
-        """Raises KeyboardInterrupt when a signal has asked for the end; then the state is kept."""
+        """Raises KeyboardInterrupt when a signal has asked for the end; a checkpoint is written first."""
         steps = sum(job.steps for job in jobs)
 
         def after_pass(state: Callable[[], bytes]) -> None:
-            self._tell(trainer.steps, steps)
+            self._log_progress(trainer.steps, steps)
             if self._due() or asked():
                 self._keep(state)
             if asked():
@@ -141,25 +141,25 @@ class Group:
         for done in trainer.train(jobs, resume=resume, after_pass=after_pass):
             made = self._made[done.job.name] = self._finished(done, left_out.get(done.job.name, 0))
             self._unkept.add(done.job.name)
-            what = made.failure.message if made.failure else f"{done.job.steps} steps, loss {made.told['loss']}"
+            what = made.failure.message if made.failure else f"{done.job.steps} steps, loss {made.metrics['loss']}"
             LOG.info("adapter %d of %d trained: %s", len(self._made), len(self._wanted), what)
 
-    def _tell(self, done: int, steps: int) -> None:
-        if self._clock() - self._told_at >= TELL:
-            self._told_at = self._clock()
+    def _log_progress(self, done: int, steps: int) -> None:
+        if self._clock() - self._logged_at >= LOG_SECONDS:
+            self._logged_at = self._clock()
             PROGRESS.info(
                 "training: %d of %d adapters, %d of %d steps", len(self._made), len(self._wanted), done, steps
             )
 
-    def _finished(self, done: Trained, left_out: int) -> Made:
+    def _finished(self, done: Trained, left_out: int) -> TrainedAdapter:
         if done.adapter is None:
-            return Made(failure=Failure("training", done.error))
+            return TrainedAdapter(failure=Failure("training", done.error))
         if not all(part.isfinite().all() for pair in done.adapter.layers.values() for part in pair):
-            return Made(failure=Failure("training", "the adapter has numbers that are not finite"))
+            return TrainedAdapter(failure=Failure("training", "the adapter has numbers that are not finite"))
         weights = done.adapter.to(self._dtype)  # what answers is what the file holds
         data = weights.to_bytes(self._dtype)
         name = adapters.named(data)
-        told: dict[str, Json] = {
+        metrics: dict[str, Json] = {
             "adapter": name,
             "tuning": done.job.tuning.digest,
             "texts": len(done.job.texts),
@@ -167,12 +167,12 @@ class Group:
             "steps": done.job.steps,
             "skipped": done.skipped,
             "tokens": done.job.tokens,
-            "loss": shown(done.losses),
+            "loss": loss_curve(done.losses),
         }
-        return Made(weights, data, name, told)
+        return TrainedAdapter(weights, data, name, metrics)
 
     def _state(self, jobs: Sequence[Job]) -> bytes | None:
-        """The kept state, if all that it takes for done is here."""
+        """The checkpoint, if every adapter that it takes for finished is here."""
         kept = self._tensors.newest(self.state_name)
         self._number = kept[0] if kept else 0
         done = None
@@ -200,33 +200,33 @@ class Group:
         for name in sorted(self._unkept):
             made = self._made[name]
             if made.weights is not None:
-                self._tensors.keep(self._kept_name(name), 0, encode(made.told) + b"\n" + made.data)
+                self._tensors.keep(self._kept_name(name), 0, encode(made.metrics) + b"\n" + made.data)
         self._unkept.clear()
 
     def _kept_name(self, name: str) -> str:
-        """What a finished adapter is kept under: its training, over this base."""
+        """The name of a finished adapter in the run: its training, over this base."""
         return digest(["adapter", *self._base, name])
 
-    def _opened(self, kept: bytes) -> Made:
+    def _opened(self, kept: bytes) -> TrainedAdapter:
         """An adapter as `_keep_finished` kept it. Raises BadData."""
         line, _, data = kept.partition(b"\n")
-        told, name = decode(line, what="a kept adapter"), adapters.named(data)
-        if not isinstance(told, dict) or told.get("adapter") != name:
+        metrics, name = decode(line, what="a kept adapter"), adapters.named(data)
+        if not isinstance(metrics, dict) or metrics.get("adapter") != name:
             raise BadData("a kept adapter is not the one that it says")
-        return Made(adapters.from_bytes(data, name[:12]), data, name, told)
+        return TrainedAdapter(adapters.from_bytes(data, name[:12]), data, name, metrics)
 
 
 def _done(saved: checkpoint.Checkpoint, jobs: set[str]) -> set[str]:
-    """The jobs that a state takes for finished. Those that could not be trained are in no state. Raises BadData."""
+    """The jobs that a checkpoint takes for finished; it has none that cannot be trained. Raises BadData."""
     trained = list(saved.metadata["jobs"])
     if not set(trained) <= jobs:
         raise BadData("the training that is to go on is of other jobs")
     return saved.done(trained)
 
 
-def shown(losses: Sequence[float]) -> list[Json]:
-    """The course of the losses in at most `SHOWN` numbers: means over as many stretches, to four digits."""
-    stretches = min(SHOWN, len(losses))
+def loss_curve(losses: Sequence[float]) -> list[Json]:
+    """The losses as at most `LOSS_POINTS` numbers: means over as many intervals, to four digits."""
+    stretches = min(LOSS_POINTS, len(losses))
     ends = [len(losses) * part // stretches for part in range(stretches + 1)] if stretches else [0]
     means = [sum(losses[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
     return [round(mean, 4) if math.isfinite(mean) else None for mean in means]

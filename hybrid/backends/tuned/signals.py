@@ -1,4 +1,4 @@
-"""Ctrl-C and its like while adapters train: heard at once, obeyed after the pass, when its state has been kept."""
+"""Signals that ask for the end while adapters train: noted at once, obeyed after the pass, when its state is kept."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ POLITE = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTER
 
 
 @contextmanager
-def heard() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether a signal has asked for the end. A second one acts as it would have without this.
+def deferred_signals() -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether a signal has asked for the end. A second signal acts as it would without this.
 
-    Signals that are ignored stay so, and outside of the main thread nothing is changed.
+    Ignored signals stay ignored. Outside the main thread nothing is changed.
     """
     asked: list[int] = []
     before: dict[int, Any] = {}

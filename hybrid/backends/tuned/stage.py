@@ -1,12 +1,12 @@
-"""What a backend that trains holds of the stage that it serves: its trainings in groups, texts, the run's adapters."""
+"""The stage that a training backend serves: its trainings in groups, their texts, the adapters of the run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybrid.backends.tuned.group import Made, Wanted
-from hybrid.backends.tuned.tokenization import Built, TokenizationWorker
+from hybrid.backends.tuned.group import TrainedAdapter, TrainingRequest
+from hybrid.backends.tuned.tokenization import TokenizationWorker, TokenizedTexts
 from hybrid.errors import CannotRun, Temporary
 from hybrid.model_files.location import context_of
 from hybrid.protocols import Tensors, Training
@@ -17,7 +17,7 @@ class PreparedStage:
     """The trainings of a stage in groups of `size`, always the same ones. `folder` holds the model's tokenizer."""
 
     def __init__(self, training: Training, size: int, folder: Path) -> None:
-        wanted = [Wanted(tuning, start) for tuning, start in training.trainings]
+        wanted = [TrainingRequest(tuning, start) for tuning, start in training.trainings]
         self.tensors: Tensors = training.tensors
         self.largest = max([one.tuning.rank for one in wanted], default=0)  # rank
         self.groups = [wanted[start : start + size] for start in range(0, len(wanted), size)]
@@ -25,17 +25,17 @@ class PreparedStage:
         self._tokenization = None
         if training.examples:
             self._tokenization = TokenizationWorker(folder, training.examples, context_of(folder))
-        self._kept: dict[str, Made] = {}  # the adapter of the run that was asked for last
+        self._kept: dict[str, TrainedAdapter] = {}  # the adapter of the run that was used last
 
-    def texts(self, wanted: Sequence[Wanted]) -> dict[str, Built]:
-        """The texts of a group by the digest of the tuning; those of the next group are begun. Raises Temporary."""
+    def texts(self, wanted: Sequence[TrainingRequest]) -> dict[str, TokenizedTexts]:
+        """The texts of a group by the digest of the tuning; the next group's are started on. Raises Temporary."""
         if self._tokenization is None:
             raise CannotRun("a request asks for training in a stage that has no training examples")
         after = self.number_of[wanted[-1].name] + 1
         ahead = self.groups[after] if after < len(self.groups) else []
-        return self._tokenization.built([one.tuning for one in wanted], ahead=[one.tuning for one in ahead])
+        return self._tokenization.tokenized([one.tuning for one in wanted], ahead=[one.tuning for one in ahead])
 
-    def kept(self, name: str) -> Made:
+    def kept(self, name: str) -> TrainedAdapter:
         """An adapter of the run. Raises Temporary when it is not here, or not yet; BadData for a damaged one."""
         if name not in self._kept:
             kept = self.tensors.newest(name)
@@ -44,11 +44,11 @@ class PreparedStage:
                     f"the adapter {name[:12]} that the run was trained to is not here, or not yet",
                     hint="wait for the sync, then run the same command again",
                 )
-            self._kept = {name: Made(adapters.from_bytes(kept[1], name[:12]), kept[1], name)}
+            self._kept = {name: TrainedAdapter(adapters.from_bytes(kept[1], name[:12]), kept[1], name)}
         return self._kept[name]
 
     def close(self) -> None:
-        """End the process that makes texts, and let go of the adapter."""
+        """End the tokenization worker and free the adapter."""
         if self._tokenization:
             self._tokenization.close()
         self._kept = {}

@@ -1,7 +1,6 @@
-"""Examples made into tokens ahead of the training that wants them, in a process of its own.
+"""Training examples rendered and tokenized ahead of the training that needs them, in a worker process.
 
-Making and splitting the texts of a task takes a core for a while; while the device trains one group, the texts of the
-next are made.
+This takes processor time: while the device trains one group, the texts of the next are tokenized.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ Examples = Callable[[Mapping[str, Json]], Sequence[Example]]
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """The texts of a training, how many examples were too long for the model, or why there are none."""
+class TokenizedTexts:
+    """The tokenized texts of a training, and how many examples were too long for the model; or why there are none."""
 
     texts: tuple[Tokens, ...] = ()
     left_out: int = 0
@@ -40,39 +39,39 @@ class Built:
 
 
 class TokenizationWorker:
-    """Makes the texts of trainings. Trainings with the same examples and the same way of writing them share theirs."""
+    """Tokenizes the texts of trainings. Trainings with equal examples, rendered alike, share their texts."""
 
     def __init__(self, folder: Path, examples: Examples, context: int) -> None:
         self._folder, self._examples, self._context = folder, examples, context
         self._pool: ProcessPoolExecutor | None = None
-        self._asked: dict[str, Future[Built]] = {}
+        self._submitted: dict[str, Future[TokenizedTexts]] = {}
 
-    def built(self, tunings: Sequence[Tuning], *, ahead: Sequence[Tuning]) -> dict[str, Built]:
-        """The texts of `tunings` by digest, waited for; those of `ahead` are begun. Raises Temporary.
+    def tokenized(self, tunings: Sequence[Tuning], *, ahead: Sequence[Tuning]) -> dict[str, TokenizedTexts]:
+        """Wait for the texts of `tunings`, by digest, and start on those of `ahead`; all others are dropped.
 
-        Texts that neither of the two needs are forgotten.
+        Raises Temporary when the worker process was killed.
         """
         for tuning in (*tunings, *ahead):
-            self._ask(tuning)
+            self._submit(tuning)
         try:
-            found = {tuning.digest: self._asked[writing(tuning)].result() for tuning in tunings}
+            found = {tuning.digest: self._submitted[text_digest(tuning)].result() for tuning in tunings}
         except BrokenProcessPool as error:
             raise Temporary(
                 "the process that makes the texts of training was killed: was memory short?", hint="run it again"
             ) from error
-        wanted = {writing(tuning) for tuning in ahead}
-        self._asked = {name: future for name, future in self._asked.items() if name in wanted}
+        wanted = {text_digest(tuning) for tuning in ahead}
+        self._submitted = {name: future for name, future in self._submitted.items() if name in wanted}
         return found
 
-    def _ask(self, tuning: Tuning) -> None:
-        name = writing(tuning)
-        if name in self._asked:
+    def _submit(self, tuning: Tuning) -> None:
+        name = text_digest(tuning)
+        if name in self._submitted:
             return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _enter, (str(self._folder), self._examples, self._context)
+                1, multiprocessing.get_context("spawn"), _start, (str(self._folder), self._examples, self._context)
             )
-        self._asked[name] = self._pool.submit(_build, tuning)
+        self._submitted[name] = self._pool.submit(_tokenize, tuning)
 
     def close(self) -> None:
         """End the process."""
@@ -81,22 +80,22 @@ class TokenizationWorker:
             self._pool = None
 
 
-def writing(tuning: Tuning) -> str:
-    """What names the texts of a training: trainings that differ in the rest alone have the same."""
+def text_digest(tuning: Tuning) -> str:
+    """A digest of all that shapes the texts of a training, and of nothing else."""
     return digest([tuning.examples, tuning.learned, tuning.padding, tuning.texts])
 
 
-_desk: dict[str, Any] = {}
-"""What the process was given when it began."""
+_state: dict[str, Any] = {}
+"""What the worker process was started with."""
 
 
-def _enter(folder: str, examples: Examples, context: int) -> None:
-    """Ctrl-C is for the process that asks; this one ends when that one does, however that was."""
+def _start(folder: str, examples: Examples, context: int) -> None:
+    """Leave Ctrl-C to the parent process, and end when that ends, in whatever way."""
     if (parent := multiprocessing.parent_process()) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _desk.update(tokenizer=tokenizer, examples=examples, context=context)
+    _state.update(tokenizer=tokenizer, examples=examples, context=context)
 
 
 def _end_with(parent: Any) -> None:
@@ -104,9 +103,9 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def _build(tuning: Tuning) -> Built:
+def _tokenize(tuning: Tuning) -> TokenizedTexts:
     try:
-        texts, left_out = texts_of(_desk["examples"](tuning.examples), tuning, _desk["tokenizer"], _desk["context"])
+        texts, left_out = texts_of(_state["examples"](tuning.examples), tuning, _state["tokenizer"], _state["context"])
     except BadRequest as error:
-        return Built(error=error.failure.message)
-    return Built(texts, left_out)
+        return TokenizedTexts(error=error.failure.message)
+    return TokenizedTexts(texts, left_out)
