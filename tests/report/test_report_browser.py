@@ -20,6 +20,7 @@ import pytest
 from graders.arc import Arc
 from graders.exact import Exact
 from hybrid.grading.grade_file import grade_file
+from hybrid.metrics import RoundMetrics
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from hybrid.report.page import write_report
@@ -381,6 +382,31 @@ def test_a_screenshot_of_the_whole_page_shows_the_last_task_and_the_settings(tab
         assert place["y"] > 3000  # far below what the window shows
         shot = tab.call("Page.captureScreenshot", captureBeyondViewport=True, clip=place)["data"]
         assert colours(base64.b64decode(shot)) > 10
+
+
+def test_curves_are_drawn_in_either_mode_and_hold_to_the_security_policy(tab: Tab, tmp_path: Path) -> None:
+    rounds = [
+        RoundMetrics(n, {"loss": 1e-6 * n - 3e-6}, {f"node-{k}": {"loss": 1e-6 * k} for k in range(3)})
+        for n in range(5)
+    ]
+    made = [Output(f"{n}", "t", f"t/{n}", {}, 0, one.to_text(), None, None) for n, one in enumerate(rounds)]
+    write_outputs(tmp_path / "outputs.json", {}, [], {}, made)
+    page = write_report([find_source(tmp_path / "outputs.json")], tmp_path / "report.html")
+    line, style = "document.querySelector('.lines path.line.{}')", "getComputedStyle({}).{}"
+    strokes = []
+    try:
+        for scheme in ("light", "dark"):
+            tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            tab.open(page)
+            assert tab.complaints() == []
+            assert tab.eval(f"{line.format('k1')}.getBoundingClientRect().width") > 200
+            dashes = [tab.eval(style.format(line.format(f"k{n}"), "strokeDasharray")) for n in range(4)]
+            assert len(set(dashes)) == 4
+            strokes.append([tab.eval(style.format(line.format(f"k{n}"), "stroke")) for n in range(4)])
+    finally:
+        tab.call("Emulation.setEmulatedMedia", features=[])
+    assert all(light != dark for light, dark in zip(*strokes, strict=True))
+    assert len(set(strokes[0])) == 4
 
 
 @pytest.mark.slow
