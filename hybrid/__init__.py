@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hybrid.errors import Temporary as Temporary
     from hybrid.errors import UsageError as UsageError
     from hybrid.errors import Waits as Waits
+    from hybrid.metrics import RoundMetrics as RoundMetrics
     from hybrid.protocols import Backend as Backend
     from hybrid.protocols import Embedder as Embedder
     from hybrid.protocols import Inputs as Inputs
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from hybrid.records import Question as Question
     from hybrid.records import Request as Request
     from hybrid.records import Sampling as Sampling
+    from hybrid.report.section import Section as Section
+    from hybrid.report.section import TaskView as TaskView
+    from hybrid.report.sources import ReportRun as ReportRun
     from hybrid.tuning import Tuning as Tuning
     from hybrid.work import Ask as Ask
     from hybrid.work import Derive as Derive
@@ -55,6 +59,7 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
+    "metrics": ("RoundMetrics",),
     "protocols": (
         "Backend", "Embedder", "Inputs", "Model", "ModelGrader", "OutputGrader", "Pipeline", "QuestionGrader",
         "ReadyGrader", "Stage",
@@ -62,6 +67,8 @@ NAMES = {
     "records": (
         "Completion", "Example", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",
     ),
+    "report.section": ("Section", "TaskView"),
+    "report.sources": ("ReportRun",),
     "tuning": ("Tuning",),
     "work": ("Ask", "Derive", "Derived", "FineTuning", "Tune"),
 }  # fmt: skip
