@@ -31,6 +31,7 @@ from hybrid.canonical import encode
 from hybrid.folder.child import Guarded
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.machine.clock import SystemClock
 from hybrid.protocols import Inputs, Model, Pipeline, Stage
 from hybrid.records import Completion, Item, Message, Record, Request, Sampling
@@ -108,10 +109,10 @@ class Bench:
     def pipeline(self, run: Run) -> Pipeline:
         return Questions(int(run.tasks()["items"]))
 
-    def digest(self, run: Run) -> str:
+    def digest(self, run: Run, role: str) -> str:
         return DIGEST
 
-    def open(self, run: Run, *, trains: bool) -> Instant:
+    def open(self, run: Run, role: str, *, trains: bool) -> Instant:
         return self.engine
 
     def gauges(self) -> Mapping[str, Any]:
@@ -120,7 +121,7 @@ class Bench:
 
 def submitted(folder: Path, items: int) -> None:
     place = join_folder(folder, make=True)
-    submit(place, "bench", {}, Questions(items).inputs(), backend="none", model="instant", model_digest=DIGEST)
+    submit(place, "bench", {}, Questions(items).inputs(), models={"": ModelSpec("none", "instant", DIGEST)})
 
 
 def ours(items: int) -> tuple[float, int, int]:

@@ -33,6 +33,7 @@ import zstandard
 from hybrid.folder.names import FILES_PER_FOLDER
 from hybrid.folder.runs import join_folder, submit
 from hybrid.folder.shards import FORMAT, pack
+from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Message, Request, Sampling
 from hybrid.work import Ask
@@ -104,7 +105,7 @@ def make(place: Path, items: int, size: int) -> None:
     pipeline = Questions(items)
     (stage,) = pipeline.stages()
     digest = str(MODEL["digest"])
-    about = {"backend": "vllm", "model": "made-up", "model_digest": digest}
+    about = {"models": {"": ModelSpec("vllm", "made-up", digest)}}
     run = submit(join_folder(place, make=True), "many-questions", {"count": items}, pipeline.inputs(), **about)
     lines: list[bytes] = []
     shards = 0

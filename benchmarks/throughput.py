@@ -28,6 +28,7 @@ from hybrid import settings
 from hybrid.backends.registry import open_backend
 from hybrid.execution.stage_work import run_stage
 from hybrid.folder.runs import join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Backend, Inputs, Stage
 from hybrid.records import Completion, Item, Request
@@ -112,7 +113,7 @@ def ours(backend: Backend, work: Work, shard_seconds: float) -> Round:
     with tempfile.TemporaryDirectory() as place:
         folder, watch = Path(place), Watch()
         frozen = {**settings.freeze(work.pipeline), "seed": 0}
-        model = {"backend": "bench", "model": backend.model.name, "model_digest": backend.model.digest}
+        model = {"models": {"": ModelSpec("bench", backend.model.name, backend.model.digest)}}
         run = submit(join_folder(folder, make=True), "seal-eval", frozen, work.inputs, **model)
         stage = Stage("answer", "gpu", 1, Ask(work.items))
         clock = Clock()

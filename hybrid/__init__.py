@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hybrid.protocols import Pipeline as Pipeline
     from hybrid.protocols import QuestionGrader as QuestionGrader
     from hybrid.protocols import ReadyGrader as ReadyGrader
+    from hybrid.protocols import Role as Role
     from hybrid.protocols import Stage as Stage
     from hybrid.records import Completion as Completion
     from hybrid.records import Example as Example
@@ -62,7 +63,7 @@ NAMES = {
     "metrics": ("RoundMetrics",),
     "protocols": (
         "Backend", "Embedder", "Inputs", "Model", "ModelGrader", "OutputGrader", "Pipeline", "QuestionGrader",
-        "ReadyGrader", "Stage",
+        "ReadyGrader", "Role", "Stage",
     ),
     "records": (
         "Completion", "Example", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",

@@ -70,9 +70,23 @@ class Stage:
         return f"{self.name}/{self.version}"
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A further model that a pipeline asks, named `--model ROLE=NAME`: `roles: ClassVar[Mapping[str, Role]]`.
+
+    `backend` runs it when none is named, "" being that of the first model. Without an `optional` model the stages that
+    ask it are left out, and those that come after them. With it, `grader` judges the outputs, "" being the usual one.
+    """
+
+    help: str
+    backend: str = ""
+    optional: bool = False
+    grader: str = ""
+
+
 @runtime_checkable
 class Pipeline(Protocol):
-    """One experiment."""
+    """One experiment. A class attribute `roles` declares models beside the first one (`Role`)."""
 
     def inputs(self) -> Inputs:
         """Read and freeze the data, on the submitting machine. Raises HybridError when it is not to be had."""

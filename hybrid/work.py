@@ -12,14 +12,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybrid.canonical import Json
-from hybrid.records import Adapter, Example, Item, Request, Sampling
+from hybrid.records import Adapter, Example, Failure, Item, Request, Sampling
 from hybrid.tuning import Tuning
+
+FAILURE = "failure"
+"""Where the request of a derived item holds the failure that its record is to be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
     """A text that a `Derive` stage computed. It becomes the `text` of a record, under the same task, question, view and
-    sample as an item has. Raises TypeError for a text that is none.
+    sample as an item has. With `failure`, which says why there is no text, the record is that failure. Raises TypeError
+    for a text that is none.
     """
 
     task: str
@@ -27,6 +31,7 @@ class Derived:
     text: str
     view: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
+    failure: Failure | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -114,5 +119,6 @@ def item_of(made: Item | FineTuning | Derived) -> Item:
     if isinstance(made, FineTuning):
         request = Request(Sampling(max_tokens=1), adapter=made.adapter, tuning=made.tuning)
     else:
-        request = Request(Sampling(max_tokens=1), prompt=made.text)
+        failed = {FAILURE: made.failure.to_json()} if made.failure else {}
+        request = Request(Sampling(max_tokens=1), prompt=made.text, template=failed)
     return Item(made.task, made.question, request, made.view, made.sample)

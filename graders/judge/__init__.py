@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from graders.judge import prompt, verdict
-from graders.judge.verdict import Verdict
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import digest_before_loading, lazy_backend, open_backend, refuse_unknown
 from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
@@ -18,20 +16,17 @@ from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.grading import reply_cache
 from hybrid.grading.answers import RULES, normal
-from hybrid.grading.references import NO_REFERENCE, acceptable, worded
+from hybrid.grading.judging import asking, verdict
+from hybrid.grading.judging.asking import MAX_TOKENS, USUAL_RULES, VERSION, Asking
+from hybrid.grading.judging.verdict import Verdict, Vote
+from hybrid.grading.references import acceptable
 from hybrid.grading.reply_cache import Replies
 from hybrid.protocols import Watcher
-from hybrid.records import Failure, Grade, Output, Request, Sampling
+from hybrid.records import Failure, Grade, Output, Request
 from hybrid.statistics.agreement import Alpha
 
 LOG = logging.getLogger("hybrid")
-NO_QUESTION = "the output does not say what was asked (view.question)"
 SPLIT = "the votes are split"
-WARM = 0.7
-"""Temperature of a second try: at 0 an unreadable verdict would only be repeated."""
-
-Vote = Verdict | str
-"""A verdict, or why there is none."""
 
 
 def _help(text: str) -> Mapping[str, str]:
@@ -46,14 +41,14 @@ class Judge:
     backend: str = field(default="ollama", metadata=_help("the backend that runs the models"))
     options: tuple[str, ...] = field(default=(), metadata=_help("name=value options of the backend"))
     rules: tuple[str, ...] = field(
-        default=("exact",), metadata=_help(f"call right without a model: {', '.join(RULES)}; empty: none")
+        default=USUAL_RULES, metadata=_help(f"call right without a model: {', '.join(RULES)}; empty: none")
     )
     samples: int = field(default=1, metadata=_help("verdicts of each judge; more than 1 needs a temperature"))
     swap: bool = field(default=False, metadata=_help("ask twice: reference first, and answer first"))
     explain: bool = field(default=True, metadata=_help("a reason before the verdict: slower"))
     temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
     seed: int = field(default=0, metadata=_help("draws the samples"))
-    max_tokens: int = field(default=256, metadata=_help("bound of a verdict with its reason"))
+    max_tokens: int = field(default=MAX_TOKENS, metadata=_help("bound of a verdict with its reason"))
     schema: bool = field(default=True, metadata=_help("hold the model to JSON; false where the backend cannot"))
     retries: int = field(default=1, metadata=_help("further tries when a verdict cannot be read"))
     asked: Literal["view", "id"] = field(
@@ -61,7 +56,7 @@ class Judge:
     )
     instruction: str = field(default="", metadata=_help("opens the prompt instead of ours"))
 
-    version: ClassVar[int] = 2  # raised when prompt or rules change: a check of the old ones says nothing of the new
+    version: ClassVar[int] = VERSION
 
     def __post_init__(self) -> None:
         if unknown := [rule for rule in self.rules if rule not in RULES]:
@@ -104,20 +99,11 @@ class Judge:
 
     def settled(self, output: Output) -> Grade | None:
         """The grade that needs no model; None when a model is to be asked."""
-        wanted, answer = acceptable(output.reference), output.text or ""
-        if not worded(output.reference):
-            return Grade(None, NO_REFERENCE)
-        if not answer.strip():
-            return Grade(0.0, detail={"by": "empty answer"})
-        for rule in self.rules:
-            if RULES[rule](answer, wanted):
-                return Grade(1.0, detail={"by": f"rule {rule}"})
-        return None if self.question_of(output) else Grade(None, NO_QUESTION)
+        return asking.settled(output.text or "", output.reference, self.question_of(output), self.rules)
 
     def question_of(self, output: Output) -> str:
         """The text of the question; empty when the output does not tell."""
-        text = output.question if self.asked == "id" else output.view.get("question")
-        return text if isinstance(text, str) else ""
+        return output.question if self.asked == "id" else asking.question_of(output)
 
     @property
     def places(self) -> list[tuple[bool, int]]:
@@ -131,23 +117,9 @@ class Judge:
     def request(self, output: Output, place: tuple[bool, int], attempt: int) -> Request:
         """What one vote is asked with; a further attempt is another draw."""
         swapped, sample = place
-        chat = prompt.messages(
-            self.question_of(output),
-            acceptable(output.reference),
-            output.text or "",
-            instruction=self.instruction,
-            explain=self.explain,
-            swapped=swapped,
-        )
-        return Request(
-            Sampling(
-                max_tokens=self.max_tokens,
-                temperature=max(self.temperature, WARM) if attempt else self.temperature,
-                seed=(self.seed + sample + 1009 * attempt) % 2**31,
-            ),
-            messages=chat,
-            schema=prompt.schema(explain=self.explain) if self.schema else None,
-        )
+        how = Asking(self.explain, self.temperature, self.seed, self.max_tokens, self.schema, self.instruction)
+        asked, wanted = self.question_of(output), acceptable(output.reference)
+        return how.request(asked, wanted, output.text or "", swapped=swapped, sample=sample, attempt=attempt)
 
     def vote(self, output: Output, place: tuple[bool, int], kept: Replies, digest: str, attempts: int) -> Vote:
         """The first verdict of so many attempts that can be read; else why the last one is none."""
@@ -202,7 +174,7 @@ class Bench:
         self._alpha.add([vote.correct for vote in read])
         self._count_swaps(votes)
         right = sum(vote.correct for vote in read)
-        detail = {"by": "verdict", "verdicts": [_told(vote) for vote in votes]}
+        detail = {"by": "verdict", "verdicts": [verdict.told(vote) for vote in votes]}
         if 2 * max(right, len(read) - right) <= len(votes):
             return Grade(None, problems[0] if problems else SPLIT, detail=detail)
         return Grade(float(2 * right > len(votes)), detail=detail)
@@ -227,9 +199,3 @@ class Bench:
         if self._judge.swap:
             told["swaps"] = {"pairs": self._swaps[0], "changed": self._swaps[1]}
         return told
-
-
-def _told(vote: Vote) -> Json:
-    if isinstance(vote, str):
-        return {"problem": vote}
-    return {"correct": vote.correct, "reason": vote.reason[:500]}

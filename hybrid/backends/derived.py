@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
+from hybrid.work import FAILURE
 
 CONTEXT = 1 << 30
 """Derived texts have no limit of their own."""
@@ -26,6 +27,8 @@ class DerivedBackend:
             if request.messages or request.tuning or request.adapter:
                 why = "a derived item has a prompt alone: no messages, no tuning, no adapter"
                 yield Completion(request.key, error=Failure("pipeline", why))
+            elif failed := request.template.get(FAILURE):
+                yield Completion(request.key, error=Failure(str(failed["kind"]), str(failed["message"])))
             else:
                 yield Completion(request.key, text=request.prompt, finish="stop")
 

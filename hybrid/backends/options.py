@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from hybrid.errors import UsageError, nearest
 
@@ -39,6 +39,19 @@ def one_of(options: Mapping[str, str], name: str, known: tuple[str, ...]) -> str
     if value not in known:
         raise UsageError(f"the backend option {name}={value} is not known", hint=nearest(value, known))
     return value
+
+
+def by_role(texts: Iterable[str], roles: Collection[str]) -> dict[str, list[str]]:
+    """The texts of an option by role: `judge=TEXT` is TEXT of the judge where that is a role, all else is of "".
+
+    A text of the first model that begins like one of a role is written `=TEXT`.
+    """
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        role, equals, rest = text.partition("=")
+        told = (role, rest) if equals and role in ("", *roles) else ("", text)
+        found.setdefault(told[0], []).append(told[1])
+    return found
 
 
 def pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,9 @@ import click
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
 from hybrid.commands.stdout import STDOUT, place_of, refuse_two
+from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
+from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import Plan, place_there, write_notebook
 from hybrid.plugins import installed, wheel
@@ -48,7 +50,7 @@ def notebook(
     medium = join_folder(place, make=False)
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _beside(found)))
-    plan = Plan(kind, found, wheels, at or place_there(kind, place))
+    plan = Plan(kind, found, wheels, at or place_there(kind, place), _roles(found))
     path = out or Path(f"{found.id}.ipynb")
     for one in wheels:
         medium.write(one.path, one.data)
@@ -60,6 +62,13 @@ def notebook(
         click.echo(encode({**about, **ours, "plugins": others}))
     elif path != STDOUT:
         click.echo(path)
+
+
+def _roles(run: Run) -> tuple[str, ...]:
+    """The roles of the models that the GPU side asks; of all models where the pipeline is not installed."""
+    if len(run.models) == 1 or str(run.spec["pipeline"]) not in installed.names("pipelines"):
+        return tuple(run.models)
+    return tuple(asked_on(stages_of_run(run, pipeline_of(run)), ("gpu", "any")))
 
 
 def _beside(run: Run) -> tuple[Wheel, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,8 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         shard_seconds=how["shard_seconds"],
         patience=Patience(how["beat"]),
     )
-    here = Machine(_pairs("--model", models), _pairs("--backend-option", how["options"]), spool)
+    dict(pairs("--backend-option", how["options"]))  # told now, not when the first run is opened
+    here = Machine(dict(pairs("--model", models)), how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
         one = Worker(guarded, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
@@ -84,10 +84,6 @@ def sides(side: str | None) -> tuple[str, ...]:
     if side == "any":
         return ("gpu", "laptop")
     return (side or ("gpu" if gpu() else "laptop"),)
-
-
-def _pairs(option: str, texts: tuple[str, ...]) -> Mapping[str, str]:
-    return dict(pairs(option, texts))
 
 
 def _say(line: str) -> None:

@@ -12,8 +12,8 @@ from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.folder.names import NOTES, NoteName, ShardName, checked, run_id
 from hybrid.folder.notes import MAX_NOTE, verify_note
-from hybrid.folder.runs import MAX_SPEC, check_spec
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, verify_shard
+from hybrid.folder.spec import MAX_SPEC, check_spec
 
 MAGIC = zstandard.FRAME_HEADER[:4]
 MOST_BLOCKS = 100_000

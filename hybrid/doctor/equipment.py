@@ -15,6 +15,7 @@ from hybrid.errors import HybridError
 from hybrid.execution.capabilities import gpu
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
+from hybrid.folder.spec import models_of
 from hybrid.folder.spool import is_shard, walk
 from hybrid.laptop.receiver import acknowledged, whole
 from hybrid.machine import home
@@ -95,10 +96,11 @@ def doable(folder: Medium) -> Iterator[Finding]:
 def _lacking(spec: Mapping[str, Any], pipelines: Mapping[str, object]) -> Iterator[str]:
     if spec["pipeline"] not in pipelines:
         yield f"its pipeline '{spec['pipeline']:.100}' is not installed here"
-    if spec["backend"] not in BACKENDS:
-        yield f"its backend '{spec['backend']:.100}' is unknown to this hybrid"
-    elif missing_libraries(spec["backend"]):
-        yield f"its backend '{spec['backend']}' needs {', '.join(missing_libraries(spec['backend']))}"
+    for backend in sorted({model.backend for model in models_of(spec).values()}):
+        if backend not in BACKENDS:
+            yield f"its backend '{backend:.100}' is unknown to this hybrid"
+        elif missing := missing_libraries(backend):
+            yield f"its backend '{backend}' needs {', '.join(missing)}"
 
 
 def spool(root: Path) -> Iterator[Finding]:

@@ -14,8 +14,9 @@ from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.names import NoteName, ShardName, TensorName
 from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
-from hybrid.folder.runs import MARK, MAX_INPUTS, MAX_SPEC, SPEC_FORMAT, Run, blob_name, check_spec
+from hybrid.folder.runs import MARK, MAX_INPUTS, Run, blob_name
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
+from hybrid.folder.spec import MAX_SPEC, SPEC_FORMAT, check_spec, models_of
 from hybrid.folder.tensors import PART, verify_part
 from hybrid.machine.files import unpack
 from hybrid.models.manifest import MAX_MANIFEST, verify_model
@@ -64,7 +65,7 @@ class Judge:
     def __init__(self, folder: Medium) -> None:
         self._folder = folder
         self._spec: tuple[str, Mapping[str, Any] | None] = ("", None)
-        self._model: tuple[str, str, str] = ("", "", "")
+        self._model: tuple[str, str, str, str] = ("", "", "", "")  # run, stage, role, digest
 
     def look(self, path: str, role: Role) -> list[Finding]:
         """What is to be said about a file: nothing when it is good. Raises Temporary when the folder is away."""
@@ -178,7 +179,8 @@ class Judge:
             header = shard.header
             about = ", ".join(f"{part} {str(header[part])[:100]!r}" for part in ("run", "stage", "attempt"))
             raise NotCounted("foreign", f"says that it is of {about}", "move it there, or delete it")
-        digest, model = shard.header["model"]["digest"], self._model_of(run, stage)
+        role = shard.header["model"].get("role", "")
+        digest, model = shard.header["model"]["digest"], self._model_of(run, stage, role)
         if model and digest != model:
             what = f"was answered by model {digest[:12]}, the run's is {model[:12]}"
             raise NotCounted("other-model", what, "give the worker the run's model; this file may stay")
@@ -189,14 +191,18 @@ class Judge:
             odd.append(f"its name says number {shard.name.seq}, its header {str(shard.header['seq'])[:20]}")
         return odd
 
-    def _model_of(self, run: str, stage: str) -> str:
-        """The model whose shards count; "" while that is open."""
+    def _model_of(self, run: str, stage: str, role: Any) -> str:
+        """The model whose shards count; "" while that is open. `role` is what a shard says of its model."""
         spec = self.spec(run)
         if spec is None:
             return ""
-        if self._model[:2] != (run, stage):
-            self._model = (run, stage, Run(run, spec, self._folder).model_digest(stage))
-        return self._model[2]
+        if not isinstance(role, str) or role not in models_of(spec):
+            what = f"was answered by a model for {role!r:.100}, which the run does not have"
+            raise NotCounted("other-model", what, "it may be deleted")
+        if self._model[:3] != (run, stage, role):
+            named = Run(run, spec, self._folder, stage_roles={stage: role})
+            self._model = (run, stage, role, named.model_digest(stage))
+        return self._model[3]
 
     def _blob(self, path: str, data: bytes) -> list[str]:
         _, run, name = path.split("/")

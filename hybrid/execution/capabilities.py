@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from hybrid import settings
+from hybrid.backends.options import by_role, pairs
 from hybrid.backends.registry import digest_before_loading
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
@@ -39,19 +40,22 @@ def pipeline_of(run: Run) -> Pipeline:
 
 
 class Machine:
-    """This machine as a workplace. `models` maps the names that runs use to places here."""
+    """This machine as a workplace. `models` maps the names that runs use to places here, `options` are those of the
+    backends: `name=value`, or `role=name=value`.
+    """
 
-    def __init__(self, models: Mapping[str, str], options: Mapping[str, str], spool: Path) -> None:
+    def __init__(self, models: Mapping[str, str], options: Sequence[str], spool: Path) -> None:
         self._models, self._options, self._spool = models, options, spool
 
     def pipeline(self, run: Run) -> Pipeline:
         return pipeline_of(run)
 
-    def digest(self, run: Run) -> str:
-        return digest_before_loading(str(run.spec["backend"]), self._model(run), self._options)
+    def digest(self, run: Run, role: str) -> str:
+        return digest_before_loading(run.models[role].backend, self._model(run, role), self._options_of(run, role))
 
-    def open(self, run: Run, *, trains: bool) -> Backend:
-        return opened(str(run.spec["backend"]), self._model(run), self._options, trains=trains)
+    def open(self, run: Run, role: str, *, trains: bool) -> Backend:
+        backend, options = run.models[role].backend, self._options_of(run, role)
+        return opened(backend, self._model(run, role), options, trains=trains)
 
     def gauges(self) -> Mapping[str, Json]:
         """Bytes free for the spool, and the first GPU: name, MiB used and in all, per cent busy; what is known."""
@@ -62,11 +66,16 @@ class Machine:
             told["disk_free"] = None
         return told
 
-    def _model(self, run: Run) -> str:
-        name = str(run.spec["model"])
+    def _options_of(self, run: Run, role: str) -> dict[str, str]:
+        """The options of the backend of a role: `judge=parallel=2` is one of the judge's in a run that has a judge."""
+        roles = [name for name in run.models if name]
+        return dict(pairs("--backend-option", by_role(self._options, roles).get(role, [])))
+
+    def _model(self, run: Run, role: str) -> str:
+        name = run.models[role].name
         if name in self._models:
             return self._models[name]
-        if run.spec["backend"] == "ollama":
+        if run.models[role].backend == "ollama":
             return name  # a tag on this machine's server, never a path
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
             return name

@@ -15,16 +15,16 @@ from typing import Any
 
 from hybrid.errors import CannotRun, Temporary, Waits
 from hybrid.execution.assembly import assembled, outputs_of
+from hybrid.execution.roles import root_of, stages_of_run
 from hybrid.folder.runs import Run
 from hybrid.machine.terminal import have, some
-from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Output
 from hybrid.work import Derive, maker_of, with_maker
 
 
 class Bound:
-    """The stages of a run. `run` knows which stage says of which model the records of another have to be.
+    """The stages of a run. `run` knows the role of each stage, and which stage fixes the digest of its model.
 
     `items(tasks)` of each may be called as often as one likes. What the earlier stages brought is read when items are
     first needed, and then stays as it was: bind again to see what is new. Raises CannotRun for stages in no order.
@@ -32,13 +32,21 @@ class Bound:
 
     def __init__(self, run: Run, stages: Sequence[Stage]) -> None:
         check_order(stages)
-        roots: dict[str, str] = {}
-        for stage in stages:
-            if stage.after:
-                roots[stage.name] = roots.get(stage.after[0], stage.after[0])
-        self.run = replace(run, roots=roots)
+        by_name = {stage.name: stage for stage in stages}
+        roots = {stage.name: root for stage in stages if (root := root_of(stage, by_name))}
+        self.run = replace(run, roots=roots, stage_roles={stage.name: stage.role for stage in stages})
         self.stages = tuple(self._bound(stage) for stage in stages)
         self._kept: dict[str, Kept] = {}
+        self._models: list[Mapping[str, Any]] = []
+
+    def models(self, last: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """The models that outputs.json names: those that wrote its records, `last`. Of a run with several models it is
+        all that answered in any stage that others come after and that was read so far.
+        """
+        if len(self.run.models) == 1:
+            return list(last)
+        found = [*self._models, *(one for one in last if one not in self._models)]
+        return [one for one in found if not _is_derived(one)] or found
 
     def refuse_waiting(self) -> None:
         """Raise Waits while a stage is not finished that others come after."""
@@ -62,6 +70,7 @@ class Bound:
         (stage,) = (one for one in self.stages if one.name == name)
         if name not in self._kept:
             with assembled(self.run, stage) as assembly:
+                self._models += [one for one in assembly.models if one not in self._models]
                 if missing := assembly.missing:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
@@ -72,9 +81,15 @@ class Bound:
         return Outputs(self.run, self._kept[name], self.run.references() if reader.reads_references else {})
 
 
+def _is_derived(model: Mapping[str, Any]) -> bool:
+    """Whether the model of a shard is only named by a stage that asks none."""
+    about = model.get("about")
+    return isinstance(about, dict) and about.get("engine") == "derived"
+
+
 def bound(run: Run, pipeline: Pipeline) -> Bound:
     """The stages of a pipeline, bound to one of its runs. Raises CannotRun for stages in no order."""
-    return Bound(run, stages_of(pipeline))
+    return Bound(run, stages_of_run(run, pipeline))
 
 
 def check_order(stages: Sequence[Stage]) -> None:

@@ -22,9 +22,9 @@ def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool
 
 
 class Opening(Protocol):
-    """Opens the model of a run, with `trains` so that it can be trained. Raises HybridError."""
+    """Opens the model of a role of a run, with `trains` so that it can be trained. Raises HybridError."""
 
-    def __call__(self, *, trains: bool) -> Backend: ...
+    def __call__(self, role: str, *, trains: bool) -> Backend: ...
 
 
 class Engines:
@@ -67,11 +67,11 @@ class Engines:
         self.close()
 
 
-def trains(stages: Sequence[Stage]) -> bool:
-    """Whether a pipeline trains: then each of its stages that asks a model is opened so, since any of its requests may
-    name an adapter of the run.
+def trained_roles(stages: Sequence[Stage]) -> set[str]:
+    """The roles whose models a pipeline trains: each stage that asks such a model has it opened so, since any of its
+    requests may name an adapter of the run.
     """
-    return any(isinstance(stage.work, Tune) for stage in stages)
+    return {stage.role for stage in stages if isinstance(stage.work, Tune)}
 
 
 def engine_for(
@@ -82,22 +82,23 @@ def engine_for(
     tensors: Tensors | None,
     make: Opening,
 ) -> Backend:
-    """The engine of a stage whose records are of the model `digest`. `tensors`: where a pipeline that trains keeps its
-    state, None for one that does not. `make` opens the run's model. An engine that is open and fits is taken, and told
-    what the stage trains.
+    """The engine of a stage whose records are of the model `digest`. `tensors`: where training keeps its state, None
+    for a stage whose model is not trained. `make` opens a model of the run. An engine that is open and fits is taken,
+    and told what the stage trains.
     """
+    named = run.models[stage.role]
     if isinstance(stage.work, Derive):
-        return DerivedBackend(str(run.spec["model"]), digest)
-    model = str(run.spec["backend"]), str(run.spec["model"])
+        return DerivedBackend(named.name, digest)
+    model = named.backend, named.name
     if tensors is None:
-        return engines.get(model, lambda: make(trains=False))
+        return engines.get(model, lambda: make(stage.role, trains=False))
     training, trained = Training(tensors), list[object]()
     if isinstance(stage.work, Tune):
         tasks = run.tasks()
         trainings = _trainings(stage, tasks)
         training = Training(tensors, partial(stage.work.examples, tasks), tuple(trainings.values()))
         trained = [stage.name, digest_of(list(trainings))]  # a stage whose items are made anew has others
-    engine = engines.get((*model, "trained"), lambda: make(trains=True))
+    engine = engines.get((*model, "trained"), lambda: make(stage.role, trains=True))
     if isinstance(engine, TrainingBackend):
         engines.prepare(engine, [run.id, *trained], training)
     return engine

@@ -17,20 +17,22 @@ from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import Engines, Opening, engine_for, opened, trains
+from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
+from hybrid.execution.roles import refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import run_stage
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import Run, join_folder, open_run, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine import home
 from hybrid.machine.lock import alone
 from hybrid.machine.replacing import make_room, refuse_foreign
 from hybrid.machine.terminal import some
 from hybrid.outputs import BEGINS, open_outputs, write_outputs
-from hybrid.plugins.faults import inputs_of, naming, stages_of
+from hybrid.plugins.faults import inputs_of, naming
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
 
@@ -65,6 +67,17 @@ class Engine:
 
     def open(self, *, trains: bool = False) -> Backend:
         return opened(self.backend, self.model, self.options, trains=trains)
+
+    def check(self, *, trains: bool) -> None:
+        """Raise HybridError for a backend that cannot do what is asked, or options that it does not have."""
+        if trains:
+            refuse_untrainable(self.backend)
+        if self.options:
+            refuse_unknown(self.backend, self.options, training=trains)
+
+    def spec(self) -> ModelSpec:
+        """The model as a run names it, with its digest."""
+        return ModelSpec(self.backend, self.model, self.digest())
 
     def digest(self) -> str:
         return digest_before_loading(self.backend, self.model, self.options)
@@ -101,32 +114,36 @@ def run_here(
     folder: Path,
     name: str,
     pipeline: Pipeline,
-    engine: Engine,
+    models: Mapping[str, Engine],
     observer: Observer,
     output: Path | None = None,
     effort: Effort | None = None,
     begins: Callable[[Run], None] = lambda run: None,
 ) -> LocalResult:
     """Freeze a run into the folder, made when it is not there, and do what is left of it. The same settings, data and
-    model are the same run. outputs.json is written to `output`, or where `outputs_path` says. `begins` is told the run
-    when it is in the folder.
+    models, which are by role, are the same run. outputs.json is written to `output`, or where `outputs_path` says.
+    `begins` is told the run when it is in the folder.
 
     A new run is frozen only when its data, items, backend, options and model are known to be right: the model is loaded
     first. Of a run that is there already it is loaded when an item is left to do. Raises NotFinished on Ctrl-C,
     Temporary when another process on this machine is at work on the run.
     """
-    learns = trains(stages_of(pipeline))
-    if learns:
-        refuse_untrainable(engine.backend)
-    if engine.options:
-        refuse_unknown(engine.backend, engine.options, training=learns)
-    frozen = _frozen(name, pipeline, engine)
+    refuse_missing(pipeline, models)
+    trained = trained_roles(stages_with(pipeline, models))
+    for role, one in models.items():
+        one.check(trains=role in trained)
+    frozen = _frozen(name, pipeline, models)
     draft = frozen(Draft())
     outputs = output or outputs_path(folder, draft)
     refuse_foreign(outputs, BEGINS)
-    tensors = RunTensors(draft.id, new_attempt(), Disk(folder)) if learns else None
+    tensors = RunTensors(draft.id, new_attempt(), Disk(folder))
     with Engines() as engines:
-        open_for = partial(_open_for, engines, partial(_loaded, engine, observer), tensors)
+        load = partial(_loaded, models, observer)
+
+        def open_for(run: Run, stage: Stage) -> Backend:
+            kept = tensors if stage.role in trained else None
+            return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load)
+
         if not _is_there(folder, draft):
             _try(draft, pipeline, open_for)
         run = frozen(join_folder(folder, make=True))
@@ -134,12 +151,13 @@ def run_here(
         return _do(run, pipeline, open_for, observer, outputs, effort or Effort())
 
 
-def _frozen(name: str, pipeline: Pipeline, engine: Engine) -> Callable[[Medium], Run]:
-    """A function that writes the run into a place. What is wrong with model, settings or data is told before that."""
-    digest, values, inputs = engine.digest(), settings.freeze(pipeline), inputs_of(pipeline)
+def _frozen(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Callable[[Medium], Run]:
+    """A function that writes the run into a place. What is wrong with models, settings or data is told before that."""
+    named = {role: engine.spec() for role, engine in models.items()}
+    values, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
 
     def frozen(place: Medium) -> Run:
-        return submit(place, name, values, inputs, backend=engine.backend, model=engine.model, model_digest=digest)
+        return submit(place, name, values, inputs, named)
 
     return frozen
 
@@ -166,20 +184,11 @@ def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
     return [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
 
 
-def _loaded(engine: Engine, observer: Observer, *, trains: bool) -> Backend:
+def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trains: bool) -> Backend:
+    engine = models[role]
     observer.loading(engine.model)
     with naming(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
         return engine.open(trains=trains)
-
-
-def _open_for(
-    engines: Engines,
-    load: Opening,
-    tensors: RunTensors | None,
-    run: Run,
-    stage: Stage,
-) -> Backend:
-    return engine_for(engines, run, stage, str(run.spec["model_digest"]), tensors, load)
 
 
 def _do(
@@ -211,8 +220,9 @@ def assemble(chain: Bound, path: Path) -> str:
     chain.refuse_waiting()
     run = chain.run
     with assembled(run, chain.stages[-1]) as assembly:
+        models = chain.models(assembly.models)
         return _fuller(path, run.id, assembly) or write_outputs(
-            path, {**run.spec, "id": run.id}, assembly.models, run.tasks(), assembly.outputs(), home.parts()
+            path, {**run.spec, "id": run.id}, models, run.tasks(), assembly.outputs(), home.parts()
         )
 
 

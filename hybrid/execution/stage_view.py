@@ -91,7 +91,7 @@ class Shards:
     def __init__(self, run: Run, store: Disk, stage: str, index: Index, model: str = "") -> None:
         """`model` is the digest that an earlier stage has bound this one to."""
         self.run, self.name, self.place = run, stage, f"{run.place}/{stage_name(stage)}"
-        self._bound = model or str(run.spec["model_digest"])
+        self._bound = model or run.pinned_digest(stage)
         self.refused: list[str] = []
         self._store, self._index = store, index
         looked_at = not run.sources or run.folder in run.sources

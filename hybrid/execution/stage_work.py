@@ -124,7 +124,7 @@ class StageWork:
     @property
     def backend(self) -> str:
         """What the backend of the run is called in words."""
-        return f"the backend '{self.run.spec['backend']}'"
+        return f"the backend '{self.run.models[self.stage.role].backend}'"
 
     def answers(self, engine: Backend, taken: Callable[[], Collection[int] | None]) -> Iterator[Completion]:
         """What the engine answers to `requests`. Raises HybridError."""
@@ -213,6 +213,8 @@ def shard_header(work: StageWork, attempt: str, model: Model) -> dict[str, objec
             hint="did its files change meanwhile? run it again",
         )
     about = {"name": model.name, "digest": model.digest, "about": dict(model.about)}
+    if work.stage.role:
+        about["role"] = work.stage.role
     run, stage = work.run.id, work.stage.name
     return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
 
@@ -232,7 +234,7 @@ def run_stage(
     when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
     full or the engine left items unanswered.
     """
-    work = StageWork(run, stage, run.tasks(), str(run.spec["model_digest"]))
+    work = StageWork(run, stage, run.tasks(), run.models[stage.role].digest)
     work.look()
     if retry_failed:
         work.excused = set()

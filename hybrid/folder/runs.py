@@ -23,21 +23,17 @@ from typing import Any
 
 import zstandard
 
-from hybrid.canonical import Json, decode, digest, encode
+from hybrid.canonical import Json, decode, encode
 from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
 from hybrid.folder.medium import Disk, Medium, NotThere
-from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
+from hybrid.folder.names import allowed, run_id, stage_name
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
+from hybrid.folder.spec import MAX_SPEC, ModelSpec, check_spec, models_of, new_spec
 from hybrid.machine.files import speaking, unpack
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
-SPEC_FORMAT = "hybrid/run"
-DIGESTS = {"model_digest", "inputs", "references"}
-TEXTS = {"pipeline", "backend", "model"} | DIGESTS
-SPEC_KEYS = {"format", "version", "settings", "about"} | TEXTS
 RUN_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,100})-[0-9a-f]{12}")
-MAX_SPEC = 1024 * 1024
 MAX_INPUTS = 512 * 1024 * 1024
 
 
@@ -45,8 +41,9 @@ MAX_INPUTS = 512 * 1024 * 1024
 class Run:
     """One frozen spec, the folder it is in, and where its shards are looked for: only there, when `sources` says so.
 
-    Other sources than the folder are a worker's spool and a laptop's received copies. `roots` maps a stage that comes
-    after others to the first of its chain, whose records say of which model its own have to be.
+    Other sources than the folder are a worker's spool and a laptop's received copies. `stage_roles` maps a stage to the
+    role of its model. `roots` maps a stage that comes after others to the first stage of its chain that has the same
+    role: its records fix the digest of that role's model.
     """
 
     id: str
@@ -54,6 +51,12 @@ class Run:
     folder: Medium
     sources: tuple[Medium, ...] = ()
     roots: Mapping[str, str] = field(default_factory=dict)
+    stage_roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def models(self) -> Mapping[str, ModelSpec]:
+        """The run's models by role; "" is the role of the first one."""
+        return models_of(self.spec)
 
     @property
     def place(self) -> str:
@@ -90,11 +93,18 @@ class Run:
         A spec without one leaves it to who comes first: the shard that is first by attempt and name decides, which is
         the same for everybody who sees the same files. Nothing of two models is ever mixed.
         """
-        if self.spec["model_digest"]:
-            return str(self.spec["model_digest"])
+        if pinned := self.pinned_digest(stage):
+            return pinned
         for _, shard in self._verified(self.roots.get(stage, stage), [], ()):
             return str(shard.header["model"]["digest"])
         return ""
+
+    def pinned_digest(self, stage: str) -> str:
+        """The digest that the spec gives the model of this stage; "" while that is open, or the role is not known."""
+        models = self.models
+        if stage not in self.stage_roles and len(models) > 1:
+            return ""
+        return models[self.stage_roles.get(stage, "")].digest
 
     def shards(
         self, stage: str, refused: list[str], *, model: str = "", known: Container[str] = ()
@@ -193,15 +203,12 @@ def submit(
     pipeline: str,
     settings: Mapping[str, Any],
     inputs: Inputs,
-    *,
-    backend: str,
-    model: str,
-    model_digest: str,
+    models: Mapping[str, ModelSpec],
 ) -> Run:
     """Freeze a run into the folder. The id comes from the spec's hash, so submitting twice is one run.
 
-    `model_digest` may be "": the first worker's model then is the run's. run.json is written last. Raises PluginFault
-    for inputs that are no JSON.
+    `models` are by role, "" being that of the first one. A digest may be "": the first worker's model then is the
+    run's. run.json is written last. Raises PluginFault for inputs that are no JSON.
     """
     try:
         blobs = {"inputs": encode(inputs.tasks), "references": encode(inputs.references)}
@@ -212,17 +219,7 @@ def submit(
             hint="the fault is in the pipeline: tasks, references and about are texts, numbers, lists and objects",
         ) from error
     sha256 = {kind: hashlib.sha256(data).hexdigest() for kind, data in blobs.items()}
-    spec: dict[str, Json] = {
-        "format": SPEC_FORMAT,
-        "version": 1,
-        "pipeline": pipeline,
-        "settings": dict(settings),
-        "backend": backend,
-        "model": model,
-        "model_digest": model_digest,
-        "about": dict(inputs.about),
-        **sha256,
-    }
+    spec: dict[str, Json] = new_spec(pipeline, settings, inputs.about, sha256, models)
     run = Run(run_id(spec, pipeline), spec, folder)
     for kind, data in blobs.items():
         compressed = zstandard.ZstdCompressor(level=10, write_checksum=True).compress(data)
@@ -291,24 +288,3 @@ def find_run(folder: Medium, name: str) -> str:
 def _on_its_way(folder: Medium, name: str) -> bool:
     """Whether there is a place for a run that begins so, and nothing in it yet that makes it one."""
     return any(one.name.startswith(name) for one in folder.entries("runs") if one.kind == "folder")
-
-
-def check_spec(spec: Any, run: str) -> None:
-    """Refuse a spec that is not ours, not of this version, or does not hash to the id of `run`."""
-    where = f"runs/{run}/run.json"
-    if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT:
-        raise BadData(f"{where}: not a run of hybrid")
-    if spec.get("version") != 1:
-        raise BadData(f"{where}: run version {spec.get('version')!r:.20}, this hybrid reads 1", hint="update hybrid")
-    if set(spec) != SPEC_KEYS or not _typed(spec):
-        raise BadData(f"{where}: its fields are not those of a run: {', '.join(sorted(set(spec) ^ SPEC_KEYS)):.500}")
-    if run != f"{spec['pipeline']}-{digest(spec)[:12]}":
-        raise BadData(f"{where}: was changed after it was written: its hash is not that in the run's id")
-
-
-def _typed(spec: Mapping[str, Any]) -> bool:
-    """Whether the fields are of their types; the digests become parts of file names."""
-    if not (isinstance(spec["settings"], dict) and isinstance(spec["about"], dict)):
-        return False
-    digests = [spec[key] for key in DIGESTS if spec[key] != "" or key != "model_digest"]
-    return all(isinstance(spec[key], str) for key in TEXTS) and all(DIGEST.fullmatch(one) for one in digests)

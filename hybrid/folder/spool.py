@@ -16,8 +16,9 @@ from hybrid.errors import BadData, Temporary
 from hybrid.folder.medium import Entry, Medium, NotThere, Store
 from hybrid.folder.names import ShardName, allowed
 from hybrid.folder.notes import verify_note
-from hybrid.folder.runs import MAX_SPEC, check_mark, check_spec
+from hybrid.folder.runs import check_mark
 from hybrid.folder.shards import MAX_FILE, Shard, verify_shard
+from hybrid.folder.spec import MAX_SPEC, check_spec
 from hybrid.folder.tensors import is_adapter, is_tensors, verify_part
 from hybrid.machine.clock import Clock
 

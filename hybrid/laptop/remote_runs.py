@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,34 +11,38 @@ from hybrid.backends.registry import refuse_unknown_backend, refuse_untrainable
 from hybrid.errors import HybridError, Temporary, UsageError, Waits
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import trains
+from hybrid.execution.engines import trained_roles
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import assemble, opened_run, stages_with_items
+from hybrid.execution.roles import refuse_missing, stages_of_run, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.draft import Draft
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.receiver import Received, receiver_of
 from hybrid.machine import home
-from hybrid.plugins.faults import inputs_of, stages_of
+from hybrid.plugins.faults import inputs_of
 from hybrid.protocols import Pipeline
 
 
-def submit_remote(folder: Path, name: str, pipeline: Pipeline, backend: str, model: str, model_digest: str) -> Run:
-    """Freeze a run into the folder for whoever works there. The same settings and data are the same run.
+def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[str, ModelSpec]) -> Run:
+    """Freeze a run into the folder for whoever works there. The same settings, data and models are the same run.
 
-    `model_digest` pins the model's files; with "" those of the first worker are the run's. Submitting a cancelled run
-    again takes the cancel back. Items that cannot be made are told before anything is written. The folder is never made
-    here: behind a mount that is away it would be a plain one.
+    A digest in `models`, which are by role, pins the model's files; with "" those of the first worker are the run's.
+    Submitting a cancelled run again takes the cancel back. Items that cannot be made are told before anything is
+    written. The folder is never made here: behind a mount that is away it would be a plain one.
     """
-    refuse_unknown_backend(backend)
-    if trains(stages_of(pipeline)):
-        refuse_untrainable(backend)
-    frozen, inputs = settings.freeze(pipeline), inputs_of(pipeline)
-    place, how = join_folder(folder, make=False), {"backend": backend, "model": model, "model_digest": model_digest}
-    stages_with_items(submit(Draft(), name, frozen, inputs, **how), pipeline)
-    run = submit(place, name, frozen, inputs, **how)
+    refuse_missing(pipeline, models)
+    for role, model in models.items():
+        refuse_unknown_backend(model.backend)
+        if role in trained_roles(stages_with(pipeline, models)):
+            refuse_untrainable(model.backend)
+    frozen, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
+    place = join_folder(folder, make=False)
+    stages_with_items(submit(Draft(), name, frozen, inputs, models), pipeline)
+    run = submit(place, name, frozen, inputs, models)
     receiver_of(folder, run).resume()
     return run
 
@@ -90,7 +94,7 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     receiver = receiver_of(folder, run)
     try:
         pipeline = pipeline_of(run)
-        stages = [stage.name for stage in stages_of(pipeline)]
+        stages = [stage.name for stage in stages_of_run(run, pipeline)]
     except HybridError:
         receiver.receive(_stages_there(run))  # what is here is safe, whoever can make sense of it
         raise

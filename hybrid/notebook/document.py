@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
+from hybrid.folder.spec import ModelSpec
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import clean_line
 from hybrid.model_files.location import HUB_NAME, PACKAGED
@@ -33,13 +34,19 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
-    folder for that machine: a path, or (Kaggle) for rclone.
+    folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks.
     """
 
     kind: Kind
     run: Run
     wheels: tuple[Wheel, ...]
     place: str
+    roles: tuple[str, ...] = ("",)
+
+    @property
+    def models(self) -> list[ModelSpec]:
+        """The models that this machine asks."""
+        return [self.run.models[role] for role in self.roles]
 
 
 def place_there(kind: Kind, folder: Path) -> str:
@@ -61,6 +68,11 @@ def write_notebook(plan: Plan, path: Path) -> None:
         raise UsageError(
             "a notebook for Kaggle cannot bring a model of Ollama to the machine",
             hint="submit the run with --backend vllm or transformers, or use Colab",
+        )
+    if len(_served(plan)) > 1:
+        raise UsageError(
+            f"a notebook brings one model of Ollama to the machine, not {' and '.join(_served(plan))}",
+            hint="start `hybrid worker` there by hand",
         )
     with replacing(path, BEGINS) as stream:
         stream.write(as_json(plan))
@@ -101,7 +113,7 @@ def _metadata(plan: Plan) -> dict[str, Any]:
     """Which kernel, and for the two sites whether a GPU is asked for."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     common = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    gpu = plan.run.spec["backend"] in ON_A_GPU
+    gpu = any(model.backend in ON_A_GPU for model in plan.models)
     if plan.kind == "colab":
         return {**common, "colab": {"provenance": []}, **({"accelerator": "GPU"} if gpu else {})}
     if plan.kind == "kaggle":
@@ -111,7 +123,7 @@ def _metadata(plan: Plan) -> dict[str, Any]:
 
 def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
     """Name -> value and comment, of what a user may change or papermill set."""
-    extras, packages = needed(plan.run.spec)
+    extras, packages = needed(plan.models)
     place = COPY_IN_KAGGLE if plan.kind == "kaggle" else plan.place
     found: dict[str, tuple[Any, str]] = {
         "FOLDER": (place, "the shared folder, as this machine sees it"),
@@ -122,12 +134,15 @@ def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
         "PACKAGES": (packages, "further packages to install, without what they depend on"),
         "PYTHON": ("", "a Python that has hybrid already: then nothing is installed"),
         "OPTIONS": ([], "further options of `hybrid worker`, such as ['--model', 'NAME=/where/it/is/here']"),
-        "ASK_HF_TOKEN": (_on_the_hub(plan.run.spec), "hand the secret HF_TOKEN to the worker, and to nothing else"),
+        "ASK_HF_TOKEN": (
+            any(map(_on_the_hub, plan.models)),
+            "hand the secret HF_TOKEN to the worker, and to nothing else",
+        ),
         "LOCAL": (LOCAL[plan.kind], "a place on this machine's own disk, never in the shared folder"),
     }
     if _by_ollama(plan):
         found["OLLAMA"] = ("", "Ollama's program, folder or release archive, in Drive for example; '': it is installed")
-        found["MODEL"] = (str(plan.run.spec["model"]), "the model, packed in the shared folder by `hybrid models pack`")
+        found["MODEL"] = (_served(plan)[0], "the model, packed in the shared folder by `hybrid models pack`")
     if plan.kind == "colab":
         found["FLUSH"] = (False, "at the end, wait until Drive has uploaded everything, then unmount it")
     if plan.kind == "kaggle":
@@ -135,21 +150,31 @@ def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
     return found
 
 
-def needed(spec: Mapping[str, Any]) -> tuple[str, str]:
-    """The extras of hybrid that a run's backend needs, and the package that carries its model."""
-    model, extras = str(spec["model"]), EXTRAS.get(spec["backend"], "")
-    if extras == "vllm" and (model in PACKAGED or model.endswith(".gguf")):
-        extras = "vllm,torch"  # a GGUF is read with the libraries of `transformers`
-    return extras, PACKAGED[model].replace("_", "-") if extras and model in PACKAGED else ""
+def needed(models: Sequence[ModelSpec]) -> tuple[str, str]:
+    """The extras of hybrid that the backends of these models need, and the packages that carry the models."""
+    extras, packages = dict[str, None](), dict[str, None]()
+    for model in models:
+        extra = EXTRAS.get(model.backend, "")
+        if extra == "vllm" and (model.name in PACKAGED or model.name.endswith(".gguf")):
+            extra = "vllm,torch"  # a GGUF is read with the libraries of `transformers`
+        extras |= dict.fromkeys(filter(None, extra.split(",")))
+        if extra and model.name in PACKAGED:
+            packages[PACKAGED[model.name].replace("_", "-")] = None
+    return ",".join(extras), ",".join(packages)
+
+
+def _served(plan: Plan) -> list[str]:
+    """The models that an Ollama server on this machine runs."""
+    return list(dict.fromkeys(model.name for model in plan.models if model.backend == "ollama"))
 
 
 def _by_ollama(plan: Plan) -> bool:
-    return bool(plan.run.spec["backend"] == "ollama")
+    return bool(_served(plan))
 
 
-def _on_the_hub(spec: Mapping[str, Any]) -> bool:
-    model = str(spec["model"])
-    return spec["backend"] != "ollama" and HUB_NAME.fullmatch(model) is not None and not Path(model).exists()
+def _on_the_hub(model: ModelSpec) -> bool:
+    name = model.name
+    return model.backend != "ollama" and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
@@ -169,14 +194,14 @@ def _assigned(values: Mapping[str, tuple[Any, str]]) -> str:
 
 
 def _about(plan: Plan) -> str:
-    spec = plan.run.spec
-    pipeline, backend, model = (_shown(str(spec[name])) for name in ("pipeline", "backend", "model"))
     lines = [words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]), words.STEPS[plan.kind]]
-    lines.append(f"Pipeline {pipeline}, backend {backend}, model {model}.")
-    if _by_ollama(plan):
-        lines.append(words.OLLAMA.format(model=model))
-    elif spec["model"] not in PACKAGED and not _on_the_hub(spec):
-        lines.append(words.OWN_MODEL.format(model=model))
+    named = "".join(f", backend {_shown(one.backend)}, model {_shown(one.name)}" for one in plan.models)
+    lines.append(f"Pipeline {_shown(str(plan.run.spec['pipeline']))}{named}.")
+    for model in plan.models:
+        if model.backend == "ollama":
+            lines.append(words.OLLAMA.format(model=_shown(model.name)))
+        elif model.name not in PACKAGED and not _on_the_hub(model):
+            lines.append(words.OWN_MODEL.format(model=_shown(model.name)))
     return "\n".join(lines)
 
 

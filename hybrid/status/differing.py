@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybrid.canonical import encoded
+from hybrid.folder.spec import models_of
 from hybrid.machine.terminal import clean_line
 
 MOST = 6
@@ -24,7 +25,7 @@ def differing(specs: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
     for group in _by(specs, lambda spec: str(spec["pipeline"])):
         settings = {run: _settings(spec) for run, spec in group.items()}
         names = _unlike(settings)
-        for same in _by(group, lambda spec: encoded([spec["settings"], spec["backend"], spec["model"]])):
+        for same in _by(group, lambda spec: encoded([spec["settings"], _models(spec)])):
             digests = {run: _digests(spec) for run, spec in same.items()}
             for run in same:
                 apart = [f"{name}={settings[run][name]}" for name in names if name in settings[run]]
@@ -50,8 +51,13 @@ def _settings(spec: Mapping[str, Any]) -> dict[str, str]:
     return {clean_line(name, LONGEST): clean_line(_typed(value), LONGEST) for name, value in spec["settings"].items()}
 
 
+def _models(spec: Mapping[str, Any]) -> list[list[str]]:
+    return [[role, one.backend, one.name] for role, one in models_of(spec).items()]
+
+
 def _digests(spec: Mapping[str, Any]) -> dict[str, str]:
-    digests = {"data": spec["inputs"], "references": spec["references"], "model": spec["model_digest"]}
+    digests = {"data": spec["inputs"], "references": spec["references"]}
+    digests |= {role or "model": one.digest for role, one in models_of(spec).items()}
     return {name: str(value)[:SHORT] for name, value in digests.items()}
 
 

@@ -16,7 +16,8 @@ from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.orders import Orders, known_orders
-from hybrid.folder.runs import MAX_SPEC, Run, check_spec, open_run, run_ids
+from hybrid.folder.runs import Run, open_run, run_ids
+from hybrid.folder.spec import MAX_SPEC, check_spec
 from hybrid.machine.terminal import clean_line, some
 from hybrid.plugins import installed
 from hybrid.protocols import Stage
@@ -54,6 +55,7 @@ class RunStanding:
     error: HybridError | None = None
     unchanged: float | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
+    models: tuple[tuple[str, str, str], ...] = ()  # role, backend and name of every model
 
     def sum(self, name: str) -> int:
         """The sum of one number over the stages."""
@@ -110,6 +112,9 @@ class RunStanding:
         times = [self._eta(stage) for stage in self.stages if stage.left]
         return None if None in times else sum(one for one in times if one is not None)
 
+    def _models(self) -> dict[str, Json]:
+        return {role: {"backend": backend, "model": name} for role, backend, name in self.models}
+
     def _eta(self, stage: StageView) -> float | None:
         pace = sum(one.items_per_second or 0 for one in self.at_work if one.stage == stage.name)
         return (stage.left or 0) / pace if pace else None
@@ -128,6 +133,7 @@ class RunStanding:
         return {
             "run": self.id,
             **self.about,
+            **({"models": self._models()} if len(self.models) > 1 else {}),
             "finished": self.done,
             **orders,
             **words,
@@ -188,7 +194,12 @@ def run_standing(
     run, named, why = _named(run, store)
     stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=tell)
     why = next((stage.why for stage in stages if stage.why), why)
-    about = {name: clean_line(run.spec[name], LONGEST) for name in ("pipeline", "backend", "model")}
+    first = run.models[""]
+    about = {"pipeline": str(run.spec["pipeline"]), "backend": first.backend, "model": first.name}
+    about = {name: clean_line(text, LONGEST) for name, text in about.items()}
+    models = tuple(
+        (role, clean_line(one.backend, LONGEST), clean_line(one.name, LONGEST)) for role, one in run.models.items()
+    )
     refused += [reason for stage in stages for reason in stage.refused]
     told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
     if len(refused) > MOST_REFUSED:
@@ -206,6 +217,7 @@ def run_standing(
         told,
         unchanged=index.unchanged(run.id, _content(stages, attempts, orders), now),
         spec=run.spec,
+        models=tuple((role, clean_line(one, LONGEST), clean_line(name, LONGEST)) for role, one, name in models),
     )
 
 

@@ -24,7 +24,7 @@ def line(run: RunStanding, apart: Sequence[str] = ()) -> str:
     """The run on one line. `apart` is what tells it from others of its pipeline."""
     if run.error:
         return clean_line(f"{run.id}  {run.error.message}", LONGEST)
-    what = f"{run.about['model']} on {run.about['backend']}"
+    what = models(run)
     parts = [", ".join(_counted(run)), _safe(run), who(run), ", ".join([what, *apart]), _noted(run), _age(run)]
     return clean_line(f"{run.id}  {'; '.join(part for part in parts if part)}", LONGEST)
 
@@ -103,8 +103,17 @@ def by_whom(run: RunStanding) -> str:
 def _what(run: RunStanding) -> list[str]:
     about = run.about
     bound = sorted({stage.model[:12] for stage in run.stages if stage.model})
-    digest = f"its digest is {', '.join(bound)}" if bound else "not bound to its files yet: the first worker's count"
-    return [f"pipeline {about['pipeline']}, model {about['model']} on {about['backend']}; {digest}", _age(run)]
+    digest = (
+        f"{'the digests are' if len(bound) > 1 else 'its digest is'} {', '.join(bound)}"
+        if bound
+        else "not bound to its files yet: the first worker's count"
+    )
+    return [f"pipeline {about['pipeline']}, model {models(run)}; {digest}", _age(run)]
+
+
+def models(run: RunStanding) -> str:
+    """Every model of the run with its backend, the further ones with their roles."""
+    return ", ".join(f"{role}{' ' * bool(role)}{name} on {backend}" for role, backend, name in run.models)
 
 
 def _done(run: RunStanding) -> list[str]:

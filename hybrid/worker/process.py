@@ -17,7 +17,8 @@ from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.machine.files import speaking
 from hybrid.machine.redaction import redacted
 from hybrid.machine.terminal import some, span
-from hybrid.worker.worker import TIME_IS_UP, Standing, Worker
+from hybrid.worker.capability import Standing
+from hybrid.worker.worker import TIME_IS_UP, Worker
 
 LOG = logging.getLogger("hybrid")
 GRACE = 60.0
@@ -216,6 +217,8 @@ def _unfinished(standings: Mapping[str, Standing]) -> HybridError | None:
     refused = [one.error for one in left.values() if one.error and one.state == "refused"]
     if refused and len(refused) == len(left):
         return type(refused[0])(words if len(refused) > 1 else refused[0].message, hint=refused[0].hint)
+    if models := [one.error for one in left.values() if one.error and one.state == "other side"]:
+        return NotFinished(words, hint=models[0].hint)
     sides = sorted({one.side for one in left.values() if one.side})
     if sides and all(one.side or one.state == "refused" for one in left.values()):
         return NotFinished(words, hint=f"a worker there goes on; `--side {sides[0]}` does it on this machine")

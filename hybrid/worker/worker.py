@@ -9,15 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
-from hybrid.canonical import Json
-from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, Temporary, UsageError, Waits
+from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import Engines, engine_for, trains
+from hybrid.execution.engines import Engines, engine_for, trained_roles
 from hybrid.execution.stage_work import StageSession, StageWork, shard_header
 from hybrid.folder.leases import Patience
 from hybrid.folder.medium import Medium, Store
@@ -29,8 +27,9 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
 from hybrid.machine.terminal import some, span
 from hybrid.plugins.faults import naming
-from hybrid.protocols import Backend, Pipeline, Stage
+from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
+from hybrid.worker.capability import Capabilities, Standing, elsewhere
 from hybrid.worker.courier import Courier
 
 LOG = logging.getLogger("hybrid")
@@ -39,26 +38,6 @@ POLL = 15.0
 """Seconds between two looks for work."""
 CARRY_LIMIT = 120.0
 """Most seconds that a worker stays at the end to carry what is still in its spool."""
-
-
-class Capabilities(Protocol):
-    """What this machine can open for a run."""
-
-    def pipeline(self, run: Run) -> Pipeline:
-        """The installed pipeline with the run's settings. Raises UsageError, BadData."""
-        ...
-
-    def digest(self, run: Run) -> str:
-        """The digest of the run's model as it is here. Raises CannotRun, UsageError."""
-        ...
-
-    def open(self, run: Run, *, trains: bool) -> Backend:
-        """The run's model, loaded; with `trains`, so that it can be trained. Raises CannotRun, UsageError."""
-        ...
-
-    def gauges(self) -> Mapping[str, Json]:
-        """What can be measured here: GPU memory, free disk."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +52,6 @@ class WorkerOptions:
     linger: float = 60.0
     shard_seconds: float = 60.0
     patience: Patience = field(default_factory=Patience)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a run stands for this worker. `error` says why it cannot be done here."""
-
-    state: str  # done, cancelled, other side, held, unfinished, refused
-    words: str
-    error: HybridError | None = None
-    failed: int = 0
-    side: str = ""  # which side it waits for
 
 
 class Worker:
@@ -198,19 +166,24 @@ class Worker:
         if self._orders_when_done.get(name) == heard:
             return self.standings[name]
         run = open_run(self.folder, name, (self.spool,))
-        chain, failed = bound(run, self.workplace.pipeline(run)), 0
+        chain, failed, waits = bound(run, self.workplace.pipeline(run)), 0, dict[str, Standing]()
         for stage in chain.stages:
+            if not waits.keys().isdisjoint(stage.after):
+                waits[stage.name] = next(iter(waits.values()))
+                continue
             work = self._work_of(chain, stage)
             if work is None or work.left:
-                if stage.side != "any" and stage.side not in self.shift.sides:
-                    words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
-                    return Standing("other side", words, side=stage.side)
-                work = work or self._opened(chain, stage, self.workplace.digest(run))
+                if there := elsewhere(self.workplace, chain, stage, self.shift.sides):
+                    waits[stage.name] = there
+                    continue
+                work = work or self._opened(chain, stage, self.workplace.digest(run, stage.role))
                 yield from self._session(work, chain)
                 work.look(orders.set_aside)
             if work.left:
                 return self._unfinished(work)
             failed += work.view().failed
+        if waits:
+            return next(iter(waits.values()))
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
             return Standing("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
@@ -263,11 +236,11 @@ class Worker:
             self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
 
     def _same_model(self, work: StageWork) -> None:
-        own = self.workplace.digest(work.run)
+        own = self.workplace.digest(work.run, work.stage.role)
         if own != work.digest:
+            name = work.run.models[work.stage.role].name
             raise CannotRun(
-                f"{work.run.id} was begun with the model {work.digest[:12]}; {work.run.spec['model']} on this machine"
-                f" is {own[:12]}",
+                f"{work.run.id} was begun with the model {work.digest[:12]}; {name} on this machine is {own[:12]}",
                 hint="bring the same files of the model here, or submit the run anew, say with another --seed",
             )
 
@@ -333,16 +306,17 @@ class Worker:
 
     def _engine(self, work: StageWork, chain: Bound) -> Backend:
         run = work.run
-        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trains(chain.stages) else None
+        trained = work.stage.role in trained_roles(chain.stages)
+        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trained else None
         return engine_for(self._engines, run, work.stage, work.digest, tensors, partial(self._loaded, run))
 
-    def _loaded(self, run: Run, *, trains: bool) -> Backend:
-        model, began = f"the model {run.spec['model']}", self.clock.now()
+    def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
+        model, began = f"the model {run.models[role].name}", self.clock.now()
         self.doing = f"loading {model}"
         self.tell(f"{run.id}: {self.doing}")
         try:
-            with naming(f"the backend '{run.spec['backend']}'", self.doing):
-                engine = self.workplace.open(run, trains=trains)
+            with naming(f"the backend '{run.models[role].backend}'", self.doing):
+                engine = self.workplace.open(run, role, trains=trains)
         finally:
             self.doing = ""
         self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")

@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
 from hybrid.errors import BadData
-from hybrid.protocols import Inputs, Stage
+from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Item, Message, Request, Sampling
 from hybrid.tasks.squad.data import SAMPLE, Asked, Passage, read
 from hybrid.work import Ask
+from pipelines.qa import judging
 
 SHORT = "Answer with as few words as possible: a name, a number or a short phrase, not a sentence."
 INSTRUCTIONS = {
@@ -56,6 +57,8 @@ class QaEval:
         "demo": {"questions": 1},
     }
 
+    roles: ClassVar[Mapping[str, Role]] = judging.ROLES
+
     def __post_init__(self) -> None:
         refuse_outside(self, limit=NOT_NEGATIVE, questions=NOT_NEGATIVE, temperature=NOT_NEGATIVE, max_tokens=Bounds(1))
         refuse_outside(self, top_p=SHARE, samples=Bounds(1, 10_000), seed=SEED, shuffle=SEED)
@@ -74,8 +77,8 @@ class QaEval:
         return Inputs(tasks, answers, {**found.about, **counts})
 
     def stages(self) -> tuple[Stage, ...]:
-        """One step, on the GPU side: all questions in one queue."""
-        return (Stage("answer", "gpu", 1, Ask(self._items)),)
+        """All questions in one queue on the GPU side; where there is a judge, its verdicts on the laptop side."""
+        return Stage("answer", "gpu", 1, Ask(self._items)), *judging.stages("answer")
 
     def _chosen(self, passages: list[Passage]) -> list[Passage]:
         if self.shuffle is not None:

@@ -17,6 +17,7 @@ from hybrid.errors import BadData
 from hybrid.execution.assembly import MISSING, assembled
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, ShardWriter, pack, verify_shard
+from hybrid.folder.spec import ModelSpec
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Completion, Failure, Item, Output, Record, Request, Sampling, reference_of
@@ -42,7 +43,7 @@ ITEMS = {(item.task, item.view["n"]): item for item in items({"a": {}, "b": {}})
 def run(tmp_path: Path) -> Run:
     inputs = Inputs(tasks={"a": {}, "b": {}}, references={"a/0": "right", "b/0": [[1]]}, about={})
     folder = join_folder(tmp_path, make=True)
-    return submit(folder, "sums", {}, inputs, backend="scripted", model="m", model_digest=DIGEST)
+    return submit(folder, "sums", {}, inputs, models={"": ModelSpec("scripted", "m", DIGEST)})
 
 
 def record(task: str, number: int, text: str | None, stage: Stage = STAGE) -> Record:

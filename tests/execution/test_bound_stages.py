@@ -16,7 +16,7 @@ from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import Json
 from hybrid.errors import BadData, CannotRun, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import Engines, engine_for, trains
+from hybrid.execution.engines import Engines, engine_for, trained_roles
 from hybrid.execution.index import Index
 from hybrid.execution.local import assemble
 from hybrid.execution.stage_view import StageView, stage_views
@@ -24,6 +24,7 @@ from hybrid.execution.stage_work import StageWork
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.folder.spec import ModelSpec
 from hybrid.folder.tensors import RunTensors
 from hybrid.outputs import open_outputs
 from hybrid.protocols import Backend, Inputs, Model, Stage, Training
@@ -76,7 +77,7 @@ class Chain:
 
 def run_of(folder: Path, digest: str = ONE) -> Run:
     place = join_folder(folder, make=True)
-    return submit(place, "chain", {}, Chain().inputs(), backend="scripted", model="m", model_digest=digest)
+    return submit(place, "chain", {}, Chain().inputs(), models={"": ModelSpec("scripted", "m", digest)})
 
 
 @pytest.fixture
@@ -310,13 +311,13 @@ class Engine:
 def test_an_engine_is_opened_once_for_a_chain_and_told_what_each_stage_trains(run: Run, tmp_path: Path) -> None:
     opened: list[Engine] = []
 
-    def make(*, trains: bool) -> Backend:
+    def make(role: str, *, trains: bool) -> Backend:
         return Engine(opened)
 
     trained = replace(STAGES[1], work=Tune(tuned, examples), after=())
     stages, tensors = (STAGES[0], trained, STAGES[2]), RunTensors(run.id, "one", Disk(tmp_path))
-    assert trains(stages)
-    assert not trains(STAGES)
+    assert trained_roles(stages) == {""}
+    assert not trained_roles(STAGES)
     with Engines() as engines:
         plain = [engine_for(engines, run, stage, ONE, None, make) for stage in STAGES[:2]]
         assert plain[0] is plain[1] is opened[0]
@@ -352,9 +353,9 @@ def test_a_failed_preparation_is_tried_again_and_another_model_closes_the_first(
     tensors = RunTensors(run.id, "one", Disk(tmp_path))
     with Engines() as engines:
         with pytest.raises(CannotRun):
-            engine_for(engines, run, trained, ONE, tensors, lambda *, trains: Picky(opened))
-        engine_for(engines, run, trained, ONE, tensors, lambda *, trains: Picky(opened))
+            engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened))
+        engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened))
         assert [len(one.told) for one in opened] == [2]
         other = replace(run, spec={**run.spec, "model": "another"})
-        engine_for(engines, other, trained, ONE, tensors, lambda *, trains: Engine(opened))
+        engine_for(engines, other, trained, ONE, tensors, lambda role, *, trains: Engine(opened))
         assert [one.closed for one in opened] == [True, False]

@@ -357,7 +357,7 @@ class Odd:
 def test_a_run_whose_items_cannot_be_made_is_not_frozen(place: Place) -> None:
     engine = Engine("scripted", str(place.root / "script.json"))
     with pytest.raises(BadData, match="the task b has no items"):
-        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), engine, Quiet())
+        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), {"": engine}, Quiet())
     assert not place.folder.exists()
 
 

@@ -12,7 +12,8 @@ from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.folder.medium import Disk, NotThere
 from hybrid.folder.names import checked
-from hybrid.folder.runs import MARK, Run, check_spec, join_folder, open_run, run_ids, submit
+from hybrid.folder.runs import MARK, Run, join_folder, open_run, run_ids, submit
+from hybrid.folder.spec import ModelSpec, check_spec
 from hybrid.protocols import Inputs
 
 
@@ -25,7 +26,7 @@ INPUTS = Inputs(tasks={"t": {"q": "1+1"}}, references={"t/0": "2"}, about={"data
 
 def submitted(folder: Path, **settings: object) -> Run:
     return submit(
-        join_folder(folder, make=True), "sums", settings, INPUTS, backend="scripted", model="m", model_digest="0" * 64
+        join_folder(folder, make=True), "sums", settings, INPUTS, models={"": ModelSpec("scripted", "m", "0" * 64)}
     )
 
 
@@ -49,7 +50,7 @@ def test_the_tasks_and_the_truth_come_back_apart(tmp_path: Path) -> None:
 def test_a_whole_number_beyond_64_bits_comes_back_whole(tmp_path: Path) -> None:
     inputs = Inputs(tasks={"t": 2**70 + 1}, references={"t/0": [2**70 + 1, 1e-05]}, about={})
     folder = join_folder(tmp_path, make=True)
-    run = submit(folder, "sums", {}, inputs, backend="scripted", model="m", model_digest="0" * 64)
+    run = submit(folder, "sums", {}, inputs, models={"": ModelSpec("scripted", "m", "0" * 64)})
     assert (run.tasks(), run.references()) == (inputs.tasks, inputs.references)
 
 

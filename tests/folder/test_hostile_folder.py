@@ -36,8 +36,9 @@ from hybrid.folder.leases import Watch, claims_of
 from hybrid.folder.medium import Disk
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
-from hybrid.folder.runs import SPEC_KEYS, Run, check_spec, join_folder, open_run, run_ids
+from hybrid.folder.runs import Run, join_folder, open_run, run_ids
 from hybrid.folder.shards import verify_shard
+from hybrid.folder.spec import SPEC_KEYS, check_spec
 from hybrid.laptop.receiver import Receiver
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean

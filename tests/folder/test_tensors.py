@@ -25,6 +25,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.names import TensorName, allowed
 from hybrid.folder.runs import MARK, Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.folder.spec import ModelSpec
 from hybrid.folder.spool import Spool, is_shard
 from hybrid.folder.tensors import RunTensors, is_tensors, pack_tensors, verify_part
 from hybrid.machine.clock import SystemClock
@@ -47,7 +48,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(tmp_path: Path) -> Run:
     inputs = Inputs({"t": {}}, {"t/0": "x"}, {})
     folder = join_folder(tmp_path / "folder", make=True)
-    return submit(folder, "sums", {}, inputs, backend="scripted", model="m", model_digest="0" * 64)
+    return submit(folder, "sums", {}, inputs, models={"": ModelSpec("scripted", "m", "0" * 64)})
 
 
 def content(number: int, size: int = 250) -> bytes:
@@ -346,7 +347,7 @@ def submitted(actor: Actor) -> Run:
         with suppress(HybridError):
             actor.folder.write("hybrid.json", encode(MARK) + b"\n")
             inputs = Inputs({"t": {}}, {"t/0": "x"}, {})
-            return submit(actor.folder, "sums", {}, inputs, backend="sim", model="m", model_digest="0" * 64)
+            return submit(actor.folder, "sums", {}, inputs, models={"": ModelSpec("sim", "m", "0" * 64)})
         actor.world.advance(60)
 
 

@@ -13,11 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graders.judge import NO_QUESTION, SPLIT, Judge, prompt, verdict
-from graders.judge.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
+from graders.judge import SPLIT, Judge
 from hybrid import testing
 from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.grading.grade_file import grade_file
+from hybrid.grading.judging import prompt, verdict
+from hybrid.grading.judging.asking import NO_QUESTION
+from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
 from hybrid.grading.references import NO_REFERENCE
 from hybrid.machine import home
 from hybrid.progress import Quiet

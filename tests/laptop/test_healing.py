@@ -16,6 +16,7 @@ from hybrid.doctor import equipment
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 from hybrid.execution.index import Index
 from hybrid.folder.runs import join_folder, open_run
+from hybrid.folder.spec import ModelSpec
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
 from hybrid.machine.files import NotThere, speaking_inside, write_once
@@ -41,7 +42,8 @@ def fetch(place: Place) -> remote_runs.Fetched:
 
 
 def submit(place: Place) -> object:
-    return remote_runs.submit_remote(place.folder, "seal-eval", place.pipeline, "scripted", "made-up", MODEL)
+    models = {"": ModelSpec("scripted", "made-up", MODEL)}
+    return remote_runs.submit_remote(place.folder, "seal-eval", place.pipeline, models)
 
 
 def notes(place: Place, kind: str) -> list[Path]:

@@ -36,6 +36,7 @@ from hybrid import settings
 from hybrid.commands.notebook import notebook as command
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.notebook import Kind, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
@@ -115,8 +116,8 @@ def submitted(folder: Path, **of: str) -> Run:
     made = settings.build(
         installed.load("pipelines", "seal-eval"), [*texts, "permute_n=0", "views=", f"instruction={TEXT}"]
     )
-    how = {"backend": "scripted", "model": "answers", "model_digest": "", **of}
-    return submit(join_folder(folder, make=True), "seal-eval", settings.freeze(made), made.inputs(), **how)
+    models = {"": ModelSpec(of.get("backend", "scripted"), of.get("model", "answers"))}
+    return submit(join_folder(folder, make=True), "seal-eval", settings.freeze(made), made.inputs(), models)
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ def test_a_pipeline_that_is_not_installed_here_is_told_since_no_wheel_has_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     inputs = Inputs(tasks={"t": {}}, references={}, about={})
-    how: Any = {"backend": "scripted", "model": "m", "model_digest": ""}
+    how: Any = {"models": {"": ModelSpec("scripted", "m", "")}}
     run = submit(join_folder(tmp_path / "shared", make=True), "nobody-has-it", {}, inputs, **how)
     Site(tmp_path, run).write("plain")
     assert "the pipeline 'nobody-has-it' is not installed here, so the notebook does not bring it" in caplog.text
@@ -260,7 +261,7 @@ def test_a_pipeline_that_is_not_installed_here_is_told_since_no_wheel_has_it(
 def sums(folder: Path) -> Run:
     """A run of two sums, of the plugin."""
     made = settings.build(installed.load("pipelines", "tiny-sums"), ["count=2"])
-    how = {"backend": "scripted", "model": "answers", "model_digest": ""}
+    how = {"models": {"": ModelSpec("scripted", "answers", "")}}
     return submit(join_folder(folder, make=True), "tiny-sums", settings.freeze(made), made.inputs(), **how)
 
 
@@ -319,7 +320,7 @@ def test_the_place_of_the_folder_on_the_other_machine_is_guessed(kind: Kind, fol
 def test_what_is_installed_follows_from_the_backend_and_the_model(
     backend: str, model: str, extras: str, packages: str
 ) -> None:
-    assert needed({"backend": backend, "model": model}) == (extras, packages)
+    assert needed([ModelSpec(backend, model)]) == (extras, packages)
 
 
 def test_a_gpu_is_asked_for_where_the_backend_uses_one(tmp_path: Path) -> None:

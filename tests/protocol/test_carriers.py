@@ -20,6 +20,7 @@ from hybrid.errors import BadData
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, open_run, run_ids, submit
 from hybrid.folder.shards import FORMAT, ShardWriter, pack, verify_shard
+from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs
 from hybrid.records import Completion, Record
 from tests.execution.test_run_local import Place
@@ -44,7 +45,7 @@ def pair(tmp_path: Path) -> Iterator[SyncthingPair]:
 
 def submitted(folder: Path) -> Run:
     place = join_folder(folder, make=True)
-    return submit(place, "sums", {}, INPUTS, backend="scripted", model="m", model_digest=DIGEST)
+    return submit(place, "sums", {}, INPUTS, models={"": ModelSpec("scripted", "m", DIGEST)})
 
 
 def record(number: int, text: str = "x") -> Record:

@@ -23,6 +23,7 @@ from hybrid.folder.leases import Patience
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
 from hybrid.folder.shards import Shard, verify_shard
+from hybrid.folder.spec import ModelSpec
 from hybrid.folder.spool import is_shard
 from hybrid.laptop.receiver import Receiver
 from hybrid.protocols import Backend, Inputs, Model, Pipeline, Stage
@@ -115,10 +116,10 @@ class Bench:
     def pipeline(self, run: Run) -> Pipeline:
         return self._lab.pipeline
 
-    def digest(self, run: Run) -> str:
+    def digest(self, run: Run, role: str) -> str:
         return self._digest
 
-    def open(self, run: Run, *, trains: bool) -> Backend:
+    def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         return Engine(self._lab, self._who, self._digest)
 
     def gauges(self) -> Mapping[str, Any]:
@@ -189,9 +190,7 @@ class Lab:
                     "sums",
                     {"items": self.items},
                     pipeline.inputs(),
-                    backend="sim",
-                    model="m",
-                    model_digest=digest,
+                    models={"": ModelSpec("sim", "m", digest)},
                 ).id
                 break
             except HybridError:

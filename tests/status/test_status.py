@@ -24,6 +24,7 @@ from hybrid.folder.medium import Disk, Entry
 from hybrid.folder.notes import pack_note
 from hybrid.folder.runs import join_folder, open_run, submit
 from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.receiver import Receiver
 from hybrid.machine import home
 from hybrid.machine.terminal import span
@@ -67,7 +68,7 @@ class Place:
         (root / "challenges.json").write_text(json.dumps(challenges))
         self.pipeline = SealEval(challenges=str(root / "challenges.json"), views=(), permute_n=0)
         frozen = settings.freeze(self.pipeline)
-        how = {"backend": "scripted", "model": "made-up", "model_digest": model_digest}
+        how = {"models": {"": ModelSpec("scripted", "made-up", model_digest)}}
         self.disk = join_folder(self.folder, make=True)
         self.run = submit(self.disk, "seal-eval", frozen, self.pipeline.inputs(), **how)
         (stage,) = self.pipeline.stages()
@@ -330,7 +331,7 @@ def test_inputs_that_have_not_arrived_are_said_to_be_missing(place: Place) -> No
 
 
 def test_tasks_that_the_pipeline_cannot_use_are_no_fault_of_the_command(place: Place) -> None:
-    how = {"backend": "scripted", "model": "m", "model_digest": MODEL}
+    how = {"models": {"": ModelSpec("scripted", "m", MODEL)}}
     made = place.pipeline.inputs()
     for tasks in ({"x": 1}, {"x": {"train": 3, "test": []}}, {"x": {"test": {}}}):
         inputs = type(made)(tasks, {}, {"n": len(str(tasks))})
@@ -440,7 +441,7 @@ def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkey
 
 
 def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> None:
-    how = {"backend": "scripted", "model": "made-up", "model_digest": MODEL}
+    how = {"models": {"": ModelSpec("scripted", "made-up", MODEL)}}
     for changed in ({"seed": 1}, {"seed": 2, "tasks": ("00000001",)}):
         other = replace(place.pipeline, **changed)
         submit(place.disk, "seal-eval", settings.freeze(other), other.inputs(), **how)
@@ -458,7 +459,7 @@ def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> No
 
 def test_what_a_run_file_says_of_its_settings_is_escaped_and_bounded(place: Place) -> None:
     odd = {f"s\x1b{n}": "\x1b[2J" * 100 for n in range(50)}
-    how = {"backend": "scripted", "model": "m", "model_digest": MODEL}
+    how = {"models": {"": ModelSpec("scripted", "m", MODEL)}}
     submit(place.disk, "seal-eval", odd, place.pipeline.inputs(), **how)
     told = status(place).stdout
     assert "\x1b" not in told

@@ -21,6 +21,7 @@ from hybrid.folder.names import NoteName, ShardName
 from hybrid.folder.notes import pack_note
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.shards import FORMAT, MAX_FILE, ShardWriter
+from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request, Sampling
 from hybrid.work import Ask
@@ -55,7 +56,7 @@ def header(run: str, attempt: str, **other: object) -> dict[str, Any]:
 
 def submitted(folder: Disk, seed: int, model_digest: str) -> Run:
     inputs = Inputs(tasks={task: {"q": "1+1"} for task in TASKS}, references={"a/0": "right", "b/0": [[1]]}, about={})
-    how: Any = {"backend": "scripted", "model": "m", "model_digest": model_digest}
+    how: Any = {"models": {"": ModelSpec("scripted", "m", model_digest)}}
     return submit(folder, "sums", {"seed": seed}, inputs, **how)
 
 

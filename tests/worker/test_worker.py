@@ -21,6 +21,7 @@ import pytest
 
 from hybrid.canonical import encode
 from hybrid.folder.runs import join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.plugins.installed import load
 from hybrid.protocols import Inputs
 from hybrid.settings import build, freeze
@@ -462,9 +463,9 @@ def test_a_run_of_somebody_else_opens_no_file_of_this_machine(stage: Stage) -> N
     inputs = Inputs({"t": {}}, {"t/0": 1}, {})
     frozen = freeze(build(load("pipelines", "seal-eval"), ["limit=1"]))
     for model in ("/etc/passwd", "../script.json", "script.json", "~/x", "org/../../etc"):
-        spec = {"backend": "scripted", "model": model, "model_digest": ""}
+        spec = {"models": {"": ModelSpec("scripted", model, "")}}
         submit(join_folder(stage.folder, make=False), "seal-eval", frozen, inputs, **spec)  # type: ignore[arg-type]
-    submit(join_folder(stage.folder, make=False), "os", {}, inputs, backend="scripted", model="x", model_digest="")
+    submit(join_folder(stage.folder, make=False), "os", {}, inputs, models={"": ModelSpec("scripted", "x", "")})
     done = stage.side("gpu").run("worker", "--once", "--side=gpu", "--linger=0")
     assert done.returncode != 0
     assert "root:" not in done.stderr

@@ -20,6 +20,7 @@ from graders.contains import Contains
 from graders.squad import Squad
 from hybrid.canonical import decode, encode
 from hybrid.errors import BadData, CannotRun, HybridError, UsageError
+from hybrid.execution.roles import stages_with
 from hybrid.protocols import Pipeline
 from hybrid.records import Item, Output
 from hybrid.settings import build
@@ -79,10 +80,14 @@ def items(pipeline: QaEval) -> list[Item]:
 
 
 @pytest.mark.parametrize("chosen", [{}, {"context": False}, {"format": "plain"}, {"samples": 3, "temperature": 1.0}])
-def test_it_is_a_pipeline_with_one_stage_on_the_gpu_side(chosen: dict[str, Any]) -> None:
+def test_it_has_one_stage_on_the_gpu_side_and_with_a_judge_more_on_the_laptop_side(chosen: dict[str, Any]) -> None:
     pipeline = QaEval(**chosen)
     assert isinstance(pipeline, Pipeline)
-    assert [(stage.name, stage.side, stage.version) for stage in pipeline.stages()] == [("answer", "gpu", 1)]
+    assert [(one.name, one.side, one.version) for one in stages_with(pipeline, [])] == [("answer", "gpu", 1)]
+    assert [(one.name, one.side, one.role) for one in stages_with(pipeline, ["judge"])] == [
+        ("answer", "gpu", ""), ("judged", "laptop", "judge"), ("judged-again", "laptop", "judge"),
+        ("answer-judged", "laptop", ""),
+    ]  # fmt: skip
     check_pipeline(pipeline)
 
 

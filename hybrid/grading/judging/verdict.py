@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid.canonical import Json
+
 LONGEST = 8000
 """Characters of a reply that are looked at."""
 
@@ -22,6 +24,17 @@ class Verdict:
     correct: bool
     reason: str = ""
     repaired: bool = False
+
+
+Vote = Verdict | str
+"""A verdict, or why there is none."""
+
+
+def told(vote: Vote) -> Json:
+    """A vote as it stands in the detail of a grade."""
+    if isinstance(vote, str):
+        return {"problem": vote}
+    return {"correct": vote.correct, "reason": vote.reason[:500]}
 
 
 def read(text: str, finish: str) -> Verdict | str:

@@ -1,0 +1,73 @@
+"""Which models a run asks: the roles of its pipeline, and the stages that a run with these models has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from hybrid.errors import CannotRun, UsageError
+from hybrid.folder.runs import Run
+from hybrid.folder.spec import ROLE
+from hybrid.plugins.faults import stages_of
+from hybrid.protocols import Inputs, Pipeline, Role, Stage
+
+
+def roles_of(pipeline: Pipeline) -> dict[str, Role]:
+    """The roles of a pipeline beside that of the first model, with what it declares of them. Raises CannotRun."""
+    declared: Mapping[str, Role] = getattr(pipeline, "roles", {})
+    asked = {stage.role for stage in stages_of(pipeline)}
+    roles = {name: declared.get(name, Role("")) for name in sorted((asked | set(declared)) - {""})}
+    if strange := [name for name in roles if not ROLE.fullmatch(name)]:
+        raise CannotRun(
+            f"the pipeline has a role with an impossible name: {strange[0]!r:.60}",
+            hint="the fault is in the pipeline: a role is made of a-z, 0-9 and -, and begins with a letter",
+        )
+    return roles
+
+
+def refuse_missing(pipeline: Pipeline, named: Collection[str]) -> None:
+    """Raise UsageError when a model that the pipeline cannot do without is not `named`."""
+    for name, role in roles_of(pipeline).items():
+        if name not in named and not role.optional:
+            raise UsageError(f"the pipeline needs a model for '{name}'", hint=f"--model {name}=NAME{_purpose(role)}")
+
+
+def _purpose(role: Role) -> str:
+    return f" ({role.help})" if role.help else ""
+
+
+def stages_with(pipeline: Pipeline, named: Collection[str]) -> tuple[Stage, ...]:
+    """The stages of a run with the models that are `named`: all but those of other roles, and what comes after them."""
+    stages, without = stages_of(pipeline), set[str]()
+    for stage in stages:
+        if stage.role not in ("", *named) or not without.isdisjoint(stage.after):
+            without.add(stage.name)
+    return tuple(stage for stage in stages if stage.name not in without)
+
+
+def stages_of_run(run: Run, pipeline: Pipeline) -> tuple[Stage, ...]:
+    """The stages that a run has."""
+    return stages_with(pipeline, run.models)
+
+
+def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> Inputs:
+    """The inputs, with the grader of the models that are named as the one that the outputs are made for."""
+    graders = [role.grader for name, role in roles_of(pipeline).items() if name in named and role.grader]
+    return replace(inputs, about={**inputs.about, "grader": graders[-1]}) if graders else inputs
+
+
+def asked_on(stages: Sequence[Stage], sides: Collection[str]) -> list[str]:
+    """The roles whose models the stages of these sides ask, in the order of the stages."""
+    return list(dict.fromkeys(stage.role for stage in stages if stage.side in sides and stage.asks_a_model))
+
+
+def root_of(stage: Stage, stages: Mapping[str, Stage]) -> str:
+    """The first stage, of those that a stage comes after, that has its role; "" when there is none."""
+    for name in stage.after:
+        if stages[name].role == stage.role:
+            return root_of(stages[name], stages) or name
+    return next((root for name in stage.after if (root := _root_beyond(stages[name], stage.role, stages))), "")
+
+
+def _root_beyond(stage: Stage, role: str, stages: Mapping[str, Stage]) -> str:
+    return root_of(replace(stage, role=role), stages)

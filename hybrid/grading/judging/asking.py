@@ -1,0 +1,74 @@
+"""Which answers need a judge, and the request for one verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hybrid.canonical import Json
+from hybrid.grading.answers import RULES
+from hybrid.grading.judging import prompt
+from hybrid.grading.references import NO_REFERENCE, acceptable, worded
+from hybrid.records import Grade, Output, Request, Sampling
+
+NO_QUESTION = "the output does not say what was asked (view.question)"
+VERSION = 2
+"""Raised when prompt or rules change: what is known of the judge's errors is then not known of the new ones."""
+WARM = 0.7
+"""Temperature of a further try: at 0 an unreadable verdict would only be repeated."""
+MAX_TOKENS = 256
+"""Bound of a verdict with its reason, when nothing else is set."""
+USUAL_RULES = ("exact",)
+"""The rules that call an answer right without a model, when nothing else is set."""
+
+
+def settled(text: str, reference: Json, question: str, rules: Iterable[str] = USUAL_RULES) -> Grade | None:
+    """The grade of an answer that needs no model; None when a model is to be asked."""
+    wanted = acceptable(reference)
+    if not worded(reference):
+        return Grade(None, NO_REFERENCE)
+    if not text.strip():
+        return Grade(0.0, detail={"by": "empty answer"})
+    for rule in rules:
+        if RULES[rule](text, wanted):
+            return Grade(1.0, detail={"by": f"rule {rule}"})
+    return None if question else Grade(None, NO_QUESTION)
+
+
+def question_of(output: Output) -> str:
+    """The text of the question as the output shows it; empty when it does not tell."""
+    text = output.view.get("question")
+    return text if isinstance(text, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a judge is asked; `instruction` "" is the usual one."""
+
+    explain: bool = True
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = MAX_TOKENS
+    schema: bool = True
+    instruction: str = ""
+
+    def request(
+        self,
+        question: str,
+        references: Sequence[str],
+        answer: str,
+        *,
+        swapped: bool = False,
+        sample: int = 0,
+        attempt: int = 0,
+    ) -> Request:
+        """What one verdict is asked with; a further attempt is another draw."""
+        how = Sampling(
+            max_tokens=self.max_tokens,
+            temperature=max(self.temperature, WARM) if attempt else self.temperature,
+            seed=(self.seed + sample + 1009 * attempt) % 2**31,
+        )
+        chat = prompt.messages(
+            question, references, answer, instruction=self.instruction, explain=self.explain, swapped=swapped
+        )
+        return Request(how, messages=chat, schema=prompt.schema(explain=self.explain) if self.schema else None)

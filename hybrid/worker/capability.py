@@ -1,0 +1,77 @@
+"""What a worker's machine can open for a run, and why a stage has to be done elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from hybrid.canonical import Json
+from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.execution.chain import Bound
+from hybrid.execution.roles import asked_on
+from hybrid.folder.runs import Run
+from hybrid.machine.terminal import clean_line
+from hybrid.protocols import Backend, Pipeline, Stage
+
+
+class Capabilities(Protocol):
+    """What this machine can open for a run."""
+
+    def pipeline(self, run: Run) -> Pipeline:
+        """The installed pipeline with the run's settings. Raises UsageError, BadData."""
+        ...
+
+    def digest(self, run: Run, role: str) -> str:
+        """The digest of the run's model of that role as it is here. Raises CannotRun, UsageError."""
+        ...
+
+    def open(self, run: Run, role: str, *, trains: bool) -> Backend:
+        """That model, loaded; with `trains`, so that it can be trained. Raises CannotRun, UsageError."""
+        ...
+
+    def gauges(self) -> Mapping[str, Json]:
+        """What can be measured here: GPU memory, free disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands for this worker. `error` says why it cannot be done here."""
+
+    state: str  # done, cancelled, other side, held, unfinished, refused
+    words: str
+    error: HybridError | None = None
+    failed: int = 0
+    side: str = ""  # which side it waits for
+
+
+def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str]) -> Standing | None:
+    """Why another machine has to do a stage; None when this one, which takes `sides`, can.
+
+    Raises CannotRun and UsageError when no model that stages of these sides ask can be opened here.
+    """
+    if stage.side not in ("any", *sides):
+        words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
+        return Standing("other side", words, side=stage.side)
+    if not stage.asks_a_model or len(chain.run.models) == 1:
+        return None
+    try:
+        here.digest(chain.run, stage.role)
+    except (CannotRun, UsageError) as error:
+        others = [role for role in asked_on(chain.stages, ("any", *sides)) if role != stage.role]
+        if not any(_can_open(here, chain.run, role) for role in others):
+            raise
+        name = clean_line(chain.run.models[stage.role].name, 200)
+        called = f"'{name}' ({stage.role})" if stage.role else f"'{name}'"
+        words = f"waits for a machine with the model {called} to do the stage '{stage.name}': {error.message}"
+        return Standing("other side", words, error)
+    return None
+
+
+def _can_open(here: Capabilities, run: Run, role: str) -> bool:
+    try:
+        here.digest(run, role)
+    except HybridError:
+        return False
+    return True

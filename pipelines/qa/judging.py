@@ -1,0 +1,81 @@
+"""The stages that judge the answers of a run with a model of their own: its verdicts, and the answers beside them.
+
+A record of the last stage is an answer; its `view.judge` lists what the judge replied: nothing where a rule decides,
+one reply, or two where the first could not be read. The judge is asked as the grader `judge` asks by default, so the
+scores are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hybrid.canonical import Json
+from hybrid.grading.judging import verdict
+from hybrid.grading.judging.asking import Asking, question_of, settled
+from hybrid.grading.references import acceptable
+from hybrid.protocols import Role, Stage
+from hybrid.records import Item, Output
+from hybrid.work import Ask, Derive, Derived
+
+ROLE = "judge"
+ROLES: Mapping[str, Role] = {
+    ROLE: Role("judges each answer, on the laptop side", backend="ollama", optional=True, grader="judged")
+}
+Earlier = Mapping[str, Iterable[Output]]
+
+
+def stages(answers: str) -> tuple[Stage, ...]:
+    """The stages after the one called `answers`; they are on the laptop side, where the references may be read."""
+    judged: dict[str, Any] = {"role": ROLE, "reads_references": True}
+    first = Stage("judged", "laptop", 1, Ask(_verdicts), after=(answers,), **judged)
+    again = Stage("judged-again", "laptop", 1, Ask(_further_verdicts), after=(answers, first.name), **judged)
+    together = Stage("answer-judged", "laptop", 1, Derive(_together), after=(answers, first.name, again.name))
+    return first, again, together
+
+
+def _verdicts(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+    """A request for each answer that no rule decides."""
+    (answers,) = earlier.values()
+    for answer in answers:
+        if answer.text is not None and not settled(answer.text, answer.reference, question_of(answer)):
+            yield _item(answer, attempt=0)
+
+
+def _further_verdicts(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
+    """A second request where the first verdict cannot be read."""
+    answers, replies = earlier.values()
+    for answer, reply in _beside(answers, replies):
+        if reply and reply.text is not None and isinstance(verdict.read(reply.text, reply.finish), str):
+            yield _item(answer, attempt=1)
+
+
+def _item(answer: Output, attempt: int) -> Item:
+    question = question_of(answer)
+    request = Asking().request(question, acceptable(answer.reference), answer.text or "", attempt=attempt)
+    return Item(answer.task, answer.question, request, {"question": question}, answer.sample)
+
+
+def _together(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
+    """The answers, each with what the judge replied; an answer that failed stays that failure."""
+    answers, first, again = earlier.values()
+    for (answer, one), (_, other) in zip(_beside(answers, first), _beside(answers, again), strict=True):
+        replies = [_reply(reply) for reply in (one, other) if reply]
+        view = {**answer.view, "judge": replies}
+        yield Derived(answer.task, answer.question, answer.text or "", view, answer.sample, answer.error)
+
+
+def _reply(reply: Output) -> Json:
+    return {"error": reply.error.kind} if reply.error else {"text": reply.text, "finish": reply.finish}
+
+
+def _beside(answers: Iterable[Output], replies: Iterable[Output]) -> Iterator[tuple[Output, Output | None]]:
+    """Each answer with the reply to it. Both are in the order of outputs.json, and not every answer has a reply."""
+    rest = iter(replies)
+    reply = next(rest, None)
+    for answer in answers:
+        if reply and (reply.task, reply.question, reply.sample) == (answer.task, answer.question, answer.sample):
+            yield answer, reply
+            reply = next(rest, None)
+        else:
+            yield answer, None
