@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from hybrid.canonical import Json, encode
 from hybrid.errors import UsageError, nearest
 from hybrid.machine.terminal import clean, clean_line
 from hybrid.plugins import installed
+from hybrid.protocols import Role
 from hybrid.settings import Setting
 from hybrid.settings import describe as settings_of
 
@@ -60,6 +61,7 @@ def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:
 
 
 def _as_json(kind: installed.Kind, name: str, loaded: type[Any]) -> dict[str, Json]:
+    roles = _roles(loaded)
     return {
         "kind": kind[:-1],
         "name": name,
@@ -67,7 +69,12 @@ def _as_json(kind: installed.Kind, name: str, loaded: type[Any]) -> dict[str, Js
         "help": inspect.getdoc(loaded) or "",
         "settings": [dataclasses.asdict(setting) for setting in settings_of(loaded)],
         "presets": _presets(loaded),
+        **({"roles": {role: dataclasses.asdict(about) for role, about in roles.items()}} if roles else {}),
     }
+
+
+def _roles(loaded: type[Any]) -> Mapping[str, Role]:
+    return dict(getattr(loaded, "roles", {}))
 
 
 def _lines(kind: installed.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
@@ -80,6 +87,9 @@ def _lines(kind: installed.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
     for setting in settings:
         yield f"  {setting.name}={_default(setting)}"
         yield f"      {setting.type}{'. ' if setting.help else ''}{setting.help}"
+    for role, about in _roles(loaded).items():
+        yield f"Model {role} (--model {role}=NAME){'' if about.optional else ', required'}: {about.help}"
+        yield f"      backend {about.backend or 'of the first model'}, unless --backend {role}=NAME names another"
     for preset, values in _presets(loaded).items():
         yield f"Preset {preset}: " + " ".join(f"{key}={_text(value)}" for key, value in values.items())
 

@@ -1,0 +1,316 @@
+"""A judge of the run's own: on one machine, on two, with rules, failures and verdicts that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graders.judge import Judge
+from graders.judged import NO_VERDICTS, Judged
+from hybrid.backends.scripted import ScriptedBackend
+from hybrid.execution.roles import stages_with, with_grader
+from hybrid.grading.judging.asking import Asking
+from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE
+from hybrid.protocols import Inputs
+from hybrid.records import Failure, Item, Output
+from hybrid.testing import check_grader
+from pipelines.qa.eval import QaEval
+from tests.support.chained import made, work_off
+from tests.support.in_process import Hybrid
+from tests.support.ollama_server import OllamaServer
+
+RIGHT, WRONG = '{"reason": "the same", "correct": true}', 'Well: {"correct": false}'
+VERDICTS = {
+    "the North Sea, I think": RIGHT,
+    "a lake": WRONG,
+    "unclear": "I cannot say",
+    "twice unclear": "Hm",
+    "cut": '{"reason": "it is corr',
+    "both": '{"correct": true} {"correct": false}',
+}
+"""Answer -> what the judge says of it at first."""
+SECOND = {"unclear": RIGHT}
+ANSWERS = [*VERDICTS, "the North Sea.", "", None]
+"""Of which a rule calls one right, one is empty and one failed."""
+
+
+def data(place: Path, answers: list[str | None]) -> Path:
+    asked = [{"question": f"Where to, {n}?", "answer": "The North Sea"} for n in range(len(answers))]
+    file = place / "data.json"
+    file.write_text(json.dumps([{"title": "Rhine", "context": "It flows.", "questions": asked}]))
+    return file
+
+
+def scripts(place: Path, answers: list[str | None]) -> tuple[Path, Path]:
+    """The script of the model, which fails where the answer is None, and the script of its judge."""
+    said = {f"Topic: Rhine\nPassage: It flows.\nQuestion: Where to, {n}?": one for n, one in enumerate(answers)}
+    model, judge = place / "model.json", place / "judge.json"
+    model.write_text(json.dumps({"answers": {ask: one for ask, one in said.items() if one is not None}}))
+    verdicts = {}
+    for number, answer in enumerate(answers):
+        request = Asking().request(f"Where to, {number}?", ["The North Sea"], answer or "")
+        verdicts[request.messages[-1].content] = VERDICTS.get(answer or "", RIGHT)
+    judge.write_text(json.dumps({"answers": verdicts}))
+    return model, judge
+
+
+def arguments(place: Path) -> list[str]:
+    model, judge = scripts(place, ANSWERS)
+    return [
+        "qa-eval", "--set", f"data={data(place, ANSWERS)}", "--backend", "scripted", "--model", str(model),
+        "--model", f"judge={judge}", "--backend", "judge=scripted",
+    ]  # fmt: skip
+
+
+def graded(hybrid: Hybrid, outputs: object, *more: object) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary, and score or reason by question."""
+    done = hybrid("grade", outputs, "--json", *more)
+    found = json.loads(done.stdout)
+    grades = json.loads(Path(found["grades"]).read_text())["grades"]
+    summary = {name: one for name, one in found["summary"].items() if name != "judge"}
+    return summary, {one["question"]: (one["score"], one["reason"], one["detail"]) for one in grades}
+
+
+def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    done = hybrid("run", "local", *arguments(tmp_path), "--folder", tmp_path / "folder")
+    assert (done.code, "failed" in done.stderr) == (3, True), done.stderr
+    (outputs,) = (tmp_path / "folder").glob("results/*/outputs.json")
+    summary, by_question = graded(hybrid, outputs)
+    again, by_judge = graded(
+        hybrid, outputs, "--grader", "judge", "--backend", "scripted", "--model", tmp_path / "judge.json"
+    )
+    assert summary == again
+    assert by_question == by_judge
+    assert (summary["n"], summary["ungraded"]["count"]) == (4, 5)
+    assert summary["ungraded"]["reasons"] == {UNREADABLE: 3, CONTRADICTORY: 1, "no output to grade": 1}
+    assert sum(summary["failed_outputs"].values()) == 1
+    document = json.loads(outputs.read_text())
+    assert sorted(one["text"] for one in document["records"] if one["error"] is None) == sorted(filter(
+        lambda one: one is not None, ANSWERS))  # fmt: skip
+    assert [one.get("role", "") for one in document["models"]] == ["", "judge"]
+    assert document["run"]["about"]["grader"] == "judged"
+    assert graded(hybrid, outputs, "--grader", "squad")[0]["n"] == len(ANSWERS) - 1, "they are answers as ever"
+
+
+def test_a_run_without_a_judge_stays_what_it_was(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    hybrid("run", "local", *arguments(tmp_path)[:-4], "--folder", tmp_path / "folder")
+    (outputs,) = (tmp_path / "folder").glob("results/*/outputs.json")
+    document = json.loads(outputs.read_text())
+    assert (document["run"]["version"], document["run"]["about"]["grader"]) == (1, "squad")
+    assert "judge" not in document["records"][0]["view"]
+    assert [one.name for one in stages_with(QaEval(), [""])] == ["answer"]
+    inputs = Inputs({}, {}, {"grader": "squad"})
+    assert with_grader(inputs, QaEval(), [""]) == inputs
+
+
+def test_the_judge_is_asked_what_the_grader_asks_and_only_where_no_rule_decides(tmp_path: Path) -> None:
+    pipeline = QaEval(data=str(data(tmp_path, ANSWERS)))
+    inputs = pipeline.inputs()
+
+    def answer(item: Item) -> str | Failure:
+        number = int(item.view["question"].removeprefix("Where to, ").removesuffix("?"))
+        if item.request.schema is None:
+            return said if (said := ANSWERS[number]) is not None else Failure("engine", "it stopped")
+        first = item.request.sampling.temperature == 0
+        return VERDICTS[ANSWERS[number] or ""] if first else SECOND.get(ANSWERS[number] or "", "Hm")
+
+    done = work_off(pipeline, inputs, answer)
+    by_stage = {stage.name: made(stage, inputs, done) for stage in pipeline.stages()}
+    grader, outputs = Judge(models=("m",)), {(one.question): one for one in done["answer-judged"]}
+    for attempt, stage in enumerate(("judged", "judged-again")):
+        for item in by_stage[stage]:
+            assert item.request == grader.request(outputs[item.question], (False, 0), attempt)
+    assert (len(by_stage["judged"]), len(by_stage["judged-again"])) == (len(VERDICTS), 4)
+    scores = {one.text: Judged().grade(one).score for one in done["answer-judged"] if one.text is not None}
+    assert scores == {
+        "the North Sea, I think": 1.0, "a lake": 0.0, "unclear": 1.0, "twice unclear": None, "cut": None, "both": None,
+        "the North Sea.": 1.0, "": 0.0,
+    }  # fmt: skip
+    (failed,) = [one for one in by_stage["answer-judged"] if one.request.template]
+    assert failed.request.template == {"failure": {"kind": "engine", "message": "it stopped"}}
+
+
+@pytest.mark.parametrize(
+    ("replies", "why"),
+    [
+        (None, NO_VERDICTS), ("x", NO_VERDICTS), ([], "not judged"), ([7], UNREADABLE), ([{"text": 1}], UNREADABLE),
+        ([{"error": "too-long"}], "the judge failed: too-long"), ([{"error": {}}], UNREADABLE),
+        ([{"text": '{"reason": "it', "finish": "length"}], CUT),
+        ([{"text": "x", "finish": "stop"}, {"error": "engine"}], "the judge failed: engine"),
+    ],
+)  # fmt: skip
+def test_a_verdict_that_is_not_there_is_no_score(replies: Any, why: str) -> None:
+    view = {"question": "Q?", "judge": replies}
+    grade = Judged().grade(Output("0" * 64, "t", "t/0", view, 0, "said", None, "gold"))
+    assert (grade.score, grade.reason) == (None, why)
+
+
+def test_no_text_breaks_the_grader() -> None:
+    check_grader(Judged(), "gold", right="gold")
+
+
+class Two:
+    """A laptop and a GPU machine that share a folder; commands are run in this process."""
+
+    def __init__(self, root: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.folder, self.hybrid, self._patch = root, root / "folder", hybrid, monkeypatch
+
+    def use(self, host: str) -> None:
+        """Ask the Ollama server at `host`."""
+        self._patch.setenv("OLLAMA_HOST", host)
+
+    def at(self, machine: str, *command: object) -> Any:
+        self._patch.setenv("HYBRID_HOME", str(self.root / f"home-{machine}"))
+        self._patch.setenv("HYBRID_FOLDER", str(self.folder))
+        return self.hybrid(*command)
+
+    def worker(self, machine: str, side: str, *more: object) -> Any:
+        leave = ["--once", "--linger", "0", "--max-idle", "0s"]
+        return self.at(machine, "worker", self.folder, "--side", side, *leave, *more)
+
+    def submit(self) -> str:
+        assert self.at("laptop", "init", self.folder).code == 0
+        named = ["--backend", "scripted", "--model", "answers", "--model", "judge=judge", "--backend", "judge=scripted"]
+        done = self.at("laptop", "run", "remote", *arguments(self.root)[:3], *named)
+        assert done.code == 0, done.stderr
+        assert "hybrid worker --side laptop" in done.stderr
+        return str(done.stdout.strip())
+
+    def first(self, script: str = "model.json") -> list[str]:
+        """The option that says where the first model is on a machine."""
+        return ["--model", f"answers={self.root / script}"]
+
+    def judge(self, script: str = "judge.json") -> list[str]:
+        return ["--model", f"judge={self.root / script}"]
+
+
+@pytest.fixture
+def two(tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch) -> Two:
+    return Two(tmp_path, hybrid, monkeypatch)
+
+
+def test_two_machines_each_with_its_own_model_end_judged(two: Two) -> None:
+    run = two.submit()
+    gpu = two.worker("gpu", "gpu", *two.first())
+    assert (gpu.code, "waits for the laptop side to do the stage 'judged'" in gpu.stderr) == (4, True), gpu.stderr
+    laptop = two.worker("laptop", "laptop", *two.judge())
+    assert laptop.code == 3, laptop.stderr
+    fetched = two.at("laptop", "fetch", run)
+    assert fetched.code == 3, fetched.stderr
+    graded = two.at("laptop", "grade", run, "--json")
+    found = json.loads(graded.stdout)
+    assert (found["grader"], found["summary"]["n"]) == ("judged", 4)
+    status = json.loads(two.at("laptop", "status", run, "--json").stdout)
+    assert status["models"] == {
+        "": {"backend": "scripted", "model": "answers"}, "judge": {"backend": "scripted", "model": "judge"},
+    }  # fmt: skip
+    assert [stage["total"] for stage in status["stages"]] == [9, 6, 4, 9]
+    assert "answers on scripted, judge judge on scripted" in two.at("laptop", "status", run).stdout
+    assert "0 problems, 0 harmless oddities" in two.at("laptop", "doctor", two.folder).stdout
+
+
+def test_the_first_verified_shard_binds_each_role_and_others_are_passed_over(two: Two) -> None:
+    run = two.submit()
+    two.worker("gpu", "gpu", *two.first())
+    (two.root / "other.json").write_text(json.dumps({"answers": {}, "default": WRONG}))
+    (two.root / "late.json").write_text(json.dumps({"answers": {}, "default": RIGHT}))
+    assert two.worker("laptop", "laptop", *two.judge("other.json")).code == 3
+    two.at("laptop", "fetch", run)
+    status = json.loads(two.at("laptop", "status", run, "--json").stdout)
+    models = {stage["name"]: stage["model"] for stage in status["stages"]}
+    assert models["judged"] == ScriptedBackend(str(two.root / "other.json"), {}).model.digest
+    assert models["answer-judged"] == models["answer"] != models["judged"], "each role has its own"
+    again = json.loads(two.at("laptop", "run", "remote", *arguments(two.root)[:3], "--backend", "scripted", "--model",
+        "answers", "--model", "judge=judge", "--backend", "judge=scripted", "--json").stdout)  # fmt: skip
+    assert again["run"] == run
+    late = two.worker("another", "laptop", *two.judge("late.json"))
+    assert late.code == 3, late.stderr
+    assert json.loads(two.at("laptop", "grade", run, "--json").stdout)["summary"]["score"] < 0.5
+
+
+def test_a_judge_that_is_not_the_bound_one_does_not_begin(two: Two) -> None:
+    two.submit()
+    two.worker("gpu", "gpu", *two.first())
+    pinned = ["--model-digest", f"judge={'0' * 64}"]
+    named = ["--backend", "scripted", "--model", "answers", "--model", "judge=judge", "--backend", "judge=scripted"]
+    run = two.at("laptop", "run", "remote", *arguments(two.root)[:3], *named, *pinned).stdout.strip()
+    two.worker("gpu", "gpu", "--run", run, *two.first())
+    laptop = two.worker("laptop", "laptop", "--run", run, *two.judge())
+    assert (laptop.code, "was begun with the model 000000000000; judge on this machine is" in laptop.stderr) == (
+        7,
+        True,
+    )
+
+
+def test_a_machine_that_lacks_a_model_does_its_stages_and_says_what_waits(two: Two) -> None:
+    run = two.submit()
+    done = two.worker("gpu", "any", *two.first())
+    assert done.code == 4, done.stderr
+    assert "waits for a machine with the model 'judge' (judge) to do the stage 'judged'" in done.stderr
+    assert "--model NAME=PATH" in done.stderr
+    assert json.loads(two.at("laptop", "status", run, "--json").stdout)["stages"][0]["done"] == len(ANSWERS)
+    neither = two.worker("third", "any")
+    assert neither.code == 7, neither.stderr
+    assert two.worker("laptop", "any", *two.judge()).code == 3
+
+
+def test_a_model_of_a_role_is_named_on_the_command_line(two: Two) -> None:
+    arguments(two.root)
+    (two.root / "folder").mkdir()
+    two.at("laptop", "init", two.folder)
+    begin = ["run", "remote", *arguments(two.root)[:3], "--backend", "scripted"]
+    for more, words in (
+        (["--model", "juge=x"], "the pipeline has no role 'juge'"),
+        (["--model", "juge=x"], "known roles: judge; a name with a '=' in it is written --model =juge=x"),
+        (["--backend", "juge=x"], "the pipeline has no role 'juge'"),
+        (["--backend", "judge=scripted"], "no model is named for 'judge'"),
+        (["--model", "judge="], "--model of 'judge' is empty"),
+        (["--model", "judge=x", "--backend", "judge=olama"], "did you mean 'ollama'?"),
+        (["--model", "judge=x", "--model-digest", "judge=12"], "is not a sha256 of 64 hex digits"),
+    ):
+        done = two.at("laptop", *begin, *more)
+        assert (done.code, words in done.stderr) == (2, True), done.stderr
+    run = two.at("laptop", *begin, "--model", "=a=b", "--model", "judge=c=d").stdout.strip()
+    spec = json.loads((two.folder / "runs" / run / "run.json").read_text())
+    assert spec["models"][""] == {"backend": "scripted", "name": "a=b", "digest": ""}
+    assert spec["models"]["judge"] == {"backend": "ollama", "name": "c=d", "digest": ""}, "as the pipeline declares"
+    notebook = json.loads(two.at("laptop", "notebook", "colab", run, "-o", "-").stdout)
+    text = "".join("".join(cell["source"]) for cell in notebook["cells"])
+    assert "backend `scripted`, model `a=b`." in text
+    assert "ollama up" not in text, "the judge is the laptop's"
+
+
+@pytest.mark.slow
+def test_two_machines_and_an_ollama_server_end_judged(ollama_server: OllamaServer, two: Two) -> None:
+    """One command submits it, a worker a side does it, and the scores are those of the grader `judge`."""
+    two.use(ollama_server.host)
+    judge = ollama_server.create("a-judge", Path("smollm2"), "PARAMETER top_k 7")  # the same weights, another digest
+    assert two.at("laptop", "init", two.folder).code == 0
+    asked = ["qa-eval", "--limit", "1", "--set", "questions=1", "--set", "max_tokens=12"]
+    run = two.at(
+        "laptop", "run", "remote", *asked, "--backend", "ollama", "--model", "smollm2", "--model", f"judge={judge}"
+    ).stdout.strip()
+    gpu = two.worker("gpu", "gpu")
+    assert (gpu.code, "waits for the laptop side" in gpu.stderr) == (4, True), gpu.stderr
+    laptop = two.worker("laptop", "laptop")
+    assert laptop.code == 0, laptop.stderr
+    fetched = two.at("laptop", "fetch", run)
+    assert fetched.code == 0, fetched.stderr
+    document = json.loads(Path(fetched.stdout.strip()).read_text())
+    digests = ollama_server.models()
+    assert [(one.get("role", ""), one["digest"]) for one in document["models"]] == [
+        ("", digests["smollm2:latest"]), ("judge", digests["a-judge:latest"]),
+    ]  # fmt: skip
+    assert [len(one["view"]["judge"]) in (0, 1, 2) for one in document["records"]] == [True]
+    summary, by_question = graded(two.hybrid, fetched.stdout.strip())
+    again, by_judge = graded(two.hybrid, fetched.stdout.strip(), "--grader", "judge", "--model", judge)
+    assert (summary, by_question) == (again, by_judge)
