@@ -197,9 +197,15 @@ class Worker:
         return Standing(state, f"{some(work.left, 'item')} left: {why}")
 
     def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
-        """How a stage stands, by the model that its records are bound to; None when nothing is bound yet."""
+        """How a stage stands, by the model that its records are bound to; None when nothing is bound yet.
+
+        A stage that earlier ones have left without items is done, whatever its model is.
+        """
         digest = chain.run.model_digest(stage.name)
-        return self._opened(chain, stage, digest) if digest else None
+        if not (digest or stage.after):
+            return None
+        work = self._opened(chain, stage, digest)
+        return work if digest or not work.keys else None
 
     def _opened(self, chain: Bound, stage: Stage, digest: str) -> StageWork:
         """A stage with its items, which are made anew when there is something new of the stages before it."""

@@ -237,6 +237,17 @@ def test_the_first_verified_shard_binds_each_role_and_others_are_passed_over(two
     assert json.loads(two.at("laptop", "grade", run, "--json").stdout)["summary"]["score"] < 0.5
 
 
+def test_a_judge_that_has_nothing_to_judge_is_not_needed(two: Two) -> None:
+    run = two.submit()
+    (two.root / "right.json").write_text(json.dumps({"answers": {}, "default": "The North Sea"}))
+    assert two.worker("gpu", "gpu", *two.first("right.json")).code == 4
+    laptop = two.worker("laptop", "laptop")
+    assert laptop.code == 0, laptop.stderr
+    assert two.worker("gpu", "gpu", *two.first("right.json")).code == 0, "nothing is left for it to wait for"
+    assert two.at("laptop", "fetch", run).code == 0
+    assert json.loads(two.at("laptop", "grade", run, "--json").stdout)["summary"]["score"] == 1.0
+
+
 def test_a_judge_that_is_not_the_bound_one_does_not_begin(two: Two) -> None:
     two.submit()
     two.worker("gpu", "gpu", *two.first())
