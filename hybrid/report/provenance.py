@@ -16,6 +16,9 @@ LONGEST = 2000
 
 UNKNOWN = "not recorded"
 
+SHORT = 10.0
+"""Seconds below which a speed is not told: the beginning of an attempt is known to the second."""
+
 
 def provenance(sources: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
     """One table, a column a run; rows whose values differ between runs are marked."""
@@ -65,8 +68,9 @@ def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
         began, ended = min(span[0] for span in timing.spans.values()), max(span[1] for span in timing.spans.values())
         facts["date"] = f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC"
         facts["wall time"] = f"{timing.seconds:,.0f} s"
-        if timing.seconds and timing.completion_tokens:
-            facts["tokens a second"] = f"{timing.completion_tokens / timing.seconds:,.1f} out"
+        if timing.completion_tokens:
+            rate = timing.completion_tokens / max(timing.seconds, SHORT)
+            facts["tokens a second"] = f"{rate:,.1f} out" if timing.seconds >= SHORT else "too short to tell"
     stages = " (all stages)" if timing else ""
     return {
         **facts,
@@ -77,11 +81,11 @@ def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
 
 
 def _by_role(models: Any) -> Any:
-    """The models of a run by their role, whether they are listed or named by it."""
-    if not isinstance(models, list):
-        return models
-    named = [one for one in models if isinstance(one, Mapping)]
-    return {str(one.get("role", "")): {key: one[key] for key in one if key != "role"} for one in named}
+    """The models of a run by their role, whether they are listed or named by it; the first has none."""
+    if isinstance(models, list):
+        named = [one for one in models if isinstance(one, Mapping)]
+        models = {str(one.get("role", "")): {key: one[key] for key in one if key != "role"} for one in named}
+    return {role or "first": model for role, model in models.items()} if isinstance(models, Mapping) else models
 
 
 def _devices(models: Sequence[Any]) -> Iterator[str]:

@@ -461,6 +461,25 @@ def test_settings_that_differ_between_runs_are_marked(run: Path) -> None:
     assert rows == ["id", "setting · seed", "outputs sha256", "grades sha256"]
 
 
+@pytest.mark.parametrize(
+    "models",
+    [
+        {"": {"backend": "vllm", "name": "big"}, "judge": {"backend": "ollama", "name": "small"}},
+        [{"role": "", "backend": "vllm", "name": "big"}, {"role": "judge", "backend": "ollama", "name": "small"}],
+    ],
+)
+def test_a_run_with_several_models_lists_each_with_its_role(tmp_path: Path, models: Any) -> None:
+    made = [{"name": "small", "role": "judge", "digest": "d" * 64, "about": {"device": "cuda:0 <H200>"}}]
+    path = tmp_path / "outputs.json"
+    write_outputs(path, {"id": "r", "pipeline": "quiz", "models": models}, made, {}, [output("a", 0, 0, "x", "y")])
+    page = page_of(path)
+    shown = words(page)
+    assert "models · first · name big" in shown
+    assert "models · judge · name small" in shown
+    assert "model judge small · digest" in shown
+    assert "device cuda:0 <H200>" in shown
+
+
 @pytest.mark.slow
 def test_four_hundred_tasks_with_seventeen_views_stay_small(tmp_path: Path) -> None:
     truth = [[(x * y + x) % 10 for x in range(20)] for y in range(20)]
