@@ -1,7 +1,7 @@
 """How a stage stands: its items by what became of them, each counted once, and where their records are safe.
 
-All that asks it on the laptop's side asks here: status, fetch and retry. What was verified and which items there are is
-in the index; no record is held in memory.
+Status, fetch and retry ask here: what was verified and which items there are is in the index, and no record is held in
+memory. Who works on a stage knows it as it goes, and tells it by the same type (`StageWork.view`).
 """
 
 from __future__ import annotations

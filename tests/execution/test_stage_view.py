@@ -9,10 +9,13 @@ import pytest
 
 from hybrid.execution import item_keys
 from hybrid.execution.index import Index
+from hybrid.execution.stage_work import StageWork
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
 from hybrid.status.standing import RunStanding, standings
-from tests.status.test_status import SECOND, Counting, Place
+from tests.status.test_status import MODEL, SECOND, Counting, Place
+
+LIKE = ("name", "model", "total", "done", "failed", "again", "missing", "left")
 
 
 @pytest.fixture
@@ -33,10 +36,13 @@ def look(place: Place, folder: Counting) -> RunStanding:
 
 
 def counted(place: Place) -> tuple[int | None, ...]:
-    """Items, missing, failed and to be done again, as fetch and status tell them, which has to be the same."""
+    """Items, missing, failed and to be done again, as fetch, status and a worker tell them: it has to be the same."""
     done, found = fetch(place), look(place, Counting(place.folder))
     told = (done.items, done.missing, done.failed, done.again)
     (view,) = found.stages
+    work = StageWork(place.run, place.stage, place.run.tasks(), MODEL)
+    work.look(place.receiver().orders().set_aside)
+    assert [getattr(work.view(), name) for name in LIKE] == [getattr(view, name) for name in LIKE]
     assert told == (view.total, view.missing, view.failed + view.again, view.again)
     assert done.done == found.done
     return told
