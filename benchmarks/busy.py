@@ -1,15 +1,15 @@
-"""The demo's items on the embedded backend as hybrid sets it up, beside llama.cpp's own default: quiet and beside work.
+"""Time of the demo's items with hybrid's OpenMP settings and with llama.cpp's defaults, on an idle and a busy machine.
 
     python benchmarks/busy.py [--rounds 3] [--items 2] [--max-tokens 24] [--per-core 4] [--set GOMP_SPINCOUNT=300]
 
-Every measurement is a process of its own, since OpenMP reads its settings once. On the peer's side the library is
-loaded before anything of hybrid has set something; the rest is the same: backend, model, threads, requests. Timed is
-from the first request to the last answer, after a warm-up. A round measures ours and the peer twice quietly, then once
-beside `--per-core` busy processes for each core. The peer is ended when it has taken `MOST` times as long as ours just
-before: its ratio counts as that. `busy_ratio` and `quiet_ratio` are medians over the pairs, the peer's seconds / ours.
-For a `quiet_ratio` that counts, the machine must do nothing else.
+Every measurement runs in its own process, since OpenMP reads its settings once. For the peer, the library is loaded
+before hybrid has set anything; backend, model, threads and requests are the same. The time is from the first request to
+the last answer, after a warm-up. A round measures both sides twice on the idle machine, then once beside `--per-core`
+busy processes per core. The peer is stopped when it has taken `MAX_RATIO` times as long as our side just before, which
+then is its ratio. `busy_ratio` and `quiet_ratio` are medians over the pairs, the peer's seconds / ours. A meaningful
+`quiet_ratio` needs a machine that does nothing else.
 
-`--set` gives our side other settings of OpenMP's, to compare them.
+`--set` gives our side other OpenMP settings, to compare them.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ from hybrid.testing import ask
 from pipelines.seal.eval import SealEval
 
 GOALS = {"busy_ratio": 6.0, "quiet_ratio": 0.97}
-MOST = 8.0
-"""Times as long as ours that the peer may take."""
+MAX_RATIO = 8.0
+"""The peer is stopped after this multiple of our time."""
 
-LONGEST = 600.0
-"""Seconds of one measurement of ours; more is a failure."""
+MAX_SECONDS = 600.0
+"""Time-out of one of our measurements, in seconds."""
 
 OPENMP = ("OMP_", "GOMP_", "KMP_")
 
 
 def requests(count: int, max_tokens: int) -> list[Request]:
-    """The first of the demo's, each answer of one length."""
+    """The first requests of the demo, all with answers of the same length."""
     pipeline = settings.build(SealEval, ["limit=1"], "demo")
     (stage,) = pipeline.stages()
     items = islice(stage.items(pipeline.inputs().tasks), count)
@@ -57,9 +57,9 @@ def requests(count: int, max_tokens: int) -> list[Request]:
 
 
 def child(side: str, most: float, how: argparse.Namespace) -> None:
-    """One measurement, printed as JSON; ended after `most` seconds."""
+    """Run one measurement and print it as JSON; stop after `most` seconds."""
     if side == "peer":
-        import xllamacpp  # noqa: F401, PLC0415 - loaded with nothing set: its own default
+        import xllamacpp  # noqa: F401, PLC0415 - loaded before anything is set
     asked = requests(how.items, how.max_tokens)
     backend = open_backend("llamacpp", "smollm2", {})
     list(backend.generate(iter([ask("Hello", max_tokens=1)])))
@@ -81,7 +81,7 @@ def _end(start: float, most: float) -> None:
 
 
 def measured(side: str, most: float, own: Mapping[str, str]) -> dict[str, Any]:
-    """One side in a fresh process, with no setting of OpenMP's but `own`."""
+    """Measure one side in a new process, with no OpenMP settings except `own`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(OPENMP)} | dict(own)
     command = [sys.executable, __file__, "--side", side, "--most", str(most), *sys.argv[1:]]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -91,7 +91,7 @@ def measured(side: str, most: float, own: Mapping[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def busy(count: int) -> Iterator[None]:
-    """`count` processes that do nothing but compute, while the block runs."""
+    """Run `count` busy processes during the block."""
     command = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -103,13 +103,13 @@ def busy(count: int) -> Iterator[None]:
 
 
 def pair(own: Mapping[str, str], before: float = 0.0) -> dict[str, Any]:
-    """Ours and the peer, one after the other; the peer first where it is known what ours took `before`."""
-    peer = measured("peer", min(LONGEST, MOST * before), {}) if before else {}
-    ours = measured("ours", LONGEST, own)
+    """Measure both sides, the peer first when our seconds are known from `before`."""
+    peer = measured("peer", min(MAX_SECONDS, MAX_RATIO * before), {}) if before else {}
+    ours = measured("ours", MAX_SECONDS, own)
     if ours["ended"]:
-        raise SystemExit(f"ours took more than {LONGEST:.0f} s")
-    peer = peer or measured("peer", min(LONGEST, MOST * ours["seconds"]), {})
-    ratio = min(MOST, peer["seconds"] / ours["seconds"])
+        raise SystemExit(f"ours took more than {MAX_SECONDS:.0f} s")
+    peer = peer or measured("peer", min(MAX_SECONDS, MAX_RATIO * ours["seconds"]), {})
+    ratio = min(MAX_RATIO, peer["seconds"] / ours["seconds"])
     return {"ours_s": round(ours["seconds"], 2), "peer_s": round(peer["seconds"], 2), "ratio": round(ratio, 3)} | {
         "at_least": peer["ended"],
         "tokens_s": ours["tokens_s"],
@@ -117,16 +117,16 @@ def pair(own: Mapping[str, str], before: float = 0.0) -> dict[str, Any]:
 
 
 def compare(how: argparse.Namespace) -> dict[str, Any]:
-    """The figures of all rounds."""
+    """Run all rounds. Returns the result."""
     own = dict(text.split("=", 1) for text in how.set)
-    quiet, beside = list[dict[str, Any]](), list[dict[str, Any]]()
+    idle, beside = list[dict[str, Any]](), list[dict[str, Any]]()
     for turn in range(how.rounds):
-        quiet.append(pair(own))
-        quiet.append(pair(own, before=quiet[-1]["ours_s"]))
+        idle.append(pair(own))
+        idle.append(pair(own, before=idle[-1]["ours_s"]))
         with busy(how.per_core * cores()):
             beside.append(pair(own))
-        print(f"round {turn + 1}: quiet {quiet[-2:]}, busy {beside[-1]}", flush=True)
-    found = {"busy_ratio": _median(beside), "quiet_ratio": _median(quiet)}
+        print(f"round {turn + 1}: quiet {idle[-2:]}, busy {beside[-1]}", flush=True)
+    found = {"busy_ratio": _median(beside), "quiet_ratio": _median(idle)}
     return {
         "name": "busy",
         "peer": "llama.cpp with its own default, the same threads and requests",
@@ -138,7 +138,7 @@ def compare(how: argparse.Namespace) -> dict[str, Any]:
         "ours": own or WAITING,
         "cores": cores(),
         "busy_processes": how.per_core * cores(),
-        "quiet": quiet,
+        "quiet": idle,
         "busy": beside,
     }
 
@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--per-core", type=int, default=4)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--most", type=float, default=LONGEST, help=argparse.SUPPRESS)
+    parser.add_argument("--most", type=float, default=MAX_SECONDS, help=argparse.SUPPRESS)
     how = parser.parse_args()
     if how.side:
         child(how.side, how.most, how)

@@ -1,10 +1,10 @@
-"""Speed and memory of `hybrid grade` on many outputs, beside inspect_ai's scorer on a sample of the same outputs.
+"""Speed and memory of `hybrid grade` on many outputs, compared with inspect_ai's scorer on a sample of them.
 
     python benchmarks/grading.py [--rows 1000000] [--sample 5000] [--grader exact|arc]
 
-`hybrid grade` is timed as the process that a user starts: start-up, reading and checking the file, grading, writing the
-grades. inspect_ai is timed in memory: only its `score()` over a log that is built already, which is in its favour; its
-time is scaled from the sample to all rows.
+`hybrid grade` is timed as a whole process: start-up, reading and checking the file, grading, writing the grades. Of
+inspect_ai only `score()` is timed, over a log in memory, which favours it; its time is scaled from the sample to all
+rows.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from hybrid.records import Failure, Output
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.text import FORMATS
 
-GOAL = 20.0  # inspect_ai's seconds over ours
-GOAL_CPU = {"exact": 100.0, "arc": 20.0}  # the same of processor time, by grader
+GOAL = 20.0  # inspect_ai's seconds / ours
+GOAL_CPU = {"exact": 100.0, "arc": 20.0}  # the same for processor time, by grader
 GOAL_MB = 60
-SAMPLES = 4  # outputs a question
-QUESTIONS = 10  # a task
+SAMPLES = 4  # outputs per question
+QUESTIONS = 10  # per task
 CAPITALS = [
     "Paris",
     "Rome",
@@ -51,7 +51,7 @@ FILLER = "Let us think step by step. The question names a country and asks for t
 
 
 def outputs(rows: int) -> Iterator[Output]:
-    """`rows` outputs, always the same: half right, some long, one in a hundred failed, one reference in ten a list."""
+    """`rows` deterministic outputs: half correct, some long, 1 % failed, 10 % with a list of references."""
     rng = random.Random(0)
     for row in range(rows):
         number, sample = divmod(row, SAMPLES)
@@ -76,7 +76,7 @@ def outputs(rows: int) -> Iterator[Output]:
 
 
 def arc_outputs(rows: int) -> Iterator[Output]:
-    """`rows` outputs of ARC questions with 14 views each, grids of 3x3 to 12x12, half of the answers right."""
+    """`rows` outputs of ARC questions with 14 views each, grids of 3x3 to 12x12, half of the answers correct."""
     rng = random.Random(0)
     write = FORMATS["compact"].write
     for row in range(rows):
@@ -104,7 +104,7 @@ def grid(rng: random.Random, height: int, width: int) -> Grid:
 
 
 def ours(path: Path, grader: str) -> tuple[float, float, float]:
-    """Seconds by the clock and of processor time, and peak resident megabytes, of the real command."""
+    """Wall seconds, processor seconds and peak resident megabytes of the real command."""
     command = [sys.executable, "-m", "hybrid", "grade", str(path), "--grader", grader, "--json"]
     start = time.perf_counter()
     done = subprocess.run(command, check=True, capture_output=True, text=True)
@@ -116,8 +116,8 @@ def ours(path: Path, grader: str) -> tuple[float, float, float]:
 
 
 def theirs(path: Path, sample: int) -> tuple[float, float, int]:
-    """Seconds by the clock and of the processor for inspect_ai's score() over `sample` outputs; how many there were."""
-    # Late, so that the size of this process, which every child is charged with until it starts, stays small.
+    """Wall and processor seconds of inspect_ai's score() over `sample` outputs, and the number of outputs."""
+    # Imported late, so that this process stays small: a child process inherits its peak memory until exec.
     from inspect_ai import score  # noqa: PLC0415
     from inspect_ai.log import EvalLog  # noqa: PLC0415
     from inspect_ai.scorer import match  # noqa: PLC0415
@@ -158,7 +158,7 @@ def _samples(path: Path, sample: int) -> Iterator[dict[str, Any]]:
 
 
 def _written(output: Output) -> str:
-    """A grid as a text that the peer can compare."""
+    """A grid as text, which the peer can compare."""
     cells: Any = output.reference
     return FORMATS["compact"].write(cells)
 
@@ -179,7 +179,7 @@ def main() -> None:
         peer_seconds, peer_processor, peer_rows = theirs(path, min(chosen.sample, chosen.rows))
     peer_all = peer_seconds / peer_rows * chosen.rows
     ratio = peer_all / seconds
-    ratio_cpu = peer_processor / peer_rows * chosen.rows / processor  # which other work on the machine moves little
+    ratio_cpu = peer_processor / peer_rows * chosen.rows / processor  # less affected by other work on the machine
     version = importlib.metadata.version("inspect_ai")
     result = {
         "name": "grading",

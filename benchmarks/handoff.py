@@ -1,19 +1,18 @@
-"""The share of (training + hand-off + answers) that it takes to bring adapters from the trainer to who answers.
+"""The fraction of (training + hand-off + answers) that passing adapters from the trainer to the engine takes.
 
     python benchmarks/handoff.py [--adapters 4] [--texts 3] [--threads 1]
 
-SmolLM2-135M, rank 16. What is handed off is the same however long training takes, so the stage is a small one, where
-the share is largest: three examples of an ARC task an adapter, one epoch, then one question each, answered in 16
+SmolLM2-135M, rank 16. The hand-off does not depend on how long training takes, so the stage is small, where the
+fraction is largest: three examples of an ARC task per adapter, one epoch, then one question each, answered in 16
 tokens.
 
-`process`: `transformers` answers in the trainer's process. Counted are the copy out of the slots, the file's bytes and
-their sha256, reading them back with all checks (what answers is what the run would keep), and the adapter's way into a
-slot of the answering side. `files`: in place of the last, as for vLLM, a folder in memory (/dev/shm) and its reading by
-vLLM's own loader where vLLM is installed, else by PEFT; that part was not in the stage that ran and is added to it.
-The peer is what SEAL does instead: PEFT's `save_pretrained` in fp32 with the tokenizer, to the disk.
+`process`: `transformers` answers in the trainer's process. Included are the copy out of the slots, the file's bytes and
+their sha256, reading them back with all checks (the engine answers with what the run would keep), and loading the
+adapter into a slot. `files`: instead of the last, as for vLLM, a folder in shared memory (/dev/shm) is written and read
+by vLLM's loader where vLLM is installed, else by PEFT; this part is not in the stage that ran, and is added to it. The
+peer is what SEAL does: PEFT's `save_pretrained` in fp32 with the tokenizer, to disk.
 
-`ratio` is the larger share of the two. A GPU trains the same in less time: `handoff_s` is what its time is to be held
-against.
+`ratio` is the larger of the two fractions. A GPU trains the same in less time: compare its time with `handoff_s`.
 """
 
 from __future__ import annotations
@@ -50,67 +49,67 @@ from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS
 
 GOAL = 0.05
-"""Largest share."""
+"""Largest fraction."""
 ANSWER = 16
 
 
-class Watch:
+class Timer:
     """Seconds by name, summed over all calls."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def on(self, name: str) -> Iterator[None]:
+    def measure(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def over(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(self, name: str, act: Callable[..., Any]) -> Callable[..., Any]:
         """`act`, each call of it timed."""
 
         def timed(*given: Any, **more: Any) -> Any:
-            with self.on(name):
+            with self.measure(name):
                 return act(*given, **more)
 
         return timed
 
 
-def trained(model: Any, jobs: Sequence[Job], watch: Watch) -> list[adapters.LoraWeights]:
-    """The adapters; their copy out of the slots is timed apart."""
+def trained(model: Any, jobs: Sequence[Job], timer: Timer) -> list[adapters.LoraWeights]:
+    """Train the adapters; their copy out of the slots is timed separately."""
     trainer = Trainer(model, SEAL_TARGETS, slots=len(jobs), tokens=2048, free=lambda: 1 << 34)
-    with watch.on("train"), patch.object(adapters, "extract", watch.over("taken", adapters.extract)):
+    with timer.measure("train"), patch.object(adapters, "extract", timer.wrap("taken", adapters.extract)):
         done = list(trainer.train(jobs))
     trainer.close()
     return [one.adapter for one in done if one.adapter]
 
 
 def made(weights: adapters.LoraWeights, dtype: torch.dtype) -> TrainedAdapter:
-    """An adapter as the run would keep it."""
+    """An adapter as the run stores it."""
     data = weights.to_bytes(dtype)
     name = adapters.named(data)
     return TrainedAdapter(adapters.from_bytes(data, name), data, name)
 
 
-def answered(together: Together, found: Sequence[TrainedAdapter], ids: Sequence[str], watch: Watch) -> None:
-    """One question of its task for each adapter, all in one queue."""
+def answered(together: Together, found: Sequence[TrainedAdapter], ids: Sequence[str], timer: Timer) -> None:
+    """Answer one question of its task with each adapter, in one queue."""
     tasks = bundled("arc1-training").tasks
-    with watch.on("put"):
+    with timer.measure("put"):
         places = [together.register(one) for one in found]
     requests = []
     for number, (id, place) in enumerate(zip(ids, places, strict=True)):
         pairs = demonstrations(tasks[id], id)
         chat = messages("seal", pairs[:1], pairs[1][0], SEAL.instruction)
         requests.append(Request(Sampling(ANSWER), messages=chat, adapter=place, key=str(number)))
-    loaded = watch.over("slot", AdapterCache._load)  # noqa: SLF001  (what is timed is inside)
-    with watch.on("answer"), patch.object(AdapterCache, "_load", loaded):
+    loaded = timer.wrap("slot", AdapterCache._load)  # noqa: SLF001  (the step to measure)
+    with timer.measure("answer"), patch.object(AdapterCache, "_load", loaded):
         completions = list(together.generate(requests, RANK))
     assert not any(one.error for one in completions), completions
     assert len(completions) == len(found)
 
 
 def reader() -> tuple[str, Callable[[Path], object]]:
-    """What reads a folder on the answering side."""
+    """The name and the function of the loader on the answering side."""
     if find_spec("vllm") is None:
         return "peft", lambda folder: peft.load_peft_weights(str(folder), device="cpu")
     lora = import_object("vllm.lora.lora_model:LoRAModel", needed_for="vLLM's loader")
@@ -126,32 +125,32 @@ def reader() -> tuple[str, Callable[[Path], object]]:
     return "vllm", read
 
 
-def through_files(found: Sequence[TrainedAdapter], read: Callable[[Path], object], watch: Watch) -> None:
-    """Every adapter to a folder in memory, and read there."""
+def through_files(found: Sequence[TrainedAdapter], read: Callable[[Path], object], timer: Timer) -> None:
+    """Write every adapter to a folder in shared memory, and read it there."""
     files = AdapterFiles()
     try:
         for one in found:
             assert one.weights is not None
-            with watch.on("write"):
+            with timer.measure("write"):
                 folder = files.put(one.digest, one.weights, one.data)
-            with watch.on("read"):
+            with timer.measure("read"):
                 read(folder)
     finally:
         files.close()
 
 
-def seals_way(job: Job, watch: Watch) -> int:
-    """Bytes that SEAL writes for an adapter."""
+def seals_way(job: Job, timer: Timer) -> int:
+    """Save an adapter as SEAL does. Returns the bytes written."""
     tokenizer, peer = AutoTokenizer.from_pretrained(as_folder(locate("smollm2"))), Peft(smollm2(), job)
     with tempfile.TemporaryDirectory() as place:
-        with watch.on("seal"):
+        with timer.measure("seal"):
             peer.model.save_pretrained(place)
             tokenizer.save_pretrained(place)
         return sum(path.stat().st_size for path in Path(place).rglob("*") if path.is_file())
 
 
 def summary(seconds: Mapping[str, float], found: Sequence[TrainedAdapter]) -> dict[str, Any]:
-    """The shares, from the seconds of each part."""
+    """The fractions, from the seconds of each part."""
     common = seconds["taken"] + seconds["bytes"]
     train, answer = seconds["train"] - seconds["taken"], seconds["answer"] - seconds["slot"]
     ways = {
@@ -179,21 +178,21 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     how = parser.parse_args()
     torch.set_num_threads(how.threads)
-    watch, (name, read) = Watch(), reader()
+    timer, (name, read) = Timer(), reader()
     texts = arc_texts("small", how.adapters)
     jobs = [job_of(id, own[: how.texts]) for id, own in texts.items()]
     together = Together("smollm2", {"device": "cpu"})
     with together.training() as model:
-        weights = trained(model, jobs, watch)
-    with watch.on("bytes"):
+        weights = trained(model, jobs, timer)
+    with timer.measure("bytes"):
         found = [made(one, torch.float32) for one in weights]
-    answered(together, found, list(texts), watch)
+    answered(together, found, list(texts), timer)
     together.close()
-    through_files(found, read, watch)
-    seal_bytes = seals_way(jobs[0], watch)
+    through_files(found, read, timer)
+    seal_bytes = seals_way(jobs[0], timer)
     about = {"name": "handoff", "peer": "SEAL's way: PEFT's save_pretrained, fp32, with the tokenizer"}
     halves = {"bytes_bf16": len(weights[0].to_bytes(torch.bfloat16)), "seal_bytes": seal_bytes, "reader": name}
-    print(json.dumps({**about, **summary(watch.seconds, found), **halves, "adapters": len(found)}))
+    print(json.dumps({**about, **summary(timer.seconds, found), **halves, "adapters": len(found)}))
 
 
 if __name__ == "__main__":

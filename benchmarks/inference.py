@@ -1,9 +1,9 @@
-"""One queue for all prompts beside SEAL's way, one prompt after the other, on the same engine and machine.
+"""One queue for all prompts compared with one prompt after another, as in SEAL, on the same engine and machine.
 
     python benchmarks/inference.py [--backend llamacpp|transformers|vllm] [--model smollm2] [--tasks 3] [--rounds 2]
 
-The prompts are those of `seal-eval` on small ARC tasks. Both ways are timed on one loaded engine, in turns, and the
-better round of each counts. Without --backend every engine that is installed is measured, each in its own process.
+The prompts are those of `seal-eval` on small ARC tasks. Both are timed on one loaded engine, alternately, and the
+better round of each counts. Without --backend, every installed engine is measured in its own process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from pipelines.seal.eval import SealEval
 
 LIBRARIES = {"llamacpp": "xllamacpp", "vllm": "vllm"}
 GOALS = {"cuda": 20.0, "older cuda": 8.0, "cpu": 1.0}
-"""From Ampere on, before it, and on a CPU: it is busy with one prompt already, so the queue must only not be slower."""
+"""GPUs from Ampere on, older GPUs, and CPUs: one prompt keeps a CPU busy, so there the queue must only not be
+slower."""
 
 
 def requests(tasks: int, max_tokens: int) -> list[Request]:
-    """The requests of `seal-eval`, each answer of one length so that both ways do the same work."""
+    """The requests of `seal-eval`, with answers of one length so that both sides do the same work."""
     pipeline = SealEval(dataset="arc1-training", subset="small", limit=tasks, permute_n=0, views=("transpose",))
     inputs = pipeline.inputs()
     (stage,) = pipeline.stages()
@@ -38,14 +39,14 @@ def requests(tasks: int, max_tokens: int) -> list[Request]:
 
 
 def seconds(work: list[list[Request]], backend: Backend) -> tuple[float, list[Completion]]:
-    """Wall time of giving the backend one list after the other, and all completions."""
+    """Wall time of answering one list after another, and all completions."""
     start = time.perf_counter()
     done = [completion for part in work for completion in backend.generate(iter(part))]
     return time.perf_counter() - start, done
 
 
 def goal(backend: Backend) -> float:
-    """What this device must reach."""
+    """The goal of this device."""
     device = str(backend.model.about.get("device", "cpu")).lower()
     if "cpu" in device or backend.model.about["engine"] == "llamacpp":
         return GOALS["cpu"]
@@ -53,21 +54,21 @@ def goal(backend: Backend) -> float:
 
 
 def measure(name: str, model: str, tasks: int, max_tokens: int, rounds: int) -> dict[str, Any]:
-    """The figures of one engine."""
+    """The result of one engine."""
     backend = open_backend(name, model, {})
     asked = requests(tasks, max_tokens)
     alone: list[float] = []
     queued: list[float] = []
     tokens, computed = 0, dict[str, int]()
     for turn in range(rounds):
-        # Other questions each time, so that no cache of prompts is warmer for the way that comes second.
+        # Other prompts each time, so that no prefix cache is warmer for the second side.
         for way, times in (("alone", alone), ("queued", queued)):
-            initial_weights = [_marked(request, f"{way} {turn}") for request in asked]
-            taken, done = seconds([[one] for one in initial_weights] if way == "alone" else [initial_weights], backend)
+            marked = [_marked(request, f"{way} {turn}") for request in asked]
+            taken, done = seconds([[one] for one in marked] if way == "alone" else [marked], backend)
             if failed := [one for one in done if one.error]:
                 raise SystemExit(f"{len(failed)} of {len(done)} failed: {failed[0].error}")
             tokens = sum(one.completion_tokens for one in done)
-            computed[way] = sum(one.prompt_tokens - one.cached_tokens for one in done)  # the rest came from a cache
+            computed[way] = sum(one.prompt_tokens - one.cached_tokens for one in done)  # the rest was cached
             times.append(taken)
     ratio = min(alone) / min(queued)
     about = dict(backend.model.about)
@@ -89,7 +90,7 @@ def _marked(request: Request, mark: str) -> Request:
 
 
 def main() -> None:
-    """Measure what was asked for, or everything that is installed."""
+    """Measure the chosen engine, or every installed one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--backend", choices=("llamacpp", "transformers", "vllm"))
     parser.add_argument("--model", default="smollm2")
@@ -113,7 +114,7 @@ def _in_own_process(name: str) -> dict[str, Any]:
 
 
 def _summary(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The line of the benchmark: its ratio is that of the engine which is nearest to missing its goal."""
+    """The result. Its ratio is that of the engine that is closest to missing its goal."""
     if not found:
         raise SystemExit("no engine is installed: pip install '.[llamacpp]'")
     worst = min(found.values(), key=lambda one: one["ratio"] / one["goal"])

@@ -1,12 +1,12 @@
-"""Rows a second through `hybrid grade --grader judge`, beside a bare parallel loop on the same Ollama server and model.
+"""Rows per second of `hybrid grade --grader judge` and of a minimal parallel loop on the same Ollama server and model.
 
     python benchmarks/judge.py [--rows 200] [--server URL --model NAME]
 
-Without a server it starts the one that `make ollama` built (or the one on PATH) with SmolLM2-135M. The loop is what one
-would write by hand: as many threads as the server has slots, one HTTP request a row with the same prompt, schema and
-options, no check of anything, replies thrown away. `ratio` is the loop's time over ours on rows that are all different,
-ours from the start of the command to its end. `repeat_ratio` is the same on a file in which rows come again as often as
-in a round of SEAL's ReST-EM: 6,750 answers, of which 3,241 are different; the loop asks for each.
+Without a server it starts the one that `make ollama` built (or the one on PATH) with SmolLM2-135M. The loop is minimal
+code: as many threads as the server has slots, one HTTP request per row with the same prompt, schema and options, no
+checks, replies discarded. `ratio` is the loop's time / ours on distinct rows; our time is that of the whole command.
+`repeat_ratio` is the same on a file whose rows repeat as often as in a round of SEAL's ReST-EM: 6,750 answers, of which
+3,241 are distinct; the loop sends a request for each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOPICS = ("river", "mountain", "painter", "treaty", "metal", "planet", "composer
 
 
 def outputs(rows: int, salt: str) -> Iterator[Output]:
-    """Answers that are all different; lengths as in SEAL's graded rows, 5 to 60 words."""
+    """Distinct answers, with the lengths of SEAL's graded rows, 5 to 60 words."""
     rng = random.Random(salt)
     for row in range(rows):
         topic = rng.choice(TOPICS)
@@ -54,7 +54,7 @@ def outputs(rows: int, salt: str) -> Iterator[Output]:
 
 
 def repeated(rows: int, salt: str) -> list[Output]:
-    """As many answers, of which only every `REPEATS`th is different."""
+    """`rows` answers, of which a fraction of 1 / `REPEATS` is distinct."""
     kinds = list(outputs(max(1, round(rows / REPEATS)), salt))
     rng = random.Random(salt)
     chosen = kinds + rng.choices(kinds, k=rows - len(kinds))
@@ -65,7 +65,7 @@ def repeated(rows: int, salt: str) -> list[Output]:
 
 
 def by_hand(url: str, model: str, rows: Sequence[Output]) -> float:
-    """Seconds of the bare loop."""
+    """Seconds of the minimal loop."""
 
     def ask(row: Output) -> None:
         request = JUDGE.request(row, (False, 0), 0)
@@ -86,7 +86,7 @@ def by_hand(url: str, model: str, rows: Sequence[Output]) -> float:
 
 
 def ours(url: str, model: str, rows: Sequence[Output], place: Path) -> float:
-    """Seconds of the real command, with nothing known from before."""
+    """Seconds of the real command, with an empty cache."""
     path = place / "answers.jsonl"
     path.write_text("".join(json.dumps(one.to_json()) + "\n" for one in rows))
     environment = {**os.environ, "OLLAMA_HOST": url, "HYBRID_HOME": tempfile.mkdtemp(dir=place)}
@@ -102,7 +102,7 @@ def ours(url: str, model: str, rows: Sequence[Output], place: Path) -> float:
 
 @contextmanager
 def server(url: str, model: str, place: Path) -> Iterator[tuple[str, str]]:
-    """The named server, or one of our own with the small model."""
+    """URL and model of the named server, or of one that is started with the small model."""
     if url:
         yield url.rstrip("/"), model
         return

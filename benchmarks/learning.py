@@ -1,13 +1,14 @@
-"""What test-time training teaches a small model: simple rules, answered untrained and trained, by PEFT and by us.
+"""Accuracy of a small model on simple rules before and after test-time training, with PEFT and with our trainer.
 
     python benchmarks/learning.py [--seed 0] [--each 1] [--only peft|ours]
 
-For each task of the set `rules` a LoRA adapter is trained on texts made of its demonstrations alone, then asked the
-task's test inputs with all demonstrations shown; the untrained model is asked the very same prompts. Once with stock
-PEFT, one adapter after the other, once with `hybrid.training`, many at once: same texts, same order, same first values.
-Answers are greedy and right when the whole grid is. Accuracies and differences are in [0, 1] with 95 % intervals
-clustered by task. `ratio` is our accuracy over PEFT's; met when it reaches the goal and the lift of either way over
-the untrained model has an interval above zero. With --only one way is measured, and the ratio is null.
+For each task of the data set `rules` a LoRA adapter is trained on texts made from its demonstrations alone, then it
+answers the task's test inputs with all demonstrations in the prompt; the untrained model gets the same prompts. The
+training runs once with stock PEFT, one adapter after another, and once with `hybrid.training`, many at a time: same
+texts, same order, same initial values. Answers are decoded greedily, and are correct when the whole grid is. Accuracies
+and differences are in [0, 1] with 95 % intervals clustered by task. `ratio` is our accuracy / PEFT's. The goal is met
+when the ratio reaches it and the gain of both over the untrained model has an interval above zero. With --only one of
+the two is measured, and the ratio is null.
 """
 
 from __future__ import annotations
@@ -45,18 +46,18 @@ from hybrid.tuning import SEAL_TARGETS, Tuning
 from pipelines.seal.examples import AugmentationSettings, taught
 
 FORMAT, INSTRUCTION = "compact", "Apply the rule."
-COURSE = AugmentationSettings(augmentations=(), most=12, format=FORMAT, instruction=INSTRUCTION)
+AUGMENTATION = AugmentationSettings(augmentations=(), most=12, format=FORMAT, instruction=INSTRUCTION)
 RATE, RANK, ALPHA = 2e-3, 8, 16.0
 GOAL = 0.95
-"""Our accuracy over PEFT's: rounding may turn an answer or two."""
+"""Our accuracy / PEFT's: rounding may change a few answers."""
 
 State = Mapping[str, torch.Tensor]
-"""An adapter in PEFT's names."""
+"""An adapter, with PEFT's names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A test input as the model is asked it; `bound` is the most new tokens that an answer takes."""
+    """The prompt for a test input; `bound`: the largest number of tokens of a valid answer."""
 
     prompt: list[int]
     bound: int
@@ -64,8 +65,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class School:
-    """What all ways start from: the model as it came, the trainings, and the questions of each task."""
+class Setup:
+    """The untrained model, the training jobs, and the questions of each task."""
 
     model: Any
     tokenizer: Any
@@ -73,22 +74,22 @@ class School:
     questions: Mapping[str, Sequence[Question]]
 
 
-def school(name: str, data: Dataset) -> School:
-    """The model that `name` names, and everything of `data` in its tokens."""
+def prepare(name: str, data: Dataset) -> Setup:
+    """Load the model `name`, and tokenize the training texts and questions of `data`."""
     folder = as_folder(locate(name))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     jobs, questions = [], {}
     for id, task in data.tasks.items():
-        tuning = Tuning(COURSE.of(id, task), learning_rate=RATE, epochs=1, rank=RANK, alpha=ALPHA, warmup=0)
+        tuning = Tuning(AUGMENTATION.of(id, task), learning_rate=RATE, epochs=1, rank=RANK, alpha=ALPHA, warmup=0)
         texts, _ = texts_of(taught(data.tasks, tuning.examples), tuning, tokenizer, context_of(folder))
         jobs.append(Job(id, tuning, texts))
-        questions[id] = list(asked(id, data, tokenizer))
-    return School(model, tokenizer, jobs, questions)
+        questions[id] = list(questions_of(id, data, tokenizer))
+    return Setup(model, tokenizer, jobs, questions)
 
 
-def asked(id: str, data: Dataset, tokenizer: Any) -> Iterator[Question]:
-    """The questions of a task, all of its demonstrations shown."""
+def questions_of(id: str, data: Dataset, tokenizer: Any) -> Iterator[Question]:
+    """The questions of a task, with all of its demonstrations in the prompt."""
     pairs = demonstrations(data.tasks[id], id)
     for number, grid in enumerate(test_inputs(data.tasks[id], id)):
         chat, bound = messages(FORMAT, pairs, grid, INSTRUCTION), token_bound(FORMAT, pairs, grid)
@@ -96,16 +97,16 @@ def asked(id: str, data: Dataset, tokenizer: Any) -> Iterator[Question]:
         yield Question(prompt, bound, tuple(map(tuple, data.truths[f"{id}/{number}"])))
 
 
-def by_peft(held: School) -> Iterator[tuple[str, State]]:
-    """Stock PEFT and torch's AdamW, one adapter after the other; batches are padded to their longest text."""
+def by_peft(setup: Setup) -> Iterator[tuple[str, State]]:
+    """Train with stock PEFT and torch's AdamW, one adapter after another; batches are padded to their longest text."""
     shapes = {
         name: (layer.in_features, layer.out_features)
-        for name, layer in held.model.named_modules()
+        for name, layer in setup.model.named_modules()
         if name.rpartition(".")[2] in SEAL_TARGETS
     }
-    lora = adapted(held.model)
+    lora = adapted(setup.model)
     values = [value for value in lora.parameters() if value.requires_grad]
-    for job in held.jobs:
+    for job in setup.jobs:
         how = job.tuning
         peft.set_peft_model_state_dict(
             lora, state_of(initial_weights(shapes, how.targets, how.rank, how.alpha, how.seed))
@@ -114,7 +115,7 @@ def by_peft(held: School) -> Iterator[tuple[str, State]]:
         schedule = get_scheduler(how.schedule, optimizer, how.warmup, job.steps)
         for step in range(job.steps):
             texts = [job.texts[index] for index in job.batch(step)]
-            lora(**rectangle(texts, pad=held.tokenizer.eos_token_id)).loss.backward()
+            lora(**rectangle(texts, pad=setup.tokenizer.eos_token_id)).loss.backward()
             torch.nn.utils.clip_grad_norm_(values, how.clip)
             optimizer.step()
             schedule.step()
@@ -123,11 +124,11 @@ def by_peft(held: School) -> Iterator[tuple[str, State]]:
     lora.unload()
 
 
-def by_us(held: School) -> Iterator[tuple[str, State]]:
-    """All adapters through the slots of one trainer."""
-    trainer = Trainer(held.model, SEAL_TARGETS, slots=8, tokens=2048, free=partial(free_memory, "cpu"))
+def by_us(setup: Setup) -> Iterator[tuple[str, State]]:
+    """Train all adapters in the slots of one trainer."""
+    trainer = Trainer(setup.model, SEAL_TARGETS, slots=8, tokens=2048, free=partial(free_memory, "cpu"))
     try:
-        for done in trainer.train(held.jobs):
+        for done in trainer.train(setup.jobs):
             if done.adapter is None:
                 raise SystemExit(f"{done.job.name} was not trained: {done.error}")
             yield done.job.name, state_of(done.adapter)
@@ -139,21 +140,21 @@ WAYS = {"peft": by_peft, "ours": by_us}
 
 
 def state_of(weights: LoraWeights) -> State:
-    """An adapter of ours as PEFT would read it from its file."""
+    """An adapter of ours as PEFT reads it from its file."""
     state: State = safetensors.torch.load(weights.to_bytes(torch.float32))
     return state
 
 
 def adapted(model: Any) -> Any:
-    """The model in PEFT's hands, with room for one adapter."""
+    """The model wrapped by PEFT, with one adapter."""
     targets = list(SEAL_TARGETS)
     return peft.get_peft_model(
         model, peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets, task_type="CAUSAL_LM")
     )
 
 
-def right(model: Any, questions: Sequence[Question], tokenizer: Any) -> list[bool]:
-    """Which questions are answered with the true grid, decoded greedily in one batch."""
+def correct(model: Any, questions: Sequence[Question], tokenizer: Any) -> list[bool]:
+    """Whether each question is answered with the true grid, decoded greedily in one batch."""
     longest = max(len(question.prompt) for question in questions)
     pad, more = tokenizer.eos_token_id, [longest - len(question.prompt) for question in questions]
     with torch.inference_mode():
@@ -171,23 +172,23 @@ def right(model: Any, questions: Sequence[Question], tokenizer: Any) -> list[boo
     return [parse(text, FORMAT)[0] == one.truth for text, one in zip(texts, questions, strict=True)]
 
 
-def scored(held: School, states: Mapping[str, Mapping[str, State]]) -> dict[str, dict[str, list[bool]]]:
-    """Way, or "base" -> task -> which of its questions were answered right."""
-    lora = adapted(held.model).eval()
+def answer_all(setup: Setup, states: Mapping[str, Mapping[str, State]]) -> dict[str, dict[str, list[bool]]]:
+    """Trainer, or "base" for untrained -> task -> whether each of its questions was answered correctly."""
+    lora = adapted(setup.model).eval()
     found: dict[str, dict[str, list[bool]]] = {way: {} for way in ("base", *states)}
-    for id, questions in held.questions.items():
+    for id, questions in setup.questions.items():
         with lora.disable_adapter():
-            found["base"][id] = right(lora, questions, held.tokenizer)
+            found["base"][id] = correct(lora, questions, setup.tokenizer)
         for way, adapters in states.items():
             peft.set_peft_model_state_dict(lora, adapters[id])
-            found[way][id] = right(lora, questions, held.tokenizer)
+            found[way][id] = correct(lora, questions, setup.tokenizer)
         print(f"{id:12}", *[f"{way} {sum(found[way][id])}/{len(questions)}" for way in found], flush=True)
     lora.unload()
     return found
 
 
 def accuracy(by_task: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
-    """The share of right answers, its interval, and how many answers there are."""
+    """The accuracy, its interval, and the number of answers."""
     values = Clustered()
     for id, answers in by_task.items():
         for answer in answers:
@@ -196,7 +197,7 @@ def accuracy(by_task: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
 
 
 def lift(first: Mapping[str, Sequence[bool]], second: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
-    """What `second` gets right over `first`, question by question."""
+    """The gain in accuracy of `second` over `first`, paired by question."""
     pairs = [
         (id, float(a), float(b)) for id, answers in first.items() for a, b in zip(answers, second[id], strict=True)
     ]
@@ -210,7 +211,7 @@ def _rounded(interval: Sequence[float]) -> list[float]:
 
 @contextmanager
 def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Put into `seconds` what the block takes: of the clock, and of all cores together."""
+    """Store in `seconds` the wall time and the processor time of the block."""
     start, busy = time.perf_counter(), time.process_time()
     yield
     seconds[f"{what}_s"] = round(time.perf_counter() - start, 1)
@@ -219,26 +220,26 @@ def timed(what: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def main() -> None:
-    """Train and ask in the chosen ways, and print the figures."""
+    """Train and answer with the chosen trainers, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--seed", type=int, default=0, help="of the tasks")
     parser.add_argument("--each", type=int, default=1, help="tasks of each kind of rule")
     parser.add_argument("--only", choices=tuple(WAYS))
     how = parser.parse_args()
-    held = school(how.model, rules(how.seed, how.each))
+    setup = prepare(how.model, rules(how.seed, how.each))
     states: dict[str, dict[str, State]] = {}
     seconds: dict[str, float] = {}
     for way in [how.only] if how.only else WAYS:
         with timed(way, seconds):
-            states[way] = dict(WAYS[way](held))
+            states[way] = dict(WAYS[way](setup))
     with timed("answers", seconds):
-        found = scored(held, states)
-    print(json.dumps(summary(found) | seconds | _about(held)))
+        found = answer_all(setup, states)
+    print(json.dumps(summary(found) | seconds | _about(setup)))
 
 
 def summary(found: Mapping[str, Mapping[str, Sequence[bool]]]) -> dict[str, Any]:
-    """The figures of the last line."""
+    """The result of the last line."""
     scores = {way: accuracy(by_task) for way, by_task in found.items()}
     lifts = {way: lift(found["base"], found[way]) for way in found if way != "base"}
     both = set(WAYS) <= set(found)
@@ -256,10 +257,10 @@ def summary(found: Mapping[str, Mapping[str, Sequence[bool]]]) -> dict[str, Any]
     }
 
 
-def _about(held: School) -> dict[str, Any]:
-    steps, tokens = sum(job.steps for job in held.jobs), sum(job.tokens for job in held.jobs)
+def _about(setup: Setup) -> dict[str, Any]:
+    steps, tokens = sum(job.steps for job in setup.jobs), sum(job.tokens for job in setup.jobs)
     return {
-        "tasks": len(held.jobs),
+        "tasks": len(setup.jobs),
         "steps": steps,
         "tokens": tokens,
         "threads": torch.get_num_threads(),

@@ -1,8 +1,8 @@
-"""Seconds to pack a model into the shared folder and to restore it, against `cp` and `sha256sum` of the same bytes.
+"""Seconds to pack a model into the shared folder and to restore it, compared with `cp` and `sha256sum`.
 
-The model is a store of Ollama with one large layer, made for it, or that of a file that is named. Everything is on one
-disk, and was read before: what is measured is our own work. Pack and restore force each part to disk, `cp` does not, so
-a second figure is `cp`, `sync` and the sha256 of OpenSSL in one thread, the quickest that a machine has.
+The model is an Ollama store with one large layer: random bytes, or a given file. Everything is on one disk and in the
+page cache, so that only our own work is measured. Pack and restore sync each part to disk and `cp` does not, so a
+second figure is `cp`, `sync` and OpenSSL's sha256 in one thread, the fastest on a machine.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from hybrid.models.packing import ollama_source, pack
 from hybrid.models.restoring import restore_ollama
 
 GOAL = 0.9
-"""Our bytes a second against those of `cp` and `sha256sum` one after the other, at least."""
+"""Our bytes per second / those of `cp` followed by `sha256sum`, at least."""
 NAME = OllamaName.parse("bench")
 PIECE = 16 * 1024 * 1024
 
 
 def made(path: Path, size: int) -> None:
-    """A file that nothing can make smaller."""
+    """Write a file of incompressible bytes."""
     with path.open("wb") as file:
         for start in range(0, size, PIECE):
             file.write(os.urandom(min(PIECE, size - start)))
@@ -60,7 +60,7 @@ def store_of(root: Path, file: Path) -> OllamaStore:
 
 
 def seconds(work: Callable[[], object], memory: int) -> float:
-    """Seconds of some work. So much memory is asked for before: a virtual machine is slow to give it the first time."""
+    """Seconds of some work. Its memory is allocated before, since the first allocation is slow on a virtual machine."""
     os.sync()
     bytearray(memory)[::4096] = b"x" * len(range(0, memory, 4096))
     start = time.perf_counter()
@@ -81,10 +81,7 @@ def copied_to_disk(file: Path, to: Path) -> None:
 
 
 def measured(place: Path, file: Path) -> dict[str, float]:
-    """Seconds of each way, the best of three turns.
-
-    What a way has written is removed before the next one begins.
-    """
+    """Seconds of each operation, the best of three rounds. Output is removed before the next operation starts."""
     source, size = store_of(place / "store", file), file.stat().st_size
     best: dict[str, float] = {}
     for turn in range(3):

@@ -1,9 +1,8 @@
-"""How long `hybrid --help` takes, beside a Python that does nothing.
+"""Seconds of `hybrid --help`, compared with a Python process that does nothing.
 
     python benchmarks/startup.py [--runs 15]
 
-Both are timed as the processes that a user starts, in turns, and the best of all runs counts: what is measured is the
-program, not what else the machine does.
+Both are timed as whole processes, alternately. The best of all runs counts, which excludes other work on the machine.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ GOAL = 0.3  # seconds
 def main() -> None:
     """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=15, help="how often each is started")
+    parser.add_argument("--runs", type=int, default=15, help="runs of each")
     runs = parser.parse_args().runs
     help_command = [str(Path(sys.executable).with_name("hybrid")), "--help"]
     peer_command = [sys.executable, "-c", "pass"]

@@ -1,17 +1,17 @@
-"""Seconds to train adapters of SmolLM2-135M on a CPU: ours beside stock PEFT, in three mixes of lengths.
+"""Seconds to train adapters of SmolLM2-135M on a CPU, compared with stock PEFT, for three mixes of text lengths.
 
     python benchmarks/train_cpu.py [--rounds 2] [--threads 1] [--only seal short long]
 
-`seal`: four tasks of SEAL's training subset with the lengths of their examples, cut to a quarter so that it ends in
-minutes; of each task 4 texts stand for all, at even ranks of their lengths. The peer is PEFT in SEAL's way: batches of
-2, every text padded to the longest of its task (masked, as ours does the same updates; padding that is learned costs
-the same), logits for every token, one adapter after the other. `short` and `long`: 8 adapters, batch 1, texts of 32 and
-of 256 tokens, a ninth of them labelled: nothing is padded there, so what is left is batching and the rows of logits.
+`seal`: four tasks of SEAL's training subset with the text lengths of their examples, divided by four so that it takes
+minutes; 4 texts of each task represent all, at even ranks of their lengths. The peer is PEFT as SEAL uses it: batches
+of 2, every text padded to the longest of its task (masked here, so that the updates are the same; learned padding costs
+the same), logits for every token, one adapter after another. `short` and `long`: 8 adapters, batch size 1, texts of 32
+and of 256 tokens, a ninth of them labelled: there is no padding, so the difference is batching and the rows of logits.
 
-Both ways start from the same first values, take the same texts in the same order, and must come to the same losses.
-They run in turns; the least processor time of all rounds counts, as others may use the machine, and the least wall time
-is beside it. PEFT's AdamW is the fused one, the quicker. Setting up is not timed, nor the two short forward passes by
-which a trainer measures memory once. `ratio` is that of `seal`; met when no goal is missed.
+Both start from the same initial values, use the same texts in the same order, and must reach the same losses. They run
+alternately. The smallest processor time of all rounds counts, since others may use the machine; the smallest wall time
+is reported too. PEFT uses the fused AdamW, the faster one. Set-up is not timed, nor are the two short forward passes in
+which a trainer measures memory once. `ratio` is that of `seal`; the goals are met when none is missed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from hybrid.training.trainer import Trainer
 GOALS = {"seal": 1.8, "short": 1.0, "long": 1.0}
 SCALE, TASKS, TEXTS = 4, 4, 4
 VOCABULARY = 49152
-APART = 1e-3
-"""Most difference of the losses of the two ways: fp32 rounding over a few steps."""
+TOLERANCE = 1e-3
+"""Largest difference between the losses of the two: fp32 rounding over a few steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Jobs, and the length that the peer pads each one's texts to (0: that of the batch)."""
+    """Jobs, and the length to which the peer pads the texts of each (0: the longest of the batch)."""
 
     jobs: Sequence[Job]
     longest: Mapping[str, int]
 
 
 def seal_mix() -> Mix:
-    """The lengths of real examples."""
+    """Jobs with the text lengths of real examples."""
     jobs, longest = [], {}
     for id, texts in arc_texts("seal-train", TASKS).items():
         ordered = sorted(texts, key=lambda text: len(text.ids))
@@ -58,13 +58,13 @@ def seal_mix() -> Mix:
 
 
 def cut(text: Tokens) -> Tokens:
-    """The end of a text, a quarter of its tokens and labels."""
+    """The last quarter of a text, with a quarter of its labels."""
     length, labelled = len(text.ids) // SCALE, max(1, text.labelled // SCALE)
     return Tokens(text.ids[-length:], tuple(place >= length - labelled for place in range(length)))
 
 
 def equal(length: int, steps: int = 2) -> Mix:
-    """Eight adapters, some steps of one text each, all of one length."""
+    """Eight adapters with `steps` steps of one text each, all of the same length."""
     texts = [[random_text(f"{slot} {n}", length, length // 9, VOCABULARY) for n in range(steps)] for slot in range(8)]
     return Mix([job_of(f"job{slot}", own, batch=1) for slot, own in enumerate(texts)], {})
 
@@ -79,7 +79,7 @@ Losses = Mapping[str, Sequence[float]]
 
 
 class ByPeft:
-    """One adapter after the other."""
+    """Trains one adapter after another with PEFT."""
 
     def __init__(self, model: Any, first: Job) -> None:
         self._peer = Peft(model, first, fused=True)
@@ -89,7 +89,7 @@ class ByPeft:
 
 
 class ByUs:
-    """All adapters in the same passes."""
+    """Trains all adapters in the same passes."""
 
     def __init__(self, model: Any, first: Job) -> None:
         self._trainer = Trainer(model, first.tuning.targets, slots=8, tokens=2048, free=lambda: 1 << 34)
@@ -99,12 +99,12 @@ class ByUs:
 
 
 def ways(make: Callable[[], Any], first: Job) -> dict[str, ByPeft | ByUs]:
-    """Both, each with a model of its own, set up for jobs like `first`."""
+    """Both trainers, each with its own model, set up for jobs like `first`."""
     return {"peft": ByPeft(make(), first), "ours": ByUs(make(), first)}
 
 
 def measured(name: str, both: Mapping[str, ByPeft | ByUs], rounds: int) -> dict[str, Any]:
-    """The least processor and wall seconds of each way, and their ratios."""
+    """The smallest processor and wall seconds of each, and their ratios."""
     mix = MIXES[name]()
     warm = replace(mix, jobs=[replace(job, texts=job.texts[:1]) for job in mix.jobs[:2]])
     cpu: dict[str, list[float]] = {way: [] for way in both}
@@ -117,8 +117,10 @@ def measured(name: str, both: Mapping[str, ByPeft | ByUs], rounds: int) -> dict[
             if turn:
                 cpu[way].append(time.process_time() - start)
                 wall[way].append(time.perf_counter() - started)
-        apart = max(abs(a - b) for id in found["peft"] for a, b in zip(*(found[way][id] for way in both), strict=True))
-        assert apart < APART, f"the two ways differ by {apart}"
+        difference = max(
+            abs(a - b) for id in found["peft"] for a, b in zip(*(found[way][id] for way in both), strict=True)
+        )
+        assert difference < TOLERANCE, f"the two ways differ by {difference}"
     figures = {way: {"cpu_s": round(min(cpu[way]), 2), "wall_s": round(min(wall[way]), 2)} for way in both}
     tokens = sum(job.tokens for job in mix.jobs)
     padded = sum(mix.longest.get(job.name, 0) * len(job.texts) for job in mix.jobs) or tokens

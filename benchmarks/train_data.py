@@ -1,14 +1,14 @@
-"""Core-seconds to make the training data of one (task, flags), beside SEAL's way, on the same tasks with one tokenizer.
+"""Core-seconds to make the training data of one (task, flags), compared with SEAL's code, with the same tokenizer.
 
     python benchmarks/train_data.py [--tasks 4] [--edits 15]
 
-The 12 tasks of SEAL's training subset, spread over their sizes, each with the flags of `edits` random self-edits.
-SEAL's way (tests/support/seal_reference.py): numpy arrays, every candidate made, written, put into the chat template
-and tokenised, its labels found in a Python loop, then cut to 250; done again for each self-edit, though equal flags
-give equal data. Ours: the variants are drawn and cut first, what is kept is written and tokenised, equal flags once.
-`ratio` is of all self-edits together, `once_ratio` of each different one; the goal is the core-seconds of one (task,
-flags), and the slowest must meet it. `texts_s` is the part of `ours_s` that is not the tokenizer's. Both ways must make
-the same tasks.
+The tasks are a sample of the 12 tasks of SEAL's training subset, each with the flags of `edits` random self-edits.
+SEAL's code (tests/support/seal_reference.py) uses numpy arrays; every candidate is made, rendered and tokenized, its
+labels are found in a Python loop, and only then the list is limited to 250; this is repeated for each self-edit,
+although equal flags give equal data. Ours samples and limits the variants first, and renders and tokenizes only those,
+once for equal flags. `ratio` is over all self-edits, `once_ratio` over the distinct ones. The goal is the core-seconds
+of one (task, flags), and the slowest must meet it. `texts_s` is `ours_s` without the tokenizer. Both must make the same
+tasks.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ Flags = tuple[str, ...]
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Core-seconds of this process, all its threads, and what came of it."""
+    """Core-seconds of all threads of this process, and the result of `work`."""
     start = time.process_time()
     result = work()
     return time.process_time() - start, result
 
 
 def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_reference.Task]:
-    """The data of one self-edit, tokens and labels of every candidate included."""
+    """The data of one self-edit by SEAL's code, with tokens and labels of every candidate."""
     examples = [(np.array(given), np.array(wanted)) for given, wanted in pairs]
     opens = tokenizer.encode("<|im_start|>assistant\n", add_special_tokens=False)
 
@@ -75,7 +75,7 @@ def seals_way(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> list[seal_
 
 
 def ours(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, list[list[int]]]:
-    """Core-seconds of the examples' texts alone, and the tokens of all examples."""
+    """Core-seconds to make the texts of the examples, and the tokens of all examples."""
     seconds, examples = timed(lambda: of_demonstrations(pairs, AugmentationSettings(flags, translation="seal")))
     texts = [
         tokenizer.apply_chat_template([asdict(one) for one in example.messages], tokenize=False) for example in examples
@@ -84,17 +84,17 @@ def ours(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, li
 
 
 def self_edits(task: str, count: int) -> list[Flags]:
-    """The flags that a model might choose, each on or off at random."""
+    """Random flags, as a model might choose them."""
     draws = random.Random(task)
     return [tuple(group for group in GROUPS if draws.random() < 0.5) for _ in range(count)]
 
 
 def measure(tokenizer: Any, pairs: Sequence[Pair], flags: Flags) -> tuple[float, float, float]:
-    """Core-seconds of SEAL's way, of ours, and of our texts; the best of some rounds of the quick one."""
+    """Core-seconds of SEAL's code, of ours, and of our texts alone; for ours the best of some rounds."""
     theirs, tasks = timed(lambda: seals_way(tokenizer, pairs, flags))
     rounds = [timed(lambda: ours(tokenizer, pairs, flags)) for _ in range(ROUNDS)]
     made = [Variant(*seal_reference.plainly(task)) for task in tasks]  # type: ignore[arg-type]
-    assert made == list(variants(pairs, flags, translation="seal")), "the two ways differ"
+    assert made == list(variants(pairs, flags, translation="seal")), "the two make different data"
     assert len(rounds[0][1][1]) == len(made)
     return theirs, min(seconds for seconds, _ in rounds), min(texts for _, (texts, _) in rounds)
 
@@ -114,14 +114,14 @@ def main() -> None:
     for id in sorted(SEAL_TRAIN)[:: max(1, len(SEAL_TRAIN) // how.tasks)][: how.tasks]:
         chosen = self_edits(id, how.edits)
         for flags in sorted(set(chosen)):
-            theirs, mine, texts = measure(tokenizer, demonstrations(tasks[id], id), flags)
+            theirs, our_seconds, texts = measure(tokenizer, demonstrations(tasks[id], id), flags)
             shown = f"{id} {'+'.join(flags) or 'none'}"
-            print(f"{shown:38} SEAL's way {theirs:5.2f} s, ours {mine:5.3f} s, of it texts {texts:5.3f} s")
+            print(f"{shown:38} SEAL's way {theirs:5.2f} s, ours {our_seconds:5.3f} s, of it texts {texts:5.3f} s")
             total["again"] += theirs * chosen.count(flags)
             total["once"] += theirs
-            total["ours"] += mine
+            total["ours"] += our_seconds
             total["texts"] += texts
-            worst = max(worst, mine)
+            worst = max(worst, our_seconds)
         distinct += len(set(chosen))
         edits += len(chosen)
     figures = {

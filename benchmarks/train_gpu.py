@@ -1,19 +1,19 @@
-"""Adapters trained on a GPU over a model of Llama-3.2-1B's shape: ours at K = 1 to 32, beside PEFT and SEAL's way.
+"""Throughput of training adapters on a GPU, for a model of Llama-3.2-1B's shape and K = 1 to 32, compared with PEFT.
 
     python benchmarks/train_gpu.py [--rank 128] [--steps 6] [--tokens 16384] [--tiny]
 
-Random weights made from a configuration compute at the speed of real ones. An optimizer step takes two texts of 719
-tokens, the mean of SEAL's training tasks, 11 % of them labelled. Three ways on the same GPU and the same texts: ours
-with K adapters in the same passes; PEFT step by step, all logits, nothing padded; and Hugging Face's Trainer in SEAL's
-way, every text padded to 1,344 tokens (its mean padding is 1.87 times), a loss logged each step. All after a warm-up.
+Random weights compute at the speed of real ones. An optimizer step has two texts of 719 tokens, the mean of SEAL's
+training tasks, 11 % of them labelled. Three trainers run on the same GPU with the same texts, after a warm-up: ours
+with K adapters in the same passes; PEFT step by step, with all logits and without padding; and Hugging Face's Trainer
+as SEAL uses it, every text padded to 1,344 tokens (1.87 times, SEAL's mean), with a loss logged at each step.
 
-Printed are real tokens a second in the midst of training; `edges_s`, what else an adapter takes (first values, export,
-the making of a Trainer); adapters an hour, an estimate from both for SEAL's mean task (172,722 tokens twice); the bytes
-beside the weights as planned and as measured; and MFU of real tokens: FLOPs = T (4 P + 6 N + 7 d L n) + 4 E S for T
-tokens, S labels, P numbers in the frozen products, N trained, d the width of attention, L the length of a text, n
-layers, E the head, over the dense peak of the device. `ratio` is the best K beside SEAL's way in adapters an hour.
-Goals are by device. Without a CUDA device nothing is measured: `met` is null and `device` is "none". `--tiny` goes
-through all of it on a CPU with two small layers; its figures mean nothing.
+Printed are real tokens per second during training; `edges_s`, the other seconds per adapter (initial values, export,
+creating a Trainer); adapters per hour, estimated from both for SEAL's mean task (172,722 tokens twice); the planned and
+the measured bytes in addition to the weights; and MFU by real tokens: FLOPs = T (4 P + 6 N + 7 d L n) + 4 E S for T
+tokens, S labels, P frozen parameters in matrix products, N trained parameters, d the attention width, L the length of a
+text, n layers, E parameters of the head, divided by the dense peak of the device. `ratio` is adapters per hour of the
+best K / those of Hugging Face's Trainer. Goals are by device. Without a CUDA device nothing is measured: `met` is null
+and `device` is "none". `--tiny` runs everything on a CPU with two small layers; its figures have no meaning.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ TINY = {
     "head_dim": 8,
 }
 PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
-"""Part of a device's name -> dense FLOPs a second in 16 bits."""
+"""Part of a device's name -> dense 16-bit FLOPs per second."""
 GOALS = {"H200": (6.0, 0.30), "A100": (2.5, 0.40), "T4": (2.0, 0.30)}
 """Part of a device's name -> goals of `ratio` and of MFU."""
 TASK_TOKENS = 2 * 172_722
@@ -69,7 +69,7 @@ NAME, PEER = "train-gpu", "Hugging Face's Trainer with PEFT in SEAL's way, one a
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is trained: the model's shape, a text's tokens, what SEAL pads it to, adapters at once, rank, steps."""
+    """The model's shape, the tokens of a text, its padded length in SEAL, numbers of adapters at once, rank, steps."""
 
     shape: Mapping[str, Any]
     length: int
@@ -97,8 +97,8 @@ def flops(model: Any, trained: int, length: int, labelled: int) -> float:
     return float(length * (4 * frozen + 6 * trained + attention) + 4 * head.numel() * labelled)
 
 
-class Pace:
-    """Tokens a second between the first and the last mark, and the seconds of a whole training beyond that pace."""
+class Throughput:
+    """Tokens per second between the first and the last mark, and the other seconds of the training."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -106,15 +106,15 @@ class Pace:
         self._start = self._now()
 
     def mark(self, tokens: int) -> None:
-        """So many tokens are through."""
+        """Record that `tokens` tokens have been computed."""
         self._marks.append((self._now(), tokens))
 
     def figures(self, tokens: int, adapters: int) -> dict[str, float]:
-        """Of a training of `tokens` in all that has just ended."""
+        """The figures of a training of `tokens` tokens that has just ended."""
         (first, before), (last, after) = self._marks[0], self._marks[-1]
-        pace = (after - before) / (last - first)
-        edges = max(0.0, self._now() - self._start - tokens / pace) / adapters
-        return {"tokens_s": round(pace, 1), "edges_s": round(edges, 4)}
+        throughput = (after - before) / (last - first)
+        edges = max(0.0, self._now() - self._start - tokens / throughput) / adapters
+        return {"tokens_s": round(throughput, 1), "edges_s": round(edges, 4)}
 
     def _now(self) -> float:
         if self._device.kind == "cuda":
@@ -123,23 +123,23 @@ class Pace:
 
 
 def by_us(model: Any, size: Size, device: Device, count: int) -> dict[str, Any]:
-    """Figures of `count` adapters at once; the pace is that before the first of them ends."""
+    """Figures of `count` adapters at once; the throughput is measured until the first of them ends."""
     free = partial(free_memory, device.kind)
     trainer = Trainer(model, SEAL_TARGETS, slots=count, tokens=size.tokens, free=free)
     list(trainer.train(size.jobs(count, 1)))
     jobs = size.jobs(count, size.steps)
     plan, before, through = trainer.planned(jobs), _allocated(device), trainer.computed
     ended: list[str] = []
-    pace = Pace(device)
+    throughput = Throughput(device)
 
     def after_pass(_: object) -> None:
         if not ended:
-            pace.mark(trainer.computed - through)
+            throughput.mark(trainer.computed - through)
 
     for done in trainer.train(jobs, after_pass=after_pass):
         assert done.adapter is not None, done.error
         ended.append(done.job.name)
-    found = pace.figures(sum(job.tokens for job in jobs), count)
+    found = throughput.figures(sum(job.tokens for job in jobs), count)
     trainer.close()
     peak = torch.cuda.max_memory_allocated() - before if device.kind == "cuda" else None
     numbers = sum(size.rank * sum(widths) for widths in trainer.slotted.layers.values())
@@ -154,29 +154,29 @@ def _allocated(device: Device) -> int:
 
 
 def by_peft(model: Any, size: Size, device: Device) -> dict[str, Any]:
-    """Figures of one adapter, step by step, nothing padded."""
+    """Figures of one adapter with PEFT, without padding."""
     (warm,), (job,) = size.jobs(1, 1), size.jobs(1, size.steps)
     peer = Peft(model, job, fused=True)
     peer.train(warm)
-    pace, steps = Pace(device), itertools.count(1)
-    peer.train(job, after_step=lambda: pace.mark(2 * size.length * next(steps)))
-    found = pace.figures(job.tokens, 1)
+    throughput, steps = Throughput(device), itertools.count(1)
+    peer.train(job, after_step=lambda: throughput.mark(2 * size.length * next(steps)))
+    found = throughput.figures(job.tokens, 1)
     peer.close()
     return found
 
 
 class Marks(transformers.TrainerCallback):  # type: ignore[misc]
-    """Marks every step of a Trainer; `each` is the tokens of one."""
+    """Marks every step of a Trainer; `each`: tokens per step."""
 
-    def __init__(self, pace: Pace, each: int) -> None:
-        self._pace, self._each = pace, each
+    def __init__(self, throughput: Throughput, each: int) -> None:
+        self._pace, self._each = throughput, each
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._pace.mark(self._each * state.global_step)
 
 
 def by_seals_way(model: Any, size: Size, device: Device) -> dict[str, Any]:
-    """Figures of one adapter by Hugging Face's Trainer, made anew for it."""
+    """Figures of one adapter with Hugging Face's Trainer, created for it."""
     (warm,), (job,) = size.jobs(1, 1), size.jobs(1, size.steps)
     peer = Peft(model, job)
     with tempfile.TemporaryDirectory() as place:
@@ -197,16 +197,16 @@ def by_seals_way(model: Any, size: Size, device: Device) -> dict[str, Any]:
         for one in (warm, job):
             batch = rectangle(one.texts, size.padded)
             rows = [{name: value[row] for name, value in batch.items()} for row in range(len(one.texts))]
-            pace = Pace(device)
-            marks = Marks(pace, 2 * size.length)
+            throughput = Throughput(device)
+            marks = Marks(throughput, 2 * size.length)
             transformers.Trainer(model=peer.model, args=arguments, train_dataset=rows, callbacks=[marks]).train()
-    found = pace.figures(job.tokens, 1)
+    found = throughput.figures(job.tokens, 1)
     peer.close()
     return found
 
 
 def measured(size: Size, device: Device) -> dict[str, Any]:
-    """All ways on one device."""
+    """Measure all trainers on one device."""
     model = random_llama(size.shape, device.dtype, device.kind)
     peak = next((peak for name, peak in PEAKS.items() if name in device.name), None)
     found = {f"K={count}": by_us(model, size, device, count) for count in size.adapters}

@@ -1,18 +1,18 @@
-"""Operations that torch is asked for in one training step: K adapters in one pass of ours, beside K steps of PEFT.
+"""Number of torch operations of one training step: K adapters in one pass, compared with K steps of PEFT.
 
     python benchmarks/train_ops.py [--wide]
 
-A GPU waits for Python when operations are short, so their number is what a step of a small model costs there. Counted
-are the calls that reach torch's dispatcher below autograd: forward, backward, clipping and the optimizer's step of all
-adapters, and on our side the making of the pack. Views are left out: operations whose schema says that the result
-shares its input's memory and nothing is written, and `_unsafe_view`, which is one in all but its schema.
+A GPU waits for Python when operations are short, so their number determines the time of a step of a small model.
+Counted are the calls that reach torch's dispatcher below autograd: forward, backward, clipping and optimizer step of
+all adapters, and for our trainer the creation of the pack. Views are not counted: operations whose schema says that the
+result aliases its input and nothing is written, and `_unsafe_view`, which is a view in all but its schema.
 
-SmolLM2-135M's layers, narrower, with random weights (no count depends on widths or numbers; `--wide` has its widths),
-rank 16, one text of 24 to 40 tokens an adapter and step. The peer is PEFT with `torch.optim.AdamW` as torch chooses it
-on a CPU, a loop over tensors; `fused_ratio` is beside the same with the fused optimizer, which is what Hugging Face's
-Trainer asks for since torch 2.8. Of PEFT one step is counted and multiplied by K. Both count the second step, when the
-optimizer's state is there. `ratio` is that of K = 8; the goal is met when `fused_ratio` reaches it too. Nothing is
-timed: every run gives the same.
+The model has SmolLM2-135M's layers, narrower, with random weights (no count depends on widths or values; `--wide` has
+the real widths), rank 16, one text of 24 to 40 tokens per adapter and step. The peer is PEFT with `torch.optim.AdamW`
+as torch chooses it on a CPU, a loop over tensors; `fused_ratio` compares with the fused optimizer, which Hugging Face's
+Trainer uses since torch 2.8. One step of PEFT is counted and multiplied by K. Both count the second step, when the
+optimizer's state exists. `ratio` is that of K = 8; the goal is met when `fused_ratio` reaches it too. Nothing is timed:
+every run gives the same result.
 """
 
 from __future__ import annotations

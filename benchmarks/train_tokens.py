@@ -1,16 +1,16 @@
-"""Tokens and logits that training on the examples of real ARC tasks computes, beside those that are needed.
+"""Tokens and logits that training on real ARC tasks computes, compared with those that are needed.
 
     python benchmarks/train_tokens.py [--tasks 12] [--subset seal-train]
 
-`tokens_ratio` is the tokens that go through the model over those of the texts, `logit_ratio` the rows that its output
-head computes over the tokens that have a loss. Both are counted at the model itself, by hooks on its first layer and on
-its head, while one epoch of `seal-ttt`'s examples is trained, 8 adapters at once, in SmolLM2's tokens. The model is
-a tiny random one of that vocabulary: no count depends on weights. The forward passes by which a trainer measures
-memory, two a process, are made before and not counted.
+`tokens_ratio` is the tokens that the model computes / those of the texts; `logit_ratio` is the rows of logits / the
+tokens with a loss. Both are counted by hooks on the model's first layer and its output head, while one epoch of
+`seal-ttt`'s examples is trained, 8 adapters at once, in SmolLM2's tokens. The model is tiny and random, with that
+vocabulary, since no count depends on weights. The two forward passes in which a trainer measures memory run before and
+are not counted.
 
-Beside it, computed from the same texts and steps: SEAL's way (the peer), where every text is padded to the longest of
-its task and every token gets logits, and a rectangle of 8 adapters, each step as wide as the longest text in it.
-`ratio` is the peer's tokens over ours. Nothing is timed: every run gives the same.
+For comparison, computed from the same texts and steps: SEAL's method (the peer), where every text is padded to the
+longest of its task and every token has logits, and a rectangle of 8 adapters, each step as wide as its longest text.
+`ratio` is the peer's tokens / ours. Nothing is timed: every run gives the same result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS
 
 GOAL = 1.02
-"""Most tokens computed for one that is needed; of logits exactly one."""
+"""Largest ratio of computed to needed tokens; for logits it must be 1."""
 SLOTS, BUDGET = 8, 2048
 SHAPE = {
     **SMOLLM2,
@@ -56,7 +56,7 @@ class Rows:
 
 
 def computed(jobs: Sequence[Job]) -> tuple[int, int]:
-    """Tokens and rows of logits that training the jobs computes."""
+    """The tokens and rows of logits that training the jobs computes."""
     model = random_llama(SHAPE)
     trainer = Trainer(model, SEAL_TARGETS, slots=SLOTS, tokens=BUDGET, free=lambda: 1 << 34)
     trainer.planned(jobs)
@@ -70,7 +70,7 @@ def computed(jobs: Sequence[Job]) -> tuple[int, int]:
 
 
 def rectangle_of(jobs: Sequence[Job]) -> int:
-    """Tokens of 8 adapters in step, one rectangle a step: jobs in groups of 8, those that are done take no part."""
+    """Tokens when 8 adapters share one padded rectangle per step, without those that are done."""
     total = 0
     for group in [jobs[first : first + SLOTS] for first in range(0, len(jobs), SLOTS)]:
         for step in range(max(job.steps for job in group)):

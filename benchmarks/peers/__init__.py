@@ -1,1 +1,1 @@
-"""What several benchmarks are measured beside: the same work done by other software."""
+"""Baselines of several benchmarks: the same work done with other software."""

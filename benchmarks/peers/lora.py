@@ -1,4 +1,4 @@
-"""LoRA training by stock PEFT, one adapter after the other, of the very jobs that the batched trainer takes."""
+"""LoRA training with stock PEFT, one adapter after another, for the same jobs as the batched trainer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def smollm2() -> Any:
 
 
 def random_llama(shape: Mapping[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """A Llama of any shape with random weights: what it computes costs the same, whatever its numbers are."""
+    """A Llama of any shape with random weights, which compute at the speed of real ones."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -55,22 +55,24 @@ def random_llama(shape: Mapping[str, Any], dtype: torch.dtype = torch.float32, d
 
 
 def random_text(seed: int | str, length: int, labelled: int, vocabulary: int) -> Tokens:
-    """Random tokens, of which the last `labelled` are to be predicted."""
+    """Random tokens, of which the last `labelled` have a label."""
     draws = random.Random(seed)
     ids = tuple(draws.randrange(vocabulary) for _ in range(length))
     return Tokens(ids, tuple(place >= length - labelled for place in range(length)))
 
 
 def job_of(name: str, texts: Sequence[Tokens], **how: Any) -> Job:
-    """One adapter on `texts`, one epoch if nothing else is said, with the rest as SEAL trains."""
+    """A job for one adapter on `texts`: one epoch by default, other settings as in SEAL."""
     settings = {"learning_rate": RATE, "epochs": 1, "rank": RANK, "alpha": ALPHA, "warmup": 0, **how}
     return Job(name, Tuning({"texts": name}, **settings), tuple(texts))
 
 
-def arc_texts(subset: str, most: int, course: AugmentationSettings | None = None) -> dict[str, tuple[Tokens, ...]]:
-    """Task -> the texts it is trained on in `seal-ttt`, in SmolLM2's tokens; of `most` tasks spread over the subset.
+def arc_texts(
+    subset: str, most: int, augmentation: AugmentationSettings | None = None
+) -> dict[str, tuple[Tokens, ...]]:
+    """Task -> its training texts in `seal-ttt`, in SmolLM2's tokens, for `most` tasks spread over the subset.
 
-    The tokenizer is read from the GGUF itself: its weights need not be converted for that.
+    The tokenizer is read from the GGUF itself, so that its weights need not be converted.
     """
     gguf = locate("smollm2")
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -78,7 +80,7 @@ def arc_texts(subset: str, most: int, course: AugmentationSettings | None = None
     found = {}
     for id in ids[:: max(1, len(ids) // most)][:most]:
         examples = of_demonstrations(
-            demonstrations(tasks[id], id), course or AugmentationSettings(instruction=SEAL.instruction)
+            demonstrations(tasks[id], id), augmentation or AugmentationSettings(instruction=SEAL.instruction)
         )
         tuning = Tuning({"task": id}, learning_rate=RATE, epochs=1)
         found[id], _ = texts_of(examples, tuning, tokenizer, SMOLLM2["max_position_embeddings"])
@@ -86,9 +88,9 @@ def arc_texts(subset: str, most: int, course: AugmentationSettings | None = None
 
 
 class Peft:
-    """One adapter of stock PEFT in a model, reset for each job as SEAL does; torch's AdamW, clipping at the job's norm.
+    """One adapter of stock PEFT in a model, reset for each job as in SEAL; torch's AdamW, clipping at the job's norm.
 
-    `fused` is that of torch's AdamW: None lets torch choose, which is one operation a tensor and formula term on a CPU.
+    `fused` is the argument of torch's AdamW: with None torch chooses, on a CPU a loop over tensors.
     """
 
     def __init__(self, model: Any, first: Job, *, fused: bool | None = None) -> None:
@@ -101,7 +103,7 @@ class Peft:
         self.device, self.dtype = model.device, model.dtype
 
     def begin(self, job: Job) -> None:
-        """First values as ours has them, and a new optimizer."""
+        """Set the initial values of our trainer, and create a new optimizer."""
         how = job.tuning
         first = initial_weights(self._widths, how.targets, how.rank, how.alpha, how.seed)
         peft.set_peft_model_state_dict(self.model, safetensors.torch.load(first.to_bytes(torch.float32)))
@@ -110,7 +112,7 @@ class Peft:
         )
 
     def backward(self, job: Job, step: int, longest: int = 0) -> torch.Tensor:
-        """The loss of a step, logits of every token computed, and its gradients; mixed precision over a half base."""
+        """The loss of a step, with logits of every token; computes its gradients, with autocast for a 16-bit model."""
         batch = rectangle([job.texts[index] for index in job.batch(step)], longest)
         there = {name: value.to(self.device) for name, value in batch.items()}
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -119,14 +121,14 @@ class Peft:
         return loss.detach()
 
     def update(self, job: Job, step: int) -> None:
-        """Clip and step, as Hugging Face's Trainer does."""
+        """Clip and step as Hugging Face's Trainer does."""
         torch.nn.utils.clip_grad_norm_(self.trained, job.tuning.clip)
         self.optimizer.param_groups[0]["lr"] = job.learning_rate(step)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def train(self, job: Job, longest: int = 0, after_step: Callable[[], None] = lambda: None) -> list[float]:
-        """The losses of a whole job; every text is padded to `longest`, 0: to the longest of its batch."""
+        """Train a job. Returns its losses. Every text is padded to `longest`, or with 0 to the longest of its batch."""
         self.begin(job)
         losses = []
         for step in range(job.steps):
@@ -136,12 +138,12 @@ class Peft:
         return [float(loss) for loss in losses]
 
     def close(self) -> None:
-        """Take the adapter out of the model."""
+        """Remove the adapter from the model."""
         self.model.unload()
 
 
 def rectangle(texts: Sequence[Tokens], longest: int = 0, pad: int = 0) -> dict[str, torch.Tensor]:
-    """A batch [texts, longest] as Hugging Face's models take it: padding behind, masked and without a label."""
+    """A batch [texts, longest] for Hugging Face's models, right-padded; padding is masked and has no labels."""
     longest = longest or max(len(text.ids) for text in texts)
     more = [longest - len(text.ids) for text in texts]
     labels = [[id if learned else -100 for id, learned in zip(one.ids, one.learned, strict=True)] for one in texts]
