@@ -1,4 +1,4 @@
-"""The transformers backend with an adapter for each request: what it says is what PEFT says with each alone."""
+"""The transformers backend with one adapter per request: its answers are those of PEFT with each adapter alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_adapter(model: Path, place: Path, seed: int, **kind: Any) -> Adapter:
-    """A folder that PEFT saves, with random weights strong enough to change what is said."""
+    """An adapter folder saved by PEFT, with random weights large enough to change answers."""
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(model)
     wrapped = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **kind))
@@ -75,7 +75,7 @@ def asked(adapter: Adapter | None, question: str, name: str) -> Request:
 
 
 def by_peft(folder: Path, adapter: Adapter | None, question: str) -> tuple[str, float]:
-    """The greedy text of stock libraries, and its log-probability, without that of the token that ends it."""
+    """The greedy text of the stock libraries and its log-probability, without that of the end token."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     if adapter:
@@ -147,7 +147,7 @@ def test_an_adapter_that_is_forgotten_is_read_again(opened: Callable[..., Backen
 
 
 def changed(adapter: Adapter, place: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]) -> Adapter:
-    """A copy of an adapter with other tensors or settings, named by what it now is."""
+    """A copy of an adapter with other tensors or settings, named by its new digest."""
     tensors = safetensors.torch.load_file(f"{adapter.path}/adapter_model.safetensors")
     config = json.loads(Path(adapter.path, "adapter_config.json").read_text())
     change(tensors, config)
@@ -222,7 +222,7 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]] = {
 
 @pytest.fixture
 def bad(five: list[Adapter], tmp_path: Path) -> dict[str, Adapter]:
-    """Adapters that are none, by what is wrong with them."""
+    """Invalid adapters, by what is wrong with them."""
     made = {name: changed(five[0], tmp_path / name, change) for name, change in CHANGES.items()}
     whole = Path(five[0].path, "adapter_model.safetensors").read_bytes()
     made["another sha256"] = Adapter("0" * 64, five[0].path)

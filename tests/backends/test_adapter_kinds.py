@@ -1,4 +1,4 @@
-"""What is plain LoRA by PEFT's settings, and that PEFT itself computes just that of it."""
+"""Which adapters are plain LoRA by PEFT's settings, and that PEFT itself computes exactly plain LoRA for them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ MADE: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_taken_as_plain_is_what_peft_computes(tiny_llama: Path, tmp_path: Path) -> None:
-    """Each kind is made, changed as training would, saved, and read by PEFT again beside the model as it is."""
+    """Each kind is created, changed as training would change it, saved, and loaded by PEFT over the original model."""
     pytest.importorskip("peft", reason="needs peft, which is not installed")
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model

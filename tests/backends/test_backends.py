@@ -1,4 +1,4 @@
-"""Every backend keeps the promises of the protocol, with a real model."""
+"""Every backend passes the protocol's checks, with a real model."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ SAME_BITS = {"greedy_is_deterministic", "seeds_reproduce_and_differ", "a_draw_do
 def test_llamacpp_keeps_the_promise(
     check: Callable[[Backend], None], llamacpp: Backend, llamacpp_same_bits: Backend
 ) -> None:
-    """Its defaults trade the last bits of a logit for speed (docs/backends.md); the checks of those turn that off."""
+    """The defaults prefer speed to the last bits of a logit (docs/backends.md); these checks use other options."""
     check(llamacpp_same_bits if check.__name__.removeprefix("check_") in SAME_BITS else llamacpp)
 
 

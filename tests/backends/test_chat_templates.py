@@ -1,4 +1,4 @@
-"""What a chat template can carry, how it ends a turn, and which date it writes: templates as real models have them."""
+"""What a chat template supports, how it ends a turn, and which date it writes: templates as in real models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system 
 
 
 def each(end: str, *, start: str = "") -> str:
-    """A template that writes every message, and `end` behind it."""
+    """A template that writes every message, followed by `end`."""
     return start + EACH.replace("END", end)
 
 
@@ -42,7 +42,7 @@ def tokenizer(template: str | None) -> Any:
     return small_model.made(MARKS, template)
 
 
-def form(template: str | None) -> ChatTemplate:
+def chat_template(template: str | None) -> ChatTemplate:
     return chat_template_of(tokenizer(template), "model")
 
 
@@ -64,12 +64,12 @@ def chat(*messages: tuple[str, str]) -> Request:
     ],
 )
 def test_a_turn_ends_with_the_token_that_the_template_writes_behind_an_answer(template: str, end: str) -> None:
-    assert form(template).ends == {MARKS.index(end)}
-    assert form(template).stops == ()
+    assert chat_template(template).ends == {MARKS.index(end)}
+    assert chat_template(template).stops == ()
 
 
 def test_an_end_that_is_no_token_is_a_stop_string() -> None:
-    found = form(each("<|im_end|>\n"))
+    found = chat_template(each("<|im_end|>\n"))
     assert (found.ends, found.stops) == (frozenset(), ("<|im_end|>",))
     assert found.fit(chat(("user", "Hi"))).sampling.stop == ("mine", "<|im_end|>")
     raw = Request(Sampling(4), prompt="Hi")
@@ -79,14 +79,14 @@ def test_an_end_that_is_no_token_is_a_stop_string() -> None:
 @pytest.mark.parametrize("behind", ["", "\n", ".\n", "\n### User: "])
 def test_words_behind_an_answer_are_not_its_end(behind: str) -> None:
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}BEHIND{% endfor %}".replace("BEHIND", behind)
-    assert form(template) == ChatTemplate("model")
+    assert chat_template(template) == ChatTemplate("model")
 
 
 @pytest.mark.parametrize("template", [each("<|end|>", start=NO_SYSTEM), DROPS_SYSTEM])
 def test_a_system_message_that_the_template_cannot_write_goes_before_the_users_first(
     template: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    found = form(template)
+    found = chat_template(template)
     fitted = found.fit(chat(("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Go")))
     assert [(one.role, one.content) for one in fitted.messages] == [
         ("user", "Be brief.\n\nHi"),
@@ -103,14 +103,14 @@ def test_a_system_message_that_the_template_cannot_write_goes_before_the_users_f
 
 
 def test_an_ordinary_template_changes_no_chat_and_nothing_is_said_of_it(caplog: pytest.LogCaptureFixture) -> None:
-    found, request = form(each("<|end|>")), chat(("system", "Be brief."), ("user", "Hi"))
+    found, request = chat_template(each("<|end|>")), chat(("system", "Be brief."), ("user", "Hi"))
     assert found.fit(request) == request
     found.warn()
     assert (found.about(), caplog.text) == ({}, "")
 
 
 def test_a_chat_whose_first_turns_would_be_dropped_is_refused() -> None:
-    found = form("<|user|>{{ messages[-1].content }}<|assistant|>")
+    found = chat_template("<|user|>{{ messages[-1].content }}<|assistant|>")
     with pytest.raises(BadRequest, match="the last message alone") as caught:
         found.fit(chat(("user", "Hi"), ("assistant", "Yes?"), ("user", "Go")))
     assert caught.value.failure.kind == "unsupported"
@@ -128,11 +128,11 @@ UNUSABLE = [
         "{{ raise_exception('no chats') }}",
     )
 ]
-"""Templates that are no program, or refuse every chat."""
+"""Templates that are not valid programs, or raise for every chat."""
 
 
 def test_nothing_false_is_said_of_a_template_that_is_no_program(caplog: pytest.LogCaptureFixture) -> None:
-    found = form("{% endfor %}")
+    found = chat_template("{% endfor %}")
     found.warn()
     assert caplog.text == ""
     assert "unknown tag" in found.refusal
@@ -143,7 +143,7 @@ def test_nothing_false_is_said_of_a_template_that_is_no_program(caplog: pytest.L
     [(None, "has no chat template"), ("<|user|>Hello", "does not write what the user says"), *UNUSABLE],
 )
 def test_a_model_that_is_not_for_chats_says_so_and_answers_raw_prompts(template: str | None, message: str) -> None:
-    found = form(template)
+    found = chat_template(template)
     with pytest.raises(CannotRun, match=message) as caught:
         found.fit(chat(("user", "Hi")))
     assert "raw prompts" in caught.value.hint
@@ -168,7 +168,7 @@ def test_a_template_that_asks_for_the_day_is_told_the_pinned_one(settings: dict[
 
 @pytest.fixture(scope="module")
 def ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """A model whose likeliest token is always its first, <|end|>, and whose configuration names another end."""
+    """A model that always generates its first token, <|end|>, and whose configuration names another end token."""
     from transformers import AutoModelForCausalLM
 
     from hybrid.backends.registry import open_backend
@@ -194,7 +194,7 @@ def test_an_answer_ends_with_its_turn_whatever_the_configuration_names(ends_at_o
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_grammar_ends_with_the_turn_and_its_answer_has_no_log_probability(ends_at_once: Backend) -> None:
-    """The likeliest token is the end of the turn: it comes as soon as the number may end, and not before."""
+    """The most probable token is the end of the turn: it is generated as soon as the number may end, not before."""
     number = {"type": "integer"}
     raw = Request(Sampling(8), prompt="Hi", schema=number, logprobs=True, key="raw")
     for done in answers(

@@ -1,4 +1,4 @@
-"""Both embedders with the same real model, and what a server may send instead of vectors."""
+"""Both embedders with the same real model, and invalid replies of a server."""
 
 from __future__ import annotations
 

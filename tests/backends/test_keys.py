@@ -38,7 +38,7 @@ REQUESTS = st.builds(
 )
 
 
-def plainly(value: Any) -> bytes:
+def reference_encoding(value: Any) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
 
@@ -52,13 +52,13 @@ def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, mod
     if tuning := item.request.tuning:
         plain = {**dataclasses.asdict(tuning), "targets": list(tuning.targets)}
         del plain["digest"]
-        request["tuning"] = hashlib.sha256(plainly(plain)).hexdigest()
+        request["tuning"] = hashlib.sha256(reference_encoding(plain)).hexdigest()
     told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
     value = {"stage": stage, "model": model, "request": request, **told}
-    assert item.key(stage, model) == hashlib.sha256(plainly(value)).hexdigest()
+    assert item.key(stage, model) == hashlib.sha256(reference_encoding(value)).hexdigest()
 
 
 @settings(max_examples=300, deadline=None)
 @given(JSONS)
 def test_there_is_one_canonical_text_for_a_value(value: Any) -> None:
-    assert encode(value) == plainly(value)
+    assert encode(value) == reference_encoding(value)

@@ -1,4 +1,4 @@
-"""llama.cpp asks in the same form as the other backends: its own readings of a template are checked against ours."""
+"""llama.cpp sees the same prompts as the other backends: its rendering of a template is compared with ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model that does not load: the hint is about what is wrong with it."""
+"""A model that does not load: the hint fits what is wrong with it."""
 
 from __future__ import annotations
 

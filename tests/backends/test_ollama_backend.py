@@ -36,7 +36,7 @@ each_check = pytest.mark.parametrize(
 SAME_BITS = {"greedy_is_deterministic", "seeds_reproduce_and_differ", "a_draw_does_not_depend_on_its_neighbours"}
 SCHEMA = {"type": "object", "properties": {"verdict": {"enum": ["right", "wrong"]}}, "required": ["verdict"]}
 LIKE_QWEN = ("RENDERER qwen3.5", "PARSER qwen3.5")
-"""How Ollama serves a model that can think: its prompts are written, and its replies read, by code in the server."""
+"""A Modelfile of a thinking model: the server's own code renders its prompts and parses its replies."""
 
 
 def opened(server: OllamaServer, model: str = "smollm2", **options: str) -> Any:
@@ -55,7 +55,7 @@ def one_at_a_time(ollama_server: OllamaServer) -> Backend:
 
 @pytest.fixture
 def own_server(ollama_server: OllamaServer, tmp_path: Path) -> Iterator[Callable[..., OllamaServer]]:
-    """Starts servers that a test may kill or fill; they share the store of the session's server."""
+    """Starts servers that a test may kill or overload; they share the store of the session's server."""
     started: list[OllamaServer] = []
 
     def start(**settings: str) -> OllamaServer:
@@ -71,7 +71,7 @@ def own_server(ollama_server: OllamaServer, tmp_path: Path) -> Iterator[Callable
 
 @each_check
 def test_ollama_keeps_the_promise(check: Callable[[Backend], None], backend: Backend, one_at_a_time: Backend) -> None:
-    """Like any engine that computes several together it trades last bits for speed; one at a time it does not."""
+    """Batched requests may differ in the last bits; with one request at a time they do not."""
     check(one_at_a_time if check.__name__.removeprefix("check_") in SAME_BITS else backend)
 
 
@@ -92,7 +92,7 @@ def test_an_answer_is_held_to_its_schema(backend: Backend) -> None:
 
 
 def test_a_model_that_can_think_is_held_to_its_schema_too(ollama_server: OllamaServer) -> None:
-    """Of itself /api/chat forgets the schema of such a model when it is told not to think."""
+    """/api/chat by itself ignores the schema of such a model when thinking is off."""
     thinker = opened(ollama_server, ollama_server.create("thinker", Path(ollama_server.model), *LIKE_QWEN))
     said = (Message("system", "You judge."), Message("user", "Is 2 + 2 = 4?"))
     asked = Request(Sampling(40), messages=said, schema=SCHEMA, key="one")
@@ -119,7 +119,7 @@ def test_a_reply_that_ollama_breaks_off_is_an_error_that_says_why(backend: Backe
 
 
 def test_nothing_is_cut_in_silence(ollama_server: OllamaServer) -> None:
-    """The context grows until a prompt fits; one that never fits is an error, in both ways of asking."""
+    """The context grows until a prompt fits; a prompt that never fits is an error, for chats and raw prompts."""
     digits = " ".join("7" * 150)  # more tokens than are guessed from its length
     two = (Message("user", "My name is Bo. " + digits), Message("user", "?"))
     chat, raw = Request(Sampling(4), messages=two, key="chat"), Request(Sampling(4), prompt=digits, key="raw")
@@ -140,7 +140,7 @@ def test_nothing_is_cut_in_silence(ollama_server: OllamaServer) -> None:
 
 
 def ollama_server_tokens(server: OllamaServer, prompt: str) -> int:
-    """Of a raw prompt, as the server counts them when there is room for all."""
+    """The tokens of a raw prompt, as the server counts them in a large enough context."""
     body = {"model": "smollm2", "raw": True, "prompt": prompt, "stream": False}
     reply = server.api("/api/generate", {**body, "options": {"num_ctx": 512, "num_predict": 1}}, timeout=600)
     return int(reply["prompt_eval_count"])
@@ -158,7 +158,7 @@ def test_an_answer_that_fills_the_context_is_asked_again_with_a_larger_one(ollam
 
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_the_number_in_flight_follows_the_server(own_server: Callable[..., OllamaServer], parallel: int) -> None:
-    """How many replies it takes to see what the server works on depends on what else the machine does."""
+    """The number of replies until the limit is found depends on what else the machine does."""
     backend = opened(own_server(OLLAMA_NUM_PARALLEL=str(parallel)))
     requests = (testing.ask(f"Tell me about the number {n}.", f"k{n}", max_tokens=12) for n in range(150))
     stream = backend.generate(requests)
@@ -173,7 +173,7 @@ def test_the_number_in_flight_follows_the_server(own_server: Callable[..., Ollam
 
 
 def test_a_full_queue_loses_nothing(own_server: Callable[..., OllamaServer]) -> None:
-    """One may wait for the model to load, the rest are sent away."""
+    """One request may wait while the model loads, the others are rejected."""
     server = own_server(OLLAMA_MAX_QUEUE="1")
     backend = opened(server, parallel="8")
     server.api("/api/generate", {"model": "smollm2", "keep_alive": 0})  # unloaded: all eight ask for loading
@@ -239,7 +239,7 @@ def test_a_runner_that_is_killed_is_replaced_and_nothing_is_lost(own_server: Cal
 
 
 def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
-    """Nobody waits behind stories that would take a hundred times as long as an answer."""
+    """Other requests do not wait behind long answers that would take a hundred times as long."""
     backend, hello = opened(ollama_server), testing.ask("Hello", max_tokens=2)
     alone = testing.answers(backend, hello)["Hello"]
     stream = backend.generate(
@@ -252,7 +252,7 @@ def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
 
 
 def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., OllamaServer], tmp_path: Path) -> None:
-    """Exit code 5, and what was answered is kept; the same command asks for the rest alone."""
+    """The exit code is 5 and answers are kept; the same command requests only the rest."""
     server, stage, items = own_server(), Stage(tmp_path), ITEMS * 3 // TASKS
     laptop = stage.side("laptop")
     laptop.environment["OLLAMA_HOST"] = server.url
@@ -277,14 +277,14 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
 
 
 def records(side: Side) -> list[str]:
-    """The keys in all shards of all runs below a machine's place."""
+    """The keys in all shards of all runs in a folder."""
     folder = Disk(next(path.parent.parent for path in side.root.rglob("run.json")).parent)
     paths = [path for run in run_ids(folder) for path in shard_paths(folder, f"runs/{run}/answer")]
     return [one["key"] for path in paths for one in verify_shard(path, folder.read(path, MAX_FILE)).records]
 
 
 def replies(server: OllamaServer) -> int:
-    """That the server has given whole, from its log."""
+    """The number of complete replies, from the server's log."""
     return sum(
         "| 200 |" in line and "/api/chat" in line for line in server.log.read_text(errors="replace").splitlines()
     )

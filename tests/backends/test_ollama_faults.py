@@ -1,4 +1,4 @@
-"""The backend `ollama` against a server that has every fault, one at a time (tests/support/faulty_ollama.py)."""
+"""The backend `ollama` against a server with one fault at a time (tests/support/faulty_ollama.py)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.support.faulty_ollama import (
 )
 
 QUICK = {"idle_timeout": "1", "first_timeout": "1"}
-"""For a server that falls silent. Elsewhere the limits are far away: this very process may be slow."""
+"""Time-outs for a server that stalls. Elsewhere time-outs are long, since this process may be slow."""
 SCHEMA = {"type": "object", "properties": {"verdict": {"enum": ["right", "wrong"]}}, "required": ["verdict"]}
 
 
@@ -523,7 +523,7 @@ def test_inside_an_event_loop_it_says_so() -> None:
 # --- what the doctor says
 
 
-def told(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, str]]:
+def doctor_lines(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, str]]:
     """The doctor's lines about the server, with what to do."""
     monkeypatch.setenv("OLLAMA_HOST", host)
     lines = [(one.what, one.do) for one in equipment.engines() if "llama" in one.what]
@@ -532,7 +532,7 @@ def told(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, str]]:
 
 def test_the_doctor_tells_of_a_server_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyOllama() as server:
-        ((what, do),) = told(monkeypatch, server.url)
+        ((what, do),) = doctor_lines(monkeypatch, server.url)
     assert what == f"Ollama 0.24.0 runs at {server.url}: 1 model; loaded: none"
     assert do == ""
 
@@ -541,7 +541,7 @@ def test_the_doctor_tells_of_a_model_that_is_larger_than_the_memory(monkeypatch:
     if available() is None:
         pytest.skip("needs the right to read /proc/meminfo, which only Linux has")
     with FaultyOllama(size=1 << 50) as server:
-        lines = told(monkeypatch, server.url)
+        lines = doctor_lines(monkeypatch, server.url)
     assert "too little memory for its largest model: faulty has 1048576.0 GiB" in lines[1][0]
 
 
@@ -553,7 +553,7 @@ def test_the_doctor_tells_of_an_old_version(
     about: dict[str, Any], what: str, do: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FaultyOllama(**about) as server:
-        ((said, hint),) = told(monkeypatch, server.url)
+        ((said, hint),) = doctor_lines(monkeypatch, server.url)
     assert what in said
     assert do in hint
 
@@ -561,14 +561,14 @@ def test_the_doctor_tells_of_an_old_version(
 def test_the_doctor_waits_for_no_server_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stuck:
         started = time.monotonic()
-        ((what, do),) = told(monkeypatch, f"127.0.0.1:{stuck.getsockname()[1]}")
+        ((what, do),) = doctor_lines(monkeypatch, f"127.0.0.1:{stuck.getsockname()[1]}")
         assert time.monotonic() - started < 4
     assert "did not answer" in what
     assert do
 
 
 def test_the_doctor_tells_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    ((what, do),) = told(monkeypatch, "127.0.0.1:9")
+    ((what, do),) = doctor_lines(monkeypatch, "127.0.0.1:9")
     assert "no" in what
     assert "ollama serve" in do
 
@@ -576,6 +576,6 @@ def test_the_doctor_tells_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None
 def test_without_its_libraries_the_doctor_says_so_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(equipment.LIBRARIES, "ollama", ("no_such_library",))  # type: ignore[arg-type]
     monkeypatch.setitem(equipment.EXTRA_OF, "no_such_library", "ollama")
-    assert told(monkeypatch, "127.0.0.1:9") == []
+    assert doctor_lines(monkeypatch, "127.0.0.1:9") == []
     lines = {one.what: one.do for one in equipment.engines()}
     assert "'.[ollama]'" in lines["backend ollama: needs no_such_library, not installed"]

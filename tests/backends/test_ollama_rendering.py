@@ -1,4 +1,4 @@
-"""Ollama leaves out what a model's template has no place for, and says nothing: that is found out beforehand."""
+"""Ollama silently drops what a model's template does not render: the backend finds that out when it opens the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def opened(host: str, model: str = "faulty", **options: str) -> Any:
 
 
 def only(role: str) -> Render:
-    """A template that leaves out the messages of a role."""
+    """A template that drops the messages of other roles."""
     return lambda messages: chatml([one for one in messages if one["role"] != role])
 
 
@@ -47,7 +47,7 @@ def last_alone(messages: list[dict[str, str]]) -> str:
 
 
 def run_together(messages: list[dict[str, str]]) -> str:
-    """As `ollama create` does for a GGUF whose template it does not know: {{ .Prompt }}."""
+    """Renders as {{ .Prompt }}, which `ollama create` sets for a GGUF with an unknown template."""
     return "".join(one["content"] for one in messages if one["role"] != "system")
 
 
@@ -152,7 +152,7 @@ def test_trouble_of_the_server_is_no_word_about_the_template(answer: Refuse, err
     ],
 )
 def test_what_ends_a_turn_in_the_template_ends_an_answer(render: Render, more: dict[str, Any], stop: list[str]) -> None:
-    """Of itself Ollama stops at the tokens that the weights and the model's file name, whatever the template writes."""
+    """Ollama by itself stops only at the end tokens of the weights and the stop strings of the Modelfile."""
     with FaultyOllama(render=render, **more) as server:
         testing.answers(opened(server.url), chat(HELLO, stop=("x",)), Request(Sampling(4), prompt="Once", key="raw"))
     stops = {"raw" in body: body["options"].get("stop") for body in server.bodies}
@@ -195,7 +195,7 @@ WRITTEN = ("RENDERER qwen3.5", "PARSER qwen3.5")
 
 
 def made(server: OllamaServer, name: str, *lines: str) -> str:
-    """A model of the session's weights with another template."""
+    """A model with the session's weights and another template."""
     return server.create(name, Path(server.model), *lines)
 
 
@@ -220,7 +220,7 @@ def test_a_real_server_shows_what_its_templates_carry(
 
 @pytest.mark.slow
 def test_a_judge_never_judges_without_its_instruction(ollama_server: OllamaServer, tmp_path: Path) -> None:
-    """Neither on what is graded nor when it is checked."""
+    """Neither when it grades nor when it is checked."""
     name = made(ollama_server, "no-template", *BARE)
     answer = {"key": "0" * 64, "task": "t", "question": "t/0", "reference": "Paris", "view": {"question": "Which?"}}
     (tmp_path / "answers.jsonl").write_text(json.dumps({**answer, "text": "The city of Lyon"}) + "\n")
@@ -238,7 +238,7 @@ def test_a_judge_never_judges_without_its_instruction(ollama_server: OllamaServe
 
 @pytest.mark.slow
 def test_a_merged_system_text_reaches_a_real_model(ollama_server: OllamaServer) -> None:
-    """Its own system text, which its template drops, changes nothing."""
+    """The Modelfile's own system text, which the template drops, has no effect."""
     backend = opened(ollama_server.url, made(ollama_server, "merges", *INSTRUCT))
     short, by_hand = chat(HELLO, key="short"), chat(Message("user", "Judge.\n\nHello"), key="by hand")
     found = testing.answers(backend, short, by_hand, chat(*SAID))
@@ -252,7 +252,7 @@ TURNS = "{{ range .Messages }}<|{{ .Role }}|>{{ .Content }}{{ if eq .Role `assis
 def test_a_real_answer_ends_with_its_turn_also_at_a_token_that_ollama_goes_on_after(
     ollama_server: OllamaServer, tmp_path: Path
 ) -> None:
-    """The model writes the token with which the template ends a turn, and nothing else."""
+    """The model generates only the token with which the template ends a turn."""
     weights = write(tmp_path / "tiny.gguf", None, likeliest="<|system|>")
     name = ollama_server.create("tiny-turns", weights, f'TEMPLATE """{TURNS}<|assistant|>"""')
     raw = Request(Sampling(4), prompt="Once", key="raw")

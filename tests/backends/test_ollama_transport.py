@@ -1,4 +1,4 @@
-"""Ollama's Python package within our bounds: what it would take, follow, send on or stumble over does not reach it."""
+"""Ollama's Python package over our transport: bad replies, redirects and secrets are kept from it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.ollama_server import MODEL, OllamaServer
 
 
 def lines(*values: Any) -> Raw:
-    """A stream of these lines."""
+    """A reply that streams these lines."""
     return Raw("".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode())
 
 
@@ -36,7 +36,7 @@ class Elsewhere:
 
 
 class Trickle:
-    """A byte now and then, for ever."""
+    """A reply that sends one byte now and then, for ever."""
 
     def __call__(self, reply: Reply) -> None:
         reply.start()
@@ -54,7 +54,7 @@ every = pytest.mark.parametrize("path", ASKED)
 
 
 def ask(path: str, behaviour: Any, **options: Any) -> Any:
-    """What comes of asking a server that answers so."""
+    """The result of a request to a server that replies with `reply`."""
     with FaultyOllama(instead={path: behaviour}) as faulty:
         server = Server(faulty.url, **options)
         try:

@@ -1,4 +1,4 @@
-"""What a model sees, with a tokenizer that starts every text itself and a template that does so too."""
+"""The tokens that a model sees, when both the tokenizer and the template add the beginning-of-text token."""
 
 from __future__ import annotations
 

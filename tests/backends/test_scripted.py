@@ -1,4 +1,4 @@
-"""Answers from a file: what is no script is refused by its name."""
+"""Answers from a file: an invalid script is refused, and the error names the file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipelines.seal.eval import SealEval
 
 
 def chat(*contents: str) -> list[dict[str, str]]:
-    """The turns of user and assistant, one after the other."""
+    """A chat with alternating messages of user and assistant."""
     return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
 
 
@@ -85,7 +85,9 @@ def test_a_whole_chat_goes_before_its_last_message(tmp_path: Path) -> None:
 
 
 def test_a_vote_can_be_scripted(tmp_path: Path) -> None:
-    """All views of a question in its own orientation end with the same message; the whole chat tells them apart."""
+    """All views of a question in its own orientation end with the same message; only the whole chat distinguishes
+    them.
+    """
     task = {
         "train": [{"input": [[1, 2]], "output": [[2, 1]]}, {"input": [[3, 4]], "output": [[4, 3]]}],
         "test": [{"input": [[5, 6]]}],

@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a pass: the pass is finished, its state is kept, and the same training goes on from there."""
+"""Ctrl-C during a pass: the pass is finished, a checkpoint is written, and training resumes from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def group_in(folder: Path, interval: float = 3600) -> Group:
 
 
 def trained(folder: Path, stop_at: int = 0, number: int = signal.SIGINT) -> tuple[dict[str, TrainedAdapter], int]:
-    """The adapters, and how many passes were made here. A signal comes while pass `stop_at` is made."""
+    """The adapters, and the number of passes. A signal arrives during pass `stop_at`."""
     ours = trainer(tiny_model(), slots=2)
     pack = ours.pack
 

@@ -1,4 +1,4 @@
-"""Models that think, on every backend: the switch is off, what a request asks for wins, and thoughts are set apart."""
+"""Thinking models on every backend: thinking is off by default, a request can switch it on, thoughts are separated."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def told(done: Completion) -> tuple[str, str | None, str | None, str, int, int]:
 
 @pytest.fixture(scope="module", params=["llamacpp", "transformers"])
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    """A model whose marks are special tokens, which engines leave out of texts."""
+    """A model whose thought marks are special tokens, which engines remove from texts."""
     folder = tmp_path_factory.mktemp("reciting")
     if request.param == "llamacpp":
         pytest.importorskip("xllamacpp")
@@ -72,7 +72,7 @@ def test_thoughts_are_set_apart_the_same_way_everywhere(backend: Backend) -> Non
 
 
 R1 = 'TEMPLATE """{{ range .Messages }}{{ .Content }} {{ end }}<think>"""'
-"""A template that opens a thought and that Ollama does not know to be one of a thinking model."""
+"""A template that opens a thought; Ollama does not list its model as a thinking one."""
 
 
 def test_ollama_sets_apart_what_it_does_not_know_to_be_a_thought(ollama_server: OllamaServer, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_ollama_sets_apart_what_it_does_not_know_to_be_a_thought(ollama_server: 
 
 
 def test_a_example_shows_the_prompt_that_is_asked_with(tmp_path: Path) -> None:
-    """With the empty thought of the switch, which this template leaves out of an answer that is finished."""
+    """With the empty thought of the switch, which this template omits from finished answers."""
     needs_torch()
     from transformers import AutoTokenizer
 

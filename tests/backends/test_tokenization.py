@@ -1,4 +1,4 @@
-"""The process that makes texts: it ends with the one that asks, however that ends, and leaves Ctrl-C to it."""
+"""The tokenization worker: it ends with its parent process, however that ends, and ignores Ctrl-C."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def asking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that asks for texts, once at first and then for each line."""
+    """A process that requests texts, once at the start and then for each line of stdin."""
     model = write_model(tmp_path / "model", chatml())
     (tmp_path / "asks.py").write_text(ASKS)
     command = [sys.executable, str(tmp_path / "asks.py"), str(model)]
@@ -54,7 +54,7 @@ def asking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def alive(process: int) -> bool:
-    """Whether it runs: one that has ended and that nobody has asked for is not."""
+    """Whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""What is trained on is, token for token, what is asked and what is generated."""
+"""Training examples have exactly the tokens of prompts and generated answers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def texts(examples: list[Example], tokenizer: Any, how: Tuning = CLEAN, context:
 
 
 def asked(example: Example, tokenizer: Any) -> list[int]:
-    """The prompt that asking the example's question makes."""
+    """The prompt of a request with the example's question."""
     return prompt_ids(tokenizer, Request(Sampling(1), messages=example.messages[:-1], template=example.template))
 
 
 def split(text: Tokens) -> tuple[list[int], list[int]]:
-    """A text with answers learned, before and from its first label on."""
+    """The tokens of a training text before its first label, and from it on."""
     first = text.learned.index(True)
     assert all(text.learned[first:])
     return list(text.ids[:first]), list(text.ids[first:])

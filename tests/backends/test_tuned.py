@@ -1,4 +1,4 @@
-"""Requests that ask for a training: trained in groups, answered with what came of it, kept where the run says."""
+"""Requests with a training: trained in groups, answered with the trained adapters, checkpoints kept in the run."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Opener = Callable[..., Backend]
 
 
 def prepared(engine: Backend, tensors: Tensors, pairs: Sequence[tuple[Tuning, str]]) -> Backend:
-    """The engine, told what a stage trains."""
+    """The engine, prepared for the trainings of a stage."""
     assert isinstance(engine, TrainingBackend)
     engine.prepare(Training(tensors, of_words if pairs else None, tuple(pairs)))
     return engine
@@ -82,8 +82,8 @@ def opened(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
         engine.close()
 
 
-def words(backend: Backend, *requests: Request) -> dict[str, Completion]:
-    """Answers without what the clock says."""
+def completions(backend: Backend, *requests: Request) -> dict[str, Completion]:
+    """Completions without their times."""
     return {key: replace(done, seconds=0.0) for key, done in testing.answers(backend, *requests).items()}
 
 
@@ -97,7 +97,7 @@ def trained(found: Mapping[str, Completion]) -> list[Any]:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by an element with every training pass."""
+    """A list that grows by one element with every training pass."""
     counted: list[int] = []
     one_pass = TrainingSession._pass
 
@@ -113,9 +113,9 @@ def test_requests_are_answered_with_the_model_that_each_asks_for(opened: Opener,
     questions = [request for text in ("Say it.", "And now?") for request in each(*THREE, question=text)]
     base = [ask(f"Say {n}.") for n in range(4)]
     mixed = [*questions[:2], base[0], *questions[2:5], *base[1:3], questions[5], base[3]]
-    found = words(opened(THREE), *mixed)
+    found = completions(opened(THREE), *mixed)
     plain = open_backend("transformers", str(folder), {"device": "cpu"})
-    assert {one.key: found[one.key] for one in base} == words(plain, *base)
+    assert {one.key: found[one.key] for one in base} == completions(plain, *base)
     for request in questions:
         about = found[request.key].trained
         assert request.tuning
@@ -125,17 +125,17 @@ def test_requests_are_answered_with_the_model_that_each_asks_for(opened: Opener,
     by_tuning = [found[f"{n} Say it."].trained["adapter"] for n in range(3)]
     assert by_tuning == [found[f"{n} And now?"].trained["adapter"] for n in range(3)]
     assert len(set(by_tuning)) == 3
-    untrained = words(plain, ask("Say it."))["Say it."].text
+    untrained = completions(plain, ask("Say it."))["Say it."].text
     assert len({found[f"{n} Say it."].text for n in range(3)} | {untrained}) == 4
     plain.close()
 
 
 def test_groups_are_those_of_the_stage_whatever_is_asked(opened: Opener, tmp_path: Path, passes: list[int]) -> None:
     five = [tuning({"words": [f"word{n}", "x" * n]}) for n in range(5)]
-    whole = words(opened(five, group=2), *each(*five))
+    whole = completions(opened(five, group=2), *each(*five))
     once = len(passes)
     rest = [one for one in each(*five) if one.key[0] in "134"]
-    found = words(opened(five, kept_in(tmp_path / "elsewhere"), group=2), *rest)
+    found = completions(opened(five, kept_in(tmp_path / "elsewhere"), group=2), *rest)
     assert found == {one.key: whole[one.key] for one in rest}
     assert len(passes) == 2 * once  # the groups of 0 and 2 are trained whole, though one of each is asked
 
@@ -143,20 +143,20 @@ def test_groups_are_those_of_the_stage_whatever_is_asked(opened: Opener, tmp_pat
 def test_a_stage_goes_on_in_another_process_with_the_same_adapters(
     opened: Opener, tmp_path: Path, passes: list[int]
 ) -> None:
-    whole = words(opened(THREE, kept_in(tmp_path / "undisturbed")), *each(*THREE))
+    whole = completions(opened(THREE, kept_in(tmp_path / "undisturbed")), *each(*THREE))
     once = len(passes)
     with suppress(StopIteration):
         stream = opened(THREE, checkpoint=0).generate(each(*THREE))
         first = next(stream)
     assert len(passes) == 2 * once
     rest = [one for one in each(*THREE) if one.key != first.key]
-    again = words(opened(THREE, kept_in(tmp_path, "two"), checkpoint=0), *rest)
+    again = completions(opened(THREE, kept_in(tmp_path, "two"), checkpoint=0), *rest)
     assert len(passes) == 2 * once, "what is kept is not trained again"
     assert {**again, first.key: replace(first, seconds=0.0)} == whole
 
 
 class Stops(RunTensors):
-    """A disk that is full after so many states."""
+    """A disk that is full after some checkpoints."""
 
     room = 0
 
@@ -173,13 +173,13 @@ def test_a_training_that_stops_goes_on_after_its_last_state(
     opened: Opener, tmp_path: Path, passes: list[int], room: int, others: tuple[Tuning, ...]
 ) -> None:
     all_of_them = (*THREE, *others)
-    whole = words(opened(all_of_them, kept_in(tmp_path / "undisturbed"), slots=2), *each(*all_of_them))
+    whole = completions(opened(all_of_them, kept_in(tmp_path / "undisturbed"), slots=2), *each(*all_of_them))
     once = len(passes)
     full = Stops("run", "one", Disk(tmp_path))
     full.room = room
     with pytest.raises(Temporary, match="no space left"):
         list(opened(all_of_them, full, checkpoint=0, slots=2).generate(each(*all_of_them)))
-    found = words(opened(all_of_them, kept_in(tmp_path, "two"), checkpoint=0, slots=2), *each(*all_of_them))
+    found = completions(opened(all_of_them, kept_in(tmp_path, "two"), checkpoint=0, slots=2), *each(*all_of_them))
     assert found == whole
     assert len(passes) <= 2 * once + 1, "at most the pass whose state was not kept is done twice"
 
@@ -188,9 +188,9 @@ def test_a_group_with_a_failure_that_is_trained_is_not_trained_again(
     opened: Opener, tmp_path: Path, passes: list[int]
 ) -> None:
     requests = each(RED, REFUSED)
-    whole = words(opened((RED, REFUSED), checkpoint=0), *requests)
+    whole = completions(opened((RED, REFUSED), checkpoint=0), *requests)
     once = len(passes)
-    assert words(opened((RED, REFUSED), kept_in(tmp_path, "two"), checkpoint=0), *requests) == whole
+    assert completions(opened((RED, REFUSED), kept_in(tmp_path, "two"), checkpoint=0), *requests) == whole
     assert len(passes) == once
 
 
@@ -210,10 +210,10 @@ def test_a_state_cut_short_is_told_and_trained_anew(
     passes: list[int],
     change: Callable[[bytes], bytes],
 ) -> None:
-    whole = words(opened(THREE, checkpoint=0), *each(*THREE))
+    whole = completions(opened(THREE, checkpoint=0), *each(*THREE))
     once = len(passes)
     assert spoil(tmp_path, change) == 4  # a state, three adapters
-    assert words(opened(THREE, kept_in(tmp_path, "two")), *each(*THREE)) == whole
+    assert completions(opened(THREE, kept_in(tmp_path, "two")), *each(*THREE)) == whole
     assert len(passes) == 2 * once
     assert "does not match the sha256" in caplog.text or "allowed" in caplog.text
 
@@ -221,12 +221,12 @@ def test_a_state_cut_short_is_told_and_trained_anew(
 def test_a_state_that_is_whole_and_makes_no_sense_is_told_and_trained_anew(
     opened: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture, passes: list[int]
 ) -> None:
-    whole = words(opened(THREE, checkpoint=0), *each(*THREE))
+    whole = completions(opened(THREE, checkpoint=0), *each(*THREE))
     once = len(passes)
     names = {path.name for path in tmp_path.glob("runs/run/tensors/*")}
     for name in names:
         kept_in(tmp_path, "zzz").keep(name, 1000, b"nonsense\nof many kinds")
-    assert words(opened(THREE, kept_in(tmp_path, "two")), *each(*THREE)) == whole
+    assert completions(opened(THREE, kept_in(tmp_path, "two")), *each(*THREE)) == whole
     assert len(passes) == 2 * once
     assert "trained a" in caplog.text
 
@@ -234,7 +234,7 @@ def test_a_state_that_is_whole_and_makes_no_sense_is_told_and_trained_anew(
 def test_a_training_alone_keeps_its_adapter_for_later_stages(opened: Opener, tmp_path: Path) -> None:
     policy = replace(RED, keep=True)
     alone = replace(ask("", "policy", tuning=policy), messages=())
-    found = words(opened([policy]), alone, *each(policy))
+    found = completions(opened([policy]), alone, *each(policy))
     done = found["policy"]
     assert done.text is not None
     assert json.loads(done.text) == done.trained
@@ -242,7 +242,7 @@ def test_a_training_alone_keeps_its_adapter_for_later_stages(opened: Opener, tmp
     digest = str(done.trained["adapter"])
     later = opened(tensors=kept_in(tmp_path, "two"))
     named = ask("Say it.", "named", adapter=Adapter(digest, ""))
-    answered = words(later, named, ask("Say it."))
+    answered = completions(later, named, ask("Say it."))
     assert answered["named"].text == found["0 Say it."].text
     assert answered["named"].trained == {}
     assert answered["Say it."].text != answered["named"].text
@@ -254,7 +254,7 @@ def chained(engines: Callable[[], Backend], tensors: Tensors) -> tuple[list[dict
 
     def stage(trainings: Sequence[tuple[Tuning, str]], *requests: Request) -> dict[str, Completion]:
         used.append(prepared(engines(), tensors, trainings))
-        found.append(words(used[-1], *requests))
+        found.append(completions(used[-1], *requests))
         return found[-1]
 
     made = stage([(policy, "")], replace(ask("", "policy", tuning=policy), messages=()))
@@ -291,7 +291,7 @@ def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, 
     COLLECT()
     before = held()
     engine: Any = opened(THREE, slots=2)
-    words(engine, *each(*THREE))
+    completions(engine, *each(*THREE))
     stage = weakref.ref(engine._stage)
     tokenization, cache = engine._stage._tokenization, engine._answering._backend.adapter_cache
     assert held() - before == {id(cache._bank)}, "the bank that answers; those of training went with their trainer"
@@ -299,13 +299,13 @@ def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, 
     prepared(engine, kept_in(tmp_path), [])
     assert (stage(), tokenization._pool, cache._bank, cache._registered) == (None, None, None, {})
     assert held() <= before
-    assert words(engine, ask("Base."))["Base."].text
+    assert completions(engine, ask("Base."))["Base."].text
 
 
 def test_a_backend_that_was_told_no_stage_says_so(folder: Path, in_thread: None) -> None:
     engine = open_tuned("transformers", str(folder), {"device": "cpu"})
     with pytest.raises(CannotRun, match="was not told what the stage trains"):
-        words(engine, ask("Base."))
+        completions(engine, ask("Base."))
     engine.close()
 
 
@@ -313,32 +313,32 @@ def test_an_adapter_that_is_torn_or_not_here_yet_is_waited_for(opened: Opener, t
     """The record that named it may have come first: another time it is here, so nothing is written down as failed."""
     policy = replace(RED, keep=True)
     alone = replace(ask("", "policy", tuning=policy), messages=())
-    digest = str(words(opened([policy]), alone)["policy"].trained["adapter"])
+    digest = str(completions(opened([policy]), alone)["policy"].trained["adapter"])
     away = Adapter("f" * 64, "")
     with pytest.raises(Temporary, match=r"ffffffffffff .* not here, or not yet"):
-        words(opened(), ask("Say it.", adapter=away))
+        completions(opened(), ask("Say it.", adapter=away))
     with pytest.raises(Temporary, match=r"ffffffffffff .* not here, or not yet"):
-        words(opened([(BLUE, away.digest)]), ask("Say it.", tuning=BLUE, adapter=away))
+        completions(opened([(BLUE, away.digest)]), ask("Say it.", tuning=BLUE, adapter=away))
     spoil(tmp_path, lambda data: data[:-1])
     with pytest.raises(Temporary, match=rf"{digest[:12]} .* not here, or not yet"):
-        words(opened(tensors=kept_in(tmp_path, "three")), ask("Say it.", adapter=Adapter(digest, "")))
+        completions(opened(tensors=kept_in(tmp_path, "three")), ask("Say it.", adapter=Adapter(digest, "")))
 
 
 def test_only_what_is_to_be_kept_is_kept(opened: Opener, tmp_path: Path) -> None:
-    words(opened(THREE), *each(*THREE))
+    completions(opened(THREE), *each(*THREE))
     assert not list(tmp_path.glob("runs/**/part-*"))
 
 
 def test_a_training_starts_on_top_of_an_adapter_of_the_run(opened: Opener, tmp_path: Path) -> None:
     policy = replace(RED, keep=True, rank=2)
     alone = replace(ask("", "policy", tuning=policy), messages=())
-    digest = str(words(opened([policy]), alone)["policy"].trained["adapter"])
+    digest = str(completions(opened([policy]), alone)["policy"].trained["adapter"])
     trainings = [(BLUE, digest), (BLUE, ""), (GREEN, digest)]
     requests = [
         ask("Say it.", f"{n}", tuning=how, adapter=Adapter(start, "") if start else None)
         for n, (how, start) in enumerate(trainings)
     ]
-    found = words(opened(trainings, kept_in(tmp_path, "two")), *requests)
+    found = completions(opened(trainings, kept_in(tmp_path, "two")), *requests)
     assert len({found[str(n)].trained["adapter"] for n in range(3)}) == 3
     assert found["0"].trained["tuning"] == found["1"].trained["tuning"]
     assert found["0"].text != found["1"].text
@@ -347,7 +347,7 @@ def test_a_training_starts_on_top_of_an_adapter_of_the_run(opened: Opener, tmp_p
 def test_a_training_that_fails_is_an_error_of_its_requests_alone(opened: Opener) -> None:
     tunings = (RED, REFUSED, EMPTY, BLUE)
     unknown = ask("Say it.", "unknown", tuning=GREEN)
-    found = words(opened(tunings), *each(*tunings), unknown, ask("And you?"))
+    found = completions(opened(tunings), *each(*tunings), unknown, ask("And you?"))
     assert {key: done.error.kind for key, done in found.items() if done.error} == {
         "1 Say it.": "training",
         "2 Say it.": "training",
@@ -355,14 +355,14 @@ def test_a_training_that_fails_is_an_error_of_its_requests_alone(opened: Opener)
     }
     assert "the last message" in found["1 Say it."].error.message  # type: ignore[union-attr]
     assert "no text" in found["2 Say it."].error.message  # type: ignore[union-attr]
-    alone = words(opened(tunings[1:3]), *each(*tunings[1:3]), ask("And you?"))
+    alone = completions(opened(tunings[1:3]), *each(*tunings[1:3]), ask("And you?"))
     assert alone["And you?"].text == found["And you?"].text
 
 
 def test_examples_longer_than_the_context_are_left_out_and_told(opened: Opener) -> None:
     long = tuning({"words": ["red", "x" * 600]})
     never = tuning({"words": ["x" * 600]})
-    found = words(opened([long, never]), *each(long, never))
+    found = completions(opened([long, never]), *each(long, never))
     assert (found["0 Say it."].trained["texts"], found["0 Say it."].trained["left_out"]) == (1, 1)
     assert found["1 Say it."].error
 
@@ -379,7 +379,7 @@ def test_a_reader_who_leaves_does_not_stop_the_next(opened: Opener) -> None:
     stream = engine.generate(each(*THREE))
     first = next(stream)
     stream.close()  # type: ignore[attr-defined]
-    found = words(engine, *each(*THREE))
+    found = completions(engine, *each(*THREE))
     assert found[first.key] == replace(first, seconds=0.0)
 
 
@@ -445,7 +445,7 @@ def test_a_name_says_the_training_and_what_is_below_it() -> None:
 
 
 class Server(TransformersBackend):
-    """Takes vLLM's place: what it is started with is remembered, and an adapter of a larger rank is refused."""
+    """A stand-in for vLLM: it records its options, and refuses an adapter of a larger rank."""
 
     started: ClassVar[list[int]]
     options: ClassVar[Mapping[str, str]] = {**TransformersBackend.options, "lora_rank": ""}
@@ -488,8 +488,8 @@ def served(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
 def test_in_turns_the_answers_are_those_of_one_model_for_both(served: Opener, opened: Opener) -> None:
     five = [tuning({"words": [f"word{n}"]}, rank=4 + n) for n in range(4)] + [REFUSED]
     requests = [*each(*five), ask("And you?")]
-    expected = words(opened(five, group=2), *requests)
-    assert words(served(five, group="2"), *requests) == expected
+    expected = completions(opened(five, group=2), *requests)
+    assert completions(served(five, group="2"), *requests) == expected
     assert Server.started == [8, 8, 8]  # once for each group
 
 
@@ -503,7 +503,7 @@ def test_in_turns_a_chain_starts_the_server_only_after_training(served: Opener, 
 
 def test_in_turns_nothing_is_started_for_trainings_alone(served: Opener) -> None:
     policy = replace(RED, keep=True)
-    (done,) = words(served([policy]), replace(ask("", "policy", tuning=policy), messages=())).values()
+    (done,) = completions(served([policy]), replace(ask("", "policy", tuning=policy), messages=())).values()
     assert done.trained["adapter"]
     assert Server.started == []
 
@@ -511,14 +511,14 @@ def test_in_turns_nothing_is_started_for_trainings_alone(served: Opener) -> None
 def test_in_turns_a_server_has_room_for_the_adapters_that_are_asked_for(served: Opener) -> None:
     policies = [replace(RED, keep=True, rank=rank) for rank in (4, 20)]
     alone = [replace(ask("", f"{one.rank}", tuning=one), messages=()) for one in policies]
-    made = words(served(policies), *alone)
+    made = completions(served(policies), *alone)
     named = [
         ask(text, f"{text} {rank}", adapter=Adapter(str(made[str(rank)].trained["adapter"]), ""))
         for rank in (4, 20)
         for text in ("Say it.", "And?")
     ]
     later = served(attempt="two")
-    found = words(later, ask("Base."), *named, ask("Say it."))
+    found = completions(later, ask("Base."), *named, ask("Say it."))
     assert Server.started == [8, 32], "started again when the first larger adapter comes, and no sooner"
     assert all(done.text is not None for done in found.values())
     assert len({done.text for key, done in found.items() if key.startswith("Say it.")}) == 3
@@ -526,9 +526,9 @@ def test_in_turns_a_server_has_room_for_the_adapters_that_are_asked_for(served: 
 
 def test_in_turns_a_server_has_room_for_the_groups_to_come_when_all_are_trained(served: Opener) -> None:
     grown = [replace(RED, rank=4), replace(RED, rank=20)]
-    first = words(served(grown, group="1", checkpoint="0"), *each(*grown))
+    first = completions(served(grown, group="1", checkpoint="0"), *each(*grown))
     Server.started = []
-    assert words(served(grown, "two", group="1", checkpoint="0"), *each(*grown)) == first
+    assert completions(served(grown, "two", group="1", checkpoint="0"), *each(*grown)) == first
     assert Server.started == [32]
 
 

@@ -1,4 +1,4 @@
-"""What vLLM answers with adapters trained here is what transformers answers; each in a process of its own."""
+"""With adapters trained here, vLLM answers as transformers does; each runs in its own process."""
 
 from __future__ import annotations
 

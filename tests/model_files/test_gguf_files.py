@@ -1,4 +1,4 @@
-"""A split GGUF is one model: all of its parts, by the names that llama.cpp looks for; and headers that lie."""
+"""A split GGUF is one model with all of its parts, named as llama.cpp expects; and invalid headers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def split(folder: Path, name: str = "m", count: int = 3, seed: int = 0) -> list[Path]:
-    """A model in parts, each a header and noise that stands for its tensors."""
+    """A model in parts; each is a header and random bytes in place of tensors."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}-{number + 1:05d}-of-{count:05d}.gguf" for number in range(count)]
     for number, file in enumerate(files):

@@ -1,4 +1,4 @@
-"""A GGUF converted for torch in steps: as the library converts it whole, and a kill costs one step."""
+"""A GGUF converted in steps: the result equals a conversion in one step, and a kill costs one step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.gguf_models import header, write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEP = 1000
-"""Numbers in a step: a block of the small model has 10,304, so each is a step, and what is in none another."""
+"""Parameters in a step: a block of the small model has 10,304, so each block is a step, and the rest another."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def weights(files: Iterable[Path]) -> dict[str, Any]:
-    """Every tensor in some files, as nested lists; none may be there twice."""
+    """Every tensor in some files, as nested lists; no name may be in two files."""
     found: dict[str, Any] = {}
     for file in files:
         with safe_open(file, "pt") as tensors:

@@ -1,4 +1,4 @@
-"""Finding a model, naming it to the byte, refusing what is none or is not safe."""
+"""Locating a model, its digest, and refusing what is not a model or is unsafe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors files that are absent, cut short or not of one model, and adapters where a model should be."""
+"""Safetensors files that are missing, truncated or of different models, and adapters given as models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybrid.models.packing import plain_source
 
 
 def weights(names: Sequence[str], size: int = 8) -> bytes:
-    """A safetensors file of such tensors, all zeros."""
+    """A safetensors file with tensors of these shapes, all zeros."""
     header = {
         name: {"dtype": "F32", "shape": [size // 4], "data_offsets": [size * at, size * at + size]}
         for at, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""A checkpoint that lacks weights, or holds others than its model's, answers nowhere."""
+"""A checkpoint that lacks weights, or holds others than its model's, is refused by every backend."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_tied_weights_and_harmless_left_overs_are_allowed(
 
 
 def test_two_heads_where_the_settings_say_one_are_not_chosen_from(tiny_llama: Path, tmp_path: Path) -> None:
-    """transformers takes the one that is stored, vLLM the other: only the first is what the files say."""
+    """transformers uses the stored one, vLLM the other: only the first is what the files contain."""
     folder = changed(tiny_llama, tmp_path / "model", lambda tensors: None, tie_word_embeddings=True)
     with pytest.raises(CannotRun, match=r"lm_head\.weight is the same as model\.embed_tokens\.weight") as caught:
         check_folder(folder)

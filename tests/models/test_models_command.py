@@ -1,4 +1,4 @@
-"""`hybrid models` as it is typed: what it prints, its exit codes, and what prune leaves alone."""
+"""The command `hybrid models`: its output, its exit codes, and what prune does not remove."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DAY = 86400.0
 
 
 def typed(*arguments: str | Path) -> tuple[int, str]:
-    """Exit code and standard output; the words of an error stand in for the output."""
+    """Exit code and stdout; for an error, its message in place of stdout."""
     done = CliRunner().invoke(models, [str(one) for one in arguments], standalone_mode=False)
     if isinstance(done.exception, HybridError):
         return done.exception.exit_code, f"{done.stdout}{done.exception.message}\n{done.exception.hint}"

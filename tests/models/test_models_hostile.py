@@ -1,4 +1,4 @@
-"""Nothing that a manifest or a name says leads out of its place, and what does not fit together is refused."""
+"""No manifest or name can write outside of the destination, and inconsistent manifests are refused."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_a_manifest_that_ollama_could_read_otherwise_is_refused(source: bytes) -
 
 
 def test_a_layer_whose_parts_do_not_make_it_is_never_installed(tmp_path: Path) -> None:
-    """Every part proves itself, the manifest proves itself, and the layer's own digest is a lie."""
+    """Every part and the manifest verify, but the digest of the layer is wrong."""
     folder, _, model = packed(tmp_path)
     lie = sha256_of(b"something else")
     true = max(model.layers, key=lambda layer: layer.size)
@@ -335,7 +335,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Disk, list[Model]]:
 def test_no_manifest_writes_outside_of_its_place(
     good: tuple[Disk, list[Model]], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """A changed manifest is refused, or what is restored of it is inside, with the digests that it names."""
+    """A changed manifest is refused, or what it restores is inside the destination and has the digests it names."""
     folder, models = good
     value = json.loads(data.draw(st.sampled_from(models)).to_bytes())
     for _ in range(data.draw(st.integers(1, 3))):

@@ -1,4 +1,4 @@
-"""A real model goes from one real Ollama server through the folder to another; the commands are killed anywhere."""
+"""A real model goes from one real Ollama server through the folder to another; the commands are killed at any time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def typed(*arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def ended(*arguments: str | Path) -> str:
-    """What it prints; it must succeed."""
+    """The output of a process that must succeed."""
     process = typed(*arguments)
     said, wrong = process.communicate(timeout=300)
     assert process.returncode == 0, wrong
@@ -92,7 +92,7 @@ def test_a_restored_model_survives_a_start_of_the_server_that_prunes(folder: Pat
 
 
 def kills(seed: int) -> Iterator[float]:
-    """Seconds after which a command is killed: the whole way is tried, then it may end."""
+    """Seconds after which a command is killed, over its whole duration; at last it may finish."""
     generator = random.Random(seed)
     return (generator.uniform(0.2, 1.2) for _ in range(12))
 

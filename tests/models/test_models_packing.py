@@ -1,4 +1,4 @@
-"""A model goes into the shared folder and comes out the same, through kills, torn and missing parts and full disks."""
+"""A model is packed and restored unchanged, despite kills, truncated and missing parts, and full disks."""
 
 from __future__ import annotations
 
@@ -378,7 +378,7 @@ def test_a_disk_that_fills_up_during_a_restore_is_told_and_the_same_restore_goes
 
 
 def model_folder(root: Path) -> Path:
-    """A folder as a model has it, with files that are not to travel."""
+    """A model folder, with files that must not be packed."""
     root.mkdir()
     for name, data in {
         "config.json": b"{}",

@@ -1,4 +1,4 @@
-"""`hybrid models pull`: a real Ollama server fetches from a registry on this machine; killed, it goes on."""
+"""`hybrid models pull`: a real Ollama server pulls from a local registry; after a kill it resumes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = 3_000_000
 
 
 def typed(*arguments: str) -> tuple[int, str, str]:
-    """Exit code, standard output, and what is said beside it: the words of an error, too."""
+    """Exit code, stdout and stderr, with the message of an error."""
     done = CliRunner().invoke(models, ["pull", *arguments], standalone_mode=False)
     if isinstance(done.exception, HybridError):
         error = done.exception
@@ -59,7 +59,7 @@ def server(ollama_binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def here(server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> OllamaServer:
-    """That server, as the one that is asked."""
+    """Makes that server the one that OLLAMA_HOST names."""
     monkeypatch.setenv("OLLAMA_HOST", server.url)
     return server
 

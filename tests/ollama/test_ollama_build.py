@@ -1,4 +1,4 @@
-"""`make ollama`: an unchanged server costs nothing, and what is missing to build one is named."""
+"""`make ollama`: an unchanged server is not built again, and missing build requirements are named."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ HYBRID = [sys.executable, "-m", "hybrid"]
 
 
 def done(environment: dict[str, str], place: Path, *arguments: str) -> str:
-    """What a command prints; it must succeed."""
+    """The output of a command that must succeed."""
     ran = subprocess.run(
         [*HYBRID, *arguments], env=environment, cwd=place, capture_output=True, text=True, timeout=300, check=False
     )

@@ -1,4 +1,4 @@
-"""`hybrid ollama up`: a real server that ends with us, archives that try to reach outside, places that are no disk."""
+"""`hybrid ollama up`: a real server that stops with it, hostile archives, and stores that are not on the own disk."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def zst(data: bytes) -> bytes:
 
 
 def release(program: bytes = b"#!/bin/sh\n") -> bytes:
-    """A tar as a release is: program, a library, and links to it."""
+    """A tar like a release: the program, a library, and links to it."""
     return tar_of(
         (member("bin", tarfile.DIRTYPE), b""),
         (member("bin/ollama", mode=0o755), program),
@@ -395,12 +395,12 @@ def run(*arguments: str, seconds: float = PATIENCE, **environment: str) -> subpr
 
 
 def gone(port: int, seconds: float = PATIENCE) -> bool:
-    """Whether nobody listens there, now or soon."""
+    """Whether nothing listens there, now or soon."""
     return soon(lambda: version(parse(f"127.0.0.1:{port}")) is None, seconds)
 
 
 def processes(port: int) -> list[int]:
-    """Those that were started with this port in their environment: server, runners, and our guard."""
+    """The processes with this port in their environment: server, runners, and our guard."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -410,7 +410,7 @@ def processes(port: int) -> list[int]:
 
 
 class Up:
-    """`hybrid ollama up` as a process, on a port and with a store of its own."""
+    """`hybrid ollama up` as a process, with its own port and store."""
 
     def __init__(self, binary: Path, root: Path, *more: str) -> None:
         self.port, self.root = free_port(), root
@@ -558,7 +558,7 @@ def test_a_server_that_is_there_already_is_used_and_stays(ollama_server: OllamaS
 
 
 class Foreign(http.server.BaseHTTPRequestHandler):
-    """Something else that listens."""
+    """Another program that listens."""
 
     def do_GET(self) -> None:
         body = {"/html": b"<html>"}.get(self.path, b'{"version": 3}')
@@ -648,7 +648,7 @@ def test_the_guard_kills_what_does_not_heed_it(tmp_path: Path) -> None:
 
 
 def dead(pid: int) -> bool:
-    """Whether a process is no more, or waits to be forgotten."""
+    """Whether a process has ended, or is a zombie."""
     try:
         os.kill(pid, 0)
         return "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1]

@@ -1,4 +1,4 @@
-"""The benchmarks of training whose figures do not depend on the machine hold their goals; the one for GPUs runs."""
+"""Training benchmarks whose figures do not depend on the machine meet their goals; the GPU benchmark runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytest.importorskip("peft")
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports a benchmark as its script would be."""
+    """Imports a benchmark by name."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     threads = torch.get_num_threads()
     yield importlib.import_module

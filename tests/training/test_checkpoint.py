@@ -1,4 +1,4 @@
-"""A training that is stopped after any pass goes on from its state to the same adapters, to the bit."""
+"""Training that resumes from the checkpoint after any pass gives bit-identical adapters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JOBS = [
 
 
 def all_states(tokens: int = 4096) -> tuple[list[Trained], list[tuple[bytes, int]]]:
-    """Everything that a whole training gives, and after each pass the state and how many jobs were done by then."""
+    """The results of a whole training, and after each pass the checkpoint and the number of jobs done by then."""
     ours = trainer(tiny_model(), slots=2, tokens=tokens)
     done: list[Trained] = []
     states: list[tuple[bytes, int]] = []

@@ -1,4 +1,4 @@
-"""The batched trainer makes the updates that separate runs make, and slots do not know each other."""
+"""The batched trainer makes the same updates as separate runs, and slots are independent."""
 
 from __future__ import annotations
 

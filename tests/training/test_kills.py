@@ -45,7 +45,7 @@ OPTIONS = {"device": "cpu", "threads": "1", "checkpoint": "0", "slots": "2", "gr
 
 
 class Work:
-    """A folder, a random model, tasks of our own, and the commands on them. What is kept is kept after every pass."""
+    """A folder, a random model, small tasks, and the commands on them. A checkpoint is written after every pass."""
 
     def __init__(self, root: Path, model: Path) -> None:
         root.mkdir(exist_ok=True)
@@ -71,7 +71,7 @@ class Work:
         return ["worker", f"--model={self.model}={self.model}", *leave, *self.options()]
 
     def killed(self, side: Side, arguments: list[str], when: Callable[[], object]) -> None:
-        """Start a command and kill it as soon as something is so."""
+        """Start a command and kill it as soon as a condition holds."""
         with side.start(*arguments) as process:
             end = time.monotonic() + 120
             while not when() and process.poll() is None and time.monotonic() < end:
@@ -125,7 +125,7 @@ def model(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(base: Path, model: Path) -> Work:
-    """A run that nothing disturbs."""
+    """An undisturbed run."""
     work = Work(base / "whole", model)
     work.done(work.side, work.local())
     assert len(work.states()) == 2  # groups
@@ -148,7 +148,7 @@ def test_killed_while_it_trains_and_answers_it_ends_in_the_same_outputs(base: Pa
 def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
     base: Path, model: Path, whole: Work, failing_library: Path, seed: int
 ) -> None:
-    """The first machine is lost while it trains, with all that was its own; the second one is killed as it answers."""
+    """The first machine is lost while it trains, with its disk; the second is killed while it answers."""
     root = base / f"lying-{seed}"
     work = Work(root, model)
     fleet = Fleet(root, failing_library, seed, lambda name, folder: Side(root, name, folder))
@@ -175,7 +175,10 @@ def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
 
 
 def lost_in_training(fleet: Fleet, work: Work) -> dict[str, int]:
-    """A machine trains, stands still until a state of it has arrived at the laptop, and is gone. Returns the states."""
+    """A machine trains, is stopped until a checkpoint has arrived at the laptop, and is lost.
+
+    Returns the checkpoints.
+    """
     first, laptop = fleet.gpus["gpu-1"], fleet.laptops["laptop"]
     until(lambda: is_marked(first.folder), "the mark of the folder at the first machine")
     fleet.works_until("gpu-1", work.worker(), lambda: states(first.folder), "a state in its folder")
@@ -192,7 +195,7 @@ def lost_in_training(fleet: Fleet, work: Work) -> dict[str, int]:
 
 
 def killed_in_answers(fleet: Fleet, work: Work, arrived: dict[str, int]) -> str:
-    """Another machine goes on from what had arrived, meets a failing call, and is killed. Returns what it said."""
+    """Another machine resumes from what had arrived, meets a failing system call, and is killed. Returns its output."""
     second, kept = fleet.gpus[fleet.add_gpu()], tensors(fleet.laptops["laptop"].folder)
     until(lambda: states(second.folder).items() >= arrived.items(), "the states at the second machine")
     until(lambda: tensors(second.folder) >= kept, "the adapters there that are done, without which no state is of use")
@@ -209,7 +212,7 @@ def killed_in_answers(fleet: Fleet, work: Work, arrived: dict[str, int]) -> str:
 
 
 def tensors(folder: Path) -> set[str]:
-    """What training has kept, as far as it is whole in a folder."""
+    """The complete tensors of training in a folder."""
     found: set[str] = set()
     for path in folder.glob("runs/*/tensors/*/*/*/part-*"):
         with suppress(OSError, HybridError):
@@ -219,7 +222,7 @@ def tensors(folder: Path) -> set[str]:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether the folder is known for one of ours now."""
+    """Whether the folder has the mark of a shared folder now."""
     with suppress(HybridError):
         check_mark(Disk(folder))
         return True
@@ -227,7 +230,7 @@ def is_marked(folder: Path) -> bool:
 
 
 def states(folder: Path) -> dict[str, int]:
-    """The states of training that are whole in a folder: name -> the highest number."""
+    """The complete checkpoints in a folder: name -> the highest number."""
     found: dict[str, int] = {}
     for path in folder.glob("runs/*/tensors/*/*/*/part-*"):
         part = TensorName.parse(path.name)

@@ -1,4 +1,4 @@
-"""Models of other families: what can be packed is packed exactly, what cannot is refused with a reason."""
+"""Models of other families: packed training is exact, or refused with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that are given the same rows are one step, and what a layer says does not depend on it."""
+"""Layers with the same input are one operation, and their outputs do not depend on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 class Crossed(torch.nn.Module):  # type: ignore[misc]
-    """Two layers that get the same rows, unless `apart`; then the second gets others."""
+    """Two layers with the same input, unless `apart`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,8 +50,10 @@ def test_the_places_of_a_bank_do_not_overlap_and_fill_it() -> None:
     assert marks.eq(1).all()
 
 
-def said(model: Any, groups: list[tuple[str, ...]], *, apart: bool) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """What the layers say of a pack of two slots, and the gradients of the bank by layer, behind one another."""
+def outputs_and_gradients(
+    model: Any, groups: list[tuple[str, ...]], *, apart: bool
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """The outputs of the layers for a pack of two slots, and the bank's gradients by layer, concatenated."""
     model.apart = False
     slotted = SlottedModel(model, ("left", "right"))
     slotted.layers.groups = groups
@@ -71,12 +73,12 @@ def said(model: Any, groups: list[tuple[str, ...]], *, apart: bool) -> tuple[lis
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_layers_in_a_group_say_and_learn_what_they_do_alone(apart: bool) -> None:
-    """Also when one of them then gets other rows than it got when it was looked at."""
+    """Also when one of them later gets other rows than when the groups were found."""
     torch.manual_seed(0)
     model = Crossed()
     assert shared_inputs(model, {"left": model.left, "right": model.right}) == [("left", "right")]
-    group_inputs, of_together = said(model, [("left", "right")], apart=apart)
-    alone, of_alone = said(model, [], apart=apart)
+    group_inputs, of_together = outputs_and_gradients(model, [("left", "right")], apart=apart)
+    alone, of_alone = outputs_and_gradients(model, [], apart=apart)
     for one, other in zip(group_inputs, alone, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
     assert torch.allclose(of_together, of_alone, rtol=1e-4, atol=1e-4)
