@@ -20,7 +20,7 @@ from hybrid.grading.judging import asking, verdict
 from hybrid.grading.judging.asking import MAX_TOKENS, USUAL_RULES, VERSION, Asking
 from hybrid.grading.judging.verdict import Verdict, Vote
 from hybrid.grading.references import acceptable
-from hybrid.grading.reply_cache import Replies
+from hybrid.grading.reply_cache import ReplyCache
 from hybrid.protocols import Watcher
 from hybrid.records import Failure, Grade, Output, Request
 from hybrid.statistics.agreement import Alpha
@@ -121,7 +121,7 @@ class Judge:
         asked, wanted = self.question_of(output), acceptable(output.reference)
         return how.request(asked, wanted, output.text or "", swapped=swapped, sample=sample, attempt=attempt)
 
-    def vote(self, output: Output, place: tuple[bool, int], kept: Replies, digest: str, attempts: int) -> Vote:
+    def vote(self, output: Output, place: tuple[bool, int], kept: ReplyCache, digest: str, attempts: int) -> Vote:
         """The first verdict of so many attempts that can be read; else why the last one is none."""
         problem = "not judged"
         for attempt in range(attempts):
@@ -136,7 +136,7 @@ class Judge:
             problem = read
         return problem
 
-    def _requests(self, outputs: Iterable[Output], kept: Replies, digest: str, attempt: int) -> Iterator[Request]:
+    def _requests(self, outputs: Iterable[Output], kept: ReplyCache, digest: str, attempt: int) -> Iterator[Request]:
         """What is to be asked at this attempt: all that no rule settles, later only what could not be read before."""
         for output in outputs:
             if output.text is None or self.settled(output):
@@ -150,7 +150,7 @@ class Judge:
 class Bench:
     """The judges, when all their verdicts are there."""
 
-    def __init__(self, judge: Judge, digests: list[str], kept: Replies) -> None:
+    def __init__(self, judge: Judge, digests: list[str], kept: ReplyCache) -> None:
         self._judge, self._digests, self._kept = judge, digests, kept
         self._alpha, self._swaps = Alpha(), [0, 0]
         self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}

@@ -15,7 +15,7 @@ from hybrid.bounds import Bounds, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.grading import calibration, embedding_cache
-from hybrid.grading.embedding_cache import Vectors
+from hybrid.grading.embedding_cache import EmbeddingCache
 from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.protocols import Vector, Watcher
 from hybrid.records import Failure, Grade, Output
@@ -100,7 +100,7 @@ class Uncalibrated(Similarity):
 class Measuring:
     """Grades from vectors that are there."""
 
-    def __init__(self, known: Vectors, limit: Mapping[str, Any] | None, about: Mapping[str, Json]) -> None:
+    def __init__(self, known: EmbeddingCache, limit: Mapping[str, Any] | None, about: Mapping[str, Json]) -> None:
         self._known, self._limit, self._about = known, limit, about
 
     def grade(self, output: Output) -> Grade:

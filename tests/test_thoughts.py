@@ -18,7 +18,7 @@ from hybrid.errors import BadData
 from hybrid.folder.shards import pack, verify_shard
 from hybrid.grading import reply_cache
 from hybrid.grading.grade_file import grade_file
-from hybrid.grading.judge_check import Rows, check
+from hybrid.grading.judge_check import GradedRows, check
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.progress import Quiet
 from hybrid.records import Completion, Failure, Output, Record, Request, Sampling
@@ -191,7 +191,7 @@ def test_rows_of_a_check_are_taken_apart_too(tmp_path: Path) -> None:
         {**said, "answer": "<think>Oslo?</think>Bergen", "correct": False},
         {**said, "answer": "<think>Oslo", "correct": True},
     ]
-    _, result = check(Contains(), "contains", Rows(in_file(tmp_path / "rows.jsonl", *rows)), Quiet())
+    _, result = check(Contains(), "contains", GradedRows(in_file(tmp_path / "rows.jsonl", *rows)), Quiet())
     assert (result["graded"], result["ungraded"]["reasons"]) == (1, {"no-answer": 1})
     assert result["table"]["true_wrong"] == 1
 

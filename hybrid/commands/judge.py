@@ -18,7 +18,7 @@ from hybrid.canonical import encode
 from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
-from hybrid.grading.judge_check import Rows, check
+from hybrid.grading.judge_check import GradedRows, check
 from hybrid.machine.terminal import clean_line, some
 
 SAMPLE = "judge_sample.jsonl"
@@ -66,12 +66,12 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
 
 
 @contextmanager
-def _rows(data: Path | None, limit: int) -> Iterator[Rows]:
+def _rows(data: Path | None, limit: int) -> Iterator[GradedRows]:
     if data is not None:
-        yield Rows(data, limit)
+        yield GradedRows(data, limit)
         return
     with resources.as_file(resources.files("graders") / SAMPLE) as path:
-        yield Rows(path, limit)
+        yield GradedRows(path, limit)
 
 
 def _show(result: Mapping[str, Any], name: str) -> None:

@@ -1,7 +1,7 @@
-"""What is known of a grader's errors: the results of `hybrid judge check`, kept on this machine by what judged.
+"""Measured errors of graders: results of `hybrid judge check`, stored on this machine by the identity of the grader.
 
-The identity of what judged is its name, version, settings and the digests of its models; another prompt, another model
-or other rules are another judge, and nothing is known of it.
+The identity is name, version, settings and the digests of its models. With another prompt, model or rule it is another
+judge, whose errors have not been measured.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ FORMAT = "hybrid/check"
 BEGINS = b'{"format":"hybrid/check"'
 LARGEST = 1_000_000
 OF_THE_MACHINE = ("models", "model", "options")
-"""Settings that do not say how is judged: models are named by their digests, options belong to the machine."""
+"""Settings that are not part of the identity: digests name the models, and options belong to the machine."""
 METHOD = "Rogan and Gladen, interval of Lang and Reiczigel, 95 %"
 
 
 def identity(name: str, grader: Any, about: Mapping[str, Any]) -> Mapping[str, Json]:
-    """What a check is of: a grader with its settings and the models that `about()` tells of."""
+    """The identity of a grader: its settings, and the models in its `about()`."""
     settings = {key: value for key, value in freeze(grader).items() if key not in OF_THE_MACHINE}
     if calibrates(grader) and settings.get("threshold") is None:
         settings.pop("threshold", None)
@@ -38,17 +38,17 @@ def identity(name: str, grader: Any, about: Mapping[str, Any]) -> Mapping[str, J
 
 
 def calibrates(grader: Any) -> str:
-    """The figure from which a check finds the grader's threshold; empty for a grader that has none."""
+    """The figure whose threshold a check calibrates; empty for a grader without one."""
     return str(getattr(grader, "calibrates", ""))
 
 
 def place(identity: Mapping[str, Json]) -> Path:
-    """The file of the last check of what `identity` names."""
+    """The file of the last check of this identity."""
     return home.home() / "checks" / f"{digest(dict(identity))[:32]}.json"
 
 
 def keep(identity: Mapping[str, Json], result: Mapping[str, Json]) -> Path:
-    """Remember the result of a check; the one before it is forgotten."""
+    """Store the result of a check in place of the one before."""
     path = place(identity)
     with replacing(path, BEGINS) as stream:
         body = encode({"version": 1, "identity": dict(identity), **result})
@@ -57,7 +57,7 @@ def keep(identity: Mapping[str, Json], result: Mapping[str, Json]) -> Path:
 
 
 def known(identity: Mapping[str, Json]) -> Mapping[str, Any] | None:
-    """The last check of what `identity` names; None when there is none, or none that can be read."""
+    """The last check of this identity; None when there is none, or it cannot be read."""
     path = place(identity)
     try:
         value = decode(read_bounded(path, LARGEST), what=str(path))
@@ -68,14 +68,14 @@ def known(identity: Mapping[str, Json]) -> Mapping[str, Any] | None:
 
 
 def brief(check: Mapping[str, Any] | None) -> Mapping[str, Json] | None:
-    """What is said of a check beside a score: rows, accuracy, kappa with interval, and the sentence about its worth."""
+    """The part of a check that stands beside a score: rows, accuracy, kappa with interval, and what it is worth."""
     if check is None:
         return None
     return {name: check[name] for name in ("data", "rows", "graded", "accuracy", "kappa", "worth") if name in check}
 
 
 def corrected_by(check: Mapping[str, Any], score: float, n: float) -> Mapping[str, Json] | None:
-    """The score without the errors that the check found, with its interval; None where it cannot be told."""
+    """The score corrected for the measured errors, with its interval; None where it is not defined."""
     try:
         table = Table(*(float(check["table"][name]) for name in Table._fields))
         true = corrected(score, n, table)
@@ -85,7 +85,7 @@ def corrected_by(check: Mapping[str, Any], score: float, n: float) -> Mapping[st
 
 
 def sentences(judge: Any) -> list[str]:
-    """What `grades.json` says of a judging model, for people; nothing when it says nothing that can be read."""
+    """The `judge` entry of grades.json as sentences for people; none when it cannot be read."""
     if not isinstance(judge, Mapping):
         return []
     try:

@@ -1,4 +1,4 @@
-"""outputs -> questions -> grader -> grades.json, as one stream. A failure to grade is counted, never scored."""
+"""Grade an outputs file into grades.json, as one stream. A failure to grade is counted, never scored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import orjson
 from hybrid.canonical import Json, encode
 from hybrid.grading import calibration
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
-from hybrid.grading.summary import Reasons, Tally
+from hybrid.grading.summary import GradeSummary, Reasons
 from hybrid.machine import home
 from hybrid.machine.replacing import refuse_foreign, replacing
 from hybrid.outputs import OutputsFile, open_outputs
@@ -32,17 +32,17 @@ BEGINS = b'{"format":"%s"' % FORMAT.encode()
 Summary = dict[str, Any]
 
 
-Judging = OutputGrader | QuestionGrader
-"""A grader that can grade at once."""
+PreparedGrader = OutputGrader | QuestionGrader
+"""A grader that needs no further model call."""
 
 
 def grade_file(
     source: Path | str, grader: Grader, grader_name: str, out: Path | str, watcher: Watcher | None = None
 ) -> Summary:
-    """Judge an outputs file into the grades file `out` and return its summary. The same file gives the same bytes.
+    """Grade an outputs file into the grades file `out` and return its summary. The same input gives the same bytes.
 
-    Raises BadData when the outputs are not whole, Temporary on a full disk or when a judging model is away; then `out`
-    is as it was. What a grader raises is a fault in it: PluginFault names the question.
+    Raises BadData when the outputs are incomplete, Temporary when the disk is full or the judge cannot be reached;
+    `out` is then unchanged. An exception of the grader becomes PluginFault, which names the question.
     """
     return grade_outputs(open_outputs(source), grader, grader_name, out, watcher)
 
@@ -50,22 +50,22 @@ def grade_file(
 def grade_outputs(
     outputs: OutputsFile, grader: Grader, grader_name: str, out: Path | str, watcher: Watcher | None = None
 ) -> Summary:
-    """`grade_file` for outputs that are open already. `watcher` is told of the calls of a judging model."""
+    """`grade_file` for outputs that are already open. `watcher` follows the calls of a judge model."""
     refuse_foreign(Path(out), BEGINS)
     try:
         return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=False)
-    except OutOfOrder:  # all anew: what a grader has counted is of the half that was graded
+    except OutOfOrder:  # start over: the grader has counted only the outputs before this point
         return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=True)
 
 
 def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
-    with made_ready(grader, Again(outputs), watcher) as judge, replacing(out, BEGINS, home.parts()) as stream:
+    with prepared(grader, Reread(outputs), watcher) as judge, replacing(out, BEGINS, home.parts()) as stream:
         records = in_order(outputs.records()) if sort else outputs.records()
-        return Scribe(outputs, grader, name, judge, stream).write(records)
+        return GradesWriter(outputs, grader, name, judge, stream).write(records)
 
 
-class Again:
-    """The outputs of a file, each time from the first one on."""
+class Reread:
+    """The outputs of a file; every iteration starts at the first one."""
 
     def __init__(self, outputs: OutputsFile) -> None:
         self._outputs = outputs
@@ -75,8 +75,8 @@ class Again:
 
 
 @contextmanager
-def made_ready(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Judging]:
-    """The grader; one that judges with a model has then asked it."""
+def prepared(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> Iterator[PreparedGrader]:
+    """The grader, after all model calls that it needs."""
     if isinstance(grader, ModelGrader):
         with ExitStack() as stack:
             with naming(grader, "asking its model"):
@@ -86,10 +86,12 @@ def made_ready(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> I
         yield grader
 
 
-class Scribe:
-    """Writes grades.json. The digest of the outputs stands in its head and is known last: its place is kept."""
+class GradesWriter:
+    """Writes grades.json. The digest of the outputs is in the header but known last, so its place is reserved."""
 
-    def __init__(self, outputs: OutputsFile, grader: Grader, name: str, judge: Judging, stream: BinaryIO) -> None:
+    def __init__(
+        self, outputs: OutputsFile, grader: Grader, name: str, judge: PreparedGrader, stream: BinaryIO
+    ) -> None:
         self._outputs, self._grader, self._judge, self._stream = outputs, grader, judge, stream
         self._name = name
 
@@ -97,17 +99,17 @@ class Scribe:
         stream, about = self._stream, encode({"name": self._name, "settings": freeze(self._grader)})
         stream.write(BEGINS + b',"version":%d,\n"grader":%s,\n"outputs":' % (VERSION, about))
         place = stream.tell()
-        stream.write(_judged(self._outputs, "0" * 64) + b',\n"grades":[\n')
+        stream.write(_outputs_named(self._outputs, "0" * 64) + b',\n"grades":[\n')
         hashed = hashlib.sha256(about + b"\n")
         count = 0
         with Majority() as majority:
-            tally = Tally(getattr(self._grader, "unit", "question"), majority)
+            counted = GradeSummary(getattr(self._grader, "unit", "question"), majority)
             with closing(records):
-                for count, line in enumerate(self._lines(records, tally), start=1):
+                for count, line in enumerate(self._lines(records, counted), start=1):
                     stream.write(b",\n" + line if count > 1 else line)
                     hashed.update(line + b"\n")
-            summary = self._summary(tally)
-        judged = _judged(self._outputs, str(self._outputs.sha256))
+            summary = self._summary(counted)
+        judged = _outputs_named(self._outputs, str(self._outputs.sha256))
         hashed.update(judged + b"\n" + encode(summary) + b"\n")
         stream.write(b'%s],\n"summary":%s,\n' % (b"\n" if count else b"", encode(summary)))
         stream.write(b'"count":%d,"sha256":"%s"}\n' % (count, hashed.hexdigest().encode()))
@@ -116,14 +118,14 @@ class Scribe:
         stream.seek(0, 2)
         return summary
 
-    def _lines(self, records: Iterator[Output], tally: Tally) -> Iterator[bytes]:
-        """One line of grades.json a question, counted in `tally` on the way."""
-        judge = _judge_of(self._judge, tally)
+    def _lines(self, records: Iterator[Output], counted: GradeSummary) -> Iterator[bytes]:
+        """One line of grades.json for each question; adds each grade to `counted`."""
+        judge = _grading(self._judge, counted)
         control: Callable[[Json], str | None] | None = getattr(self._grader, "control", None)
         for question in grouped(records, self._outputs.tasks, str(self._outputs.path)):
             for output in question.outputs:
                 if output.error is not None:
-                    tally.failed(output.error.kind)
+                    counted.failed(output.error.kind)
             try:
                 grade = judge(question)
                 constant = control(question.reference) if control and grade.score is not None else None
@@ -132,37 +134,37 @@ class Scribe:
                 refuse(
                     self._grader, error, f"judging the question '{question.id:.200}' of the task '{question.task:.200}'"
                 )
-            tally.add(question, grade, constant)
+            counted.add(question, grade, constant)
             yield line
 
-    def _summary(self, tally: Tally) -> Summary:
-        """The tally's, and for a judging model what it is, what is known of its errors, and the score without them."""
-        summary = tally.summary()
+    def _summary(self, counted: GradeSummary) -> Summary:
+        """The summary; with a judge model also its identity, its measured errors and the corrected score."""
+        summary = counted.summary()
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
             known = calibration.known(calibration.identity(self._name, self._grader, about))
             judge = {**about, "check": calibration.brief(known)}
             if known and summary["score"] is not None:
-                judge["corrected"] = calibration.corrected_by(known, summary["score"], tally.effective)
+                judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective)
             summary["judge"] = judge
         return summary
 
 
-def _judged(outputs: OutputsFile, sha256: str) -> bytes:
+def _outputs_named(outputs: OutputsFile, sha256: str) -> bytes:
     run = outputs.run.get("id")
     return encode({"run": run if isinstance(run, str) else None, "sha256": sha256})
 
 
-def _judge_of(grader: Judging, tally: Tally) -> Callable[[Question], Grade]:
+def _grading(grader: PreparedGrader, counted: GradeSummary) -> Callable[[Question], Grade]:
     if isinstance(grader, QuestionGrader):
         return lambda question: checked(grader.grade_question(question), Grade)
-    return lambda question: judge_alone(grader, question, tally.ungraded_outputs)
+    return lambda question: mean_grade(grader, question, counted.ungraded_outputs)
 
 
-def judge_alone(grader: OutputGrader, question: Question, ungraded: Reasons) -> Grade:
-    """A question's grade from the grades of its outputs: the mean of those that have a score.
+def mean_grade(grader: OutputGrader, question: Question, ungraded: Reasons) -> Grade:
+    """A question's grade: the mean score of its outputs that have one.
 
-    Outputs without a text never reach the grader. Why single outputs were not graded is counted in `ungraded`.
+    Outputs without a text never reach the grader. `ungraded` counts the reasons of outputs without a score.
     """
     grades: list[Grade] = [checked(grader.grade(one), Grade) for one in question.outputs if one.text is not None]
     scores = [grade.score for grade in grades if grade.score is not None]
@@ -185,7 +187,7 @@ def judge_alone(grader: OutputGrader, question: Question, ungraded: Reasons) -> 
 
 @lru_cache(maxsize=1024)
 def _bare(score: float) -> Grade:
-    """A grade that is a score and nothing else: there are few of them, and many questions."""
+    """A grade that is only a score. Few values serve many questions, so they are cached."""
     return Grade(score)
 
 

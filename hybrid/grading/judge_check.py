@@ -1,7 +1,7 @@
-"""How good is a grader? Its verdicts on rows that were graded before, beside rules that need no model.
+"""Measure a grader: its verdicts on rows with known labels, beside rules that need no model.
 
 A row is a JSON object on one line: `question`, `gold` (a text or a list of acceptable ones), `answer`, `correct`, and
-`title`, the cluster that the intervals treat as one draw.
+`title`, the cluster of the intervals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hybrid.canonical import Json, decode_once
 from hybrid.errors import BadData, UsageError, keys_of
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
-from hybrid.grading.grade_file import made_ready
+from hybrid.grading.grade_file import prepared
 from hybrid.grading.references import acceptable
 from hybrid.grading.summary import Reasons
 from hybrid.machine.files import speaking
@@ -30,30 +30,30 @@ from hybrid.statistics.agreement import Estimate, Table, accuracy, estimate, kap
 from hybrid.statistics.intervals import Clustered
 
 LONGEST = 1_000_000
-"""Bytes of a row."""
+"""Bytes of a row, at most."""
 FOLDS = 5
 ROW = 'a row is {"question": "...", "gold": "...", "answer": "...", "correct": true, "title": "..."}'
-LEAST = 30
-"""Rows with a verdict below which nothing is said of a judge's worth."""
-SPEECHLESS = 0.2
-"""Share of rows without a verdict from which on the sentence speaks of nothing else."""
+FEWEST_ROWS = 30
+"""Rows with a verdict that are needed to say what a judge is worth."""
+MOST_UNGRADED = 0.2
+"""With a larger share of rows without a verdict a judge is not worth running, whatever its kappa."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """An answer that was judged before, as an output with its question, and whether it is right."""
+class GradedRow:
+    """A labelled answer: an output with its question, and whether it is right."""
 
     output: Output
     correct: bool
 
 
-class Rows:
-    """The rows of a JSON-lines file, each time from the first one on; `limit` 0 is all. Iterating raises BadData."""
+class GradedRows:
+    """The rows of a JSON Lines file, all with `limit` 0; every iteration starts at the first, and raises BadData."""
 
     def __init__(self, path: Path, limit: int = 0) -> None:
         self.path, self._limit = path, limit
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[GradedRow]:
         with speaking(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
             number = count = 0
             while line := file.readline(LONGEST + 1):
@@ -66,7 +66,7 @@ class Rows:
                     return
 
     def outputs(self) -> Iterable[Output]:
-        """The answers alone, each time from the first one on."""
+        """The answers alone; every iteration starts at the first."""
         return _Outputs(self)
 
     @property
@@ -76,14 +76,14 @@ class Rows:
 
 
 class _Outputs:
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: GradedRows) -> None:
         self._rows = rows
 
     def __iter__(self) -> Iterator[Output]:
         return (row.output for row in self._rows)
 
 
-def _row(line: bytes, what: str, number: int) -> Row:
+def _row(line: bytes, what: str, number: int) -> GradedRow:
     value = decode_once(line, what=what, limit=LONGEST)
     if not isinstance(value, dict):
         raise BadData(f"{what}: {keys_of(value)}", hint=ROW)
@@ -101,23 +101,23 @@ def _row(line: bytes, what: str, number: int) -> Row:
     key = hashlib.sha256(f"{number}".encode()).hexdigest()
     said: dict[str, Any] = {"text": answer, "reference": gold, "view": {"question": question}}
     said |= {"key": key, "task": title, "question": f"{title}/{number}"}
-    return Row(Output.from_json(said, what=what), correct is True)
+    return GradedRow(Output.from_json(said, what=what), correct is True)
 
 
 Measured = tuple[float, bool, str]
-"""What was measured on a row, whether the row is right, and its cluster."""
+"""The measured figure of a row, its label, and its cluster."""
 
 
 @dataclass
-class Check:
-    """What was counted: one table for the judge and one for each rule, over the rows that the judge gave a verdict."""
+class CheckCounts:
+    """The counts of a check: one confusion table for the judge and one for each rule, over rows with a verdict."""
 
     clusters: dict[str, list[Table]] = field(default_factory=dict)
     rows: int = 0
     ungraded: Reasons = field(default_factory=Reasons)
     measured: list[Measured | None] = field(default_factory=list)
 
-    def add(self, row: Row, verdict: bool) -> None:
+    def add(self, row: GradedRow, verdict: bool) -> None:
         """Count one row with a verdict."""
         wanted, answer = acceptable(row.output.reference), row.output.text or ""
         said = [verdict, *(rule(answer, wanted) for rule in RULES.values())]
@@ -134,8 +134,8 @@ class Check:
         return total
 
 
-class Clock:
-    """A watcher that passes everything on and measures the calls to the model."""
+class TimedWatcher:
+    """A watcher that passes everything on, and counts and times the model calls."""
 
     def __init__(self, watcher: Watcher) -> None:
         self._watcher = watcher
@@ -159,31 +159,33 @@ class Clock:
         self._watcher.ended()
 
 
-def check(grader: Grader, name: str, rows: Rows, watcher: Watcher) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
-    """Grade the rows and hold the verdicts against what they were graded before: (identity, result).
+def check(
+    grader: Grader, name: str, rows: GradedRows, watcher: Watcher
+) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """Grade the rows and compare the verdicts with their labels: (identity, result).
 
     Raises UsageError for a grader that judges whole questions, BadData when there is no row.
     """
     figure = calibration.calibrates(grader)
     open_threshold = bool(figure) and getattr(grader, "threshold", None) is None
-    clock = Clock(watcher)
+    timed = TimedWatcher(watcher)
     asked: Any = grader.uncalibrated() if open_threshold else grader  # type: ignore[union-attr]
-    with made_ready(asked, rows.outputs(), clock) as judge:
+    with prepared(asked, rows.outputs(), timed) as judge:
         if not isinstance(judge, OutputGrader):
             raise UsageError(f"the grader '{name}' judges whole questions: rows of single answers say nothing of it")
         counted = _graded(judge, rows, figure if open_threshold else "")
         about = judge.about() if isinstance(judge, ReadyGrader) else {}
     threshold = _calibrate(counted, rows) if open_threshold else None
     result = {**_result(counted, name), "data": {"file": rows.path.name, "sha256": rows.sha256}, "about": about}
-    result["calls"] = {"made": clock.calls, "seconds": round(clock.seconds, 3)}
+    result["calls"] = {"made": timed.calls, "seconds": round(timed.seconds, 3)}
     if threshold is not None:
         result["threshold"] = threshold
     return calibration.identity(name, grader, about), result
 
 
-def _graded(judge: OutputGrader, rows: Rows, figure: str) -> Check:
-    """The verdicts, or for a grader without a threshold what it measured."""
-    counted = Check()
+def _graded(judge: OutputGrader, rows: GradedRows, figure: str) -> CheckCounts:
+    """Counts of the verdicts; for a grader without a threshold, its measured figures."""
+    counted = CheckCounts()
     for row in rows:
         counted.rows += 1
         with naming(judge, f"judging row {counted.rows}"):
@@ -201,7 +203,7 @@ def _graded(judge: OutputGrader, rows: Rows, figure: str) -> Check:
 
 
 def best_threshold(measured: list[Measured]) -> float:
-    """The value from which on a measure says right, so that kappa is highest; of equals the highest."""
+    """The threshold with the highest kappa; of equal ones the highest."""
     rows = sorted(((value, truth) for value, truth, _ in measured), reverse=True)
     right = sum(truth for _, truth in rows)
     table = Table(0, 0, right, len(rows) - right)
@@ -217,8 +219,8 @@ def best_threshold(measured: list[Measured]) -> float:
     return chosen
 
 
-def _calibrate(counted: Check, rows: Rows) -> float:
-    """The best threshold of all rows; the verdicts that are counted are those of thresholds from other clusters."""
+def _calibrate(counted: CheckCounts, rows: GradedRows) -> float:
+    """The best threshold of all rows. The counted verdicts are cross-validated: thresholds come from other folds."""
     measured = [one for one in counted.measured if one is not None]
     if not measured:
         raise BadData(f"{rows.path}: nothing could be measured: {dict(counted.ungraded.counts)}")
@@ -239,7 +241,7 @@ def _fold(cluster: str) -> int:
     return hashlib.sha256(cluster.encode()).digest()[0] % FOLDS
 
 
-def _result(counted: Check, name: str) -> dict[str, Any]:
+def _result(counted: CheckCounts, name: str) -> dict[str, Any]:
     graded = int(counted.table().n)
     result: dict[str, Any] = {"rows": counted.rows, "graded": graded, "ungraded": counted.ungraded.summary()}
     if not graded:
@@ -253,8 +255,8 @@ def _result(counted: Check, name: str) -> dict[str, Any]:
             "worth": _sentence(name, counted, mine, best, right[best]["kappa"][0], gain)}  # fmt: skip
 
 
-def _measures(counted: Check, which: int) -> dict[str, Any]:
-    """Counts, accuracy and kappa with intervals, and how often it is wrong each way (None without such rows)."""
+def _measures(counted: CheckCounts, which: int) -> dict[str, Any]:
+    """Counts, accuracy and kappa with intervals, and both error rates (None without such rows)."""
     table = counted.table(which)
     right, wrong = table.true_right + table.false_wrong, table.true_wrong + table.false_right
     return {
@@ -266,8 +268,8 @@ def _measures(counted: Check, which: int) -> dict[str, Any]:
     }
 
 
-def _accuracy(counted: Check, which: int) -> list[float]:
-    """With Wilson's interval, clustered."""
+def _accuracy(counted: CheckCounts, which: int) -> list[float]:
+    """Accuracy with a clustered Wilson interval."""
     share = Clustered()
     for name, own in counted.clusters.items():
         table = own[which]
@@ -278,14 +280,14 @@ def _accuracy(counted: Check, which: int) -> list[float]:
     return [accuracy(counted.table(which)), *interval]
 
 
-def _sentence(name: str, counted: Check, mine: Mapping[str, Any], best: str, other: float, gain: Estimate) -> str:
-    """Whether the judge is worth running, for a person."""
+def _sentence(name: str, counted: CheckCounts, mine: Mapping[str, Any], best: str, other: float, gain: Estimate) -> str:
+    """Whether the judge is worth running, as a sentence."""
     silent = 1 - counted.table().n / counted.rows
     known = f"kappa {mine['kappa'][0]:.2f} against {other:.2f} of the rule '{best}', which needs no model"
     by = f"{gain.value:+.2f}, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
-    if silent > SPEECHLESS:
+    if silent > MOST_UNGRADED:
         return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
-    if counted.table().n < LEAST:
+    if counted.table().n < FEWEST_ROWS:
         return f"whether '{name}' is worth running cannot be told from {some(int(counted.table().n), 'row')}: {known}"
     if gain.low > 0:
         return f"'{name}' is worth running: {known} ({by})"

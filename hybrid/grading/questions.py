@@ -1,4 +1,4 @@
-"""Outputs put together by question in flat memory: as they come when they are in order, else sorted on disk first."""
+"""Outputs grouped by question in flat memory: streamed when they are in order, otherwise sorted on disk first."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hybrid.machine.files import speaking
 from hybrid.records import Output, Question
 
 CHUNK = 32 * 1024 * 1024
-"""Bytes of records that are sorted in memory at once."""
+"""Bytes of records that are sorted in memory at a time."""
 
 FAN = 64
-"""Sorted files that are merged at once."""
+"""Sorted files that are merged at a time."""
 
 Keyed = tuple[str, str, int, bool, bytes]
 """Task, question, place in the file, whether the fast parser reads it right, the output as JSON: sorts by question,

@@ -1,7 +1,7 @@
-"""What models said to light work on this machine, kept by everything that shaped it: no call is made twice.
+"""The cache of model replies on this machine, keyed by everything that shapes a reply: no call is made twice.
 
-A SQLite database on this machine's own disk, never in a shared folder. A reply is kept the moment it is there, whatever
-its text; a call that failed is not, and is made again by the next command.
+It is on this machine's own disk, never in a shared folder. A reply is stored as soon as it arrives, whatever its text.
+A call that failed is not stored; the next command makes it again.
 """
 
 from __future__ import annotations
@@ -13,44 +13,41 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from hybrid.canonical import encoded
-from hybrid.errors import CannotRun, NotFinished, Temporary
+from hybrid.errors import CannotRun, NotFinished
 from hybrid.machine import home
+from hybrid.machine.database import open_cache
 from hybrid.protocols import Backend, Watcher
 from hybrid.records import Completion, Failure, Request, unanswered
 from hybrid.thoughts import split
 
-WAY = 2
-"""How requests are put to models, raised when some reach them in another form: what was kept before is asked anew."""
+REQUEST_FORM = 2
+"""Version of the form in which requests reach a model. Raising it makes every stored reply stale."""
 
-WAIT = 60.0
-"""Seconds to wait for another process that writes."""
 SCHEMA = """
-PRAGMA journal_mode = WAL;
-PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS reply (key BLOB PRIMARY KEY, text TEXT NOT NULL, finish TEXT NOT NULL) WITHOUT ROWID;
 CREATE TEMP TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
 """
-# `seen` is of this process, and grows to the disk when it must: what a file repeats is asked once, in flat memory.
+# `seen` belongs to this process and spills to disk: a call that a file repeats is made once, in flat memory.
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered: its text, and why it ended (`stop`, `length`)."""
+    """A model's reply: its text, and why it ended (`stop`, `length`)."""
 
     text: str
     finish: str
 
 
 @dataclass(slots=True)
-class Asking:
-    """What came of `Replies.ask`: distinct requests, how many were known before, why calls failed."""
+class CallCounts:
+    """Calls of one `ReplyCache.ask`: distinct ones, and how many of them were in the cache."""
 
     distinct: int = 0
     known: int = 0
 
 
-class Replies:
-    """The database, and for this process the calls that failed."""
+class ReplyCache:
+    """The database, and the calls of this process that failed."""
 
     def __init__(self, rows: sqlite3.Connection) -> None:
         self._rows = rows
@@ -59,7 +56,7 @@ class Replies:
     def of(self, model: str, request: Request) -> Reply | Failure | None:
         """The reply of the model with that digest, or why there is none; None when the call was never made.
 
-        Replies that were kept with a thought in them are taken apart here, as outputs are.
+        A thought in a stored reply is split off here, as it is for outputs.
         """
         key = _key(model, request)
         row = self._rows.execute("SELECT text, finish FROM reply WHERE key = ?", (key,)).fetchone()
@@ -75,13 +72,13 @@ class Replies:
         backend: Callable[[], Backend],
         watcher: Watcher,
         name: str,
-    ) -> Asking:
-        """Make every distinct call that has no reply yet; `requests` is gone through twice.
+    ) -> CallCounts:
+        """Make every distinct call that has no reply yet; `requests` is iterated twice.
 
-        `backend` loads the model, whose digest must be `model`, and is called only when something is to be asked.
-        Raises NotFinished on Ctrl-C: what was answered is kept.
+        `backend` loads the model, whose digest must be `model`; it is called only when a call is left to make. Raises
+        NotFinished on Ctrl-C: the replies so far are stored.
         """
-        asking = Asking()
+        asking = CallCounts()
         self._forget_seen()
         for request in requests():
             key = _key(model, request)
@@ -95,7 +92,7 @@ class Replies:
             self._make(model, requests, backend(), watcher)
         except KeyboardInterrupt as error:
             raise NotFinished(
-                "interrupted; what the model said so far is kept", hint="the same command goes on"
+                "interrupted; the model's replies so far are kept", hint="the same command goes on"
             ) from error
         finally:
             watcher.ended()
@@ -137,21 +134,12 @@ class Replies:
 
 
 @contextmanager
-def opened() -> Iterator[Replies]:
-    """This machine's replies. Raises Temporary when the database cannot be used."""
-    path = home.home() / "replies.sqlite"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=WAIT, isolation_level=None)) as rows:
-            rows.executescript(SCHEMA)
-            yield Replies(rows)
-    except (sqlite3.Error, OSError) as error:
-        raise Temporary(
-            f"cannot keep what the model says in {path}: {error}",
-            hint="is the disk full, or is another program using it? if the file is damaged, move it away",
-        ) from error
+def opened() -> Iterator[ReplyCache]:
+    """This machine's reply cache. Raises as `open_cache` does."""
+    with open_cache(home.home() / "replies.sqlite", SCHEMA, "the model's replies") as rows:
+        yield ReplyCache(rows)
 
 
 def _key(model: str, request: Request) -> bytes:
     """sha256 over the model's digest and all of the request that shapes its reply."""
-    return hashlib.sha256(f"[{WAY},{encoded(model)},{request.encoded()}]".encode()).digest()
+    return hashlib.sha256(f"[{REQUEST_FORM},{encoded(model)},{request.encoded()}]".encode()).digest()

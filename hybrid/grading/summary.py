@@ -1,4 +1,4 @@
-"""Counts grades into a summary: score, interval, figures, controls, and everything that has no score."""
+"""The summary of grades: score, interval, figures, controls, and counts of everything without a score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hybrid.statistics.intervals import Clustered, difference
 from hybrid.statistics.majority import Majority
 
 MOST_REASONS = 50
-"""Different reasons or kinds that are counted by name; the rest are counted together."""
+"""Distinct reasons that are counted by name; the others are counted together."""
 
 LONGEST_REASON = 200
 REST = "(other)"
@@ -20,7 +20,7 @@ Unit = Literal["task", "question"]
 
 
 class Reasons:
-    """Counts reasons by name. There are never too many names: they come from files that anybody may have written."""
+    """Counts reasons by name. The number of names is bounded, since they come from untrusted files."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
@@ -37,8 +37,8 @@ class Reasons:
         return {"count": sum(self.counts.values()), "reasons": dict(sorted(self.counts.items()))}
 
 
-class Tally:
-    """Takes grades in order of task; memory is that of one task."""
+class GradeSummary:
+    """Accumulates grades in order of task, in the memory of one task."""
 
     def __init__(self, unit: Unit, majority: Majority) -> None:
         self._unit = unit
@@ -46,7 +46,7 @@ class Tally:
         self._score = Clustered()
         self._figures: dict[str, Clustered] = {}
         self._controls: dict[str, Clustered] = {}
-        self._gains: dict[str, Clustered] = {}  # of the score over an arm, unit by unit
+        self._gains: dict[str, Clustered] = {}  # score minus that of an arm, paired by unit
         self._reasons = Reasons()
         self._failed = Reasons()
         self.ungraded_outputs = Reasons()
@@ -55,11 +55,11 @@ class Tally:
         self._open: list[Grade] = []  # the grades of the task that is being read, for unit "task"
 
     def failed(self, kind: str) -> None:
-        """Count one output that is an error."""
+        """Count one output that is a failure."""
         self._failed.count(kind)
 
     def add(self, question: Question, grade: Grade, constant: str | None) -> None:
-        """Count one grade; `constant` is the constant answer that would have been right."""
+        """Add one grade; `constant` is the constant answer that would have been right."""
         self._questions += 1
         self._outputs += len(question.outputs)
         for name, value in grade.figures.items():
@@ -76,7 +76,7 @@ class Tally:
         self._open.append(grade)
 
     def _close(self) -> None:
-        """Count the task that is complete: the lowest of its scores, or no score when one question has none."""
+        """Add the finished task: its lowest score, or no score when one of its questions has none."""
         if not self._open or self._task is None:
             return
         ungraded = next((grade for grade in self._open if grade.score is None), None)
@@ -101,7 +101,7 @@ class Tally:
             self._gains.setdefault(name, Clustered()).add(task, grade.score - value)
 
     def _gain(self, name: str) -> Mapping[str, Json]:
-        """What the score is above an arm, on the units that both have; nothing for other controls."""
+        """The paired difference of the score and an arm, on units that have both; empty for other controls."""
         if name not in self._gains:
             return {}
         mean, low, high, _ = difference(self._gains[name])
@@ -109,7 +109,7 @@ class Tally:
 
     @property
     def effective(self) -> float:
-        """The number of independent scores that say as much as those counted; 0 without any."""
+        """The effective sample size: independent scores that carry the same information; 0 without any."""
         return self._score.effective() if self._score.n else 0.0
 
     def summary(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class Tally:
 
 
 def _lowest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The lowest value of every name that all have."""
+    """The lowest value of every name that occurs in all."""
     names = set(each[0]).intersection(*each)
     return {name: min(values[name] for values in each) for name in sorted(names)}
 

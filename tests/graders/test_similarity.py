@@ -228,7 +228,7 @@ def test_a_file_that_is_no_database_is_said_with_what_to_do(monkeypatch: pytest.
     (home.home() / "vectors.sqlite").write_bytes(b"not a database" * 1000)
     with pytest.raises(Temporary, match=r"vectors\.sqlite") as caught:
         graded(monkeypatch, Letters(), [said("a", "b")])
-    assert "delete it" in caught.value.hint
+    assert "move it away" in caught.value.hint
 
 
 def test_without_a_threshold_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from graders.contains import Contains
 from hybrid.errors import BadData, UsageError
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES, best_f1, f1, normal
-from hybrid.grading.judge_check import Measured, Row, Rows, best_threshold, check
+from hybrid.grading.judge_check import GradedRow, GradedRows, Measured, best_threshold, check
 from hybrid.progress import Quiet
 from hybrid.records import Grade, Output
 from hybrid.statistics.agreement import Alpha, Table, accuracy, estimate, kappa
@@ -228,7 +228,7 @@ def graded_rows(n: int = 60) -> list[Mapping[str, Any]]:
 
 
 def test_a_grader_is_held_against_the_rows(tmp_path: Path) -> None:
-    rows = Rows(rows_file(tmp_path, graded_rows()))
+    rows = GradedRows(rows_file(tmp_path, graded_rows()))
     _, result = check(Contains(), "contains", rows, Quiet())
     assert result["rows"] == result["graded"] == 60
     assert result["table"] == {"true_right": 30, "false_right": 6, "false_wrong": 0, "true_wrong": 24}
@@ -263,7 +263,7 @@ class Oracle:
     ],
 )
 def test_it_says_whether_a_judge_is_worth_running(tmp_path: Path, oracle: Oracle, said: str) -> None:
-    _, result = check(oracle, "oracle", Rows(rows_file(tmp_path, graded_rows())), Quiet())
+    _, result = check(oracle, "oracle", GradedRows(rows_file(tmp_path, graded_rows())), Quiet())
     assert said in result["worth"]
     assert result["ungraded"]["count"] == oracle.silent
 
@@ -286,7 +286,7 @@ class Measuring:
 
 
 def test_a_threshold_is_found_on_all_rows_and_its_worth_on_others(tmp_path: Path) -> None:
-    rows = Rows(rows_file(tmp_path, graded_rows()))
+    rows = GradedRows(rows_file(tmp_path, graded_rows()))
     identity, result = check(Measuring(), "measuring", rows, Quiet())
     assert 0.5 < result["threshold"] <= 0.8
     assert result["graded"] == 59
@@ -295,14 +295,14 @@ def test_a_threshold_is_found_on_all_rows_and_its_worth_on_others(tmp_path: Path
 
 
 def test_rows_are_read_as_often_as_needed_and_up_to_a_limit(tmp_path: Path) -> None:
-    rows = Rows(rows_file(tmp_path, graded_rows()), limit=5)
+    rows = GradedRows(rows_file(tmp_path, graded_rows()), limit=5)
     assert [len(list(rows)), len(list(rows.outputs())), len(list(rows.outputs()))] == [5, 5, 5]
-    assert isinstance(next(iter(rows)), Row)
+    assert isinstance(next(iter(rows)), GradedRow)
 
 
 def test_rows_without_a_title_are_clusters_of_their_own(tmp_path: Path) -> None:
     rows = [{**row, "title": title} for row, title in zip(graded_rows(3), (None, "", "a"), strict=True)]
-    assert [output.task for output in Rows(rows_file(tmp_path, rows)).outputs()] == ["1", "2", "a"]
+    assert [output.task for output in GradedRows(rows_file(tmp_path, rows)).outputs()] == ["1", "2", "a"]
 
 
 @pytest.mark.parametrize(
@@ -318,12 +318,12 @@ def test_a_row_that_is_none_is_named(tmp_path: Path, row: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(graded_rows(1)[0]) + "\n\n" + row + "\n")
     with pytest.raises(BadData, match="line 3"):
-        list(Rows(path))
+        list(GradedRows(path))
 
 
 def test_no_rows_are_no_check(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no row"):
-        check(Contains(), "contains", Rows(rows_file(tmp_path, [])), Quiet())
+        check(Contains(), "contains", GradedRows(rows_file(tmp_path, [])), Quiet())
 
 
 def test_a_grader_of_whole_questions_cannot_be_checked_by_rows(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_a_grader_of_whole_questions_cannot_be_checked_by_rows(tmp_path: Path) -
             return Grade(1.0)
 
     with pytest.raises(UsageError, match="whole questions"):
-        check(Voting(), "voting", Rows(rows_file(tmp_path, graded_rows(1))), Quiet())
+        check(Voting(), "voting", GradedRows(rows_file(tmp_path, graded_rows(1))), Quiet())
 
 
 # --- what is known is shown
@@ -421,7 +421,7 @@ def test_a_check_of_fewer_rows_does_not_take_the_place_of_a_larger_one(tmp_path:
 
 
 def test_intervals_stay_in_range_and_have_a_width(tmp_path: Path) -> None:
-    _, result = check(Oracle(), "oracle", Rows(rows_file(tmp_path, graded_rows(4))), Quiet())
+    _, result = check(Oracle(), "oracle", GradedRows(rows_file(tmp_path, graded_rows(4))), Quiet())
     for low, high in (result["accuracy"][1:], result["kappa"][1:]):
         assert -1.0 <= low < high <= 1.0
     assert result["accuracy"][1] >= 0.0
