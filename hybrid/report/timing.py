@@ -7,18 +7,18 @@ beat, or, where a run was done without a worker, with the file time of its last 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain as chain_of
 from pathlib import Path
 
 from hybrid.errors import HybridError
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import Bound, bound
 from hybrid.folder.medium import Disk
-from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.notes import latest_note
 from hybrid.folder.runs import Run, join_folder, open_run
-from hybrid.folder.shards import Shard
 from hybrid.machine import home
 
 MOST_SHARDS = 2000
@@ -45,20 +45,20 @@ class Timing:
 
 
 def timing_of(folder: Path, name: str) -> Timing | None:
-    """The timing of a run in a folder; None when that cannot be told."""
+    """The timing of a run in a folder; None when that cannot be told, as where its pipeline is not installed."""
     try:
         received = home.received_of(folder)
         run = open_run(join_folder(folder, make=False), name, (Disk(received),))
-        return _timed(run, (folder, received))
+        return _timed(bound(run, pipeline_of(run)), (folder, received))
     except HybridError:
         return None
 
 
-def _timed(run: Run, roots: tuple[Path, ...]) -> Timing | None:
-    timing, ends = Timing(), dict[str, datetime]()
-    number = 0
-    for path, shard in _shards(run, roots):
-        if (number := number + 1) > MOST_SHARDS:
+def _timed(chain: Bound, roots: tuple[Path, ...]) -> Timing | None:
+    timing, ends, run = Timing(), dict[str, datetime](), chain.run
+    shards = chain_of.from_iterable(run.shards(stage.name, []) for stage in chain.stages)
+    for number, (path, shard) in enumerate(shards):
+        if number == MOST_SHARDS:
             return None
         attempt = str(shard.header["attempt"])
         if written := _written(path, roots):
@@ -71,13 +71,6 @@ def _timed(run: Run, roots: tuple[Path, ...]) -> Timing | None:
         if began is not None:
             timing.spans[attempt] = began, _last_beat(run, attempt) or written
     return timing if timing.spans else None
-
-
-def _shards(run: Run, roots: tuple[Path, ...]) -> Iterator[tuple[str, Shard]]:
-    places = [root / run.place for root in roots if (root / run.place).is_dir()]
-    stages = {one.name for place in places for one in place.iterdir() if one.is_dir() and allowed(one.name)}
-    for stage in sorted(stages - set(BESIDE_STAGES)):
-        yield from run.shards(stage, [], model=run.model_digest(stage))
 
 
 def _began(attempt: str) -> datetime | None:
