@@ -47,7 +47,7 @@ class Observer(Protocol):
         """The stage is over, whole or not."""
 
 
-class Tally:
+class ProgressCounts:
     """Counts that every display shows: items, and failures, tokens and speed since this process began the stage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -130,19 +130,19 @@ class Quiet:
     """Counts and shows nothing."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.counts = ProgressCounts()
 
     def loading(self, model: str) -> None:
         """Not shown."""
 
     def started(self, stage: str, total: int, done: int) -> None:
-        self.tally.begin(stage, total, done)
+        self.counts.begin(stage, total, done)
 
     def working(self) -> None:
-        self.tally.restart()
+        self.counts.restart()
 
     def finished_item(self, completion: Completion) -> None:
-        self.tally.add(completion)
+        self.counts.add(completion)
 
     def closed_shard(self, path: str, records: int) -> None:
         """Not shown."""
@@ -151,7 +151,7 @@ class Quiet:
         """Not shown."""
 
 
-class Lines(Quiet):
+class ProgressLines(Quiet):
     """Plain lines on a stream that is not a terminal: at the start, every few seconds, at the end.
 
     They come from a thread of their own, so that a slow model does not look dead.
@@ -184,17 +184,17 @@ class Lines(Quiet):
             self._say(self._line())
 
     def _line(self) -> str:
-        tally = self.tally
-        eta = f", about {span(tally.eta_seconds)} to go" if tally.eta_seconds and tally.done < tally.total else ""
-        failed = f", {tally.failed:,} failed" if tally.failed else ""
-        return f"{tally.stage}: {tally.done}/{tally.total}{failed}, {tally.pace}{eta}"
+        counts = self.counts
+        eta = f", about {span(counts.eta_seconds)} to go" if counts.eta_seconds and counts.done < counts.total else ""
+        failed = f", {counts.failed:,} failed" if counts.failed else ""
+        return f"{counts.stage}: {counts.done}/{counts.total}{failed}, {counts.pace}{eta}"
 
     def _say(self, text: str) -> None:
         self._stream.write(text + "\n")
         self._stream.flush()
 
 
-class Events(Quiet):
+class ProgressEvents(Quiet):
     """One JSON object a line, for programs."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -203,12 +203,12 @@ class Events(Quiet):
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
-        self.emit({"event": "started", **self.tally.to_json()})
+        self.emit({"event": "started", **self.counts.to_json()})
 
     def finished_item(self, completion: Completion) -> None:
         super().finished_item(completion)
         error = completion.error.to_json() if completion.error else None
-        self.emit({"event": "item", "key": completion.key, "error": error, "done": self.tally.done})
+        self.emit({"event": "item", "key": completion.key, "error": error, "done": self.counts.done})
 
     def working(self) -> None:
         super().working()
@@ -218,7 +218,7 @@ class Events(Quiet):
         self.emit({"event": "shard", "path": path, "records": records})
 
     def ended(self) -> None:
-        self.emit({"event": "ended", **self.tally.to_json()})
+        self.emit({"event": "ended", **self.counts.to_json()})
 
     def emit(self, event: dict[str, Json]) -> None:
         """Write one event."""
@@ -226,7 +226,7 @@ class Events(Quiet):
         self._stream.flush()
 
 
-class Bar(Quiet):
+class ProgressBar(Quiet):
     """A live bar on a terminal."""
 
     def __init__(self, console: Console) -> None:
@@ -253,9 +253,9 @@ class Bar(Quiet):
     def finished_item(self, completion: Completion) -> None:
         super().finished_item(completion)
         if self._row is not None:
-            failed = f"  {self.tally.failed} failed" if self.tally.failed else ""
-            speed = f"{self.tally.pace}{failed}"
-            self._bar.update(self._row, completed=self.tally.done, speed=speed)
+            failed = f"  {self.counts.failed} failed" if self.counts.failed else ""
+            speed = f"{self.counts.pace}{failed}"
+            self._bar.update(self._row, completed=self.counts.done, speed=speed)
 
     def ended(self) -> None:
         self._bar.stop()

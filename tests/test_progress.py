@@ -6,7 +6,7 @@ import io
 import threading
 
 from hybrid.machine.terminal import a_minute
-from hybrid.progress import Lines, Tally
+from hybrid.progress import ProgressCounts, ProgressLines
 from hybrid.records import Completion, Failure
 
 DONE = Completion("0" * 64, "yes", prompt_tokens=900, cached_tokens=300, completion_tokens=2)
@@ -27,19 +27,19 @@ class Hearing(io.StringIO):
         return written
 
 
-def test_a_tally_tells_items_a_minute_and_tokens_that_were_read_beside_new_ones() -> None:
+def test_progress_counts_tell_items_a_minute_and_tokens_that_were_read_beside_new_ones() -> None:
     now = 100.0
-    tally = Tally(lambda: now)
-    tally.begin("answer", 10, 4)
-    tally.add(DONE)
-    tally.add(FAILED)
+    counts = ProgressCounts(lambda: now)
+    counts.begin("answer", 10, 4)
+    counts.add(DONE)
+    counts.add(FAILED)
     now = 130.0
-    assert tally.pace == "4.0 items/min, 20 prompt + 0 new tokens/s"
-    told = tally.to_json()
+    assert counts.pace == "4.0 items/min, 20 prompt + 0 new tokens/s"
+    told = counts.to_json()
     assert (told["items_per_minute"], told["prompt_tokens_per_second"], told["tokens_per_second"]) == (4.0, 20.0, 0.1)
-    assert (tally.done, tally.failed) == (6, 1)
-    tally.begin("judge", 3, 0)
-    assert (tally.failed, tally.prompt_tokens, tally.pace) == (0, 0, "0.00 items/min, 0 prompt + 0 new tokens/s")
+    assert (counts.done, counts.failed) == (6, 1)
+    counts.begin("judge", 3, 0)
+    assert (counts.failed, counts.prompt_tokens, counts.pace) == (0, 0, "0.00 items/min, 0 prompt + 0 new tokens/s")
 
 
 def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
@@ -53,7 +53,7 @@ def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
 
 def test_lines_go_on_while_no_item_comes_back() -> None:
     stream = Hearing()
-    lines = Lines(stream, every_seconds=0.01)
+    lines = ProgressLines(stream, every_seconds=0.01)
     lines.started("answer", 1, 0)
     lines.working()
     assert stream.third.wait(60), stream.getvalue()

@@ -17,7 +17,7 @@ from hybrid.protocols import Role
 from hybrid.settings import Setting
 from hybrid.settings import describe as settings_of
 
-KINDS: tuple[installed.Kind, ...] = ("pipelines", "graders")
+KINDS: tuple[installed.PluginKind, ...] = ("pipelines", "graders")
 
 
 @click.command("list")
@@ -46,7 +46,7 @@ def describe(name: str, as_json: bool) -> None:
             click.echo(clean("\n".join(_lines(kind, name, loaded))))
 
 
-def _kinds_of(name: str) -> list[installed.Kind]:
+def _kinds_of(name: str) -> list[installed.PluginKind]:
     known = {kind: installed.names(kind) for kind in KINDS}
     found = [kind for kind in KINDS if name in known[kind]]
     if not found:
@@ -60,7 +60,7 @@ def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:
     return {name: dict(values) for name, values in getattr(loaded, "presets", {}).items()}
 
 
-def _as_json(kind: installed.Kind, name: str, loaded: type[Any]) -> dict[str, Json]:
+def _as_json(kind: installed.PluginKind, name: str, loaded: type[Any]) -> dict[str, Json]:
     roles = _roles(loaded)
     return {
         "kind": kind[:-1],
@@ -77,7 +77,7 @@ def _roles(loaded: type[Any]) -> Mapping[str, Role]:
     return dict(getattr(loaded, "roles", {}))
 
 
-def _lines(kind: installed.Kind, name: str, loaded: type[Any]) -> Iterator[str]:
+def _lines(kind: installed.PluginKind, name: str, loaded: type[Any]) -> Iterator[str]:
     yield f"{kind[:-1]} {name}, from {installed.names(kind)[name].distribution}"
     yield ""
     yield inspect.getdoc(loaded) or "(no help)"

@@ -11,8 +11,8 @@ import click
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP
 from hybrid.doctor import equipment
-from hybrid.doctor.findings import KINDS, LONGEST, Finding, Tally
-from hybrid.doctor.judge import Judge
+from hybrid.doctor.file_check import FileChecker
+from hybrid.doctor.findings import KINDS, LONGEST, Finding, FindingCounts
 from hybrid.doctor.medium import arrive, facts, speed
 from hybrid.doctor.walk import Walk
 from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
@@ -41,9 +41,9 @@ def doctor(place: Path | None, folder: Path | None, as_json: bool) -> int:
     with closing(Guarded(root, seconds=PATIENCE)) as guarded:
         walk = Walk(guarded, SystemClock())
         findings = _findings(root, guarded, walk)
-        tally = _as_json(findings) if as_json else _as_text(root, findings)
-    _sum_up(root, walk, tally, as_json=as_json)
-    return tally.exit_code
+        counts = _as_json(findings) if as_json else _as_text(root, findings)
+    _sum_up(root, walk, counts, as_json=as_json)
+    return counts.exit_code
 
 
 def _findings(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
@@ -59,7 +59,7 @@ def _about_folder(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
     yield from first
     if any(finding.kind in ("away", "denied") for finding in first):
         return
-    yield from facts(root, PATIENCE, ours=Judge(folder).good("hybrid.json"))
+    yield from facts(root, PATIENCE, ours=FileChecker(folder).good("hybrid.json"))
     yield from walk.findings()
     yield from speed(walk.largest, walk.slowest)
     yield from equipment.doable(folder)
@@ -67,27 +67,27 @@ def _about_folder(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
     yield from equipment.received(root)
 
 
-def _as_json(findings: Iterable[Finding]) -> Tally:
-    tally = Tally()
+def _as_json(findings: Iterable[Finding]) -> FindingCounts:
+    counts = FindingCounts()
     for finding in findings:
-        tally.add(finding)
+        counts.add(finding)
         click.echo(encode(finding.to_json()))
-    return tally
+    return counts
 
 
-def _as_text(root: Path, findings: Iterable[Finding]) -> Tally:
+def _as_text(root: Path, findings: Iterable[Finding]) -> FindingCounts:
     """Print the findings, equal kinds together. Holds no more of them than it shows."""
-    tally = Tally()
+    counts = FindingCounts()
     shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
     for finding in findings:
-        tally.add(finding)
+        counts.add(finding)
         if len(shown[finding.kind]) < MOST_SHOWN:
             shown[finding.kind].append(finding)
     click.echo(clean_line(str(root), LONGEST))
     for kind, examples in shown.items():
         if examples:
-            _show(kind, examples, tally.counts[kind])
-    return tally
+            _show(kind, examples, counts.counts[kind])
+    return counts
 
 
 def _show(kind: str, examples: list[Finding], count: int) -> None:
@@ -104,13 +104,13 @@ def _show(kind: str, examples: list[Finding], count: int) -> None:
         click.echo(f"  ... and {count - len(examples):,} more (--json shows all)")
 
 
-def _sum_up(root: Path, walk: Walk, tally: Tally, *, as_json: bool) -> None:
-    levels = tally.levels()
+def _sum_up(root: Path, walk: Walk, counts: FindingCounts, *, as_json: bool) -> None:
+    levels = counts.levels()
     if as_json:
-        counts = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
+        files = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
         head = {"level": "summary", "kind": "summary", "path": clean_line(str(root), LONGEST)}
-        click.echo(encode({**head, **counts, "kinds": dict(tally.counts), "exit_code": tally.exit_code}))
+        click.echo(encode({**head, **files, "kinds": dict(counts.counts), "exit_code": counts.exit_code}))
         return
     oddities = "oddity" if levels["note"] == 1 else "oddities"
-    files = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
-    click.echo(f"\n{files}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")
+    seen = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
+    click.echo(f"\n{seen}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid.canonical import encode
-from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
+from hybrid.commands.judging import asking_a_model, built, watcher
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Finite, Word
 from hybrid.commands.stdout import STDOUT, place_of, refuse_two
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
@@ -21,6 +21,7 @@ from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
+from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import are, clean_line, some
 from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
 from hybrid.plugins import installed
@@ -58,7 +59,7 @@ def grade(
     Writes a grades file and prints score, interval, controls and what could not be graded.
     """
     refuse_two(out, as_json=as_json)
-    heed_polite_signals()
+    interrupt_on_termination()
     path = find_outputs(source, folder)
     with closing(open_outputs(path)) as outputs:
         name = grader or _grader_of(outputs)

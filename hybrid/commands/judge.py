@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid.canonical import encode
-from hybrid.commands.judging import asking_a_model, built, heed_polite_signals, watcher
+from hybrid.commands.judging import asking_a_model, built, watcher
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
 from hybrid.grading.judge_check import GradedRows, check
+from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, some
 
 SAMPLE = "judge_sample.jsonl"
@@ -47,7 +48,7 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
     The result is kept on this machine and shown beside every score that this judge gives: same model, same settings.
     A check of fewer rows than the last one is not kept, unless --replace is said.
     """
-    heed_polite_signals()
+    interrupt_on_termination()
     made = built(grader, **asked)
     with _rows(data, limit) as rows:
         identity, result = check(made, grader, rows, watcher())

@@ -1,10 +1,9 @@
-"""What commands that judge have in common: how a grader is named and set, and the display of its model's calls."""
+"""What `grade` and `judge check` share: the options that choose a grader, and the progress of its model's calls."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
 import sys
 from typing import Any
 
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from hybrid.errors import UsageError
 from hybrid.plugins import installed
-from hybrid.progress import Bar, Lines, Quiet
+from hybrid.progress import ProgressBar, ProgressLines, Quiet
 from hybrid.settings import build
 
 SHORT = (
@@ -51,14 +50,8 @@ def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any
     return build(cls, texts, called=name)
 
 
-def heed_polite_signals() -> None:
-    """SIGTERM and SIGHUP end a grading as Ctrl-C does: in words, with exit code 4."""
-    for polite in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
-        signal.signal(polite, signal.default_int_handler)
-
-
 def watcher() -> Quiet:
     """Shows how far the calls to a model are, on stderr."""
     if logging.getLogger().level >= logging.ERROR:
         return Quiet()
-    return Bar(Console(stderr=True)) if sys.stderr.isatty() else Lines(sys.stderr)
+    return ProgressBar(Console(stderr=True)) if sys.stderr.isatty() else ProgressLines(sys.stderr)

@@ -15,7 +15,7 @@ from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.runs import Run, join_folder, open_run
-from hybrid.notebook import Plan, place_there, write_notebook
+from hybrid.notebook import NotebookPlan, place_there, write_notebook
 from hybrid.plugins import installed, wheel
 from hybrid.plugins.plugin_wheels import carried
 from hybrid.plugins.wheel import Wheel
@@ -50,7 +50,7 @@ def notebook(
     medium = join_folder(place, make=False)
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _beside(found)))
-    plan = Plan(kind, found, wheels, at or place_there(kind, place), _roles(found))
+    plan = NotebookPlan(kind, found, wheels, at or place_there(kind, place), _roles(found))
     path = out or Path(f"{found.id}.ipynb")
     for one in wheels:
         medium.write(one.path, one.data)

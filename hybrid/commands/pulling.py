@@ -65,13 +65,13 @@ def ollama_name(text: str) -> OllamaName:
 
 def _display(*, as_json: bool) -> Display:
     if as_json:
-        return Events()
+        return PullEvents()
     if logging.getLogger().level >= logging.ERROR:
-        return Silence()
-    return Bars() if sys.stderr.isatty() else Lines()
+        return NoDisplay()
+    return PullBars() if sys.stderr.isatty() else PullLines()
 
 
-class Silence:
+class NoDisplay:
     def step(self, step: Any) -> None:
         """Nothing is shown."""
 
@@ -79,13 +79,13 @@ class Silence:
         """Nothing was shown."""
 
 
-class Now:
-    """Whether a step is to be told now: what is new at once, and how far a layer is now and then, and at its end."""
+class Throttle:
+    """Lets through each new step, the end of a layer, and in between one step every `every` seconds."""
 
     def __init__(self, every: float) -> None:
         self._every, self._told, self._next = every, "", 0.0
 
-    def asks_for(self, step: Any) -> bool:
+    def lets_through(self, step: Any) -> bool:
         new, over = step.status != self._told, step.digest and step.completed >= step.total
         if not (new or over or time.monotonic() >= self._next):
             return False
@@ -93,14 +93,14 @@ class Now:
         return True
 
 
-class Events:
+class PullEvents:
     """JSON objects on stdout."""
 
     def __init__(self) -> None:
-        self._now = Now(EVERY_EVENT)
+        self._throttle = Throttle(EVERY_EVENT)
 
     def step(self, step: Any) -> None:
-        if self._now.asks_for(step):
+        if self._throttle.lets_through(step):
             bytes_ = {"digest": step.digest, "completed": step.completed, "total": step.total} if step.digest else {}
             _emit({"event": "step", "status": step.status, **bytes_})
 
@@ -108,14 +108,14 @@ class Events:
         """Each was written at once."""
 
 
-class Lines:
+class PullLines:
     """Lines on stderr, where that is no terminal."""
 
     def __init__(self) -> None:
-        self._now = Now(EVERY_LINE)
+        self._throttle = Throttle(EVERY_LINE)
 
     def step(self, step: Any) -> None:
-        if self._now.asks_for(step):
+        if self._throttle.lets_through(step):
             far = f": {step.completed / 1e6:,.1f} of {step.total / 1e6:,.1f} MB" if step.digest else ""
             click.echo(clean_line(f"{step.status}{far}", 200), err=True)
 
@@ -123,7 +123,7 @@ class Lines:
         """Each was written at once."""
 
 
-class Bars:
+class PullBars:
     """A bar a layer, on a terminal."""
 
     def __init__(self) -> None:

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from hybrid import settings
 from hybrid.commands.follow import follow
-from hybrid.commands.judging import heed_polite_signals
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
 from hybrid.commands.roles import MODELS, engines, specs
 from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
@@ -25,11 +24,12 @@ from hybrid.folder.runs import Run
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
 from hybrid.laptop.remote_runs import submit_remote
+from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, some, were
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.outputs import stale_words
 from hybrid.plugins import installed
-from hybrid.progress import Bar, Events, Lines, Quiet
+from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, Quiet
 from hybrid.protocols import Stage
 
 LONGEST = 1000
@@ -112,7 +112,7 @@ def remote(
 
 def _tell_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json: bool) -> None:
     if as_json:
-        Events(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": str(folder)})
+        ProgressEvents(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": str(folder)})
         return
     if logging.getLogger().level < logging.ERROR:
         for line in _next_commands(run, stages):
@@ -157,7 +157,7 @@ class How:
 
 def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> None:
     refuse_two(how.output, as_json=how.as_json)
-    heed_polite_signals()  # they close the shard as Ctrl-C does
+    interrupt_on_termination()  # they close the shard as Ctrl-C does
     folder = chosen_folder(how.folder)
     note, observer = checked_note(how.note), _observer(as_json=how.as_json)
     result = run_here(
@@ -175,10 +175,10 @@ def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> No
 
 def _observer(*, as_json: bool) -> Quiet:
     if as_json:
-        return Events(sys.stdout)
+        return ProgressEvents(sys.stdout)
     if logging.getLogger().level >= logging.ERROR:
         return Quiet()
-    return Bar(Console(stderr=True)) if sys.stderr.isatty() else Lines(sys.stderr)
+    return ProgressBar(Console(stderr=True)) if sys.stderr.isatty() else ProgressLines(sys.stderr)
 
 
 def done_now(total: int, fresh: int) -> str:
@@ -195,7 +195,7 @@ def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
         for line in stale_words(result.outputs):
             click.echo(clean_line(line, LONGEST), err=True)
         click.echo(f"{result.run.id}: {done_now(result.total, result.fresh)}", err=True)
-    if isinstance(observer, Events):
+    if isinstance(observer, ProgressEvents):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})
     elif how.output == STDOUT:
         to_stdout(result.outputs)

@@ -16,7 +16,7 @@ LONGEST = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FindingKind:
     """A kind of finding: its heading, and the exit code that it asks for."""
 
     title: str
@@ -24,28 +24,28 @@ class Kind:
     exit_code: int = 0
 
 
-def _problem(title: str, error: type[Temporary | BadData | CannotRun]) -> Kind:
-    return Kind(title, "problem", error.exit_code)
+def _problem(title: str, error: type[Temporary | BadData | CannotRun]) -> FindingKind:
+    return FindingKind(title, "problem", error.exit_code)
 
 
 KINDS = {
-    "medium": Kind("The folder", "info"),
-    "machine": Kind("This machine", "info"),
-    "spool": Kind("Waiting on this machine's own disk", "info"),
-    "cannot-do": Kind("Runs that this machine cannot do", "info"),
-    "case": Kind("Names that differ only in upper and lower case", "note"),
-    "conflict-copy": Kind("Copies that a sync program or a person made", "note"),
-    "crowded": Kind("Large folders", "note"),
-    "gap": Kind("Shards, or parts of tensors, that are missing between others", "note"),
-    "left-over": Kind("Left over by other programs", "note"),
-    "low-room": Kind("Little room", "note"),
-    "not-nfc": Kind("Names in another Unicode form than other systems write", "note"),
-    "placeholders": Kind("Files that are fetched when they are opened", "note"),
-    "special": Kind("Links, devices and pipes, never opened", "note"),
-    "strange": Kind("Counted, but not as hybrid writes it", "note"),
-    "too-deep": Kind("Too deep, not looked into", "note"),
-    "twice": Kind("Two shards of one number", "note"),
-    "unknown": Kind("Not part of the protocol", "note"),
+    "medium": FindingKind("The folder", "info"),
+    "machine": FindingKind("This machine", "info"),
+    "spool": FindingKind("Waiting on this machine's own disk", "info"),
+    "cannot-do": FindingKind("Runs that this machine cannot do", "info"),
+    "case": FindingKind("Names that differ only in upper and lower case", "note"),
+    "conflict-copy": FindingKind("Copies that a sync program or a person made", "note"),
+    "crowded": FindingKind("Large folders", "note"),
+    "gap": FindingKind("Shards, or parts of tensors, that are missing between others", "note"),
+    "left-over": FindingKind("Left over by other programs", "note"),
+    "low-room": FindingKind("Little room", "note"),
+    "not-nfc": FindingKind("Names in another Unicode form than other systems write", "note"),
+    "placeholders": FindingKind("Files that are fetched when they are opened", "note"),
+    "special": FindingKind("Links, devices and pipes, never opened", "note"),
+    "strange": FindingKind("Counted, but not as hybrid writes it", "note"),
+    "too-deep": FindingKind("Too deep, not looked into", "note"),
+    "twice": FindingKind("Two shards of one number", "note"),
+    "unknown": FindingKind("Not part of the protocol", "note"),
     "away": _problem("The folder does not answer", Temporary),
     "not-here-yet": _problem("Not here yet", Temporary),
     "slow": _problem("Slow to answer", Temporary),
@@ -87,7 +87,7 @@ class Finding:
         return head | {name: clean_line(text, LONGEST) for name, text in texts.items()}
 
 
-class Tally:
+class FindingCounts:
     """How many findings of each kind there were, and the exit code that follows from them."""
 
     def __init__(self) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from hybrid.canonical import decode, encode
+from hybrid.doctor.file_check import MAX_PROBE
 from hybrid.doctor.findings import Finding
-from hybrid.doctor.judge import MAX_PROBE
 from hybrid.doctor.walk import Listing
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.medium import Medium

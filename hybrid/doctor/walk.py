@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hybrid.doctor import content, names
+from hybrid.doctor.file_check import FileChecker
 from hybrid.doctor.findings import LONGEST, Finding
-from hybrid.doctor.judge import Judge
 from hybrid.errors import HybridError, Temporary
 from hybrid.folder.medium import Entry, Medium, NotThere
 from hybrid.folder.names import TENSORS, ShardName, TensorName
@@ -24,7 +24,7 @@ LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500
 DEEPEST = 12
 MOST_FAILURES = 3
-"""After so many calls in a row that failed, the folder is away: each of them may have taken a minute."""
+"""Failed calls in a row after which the walk stops: each may have taken a minute."""
 
 MAYBE_COPY = "delete it when nothing else needs it"
 
@@ -40,15 +40,15 @@ class Listing:
     seconds: float
 
 
-class Away(Exception):
-    """The folder has stopped to answer."""
+class FolderUnavailable(Exception):
+    """Too many calls to the folder failed in a row."""
 
 
 class Walk:
     """One walk. `files` and `good` count what was seen; `largest` and `slowest` are about the listings."""
 
     def __init__(self, folder: Medium, clock: Clock) -> None:
-        self._folder, self._clock, self._judge = folder, clock, Judge(folder)
+        self._folder, self._clock, self._checker = folder, clock, FileChecker(folder)
         self._failures = 0
         self._seqs: Counter[int] = Counter()  # of the attempt that is being looked at
         self.files, self.good = 0, 0
@@ -58,7 +58,7 @@ class Walk:
         """All there is to say about the files, as it is found."""
         try:
             yield from self._place(())
-        except Away:
+        except FolderUnavailable:
             yield Finding("away", "", "does not answer any more; the rest was not looked at", "run it again later")
 
     def _place(self, parts: Parts) -> Iterator[Finding]:
@@ -88,11 +88,11 @@ class Walk:
         return entries
 
     def _failed(self, path: str, error: HybridError) -> Finding:
-        """The finding for a call that failed. Raises Away when there were too many in a row."""
+        """The finding for a call that failed. Raises FolderUnavailable when there were too many in a row."""
         if isinstance(error, Temporary) and not isinstance(error, NotThere):
             self._failures += 1
             if self._failures >= MOST_FAILURES:
-                raise Away from error
+                raise FolderUnavailable from error
             return Finding("away", path, error.message, error.hint or "run it again later")
         return Finding("denied" if error.exit_code == 7 else "damaged", path, error.message, error.hint)
 
@@ -130,7 +130,7 @@ class Walk:
 
     def _file(self, parts: Parts, path: str, role: names.Role) -> Iterator[Finding]:
         try:
-            found = self._judge.look(path, role)
+            found = self._checker.look(path, role)
             self._failures = 0
         except Temporary as error:
             yield self._failed(path, error)
@@ -164,7 +164,7 @@ class Walk:
             return Finding("unknown", path, f"is not read: {names.why_unknown(parts[-1])}; {error.message}")
         home = content.belongs(data)
         if home:
-            return self._judge.elsewhere(path, home)
+            return self._checker.elsewhere(path, home)
         original = "/".join(names.original_of(part) or part for part in parts)
         if original != path:
             return self._copy(path, original, data)
@@ -172,8 +172,8 @@ class Walk:
 
     def _copy(self, path: str, original: str, data: bytes) -> Finding:
         """A file that has the name of a copy, and is no shard, note or spec by itself."""
-        if self._judge.would_count(original, data):
-            return self._judge.elsewhere(path, original)
+        if self._checker.would_count(original, data):
+            return self._checker.elsewhere(path, original)
         what = f"has the name of a copy of {original} and is not counted"
         try:
             same = hashlib.sha256(self._folder.read(original, MAX_FILE)).digest() == hashlib.sha256(data).digest()
@@ -213,7 +213,7 @@ class Walk:
             if present:
                 yield Finding("not-here-yet", f"{place}/run.json", "without it this is no run", "wait for the sync")
             return
-        spec = self._judge.spec(parts[1])
+        spec = self._checker.spec(parts[1])
         for kind in ("inputs", "references") if spec else ():
             name = blob_name(kind, str(spec[kind])) if spec else ""
             if name not in present:

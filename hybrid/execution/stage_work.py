@@ -22,7 +22,7 @@ from hybrid.machine.clock import Clock
 from hybrid.machine.redaction import redacted
 from hybrid.machine.terminal import some
 from hybrid.plugins.faults import refuse
-from hybrid.progress import Observer, Tally
+from hybrid.progress import Observer, ProgressCounts
 from hybrid.protocols import Backend, Model, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request
 
@@ -180,8 +180,8 @@ class StageSession:
     ) -> None:
         self.work, self.writer, self._gauges = work, writer, gauges
         self.total = len(set(work.keys))
-        self.tally = Tally(clock.now)
-        self.tally.begin(work.stage.name, self.total, self.total - work.left)
+        self.counts = ProgressCounts(clock.now)
+        self.counts.begin(work.stage.name, self.total, self.total - work.left)
 
     @property
     def run(self) -> str:
@@ -198,7 +198,7 @@ class StageSession:
 
     def report(self) -> Mapping[str, Json]:
         return {
-            "progress": self.tally.to_json(),
+            "progress": self.counts.to_json(),
             "open_records": self.writer.open_records,
             "model": self.work.digest,
             **self._gauges(),

@@ -1,5 +1,5 @@
 """Notebooks that work on one run on a rented machine: find the folder, install hybrid, start a worker."""
 
-from hybrid.notebook.document import Kind, Plan, place_there, write_notebook
+from hybrid.notebook.document import NotebookKind, NotebookPlan, place_there, write_notebook
 
-__all__ = ["Kind", "Plan", "place_there", "write_notebook"]
+__all__ = ["NotebookKind", "NotebookPlan", "place_there", "write_notebook"]

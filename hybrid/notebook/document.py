@@ -19,7 +19,7 @@ from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.notebook import cells, words
 from hybrid.plugins.wheel import Wheel
 
-Kind = Literal["colab", "kaggle", "plain"]
+NotebookKind = Literal["colab", "kaggle", "plain"]
 
 BEGINS = b'{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "hybrid-about",'
 """How a notebook of ours begins, also after Jupyter has saved it."""
@@ -32,12 +32,12 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class NotebookPlan:
     """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
     folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks.
     """
 
-    kind: Kind
+    kind: NotebookKind
     run: Run
     wheels: tuple[Wheel, ...]
     place: str
@@ -49,7 +49,7 @@ class Plan:
         return [self.run.models[role] for role in self.roles]
 
 
-def place_there(kind: Kind, folder: Path) -> str:
+def place_there(kind: NotebookKind, folder: Path) -> str:
     """A guess where the shared folder is for the other machine: in the Drive, by its path below "My Drive" here."""
     if kind == "plain":
         return str(folder.absolute())
@@ -59,7 +59,7 @@ def place_there(kind: Kind, folder: Path) -> str:
     return f"{DRIVE_IN_COLAB}/{inside}" if kind == "colab" else f"drive:{inside}"
 
 
-def write_notebook(plan: Plan, path: Path) -> None:
+def write_notebook(plan: NotebookPlan, path: Path) -> None:
     """Write the notebook. Raises UsageError when something else than a notebook of ours stands at `path`.
 
     And for Kaggle with a model of Ollama: only the run's own files are copied to that machine.
@@ -78,13 +78,13 @@ def write_notebook(plan: Plan, path: Path) -> None:
         stream.write(as_json(plan))
 
 
-def as_json(plan: Plan) -> bytes:
+def as_json(plan: NotebookPlan) -> bytes:
     """The notebook's bytes, laid out as Jupyter does it. The same run, wheels and place give the same bytes."""
     text = json.dumps(document(plan), indent=1, sort_keys=True, ensure_ascii=False)
     return text.encode(errors="backslashreplace") + b"\n"
 
 
-def document(plan: Plan) -> dict[str, Any]:
+def document(plan: NotebookPlan) -> dict[str, Any]:
     """The notebook as a JSON value: nbformat 4.5."""
     found = [
         _cell("about", _about(plan), kind="markdown"),
@@ -109,7 +109,7 @@ def _cell(name: str, text: str, *, kind: str = "code", tags: tuple[str, ...] = (
     return cell | ({"execution_count": None, "outputs": []} if kind == "code" else {})
 
 
-def _metadata(plan: Plan) -> dict[str, Any]:
+def _metadata(plan: NotebookPlan) -> dict[str, Any]:
     """Which kernel, and for the two sites whether a GPU is asked for."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     common = {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -121,7 +121,7 @@ def _metadata(plan: Plan) -> dict[str, Any]:
     return common
 
 
-def parameters(plan: Plan) -> dict[str, tuple[Any, str]]:
+def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     """Name -> value and comment, of what a user may change or papermill set."""
     extras, packages = needed(plan.models)
     place = COPY_IN_KAGGLE if plan.kind == "kaggle" else plan.place
@@ -163,12 +163,12 @@ def needed(models: Sequence[ModelSpec]) -> tuple[str, str]:
     return ",".join(extras), ",".join(packages)
 
 
-def _served(plan: Plan) -> list[str]:
+def _served(plan: NotebookPlan) -> list[str]:
     """The models that an Ollama server on this machine runs."""
     return list(dict.fromkeys(model.name for model in plan.models if model.backend == "ollama"))
 
 
-def _by_ollama(plan: Plan) -> bool:
+def _by_ollama(plan: NotebookPlan) -> bool:
     return bool(_served(plan))
 
 
@@ -177,7 +177,7 @@ def _on_the_hub(model: ModelSpec) -> bool:
     return model.backend != "ollama" and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _fixed(plan: Plan) -> dict[str, tuple[Any, str]]:
+def _fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     """What the cells rely on and nobody changes."""
     return {
         "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
@@ -193,7 +193,7 @@ def _assigned(values: Mapping[str, tuple[Any, str]]) -> str:
     return "".join(f"{name} = {value!r}  # {comment}\n" for name, (value, comment) in values.items())
 
 
-def _about(plan: Plan) -> str:
+def _about(plan: NotebookPlan) -> str:
     lines = [words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]), words.STEPS[plan.kind]]
     named = "".join(f", backend {_shown(one.backend)}, model {_shown(one.name)}" for one in plan.models)
     lines.append(f"Pipeline {_shown(str(plan.run.spec['pipeline']))}{named}.")

@@ -12,7 +12,7 @@ import ijson
 from hybrid.canonical import DEEPEST, MAX_RECORD
 from hybrid.errors import BadData
 from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Block, Header, Trailer, canonical
-from hybrid.outputs.source import Source
+from hybrid.outputs.source import OutputsSource
 
 PIECE = 64 * 1024
 
@@ -20,7 +20,9 @@ PIECE = 64 * 1024
 class Document:
     """Reads an outputs document whose members and spaces may be laid out in any way."""
 
-    def records(self, source: Source, skip: int = 0, *, exactly: bool = True) -> Generator[Block, None, Trailer | None]:
+    def records(
+        self, source: OutputsSource, skip: int = 0, *, exactly: bool = True
+    ) -> Generator[Block, None, Trailer | None]:
         """Every record after the first `skip`; returns the trailer. It is always read `exactly`. Raises BadData."""
         tail: dict[str, Any] = {}
         with _events(source) as events:
@@ -39,7 +41,7 @@ class Document:
         return Trailer.of(tail, source.name)
 
 
-def read_document(source: Source) -> tuple[Document, Header]:
+def read_document(source: OutputsSource) -> tuple[Document, Header]:
     """The header of a document. Reads past the records only when a part of the header comes after them."""
     header = Header()
     seen: dict[str, None] = {}
@@ -65,7 +67,7 @@ def read_document(source: Source) -> tuple[Document, Header]:
     return Document(), header
 
 
-def _unknown(source: Source, names: list[str], *, ours: bool) -> BadData:
+def _unknown(source: OutputsSource, names: list[str], *, ours: bool) -> BadData:
     """`names` are the keys up to the one that no outputs file has: a foreign file is not read to its end."""
     known = ", ".join((*HEAD, "records", *TAIL))
     if ours:
@@ -99,7 +101,7 @@ class _Counted:
 class _Events:
     """The events of one document, with what reads whole values out of them."""
 
-    def __init__(self, source: Source, stream: BinaryIO) -> None:
+    def __init__(self, source: OutputsSource, stream: BinaryIO) -> None:
         self._bytes = _Counted(stream, source.name)
         self._source = source
         self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(self._bytes, buf_size=PIECE)
@@ -180,7 +182,7 @@ class _Events:
 
 
 @contextmanager
-def _events(source: Source) -> Iterator[_Events]:
+def _events(source: OutputsSource) -> Iterator[_Events]:
     """The events of `source`; what the parser says becomes BadData."""
     with source.open() as stream:
         events = _Events(source, stream)

@@ -16,14 +16,14 @@ from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import some
 from hybrid.outputs.document import Document, read_document
 from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer, canonical
-from hybrid.outputs.lines import JsonLines, Lines, OtherLayout, read_head, read_json_lines
-from hybrid.outputs.source import Source, open_source
+from hybrid.outputs.lines import JsonLines, OtherLayout, RecordLines, read_head, read_json_lines
+from hybrid.outputs.source import OutputsSource, open_source
 from hybrid.records import Output
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 """How every outputs file that was written here begins."""
 
-Reader = Lines | JsonLines | Document
+Reader = RecordLines | JsonLines | Document
 
 
 def grades_of(path: Path | str, grader: str) -> Path:
@@ -45,7 +45,7 @@ class OutputsFile:
     run knows of it, decoded when looked up. `sha256` and `count` are None until `records()` has come to its end.
     """
 
-    def __init__(self, source: Source, reader: Reader, header: Header) -> None:
+    def __init__(self, source: OutputsSource, reader: Reader, header: Header) -> None:
         self.path = source.path
         self.run: Mapping[str, Any] = header.run or {}
         self.models: Sequence[Any] = header.models
@@ -112,7 +112,7 @@ def open_outputs(path: Path | str) -> OutputsFile:
     return OutputsFile(source, *_read_header(source))
 
 
-def _read_header(source: Source) -> tuple[Reader, Header]:
+def _read_header(source: OutputsSource) -> tuple[Reader, Header]:
     """The header, and what reads the records: our lines, JSON lines, else a document in another layout."""
     if source.lines:
         return read_json_lines(source, sure=True)

@@ -26,7 +26,7 @@ from hybrid.outputs.header import (
     duplicates_refused,
     refuse_depth,
 )
-from hybrid.outputs.source import Source
+from hybrid.outputs.source import OutputsSource
 from hybrid.records import NEEDS
 
 LONGEST = MAX_RECORD + 2
@@ -43,13 +43,13 @@ class OtherLayout(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class RecordLines:
     """Reads the layout that write_outputs writes. `start` is the number of lines before the first record."""
 
     start: int
 
     def records(
-        self, source: Source, skip: int = 0, *, exactly: bool = False
+        self, source: OutputsSource, skip: int = 0, *, exactly: bool = False
     ) -> Generator[Block, None, Trailer | None]:
         """Every record after the first `skip`; returns the trailer. Raises OtherLayout, BadData.
 
@@ -83,7 +83,7 @@ class Lines:
             return _trailer(stream, source)
 
 
-def _trailer(stream: BinaryIO, source: Source) -> Trailer:
+def _trailer(stream: BinaryIO, source: OutputsSource) -> Trailer:
     try:
         values = orjson.loads(b"{" + stream.read(1024))
     except orjson.JSONDecodeError as error:
@@ -93,7 +93,7 @@ def _trailer(stream: BinaryIO, source: Source) -> Trailer:
     return Trailer.of(values, source.name)
 
 
-def read_head(source: Source) -> tuple[Lines, Header]:
+def read_head(source: OutputsSource) -> tuple[RecordLines, Header]:
     """The header in our layout. Raises OtherLayout when it is not, BadData when it is but says something wrong."""
     header = Header()
     with source.open() as stream:
@@ -117,7 +117,7 @@ def read_head(source: Source) -> tuple[Lines, Header]:
             number += 1
         if (comma and header.tasks) or stream.readline(32) != b'"records":[\n':
             raise OtherLayout
-    return Lines(number + 1), header
+    return RecordLines(number + 1), header
 
 
 def _member(line: bytes, *, comma: bool) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class JsonLines:
     start: int
 
     def records(
-        self, source: Source, skip: int = 0, *, exactly: bool = False
+        self, source: OutputsSource, skip: int = 0, *, exactly: bool = False
     ) -> Generator[Block, None, Trailer | None]:
         """Every record. Raises BadData. `exactly` trusts no line in how it writes its numbers."""
         with source.open() as stream:
@@ -165,7 +165,7 @@ class JsonLines:
                     yield _alone(value, body, place, number, exactly=exactly)
 
 
-def read_json_lines(source: Source, *, sure: bool) -> tuple[JsonLines, Header]:
+def read_json_lines(source: OutputsSource, *, sure: bool) -> tuple[JsonLines, Header]:
     """The header of JSON lines, from a first line that is one, else empty. `sure`: the file's name says JSON lines.
 
     Raises OtherLayout when it is not JSON lines and not `sure`, BadData when it is but should not be.

@@ -23,7 +23,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class OutputsSource:
     """`name` is for messages, `open` gives the plain bytes from the start, `close` gives up a temporary copy.
 
     `lines` says that they are JSON lines, as the file's name tells.
@@ -36,18 +36,20 @@ class Source:
     close: Callable[[], None] = lambda: None
 
 
-def open_source(path: Path | str) -> Source:
+def open_source(path: Path | str) -> OutputsSource:
     """The source at `path`, `-` for standard input (copied to a temporary file, which may be read twice)."""
     if str(path) == "-":
         copy = _copy_of_input()
-        return Source("standard input", Path("-"), lambda: _plain(_again(copy), "standard input"), False, copy.close)
+        return OutputsSource(
+            "standard input", Path("-"), lambda: _plain(_again(copy), "standard input"), False, copy.close
+        )
     file = Path(path)
     if not file.is_file():
         raise UsageError(
             f"there is no file {file}", hint="name an outputs.json, a .jsonl, a .jsonl.zst, or - for standard input"
         )
     lines = file.name.removesuffix(".zst").endswith(".jsonl")
-    return Source(str(file), file, lambda: _plain(_opened(file), str(file)), lines)
+    return OutputsSource(str(file), file, lambda: _plain(_opened(file), str(file)), lines)
 
 
 def _opened(path: Path) -> io.BufferedReader:
@@ -56,7 +58,7 @@ def _opened(path: Path) -> io.BufferedReader:
 
 
 def _copy_of_input() -> BinaryIO:
-    copy = cast("BinaryIO", tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115 - lives as long as its Source
+    copy = cast("BinaryIO", tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115 - closed with its source
     with speaking(Path(tempfile.gettempdir()), doing="copying standard input there"):
         shutil.copyfileobj(sys.stdin.buffer, copy, BUFFER)
         copy.flush()

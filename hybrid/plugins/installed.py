@@ -22,14 +22,14 @@ from hybrid.errors import CannotRun, HybridError, UsageError, nearest
 from hybrid.machine.late_imports import import_object
 from hybrid.plugins.wheel import NAME, PACKAGES
 
-Kind = Literal["pipelines", "graders", "reports"]
-KINDS: tuple[Kind, ...] = ("pipelines", "graders", "reports")
-WORDS: dict[Kind, str] = {"pipelines": "pipeline", "graders": "grader", "reports": "report section"}
+PluginKind = Literal["pipelines", "graders", "reports"]
+KINDS: tuple[PluginKind, ...] = ("pipelines", "graders", "reports")
+WORDS: dict[PluginKind, str] = {"pipelines": "pipeline", "graders": "grader", "reports": "report section"}
 """What one of a kind is called."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PluginSource:
     """Where a plugin comes from: the distribution that declares it, and `module:Class`.
 
     `rivals` are the other distributions that claim the same name: then none of them is loaded.
@@ -40,18 +40,18 @@ class Source:
     rivals: tuple[str, ...] = ()
 
 
-def names(kind: Kind) -> Mapping[str, Source]:
+def names(kind: PluginKind) -> Mapping[str, PluginSource]:
     """Every installed name of `kind` with its source, sorted; a name that is claimed twice has `rivals`."""
     return {name: _source(*claims) for name, claims in _claims(kind).items()}
 
 
-def distribution_of(kind: Kind, name: str) -> Distribution | None:
+def distribution_of(kind: PluginKind, name: str) -> Distribution | None:
     """The installed distribution that declares `name`; None when none does. Raises CannotRun when two do."""
     claims = _claims(kind).get(name)
     return _only(kind, name, claims).dist if claims else None
 
 
-def load(kind: Kind, name: str) -> type[Any]:
+def load(kind: PluginKind, name: str) -> type[Any]:
     """The class called `name`: a dataclass whose fields are its settings.
 
     Raises UsageError for an unknown name, CannotRun when it is claimed twice, comes from a foreign package of the same
@@ -95,29 +95,29 @@ def origin(owner: object) -> Origin:
     return Origin(f"{cls.__module__}.{cls.__qualname__}", NAME if package in PACKAGES else "", package)
 
 
-def _claims(kind: Kind) -> dict[str, list[EntryPoint]]:
+def _claims(kind: PluginKind) -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=f"hybrid.{kind}"), key=lambda entry: (entry.name, _owner(entry))):
         found.setdefault(entry.name, []).append(entry)
     return found
 
 
-def _only(kind: Kind, name: str, claims: list[EntryPoint]) -> EntryPoint:
+def _only(kind: PluginKind, name: str, claims: list[EntryPoint]) -> EntryPoint:
     if len(claims) > 1:
         owners = " and ".join(f"'{_owner(entry)}' ({entry.value})" for entry in claims)
         raise CannotRun(f"the {WORDS[kind]} '{name}' is claimed twice: by {owners}", hint="uninstall one of the two")
     return claims[0]
 
 
-def _source(entry: EntryPoint, *rivals: EntryPoint) -> Source:
-    return Source(_owner(entry), entry.value, tuple(map(_owner, rivals)))
+def _source(entry: EntryPoint, *rivals: EntryPoint) -> PluginSource:
+    return PluginSource(_owner(entry), entry.value, tuple(map(_owner, rivals)))
 
 
 def _owner(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist else "an unnamed distribution"
 
 
-def _import(kind: Kind, entry: EntryPoint) -> Any:
+def _import(kind: PluginKind, entry: EntryPoint) -> Any:
     what = f"the {WORDS[kind]} '{entry.name}'"
     try:
         return import_object(f"{entry.module}:{entry.attr}", needed_for=what)
@@ -144,7 +144,7 @@ def _place(module: str) -> Path | None:
     return next((Path(folder).resolve() for folder in spec.submodule_search_locations or ()), None)
 
 
-def _refuse_impostor(kind: Kind, entry: EntryPoint, place: Path | None) -> None:
+def _refuse_impostor(kind: PluginKind, entry: EntryPoint, place: Path | None) -> None:
     """Raise CannotRun when `place` is not in the folder of the distribution that declares `entry`."""
     if place is None or entry.dist is None or any(place.is_relative_to(root) for root in _roots(entry.dist)):
         return

@@ -16,6 +16,7 @@ import filelock
 from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.machine.files import speaking
 from hybrid.machine.redaction import redacted
+from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import some, span
 from hybrid.worker.capability import Standing
 from hybrid.worker.worker import TIME_IS_UP, Worker
@@ -50,8 +51,7 @@ def serve(worker: Worker, say: Callable[[str], None]) -> None:
 
     `say` gets a line now and then, and so does the other side, by the logs. Raises what `verdict` finds.
     """
-    for polite in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(polite, signal.default_int_handler)
+    interrupt_on_termination(signal.SIGINT)  # a shell starts background jobs with SIGINT ignored
     handler = Lines(worker)
     logging.getLogger("hybrid").addHandler(handler)
 
@@ -98,9 +98,9 @@ def progress(worker: Worker) -> str:
     session, spool = worker.session, worker.spool
     parts = [worker.doing or "waiting for work"]
     if session:
-        tally = session.tally
-        parts = [f"{session.run} {tally.stage}: {tally.done}/{tally.total}", tally.pace]
-        parts += [f"{tally.failed:,} failed"] if tally.failed else []
+        counts = session.counts
+        parts = [f"{session.run} {counts.stage}: {counts.done}/{counts.total}", counts.pace]
+        parts += [f"{counts.failed:,} failed"] if counts.failed else []
     if spool.waiting:
         parts.append(f"{some(len(spool.waiting), 'file')} not yet in the folder")
     if spool.unreceipted:

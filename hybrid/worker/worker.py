@@ -263,7 +263,7 @@ class Worker:
     def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
         """Keep an answer. While the disk is full nothing more is computed, and nothing is lost."""
         record = session.work.answered(completion)
-        session.tally.add(completion)
+        session.counts.add(completion)
         yield from self._written(session, lambda: session.writer.add(record), session.writer.tick)
 
     def _written(

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from hybrid.canonical import encode
 from hybrid.cli import hybrid
 from hybrid.doctor import content, equipment, medium, names
-from hybrid.doctor.findings import KINDS, Finding, Tally
+from hybrid.doctor.findings import KINDS, Finding, FindingCounts
 from hybrid.doctor.walk import MOST_ENTRIES, Walk
 from hybrid.errors import CannotRun, Temporary
 from hybrid.folder.medium import Disk, Entry, Medium
@@ -650,10 +650,10 @@ def test_words_show_twenty_of_a_kind_and_count_the_rest(folder: Path) -> None:
 
 
 def test_the_gravest_problem_makes_the_exit_code() -> None:
-    tally = Tally()
+    counts = FindingCounts()
     for kind, code in (("unknown", 0), ("slow", 5), ("torn", 6), ("denied", 7), ("away", 7)):
-        tally.add(Finding(kind, "", ""))
-        assert tally.exit_code == code
+        counts.add(Finding(kind, "", ""))
+        assert counts.exit_code == code
 
 
 def test_every_kind_of_finding_is_in_the_documents() -> None:

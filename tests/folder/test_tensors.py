@@ -391,9 +391,9 @@ def walked(run: Run) -> list[Finding]:
 
 
 def test_doctor_knows_the_names_and_explains_what_is_torn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hybrid.doctor import judge
+    from hybrid.doctor import file_check
 
-    monkeypatch.setattr(judge, "PART", SMALL)
+    monkeypatch.setattr(file_check, "PART", SMALL)
     root = Path(str(run.folder))
     RunTensors(run.id, "one", Disk(root)).keep(NAME, 1, content(1))
     assert walked(run) == []

@@ -37,12 +37,12 @@ from hybrid.commands.notebook import notebook as command
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
-from hybrid.notebook import Kind, place_there
+from hybrid.notebook import NotebookKind, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs
 
-KINDS: tuple[Kind, ...] = ("colab", "kaggle", "plain")
+KINDS: tuple[NotebookKind, ...] = ("colab", "kaggle", "plain")
 TOKEN = "hf_thisMustNeverBeWrittenAnywhere"  # noqa: S105 - it opens nothing
 TEXT = "a text of the settings"
 
@@ -301,7 +301,7 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
         ("plain", "/home/me/shared", "/home/me/shared"),
     ],
 )
-def test_the_place_of_the_folder_on_the_other_machine_is_guessed(kind: Kind, folder: str, there: str) -> None:
+def test_the_place_of_the_folder_on_the_other_machine_is_guessed(kind: NotebookKind, folder: str, there: str) -> None:
     assert place_there(kind, Path(folder)) == there
 
 

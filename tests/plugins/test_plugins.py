@@ -41,7 +41,7 @@ def test_names_are_listed_without_importing_any_of_them() -> None:
 
 
 def test_a_name_knows_its_distribution() -> None:
-    assert installed.names("pipelines")["seal-eval"] == installed.Source("hybrid", "pipelines.seal.eval:SealEval")
+    assert installed.names("pipelines")["seal-eval"] == installed.PluginSource("hybrid", "pipelines.seal.eval:SealEval")
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

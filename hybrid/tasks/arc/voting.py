@@ -20,14 +20,14 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class GridVotes:
     """A grid with the transforms of the views that answered it, in the order of the votes."""
 
     grid: Grid
     transforms: tuple[str, ...]
 
 
-def count(votes: Sequence[Vote]) -> list[Tally]:
+def count(votes: Sequence[Vote]) -> list[GridVotes]:
     """The distinct grids, best first.
 
     More votes first; then more distinct transforms (views that turn the grid differently err differently, so their
@@ -36,15 +36,15 @@ def count(votes: Sequence[Vote]) -> list[Tally]:
     by_grid: dict[Grid, list[str]] = {}
     for vote in votes:
         by_grid.setdefault(vote.grid, []).append(vote.transform)
-    tallies = [Tally(grid, tuple(transforms)) for grid, transforms in by_grid.items()]
-    if len(tallies) > 1:
-        tallies.sort(key=lambda t: (-len(t.transforms), -len(set(t.transforms)), -t.transforms.count("identity")))
-    return tallies
+    ranked = [GridVotes(grid, tuple(transforms)) for grid, transforms in by_grid.items()]
+    if len(ranked) > 1:
+        ranked.sort(key=lambda t: (-len(t.transforms), -len(set(t.transforms)), -t.transforms.count("identity")))
+    return ranked
 
 
 def flat(votes: Sequence[Vote]) -> tuple[Grid, ...]:
     """One vote a view; the two best grids of `count`. Fewer than two only when there are fewer distinct grids."""
-    return tuple(tally.grid for tally in count(votes)[:2])
+    return tuple(one.grid for one in count(votes)[:2])
 
 
 GROUPS = ("identity", "transpose", "flip0", "flip1", "rot180", "rot90")

@@ -59,8 +59,8 @@ class NotCounted(Exception):
         self.kind, self.what, self.do = kind, what, do
 
 
-class Judge:
-    """Checks files of one folder. Holds one file at a time, and remembers of one run what its spec says."""
+class FileChecker:
+    """Checks the files of one folder, one at a time, and caches the spec of the last run."""
 
     def __init__(self, folder: Medium) -> None:
         self._folder = folder
@@ -68,7 +68,7 @@ class Judge:
         self._model: tuple[str, str, str, str] = ("", "", "", "")  # run, stage, role, digest
 
     def look(self, path: str, role: Role) -> list[Finding]:
-        """What is to be said about a file: nothing when it is good. Raises Temporary when the folder is away."""
+        """The findings about a file, none when it is good. Raises Temporary when the folder cannot be read."""
         try:
             data = self._folder.read(path, LIMITS[role][0])
         except Temporary as error:
@@ -80,14 +80,14 @@ class Judge:
         except HybridError as error:
             return [Finding("too-large", path, _reason(error, path), WAIT[role])]
         try:
-            return self._judge(path, role, data)
+            return self._checked(path, role, data)
         except Temporary:
             raise
         except Exception as error:  # noqa: BLE001 - one file that hybrid cannot bear must not hide the others
             what = f"hybrid fails on it: {type(error).__name__}"
             return [Finding("fault", path, what, "please report it, with the file")]
 
-    def _judge(self, path: str, role: Role, data: bytes) -> list[Finding]:
+    def _checked(self, path: str, role: Role, data: bytes) -> list[Finding]:
         try:
             odd = self._check(path, role, data)
         except (NotCounted, BadData) as error:
