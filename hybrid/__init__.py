@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from hybrid.report.section import Section as Section
     from hybrid.report.section import TaskView as TaskView
     from hybrid.report.sources import ReportRun as ReportRun
+    from hybrid.sampling import check_sampling as check_sampling
+    from hybrid.sampling import item_seed as item_seed
     from hybrid.tuning import Tuning as Tuning
     from hybrid.work import Ask as Ask
     from hybrid.work import Derive as Derive
@@ -70,6 +72,7 @@ NAMES = {
     ),
     "report.section": ("Section", "TaskView"),
     "report.sources": ("ReportRun",),
+    "sampling": ("check_sampling", "item_seed"),
     "tuning": ("Tuning",),
     "work": ("Ask", "Derive", "Derived", "FineTuning", "Tune"),
 }  # fmt: skip

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, SEED, Bounds, refuse_outside
 from hybrid.errors import BadData
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Item, Message, Request, Sampling
+from hybrid.sampling import check_sampling, item_seed
 from hybrid.tasks.squad.data import SAMPLE, Asked, Passage, read
 from hybrid.work import Ask
 from pipelines.qa import judging
@@ -60,12 +60,8 @@ class QaEval:
     roles: ClassVar[Mapping[str, Role]] = judging.ROLES
 
     def __post_init__(self) -> None:
-        refuse_outside(self, limit=NOT_NEGATIVE, questions=NOT_NEGATIVE, temperature=NOT_NEGATIVE, max_tokens=Bounds(1))
-        refuse_outside(self, top_p=SHARE, samples=Bounds(1, 10_000), seed=SEED, shuffle=SEED)
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError("samples are all the same at temperature 0; set a temperature")
-        if not self.date:
-            raise ValueError("the date cannot be empty (prompts would change every day)")
+        refuse_outside(self, limit=NOT_NEGATIVE, questions=NOT_NEGATIVE, max_tokens=Bounds(1), shuffle=SEED)
+        check_sampling(self)
 
     def inputs(self) -> Inputs:
         """The chosen passages and the answers, apart. Raises HybridError when the file is not to be had."""
@@ -103,7 +99,7 @@ class QaEval:
                     yield self._item(id, f"{id}/{name}", title, context, question, sample)
 
     def _item(self, task: str, id: str, title: str, context: str, question: str, sample: int) -> Item:
-        sampling = Sampling(self.max_tokens, self.temperature, self.top_p, _seed(self.seed, id, sample))
+        sampling = Sampling(self.max_tokens, self.temperature, self.top_p, item_seed(self.seed, id, sample))
         instruction = self.instruction or INSTRUCTIONS[self.format, self.context]
         passage = f"Passage: {context}\n" if self.context else ""
         topic = f"Topic: {title}\n" if self.topic and title else ""
@@ -113,11 +109,6 @@ class QaEval:
             return Item(task, id, Request(sampling, prompt=text), view, sample)
         messages = (Message("system", instruction), Message("user", f"{topic}{passage}Question: {question}"))
         return Item(task, id, Request(sampling, messages, template={"date_string": self.date}), view, sample)
-
-
-def _seed(seed: int, question: str, sample: int) -> int:
-    """A seed of 31 bits of its own for every answer: draws then do not depend on what else is in the queue."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {question} {sample}".encode()).digest()[:4], "big") >> 1
 
 
 def _known(task: Any, id: str, context: bool) -> tuple[str, str, list[list[str]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -11,6 +10,7 @@ from typing import Any, Literal
 
 from hybrid.protocols import Inputs
 from hybrid.records import Adapter, Item, Output, Request, Sampling
+from hybrid.sampling import item_seed
 from hybrid.tasks.arc.asking import help_of
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.views import Pair
@@ -97,7 +97,7 @@ class Editing(Teaching):
                         max_tokens=self.edit_tokens,
                         temperature=self.edit_temperature,
                         top_p=self.edit_top_p,
-                        seed=_seed(f"{self.seed} {policy.prefix} {id} {number}"),
+                        seed=item_seed(self.seed, policy.prefix, id, number),
                     ),
                     template={"date_string": self.date},
                     schema=SCHEMA if self.schema else None,
@@ -175,8 +175,3 @@ def with_whole_tasks(inputs: Inputs) -> dict[str, Any]:
 def _examples(pairs: tuple[Pair, ...], course: AugmentationSettings) -> int:
     """How many training examples there are."""
     return len(of_demonstrations(pairs, course))
-
-
-def _seed(text: str) -> int:
-    """31 bits of its own for every request: draws do not depend on what else is in the queue."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Inputs
 from hybrid.records import Item, Request, Sampling
+from hybrid.sampling import check_sampling, item_seed
 from hybrid.tasks.arc.data import bundled, demonstrations, kaggle, test_inputs
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.subsets import SUBSETS, choose
@@ -61,14 +61,10 @@ class Asking:
             raise ValueError("include_n takes 0, 1 and 2")
         if unknown := [name for name in self.views if name not in TRANSFORMS or name == "identity"]:
             raise UsageError(f"no turned view '{unknown[0]}'", hint=nearest(unknown[0], list(TRANSFORMS)[1:]))
-        refuse_outside(self, permute_n=Bounds(0, 100), samples=Bounds(1, 10_000), seed=SEED, top_p=SHARE)
-        refuse_outside(self, limit=NOT_NEGATIVE, max_tokens=NOT_NEGATIVE, temperature=NOT_NEGATIVE)
-        if self.samples > 1 and self.temperature == 0:
-            raise ValueError("samples are all the same at temperature 0; set a temperature")
+        refuse_outside(self, permute_n=Bounds(0, 100), limit=NOT_NEGATIVE, max_tokens=NOT_NEGATIVE)
+        check_sampling(self)
         if self.solutions and not self.challenges:
             raise ValueError("solutions need challenges")
-        if not self.date:
-            raise ValueError("the date cannot be empty (prompts would change every day)")
 
     def inputs(self) -> Inputs:
         """The chosen tasks and their truths, apart. Raises HybridError when the data is not to be had."""
@@ -97,15 +93,9 @@ class Asking:
                 max_tokens=self.max_tokens or token_bound(self.format, pairs, grid),
                 temperature=self.temperature,
                 top_p=self.top_p,
-                seed=_seed(self.seed, f"{id}/{i}", about, sample),
+                seed=item_seed(self.seed, f"{id}/{i}", view.transform, list(view.train), sample),
                 stop=FORMATS[self.format].stop,
             ),
             template={"date_string": self.date},
         )
         return Item(id, f"{id}/{i}", request, about, sample)
-
-
-def _seed(seed: int, question: str, view: Mapping[str, Any], sample: int) -> int:
-    """A seed of 31 bits of its own for every answer: draws then do not depend on what else is in the queue."""
-    text = f"{seed} {question} {view['transform']} {view['train']} {sample}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
