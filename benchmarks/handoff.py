@@ -87,7 +87,7 @@ def trained(model: Any, jobs: Sequence[Job], timer: Timer) -> list[adapters.Lora
 def made(weights: adapters.LoraWeights, dtype: torch.dtype) -> TrainedAdapter:
     """An adapter as the run stores it."""
     data = weights.to_bytes(dtype)
-    name = adapters.named(data)
+    name = adapters.adapter_digest(data)
     return TrainedAdapter(adapters.from_bytes(data, name), data, name)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from hybrid.backends.adapter_kinds import CONFIG, MAX_CONFIG, refuse_other_kinds, settings_in
 from hybrid.errors import BadData
-from hybrid.training.adapters import LoraWeights, from_bytes, load, named
+from hybrid.training.adapters import LoraWeights, adapter_digest, from_bytes, load
 from hybrid.training.slots import AdapterBank, Route, SlottedModel
 
 MAX_FILE = 8 * 1024**3
@@ -53,7 +53,7 @@ class AdapterCache:
         """Register the adapter in a folder of PEFT's layout. Raises BadData, OSError."""
         path, config = folder / "adapter_model.safetensors", folder / CONFIG
         data = _read(path, MAX_FILE)
-        if named(data) != digest:
+        if adapter_digest(data) != digest:
             raise BadData(f"{path}: its sha256 is not {digest[:12]}...")
         config_data = _read(config, MAX_CONFIG) if config.is_file() else b""
         weights = from_bytes(data, str(path), config_data)

@@ -30,7 +30,7 @@ from hybrid.backends.devices import capability
 from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.options import fraction, one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
-from hybrid.backends.ranks import RANKS, room_for
+from hybrid.backends.ranks import RANKS, supported_rank
 from hybrid.canonical import digest
 from hybrid.errors import BadData, Temporary
 from hybrid.model_files.gguf import as_folder
@@ -196,7 +196,7 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
     on_cpu = current_platform.is_cpu()
     eager = one_of(options, "eager", ("auto", "true", "false"))
     loras = whole_number(options, "loras", 0, low=0, high=1024)
-    rank = room_for(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
+    rank = supported_rank(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
     chosen: dict[str, Any] = {
         "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
         "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: as much as fits

@@ -84,7 +84,7 @@ class LoraWeights:
         return a.new_zeros(self.rank, a.shape[1]), b.new_zeros(b.shape[0], self.rank)
 
 
-def named(data: bytes) -> str:
+def adapter_digest(data: bytes) -> str:
     """The digest of an adapter: the sha256 of its file."""
     return hashlib.sha256(data).hexdigest()
 

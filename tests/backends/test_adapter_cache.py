@@ -18,7 +18,7 @@ from hybrid import testing
 from hybrid.backends.registry import open_backend
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
-from hybrid.training.adapters import named
+from hybrid.training.adapters import adapter_digest
 from tests.support.small_model import ask, headers, write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
@@ -48,7 +48,7 @@ def write_adapter(model: Path, place: Path, seed: int, **kind: Any) -> Adapter:
         if "lora_" in name:
             torch.nn.init.normal_(value, std=0.3)
     wrapped.save_pretrained(str(place))
-    return Adapter(named((place / "adapter_model.safetensors").read_bytes()), str(place))
+    return Adapter(adapter_digest((place / "adapter_model.safetensors").read_bytes()), str(place))
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +155,7 @@ def changed(adapter: Adapter, place: Path, change: Callable[[dict[str, torch.Ten
     data = safetensors.torch.save(tensors)
     (place / "adapter_model.safetensors").write_bytes(data)
     (place / "adapter_config.json").write_text(json.dumps(config))
-    return Adapter(named(data), str(place))
+    return Adapter(adapter_digest(data), str(place))
 
 
 def first(tensors: dict[str, torch.Tensor]) -> str:
@@ -231,7 +231,7 @@ def bad(five: list[Adapter], tmp_path: Path) -> dict[str, Adapter]:
     for name, data in {"torn": whole[: len(whole) // 2], "empty": b"", "no tensors": b"x" * 100}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_model.safetensors").write_bytes(data)
-        made[name] = Adapter(named(data), str(tmp_path / name))
+        made[name] = Adapter(adapter_digest(data), str(tmp_path / name))
     (tmp_path / "settings that are none").mkdir()
     (tmp_path / "settings that are none" / "adapter_model.safetensors").write_bytes(whole)
     (tmp_path / "settings that are none" / "adapter_config.json").write_text("[" * 10_000)
@@ -239,7 +239,9 @@ def bad(five: list[Adapter], tmp_path: Path) -> dict[str, Adapter]:
     (tmp_path / "pickle").mkdir()
     torch.save({"a": torch.zeros(1)}, tmp_path / "pickle" / "adapter_model.bin")
     (tmp_path / "pickle" / "adapter_config.json").write_text(Path(five[0].path, "adapter_config.json").read_text())
-    made["pickle"] = Adapter(named((tmp_path / "pickle" / "adapter_model.bin").read_bytes()), str(tmp_path / "pickle"))
+    made["pickle"] = Adapter(
+        adapter_digest((tmp_path / "pickle" / "adapter_model.bin").read_bytes()), str(tmp_path / "pickle")
+    )
     return made
 
 

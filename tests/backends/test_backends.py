@@ -446,12 +446,12 @@ def test_vllm_tells_of_a_rank_that_is_too_large_also_where_no_adapters_are_asked
 
 
 def test_vllm_has_room_for_every_rank_that_it_is_started_with(vllm_says: dict[str, Any]) -> None:
-    from hybrid.backends.ranks import RANKS, room_for
+    from hybrid.backends.ranks import RANKS, supported_rank
 
     assert set(RANKS) <= set(vllm_says["ranks"]["value"])
-    assert [room_for(rank) for rank in (1, 8, 9, 12, 33, 300, 512)] == [8, 8, 16, 16, 64, 320, 512]
+    assert [supported_rank(rank) for rank in (1, 8, 9, 12, 33, 300, 512)] == [8, 8, 16, 16, 64, 320, 512]
     with pytest.raises(CannotRun, match="rank 512 at most"):
-        room_for(513)
+        supported_rank(513)
 
 
 def test_vllm_takes_a_repeated_prompt_from_its_cache(vllm_says: dict[str, Any]) -> None:

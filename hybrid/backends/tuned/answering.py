@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from hybrid.backends.adapter_files import AdapterFiles
 from hybrid.backends.devices import Device, find_device
 from hybrid.backends.options import one_of
-from hybrid.backends.ranks import RANKS, room_for
+from hybrid.backends.ranks import RANKS, supported_rank
 from hybrid.backends.transformers import TransformersBackend, load
 from hybrid.backends.tuned.group import TrainedAdapter
 from hybrid.canonical import Json, digest
@@ -161,7 +161,7 @@ class InTurns:
         if self._open and self._open[0] < rank:
             self._stop()
         if self._open is None:
-            size = room_for(rank)
+            size = supported_rank(rank)
             self._free()  # the trained model is unreachable only now
             options = {"loras": "16", "lora_rank": str(size), **self._options}
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")

@@ -16,7 +16,7 @@ import torch
 
 from hybrid.backends.devices import Device, free_memory
 from hybrid.backends.options import whole_number
-from hybrid.backends.ranks import too_large
+from hybrid.backends.ranks import rank_too_large
 from hybrid.backends.tuned.answering import Answering, InTurns, Together
 from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
 from hybrid.backends.tuned.stage import PreparedStage
@@ -60,7 +60,7 @@ class TunedBackend:
         self._end_stage()
         self._stage = PreparedStage(training, self._options.group, self._folder)
         if self._stage.largest > self._answering.most_rank:
-            raise too_large(self._stage.largest)
+            raise rank_too_large(self._stage.largest)
 
     def _end_stage(self) -> None:
         """End the tokenization worker and free every adapter; the optimizer was freed with its group."""

@@ -158,7 +158,7 @@ class Group:
             return TrainedAdapter(failure=Failure("training", "the adapter has numbers that are not finite"))
         weights = done.adapter.to(self._dtype)  # what answers is what the file holds
         data = weights.to_bytes(self._dtype)
-        name = adapters.named(data)
+        name = adapters.adapter_digest(data)
         metrics: dict[str, Json] = {
             "adapter": name,
             "tuning": done.job.tuning.digest,
@@ -210,7 +210,7 @@ class Group:
     def _opened(self, kept: bytes) -> TrainedAdapter:
         """An adapter as `_keep_finished` kept it. Raises BadData."""
         line, _, data = kept.partition(b"\n")
-        metrics, name = decode(line, what="a kept adapter"), adapters.named(data)
+        metrics, name = decode(line, what="a kept adapter"), adapters.adapter_digest(data)
         if not isinstance(metrics, dict) or metrics.get("adapter") != name:
             raise BadData("a kept adapter is not the one that it says")
         return TrainedAdapter(adapters.from_bytes(data, name[:12]), data, name, metrics)

@@ -39,7 +39,7 @@ class PreparedStage:
         """An adapter of the run. Raises Temporary when it is not here, or not yet; BadData for a damaged one."""
         if name not in self._kept:
             kept = self.tensors.newest(name)
-            if kept is None or adapters.named(kept[1]) != name:
+            if kept is None or adapters.adapter_digest(kept[1]) != name:
                 raise Temporary(
                     f"the adapter {name[:12]} that the run was trained to is not here, or not yet",
                     hint="wait for the sync, then run the same command again",
