@@ -92,10 +92,10 @@ def test_the_day_that_a_template_asks_for_is_the_pinned_one(opened: Open) -> Non
         "{% macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro %}{{ day() }}, {{ strftime_now(\"%Y-%m-%d\") }}"
     )
     backend = opened(each("<|end|>", start=inside))
-    said, listener = [Message("user", "Hi")], backend._client
-    assert listener.written(said, {"date_string": "1 Feb 2025"}).startswith("01 Feb 2025, 2025-02-01<|user|>Hi")
-    assert listener.written(said, {"date_string": "some day"}).startswith("some day, some day<|user|>Hi")
-    assert listener.written(said, {}).startswith("26 Jul 2024, 2024-07-26<|user|>Hi")
+    chat, client = [Message("user", "Hi")], backend._client
+    assert client.rendered(chat, {"date_string": "1 Feb 2025"}).startswith("01 Feb 2025, 2025-02-01<|user|>Hi")
+    assert client.rendered(chat, {"date_string": "some day"}).startswith("some day, some day<|user|>Hi")
+    assert client.rendered(chat, {}).startswith("26 Jul 2024, 2024-07-26<|user|>Hi")
     lengths = {
         date: testing.answers(backend, replace(testing.ask("Hi"), template={"date_string": date}))["Hi"].prompt_tokens
         for date in ("1 Feb 2025", "d")
@@ -118,8 +118,8 @@ def test_a_system_message_that_the_template_cannot_write_goes_before_the_users_f
     backend = opened(template)
     said = (Message("system", "Be brief."), Message("user", "Hi"))
     done = testing.answers(backend, Request(Sampling(2), messages=said, key="k"))["k"]
-    written = backend._client.written([Message("user", "Be brief.\n\nHi")], {})
-    assert done.prompt_tokens == len(backend._client._tokens(written))
+    prompt = backend._client.rendered([Message("user", "Be brief.\n\nHi")], {})
+    assert done.prompt_tokens == len(backend._client._tokenize(prompt))
     assert "system" in backend.model.about
 
 
