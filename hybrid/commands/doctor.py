@@ -10,18 +10,18 @@ import click
 
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP
-from hybrid.doctor import equipment
+from hybrid.doctor import environment
 from hybrid.doctor.file_check import FileChecker
 from hybrid.doctor.findings import KINDS, LONGEST, Finding, FindingCounts
-from hybrid.doctor.medium import arrive, facts, speed
-from hybrid.doctor.walk import Walk
+from hybrid.doctor.folder_checks import check_present, folder_findings, listing_findings
+from hybrid.doctor.walk import FolderWalk
 from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
 from hybrid.folder.child import Guarded
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean_line, some
 
-PATIENCE = 60.0
-"""Seconds for one call to the folder."""
+CALL_SECONDS = 60.0
+"""Most seconds for one call to the folder."""
 
 MOST_SHOWN = 20
 NOT_NAMED = Finding("medium", "", "no folder is named yet", "`hybrid init FOLDER` makes one and remembers it")
@@ -38,33 +38,33 @@ def doctor(place: Path | None, folder: Path | None, as_json: bool) -> int:
     slow, 6: something hides data, 7: no permission; oddities that do no harm are 0.
     """
     root = chosen_folder(place or folder)
-    with closing(Guarded(root, seconds=PATIENCE)) as guarded:
-        walk = Walk(guarded, SystemClock())
+    with closing(Guarded(root, seconds=CALL_SECONDS)) as guarded:
+        walk = FolderWalk(guarded, SystemClock())
         findings = _findings(root, guarded, walk)
         counts = _as_json(findings) if as_json else _as_text(root, findings)
     _sum_up(root, walk, counts, as_json=as_json)
     return counts.exit_code
 
 
-def _findings(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
+def _findings(root: Path, folder: Guarded, walk: FolderWalk) -> Iterator[Finding]:
     if root == Path(DEFAULT_FOLDER) and not root.exists():
         yield NOT_NAMED
     else:
         yield from _about_folder(root, folder, walk)
-    yield from equipment.engines()
+    yield from environment.backend_findings()
 
 
-def _about_folder(root: Path, folder: Guarded, walk: Walk) -> Iterator[Finding]:
-    first = arrive(folder)
+def _about_folder(root: Path, folder: Guarded, walk: FolderWalk) -> Iterator[Finding]:
+    first = check_present(folder)
     yield from first
     if any(finding.kind in ("away", "denied") for finding in first):
         return
-    yield from facts(root, PATIENCE, ours=FileChecker(folder).good("hybrid.json"))
+    yield from folder_findings(root, CALL_SECONDS, ours=FileChecker(folder).good("hybrid.json"))
     yield from walk.findings()
-    yield from speed(walk.largest, walk.slowest)
-    yield from equipment.doable(folder)
-    yield from equipment.spool(root)
-    yield from equipment.received(root)
+    yield from listing_findings(walk.largest, walk.slowest)
+    yield from environment.runs_impossible_here(folder)
+    yield from environment.waiting_in_spool(root)
+    yield from environment.damaged_copies(root)
 
 
 def _as_json(findings: Iterable[Finding]) -> FindingCounts:
@@ -86,7 +86,7 @@ def _as_text(root: Path, findings: Iterable[Finding]) -> FindingCounts:
     click.echo(clean_line(str(root), LONGEST))
     for kind, examples in shown.items():
         if examples:
-            _show(kind, examples, counts.counts[kind])
+            _show(kind, examples, counts.by_kind[kind])
     return counts
 
 
@@ -104,13 +104,13 @@ def _show(kind: str, examples: list[Finding], count: int) -> None:
         click.echo(f"  ... and {count - len(examples):,} more (--json shows all)")
 
 
-def _sum_up(root: Path, walk: Walk, counts: FindingCounts, *, as_json: bool) -> None:
+def _sum_up(root: Path, walk: FolderWalk, counts: FindingCounts, *, as_json: bool) -> None:
     levels = counts.levels()
     if as_json:
-        files = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
+        totals = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
         head = {"level": "summary", "kind": "summary", "path": clean_line(str(root), LONGEST)}
-        click.echo(encode({**head, **files, "kinds": dict(counts.counts), "exit_code": counts.exit_code}))
+        click.echo(encode({**head, **totals, "kinds": dict(counts.by_kind), "exit_code": counts.exit_code}))
         return
     oddities = "oddity" if levels["note"] == 1 else "oddities"
-    seen = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
-    click.echo(f"\n{seen}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")
+    files = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
+    click.echo(f"\n{files}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")

@@ -1,4 +1,4 @@
-"""What some bytes are, whatever their file is called: whole or not, of which run, where they belong."""
+"""Identify bytes whatever their file is called: whether they are whole, of which run, and where they belong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_page(data: bytes) -> bool:
 
 
 def unpacked(data: bytes, limit: int = MAX_PAYLOAD) -> tuple[Unpacked, bytes]:
-    """How far a zstd frame can be unpacked, and what is in it; nothing of what is damaged or over `limit` bytes."""
+    """The state of a zstd frame, and its content: empty when it is damaged or larger than `limit` bytes."""
     try:
         with zstandard.ZstdDecompressor().stream_reader(data) as reader:
             content = reader.read(limit + 1)
@@ -42,7 +42,7 @@ def unpacked(data: bytes, limit: int = MAX_PAYLOAD) -> tuple[Unpacked, bytes]:
 
 
 def frame_length(data: bytes) -> int | None:
-    """How many bytes the zstd frame at the beginning of `data` has, by its own account; None when that is cut off."""
+    """The length in bytes of the zstd frame at the start of `data`, by its block headers; None when one is cut off."""
     try:
         place = int(zstandard.frame_header_size(data))
         tail = 4 * zstandard.get_frame_parameters(data).has_checksum
@@ -59,7 +59,7 @@ def frame_length(data: bytes) -> int | None:
 
 
 def frame_oddities(data: bytes, content: bytes) -> list[str]:
-    """What is unlike the one zstd frame that hybrid writes, although its content is good."""
+    """How a frame with good content differs from the single zstd frame that hybrid writes."""
     end = frame_length(data)
     parameters = zstandard.get_frame_parameters(data)
     odd = {
@@ -73,7 +73,7 @@ def frame_oddities(data: bytes, content: bytes) -> list[str]:
 
 
 def belongs(data: bytes) -> str:
-    """The path at which these bytes would be a good shard, note or spec; "" when they are none."""
+    """The path at which these bytes would be a good shard, note or spec; "" when they are none of these."""
     with suppress(BadData, ValueError, LookupError, TypeError, RecursionError):
         if data.startswith(MAGIC):
             return _packed_place(data)
@@ -133,7 +133,7 @@ def _spec_place(spec: Any) -> str:
 
 
 def looks(data: bytes) -> str:
-    """What some bytes are, in words for a person."""
+    """Describe bytes in a few words."""
     if not data:
         return "it is empty"
     if is_page(data):

@@ -1,4 +1,4 @@
-"""Whether a file of the protocol counts, and if not, why: by its path and its bytes, with the readers' own checks."""
+"""Check a file of the protocol by its path and bytes: it counts, or why not. Uses the readers' own checks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hybrid.canonical import Json, decode, encode
 from hybrid.doctor import content
 from hybrid.doctor.findings import Finding
-from hybrid.doctor.names import BLOB, Role, role_of
+from hybrid.doctor.names import BLOB, FileType, file_type_of
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.names import NoteName, ShardName, TensorName
@@ -22,7 +22,7 @@ from hybrid.machine.files import unpack
 from hybrid.models.manifest import MAX_MANIFEST, verify_model
 
 MAX_PROBE = 64 * 1024
-LIMITS: Mapping[Role, tuple[int, int]] = {
+LIMITS: Mapping[FileType, tuple[int, int]] = {
     "mark": (MAX_SPEC, MAX_SPEC),
     "probe": (MAX_PROBE, MAX_PROBE),
     "spec": (MAX_SPEC, MAX_SPEC),
@@ -34,7 +34,7 @@ LIMITS: Mapping[Role, tuple[int, int]] = {
     "part": (0, 0),
     "beside": (0, 0),
 }
-"""Most bytes of a file of each role, as it is and unpacked."""
+"""File type -> most bytes of a file, as stored and unpacked."""
 
 WAIT = {
     "mark": "wait for the sync, or run `hybrid init` on the folder",
@@ -67,10 +67,10 @@ class FileChecker:
         self._spec: tuple[str, Mapping[str, Any] | None] = ("", None)
         self._model: tuple[str, str, str, str] = ("", "", "", "")  # run, stage, role, digest
 
-    def look(self, path: str, role: Role) -> list[Finding]:
-        """The findings about a file, none when it is good. Raises Temporary when the folder cannot be read."""
+    def findings(self, path: str, file_type: FileType) -> list[Finding]:
+        """The findings about a file; empty when it is good. Raises Temporary when the folder does not answer."""
         try:
-            data = self._folder.read(path, LIMITS[role][0])
+            data = self._folder.read(path, LIMITS[file_type][0])
         except Temporary as error:
             if isinstance(error, NotThere):
                 return [Finding("not-here-yet", path, "was listed and cannot be opened: the listing is old", "wait")]
@@ -78,57 +78,57 @@ class FileChecker:
         except CannotRun as error:
             return [Finding("denied", path, _reason(error, path), "give this user the right to read it")]
         except HybridError as error:
-            return [Finding("too-large", path, _reason(error, path), WAIT[role])]
+            return [Finding("too-large", path, _reason(error, path), WAIT[file_type])]
         try:
-            return self._checked(path, role, data)
+            return self._checked(path, file_type, data)
         except Temporary:
             raise
-        except Exception as error:  # noqa: BLE001 - one file that hybrid cannot bear must not hide the others
+        except Exception as error:  # noqa: BLE001 - one file on which hybrid fails must not hide the others
             what = f"hybrid fails on it: {type(error).__name__}"
             return [Finding("fault", path, what, "please report it, with the file")]
 
-    def _checked(self, path: str, role: Role, data: bytes) -> list[Finding]:
+    def _checked(self, path: str, file_type: FileType, data: bytes) -> list[Finding]:
         try:
-            odd = self._check(path, role, data)
+            odd = self._check(path, file_type, data)
         except (NotCounted, BadData) as error:
-            return [self._refused(path, role, data, error)]
+            return [self._refused(path, file_type, data, error)]
         return [Finding("strange", path, f"is counted, but {words}") for words in odd]
 
     def good(self, path: str) -> bool:
         """Whether the file at a path of the protocol is there and counts."""
-        role = role_of(tuple(path.split("/")))
+        file_type = file_type_of(tuple(path.split("/")))
         try:
-            return role is not None and self.would_count(path, self._folder.read(path, LIMITS[role][0]))
+            return file_type is not None and self.would_count(path, self._folder.read(path, LIMITS[file_type][0]))
         except HybridError:
             return False
 
     def would_count(self, path: str, data: bytes) -> bool:
         """Whether these bytes would count at that path."""
-        role = role_of(tuple(path.split("/")))
+        file_type = file_type_of(tuple(path.split("/")))
         try:
-            return role is not None and self._check(path, role, data) is not None
+            return file_type is not None and self._check(path, file_type, data) is not None
         except Exception:  # noqa: BLE001 - whatever it is: it would not count
             return False
 
-    def _refused(self, path: str, role: Role, data: bytes, error: NotCounted | BadData) -> Finding:
+    def _refused(self, path: str, file_type: FileType, data: bytes, error: NotCounted | BadData) -> Finding:
         foreign = isinstance(error, BadData) or error.kind == "foreign"
         home = content.belongs(data) if foreign else path
         if home not in ("", path):
-            return self._other_content(path, role, home)
+            return self._other_content(path, file_type, home)
         if isinstance(error, NotCounted):
             return Finding(error.kind, path, error.what, error.do)
-        return _damage(path, role, data, error)
+        return _damage(path, file_type, data, error)
 
-    def _other_content(self, path: str, role: Role, home: str) -> Finding:
-        """What to say of a file in its place that holds a good file of another place."""
-        if role == "spec":
-            return Finding("changed", path, CHANGED, WAIT[role])
+    def _other_content(self, path: str, file_type: FileType, home: str) -> Finding:
+        """The finding for a file at its place whose content belongs at `home`."""
+        if file_type == "spec":
+            return Finding("changed", path, CHANGED, WAIT[file_type])
         if path.rpartition("/")[2] == home.rpartition("/")[2] or not self.good(home):
             return self.elsewhere(path, home)
-        return Finding("damaged", path, f"holds what counts at {home}; what belongs here is missing", WAIT[role])
+        return Finding("damaged", path, f"holds what counts at {home}; what belongs here is missing", WAIT[file_type])
 
     def elsewhere(self, path: str, home: str) -> Finding:
-        """What to say of a good file at `path` that would count at `home` only."""
+        """The finding for a good file at `path` that would count only at `home`."""
         if self.good(home):
             return Finding(
                 "conflict-copy", path, f"the same content counts at {home}, not this one", "it may be deleted"
@@ -160,17 +160,17 @@ class FileChecker:
         try:
             spec: Mapping[str, Any] = decode(self._folder.read(path, MAX_SPEC), what=path)
             check_spec(spec, run)
-        except Exception:  # noqa: BLE001 - told when the file itself is looked at
+        except Exception:  # noqa: BLE001 - reported when the spec itself is checked
             return None
         return spec
 
-    def _check(self, path: str, role: Role, data: bytes) -> list[str]:
-        """In what a file that counts is unlike hybrid's own. Raises BadData and NotCounted when it does not count."""
-        if role in ("beside", "part"):
+    def _check(self, path: str, file_type: FileType, data: bytes) -> list[str]:
+        """How a file that counts differs from what hybrid writes. Raises BadData or NotCounted when it does not."""
+        if file_type in ("beside", "part"):
             raise BadData(f"{path}: no part of the protocol")
         checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "model": _model, "shard": self._shard}
         checks["tensors"] = _tensors
-        return self._blob(path, data) if role == "blob" else checks[role](path, data)
+        return self._blob(path, data) if file_type == "blob" else checks[file_type](path, data)
 
     def _shard(self, path: str, data: bytes) -> list[str]:
         shard = verify_shard(path, data)
@@ -192,7 +192,7 @@ class FileChecker:
         return odd
 
     def _model_of(self, run: str, stage: str, role: Any) -> str:
-        """The model whose shards count; "" while that is open. `role` is what a shard says of its model."""
+        """The digest of the model whose shards count; "" while it is open. `role`: the model's, from a header."""
         spec = self.spec(run)
         if spec is None:
             return ""
@@ -207,7 +207,7 @@ class FileChecker:
     def _blob(self, path: str, data: bytes) -> list[str]:
         _, run, name = path.split("/")
         match = BLOB.fullmatch(name)
-        assert match, "only such names have this role"  # noqa: S101
+        assert match, "only such names have this type"  # noqa: S101
         spec = self.spec(run)
         if spec and name != blob_name(match[1], str(spec[match[1]])):
             raise NotCounted("unknown", "the run's spec names another file", "it may be deleted")
@@ -278,7 +278,7 @@ def _same(value: Json, data: bytes) -> bool:
 
 
 def _as_written(shard: Shard, raw: bytes) -> bool:
-    """Whether a shard's lines are what a writer makes of its records: a name twice in one object is not."""
+    """Whether a shard's lines are what `ShardWriter` makes of its records: not with a duplicate name in an object."""
     try:
         payload = b"\n".join([encode(shard.header), *map(encode, shard.records), b""])
     except (BadData, ValueError, RecursionError):
@@ -287,48 +287,50 @@ def _as_written(shard: Shard, raw: bytes) -> bool:
     return payload + footer + b"\n" == raw
 
 
-def _damage(path: str, role: Role, data: bytes, error: BadData) -> Finding:
-    kind, what = _what_is_wrong(path, role, data) or ("damaged", _reason(error, path))
-    return Finding(kind, path, what, "update hybrid" if kind == "other-version" else WAIT[role])
+def _damage(path: str, file_type: FileType, data: bytes, error: BadData) -> Finding:
+    kind, what = _what_is_wrong(path, file_type, data) or ("damaged", _reason(error, path))
+    return Finding(kind, path, what, "update hybrid" if kind == "other-version" else WAIT[file_type])
 
 
-def _what_is_wrong(path: str, role: Role, data: bytes) -> tuple[str, str] | None:
+def _what_is_wrong(path: str, file_type: FileType, data: bytes) -> tuple[str, str] | None:
     if not data:
         return "empty", "is empty"
     if content.is_page(data):
         return "error-page", "holds an error message of a web service instead of its content"
     if not data.strip(b"\0"):
         return "torn", "holds zeros only: its length arrived before its content"
-    if role == "tensors":
+    if file_type == "tensors":
         name = TensorName.parse(path.rpartition("/")[2])
         short = name and name.part < name.of - 1 and len(data) < PART
         return ("torn", f"ends early: only {len(data):,} bytes are here") if short else None
-    if role in ("blob", "note", "shard"):
-        return _wrong_frame(path, role, data)
-    return _wrong_json(role, data)
+    if file_type in ("blob", "note", "shard"):
+        return _wrong_frame(path, file_type, data)
+    return _wrong_json(file_type, data)
 
 
-def _wrong_frame(path: str, role: Role, data: bytes) -> tuple[str, str] | None:
-    limit = LIMITS[role][1]
+def _wrong_frame(path: str, file_type: FileType, data: bytes) -> tuple[str, str] | None:
+    limit = LIMITS[file_type][1]
     state, _ = content.unpacked(data, limit)
     if state == "bomb":
         return "too-large", f"unpacks to more than the {limit:,} bytes allowed"
     if state == "cut":
         return "torn", f"ends early: only {len(data):,} bytes are here"
-    header = content.header_of(data) if role != "blob" else {}
-    kind = path.split("/")[2].removesuffix("s") if role == "note" else role  # a note is in the folder of its kind
+    header = content.header_of(data) if file_type != "blob" else {}
+    kind = (
+        path.split("/")[2].removesuffix("s") if file_type == "note" else file_type
+    )  # a note is in the folder of its kind
     return _wrong_version(header, f"hybrid/{kind}")
 
 
-def _wrong_json(role: Role, data: bytes) -> tuple[str, str] | None:
+def _wrong_json(file_type: FileType, data: bytes) -> tuple[str, str] | None:
     try:
         value = decode(data, what="")
     except BadData:
         return None if data.endswith(b"}\n") else ("torn", f"ends early: only {len(data):,} bytes are here")
-    wanted = SPEC_FORMAT if role == "spec" else str(MARK["format"])
+    wanted = SPEC_FORMAT if file_type == "spec" else str(MARK["format"])
     if not isinstance(value, dict) or value.get("format") != wanted:
         return None
-    if role == "spec" and value.get("version") == 1:
+    if file_type == "spec" and value.get("version") == 1:
         return "changed", CHANGED
     return _wrong_version(value, wanted)
 
@@ -341,5 +343,5 @@ def _wrong_version(value: Mapping[str, Any], wanted: str) -> tuple[str, str] | N
 
 
 def _reason(error: HybridError, path: str) -> str:
-    """An error's message, without the path, which is told beside it."""
+    """An error's message without the path, which is shown beside it."""
     return error.message.removeprefix(f"{path}: ").removeprefix(f"{path} ") or type(error).__name__

@@ -1,4 +1,4 @@
-"""What the doctor has to say: one line a finding, every kind with its level and its exit code."""
+"""Findings of the doctor: one line each; every kind has a level and an exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybrid.machine.terminal import clean_line
 
 Level = Literal["info", "note", "problem"]
 LONGEST = 600
-"""Characters of a path or a sentence: names in a folder are anybody's."""
+"""Most characters of a path or a message: anybody may have chosen the names in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ KINDS = {
     "torn": _problem("Cut short, or still on their way", BadData),
     "denied": _problem("No permission", CannotRun),
 }
-"""In the order in which they are shown: information, harmless oddities, and last, where one looks, the problems."""
+"""In the order in which they are shown: information, harmless oddities, and problems last, where a user looks first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found: where, what it is and why it does not count, what to do (nothing when empty)."""
+    """One finding: its path, what it is and why it does not count, and what to do (empty: nothing)."""
 
     kind: str
     path: str
@@ -81,7 +81,7 @@ class Finding:
         return KINDS[self.kind].level
 
     def to_json(self) -> dict[str, Json]:
-        """The object of a line of `--json`; characters that a terminal obeys are shown as escapes."""
+        """The object of a line of `--json`; control characters are escaped."""
         texts = {"path": self.path, "what": self.what, "do": self.do}
         head: dict[str, Json] = {"level": self.level, "kind": self.kind}
         return head | {name: clean_line(text, LONGEST) for name, text in texts.items()}
@@ -91,19 +91,19 @@ class FindingCounts:
     """How many findings of each kind there were, and the exit code that follows from them."""
 
     def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
+        self.by_kind: Counter[str] = Counter()
 
     def add(self, finding: Finding) -> None:
-        self.counts[finding.kind] += 1
+        self.by_kind[finding.kind] += 1
 
     @property
     def exit_code(self) -> int:
-        """7 before 6 before 5: what does not go away by waiting comes first."""
-        return max((KINDS[kind].exit_code for kind in self.counts), default=0)
+        """The highest of the findings' exit codes (7, 6, 5, 0): what waiting does not mend comes first."""
+        return max((KINDS[kind].exit_code for kind in self.by_kind), default=0)
 
     def levels(self) -> Counter[str]:
         """How many findings there were of each level."""
         found: Counter[str] = Counter()
-        for kind, count in self.counts.items():
+        for kind, count in self.by_kind.items():
             found[KINDS[kind].level] += count
         return found

@@ -1,4 +1,4 @@
-"""What the name of a file says: its role in the protocol, or why it has none."""
+"""What the name of a file says: its file type in the protocol, or why it has none."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from hybrid.machine import home
 from hybrid.models.manifest import FILE as MODEL
 from hybrid.models.manifest import PART_FILE
 
-Role = Literal["mark", "probe", "spec", "blob", "note", "shard", "tensors", "model", "part", "beside"]
+FileType = Literal["mark", "probe", "spec", "blob", "note", "shard", "tensors", "model", "part", "beside"]
 
 BESIDE = ("results", "wheels")
-"""What stands in a folder and is no part of the protocol: read by nobody here."""
+"""Places in a folder that are not part of the protocol; hybrid reads nothing in them."""
 
 RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 BLOB = re.compile(r"(inputs|references)-([0-9a-f]{16})\.json\.zst")
 BATCH = re.compile(r"[0-9]{3}")
 NUMBER = re.compile(r"[0-9]{9}")
 LAYERS = tuple(map(re.compile, ("models", "layers", "[0-9a-f]{2}", "[0-9a-f]{64}", BATCH.pattern)))
-"""The places on the way to the parts of a model's layer."""
+"""The patterns of the path components above the parts of a model's layer."""
 
 LEFT_OVERS = {
     "Syncthing's own files": r"\.stfolder|\.stversions|\.stignore|~syncthing~.*|\.syncthing\..*",
@@ -48,8 +48,9 @@ LEFT_OVERS = {
 }
 _LEFT_OVERS = {why: re.compile(pattern, re.IGNORECASE | re.DOTALL) for why, pattern in LEFT_OVERS.items()}
 
-# What the programs add to a name, wherever in it: x (1).zst, x.conflict1, x.sync-conflict-20260801-101010-ABCDEFG.zst,
-# Copy of x, x - Copy (2).zst, x copy 2.zst, x (Ann's conflicted copy 2026-08-01).zst, x.bak.
+# What sync programs and file managers add to a name, anywhere in it:
+# x (1).zst, x.conflict1, x.sync-conflict-20260801-101010-ABCDEFG.zst, Copy of x,
+# x - Copy (2).zst, x copy 2.zst, x (Ann's conflicted copy 2026-08-01).zst, x.bak.
 _COPIES = re.compile(
     r"^(?:copy of|kopie von|copie de|copia de) |"
     r"(?: -)? (?:copy|kopie|copie|copia)(?: \d+)?(?= ?\(|\.|$)|"
@@ -63,8 +64,8 @@ _COPIES = re.compile(
 )
 
 
-def role_of(parts: tuple[str, ...]) -> Role | None:
-    """What a file at this path is to the protocol; None when nothing reads it."""
+def file_type_of(parts: tuple[str, ...]) -> FileType | None:
+    """The type of a file at this path; None when nothing reads it."""
     if parts[0] in BESIDE:
         return "beside" if len(parts) > 1 else None
     if parts == ("hybrid.json",):
@@ -77,7 +78,7 @@ def role_of(parts: tuple[str, ...]) -> Role | None:
     return _of_model(parts) if parts[0] == "models" else _of_run(parts)
 
 
-def _of_run(parts: tuple[str, ...]) -> Role | None:
+def _of_run(parts: tuple[str, ...]) -> FileType | None:
     if len(parts) == 3:
         return "spec" if parts[2] == "run.json" else "blob" if BLOB.fullmatch(parts[2]) else None
     if parts[2:3] == (TENSORS,):
@@ -85,20 +86,20 @@ def _of_run(parts: tuple[str, ...]) -> Role | None:
     return _leaf(parts) if len(parts) == 6 and allowed(parts[5]) else None
 
 
-def _of_model(parts: tuple[str, ...]) -> Role | None:
+def _of_model(parts: tuple[str, ...]) -> FileType | None:
     if len(parts) == 3:
         return "model" if parts[1] == "manifests" and MODEL.fullmatch(parts[2]) else None
     return "part" if len(parts) == 6 and PART_FILE.fullmatch(parts[5]) else None
 
 
-def _leaf(parts: tuple[str, ...]) -> Role | None:
+def _leaf(parts: tuple[str, ...]) -> FileType | None:
     if parts[2] in NOTES:
         return "note" if NoteName.parse(parts[5], parts[2].removesuffix("s")) else None
     return "shard" if ShardName.parse(parts[5]) else None
 
 
 def is_place(parts: tuple[str, ...]) -> bool:
-    """Whether readers look into a folder at this path."""
+    """Whether readers list a folder at this path."""
     if parts in {(), ("runs",), ("probes",), ("models", "manifests")} or parts[0] in BESIDE:
         return True
     if parts[0] == "models":
@@ -128,13 +129,13 @@ def left_over(name: str) -> str:
 
 
 def original_of(name: str) -> str:
-    """The name that a conflict copy or a person's copy was made of; "" when it is not the name of a copy."""
+    """The name of the file that a copy was made of; "" when `name` is not the name of a copy."""
     original = _COPIES.sub("", name)
     return original if original != name else ""
 
 
 def why_unknown(name: str) -> str:
-    """Why nothing in the protocol has such a name."""
+    """Why no file of the protocol has such a name, in words for a message."""
     for wrong, why in (
         (len(name.encode(errors="surrogateescape")) > 120, "its name is longer than 120 bytes"),
         (any("\ud800" <= one <= "\udfff" for one in name), "its name is not valid UTF-8"),
@@ -153,7 +154,7 @@ def why_unknown(name: str) -> str:
 
 
 def clashes(names: Iterable[str]) -> list[list[str]]:
-    """The names of one folder that are one name to Windows or macOS, sorted."""
+    """The groups of names in one folder that Windows or macOS take for the same name, sorted."""
     alike: defaultdict[str, list[str]] = defaultdict(list)
     for name in names:
         alike[unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())].append(name)

@@ -1,4 +1,4 @@
-"""Through the whole folder, without following links: each file is good, or there is a line about it."""
+"""Walk through the whole folder without following links: each file is good or gets a finding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500
 DEEPEST = 12
 MOST_FAILURES = 3
-"""Failed calls in a row after which the walk stops: each may have taken a minute."""
+"""Consecutive failed calls after which the walk stops: each of them may have taken a minute."""
 
 MAYBE_COPY = "delete it when nothing else needs it"
 
@@ -32,8 +32,8 @@ Parts = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """How long it took to list a place, in seconds."""
+class ListingTime:
+    """How many entries a place has, and how many seconds it took to list them."""
 
     place: str
     entries: int
@@ -41,21 +41,21 @@ class Listing:
 
 
 class FolderUnavailable(Exception):
-    """Too many calls to the folder failed in a row."""
+    """The folder does not answer any more."""
 
 
-class Walk:
-    """One walk. `files` and `good` count what was seen; `largest` and `slowest` are about the listings."""
+class FolderWalk:
+    """One walk. `files` and `good` count the files seen so far; `largest` and `slowest` are the extreme listings."""
 
     def __init__(self, folder: Medium, clock: Clock) -> None:
         self._folder, self._clock, self._checker = folder, clock, FileChecker(folder)
         self._failures = 0
-        self._seqs: Counter[int] = Counter()  # of the attempt that is being looked at
+        self._seqs: Counter[int] = Counter()  # of the attempt that is being walked
         self.files, self.good = 0, 0
-        self.largest = self.slowest = Listing("", 0, 0.0)
+        self.largest = self.slowest = ListingTime("", 0, 0.0)
 
     def findings(self) -> Iterator[Finding]:
-        """All there is to say about the files, as it is found."""
+        """The findings about all files, as they are found."""
         try:
             yield from self._place(())
         except FolderUnavailable:
@@ -81,14 +81,14 @@ class Walk:
     def _list(self, place: str) -> list[Entry]:
         start = self._clock.now()
         entries = self._folder.entries(place)
-        listing = Listing(place, len(entries), self._clock.now() - start)
+        listing = ListingTime(place, len(entries), self._clock.now() - start)
         self.largest = max(self.largest, listing, key=lambda one: one.entries)
         self.slowest = max(self.slowest, listing, key=lambda one: one.seconds)
         self._failures = 0
         return entries
 
     def _failed(self, path: str, error: HybridError) -> Finding:
-        """The finding for a call that failed. Raises FolderUnavailable when there were too many in a row."""
+        """The finding for a call that failed. Raises FolderUnavailable after MOST_FAILURES in a row."""
         if isinstance(error, Temporary) and not isinstance(error, NotThere):
             self._failures += 1
             if self._failures >= MOST_FAILURES:
@@ -101,22 +101,22 @@ class Walk:
             yield from self._subfolder(parts)
             return
         self.files += 1
-        role = names.role_of(parts)
+        file_type = names.file_type_of(parts)
         path = "/".join(parts)
         if entry.kind == "other":
             yield _other(parts)
-        elif role == "part":
+        elif file_type == "part":
             self.good += 1  # not read: models are large, and `hybrid models verify` does it
-        elif role in (None, "beside"):
+        elif file_type in (None, "beside"):
             found = list(self._outside(parts, path))
-            self.good += role == "beside" and not found
+            self.good += file_type == "beside" and not found
             yield from found
         else:
-            yield from self._file(parts, path, role)
+            yield from self._file(parts, path, file_type)
 
     def _subfolder(self, parts: Parts) -> Iterator[Finding]:
         path, why = "/".join(parts), names.left_over(parts[-1])
-        if names.role_of(parts) not in (None, "beside"):
+        if names.file_type_of(parts) not in (None, "beside"):
             yield Finding("blocked", path, "is a folder where a file belongs", "move it away")
         elif why and (parts[0] != "runs" or not names.is_place(parts)):
             yield Finding("left-over", path, f"is not looked into: {why}")
@@ -128,20 +128,20 @@ class Walk:
             return
         yield from self._place(parts)
 
-    def _file(self, parts: Parts, path: str, role: names.Role) -> Iterator[Finding]:
+    def _file(self, parts: Parts, path: str, file_type: names.FileType) -> Iterator[Finding]:
         try:
-            found = self._checker.look(path, role)
+            found = self._checker.findings(path, file_type)
             self._failures = 0
         except Temporary as error:
             yield self._failed(path, error)
             return
         self.good += all(finding.kind == "strange" for finding in found)
         yield from found
-        if role == "shard" and (name := ShardName.parse(parts[-1])):
+        if file_type == "shard" and (name := ShardName.parse(parts[-1])):
             self._seqs[name.seq] += 1
 
     def _outside(self, parts: Parts, path: str) -> Iterator[Finding]:
-        """A file that nothing in the protocol reads."""
+        """The findings about a file that no reader of the protocol reads."""
         name, why = parts[-1], names.left_over(parts[-1])
         if why:
             yield Finding("left-over", path, f"is not read: {why}")
@@ -171,7 +171,7 @@ class Walk:
         return Finding("unknown", path, f"is not read: {names.why_unknown(parts[-1])}; {content.looks(data)}")
 
     def _copy(self, path: str, original: str, data: bytes) -> Finding:
-        """A file that has the name of a copy, and is no shard, note or spec by itself."""
+        """The finding for a file that has the name of a copy and is itself no shard, note or spec."""
         if self._checker.would_count(original, data):
             return self._checker.elsewhere(path, original)
         what = f"has the name of a copy of {original} and is not counted"
@@ -184,7 +184,7 @@ class Walk:
         return Finding("conflict-copy", path, f"{what}; its content is {'the same' if same else 'another'}", MAYBE_COPY)
 
     def _missing(self, parts: Parts, present: set[str]) -> Iterator[Finding]:
-        """What should be in a place and is not."""
+        """The findings about files that should be in a place and are not."""
         if len(parts) == 2 and parts[0] == "runs" and names.is_place(parts):
             yield from self._missing_of_run(parts, present)
         if parts == ("models", "manifests"):
@@ -195,7 +195,7 @@ class Walk:
             yield from _numbers("/".join(parts), self._seqs)
 
     def _missing_of_models(self) -> Iterator[Finding]:
-        """Parts that a listing lacks; what is wrong with a manifest was told where it was looked at."""
+        """Missing parts of packed models. Bad manifests were reported when they were checked."""
         try:
             found, _ = model_statuses(self._folder)
         except HybridError as error:
@@ -222,7 +222,7 @@ class Walk:
 
 
 def _missing_parts(place: str, present: set[str]) -> Iterator[Finding]:
-    """Tensors of which some parts are not in their place; others may have them elsewhere."""
+    """Tensors of which some parts are missing here; another attempt may have them."""
     known = [name for name in map(TensorName.parse, present) if name]
     for whole, of in sorted({(name.whole, name.of) for name in known}):
         here = {name.part for name in known if (name.whole, name.of) == (whole, of)}
@@ -244,7 +244,7 @@ def _numbers(place: str, seqs: Counter[int]) -> Iterator[Finding]:
 
 def _other(parts: Parts) -> Finding:
     path, what = "/".join(parts), "is a link, a device or a pipe: never opened"
-    if parts[0] not in names.BESIDE and (names.role_of(parts) or names.is_place(parts)):
+    if parts[0] not in names.BESIDE and (names.file_type_of(parts) or names.is_place(parts)):
         return Finding("blocked", path, f"{what}; what belongs there is hidden", "put the file itself there")
     return Finding("special", path, what)
 

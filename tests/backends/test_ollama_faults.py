@@ -24,7 +24,7 @@ from hybrid.backends.ollama.api import address, digest_in, is_recent, model_name
 from hybrid.backends.ollama.concurrency import ConcurrencyLimit
 from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.registry import digest_before_loading, open_backend
-from hybrid.doctor import equipment
+from hybrid.doctor import environment
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Completion, Request, Sampling
@@ -526,7 +526,7 @@ def test_inside_an_event_loop_it_says_so() -> None:
 def doctor_lines(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, str]]:
     """The doctor's lines about the server, with what to do."""
     monkeypatch.setenv("OLLAMA_HOST", host)
-    lines = [(one.what, one.do) for one in equipment.engines() if "llama" in one.what]
+    lines = [(one.what, one.do) for one in environment.backend_findings() if "llama" in one.what]
     return [line for line in lines if not line[0].startswith(("backend", "default model"))]  # its path may say llama
 
 
@@ -574,8 +574,8 @@ def test_the_doctor_tells_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_its_libraries_the_doctor_says_so_and_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(equipment.LIBRARIES, "ollama", ("no_such_library",))  # type: ignore[arg-type]
-    monkeypatch.setitem(equipment.EXTRA_OF, "no_such_library", "ollama")
+    monkeypatch.setitem(environment.LIBRARIES, "ollama", ("no_such_library",))  # type: ignore[arg-type]
+    monkeypatch.setitem(environment.EXTRA_OF, "no_such_library", "ollama")
     assert doctor_lines(monkeypatch, "127.0.0.1:9") == []
-    lines = {one.what: one.do for one in equipment.engines()}
+    lines = {one.what: one.do for one in environment.backend_findings()}
     assert "'.[ollama]'" in lines["backend ollama: needs no_such_library, not installed"]

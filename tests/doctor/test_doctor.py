@@ -18,9 +18,9 @@ from click.testing import CliRunner
 
 from hybrid.canonical import encode
 from hybrid.cli import hybrid
-from hybrid.doctor import content, equipment, medium, names
+from hybrid.doctor import content, environment, folder_checks, names
 from hybrid.doctor.findings import KINDS, Finding, FindingCounts
-from hybrid.doctor.walk import MOST_ENTRIES, Walk
+from hybrid.doctor.walk import MOST_ENTRIES, FolderWalk
 from hybrid.errors import CannotRun, Temporary
 from hybrid.folder.medium import Disk, Entry, Medium
 from hybrid.folder.names import NoteName
@@ -81,7 +81,7 @@ class Troubled:
 
 
 def walked(folder: Medium) -> list[Finding]:
-    return list(Walk(folder, Clock()).findings())
+    return list(FolderWalk(folder, Clock()).findings())
 
 
 def told(*arguments: str, code: int) -> str:
@@ -254,7 +254,7 @@ def test_a_good_shard_under_a_wrong_name_is_named_with_its_right_one(folder: Pat
 @pytest.mark.parametrize(
     ("happens", "kinds"), [(truncated, {"torn"}), (emptied, {"empty"}), (flipped, {"damaged", "torn", "changed"})]
 )
-def test_other_files_of_the_protocol_are_judged_alike(
+def test_other_files_of_the_protocol_are_checked_alike(
     folder: Path, good: dict[str, bytes], other: str, happens: Callable[[Path, str], str], kinds: set[str]
 ) -> None:
     path = happens(folder, next(path for path in good if other in path))
@@ -507,9 +507,9 @@ def test_a_slow_listing_is_told(folder: Path) -> None:
     def before(do: str, path: str) -> None:
         clock.time += 42 if (do, path) == ("entries", "runs") else 0
 
-    walk = Walk(Troubled(folder, before), clock)
+    walk = FolderWalk(Troubled(folder, before), clock)
     assert [one for one in walk.findings() if one.level == "problem"] == []
-    (slow,) = [one for one in medium.speed(walk.largest, walk.slowest) if one.kind == "slow"]
+    (slow,) = [one for one in folder_checks.listing_findings(walk.largest, walk.slowest) if one.kind == "slow"]
     assert (slow.path, "42 s" in slow.what) == ("runs", True)
 
 
@@ -537,20 +537,20 @@ broken line
     ],
 )
 def test_what_carries_a_folder_is_told(path: str, words: str) -> None:
-    (found,) = medium.carried_by(path, MOUNTS)
+    (found,) = folder_checks.carried_by(path, MOUNTS)
     assert found.what == f"it is on {words}"
 
 
 def test_a_plain_folder_where_drive_should_be_mounted_is_told() -> None:
     dead = "\n".join(line for line in MOUNTS.splitlines() if "/content/drive" not in line)
-    assert [one.kind for one in medium.carried_by("/content/drive/MyDrive/x", dead)] == ["medium", "away"]
+    assert [one.kind for one in folder_checks.carried_by("/content/drive/MyDrive/x", dead)] == ["medium", "away"]
 
 
 def test_files_that_are_fetched_when_they_are_opened_are_known_by_their_flags() -> None:
     mac, windows = SimpleNamespace(st_flags=0x40000040), SimpleNamespace(st_file_attributes=0x400020)
     plain = SimpleNamespace(st_flags=0x40, st_file_attributes=0x20)
-    assert [medium.is_placeholder(one) for one in (mac, windows, plain)] == [True, True, False]  # type: ignore[arg-type]
-    assert not medium.is_placeholder(Path(__file__).stat())
+    assert [folder_checks.is_placeholder(one) for one in (mac, windows, plain)] == [True, True, False]  # type: ignore[arg-type]
+    assert not folder_checks.is_placeholder(Path(__file__).stat())
 
 
 # Names.
@@ -578,14 +578,14 @@ def test_names_of_the_protocol_are_no_names_of_copies(name: str) -> None:
     assert names.left_over(name) == ""
 
 
-def test_the_role_of_every_file_of_a_good_folder_is_known(good: dict[str, bytes]) -> None:
-    roles = {names.role_of(tuple(path.split("/"))) for path in good}
-    assert roles == {"mark", "probe", "spec", "blob", "note", "shard", "beside"}
+def test_the_type_of_every_file_of_a_good_folder_is_known(good: dict[str, bytes]) -> None:
+    types = {names.file_type_of(tuple(path.split("/"))) for path in good}
+    assert types == {"mark", "probe", "spec", "blob", "note", "shard", "beside"}
 
 
 def test_where_a_good_file_belongs_is_known_by_its_content_alone(good: dict[str, bytes]) -> None:
     for path, data in good.items():
-        if names.role_of(tuple(path.split("/"))) in ("spec", "note", "shard"):
+        if names.file_type_of(tuple(path.split("/"))) in ("spec", "note", "shard"):
             assert content.belongs(data) == path
 
 
@@ -602,14 +602,14 @@ def test_shards_that_nobody_acknowledged_are_told(folder: Path, good: dict[str, 
 def test_runs_that_cannot_be_done_here_are_told_with_what_is_missing(
     folder: Path, good: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(equipment.LIBRARIES, "scripted", ("no_such_library",))  # type: ignore[arg-type]
-    told_here = [one.what for one in equipment.doable(Disk(folder))]
+    monkeypatch.setitem(environment.LIBRARIES, "scripted", ("no_such_library",))  # type: ignore[arg-type]
+    told_here = [one.what for one in environment.runs_impossible_here(Disk(folder))]
     assert told_here.count("its pipeline 'sums' is not installed here") == 2
     assert told_here.count("its backend 'scripted' needs no_such_library") == 2
 
 
 def test_every_backend_and_the_default_model_are_told() -> None:
-    lines = [one.what for one in equipment.engines()]
+    lines = [one.what for one in environment.backend_findings()]
     for name in ("llamacpp", "transformers", "vllm", "scripted", "default model", "GPU"):
         assert [line for line in lines if name in line], name
 
@@ -620,9 +620,9 @@ def test_a_gpu_is_told_by_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pyte
     program.write_text("#!/bin/sh\necho 'Tesla T4, 10, 15360, 3'\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    assert "GPU: Tesla T4, 10 of 15,360 MiB in use" in [one.what for one in equipment.engines()]
+    assert "GPU: Tesla T4, 10 of 15,360 MiB in use" in [one.what for one in environment.backend_findings()]
     program.write_text("#!/bin/sh\necho 'No devices were found' >&2\nexit 6\n")
-    assert "GPU: nvidia-smi is here and tells of none" in [one.what for one in equipment.engines()]
+    assert "GPU: nvidia-smi is here and tells of none" in [one.what for one in environment.backend_findings()]
 
 
 # What is printed.

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from hybrid.doctor.findings import Finding
-from hybrid.doctor.walk import Walk
+from hybrid.doctor.walk import FolderWalk
 from hybrid.folder.medium import Disk
 from hybrid.machine.clock import SystemClock
 from tests.support.packed import files_of, large_parts, packed
 
 
 def told(folder: Disk) -> tuple[list[Finding], int]:
-    walk = Walk(folder, SystemClock())
+    walk = FolderWalk(folder, SystemClock())
     return list(walk.findings()), walk.good
 
 

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from hybrid.canonical import decode, encode
 from hybrid.doctor import content, names
 from hybrid.doctor.findings import KINDS, Finding
-from hybrid.doctor.walk import Walk
+from hybrid.doctor.walk import FolderWalk
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.assembly import assembled
 from hybrid.execution.index import Index
@@ -168,7 +168,7 @@ def outside(place: Path) -> Iterator[Path]:
 
 
 def doctor(folder: Path) -> list[Finding]:
-    return list(Walk(Disk(folder), SystemClock()).findings())
+    return list(FolderWalk(Disk(folder), SystemClock()).findings())
 
 
 def answers(say: Callable[[], object], heard: list[str]) -> Any:
@@ -280,10 +280,10 @@ def agree(root: Path, counted: dict[str, set[str] | None], findings: list[Findin
     everything = {path for found in counted.values() for path in found or ()}
     assert everything & troubled == set()
     for path in files_without_links(root):
-        role, run = names.role_of(tuple(path.split("/"))), path.split("/")[1:2]
-        if role == "spec":
+        file_type, run = names.file_type_of(tuple(path.split("/"))), path.split("/")[1:2]
+        if file_type == "spec":
             assert run[0] in counted or path in troubled, path
-        if role in ("shard", "note") and counted.get(run[0]) and "/other/" not in path:
+        if file_type in ("shard", "note") and counted.get(run[0]) and "/other/" not in path:
             assert path in everything | troubled, path
 
 
@@ -297,7 +297,7 @@ def files_without_links(root: Path) -> Iterator[str]:
 
 def test_a_good_folder_has_nothing_odd(place: Path, good: dict[str, bytes], outside: Path, warden: Warden) -> None:
     lay_out(place / "folder", good)
-    walk = Walk(Disk(place / "folder"), SystemClock())
+    walk = FolderWalk(Disk(place / "folder"), SystemClock())
     assert list(walk.findings())
     assert walk.good == walk.files == len(good)
     found = check(Case(place / "folder", good, outside, random.Random(0)), warden, thorough=True)
@@ -539,7 +539,7 @@ def test_any_json_as_a_spec_is_a_run_or_refused(value: Any, changed: str) -> Non
 def test_any_name_has_a_role_or_a_reason_and_any_note_can_be_taken_in(parts: list[str], body: Any) -> None:
     for start in ([], ["runs"], ["runs", RUN, "answer"], ["runs", RUN, "beats", "one", "000"]):
         whole = (*start, *parts)
-        assert names.role_of(whole) or names.why_unknown(whole[-1])
+        assert names.file_type_of(whole) or names.why_unknown(whole[-1])
         assert isinstance(names.original_of(whole[-1]) + names.left_over(whole[-1]), str)
     orders = Orders()
     for note in ({"order": body}, {"order": "resume", "of": body}, {"order": "retry", "shards": body}):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from hybrid.canonical import encode
 from hybrid.doctor.findings import Finding
-from hybrid.doctor.walk import Walk
+from hybrid.doctor.walk import FolderWalk
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder import spool as spooling
 from hybrid.folder import tensors
@@ -387,7 +387,7 @@ def test_in_a_world_that_lies_a_reader_gets_something_that_was_kept_or_nothing(s
 
 
 def walked(run: Run) -> list[Finding]:
-    return list(Walk(run.folder, SystemClock()).findings())
+    return list(FolderWalk(run.folder, SystemClock()).findings())
 
 
 def test_doctor_knows_the_names_and_explains_what_is_torn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.doctor import equipment
+from hybrid.doctor import environment
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
 from hybrid.execution.index import Index
 from hybrid.folder.runs import join_folder, open_run
@@ -127,10 +127,10 @@ def test_a_received_copy_that_is_damaged_is_told_and_taken_over_again(place: Pla
     place.shard(2)
     sha256 = fetch(place).sha256
     assert place.stands("done", "received") == (3, 3)
-    assert list(equipment.received(place.folder)) == []
+    assert list(environment.damaged_copies(place.folder)) == []
     DAMAGES[damage](Path(f"{place.store}/{path}"))
     assert place.stands("done", "received") == (3, 1)
-    (finding,) = equipment.received(place.folder)
+    (finding,) = environment.damaged_copies(place.folder)
     assert (finding.kind, finding.path, finding.level) == ("received", path, "problem")
     done = fetch(place)
     assert (done.new.shards, done.new.healed, done.missing, done.sha256) == (0, 1, 3, sha256)

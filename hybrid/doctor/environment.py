@@ -1,4 +1,4 @@
-"""What this machine has: engines, the default model, a GPU, and what waits on its own disk for the other side."""
+"""What this machine has: backends, the default model, a GPU, and files on its own disk that wait for the other side."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "vllm": ("vllm",),
     "ollama": ("httpx", "ollama"),
 }
-"""Backend -> what it imports; one that is not named here needs nothing more than hybrid."""
+"""Backend -> the libraries it imports; a backend that is not listed needs none besides hybrid."""
 
 
 def missing_libraries(backend: str) -> list[str]:
-    """The libraries of a backend that are not installed here; nothing is imported."""
+    """The libraries of a backend that are not installed here. Imports nothing."""
     return [name for name in LIBRARIES.get(backend, ()) if importlib.util.find_spec(name) is None]
 
 
-def engines() -> Iterator[Finding]:
-    """Which backends can be used here, the default model, Ollama's server, and the GPU."""
+def backend_findings() -> Iterator[Finding]:
+    """Which backends are installed here, the default model, the Ollama server, and the GPU."""
     for name in BACKENDS:
         missing = missing_libraries(name)
         if missing:
@@ -58,7 +58,7 @@ def engines() -> Iterator[Finding]:
 
 
 def _ollama(found: Any) -> Iterator[Finding]:
-    """How the server stands that the backend `ollama` would use; seconds at most, whatever it does."""
+    """The state of the server that the backend `ollama` would use. Takes a few seconds at most."""
     diagnose = import_object("hybrid.backends.ollama.diagnosis:diagnose", needed_for="asking Ollama")
     free = (found["memory_total"] - found["memory_used"]) << 20 if found else 0
     for what, do in diagnose(free):
@@ -77,18 +77,18 @@ def _gpus(found: Any) -> Iterator[Finding]:
         yield Finding("machine", "", "GPU: none, there is no nvidia-smi")
 
 
-def doable(folder: Medium) -> Iterator[Finding]:
-    """The runs of the folder that nobody can do on this machine, and what is missing."""
+def runs_impossible_here(folder: Medium) -> Iterator[Finding]:
+    """The runs of the folder that this machine cannot do, and what is missing."""
     pipelines = installed.names("pipelines")
     try:
         runs = run_ids(folder)
     except HybridError:
-        return  # told by the walk
+        return  # the walk reports it
     for run in runs:
         try:
             spec: Mapping[str, Any] = open_run(folder, run).spec
         except (HybridError, RecursionError):
-            continue  # told by the walk
+            continue  # the walk reports it
         for reason in _lacking(spec, pipelines):
             yield Finding("cannot-do", f"runs/{run}", reason, "another machine may do it")
 
@@ -103,8 +103,8 @@ def _lacking(spec: Mapping[str, Any], pipelines: Mapping[str, object]) -> Iterat
             yield f"its backend '{backend}' needs {', '.join(missing)}"
 
 
-def spool(root: Path) -> Iterator[Finding]:
-    """What a worker on this machine keeps for the folder until a laptop has acknowledged it."""
+def waiting_in_spool(root: Path) -> Iterator[Finding]:
+    """The shards that a worker on this machine keeps until a laptop has acknowledged them."""
     place = home.spool_of(root)
     if not place.is_dir():
         return
@@ -118,8 +118,8 @@ def spool(root: Path) -> Iterator[Finding]:
         yield Finding("spool", "", f"{some(len(paths), 'shard')} that no laptop has acknowledged, in {place}", do)
 
 
-def received(root: Path) -> Iterator[Finding]:
-    """The copies of shards on this machine that are not what was received any more."""
+def damaged_copies(root: Path) -> Iterator[Finding]:
+    """The received shards whose copies on this machine are damaged or gone."""
     store = Disk(home.received_of(root))
     try:
         name = home.name()

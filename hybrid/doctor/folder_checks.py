@@ -1,4 +1,4 @@
-"""The folder as a place: is it there, is it ours, what carries it, does it take and give back what is written."""
+"""Check the folder as a whole: is it there and ours, which mount carries it, can a file be written and read back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TypeVar
 from hybrid.canonical import decode, encode
 from hybrid.doctor.file_check import MAX_PROBE
 from hybrid.doctor.findings import Finding
-from hybrid.doctor.walk import Listing
+from hybrid.doctor.walk import ListingTime
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.medium import Medium
 from hybrid.machine import home
@@ -27,7 +27,7 @@ from hybrid.machine.mounts import MOUNTINFO, Mount, mount_of
 T = TypeVar("T")
 
 SLOW = 10.0
-"""Seconds for one listing from which on a folder is told to be slow."""
+"""Seconds for one listing above which a folder is reported as slow."""
 
 LITTLE = 1024**3
 COLAB = "/content/drive"
@@ -53,13 +53,13 @@ DATALESS = 0x40000000
 
 
 def is_placeholder(found: os.stat_result) -> bool:
-    """Whether a file's content is fetched from somewhere only when it is opened."""
+    """Whether a file's content is downloaded only when it is opened."""
     flags, attributes = getattr(found, "st_flags", 0), getattr(found, "st_file_attributes", 0)
     return bool(flags & DATALESS or attributes & OFFLINE)
 
 
-def arrive(folder: Medium) -> list[Finding]:
-    """Whether the folder is there and ours; empty when it is. Looks at its first listing and at nothing else."""
+def check_present(folder: Medium) -> list[Finding]:
+    """The findings when the folder is not there or not ours; empty when it is. Reads only its top-level listing."""
     try:
         names = {entry.name for entry in folder.entries("")}
     except CannotRun as error:
@@ -76,14 +76,14 @@ def arrive(folder: Medium) -> list[Finding]:
     return [Finding("away", "", what, "mount it; if it is to become a folder of hybrid: `hybrid init FOLDER`")]
 
 
-def facts(root: Path, seconds: float, *, ours: bool) -> Iterator[Finding]:
-    """What carries the folder, and, if it is `ours`, whether it takes and gives back a file.
+def folder_findings(root: Path, seconds: float, *, ours: bool) -> Iterator[Finding]:
+    """The mount that carries the folder, its free space and, if it is `ours`, whether a file is written and read back.
 
-    Each of the questions may take `seconds`.
+    Each check may take `seconds`.
     """
-    for look in (_mount, _room, _placeholders, _probe)[: 4 if ours else 3]:
+    for check in (_mount, _room, _placeholders, _probe)[: 4 if ours else 3]:
         try:
-            yield from _within(seconds, partial(list, look(root)), root)
+            yield from _within(seconds, partial(list, check(root)), root)
         except CannotRun as error:
             yield Finding("denied", "", error.message, "give this user the right to write there")
         except Temporary as error:
@@ -92,8 +92,8 @@ def facts(root: Path, seconds: float, *, ours: bool) -> Iterator[Finding]:
             yield Finding("blocked", "probes", error.message, "move away what is in the way")
 
 
-def speed(largest: Listing, slowest: Listing) -> Iterator[Finding]:
-    """What the listings of a walk tell of the folder."""
+def listing_findings(largest: ListingTime, slowest: ListingTime) -> Iterator[Finding]:
+    """The largest listing of a walk, and whether the slowest one was too slow."""
     where = largest.place or "the folder itself"
     what = f"the largest place, {where}, has {largest.entries:,} entries; listing it took {largest.seconds:.2f} s"
     yield Finding("medium", "", what)
@@ -115,7 +115,7 @@ def _mount(root: Path) -> Iterator[Finding]:
 
 
 def carried_by(path: str, mountinfo: str) -> Iterator[Finding]:
-    """What carries an absolute path, by the text of /proc/self/mountinfo, and whether that is what it should be."""
+    """The mount that carries an absolute path, by the text of /proc/self/mountinfo, and whether it is as expected."""
     found = mount_of(path, mountinfo)
     yield Finding("medium", "", f"it is on {_words(found) if found else 'an unknown mount'}")
     if path.startswith(f"{COLAB}/") and (not found or "fuse" not in found.type):
@@ -172,7 +172,7 @@ def _rewrite(path: Path, data: bytes) -> None:
 
 
 def _last(path: Path) -> int:
-    """The number of the probe that is there, 0 when there is none that can be read."""
+    """The number of the probe in the folder; 0 when there is none that can be read."""
     try:
         value = decode(read_bounded(path, MAX_PROBE), what=str(path))
         number = value["number"]
@@ -182,13 +182,13 @@ def _last(path: Path) -> int:
 
 
 def _within(seconds: float, do: Callable[[], T], root: Path) -> T:
-    """What `do` returns or raises; Temporary when it takes longer, as calls to a dead mount do."""
+    """What `do` returns or raises; Temporary when it takes longer than `seconds`, as calls to a dead mount do."""
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
     def work() -> None:
         try:
             answers.put((do(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
             answers.put((None, error))
 
     threading.Thread(target=work, name="doctor", daemon=True).start()
