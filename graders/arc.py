@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from hybrid.bounds import help_of
 from hybrid.records import Grade, Output, Question
 from hybrid.tasks.arc.grid import Grid, cell_accuracy, grid_of
 from hybrid.tasks.arc.reading import Answer, answers, by_arm, votes, worst
@@ -33,7 +34,7 @@ class Arc:
     """
 
     voting: Literal["flat", "seal"] = field(
-        default="flat", metadata={"help": "flat: one vote a view; seal: the published rule, with its order of ties"}
+        default="flat", metadata=help_of("flat: one vote a view; seal: the published rule, with its order of ties")
     )
 
     unit: ClassVar[Literal["task", "question"]] = "task"

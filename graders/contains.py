@@ -6,6 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field
 
+from hybrid.bounds import help_of
 from hybrid.canonical import Json
 from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.records import Grade, Output
@@ -17,8 +18,8 @@ _WORD = re.compile(r"\w")
 class Contains:
     """1 when an acceptable reference stands in the answer, else 0. An answer that lists everything is right, too."""
 
-    case: bool = field(default=False, metadata={"help": "upper and lower case differ"})
-    words: bool = field(default=True, metadata={"help": "only as whole words: 'cat' is not in 'catalogue'"})
+    case: bool = field(default=False, metadata=help_of("upper and lower case differ"))
+    words: bool = field(default=True, metadata=help_of("only as whole words: 'cat' is not in 'catalogue'"))
 
     def grade(self, output: Output) -> Grade:
         """Ungraded without a reference, or with an empty one, which every answer contains."""

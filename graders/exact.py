@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from hybrid.bounds import help_of
 from hybrid.canonical import Json
 from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.records import Grade, Output
@@ -15,9 +16,9 @@ from hybrid.records import Grade, Output
 class Exact:
     """1 when the whole answer equals an acceptable reference, else 0."""
 
-    case: bool = field(default=False, metadata={"help": "upper and lower case differ"})
+    case: bool = field(default=False, metadata=help_of("upper and lower case differ"))
     space: bool = field(
-        default=False, metadata={"help": "white space counts; else runs are one space, none at the ends"}
+        default=False, metadata=help_of("white space counts; else runs are one space, none at the ends")
     )
 
     def grade(self, output: Output) -> Grade:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import digest_before_loading, lazy_backend, open_backend, refuse_unknown
-from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.grading import reply_cache
@@ -29,32 +29,28 @@ LOG = logging.getLogger("hybrid")
 SPLIT = "the votes are split"
 
 
-def _help(text: str) -> Mapping[str, str]:
-    return {"help": text}
-
-
 @dataclass(frozen=True)
 class Judge:
     """1 when a rule or the majority of a model's verdicts calls the answer right, 0 when wrong, else no score."""
 
-    models: tuple[str, ...] = field(default=(), metadata=_help("who judges; several judges vote"))
-    backend: str = field(default="ollama", metadata=_help("the backend that runs the models"))
-    options: tuple[str, ...] = field(default=(), metadata=_help("name=value options of the backend"))
+    models: tuple[str, ...] = field(default=(), metadata=help_of("who judges; several judges vote"))
+    backend: str = field(default="ollama", metadata=help_of("the backend that runs the models"))
+    options: tuple[str, ...] = field(default=(), metadata=help_of("name=value options of the backend"))
     rules: tuple[str, ...] = field(
-        default=USUAL_RULES, metadata=_help(f"call right without a model: {', '.join(RULES)}; empty: none")
+        default=USUAL_RULES, metadata=help_of(f"call right without a model: {', '.join(RULES)}; empty: none")
     )
-    samples: int = field(default=1, metadata=_help("verdicts of each judge; more than 1 needs a temperature"))
-    swap: bool = field(default=False, metadata=_help("ask twice: reference first, and answer first"))
-    explain: bool = field(default=True, metadata=_help("a reason before the verdict: slower"))
-    temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
-    seed: int = field(default=0, metadata=_help("draws the samples"))
-    max_tokens: int = field(default=MAX_TOKENS, metadata=_help("bound of a verdict with its reason"))
-    schema: bool = field(default=True, metadata=_help("hold the model to JSON; false where the backend cannot"))
-    retries: int = field(default=1, metadata=_help("further tries when a verdict cannot be read"))
+    samples: int = field(default=1, metadata=help_of("verdicts of each judge; more than 1 needs a temperature"))
+    swap: bool = field(default=False, metadata=help_of("ask twice: reference first, and answer first"))
+    explain: bool = field(default=True, metadata=help_of("a reason before the verdict: slower"))
+    temperature: float = field(default=0.0, metadata=help_of("0 is greedy"))
+    seed: int = field(default=0, metadata=help_of("draws the samples"))
+    max_tokens: int = field(default=MAX_TOKENS, metadata=help_of("bound of a verdict with its reason"))
+    schema: bool = field(default=True, metadata=help_of("hold the model to JSON; false where the backend cannot"))
+    retries: int = field(default=1, metadata=help_of("further tries when a verdict cannot be read"))
     asked: Literal["view", "id"] = field(
-        default="view", metadata=_help("the question's text: view.question, or its id")
+        default="view", metadata=help_of("the question's text: view.question, or its id")
     )
-    instruction: str = field(default="", metadata=_help("opens the prompt instead of ours"))
+    instruction: str = field(default="", metadata=help_of("opens the prompt instead of ours"))
 
     version: ClassVar[int] = VERSION
 

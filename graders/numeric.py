@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from hybrid.bounds import NOT_NEGATIVE, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, help_of, refuse_outside
 from hybrid.canonical import Json
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
@@ -31,9 +31,9 @@ LONGEST = 1000
 class Numeric:
     """1 when the last (or first) number in the answer equals an acceptable reference within the tolerance, else 0."""
 
-    which: Literal["last", "first"] = field(default="last", metadata={"help": "the number in the answer that counts"})
-    relative: float = field(default=0.0, metadata={"help": "allowed difference as a share of the larger number"})
-    absolute: float = field(default=0.0, metadata={"help": "allowed difference"})
+    which: Literal["last", "first"] = field(default="last", metadata=help_of("the number in the answer that counts"))
+    relative: float = field(default=0.0, metadata=help_of("allowed difference as a share of the larger number"))
+    absolute: float = field(default=0.0, metadata=help_of("allowed difference"))
 
     def __post_init__(self) -> None:
         refuse_outside(self, relative=NOT_NEGATIVE, absolute=NOT_NEGATIVE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from hybrid.bounds import help_of
 from hybrid.canonical import Json
 from hybrid.grading.patterns import MOST_WAYS, BadPattern, compiled, ways
 from hybrid.grading.references import acceptable
@@ -18,12 +19,12 @@ SHORT = 30
 class Regex:
     """1 when the pattern is found in the answer, else 0. Without the setting the reference is the pattern."""
 
-    pattern: str = field(default="", metadata={"help": "the pattern; empty: the reference is the pattern"})
+    pattern: str = field(default="", metadata=help_of("the pattern; empty: the reference is the pattern"))
     where: Literal["anywhere", "whole"] = field(
-        default="anywhere", metadata={"help": "the part of the answer it must fit"}
+        default="anywhere", metadata=help_of("the part of the answer it must fit")
     )
-    case: bool = field(default=True, metadata={"help": "upper and lower case differ"})
-    longest: int = field(default=10_000, metadata={"help": "longer answers (characters) are not graded"})
+    case: bool = field(default=True, metadata=help_of("upper and lower case differ"))
+    longest: int = field(default=10_000, metadata=help_of("longer answers (characters) are not graded"))
 
     def __post_init__(self) -> None:
         if self.pattern and ways(self.pattern, SHORT) > MOST_WAYS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from hybrid.bounds import help_of
 from hybrid.grading.references import NO_REFERENCE, acceptable
 from hybrid.machine.late_imports import import_object
 from hybrid.records import Grade, Output
@@ -24,9 +25,9 @@ class Rouge:
     """The F measure of ROUGE with the reference that fits best, by the library rouge-score; other kinds beside it."""
 
     kind: Literal["rouge1", "rouge2", "rougeL"] = field(
-        default="rougeL", metadata={"help": "single words, pairs of words, or the longest common sequence of words"}
+        default="rougeL", metadata=help_of("single words, pairs of words, or the longest common sequence of words")
     )
-    stemmer: bool = field(default=False, metadata={"help": "endings do not count: 'runs' is 'run' (Porter, English)"})
+    stemmer: bool = field(default=False, metadata=help_of("endings do not count: 'runs' is 'run' (Porter, English)"))
 
     def __post_init__(self) -> None:
         _scorer(self.stemmer)  # a missing library is said before the first answer is read

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from hybrid.backends.options import pairs
 from hybrid.backends.registry import open_embedder
-from hybrid.bounds import Bounds, refuse_outside
+from hybrid.bounds import Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.grading import calibration, embedding_cache
@@ -24,19 +24,16 @@ NAME = "similarity"
 MODELS = {"ollama": "all-minilm", "sentence-transformers": "minilm"}
 
 
-def _help(text: str) -> Mapping[str, str]:
-    return {"help": text}
-
-
 @dataclass(frozen=True)
 class Similarity:
     """1 when the embedding of the answer is as near to that of a reference as the threshold asks, else 0."""
 
-    embedder: Literal["ollama", "sentence-transformers"] = field(default="ollama", metadata=_help("runs the model"))
-    model: str = field(default="", metadata=_help("the embedding model; empty: all-MiniLM-L6-v2 by its name there"))
-    options: tuple[str, ...] = field(default=(), metadata=_help("name=value options of what runs the model"))
+    embedder: Literal["ollama", "sentence-transformers"] = field(default="ollama", metadata=help_of("runs the model"))
+    model: str = field(default="", metadata=help_of("the embedding model; empty: all-MiniLM-L6-v2 by its name there"))
+    options: tuple[str, ...] = field(default=(), metadata=help_of("name=value options of what runs the model"))
     threshold: float | None = field(
-        default=None, metadata=_help("right from this cosine on, 0 to 1; none: the one that `hybrid judge check` found")
+        default=None,
+        metadata=help_of("right from this cosine on, 0 to 1; none: the one that `hybrid judge check` found"),
     )
 
     version: ClassVar[int] = 1

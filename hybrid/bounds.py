@@ -1,9 +1,15 @@
-"""Bounds of settings: the error names the one that is outside and says what its bounds are."""
+"""What fields of settings have in common: their help, and bounds that an error names."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+def help_of(text: str) -> Mapping[str, str]:
+    """The metadata of a dataclass field, for `hybrid describe`: `field(default=1, metadata=help_of("..."))`."""
+    return {"help": text}
 
 
 @dataclass(frozen=True, slots=True)

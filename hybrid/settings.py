@@ -1,7 +1,7 @@
 """Settings: the fields of a frozen dataclass, built from `name=value` texts, frozen to JSON and read back.
 
 A field is a `str`, `int`, `float`, `bool`, `Literal`, a tuple of one of them (`tuple[str, ...]`), or one of these
-`| None`. `field(default=..., metadata={"help": "..."})` documents it; `presets` names whole sets of values.
+`| None`. `field(default=..., metadata=help_of("..."))` documents it; `presets` names whole sets of values.
 """
 
 from __future__ import annotations

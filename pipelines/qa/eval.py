@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, SEED, Bounds, help_of, refuse_outside
 from hybrid.errors import BadData
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Item, Message, Request, Sampling
@@ -27,30 +27,26 @@ INSTRUCTIONS = {
 """What a question begins with when nothing else is set: by format, and whether the passage is shown."""
 
 
-def _help(text: str) -> Mapping[str, str]:
-    return {"help": text}
-
-
 @dataclass(frozen=True)
 class QaEval:
     """Answer questions about short passages, shown or from memory; `--grader squad` compares with the answers."""
 
-    data: str = field(default="", metadata=_help("a JSON file in SQuAD's or SEAL's layout; empty: a small sample"))
-    context: bool = field(default=True, metadata=_help("the passage is shown; else it is asked from memory"))
-    topic: bool = field(default=True, metadata=_help("the passage's title stands before the question"))
+    data: str = field(default="", metadata=help_of("a JSON file in SQuAD's or SEAL's layout; empty: a small sample"))
+    context: bool = field(default=True, metadata=help_of("the passage is shown; else it is asked from memory"))
+    topic: bool = field(default=True, metadata=help_of("the passage's title stands before the question"))
     format: Literal["chat", "plain"] = field(
-        default="chat", metadata=_help("a chat, or a text to be continued by a model that was never taught to chat")
+        default="chat", metadata=help_of("a chat, or a text to be continued by a model that was never taught to chat")
     )
-    instruction: str = field(default="", metadata=_help("how to answer; empty: the format's own"))
-    limit: int = field(default=0, metadata=_help("only the first passages; 0: all"))
-    questions: int = field(default=0, metadata=_help("at most so many questions about a passage; 0: all"))
-    shuffle: int | None = field(default=None, metadata=_help("draw the passages in the order of this seed"))
-    samples: int = field(default=1, metadata=_help("answers to each question; more than 1 needs a temperature"))
-    temperature: float = field(default=0.0, metadata=_help("0 is greedy"))
-    top_p: float = field(default=1.0, metadata=_help("nucleus of the sampling, over 0 to 1"))
-    seed: int = field(default=0, metadata=_help("draws the samples"))
-    max_tokens: int = field(default=64, metadata=_help("bound of an answer"))
-    date: str = field(default="26 Jul 2024", metadata=_help("what the chat template says today is"))
+    instruction: str = field(default="", metadata=help_of("how to answer; empty: the format's own"))
+    limit: int = field(default=0, metadata=help_of("only the first passages; 0: all"))
+    questions: int = field(default=0, metadata=help_of("at most so many questions about a passage; 0: all"))
+    shuffle: int | None = field(default=None, metadata=help_of("draw the passages in the order of this seed"))
+    samples: int = field(default=1, metadata=help_of("answers to each question; more than 1 needs a temperature"))
+    temperature: float = field(default=0.0, metadata=help_of("0 is greedy"))
+    top_p: float = field(default=1.0, metadata=help_of("nucleus of the sampling, over 0 to 1"))
+    seed: int = field(default=0, metadata=help_of("draws the samples"))
+    max_tokens: int = field(default=64, metadata=help_of("bound of an answer"))
+    date: str = field(default="26 Jul 2024", metadata=help_of("what the chat template says today is"))
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "seal": {"context": False, "format": "plain", "shuffle": 42, "limit": 200},

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
+from hybrid.bounds import help_of
 from hybrid.protocols import Inputs
 from hybrid.records import Adapter, Item, Output, Request, Sampling
 from hybrid.sampling import item_seed
-from hybrid.tasks.arc.asking import help_of
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.views import Pair
 from hybrid.tuning import Tuning

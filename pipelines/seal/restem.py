@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
 from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, UsageError, Waits
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Example, Item, Message, Output
-from hybrid.tasks.arc.asking import DatasetName, help_of
+from hybrid.tasks.arc.asking import DatasetName
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Derived, FineTuning, Tune

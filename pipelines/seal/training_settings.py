@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hybrid.bounds import Bounds, refuse_outside
+from hybrid.bounds import Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
-from hybrid.tasks.arc.asking import Asking, help_of
+from hybrid.tasks.arc.asking import Asking
 from hybrid.tuning import SEAL_TARGETS, Tuning
 from pipelines.seal.examples import AugmentationSettings
 

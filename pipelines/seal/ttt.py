@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from hybrid.bounds import help_of
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Stage
 from hybrid.records import Item
-from hybrid.tasks.arc.asking import help_of
 from hybrid.tasks.arc.reading import ARMS
 from hybrid.tuning import Tuning
 from hybrid.work import Tune

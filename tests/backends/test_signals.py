@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
-from hybrid.backends.tuned.signals import deferred_signals
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
 from tests.support.tiny_model import job, tiny_model, trainer
@@ -63,23 +62,3 @@ def test_a_signal_is_obeyed_after_the_pass_and_nothing_of_it_is_lost(tmp_path: P
     rest, more = trained(tmp_path / "stopped")
     assert more == passes - 4
     assert {name: made.digest for name, made in rest.items()} == {name: made.digest for name, made in whole.items()}
-
-
-def test_a_second_signal_is_obeyed_at_once_and_handlers_are_put_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with deferred_signals() as asked:
-        signal.raise_signal(signal.SIGINT)
-        assert asked()
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_a_signal_that_is_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with deferred_signals() as asked:
-            signal.raise_signal(signal.SIGINT)
-            assert not asked()
-    finally:
-        signal.signal(signal.SIGINT, before)

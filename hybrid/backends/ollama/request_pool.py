@@ -7,16 +7,16 @@ server stops computing. A result is yielded only after the model's digest was fo
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from hybrid.backends.ollama.api import ErrorReply, cannot_use, digest_in
 from hybrid.backends.ollama.concurrency import ConcurrencyLimit
 from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable, Timeouts
 from hybrid.errors import CannotRun, Temporary
+from hybrid.machine.signals import Handler, replaced_handlers
 from hybrid.machine.terminal import clean_line
 
 Job = TypeVar("Job")
@@ -28,9 +28,6 @@ CHECK_SHARE = 0.02
 
 MIN_CHECK_PAUSE, MAX_CHECK_PAUSE = 0.05, 1.0
 """Seconds between two checks."""
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-"""Signals to stop. Those with a Python handler are delivered after the event loop has stopped."""
 
 
 class RequestPool(Generic[Job, Result]):
@@ -183,31 +180,21 @@ def run_interruptibly(
     None when it was cancelled and the signal's handler returned.
     """
     task = loop.create_task(work)
-    received: list[int] = []
+    received: list[Callable[[], Any]] = []  # calls of the handlers that the signals were meant for
 
-    def record(number: int, _: object) -> None:
-        received.append(number)
+    def record(handler: Handler, number: int, _: object) -> None:
+        received.append(partial(handler, number, None))
         if not uninterruptible:
             loop.call_soon_threadsafe(task.cancel)
 
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    replaced = [number for number, handler in handlers.items() if callable(handler)] if _in_main_thread() else []
-    for number in replaced:
-        signal.signal(number, record)
     try:
-        return loop.run_until_complete(task)
+        with replaced_handlers(record):
+            return loop.run_until_complete(task)
     except asyncio.CancelledError:
         return None
     finally:
-        for number in replaced:
-            signal.signal(number, handlers[number])
-        for number in received[:1]:
-            handlers[number](number, None)  # type: ignore[operator, misc]
-
-
-def _in_main_thread() -> bool:
-    """Whether this is the main thread: Python allows signal handlers only there."""
-    return threading.current_thread() is threading.main_thread()
+        for deliver in received[:1]:
+            deliver()
 
 
 def _refuse_changed(name: str, digest: str, found: str) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hybrid.backends.tuned.signals import deferred_signals
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
+from hybrid.machine.signals import deferred_signals
 from hybrid.protocols import Tensors
 from hybrid.records import Failure
 from hybrid.training import adapters, checkpoint

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, Bounds, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Inputs
 from hybrid.records import Item, Request, Sampling
@@ -20,11 +20,6 @@ from hybrid.tasks.arc.views import TRANSFORMS, Pair, Recipe, View, plan
 
 DatasetName = Literal["arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation", "rules"]
 FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
-
-
-def help_of(text: str) -> Mapping[str, str]:
-    """The metadata of a setting that `text` explains."""
-    return {"help": text}
 
 
 @dataclass(frozen=True)
