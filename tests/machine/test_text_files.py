@@ -16,7 +16,7 @@ from graders.exact import Exact
 from hybrid.backends.scripted import ScriptedBackend
 from hybrid.errors import BadData
 from hybrid.grading.grade_file import grade_file
-from hybrid.grading.judge_check import Rows
+from hybrid.grading.judge_check import GradedRows
 from hybrid.machine.text_files import PIECE, utf8, utf8_stream
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Message, Output, Request, Sampling
@@ -51,7 +51,7 @@ READERS: dict[str, tuple[str, Any, Callable[[Path], Any]]] = {
     "outputs.jsonl": ("lines", [OUTPUT.to_json()], of_outputs),
     "squad.json": ("json", SQUAD, lambda path: read(path).passages),
     "challenges.json": ("json", ARC, lambda path: (kaggle(path).tasks, kaggle(path).truths)),
-    "rows.jsonl": ("lines", [ROW, ROW], lambda path: list(Rows(path))),
+    "rows.jsonl": ("lines", [ROW, ROW], lambda path: list(GradedRows(path))),
     "script.json": ("json", SCRIPT, of_script),
 }
 
