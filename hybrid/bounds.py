@@ -14,7 +14,7 @@ def help_of(text: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Numbers from `low` to `high`, both inside unless `over` and `under` say otherwise. Nothing is beside NaN."""
+    """An interval from `low` to `high`; `over` excludes `low`, `under` excludes `high`. NaN is always outside."""
 
     low: float
     high: float = math.inf
@@ -22,7 +22,7 @@ class Bounds:
     under: bool = False
 
     def hold(self, value: float) -> bool:
-        """Whether a number lies inside."""
+        """Whether the number is inside the interval."""
         above = self.low < value if self.over else self.low <= value
         return math.isfinite(value) and above and (value < self.high if self.under else value <= self.high)
 
@@ -40,7 +40,7 @@ SHARE = Bounds(0, 1, over=True)
 
 
 def refuse_outside(settings: object, **bounds: Bounds) -> None:
-    """Raise ValueError for the first of these settings that is outside of its bounds. None is no number."""
+    """Raise ValueError for the first of these settings that is outside its bounds; None is not checked."""
     for name, bound in bounds.items():
         value = getattr(settings, name)
         if value is not None and not bound.hold(value):

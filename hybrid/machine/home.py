@@ -28,7 +28,7 @@ def home() -> Path:
 
 
 def name() -> str:
-    """The name under which this machine signs what it receives and orders; made once, kept for ever."""
+    """The name in this machine's receipts and orders; created at random once, then kept."""
     path = home() / "name"
     if path.is_file():
         found = read_bounded(path, 100).decode(errors="replace").strip()
@@ -41,7 +41,7 @@ def name() -> str:
 
 
 def spool_of(folder: Path) -> Path:
-    """Where a worker on this machine keeps what the shared folder has not safely got yet."""
+    """The spool: files of a worker on this machine that no laptop has acknowledged yet."""
     return home() / "spool" / _short(folder)
 
 
@@ -51,12 +51,12 @@ def received_of(folder: Path) -> Path:
 
 
 def index_of(folder: Path) -> Path:
-    """Where this machine remembers which files of the shared folder it has verified. Can be deleted at any time."""
+    """The index of files in the shared folder that this machine has verified. It can be deleted at any time."""
     return home() / "index" / f"{_short(folder)}.sqlite"
 
 
 def parts() -> Path:
-    """Where files are made that are to take their place when they are whole. Can be deleted at any time."""
+    """The folder of unfinished files, which are renamed when they are complete. It can be deleted at any time."""
     return home() / "parts"
 
 
@@ -91,7 +91,7 @@ def remembered() -> Path | None:
 
 
 def _short(folder: Path) -> str:
-    """A name for a folder by its place on this machine."""
+    """A short name for a folder: the digest of its resolved path."""
     with speaking(folder, doing="looking for it"):
         resolved = folder.resolve()
     return hashlib.sha256(os.fsencode(resolved)).hexdigest()[:16]

@@ -1,6 +1,7 @@
-"""One process of this machine at a time at a place. It saves double work; correctness does not need it.
+"""Advisory locks between processes of this machine. They avoid duplicate work; correctness does not depend on them.
 
-A kill frees the lock. Locks are in the user's cache, never in a shared folder, where they would exclude nobody.
+The operating system frees the lock of a killed process. Lock files are in the user's cache, never in a shared folder,
+where they would not exclude other machines.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ LOG = logging.getLogger("hybrid")
 
 @contextmanager
 def alone(place: Path, doing: str) -> Iterator[None]:
-    """Hold the lock of a place. Raises Temporary, with the words `doing`, when another process has it."""
+    """Hold the lock of a path. Raises Temporary, whose message contains `doing`, when another process holds it."""
     locks = cache_folder() / "locks"
     name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]
     lock = filelock.FileLock(locks / f"{name}.lock", timeout=0)

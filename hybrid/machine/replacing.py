@@ -18,16 +18,16 @@ from hybrid.machine.files import speaking
 
 BUFFER = 1024 * 1024
 LEFT = 86_400.0
-"""Seconds after which nobody writes an unfinished file any more: its process was killed."""
+"""Age in seconds after which an unfinished file counts as left over by a killed process."""
 
 
 @contextmanager
 def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends well; on any error nothing is left behind.
+    """A stream to a new file that replaces `path` when the block ends without an error; else nothing is left behind.
 
-    It is made in the folder `parts`, else beside `path`: in a shared folder an unfinished file would be carried away. A
-    file of the same content is left as it is, untouched. A file that is there already is replaced only if it begins as
-    such files do: with `begins`. Raises UsageError when it does not, Temporary when the disk is full, CannotRun without
+    The file is written in the folder `parts`, else beside `path`: a sync program would copy an unfinished file out of a
+    shared folder. A file with the same content is not touched. An existing file is replaced only if it begins with
+    `begins`. Raises UsageError when it does not, Temporary when the disk is full, CannotRun without
     permission, all naming `path`.
     """
     make_room(path, begins)

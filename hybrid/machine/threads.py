@@ -1,8 +1,8 @@
-"""OpenMP's threads beside other work: how long they spin while they wait, and how many there should be.
+"""OpenMP threads on a shared machine: how long they spin while they wait, and how many there should be.
 
-llama.cpp and torch share each operation out to threads and wait for the last of them, a thousand times a token. A
-thread that waits spins. With cores to itself the wait is over at once; on a busy core it spends the time slice that the
-thread it waits for should have had, and everything crawls. A short spin, then sleep, is as quick on a quiet machine.
+llama.cpp and torch split each operation over threads and wait for the last one, about a thousand times a token. A
+waiting thread spins. On idle cores the wait is short; on a busy core the spinning thread uses the time slice of the
+thread that it waits for, and throughput collapses. Sleeping after a short spin is as fast on an idle machine.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ WAITING = {
     "GOMP_SPINCOUNT": "1000",  # GNU's runtime: turns of a loop, some 30 microseconds; by itself 300,000
     "KMP_BLOCKTIME": "0",  # LLVM's and Intel's: whole milliseconds; by itself 200, 0 on Apple silicon
 }
-"""What the runtimes of OpenMP read, once, when they are loaded. Microsoft's has no such switch."""
+"""Environment variables that OpenMP runtimes read once, when they are loaded. Microsoft's runtime has none."""
 
 
 def wait_briefly() -> None:
-    """Let OpenMP's threads sleep soon when they wait; a setting of the user's stays, and one for all runtimes is one.
+    """Make waiting OpenMP threads sleep after a short spin, unless the user has set how they wait.
 
-    Counts for libraries that are loaded after it, in this process and in those that it starts.
+    Applies to libraries that are loaded afterwards, in this process and its children.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         for name, value in WAITING.items():
@@ -29,23 +29,23 @@ def wait_briefly() -> None:
 
 
 def number() -> int:
-    """Threads that compute at once: `OMP_NUM_THREADS` where the user has set it, else one for each core."""
+    """The number of compute threads: `OMP_NUM_THREADS` if the user has set it, else one for each usable core."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested ones
     return int(first) if first.isdecimal() and int(first) else cores()
 
 
 def cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use: those that it is bound to, and not more than its container is given.
+    """Cores that this process may use: its CPU affinity, limited by the CPU quota of its container.
 
-    A container with the time of 2 of 64 cores sees all 64; threads on each would be stopped together most of the time.
-    `root` is where Linux's own files are.
+    A container with a quota of 2 of 64 cores sees all 64, and 64 threads would be throttled most of the time.
+    `root` is the directory that holds `proc` and `sys`.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([bound, *map(int, _shares(root))]))
 
 
 def _shares(root: Path) -> Iterator[float]:
-    """The cores' worth of time that each control group around this process may use, of those that have a limit."""
+    """The CPU quota, in cores, of each control group around this process that has one."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
@@ -63,7 +63,7 @@ def _shares(root: Path) -> Iterator[float]:
 
 
 def _share(group: Path) -> Iterator[float]:
-    """quota / period of one control group, of either version of their files; nothing where time is not limited."""
+    """quota / period of one control group, version 1 or 2; nothing when it has no quota."""
     words = _read(group / "cpu.max").split() or [
         *_read(group / "cpu.cfs_quota_us").split(),
         *_read(group / "cpu.cfs_period_us").split(),
