@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import encode
-from hybrid.folder.child import Guarded
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
@@ -130,16 +130,16 @@ def ours(items: int) -> tuple[float, int, int]:
         folder, spool = Path(place, "folder"), Path(place, "spool")
         submitted(folder, items)
         before = size_of(folder)
-        guarded = Guarded(folder)
+        isolated = IsolatedFolder(folder)
         start = time.perf_counter()
         shift = WorkerOptions(("gpu",), once=True, linger=0.0)
-        worker = Worker(guarded, Disk(spool), SystemClock(), Bench(Instant(None, 0)), shift, attempt="bench")
+        worker = Worker(isolated, Disk(spool), SystemClock(), Bench(Instant(None, 0)), shift, attempt="bench")
         for _ in worker.work():
             pass
         for _ in worker.leave(0.0):
             pass
         seconds = time.perf_counter() - start
-        guarded.close()
+        isolated.close()
         assert worker.standings.popitem()[1].state == "done"
         return seconds, size_of(folder) - before, len(list(folder.glob("runs/*/answer/*/*/shard-*")))
 

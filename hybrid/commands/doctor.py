@@ -16,7 +16,7 @@ from hybrid.doctor.findings import KINDS, LONGEST, Finding, FindingCounts
 from hybrid.doctor.folder_checks import check_present, folder_findings, listing_findings
 from hybrid.doctor.walk import FolderWalk
 from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
-from hybrid.folder.child import Guarded
+from hybrid.folder.child import IsolatedFolder
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean_line, some
 
@@ -38,15 +38,15 @@ def doctor(place: Path | None, folder: Path | None, as_json: bool) -> int:
     slow, 6: something hides data, 7: no permission; oddities that do no harm are 0.
     """
     root = chosen_folder(place or folder)
-    with closing(Guarded(root, seconds=CALL_SECONDS)) as guarded:
-        walk = FolderWalk(guarded, SystemClock())
-        findings = _findings(root, guarded, walk)
+    with closing(IsolatedFolder(root, seconds=CALL_SECONDS)) as isolated:
+        walk = FolderWalk(isolated, SystemClock())
+        findings = _findings(root, isolated, walk)
         counts = _as_json(findings) if as_json else _as_text(root, findings)
     _sum_up(root, walk, counts, as_json=as_json)
     return counts.exit_code
 
 
-def _findings(root: Path, folder: Guarded, walk: FolderWalk) -> Iterator[Finding]:
+def _findings(root: Path, folder: IsolatedFolder, walk: FolderWalk) -> Iterator[Finding]:
     if root == Path(DEFAULT_FOLDER) and not root.exists():
         yield NOT_NAMED
     else:
@@ -54,7 +54,7 @@ def _findings(root: Path, folder: Guarded, walk: FolderWalk) -> Iterator[Finding
     yield from environment.backend_findings()
 
 
-def _about_folder(root: Path, folder: Guarded, walk: FolderWalk) -> Iterator[Finding]:
+def _about_folder(root: Path, folder: IsolatedFolder, walk: FolderWalk) -> Iterator[Finding]:
     first = check_present(folder)
     yield from first
     if any(finding.kind in ("away", "denied") for finding in first):

@@ -14,7 +14,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, Word, seconds_of
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import chosen_folder
-from hybrid.folder.child import Guarded
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import check_mark
 from hybrid.laptop.forgetting import forgotten_here
@@ -59,8 +59,8 @@ def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: 
     """
     run, every = _interval(run, watch)
     place = chosen_folder(folder)
-    with closing(Guarded(place, seconds=PATIENCE)) as guarded:
-        look = _look(place, guarded, run, also_forgotten=also_forgotten)
+    with closing(IsolatedFolder(place, seconds=PATIENCE)) as isolated:
+        look = _look(place, isolated, run, also_forgotten=also_forgotten)
         if every is None:
             _show(place, runs := look(), run, as_json=as_json)
             return _exit_code(runs, run)
@@ -81,7 +81,7 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
     return watch, EVERY
 
 
-def _look(place: Path, folder: Guarded, run: str | None, *, also_forgotten: bool) -> Look:
+def _look(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> Look:
     store, path = Disk(home.received_of(place)), home.index_of(place)
 
     def work(index: Index) -> list[RunStanding]:

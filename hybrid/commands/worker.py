@@ -13,8 +13,8 @@ from hybrid.commands.options import FOLDER, Duration, Finite, Moment
 from hybrid.errors import HybridError, Missed
 from hybrid.execution.capabilities import Machine, gpu
 from hybrid.execution.local import chosen_folder
-from hybrid.folder.child import Guarded
-from hybrid.folder.leases import Patience
+from hybrid.folder.child import IsolatedFolder
+from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
@@ -47,11 +47,11 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command goes on.
     """
     place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
-    guarded = Guarded(place, seconds=how["mount_limit"])
+    isolated = IsolatedFolder(place, seconds=how["mount_limit"])
     try:
-        check_mark(guarded)
+        check_mark(isolated)
     except HybridError:
-        guarded.close()
+        isolated.close()
         raise
     spool = home.spool_of(place)
     shift = WorkerOptions(
@@ -62,12 +62,12 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         until=clock.now() + (math.inf if how["until"] is None else how["until"]),
         linger=how["linger"],
         shard_seconds=how["shard_seconds"],
-        patience=Patience(how["beat"]),
+        timeouts=LeaseTimeouts(how["beat"]),
     )
     dict(pairs("--backend-option", how["options"]))  # told now, not when the first run is opened
     here = Machine(dict(pairs("--model", models)), how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
-        one = Worker(guarded, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
+        one = Worker(isolated, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
@@ -75,7 +75,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         try:
             serve(one, _say)
         finally:
-            guarded.close()
+            isolated.close()
     _tell(one)
 
 

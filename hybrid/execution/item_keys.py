@@ -22,7 +22,7 @@ from typing import IO
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.index import KEY, in_parts
-from hybrid.folder.child import Guarded
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.runs import Run, open_run
 from hybrid.protocols import Stage
 from hybrid.work import maker_of
@@ -90,7 +90,7 @@ def _written(stream: IO[bytes]) -> Parts:
 
 def main(folder: str, run: str, stage: str, model: str) -> None:
     """Write the parts to standard output."""
-    found = open_run(Guarded(Path(folder)), run)
+    found = open_run(IsolatedFolder(Path(folder)), run)
     (wanted,) = [one for one in bound(found, pipeline_of(found)).stages if one.name == stage]
     for part in parts_of(found, wanted, model):
         sys.stdout.buffer.write(LENGTH.pack(len(part)) + part)

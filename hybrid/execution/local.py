@@ -21,7 +21,7 @@ from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
 from hybrid.execution.roles import refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import run_stage
-from hybrid.folder.draft import Draft
+from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import Run, join_folder, open_run, submit
@@ -133,7 +133,7 @@ def run_here(
     for role, one in models.items():
         one.check(trains=role in trained)
     frozen = _frozen(name, pipeline, models)
-    draft = frozen(Draft())
+    draft = frozen(InMemoryFolder())
     outputs = output or outputs_path(folder, draft)
     refuse_foreign(outputs, BEGINS)
     tensors = RunTensors(draft.id, new_attempt(), Disk(folder))

@@ -16,7 +16,7 @@ from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.index import KEY, Index, Known, cut, in_parts
 from hybrid.execution.item_keys import identity_of, listing
-from hybrid.folder.medium import Disk, attempt, read_each
+from hybrid.folder.medium import Disk, read_each, read_or_error
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
@@ -145,17 +145,17 @@ class Shards:
             self._looked.add(path)
             if path not in self.known:
                 self._look_everywhere(path)
-            elif path in self.here and self.known[path].received != (mark := self._store.mark(path)):
+            elif path in self.here and self.known[path].received != (mark := self._store.fingerprint(path)):
                 self.known[path] = replace(self.known[path], received=mark if self._is_copy(path) else 0)
                 self._arrived.append(path)
         return path in self.known and (path in self.in_folder or self._received(path))
 
     def _look_everywhere(self, path: str) -> None:
         """Verify a new shard: the copy on this machine's disk, else the file in the folder."""
-        mark = self._store.mark(path) if path in self.here else 0
-        here = path in self.here and self._take(path, attempt(self._store, path, MAX_FILE), received=mark)
+        mark = self._store.fingerprint(path) if path in self.here else 0
+        here = path in self.here and self._take(path, read_or_error(self._store, path, MAX_FILE), received=mark)
         if not here and path in self.in_folder:
-            self._take(path, attempt(self.run.folder, path, MAX_FILE), received=0)
+            self._take(path, read_or_error(self.run.folder, path, MAX_FILE), received=0)
 
     def _take(self, path: str, data: bytes | HybridError, *, received: int) -> bool:
         """Verify the content of a shard, if it could be read."""

@@ -1,8 +1,9 @@
-"""A folder behind a process of its own: a mount that hangs or dies takes that process, never the one that computes.
+"""Access a folder through a child process: a mount that hangs or dies blocks that process, never the one that computes.
 
-A request is a line of JSON and a body, and so is the reply, both with their length: {"do","path","limit","size"} and
-{"size"} or {"error","message","hint"}. Where many files are asked for, their paths are the body, and that of the reply
-begins with a line of sizes and errors. `python -m hybrid.folder.child ROOT` answers on its standard streams.
+A request is a line of JSON, {"do","path","limit","size"}, and a body of `size` bytes. The reply is a line of JSON,
+{"size"} or {"error","message","hint","size"}, and a body. A request for several files has their paths as its body; the
+body of its reply begins with a line of sizes and errors. `python -m hybrid.folder.child ROOT` serves its
+standard streams.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ from pathlib import Path
 from typing import IO, Any
 
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
-from hybrid.folder.medium import Disk, Entry, NotThere, attempt
+from hybrid.folder.medium import Disk, Entry, NotThere, read_or_error
 
-KINDS: dict[str, type[HybridError]] = {
+ERRORS: dict[str, type[HybridError]] = {
     kind.__name__: kind for kind in (BadData, CannotRun, NotThere, Temporary, UsageError)
 }
 STARTING = 30.0
-"""Seconds that the process may take to start, beside the time for what it is asked first."""
+"""Seconds that the process may take to start, in addition to the time limit of its first request."""
 
 ENOUGH, LONG_ENOUGH = 4 * 1024 * 1024, 1.0
-"""Bytes and seconds after which a reply with several files goes out with those that were read."""
+"""Bytes and seconds after which a reply with several files is sent with those read so far."""
 
 Reply = tuple[dict[str, Any], bytes]
 
 
-class Guarded:
-    """The folder at `root`, asked through a child process; a call that takes longer than `seconds` is given up.
+class IsolatedFolder:
+    """The folder at `root`, accessed through a child process. A call that takes longer than `seconds` raises Temporary.
 
-    One call at a time, from any thread. A child that hangs is killed, or abandoned where the kernel does not let it
-    die, and the next call starts another.
+    Serves one call at a time, from any thread. A child that hangs is killed, or abandoned where the kernel does not let
+    it die; the next call starts another.
     """
 
     def __init__(self, root: Path, *, seconds: float = 120.0) -> None:
@@ -60,15 +61,15 @@ class Guarded:
         if self._several and len(paths) > 1:
             try:
                 return _unpacked(self._ask("several", paths[0], json.dumps(list(paths)).encode(), limit))
-            except Temporary:  # which of them was it?
+            except Temporary:  # from now on one file a call, to find the one that failed
                 self._several = False
-        return [attempt(self, paths[0], limit)]
+        return [read_or_error(self, paths[0], limit)]
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
         self._ask("heal" if heal else "write", path, data)
 
     def close(self) -> None:
-        """Let the child go."""
+        """End the child."""
         if self._child:
             self._child.kill()
             self._child = None
@@ -97,11 +98,11 @@ class Guarded:
 
 def _error(told: Sequence[Any]) -> HybridError:
     kind, message, hint = map(str, told)
-    return KINDS.get(kind, Temporary)(message, hint=hint)
+    return ERRORS.get(kind, Temporary)(message, hint=hint)
 
 
 def _unpacked(data: bytes) -> list[bytes | HybridError]:
-    """What `_several` packed."""
+    """The files or errors in a body that `_several` packed."""
     at = data.index(b"\n") + 1
     found: list[bytes | HybridError] = []
     for told in json.loads(data[:at]):
@@ -114,10 +115,10 @@ def _unpacked(data: bytes) -> list[bytes | HybridError]:
 
 
 class _Child:
-    """The process, and a thread that talks to it, so that whoever asks can stop waiting."""
+    """The process, and a thread that talks to it, so that a caller can stop waiting."""
 
     def __init__(self, root: Path) -> None:
-        # -P and our own path: the current folder, which anybody may have written, is no place to import from
+        # -P and our own path: never import from the current folder, which anybody may have written
         command = [sys.executable, "-P", "-m", "hybrid.folder.child", str(root.absolute())]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
         own_group: Any = {"start_new_session": True} if sys.platform != "win32" else {"creationflags": 0x200}
@@ -139,7 +140,7 @@ class _Child:
     def kill(self) -> None:
         self._asked.put(None)
         self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a call that hangs in the kernel outlives the kill
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a call that hangs in the kernel survives the kill
             self._process.wait(2)
 
     def _talk(self) -> None:
@@ -197,12 +198,12 @@ def _do(disk: Disk, head: dict[str, Any], body: bytes) -> bytes:
 
 
 def _several(disk: Disk, paths: Sequence[str], limit: int) -> bytes:
-    """A line of JSON with the size of each file or what went wrong with it, and the files."""
+    """A line of JSON with each file's size or error, and the contents of the files."""
     told: list[int | list[str]] = []
     files: list[bytes] = []
     began = time.monotonic()
     for path in paths:
-        found = attempt(disk, path, limit)
+        found = read_or_error(disk, path, limit)
         if isinstance(found, bytes):
             files.append(found)
             told.append(len(found))

@@ -1,8 +1,9 @@
-"""Leases: who works on which items, so that two workers rarely do the same. Advisory: they save work, not safety.
+"""Leases: which worker holds which items, so that two workers rarely do the same. They are advisory: correctness does
+not depend on them, they only save work.
 
-The items of a stage are cut into blocks of neighbours. A worker says in its beats which blocks it holds. Others keep
-off them while the beat's counter grows, timed by the reader's own clock. A worker that could not say so for long stops
-taking new blocks: others may have taken it for dead.
+The items of a stage are cut into blocks of neighbours. A worker writes in its heartbeats ("beats") which blocks it
+holds. Others leave them alone while the beat's counter grows, timed by the reader's own clock. A worker whose beats
+have not arrived for long takes no new blocks: others may have reclaimed its blocks.
 """
 
 from __future__ import annotations
@@ -20,33 +21,34 @@ MOST_BLOCKS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """Seconds between two beats, and how many of them without news make an attempt doubtful, then dead."""
+class LeaseTimeouts:
+    """Seconds between two beats, and the time-outs that follow from it; all in seconds."""
 
     beat: float = 120.0
 
     @property
     def suspect(self) -> float:
+        """Without a new beat for so long, an attempt is shown as silent."""
         return 7.5 * self.beat
 
     @property
     def reclaim(self) -> float:
-        """Its blocks may be taken by whoever has other work, too."""
+        """Without a new beat for so long, any worker may take an attempt's blocks."""
         return 22.5 * self.beat
 
     @property
     def idle(self) -> float:
-        """Its blocks may be taken by whoever has nothing else to do: doing an item twice costs less than waiting."""
+        """Without a new beat for so long, a worker with nothing else to do may take them: cheaper than waiting."""
         return 2.5 * self.beat
 
     @property
     def fence(self) -> float:
-        """How long a worker may go without a beat of its own that arrived."""
+        """A worker none of whose own beats arrived for so long takes no new blocks."""
         return 0.75 * self.reclaim
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class LastBeat:
     """The newest beat of an attempt, and when it was first seen here."""
 
     number: int
@@ -54,12 +56,12 @@ class Heard:
     beat: Note
 
 
-class Watch:
-    """What this process has heard from the other attempts at a run, timed by its own clock."""
+class BeatMonitor:
+    """The newest beats of the other attempts at a run, timed by this process's own clock."""
 
     def __init__(self, clock: Clock, own: str = "", gone: Collection[str] = ()) -> None:
         self._clock, self._own, self._gone = clock, own, gone  # gone: attempts that are known to be dead
-        self.heard: dict[str, Heard] = {}
+        self.latest: dict[str, LastBeat] = {}
 
     def look(self, medium: Medium, run: str) -> None:
         """Read the newest beats. Raises Temporary when they cannot be listed."""
@@ -67,27 +69,27 @@ class Watch:
             if by == self._own:
                 continue
             beat = latest_note(medium, run, "beat", by, [])
-            before = self.heard.get(by)
+            before = self.latest.get(by)
             if beat is not None and (before is None or beat["number"] > before.number):
-                self.heard[by] = Heard(int(beat["number"]), self._clock.now(), beat)
+                self.latest[by] = LastBeat(int(beat["number"]), self._clock.now(), beat)
 
     def silent(self, attempt: str) -> float:
         """Seconds since the attempt's counter last changed, as seen from here; infinite when it has ended."""
-        heard = self.heard[attempt]
-        ended = heard.beat.get("state") == "ended" or attempt in self._gone
-        return math.inf if ended else self._clock.now() - heard.when
+        last = self.latest[attempt]
+        ended = last.beat.get("state") == "ended" or attempt in self._gone
+        return math.inf if ended else self._clock.now() - last.when
 
     def claimed(self, stage: str, size: int, within: float) -> set[int]:
-        """The blocks that attempts not silent for `within` seconds hold."""
+        """The blocks held by attempts whose last beat is less than `within` seconds old."""
         found: set[int] = set()
-        for attempt, heard in list(self.heard.items()):
+        for attempt, last in list(self.latest.items()):
             if self.silent(attempt) < within:
-                found |= claims_of(heard.beat, stage, size)
+                found |= claims_of(last.beat, stage, size)
         return found
 
 
 def claims_of(beat: Mapping[str, Any], stage: str, size: int) -> set[int]:
-    """The blocks that a beat claims in a stage, if it cuts them as we do; a beat may have been made by anybody."""
+    """The blocks that a beat claims in a stage, if its block size is ours. The beat is untrusted input."""
     claim = beat.get("claim")
     if not isinstance(claim, dict) or claim.get("stage") != stage or claim.get("size") != size:
         return set()
@@ -96,15 +98,15 @@ def claims_of(beat: Mapping[str, Any], stage: str, size: int) -> set[int]:
 
 
 def block_size(items: int) -> int:
-    """How many neighbours make a block."""
+    """How many neighbouring items make a block."""
     return max(1, math.ceil(items / MOST_BLOCKS))
 
 
 def choose(free: Collection[int], taken: Collection[int], last: int | None, start: int) -> int | None:
     """The next block to take of those that are `free`, while others hold `taken`.
 
-    Neighbours of the `last` one follow, so that prompts that begin alike stay together. Whoever would run into
-    another's next block jumps to the middle of the longest stretch that nobody is about to reach.
+    The block after the `last` one is preferred, so that prompts with a common prefix stay together. When another worker
+    is about to reach it, the middle of the longest free stretch is taken instead.
     """
     if not free:
         return None
@@ -112,7 +114,8 @@ def choose(free: Collection[int], taken: Collection[int], last: int | None, star
         place = start if last is None else last + 1
         return min(free, key=lambda block: (block < place, block))
     count = max(*free, *taken) + 1
-    behind = {block: min((block - one) % count or count for one in taken) for block in free}  # how near they follow
+    # the distance of each free block to the nearest taken one before it
+    behind = {block: min((block - one) % count or count for one in taken) for block in free}
     if last is not None and behind.get(last + 1, 0) > 2:
         return last + 1
     middle = (max(behind.values()) + 1) / 2

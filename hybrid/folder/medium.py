@@ -1,4 +1,4 @@
-"""The one door to a folder: three calls that may each fail, lag or lie. A real directory is one of those behind it."""
+"""The interface to a folder: three calls, each of which may fail, lag or return stale data; and a real directory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Literal, Protocol, runtime_checkable
 from hybrid.errors import BadData, HybridError
 from hybrid.machine.files import NotThere, read_bounded, speaking_inside, write_once
 
-__all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Store", "attempt", "read_each"]
+__all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Store", "read_each", "read_or_error"]
 
 AT_ONCE = 64
-"""Files that are asked for together."""
+"""Most files of one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Entry:
 
 
 class Medium(Protocol):
-    """A folder as the protocol sees it. Paths are relative, with `/`. No call tells or asks for a time."""
+    """A folder as the protocol sees it. Paths are relative, with `/`. No call uses time stamps of files."""
 
     def entries(self, place: str) -> list[Entry]:
-        """What is directly in a place, in no order; nothing when it is not there. Raises Temporary, CannotRun."""
+        """The entries of a place, in no order; none when it does not exist. Raises Temporary, CannotRun."""
         ...
 
     def read(self, path: str, limit: int) -> bytes:
@@ -39,37 +39,40 @@ class Medium(Protocol):
         ...
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
-        """Write a new file whole, with the places above it; the same bytes change nothing, a torn file is finished.
+        """Write a new file whole and create the places above it. Writing the same bytes again changes nothing; a file
+        that holds only a beginning of them is completed.
 
-        Raises BadData when something else is there, unless `heal`: under a name that is made of the content's own
-        hash that is damage, and written over. Raises Temporary (full, quota, away, hanging), CannotRun.
+        Raises BadData when other content is there, unless `heal`: under a name made of the content's own hash, other
+        content is damage and is overwritten. Raises Temporary (disk full, quota, mount away or hanging), CannotRun.
         """
         ...
 
 
 @runtime_checkable
 class ReadsSeveral(Protocol):
-    """A medium to which a call costs more than a small file."""
+    """A medium for which the cost of a call exceeds that of reading a small file."""
 
     def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
-        """What `read` gives or raises for the first of `paths`, at least one: as many as are quick to read."""
+        """The content, or the error of `read`, of the first of `paths`: at least one, as many as are quick to read."""
         ...
 
 
 def read_each(medium: Medium, paths: Sequence[str], limit: int) -> Iterator[tuple[str, bytes | HybridError]]:
-    """Each path with what `read` gives or raises for it, in order."""
+    """Each path with its content or the error of `read`, in order."""
     at = 0
     while at < len(paths):
         some = paths[at : at + AT_ONCE]
         found = (
-            medium.read_several(some, limit) if isinstance(medium, ReadsSeveral) else [attempt(medium, some[0], limit)]
+            medium.read_several(some, limit)
+            if isinstance(medium, ReadsSeveral)
+            else [read_or_error(medium, some[0], limit)]
         )
         yield from zip(some, found, strict=False)
         at += len(found)
 
 
-def attempt(medium: Medium, path: str, limit: int) -> bytes | HybridError:
-    """What `read` gives or raises."""
+def read_or_error(medium: Medium, path: str, limit: int) -> bytes | HybridError:
+    """The content of a file, or the error that `read` raises."""
     try:
         return medium.read(path, limit)
     except HybridError as error:
@@ -115,8 +118,8 @@ class Disk:
         with speaking_inside(place, doing="removing it"), suppress(FileNotFoundError):
             place.unlink()
 
-    def mark(self, path: str) -> int:
-        """A number that is another one when the file was written anew or cut short; 0 when there is none."""
+    def fingerprint(self, path: str) -> int:
+        """A number that changes when the file is rewritten or cut short (size, mtime, inode); 0 without a file."""
         place = self._inside(path)
         with speaking_inside(place, doing="looking at it"), suppress(FileNotFoundError):
             found = place.lstat()
@@ -124,11 +127,11 @@ class Disk:
         return 0
 
     def _inside(self, path: str) -> Path:
-        """Where `path` is. Raises BadData when it leads out of the root, by its parts or through a link."""
+        """The absolute path of `path`. Raises BadData when it leads out of the root, by its parts or through a link."""
         parts = PurePosixPath(path).parts
         if path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
             raise BadData(f"{path!r:.200}: not a path inside a folder")
-        place = str(self.root)  # texts: this is done for every file, and paths are slow
+        place = str(self.root)  # strings, since this runs for every file and pathlib is slow
         for part in parts[:-1]:
             place = os.path.join(place, part)  # noqa: PTH118
             if os.path.islink(place):  # noqa: PTH114

@@ -13,7 +13,7 @@ from hybrid.errors import BadData
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,118}[a-z0-9])?")
 RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(10)})
 DIGEST = re.compile(r"[0-9a-f]{64}")
-"""A sha256 as it stands in specs, headers and records."""
+"""A sha256 in hex, as in specs, headers and records."""
 
 SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
 NOTE = re.compile(r"([a-z]{1,10})-(\d{6})-([0-9a-f]{16})\.json\.zst")
@@ -21,11 +21,11 @@ TENSOR = re.compile(r"part-(\d{9})-(\d{3})-(\d{3})-([0-9a-f]{32})-([0-9a-f]{16})
 FILES_PER_FOLDER = 250
 
 NOTES = ("beats", "logs", "acks", "orders")
-"""The places of the notes in a run's place."""
+"""The folders of notes in a run's folder."""
 TENSORS = "tensors"
-"""The place of what training keeps."""
+"""The folder of checkpoints and adapters in a run's folder."""
 BESIDE_STAGES = (*NOTES, TENSORS)
-"""What stands beside the stages in a run's place; no stage has such a name."""
+"""The folders of a run that are not stages; no stage may have such a name."""
 
 
 def allowed(name: str) -> bool:
@@ -55,7 +55,7 @@ def run_id(spec: Json, pipeline: str) -> str:
 
 
 def new_attempt() -> str:
-    """A name for one worker process at work. The time is for people; nothing is decided by it."""
+    """A unique name for one attempt: one process at work on runs. Its time is for people only."""
     return f"{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}"
 
 
@@ -125,7 +125,7 @@ class TensorName:
 
     @classmethod
     def parse(cls, name: str) -> TensorName | None:
-        """The parts of the name of a piece of tensors, None when it is not one."""
+        """The parts of the name of a part of tensors, None when it is not one."""
         match = TENSOR.fullmatch(name)
         found = cls(int(match[1]), int(match[2]), int(match[3]), match[4], match[5]) if match else None
         return found if found and found.part < found.of else None

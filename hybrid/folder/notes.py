@@ -1,11 +1,11 @@
-"""Notes: the small files by which the two sides tell each other something. Written once, numbered, self-verifying.
+"""Notes: small files by which the two sides exchange messages. Written once, numbered, self-verifying.
 
-runs/<run>/beats/<attempt>/<batch>/beat-<number>-<sha16>.json.zst     a worker: I am here, I work on these blocks
-runs/<run>/logs/<attempt>/<batch>/log-<number>-<sha16>.json.zst       a worker: what it said
-runs/<run>/acks/<reader>/<batch>/ack-<number>-<sha16>.json.zst        a laptop: these shards are verified and on my disk
-runs/<run>/orders/<reader>/<batch>/order-<number>-<sha16>.json.zst    a laptop: cancel, resume, do these again
+runs/<run>/beats/<attempt>/<batch>/beat-<number>-<sha16>.json.zst     a worker: heartbeat and lease
+runs/<run>/logs/<attempt>/<batch>/log-<number>-<sha16>.json.zst       a worker: log lines
+runs/<run>/acks/<reader>/<batch>/ack-<number>-<sha16>.json.zst        a laptop: receipts of verified shards
+runs/<run>/orders/<reader>/<batch>/order-<number>-<sha16>.json.zst    a laptop: cancel, resume, retry
 
-A note is one zstd frame of canonical JSON. What does not verify is not there.
+A note is one zstd frame of canonical JSON. A note that does not verify counts as missing.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def writer_place(run: str, kind: str, by: str) -> str:
 
 
 def verify_note(path: str, data: bytes) -> Note:
-    """The note in the bytes of the file at `path`, which says who wrote what. Raises BadData."""
+    """The note in the bytes of the file at `path`; run, writer and number must be those of the path. Raises BadData."""
     _, run, folder, by, _, name = (path.split("/") + [""] * 6)[:6]
     parsed = NoteName.parse(name, folder.removesuffix("s"))
     if parsed is None:
@@ -61,7 +61,7 @@ def verify_note(path: str, data: bytes) -> Note:
 
 
 def writers(medium: Medium, run: str, kind: str) -> list[str]:
-    """Who has written notes of a kind, sorted. Raises Temporary."""
+    """The writers of notes of a kind, sorted. Raises Temporary."""
     return _sorted(medium, f"runs/{run}/{kind}s", "folder")
 
 

@@ -1,4 +1,4 @@
-"""What a laptop asks of the workers of a run, as a set that only grows: no order has to arrive before another."""
+"""Orders from laptops to the workers of a run: a set that only grows, so orders may arrive in any sequence."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ LONGEST_NOTE = 200
 
 
 def resume(orders: Orders) -> Mapping[str, Json]:
-    """The order that takes back every cancel and forget seen so far."""
-    return {"order": "resume", "of": sorted(orders.standing_cancels | orders.standing_forgets)}
+    """The order that revokes every cancel and forget seen so far."""
+    return {"order": "resume", "of": sorted(orders.active_cancels | orders.active_forgets)}
 
 
 def note(text: str, orders: Orders) -> Mapping[str, Json]:
-    """The order to note `text` of the run, in the place of every note seen so far."""
-    return {"order": "note", "text": text, "of": sorted(orders.standing_notes)}
+    """The order that attaches the note `text` to the run and replaces every note seen so far."""
+    return {"order": "note", "text": text, "of": sorted(orders.active_notes)}
 
 
 def retry(shards: set[str]) -> Mapping[str, Json]:
-    """The order to do the failed items of these shards again: their failures no longer count as done."""
+    """The order to retry the failed items of these shards: their failures no longer count as done."""
     return {"order": "retry", "shards": sorted(shards)}
 
 
 class Orders:
-    """The orders seen so far. The same set gives the same answers, whatever order it came in."""
+    """The orders seen so far. Its answers depend on the set alone, not on the sequence of arrival."""
 
     def __init__(self) -> None:
         self.known: set[str] = set()  # paths
         self._cancels: set[str] = set()
         self._forgets: set[str] = set()
         self._notes: dict[str, str] = {}
-        self._taken_back: set[str] = set()
-        self.set_aside: set[str] = set()  # shards whose failures are to be done again
+        self._revoked: set[str] = set()
+        self.set_aside: set[str] = set()  # shards whose failed items are to be retried
 
     def add(self, path: str, note: Note) -> None:
-        """Take in an order; one of an unknown kind, of a newer version, asks nothing."""
+        """Add an order. An unknown kind, from a newer version, has no effect."""
         self.known.add(path)
         kind: Any = note.get("order")
         if kind == "cancel":
@@ -54,46 +54,46 @@ class Orders:
             self._forgets.add(path)
         elif kind == "note":
             self._notes[path] = str(note.get("text", ""))[:LONGEST_NOTE]
-            self._taken_back.update(_texts(note.get("of")))
+            self._revoked.update(_texts(note.get("of")))
         elif kind == "resume":
-            self._taken_back.update(_texts(note.get("of")))
+            self._revoked.update(_texts(note.get("of")))
         elif kind == "retry":
             self.set_aside.update(_texts(note.get("shards")))
 
     @property
-    def standing_cancels(self) -> set[str]:
-        """The cancels that no resume has taken back."""
-        return self._cancels - self._taken_back
+    def active_cancels(self) -> set[str]:
+        """The cancels that no resume has revoked."""
+        return self._cancels - self._revoked
 
     @property
-    def standing_forgets(self) -> set[str]:
-        """The forgets that no resume has taken back."""
-        return self._forgets - self._taken_back
+    def active_forgets(self) -> set[str]:
+        """The forgets that no resume has revoked."""
+        return self._forgets - self._revoked
 
     @property
-    def standing_notes(self) -> dict[str, str]:
-        """The notes in whose place no other stands, by path."""
-        return {path: text for path, text in sorted(self._notes.items()) if path not in self._taken_back}
+    def active_notes(self) -> dict[str, str]:
+        """The notes that no later note has replaced, by path."""
+        return {path: text for path, text in sorted(self._notes.items()) if path not in self._revoked}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is noted of the run: more than one text when two machines noted something at once."""
-        return tuple(dict.fromkeys(filter(None, self.standing_notes.values())))[:MOST_NOTES]
+        """The texts of the run's notes: more than one when two machines wrote one at the same time."""
+        return tuple(dict.fromkeys(filter(None, self.active_notes.values())))[:MOST_NOTES]
 
     @property
     def forgotten(self) -> bool:
-        """Whether nobody wants to see the run any more."""
-        return bool(self.standing_forgets)
+        """Whether the run is hidden from listings by a forget."""
+        return bool(self.active_forgets)
 
     @property
     def cancelled(self) -> bool:
-        """Whether work on the run is to stop."""
-        return bool(self.standing_cancels)
+        """Whether work on the run has to stop."""
+        return bool(self.active_cancels)
 
     @property
     def cancelled_by(self) -> str:
-        """In words: which cancels or forgets stand, by number and who gave them, and how they are taken back."""
-        said = [_named(path) for path in sorted(self.standing_forgets or self.standing_cancels)]
+        """A message: the active cancels or forgets with their writers, and how to revoke them."""
+        said = [_named(path) for path in sorted(self.active_forgets or self.active_cancels)]
         more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
         named = " and ".join(said[:MOST_NAMED])
         what = "forgotten" if self.forgotten else "cancelled"
@@ -107,7 +107,7 @@ def _named(path: str) -> str:
 
 
 def known_orders(media: Iterable[Medium], run: str, refused: list[str]) -> Orders:
-    """The orders for a run that are in any of `media`. Raises Temporary for listings."""
+    """The orders for a run in any of `media`. Raises Temporary for listings."""
     known = Orders()
     for medium in media:
         for path, note in read_notes(medium, run, "order", known=known.known, refused=refused):

@@ -1,7 +1,7 @@
-"""Shards: immutable files of records that prove their own completeness.
+"""Shards: immutable, self-verifying files of records.
 
 A shard is one zstd frame of JSON lines: a header, the records, a footer with their count and the sha256 of every
-byte before it. Its name repeats the count and 16 digits of that hash. What does not verify is not there.
+byte before it. Its name repeats the count and 16 digits of that hash. A shard that does not verify counts as missing.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "fi
     "seconds",
 }
 OPTIONAL = {"trained", "thought"}
-"""What a record has only when there is something to say."""
+"""The optional members of a record."""
 TEXT = rb'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*+"'
-WHOLE = rb"(?:0|-?[1-9][0-9]{0,17}+)"
+INTEGER = rb"(?:0|-?[1-9][0-9]{0,17}+)"
 NUMBER = rb"-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,30}+)?+(?:[eE][+-]?[0-9]{1,2}+)?+"
 VALUE = rb"(?:%b|%b|true|false|null)" % (TEXT, NUMBER)
 MEMBER = rb"%b:(?:%b|\[(?:%b(?:,%b)*+)?+\])" % (TEXT, VALUE, VALUE, VALUE)
 ANSWER = (
     rb'\{"cached":%b,"error":null,"finish":%b,"key":"(.{64})","logprob":(?:null|%b),"question":%b,"sample":%b,'
     rb'"seconds":%b,"task":%b,"text":%b,(?:"thought":%b,)?+"tokens":\[%b,%b\],"view":\{(?:%b(?:,%b)*+)?+\}\}'
-) % (WHOLE, TEXT, NUMBER, TEXT, WHOLE, NUMBER, TEXT, TEXT, TEXT, WHOLE, WHOLE, MEMBER, MEMBER)
+) % (INTEGER, TEXT, NUMBER, TEXT, INTEGER, NUMBER, TEXT, TEXT, TEXT, INTEGER, INTEGER, MEMBER, MEMBER)
 LINE = re.compile(rb"^(?:%b|(.*))$" % ANSWER, re.MULTILINE)
-"""A line that is an answer as `ShardWriter` writes nearly all of them, and its key; else the whole line, to be decoded.
+"""Matches the key of an answer in the layout of `ShardWriter`, else the whole line, which has to be decoded.
 
-Nothing matches that a decoder would refuse: no long number, no `\\u`. That the key is hex has to be looked at.
-It takes a fifth of the time of decoding.
+It matches nothing that a decoder would refuse: no long number, no `\\u`. The caller checks that the key is hex.
+Takes a fifth of the time of decoding.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A verified shard: its header as a decoded JSON object, and what became of which item.
+    """A verified shard: its header as a decoded JSON object, and the outcome of each item.
 
     `answered` are the keys of the answers, 32 bytes each, `failed` those of the failures with their kinds.
     """
@@ -82,9 +82,9 @@ def pack(header: Json, records: list[bytes], seq: int) -> tuple[ShardName, bytes
 
 
 def verify_payload(path: str, data: bytes) -> tuple[ShardName, str, bytes]:
-    """The parsed name of the shard at `path`, the sha256 of its header and records, and these: they fit each other.
+    """The parsed name of the shard at `path`, the sha256 of its payload (header and records), and the payload.
 
-    Raises BadData. It parses no record: most of what `verify_shard` takes is saved.
+    Raises BadData when they do not agree. Parses no record, which saves most of the time of `verify_shard`.
     """
     name = ShardName.parse(path.rpartition("/")[2])
     if name is None:
@@ -119,9 +119,9 @@ def verify_shard(path: str, data: bytes) -> Shard:
 
 
 def _answers(payload: bytes, first: int) -> tuple[bytes, list[tuple[int, bytes]]] | None:
-    """The keys of the answers that are plain to see in what begins at `first`, and all other lines by number.
+    """The keys of the answers that LINE matches from offset `first` on, and all other lines with their numbers.
 
-    None when every line has to be looked at.
+    None when every line has to be decoded.
     """
     if first == len(payload) or len(payload) > MAX_RECORD or not _is_text(payload):
         return None
@@ -153,7 +153,7 @@ def _check_header(header: Any, path: str) -> None:
 
 
 def _record(line: bytes, what: str) -> dict[str, Any]:
-    """A shard can verify and still be made by anybody: what is not a record is refused with the whole file."""
+    """The record in a line. A shard that verifies is still untrusted: one bad record refuses the whole file."""
     value = decode(line, what=what)
     if not isinstance(value, dict) or set(value) - OPTIONAL != RECORD_KEYS or not DIGEST.fullmatch(str(value["key"])):
         raise BadData(f"{what}: not a record of this format")
@@ -162,10 +162,10 @@ def _record(line: bytes, what: str) -> dict[str, Any]:
 
 
 class ShardWriter:
-    """Gathers records and closes a shard when it is `seconds` old or `size` bytes large.
+    """Collects records and writes a shard when the oldest is `seconds` old or they have `size` bytes.
 
-    One writer owns one attempt's place. Somebody has to call `tick` now and then, so that a shard closes while nothing
-    arrives. A shard that cannot be written stays open with all of its records, and the next call tries again.
+    One writer owns one attempt's folder. The caller has to call `tick` regularly, so that a shard is closed while no
+    record arrives. A shard that cannot be written stays open with all of its records; the next call tries again.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class ShardWriter:
         return len(self._lines)
 
     def add(self, record: Record) -> None:
-        """Keep one record. Raises what writing a shard raises, with the record kept; BadData if it is too large."""
+        """Add one record. Raises what writing a shard raises (the record is kept then), BadData if it is too large."""
         line = encode(record.to_json())
         if len(line) > MAX_RECORD:
             raise BadData(f"the record of {record.question} has {len(line):,} bytes, {MAX_RECORD:,} are allowed")
@@ -212,7 +212,7 @@ class ShardWriter:
                 self._close_shard()
 
     def close(self) -> None:
-        """Close the open shard now; more may be added to a next one."""
+        """Close the open shard now; later records go into the next one."""
         with self._lock:
             self._close_shard()
 
@@ -229,9 +229,9 @@ class ShardWriter:
 
 
 def shard_paths(medium: Medium, stage_place: str, refused: list[str] | None = None) -> Iterator[str]:
-    """The path of every file below a stage's place that has a shard's name, sorted by attempt, batch and name.
+    """The path of every file below a stage's folder that has a shard's name, sorted by attempt, batch and name.
 
-    Links and names that are not ours are passed over; what cannot be listed is told in `refused`.
+    Links and other names are skipped; the errors of listings are appended to `refused`.
     """
     for attempt in _names(medium, stage_place, "folder", refused):
         for batch in _names(medium, f"{stage_place}/{attempt}", "folder", refused):

@@ -1,7 +1,7 @@
-"""run.json: what a run is, and which models it asks. docs/format.md is normative.
+"""run.json, the spec of a run: pipeline, settings, inputs and models. docs/format.md is normative.
 
-Version 1 names one model. A run that asks further models is of version 2: `models` maps each role to its model, and ""
-is the role of the first one.
+Version 1 names one model. A run of several models is of version 2: `models` maps each role to its model; the first
+model has the role "".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FIRST_MODEL = {"backend", "model", "model_digest"}
 SPEC_KEYS = SHARED_KEYS | FIRST_MODEL
 """The members of a spec of version 1."""
 ROLE = re.compile(r"[a-z][a-z0-9-]{0,30}")
-"""A role as it stands before `=` on the command line. That of the first model is ""."""
+"""A role, as before `=` on the command line. That of the first model is ""."""
 MOST_ROLES = 16
 MAX_SPEC = 1024 * 1024
 
@@ -68,7 +68,7 @@ def models_of(spec: Mapping[str, Any]) -> dict[str, ModelSpec]:
 
 
 def check_spec(spec: Any, run: str) -> None:
-    """Refuse a spec that is not ours, not of these versions, or does not hash to the id of `run`. Raises BadData."""
+    """Raise BadData for a spec that is not hybrid's, of another version, or whose digest is not in the id of `run`."""
     where = f"runs/{run}/run.json"
     if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT:
         raise BadData(f"{where}: not a run of hybrid")
@@ -83,7 +83,7 @@ def check_spec(spec: Any, run: str) -> None:
 
 
 def _typed(spec: Mapping[str, Any]) -> bool:
-    """Whether the members are of their types; the digests become parts of file names."""
+    """Whether all members have their types. The digests become parts of file names."""
     if not (isinstance(spec["settings"], dict) and isinstance(spec["about"], dict)):
         return False
     if not all(isinstance(spec[kind], str) and DIGEST.fullmatch(spec[kind]) for kind in BLOBS):
@@ -96,7 +96,7 @@ def _typed(spec: Mapping[str, Any]) -> bool:
 
 
 def _are_models(models: Any) -> bool:
-    """Whether this is a first model and at least one more, each with a legal role."""
+    """Whether this maps "" and at least one more legal role to models."""
     if not isinstance(models, dict) or "" not in models or not 2 <= len(models) <= MOST_ROLES:
         return False
     return all(
@@ -109,5 +109,5 @@ def _are_models(models: Any) -> bool:
 
 
 def _is_model(said: list[Any]) -> bool:
-    """Whether backend, name and digest are texts, and the digest is one or open."""
+    """Whether backend, name and digest are texts, and the digest is a sha256 or empty."""
     return all(isinstance(one, str) for one in said) and (said[2] == "" or DIGEST.fullmatch(said[2]) is not None)

@@ -1,8 +1,8 @@
-"""The spool: what was made on this machine waits on its own disk until a receipt says that the other side has it.
+"""The spool: files made on this machine stay on its own disk until a receipt confirms that the other side has them.
 
-Writing goes to the local disk first and returns when it is safe there. Carrying copies files into the shared folder and
-may fail at any moment. Only a receipt that names a shard's path and sha256 frees it. Records and notes go before what
-training keeps, which may be gigabytes; but a record that names an adapter goes after that.
+A write goes to the local disk and returns when the file is safe there. Carrying copies files into the shared folder and
+may fail at any moment. Only a receipt with a shard's path and sha256 frees it. Records and notes are carried before
+tensors, which may be gigabytes; but a record that names an adapter is carried after that adapter.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from hybrid.folder.tensors import is_adapter, is_tensors, verify_part
 from hybrid.machine.clock import Clock
 
 MISSED = 60.0
-"""Seconds for which a run that the folder does not have is left alone."""
+"""Seconds until a run that the folder did not have is looked for again."""
 TENSORS_SECONDS = 10.0
-"""Seconds of one round that go to tensors: then beats and new records have their turn."""
-LOOK_AGAIN = 600.0
-"""Seconds after which a file that was carried and has no receipt is looked for in the folder."""
+"""Most seconds for tensors in one round: then beats and new records have their turn."""
+RECHECK = 600.0
+"""Seconds after which a file that was carried and has no receipt is checked in the folder."""
 
 
 class Spool:
-    """Files on a local disk, each to be carried into the folder. A Store of its own: shards are written through it."""
+    """Files on a local disk that are to be carried into the folder. It is a Store: shards are written through it."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
-        self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> when, None: not yet
+        self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> time, None: not yet
         self.stranded: dict[str, str] = {}  # run or file -> why it cannot be carried now
         self._missed: dict[str, float] = {}  # run -> when the folder was seen not to have it
 
@@ -46,12 +46,12 @@ class Spool:
         return self._store.read(path, limit)
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
-        """Keep a file: safe on this machine's disk on return, to be carried from now on."""
+        """Write a file: it is safe on this machine's disk on return, and is carried from now on."""
         self._store.write(path, data, heal=heal)
         self._carried[path] = None
 
     def remove(self, path: str) -> None:
-        """Drop a file that nobody needs any more, carried or not."""
+        """Delete a file, carried or not."""
         self._free(path)
 
     @property
@@ -70,33 +70,33 @@ class Spool:
         return sorted(path for path in list(self._carried) if is_shard(path))
 
     def carry(self, folder: Medium) -> None:
-        """Copy what is waiting into the folder. Raises Temporary at the first failure; the rest waits on.
+        """Copy the waiting files into the folder. Raises Temporary at the first failure; the rest stays waiting.
 
-        A run that the folder does not have is put aside for a minute, so that it keeps nothing else from being carried.
+        A run that the folder does not have is skipped for a minute, so that it does not hold up the other runs.
         """
         waiting = self.waiting
         if not waiting:
             return
         guard_mark(folder)
-        there = {run for run in sorted({path.split("/")[1] for path in waiting}) if self._is_there(folder, run)}
+        there = {run for run in sorted({path.split("/")[1] for path in waiting}) if self._has_run(folder, run)}
         waiting = [path for path in waiting if path.split("/")[1] in there]
         tensors = [path for path in waiting if is_tensors(path)]
-        after = [path for path in waiting if is_shard(path) and self._names_one(path, tensors)]
+        after = [path for path in waiting if is_shard(path) and self._names_adapter_in(path, tensors)]
         for path in waiting:
             if not is_tensors(path) and path not in after:
                 self._carry(folder, path)
         self._carry_tensors(folder, tensors)
         left = [path for path in tensors if self._carried.get(path, 0.0) is None]
         for path in after:
-            if not self._names_one(path, left):
+            if not self._names_adapter_in(path, left):
                 self._carry(folder, path)
 
-    def _names_one(self, path: str, tensors: Collection[str]) -> bool:
+    def _names_adapter_in(self, path: str, tensors: Collection[str]) -> bool:
         """Whether a shard names an adapter that is among the waiting `tensors`."""
-        data = self._whole(path) if tensors else None
+        data = self._read_verified(path) if tensors else None
         return data is not None and bool(adapters_of(verify_shard(path, data)) & {one.split("/")[3] for one in tensors})
 
-    def _is_there(self, folder: Medium, run: str) -> bool:
+    def _has_run(self, folder: Medium, run: str) -> bool:
         if self._clock.now() - self._missed.get(run, -math.inf) < MISSED:
             return False
         self.stranded.pop(run, None)
@@ -108,7 +108,7 @@ class Spool:
         return True
 
     def _carry_tensors(self, folder: Medium, paths: list[str]) -> None:
-        """Carry for a while, adapters first, for which a record may be waiting."""
+        """Carry tensors for TENSORS_SECONDS; adapters first, since records may be waiting for them."""
         began = self._clock.now()
         for path in sorted(paths, key=lambda one: (not is_adapter(one), one)):
             if self._clock.now() - began > TENSORS_SECONDS:
@@ -116,23 +116,23 @@ class Spool:
             self._carry(folder, path)
 
     def _carry(self, folder: Medium, path: str) -> None:
-        data = self._whole(path)
+        data = self._read_verified(path)
         if data is None:
             return
         try:
             folder.write(path, data, heal=True)
             self.stranded.pop(path, None)
-        except BadData as error:  # no file stands there: looked at again later, and no reason to stop the others
+        except BadData as error:  # something else is at that path: tried again later, and the other files go on
             self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
-        if not is_shard(path) and not is_adapter(path):  # a log or a checkpoint: nobody gives a receipt for it
+        if not is_shard(path) and not is_adapter(path):  # notes and checkpoints get no receipt
             self._free(path)
 
-    def _whole(self, path: str) -> bytes | None:
-        """The bytes of a file in the spool; None, and no longer ours to carry, when it is gone or not whole.
+    def _read_verified(self, path: str) -> bytes | None:
+        """The bytes of a file in the spool; None when it is gone or does not verify; it is no longer carried then.
 
-        Another process on this machine may have freed it, or be writing it now. What a crash cut short was never told
-        to be safe, and is left where it is.
+        Another process on this machine may have freed it, or be writing it now. A file cut short by a crash was never
+        reported as safe, and is left where it is.
         """
         try:
             data = self._store.read(path, MAX_FILE)
@@ -142,27 +142,27 @@ class Spool:
             return None
         return data
 
-    def look_again(self, folder: Medium) -> None:
-        """Find files that were carried long ago and are not in the folder as they should be.
+    def recheck(self, folder: Medium) -> None:
+        """Mark files that were carried RECHECK seconds ago and are missing or damaged in the folder as waiting again.
 
-        A mount that died may have eaten them, or a sync program may have put a damaged copy over one. Of a run without
-        any shard here everything has arrived: then its adapters are freed.
+        A mount that died may have lost them, or a sync program may have overwritten one with a damaged copy. When no
+        shard of a run is left here, everything of it has arrived, and its adapters are freed.
         """
         runs = {path.split("/")[1] for path in self.unreceipted}
-        old = self._clock.now() - LOOK_AGAIN
+        old = self._clock.now() - RECHECK
         due = [path for path, when in list(self._carried.items()) if when is not None and when <= old]
         for path in due:
             if is_adapter(path) and path.split("/")[1] not in runs:
                 self._free(path)
                 continue
-            data = self._whole(path)
+            data = self._read_verified(path)
             if data is not None:
-                self._carried[path] = self._clock.now() if _there(folder, path) == data else None
+                self._carried[path] = self._clock.now() if _content_at(folder, path) == data else None
 
-    def settle(self, receipts: Mapping[str, str]) -> None:
-        """Free the shards that `receipts` (path -> sha256 of the content) name. Another one under that path stays."""
+    def release(self, receipts: Mapping[str, str]) -> None:
+        """Free the shards in `receipts` (path -> sha256 of the content). A shard of other content stays."""
         for path in [path for path in list(self._carried) if path in receipts and is_shard(path)]:
-            data = self._whole(path)
+            data = self._read_verified(path)
             if data is not None and verify_shard(path, data).sha256 == receipts[path]:
                 self._free(path)
 
@@ -172,7 +172,7 @@ class Spool:
 
 
 def guard_mark(folder: Medium) -> None:
-    """Make sure that it is a folder of ours. Raises Temporary when it is not, or does not answer."""
+    """Check that it is a folder of hybrid. Raises Temporary when it is not, or does not answer."""
     try:
         check_mark(folder)
     except BadData as error:
@@ -180,7 +180,7 @@ def guard_mark(folder: Medium) -> None:
 
 
 def guard(folder: Medium, run: str) -> None:
-    """Make sure that the folder is the one with this run, not a plain folder behind a dead mount or another account's.
+    """Check that the folder holds this run, and is not a plain folder behind a dead mount or of another account.
 
     Raises Temporary when it is not, or does not answer.
     """
@@ -189,7 +189,7 @@ def guard(folder: Medium, run: str) -> None:
 
 
 def guard_run(folder: Medium, run: str) -> None:
-    """Make sure that this run is in a folder of ours. Raises Temporary when it is not, or does not answer."""
+    """Check that this run is in the folder. Raises Temporary when it is not, or the folder does not answer."""
     path = f"runs/{run}/run.json"
     try:
         check_spec(decode(folder.read(path, MAX_SPEC), what=path), run)
@@ -200,8 +200,8 @@ def guard_run(folder: Medium, run: str) -> None:
         ) from error
 
 
-def _there(folder: Medium, path: str) -> bytes:
-    """What the folder shows at `path`; nothing when there is no file, or another kind of thing."""
+def _content_at(folder: Medium, path: str) -> bytes:
+    """The content at `path` in the folder; empty when there is no file, or no plain one."""
     try:
         return folder.read(path, MAX_FILE)
     except (NotThere, BadData):
@@ -214,12 +214,12 @@ def verified(path: str, data: bytes) -> None:
 
 
 def adapters_of(shard: Shard) -> set[Any]:
-    """The adapters that its records say they trained."""
+    """The adapters that the shard's records name as trained."""
     return {adapter for one in shard.records if isinstance(adapter := one.get("trained", {}).get("adapter"), str)}
 
 
 def is_shard(path: str) -> bool:
-    """Whether the file at `path` holds records."""
+    """Whether the file at `path` has the name of a shard."""
     return ShardName.parse(path.rpartition("/")[2]) is not None
 
 

@@ -1,9 +1,9 @@
-"""Tensors: the bytes that training keeps, checkpoints and adapters, in parts that prove what they are by their names.
+"""Tensors: the checkpoints and adapters of training, stored in parts whose names hold the sha256 of their content.
 
 runs/<run>/tensors/<name>/<attempt>/<number>/part-<number>-<part>-<of>-<sha32 of all>-<sha16 of the part>.bin
 
-A reader takes the highest number of a name whose parts are all there, from whomever: parts of one whole are the same
-wherever they come from. What does not verify is not there.
+A reader takes the version with the highest number whose parts are all there. Parts of one version are the same
+whichever attempt wrote them, so they may be mixed. A part that does not verify counts as missing.
 """
 
 from __future__ import annotations
@@ -22,24 +22,22 @@ from hybrid.machine.terminal import clean_line
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")
 PART = 32 * 1024 * 1024
-"""Most bytes of a part: a mount uploads a file when it is closed, and a call to it may take so long only."""
+"""Most bytes of a part: a mount uploads a file when it is closed, and a call to it may take only so long."""
 MOST_PARTS = 480
-"""No place has more than 500 entries: 15 GiB in all."""
+"""Most parts of a version, 15 GiB in all: no folder gets more than 500 entries."""
 MAX_TOTAL = MOST_PARTS * PART
 MOST_NUMBER = 999_999_999
 
 
 class RunTensors:
-    """What training keeps of one run (protocols.Tensors). `own` is where this attempt writes, and the first to be
-    looked into; then come the `others`.
-    """
+    """The tensors of one run (protocols.Tensors). Writes go to `own`; reads look into `own`, then `others`."""
 
     def __init__(self, run: str, attempt: str, own: Store, others: tuple[Medium, ...] = ()) -> None:
         self._place, self._attempt = f"runs/{run}/{TENSORS}", checked(attempt, what="attempt")
         self._own, self._media = own, (own, *others)
 
     def keep(self, name: str, number: int, data: bytes) -> None:
-        """Keep `data` under a name (64 hex digits) and a number, then drop what this attempt kept under lower ones.
+        """Store `data` under a name (64 hex digits) and a number, then delete this attempt's versions of lower numbers.
 
         Raises Temporary when there is no room, BadData for what cannot be kept.
         """
@@ -54,32 +52,33 @@ class RunTensors:
                 self._own.remove(path)
 
     def newest(self, name: str) -> tuple[int, bytes] | None:
-        """The highest number whose bytes verify, and these; of two wholes of a number the lower sha256.
+        """The highest number whose bytes verify, and these; of two versions of a number the lower sha256.
 
-        A folder that does not answer is taken for one that has nothing.
+        A folder that does not answer counts as empty.
         """
         if not DIGEST.fullmatch(name):
             raise BadData(f"tensors: {name!r:.80} is not a name of 64 hex digits")
-        for whole in sorted(self._seen(name), key=lambda one: (-one.number, one.sha32, one.of)):
-            if (data := whole.read()) is not None:
-                return whole.number, data
+        for version in sorted(self._versions(name), key=lambda one: (-one.number, one.sha32, one.of)):
+            if (data := version.read()) is not None:
+                return version.number, data
         return None
 
-    def _seen(self, name: str) -> list[Whole]:
-        """All that the listings show under a name, whole or not."""
-        wholes: dict[tuple[int, str, int], Whole] = {}
+    def _versions(self, name: str) -> list[TensorVersion]:
+        """All versions that the listings show under a name, complete or not."""
+        versions: dict[tuple[int, str, int], TensorVersion] = {}
         for medium in self._media:
             for path in _listed(medium, f"{self._place}/{name}"):
                 found = TensorName.parse(path.rpartition("/")[2])
                 if found and found.of <= MOST_PARTS:
                     key = found.number, found.whole, found.of
-                    wholes.setdefault(key, Whole(*key)).parts.setdefault(found.part, []).append((medium, path))
-        return list(wholes.values())
+                    version = versions.setdefault(key, TensorVersion(*key))
+                    version.parts.setdefault(found.part, []).append((medium, path))
+        return list(versions.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
-    """Tensors as far as they were seen: for each part the places where it may be."""
+class TensorVersion:
+    """One version of tensors in the listings: for each part, the places where it may be read."""
 
     number: int
     sha32: str
@@ -87,7 +86,7 @@ class Whole:
     parts: dict[int, list[tuple[Medium, str]]] = field(default_factory=dict)
 
     def read(self) -> bytes | None:
-        """All of it; None when a part is not there or does not verify."""
+        """The bytes of the version; None when a part is missing or does not verify."""
         if len(self.parts) < self.of:
             return None
         found = []
@@ -129,13 +128,13 @@ def is_tensors(path: str) -> bool:
 
 
 def is_adapter(path: str) -> bool:
-    """Whether that is part of something that is named by its own content: a record may name it, too."""
+    """Whether it is a part of an adapter: its name is the sha256 of its content, and records may refer to it."""
     name = TensorName.parse(path.rpartition("/")[2])
     return name is not None and path.split("/")[3].startswith(name.whole)
 
 
 def _again(ask: Callable[[], T]) -> T:
-    """What `ask` gives, asked twice: one call of a mount that fails must not cost hours of training."""
+    """The result of `ask`, with one retry: a single failed call to a mount must not cost hours of training."""
     try:
         return ask()
     except Temporary:
@@ -153,7 +152,7 @@ def _read(medium: Medium, path: str) -> bytes | None:
 
 
 def _listed(medium: Medium, place: str) -> list[str]:
-    """The files below `place`, as far as the folder answers."""
+    """The files below `place`; as many as were listed before the folder stopped to answer."""
     found: list[str] = []
 
     def ask() -> None:
@@ -168,7 +167,7 @@ def _listed(medium: Medium, place: str) -> list[str]:
 
 
 def _files(medium: Medium, place: str, levels: int) -> Iterator[str]:
-    """The paths of the parts so many levels below `place`, sorted. Raises what listing raises."""
+    """The paths of the parts `levels` levels below `place`, sorted. Raises what listing raises."""
     for entry in sorted(medium.entries(place), key=lambda one: one.name):
         if levels and entry.kind == "folder" and allowed(entry.name):
             yield from _files(medium, f"{place}/{entry.name}", levels - 1)

@@ -16,7 +16,7 @@ from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import assemble, opened_run, stages_with_items
 from hybrid.execution.roles import refuse_missing, stages_of_run, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, stage_views
-from hybrid.folder.draft import Draft
+from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.runs import Run, join_folder, submit
@@ -41,7 +41,7 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
             refuse_untrainable(model.backend)
     frozen, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
     place = join_folder(folder, make=False)
-    stages_with_items(submit(Draft(), name, frozen, inputs, models), pipeline)
+    stages_with_items(submit(InMemoryFolder(), name, frozen, inputs, models), pipeline)
     run = submit(place, name, frozen, inputs, models)
     receiver_of(folder, run).resume()
     return run

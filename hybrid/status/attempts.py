@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.execution.index import Index
-from hybrid.folder.leases import Patience
+from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
 from hybrid.machine.terminal import clean_line
@@ -20,7 +20,7 @@ MOST = 500
 """Attempts whose beats are read, the last by name."""
 MOST_TROUBLES = 10
 LONGEST = 300
-PATIENCE = Patience()
+TIMEOUTS = LeaseTimeouts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,9 @@ def _state(beat: Note, silent: float | None) -> str:
         return "ended"
     if silent is None:
         return "new"
-    if silent < PATIENCE.suspect:
+    if silent < TIMEOUTS.suspect:
         return "working"
-    return "silent" if silent < PATIENCE.reclaim else "gone"
+    return "silent" if silent < TIMEOUTS.reclaim else "gone"
 
 
 def _gpu(said: Mapping[str, Any]) -> dict[str, Any]:

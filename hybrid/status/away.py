@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hybrid.errors import BadData, HybridError, Temporary
-from hybrid.folder.medium import Entry, Medium, NotThere, ReadsSeveral, attempt
+from hybrid.folder.medium import Entry, Medium, NotThere, ReadsSeveral, read_or_error
 
 T = TypeVar("T")
 MOST = 3
@@ -34,7 +34,7 @@ class Fading:
 
     def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
         if not isinstance(self._folder, ReadsSeveral):
-            return [attempt(self, paths[0], limit)]
+            return [read_or_error(self, paths[0], limit)]
         self.check()
         found = self._folder.read_several(paths, limit)
         self._failures += [one for one in found if isinstance(one, Temporary) and not isinstance(one, NotThere)]

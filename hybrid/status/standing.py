@@ -210,7 +210,7 @@ def run_standing(
         tuple(stages),
         tuple(attempts),
         orders.cancelled,
-        tuple(sorted({path.split("/")[3] for path in orders.standing_cancels})),
+        tuple(sorted({path.split("/")[3] for path in orders.active_cancels})),
         orders.forgotten,
         tuple(clean_line(note, LONGEST) for note in orders.notes),
         clean_line(why, LONGEST),

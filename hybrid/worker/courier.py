@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hybrid.canonical import Json
 from hybrid.errors import HybridError
-from hybrid.folder.leases import Patience, Watch
+from hybrid.folder.leases import BeatMonitor, LeaseTimeouts
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import pack_note, read_notes
 from hybrid.folder.orders import Orders
@@ -59,9 +59,15 @@ class Courier:
     """Carries shards and logs, beats, and listens; for one attempt."""
 
     def __init__(
-        self, folder: Medium, spool: Spool, clock: Clock, attempt: str, patience: Patience, gone: Collection[str] = ()
+        self,
+        folder: Medium,
+        spool: Spool,
+        clock: Clock,
+        attempt: str,
+        timeouts: LeaseTimeouts,
+        gone: Collection[str] = (),
     ) -> None:
-        self.folder, self.spool, self.attempt, self.patience = folder, spool, attempt, patience
+        self.folder, self.spool, self.attempt, self.timeouts = folder, spool, attempt, timeouts
         self._clock, self._gone = clock, gone
         self.confirmed = clock.now()  # when a beat of ours last got through
         self.troubles: dict[str, str] = {}
@@ -71,21 +77,21 @@ class Courier:
         self._numbers: dict[tuple[str, str], int] = {}
         self._claimed: object = None
         self._orders: dict[str, Orders] = {}
-        self._watches: dict[str, Watch] = {}
+        self._monitors: dict[str, BeatMonitor] = {}
         self._acks: set[str] = set()
 
     @property
     def fenced(self) -> bool:
         """Whether others may have taken this worker for dead: it takes no new work until a beat gets through."""
-        return self._clock.now() - self.confirmed > self.patience.fence
+        return self._clock.now() - self.confirmed > self.timeouts.fence
 
     def orders(self, run: str) -> Orders:
         """The orders for a run that are known by now."""
         return self._orders.setdefault(run, Orders())
 
-    def watch(self, run: str) -> Watch:
+    def monitor(self, run: str) -> BeatMonitor:
         """What is known of the other attempts at a run."""
-        return self._watches.setdefault(run, Watch(self._clock, self.attempt, self._gone))
+        return self._monitors.setdefault(run, BeatMonitor(self._clock, self.attempt, self._gone))
 
     def step(self, session: Session | None, *, eager: bool = False) -> None:
         """One round. `eager`: somebody waits for receipts."""
@@ -127,13 +133,13 @@ class Courier:
         if self.spool.stranded:
             self.troubles["some files"] = "; ".join(sorted(self.spool.stranded.values()))
         if self._due("look again", ROLL):
-            self.spool.look_again(self.folder)
+            self.spool.recheck(self.folder)
             self._did("look again")
 
     def _beat(self, session: Session) -> None:
         what, claim = f"beat {session.run}", session.claim()
-        news = claim != self._claimed and self._due(what, min(LOOK, self.patience.beat / 4))
-        if news or self._due(what, self.patience.beat):
+        news = claim != self._claimed and self._due(what, min(LOOK, self.timeouts.beat / 4))
+        if news or self._due(what, self.timeouts.beat):
             self.beat(session.run, {"state": "working", "claim": claim, **session.report()})
             self._claimed = claim
             self._did(what)
@@ -160,7 +166,7 @@ class Courier:
         self._did("roll")
 
     def _look(self, session: Session | None, seconds: float) -> None:
-        if not self._due("look", min(seconds, self.patience.beat / 4)):
+        if not self._due("look", min(seconds, self.timeouts.beat / 4)):
             return
         runs = {path.split("/")[1] for path in self.spool.unreceipted}
         for run in sorted(runs):
@@ -175,14 +181,14 @@ class Courier:
         orders = self.orders(run)
         for path, note in read_notes(self.folder, run, "order", known=orders.known, refused=[]):
             orders.add(path, note)
-        self.watch(run).look(self.folder, run)
+        self.monitor(run).look(self.folder, run)
 
     def _settle(self, run: str) -> None:
         """Free what the receipts that are new name."""
         for path, note in read_notes(self.folder, run, "ack", known=self._acks, refused=[]):
             received = note.get("received")
             if isinstance(received, dict):
-                self.spool.settle(received)
+                self.spool.release(received)
             self._acks.add(path)
 
     def finish(self, runs: Collection[str]) -> None:

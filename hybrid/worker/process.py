@@ -146,7 +146,7 @@ def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(worker.shift.patience.beat)
+        thread.join(worker.shift.timeouts.beat)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError
 from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, trained_roles
 from hybrid.execution.stage_work import StageSession, StageWork, shard_header
-from hybrid.folder.leases import Patience
+from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
 from hybrid.folder.names import stage_name
 from hybrid.folder.runs import Run, open_run, run_ids
@@ -51,7 +51,7 @@ class WorkerOptions:
     until: float = math.inf
     linger: float = 60.0
     shard_seconds: float = 60.0
-    patience: Patience = field(default_factory=Patience)
+    timeouts: LeaseTimeouts = field(default_factory=LeaseTimeouts)
 
 
 class Worker:
@@ -70,7 +70,7 @@ class Worker:
     ) -> None:
         self.folder, self.clock, self.workplace, self.shift, self.attempt = folder, clock, workplace, shift, attempt
         self.spool = Spool(store, clock)
-        self.courier = Courier(folder, self.spool, clock, attempt, shift.patience, gone)
+        self.courier = Courier(folder, self.spool, clock, attempt, shift.timeouts, gone)
         self.session: StageSession | None = None
         self.runs: list[str] = []  # all that are in the folder, as last seen
         self.standings: dict[str, Standing] = {}
@@ -95,7 +95,7 @@ class Worker:
                 yield from self._round()
                 if self._once_is_over() or self._nothing_more() or self._idle() or self._stopped():
                     break
-                yield max(0.0, min(POLL, self.shift.patience.idle, self.shift.until - self.clock.now()))
+                yield max(0.0, min(POLL, self.shift.timeouts.idle, self.shift.until - self.clock.now()))
         finally:
             self.close()
 
@@ -111,7 +111,7 @@ class Worker:
     def _once_is_over(self) -> bool:
         """With `once`, a worker waits only to find out whether those that hold the rest are alive."""
         held = any(standing.state == "held" for standing in self.standings.values())
-        known = self.clock.now() - self._busy > self.shift.patience.idle + POLL
+        known = self.clock.now() - self._busy > self.shift.timeouts.idle + POLL
         return self.shift.once and (known or not held)
 
     def _nothing_more(self) -> bool:
@@ -293,10 +293,10 @@ class Worker:
 
     def _others(self, work: StageWork) -> set[int]:
         """The blocks that others hold, as far as that is to be respected now."""
-        watch, patience = self.courier.watch(work.run.id), self.shift.patience
-        others = watch.claimed(work.stage.name, work.size, patience.reclaim)
+        monitor, timeouts = self.courier.monitor(work.run.id), self.shift.timeouts
+        others = monitor.claimed(work.stage.name, work.size, timeouts.reclaim)
         if not work.held and not set(work.open_blocks()) - others:  # nothing else to do: a doubtful claim is no reason
-            others = watch.claimed(work.stage.name, work.size, patience.idle)
+            others = monitor.claimed(work.stage.name, work.size, timeouts.idle)
         return others
 
     def _writer(self, work: StageWork, engine: Backend) -> ShardWriter:

@@ -10,7 +10,7 @@ import pytest
 
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder import child, medium
-from hybrid.folder.child import Guarded
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk, Medium, NotThere, read_each
 from hybrid.status.away import Away, Fading
 
@@ -28,8 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def guarded(folder: Path) -> Iterator[Guarded]:
-    with closing(Guarded(folder, seconds=60)) as opened:
+def isolated(folder: Path) -> Iterator[IsolatedFolder]:
+    with closing(IsolatedFolder(folder, seconds=60)) as opened:
         yield opened
 
 
@@ -38,44 +38,46 @@ def told(of: Medium) -> list[tuple[str, object]]:
     return [(path, (type(one), one.message, one.hint) if isinstance(one, HybridError) else one) for path, one in found]
 
 
-def test_many_files_are_what_each_of_them_is(folder: Path, guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_what_each_of_them_is(
+    folder: Path, isolated: IsolatedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = told(Disk(folder))
     assert [path for path, _ in whole] == NAMES
     kinds = {path: one[0] for path, one in whole if isinstance(one, tuple)}
     assert kinds == {"010": NotThere, "020": BadData}
     asked: list[str] = []
-    real = Guarded._ask
-    monkeypatch.setattr(Guarded, "_ask", lambda self, do, *rest: asked.append(do) or real(self, do, *rest))  # type: ignore[func-returns-value]
-    assert told(guarded) == whole
+    real = IsolatedFolder._ask
+    monkeypatch.setattr(IsolatedFolder, "_ask", lambda self, do, *rest: asked.append(do) or real(self, do, *rest))  # type: ignore[func-returns-value]
+    assert told(isolated) == whole
     assert len(asked) == 3
-    assert told(Fading(guarded)) == whole
+    assert told(Fading(isolated)) == whole
     monkeypatch.setattr(child, "ENOUGH", 1000)
     files = child._unpacked(child._several(Disk(folder), NAMES, LIMIT))
     assert 1 < len(files) < 50
 
 
 def test_after_a_call_that_failed_each_file_is_asked_for_alone(
-    guarded: Guarded, monkeypatch: pytest.MonkeyPatch
+    isolated: IsolatedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Guarded._ask
+    real = IsolatedFolder._ask
 
-    def ask(self: Guarded, do: str, path: str, body: bytes = b"", limit: int = 0) -> bytes:
+    def ask(self: IsolatedFolder, do: str, path: str, body: bytes = b"", limit: int = 0) -> bytes:
         if do == "several" or path == "003":
             raise Temporary("did not answer")
         return real(self, do, path, body, limit)
 
-    whole = dict(told(guarded))
-    monkeypatch.setattr(Guarded, "_ask", ask)
-    found = dict(told(guarded))
+    whole = dict(told(isolated))
+    monkeypatch.setattr(IsolatedFolder, "_ask", ask)
+    found = dict(told(isolated))
     assert isinstance(found.pop("003"), tuple)
     assert found == {path: one for path, one in whole.items() if path != "003"}
 
 
-def test_a_folder_that_keeps_failing_is_given_up(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ask(self: Guarded, do: str, path: str, body: bytes = b"", limit: int = 0) -> bytes:
+def test_a_folder_that_keeps_failing_is_given_up(isolated: IsolatedFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(self: IsolatedFolder, do: str, path: str, body: bytes = b"", limit: int = 0) -> bytes:
         raise Temporary(f"{path}: did not answer")
 
-    monkeypatch.setattr(Guarded, "_ask", ask)
+    monkeypatch.setattr(IsolatedFolder, "_ask", ask)
     with pytest.raises(Away, match="keeps failing: 002: did not answer"):
-        told(Fading(guarded))
+        told(Fading(isolated))
     assert medium.AT_ONCE > 3

@@ -32,7 +32,7 @@ from hybrid.doctor.walk import FolderWalk
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.assembly import assembled
 from hybrid.execution.index import Index
-from hybrid.folder.leases import Watch, claims_of
+from hybrid.folder.leases import BeatMonitor, claims_of
 from hybrid.folder.medium import Disk
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
@@ -218,15 +218,15 @@ def read_run(run: Run, heard: list[str]) -> set[str]:
     counted |= answers(lambda: {path for path, _ in run.shards("answer", refused)}, heard) or set()
     if whole:
         assemble(run, heard)  # whatever the shards hold
-    orders, watch = Orders(), Watch(SystemClock())
+    orders, monitor = Orders(), BeatMonitor(SystemClock())
     for kind in ("beat", "log", "ack", "order"):
         notes = answers(lambda kind=kind: list(read_notes(run.folder, run.id, kind, refused=heard)), heard)  # type: ignore[misc]
         for path, note in notes or []:
             counted.add(path)
             orders.add(path, note)
             claims_of(note, "answer", 1)
-    answers(lambda: watch.look(run.folder, run.id), heard)
-    watch.claimed("answer", 1, 60)
+    answers(lambda: monitor.look(run.folder, run.id), heard)
+    monitor.claimed("answer", 1, 60)
     heard += refused
     return counted
 

@@ -325,14 +325,14 @@ def test_an_adapter_that_a_mount_has_lost_is_carried_again_until_all_has_arrived
     shard(spool, run, 0, digest)
     spool.carry(folder)  # type: ignore[arg-type]
     parts(tmp_path / "folder")[1].unlink()
-    folder.time += spooling.LOOK_AGAIN
-    spool.look_again(folder)  # type: ignore[arg-type]
+    folder.time += spooling.RECHECK
+    spool.recheck(folder)  # type: ignore[arg-type]
     spool.carry(folder)  # type: ignore[arg-type]
     assert RunTensors(run.id, "two", Disk(tmp_path / "folder")).newest(digest) == (0, adapter)
     (path,) = spool.unreceipted
-    spool.settle({path: spooling.verify_shard(path, spool.read(path, 10**6)).sha256})
-    folder.time += spooling.LOOK_AGAIN
-    spool.look_again(folder)  # type: ignore[arg-type]
+    spool.release({path: spooling.verify_shard(path, spool.read(path, 10**6)).sha256})
+    folder.time += spooling.RECHECK
+    spool.recheck(folder)  # type: ignore[arg-type]
     assert not parts(tmp_path / "spool")
 
 

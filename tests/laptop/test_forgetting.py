@@ -161,4 +161,4 @@ def test_an_older_hybrid_reads_the_folder_as_before(place: Place, hybrid: Hybrid
     assert older.cancelled, "it is to stop, too"
     known = known_orders((place.disk,), place.run.id, [])
     again = orders.resume(known)
-    assert older.standing_cancels <= set(again["of"])
+    assert older.active_cancels <= set(again["of"])

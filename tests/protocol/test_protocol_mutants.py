@@ -91,7 +91,7 @@ def believe_a_done_flag(patch: Patch) -> None:
 
     def done(self: Any, name: str) -> Any:
         self.courier.hear(name)
-        heard = self.courier.watch(name).heard.values()
+        heard = self.courier.monitor(name).latest.values()
         progress = [one.beat.get("progress", {}) for one in heard]
         if any(one.get("done") == one.get("total", -1) for one in progress):
             return worker.Standing("done", "done")
@@ -117,7 +117,7 @@ def never_look_at_a_file_twice(patch: Patch) -> None:
 
 def claims_for_ever(patch: Patch) -> None:
     """A lease is a lock: nobody takes what a dead worker holds."""
-    patch.setattr(leases.Watch, "silent", lambda self, attempt: -math.inf)
+    patch.setattr(leases.BeatMonitor, "silent", lambda self, attempt: -math.inf)
 
 
 def no_fence(patch: Patch) -> None:
@@ -167,10 +167,10 @@ def staleness_by_time_stamp(patch: Patch) -> None:
     """A beat is as old as the time in it says, by the time of day here."""
 
     def silent(self: Any, attempt: str) -> float:
-        stamp, now = self.heard[attempt].beat["time"], self._clock.stamp()
+        stamp, now = self.latest[attempt].beat["time"], self._clock.stamp()
         return math.inf if stamp < now[:-1] else 0.0
 
-    patch.setattr(leases.Watch, "silent", silent)
+    patch.setattr(leases.BeatMonitor, "silent", silent)
 
 
 def receipts_are_sent_once(patch: Patch) -> None:

@@ -19,7 +19,7 @@ from hybrid.canonical import encode
 from hybrid.errors import HybridError
 from hybrid.execution.assembly import assembled
 from hybrid.execution.chain import bound
-from hybrid.folder.leases import Patience
+from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK, Run, open_run, submit
 from hybrid.folder.shards import Shard, verify_shard
@@ -152,7 +152,7 @@ class Lab:
     failing: int = 0  # of 97 items so many fail when they are first asked
     lost_machines: float = 0.3  # share of the deaths that take the machine and its disk
     digests: tuple[str, ...] = ("1" * 64,)
-    patience: Patience = field(default_factory=lambda: Patience(60.0))
+    patience: LeaseTimeouts = field(default_factory=lambda: LeaseTimeouts(60.0))
     stays: bool = False  # whether workers wait for more when all is done
     chained: bool = False  # whether the stage whose items are counted comes after another
 
@@ -273,7 +273,7 @@ class Lab:
         bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
-        shift = WorkerOptions(("gpu",), run=run, max_idle=idle, patience=self.patience, shard_seconds=60.0)
+        shift = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.patience, shard_seconds=60.0)
         machine.given, machine.leaving = 0, False
         try:
             machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, shift, attempt=attempt)

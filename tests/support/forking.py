@@ -31,7 +31,7 @@ SPEED = 20.0
 
 
 class ForkedChild:
-    """Takes the place of the process that `Guarded` starts: the same code on pipes, without an interpreter's start."""
+    """Replaces the process that `IsolatedFolder` starts: the same code on pipes, without starting an interpreter."""
 
     def __init__(self, command: list[str], **_: object) -> None:
         asked, answers = os.pipe(), os.pipe()

@@ -1,4 +1,4 @@
-"""A run before it is frozen: its files in memory, to be looked at while nothing of it stands in a folder yet."""
+"""A folder in memory: holds the files of a run that is checked before it is written to a real folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from hybrid.errors import BadData
 from hybrid.folder.medium import Entry, NotThere
 
 
-class Draft:
-    """A Medium without a disk."""
+class InMemoryFolder:
+    """A Medium that keeps its files in memory."""
 
     def __init__(self) -> None:
         self._files: dict[str, bytes] = {}
