@@ -30,7 +30,7 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import open_backend
-from hybrid.machine.threads import WAITING, cores
+from hybrid.machine.threads import SPIN_SETTINGS, available_cores
 from hybrid.records import Request
 from hybrid.testing import ask
 from pipelines.seal.eval import SealEval
@@ -123,7 +123,7 @@ def compare(how: argparse.Namespace) -> dict[str, Any]:
     for turn in range(how.rounds):
         idle.append(pair(own))
         idle.append(pair(own, before=idle[-1]["ours_s"]))
-        with busy(how.per_core * cores()):
+        with busy(how.per_core * available_cores()):
             beside.append(pair(own))
         print(f"round {turn + 1}: quiet {idle[-2:]}, busy {beside[-1]}", flush=True)
     found = {"busy_ratio": _median(beside), "quiet_ratio": _median(idle)}
@@ -135,9 +135,9 @@ def compare(how: argparse.Namespace) -> dict[str, Any]:
         "met": all(found[name] >= goal for name, goal in GOALS.items()),
         **found,
         "quiet_goal": GOALS["quiet_ratio"],
-        "ours": own or WAITING,
-        "cores": cores(),
-        "busy_processes": how.per_core * cores(),
+        "ours": own or SPIN_SETTINGS,
+        "cores": available_cores(),
+        "busy_processes": how.per_core * available_cores(),
         "quiet": idle,
         "busy": beside,
     }

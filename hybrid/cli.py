@@ -189,8 +189,8 @@ def _as_ours(error: BaseException) -> HybridError:
     if isinstance(error, MemoryError):
         return CannotRun("out of memory", hint="close other programs, or ask for less")
     if isinstance(error, OSError) and error.errno:
-        in_words = import_object("hybrid.machine.files:in_words", needed_for="this error's words")
-        said: HybridError = in_words(error, Path(os.fsdecode(error.filename or ".")), doing="using it")
+        explained_error = import_object("hybrid.machine.files:explained_error", needed_for="this error's words")
+        said: HybridError = explained_error(error, Path(os.fsdecode(error.filename or ".")), doing="using it")
         return said
     _show_traceback(error)
     return HybridError(

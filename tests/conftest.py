@@ -22,7 +22,7 @@ from hybrid.machine import threads
 from tests.support.in_process import Hybrid, commands
 from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
-threads.wait_briefly()  # before any test imports torch; what tests start inherits it
+threads.limit_spinning()  # before any test imports torch; what tests start inherits it
 
 ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")

@@ -44,7 +44,7 @@ def find_device(kind: str = "auto", dtype: str = "auto") -> Device:
 
 def limit_threads() -> None:
     """Limit torch's threads to the cores of this process: torch sees the CPU affinity, not a container's CPU quota."""
-    torch.set_num_threads(min(torch.get_num_threads(), threads.number()))
+    torch.set_num_threads(min(torch.get_num_threads(), threads.thread_count()))
 
 
 def capability() -> tuple[int, int]:

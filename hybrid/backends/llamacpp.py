@@ -66,7 +66,7 @@ class LlamaCppBackend:
         path = locate(model)
         if not path.is_file():
             raise CannotRun(f"llamacpp reads GGUF files; {path} is not one", hint="--backend transformers, or a GGUF")
-        self._parallel = whole_number(options, "parallel", min(4, threads.cores()), low=1, high=MAX_PARALLEL)
+        self._parallel = whole_number(options, "parallel", min(4, threads.available_cores()), low=1, high=MAX_PARALLEL)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -185,7 +185,7 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
     params.n_parallel = parallel
     params.n_ctx = whole_number(options, "context", 8192, low=64, high=1 << 20) * parallel
     params.n_gpu_layers = whole_number(options, "gpu_layers", -1, low=-1, high=10_000)
-    params.cpuparams.n_threads = whole_number(options, "threads", threads.number(), low=1, high=1024)
+    params.cpuparams.n_threads = whole_number(options, "threads", threads.thread_count(), low=1, high=1024)
     params.verbosity = 0
     params.api_keys = [key]
     params.warmup = False

@@ -41,10 +41,10 @@ def init(folder: Path) -> None:
     join_folder(folder, make=True)
     before = None
     with suppress(BadData):  # what a crash left of it is replaced
-        before = home.remembered()
+        before = home.joined_folder()
     if before and before != folder.absolute():
         click.echo(f"until now it was {clean_line(str(before), LONGEST)}", err=True)
-    home.remember(folder)
+    home.set_joined_folder(folder)
     click.echo(folder.absolute())
 
 

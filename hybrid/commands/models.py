@@ -19,7 +19,7 @@ from hybrid.execution.local import chosen_folder
 from hybrid.folder.medium import NotThere
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import are, clean_line, some
 from hybrid.models import catalog, packing, pruning, restoring
 from hybrid.models.catalog import ModelStatus
@@ -60,7 +60,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     place = join_folder(chosen_folder(folder), make=False)
     path = Path(source).expanduser()
     if source.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf":
-        with speaking(path, doing="looking for the model"):
+        with explain_errors(path, doing="looking for the model"):
             path.stat()
     if store is None and path.exists():
         found = packing.plain_source(path, name)

@@ -14,7 +14,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
 from hybrid.commands.stdout import STDOUT, place_of
 from hybrid.errors import HybridError, OwnFault, PluginFault, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import clean_line
 from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
 from hybrid.report.sources import ReportRun, find_source
@@ -81,7 +81,7 @@ def _beside(run: ReportRun) -> Path:
     """Where the page is when nothing else is said."""
     if run.unfinished and run.folder:
         place = run.folder / "results" / str(run.outputs.run["id"])
-        with speaking(place, doing="making it"):
+        with explain_errors(place, doing="making it"):
             place.mkdir(parents=True, exist_ok=True)
         return place / "report.html"
     return (run.grades or run.outputs).path.with_name("report.html")

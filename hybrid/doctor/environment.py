@@ -122,7 +122,7 @@ def damaged_copies(root: Path) -> Iterator[Finding]:
     """The received shards whose copies on this machine are damaged or gone."""
     store = Disk(home.received_of(root))
     try:
-        name = home.name()
+        name = home.machine_name()
         for entry in store.entries("runs"):
             copies = {path for path in walk(store, f"runs/{entry.name}") if is_shard(path)}
             for path in sorted(copies | acknowledged(store, entry.name, name)):

@@ -21,7 +21,7 @@ from hybrid.doctor.walk import ListingTime
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.medium import Medium
 from hybrid.machine import home
-from hybrid.machine.files import read_bounded, speaking
+from hybrid.machine.files import explain_errors, read_bounded
 from hybrid.machine.mounts import MOUNTINFO, Mount, mount_of
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def _mount(root: Path) -> Iterator[Finding]:
     if not sys.platform.startswith("linux"):
         yield Finding("medium", "", f"what carries it is unknown on {sys.platform}")
         return
-    with speaking(MOUNTINFO, doing="reading it"):
+    with explain_errors(MOUNTINFO, doing="reading it"):
         mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
     yield from carried_by(path, mountinfo)
 
@@ -130,7 +130,7 @@ def _words(mount: Mount) -> str:
 
 
 def _room(root: Path) -> Iterator[Finding]:
-    with speaking(root, doing="asking for its free space"):
+    with explain_errors(root, doing="asking for its free space"):
         room = shutil.disk_usage(root)
     yield Finding("medium", "", f"{room.free / LITTLE:,.1f} GiB of {room.total / LITTLE:,.1f} GiB are free")
     if room.free < LITTLE < room.total:
@@ -139,7 +139,7 @@ def _room(root: Path) -> Iterator[Finding]:
 
 def _placeholders(root: Path) -> Iterator[Finding]:
     streams = "CloudStorage/GoogleDrive-" in str(root.absolute())
-    with speaking(root, doing="looking at its mark"), suppress(FileNotFoundError):
+    with explain_errors(root, doing="looking at its mark"), suppress(FileNotFoundError):
         streams = streams or is_placeholder((root / "hybrid.json").lstat())
     if streams:
         what = "is carried by a program that may fetch each file only when it is opened (stream mode)"
@@ -148,12 +148,14 @@ def _placeholders(root: Path) -> Iterator[Finding]:
 
 def _probe(root: Path) -> Iterator[Finding]:
     """Write this machine's probe and read it back: the one file in the folder that is ever rewritten."""
-    path = root / "probes" / f"{home.name()}.json"
-    with speaking(path, doing="writing a probe"):
+    path = root / "probes" / f"{home.machine_name()}.json"
+    with explain_errors(path, doing="writing a probe"):
         if path.parent.is_symlink() or path.is_symlink() or (path.exists() and not path.is_file()):
             raise BadData(f"{path}: not a plain file in a plain folder, not written")
         path.parent.mkdir(exist_ok=True)
-        probe = encode({"format": "hybrid/probe", "version": 1, "machine": home.name(), "number": _last(path) + 1})
+        probe = encode(
+            {"format": "hybrid/probe", "version": 1, "machine": home.machine_name(), "number": _last(path) + 1}
+        )
         _rewrite(path, probe + b"\n")
     if read_bounded(path, MAX_PROBE) != probe + b"\n":
         raise Temporary(f"{path}: does not give back what was written", hint="is the mount well? run it again")

@@ -28,7 +28,7 @@ from hybrid.folder.runs import Run, join_folder, open_run, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine import home
-from hybrid.machine.lock import alone
+from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.replacing import make_room, refuse_foreign
 from hybrid.machine.terminal import some
 from hybrid.outputs import BEGINS, open_outputs, write_outputs
@@ -44,7 +44,7 @@ LOG = logging.getLogger("hybrid")
 def chosen_folder(folder: Path | None) -> Path:
     """`--folder`, else HYBRID_FOLDER, else the one that `hybrid init` remembered, else `hybrid-folder` here."""
     named = os.environ.get("HYBRID_FOLDER")
-    return folder or (Path(named) if named else home.remembered()) or Path(DEFAULT_FOLDER)
+    return folder or (Path(named) if named else home.joined_folder()) or Path(DEFAULT_FOLDER)
 
 
 def opened_run(folder: Path, name: str) -> Run:
@@ -204,7 +204,7 @@ def _do(
     place = Path(f"{run.folder}/{run.place}")
     _refuse_read_only(place)
     chain = bound(run, pipeline)
-    with alone(place, f"is at work on {run.id}"):
+    with exclusive_lock(place, f"is at work on {run.id}"):
         how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs)
@@ -222,7 +222,7 @@ def assemble(chain: Bound, path: Path) -> str:
     with assembled(run, chain.stages[-1]) as assembly:
         models = chain.models(assembly.models)
         return _fuller(path, run.id, assembly) or write_outputs(
-            path, {**run.spec, "id": run.id}, models, run.tasks(), assembly.outputs(), home.parts()
+            path, {**run.spec, "id": run.id}, models, run.tasks(), assembly.outputs(), home.parts_folder()
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol, runtime_checkable
 
 from hybrid.errors import BadData, HybridError
-from hybrid.machine.files import NotThere, read_bounded, speaking_inside, write_once
+from hybrid.machine.files import NotThere, explain_internal_errors, read_bounded, write_once
 
 __all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Store", "read_each", "read_or_error"]
 
@@ -100,7 +100,7 @@ class Disk:
         path = self._inside(place)
         if path != self.root and path.is_symlink():
             raise BadData(f"{path}: a link, which is not followed")
-        with speaking_inside(path, doing="listing it"):
+        with explain_internal_errors(path, doing="listing it"):
             try:
                 with os.scandir(path) as found:
                     return [Entry(entry.name, _kind(entry)) for entry in found]
@@ -115,13 +115,13 @@ class Disk:
 
     def remove(self, path: str) -> None:
         place = self._inside(path)
-        with speaking_inside(place, doing="removing it"), suppress(FileNotFoundError):
+        with explain_internal_errors(place, doing="removing it"), suppress(FileNotFoundError):
             place.unlink()
 
     def fingerprint(self, path: str) -> int:
         """A number that changes when the file is rewritten or cut short (size, mtime, inode); 0 without a file."""
         place = self._inside(path)
-        with speaking_inside(place, doing="looking at it"), suppress(FileNotFoundError):
+        with explain_internal_errors(place, doing="looking at it"), suppress(FileNotFoundError):
             found = place.lstat()
             return 1 + zlib.crc32(f"{found.st_size} {found.st_mtime_ns} {found.st_ino}".encode())
         return 0

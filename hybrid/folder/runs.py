@@ -29,7 +29,7 @@ from hybrid.folder.medium import Disk, Medium, NotThere
 from hybrid.folder.names import allowed, run_id, stage_name
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
 from hybrid.folder.spec import MAX_SPEC, ModelSpec, check_spec, models_of, new_spec
-from hybrid.machine.files import speaking, unpack
+from hybrid.machine.files import explain_errors, unpack
 from hybrid.protocols import Inputs
 
 MARK: dict[str, Json] = {"format": "hybrid/folder", "version": 1}
@@ -161,7 +161,7 @@ def join_folder(path: Path, *, make: bool) -> Disk:
     """
     folder = Disk(path)
     if make:
-        with speaking(path, doing="making the folder"):
+        with explain_errors(path, doing="making the folder"):
             path.mkdir(parents=True, exist_ok=True)
         with suppress(BadData):  # another mark, or ours in another layout: the check says which
             folder.write("hybrid.json", encode(MARK) + b"\n")  # also where a crash left only the beginning of it

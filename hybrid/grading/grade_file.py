@@ -59,7 +59,10 @@ def grade_outputs(
 
 
 def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
-    with prepared(grader, Reread(outputs), watcher) as judge, replacing(out, BEGINS, home.parts()) as stream:
+    with (
+        prepared(grader, Reread(outputs), watcher) as judge,
+        replacing(out, BEGINS, home.parts_folder()) as stream,
+    ):
         records = in_order(outputs.records()) if sort else outputs.records()
         return GradesWriter(outputs, grader, name, judge, stream).write(records)
 

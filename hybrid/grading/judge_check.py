@@ -20,7 +20,7 @@ from hybrid.grading.answers import RULES
 from hybrid.grading.grade_file import prepared
 from hybrid.grading.references import acceptable
 from hybrid.grading.summary import Reasons
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import some
 from hybrid.machine.text_files import utf8_stream
 from hybrid.plugins.faults import naming
@@ -54,7 +54,7 @@ class GradedRows:
         self.path, self._limit = path, limit
 
     def __iter__(self) -> Iterator[GradedRow]:
-        with speaking(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
+        with explain_errors(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
             number = count = 0
             while line := file.readline(LONGEST + 1):
                 number += 1
@@ -71,7 +71,7 @@ class GradedRows:
 
     @property
     def sha256(self) -> str:
-        with speaking(self.path, doing="reading it"), self.path.open("rb") as file:
+        with explain_errors(self.path, doing="reading it"), self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from hybrid.canonical import encode
 from hybrid.errors import BadData
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.records import Output, Question
 
 CHUNK = 32 * 1024 * 1024
@@ -68,7 +68,7 @@ def in_order(outputs: Iterable[Output]) -> Generator[Output, None, None]:
     """
     with tempfile.TemporaryDirectory(prefix="hybrid-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with speaking(folder, doing="sorting outputs there"):
+        with explain_errors(folder, doing="sorting outputs there"):
             files = list(_sorted_files(outputs, folder))
             level = 0
             while len(files) > FAN:

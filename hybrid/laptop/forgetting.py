@@ -14,7 +14,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, find_run, join_folder
 from hybrid.laptop.receiver import receiver_of
 from hybrid.machine import home
-from hybrid.machine.files import speaking, write_once
+from hybrid.machine.files import explain_errors, write_once
 from hybrid.machine.terminal import clean_line
 
 MOST_NOTE = 200
@@ -74,5 +74,5 @@ def checked_note(text: str | None) -> str | None:
 def _show_here(folder: Path, run: str) -> None:
     path = home.forgotten_of(folder) / run
     if os.path.lexists(path):
-        with speaking(path, doing="removing it"):
+        with explain_errors(path, doing="removing it"):
             path.unlink(missing_ok=True)

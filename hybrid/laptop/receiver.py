@@ -158,7 +158,7 @@ class Receiver:
 
 def receiver_of(folder: Path, run: Run) -> Receiver:
     """Who takes over shards of a run, and gives its orders, on this machine."""
-    return Receiver(run, Disk(home.received_of(folder)), home.name())
+    return Receiver(run, Disk(home.received_of(folder)), home.machine_name())
 
 
 def own_notes(store: Store, run: str, kind: str, by: str) -> Iterator[tuple[str, Note]]:

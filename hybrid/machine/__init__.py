@@ -1,1 +1,1 @@
-"""This machine: its home folder, files, locks, clock, terminal, and libraries that are imported late."""
+"""This machine: its home folder, files, locks, signals, clock, terminal, and libraries that are imported late."""

@@ -1,4 +1,4 @@
-"""Time, as the protocol may use it: how long ago something was seen here, never what another machine's clock says."""
+"""Elapsed time and time stamps of this machine. The protocol never compares the clocks of two machines."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ class Clock(Protocol):
     """This machine's clock."""
 
     def now(self) -> float:
-        """Seconds since some moment, never going back; the time that this machine slept counts."""
+        """Seconds since an arbitrary moment; they never decrease, and include the time that this machine slept."""
         ...
 
     def stamp(self) -> str:
-        """The time of day in UTC, for people to read; nothing is decided by it."""
+        """The date and time in UTC, for people to read; no decision depends on it."""
         ...
 
 
 class SystemClock:
     """The clock of the operating system.
 
-    Monotonic clocks stand still while a laptop sleeps, wall clocks jump: of two readings the longer way counts, so a
-    jump can only make something look older than it is, which costs work and never safety.
+    A monotonic clock stands still while a laptop sleeps, and a wall clock jumps. Between two readings the larger of the
+    two differences counts. So a jump can only make something look older than it is, which costs work, never safety.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Caches of this machine as SQLite databases, which several processes may use at a time."""
+"""Caches of this machine as SQLite databases that several processes may use at the same time."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from hybrid.errors import Temporary
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 
 WAIT_S = 60.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait while another process writes."""
 
 PRAGMAS = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-"""Readers do not wait for the writer; a power cut loses the last writes at most, and damages nothing."""
+"""Readers do not wait for the writer. A power cut can lose the last writes, but damages nothing."""
 
 
 @contextmanager
 def open_cache(path: Path, schema: str, keeps: str) -> Iterator[sqlite3.Connection]:
-    """The database at `path`, made when it is not there; every statement is committed at once.
+    """Open the database at `path`, creating it if necessary; every statement is committed at once.
 
-    `keeps` says for the error what is kept in it. Raises Temporary when the database cannot be used, CannotRun when
-    nobody may write there.
+    `keeps` names its content in errors. Raises Temporary when the database cannot be used, CannotRun without permission
+    to write there.
     """
-    with speaking(path.parent, doing="making it"):
+    with explain_errors(path.parent, doing="making it"):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as rows:

@@ -1,4 +1,4 @@
-"""Reading and writing single files: written once, bounded when read, operating system errors put into words."""
+"""Read and write single files: writes happen once, reads are bounded, and OSErrors become errors with a hint."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 MISNAMED = OCCUPIED | {errno.ENOENT, errno.ENAMETOOLONG}
 
 PIECE = 256 * 1024
-"""Bytes of one call to write: larger ones take memory in large pieces, which a virtual machine is slow to give."""
+"""Bytes of one write call: a larger one needs a large buffer, which a virtual machine is slow to allocate."""
 
 
 class NotThere(Temporary):
-    """There is no such file, or not yet."""
+    """The file does not exist, or has not arrived yet."""
 
 
-def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
-    """The error a user can act on: full disk and lost mounts are Temporary, permissions CannotRun, names UsageError."""
+def explained_error(error: OSError, path: Path, *, doing: str) -> HybridError:
+    """`error` as one that a user can act on.
+
+    Temporary for a full disk and a lost mount, CannotRun for missing permission, UsageError for a wrong name.
+    """
     reason = error.strerror or type(error).__name__
     if error.errno in FULL:
         return Temporary(
@@ -42,20 +45,20 @@ def in_words(error: OSError, path: Path, *, doing: str) -> HybridError:
 
 
 @contextmanager
-def speaking(path: Path, *, doing: str) -> Iterator[None]:
-    """Turn an OSError of the block into one of our errors, naming `path`, which somebody chose."""
+def explain_errors(path: Path, *, doing: str) -> Iterator[None]:
+    """Raise an OSError of the block as one of our errors. It names `path`, which the user chose."""
     try:
         yield
     except OSError as error:
-        raise in_words(error, path, doing=doing) from error
+        raise explained_error(error, path, doing=doing) from error
 
 
 @contextmanager
-def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
-    """The same for a `path` whose name is ours: nobody misspelt it, so no error is a UsageError.
+def explain_internal_errors(path: Path, *, doing: str) -> Iterator[None]:
+    """Like `explain_errors`, for a `path` that the user did not choose: no error is a UsageError.
 
-    What is missing or refused now may be there in a moment, as mounts go: NotThere or Temporary. BadData where
-    something else stands in the way.
+    Raises NotThere or Temporary for a file that is missing or refused, since a mount may bring it back in a moment, and
+    BadData when a file stands where a folder should, or the reverse.
     """
     try:
         yield
@@ -63,7 +66,7 @@ def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
         if error.errno == errno.ENOENT:
             hint = "wait for the sync, then run the command again"
             raise NotThere(f"{path}: no such file, or not yet", hint=hint) from error
-        found = in_words(error, path, doing=doing)
+        found = explained_error(error, path, doing=doing)
         if not isinstance(found, UsageError):
             raise found from error
         if error.errno in OCCUPIED:
@@ -73,15 +76,15 @@ def speaking_inside(path: Path, *, doing: str) -> Iterator[None]:
 
 
 def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
-    """Write a new file and force it to disk. A file with the same bytes is left as it is.
+    """Write a new file and flush it to disk. A file with the same bytes is left unchanged.
 
-    `heal` is for a name that is made of the content's hash: other bytes there are damage and are written over.
+    `heal` is for a name that contains the content's hash: other bytes there are damage and are overwritten.
 
-    There is no rename, which is not atomic across machines: a reader verifies content, so a torn file is only ignored.
-    What could not be written whole is removed. Raises BadData when other bytes stand there, Temporary on a full disk,
-    CannotRun without permission.
+    The file is not renamed into place, since a rename is not atomic across machines. Readers verify the content and
+    ignore a torn file. A file that could not be written completely is removed. Raises BadData when the file has other
+    content, Temporary on a full disk, CannotRun without permission.
     """
-    with speaking_inside(path, doing="writing it"):
+    with explain_internal_errors(path, doing="writing it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb", buffering=0) as handle:
@@ -91,7 +94,7 @@ def write_once(path: Path, data: bytes, *, heal: bool = False) -> None:
 
 
 def replace_torn(path: Path, data: bytes, *, heal: bool = False) -> None:
-    """Finish a file that a crash left empty, cut short or filled up with zeros; refuse one that holds other content."""
+    """Complete a file that a crash left empty, truncated or padded with zeros. Raises BadData for other content."""
     if path.is_symlink() or not (path.is_file() or path.is_dir()):
         raise BadData(f"{path}: not a regular file", hint="move it away and try again")
     with path.open("rb") as handle:
@@ -118,12 +121,12 @@ def _fill(descriptor: int, path: Path, data: bytes) -> None:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a regular file of at most `limit` bytes; links are not followed. Raises NotThere, BadData."""
-    with speaking_inside(path, doing="reading it"):
+    with explain_internal_errors(path, doing="reading it"):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise BadData(f"{path}: not a regular file")
         with path.open("rb") as handle:
-            data = handle.read(min(found.st_size, limit) + 1)  # asking for the limit costs more than a small file
+            data = handle.read(min(found.st_size, limit) + 1)  # a buffer of `limit` bytes costs more than a small file
             if len(data) > found.st_size:
                 data += handle.read(max(0, limit + 1 - len(data)))
     if len(data) > limit:
@@ -134,10 +137,10 @@ def read_bounded(path: Path, limit: int) -> bytes:
 def unpack(packed: bytes, limit: int, what: str) -> bytes:
     """The content of a zstd frame, at most `limit` bytes; `what` names the file. Raises BadData.
 
-    A frame that ends early gives what is there of it: whoever asks checks the content by its hash.
+    For a frame that ends early, the part that is there is returned: the caller checks the content by its hash.
     """
     try:
-        if 0 < zstandard.frame_content_size(packed) <= limit:  # as in all that is ours: one call, one buffer
+        if 0 < zstandard.frame_content_size(packed) <= limit:  # all of our files state it: one call, one buffer
             with suppress(zstandard.ZstdError):
                 return zstandard.ZstdDecompressor().decompress(packed)
         with zstandard.ZstdDecompressor().stream_reader(packed) as reader:

@@ -1,6 +1,6 @@
-"""Where this machine keeps its own things: the folder it joined, its name, its spools and what it received.
+"""Where this machine keeps its own files: its name, the folder that it joined, its spools and what it received.
 
-Everything is below one place: HYBRID_HOME, else the platform's data directory. None of it is ever in a shared folder.
+All of them are below HYBRID_HOME, by default the platform's data directory, and never in a shared folder.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import platformdirs
 
 from hybrid.canonical import decode, encode
 from hybrid.errors import BadData
-from hybrid.machine.files import NotThere, read_bounded, speaking, write_once
+from hybrid.machine.files import NotThere, explain_errors, read_bounded, write_once
 from hybrid.machine.replacing import replacing
 
 NAME = re.compile(r"[a-z0-9-]{1,40}-[0-9a-f]{8}")
 
 
 def home() -> Path:
-    """The place of this machine's own things; made when something is first written there."""
+    """The folder of this machine's own files; it is created when something is first written there."""
     chosen = os.environ.get("HYBRID_HOME")
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("hybrid", appauthor=False))
 
 
-def name() -> str:
+def machine_name() -> str:
     """The name in this machine's receipts and orders; created at random once, then kept."""
     path = home() / "name"
     if path.is_file():
@@ -42,39 +42,39 @@ def name() -> str:
 
 def spool_of(folder: Path) -> Path:
     """The spool: files of a worker on this machine that no laptop has acknowledged yet."""
-    return home() / "spool" / _short(folder)
+    return home() / "spool" / _folder_id(folder)
 
 
 def received_of(folder: Path) -> Path:
     """Where this machine keeps its copies of what it received from the shared folder."""
-    return home() / "received" / _short(folder)
+    return home() / "received" / _folder_id(folder)
 
 
 def index_of(folder: Path) -> Path:
     """The index of files in the shared folder that this machine has verified. It can be deleted at any time."""
-    return home() / "index" / f"{_short(folder)}.sqlite"
+    return home() / "index" / f"{_folder_id(folder)}.sqlite"
 
 
-def parts() -> Path:
+def parts_folder() -> Path:
     """The folder of unfinished files, which are renamed when they are complete. It can be deleted at any time."""
     return home() / "parts"
 
 
 def forgotten_of(folder: Path) -> Path:
-    """Where this machine keeps a mark for each run of the shared folder that it hides."""
-    return home() / "forgotten" / _short(folder)
+    """Where this machine keeps a marker for each run of the shared folder that it hides."""
+    return home() / "forgotten" / _folder_id(folder)
 
 
-def remember(folder: Path) -> None:
-    """Make `folder` the one that commands use when none is named."""
-    with replacing(home() / "joined.json", b"") as stream:  # whatever is left of it there
+def set_joined_folder(folder: Path) -> None:
+    """Make `folder` the one that commands use by default."""
+    with replacing(home() / "joined.json", b"") as stream:  # whatever a crash left there
         stream.write(encode({"folder": str(folder.absolute())}))
 
 
-def remembered() -> Path | None:
-    """The folder that `remember` was last given; None when there is none. Raises BadData when that cannot be told.
+def joined_folder() -> Path | None:
+    """The folder that commands use by default; None when none was joined.
 
-    Commands that went on with another folder would hide it.
+    Raises BadData when the file that names it is damaged: continuing with another folder would hide the damage.
     """
     path = home() / "joined.json"
     again = "join the folder again: hybrid init FOLDER; or name it: --folder"
@@ -90,13 +90,13 @@ def remembered() -> Path | None:
     return Path(folder)
 
 
-def _short(folder: Path) -> str:
+def _folder_id(folder: Path) -> str:
     """A short name for a folder: the digest of its resolved path."""
-    with speaking(folder, doing="looking for it"):
+    with explain_errors(folder, doing="looking for it"):
         resolved = folder.resolve()
     return hashlib.sha256(os.fsencode(resolved)).hexdigest()[:16]
 
 
 def cache_folder() -> Path:
-    """The local cache of this project: digests and converted models. It can be deleted at any time."""
+    """The cache of this user: digests, converted models, replies of judges. It can be deleted at any time."""
     return Path(platformdirs.user_cache_dir("hybrid", appauthor=False))

@@ -1,4 +1,4 @@
-"""The only late imports of the project: modules that are heavy, or that need a library of an extra."""
+"""Late imports of modules that are heavy or need a library of an extra; no other module imports late."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ EXTRA_OF = {
     "sentence_transformers": "embeddings",
     "rouge_score": "rouge",
 }
-"""Library -> the extra of this distribution that brings it."""
+"""Library -> the extra of this distribution that installs it."""
 
 
 def import_object(path: str, *, needed_for: str) -> Any:
     """The object at `module:name`. Raises CannotRun when a library of an extra is missing on this machine.
 
-    OpenMP, which most heavy libraries bring, reads its settings when it is loaded: so they are made here.
+    Most heavy libraries load OpenMP, which reads its settings when it is loaded. So they are set here first.
     """
     module, _, name = path.partition(":")
-    if not module.startswith("hybrid.commands."):  # they load nothing heavy, and may start a program of the user's
-        threads.wait_briefly()
+    if not module.startswith("hybrid.commands."):  # they load nothing heavy and may start the user's programs
+        threads.limit_spinning()
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -22,7 +22,7 @@ LOG = logging.getLogger("hybrid")
 
 
 @contextmanager
-def alone(place: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(place: Path, doing: str) -> Iterator[None]:
     """Hold the lock of a path. Raises Temporary, whose message contains `doing`, when another process holds it."""
     locks = cache_folder() / "locks"
     name = hashlib.sha256(os.fsencode(os.path.realpath(place))).hexdigest()[:32]

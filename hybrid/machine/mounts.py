@@ -1,4 +1,4 @@
-"""What carries a place: the disk of this machine, or a network or a program that may show it late and wrong."""
+"""Whether a path is on a disk of this machine, or on a mount that may show changes late or incorrectly."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs", "fuse-overlayfs"}
 REMOTE = re.compile(r"fuse.*|nfs\d?|cifs|smb\w*|afs|ceph|davfs2?|glusterfs|lustre|9p|drvfs")
 STREAMED = re.compile(r"/CloudStorage/|/Volumes/GoogleDrive")
-"""Where macOS shows what Drive for desktop and its like carry."""
+"""Where macOS mounts the folders of Drive for desktop and similar programs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What stands at a place: the file system's type, what it comes from, and where it is mounted."""
+    """A mount: its mount point, the type of the file system, and its source."""
 
     place: str
     type: str
@@ -25,15 +25,15 @@ class Mount:
 
     @property
     def remote(self) -> bool:
-        """Whether it is carried by a network or a program.
+        """Whether a network or a program (FUSE) provides the files.
 
-        The root never counts as such: a container may have it from a program, and there is no other disk then.
+        The root never counts as remote: a container may get it through FUSE, and then there is no other disk.
         """
         return self.place != "/" and self.type not in LOCAL_FUSE and bool(REMOTE.fullmatch(self.type))
 
 
 def mount_of(path: str, mountinfo: str) -> Mount | None:
-    """The mount that holds an absolute path, by the text of Linux's /proc/self/mountinfo; the last on top counts."""
+    """The mount that holds an absolute path, by the text of Linux's /proc/self/mountinfo; of several the topmost."""
     best: Mount | None = None
     for line in mountinfo.splitlines():
         head, dash, tail = line.partition(" - ")
@@ -48,18 +48,18 @@ def mount_of(path: str, mountinfo: str) -> Mount | None:
 
 
 def carrier_of(path: Path) -> str:
-    """What carries `path` when that is no disk of this machine; "" when it is one, or nothing is known of it.
+    """The remote mount that holds `path`, in words; "" for a disk of this machine, or when it is not known.
 
-    The path as it is written is looked at first: finding out where it leads would wait for a mount that hangs.
+    The path is checked as written before it is resolved, since resolving it would block on a mount that hangs.
     """
     if not MOUNTINFO.is_file():
         return "a synced folder" if STREAMED.search(str(path.resolve())) else ""
-    with speaking(MOUNTINFO, doing="reading it"):
+    with explain_errors(MOUNTINFO, doing="reading it"):
         mountinfo = MOUNTINFO.read_text(errors="surrogateescape")
     return remote_mount(str(path.absolute()), mountinfo) or remote_mount(str(path.resolve()), mountinfo)
 
 
 def remote_mount(path: str, mountinfo: str) -> str:
-    """The mount that holds an absolute path, when it is one of a network or of a program; "" when it is not."""
+    """The remote mount that holds an absolute path, as type and mount point; "" when the mount is local."""
     found = mount_of(path, mountinfo)
     return f"{found.type} at {found.place}" if found and found.remote else ""

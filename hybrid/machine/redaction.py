@@ -1,4 +1,4 @@
-"""Keep secrets out of what is written into a folder: logs, failures and troubles."""
+"""Remove secrets from logs and failures before they are written into a shared folder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|ACCESS_KEY", r
 KNOWN_FORMS = re.compile(
     r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|ya29\.)[A-Za-z0-9_\-.]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )
-SHORTEST = 8
+MIN_SECRET_LENGTH = 8
 
 
 def redacted(text: str) -> str:
-    """`text` with `***` for the value of every environment variable named like a secret, and for known forms."""
+    """`text` with `***` for the values of environment variables named like secrets, and for tokens of known forms."""
     for name, value in os.environ.items():
-        if SECRET_NAME.search(name) and len(value) >= SHORTEST:
+        if SECRET_NAME.search(name) and len(value) >= MIN_SECRET_LENGTH:
             text = text.replace(value, "***")
     return KNOWN_FORMS.sub("***", text)

@@ -1,4 +1,4 @@
-"""Write a file so that its name holds the old content or the whole new one, never a part."""
+"""Replace a file atomically: its name holds the old content or all of the new one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hybrid.errors import CannotRun, Temporary, UsageError
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 
 BUFFER = 1024 * 1024
-LEFT = 86_400.0
+MAX_PART_AGE = 86_400.0
 """Age in seconds after which an unfinished file counts as left over by a killed process."""
 
 
@@ -35,15 +35,15 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
     part = place / f".{path.name}.{secrets.token_hex(4)}.part"
     try:
         spoken = path if place == path.parent else part
-        with speaking(spoken, doing="writing it"), part.open("xb", buffering=BUFFER) as stream:
+        with explain_errors(spoken, doing="writing it"), part.open("xb", buffering=BUFFER) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        with speaking(path, doing="writing it"):
+        with explain_errors(path, doing="writing it"):
             if not _same(part, path):
                 _take_place(part, path)
     except CannotRun as error:
-        if str(path) in error.message:  # else it is about what the block did meanwhile, such as judging
+        if str(path) in error.message:  # else it comes from what the block does besides, such as judging
             error.hint = "write to another place: -o FILE"
         raise
     finally:
@@ -52,12 +52,12 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
 
 
 def _place(path: Path, parts: Path | None) -> Path:
-    """Where the unfinished file is made: beside `path` where `parts` cannot be had. What a kill left there goes."""
+    """The folder of the unfinished file: `parts`, or that of `path` if it is not writable. Deletes leftovers."""
     with suppress(OSError):
         if parts:
             parts.mkdir(parents=True, exist_ok=True)
             for left in parts.glob(".*.part"):
-                if time.time() - left.stat().st_mtime > LEFT:
+                if time.time() - left.stat().st_mtime > MAX_PART_AGE:
                     left.unlink()
             if os.access(parts, os.W_OK):
                 return parts
@@ -65,7 +65,7 @@ def _place(path: Path, parts: Path | None) -> Path:
 
 
 def _same(part: Path, path: Path) -> bool:
-    """Whether there is a file of the same content already."""
+    """Whether `path` exists and has the same content."""
     try:
         return filecmp.cmp(part, path, shallow=False)
     except OSError:
@@ -73,7 +73,7 @@ def _same(part: Path, path: Path) -> bool:
 
 
 def _take_place(part: Path, path: Path) -> None:
-    """Give the finished file its name: by a rename, so from another disk it is copied beside `path` first."""
+    """Rename the finished file to `path`; from another disk it is first copied beside `path`."""
     try:
         part.replace(path)
     except OSError as error:
@@ -91,31 +91,35 @@ def _take_place(part: Path, path: Path) -> None:
 
 
 def make_room(path: Path, begins: bytes) -> None:
-    """Make the folder of `path`, and refuse what stands there. Raises what `replacing` does, Temporary for a mount."""
+    """Create the folder of `path`. Raises what `refuse_foreign` does, and Temporary when the mount is lost."""
     refuse_foreign(path, begins)
-    with speaking(path, doing="making its folder"):
+    with explain_errors(path, doing="making its folder"):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # all that was missing above it was made
+        except FileNotFoundError as error:  # although all parents were created
             raise Temporary(f"{path}: its folder does not stay", hint="is the mount there? run it again") from error
 
 
 def refuse_foreign(path: Path, begins: bytes) -> None:
-    """Raise UsageError when something else than a file of the kind that begins with `begins` stands at `path`.
+    """Raise UsageError when `path` exists and is not a file that begins with `begins`.
 
-    What a crash or a carrier left of such a file, its beginning or zeros only, is not something else.
+    Accepted, too, is what a crash or a sync program leaves of such a file: its beginning, or zeros only.
     """
-    with speaking(path, doing="looking at it"):
+    with explain_errors(path, doing="looking at it"):
         if path.is_dir():
             raise UsageError(f"{path} is a folder", hint="name a file: -o FILE")
         if not path.is_file():
             return
-    with speaking(path, doing="looking at it"), suppress(FileNotFoundError), path.open("rb") as stream:  # or gone now
+    with (
+        explain_errors(path, doing="looking at it"),
+        suppress(FileNotFoundError),
+        path.open("rb") as stream,
+    ):
         present = stream.read(len(begins))
         if not begins.startswith(present.rstrip(b"\0")) or not _only_zeros_follow(present, begins, stream):
             raise UsageError(f"{path} holds something else, which would be lost", hint="name another file: -o FILE")
 
 
 def _only_zeros_follow(present: bytes, begins: bytes, stream: BinaryIO) -> bool:
-    """Whether the beginning is whole, or the rest of the file is zeros."""
+    """Whether `present` is all of `begins`, or the rest of the file is zeros."""
     return present == begins or not any(piece.strip(b"\0") for piece in iter(lambda: stream.read(BUFFER), b""))

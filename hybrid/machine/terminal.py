@@ -1,6 +1,6 @@
-"""Text for a terminal: numbers and times as people say them, and foreign text made safe.
+"""Text for a terminal: numbers and durations for people, and untrusted text with its control characters escaped.
 
-A terminal obeys some characters of models, files and folders instead of showing them.
+A terminal would obey control characters in the texts of models and in the names of files.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _UNSAFE = re.compile(
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """`text` with every character that a terminal obeys shown as an escape (`\\x1b`), at most `limit` characters."""
-    shown = text if limit is None else text[: limit + 1]  # so that a text of gigabytes is not worked through
+    """`text` with control characters escaped (`\\x1b`), cut to `limit` characters."""
+    shown = text if limit is None else text[: limit + 1]  # a text may have gigabytes
     safe = _UNSAFE.sub(_escape, shown)
     return safe if limit is None or len(safe) <= limit else f"{safe[: limit - 1]}…"
 
 
 def clean_line(text: str, limit: int | None = None) -> str:
-    """`clean`, on one line: tabs and newlines are shown too."""
+    """Like `clean`, on one line: tabs and newlines are escaped, too."""
     shown = text if limit is None else text[: limit + 1]
     return clean(shown.replace("\n", "\\n").replace("\t", "\\t"), limit)
 
@@ -37,27 +37,27 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def some(number: int, what: str) -> str:
-    """A number of things."""
+    """A number with its noun: `1 item`, `2,000 items`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def are(number: int) -> str:
-    """The verb of so many things: 1 item is here, 2 items are."""
+    """The verb for a number of things: 1 item `is` here, 2 items `are`."""
     return "is" if number == 1 else "are"
 
 
 def have(number: int) -> str:
-    """The same of `have`: 1 item has no record, 2 items have none."""
+    """The verb for a number of things: 1 item `has` no record, 2 items `have` none."""
     return "has" if number == 1 else "have"
 
 
 def were(number: int) -> str:
-    """The same of `were`."""
+    """The verb for a number of things: 1 item `was` done, 2 items `were`."""
     return "was" if number == 1 else "were"
 
 
 def span(seconds: float) -> str:
-    """A time span for people: the two largest units."""
+    """A duration in its two largest units: `1 d 3 h`, `2 min 5 s`."""
     whole = round(seconds)
     units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
     for (size, name), (smaller, low) in itertools.pairwise(units):
@@ -68,5 +68,5 @@ def span(seconds: float) -> str:
 
 
 def a_minute(items: float) -> str:
-    """A number of items a minute, also of a slow model."""
+    """A rate in items per minute, with more decimals when it is low."""
     return f"{items:,.{0 if items >= 10 else 1 if items >= 1 else 2}f} items/min"

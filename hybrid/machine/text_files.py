@@ -1,7 +1,7 @@
-"""Text files as people's editors and shells save them: UTF-8, perhaps with a mark, or UTF-16 with its mark.
+"""Text files as editors and shells save them: UTF-8, with or without a byte order mark (BOM), or UTF-16 with a BOM.
 
-Everything here is written as UTF-8 without a mark. Windows PowerShell's `>` writes UTF-16, and some editors put a byte
-order mark before UTF-8; a JSON parser takes neither.
+Windows PowerShell's `>` writes UTF-16, and some editors put a BOM before UTF-8; a JSON parser accepts neither. Our own
+files are UTF-8 without a BOM.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ HINT = "save it as UTF-8"
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, ""),  # begins as UTF-16 does, so it comes before it
+    (codecs.BOM_UTF32_LE, ""),  # before UTF-16, whose BOM is its beginning
     (codecs.BOM_UTF32_BE, ""),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-"""How a text begins, and the codec that reads it; "" where none does here."""
+"""Byte order mark -> the codec that reads the text; "" when the encoding is refused."""
 
 
 def utf8(data: bytes, what: str) -> bytes:
-    """The text in `data` as UTF-8 without a mark; `what` names the file. Raises BadData for another encoding."""
+    """The text in `data` as UTF-8 without a BOM; `what` names the file. Raises BadData for another encoding."""
     if _codec(data[:4], what):
         return utf8_stream(io.BytesIO(data), what).read()
     try:
@@ -37,7 +37,7 @@ def utf8(data: bytes, what: str) -> bytes:
 
 
 def utf8_stream(stream: BinaryIO, what: str) -> io.BufferedReader:
-    """The same for an open file, piece by piece; `stream` is closed with what is returned."""
+    """Like `utf8`, for an open file that is read in pieces; closing the result closes `stream`."""
     opened = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(cast("io.RawIOBase", stream))
     try:
         codec = _codec(opened.peek(4)[:4], what)
@@ -55,13 +55,13 @@ def _codec(begin: bytes, what: str) -> str:
             raise BadData(f"{what}: a text in UTF-32", hint=HINT)
     if begin and not begin.strip(b"\0"):
         raise BadData(f"{what}: begins with zeros: a crash or a sync program left it so", hint="make or fetch it anew")
-    if b"\0" in begin[:2]:  # no text of ours begins with a character beyond ASCII
+    if b"\0" in begin[:2]:  # every text that is read here begins with ASCII
         raise BadData(f"{what}: looks like UTF-16 without a byte order mark, or is no text", hint=HINT)
     return ""
 
 
 class _Recoding(io.RawIOBase):
-    """The text of a stream in UTF-8."""
+    """A stream that reads the text of another stream as UTF-8."""
 
     def __init__(self, stream: BinaryIO, codec: str, what: str) -> None:
         self._stream, self._what = stream, what

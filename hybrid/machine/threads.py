@@ -11,40 +11,40 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-WAITING = {
-    "GOMP_SPINCOUNT": "1000",  # GNU's runtime: turns of a loop, some 30 microseconds; by itself 300,000
-    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's: whole milliseconds; by itself 200, 0 on Apple silicon
+SPIN_SETTINGS = {
+    "GOMP_SPINCOUNT": "1000",  # GNU's runtime: iterations, some 30 microseconds; its default is 300,000
+    "KMP_BLOCKTIME": "0",  # LLVM's and Intel's: milliseconds; its default is 200, on Apple silicon 0
 }
 """Environment variables that OpenMP runtimes read once, when they are loaded. Microsoft's runtime has none."""
 
 
-def wait_briefly() -> None:
+def limit_spinning() -> None:
     """Make waiting OpenMP threads sleep after a short spin, unless the user has set how they wait.
 
     Applies to libraries that are loaded afterwards, in this process and its children.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        for name, value in WAITING.items():
+        for name, value in SPIN_SETTINGS.items():
             os.environ.setdefault(name, value)
 
 
-def number() -> int:
+def thread_count() -> int:
     """The number of compute threads: `OMP_NUM_THREADS` if the user has set it, else one for each usable core."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested ones
-    return int(first) if first.isdecimal() and int(first) else cores()
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # a list is for nested levels
+    return int(first) if first.isdecimal() and int(first) else available_cores()
 
 
-def cores(root: Path = Path("/")) -> int:
+def available_cores(root: Path = Path("/")) -> int:
     """Cores that this process may use: its CPU affinity, limited by the CPU quota of its container.
 
     A container with a quota of 2 of 64 cores sees all 64, and 64 threads would be throttled most of the time.
     `root` is the directory that holds `proc` and `sys`.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([bound, *map(int, _shares(root))]))
+    return max(1, min([bound, *map(int, _cpu_limits(root))]))
 
 
-def _shares(root: Path) -> Iterator[float]:
+def _cpu_limits(root: Path) -> Iterator[float]:
     """The CPU quota, in cores, of each control group around this process that has one."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -57,12 +57,12 @@ def _shares(root: Path) -> Iterator[float]:
             continue
         inside = top / place.strip("/")
         for group in (inside, *inside.parents):
-            yield from _share(group)
+            yield from _cpu_limit(group)
             if group == top:
                 break
 
 
-def _share(group: Path) -> Iterator[float]:
+def _cpu_limit(group: Path) -> Iterator[float]:
     """quota / period of one control group, version 1 or 2; nothing when it has no quota."""
     words = _read(group / "cpu.max").split() or [
         *_read(group / "cpu.cfs_quota_us").split(),

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hybrid.errors import UsageError
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.model_files.gguf_files import names_of, parts_of, stem_of
 from hybrid.model_files.location import TEXTS, WEIGHTS, files_of, locate
 from hybrid.model_files.weight_files import check_files
@@ -40,7 +40,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
     Links to files are followed, since the Hub's cache consists of them; hidden folders and pickled weights are omitted.
     """
-    with speaking(folder, doing="listing it"):
+    with explain_errors(folder, doing="listing it"):
         found = {path.name: path for path in files_of(folder)}
         for path in sorted(folder.rglob("*")):
             inner = path.relative_to(folder)

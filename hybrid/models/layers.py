@@ -16,7 +16,7 @@ from typing import BinaryIO
 from hybrid.errors import BadData, HybridError
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.runs import check_mark
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.models.manifest import Layer, Model, Part, parts_of
 
 OnProgress = Callable[[int], None]
@@ -32,9 +32,9 @@ REPAIR = "pack the model again where it still is: only what is missing or damage
 def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a local file for reading, unbuffered.
 
-    Raises BadData when it is not a regular file, and what `speaking` raises.
+    Raises BadData when it is not a regular file, and what `explain_errors` raises.
     """
-    with speaking(path, doing="reading it"):
+    with explain_errors(path, doing="reading it"):
         if not path.is_file():
             raise BadData(f"{path}: not there, or not a regular file")
         with path.open("rb", buffering=0) as stream:

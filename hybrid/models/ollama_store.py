@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybrid.errors import BadData, CannotRun, UsageError, nearest
-from hybrid.machine.files import read_bounded, speaking
+from hybrid.machine.files import explain_errors, read_bounded
 from hybrid.machine.mounts import carrier_of
 from hybrid.models.names import OllamaName
 from hybrid.models.ollama_manifest import MAX_SOURCE
@@ -71,7 +71,7 @@ class OllamaStore:
     def refuse_bad_place(self, folder: Path) -> None:
         """Raise CannotRun when the store is on a mount, UsageError when it is in the shared folder or around it."""
         why = f"the server deletes layers whose model it does not see: no store for {self}"
-        with speaking(self.root, doing="looking where it is"):
+        with explain_errors(self.root, doing="looking where it is"):
             root, shared = self.root.resolve(), folder.resolve()
         if shared in (root, *root.parents) or root in shared.parents:
             raise UsageError(f"{why} in a shared folder", hint="--store: a place on this machine's own disk")
@@ -101,7 +101,7 @@ def refuse_link(path: Path) -> Path:
 
 def _spelled(place: Path, part: str) -> str:
     """`part` in the spelling of an existing entry of `place` that differs only in case."""
-    with speaking(place, doing="listing it"):
+    with explain_errors(place, doing="listing it"):
         found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
     alike = [name for name in found if name.lower() == part.lower()]
     return part if part in alike or not alike else alike[0]

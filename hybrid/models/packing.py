@@ -10,8 +10,8 @@ from pathlib import Path
 from hybrid.errors import BadData
 from hybrid.folder.medium import Medium
 from hybrid.folder.runs import check_mark
-from hybrid.machine.files import speaking
-from hybrid.machine.lock import alone
+from hybrid.machine.files import explain_errors
+from hybrid.machine.lock import exclusive_lock
 from hybrid.model_files.location import sha256_of, split_digest
 from hybrid.models import file_models
 from hybrid.models.layers import OnProgress, write_layer
@@ -43,7 +43,7 @@ def ollama_source(store: OllamaStore, name: OllamaName) -> ModelSource:
     said = layers_of(source, what=str(store.manifest_path(name)))
     files = {f"sha256-{sha256}": (store.blob(sha256), sha256, size) for sha256, size in said.items()}
     for path, _, size in files.values():
-        with speaking(path, doing="looking for it"):
+        with explain_errors(path, doing="looking for it"):
             if not path.is_file() or path.stat().st_size != size:
                 raise BadData(
                     f"{path}: a layer of {name} that is not there, or not of the {size:,} bytes it should have",
@@ -57,7 +57,7 @@ def plain_source(path: Path, name: str) -> ModelSource:
     kind, found = file_models.described(path)
     files = {}
     for inner, file in found.items():
-        with speaking(file, doing="reading it"):
+        with explain_errors(file, doing="reading it"):
             files[inner] = (file, sha256_of(file), file.stat().st_size)
     layers = tuple(Layer(inner, sha256, size) for inner, (_, sha256, size) in files.items())
     digest = folder_digest(layers) if kind == "folder" else split_digest([layer.sha256 for layer in layers])
@@ -71,7 +71,7 @@ def pack(folder: Medium, source: ModelSource, on_progress: OnProgress, *, part_s
     resumes.
     """
     check_mark(folder)
-    with alone(Path(str(folder), "models"), f"packs models into {folder}"):
+    with exclusive_lock(Path(str(folder), "models"), f"packs models into {folder}"):
         layers = _layers(folder, source, part_size, on_progress)
         model = Model(source.kind, source.name, source.digest, layers, source.text, part_size)
         _publish(folder, model)

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.medium import Medium, NotThere
-from hybrid.machine.files import speaking, write_once
-from hybrid.machine.lock import alone
+from hybrid.machine.files import explain_errors, write_once
+from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.terminal import some
 from hybrid.models.layers import OnProgress, present, read_layer
 from hybrid.models.manifest import Layer, Model
@@ -40,7 +40,7 @@ def restore_ollama(
     Another model of that name is replaced only with `replace`. Raises UsageError, NotThere (not all parts have
     arrived), BadData (damaged), Temporary (disk full, another restore is running), CannotRun.
     """
-    with alone(store.root, f"restores models to {store.root}"):
+    with exclusive_lock(store.root, f"restores models to {store.root}"):
         path = _manifest_place(store, model, name, replace=replace)
         targets = {store.blob(layer.sha256): layer for layer in model.layers}
         _install(folder, model, targets, store.staging, on_progress)
@@ -65,7 +65,7 @@ def _manifest_place(store: OllamaStore, model: Model, name: OllamaName, *, repla
 def _touch(blobs: Iterable[Path]) -> None:
     """Set the modification time to now: at its start the server deletes layers without a model that are an hour old."""
     for blob in blobs:
-        with speaking(blob, doing="marking it as new"):
+        with explain_errors(blob, doing="marking it as new"):
             os.utime(blob)
 
 
@@ -73,7 +73,7 @@ def _publish(store: OllamaStore, path: Path, manifest: bytes) -> None:
     """Write the manifest atomically: a reader sees the old one or this one."""
     draft = refuse_link(store.staging) / f"manifest-{hashlib.sha256(manifest).hexdigest()}"
     write_once(draft, manifest, heal=True)
-    with speaking(path, doing="writing it"):
+    with explain_errors(path, doing="writing it"):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft.replace(path)
         _sync(path.parent)
@@ -85,7 +85,7 @@ def restore_plain(folder: Medium, model: Model, to: Path, on_progress: OnProgres
     Raises UsageError when `to` holds other files (files of the same names are overwritten with `replace`), and what
     `restore_ollama` raises.
     """
-    with alone(to, f"restores a model to {to}"):
+    with exclusive_lock(to, f"restores a model to {to}"):
         targets = {to / layer.path: layer for layer in model.layers}
         _refuse_foreign(to, targets, replace=replace)
         _install(folder, model, targets, to / STAGING, on_progress)
@@ -95,7 +95,7 @@ def restore_plain(folder: Medium, model: Model, to: Path, on_progress: OnProgres
 
 def refuse_shared(to: Path, folder: Path) -> None:
     """Raise UsageError when `to` is in the shared folder, whose files must not be changed."""
-    with speaking(to, doing="looking where it is"):
+    with explain_errors(to, doing="looking where it is"):
         inside = folder.resolve() in (to.resolve(), *to.resolve().parents)
     if inside:
         raise UsageError(f"{to} lies in the shared folder {folder}", hint="--to: a place on this machine's own disk")
@@ -103,7 +103,7 @@ def refuse_shared(to: Path, folder: Path) -> None:
 
 def _refuse_foreign(to: Path, targets: Mapping[Path, Layer], *, replace: bool) -> None:
     """Raise UsageError for files that are not of the model, which could change its digest, and for links."""
-    with speaking(to, doing="looking into it"):
+    with explain_errors(to, doing="looking into it"):
         if to.exists() and not to.is_dir():
             raise UsageError(f"{to} is not a folder", hint="--to FOLDER")
         there = [path for path in to.rglob("*") if STAGING not in path.relative_to(to).parts] if to.is_dir() else []
@@ -156,7 +156,7 @@ def _staged(targets: Mapping[Path, Layer], staging: Path, on_progress: OnProgres
 
 def _holds(path: Path, layer: Layer) -> bool:
     """Whether a local file is the layer; its bytes are hashed."""
-    with speaking(path, doing="reading it"):
+    with explain_errors(path, doing="reading it"):
         if not path.is_file() or path.stat().st_size != layer.size:
             return False
         with path.open("rb") as stream:
@@ -166,7 +166,7 @@ def _holds(path: Path, layer: Layer) -> bool:
 def _check_room(staged: Mapping[Path, Path], targets: Mapping[Path, Layer], staging: Path) -> None:
     """Raise Temporary when the disk lacks space for what is left to write."""
     place = next(path for path in (staging, *staging.parents) if path.exists())
-    with speaking(place, doing="asking for its free space"):
+    with explain_errors(place, doing="asking for its free space"):
         here = sum(min(path.stat().st_size, targets[to].size) for path, to in staged.items() if path.is_file())
         free = shutil.disk_usage(place).free
     needed = sum(targets[target].size for target in staged.values()) - here
@@ -180,7 +180,7 @@ def _check_room(staged: Mapping[Path, Path], targets: Mapping[Path, Layer], stag
 @contextmanager
 def _opened(place: Path) -> Iterator[BinaryIO]:
     """The staging file of a layer, created if missing; synced to disk when the block succeeds."""
-    with speaking(place, doing="writing it"):
+    with explain_errors(place, doing="writing it"):
         place.parent.mkdir(parents=True, exist_ok=True)
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with os.fdopen(os.open(refuse_link(place), flags, 0o644), "r+b", buffering=0) as stream:
@@ -191,7 +191,7 @@ def _opened(place: Path) -> Iterator[BinaryIO]:
 def _move(staged: Mapping[Path, Path]) -> None:
     """Move every staged file to its target. An existing target is damaged, or may be replaced."""
     for place, target in staged.items():
-        with speaking(target, doing="writing it"):
+        with explain_errors(target, doing="writing it"):
             target.parent.mkdir(parents=True, exist_ok=True)
             place.replace(refuse_link(target))
             _sync(target.parent)

@@ -23,7 +23,7 @@ import zstandard
 
 from hybrid.errors import BadData, Temporary
 from hybrid.machine import home
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_MEMBERS = 10_000
@@ -37,7 +37,7 @@ END = 1024
 
 def is_archive(path: Path) -> bool:
     """Whether the file starts with the magic of gzip or zstd."""
-    with speaking(path, doing="looking at it"), path.open("rb") as file:
+    with explain_errors(path, doing="looking at it"), path.open("rb") as file:
         return file.read(4).startswith((GZIP, ZSTD))
 
 
@@ -47,11 +47,11 @@ def installed(archive: Path) -> Path:
     A kill leaves a draft, which the next call removes. Raises BadData for an archive that is damaged or would write
     outside of its folder, Temporary on a full disk or while another process unpacks it.
     """
-    with speaking(archive, doing="reading it"), archive.open("rb") as file:
+    with explain_errors(archive, doing="reading it"), archive.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     own = home.home() / "ollama"
     folder = own / sha256[:16]
-    with speaking(own, doing="unpacking Ollama there"):
+    with explain_errors(own, doing="unpacking Ollama there"):
         own.mkdir(parents=True, exist_ok=True)
         with _locked(own / f"{sha256[:16]}.lock"):
             if not folder.is_dir():

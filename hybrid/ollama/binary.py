@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from hybrid.errors import CannotRun, UsageError
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.ollama.archive import installed, is_archive
 
 INSIDE = ("bin/ollama", "ollama")
@@ -21,7 +21,7 @@ def find(place: Path | None) -> Path:
     """
     if place is None:
         return _on_path()
-    with speaking(place, doing="looking for Ollama"):
+    with explain_errors(place, doing="looking for Ollama"):
         place = place.expanduser().absolute()
         if place.is_dir():
             return _in_folder(place)

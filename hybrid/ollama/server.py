@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from hybrid.errors import CannotRun, HybridError, Temporary
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import SECRET_NAME, redacted
 from hybrid.machine.terminal import clean_line
 from hybrid.ollama import guard
@@ -127,9 +127,9 @@ class Server:
 def started(binary: Path, settings: Settings, *, seconds: float = READY_SECONDS) -> Iterator[Server]:
     """A server that runs for the block. Raises CannotRun, with the end of its log, when it cannot be started."""
     for folder in (settings.store, settings.log.parent):
-        with speaking(folder, doing="making it"):
+        with explain_errors(folder, doing="making it"):
             folder.mkdir(parents=True, exist_ok=True)
-    with speaking(settings.log, doing="opening it"), settings.log.open("ab") as log:
+    with explain_errors(settings.log, doing="opening it"), settings.log.open("ab") as log:
         log_start = log.tell()  # the server appends to it
         server = Server(_start_guarded([str(binary), "serve"], settings, log), settings, log_start)
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybrid.errors import CannotRun
 from hybrid.machine import home
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.mounts import carrier_of
 
 COLAB = Path("/content/drive")
@@ -43,7 +43,7 @@ def _why_not(place: Path) -> str:
         return "it is on Google Drive, which shows files late or not at all"
     if carrier := carrier_of(place):
         return f"it is on a mount ({carrier}), which may show files late or not at all"
-    with speaking(place, doing="looking where it is"):
+    with explain_errors(place, doing="looking where it is"):
         resolved = place.resolve()
         for known in _shared_folders():
             if resolved.is_relative_to(known.resolve()):
@@ -54,7 +54,7 @@ def _why_not(place: Path) -> str:
 
 def _shared_folders() -> list[Path]:
     named = os.environ.get("HYBRID_FOLDER")
-    return [folder for folder in (Path(named) if named else None, home.remembered()) if folder]
+    return [folder for folder in (Path(named) if named else None, home.joined_folder()) if folder]
 
 
 def _elsewhere() -> Path:

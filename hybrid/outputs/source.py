@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import zstandard
 
 from hybrid.errors import BadData, UsageError
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.text_files import utf8_stream
 
 BUFFER = 32 * 1024
@@ -53,13 +53,13 @@ def open_source(path: Path | str) -> OutputsSource:
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    with speaking(path, doing="opening it"):
+    with explain_errors(path, doing="opening it"):
         return io.BufferedReader(path.open("rb", buffering=0), BUFFER)
 
 
 def _copy_of_input() -> BinaryIO:
     copy = cast("BinaryIO", tempfile.TemporaryFile(buffering=BUFFER))  # noqa: SIM115 - closed with its source
-    with speaking(Path(tempfile.gettempdir()), doing="copying standard input there"):
+    with explain_errors(Path(tempfile.gettempdir()), doing="copying standard input there"):
         shutil.copyfileobj(sys.stdin.buffer, copy, BUFFER)
         copy.flush()
     return copy

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
-from hybrid.machine.files import in_words
+from hybrid.machine.files import explained_error
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Example, Item
@@ -40,7 +40,7 @@ def refuse(owner: object, error: Exception, doing: str) -> NoReturn:
     where = f" ({place})" if place else ""
     if isinstance(error, OSError) and error.errno:
         name = error.filename if isinstance(error.filename, str | bytes) else "."
-        said = in_words(error, Path(os.fsdecode(name)), doing="using it")
+        said = explained_error(error, Path(os.fsdecode(name)), doing="using it")
         raise type(said)(f"{what}: {said.message}{where}", hint=said.hint) from error
     if isinstance(error, MemoryError):
         raise CannotRun(f"{what}: out of memory{where}", hint="close other programs, or ask for less") from error

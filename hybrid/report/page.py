@@ -113,7 +113,7 @@ def _draw(walk: Walk, runs: Sequence[ReportRun], sections: Sections, body: IO[by
 
 
 def _write(out: Path, head: str, body: IO[bytes], foot: str) -> None:
-    with replacing(out, BEGINS.encode(), home.parts()) as file:
+    with replacing(out, BEGINS.encode(), home.parts_folder()) as file:
         file.write(head.encode())
         shutil.copyfileobj(body, file)
         file.write(foot.encode())

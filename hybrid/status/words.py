@@ -97,7 +97,7 @@ def by_whom(run: RunStanding) -> str:
     """Whose cancel stands, as far as that is known."""
     if not run.cancelled_by:
         return ""
-    return f" by {' and '.join('this machine' if one == home.name() else one for one in run.cancelled_by)}"
+    return f" by {' and '.join('this machine' if one == home.machine_name() else one for one in run.cancelled_by)}"
 
 
 def _what(run: RunStanding) -> list[str]:

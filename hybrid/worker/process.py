@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 
 from hybrid.errors import HybridError, NotFinished, Temporary, nearest
-from hybrid.machine.files import speaking
+from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import redacted
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import some, span
@@ -231,7 +231,7 @@ def alive(locks: Path, attempt: str) -> Iterator[set[str]]:
 
     A process that was killed leaves its lock free: what it held can be taken over at once.
     """
-    with speaking(locks, doing="making it"):
+    with explain_errors(locks, doing="making it"):
         locks.mkdir(parents=True, exist_ok=True)
     gone = {path.stem for path in locks.glob("*.lock") if _free(path)}
     lock = filelock.FileLock(locks / f"{attempt}.lock", timeout=2)

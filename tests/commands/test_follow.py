@@ -65,7 +65,7 @@ def test_waiting_ends_when_the_run_is_cancelled(place: Place, followed: Callable
     with pytest.raises(NotFinished, match=r"was cancelled by reader-00000001: 1 of 6 items is here") as stopped:
         followed(nothing, lambda: place.receiver().cancel())
     assert "the same command again takes the cancel back" in stopped.value.hint
-    mine = Receiver(place.run, place.store, home.name())
+    mine = Receiver(place.run, place.store, home.machine_name())
     mine.resume()
     mine.cancel()
     with pytest.raises(NotFinished, match="was cancelled by this machine"):

@@ -423,7 +423,7 @@ def test_no_folder_at_all_is_no_problem_of_the_machine() -> None:
 
 
 def test_the_folder_that_was_joined_is_looked_at(folder: Path) -> None:
-    home.remember(folder)
+    home.set_joined_folder(folder)
     assert str(folder) in told(code=0)
 
 
@@ -439,7 +439,7 @@ def test_doctor_writes_one_file_a_machine_and_no_more(folder: Path, good: dict[s
         told(str(folder), code=0)
         after = files_of(folder)
         (probe,) = set(after) - set(good)
-        assert probe == f"probes/{home.name()}.json"
+        assert probe == f"probes/{home.machine_name()}.json"
         assert json.loads(after[probe])["number"] == number
         assert {path: after[path] for path in good} == good
 
@@ -452,7 +452,7 @@ def test_a_probe_is_not_written_through_a_link(folder: Path, tmp_path: Path, pla
         shutil.rmtree(folder / "probes")
         (folder / "probes").symlink_to(beside)
     else:
-        (folder / "probes" / f"{home.name()}.json").symlink_to(beside / "new")
+        (folder / "probes" / f"{home.machine_name()}.json").symlink_to(beside / "new")
     assert "not a plain file in a plain folder" in told(str(folder), code=6)
     assert list(beside.iterdir()) == []
 

@@ -19,7 +19,7 @@ from hybrid.folder.runs import join_folder, open_run
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
-from hybrid.machine.files import NotThere, speaking_inside, write_once
+from hybrid.machine.files import NotThere, explain_internal_errors, write_once
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.plugins import installed
 from hybrid.status.standing import standings
@@ -246,7 +246,7 @@ def test_the_frozen_run_and_the_mark_are_healed_by_submitting_again(place: Place
 )
 def test_inside_a_folder_no_error_of_the_system_is_a_wrong_command(number: str, expected: type[HybridError]) -> None:
     code = getattr(errno, number)
-    with pytest.raises(expected) as caught, speaking_inside(Path("somewhere"), doing="reading it"):
+    with pytest.raises(expected) as caught, explain_internal_errors(Path("somewhere"), doing="reading it"):
         raise OSError(code, os.strerror(code))
     assert type(caught.value) is expected
     assert caught.value.hint
@@ -272,21 +272,21 @@ def test_an_unfinished_file_is_never_in_the_folder_of_its_place(place: Place, mo
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
-    home.parts().mkdir(parents=True)
-    (killed, written) = (home.parts() / f".outputs.json.{n}.part" for n in range(2))
+    home.parts_folder().mkdir(parents=True)
+    (killed, written) = (home.parts_folder() / f".outputs.json.{n}.part" for n in range(2))
     killed.touch()
     os.utime(killed, (0, 0))
     written.touch()
     fetch(place)
     assert found
     assert not any(found)
-    assert list(home.parts().iterdir()) == [written]
+    assert list(home.parts_folder().iterdir()) == [written]
 
 
 def test_where_this_machine_has_no_room_of_its_own_the_file_is_made_beside_its_place(place: Place) -> None:
     place.shard(0)
-    home.parts().parent.mkdir(exist_ok=True)
-    home.parts().write_text("in the way")
+    home.parts_folder().parent.mkdir(exist_ok=True)
+    home.parts_folder().write_text("in the way")
     fetch(place)
     assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
 
@@ -301,7 +301,7 @@ def test_a_file_made_on_another_disk_takes_its_place_whole(place: Place, monkeyp
         fetch(place)
         assert open_outputs(outputs(place)).run["id"] == place.run.id
         assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
-        assert list(home.parts().iterdir()) == []
+        assert list(home.parts_folder().iterdir()) == []
 
 
 def test_a_shard_that_was_torn_after_it_was_verified_is_not_told_as_safe_after_a_fetch(place: Place) -> None:
@@ -332,7 +332,7 @@ def test_a_damaged_memory_of_the_joined_folder_sends_no_command_elsewhere(
     place: Place, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, content: str
 ) -> None:
     monkeypatch.delenv("HYBRID_FOLDER", raising=False)
-    assert home.remembered() is None
+    assert home.joined_folder() is None
     (home.home()).mkdir(parents=True, exist_ok=True)
     (home.home() / "joined.json").write_text(content)
     said = hybrid("status")
@@ -340,4 +340,4 @@ def test_a_damaged_memory_of_the_joined_folder_sends_no_command_elsewhere(
     assert "joined.json" in said.stderr
     assert "hybrid init" in said.stderr
     assert hybrid("init", str(place.folder)).code == 0
-    assert home.remembered() == place.folder
+    assert home.joined_folder() == place.folder

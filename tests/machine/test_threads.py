@@ -15,9 +15,9 @@ import pytest
 
 from hybrid.backends.registry import BACKENDS, EMBEDDERS
 from hybrid.machine import threads
-from hybrid.machine.threads import WAITING
+from hybrid.machine.threads import SPIN_SETTINGS
 
-NAMES = (*WAITING, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV")
+NAMES = (*SPIN_SETTINGS, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV")
 ENGINES = [path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in ("scripted", "ollama")]
 NEEDS = {"llamacpp": "xllamacpp"}
 
@@ -52,7 +52,7 @@ def test_every_engine_finds_the_settings_when_its_library_loads(path: str) -> No
     library = NEEDS.get(name, name)
     if find_spec(library) is None:
         pytest.skip(f"needs {library}, which is not installed")
-    assert settings_at_load(path) == WAITING
+    assert settings_at_load(path) == SPIN_SETTINGS
 
 
 def test_the_users_own_setting_wins() -> None:
@@ -68,9 +68,9 @@ print(json.dumps({{name: os.environ.get(name) for name in {NAMES!r}}}))
         found = json.loads(python(code, **settings).stdout)
         return {name: value for name, value in found.items() if value is not None}
 
-    assert after() == WAITING
-    assert after(GOMP_SPINCOUNT="7") == {**WAITING, "GOMP_SPINCOUNT": "7"}
-    assert after(KMP_BLOCKTIME="infinite") == {**WAITING, "KMP_BLOCKTIME": "infinite"}
+    assert after() == SPIN_SETTINGS
+    assert after(GOMP_SPINCOUNT="7") == {**SPIN_SETTINGS, "GOMP_SPINCOUNT": "7"}
+    assert after(KMP_BLOCKTIME="infinite") == {**SPIN_SETTINGS, "KMP_BLOCKTIME": "infinite"}
     assert after(OMP_WAIT_POLICY="active") == {"OMP_WAIT_POLICY": "active"}  # it stands for all runtimes
 
 
@@ -86,7 +86,7 @@ ctypes.CDLL("libgomp.so.1")
         shown = python(code, OMP_DISPLAY_ENV="verbose").stderr
     except subprocess.CalledProcessError as error:
         pytest.skip(f"needs libgomp: {error.stderr[-100:]}")
-    assert f"GOMP_SPINCOUNT = '{WAITING['GOMP_SPINCOUNT']}'" in shown
+    assert f"GOMP_SPINCOUNT = '{SPIN_SETTINGS['GOMP_SPINCOUNT']}'" in shown
 
 
 def test_a_command_that_loads_nothing_heavy_leaves_the_environment_of_what_it_starts_alone() -> None:
@@ -101,7 +101,7 @@ print(sorted({"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ)))
 
 def test_these_tests_and_what_they_start_have_the_settings() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
-        assert os.environ.keys() >= WAITING.keys()
+        assert os.environ.keys() >= SPIN_SETTINGS.keys()
 
 
 # --- how many
@@ -147,12 +147,12 @@ V1 = "sys/fs/cgroup/cpu,cpuacct"
 def test_a_container_has_the_cores_that_its_share_pays_for(
     tmp_path: Path, groups: str, files: Mapping[str, str], cores: int
 ) -> None:
-    assert threads.cores(machine(tmp_path, groups, files)) == cores
+    assert threads.available_cores(machine(tmp_path, groups, files)) == cores
 
 
 @pytest.mark.usefixtures("many")
 def test_without_control_groups_a_process_has_the_cores_that_it_is_bound_to(tmp_path: Path) -> None:
-    assert threads.cores(tmp_path) == 64
+    assert threads.available_cores(tmp_path) == 64
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs the right to bind a process to a core")
@@ -161,7 +161,7 @@ def test_a_process_that_is_bound_to_one_core_computes_with_one_thread() -> None:
 import os
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from hybrid.machine import threads
-print(threads.number())
+print(threads.thread_count())
 """
     assert python(code).stdout == "1\n"
 
@@ -169,6 +169,6 @@ print(threads.number())
 @pytest.mark.parametrize(("said", "number"), [("3", 3), ("5,2", 5), ("", 64), ("0", 64), ("many", 64), ("-2", 64)])
 @pytest.mark.usefixtures("many")
 def test_the_users_number_of_threads_is_taken(said: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 64)
+    monkeypatch.setattr(threads, "available_cores", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", said)
-    assert threads.number() == number
+    assert threads.thread_count() == number

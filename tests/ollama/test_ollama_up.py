@@ -97,7 +97,7 @@ def test_no_store_in_a_shared_folder(tmp_path: Path, inside: str) -> None:
 def test_no_store_in_the_joined_folder_or_the_one_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home.remember(tmp_path / "joined")
+    home.set_joined_folder(tmp_path / "joined")
     monkeypatch.setenv("HYBRID_FOLDER", str(tmp_path / "named"))
     for folder in ("joined", "named"):
         with pytest.raises(CannotRun, match="in the shared folder"):
