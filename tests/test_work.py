@@ -98,7 +98,7 @@ def test_a_run_of_earlier_stages_goes_on_where_it_was(tmp_path: Path) -> None:
     script, folder = tmp_path / "script.json", tmp_path / "folder"
     script.write_text('{"answers": {}, "default": "said"}')
     engine = Engine("scripted", str(script))
-    done = [run_here(folder, "chain", pipeline, engine, Quiet()) for pipeline in (Before(), Now())]
+    done = [run_here(folder, "chain", pipeline, {"": engine}, Quiet()) for pipeline in (Before(), Now())]
     assert [(one.total, one.fresh, one.failed) for one in done] == [(7, 7, 0), (7, 0, 0)]
 
 
