@@ -1,4 +1,4 @@
-"""outputs.json: what a run said, one valid JSON document, written and read as a stream (docs/format.md)."""
+"""outputs.json: the outputs of a run as one valid JSON document, written and read as a stream (docs/format.md)."""
 
 from hybrid.outputs.file import BEGINS, OutputsFile, grades_of, open_outputs, write_outputs
 from hybrid.outputs.stale import is_stale, stale_words

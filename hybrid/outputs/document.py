@@ -1,4 +1,4 @@
-"""The general way in: an outputs document in any JSON layout, read event by event, in bounded memory."""
+"""The general reader: an outputs document in any JSON layout, parsed event by event in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import ijson
 
 from hybrid.canonical import DEEPEST, MAX_RECORD
 from hybrid.errors import BadData
-from hybrid.outputs.header import AGAIN, FOREIGN, HEAD, TAIL, Block, Header, Trailer, canonical
+from hybrid.outputs.header import HEAD, HINT_FOREIGN, HINT_AGAIN, TAIL, Header, RecordBlock, Trailer, canonical
 from hybrid.outputs.source import OutputsSource
 
 PIECE = 64 * 1024
 
 
 class Document:
-    """Reads an outputs document whose members and spaces may be laid out in any way."""
+    """Reads the records of an outputs document in any JSON layout."""
 
     def records(
         self, source: OutputsSource, skip: int = 0, *, exactly: bool = True
-    ) -> Generator[Block, None, Trailer | None]:
-        """Every record after the first `skip`; returns the trailer. It is always read `exactly`. Raises BadData."""
+    ) -> Generator[RecordBlock, None, Trailer | None]:
+        """Every record after the first `skip`; returns the trailer. Always reads numbers `exactly`. Raises BadData."""
         tail: dict[str, Any] = {}
         with _events(source) as events:
             for name in events.members():
@@ -31,7 +31,7 @@ class Document:
                     for number, value in enumerate(events.elements("records"), start=1):
                         if number > skip:
                             content = canonical(value, f"{source.name}, record {number}") + b"\n"
-                            yield Block([value], content, f"{source.name}, record", number)
+                            yield RecordBlock([value], content, f"{source.name}, record", number)
                 elif name in TAIL:
                     tail[name] = events.value()
                 elif name in HEAD:
@@ -61,24 +61,24 @@ def read_document(source: OutputsSource) -> tuple[Document, Header]:
                 events.skip()
     missing = [name for name in (*HEAD, "records") if name not in seen]
     if "format" in missing:
-        raise BadData(f"{source.name}: not an outputs file: it has no 'format'", hint=FOREIGN)
+        raise BadData(f"{source.name}: not an outputs file: it has no 'format'", hint=HINT_FOREIGN)
     if missing:
-        raise BadData(f"{source.name}: has no '{missing[0]}': not whole", hint=AGAIN)
+        raise BadData(f"{source.name}: has no '{missing[0]}': not whole", hint=HINT_AGAIN)
     return Document(), header
 
 
 def _unknown(source: OutputsSource, names: list[str], *, ours: bool) -> BadData:
-    """`names` are the keys up to the one that no outputs file has: a foreign file is not read to its end."""
+    """The error for the last of `names`, a key that no outputs file has; a foreign file is not read to its end."""
     known = ", ".join((*HEAD, "records", *TAIL))
     if ours:
         return BadData(f"{source.name}: unknown key {names[-1]!r:.60}", hint=f"known: {known}")
     begins = " and ".join(f"{name!r:.60}" for name in names)
     what = f"it has a key {begins}" if len(names) == 1 else f"it begins with the keys {begins}"
-    return BadData(f"{source.name}: not an outputs file: {what}; needed are {known}", hint=FOREIGN)
+    return BadData(f"{source.name}: not an outputs file: {what}; needed are {known}", hint=HINT_FOREIGN)
 
 
-class _Counted:
-    """Hands out pieces of a stream, counts bytes and lines, and refuses one value that is too large."""
+class _BoundedStream:
+    """A stream that counts bytes and lines, and raises BadData for a value that is too large."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self._stream, self._name = stream, name
@@ -90,7 +90,7 @@ class _Counted:
         if self.position - self.start > MAX_RECORD + 2 * PIECE:
             raise BadData(
                 f"{self._name}, near line {self.line}: more than the {MAX_RECORD:,} bytes allowed in one value",
-                hint=FOREIGN,
+                hint=HINT_FOREIGN,
             )
         data = self._stream.read(PIECE if size < 0 else size)
         self.position += len(data)
@@ -99,10 +99,10 @@ class _Counted:
 
 
 class _Events:
-    """The events of one document, with what reads whole values out of them."""
+    """The parser events of one document, and methods that read whole values from them."""
 
     def __init__(self, source: OutputsSource, stream: BinaryIO) -> None:
-        self._bytes = _Counted(stream, source.name)
+        self._bytes = _BoundedStream(stream, source.name)
         self._source = source
         self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(self._bytes, buf_size=PIECE)
 
@@ -110,15 +110,15 @@ class _Events:
         return f"{self._source.name}, near line {self._bytes.line}"
 
     def members(self, name: str = "") -> Iterator[str]:
-        """The names in an object, each before its value, which must be read or skipped before the next."""
+        """The names in an object. The caller reads or skips the value of each before it takes the next."""
         if (kind := self._next()[0]) != "start_map":
             found = "a list" if kind == "start_array" else "a single value"
             what = f"{name!r} is not an object" if name else f"not an outputs file: it is {found}, not an object"
-            raise BadData(f"{self.where()}: {what}", hint=FOREIGN)
+            raise BadData(f"{self.where()}: {what}", hint=HINT_FOREIGN)
         seen: set[str] = set()
         while (event := self._next())[0] != "end_map":
             if event[1] in seen:
-                raise BadData(f"{self.where()}: the key {event[1]!r:.60} is there twice", hint=AGAIN)
+                raise BadData(f"{self.where()}: the key {event[1]!r:.60} is there twice", hint=HINT_AGAIN)
             seen.add(event[1])
             yield event[1]
         if not name:
@@ -127,7 +127,7 @@ class _Events:
     def elements(self, name: str) -> Iterator[Any]:
         """The values in an array."""
         if self._next()[0] != "start_array":
-            raise BadData(f"{self.where()}: {name!r} is not an array", hint=FOREIGN)
+            raise BadData(f"{self.where()}: {name!r} is not an array", hint=HINT_FOREIGN)
         while (event := self._next())[0] != "end_array":
             yield self._build(event, 1)
 
@@ -136,7 +136,7 @@ class _Events:
         return self._build(self._next(), 1)
 
     def skip(self) -> None:
-        """Pass over the next value, however large."""
+        """Skip the next value, of any size."""
         depth = 0
         while True:
             event = self._next()[0]
@@ -145,14 +145,14 @@ class _Events:
                 return
 
     def _next(self) -> tuple[str, Any]:
-        """The next event between values: what was read so far is no part of the next value."""
+        """The next event between values; the size limit of a value counts from here."""
         self._bytes.start = self._bytes.position
         return next(self._events)
 
     def _build(self, event: tuple[str, Any], depth: int) -> Any:
         kind, value = event
         if depth > DEEPEST and kind in ("start_map", "start_array"):
-            raise BadData(f"{self.where()}: more than {DEEPEST} levels", hint=FOREIGN)
+            raise BadData(f"{self.where()}: more than {DEEPEST} levels", hint=HINT_FOREIGN)
         if kind == "start_map":
             return self._object(depth)
         if kind == "start_array":
@@ -166,24 +166,26 @@ class _Events:
         found: dict[str, Any] = {}
         while (event := next(self._events))[0] != "end_map":
             if event[1] in found:
-                raise BadData(f"{self.where()}: the key {event[1]!r:.60} stands twice in one object", hint=AGAIN)
+                raise BadData(
+                    f"{self.where()}: the key {event[1]!r:.60} stands twice in one object", hint=HINT_AGAIN
+                )
             found[event[1]] = self._build(next(self._events), depth + 1)
         return found
 
     def _number(self, value: Decimal) -> float:
         number = float(value)
         if number in (float("inf"), float("-inf")):
-            raise BadData(f"{self.where()}: a number that is too large", hint=FOREIGN)
+            raise BadData(f"{self.where()}: a number that is too large", hint=HINT_FOREIGN)
         return number
 
     def _end(self) -> None:
         for _ in self._events:
-            raise BadData(f"{self.where()}: goes on after the end of the document", hint=AGAIN)
+            raise BadData(f"{self.where()}: goes on after the end of the document", hint=HINT_AGAIN)
 
 
 @contextmanager
 def _events(source: OutputsSource) -> Iterator[_Events]:
-    """The events of `source`; what the parser says becomes BadData."""
+    """The events of `source`; errors of the parser become BadData."""
     with source.open() as stream:
         events = _Events(source, stream)
         try:
@@ -193,4 +195,4 @@ def _events(source: OutputsSource) -> Iterator[_Events]:
             text = said.decode("ascii", "replace") if isinstance(said, bytes) else str(said)
             early = "premature EOF" in text or isinstance(error, StopIteration)
             what = "ends in the middle" if early else f"not valid JSON: {text.partition(chr(10))[0]:.100}"
-            raise BadData(f"{events.where()}: {what}", hint=AGAIN if early else FOREIGN) from error
+            raise BadData(f"{events.where()}: {what}", hint=HINT_AGAIN if early else HINT_FOREIGN) from error

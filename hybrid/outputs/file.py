@@ -1,7 +1,7 @@
-"""Open and write outputs files, and check what they say of themselves.
+"""Open, check and write outputs files.
 
-The file is ours line by line, and that layout is read fast; any other JSON layout of the same content is read too. Its
-sha256 is over content, not over layout.
+Files are written one record a line, a layout that is read fast; any other JSON layout of the same content is read too.
+The sha256 is over the content, not the layout.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from hybrid.errors import BadData
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import some
 from hybrid.outputs.document import Document, read_document
-from hybrid.outputs.header import AGAIN, FORMAT, VERSION, Header, Trailer, canonical
-from hybrid.outputs.lines import JsonLines, OtherLayout, RecordLines, read_head, read_json_lines
+from hybrid.outputs.header import FORMAT, HINT_AGAIN, VERSION, Header, Trailer, canonical
+from hybrid.outputs.lines import JsonLines, LayoutMismatch, RecordLines, read_head, read_json_lines
 from hybrid.outputs.source import OutputsSource, open_source
 from hybrid.records import Output
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
-"""How every outputs file that was written here begins."""
+"""How every outputs file that hybrid wrote begins."""
 
 Reader = RecordLines | JsonLines | Document
 
 
 def grades_of(path: Path | str, grader: str) -> Path:
-    """Where the grades of an outputs file are when nothing else is said: beside it, named after it.
+    """The default path of the grades of an outputs file: beside it, named after it.
 
     `grades.GRADER.json` for a file called outputs and for standard input, `NAME.grades.GRADER.json` for others, so that
     no file's grades take the place of another's. `grader` may be a pattern.
@@ -39,10 +39,10 @@ def grades_of(path: Path | str, grader: str) -> Path:
 
 
 class OutputsFile:
-    """An open outputs file: its header at once, its records as a stream, as often as they are asked for.
+    """An open outputs file: the header is read, the records are a stream that can be read any number of times.
 
-    `run` is the run's spec with its id, empty when the file has none (bare JSON lines). `tasks` maps task to what the
-    run knows of it, decoded when looked up. `sha256` and `count` are None until `records()` has come to its end.
+    `run` is the run's spec with its id, empty when the file has none (bare JSON lines). `tasks` maps task to its data,
+    decoded when looked up. `sha256` and `count` are None until `records()` is exhausted.
     """
 
     def __init__(self, source: OutputsSource, reader: Reader, header: Header) -> None:
@@ -55,10 +55,10 @@ class OutputsFile:
         self._source, self._reader, self._header = source, reader, header
 
     def records(self) -> Generator[Output, None, None]:
-        """Every output in file order; at the end count and sha256 are checked. Raises BadData.
+        """Every output in file order; count and sha256 are checked at the end. Raises BadData.
 
-        Nothing that was yielded may be trusted before the iterator is exhausted: a file cut short or edited is found
-        out at the end.
+        Do not trust yielded outputs before the iterator is exhausted: a truncated or edited file is detected at the
+        end.
         """
         hashed, plain = self._header.hashed(), Output.plain
         count = 0
@@ -69,7 +69,7 @@ class OutputsFile:
             except StopIteration as stop:
                 trailer: Trailer | None = stop.value
                 break
-            except OtherLayout:
+            except LayoutMismatch:
                 self._reader = Document()
                 blocks = self._reader.records(self._source, skip=count)
                 continue
@@ -80,23 +80,24 @@ class OutputsFile:
         self._finish(count, hashed.hexdigest(), trailer)
 
     def close(self) -> None:
-        """Give up the temporary copy that standard input was read from; nothing to do for a file."""
+        """Delete the temporary copy of standard input; does nothing for a file."""
         self._source.close()
 
     def _finish(self, count: int, sha256: str, trailer: Trailer | None) -> None:
         if trailer and trailer.count != count:
             raise BadData(
-                f"{self._source.name}: holds {some(count, 'record')} and says {trailer.count!r:.40}", hint=AGAIN
+                f"{self._source.name}: holds {some(count, 'record')} and says {trailer.count!r:.40}",
+                hint=HINT_AGAIN,
             )
         if trailer and trailer.sha256 != sha256 and trailer.sha256 != self._exact_digest():
             raise BadData(
                 f"{self._source.name}: its content does not fit its sha256: edited or damaged after it was written",
-                hint=AGAIN,
+                hint=HINT_AGAIN,
             )
         self.count, self.sha256 = count, trailer.sha256 if trailer else sha256
 
     def _exact_digest(self) -> str:
-        """The digest without trust in how the lines write their numbers (1e-05 and 0.00001 are one number)."""
+        """The digest with each number in canonical form (1e-05 and 0.00001 are the same number)."""
         hashed = self._header.hashed()
         for block in self._reader.records(self._source, exactly=True):
             hashed.update(block.content)
@@ -113,13 +114,13 @@ def open_outputs(path: Path | str) -> OutputsFile:
 
 
 def _read_header(source: OutputsSource) -> tuple[Reader, Header]:
-    """The header, and what reads the records: our lines, JSON lines, else a document in another layout."""
+    """The header, and the reader of the records: hybrid's own layout, JSON lines, else any other layout."""
     if source.lines:
         return read_json_lines(source, sure=True)
     for attempt in (read_head, lambda source: read_json_lines(source, sure=False)):
         try:
             return attempt(source)
-        except OtherLayout:
+        except LayoutMismatch:
             continue
     return read_document(source)
 

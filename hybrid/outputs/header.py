@@ -1,4 +1,4 @@
-"""What stands around the records: format, run, models and tasks before them, count and digest after them."""
+"""The header (format, run, models, tasks) and the trailer (count, sha256) of an outputs file."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ VERSION = 1
 HEAD = ("format", "version", "run", "models", "tasks")
 TAIL = ("count", "sha256")
 MAX_TASKS = 512 * 1024 * 1024
-"""Most bytes that all tasks together may have as canonical JSON."""
+"""Most bytes of all tasks together as canonical JSON."""
 
-AGAIN = "wait for the sync to finish, or make the file again: hybrid grade RUN puts it together anew"
-FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
+HINT_AGAIN = "wait for the sync to finish, or make the file again: hybrid grade RUN puts it together anew"
+HINT_FOREIGN = "name a file that hybrid wrote: an outputs.json, or a .jsonl of its records"
 
 
 def canonical(value: Json, where: str) -> bytes:
-    """`value` as canonical JSON. Raises BadData for what JSON cannot hold (lone surrogates) and for too many levels."""
+    """`value` as canonical JSON. Raises BadData for lone surrogates and too many levels of nesting."""
     try:
         data = encode(value)
     except (ValueError, TypeError) as error:
-        raise BadData(f"{where}: cannot be written as JSON: {error}", hint=FOREIGN) from error
+        raise BadData(f"{where}: cannot be written as JSON: {error}", hint=HINT_FOREIGN) from error
     except BadData as error:
         raise _too_deep(where) from error
     refuse_depth(value, data, where)
@@ -41,11 +41,11 @@ def refuse_depth(value: Any, data: bytes, where: str) -> None:
 
 
 def _too_deep(where: str) -> BadData:
-    return BadData(f"{where}: more than {DEEPEST} levels", hint=FOREIGN)
+    return BadData(f"{where}: more than {DEEPEST} levels", hint=HINT_FOREIGN)
 
 
-class Tasks(Mapping[str, Any]):
-    """Task -> what the run knows of it, kept as JSON bytes (a fifth of the memory) and decoded when looked up."""
+class TaskTable(Mapping[str, Any]):
+    """Task -> its data, kept as JSON bytes (a fifth of the memory) and decoded when looked up."""
 
     def __init__(self) -> None:
         self._json: dict[str, bytes] = {}
@@ -54,7 +54,7 @@ class Tasks(Mapping[str, Any]):
     def put(self, name: str, value: Json, where: str) -> None:
         """Add one task. Raises BadData when it is there already, or when all of them are too large."""
         if name in self._json:
-            raise BadData(f"{where}: the task {name!r:.80} is there twice", hint=AGAIN)
+            raise BadData(f"{where}: the task {name!r:.80} is there twice", hint=HINT_AGAIN)
         canonical(name, where)
         self._json[name] = canonical(value, where)
         self._size += len(self._json[name])
@@ -71,33 +71,35 @@ class Tasks(Mapping[str, Any]):
         return len(self._json)
 
     def lines(self) -> Iterator[bytes]:
-        """What the digest takes of each task, sorted by name."""
+        """The bytes of each task that go into the digest, sorted by name."""
         for name in sorted(self._json):
             yield b"[%s,%s]\n" % (encode(name), self._json[name])
 
 
 @dataclass(slots=True)
 class Header:
-    """`run` is None and `models` empty in bare JSON lines. The version of another format would say nothing to us, so it
-    is looked at once both are known, whichever comes first."""
+    """The header. In bare JSON lines `run` is None and `models` empty.
+
+    The version is checked only once the format is known, whichever comes first in the file.
+    """
 
     ours: bool = False
     version: Any = VERSION
     run: Mapping[str, Any] | None = None
     models: list[Any] = field(default_factory=list)
-    tasks: Tasks = field(default_factory=Tasks)
+    tasks: TaskTable = field(default_factory=TaskTable)
 
     def hashed(self) -> hashlib._Hash:
-        """A sha256 that has taken in the header and waits for the records."""
+        """The sha256 of the header, to be updated with the records."""
         hashed = hashlib.sha256(encode(self.run) + b"\n" + encode(self.models) + b"\n")
         for line in self.tasks.lines():
             hashed.update(line)
         return hashed
 
     def put(self, name: str, value: Any, where: str) -> None:
-        """Take in one checked member of HEAD except the tasks. Raises BadData."""
+        """Check and store one member of HEAD except the tasks. Raises BadData."""
         if name == "format" and value != FORMAT:
-            raise BadData(f"{where}: not an outputs file: its format is {value!r:.60}", hint=FOREIGN)
+            raise BadData(f"{where}: not an outputs file: its format is {value!r:.60}", hint=HINT_FOREIGN)
         self.ours = self.ours or name == "format"
         self.version = value if name == "version" else self.version
         if self.ours and (self.version != VERSION or isinstance(self.version, bool)):
@@ -114,7 +116,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Trailer:
-    """What the file says of itself."""
+    """The count and sha256 that the file states at its end."""
 
     count: int
     sha256: str
@@ -124,14 +126,14 @@ class Trailer:
         """Raises BadData when count or sha256 is missing or of another type."""
         count, sha256 = values.get("count"), values.get("sha256")
         if isinstance(count, bool) or not isinstance(count, int) or not isinstance(sha256, str):
-            raise BadData(f"{where}: has no count and sha256 at its end: not whole", hint=AGAIN)
+            raise BadData(f"{where}: has no count and sha256 at its end: not whole", hint=HINT_AGAIN)
         return cls(count, sha256)
 
 
 def checked(value: Any, kind: Any, name: str, where: str) -> Any:
     """`value`, which must be of `kind`. Raises BadData."""
     if not isinstance(value, kind):
-        raise BadData(f"{where}: '{name}' is not what it should be: {value!r:.40}", hint=FOREIGN)
+        raise BadData(f"{where}: '{name}' is not what it should be: {value!r:.40}", hint=HINT_FOREIGN)
     return value
 
 
@@ -143,14 +145,14 @@ def duplicates_refused(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-class Block(NamedTuple):
-    """Records that were read together."""
+class RecordBlock(NamedTuple):
+    """Consecutive records that were read together."""
 
     values: list[Any]
-    content: bytes  # the canonical JSON of each with a newline after it, which is what the digest takes
-    place: str  # what messages call the place of one, `FILE, line`
-    first: int  # the number of the first one's place
+    content: bytes  # the canonical JSON of each with a newline after it, as it goes into the digest
+    place: str  # prefix of a record's place in messages: `FILE, line`
+    first: int  # line or record number of the first
 
     def where(self, number: int) -> str:
-        """What messages call the place of a value, by its number in `values`."""
+        """The place of `values[number]` in messages."""
         return f"{self.place} {self.first + number}"

@@ -1,4 +1,4 @@
-"""Where outputs are read from: a file, a zstd file, or standard input; opened from the start as often as needed."""
+"""Sources of outputs: a file, a zstd file or standard input; each can be opened again from its start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hybrid.machine.files import explain_errors
 from hybrid.machine.text_files import utf8_stream
 
 BUFFER = 32 * 1024
-"""Bytes that are read, and looked at, at once: few enough for the processor's cache to hold what becomes of them."""
+"""Bytes that are read and decoded at once: few enough that the decoded records fit into the processor's cache."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -37,11 +37,11 @@ class OutputsSource:
 
 
 def open_source(path: Path | str) -> OutputsSource:
-    """The source at `path`, `-` for standard input (copied to a temporary file, which may be read twice)."""
+    """The source at `path`; `-` is standard input, copied to a temporary file so that it can be read again."""
     if str(path) == "-":
         copy = _copy_of_input()
         return OutputsSource(
-            "standard input", Path("-"), lambda: _plain(_again(copy), "standard input"), False, copy.close
+            "standard input", Path("-"), lambda: _plain(_reopened(copy), "standard input"), False, copy.close
         )
     file = Path(path)
     if not file.is_file():
@@ -65,13 +65,13 @@ def _copy_of_input() -> BinaryIO:
     return copy
 
 
-def _again(copy: BinaryIO) -> io.BufferedReader:
-    """The temporary file from its start, behind a handle whose closing leaves it open."""
+def _reopened(copy: BinaryIO) -> io.BufferedReader:
+    """The temporary file from its start; closing the returned stream leaves the file open."""
     copy.seek(0)
-    return io.BufferedReader(_Unclosed(copy), BUFFER)
+    return io.BufferedReader(_KeptOpen(copy), BUFFER)
 
 
-class _Unclosed(io.RawIOBase):
+class _KeptOpen(io.RawIOBase):
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
 
@@ -85,18 +85,18 @@ class _Unclosed(io.RawIOBase):
 
 
 def _plain(stream: io.BufferedReader, name: str) -> io.BufferedReader:
-    """The text in `stream`, unpacked, in UTF-8 without a mark."""
+    """`stream` decompressed, as UTF-8 without a byte order mark."""
     return utf8_stream(_unpacked(stream, name), name)
 
 
 def _unpacked(stream: io.BufferedReader, name: str) -> io.BufferedReader:
-    """`stream`, or what is packed in it when it begins as zstd does."""
+    """`stream`, decompressed when it begins with zstd's magic number."""
     packed = stream.peek(4)[:4] == ZSTD_MAGIC
-    return io.BufferedReader(_Unpacking(stream, name), BUFFER) if packed else stream
+    return io.BufferedReader(_ZstdReader(stream, name), BUFFER) if packed else stream
 
 
-class _Unpacking(io.RawIOBase):
-    """Unpacks zstd piece by piece. A frame that ends early is an error, which zstandard's own reader passes over."""
+class _ZstdReader(io.RawIOBase):
+    """Decompresses zstd piece by piece. Raises BadData for a truncated frame, which zstandard's own reader ignores."""
 
     PIECE = 1024  # packed bytes at a time: four of them unpack to 128 KiB at most, so memory stays bounded
 
