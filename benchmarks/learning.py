@@ -35,7 +35,7 @@ from hybrid.backends.tuned.examples import texts_of
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, locate
 from hybrid.records import Request, Sampling
-from hybrid.statistics.intervals import Clustered, paired_difference
+from hybrid.statistics.intervals import ClusteredMean, paired_difference
 from hybrid.tasks.arc.data import Dataset, demonstrations, rules, test_inputs
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.text import messages, parse, token_bound
@@ -189,7 +189,7 @@ def answer_all(setup: Setup, states: Mapping[str, Mapping[str, State]]) -> dict[
 
 def accuracy(by_task: Mapping[str, Sequence[bool]]) -> dict[str, Any]:
     """The accuracy, its interval, and the number of answers."""
-    values = Clustered()
+    values = ClusteredMean()
     for id, answers in by_task.items():
         for answer in answers:
             values.add(id, float(answer))

@@ -23,7 +23,7 @@ from hybrid.grading.references import acceptable
 from hybrid.grading.reply_cache import ReplyCache
 from hybrid.protocols import Watcher
 from hybrid.records import Failure, Grade, Output, Request
-from hybrid.statistics.agreement import Alpha
+from hybrid.statistics.agreement import KrippendorffAlpha
 
 LOG = logging.getLogger("hybrid")
 SPLIT = "the votes are split"
@@ -148,7 +148,7 @@ class Bench:
 
     def __init__(self, judge: Judge, digests: list[str], kept: ReplyCache) -> None:
         self._judge, self._digests, self._kept = judge, digests, kept
-        self._alpha, self._swaps = Alpha(), [0, 0]
+        self._alpha, self._swaps = KrippendorffAlpha(), [0, 0]
         self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}
 
     def grade(self, output: Output) -> Grade:

@@ -17,7 +17,7 @@ from hybrid.machine.files import read_bounded
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import some
 from hybrid.settings import freeze
-from hybrid.statistics.agreement import Table
+from hybrid.statistics.agreement import ConfusionTable
 from hybrid.statistics.correction import corrected
 
 FORMAT = "hybrid/check"
@@ -77,7 +77,7 @@ def brief(check: Mapping[str, Any] | None) -> Mapping[str, Json] | None:
 def corrected_by(check: Mapping[str, Any], score: float, n: float) -> Mapping[str, Json] | None:
     """The score corrected for the measured errors, with its interval; None where it is not defined."""
     try:
-        table = Table(*(float(check["table"][name]) for name in Table._fields))
+        table = ConfusionTable(*(float(check["table"][name]) for name in ConfusionTable._fields))
         true = corrected(score, n, table)
     except (KeyError, TypeError, ValueError):
         return None

@@ -23,7 +23,7 @@ from hybrid.progress import Quiet
 from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, Watcher
 from hybrid.records import Grade, Output, Question
 from hybrid.settings import freeze
-from hybrid.statistics.majority import Majority
+from hybrid.statistics.majority import MajorityControl
 
 FORMAT = "hybrid/grades"
 VERSION = 1
@@ -105,7 +105,7 @@ class GradesWriter:
         stream.write(_outputs_named(self._outputs, "0" * 64) + b',\n"grades":[\n')
         hashed = hashlib.sha256(about + b"\n")
         count = 0
-        with Majority() as majority:
+        with MajorityControl() as majority:
             counted = GradeSummary(getattr(self._grader, "unit", "question"), majority)
             with closing(records):
                 for count, line in enumerate(self._lines(records, counted), start=1):
@@ -148,7 +148,7 @@ class GradesWriter:
             known = calibration.known(calibration.identity(self._name, self._grader, about))
             judge = {**about, "check": calibration.brief(known)}
             if known and summary["score"] is not None:
-                judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective)
+                judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective_size)
             summary["judge"] = judge
         return summary
 

@@ -26,8 +26,8 @@ from hybrid.machine.text_files import utf8_stream
 from hybrid.plugins.faults import naming
 from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
 from hybrid.records import Completion, Grade, Output
-from hybrid.statistics.agreement import Estimate, Table, accuracy, estimate, kappa
-from hybrid.statistics.intervals import Clustered
+from hybrid.statistics.agreement import ConfusionTable, Estimate, accuracy, estimate, kappa
+from hybrid.statistics.intervals import ClusteredMean
 
 LONGEST = 1_000_000
 """Bytes of a row, at most."""
@@ -112,7 +112,7 @@ Measured = tuple[float, bool, str]
 class CheckCounts:
     """The counts of a check: one confusion table for the judge and one for each rule, over rows with a verdict."""
 
-    clusters: dict[str, list[Table]] = field(default_factory=dict)
+    clusters: dict[str, list[ConfusionTable]] = field(default_factory=dict)
     rows: int = 0
     ungraded: Reasons = field(default_factory=Reasons)
     measured: list[Measured | None] = field(default_factory=list)
@@ -121,14 +121,14 @@ class CheckCounts:
         """Count one row with a verdict."""
         wanted, answer = acceptable(row.output.reference), row.output.text or ""
         said = [verdict, *(rule(answer, wanted) for rule in RULES.values())]
-        own = self.clusters.get(row.output.task) or [Table()] * len(said)
+        own = self.clusters.get(row.output.task) or [ConfusionTable()] * len(said)
         self.clusters[row.output.task] = [
-            table.plus(Table.of(one, row.correct)) for table, one in zip(own, said, strict=True)
+            table.plus(ConfusionTable.of(one, row.correct)) for table, one in zip(own, said, strict=True)
         ]
 
-    def table(self, which: int = 0) -> Table:
+    def table(self, which: int = 0) -> ConfusionTable:
         """The counts of the judge (0) or of a rule, over all clusters."""
-        total = Table()
+        total = ConfusionTable()
         for own in self.clusters.values():
             total = total.plus(own[which])
         return total
@@ -206,10 +206,10 @@ def best_threshold(measured: list[Measured]) -> float:
     """The threshold with the highest kappa; of equal ones the highest."""
     rows = sorted(((value, truth) for value, truth, _ in measured), reverse=True)
     right = sum(truth for _, truth in rows)
-    table = Table(0, 0, right, len(rows) - right)
+    table = ConfusionTable(0, 0, right, len(rows) - right)
     best, chosen = -2.0, 1.0
     for place, (value, truth) in enumerate(rows):
-        table = Table(
+        table = ConfusionTable(
             table.true_right + truth, table.false_right + (not truth),
             table.false_wrong - truth, table.true_wrong - (not truth),
         )  # fmt: skip
@@ -270,7 +270,7 @@ def _measures(counted: CheckCounts, which: int) -> dict[str, Any]:
 
 def _accuracy(counted: CheckCounts, which: int) -> list[float]:
     """Accuracy with a clustered Wilson interval."""
-    share = Clustered()
+    share = ClusteredMean()
     for name, own in counted.clusters.items():
         table = own[which]
         for same in (True, False):

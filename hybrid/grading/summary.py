@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from hybrid.canonical import Json
 from hybrid.records import Grade, Question
-from hybrid.statistics.intervals import Clustered, difference
-from hybrid.statistics.majority import Majority
+from hybrid.statistics.intervals import ClusteredMean, difference
+from hybrid.statistics.majority import MajorityControl
 
 MOST_REASONS = 50
 """Distinct reasons that are counted by name; the others are counted together."""
@@ -40,13 +40,13 @@ class Reasons:
 class GradeSummary:
     """Accumulates grades in order of task, in the memory of one task."""
 
-    def __init__(self, unit: Unit, majority: Majority) -> None:
+    def __init__(self, unit: Unit, majority: MajorityControl) -> None:
         self._unit = unit
         self._majority = majority
-        self._score = Clustered()
-        self._figures: dict[str, Clustered] = {}
-        self._controls: dict[str, Clustered] = {}
-        self._gains: dict[str, Clustered] = {}  # score minus that of an arm, paired by unit
+        self._score = ClusteredMean()
+        self._figures: dict[str, ClusteredMean] = {}
+        self._controls: dict[str, ClusteredMean] = {}
+        self._gains: dict[str, ClusteredMean] = {}  # score minus that of an arm, paired by unit
         self._reasons = Reasons()
         self._failed = Reasons()
         self.ungraded_outputs = Reasons()
@@ -63,7 +63,7 @@ class GradeSummary:
         self._questions += 1
         self._outputs += len(question.outputs)
         for name, value in grade.figures.items():
-            self._figures.setdefault(name, Clustered()).add(question.task, value)
+            self._figures.setdefault(name, ClusteredMean()).add(question.task, value)
         if constant is not None:
             self._constants += 1
             self._majority.add(question.task, constant)
@@ -96,9 +96,9 @@ class GradeSummary:
         if not (grade.controls or grade.arms):
             return
         for name, value in (*grade.controls.items(), *grade.arms.items()):
-            self._controls.setdefault(name, Clustered()).add(task, value)
+            self._controls.setdefault(name, ClusteredMean()).add(task, value)
         for name, value in grade.arms.items():
-            self._gains.setdefault(name, Clustered()).add(task, grade.score - value)
+            self._gains.setdefault(name, ClusteredMean()).add(task, grade.score - value)
 
     def _gain(self, name: str) -> Mapping[str, Json]:
         """The paired difference of the score and an arm, on units that have both; empty for other controls."""
@@ -108,9 +108,9 @@ class GradeSummary:
         return {"gain": round(mean, 12), "gain_interval": [low, high]}
 
     @property
-    def effective(self) -> float:
+    def effective_size(self) -> float:
         """The effective sample size: independent scores that carry the same information; 0 without any."""
-        return self._score.effective() if self._score.n else 0.0
+        return self._score.effective_size() if self._score.n else 0.0
 
     def summary(self) -> dict[str, Any]:
         """The summary of grades.json (docs/format.md). Nothing may be added afterwards."""
@@ -144,6 +144,6 @@ def _lowest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: min(values[name] for values in each) for name in sorted(names)}
 
 
-def _measure(sums: Clustered, name: str) -> Mapping[str, Json]:
+def _measure(sums: ClusteredMean, name: str) -> Mapping[str, Json]:
     interval = sums.interval()
     return {name: sums.mean, "n": sums.n, "interval": list(interval) if interval else None}

@@ -1,4 +1,4 @@
-"""Notebooks that work on one run on a rented machine: find the folder, install hybrid, start a worker."""
+"""Notebooks that work on one run on a rented machine: they find the folder, install hybrid and start a worker."""
 
 from hybrid.notebook.document import NotebookKind, NotebookPlan, place_there, write_notebook
 

@@ -1,6 +1,6 @@
-"""The code of a notebook, by cell and kind: plain Python without magics, for Python 3.8 and later until it has checked.
+"""The code of a notebook, by cell and kind: plain Python without magics, which runs on 3.8 until it checks the version.
 
-Every cell can be run again at any time. What goes wrong ends a cell with words that say what to do.
+Every cell can be run again at any time. An error ends its cell with a message that says what to do.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from hybrid.plugins.wheel import Wheel
 NotebookKind = Literal["colab", "kaggle", "plain"]
 
 BEGINS = b'{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "hybrid-about",'
-"""How a notebook of ours begins, also after Jupyter has saved it."""
+"""How every notebook of hybrid begins, also after Jupyter has saved it."""
 
 DRIVE_IN_COLAB = "/content/drive/MyDrive"
 COPY_IN_KAGGLE = "/kaggle/working/shared"
@@ -50,7 +50,7 @@ class NotebookPlan:
 
 
 def place_there(kind: NotebookKind, folder: Path) -> str:
-    """A guess where the shared folder is for the other machine: in the Drive, by its path below "My Drive" here."""
+    """The likely path of the shared folder on the other machine: in the Drive, by its path below "My Drive" here."""
     if kind == "plain":
         return str(folder.absolute())
     parts = folder.absolute().parts
@@ -60,7 +60,7 @@ def place_there(kind: NotebookKind, folder: Path) -> str:
 
 
 def write_notebook(plan: NotebookPlan, path: Path) -> None:
-    """Write the notebook. Raises UsageError when something else than a notebook of ours stands at `path`.
+    """Write the notebook. Raises UsageError when `path` is another file, and for several models of Ollama.
 
     And for Kaggle with a model of Ollama: only the run's own files are copied to that machine.
     """
@@ -79,7 +79,7 @@ def write_notebook(plan: NotebookPlan, path: Path) -> None:
 
 
 def as_json(plan: NotebookPlan) -> bytes:
-    """The notebook's bytes, laid out as Jupyter does it. The same run, wheels and place give the same bytes."""
+    """The notebook's bytes in Jupyter's layout. The same run, wheels and place give the same bytes."""
     text = json.dumps(document(plan), indent=1, sort_keys=True, ensure_ascii=False)
     return text.encode(errors="backslashreplace") + b"\n"
 
@@ -110,7 +110,7 @@ def _cell(name: str, text: str, *, kind: str = "code", tags: tuple[str, ...] = (
 
 
 def _metadata(plan: NotebookPlan) -> dict[str, Any]:
-    """Which kernel, and for the two sites whether a GPU is asked for."""
+    """The kernel, and for Colab and Kaggle whether a GPU is requested."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     common = {"kernelspec": kernel, "language_info": {"name": "python"}}
     gpu = any(model.backend in ON_A_GPU for model in plan.models)
@@ -122,7 +122,7 @@ def _metadata(plan: NotebookPlan) -> dict[str, Any]:
 
 
 def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
-    """Name -> value and comment, of what a user may change or papermill set."""
+    """Name -> value and comment of the parameters, which a user may change or papermill may set."""
     extras, packages = needed(plan.models)
     place = COPY_IN_KAGGLE if plan.kind == "kaggle" else plan.place
     found: dict[str, tuple[Any, str]] = {
@@ -164,7 +164,7 @@ def needed(models: Sequence[ModelSpec]) -> tuple[str, str]:
 
 
 def _served(plan: NotebookPlan) -> list[str]:
-    """The models that an Ollama server on this machine runs."""
+    """The models that the Ollama server on that machine runs."""
     return list(dict.fromkeys(model.name for model in plan.models if model.backend == "ollama"))
 
 
@@ -178,7 +178,7 @@ def _on_the_hub(model: ModelSpec) -> bool:
 
 
 def _fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
-    """What the cells rely on and nobody changes."""
+    """Name -> value and comment of the constants of the cells."""
     return {
         "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
         "WHEELS": (
@@ -206,5 +206,5 @@ def _about(plan: NotebookPlan) -> str:
 
 
 def _shown(text: str) -> str:
-    """Text of a spec as code in markdown: nothing in it is markup."""
+    """Text of a spec as inline code of markdown; markup in it is removed."""
     return f"`{re.sub('[`<>&]', '', clean_line(text, 200)) or '?'}`"

@@ -1,4 +1,4 @@
-"""What a notebook says before its code."""
+"""The texts of a notebook's first cell."""
 
 from __future__ import annotations
 

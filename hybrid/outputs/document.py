@@ -11,7 +11,7 @@ import ijson
 
 from hybrid.canonical import DEEPEST, MAX_RECORD
 from hybrid.errors import BadData
-from hybrid.outputs.header import HEAD, HINT_FOREIGN, HINT_AGAIN, TAIL, Header, RecordBlock, Trailer, canonical
+from hybrid.outputs.header import HEAD, HINT_AGAIN, HINT_FOREIGN, TAIL, Header, RecordBlock, Trailer, canonical
 from hybrid.outputs.source import OutputsSource
 
 PIECE = 64 * 1024
@@ -166,9 +166,7 @@ class _Events:
         found: dict[str, Any] = {}
         while (event := next(self._events))[0] != "end_map":
             if event[1] in found:
-                raise BadData(
-                    f"{self.where()}: the key {event[1]!r:.60} stands twice in one object", hint=HINT_AGAIN
-                )
+                raise BadData(f"{self.where()}: the key {event[1]!r:.60} stands twice in one object", hint=HINT_AGAIN)
             found[event[1]] = self._build(next(self._events), depth + 1)
         return found
 

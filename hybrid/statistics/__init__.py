@@ -1,1 +1,1 @@
-"""Intervals, agreement, controls and corrections."""
+"""Confidence intervals, agreement, the majority control, and the correction of scores for an imperfect judge."""

@@ -1,4 +1,4 @@
-"""How well verdicts agree beyond chance: Cohen's kappa with an interval, Krippendorff's alpha, from counts alone.
+"""Agreement of verdicts beyond chance: Cohen's kappa with an interval, and Krippendorff's alpha, from counts.
 
 Cohen 1960; Krippendorff 2011, "Computing Krippendorff's alpha-reliability", for two values. The interval of kappa, and
 of a difference of two kappas on the same rows, is the delete-one-cluster jackknife (Efron and Stein 1981).
@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from hybrid.statistics.intervals import student, wilson
+from hybrid.statistics.intervals import student_quantile, wilson
 
 ROUNDING = 1e-9
-"""What is smaller is no spread."""
+"""A smaller standard error counts as zero."""
 
 
-class Table(NamedTuple):
-    """Verdicts against the truth, counted."""
+class ConfusionTable(NamedTuple):
+    """The confusion matrix of verdicts against the truth."""
 
     true_right: float = 0  # called right, and right
     false_right: float = 0
@@ -28,13 +28,13 @@ class Table(NamedTuple):
     def n(self) -> float:
         return sum(self)
 
-    def plus(self, other: Table, times: int = 1) -> Table:
-        """Both together; `times` -1 takes `other` away."""
-        return Table(*(mine + times * its for mine, its in zip(self, other, strict=True)))
+    def plus(self, other: ConfusionTable, times: int = 1) -> ConfusionTable:
+        """The sum of both tables; `times` = -1 subtracts `other`."""
+        return ConfusionTable(*(mine + times * its for mine, its in zip(self, other, strict=True)))
 
     @classmethod
-    def of(cls, verdict: bool, truth: bool) -> Table:
-        """One row."""
+    def of(cls, verdict: bool, truth: bool) -> ConfusionTable:
+        """The table of a single row."""
         return cls(verdict and truth, verdict and not truth, truth and not verdict, not (verdict or truth))
 
 
@@ -46,24 +46,26 @@ class Estimate(NamedTuple):
     high: float
 
 
-def accuracy(table: Table) -> float:
-    """The share of rows on which verdict and truth are the same; `table` has rows."""
+def accuracy(table: ConfusionTable) -> float:
+    """The share of rows on which verdict and truth agree. `table` must have rows."""
     return (table.true_right + table.true_wrong) / table.n
 
 
-def kappa(table: Table) -> float:
-    """Cohen's kappa; 0 where both always say the same one thing, since then nothing beyond chance was shown."""
+def kappa(table: ConfusionTable) -> float:
+    """Cohen's kappa; 0 when verdict and truth are both constant, since agreement is then expected by chance."""
     right, truth = table.true_right + table.false_right, table.true_right + table.false_wrong
     chance = (right * truth + (table.n - right) * (table.n - truth)) / table.n**2
     return 0.0 if chance >= 1 - 1e-12 else (accuracy(table) - chance) / (1 - chance)
 
 
-def estimate(clusters: Mapping[str, Sequence[Table]], measure: Callable[[Sequence[Table]], float]) -> Estimate:
-    """`measure` of the summed tables, its interval by leaving out one cluster at a time. Needs one row.
+def estimate(
+    clusters: Mapping[str, Sequence[ConfusionTable]], measure: Callable[[Sequence[ConfusionTable]], float]
+) -> Estimate:
+    """`measure` of the summed tables, with its delete-one-cluster jackknife interval. Needs at least one row.
 
-    A cluster has one table for each judge; `measure` sees the sums in the same order. With one cluster nothing is
-    known of the spread: the interval is then -1 to 1. When no cluster changes anything there is no spread to estimate:
-    the half width is then what Wilson's interval leaves open after as many failures as there are clusters.
+    Each cluster has one table per judge; `measure` gets the sums in the same order. With one cluster the variance is
+    unknown and the interval is -1 to 1. When all jackknife values are equal there is no variance to estimate: the half
+    width is then the upper end of Wilson's interval for 0 of as many values as there are clusters.
     """
     total = _sums(clusters.values())
     value, g = measure(total), len(clusters)
@@ -72,19 +74,19 @@ def estimate(clusters: Mapping[str, Sequence[Table]], measure: Callable[[Sequenc
     left = [measure([all_.plus(one, -1) for all_, one in zip(total, own, strict=True)]) for own in clusters.values()]
     middle = math.fsum(left) / g
     spread = math.sqrt((g - 1) / g * math.fsum((one - middle) ** 2 for one in left))
-    half = student(g - 1) * spread if spread > ROUNDING else wilson(0.0, g)[1]
+    half = student_quantile(g - 1) * spread if spread > ROUNDING else wilson(0.0, g)[1]
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def _sums(rows: Iterable[Sequence[Table]]) -> list[Table]:
-    total: list[Table] = []
+def _sums(rows: Iterable[Sequence[ConfusionTable]]) -> list[ConfusionTable]:
+    total: list[ConfusionTable] = []
     for row in rows:
         total = [all_.plus(one) for all_, one in zip(total, row, strict=True)] if total else list(row)
     return total
 
 
-class Alpha:
-    """Krippendorff's alpha of right-or-wrong votes, as they come; rows with fewer than two votes say nothing."""
+class KrippendorffAlpha:
+    """Krippendorff's alpha of binary votes, as a stream. Rows with fewer than two votes do not count."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -92,7 +94,7 @@ class Alpha:
         self._unlike = 0.0
 
     def add(self, votes: Sequence[bool]) -> None:
-        """Count the votes on one row."""
+        """Add the votes on one row."""
         if len(votes) < 2:
             return
         right = sum(votes)
@@ -103,7 +105,7 @@ class Alpha:
 
     @property
     def value(self) -> float | None:
-        """None where nothing can be said: no row with two votes, or all votes alike."""
+        """KrippendorffAlpha; None when it is undefined: no row with two votes, or all votes equal."""
         wrong, right = self._votes
         if not wrong or not right:
             return None

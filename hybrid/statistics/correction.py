@@ -1,24 +1,24 @@
-"""What share is really right, from what an imperfect judge called right: Rogan and Gladen 1978.
+"""Estimate the true share of right answers from the verdicts of an imperfect judge: Rogan and Gladen 1978.
 
-The interval is that of Lang and Reiczigel 2014 (Preventive Veterinary Medicine 113, 13-22), which adds the doubt about
-the judge, known from a sample, to the doubt about the score.
+The interval is that of Lang and Reiczigel 2014 (Preventive Veterinary Medicine 113, 13-22): it combines the sampling
+error of the score with that of the judge's sensitivity and specificity.
 """
 
 from __future__ import annotations
 
 import math
 
-from hybrid.statistics.agreement import Estimate, Table
+from hybrid.statistics.agreement import ConfusionTable, Estimate
 from hybrid.statistics.intervals import Z
 
 LEAST = 0.1
-"""Sensitivity and specificity less one below which the judge hardly tells right from wrong: nothing is corrected."""
+"""The least Youden index (sensitivity + specificity - 1) of a judge; with a lower one nothing is corrected."""
 
 
-def corrected(score: float, n: float, check: Table) -> Estimate | None:
-    """The true share behind `score`, the mean of `n` (effective) verdicts of a judge with the error rates of `check`.
+def corrected(score: float, n: float, check: ConfusionTable) -> Estimate | None:
+    """The estimated true share for `score`, the mean of `n` (effective) verdicts of a judge with the errors in `check`.
 
-    None when the check has no right or no wrong rows, or when the judge is hardly better than a coin.
+    None when the check has no right or no wrong rows, or when the judge is hardly better than chance (LEAST).
     """
     right, wrong = check.true_right + check.false_wrong, check.true_wrong + check.false_right
     if not right or not wrong or n <= 0:
@@ -31,7 +31,7 @@ def corrected(score: float, n: float, check: Table) -> Estimate | None:
     return Estimate(value, min(low, value), max(high, value))
 
 
-def _interval(score: float, n: float, check: Table, right: float, wrong: float) -> tuple[float, float]:
+def _interval(score: float, n: float, check: ConfusionTable, right: float, wrong: float) -> tuple[float, float]:
     square = Z * Z
     share = (n * score + square / 2) / (n + square)
     sensitivity, specificity = (check.true_right + 1) / (right + 2), (check.true_wrong + 1) / (wrong + 2)

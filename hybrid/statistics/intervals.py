@@ -1,8 +1,8 @@
-"""95 % intervals of proportions and of paired differences, clustered by task, from sums that a stream can keep.
+"""95 % intervals of proportions and of paired differences, clustered by task, computed from running sums.
 
 Wilson's score interval (Wilson 1927) with an effective sample size: the number of values divided by the design effect
 of the cluster-robust variance (Kish 1965), shrunk for few clusters by (z / t)^2 (Korn and Graubard 1998). Values of one
-cluster come one after another; nothing but eight numbers is kept, so memory is flat.
+cluster come one after another; only running sums are kept, so memory is constant.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Z = 1.959963984540054
 
 Interval = tuple[float, float]
 
-_ROUNDING = 1e-12  # what is smaller, relative to what it was computed from, is rounding and counts as zero
+_ROUNDING = 1e-12  # a relatively smaller residual is rounding error and counts as zero
 
 
-class Difference(NamedTuple):
-    """A paired difference and its interval, in the units of the values; all zero when `n` is."""
+class PairedDifference(NamedTuple):
+    """A mean paired difference and its 95 % interval, in the units of the values; all zero when `n` is 0."""
 
     mean: float
     low: float
@@ -29,8 +29,8 @@ class Difference(NamedTuple):
     n: int
 
 
-class Clustered:
-    """The mean of values that come in clusters, and what its interval needs."""
+class ClusteredMean:
+    """The mean of clustered values, and the running sums for its variance."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -44,7 +44,7 @@ class Clustered:
         self._sums = 0.0
 
     def add(self, cluster: str, value: float) -> None:
-        """Count one value. All values of a cluster come one after another."""
+        """Add one value. All values of a cluster must come one after another."""
         if cluster != self._name:
             self._close()
             self._name = cluster
@@ -55,7 +55,7 @@ class Clustered:
         self._sum += value
 
     def add_cluster(self, size: int, total: float) -> None:
-        """Count a whole cluster of `size` > 0 values with the sum `total`, quicker than one by one."""
+        """Add a whole cluster of `size` > 0 values with the sum `total`; faster than one by one."""
         self._close()
         self._name = None
         self.clusters += 1
@@ -71,11 +71,11 @@ class Clustered:
 
     @property
     def mean(self) -> float | None:
-        """The mean of all values, None without any."""
-        return round(self.total / self.n, 12) if self.n else None  # what is beyond is rounding
+        """The mean of all values; None without values."""
+        return round(self.total / self.n, 12) if self.n else None  # further digits are rounding error
 
     def variance(self) -> float:
-        """Cluster-robust variance of the mean (with the factor G / (G - 1)); 0 with fewer than two clusters."""
+        """Cluster-robust variance of the mean (factor G / (G - 1) for G clusters); 0 with fewer than two clusters."""
         if self.clusters < 2:
             return 0.0
         mean = self.total / self.n
@@ -87,8 +87,8 @@ class Clustered:
             return 0.0
         return residual * self.clusters / (self.clusters - 1) / (self.n * self.n)
 
-    def effective(self) -> float:
-        """The number of independent values that say as much as these: at most `n`; the clusters when none differs."""
+    def effective_size(self) -> float:
+        """The effective sample size: at most `n`; the number of clusters when the variance is 0."""
         if self.clusters == self.n:
             return float(self.n)
         variance = self.variance()
@@ -96,15 +96,15 @@ class Clustered:
             return float(self.clusters)
         mean = self.total / self.n
         size = min(float(self.n), mean * (1 - mean) / variance)
-        return max(1.0, size * (Z / student(self.clusters - 1)) ** 2)
+        return max(1.0, size * (Z / student_quantile(self.clusters - 1)) ** 2)
 
     def interval(self) -> Interval | None:
         """Wilson's interval of the mean of values in [0, 1]; None without values."""
-        return wilson(self.total / self.n, self.effective()) if self.n else None
+        return wilson(self.total / self.n, self.effective_size()) if self.n else None
 
 
 def wilson(share: float, n: float) -> Interval:
-    """Wilson's 95 % score interval of a proportion `share` in [0, 1] of `n` > 0 values, or an effective number."""
+    """Wilson's 95 % score interval of a proportion `share` in [0, 1] with the (effective) sample size `n` > 0."""
     if not (0.0 <= share <= 1.0 and n > 0):
         raise ValueError(f"a share in [0, 1] of a positive number, got {share!r} of {n!r}")
     spread = Z * Z / n
@@ -115,32 +115,32 @@ def wilson(share: float, n: float) -> Interval:
     return low, high
 
 
-def paired_difference(pairs: Iterable[tuple[str, float, float]]) -> Difference:
+def paired_difference(pairs: Iterable[tuple[str, float, float]]) -> PairedDifference:
     """The `difference` of `b - a` over `(cluster, a, b)`, values in [0, 1]."""
-    differences = Clustered()
+    differences = ClusteredMean()
     for cluster, first, second in pairs:
         differences.add(cluster, second - first)
     return difference(differences)
 
 
-def difference(differences: Clustered) -> Difference:
+def difference(differences: ClusteredMean) -> PairedDifference:
     """The mean of differences in [-1, 1] with its clustered 95 % interval.
 
-    Student's t with as many degrees of freedom as clusters less one. When all clusters agree there is no variance to
-    estimate: the half width is then what Wilson's interval leaves open after as many failures as there are clusters.
+    Student's t with G - 1 degrees of freedom for G clusters. When all clusters agree there is no variance to estimate:
+    the half width is then the upper end of Wilson's interval for 0 of G.
     """
     if not differences.n:
-        return Difference(0.0, 0.0, 0.0, 0)
+        return PairedDifference(0.0, 0.0, 0.0, 0)
     mean = differences.total / differences.n
     variance = differences.variance()
     half = wilson(0.0, differences.clusters)[1]
     if variance:
-        half = student(differences.clusters - 1) * math.sqrt(variance)
-    return Difference(mean, max(-1.0, mean - half), min(1.0, mean + half), differences.n)
+        half = student_quantile(differences.clusters - 1) * math.sqrt(variance)
+    return PairedDifference(mean, max(-1.0, mean - half), min(1.0, mean + half), differences.n)
 
 
 @lru_cache(maxsize=1024)
-def student(freedom: int) -> float:
+def student_quantile(freedom: int) -> float:
     """The 97.5 % point of Student's t with `freedom` >= 1 degrees of freedom."""
     if freedom > 10_000:
         return Z + (Z**3 + Z) / (4 * freedom)  # first term of the expansion: off by less than 1e-7 here

@@ -24,7 +24,7 @@ from hybrid.grading.summary import MOST_REASONS, REST
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Failure, Grade, Output, Question
 from hybrid.statistics.intervals import paired_difference, wilson
-from hybrid.statistics.majority import Majority
+from hybrid.statistics.majority import MajorityControl
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ def test_grouping_equals_a_dictionary(
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=60), st.integers(1, 4))
 def test_a_frequent_answer_is_always_found(answers: list[str], candidates: int) -> None:
-    with Majority(candidates) as majority:
+    with MajorityControl(candidates) as majority:
         for number, answer in enumerate(answers):
             majority.add(str(number // 3), answer)
         found = majority.result()

@@ -24,13 +24,13 @@ from hybrid.grading.answers import RULES, best_f1, f1, normal
 from hybrid.grading.judge_check import GradedRow, GradedRows, Measured, best_threshold, check
 from hybrid.progress import Quiet
 from hybrid.records import Grade, Output
-from hybrid.statistics.agreement import Alpha, Table, accuracy, estimate, kappa
+from hybrid.statistics.agreement import ConfusionTable, KrippendorffAlpha, accuracy, estimate, kappa
 from hybrid.statistics.correction import corrected
 
 COUNTS = st.integers(0, 40)
 
 
-def pairs_of(table: Table) -> tuple[list[bool], list[bool]]:
+def pairs_of(table: ConfusionTable) -> tuple[list[bool], list[bool]]:
     cells = ((True, True), (True, False), (False, True), (False, False))
     rows = [cell for cell, count in zip(cells, table, strict=True) for _ in range(int(count))]
     return [verdict for verdict, _ in rows], [truth for _, truth in rows]
@@ -49,8 +49,8 @@ def agreement() -> Any:
     return pytest.importorskip("nltk.metrics.agreement")
 
 
-@given(st.builds(Table, COUNTS, COUNTS, COUNTS, COUNTS).filter(lambda table: table.n > 0))
-def test_kappa_and_accuracy_are_those_of_scikit_learn(metrics: Any, table: Table) -> None:
+@given(st.builds(ConfusionTable, COUNTS, COUNTS, COUNTS, COUNTS).filter(lambda table: table.n > 0))
+def test_kappa_and_accuracy_are_those_of_scikit_learn(metrics: Any, table: ConfusionTable) -> None:
     said, truth = pairs_of(table)
     assert accuracy(table) == pytest.approx(metrics.accuracy_score(truth, said))
     if len({*said, *truth}) > 1:
@@ -61,7 +61,7 @@ def test_kappa_and_accuracy_are_those_of_scikit_learn(metrics: Any, table: Table
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=12))
 def test_alpha_is_that_of_nltk(agreement: Any, rows: list[list[bool]]) -> None:
-    alpha = Alpha()
+    alpha = KrippendorffAlpha()
     for row in rows:
         alpha.add(row)
     if len({vote for row in rows if len(row) > 1 for vote in row}) < 2:
@@ -75,21 +75,21 @@ def test_alpha_is_that_of_nltk(agreement: Any, rows: list[list[bool]]) -> None:
 
 def test_alpha_of_krippendorffs_own_example() -> None:
     """Computing Krippendorff's alpha-reliability (2011), example A: two observers, ten units, alpha 0.095."""
-    alpha = Alpha()
+    alpha = KrippendorffAlpha()
     for one, other in zip("0100000000", "1110010100", strict=True):
         alpha.add([one == "1", other == "1"])
     assert alpha.value == pytest.approx(0.095, abs=0.001)
 
 
-def simulated(rng: random.Random, clusters: int, size: int, spread: float) -> dict[str, list[Table]]:
+def simulated(rng: random.Random, clusters: int, size: int, spread: float) -> dict[str, list[ConfusionTable]]:
     """Clusters with accuracies of their own, around 0.8."""
     found = {}
     for number in range(clusters):
         good = min(1.0, max(0.0, rng.gauss(0.8, spread)))
-        table = Table()
+        table = ConfusionTable()
         for _ in range(size):
             truth = rng.random() < 0.4
-            table = table.plus(Table.of(truth if rng.random() < good else not truth, truth))
+            table = table.plus(ConfusionTable.of(truth if rng.random() < good else not truth, truth))
         found[str(number)] = [table]
     return found
 
@@ -103,7 +103,7 @@ def test_the_interval_of_accuracy_covers_what_it_should_with_clusters() -> None:
 
 
 def test_one_cluster_tells_nothing_of_the_spread() -> None:
-    assert estimate({"a": [Table(5, 1, 1, 5)]}, lambda tables: kappa(tables[0]))[1:] == (-1.0, 1.0)
+    assert estimate({"a": [ConfusionTable(5, 1, 1, 5)]}, lambda tables: kappa(tables[0]))[1:] == (-1.0, 1.0)
 
 
 def test_more_rows_make_the_interval_narrower() -> None:
@@ -119,20 +119,29 @@ def test_more_rows_make_the_interval_narrower() -> None:
 
 
 def test_a_perfect_judge_corrects_nothing() -> None:
-    found = corrected(0.3, 1000, Table(5000, 0, 0, 5000))
+    found = corrected(0.3, 1000, ConfusionTable(5000, 0, 0, 5000))
     assert found is not None
     assert found.value == pytest.approx(0.3)
     assert found.low < 0.3 < found.high
 
 
 def test_the_correction_is_that_of_rogan_and_gladen() -> None:
-    found = corrected(0.5, 500, Table(true_right=80, false_right=30, false_wrong=20, true_wrong=70))
+    found = corrected(0.5, 500, ConfusionTable(true_right=80, false_right=30, false_wrong=20, true_wrong=70))
     assert found is not None
     assert found.value == pytest.approx((0.5 + 0.7 - 1) / (0.8 + 0.7 - 1))
 
 
-@pytest.mark.parametrize("table", [Table(0, 5, 0, 5), Table(5, 0, 5, 0), Table(5, 5, 5, 5), Table(3, 7, 7, 3), Table()])
-def test_a_judge_that_tells_nothing_corrects_nothing(table: Table) -> None:
+@pytest.mark.parametrize(
+    "table",
+    [
+        ConfusionTable(0, 5, 0, 5),
+        ConfusionTable(5, 0, 5, 0),
+        ConfusionTable(5, 5, 5, 5),
+        ConfusionTable(3, 7, 7, 3),
+        ConfusionTable(),
+    ],
+)
+def test_a_judge_that_tells_nothing_corrects_nothing(table: ConfusionTable) -> None:
     assert corrected(0.5, 100, table) is None
 
 
@@ -142,7 +151,7 @@ def test_the_corrected_interval_covers_the_truth(true: float, right: float, wron
     for _ in range(runs):
         n = 300
         called = sum(rng.random() < (right if rng.random() < true else 1 - wrong) for _ in range(n))
-        found = corrected(called / n, n, Table(
+        found = corrected(called / n, n, ConfusionTable(
             true_right=(tp := sum(rng.random() < right for _ in range(150))), false_wrong=150 - tp,
             true_wrong=(tn := sum(rng.random() < wrong for _ in range(150))), false_right=150 - tn,
         ))  # fmt: skip
@@ -188,7 +197,7 @@ def test_the_best_of_several_references_counts() -> None:
 def test_the_threshold_is_the_one_with_the_highest_kappa() -> None:
     rows: list[Measured] = [(0.9, True, "a"), (0.8, True, "a"), (0.7, False, "b"), (0.6, True, "b"), (0.2, False, "c")]
     kappas = {
-        limit: kappa(_sum(Table.of(value >= limit, truth) for value, truth, _ in rows))
+        limit: kappa(_sum(ConfusionTable.of(value >= limit, truth) for value, truth, _ in rows))
         for limit in (0.9, 0.8, 0.7, 0.6)
     }
     assert best_threshold(rows) == max(kappas, key=lambda limit: kappas[limit])
@@ -197,13 +206,13 @@ def test_the_threshold_is_the_one_with_the_highest_kappa() -> None:
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans(), st.just("x")), min_size=1, max_size=30))
 def test_no_other_threshold_is_better(rows: list[Measured]) -> None:
     def at(limit: float) -> float:
-        return kappa(_sum(Table.of(value >= limit, truth) for value, truth, _ in rows))
+        return kappa(_sum(ConfusionTable.of(value >= limit, truth) for value, truth, _ in rows))
 
     assert at(best_threshold(rows)) >= max(at(value) for value, _, _ in rows) - 1e-12
 
 
-def _sum(tables: Any) -> Table:
-    total = Table()
+def _sum(tables: Any) -> ConfusionTable:
+    total = ConfusionTable()
     for table in tables:
         total = total.plus(table)
     return total

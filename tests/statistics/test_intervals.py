@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid.statistics.intervals import Clustered, paired_difference, student, wilson
+from hybrid.statistics.intervals import ClusteredMean, paired_difference, student_quantile, wilson
 
 
-def counted(values: list[tuple[str, float]]) -> Clustered:
-    sums = Clustered()
+def counted(values: list[tuple[str, float]]) -> ClusteredMean:
+    sums = ClusteredMean()
     for cluster, value in values:
         sums.add(cluster, value)
     return sums
@@ -40,11 +40,11 @@ def test_wilson_gives_the_published_values(right: int, n: int, low: float, high:
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (10, 2.228), (30, 2.042), (120, 1.980)],
 )
 def test_student_gives_the_values_of_the_tables(freedom: int, point: float) -> None:
-    assert student(freedom) == pytest.approx(point, abs=5e-4)
+    assert student_quantile(freedom) == pytest.approx(point, abs=5e-4)
 
 
 def test_student_falls_to_the_normal_point_without_a_step() -> None:
-    points = [student(freedom) for freedom in (1, 2, 5, 50, 999, 9_999, 10_000, 10_001, 10_002, 10**9)]
+    points = [student_quantile(freedom) for freedom in (1, 2, 5, 50, 999, 9_999, 10_000, 10_001, 10_002, 10**9)]
     assert points == sorted(points, reverse=True)
     assert points[-1] == pytest.approx(1.959964, abs=1e-6)
 
@@ -59,7 +59,7 @@ def test_wilson_and_student_agree_with_scipy() -> None:
             theirs = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
             assert wilson(right / n, n) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
     for freedom in (1, 2, 3, 17, 200, 9_999, 20_000):
-        assert student(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=1e-7)
+        assert student_quantile(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=1e-7)
 
 
 @given(st.integers(1, 5000), st.data())
@@ -94,8 +94,8 @@ def test_values_that_stand_alone_get_the_plain_interval() -> None:
 
 
 def test_no_values_give_no_interval() -> None:
-    assert Clustered().interval() is None
-    assert Clustered().mean is None
+    assert ClusteredMean().interval() is None
+    assert ClusteredMean().mean is None
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=5), min_size=2, max_size=12))
@@ -110,7 +110,7 @@ def test_the_streamed_variance_is_the_textbook_one(clusters: list[list[float]]) 
 
 @given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=5), max_size=8))
 def test_clusters_counted_whole_are_those_counted_value_by_value(clusters: list[list[float]]) -> None:
-    whole, single = Clustered(), Clustered()
+    whole, single = ClusteredMean(), ClusteredMean()
     for number, values in enumerate(clusters):
         whole.add_cluster(len(values), sum(values))
         for value in values:
@@ -122,14 +122,14 @@ def test_clusters_counted_whole_are_those_counted_value_by_value(clusters: list[
 def test_repeats_of_one_value_count_as_one_value() -> None:
     single = counted([(str(n), float(n % 2)) for n in range(50)])
     tenfold = counted([(str(n), float(n % 2)) for n in range(50) for _ in range(10)])
-    assert tenfold.effective() == pytest.approx(single.n, rel=0.08)  # (z / t)^2 and G / (G - 1) make it less
-    assert tenfold.effective() <= single.n
+    assert tenfold.effective_size() == pytest.approx(single.n, rel=0.08)  # (z / t)^2 and G / (G - 1) make it less
+    assert tenfold.effective_size() <= single.n
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_clusters_that_all_agree_count_as_one_value_each(value: float) -> None:
     sums = counted([(str(n // 10), value) for n in range(70)])
-    assert sums.effective() == 7
+    assert sums.effective_size() == 7
     assert sums.interval() == wilson(value, 7)
 
 
@@ -141,7 +141,7 @@ def test_the_clustered_interval_covers_the_truth_where_the_plain_one_does_not() 
     rng = random.Random(1)
     clustered = plain = 0
     for _ in range(400):
-        sums = Clustered()
+        sums = ClusteredMean()
         for cluster in range(20):
             share = rng.betavariate(0.5, 0.5)  # mean 0.5, values of a cluster much alike
             for _ in range(10):
