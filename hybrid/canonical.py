@@ -1,4 +1,4 @@
-"""JSON as this project writes and reads it: one encoder, one decoder.
+"""The JSON encoder and decoder of all our files.
 
 The encoder is canonical (sorted keys, no spaces, UTF-8, no NaN), so the digest of a value is the digest of its bytes
 and two machines agree on both. The decoder refuses NaN, too deep nesting and, through `limit`, too many bytes.
@@ -18,10 +18,10 @@ import orjson
 from hybrid.errors import BadData
 
 Json: TypeAlias = Mapping[str, Any] | Sequence[Any] | str | int | float | bool | None
-"""A JSON value. Mappings have text keys."""
+"""A JSON value. The keys of mappings are texts."""
 
-DEEPEST = 200
-"""Most levels of objects and arrays in a value, whichever way it is laid out: far below what any parser gives up at."""
+MAX_DEPTH = 200
+"""Deepest nesting of objects and arrays in a value; every JSON parser accepts more."""
 
 MAX_RECORD = 16 * 1024 * 1024
 """Largest record that is read or written, in bytes."""
@@ -29,8 +29,8 @@ MAX_RECORD = 16 * 1024 * 1024
 
 ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 quoted = encode_basestring
-"""What `encoded` gives for a text, without a look at what it is."""
-WORDS = {None: "null", True: "true", False: "false"}
+"""`encoded` for a text, without the check of the type."""
+LITERALS = {None: "null", True: "true", False: "false"}
 
 
 def encode(value: Json) -> bytes:
@@ -42,14 +42,14 @@ def encode(value: Json) -> bytes:
 
 
 def encoded(value: Json) -> str:
-    """What `encode` gives, as a text; quick for what is no container. Raises what `encode` raises."""
+    """Like `encode`, as a text; fast for scalars. Raises what `encode` raises."""
     kind = type(value)
     if kind is str:
         return quoted(value)  # type: ignore[arg-type]
     if kind is int or (kind is float and isfinite(value)):  # type: ignore[arg-type]
         return repr(value)
     if value is None or kind is bool:
-        return WORDS[value]  # type: ignore[index]
+        return LITERALS[value]  # type: ignore[index]
     try:
         return ENCODER.encode(value)
     except RecursionError as error:
@@ -66,13 +66,13 @@ def decode(data: bytes | str, *, what: str, limit: int = MAX_RECORD) -> Any:
         raise BadData(f"{what}: not valid JSON: {_reason(data, error)}") from error
     if too_deep(value, data):
         raise BadData(
-            f"{what}: nested more than {DEEPEST} levels deep", hint="docs/format.md says what a file may hold"
+            f"{what}: nested more than {MAX_DEPTH} levels deep", hint="docs/format.md says what a file may hold"
         )
     return value
 
 
 def _reason(data: bytes | str, error: ValueError) -> str:
-    """What the parser says, or what it says in a way that nobody understands: that the bytes are no UTF-8."""
+    """The parser's message; for bytes that are not UTF-8 a clearer one."""
     if isinstance(data, bytes):
         try:
             data.decode()
@@ -82,9 +82,9 @@ def _reason(data: bytes | str, error: ValueError) -> str:
 
 
 def decode_once(data: bytes, *, what: str, limit: int = MAX_RECORD) -> Any:
-    """As `decode`, for files that people put together: a name that stands twice in one object is refused.
+    """Like `decode`, for files that people write: a duplicate name in an object raises BadData.
 
-    JSON does not say which of the two counts; a parser takes the last one and says nothing.
+    JSON does not define which of the two counts, and a parser silently takes the last.
     """
     value = decode(data, what=what, limit=limit)
 
@@ -98,15 +98,15 @@ def decode_once(data: bytes, *, what: str, limit: int = MAX_RECORD) -> Any:
 
 
 def too_deep(value: Any, data: bytes | str) -> bool:
-    """Whether `value`, which is `data` in JSON, has more than DEEPEST levels of objects and arrays.
+    """Whether `value`, parsed from `data`, has more than MAX_DEPTH levels of objects and arrays.
 
-    It is looked at level by level: a walk that recurs could not bear it.
+    Without recursion, since a deep value would exceed Python's limit.
     """
     openings = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
-    if openings <= DEEPEST:  # as nearly always: there is no need to look
+    if openings <= MAX_DEPTH:  # nearly always
         return False
     level = [value]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_DEPTH):
         children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
         level = [child for child in children if isinstance(child, dict | list | tuple)]
         if not level:

@@ -1,4 +1,4 @@
-"""The command line: a table of commands that are loaded only when used, and every error's way to its exit code."""
+"""The command line: a table of commands that are imported when used, and the exit code of every error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ COMMANDS = {
     "list": ("hybrid.commands.catalog:list_names", "List the installed pipelines and graders."),
     "describe": ("hybrid.commands.catalog:describe", "Show the settings of a pipeline or grader."),
 }
-"""Command -> where it is, and its line in `hybrid --help`."""
+"""Command -> its function, and its line in `hybrid --help`."""
 
 EXIT_CODES = """\b
 Exit codes:
@@ -52,11 +52,11 @@ Exit codes:
   7  cannot run as asked: missing or damaged model, missing library, memory or permission"""
 
 LONGEST = 2000
-"""Most characters of an error's message, and of its hint: each is one line, whatever a foreign text in it holds."""
+"""Most characters of an error's message, and of its hint; each is shown on one line."""
 
 
 class Commands(click.Group):
-    """Knows every command by its line; imports only the one that is used."""
+    """Lists every command, and imports only the one that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,7 +88,7 @@ class Commands(click.Group):
 def _set_verbose(ctx: click.Context, _: click.Parameter, count: int) -> None:
     if count and not ctx.resilient_parsing:
         logging.getLogger().setLevel(logging.INFO if count == 1 else logging.DEBUG)
-        logging.getLogger("httpx").setLevel(logging.WARNING if count == 1 else logging.DEBUG)  # it tells every request
+        logging.getLogger("httpx").setLevel(logging.WARNING if count == 1 else logging.DEBUG)  # it logs every request
 
 
 def _set_quiet(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -133,12 +133,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    logging.getLogger("hybrid.training").setLevel(logging.INFO)  # a sign of life: nothing else is said for minutes
+    logging.getLogger("hybrid.training").setLevel(logging.INFO)  # progress: training logs nothing else for minutes
     sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
 
 
 class _Pipe(io.FileIO):
-    """A pipe that may lose its reader, as `| head` goes away: the rest is said to nobody, and the work goes on."""
+    """A pipe whose reader may close it, such as `| head`: further output is dropped, and the work continues."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -149,14 +149,14 @@ class _Pipe(io.FileIO):
 
 
 def _patient(stream: TextIO) -> TextIO:
-    """`stream`, which shows what its encoding lacks as an escape, and which outlives its reader."""
+    """`stream`, which escapes characters that its encoding lacks and survives the end of its reader."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream
     stream.reconfigure(errors="backslashreplace")
     try:
         if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
             return stream
-    except (OSError, ValueError):  # no file of the operating system, or a closed one
+    except (OSError, ValueError):  # without a file descriptor, or closed
         return stream
     stream.flush()
     pipe = io.BufferedWriter(_Pipe(stream.fileno(), "wb", closefd=False))
@@ -172,13 +172,13 @@ def _exit_code(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return UsageError.exit_code
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error ends here, as words and an exit code
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error becomes a message and an exit code
         return _tell(_as_ours(error))
     return result if isinstance(result, int) else 0
 
 
 def _as_ours(error: BaseException) -> HybridError:
-    """What `error` means to a user; what nobody foresaw is a fault in hybrid, with its traceback."""
+    """`error` as a HybridError; an unexpected one is a fault in hybrid and is shown with its traceback."""
     if isinstance(error, HybridError):
         return error
     if isinstance(error, click.ClickException):
@@ -199,7 +199,7 @@ def _as_ours(error: BaseException) -> HybridError:
 
 
 def _tell(error: HybridError) -> int:
-    """Print `error` on stderr, with its traceback when all is to be said or it is to be reported. Returns its code."""
+    """Print `error` on stderr, with its traceback for -vv and for faults in hybrid. Returns its exit code."""
     if logging.getLogger().isEnabledFor(logging.DEBUG) or isinstance(error, OwnFault):
         _show_traceback(error)
     click.echo(f"error: {clean_line(error.message, LONGEST)}", err=True)

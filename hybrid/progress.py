@@ -1,4 +1,4 @@
-"""What a stage tells the world while it works: the events, and three ways to show them."""
+"""The events of a stage while it runs, and three displays of its progress: lines, JSON events, a bar."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Observer(Protocol):
         """A model is about to be loaded, which may take minutes. Not called when nothing is left to do."""
 
     def started(self, stage: str, total: int, done: int) -> None:
-        """A stage begins: `done` of its `total` items have a record already."""
+        """A stage begins; `done` of its `total` items already have a record."""
 
     def working(self) -> None:
-        """The model is loaded: from here on speed is measured. Not called when nothing is left to do."""
+        """The model is loaded: speed is measured from now on. Not called when nothing is left to do."""
 
     def finished_item(self, completion: Completion) -> None:
         """One more item has a completion; it is not on disk yet."""
@@ -44,11 +44,11 @@ class Observer(Protocol):
         """A shard is on disk: its records survive this process."""
 
     def ended(self) -> None:
-        """The stage is over, whole or not."""
+        """The stage has ended, complete or not."""
 
 
 class ProgressCounts:
-    """Counts that every display shows: items, and failures, tokens and speed since this process began the stage."""
+    """Counts for every display: items; failures, tokens and speed since this process began the stage."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._start = clock, clock()
@@ -78,12 +78,12 @@ class ProgressCounts:
 
     @property
     def tokens_per_second(self) -> float:
-        """New tokens; tokens of prompts are not counted."""
+        """Generated tokens per second, without prompt tokens."""
         return self.completion_tokens / self.seconds
 
     @property
     def prompt_tokens_per_second(self) -> float:
-        """Tokens of prompts that were read; those from a cache were not."""
+        """Prompt tokens per second that were computed, without those from a cache."""
         return max(0, self.prompt_tokens - self.cached_tokens) / self.seconds
 
     @property
@@ -92,13 +92,13 @@ class ProgressCounts:
 
     @property
     def pace(self) -> str:
-        """How fast it goes, in words: a model that writes little reads a lot, and a slow one still does items."""
+        """Speed in words: items per minute, and prompt and generated tokens per second."""
         tokens = f"{self.prompt_tokens_per_second:,.0f} prompt + {self.tokens_per_second:,.0f} new tokens/s"
         return f"{a_minute(self.items_per_minute)}, {tokens}"
 
     @property
     def eta_seconds(self) -> float | None:
-        """At this process' pace; None before a twentieth is done: what comes before the first item is not its pace."""
+        """Estimated seconds to the end; None before a twentieth is done, since the first items are slow."""
         left = self.total - self.done
         return left * self.seconds / self.fresh if self.fresh * 20 >= self.fresh + left and self.fresh else None
 
@@ -122,12 +122,12 @@ class ProgressCounts:
 
 
 def loading(model: str) -> str:
-    """What is said before a model is loaded."""
+    """The message before a model is loaded."""
     return clean_line(f"loading the model {model}", LONGEST)
 
 
-class Quiet:
-    """Counts and shows nothing."""
+class SilentProgress:
+    """Counts, and shows nothing."""
 
     def __init__(self) -> None:
         self.counts = ProgressCounts()
@@ -151,16 +151,16 @@ class Quiet:
         """Not shown."""
 
 
-class ProgressLines(Quiet):
-    """Plain lines on a stream that is not a terminal: at the start, every few seconds, at the end.
+class ProgressLines(SilentProgress):
+    """Lines on a stream that is not a terminal: at the start, every few seconds, at the end.
 
-    They come from a thread of their own, so that a slow model does not look dead.
+    A separate thread writes them, so they continue while a slow model has finished no item.
     """
 
     def __init__(self, stream: TextIO, *, every_seconds: float = 10.0) -> None:
         super().__init__()
         self._stream, self._every = stream, every_seconds
-        self._over, self._going = threading.Event(), threading.Thread()
+        self._ended, self._thread = threading.Event(), threading.Thread()
 
     def loading(self, model: str) -> None:
         self._say(loading(model))
@@ -169,18 +169,18 @@ class ProgressLines(Quiet):
         super().started(stage, total, done)
         kept = f", {done:,} already done and kept" if done else ""
         self._say(f"{stage}: {some(total, 'item')}{kept}")
-        self._over = threading.Event()
-        self._going = threading.Thread(target=self._go_on, args=(self._over,), name="progress", daemon=True)
-        self._going.start()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat_line, args=(self._ended,), name="progress", daemon=True)
+        self._thread.start()
 
     def ended(self) -> None:
-        self._over.set()
-        if self._going.ident:
-            self._going.join()
+        self._ended.set()
+        if self._thread.ident:
+            self._thread.join()
         self._say(self._line())
 
-    def _go_on(self, over: threading.Event) -> None:
-        while not over.wait(self._every):
+    def _repeat_line(self, ended: threading.Event) -> None:
+        while not ended.wait(self._every):
             self._say(self._line())
 
     def _line(self) -> str:
@@ -194,8 +194,8 @@ class ProgressLines(Quiet):
         self._stream.flush()
 
 
-class ProgressEvents(Quiet):
-    """One JSON object a line, for programs."""
+class ProgressEvents(SilentProgress):
+    """One JSON object per line, for programs."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -226,8 +226,8 @@ class ProgressEvents(Quiet):
         self._stream.flush()
 
 
-class ProgressBar(Quiet):
-    """A live bar on a terminal."""
+class ProgressBar(SilentProgress):
+    """A progress bar on a terminal."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()

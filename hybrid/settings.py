@@ -1,4 +1,4 @@
-"""Settings: the fields of a frozen dataclass, built from `name=value` texts, frozen to JSON and read back.
+"""Settings: the fields of a frozen dataclass, parsed from `name=value` texts, stored as JSON and restored.
 
 A field is a `str`, `int`, `float`, `bool`, `Literal`, a tuple of one of them (`tuple[str, ...]`), or one of these
 `| None`. `field(default=..., metadata=help_of("..."))` documents it; `presets` names whole sets of values.
@@ -35,7 +35,7 @@ class Setting:
 def build(cls: type[T], values: Iterable[str] = (), preset: str = "", called: str = "") -> T:
     """An instance of `cls` from `name=value` texts on top of a preset. Raises UsageError that names the setting.
 
-    `called` is the name that people know the class by; else that of the class is said.
+    `called` is the name of the class in messages, by default its own.
     """
     called = called or cls.__name__
     fields = _fields(cls)
@@ -57,7 +57,7 @@ def freeze(obj: Any) -> dict[str, Json]:
 
 
 def restore(cls: type[T], frozen: Any, called: str = "") -> T:
-    """The instance that `freeze` wrote, from data that anybody may have changed. Raises BadData."""
+    """The instance that `freeze` stored, from data that is not trusted. Raises BadData."""
     called = called or cls.__name__
     fields = _fields(cls)
     if not isinstance(frozen, Mapping) or sorted(frozen) != sorted(fields):
@@ -118,11 +118,11 @@ def _construct(cls: type[T], values: Mapping[str, Any], called: str) -> T:
         raise UsageError(f"{called} needs the setting '{missing[0]}'", hint=f"--set {missing[0]}=...")
     try:
         return cls(**values)
-    except (ValueError, TypeError) as error:  # what __post_init__ says about values that do not go together
+    except (ValueError, TypeError) as error:  # from __post_init__, about values that contradict each other
         raise UsageError(f"{called}: {error}", hint=_known(cls, called)) from error
     except HybridError:
         raise
-    except Exception as error:  # __post_init__ is anybody's code
+    except Exception as error:  # __post_init__ is third-party code
         raise PluginFault(
             f"{cls.__module__}.{cls.__name__} cannot be made with these settings: {type(error).__name__}: {error}",
             hint=_known(cls, called),
@@ -190,7 +190,7 @@ _EXAMPLES = {str: "text", int: "1", float: "0.5", bool: "true"}
 
 
 def _type_text(hint: Any) -> str:
-    """What a setting wants, in words: `a number`, `one of a, b`, `texts with commas between, or none`."""
+    """The type of a setting, in words: `a number`, `one of a, b`, `a list with commas between, each a text`."""
     if typing.get_origin(hint) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if typing.get_origin(hint) is tuple:

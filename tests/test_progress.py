@@ -63,4 +63,4 @@ def test_lines_go_on_while_no_item_comes_back() -> None:
     assert said[0] == "answer: 1 item"
     assert said[1].startswith("answer: 0/1, 0.00 items/min")
     assert said[-1].startswith("answer: 1/1, ")
-    assert not lines._going.is_alive()
+    assert not lines._thread.is_alive()

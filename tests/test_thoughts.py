@@ -20,7 +20,7 @@ from hybrid.grading import reply_cache
 from hybrid.grading.grade_file import grade_file
 from hybrid.grading.judge_check import GradedRows, check
 from hybrid.outputs import open_outputs, write_outputs
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.records import Completion, Failure, Output, Record, Request, Sampling
 from hybrid.report.raw import body
 
@@ -126,7 +126,7 @@ def test_the_prompt_tells_whether_it_opens_a_thought() -> None:
     ],
 )
 def test_a_template_is_given_what_turns_thinking_off(template: str, switch: dict[str, Any]) -> None:
-    assert thoughts.off(template) == switch
+    assert thoughts.disabling_variables(template) == switch
 
 
 def test_with_a_schema_the_text_is_the_answer() -> None:
@@ -191,7 +191,7 @@ def test_rows_of_a_check_are_taken_apart_too(tmp_path: Path) -> None:
         {**said, "answer": "<think>Oslo?</think>Bergen", "correct": False},
         {**said, "answer": "<think>Oslo", "correct": True},
     ]
-    _, result = check(Contains(), "contains", GradedRows(in_file(tmp_path / "rows.jsonl", *rows)), Quiet())
+    _, result = check(Contains(), "contains", GradedRows(in_file(tmp_path / "rows.jsonl", *rows)), SilentProgress())
     assert (result["graded"], result["ungraded"]["reasons"]) == (1, {"no-answer": 1})
     assert result["table"]["true_wrong"] == 1
 

@@ -14,7 +14,7 @@ from hybrid.canonical import Json
 from hybrid.errors import PluginFault
 from hybrid.execution.local import Engine, run_here
 from hybrid.plugins.faults import stages_of
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Adapter, Example, Item, Output, Request, Sampling
 from hybrid.tuning import Tuning
@@ -98,7 +98,7 @@ def test_a_run_of_earlier_stages_goes_on_where_it_was(tmp_path: Path) -> None:
     script, folder = tmp_path / "script.json", tmp_path / "folder"
     script.write_text('{"answers": {}, "default": "said"}')
     engine = Engine("scripted", str(script))
-    done = [run_here(folder, "chain", pipeline, {"": engine}, Quiet()) for pipeline in (Before(), Now())]
+    done = [run_here(folder, "chain", pipeline, {"": engine}, SilentProgress()) for pipeline in (Before(), Now())]
     assert [(one.total, one.fresh, one.failed) for one in done] == [(7, 7, 0), (7, 0, 0)]
 
 

@@ -76,7 +76,7 @@ class LlamaCppBackend:
         self._client = LlamaCppClient(self._server.listening_address, key, template, template_error)
         self._chat_template = self._client.chat_template(model)
         self._chat_template.warn()
-        self._must_render = bool(self._client.hidden_turn_end) or thoughts.marks(template)
+        self._must_render = bool(self._client.hidden_turn_end) or thoughts.has_thoughts(template)
         self._schema_support: dict[str, bool] = {}
         props = self._client.properties
         self.model = Model(
@@ -89,7 +89,7 @@ class LlamaCppBackend:
                 "file": path.name,
                 "type": str(props.get("model_ftype", "")),
                 "chat_template": digest(template),
-                **thoughts.told(template),
+                **thoughts.thinking_provenance(template),
                 "options": {"parallel": self._parallel, "reuse": self._reuse},
                 **self._chat_template.about(),
             },

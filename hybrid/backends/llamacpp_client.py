@@ -14,7 +14,7 @@ from hybrid.backends.dates import llama_cpp_settings
 from hybrid.backends.prompts import BadRequest
 from hybrid.errors import CannotRun
 from hybrid.records import Message
-from hybrid.thoughts import CHANNEL_TOKENS, TOKENS, off
+from hybrid.thoughts import CHANNEL_TOKENS, TOKENS, disabling_variables
 
 REPLY_TIMEOUT_SECONDS = 600
 """Time-out of a reply. At most one token is computed for it, but beside other requests."""
@@ -49,7 +49,7 @@ class LlamaCppClient:
 
     def template_settings(self, template: Mapping[str, str]) -> dict[str, Any]:
         """The template settings of a request, with thinking switched off and the pinned date as defaults."""
-        return llama_cpp_settings({**off(self._template), **template}, self._template)
+        return llama_cpp_settings({**disabling_variables(self._template), **template}, self._template)
 
     def rendered(self, messages: Sequence[Message], template: Mapping[str, str], *, open_turn: bool = True) -> str:
         """A chat as llama.cpp renders it with the model's template. Raises BadRequest when the template refuses it."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid.backends.dates import strftime_now
 from hybrid.records import Completion, Failure, Message, Request
-from hybrid.thoughts import off
+from hybrid.thoughts import disabling_variables
 
 
 class BadRequest(Exception):
@@ -103,6 +103,6 @@ def render_chat(
     Thinking is switched off where the template has a switch for it and `template` does not set it.
     """
     chat = [{"role": message.role, "content": message.content} for message in messages]
-    switches = off(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else {}
+    switches = disabling_variables(tokenizer.chat_template) if isinstance(tokenizer.chat_template, str) else {}
     settings = {"strftime_now": strftime_now(template), **switches, **template}
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=open_turn, **settings))

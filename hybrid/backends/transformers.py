@@ -36,7 +36,7 @@ from hybrid.model_files.weight_files import check_files
 from hybrid.model_files.weights import quiet_transformers, refuse_incomplete
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
-from hybrid.thoughts import told
+from hybrid.thoughts import thinking_provenance
 
 CACHE_SHARE = 0.4
 """Fraction of the free memory for keys and values: rows are copied when they join, and each step needs memory too."""
@@ -92,7 +92,7 @@ class TransformersBackend:
                 "device": device.name,
                 "dtype": device.dtype_name,
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
-                **told(str(self._tokenizer.chat_template or "")),
+                **thinking_provenance(str(self._tokenizer.chat_template or "")),
                 "options": {"context": context, "rows": self._rows},  # they affect results too
                 **self._chat_template.about(),
             },

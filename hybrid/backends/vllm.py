@@ -39,7 +39,7 @@ from hybrid.model_files.weight_files import refuse_unnamed
 from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
-from hybrid.thoughts import told
+from hybrid.thoughts import thinking_provenance
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process: a kill leaves no process behind
@@ -103,7 +103,7 @@ class VllmBackend:
                 "dtype": str(arguments["dtype"]),
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
                 **self._chat_template.about(),
-                **told(str(self._tokenizer.chat_template or "")),
+                **thinking_provenance(str(self._tokenizer.chat_template or "")),
             },
         )
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from hybrid.errors import UsageError
 from hybrid.plugins import installed
-from hybrid.progress import ProgressBar, ProgressLines, Quiet
+from hybrid.progress import ProgressBar, ProgressLines, SilentProgress
 from hybrid.settings import build
 
 SHORT = (
@@ -50,8 +50,8 @@ def built(name: str, settings: tuple[str, ...], **short: tuple[str, ...]) -> Any
     return build(cls, texts, called=name)
 
 
-def watcher() -> Quiet:
+def watcher() -> SilentProgress:
     """Shows how far the calls to a model are, on stderr."""
     if logging.getLogger().level >= logging.ERROR:
-        return Quiet()
+        return SilentProgress()
     return ProgressBar(Console(stderr=True)) if sys.stderr.isatty() else ProgressLines(sys.stderr)

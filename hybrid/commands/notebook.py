@@ -17,7 +17,7 @@ from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, place_there, write_notebook
 from hybrid.plugins import installed, wheel
-from hybrid.plugins.plugin_wheels import carried
+from hybrid.plugins.plugin_wheels import wheels_to_bring
 from hybrid.plugins.wheel import Wheel
 
 LOG = logging.getLogger("hybrid")
@@ -82,10 +82,10 @@ def _beside(run: Run) -> tuple[Wheel, ...]:
         return ()
     if owner.name == wheel.NAME:
         return ()
-    found = carried(owner)
-    if wheel.NAME in found.asks:
+    found = wheels_to_bring(owner)
+    if wheel.NAME in found.requirements:
         LOG.warning("'%s' asks for a distribution '%s': an index has another project's there", owner.name, wheel.NAME)
-    if others := [one for one in found.asks if one != wheel.NAME]:
+    if others := [one for one in found.requirements if one != wheel.NAME]:
         LOG.warning(
             "'%s' asks for %s: where hybrid does not bring it, name it in the notebook's PACKAGES",
             owner.name,

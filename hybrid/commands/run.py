@@ -29,7 +29,7 @@ from hybrid.machine.terminal import clean_line, some, were
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.outputs import stale_words
 from hybrid.plugins import installed
-from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, Quiet
+from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
 from hybrid.protocols import Stage
 
 LONGEST = 1000
@@ -173,11 +173,11 @@ def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> No
     _tell(result, observer, how)
 
 
-def _observer(*, as_json: bool) -> Quiet:
+def _observer(*, as_json: bool) -> SilentProgress:
     if as_json:
         return ProgressEvents(sys.stdout)
     if logging.getLogger().level >= logging.ERROR:
-        return Quiet()
+        return SilentProgress()
     return ProgressBar(Console(stderr=True)) if sys.stderr.isatty() else ProgressLines(sys.stderr)
 
 
@@ -190,8 +190,8 @@ def done_now(total: int, fresh: int) -> str:
     return f"{'all ' if total > 1 else 'its '}{some(total, 'item')} {were(total)} done before, nothing was run"
 
 
-def _tell(result: LocalResult, observer: Quiet, how: How) -> None:
-    if type(observer) is not Quiet:
+def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
+    if type(observer) is not SilentProgress:
         for line in stale_words(result.outputs):
             click.echo(clean_line(line, LONGEST), err=True)
         click.echo(f"{result.run.id}: {done_now(result.total, result.fresh)}", err=True)

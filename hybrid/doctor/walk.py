@@ -22,7 +22,7 @@ from hybrid.models.catalog import model_statuses
 
 LOG = logging.getLogger("hybrid")
 MOST_ENTRIES = 500
-DEEPEST = 12
+MAX_DEPTH = 12
 MOST_FAILURES = 3
 """Consecutive failed calls after which the walk stops: each of them may have taken a minute."""
 
@@ -123,7 +123,7 @@ class FolderWalk:
             return
         elif not names.is_place(parts) and names.is_place(parts[:-1]):
             yield Finding("unknown", path, f"is no folder of the protocol: {names.why_unknown(parts[-1])}")
-        if len(parts) >= DEEPEST:
+        if len(parts) >= MAX_DEPTH:
             yield Finding("too-deep", path, f"is {len(parts)} folders deep, nothing of hybrid's is")
             return
         yield from self._place(parts)

@@ -32,7 +32,7 @@ from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.replacing import make_room, refuse_foreign
 from hybrid.machine.terminal import some
 from hybrid.outputs import BEGINS, open_outputs, write_outputs
-from hybrid.plugins.faults import inputs_of, naming
+from hybrid.plugins.faults import attributed_to, inputs_of
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
 
@@ -187,7 +187,7 @@ def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
 def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trains: bool) -> Backend:
     engine = models[role]
     observer.loading(engine.model)
-    with naming(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
+    with attributed_to(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
         return engine.open(trains=trains)
 
 

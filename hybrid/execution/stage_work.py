@@ -21,7 +21,7 @@ from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.machine.clock import Clock
 from hybrid.machine.redaction import redacted
 from hybrid.machine.terminal import some
-from hybrid.plugins.faults import refuse
+from hybrid.plugins.faults import raise_attributed
 from hybrid.progress import Observer, ProgressCounts
 from hybrid.protocols import Backend, Model, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request
@@ -132,7 +132,7 @@ class StageWork:
             yield from engine.generate(self.requests(taken))
         except Exception as error:  # noqa: BLE001 - engines have errors of many libraries
             first = next((item.question for _, item in self._asked.values()), "")
-            refuse(
+            raise_attributed(
                 self.backend,
                 error,
                 f"{some(len(self._asked), 'item')} waited, the first for the question '{first:.200}'",

@@ -18,8 +18,8 @@ from hybrid.grading.summary import GradeSummary, Reasons
 from hybrid.machine import home
 from hybrid.machine.replacing import refuse_foreign, replacing
 from hybrid.outputs import OutputsFile, open_outputs
-from hybrid.plugins.faults import checked, naming, refuse
-from hybrid.progress import Quiet
+from hybrid.plugins.faults import attributed_to, checked, raise_attributed
+from hybrid.progress import SilentProgress
 from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, Watcher
 from hybrid.records import Grade, Output, Question
 from hybrid.settings import freeze
@@ -53,9 +53,9 @@ def grade_outputs(
     """`grade_file` for outputs that are already open. `watcher` follows the calls of a judge model."""
     refuse_foreign(Path(out), BEGINS)
     try:
-        return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=False)
+        return _graded(outputs, grader, grader_name, Path(out), watcher or SilentProgress(), sort=False)
     except OutOfOrder:  # start over: the grader has counted only the outputs before this point
-        return _graded(outputs, grader, grader_name, Path(out), watcher or Quiet(), sort=True)
+        return _graded(outputs, grader, grader_name, Path(out), watcher or SilentProgress(), sort=True)
 
 
 def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
@@ -82,7 +82,7 @@ def prepared(grader: Grader, outputs: Iterable[Output], watcher: Watcher) -> Ite
     """The grader, after all model calls that it needs."""
     if isinstance(grader, ModelGrader):
         with ExitStack() as stack:
-            with naming(grader, "asking its model"):
+            with attributed_to(grader, "asking its model"):
                 judge = stack.enter_context(grader.ready(outputs, watcher))
             yield judge
     else:
@@ -134,7 +134,7 @@ class GradesWriter:
                 constant = control(question.reference) if control and grade.score is not None else None
                 line = _line(question, grade)
             except Exception as error:  # noqa: BLE001 - graders are anybody's code
-                refuse(
+                raise_attributed(
                     self._grader, error, f"judging the question '{question.id:.200}' of the task '{question.task:.200}'"
                 )
             counted.add(question, grade, constant)

@@ -23,7 +23,7 @@ from hybrid.grading.summary import Reasons
 from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import some
 from hybrid.machine.text_files import utf8_stream
-from hybrid.plugins.faults import naming
+from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
 from hybrid.records import Completion, Grade, Output
 from hybrid.statistics.agreement import ConfusionTable, Estimate, accuracy, estimate, kappa
@@ -188,7 +188,7 @@ def _graded(judge: OutputGrader, rows: GradedRows, figure: str) -> CheckCounts:
     counted = CheckCounts()
     for row in rows:
         counted.rows += 1
-        with naming(judge, f"judging row {counted.rows}"):
+        with attributed_to(judge, f"judging row {counted.rows}"):
             grade = judge.grade(row.output) if row.output.error is None else Grade(None, row.output.error.kind)
         if grade.score is None:
             counted.ungraded.count(grade.reason)

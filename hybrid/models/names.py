@@ -17,7 +17,7 @@ _NAMESPACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,79}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,349}")
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}(?:/[A-Za-z0-9][\w.-]{0,99})?", re.ASCII)
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,119}")
-DEEPEST = 4
+MAX_DEPTH = 4
 """Most components of the path of a file in a model's folder."""
 
 
@@ -66,7 +66,7 @@ def is_plain(name: str) -> bool:
 def is_inner(path: str) -> bool:
     """Whether a file in a model's folder may have this relative path, on every system."""
     parts = path.split("/")
-    return len(parts) <= DEEPEST and all(map(_is_file, parts)) and str(PurePosixPath(path)) == path
+    return len(parts) <= MAX_DEPTH and all(map(_is_file, parts)) and str(PurePosixPath(path)) == path
 
 
 def _is_file(part: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from hybrid.canonical import DEEPEST, MAX_RECORD
+from hybrid.canonical import MAX_DEPTH, MAX_RECORD
 from hybrid.errors import BadData
 from hybrid.outputs.header import HEAD, HINT_AGAIN, HINT_FOREIGN, TAIL, Header, RecordBlock, Trailer, canonical
 from hybrid.outputs.source import OutputsSource
@@ -151,8 +151,8 @@ class _Events:
 
     def _build(self, event: tuple[str, Any], depth: int) -> Any:
         kind, value = event
-        if depth > DEEPEST and kind in ("start_map", "start_array"):
-            raise BadData(f"{self.where()}: more than {DEEPEST} levels", hint=HINT_FOREIGN)
+        if depth > MAX_DEPTH and kind in ("start_map", "start_array"):
+            raise BadData(f"{self.where()}: more than {MAX_DEPTH} levels", hint=HINT_FOREIGN)
         if kind == "start_map":
             return self._object(depth)
         if kind == "start_array":

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hybrid.canonical import DEEPEST, Json, encode, too_deep
+from hybrid.canonical import MAX_DEPTH, Json, encode, too_deep
 from hybrid.errors import BadData
 
 FORMAT = "hybrid/outputs"
@@ -35,13 +35,13 @@ def canonical(value: Json, where: str) -> bytes:
 
 
 def refuse_depth(value: Any, data: bytes, where: str) -> None:
-    """Raise BadData when `value`, which is `data` in JSON, has more than DEEPEST levels of objects and arrays."""
+    """Raise BadData when `value`, which is `data` in JSON, has more than MAX_DEPTH levels of objects and arrays."""
     if too_deep(value, data):
         raise _too_deep(where)
 
 
 def _too_deep(where: str) -> BadData:
-    return BadData(f"{where}: more than {DEEPEST} levels", hint=HINT_FOREIGN)
+    return BadData(f"{where}: more than {MAX_DEPTH} levels", hint=HINT_FOREIGN)
 
 
 class TaskTable(Mapping[str, Any]):

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from hybrid.canonical import DEEPEST, MAX_RECORD, Json, decode, too_deep
+from hybrid.canonical import MAX_DEPTH, MAX_RECORD, Json, decode, too_deep
 from hybrid.errors import BadData, keys_of
 from hybrid.outputs.header import (
     FORMAT,
@@ -32,8 +32,8 @@ from hybrid.records import NEEDS
 LONGEST = MAX_RECORD + 2
 """Most bytes of one line: a record, a comma and a newline."""
 
-SHALLOW = 2 * DEEPEST
-"""Most bytes of JSON that cannot have more than DEEPEST levels: each level takes two bytes."""
+SHALLOW = 2 * MAX_DEPTH
+"""Most bytes of JSON that cannot have more than MAX_DEPTH levels: each level takes two bytes."""
 
 FIRST = b'{"format":"%s","version":%d,\n' % (FORMAT.encode(), VERSION)
 

@@ -1,1 +1,1 @@
-"""Pipelines and graders that are installed, and the code of others that hybrid calls."""
+"""Installed pipelines, graders and report sections, and calls of their code."""

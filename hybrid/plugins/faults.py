@@ -1,6 +1,6 @@
-"""Call the code of pipelines, graders and backends, and name whose it is when it raises what nobody foresaw.
+"""Call the code of pipelines, graders and backends, and attribute the exceptions that it raises to its owner.
 
-Such code may be anybody's. What it raises tells its author where to look, and is no fault in hybrid.
+The code may be a third party's. The error tells its author where to look, and does not blame hybrid.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Example, Item
 from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, maker_of, with_maker
 
-LONGEST = 500
-"""Most characters of what a foreign error says of itself."""
+MAX_MESSAGE = 500
+"""Most characters that are shown of a foreign exception."""
 
-MADE: Mapping[type, tuple[type, ...]] = {Ask: (Item,), Tune: (Item, FineTuning), Derive: (Derived, Item)}
-"""Kind of work -> what its function may make."""
+PRODUCTS: Mapping[type, tuple[type, ...]] = {Ask: (Item,), Tune: (Item, FineTuning), Derive: (Derived, Item)}
+"""Kind of work -> the types that its function may produce."""
 
 
-def refuse(owner: object, error: Exception, doing: str) -> NoReturn:
-    """Raise `error` as what it means to a user. `owner` is the plugin that was `doing` something, or what it is called.
+def raise_attributed(owner: object, error: Exception, doing: str) -> NoReturn:
+    """Raise `error` as a HybridError that names `owner` (a plugin, or the name of a part of ours) and `doing`.
 
-    Our own errors stay as they are; those of the operating system and of a lack of memory keep their exit codes.
+    HybridErrors are raised unchanged; an OSError and a MemoryError keep their exit codes.
     """
     if isinstance(error, HybridError):
         raise error
@@ -51,12 +51,12 @@ def refuse(owner: object, error: Exception, doing: str) -> NoReturn:
 
 
 def _said(error: Exception) -> str:
-    """Type and message; the message may itself be unable to show itself."""
-    return traceback.format_exception_only(error)[0].strip()[:LONGEST]
+    """Type and message, also of an exception whose `__str__` raises."""
+    return traceback.format_exception_only(error)[0].strip()[:MAX_MESSAGE]
 
 
 def _place(error: Exception, package: str) -> str:
-    """`file:line` of the last line of the owner's own code that was at work; "" when none was."""
+    """`file:line` of the innermost frame of the owner's code; "" when there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         module = str(frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] == package and module != __name__:
@@ -67,44 +67,44 @@ def _place(error: Exception, package: str) -> str:
 
 
 @contextmanager
-def naming(owner: object, doing: str) -> Iterator[None]:
-    """What the block raises is the owner's."""
+def attributed_to(owner: object, doing: str) -> Iterator[None]:
+    """Attribute exceptions of the block to `owner`."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - it is anybody's code
-        refuse(owner, error, doing)
+    except Exception as error:  # noqa: BLE001 - third-party code
+        raise_attributed(owner, error, doing)
 
 
 def inputs_of(pipeline: Pipeline) -> Inputs:
-    """What the pipeline works on. Raises HybridError, PluginFault among them."""
-    with naming(pipeline, "reading its inputs"):
+    """The pipeline's inputs. Raises HybridError, such as PluginFault."""
+    with attributed_to(pipeline, "reading its inputs"):
         inputs: Inputs = checked(pipeline.inputs(), Inputs)
     return inputs
 
 
 def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
-    """The pipeline's stages; what they raise later names them, too. Raises HybridError, PluginFault among them."""
-    with naming(pipeline, "naming its stages"):
-        return tuple(_guarded(pipeline, checked(stage, Stage)) for stage in pipeline.stages())
+    """The pipeline's stages; what their functions raise is attributed, too. Raises HybridError."""
+    with attributed_to(pipeline, "naming its stages"):
+        return tuple(_with_checks(pipeline, checked(stage, Stage)) for stage in pipeline.stages())
 
 
-def _guarded(pipeline: Pipeline, stage: Stage) -> Stage:
-    work = with_maker(stage.work, Items(pipeline, stage.name, maker_of(stage.work), MADE[type(stage.work)]))
+def _with_checks(pipeline: Pipeline, stage: Stage) -> Stage:
+    work = with_maker(stage.work, CheckedItems(pipeline, stage.name, maker_of(stage.work), PRODUCTS[type(stage.work)]))
     if isinstance(work, Tune):
-        work = replace(work, examples=Examples(pipeline, stage.name, work.examples))
+        work = replace(work, examples=CheckedExamples(pipeline, stage.name, work.examples))
     return replace(stage, work=work)
 
 
 def checked(made: Any, *kinds: type[Any]) -> Any:
-    """`made`, which is to be of one of the kinds. Raises TypeError."""
+    """`made`. Raises TypeError when it is of none of the types `kinds`."""
     if not isinstance(made, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise TypeError(f"a {type(made).__name__} where hybrid wants a {wanted}")
     return made
 
 
-class Items:
-    """A stage's function that makes what it works on, of the types `kinds`."""
+class CheckedItems:
+    """A stage's function that yields its items. Results must be of the types `kinds`; exceptions are attributed."""
 
     def __init__(
         self, pipeline: Pipeline, stage: str, make: Callable[..., Iterable[Any]], kinds: tuple[type, ...]
@@ -116,22 +116,22 @@ class Items:
         count, last = 0, None
         try:
             for item in self._make(*given):
-                if type(item) is not Item:  # a call costs more than the rest of this loop, and there are millions
+                if type(item) is not Item:  # millions of items: a call would cost more than the rest of this loop
                     checked(item, *self._kinds)
                 yield item
                 count += 1
                 last = item
-        except Exception as error:  # noqa: BLE001 - it is anybody's code
+        except Exception as error:  # noqa: BLE001 - third-party code
             after = f" after {count} of them, the last for the question '{last.question:.200}'" if last else ""
-            refuse(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
+            raise_attributed(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
 
 
-class Examples:
-    """A stage's function that makes training examples. It travels to another process."""
+class CheckedExamples:
+    """A stage's function that returns training examples. It can be pickled for another process."""
 
     def __init__(self, pipeline: Pipeline, stage: str, make: Callable[..., Sequence[Example]]) -> None:
         self._pipeline, self._stage, self._make = pipeline, stage, make
 
     def __call__(self, *given: Any) -> Sequence[Example]:
-        with naming(self._pipeline, f"making the training examples of the stage '{self._stage}'"):
+        with attributed_to(self._pipeline, f"making the training examples of the stage '{self._stage}'"):
             return [checked(example, Example) for example in self._make(*given)]

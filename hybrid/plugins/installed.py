@@ -1,7 +1,7 @@
-"""Find pipelines, graders and report sections by name through entry points; refuse impostors and doubles.
+"""Find pipelines, graders and report sections by name through entry points; refuse shadowed and duplicate ones.
 
-Ours and other people's come through the same door: the entry point groups `hybrid.pipelines`, `hybrid.graders` and
-`hybrid.reports` of whatever is installed. Names are read from the installed metadata, so listing them imports nothing.
+Ours and third-party ones are found in the same way: by the entry point groups `hybrid.pipelines`, `hybrid.graders` and
+`hybrid.reports` of all installed distributions. Names are read from the metadata, so listing them imports nothing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hybrid.plugins.wheel import NAME, PACKAGES
 
 PluginKind = Literal["pipelines", "graders", "reports"]
 KINDS: tuple[PluginKind, ...] = ("pipelines", "graders", "reports")
-WORDS: dict[PluginKind, str] = {"pipelines": "pipeline", "graders": "grader", "reports": "report section"}
-"""What one of a kind is called."""
+KIND_NAMES: dict[PluginKind, str] = {"pipelines": "pipeline", "graders": "grader", "reports": "report section"}
+"""The singular of each kind, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,39 +60,39 @@ def load(kind: PluginKind, name: str) -> type[Any]:
     known = _claims(kind)
     if name not in known:
         none = "nothing is installed: run `pip install -e .` in the checkout, then look at `hybrid list`"
-        raise UsageError(f"there is no {WORDS[kind]} '{name}'", hint=nearest(name, known) if known else none)
+        raise UsageError(f"there is no {KIND_NAMES[kind]} '{name}'", hint=nearest(name, known) if known else none)
     entry = _only(kind, name, known[name])
-    _refuse_impostor(kind, entry, _place(entry.module.partition(".")[0]))  # looked at before any of it is executed
+    _refuse_shadowed(kind, entry, _place(entry.module.partition(".")[0]))  # checked before any of its code is executed
     loaded = _import(kind, entry)
-    _refuse_impostor(kind, entry, _place(entry.module))
+    _refuse_shadowed(kind, entry, _place(entry.module))
     if not (isinstance(loaded, type) and dataclasses.is_dataclass(loaded)):
         raise CannotRun(
-            f"the {WORDS[kind]} '{name}' is not a dataclass: {entry.value}", hint=f"it comes from {_owner(entry)}"
+            f"the {KIND_NAMES[kind]} '{name}' is not a dataclass: {entry.value}", hint=f"it comes from {_owner(entry)}"
         )
     return loaded
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What a piece of code is called in words, the distribution that it is of ("" when none is known), its package."""
+class PluginOrigin:
+    """The owner of some code: its name for messages, its distribution ("" when unknown) and its package."""
 
     title: str
     distribution: str
     package: str
 
 
-def origin(owner: object) -> Origin:
-    """Where a pipeline or grader comes from, or what goes by the name `owner` and is ours."""
+def origin(owner: object) -> PluginOrigin:
+    """The owner of a pipeline or grader; a text names a part of ours."""
     if isinstance(owner, str):
-        return Origin(owner, NAME, NAME)
+        return PluginOrigin(owner, NAME, NAME)
     cls = type(owner)
     package = cls.__module__.partition(".")[0]
     for kind in KINDS:
         for entry in entry_points(group=f"hybrid.{kind}"):
             if getattr(sys.modules.get(entry.module), entry.attr, None) is cls:
                 owned = "" if _owner(entry) == NAME else f" of '{_owner(entry)}'"
-                return Origin(f"the {WORDS[kind]} '{entry.name}'{owned}", _owner(entry), package)
-    return Origin(f"{cls.__module__}.{cls.__qualname__}", NAME if package in PACKAGES else "", package)
+                return PluginOrigin(f"the {KIND_NAMES[kind]} '{entry.name}'{owned}", _owner(entry), package)
+    return PluginOrigin(f"{cls.__module__}.{cls.__qualname__}", NAME if package in PACKAGES else "", package)
 
 
 def _claims(kind: PluginKind) -> dict[str, list[EntryPoint]]:
@@ -105,7 +105,9 @@ def _claims(kind: PluginKind) -> dict[str, list[EntryPoint]]:
 def _only(kind: PluginKind, name: str, claims: list[EntryPoint]) -> EntryPoint:
     if len(claims) > 1:
         owners = " and ".join(f"'{_owner(entry)}' ({entry.value})" for entry in claims)
-        raise CannotRun(f"the {WORDS[kind]} '{name}' is claimed twice: by {owners}", hint="uninstall one of the two")
+        raise CannotRun(
+            f"the {KIND_NAMES[kind]} '{name}' is claimed twice: by {owners}", hint="uninstall one of the two"
+        )
     return claims[0]
 
 
@@ -118,12 +120,12 @@ def _owner(entry: EntryPoint) -> str:
 
 
 def _import(kind: PluginKind, entry: EntryPoint) -> Any:
-    what = f"the {WORDS[kind]} '{entry.name}'"
+    what = f"the {KIND_NAMES[kind]} '{entry.name}'"
     try:
         return import_object(f"{entry.module}:{entry.attr}", needed_for=what)
     except HybridError:
         raise
-    except Exception as error:  # it is anybody's code, and not even Python for sure
+    except Exception as error:  # third-party code, perhaps not even valid Python
         said = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise CannotRun(
             f"{what} of '{_owner(entry)}' cannot be imported from {entry.value}: {said:.500}",
@@ -132,7 +134,7 @@ def _import(kind: PluginKind, entry: EntryPoint) -> Any:
 
 
 def _place(module: str) -> Path | None:
-    """The file or folder that Python takes `module` from; None when it finds none. Executes nothing of `module`."""
+    """The file or folder that `module` would be imported from; None when there is none. Does not execute it."""
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):
@@ -144,19 +146,19 @@ def _place(module: str) -> Path | None:
     return next((Path(folder).resolve() for folder in spec.submodule_search_locations or ()), None)
 
 
-def _refuse_impostor(kind: PluginKind, entry: EntryPoint, place: Path | None) -> None:
-    """Raise CannotRun when `place` is not in the folder of the distribution that declares `entry`."""
+def _refuse_shadowed(kind: PluginKind, entry: EntryPoint, place: Path | None) -> None:
+    """Raise CannotRun when `place` does not belong to the distribution that declares `entry`."""
     if place is None or entry.dist is None or any(place.is_relative_to(root) for root in _roots(entry.dist)):
         return
     raise CannotRun(
-        f"the {WORDS[kind]} '{entry.name}' should come from '{_owner(entry)}', "
+        f"the {KIND_NAMES[kind]} '{entry.name}' should come from '{_owner(entry)}', "
         f"but Python found another '{entry.module.partition('.')[0]}' first: {place}",
         hint="use the `hybrid` command in another folder, clear PYTHONPATH, or rename that package",
     )
 
 
 def _roots(owner: Distribution) -> list[Path]:
-    """The folders whose modules are `owner`'s: where it is installed, and the checkout of an editable install."""
+    """The folders of a distribution's modules: where it is installed, and the checkout of an editable install."""
     roots = [Path(str(owner.locate_file(""))).resolve()]
     direct = json.loads(owner.read_text("direct_url.json") or "{}")
     if direct.get("dir_info", {}).get("editable") and direct.get("url", "").startswith("file:"):

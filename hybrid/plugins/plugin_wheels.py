@@ -1,7 +1,7 @@
-"""Wheels of other people's distributions that are installed here, for a machine that cannot get them elsewhere.
+"""Wheels of installed third-party distributions, for a machine that cannot get them from an index.
 
-Only pure Python travels. What was installed is packed again, by its own list of files; a project that is installed as
-it is being edited is built. Either way the same files give the same bytes.
+Only pure Python is supported. An installed distribution is packed again by its list of files (RECORD); an editable
+install is built from its project. In both cases the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from hybrid.errors import CannotRun
 from hybrid.plugins import wheel
 from hybrid.plugins.wheel import Wheel
 
-MOST = 64 * 1024 * 1024
-"""Bytes of a wheel: code, no data."""
-BUILDING = 600.0
-"""Seconds that building a project may take."""
+MAX_WHEEL_BYTES = 64 * 1024 * 1024
+"""Largest wheel: it should hold code, not data."""
+BUILD_TIMEOUT = 600.0
+"""Seconds."""
 COMPILED = (".so", ".pyd", ".dll", ".dylib")
 OF_THIS_MACHINE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
-"""What pip writes down about an installation."""
+"""Files that pip writes about an installation."""
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
-    """The wheels of a distribution and of the local ones that it asks for; and what else it asks for."""
+class PluginWheels:
+    """The wheels of a distribution and of its local requirements; and the names of its other requirements."""
 
     wheels: tuple[Wheel, ...]
-    asks: tuple[str, ...]
+    requirements: tuple[str, ...]
 
 
-def carried(found: Distribution) -> Carried:
-    """What has to travel with a distribution. Those that were installed from a place on this machine are in no index.
+def wheels_to_bring(found: Distribution) -> PluginWheels:
+    """The wheels that another machine needs to install a distribution. Raises CannotRun.
 
-    Raises CannotRun.
+    A requirement that was installed from a local path is in no index, so its wheel is included.
     """
     wheels: dict[str, Wheel] = {}
-    asks, left = set[str](), [found]
+    requirements, left = set[str](), [found]
     while left:
         one = left.pop()
-        if plain(one.name) in wheels:
+        if normalized(one.name) in wheels:
             continue
-        wheels[plain(one.name)] = of(one)
+        wheels[normalized(one.name)] = wheel_of(one)
         for name in _required(one):
             other = _installed(name)
-            if other and _local(other) and plain(name) != wheel.NAME:
+            if other and _local(other) and normalized(name) != wheel.NAME:
                 left.append(other)
             else:
-                asks.add(plain(name))
-    return Carried(tuple(wheels.values()), tuple(sorted(asks)))
+                requirements.add(normalized(name))
+    return PluginWheels(tuple(wheels.values()), tuple(sorted(requirements)))
 
 
-def plain(name: str) -> str:
+def normalized(name: str) -> str:
     """A distribution's name in its normal form."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def of(found: Distribution) -> Wheel:
-    """The wheel of a distribution that is installed here. Raises CannotRun when it cannot travel."""
-    project = _edited(found)
-    files = _built(project, found.name) if project else _listed(found)
+def wheel_of(found: Distribution) -> Wheel:
+    """The wheel of an installed distribution. Raises CannotRun when it cannot be packed."""
+    project = _editable_project(found)
+    files = _files_built(project, found.name) if project else _files_installed(found)
     names = [name for name in files if name.endswith(".dist-info/WHEEL")]
     if len(names) != 1:
         raise _refused(found.name, "it was not installed as a wheel")
@@ -82,9 +82,9 @@ def of(found: Distribution) -> Wheel:
         raise _refused(found.name, f"it holds compiled code ({', '.join(compiled[:3]) or ', '.join(tags[:3])})")
     info = names[0].partition("/")[0]
     kept = {name: data for name, data in files.items() if name.removeprefix(f"{info}/") not in OF_THIS_MACHINE}
-    if sum(map(len, kept.values())) > MOST:
-        raise _refused(found.name, f"it has more than {MOST // 1024**2} MiB")
-    return wheel.made(info, kept)
+    if sum(map(len, kept.values())) > MAX_WHEEL_BYTES:
+        raise _refused(found.name, f"it has more than {MAX_WHEEL_BYTES // 1024**2} MiB")
+    return wheel.make_wheel(info, kept)
 
 
 def _refused(name: str, why: str) -> CannotRun:
@@ -94,9 +94,9 @@ def _refused(name: str, why: str) -> CannotRun:
     )
 
 
-def _listed(found: Distribution) -> dict[str, bytes]:
-    """The files of a distribution as it was installed, but for programs that its entry points make anew."""
-    record = found.read_text("RECORD")  # `found.files` leaves out, in some versions of Python, what is gone
+def _files_installed(found: Distribution) -> dict[str, bytes]:
+    """The installed files of a distribution, without the scripts that pip generates from entry points."""
+    record = found.read_text("RECORD")  # `found.files` omits missing files in some versions of Python
     if record is None:
         raise _refused(found.name, "there is no list of its files: it was not installed by pip")
     programs = {entry.name for entry in found.entry_points if entry.group in ("console_scripts", "gui_scripts")}
@@ -115,27 +115,27 @@ def _listed(found: Distribution) -> dict[str, bytes]:
     return files
 
 
-def _direct(found: Distribution) -> Mapping[str, object]:
+def _direct_url(found: Distribution) -> Mapping[str, object]:
     said = json.loads(found.read_text("direct_url.json") or "{}")
     return said if isinstance(said, dict) else {}
 
 
 def _local(found: Distribution) -> bool:
-    """Whether it was installed from this machine."""
-    return str(_direct(found).get("url", "")).startswith("file:")
+    """Whether it was installed from a local path."""
+    return str(_direct_url(found).get("url", "")).startswith("file:")
 
 
-def _edited(found: Distribution) -> Path | None:
-    """The project of an editable installation."""
-    how = _direct(found).get("dir_info")
+def _editable_project(found: Distribution) -> Path | None:
+    """The project folder of an editable install; None for other installs."""
+    how = _direct_url(found).get("dir_info")
     if not (_local(found) and isinstance(how, dict) and how.get("editable")):
         return None
-    path = unquote(urlsplit(str(_direct(found)["url"])).path)
+    path = unquote(urlsplit(str(_direct_url(found)["url"])).path)
     return Path(re.sub(r"^/([A-Za-z]:)", r"\1", path))  # file:///C:/x is C:/x
 
 
-def _built(project: Path, name: str) -> dict[str, bytes]:
-    """The files of a project's wheel, built with what is installed here, else with what pip fetches for it."""
+def _files_built(project: Path, name: str) -> dict[str, bytes]:
+    """The files of a project's wheel, built with the installed build tools, else with those that pip downloads."""
     with tempfile.TemporaryDirectory(prefix="hybrid-wheel-") as place:
         pip = [sys.executable, "-P", "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-input"]
         pip += ["--disable-pip-version-check", "--wheel-dir", place]
@@ -144,7 +144,8 @@ def _built(project: Path, name: str) -> dict[str, bytes]:
             try:
                 done = subprocess.run(  # noqa: S603
                     [*pip, *how, str(project)],
-                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILDING, check=False, cwd=place,
+                    stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_TIMEOUT, check=False,
+                    cwd=place,
                 )  # fmt: skip
             except (OSError, subprocess.SubprocessError) as error:
                 raise _refused(name, f"pip cannot build {project}: {error}") from error
@@ -161,7 +162,7 @@ def _unpacked(data: bytes) -> dict[str, bytes]:
 
 
 def _required(found: Distribution) -> Iterator[str]:
-    """The names of what a distribution always asks for."""
+    """The names of a distribution's requirements without those of extras."""
     for text in found.requires or ():
         match = REQUIREMENT.match(text)
         if match and not re.search(r"extra\s*==", text):

@@ -1,7 +1,7 @@
-"""A wheel of the hybrid that is installed here, for a machine that has no checkout: a notebook installs it.
+"""A wheel of the installed hybrid, for a machine without a checkout: a notebook installs it.
 
-The same code gives the same bytes on every machine: files in the order of their names, not packed (zlibs differ), with
-one time for all.
+The same code gives the same bytes on every machine: files are sorted by name, not compressed (zlibs differ), and have
+a constant time.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Wheel:
 
     @property
     def path(self) -> str:
-        """Its path in a shared folder: another content has another path. Names in the folder have no capitals."""
+        """Its path in a shared folder, which contains its hash. Names in the folder are in lower case."""
         name = re.sub(r"[^a-z0-9._-]", "_", self.name.lower())
         return f"wheels/{'-'.join(name.split('-')[:2])}-{self.sha256[:16]}/{name}"
 
 
 def build() -> Wheel:
-    """The wheel of what is installed here, as it was installed or as a checkout has it. Raises CannotRun."""
+    """The wheel of the installed hybrid, from an installation or a checkout. Raises CannotRun."""
     try:
         found = distribution(NAME)
     except PackageNotFoundError as error:
@@ -55,11 +55,11 @@ def build() -> Wheel:
         ) from error
     files = {name: (ROOT / name).read_bytes() for name in _names(ROOT, found)}
     info = f"{NAME}-{found.version}.dist-info"
-    return made(info, files | {f"{info}/{name}": text.encode() for name, text in _about(found).items()})
+    return make_wheel(info, files | {f"{info}/{name}": text.encode() for name, text in _about(found).items()})
 
 
-def made(info: str, files: Mapping[str, bytes]) -> Wheel:
-    """The wheel of these files of pure Python, among them all but the RECORD in `info`, NAME-VERSION.dist-info."""
+def make_wheel(info: str, files: Mapping[str, bytes]) -> Wheel:
+    """The wheel of these pure Python files; the RECORD is added in the folder `info`, NAME-VERSION.dist-info."""
     record = f"{info}/RECORD"
     lines = [*(_recorded(name, data) for name, data in sorted(files.items())), f"{record},,"]
     listed = "".join(f"{line}\n" for line in lines).encode()
@@ -67,7 +67,7 @@ def made(info: str, files: Mapping[str, bytes]) -> Wheel:
 
 
 def _names(root: Path, found: Distribution) -> list[str]:
-    """The files of the packages: as recorded when they were installed, else (a checkout) all that are there."""
+    """The files of the packages: those of the RECORD, or in a checkout all that exist."""
     recorded = [path.as_posix() for path in found.files or ()]
     if f"{NAME}/__init__.py" not in recorded:
         recorded = [path.relative_to(root).as_posix() for package in PACKAGES for path in _files(root / package)]
@@ -75,7 +75,7 @@ def _names(root: Path, found: Distribution) -> list[str]:
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """Every file below a package, in any order; hidden ones and links are not of it."""
+    """Every file below a package, in any order, without hidden files and links."""
     for path in place.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(place).parts)
         if path.is_file() and not path.is_symlink() and not hidden:
@@ -83,7 +83,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _about(found: Distribution) -> dict[str, str]:
-    """What a wheel tells of itself, but for its RECORD."""
+    """The metadata files of the wheel without its RECORD."""
     licenses = [f"licenses/{name}" for name in found.metadata.get_all("License-File") or ()]
     texts = {name: found.read_text(name) or "" for name in ("METADATA", "entry_points.txt", *licenses)}
     return {**texts, "WHEEL": ABOUT}
@@ -100,7 +100,7 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, TIME)
-            entry.create_system = 3  # as if made on Unix, wherever it is made
+            entry.create_system = 3  # Unix, on every system
             entry.external_attr = 0o100644 << 16
             archive.writestr(entry, files[name])
     return buffer.getvalue()

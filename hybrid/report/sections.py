@@ -9,7 +9,7 @@ from typing import Any
 
 from hybrid.errors import HybridError
 from hybrid.plugins import installed
-from hybrid.plugins.faults import checked, naming
+from hybrid.plugins.faults import attributed_to, checked
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Measure, Scope, Section, TaskView
 from hybrid.report.sources import Answered, ReportRun
@@ -47,7 +47,7 @@ class Sections:
     def _loaded(self, name: str) -> Named | None:
         try:
             made = installed.load("reports", name)
-            with naming(f"the report section '{name}'", "being made"):
+            with attributed_to(f"the report section '{name}'", "being made"):
                 section: Section = checked(made(), Section)
         except HybridError as error:
             self._note(error)
@@ -65,7 +65,7 @@ class Sections:
     def _ask(self, section: Section, doing: str, kind: Any, call: Callable[..., Any], *given: Any) -> Any:
         """What the section says, None when it raises or gives something else; that is noted."""
         try:
-            with naming(section, doing):
+            with attributed_to(section, doing):
                 return checked(call(*given), kind)
         except HybridError as error:
             self._note(error)

@@ -26,7 +26,7 @@ from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
 from hybrid.machine.terminal import some, span
-from hybrid.plugins.faults import naming
+from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
 from hybrid.worker.capability import Capabilities, Standing, elsewhere
@@ -321,7 +321,7 @@ class Worker:
         self.doing = f"loading {model}"
         self.tell(f"{run.id}: {self.doing}")
         try:
-            with naming(f"the backend '{run.models[role].backend}'", self.doing):
+            with attributed_to(f"the backend '{run.models[role].backend}'", self.doing):
                 engine = self.workplace.open(run, role, trains=trains)
         finally:
             self.doing = ""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hybrid.execution.item_keys import identity_of
-from hybrid.plugins.faults import Items
+from hybrid.plugins.faults import CheckedItems
 from hybrid.protocols import Stage
 from hybrid.records import Item
 from hybrid.work import Ask
@@ -48,7 +48,7 @@ WAYS: dict[str, Wrap] = {
     "partial of a method": lambda module: partial(module.Maker().items),
     "wrapped partial": lambda module: around(partial(module.items)),
     "a function that is handed over": lambda module: partial(map, module.items),
-    "guarded": lambda module: Items(None, "answer", partial(module.items), (Item,)),  # type: ignore[arg-type]
+    "guarded": lambda module: CheckedItems(None, "answer", partial(module.items), (Item,)),  # type: ignore[arg-type]
 }
 
 

@@ -22,7 +22,7 @@ from hybrid.errors import BadData
 from hybrid.execution.local import Engine, run_here
 from hybrid.folder.medium import Disk
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Request, Sampling
 from hybrid.work import Ask
@@ -167,7 +167,7 @@ def arrived():
     if count == at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Deadly(progress.Quiet):
+class Deadly(progress.SilentProgress):
     def finished_item(self, completion):
         super().finished_item(completion)
         point == "item" and arrived()
@@ -357,7 +357,7 @@ class Odd:
 def test_a_run_whose_items_cannot_be_made_is_not_frozen(place: Place) -> None:
     engine = Engine("scripted", str(place.root / "script.json"))
     with pytest.raises(BadData, match="the task b has no items"):
-        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), {"": engine}, Quiet())
+        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), {"": engine}, SilentProgress())
     assert not place.folder.exists()
 
 

@@ -22,7 +22,7 @@ from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
 from hybrid.grading.references import NO_REFERENCE
 from hybrid.machine import home
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.records import Grade, Output
 from hybrid.settings import build
 
@@ -56,7 +56,7 @@ class Court:
         return Judge(models=models, backend="scripted", options=(f"calls={self.calls}",), **settings)
 
     def grades(self, judge: Judge, outputs: list[Output]) -> list[Grade]:
-        with judge.ready(outputs, Quiet()) as bench:
+        with judge.ready(outputs, SilentProgress()) as bench:
             self.about: Any = None
             graded = [bench.grade(one) for one in outputs]
             self.about = bench.about()
@@ -283,9 +283,9 @@ def test_settings_that_make_no_sense_are_refused(settings: list[str]) -> None:
 
 
 def test_without_a_model_or_with_an_unknown_one_it_says_what_to_type(court: Court) -> None:
-    with pytest.raises(UsageError, match="no model"), Judge().ready([], Quiet()):
+    with pytest.raises(UsageError, match="no model"), Judge().ready([], SilentProgress()):
         pass
-    with pytest.raises(CannotRun), court.judge("nowhere.json").ready([], Quiet()):
+    with pytest.raises(CannotRun), court.judge("nowhere.json").ready([], SilentProgress()):
         pass
 
 

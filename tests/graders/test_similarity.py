@@ -25,7 +25,7 @@ from hybrid.errors import CannotRun, NotFinished, Temporary, UsageError
 from hybrid.grading import calibration
 from hybrid.grading.embedding_cache import PAGE
 from hybrid.machine import home
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.protocols import Model, ModelGrader, ReadyGrader, Vector
 from hybrid.records import Failure, Grade, Output
 from hybrid.settings import build, freeze
@@ -70,7 +70,7 @@ def graded(
 ) -> tuple[list[Grade], dict[str, Any]]:
     """The grades of the outputs that have a text, and what the grader tells about itself."""
     monkeypatch.setattr(graders.similarity, "open_embedder", lambda name, model, options: embedder)
-    with Similarity(**{"threshold": 0.9, **settings}).ready(outputs, Quiet()) as judge:
+    with Similarity(**{"threshold": 0.9, **settings}).ready(outputs, SilentProgress()) as judge:
         return [judge.grade(output) for output in outputs if output.text is not None], dict(judge.about())
 
 
@@ -169,7 +169,7 @@ DIES = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 import graders.similarity
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from tests.graders.test_similarity import Letters, said
 class Dying(Letters):
     def embed(self, texts):
@@ -178,7 +178,8 @@ class Dying(Letters):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield vector
 graders.similarity.open_embedder = lambda name, model, options: Dying()
-with graders.similarity.Similarity(threshold=0.5).ready([said("a" * n + "b", "b") for n in range(1, 401)], Quiet()):
+outputs = [said("a" * n + "b", "b") for n in range(1, 401)]
+with graders.similarity.Similarity(threshold=0.5).ready(outputs, SilentProgress()):
     pass
 """
 
@@ -269,7 +270,7 @@ def test_a_check_measures_without_a_threshold(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(graders.similarity, "open_embedder", lambda name, model, options: Letters())
     asked = Similarity(model="mine").uncalibrated()
     assert (asked.model, asked.uncalibrated()) == ("mine", asked)
-    with asked.ready([said("ab", "ac")], Quiet()) as judge:
+    with asked.ready([said("ab", "ac")], SilentProgress()) as judge:
         grade = judge.grade(said("ab", "ac"))
     assert grade.score == grade.figures["similarity"] == pytest.approx(0.5, abs=1e-6)
 
@@ -282,7 +283,7 @@ def test_settings_that_make_no_sense_are_refused(setting: str) -> None:
 
 def test_an_option_that_is_none_is_told_the_known_ones() -> None:
     grader = build(Similarity, ["options=hots=127.0.0.1:1", "threshold=0.5"])
-    with pytest.raises(UsageError, match="hots") as caught, grader.ready([], Quiet()):
+    with pytest.raises(UsageError, match="hots") as caught, grader.ready([], SilentProgress()):
         pass
     assert "did you mean 'host'?" in caught.value.hint
 
@@ -298,7 +299,7 @@ OTHER = [("a small river in France", "USA"), ("blue", "physician"), ("forty-two"
 def check_real(grader: Similarity) -> None:
     """What a real model must do: meanings beat chance, nothing is embedded twice, any text is survived."""
     outputs = [said(text, reference) for text, reference in SAME + OTHER] + [said("so " * 9000, "USA")]
-    watcher = Quiet()
+    watcher = SilentProgress()
     with grader.ready(outputs, watcher) as judge:
         grades = [judge.grade(output) for output in outputs]
         about = dict(judge.about())
@@ -306,7 +307,7 @@ def check_real(grader: Similarity) -> None:
     assert min(figures[:3]) > max(figures[3:])
     assert (grades[-1].score, grades[-1].reason) == (None, "the answer has no vector: too-long")
     assert about["counts"] == {"texts": 10, "of them known from before": 0, "without a vector": 1}
-    with grader.ready(outputs, Quiet()) as judge:
+    with grader.ready(outputs, SilentProgress()) as judge:
         assert [judge.grade(output) for output in outputs] == grades
         assert dict(judge.about())["counts"]["of them known from before"] == 9
         check_grader(judge, "USA", right=" USA ")

@@ -22,7 +22,7 @@ from hybrid.errors import BadData, UsageError
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES, best_f1, f1, normal
 from hybrid.grading.judge_check import GradedRow, GradedRows, Measured, best_threshold, check
-from hybrid.progress import Quiet
+from hybrid.progress import SilentProgress
 from hybrid.records import Grade, Output
 from hybrid.statistics.agreement import ConfusionTable, KrippendorffAlpha, accuracy, estimate, kappa
 from hybrid.statistics.correction import corrected
@@ -238,7 +238,7 @@ def graded_rows(n: int = 60) -> list[Mapping[str, Any]]:
 
 def test_a_grader_is_held_against_the_rows(tmp_path: Path) -> None:
     rows = GradedRows(rows_file(tmp_path, graded_rows()))
-    _, result = check(Contains(), "contains", rows, Quiet())
+    _, result = check(Contains(), "contains", rows, SilentProgress())
     assert result["rows"] == result["graded"] == 60
     assert result["table"] == {"true_right": 30, "false_right": 6, "false_wrong": 0, "true_wrong": 24}
     assert result["wrong_called_right"] == pytest.approx(0.2)
@@ -272,7 +272,7 @@ class Oracle:
     ],
 )
 def test_it_says_whether_a_judge_is_worth_running(tmp_path: Path, oracle: Oracle, said: str) -> None:
-    _, result = check(oracle, "oracle", GradedRows(rows_file(tmp_path, graded_rows())), Quiet())
+    _, result = check(oracle, "oracle", GradedRows(rows_file(tmp_path, graded_rows())), SilentProgress())
     assert said in result["worth"]
     assert result["ungraded"]["count"] == oracle.silent
 
@@ -296,7 +296,7 @@ class Measuring:
 
 def test_a_threshold_is_found_on_all_rows_and_its_worth_on_others(tmp_path: Path) -> None:
     rows = GradedRows(rows_file(tmp_path, graded_rows()))
-    identity, result = check(Measuring(), "measuring", rows, Quiet())
+    identity, result = check(Measuring(), "measuring", rows, SilentProgress())
     assert 0.5 < result["threshold"] <= 0.8
     assert result["graded"] == 59
     assert 0.9 < result["accuracy"][0] < 1.0  # of thresholds that did not see the row
@@ -332,7 +332,7 @@ def test_a_row_that_is_none_is_named(tmp_path: Path, row: str) -> None:
 
 def test_no_rows_are_no_check(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="no row"):
-        check(Contains(), "contains", GradedRows(rows_file(tmp_path, [])), Quiet())
+        check(Contains(), "contains", GradedRows(rows_file(tmp_path, [])), SilentProgress())
 
 
 def test_a_grader_of_whole_questions_cannot_be_checked_by_rows(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_grader_of_whole_questions_cannot_be_checked_by_rows(tmp_path: Path) -
             return Grade(1.0)
 
     with pytest.raises(UsageError, match="whole questions"):
-        check(Voting(), "voting", GradedRows(rows_file(tmp_path, graded_rows(1))), Quiet())
+        check(Voting(), "voting", GradedRows(rows_file(tmp_path, graded_rows(1))), SilentProgress())
 
 
 # --- what is known is shown
@@ -430,7 +430,7 @@ def test_a_check_of_fewer_rows_does_not_take_the_place_of_a_larger_one(tmp_path:
 
 
 def test_intervals_stay_in_range_and_have_a_width(tmp_path: Path) -> None:
-    _, result = check(Oracle(), "oracle", GradedRows(rows_file(tmp_path, graded_rows(4))), Quiet())
+    _, result = check(Oracle(), "oracle", GradedRows(rows_file(tmp_path, graded_rows(4))), SilentProgress())
     for low, high in (result["accuracy"][1:], result["kappa"][1:]):
         assert -1.0 <= low < high <= 1.0
     assert result["accuracy"][1] >= 0.0

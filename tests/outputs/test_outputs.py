@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid.canonical import DEEPEST, encode
+from hybrid.canonical import MAX_DEPTH, encode
 from hybrid.errors import BadData, UsageError
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.outputs.document import Document
@@ -425,7 +425,7 @@ def line_of(reference: Any, **more: Any) -> bytes:
 HEADER = {"format": "hybrid/outputs", "version": 1, "run": {}, "models": [], "tasks": {}}
 
 
-@pytest.mark.parametrize("levels", [DEEPEST + 1, 300, 900])
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 300, 900])
 def test_one_depth_is_the_limit_of_every_layout_and_of_what_is_written(tmp_path: Path, levels: int) -> None:
     lines, document, ours = (tmp_path / name for name in ("a.jsonl", "b.json", "outputs.json"))
     for task, inside in ((levels, 1), (1, levels)):
@@ -438,7 +438,7 @@ def test_one_depth_is_the_limit_of_every_layout_and_of_what_is_written(tmp_path:
             b'{"format":"hybrid/outputs","version":1,\n"run":{},\n"models":[],\n"tasks":{\n"t":%s\n},\n'
             b'"records":[\n%s\n],\n"count":1,"sha256":""}\n' % (encode(nested(task)), line_of(nested(inside)))
         )
-        assert [f"more than {DEEPEST} levels" in refusal(path).message for path in (lines, document, ours)] == [
+        assert [f"more than {MAX_DEPTH} levels" in refusal(path).message for path in (lines, document, ours)] == [
             True
         ] * 3
     with pytest.raises(BadData, match="levels"):
@@ -447,7 +447,7 @@ def test_one_depth_is_the_limit_of_every_layout_and_of_what_is_written(tmp_path:
 
 
 def test_as_many_levels_as_are_allowed_come_back_from_every_layout(tmp_path: Path) -> None:
-    path, reference = tmp_path / "outputs.json", nested(DEEPEST - 1)  # a record is one level of its own
+    path, reference = tmp_path / "outputs.json", nested(MAX_DEPTH - 1)  # a record is one level of its own
     write_outputs(path, {}, [], {}, [output("k", reference=reference)])
     for data in (path.read_bytes(), json.dumps(json.loads(path.read_bytes()), indent=0).encode()):
         path.write_bytes(data)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid.canonical import DEEPEST, encode
+from hybrid.canonical import MAX_DEPTH, encode
 from hybrid.errors import BadData
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.outputs.source import BUFFER
@@ -99,12 +99,12 @@ def test_one_bad_record_among_many_is_refused_by_its_place(
     assert f"line {number}" in message or "sha256" in words
 
 
-@pytest.mark.parametrize("levels", [DEEPEST - 1, DEEPEST])
+@pytest.mark.parametrize("levels", [MAX_DEPTH - 1, MAX_DEPTH])
 def test_depth_is_counted_in_each_record_alone(written: Path, levels: int) -> None:
     nested = b"[" * levels + b"]" * levels
     number = edit(written, 701, lambda line: line.replace(b'"reference":"yes"', b'"reference":' + nested))
-    message = refusal(written) if written.suffix == ".json" or levels == DEEPEST else ""
-    assert (f"line {number}" in message and "levels" in message) == (levels == DEEPEST)
+    message = refusal(written) if written.suffix == ".json" or levels == MAX_DEPTH else ""
+    assert (f"line {number}" in message and "levels" in message) == (levels == MAX_DEPTH)
 
 
 def test_numbers_in_another_way_are_the_same_content_as_when_read_alone(written: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from hybrid import cli
 from hybrid.errors import BadData, OwnFault, PluginFault
-from hybrid.plugins.faults import Examples, naming
+from hybrid.plugins.faults import CheckedExamples, attributed_to
 from hybrid.plugins.installed import load
 from hybrid.settings import build
 from tests.support.faulty_plugin import laid_down
@@ -103,16 +103,16 @@ def test_all_of_it_is_shown_when_asked_for(site: Path, tmp_path: Path, command: 
 def test_a_fault_in_what_is_ours_is_ours_and_is_shown() -> None:
     ours = build(load("pipelines", "seal-eval"))
     said = "the pipeline 'seal-eval' failed while x: ZeroDivisionError"
-    with pytest.raises(OwnFault, match=said) as caught, naming(ours, "x"):
+    with pytest.raises(OwnFault, match=said) as caught, attributed_to(ours, "x"):
         _ = 1 / 0
     assert caught.value.exit_code == 1
     engine = "the backend 'llamacpp'"
-    with pytest.raises(OwnFault, match=f"{engine} failed while y: RuntimeError: z"), naming(engine, "y"):
+    with pytest.raises(OwnFault, match=f"{engine} failed while y: RuntimeError: z"), attributed_to(engine, "y"):
         raise RuntimeError("z")
 
 
 def test_errors_that_were_foreseen_stay_as_they_are() -> None:
-    with pytest.raises(BadData, match=r"^as it was$"), naming("x", "y"):
+    with pytest.raises(BadData, match=r"^as it was$"), attributed_to("x", "y"):
         raise BadData("as it was")
 
 
@@ -120,7 +120,7 @@ def test_training_examples_that_fail_are_named_too() -> None:
     with pytest.raises(
         PluginFault, match=r"Pipe failed while making the training examples of the stage 'learn': IndexError"
     ):
-        Examples(Pipe(), "learn", lambda tasks: [tasks[3]])([])  # type: ignore[arg-type]
+        CheckedExamples(Pipe(), "learn", lambda tasks: [tasks[3]])([])  # type: ignore[arg-type]
 
 
 class Pipe:

@@ -37,7 +37,7 @@ def laid_down(folder: Path, name: str = "odd", *, tag: str = "py3-none-any", req
 
 
 def test_what_pip_installed_is_packed_again_as_a_wheel_that_pip_takes(tiny_plugin: Path, tmp_path: Path) -> None:
-    made = plugin_wheels.of(PathDistribution(tiny_plugin / INFO))
+    made = plugin_wheels.wheel_of(PathDistribution(tiny_plugin / INFO))
     assert made.path == f"wheels/tiny_plugin-0.0.1-{made.sha256[:16]}/tiny_plugin-0.0.1-py3-none-any.whl"
     (tmp_path / made.name).write_bytes(made.data)
     pip = [
@@ -52,7 +52,7 @@ def test_what_pip_installed_is_packed_again_as_a_wheel_that_pip_takes(tiny_plugi
         str(tmp_path / "x"),
     ]
     subprocess.run([*pip, str(tmp_path / made.name)], check=True, timeout=120)
-    assert plugin_wheels.of(PathDistribution(tmp_path / "x" / INFO)) == made
+    assert plugin_wheels.wheel_of(PathDistribution(tmp_path / "x" / INFO)) == made
     entries = (tmp_path / "x" / INFO / "entry_points.txt").read_text()
     assert "tiny-sums = tiny_plugin.sums:Sums" in entries
 
@@ -65,10 +65,12 @@ def test_a_project_that_is_being_edited_is_built_and_its_wheel_is_the_same(tiny_
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-plugin\nVersion: 0.0.1\n")
     (info / "direct_url.json").write_text(json.dumps({"url": project.as_uri(), "dir_info": {"editable": True}}))
-    assert plugin_wheels.of(PathDistribution(info)) == plugin_wheels.of(PathDistribution(tiny_plugin / INFO))
+    assert plugin_wheels.wheel_of(PathDistribution(info)) == plugin_wheels.wheel_of(
+        PathDistribution(tiny_plugin / INFO)
+    )
     (project / "pyproject.toml").write_text("[build-system]\nrequires = []\nbuild-backend = 'nobody_has_it'\n")
     with pytest.raises(CannotRun, match=r"'tiny-plugin' cannot travel in the shared folder: pip does not build"):
-        plugin_wheels.of(PathDistribution(info))
+        plugin_wheels.wheel_of(PathDistribution(info))
 
 
 def test_names_of_versions_fit_the_folder_and_pip_gets_the_true_one(tmp_path: Path) -> None:
@@ -77,13 +79,13 @@ def test_names_of_versions_fit_the_folder_and_pip_gets_the_true_one(tmp_path: Pa
     (tmp_path / "odd-1.0.dist-info").rename(info)
     record = info / "RECORD"
     record.write_text(record.read_text().replace("odd-1.0.dist-info", info.name))
-    made = plugin_wheels.of(PathDistribution(info))
+    made = plugin_wheels.wheel_of(PathDistribution(info))
     assert made.name == "Odd-1.0+Mine-py3-none-any.whl"
     assert made.path == f"wheels/odd-1.0_mine-{made.sha256[:16]}/odd-1.0_mine-py3-none-any.whl"
 
 
 def test_what_is_of_this_machine_stays_here(tmp_path: Path) -> None:
-    made = plugin_wheels.of(laid_down(tmp_path))
+    made = plugin_wheels.wheel_of(laid_down(tmp_path))
     with zipfile.ZipFile(BytesIO(made.data)) as archive:
         assert sorted(archive.namelist()) == ["odd-1.0.dist-info/METADATA", "odd-1.0.dist-info/RECORD",
                                               "odd-1.0.dist-info/WHEEL", "odd.py"]  # fmt: skip
@@ -112,7 +114,7 @@ def test_what_cannot_travel_is_told(tmp_path: Path, broken: str, said: str) -> N
     elif broken == "no list":
         record.unlink()
     with pytest.raises(CannotRun, match=f"the distribution 'odd' cannot travel in the shared folder: {said}"):
-        plugin_wheels.of(found)
+        plugin_wheels.wheel_of(found)
 
 
 def test_local_distributions_that_it_asks_for_travel_too_and_the_rest_is_named(
@@ -122,9 +124,9 @@ def test_local_distributions_that_it_asks_for_travel_too_and_the_rest_is_named(
     wanted = 'helper>=1,click,hybrid,nobody-has-it; python_version > "3",rouge_score; extra == "more"'
     found = laid_down(tmp_path, requires=wanted)
     monkeypatch.syspath_prepend(tmp_path)
-    carried = plugin_wheels.carried(found)
+    carried = plugin_wheels.wheels_to_bring(found)
     assert [one.name for one in carried.wheels] == ["odd-1.0-py3-none-any.whl", "helper-1.0-py3-none-any.whl"]
-    assert carried.asks == ("click", "hybrid", "nobody-has-it")
+    assert carried.requirements == ("click", "hybrid", "nobody-has-it")
 
 
 def test_the_example_asks_for_nothing_that_an_index_has_under_our_name() -> None:

@@ -24,7 +24,7 @@ from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
 from hybrid.protocols import Backend, Model
 from hybrid.records import Adapter, Completion, Request
-from hybrid.thoughts import told
+from hybrid.thoughts import thinking_provenance
 from hybrid.tuning import MOST_RANK
 
 
@@ -116,7 +116,7 @@ class InTurns:
             "device": self.device.name,
             "dtype": self.device.dtype_name,
             "chat_template": digest(str(template or "")),
-            **told(str(template or "")),
+            **thinking_provenance(str(template or "")),
         }
 
     @contextmanager
