@@ -1,8 +1,8 @@
 """The stages that judge the answers of a run with a model of their own: its verdicts, and the answers beside them.
 
-A record of the last stage is an answer; its `view.judge` lists what the judge replied: nothing where a rule decides,
-one reply, or two where the first could not be read. The judge is asked as the grader `judge` asks by default, so the
-scores are the same.
+A record of the last stage is an answer. Its `view.answer` holds what else the record of that answer says, its
+`view.judge` what the judge replied: nothing where a rule decides, one reply, or two where the first could not be read.
+The judge is asked as the grader `judge` asks by default, so the scores are the same.
 """
 
 from __future__ import annotations
@@ -61,8 +61,14 @@ def _together(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
     answers, first, again = earlier.values()
     for (answer, one), (_, other) in zip(_beside(answers, first), _beside(answers, again), strict=True):
         replies = [_reply(reply) for reply in (one, other) if reply]
-        view = {**answer.view, "judge": replies}
+        view = {**answer.view, "answer": _about(answer), "judge": replies}
         yield Derived(answer.task, answer.question, answer.text or "", view, answer.sample, answer.error)
+
+
+def _about(answer: Output) -> Json:
+    """What the record of an answer says beside its text, and the key of that record."""
+    thought = {"thought": answer.thought} if answer.thought else {}
+    return {"key": answer.key, "finish": answer.finish, "tokens": list(answer.tokens), **thought}
 
 
 def _reply(reply: Output) -> Json:

@@ -93,6 +93,7 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
     document = json.loads(outputs.read_text())
     assert sorted(one["text"] for one in document["records"] if one["error"] is None) == sorted(filter(
         lambda one: one is not None, ANSWERS))  # fmt: skip
+    assert all(set(one["view"]["answer"]) == {"key", "finish", "tokens"} for one in document["records"])
     assert [one.get("role", "") for one in document["models"]] == ["", "judge"]
     assert document["run"]["about"]["grader"] == "judged"
     assert graded(hybrid, outputs, "--grader", "squad")[0]["n"] == len(ANSWERS) - 1, "they are answers as ever"
