@@ -102,7 +102,7 @@ class VirtualClock:
 
 @dataclass(frozen=True)
 class Bench:
-    """A workplace with that model."""
+    """A capabilities with that model."""
 
     engine: Instant
 
@@ -132,15 +132,15 @@ def ours(items: int) -> tuple[float, int, int]:
         before = size_of(folder)
         isolated = IsolatedFolder(folder)
         start = time.perf_counter()
-        shift = WorkerOptions(("gpu",), once=True, linger=0.0)
-        worker = Worker(isolated, Disk(spool), SystemClock(), Bench(Instant(None, 0)), shift, attempt="bench")
+        options = WorkerOptions(("gpu",), once=True, linger=0.0)
+        worker = Worker(isolated, Disk(spool), SystemClock(), Bench(Instant(None, 0)), options, attempt="bench")
         for _ in worker.work():
             pass
         for _ in worker.leave(0.0):
             pass
         seconds = time.perf_counter() - start
         isolated.close()
-        assert worker.standings.popitem()[1].state == "done"
+        assert worker.run_states.popitem()[1].state == "done"
         return seconds, size_of(folder) - before, len(list(folder.glob("runs/*/answer/*/*/shard-*")))
 
 
@@ -193,8 +193,8 @@ def files_per_second(seconds_an_item: float, hours: float) -> float:
         submitted(folder, items)
         before = count_of(folder)
         engine = Instant(clock, seconds_an_item)
-        shift = WorkerOptions(("gpu",), once=True, linger=0.0)
-        worker = Worker(Disk(folder), Disk(Path(place, "spool")), clock, Bench(engine), shift, attempt="bench")
+        options = WorkerOptions(("gpu",), once=True, linger=0.0)
+        worker = Worker(Disk(folder), Disk(Path(place, "spool")), clock, Bench(engine), options, attempt="bench")
         stepped = clock.now()
         for _ in worker.work():
             if clock.now() - stepped >= 2:

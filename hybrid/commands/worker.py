@@ -54,7 +54,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         isolated.close()
         raise
     spool = home.spool_of(place)
-    shift = WorkerOptions(
+    options = WorkerOptions(
         sides=sides(side),
         run=run,
         once=how["once"],
@@ -67,8 +67,8 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     dict(pairs("--backend-option", how["options"]))  # told now, not when the first run is opened
     here = Machine(dict(pairs("--model", models)), how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
-        one = Worker(isolated, Disk(spool), clock, here, shift, attempt=attempt, gone=gone)
-        _say(f"worker {attempt} on {place}, for the side{'s' * (len(shift.sides) > 1)} {', '.join(shift.sides)}")
+        one = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone)
+        _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
             _say(f"{some(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again")
@@ -97,10 +97,10 @@ def _tell(one: Worker) -> None:
             f"{some(waiting, 'shard')} in the folder without a receipt: `hybrid fetch` on the laptop gives it."
             " Until then this machine keeps a copy"
         )
-    if not one.standings:
+    if not one.run_states:
         _say("there is no run in the folder")
-    elif all(standing.state == "done" for standing in one.standings.values()):
+    elif all(run_state.state == "done" for run_state in one.run_states.values()):
         _say("all runs are done")
-    failed = sum(standing.failed for standing in one.standings.values())
+    failed = sum(run_state.failed for run_state in one.run_states.values())
     if failed:
         raise Missed(f"{some(failed, 'item')} failed", hint="`hybrid retry RUN` asks for them again")

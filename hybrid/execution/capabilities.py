@@ -40,7 +40,7 @@ def pipeline_of(run: Run) -> Pipeline:
 
 
 class Machine:
-    """This machine as a workplace. `models` maps the names that runs use to places here, `options` are those of the
+    """What this machine can open. `models` maps the names that runs use to places here; `options` are those of the
     backends: `name=value`, or `role=name=value`.
     """
 

@@ -8,7 +8,7 @@ from hybrid.folder.runs import Run
 from hybrid.folder.shards import Shard
 
 
-class Stock:
+class CompletedItems:
     """The keys that one model's verified shards of a stage hold. It only grows; no shard is read twice."""
 
     def __init__(self, run: Run, stage: str, model: str) -> None:

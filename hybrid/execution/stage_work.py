@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
-from hybrid.execution.completed import Stock
+from hybrid.execution.completed import CompletedItems
 from hybrid.execution.stage_view import StageView
 from hybrid.folder.leases import block_size, choose
 from hybrid.folder.medium import Medium
@@ -40,7 +40,7 @@ class StageWork:
         self.keys = [item.digest(stage.identity, digest) for item in stage.items(tasks)]
         self.size = block_size(len(self.keys))
         self.blocks = -(-len(self.keys) // self.size)
-        self.stock = Stock(run, stage.name, digest)
+        self.completed = CompletedItems(run, stage.name, digest)
         self.excused: set[bytes] = set()  # failed items that count as done
         self._failed_here: set[bytes] = set()
         self._set_aside: frozenset[str] = frozenset()
@@ -53,18 +53,18 @@ class StageWork:
 
     def look(self, set_aside: Collection[str] = ()) -> None:
         """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
-        self.stock.look()
+        self.completed.look()
         if (aside := frozenset(set_aside)) != self._set_aside:
             self._set_aside, self._failed_here, self._finished = aside, set(), set()
-        self.excused = self.stock.failed(aside) | self._failed_here
+        self.excused = self.completed.failed(aside) | self._failed_here
 
     def done(self, key: bytes) -> bool:
-        return key in self.stock.good or key in self.excused
+        return key in self.completed.good or key in self.excused
 
     @property
     def left(self) -> int:
         """How many items have no record that counts."""
-        return len(set(self.keys) - self.stock.good - self.excused)
+        return len(set(self.keys) - self.completed.good - self.excused)
 
     def view(self) -> StageView:
         """How the stage stands by what was seen at the last look and done here since."""
@@ -73,10 +73,10 @@ class StageWork:
             self.stage.name,
             self.digest,
             total=len(keys),
-            done=len(keys & (self.stock.good | self.excused)),
-            failed=len(keys & self.excused - self.stock.good),
-            again=len(keys & self.stock.failed() - self.excused),
-            refused=tuple(self.stock.refused),
+            done=len(keys & (self.completed.good | self.excused)),
+            failed=len(keys & self.excused - self.completed.good),
+            again=len(keys & self.completed.failed() - self.excused),
+            refused=tuple(self.completed.refused),
         )
 
     def open_blocks(self) -> list[int]:
@@ -118,7 +118,7 @@ class StageWork:
             why = Failure(completion.error.kind, redacted(completion.error.message))
             completion = replace(completion, error=why)
         else:
-            self.stock.good.add(key)
+            self.completed.good.add(key)
         return Record(completion.key, item.task, item.question, item.view, item.sample, completion)
 
     @property

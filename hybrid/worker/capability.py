@@ -36,7 +36,7 @@ class Capabilities(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunState:
     """How a run stands for this worker. `error` says why it cannot be done here."""
 
     state: str  # done, cancelled, other side, held, unfinished, refused
@@ -46,14 +46,14 @@ class Standing:
     side: str = ""  # which side it waits for
 
 
-def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str]) -> Standing | None:
+def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str]) -> RunState | None:
     """Why another machine has to do a stage; None when this one, which takes `sides`, can.
 
     Raises CannotRun and UsageError when no model that stages of these sides ask can be opened here.
     """
     if stage.side not in ("any", *sides):
         words = f"waits for the {stage.side} side to do the stage '{stage.name}'"
-        return Standing("other side", words, side=stage.side)
+        return RunState("other side", words, side=stage.side)
     if not stage.asks_a_model or len(chain.run.models) == 1:
         return None
     try:
@@ -65,7 +65,7 @@ def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[
         name = clean_line(chain.run.models[stage.role].name, 200)
         called = f"'{name}' ({stage.role})" if stage.role else f"'{name}'"
         words = f"waits for a machine with the model {called} to do the stage '{stage.name}': {error.message}"
-        return Standing("other side", words, error)
+        return RunState("other side", words, error)
     return None
 
 

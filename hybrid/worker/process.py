@@ -1,4 +1,4 @@
-"""A worker as a process: a thread for the courier, signals, the end of the shift, and what it says meanwhile."""
+"""A worker as a process: a thread for the courier, signals, the deadline, and what it says meanwhile."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import redacted
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import some, span
-from hybrid.worker.capability import Standing
+from hybrid.worker.capability import RunState
 from hybrid.worker.worker import TIME_IS_UP, Worker
 
 LOG = logging.getLogger("hybrid")
 GRACE = 60.0
-"""Seconds after the end of the shift that answers in flight get to finish."""
+"""Seconds after the deadline that answers in flight get to finish."""
 SAY = 20.0
 """Seconds between two lines about progress."""
 LONGEST_LINE = 2000
@@ -70,7 +70,7 @@ def serve(worker: Worker, say: Callable[[str], None]) -> None:
         worker.stopping = worker.stopping or STOPPED
     except HybridError as error:
         failure = error
-    _leave(worker, 0.0 if stopped else worker.shift.linger, tell)
+    _leave(worker, 0.0 if stopped else worker.options.linger, tell)
     logging.getLogger("hybrid").removeHandler(handler)
     failure = failure or verdict(worker)
     if failure:
@@ -87,10 +87,10 @@ def _drive(worker: Worker, say: Callable[[str], None]) -> None:
 
 
 def _tell_standings(worker: Worker, told: dict[str, str], say: Callable[[str], None]) -> None:
-    for run, standing in worker.standings.items():
-        if told.get(run) != standing.words:
-            told[run] = standing.words
-            say(f"{run}: {standing.words}")
+    for run, run_state in worker.run_states.items():
+        if told.get(run) != run_state.words:
+            told[run] = run_state.words
+            say(f"{run}: {run_state.words}")
 
 
 def progress(worker: Worker) -> str:
@@ -127,7 +127,7 @@ def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
     loading of a model may take long.
     """
     stop = threading.Event()
-    pause = min(2.0, worker.shift.shard_seconds)
+    pause = min(2.0, worker.options.shard_seconds)
 
     def rounds() -> None:
         said = time.monotonic()
@@ -146,13 +146,13 @@ def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(worker.shift.timeouts.beat)
+        thread.join(worker.options.timeouts.beat)
 
 
 @contextmanager
 def _deadline(worker: Worker) -> Iterator[None]:
-    """Interrupt the work when answers in flight outlive the end of the shift."""
-    left = worker.shift.until - worker.clock.now() + GRACE
+    """Interrupt the work when answers in flight outlive the deadline."""
+    left = worker.options.until - worker.clock.now() + GRACE
     timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _too_late, [worker])
     timer.daemon = True
     timer.start()
@@ -183,8 +183,8 @@ def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
 
 def verdict(worker: Worker) -> HybridError | None:
     """What is to be said about a worker that has left; None when all it saw is done."""
-    standings = worker.standings
-    kept = [path for path in worker.spool.waiting if path.split("/")[1] in standings or path in worker.spool.carriable]
+    run_states = worker.run_states
+    kept = [path for path in worker.spool.waiting if path.split("/")[1] in run_states or path in worker.spool.carriable]
     if kept:
         why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
         return Temporary(
@@ -193,23 +193,23 @@ def verdict(worker: Worker) -> HybridError | None:
         )
     if "the runs" in worker.courier.troubles:
         return Temporary(worker.courier.troubles["the runs"], hint="is the folder mounted? start the worker again")
-    if not standings:
+    if not run_states:
         return _nothing_seen(worker)
-    return _unfinished(standings)
+    return _unfinished(run_states)
 
 
 def _nothing_seen(worker: Worker) -> HybridError | None:
     if worker.stopping in (STOPPED, TIME_IS_UP):
         return NotFinished(f"{worker.stopping} before anything was begun", hint="start the worker again")
-    if worker.shift.run:
-        known = nearest(worker.shift.run, worker.runs)
-        return Temporary(f"no run in the folder begins with '{worker.shift.run}', or not yet", hint=known)
+    if worker.options.run:
+        known = nearest(worker.options.run, worker.runs)
+        return Temporary(f"no run in the folder begins with '{worker.options.run}', or not yet", hint=known)
     return None
 
 
-def _unfinished(standings: Mapping[str, Standing]) -> HybridError | None:
+def _unfinished(run_states: Mapping[str, RunState]) -> HybridError | None:
     """The error of the runs that are not done: what helps first, then what cannot be done here at all."""
-    left = {run: one for run, one in standings.items() if one.state not in ("done", "cancelled")}
+    left = {run: one for run, one in run_states.items() if one.state not in ("done", "cancelled")}
     words = "; ".join(f"{run}: {one.words}" for run, one in sorted(left.items()))
     for one in left.values():
         if one.error and one.state == "unfinished":

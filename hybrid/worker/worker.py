@@ -29,7 +29,7 @@ from hybrid.machine.terminal import some, span
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
-from hybrid.worker.capability import Capabilities, Standing, elsewhere
+from hybrid.worker.capability import Capabilities, RunState, elsewhere
 from hybrid.worker.courier import Courier
 
 LOG = logging.getLogger("hybrid")
@@ -62,18 +62,24 @@ class Worker:
         folder: Medium,
         store: Store,
         clock: Clock,
-        workplace: Capabilities,
-        shift: WorkerOptions,
+        capabilities: Capabilities,
+        options: WorkerOptions,
         *,
         attempt: str,
         gone: Collection[str] = (),
     ) -> None:
-        self.folder, self.clock, self.workplace, self.shift, self.attempt = folder, clock, workplace, shift, attempt
+        self.folder, self.clock, self.capabilities, self.options, self.attempt = (
+            folder,
+            clock,
+            capabilities,
+            options,
+            attempt,
+        )
         self.spool = Spool(store, clock)
-        self.courier = Courier(folder, self.spool, clock, attempt, shift.timeouts, gone)
+        self.courier = Courier(folder, self.spool, clock, attempt, options.timeouts, gone)
         self.session: StageSession | None = None
         self.runs: list[str] = []  # all that are in the folder, as last seen
-        self.standings: dict[str, Standing] = {}
+        self.run_states: dict[str, RunState] = {}
         self.stopping = ""  # why no more work is taken
         self.doing = ""  # what takes long beside answering
         self.tell: Callable[[str], None] = LOG.info
@@ -95,7 +101,7 @@ class Worker:
                 yield from self._round()
                 if self._once_is_over() or self._nothing_more() or self._idle() or self._stopped():
                     break
-                yield max(0.0, min(POLL, self.shift.timeouts.idle, self.shift.until - self.clock.now()))
+                yield max(0.0, min(POLL, self.options.timeouts.idle, self.options.until - self.clock.now()))
         finally:
             self.close()
 
@@ -104,26 +110,26 @@ class Worker:
         self._engines.close()
 
     def _stopped(self) -> bool:
-        if not self.stopping and self.clock.now() >= self.shift.until:
+        if not self.stopping and self.clock.now() >= self.options.until:
             self.stopping = TIME_IS_UP
         return bool(self.stopping)
 
     def _once_is_over(self) -> bool:
         """With `once`, a worker waits only to find out whether those that hold the rest are alive."""
-        held = any(standing.state == "held" for standing in self.standings.values())
-        known = self.clock.now() - self._busy > self.shift.timeouts.idle + POLL
-        return self.shift.once and (known or not held)
+        held = any(run_state.state == "held" for run_state in self.run_states.values())
+        known = self.clock.now() - self._busy > self.options.timeouts.idle + POLL
+        return self.options.once and (known or not held)
 
     def _nothing_more(self) -> bool:
         """Whether the one run that this worker is for needs nobody any more."""
-        states = {standing.state for standing in self.standings.values()}
-        return bool(self.shift.run and states) and states <= {"done", "cancelled", "refused"}
+        states = {run_state.state for run_state in self.run_states.values()}
+        return bool(self.options.run and states) and states <= {"done", "cancelled", "refused"}
 
     def _idle(self) -> bool:
         """Whether there has been nothing to do for so long that staying costs more than it brings."""
-        if self.clock.now() - self._busy < self.shift.max_idle:
+        if self.clock.now() - self._busy < self.options.max_idle:
             return False
-        self.stopping = f"nothing to do for {self.shift.max_idle:.0f} s"
+        self.stopping = f"nothing to do for {self.options.max_idle:.0f} s"
         return True
 
     def _round(self) -> Iterator[float]:
@@ -134,49 +140,49 @@ class Worker:
             self.courier.troubles["the runs"] = error.message
             return
         self.courier.troubles.pop("the runs", None)
-        for name in [one for one in self.runs if one.startswith(self.shift.run)]:
+        for name in [one for one in self.runs if one.startswith(self.options.run)]:
             if self._stopped():
                 return
             yield from self._visit(name)
 
     def _visit(self, name: str) -> Iterator[float]:
-        """Do what can be done of a run now; how it stands afterwards is in `standings`."""
-        before = self.standings.get(name)
+        """Do what can be done of a run now; how it stands afterwards is in `run_states`."""
+        before = self.run_states.get(name)
         if before and before.state == "refused":
             return
         try:
             now = yield from self._do(name)
         except (CannotRun, UsageError) as error:  # trying again would not help: it needs another machine or command
-            now = Standing("refused", error.message, error)
+            now = RunState("refused", error.message, error)
         except (KeyboardInterrupt, GeneratorExit):
-            self.standings[name] = Standing("unfinished", self.stopping or "stopped")
+            self.run_states[name] = RunState("unfinished", self.stopping or "stopped")
             raise
         except (BadData, Temporary, Waits) as error:  # a file that is torn now may be whole later
-            now = Standing("unfinished", error.message, error)
-        self.standings[name] = now
+            now = RunState("unfinished", error.message, error)
+        self.run_states[name] = now
         if before is None or now.words != before.words:
             LOG.info("%s: %s", name, now.words)
 
-    def _do(self, name: str) -> Generator[float, None, Standing]:
+    def _do(self, name: str) -> Generator[float, None, RunState]:
         self.courier.hear(name)
         orders = self.courier.orders(name)
         if orders.cancelled:
-            return Standing("cancelled", orders.cancelled_by)
+            return RunState("cancelled", orders.cancelled_by)
         heard = len(orders.known)
         if self._orders_when_done.get(name) == heard:
-            return self.standings[name]
+            return self.run_states[name]
         run = open_run(self.folder, name, (self.spool,))
-        chain, failed, waits = bound(run, self.workplace.pipeline(run)), 0, dict[str, Standing]()
+        chain, failed, waits = bound(run, self.capabilities.pipeline(run)), 0, dict[str, RunState]()
         for stage in chain.stages:
             if not waits.keys().isdisjoint(stage.after):
                 waits[stage.name] = next(iter(waits.values()))
                 continue
             work = self._work_of(chain, stage)
             if work is None or work.left:
-                if there := elsewhere(self.workplace, chain, stage, self.shift.sides):
+                if there := elsewhere(self.capabilities, chain, stage, self.options.sides):
                     waits[stage.name] = there
                     continue
-                work = work or self._opened(chain, stage, self.workplace.digest(run, stage.role))
+                work = work or self._opened(chain, stage, self.capabilities.digest(run, stage.role))
                 yield from self._session(work, chain)
                 work.look(orders.set_aside)
             if work.left:
@@ -185,16 +191,16 @@ class Worker:
         if waits:
             return next(iter(waits.values()))
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
-            return Standing("unfinished", "there is a new order")
+            return RunState("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
-        return Standing("done", f"done, {some(failed, 'item')} failed" if failed else "done", failed=failed)
+        return RunState("done", f"done, {some(failed, 'item')} failed" if failed else "done", failed=failed)
 
-    def _unfinished(self, work: StageWork) -> Standing:
+    def _unfinished(self, work: StageWork) -> RunState:
         if (orders := self.courier.orders(work.run.id)).cancelled:
-            return Standing("cancelled", orders.cancelled_by)
+            return RunState("cancelled", orders.cancelled_by)
         why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
         state = "unfinished" if self.stopping or self.courier.fenced else "held"
-        return Standing(state, f"{some(work.left, 'item')} left: {why}")
+        return RunState(state, f"{some(work.left, 'item')} left: {why}")
 
     def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
         """How a stage stands, by the model that its records are bound to; None when nothing is bound yet.
@@ -210,7 +216,10 @@ class Worker:
     def _opened(self, chain: Bound, stage: Stage, digest: str) -> StageWork:
         """A stage with its items, which are made anew when there is something new of the stages before it."""
         run, place = chain.run, (chain.run.id, stage.name)
-        made_of = digest, [len(self._works[run.id, one.name][0].stock.known) for one in all_before(chain.stages, stage)]
+        made_of = (
+            digest,
+            [len(self._works[run.id, one.name][0].completed.known) for one in all_before(chain.stages, stage)],
+        )
         if place not in self._works or self._works[place][1] != made_of:
             start = zlib.crc32(self.attempt.encode())  # workers that begin together begin in different places
             self._works[place] = StageWork(run, stage, run.tasks(), digest, start), made_of
@@ -228,7 +237,7 @@ class Worker:
         self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
         self._touched.add(work.run.id)
         writer = self._writer(work, engine)
-        self.session = session = StageSession(work, writer, self.workplace.gauges, self.clock)
+        self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock)
         try:
             yield from self._answers(session, engine)
             yield from self._written(session, writer.close)
@@ -242,7 +251,7 @@ class Worker:
             self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
 
     def _same_model(self, work: StageWork) -> None:
-        own = self.workplace.digest(work.run, work.stage.role)
+        own = self.capabilities.digest(work.run, work.stage.role)
         if own != work.digest:
             name = work.run.models[work.stage.role].name
             raise CannotRun(
@@ -293,7 +302,7 @@ class Worker:
 
     def _others(self, work: StageWork) -> set[int]:
         """The blocks that others hold, as far as that is to be respected now."""
-        monitor, timeouts = self.courier.monitor(work.run.id), self.shift.timeouts
+        monitor, timeouts = self.courier.monitor(work.run.id), self.options.timeouts
         others = monitor.claimed(work.stage.name, work.size, timeouts.reclaim)
         if not work.held and not set(work.open_blocks()) - others:  # nothing else to do: a doubtful claim is no reason
             others = monitor.claimed(work.stage.name, work.size, timeouts.idle)
@@ -305,7 +314,7 @@ class Worker:
             self.spool,
             f"runs/{stage}/{self.attempt}",
             shard_header(work, self.attempt, engine.model),
-            seconds=self.shift.shard_seconds,
+            seconds=self.options.shard_seconds,
             first_seq=self._seqs.get(stage, 0),
             clock=self.clock.now,
         )
@@ -322,7 +331,7 @@ class Worker:
         self.tell(f"{run.id}: {self.doing}")
         try:
             with attributed_to(f"the backend '{run.models[role].backend}'", self.doing):
-                engine = self.workplace.open(run, role, trains=trains)
+                engine = self.capabilities.open(run, role, trains=trains)
         finally:
             self.doing = ""
         self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")
@@ -331,9 +340,9 @@ class Worker:
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
         """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.
 
-        `linger` is how many seconds to wait for receipts, by default those of the shift.
+        `linger` is how many seconds to wait for receipts, by default those of the worker options.
         """
-        linger = self.shift.linger if linger is None else linger
+        linger = self.options.linger if linger is None else linger
         began = self.clock.now()
         self.courier.step(None, eager=True)
         while self.spool.carriable and self.clock.now() - began < CARRY_LIMIT:

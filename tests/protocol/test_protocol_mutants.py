@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hybrid.errors import HybridError
-from hybrid.execution.completed import Stock
+from hybrid.execution.completed import CompletedItems
 from hybrid.folder import leases, orders, shards, spool
 from hybrid.laptop import receiver
 from hybrid.worker import courier, worker
@@ -132,13 +132,13 @@ def orders_are_not_read(patch: Patch) -> None:
 
 def a_failure_is_for_ever(patch: Patch) -> None:
     """What failed counts as done, whoever asks."""
-    failed = Stock.failed
-    patch.setattr(Stock, "failed", lambda self, set_aside=(): failed(self))
+    failed = CompletedItems.failed
+    patch.setattr(CompletedItems, "failed", lambda self, set_aside=(): failed(self))
 
 
 def failures_are_never_done(patch: Patch) -> None:
     """What failed is done again at once, and again."""
-    patch.setattr(Stock, "failed", lambda self, set_aside=(): set())
+    patch.setattr(CompletedItems, "failed", lambda self, set_aside=(): set())
 
 
 def records_dropped_when_the_disk_is_full(patch: Patch) -> None:

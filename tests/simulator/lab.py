@@ -1,7 +1,7 @@
 """An experiment in a simulated world: a laptop, rented machines and people, all of them running the product's own code.
 
 Nothing of `hybrid` is replaced. Its doors to the world are handed in: the folder, the local disk, the clock, and a
-workplace whose model answers at once and counts how often each item was asked.
+capabilities whose model answers at once and counts how often each item was asked.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Engine:
 
 
 class Bench:
-    """The workplace of a machine."""
+    """The capabilities of a machine."""
 
     def __init__(self, lab: Lab, who: Machine, digest: str) -> None:
         self._lab, self._who, self._digest = lab, who, digest
@@ -273,10 +273,10 @@ class Lab:
         bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
-        shift = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.patience, shard_seconds=60.0)
+        options = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.patience, shard_seconds=60.0)
         machine.given, machine.leaving = 0, False
         try:
-            machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, shift, attempt=attempt)
+            machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, options, attempt=attempt)
             machine.steps = machine.worker.work()
         except (HybridError, Killed):
             self._ended(machine)
