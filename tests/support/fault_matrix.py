@@ -26,7 +26,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.notes import read_notes
 from hybrid.folder.orders import Orders
 from hybrid.folder.shards import verify_shard
-from hybrid.machine.home import index_of, received_of, remember
+from hybrid.machine.home import index_of, received_of, set_joined_folder
 from hybrid.plugins.installed import load
 from hybrid.settings import build
 from tests.support import forking
@@ -225,7 +225,7 @@ def copied(source: Scene, root: Path) -> Scene:
     scene = Scene(root, source.own)
     for there, here in zip(source.kept(), scene.kept(), strict=True):
         (root / there.relative_to(source.root)).rename(here)
-    remember(scene.folder)
+    set_joined_folder(scene.folder)
     return scene
 
 
