@@ -26,6 +26,7 @@ from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Request, Sampling
 from hybrid.work import Ask
+from tests.support.small_disks import mounted
 
 TASKS = 6
 ITEMS = 6 * TASKS
@@ -373,13 +374,8 @@ def test_a_run_that_is_done_needs_no_model_and_heeds_its_options(place: Place) -
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", str(disk)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "24k") as place:
+        yield place
 
 
 @pytest.mark.slow

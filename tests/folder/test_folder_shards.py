@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.names import ShardName
 from hybrid.folder.shards import FORMAT, MAX_FILE, Shard, ShardWriter, pack, verify_shard
 from hybrid.records import Completion, Failure, Record
+from tests.support.small_disks import mounted
 
 MODEL = {"name": "m", "digest": "0" * 64, "about": {}}
 HEADER = {"format": FORMAT, "version": 1, "run": "r", "stage": "answer", "attempt": "a", "model": MODEL}
@@ -140,13 +140,8 @@ def test_no_folder_gets_more_than_250_shards(tmp_path: Path) -> None:
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "small", "64k") as place:
+        yield place
 
 
 def test_a_full_disk_is_told_and_loses_no_record(full_disk: Path) -> None:

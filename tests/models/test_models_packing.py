@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from hybrid.models.packing import ollama_source, pack, plain_source
 from hybrid.models.restoring import restore_ollama, restore_plain
 from tests.support.gguf_models import EMPTY
 from tests.support.packed import PART, Died, Failing, add_model, files_of, large_parts, noise, packed, repack, silent
+from tests.support.small_disks import mounted
 
 TINY = OllamaName.parse("tiny")
 
@@ -338,13 +338,8 @@ def test_room_is_looked_for_before_anything_is_written(tmp_path: Path, monkeypat
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs a small file system: the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "small", "128k") as place:
+        yield place
 
 
 def test_a_folder_that_fills_up_is_told_and_the_same_pack_goes_on(tmp_path: Path, small_disk: Path) -> None:

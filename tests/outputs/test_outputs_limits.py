@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hybrid.canonical import MAX_RECORD
 from hybrid.errors import CannotRun, Temporary
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Output
+from tests.support.small_disks import mounted
 
 
 def output(number: int, text: str) -> Output:
@@ -120,21 +122,9 @@ def test_a_full_disk_leaves_the_old_file(full_disk: Path) -> None:
 
 
 @pytest.fixture
-def full_disk(tmp_path: Path) -> Any:
-    """A file system of one megabyte."""
-    place = tmp_path / "small"
-    place.mkdir()
-    mounted = (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, text=True, check=False
-        )
-        if os.geteuid() == 0
-        else None
-    )
-    if mounted is None or mounted.returncode:
-        pytest.skip("needs a small file system: only root can mount one here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted(tmp_path / "small", "1m") as place:
+        yield place
 
 
 def test_a_folder_without_permission_is_said(tmp_path: Path) -> None:

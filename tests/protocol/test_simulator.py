@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.folder.medium import Disk, Medium, Store
 from tests.simulator import FAULTS, SETTLE, Actor, Faults, Killed, World
 from tests.simulator.trying import HOUR, LIMIT, fill, names, pair, said, world
+from tests.support.hash_seeds import printed_by_hash_seed
 
 # what holds without any fault
 
@@ -266,13 +264,7 @@ def test_one_seed_is_one_history() -> None:
 def test_the_history_does_not_depend_on_the_process_that_plays_it() -> None:
     told_by = "print(h.sha256(repr(t.story(7).trace).encode()).hexdigest())"
     code = f"import tests.protocol.test_simulator as t, hashlib as h; {told_by}"
-    root = Path(__file__).parents[2]
-    told = set()
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)}
-        command = [sys.executable, "-c", code]
-        told.add(subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=60, check=True).stdout)
-    assert len(told) == 1
+    assert len(printed_by_hash_seed(code, "1", "2")) == 1
 
 
 def test_other_wall_clocks_change_contents_and_nothing_else() -> None:

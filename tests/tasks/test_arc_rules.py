@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +17,7 @@ from hybrid.tasks.arc.grid import Grid, grid_of
 from hybrid.tasks.arc.random_state import RandomState
 from hybrid.tasks.arc.rules import DEMONSTRATIONS, FAMILIES, SIZES, TESTS, suite
 from hybrid.tasks.arc.views import TRANSFORMS
+from tests.support.hash_seeds import printed_by_hash_seed
 
 SIDES = st.integers(1, 5)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -119,12 +117,8 @@ def test_a_task_does_not_depend_on_how_many_there_are_and_does_on_the_seed() -> 
 
 def test_every_process_draws_the_same_suite() -> None:
     code = "import json; from hybrid.tasks.arc.rules import suite; print(json.dumps(suite(9, 2)))"
-    drawn = set()
-    for salt in ("0", "1"):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": salt}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-        drawn.add(done.stdout.strip())
-    assert drawn == {json.dumps(suite(9, 2))}
+    printed = printed_by_hash_seed(code, "0", "1")
+    assert printed == {json.dumps(suite(9, 2)) + "\n"}
 
 
 def test_the_suite_of_this_version_stays_as_it_is() -> None:

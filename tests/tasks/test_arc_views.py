@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +13,7 @@ from hypothesis import strategies as st
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.random_state import RandomState
 from hybrid.tasks.arc.views import TRANSFORMS, UNDO, Pair, Recipe, View, plan
+from tests.support.hash_seeds import printed_by_hash_seed
 
 FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
 
@@ -118,15 +116,6 @@ def test_the_plan_is_the_same_in_every_process() -> None:
         "r = Recipe((0, 1, 2), 2, ('transpose', 'flip0', 'rot90'), 7)\n"
         "print(plan(pairs, ((0, 1, 2), (3, 4, 6)), r))"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "1", "4242")
-    }
+    printed = printed_by_hash_seed(code, "0", "1", "4242")
     assert len(printed) == 1
     assert "View" in printed.pop()

@@ -26,6 +26,7 @@ from hybrid.folder.tensors import verify_part
 from tests.support.failing_calls import failing_library
 from tests.support.fleet import SEEDS, Fleet, records, until
 from tests.support.remote import Side
+from tests.support.small_disks import mounted
 from tests.support.small_model import headers, write_model
 
 __all__ = ["failing_library"]
@@ -243,13 +244,8 @@ def states(folder: Path) -> dict[str, int]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=280k", "tmpfs", str(disk)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "280k") as place:
+        yield place
 
 
 def test_without_room_for_a_state_it_stops_with_words_and_goes_on_when_there_is(

@@ -26,6 +26,7 @@ from hybrid.plugins.installed import load
 from hybrid.protocols import Inputs
 from hybrid.settings import build, freeze
 from tests.support.remote import ITEMS, SCRIPT, Side, Stage
+from tests.support.small_disks import mounted
 
 KILLS = int(os.environ.get("HYBRID_TEST_KILLS", "25"))
 
@@ -348,13 +349,8 @@ def test_logs_arrive_and_hold_no_secret(stage: Stage) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a small tmpfs")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "small", "256k") as place:
+        yield place
 
 
 @pytest.mark.slow

@@ -5,9 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from hybrid.tasks.arc.grid import Grid, grid_of
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
 from pipelines.seal.eval import SealEval
+from tests.support.hash_seeds import printed_by_hash_seed
 
 PAPER = build(SealEval, preset="paper")
 
@@ -181,16 +179,7 @@ def test_items_are_the_same_in_every_process() -> None:
         "p = build(SealEval, preset='paper')\n"
         "print(*[item.key('answer 1', 'm') for item in p.stages()[0].items(p.inputs().tasks)])"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "77")
-    }
+    printed = printed_by_hash_seed(code, "0", "77")
     assert printed == {" ".join(item.key("answer 1", "m") for item in items(PAPER)) + "\n"}
 
 

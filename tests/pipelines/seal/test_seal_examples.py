@@ -5,10 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
 import statistics
-import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
@@ -29,6 +26,7 @@ from pipelines.seal.augmentation import GROUPS
 from pipelines.seal.examples import AugmentationSettings, of_demonstrations, taught
 from pipelines.seal.variants import Variant, Walk, recolouring, variants
 from tests.support import seal_reference
+from tests.support.hash_seeds import printed_by_hash_seed
 
 tasks_of = functools.cache(bundled)
 
@@ -222,16 +220,7 @@ def test_examples_are_the_same_in_every_process() -> None:
         "made = of_demonstrations(pairs, AugmentationSettings(seed=7))\n"
         "print(hashlib.sha256(repr(made).encode()).hexdigest(), len(made))"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "1", "4242")
-    }
+    printed = printed_by_hash_seed(code, "0", "1", "4242")
     assert printed == {"ff95342e1e70c9a4b18595ec73fbb28ea3c20aeb3671c7f02682f2fbd44acc5d 250\n"}
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +25,7 @@ from hybrid.work import Tune
 from pipelines.seal.eval import SealEval
 from pipelines.seal.ttt import SealTtt
 from pipelines.seal.variants import variants
+from tests.support.hash_seeds import printed_by_hash_seed
 
 PAPER = build(SealTtt, preset="paper")
 PUBLISHED = build(SealTtt, preset="seal")
@@ -205,16 +203,7 @@ def test_items_are_the_same_in_every_process() -> None:
         "p = build(SealTtt, preset='paper')\n"
         "print(*[item.key('answer/1', 'm') for item in p.stages()[0].items(p.inputs().tasks)])"
     )
-    printed = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("0", "77")
-    }
+    printed = printed_by_hash_seed(code, "0", "77")
     assert printed == {" ".join(item.key("answer/1", "m") for item in items(PAPER)) + "\n"}
 
 
