@@ -94,7 +94,7 @@ def believe_a_done_flag(patch: Patch) -> None:
         heard = self.courier.monitor(name).latest.values()
         progress = [one.beat.get("progress", {}) for one in heard]
         if any(one.get("done") == one.get("total", -1) for one in progress):
-            return worker.Standing("done", "done")
+            return worker.RunState("done", "done")
         return (yield from do(self, name))
 
     patch.setattr(worker.Worker, "_do", done)
