@@ -99,7 +99,7 @@ def _default(setting: Setting) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value as it is typed after `--set name=`."""
+    """A value as it is written after `--set name=`."""
     if isinstance(value, list | tuple):
         return ",".join(map(_text, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""`hybrid doctor`: look at the folder and at this machine, and say what is odd."""
+"""`hybrid doctor`: check the folder and this machine, and explain every problem."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _as_json(findings: Iterable[Finding]) -> FindingCounts:
 
 
 def _as_text(root: Path, findings: Iterable[Finding]) -> FindingCounts:
-    """Print the findings, equal kinds together. Holds no more of them than it shows."""
+    """Print the findings by kind. Keeps only those that are shown in memory."""
     counts = FindingCounts()
     shown: dict[str, list[Finding]] = {kind: [] for kind in KINDS}
     for finding in findings:

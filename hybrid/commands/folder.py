@@ -1,4 +1,4 @@
-"""`hybrid init`, `fetch`, `retry`, `cancel` and `logs`: what a laptop does with a shared folder."""
+"""`hybrid init`, `fetch`, `retry`, `cancel`, `forget` and `logs`: the laptop's commands for a shared folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from hybrid.canonical import encode
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Word
-from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
+from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary, UsageError
 from hybrid.execution.local import chosen_folder, opened_run, outputs_path
 from hybrid.folder.notes import Note, read_notes
@@ -22,9 +22,9 @@ from hybrid.machine import home
 from hybrid.machine.terminal import are, clean_line, have, some, were
 from hybrid.outputs import stale_words
 
-LONGEST = 1000
-FOLLOW = 10.0
-"""Seconds between two looks for new lines."""
+MAX_LINE = 1000
+FOLLOW_SECONDS = 10.0
+"""Seconds between two readings of the logs."""
 
 
 @click.command()
@@ -40,16 +40,16 @@ def init(folder: Path) -> None:
         raise UsageError(f"{folder} lies in the folder {above}", hint=f"join that: hybrid init {above}")
     join_folder(folder, make=True)
     before = None
-    with suppress(BadData):  # what a crash left of it is replaced
+    with suppress(BadData):  # a damaged file is replaced
         before = home.joined_folder()
     if before and before != folder.absolute():
-        click.echo(f"until now it was {clean_line(str(before), LONGEST)}", err=True)
+        click.echo(f"until now it was {clean_line(str(before), MAX_LINE)}", err=True)
     home.set_joined_folder(folder)
     click.echo(folder.absolute())
 
 
 @click.command()
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
@@ -58,7 +58,7 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
 
     Do it as often as you like, it grows. Acknowledged shards are freed on the GPU machine.
     """
-    refuse_two(output, as_json=as_json)
+    refuse_both_on_stdout(output, as_json=as_json)
     place = chosen_folder(folder)
     named = opened_run(place, run)
     outputs = outputs_path(place, named) if output in (None, STDOUT) else output
@@ -67,9 +67,9 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
         click.echo(encode(_as_json(done)))
     else:
         for line in (*fetched_lines(done), *stale_words(outputs)):
-            click.echo(clean_line(line, LONGEST), err=True)
+            click.echo(clean_line(line, MAX_LINE), err=True)
         if output == STDOUT and not done.waits:
-            to_stdout(outputs)
+            copy_to_stdout(outputs)
         elif not done.waits:
             click.echo(done.outputs)
     check(done)
@@ -93,7 +93,7 @@ def _as_json(done: remote_runs.Fetched) -> dict[str, object]:
 
 
 def fetched_lines(done: remote_runs.Fetched) -> list[str]:
-    """What a fetch brought, in words."""
+    """The result of a fetch in words."""
     here = done.items - done.missing
     records, shards = some(done.new.records, "record"), some(done.new.shards, "shard")
     new = f"{records} in {shards} {are(done.new.records)} new"
@@ -108,7 +108,9 @@ def fetched_lines(done: remote_runs.Fetched) -> list[str]:
 
 
 def check(done: remote_runs.Fetched) -> None:
-    """Raise Temporary when the folder was not told, NotFinished while items are missing, Missed when some failed."""
+    """Raise Temporary when the acknowledgement was not written, NotFinished while items are missing, Missed when some
+    failed.
+    """
     if done.new.unsent:
         raise Temporary(
             f"what is here could not be acknowledged: {done.new.unsent.message}",
@@ -134,7 +136,7 @@ def check(done: remote_runs.Fetched) -> None:
 
 
 @click.command()
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 def cancel(run: str, folder: Path | None) -> None:
     """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again takes it back."""
@@ -144,7 +146,7 @@ def cancel(run: str, folder: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--everywhere", is_flag=True, help="By a mark in the folder, for every machine; its workers stop, too.")
 @click.option("--undo", is_flag=True, help="Show it again; with --everywhere, its workers go on.")
@@ -158,7 +160,7 @@ def forget(run: str, folder: Path | None, everywhere: bool, undo: bool) -> None:
 
 
 @click.command()
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 def retry(run: str, folder: Path | None) -> None:
     """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
@@ -169,7 +171,7 @@ def retry(run: str, folder: Path | None) -> None:
 
 
 @click.command()
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(1), help="Only the last N lines of each attempt.")
@@ -180,7 +182,7 @@ def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None
     known: set[str] = set()
     shown = _show_logs(named, known, lines)
     while follow:
-        time.sleep(FOLLOW)
+        time.sleep(FOLLOW_SECONDS)
         shown += _show_logs(named, known, None)
     if not shown:
         raise NotFinished(
@@ -189,7 +191,7 @@ def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None
 
 
 def _show_logs(run: Run, known: set[str], last: int | None) -> int:
-    """Print the log notes that are new, by attempt; returns how many lines that are."""
+    """Print the lines of new log notes by attempt. Returns the number of lines."""
     by: dict[str, list[str]] = {}
     refused: list[str] = []
     try:
@@ -197,10 +199,10 @@ def _show_logs(run: Run, known: set[str], last: int | None) -> int:
             known.add(path)
             by.setdefault(str(note["by"]), []).extend(_lines(note))
     except HybridError as error:
-        click.echo(clean_line(error.message, LONGEST), err=True)
+        click.echo(clean_line(error.message, MAX_LINE), err=True)
     for attempt, said in sorted(by.items()):
         for line in said[-last:] if last else said:
-            click.echo(clean_line(f"{attempt} {line}", LONGEST))
+            click.echo(clean_line(f"{attempt} {line}", MAX_LINE))
     return sum(map(len, by.values()))
 
 

@@ -1,4 +1,4 @@
-"""`hybrid grade`: judge an outputs file, write its grades, print what came of it."""
+"""`hybrid grade`: grade an outputs file, write the grades and print a summary."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid.canonical import encode
-from hybrid.commands.judging import asking_a_model, built, watcher
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Finite, Word
-from hybrid.commands.stdout import STDOUT, place_of, refuse_two
+from hybrid.commands.judging import built_grader, call_progress, grader_options
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, NonEmptyText
+from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
@@ -26,24 +26,24 @@ from hybrid.machine.terminal import are, clean_line, some
 from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
 from hybrid.plugins import installed
 
-WIDE = 200
-"""Columns of the table when nobody looks at it, so that no name is cut."""
+FILE_WIDTH = 200
+"""Width of the table when stdout is not a terminal, so that no name is cut."""
 
 LONGEST_NAME = 100
 
 
 @click.command()
-@click.argument("source", type=Word())
+@click.argument("source", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
-@asking_a_model
+@grader_options
 @click.option(
     "-o",
     "--out",
     type=OUTPUT,
     help="The grades, - for standard output. Default: beside SOURCE, grades.GRADER.json or NAME.grades.GRADER.json.",
 )
-@click.option("--threshold", type=Finite(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
+@click.option("--threshold", type=FiniteRange(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
 def grade(
     source: str,
@@ -58,15 +58,15 @@ def grade(
 
     Writes a grades file and prints score, interval, controls and what could not be graded.
     """
-    refuse_two(out, as_json=as_json)
+    refuse_both_on_stdout(out, as_json=as_json)
     interrupt_on_termination()
     path = find_outputs(source, folder)
     with closing(open_outputs(path)) as outputs:
         name = grader or _grader_of(outputs)
-        judge = built(name, **asked)
+        judge = built_grader(name, **asked)
         grades = _place(path, name, out)
-        with place_of(grades) as place:
-            summary = grade_outputs(outputs, judge, name, place, watcher())
+        with writable_path(grades) as place:
+            summary = grade_outputs(outputs, judge, name, place, call_progress())
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))
@@ -79,7 +79,7 @@ def grade(
 
 
 def _place(source: str, grader: str, out: Path | None) -> Path:
-    """Where the grades go: never over the outputs."""
+    """The path of the grades. Raises UsageError when it is that of the outputs."""
     place = out or grades_of(source, grader)
     if "-" not in (source, str(place)) and place.exists() and place.samefile(source):
         raise UsageError(f"{place} is what is to be judged: it would be overwritten", hint="name another file: -o FILE")
@@ -98,7 +98,7 @@ def _grader_of(outputs: OutputsFile) -> str:
 
 
 def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
-    """Raise NotFinished for outputs of a run that still lack items: the grades are of what was there."""
+    """Raise NotFinished when outputs of a run are missing: only those that were there are graded."""
     run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
     if run and missing:
         lacks = f"{missing:,} of {some(summary['outputs'], 'output')} {are(missing)} missing"
@@ -124,7 +124,7 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
     aside = grades == STDOUT
     console = Console(highlight=False, stderr=aside)
     if not console.is_terminal:
-        console = Console(highlight=False, stderr=aside, width=WIDE, no_color=True)
+        console = Console(highlight=False, stderr=aside, width=FILE_WIDTH, no_color=True)
     console.print(_scores(summary, name, console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line), soft_wrap=True)
@@ -132,7 +132,7 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
 
 
 def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
-    """Score first, then the controls to hold it against, then the figures."""
+    """A table of the score, its controls and the figures."""
     table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
     table.add_column("")
     for heading in ("n", "score", "95 % interval"):
@@ -161,7 +161,7 @@ def _share(share: float | None) -> str:
 
 
 def _counts(summary: dict[str, Any]) -> list[str]:
-    """What has no score, always said; then what failed, when something did."""
+    """Lines that count what is ungraded and what failed."""
     lines = [f"ungraded {summary['unit']}s: {_listed(summary['ungraded']['reasons'], 'none')}"]
     if summary["ungraded_outputs"]["count"]:
         lines.append(f"ungraded outputs: {_listed(summary['ungraded_outputs']['reasons'], 'none')}")
@@ -175,5 +175,5 @@ def _listed(counts: dict[str, int], none: str) -> str:
 
 
 def _safe(text: str) -> Text:
-    """Text of models and files: no markup, no character that a terminal obeys."""
+    """Untrusted text without markup and control characters."""
     return Text(clean_line(text, 10 * LONGEST_NAME))

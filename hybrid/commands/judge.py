@@ -1,4 +1,4 @@
-"""`hybrid judge check`: how good is a judge, and is it worth running?"""
+"""`hybrid judge check`: measure how good a judge is, and whether it is worth running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid.canonical import encode
-from hybrid.commands.judging import asking_a_model, built, watcher
+from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
 from hybrid.grading.judge_check import GradedRows, check
@@ -23,7 +23,7 @@ from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, some
 
 SAMPLE = "judge_sample.jsonl"
-WIDE = 200
+FILE_WIDTH = 200
 
 
 @click.group()
@@ -38,7 +38,7 @@ def judge() -> None:
     help="Graded rows, one JSON object a line: question, gold, answer, correct, title [a sample that comes along]",
 )
 @click.option("--grader", default="judge", show_default=True, metavar="NAME", help="What is checked.")
-@asking_a_model
+@grader_options
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Only the first N rows.")
 @click.option("--replace", is_flag=True, help="Forget an earlier check of more rows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
@@ -49,9 +49,9 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
     A check of fewer rows than the last one is not kept, unless --replace is said.
     """
     interrupt_on_termination()
-    made = built(grader, **asked)
+    made = built_grader(grader, **asked)
     with _rows(data, limit) as rows:
-        identity, result = check(made, grader, rows, watcher())
+        identity, result = check(made, grader, rows, call_progress())
     before = calibration.known(identity)
     smaller = before is not None and not replace and before["rows"] > result["rows"]
     path = calibration.place(identity) if smaller else calibration.keep(identity, result)
@@ -78,7 +78,7 @@ def _rows(data: Path | None, limit: int) -> Iterator[GradedRows]:
 def _show(result: Mapping[str, Any], name: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDE, no_color=True)
+        console = Console(highlight=False, width=FILE_WIDTH, no_color=True)
     if result["graded"]:
         console.print(_table(result, name, framed=console.is_terminal))
     for line in _lines(result):

@@ -28,7 +28,7 @@ from hybrid.models.manifest import Model, read_models
 from hybrid.models.names import OllamaName, slug
 from hybrid.models.ollama_store import OllamaStore, chosen_store
 
-LONGEST = 1000
+MAX_LINE = 1000
 STORE_HELP = "Ollama's store [OLLAMA_MODELS, ~/.ollama/models]"
 JSON_HELP = "One JSON object instead of words."
 STORE = click.Path(path_type=Path, file_okay=False)
@@ -68,11 +68,11 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
         raise UsageError("--as is for files and folders; a model of Ollama keeps its name")
     else:
         found = _of_ollama(source, OllamaStore(chosen_store(store)))
-    with _progress(found.size, f"packing {found.name}") as told:
-        packed = packing.pack(place, found, told)
+    with _progress(found.size, f"packing {found.name}") as on_progress:
+        packed = packing.pack(place, found, on_progress)
     pruning.forget(place.root, packed)
     click.echo(f"packed into {place}", err=True)
-    click.echo(encode(_as_json(packed)) if as_json else clean_line(str(packed), LONGEST))
+    click.echo(encode(_as_json(packed)) if as_json else clean_line(str(packed), MAX_LINE))
 
 
 def _of_ollama(source: str, store: OllamaStore) -> packing.ModelSource:
@@ -104,17 +104,17 @@ def restore(
     place = join_folder(chosen_folder(folder), make=False)
     model = catalog.chosen(place, name)
     _refuse_foreign_options(model, store, to, other)
-    with _progress(sum(layer.size for layer in model.layers), f"restoring {model}") as told:
+    with _progress(sum(layer.size for layer in model.layers), f"restoring {model}") as on_progress:
         if model.kind == "ollama":
             own = OllamaStore(chosen_store(store))
             own.refuse_bad_place(place.root)
             wanted = ollama_name(other) if other else OllamaName.parse(model.name)
-            restoring.restore_ollama(place, model, own, wanted, told, replace=replace)
+            restoring.restore_ollama(place, model, own, wanted, on_progress, replace=replace)
             result = str(wanted)
         else:
             target = to or home.home() / "models" / f"{slug(model.name)}-{model.digest[:12]}"
             restoring.refuse_shared(target, place.root)
-            result = str(restoring.restore_plain(place, model, target.absolute(), told, replace=replace))
+            result = str(restoring.restore_plain(place, model, target.absolute(), on_progress, replace=replace))
     click.echo(encode({**_as_json(model), "restored": result}) if as_json else result)
 
 
@@ -136,14 +136,14 @@ def list_models(folder: Path | None, as_json: bool) -> None:
     place = join_folder(chosen_folder(folder), make=False)
     found, refused = catalog.model_statuses(place)
     if as_json:
-        listed = [_standing_json(one) for one in found]
-        click.echo(encode({"models": listed, "refused": [clean_line(error.message, LONGEST) for error in refused]}))
+        listed = [_status_json(one) for one in found]
+        click.echo(encode({"models": listed, "refused": [clean_line(error.message, MAX_LINE) for error in refused]}))
         return
     width = max((len(one.model.name) for one in found), default=0)
     for one in found:
-        click.echo(clean_line(_line(one, width), LONGEST))
+        click.echo(clean_line(_line(one, width), MAX_LINE))
     for error in refused:
-        click.echo(clean_line(f"passed over: {error.message}", LONGEST), err=True)
+        click.echo(clean_line(f"passed over: {error.message}", MAX_LINE), err=True)
     if not found:
         click.echo(f"no model is packed in {place}: `hybrid models pack NAME|PATH`", err=True)
 
@@ -163,11 +163,11 @@ def _size(count: int) -> str:
 
 
 def _as_json(model: Model) -> dict[str, object]:
-    about: dict[str, object] = {"name": clean_line(model.name, LONGEST), "kind": model.kind, "digest": model.digest}
+    about: dict[str, object] = {"name": clean_line(model.name, MAX_LINE), "kind": model.kind, "digest": model.digest}
     return {**about, "size": model.size, "layers": len(model.layers), "manifest": model.path}
 
 
-def _standing_json(one: ModelStatus) -> dict[str, object]:
+def _status_json(one: ModelStatus) -> dict[str, object]:
     parts = {"parts": one.parts, "parts_here": one.here, "complete": one.complete, "shared": one.shared}
     return {**_as_json(one.model), **parts}
 
@@ -180,19 +180,19 @@ def verify(name: str | None, folder: Path | None, as_json: bool) -> None:
     """Read every byte of the packed models, or of one, and name what is damaged (exit code 6) or missing (5)."""
     place = join_folder(chosen_folder(folder), make=False)
     found, refused = ([catalog.chosen(place, name)], list[HybridError]()) if name else read_models(place)
-    with _progress(sum(model.size for model in found), "verifying") as told:
-        wrong = refused + catalog.check(place, found, told)
+    with _progress(sum(model.size for model in found), "verifying") as on_progress:
+        wrong = refused + catalog.check(place, found, on_progress)
     if as_json:
-        told_of = [clean_line(error.message, LONGEST) for error in wrong]
-        click.echo(encode({"models": [_as_json(model) for model in found], "wrong": told_of}))
+        messages = [clean_line(error.message, MAX_LINE) for error in wrong]
+        click.echo(encode({"models": [_as_json(model) for model in found], "wrong": messages}))
     else:
         for error in wrong:
-            click.echo(clean_line(error.message, LONGEST))
+            click.echo(clean_line(error.message, MAX_LINE))
     _judge(found, wrong)
 
 
 def _judge(found: list[Model], wrong: list[HybridError]) -> None:
-    """Raise BadData when something is damaged, else NotThere when something is missing."""
+    """Raise BadData when a file is damaged, NotThere when one is missing; else print that all is well."""
     damaged = [error for error in wrong if isinstance(error, BadData)]
     if damaged:
         raise BadData(f"{_counted(damaged)} damaged: {damaged[0].message}", hint=damaged[0].hint)
@@ -246,12 +246,12 @@ def _show_plan(planned: pruning.PrunePlan, *, as_json: bool) -> None:
         click.echo(encode({"models": [_as_json(model) for model in planned.models], "paths": planned.paths}))
         return
     for line in (*map(str, planned.models), *planned.paths):
-        click.echo(clean_line(line, LONGEST))
+        click.echo(clean_line(line, MAX_LINE))
 
 
 @contextmanager
 def _progress(total: int, what: str) -> Iterator[OnProgress]:
-    """A bar on stderr, where that is a terminal."""
+    """A progress bar on stderr if it is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""`hybrid notebook`: a notebook that works on a run on a rented machine."""
+"""`hybrid notebook`: write a notebook with a worker for a run on a rented machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from hybrid.canonical import encode
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
-from hybrid.commands.stdout import STDOUT, place_of, refuse_two
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
+from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
@@ -25,7 +25,7 @@ LOG = logging.getLogger("hybrid")
 
 @click.command()
 @click.argument("kind", type=click.Choice(["colab", "kaggle", "plain"]))
-@click.argument("run", type=Word())
+@click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
 @click.option("-o", "--out", type=OUTPUT, help="The notebook, - for standard output [RUN.ipynb here]")
@@ -45,16 +45,16 @@ def notebook(
     It finds the shared folder, installs this hybrid and the run's pipeline from there, and starts a worker. Running it
     again is always safe.
     """
-    refuse_two(out, as_json=as_json)
+    refuse_both_on_stdout(out, as_json=as_json)
     place = chosen_folder(folder)
     medium = join_folder(place, make=False)
     found = open_run(medium, run)
-    wheels = (wheel.build(), *(() if without_plugins else _beside(found)))
+    wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
     plan = NotebookPlan(kind, found, wheels, at or place_there(kind, place), _roles(found))
     path = out or Path(f"{found.id}.ipynb")
     for one in wheels:
         medium.write(one.path, one.data)
-    with place_of(path) as there:
+    with writable_path(path) as there:
         write_notebook(plan, there)
     if as_json:
         about = {"notebook": str(path), "run": found.id, "at": plan.place}
@@ -65,14 +65,14 @@ def notebook(
 
 
 def _roles(run: Run) -> tuple[str, ...]:
-    """The roles of the models that the GPU side asks; of all models where the pipeline is not installed."""
+    """The roles of the models that the GPU side uses; all roles when the pipeline is not installed."""
     if len(run.models) == 1 or str(run.spec["pipeline"]) not in installed.names("pipelines"):
         return tuple(run.models)
     return tuple(asked_on(stages_of_run(run, pipeline_of(run)), ("gpu", "any")))
 
 
-def _beside(run: Run) -> tuple[Wheel, ...]:
-    """The wheels of the distribution that has the run's pipeline, when that is not ours. Raises CannotRun."""
+def _plugin_wheels(run: Run) -> tuple[Wheel, ...]:
+    """The wheels of the distribution that declares the run's pipeline, unless it is ours. Raises CannotRun."""
     name = str(run.spec["pipeline"])
     owner = installed.distribution_of("pipelines", name)
     if owner is None:

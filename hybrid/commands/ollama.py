@@ -1,4 +1,4 @@
-"""`hybrid ollama up`: an Ollama server on this machine, for as long as a command or for as long as it is wanted."""
+"""`hybrid ollama up`: run an Ollama server on this machine, while a command runs or until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hybrid.ollama.binary import find
 from hybrid.ollama.server import Server, Settings, started
 from hybrid.ollama.storage import default_store, own_disk
 
-NAMED = 5
-"""Most models that are named; the others are counted."""
+MAX_NAMED = 5
+"""Most models that are named in a message; the others are counted."""
 
 
 @click.group()
@@ -65,8 +65,8 @@ def up(
         child_process.refuse_unknown(words)
     if found := version(address):
         _say(f"{_about(address, found)}: it was there before and stays; its settings are its own")
-        with child_process.signals() as heard:
-            return child_process.run(words, {"OLLAMA_HOST": address.url}, heard, watch=_nothing) if words else 0
+        with child_process.signals() as received:
+            return child_process.run(words, {"OLLAMA_HOST": address.url}, received, watch=_nothing) if words else 0
     if store and not store.expanduser().absolute().parent.is_dir():
         raise UsageError(f"--models {store}: there is no folder {store.absolute().parent}", hint="is it typed right?")
     settings = Settings(
@@ -76,26 +76,26 @@ def up(
         parallel,
         context,
     )
-    with started(find(place), settings) as server, child_process.signals() as heard:
-        return _with(server, words, heard)
+    with started(find(place), settings) as server, child_process.signals() as received:
+        return _serve_while(server, words, received)
 
 
-def _with(server: Server, command: list[str], heard: list[int]) -> int:
+def _serve_while(server: Server, command: list[str], received: list[int]) -> int:
     settings = server.settings
     _say(f"{_about(settings.address, server.version)}, kept in {settings.store}; log: {settings.log}")
     if not command:
-        child_process.wait(heard, watch=lambda: _refuse_ended(server))
+        child_process.wait(received, watch=lambda: _refuse_ended(server))
         return 0
-    told: list[str] = []
+    reported: list[str] = []
 
     def watch() -> None:
         error = server.ended()
-        if error and not told:
-            told.append(error.message)
+        if error and not reported:
+            reported.append(error.message)
             _say(f"{error.message}; {error.hint}")
 
     environment = {"OLLAMA_HOST": settings.address.url, "OLLAMA_MODELS": str(settings.store)}
-    return child_process.run(command, environment, heard, watch)
+    return child_process.run(command, environment, received, watch)
 
 
 def _refuse_ended(server: Server) -> None:
@@ -104,13 +104,16 @@ def _refuse_ended(server: Server) -> None:
 
 
 def _nothing() -> None:
-    """Nobody watches a server of somebody else."""
+    """A server that was running before is not watched."""
 
 
 def _about(address: Address, version: str) -> str:
     names = models(address)
-    more = [f"{len(names) - NAMED} more"] if len(names) > NAMED else []
-    has = ", ".join([*names[:NAMED], *more]) or "none yet (`hybrid models pull` or `hybrid models restore` brings one)"
+    more = [f"{len(names) - MAX_NAMED} more"] if len(names) > MAX_NAMED else []
+    has = (
+        ", ".join([*names[:MAX_NAMED], *more])
+        or "none yet (`hybrid models pull` or `hybrid models restore` brings one)"
+    )
     return f"Ollama {version} at {address.url}, models: {has}"
 
 

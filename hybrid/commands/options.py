@@ -1,4 +1,4 @@
-"""Types of options that click lacks, and options that several commands have."""
+"""Types of options that click lacks, and option values that several commands share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 
-class Place(click.Path):
-    """A path. An empty text is none: `"$UNSET"` does not mean the current folder."""
+class NonEmptyPath(click.Path):
+    """A path that is not empty: `"$UNSET"` must not mean the current folder."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -20,8 +20,8 @@ class Place(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Word(click.ParamType):  # type: ignore[type-arg]
-    """A text that is not empty: `"$UNSET"` does not mean the only run that there is."""
+class NonEmptyText(click.ParamType):  # type: ignore[type-arg]
+    """A text that is not empty: `"$UNSET"` must not mean the only run that there is."""
 
     name = "text"
 
@@ -29,9 +29,9 @@ class Word(click.ParamType):  # type: ignore[type-arg]
         return str(value) or self.fail("is empty: a name is needed", param, ctx)
 
 
-FOLDER = Place(path_type=Path, readable=False)  # whether it can be read is told by us, with the right exit code
+FOLDER = NonEmptyPath(path_type=Path, readable=False)  # we check that it is readable, for the right exit code
 FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
-OUTPUT = Place(path_type=Path, dir_okay=False)
+OUTPUT = NonEmptyPath(path_type=Path, dir_okay=False)
 OUTPUT_HELP = "outputs.json, - for standard output [FOLDER/results/RUN/outputs.json]"
 
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -48,7 +48,7 @@ def seconds_of(text: str) -> float | None:
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time span such as `90`, `15m` or `11h30m`, in seconds, of at least `low`."""
+    """A duration such as `90`, `15m` or `11h30m`, in seconds, of at least `low`."""
 
     name = "duration"
 
@@ -62,8 +62,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return seconds if seconds >= self._low else self.fail(f"{value} is too short: at least {self._low:g}s.")
 
 
-class Moment(click.ParamType):  # type: ignore[type-arg]
-    """A time of day such as `17:30`, the next one by this machine's clock, or a duration; in seconds from now."""
+class TimeOfDay(click.ParamType):  # type: ignore[type-arg]
+    """A time of day such as `17:30`, by this machine's clock, or a duration; in seconds from now."""
 
     name = "time"
 
@@ -77,8 +77,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
         return ((then if then > now else then + timedelta(days=1)) - now).total_seconds()
 
 
-class Finite(click.FloatRange):
-    """A number from `min` to `max`. click's own range lets `nan` pass, which is neither below nor above anything."""
+class FiniteRange(click.FloatRange):
+    """A number from `min` to `max`. click's own range accepts `nan`."""
 
     def __init__(self, min: float | None = None, max: float | None = None) -> None:
         super().__init__(min=min, max=max)

@@ -1,4 +1,4 @@
-"""`hybrid models pull`: a model into the Ollama server, with a bar, lines or events that tell how far it is."""
+"""`hybrid models pull`: the Ollama server downloads a model; progress is a bar, lines or JSON events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.machine.terminal import clean_line
 from hybrid.models.names import HOST, OllamaName
 
-EVERY_LINE, EVERY_EVENT = 10.0, 1.0
+LINE_SECONDS, EVENT_SECONDS = 10.0, 1.0
 """Seconds between two lines, or two events, about the same layer."""
 
 
@@ -25,7 +25,7 @@ class Display(Protocol):
     """Shows the steps of a pull."""
 
     def step(self, step: Any) -> None:
-        """The server is at this; `completed` of `total` bytes when it is a layer."""
+        """The server reports a step; for a layer, `completed` of `total` bytes are there."""
 
     def close(self) -> None:
         """No more steps."""
@@ -56,7 +56,7 @@ def pull(name: str, insecure: bool, as_json: bool) -> None:
 
 
 def ollama_name(text: str) -> OllamaName:
-    """The name that somebody has typed. Raises UsageError."""
+    """Parse a name from the command line. Raises UsageError."""
     try:
         return OllamaName.parse(text)
     except BadData as error:
@@ -83,13 +83,13 @@ class Throttle:
     """Lets through each new step, the end of a layer, and in between one step every `every` seconds."""
 
     def __init__(self, every: float) -> None:
-        self._every, self._told, self._next = every, "", 0.0
+        self._every, self._last, self._next = every, "", 0.0
 
     def lets_through(self, step: Any) -> bool:
-        new, over = step.status != self._told, step.digest and step.completed >= step.total
+        new, over = step.status != self._last, step.digest and step.completed >= step.total
         if not (new or over or time.monotonic() >= self._next):
             return False
-        self._told, self._next = step.status, time.monotonic() + self._every
+        self._last, self._next = step.status, time.monotonic() + self._every
         return True
 
 
@@ -97,7 +97,7 @@ class PullEvents:
     """JSON objects on stdout."""
 
     def __init__(self) -> None:
-        self._throttle = Throttle(EVERY_EVENT)
+        self._throttle = Throttle(EVENT_SECONDS)
 
     def step(self, step: Any) -> None:
         if self._throttle.lets_through(step):
@@ -112,7 +112,7 @@ class PullLines:
     """Lines on stderr, where that is no terminal."""
 
     def __init__(self) -> None:
-        self._throttle = Throttle(EVERY_LINE)
+        self._throttle = Throttle(LINE_SECONDS)
 
     def step(self, step: Any) -> None:
         if self._throttle.lets_through(step):
@@ -124,7 +124,7 @@ class PullLines:
 
 
 class PullBars:
-    """A bar a layer, on a terminal."""
+    """One bar per layer, on a terminal."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())

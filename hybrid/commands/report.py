@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import click
 
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, Word
-from hybrid.commands.stdout import STDOUT, place_of
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
+from hybrid.commands.stdout import STDOUT, writable_path
 from hybrid.errors import HybridError, OwnFault, PluginFault, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
 from hybrid.machine.files import explain_errors
@@ -24,7 +24,7 @@ LOG = logging.getLogger("hybrid")
 
 
 @click.command()
-@click.argument("sources", metavar="FILE...", type=Word(), nargs=-1, required=True)
+@click.argument("sources", metavar="FILE...", type=NonEmptyText(), nargs=-1, required=True)
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option(
     "-o",
@@ -53,7 +53,7 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     with ExitStack() as stack:
         runs = [_found(name, folder, grader, stack) for name in sources]
         path = out or _beside(runs[0])
-        with place_of(path) as there:
+        with writable_path(path) as there:
             write_report(runs, there, tasks=limit, text=text, tell=faults.append)
     if path != STDOUT:
         click.echo(path)

@@ -14,9 +14,9 @@ from rich.console import Console
 
 from hybrid import settings
 from hybrid.commands.follow import follow
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, Finite
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, FiniteRange
 from hybrid.commands.roles import MODELS, engines, specs
-from hybrid.commands.stdout import STDOUT, refuse_two, to_stdout
+from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import asked_on, stages_of_run
@@ -65,7 +65,7 @@ def of_a_run(command: Any) -> Any:
     "--backend-option", "options", multiple=True, metavar="NAME=VALUE",
     help="Of this machine, not the run. Of a further model's backend: ROLE=NAME=VALUE.",
 )  # fmt: skip
-@click.option("--shard-seconds", type=Finite(0.1, 3600), default=60, show_default=True, help="Longest loss.")
+@click.option("--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Longest loss.")
 @click.option("--retry-failed", is_flag=True, help="Do items again whose record is a failure.")
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
@@ -97,7 +97,7 @@ def remote(
     pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any
 ) -> None:
     """Put PIPELINE into the shared folder for a worker, and return. The same command again is the same run."""
-    refuse_two(how["output"], as_json=how["as_json"])
+    refuse_both_on_stdout(how["output"], as_json=how["as_json"])
     made = _made(pipeline, values, preset, limit=limit, seed=seed)
     models = specs(made, how)
     folder = chosen_folder(how["folder"])
@@ -156,7 +156,7 @@ class How:
 
 
 def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> None:
-    refuse_two(how.output, as_json=how.as_json)
+    refuse_both_on_stdout(how.output, as_json=how.as_json)
     interrupt_on_termination()  # they close the shard as Ctrl-C does
     folder = chosen_folder(how.folder)
     note, observer = checked_note(how.note), _observer(as_json=how.as_json)
@@ -198,7 +198,7 @@ def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     if isinstance(observer, ProgressEvents):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})
     elif how.output == STDOUT:
-        to_stdout(result.outputs)
+        copy_to_stdout(result.outputs)
     else:
         click.echo(result.outputs)
     if result.failed:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hybrid.canonical import encode
-from hybrid.commands.options import FOLDER, FOLDER_HELP, Word, seconds_of
+from hybrid.commands.options import FOLDER, FOLDER_HELP, NonEmptyText, seconds_of
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import chosen_folder
@@ -25,20 +25,20 @@ from hybrid.status.differing import differing
 from hybrid.status.standing import RunStanding, standings
 from hybrid.status.words import line, lines, rows
 
-LONGEST = 1000
-PATIENCE = 30.0
-"""Seconds for one call to the folder."""
-EVERY = 10.0
-"""Seconds between two looks of --watch."""
-LEAST = 1.0
-MANY = 100_000
-"""Records to read at which it is said that this takes a while."""
+MAX_LINE = 1000
+CALL_SECONDS = 30.0
+"""Most seconds for one call to the folder."""
+WATCH_SECONDS = 10.0
+"""Seconds between two readings for --watch."""
+MIN_WATCH_SECONDS = 1.0
+MANY_RECORDS = 100_000
+"""New records from which on a message says that reading them takes a while."""
 
-Look = Callable[[], list[RunStanding]]
+ReadRuns = Callable[[], list[RunStanding]]
 
 
 @click.command()
-@click.argument("run", required=False, type=Word())
+@click.argument("run", required=False, type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--all", "also_forgotten", is_flag=True, help="Also the runs that were forgotten.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
@@ -46,7 +46,7 @@ Look = Callable[[], list[RunStanding]]
     "--watch",
     metavar="[SECONDS]",
     is_flag=False,
-    flag_value=f"{EVERY:.0f}s",
+    flag_value=f"{WATCH_SECONDS:.0f}s",
     help="Again and again, until all is done.",
 )
 def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: bool, watch: str | None) -> int:
@@ -59,29 +59,31 @@ def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: 
     """
     run, every = _interval(run, watch)
     place = chosen_folder(folder)
-    with closing(IsolatedFolder(place, seconds=PATIENCE)) as isolated:
-        look = _look(place, isolated, run, also_forgotten=also_forgotten)
+    with closing(IsolatedFolder(place, seconds=CALL_SECONDS)) as isolated:
+        read = _reader(place, isolated, run, also_forgotten=also_forgotten)
         if every is None:
-            _show(place, runs := look(), run, as_json=as_json)
+            _show(place, runs := read(), run, as_json=as_json)
             return _exit_code(runs, run)
-        return _watch(place, look, run, every, as_json=as_json)
+        return _watch(place, read, run, every, as_json=as_json)
 
 
 def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | None]:
-    """The run and the seconds between two looks: `--watch RUN` takes the run for its own value."""
+    """The run and the seconds between two readings. For `--watch RUN`, click takes RUN as the value of --watch."""
     if watch is None:
         return run, None
     seconds = seconds_of(watch)
-    if seconds is not None and seconds < LEAST:
-        raise UsageError(f"--watch {watch:.80} is too short", hint=f"at least {LEAST:.0f}s between two looks")
+    if seconds is not None and seconds < MIN_WATCH_SECONDS:
+        raise UsageError(
+            f"--watch {watch:.80} is too short", hint=f"at least {MIN_WATCH_SECONDS:.0f}s between two readings"
+        )
     if seconds is not None:
         return run, seconds
     if run is not None:
         raise UsageError(f"--watch: '{watch:.80}' is not a time such as 10s or 2m")
-    return watch, EVERY
+    return watch, WATCH_SECONDS
 
 
-def _look(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> Look:
+def _reader(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> ReadRuns:
     store, path = Disk(home.received_of(place)), home.index_of(place)
 
     def work(index: Index) -> list[RunStanding]:
@@ -89,20 +91,20 @@ def _look(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotte
         found = list(standings(folder, store, index, run, _tell, hidden))
         return [one for one in found if run or also_forgotten or not one.forgotten]
 
-    def look() -> list[RunStanding]:
+    def read() -> list[RunStanding]:
         check_mark(folder)
         return with_index(path, work)
 
-    return look
+    return read
 
 
 def _tell(records: int) -> None:
-    if records >= MANY:
-        click.echo(f"reading {records:,} new records; what was read once is quick to tell again", err=True)
+    if records >= MANY_RECORDS:
+        click.echo(f"reading {records:,} new records; they are indexed, so the next time is fast", err=True)
 
 
 def _exit_code(runs: list[RunStanding], run: str | None) -> int:
-    """The highest. Among all runs, one that was cancelled is not one to wait for."""
+    """The highest of the runs' codes. Without a named run, cancelled runs that are not done are left out."""
     waited_for = [one for one in runs if run or one.done or not one.cancelled]
     return max((one.exit_code for one in waited_for), default=0)
 
@@ -121,20 +123,20 @@ def _show(place: Path, runs: list[RunStanding], run: str | None, *, as_json: boo
         click.echo("there is no run in the folder yet, or all were forgotten (--all)")
 
 
-def _watch(place: Path, look: Look, run: str | None, every: float, *, as_json: bool) -> int:
-    """Look again and again until nothing is to be waited for; Ctrl-C ends it with what was known last."""
+def _watch(place: Path, read: ReadRuns, run: str | None, every: float, *, as_json: bool) -> int:
+    """Show the runs repeatedly until all have ended; Ctrl-C ends it with the exit code of the last reading."""
     code = Temporary.exit_code
     try:
         while True:
             try:
-                code = _exit_code(runs := look(), run)
+                code = _exit_code(runs := read(), run)
                 click.clear()
                 _show(place, runs, run, as_json=as_json)
                 if all(one.over for one in runs):
                     return code
             except (BadData, Temporary) as error:
                 code = error.exit_code
-                click.echo(clean_line(f"waiting: {error.message}", LONGEST), err=True)
+                click.echo(clean_line(f"waiting: {error.message}", MAX_LINE), err=True)
             time.sleep(every)
     except KeyboardInterrupt:
         return code

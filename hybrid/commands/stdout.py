@@ -1,4 +1,4 @@
-"""`-o -`: what a command makes goes to standard output; what it says besides goes to standard error."""
+"""`-o -`: the file that a command makes goes to standard output, messages to standard error."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from hybrid.errors import UsageError
 STDOUT = Path("-")
 
 
-def refuse_two(output: Path | None, *, as_json: bool) -> None:
+def refuse_both_on_stdout(output: Path | None, *, as_json: bool) -> None:
     """Raise UsageError when a file and JSON are both to go to standard output."""
     if output == STDOUT and as_json:
         raise UsageError("-o - and --json both want standard output", hint="leave one of them out")
 
 
-def to_stdout(path: Path) -> None:
+def copy_to_stdout(path: Path) -> None:
     """Copy a file to standard output."""
     sys.stdout.flush()
     with path.open("rb") as file:
@@ -29,12 +29,12 @@ def to_stdout(path: Path) -> None:
 
 
 @contextmanager
-def place_of(output: Path) -> Iterator[Path]:
-    """Where to write what goes to `output`; for standard output a temporary file, which is copied there at the end."""
+def writable_path(output: Path) -> Iterator[Path]:
+    """The path to write `output` to; for standard output a temporary file, which is copied there at the end."""
     if output != STDOUT:
         yield output
         return
     with tempfile.TemporaryDirectory(prefix="hybrid-") as folder:
         path = Path(folder) / "output"
         yield path
-        to_stdout(path)
+        copy_to_stdout(path)

@@ -1,4 +1,4 @@
-"""`hybrid worker`: take runs from the folder and do what this machine can do of them."""
+"""`hybrid worker`: do the stages of runs in the folder that this machine can do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hybrid.backends.options import pairs
-from hybrid.commands.options import FOLDER, Duration, Finite, Moment
+from hybrid.commands.options import FOLDER, Duration, FiniteRange, TimeOfDay
 from hybrid.errors import HybridError, Missed
 from hybrid.execution.capabilities import Machine, gpu
 from hybrid.execution.local import chosen_folder
@@ -24,7 +24,7 @@ from hybrid.machine.terminal import clean_line, some
 from hybrid.worker.process import alive, serve
 from hybrid.worker.worker import Worker, WorkerOptions
 
-LONGEST = 1000
+MAX_LINE = 1000
 
 
 @click.command()
@@ -33,13 +33,17 @@ LONGEST = 1000
 @click.option("--side", type=click.Choice(["gpu", "laptop", "any"]), help="Which stages [what this machine can do]")
 @click.option("--once", is_flag=True, help="Do what can be done now, then leave.")
 @click.option("--max-idle", type=Duration(), default="10m", show_default=True, help="Leave after so long without work.")
-@click.option("--until", type=Moment(), help="Leave in time: 17:30, or a duration such as 11h30m.")
+@click.option("--until", type=TimeOfDay(), help="Leave in time: 17:30, or a duration such as 11h30m.")
 @click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Where the model NAME of a run is here.")
 @click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
-@click.option("--shard-seconds", type=Finite(0.1, 3600), default=60, show_default=True, help="Longest loss.")
-@click.option("--beat", type=Finite(1, 3600), default=120, show_default=True, help="Seconds between signs of life.")
-@click.option("--mount-limit", type=Finite(1, 3600), default=120, show_default=True, help="Seconds a mount may hang.")
+@click.option("--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Longest loss.")
+@click.option(
+    "--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between signs of life."
+)
+@click.option(
+    "--mount-limit", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds a mount may hang."
+)
 def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, ...], **how: Any) -> None:
     """Take runs from FOLDER [HYBRID_FOLDER, the joined one], do what is left of them, leave when nothing is.
 
@@ -64,43 +68,43 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         shard_seconds=how["shard_seconds"],
         timeouts=LeaseTimeouts(how["beat"]),
     )
-    dict(pairs("--backend-option", how["options"]))  # told now, not when the first run is opened
+    dict(pairs("--backend-option", how["options"]))  # raises UsageError now, not when the first run is opened
     here = Machine(dict(pairs("--model", models)), how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
-        one = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone)
+        this_worker = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
             _say(f"{some(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again")
         try:
-            serve(one, _say)
+            serve(this_worker, _say)
         finally:
             isolated.close()
-    _tell(one)
+    _report(this_worker)
 
 
 def sides(side: str | None) -> tuple[str, ...]:
-    """The sides that this machine takes: a GPU machine does not do the laptop's part unless it is asked to."""
+    """The sides whose stages this machine does: with a GPU only `gpu`, unless `--side` names another."""
     if side == "any":
         return ("gpu", "laptop")
     return (side or ("gpu" if gpu() else "laptop"),)
 
 
 def _say(line: str) -> None:
-    click.echo(clean_line(line, LONGEST), err=True)
+    click.echo(clean_line(line, MAX_LINE), err=True)
 
 
-def _tell(one: Worker) -> None:
-    waiting = len(one.spool.unreceipted)
+def _report(this_worker: Worker) -> None:
+    waiting = len(this_worker.spool.unreceipted)
     if waiting:
         _say(
             f"{some(waiting, 'shard')} in the folder without a receipt: `hybrid fetch` on the laptop gives it."
             " Until then this machine keeps a copy"
         )
-    if not one.run_states:
+    if not this_worker.run_states:
         _say("there is no run in the folder")
-    elif all(run_state.state == "done" for run_state in one.run_states.values()):
+    elif all(run_state.state == "done" for run_state in this_worker.run_states.values()):
         _say("all runs are done")
-    failed = sum(run_state.failed for run_state in one.run_states.values())
+    failed = sum(run_state.failed for run_state in this_worker.run_states.values())
     if failed:
         raise Missed(f"{some(failed, 'item')} failed", hint="`hybrid retry RUN` asks for them again")

@@ -105,8 +105,8 @@ def test_how_long_it_takes_is_said_again_now_and_then(
     faster = {"stage": "answer", "total": 6, "fresh": 4, "seconds": 10.0, "tokens_per_second": 99.0}
     said = followed(
         lambda: place.beat(1, progress=faster),
-        lambda: passes(following.RHYTHM),
-        lambda: passes(following.RHYTHM),
+        lambda: passes(following.REPEAT_SECONDS),
+        lambda: passes(following.REPEAT_SECONDS),
         lambda: place.shard(*range(6)),
     )
     assert said.count("to go") == 2
