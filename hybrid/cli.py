@@ -19,20 +19,20 @@ from hybrid.machine.late_imports import import_object
 from hybrid.machine.terminal import clean, clean_line
 
 COMMANDS = {
-    "run": ("hybrid.commands.run:run", "Run a pipeline; the same command again goes on where it stopped."),
+    "run": ("hybrid.commands.run:run", "Run a pipeline; the same command continues an interrupted run."),
     "init": ("hybrid.commands.folder:init", "Make or join the folder that laptop and GPU machine share."),
-    "worker": ("hybrid.commands.worker:worker", "Take runs from the shared folder and do them on this machine."),
-    "status": ("hybrid.commands.status:status", "Tell what is done, what is safe where, and who works on it."),
-    "fetch": ("hybrid.commands.folder:fetch", "Take over the results of a run: verify, acknowledge, assemble."),
-    "grade": ("hybrid.commands.grade:grade", "Judge the outputs of a run: score, interval, controls, ungraded."),
-    "judge": ("hybrid.commands.judge:judge", "Tell how good a judge is, against answers that were graded before."),
+    "worker": ("hybrid.commands.worker:worker", "Run the stages of submitted runs on this machine."),
+    "status": ("hybrid.commands.status:status", "Show what is done, where it is safe, and which workers run."),
+    "fetch": ("hybrid.commands.folder:fetch", "Receive the results of a run: verify, acknowledge, assemble."),
+    "grade": ("hybrid.commands.grade:grade", "Grade the outputs of a run: score, interval, controls, ungraded."),
+    "judge": ("hybrid.commands.judge:judge", "Measure how good a judge is on answers that are already graded."),
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
     "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
     "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),
-    "forget": ("hybrid.commands.folder:forget", "Hide a run that nobody wants to see any more."),
-    "logs": ("hybrid.commands.folder:logs", "Show what the workers of a run said."),
-    "doctor": ("hybrid.commands.doctor:doctor", "Look at the folder and this machine, and explain every oddity."),
-    "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook that works on a run in Colab or Kaggle."),
+    "forget": ("hybrid.commands.folder:forget", "Hide a run from the status."),
+    "logs": ("hybrid.commands.folder:logs", "Show the logs of a run's workers."),
+    "doctor": ("hybrid.commands.doctor:doctor", "Check the folder and this machine, and explain every problem."),
+    "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook with a worker for a run, for Colab or Kaggle."),
     "ollama": ("hybrid.commands.ollama:ollama", "Run an Ollama server on a rented machine."),
     "models": ("hybrid.commands.models:models", "Keep models in the shared folder, and restore them."),
     "list": ("hybrid.commands.catalog:list_names", "List the installed pipelines and graders."),
@@ -46,7 +46,7 @@ Exit codes:
   1  internal error
   2  usage: the command or a setting is wrong
   3  finished, but items failed or a threshold was missed
-  4  not finished yet: the same command goes on
+  4  not finished yet: the same command continues
   5  temporary (disk, mount, network, another process): run the same command again
   6  corrupt or foreign data
   7  cannot run as asked: missing or damaged model, missing library, memory or permission"""
@@ -103,9 +103,9 @@ TALK = (
         count=True,
         expose_value=False,
         callback=_set_verbose,
-        help="Say more; -vv: all, with tracebacks.",
+        help="Print more; -vv: everything, with tracebacks.",
     ),
-    click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_quiet, help="Say only errors."),
+    click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=_set_quiet, help="Print only errors."),
 )
 """The options that every command has. They set the level of the root logger: ERROR, WARNING, INFO, DEBUG."""
 
@@ -125,7 +125,7 @@ def _talking(command: click.Command) -> click.Command:
 def hybrid() -> None:
     """LLM experiments across a rented GPU and a laptop: run, grade, report.
 
-    Data goes to stdout, talk to stderr.
+    Data goes to stdout, messages to stderr.
     """
 
 

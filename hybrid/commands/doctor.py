@@ -30,12 +30,12 @@ NOT_NAMED = Finding("medium", "", "no folder is named yet", "`hybrid init FOLDER
 @click.command()
 @click.argument("place", metavar="[FOLDER]", required=False, type=FOLDER)
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a finding, and a summary as the last line.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding, and a summary as the last line.")
 def doctor(place: Path | None, folder: Path | None, as_json: bool) -> int:
-    """Look at FOLDER and at this machine: what is odd, why it does not count, what to do.
+    """Check FOLDER and this machine, and explain every problem and what to do about it.
 
-    Reads every file of the folder; writes nothing there but probes/MACHINE.json. Exit code 5: the folder is away or
-    slow, 6: something hides data, 7: no permission; oddities that do no harm are 0.
+    Reads every file of the folder; writes only probes/MACHINE.json. Exit code 5: the folder is unavailable or slow, 6:
+    something hides data, 7: no permission; harmless oddities are 0.
     """
     root = chosen_folder(place or folder)
     with closing(IsolatedFolder(root, seconds=CALL_SECONDS)) as isolated:

@@ -54,9 +54,9 @@ def init(folder: Path) -> None:
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
 def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> None:
-    """Take over what has arrived of RUN: verify, copy to this machine, acknowledge, put outputs.json together.
+    """Copy the results of RUN that have arrived to this machine: verify, acknowledge, assemble outputs.json.
 
-    Do it as often as you like, it grows. Acknowledged shards are freed on the GPU machine.
+    Repeat it as often as you like. The GPU machine deletes its copies of acknowledged shards.
     """
     refuse_both_on_stdout(output, as_json=as_json)
     place = chosen_folder(folder)
@@ -139,7 +139,7 @@ def check(done: remote_runs.Fetched) -> None:
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 def cancel(run: str, folder: Path | None) -> None:
-    """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again takes it back."""
+    """Ask the workers of RUN to stop. Nothing is deleted; `hybrid run remote` again undoes it."""
     place = chosen_folder(folder)
     named = remote_runs.cancel(place, opened_run(place, run).id)
     click.echo(f"{named.id}: cancelled; its workers stop when they see this", err=True)
@@ -148,8 +148,8 @@ def cancel(run: str, folder: Path | None) -> None:
 @click.command()
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("--everywhere", is_flag=True, help="By a mark in the folder, for every machine; its workers stop, too.")
-@click.option("--undo", is_flag=True, help="Show it again; with --everywhere, its workers go on.")
+@click.option("--everywhere", is_flag=True, help="For every machine, by a marker in the folder; its workers stop, too.")
+@click.option("--undo", is_flag=True, help="Show it again; with --everywhere, its workers continue.")
 def forget(run: str, folder: Path | None, everywhere: bool, undo: bool) -> None:
     """Hide RUN from `hybrid status` on this machine. Nothing is deleted; submitting it again shows it, too."""
     place = chosen_folder(folder)
@@ -173,10 +173,10 @@ def retry(run: str, folder: Path | None) -> None:
 @click.command()
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("-f", "--follow", is_flag=True, help="Go on until Ctrl-C.")
+@click.option("-f", "--follow", is_flag=True, help="Continue until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(1), help="Only the last N lines of each attempt.")
 def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None:
-    """Show what the workers of RUN said: each line with its attempt. They write about once a minute."""
+    """Show the logs of the workers of RUN, each line with its attempt. They arrive about once a minute."""
     place = chosen_folder(folder)
     named = opened_run(place, run)
     known: set[str] = set()

@@ -35,7 +35,7 @@ LONGEST_NAME = 100
 @click.command()
 @click.argument("source", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("--grader", default="", metavar="NAME", help="How to judge. Default: what the run's pipeline names.")
+@click.option("--grader", default="", metavar="NAME", help="Default: the grader that the run's pipeline names.")
 @grader_options
 @click.option(
     "-o",
@@ -54,9 +54,9 @@ def grade(
     as_json: bool,
     **asked: Any,
 ) -> None:
-    """Judge SOURCE: an outputs.json, .jsonl or .jsonl.zst, a run, or - for standard input.
+    """Grade SOURCE: an outputs.json, .jsonl or .jsonl.zst, a run, or - for standard input.
 
-    Writes a grades file and prints score, interval, controls and what could not be graded.
+    Writes a grades file and prints the score, its interval, controls, and what could not be graded.
     """
     refuse_both_on_stdout(out, as_json=as_json)
     interrupt_on_termination()

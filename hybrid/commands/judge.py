@@ -40,13 +40,13 @@ def judge() -> None:
 @click.option("--grader", default="judge", show_default=True, metavar="NAME", help="What is checked.")
 @grader_options
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="Only the first N rows.")
-@click.option("--replace", is_flag=True, help="Forget an earlier check of more rows.")
+@click.option("--replace", is_flag=True, help="Replace an earlier check of more rows.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
 def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_json: bool, **asked: Any) -> None:
-    """Hold a grader against rows that were graded before, beside rules that need no model.
+    """Compare a grader with rows that are already graded, beside rules that need no model.
 
-    The result is kept on this machine and shown beside every score that this judge gives: same model, same settings.
-    A check of fewer rows than the last one is not kept, unless --replace is said.
+    The result is saved on this machine and shown beside every score of this judge (same model, same settings). A check
+    of fewer rows than the last one is not saved, except with --replace.
     """
     interrupt_on_termination()
     made = built_grader(grader, **asked)

@@ -54,8 +54,8 @@ models.add_command(pull)
 def pack(source: str, folder: Path | None, store: Path | None, name: str, as_json: bool) -> None:
     """Pack a model: of Ollama by its NAME, or by PATH a .gguf file or a folder in Hugging Face's layout.
 
-    A path that is there comes first, unless --store is given. The same command goes on where it stopped, and writes
-    anew what is damaged in the folder.
+    A path that is there comes first, unless --store is given. The same command continues where it stopped, and replaces
+    damaged files in the folder.
     """
     place = join_folder(chosen_folder(folder), make=False)
     path = Path(source).expanduser()
@@ -99,7 +99,7 @@ def restore(
     """Restore a packed model to this machine's own disk; every byte is verified before it counts.
 
     A model of Ollama goes into Ollama's store, where a running server sees it at once; a file or folder goes below
-    --to, and its path is printed. The same command goes on where it stopped.
+    --to, and its path is printed. The same command continues where it stopped.
     """
     place = join_folder(chosen_folder(folder), make=False)
     model = catalog.chosen(place, name)
@@ -212,7 +212,7 @@ def _counted(wrong: list[Any]) -> str:
 @folder_option
 @click.option("--unused", is_flag=True, help="What no model names, such as parts of a pack that was given up.")
 @click.option("--grace", type=Duration(), default="1d", show_default=True, help="Time between marking and removing.")
-@click.option("--yes", is_flag=True, help="Do it; without it, tell what would be done.")
+@click.option("--yes", is_flag=True, help="Do it; without it, print what would be done.")
 @json_option
 def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: float, yes: bool, as_json: bool) -> None:
     """Remove packed models, and what no model needs, in two steps: mark, and after --grace the same command removes.

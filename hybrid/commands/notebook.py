@@ -29,7 +29,7 @@ LOG = logging.getLogger("hybrid")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
 @click.option("-o", "--out", type=OUTPUT, help="The notebook, - for standard output [RUN.ipynb here]")
-@click.option("--without-plugins", is_flag=True, help="Bring hybrid alone; PACKAGES or PYTHON has the pipeline.")
+@click.option("--without-plugins", is_flag=True, help="Include hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
 def notebook(
     kind: Any,
@@ -40,10 +40,10 @@ def notebook(
     without_plugins: bool,
     as_json: bool,
 ) -> None:
-    """Write a notebook that works on RUN: on Google Colab, on Kaggle, or in a plain Jupyter.
+    """Write a notebook that runs a worker for RUN on Google Colab, on Kaggle, or in plain Jupyter.
 
-    It finds the shared folder, installs this hybrid and the run's pipeline from there, and starts a worker. Running it
-    again is always safe.
+    It finds the shared folder, installs this hybrid and the run's pipeline from there, and starts a worker. It can be
+    run again at any time.
     """
     refuse_both_on_stdout(out, as_json=as_json)
     place = chosen_folder(folder)

@@ -55,8 +55,8 @@ def up(
 ) -> int:
     """Start Ollama on this machine's own disk, run COMMAND with it, and end it; without COMMAND, at Ctrl-C.
 
-    COMMAND finds the server by OLLAMA_HOST, and its exit code is ours. A server that answers at that address already
-    is used and left running. However this ends, be it by kill -9, a server that it started ends too.
+    COMMAND finds the server by OLLAMA_HOST, and its exit code is returned. A server that already runs at that address
+    is used and left running. A server that was started here ends with this command, even after kill -9.
     """
     if sys.platform == "win32":
         raise CannotRun("`hybrid ollama up` is for Linux and macOS", hint="start Ollama's own app")

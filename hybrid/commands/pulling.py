@@ -38,7 +38,7 @@ class Display(Protocol):
 def pull(name: str, insecure: bool, as_json: bool) -> None:
     """Have the Ollama server (OLLAMA_HOST) fetch a model: NAME:TAG, USER/NAME:TAG, or HOST/USER/NAME:TAG of a mirror.
 
-    The same command goes on where it stopped. It prints the name with the model's digest.
+    The same command continues an interrupted download. It prints the name with the model's digest.
     """
     wanted = ollama_name(name)
     if insecure and wanted.host.lower() == HOST:

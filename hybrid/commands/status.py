@@ -40,22 +40,21 @@ ReadRuns = Callable[[], list[RunStanding]]
 @click.command()
 @click.argument("run", required=False, type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("--all", "also_forgotten", is_flag=True, help="Also the runs that were forgotten.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run.")
+@click.option("--all", "also_forgotten", is_flag=True, help="Include forgotten runs.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per run.")
 @click.option(
     "--watch",
     metavar="[SECONDS]",
     is_flag=False,
     flag_value=f"{WATCH_SECONDS:.0f}s",
-    help="Again and again, until all is done.",
+    help="Repeat until all is done.",
 )
 def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: bool, watch: str | None) -> int:
-    """Tell how RUN stands, or every run of the folder on one line each.
+    """Show the status of RUN, or of every run of the folder on one line each.
 
-    Told are the items that are done, at which of three levels they are safe (received here, in the folder, only on a
-    GPU machine), who works on them, the model, and the settings in which runs of one pipeline differ. Exit code 0: all
-    is done, or, of runs that are not named, cancelled; 3: items failed; 4: not finished; 5: the folder is away; 6:
-    damaged.
+    It shows the items that are done, at which of three levels they are safe (received here, in the folder, only on a
+    GPU machine), the workers, the model, and the settings in which runs of one pipeline differ. Exit code 0: all is
+    done (without RUN, also cancelled); 3: items failed; 4: not finished; 5: the folder is unavailable; 6: damaged.
     """
     run, every = _interval(run, watch)
     place = chosen_folder(folder)

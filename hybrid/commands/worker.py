@@ -37,18 +37,18 @@ MAX_LINE = 1000
 @click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Where the model NAME of a run is here.")
 @click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
-@click.option("--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Longest loss.")
 @click.option(
-    "--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between signs of life."
+    "--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Most that a kill loses."
 )
+@click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
 @click.option(
     "--mount-limit", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds a mount may hang."
 )
 def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, ...], **how: Any) -> None:
-    """Take runs from FOLDER [HYBRID_FOLDER, the joined one], do what is left of them, leave when nothing is.
+    """Run the remaining items of the runs in FOLDER [HYBRID_FOLDER, the joined one]; leave when there are none.
 
-    Results go to this machine's own disk first, then into the folder, and are kept here until the other side has
-    them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command goes on.
+    Results are written to this machine's own disk, then to the folder, and are kept here until the laptop has
+    acknowledged them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command continues.
     """
     place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
     isolated = IsolatedFolder(place, seconds=how["mount_limit"])
