@@ -1,1 +1,1 @@
-"""Ways of judging, one a module; found by name through the entry points `hybrid.graders`."""
+"""The graders, one a module; found by name through the entry points `hybrid.graders`."""

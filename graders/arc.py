@@ -14,10 +14,10 @@ from hybrid.tasks.arc.reading import Answer, answers, by_arm, votes, worst
 from hybrid.tasks.arc.voting import METHODS, Vote, count
 
 TOP = 5
-"""How many of the most voted grids the report gets."""
+"""How many of the grids with the most votes go into the details."""
 
-BESIDE = ("top1", "pass2", "cells", "oracle", "parsed")
-"""The figures that other arms have too, as `cells@base`."""
+ARM_FIGURES = ("top1", "pass2", "cells", "oracle", "parsed")
+"""The figures that are also computed for other arms, as `cells@base`."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Arc:
     no view answered, and both attempts can be the same although another grid was answered (docs/seal-eval.md).
     A task is right when all its test inputs are.
 
-    Outputs whose view names an arm, such as `base` of `seal-ttt`, are no part of the score: they are judged in the same
-    way, and stand beside it.
+    Outputs whose view names an arm, such as `base` of `seal-ttt`, do not count for the score: they are graded in the
+    same way and shown beside it.
     """
 
     voting: Literal["flat", "seal"] = field(
@@ -40,7 +40,7 @@ class Arc:
     unit: ClassVar[Literal["task", "question"]] = "task"
 
     def grade_question(self, question: Question) -> Grade:
-        """Judge one question. An answer that is no grid is a wrong answer; an output that failed is none at all.
+        """Grade one question. An answer that is not a grid is wrong; a failed output is not an answer.
 
         Failed outputs are left out and counted in `detail["failed"]`; when all failed, or the reference is no grid,
         there is no score.
@@ -64,7 +64,7 @@ class Arc:
             score=float(truth in attempts),
             figures={
                 **_figures(truth, attempts, found),
-                **{f"{name}@{arm}": figures[name] for arm, figures in others.items() for name in BESIDE},
+                **{f"{name}@{arm}": figures[name] for arm, figures in others.items() for name in ARM_FIGURES},
             },
             controls=_controls(truth, question),
             arms={arm: figures["pass2"] for arm, figures in others.items()},
@@ -92,7 +92,7 @@ def _figures(truth: Grid, attempts: Sequence[Grid], answers: Sequence[Answer]) -
 
 
 def _controls(truth: Grid, question: Question) -> dict[str, float]:
-    """What answering without a model scores: the test input itself, the most frequent output of the demonstrations."""
+    """The scores of two controls without a model: the test input, and the most frequent demonstration output."""
     source = question.source if isinstance(question.source, Mapping) else {}
     index = question.id.rpartition("/")[2]
     inputs, outputs = _side(source, "test", "input"), _side(source, "train", "output")

@@ -1,4 +1,4 @@
-"""The reference stands somewhere in the answer."""
+"""The reference occurs in the answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORD = re.compile(r"\w")
 
 @dataclass(frozen=True)
 class Contains:
-    """1 when an acceptable reference stands in the answer, else 0. An answer that lists everything is right, too."""
+    """1 when an acceptable reference occurs in the answer, else 0. An answer that lists everything is right, too."""
 
     case: bool = field(default=False, metadata=help_of("upper and lower case differ"))
     words: bool = field(default=True, metadata=help_of("only as whole words: 'cat' is not in 'catalogue'"))
@@ -27,7 +27,7 @@ class Contains:
         if not any(wanted):
             return Grade(None, NO_REFERENCE)
         answer = self.normal(output.text or "")
-        return Grade(float(any(self._stands(one, answer) for one in wanted if one)))
+        return Grade(float(any(self._occurs(one, answer) for one in wanted if one)))
 
     def control(self, reference: Json) -> str | None:
         """The constant answer that would be right here, in normal form."""
@@ -39,15 +39,15 @@ class Contains:
         text = " ".join(unicodedata.normalize("NFC", text).split())
         return text if self.case else text.casefold()
 
-    def _stands(self, part: str, text: str) -> bool:
+    def _occurs(self, part: str, text: str) -> bool:
         start = text.find(part)
-        while self.words and start >= 0 and not _alone(text, start, start + len(part)):
+        while self.words and start >= 0 and not _at_word_bounds(text, start, start + len(part)):
             start = text.find(part, start + 1)
         return start >= 0
 
 
-def _alone(text: str, start: int, end: int) -> bool:
-    """No word goes over either end of text[start:end]."""
+def _at_word_bounds(text: str, start: int, end: int) -> bool:
+    """Whether text[start:end] begins and ends at word boundaries."""
     return not any(
         0 < cut < len(text) and _WORD.match(text[cut - 1]) and _WORD.match(text[cut]) for cut in (start, end)
     )

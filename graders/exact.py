@@ -1,4 +1,4 @@
-"""The whole answer is the reference."""
+"""The whole answer equals the reference."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Exact:
         if not wanted:
             return Grade(None, NO_REFERENCE)
         answers, words = _known(wanted, self.case, self.space)
-        if not self.space and len(text.split(None, words)) > words:  # no normal form has more or fewer words
+        if not self.space and len(text.split(None, words)) > words:  # the normal form keeps the number of words
             return WRONG
         return RIGHT if self.normal(text) in answers else WRONG
 
@@ -40,7 +40,7 @@ class Exact:
         return self.normal(wanted[0]) if wanted else None
 
     def normal(self, text: str) -> str:
-        """`text` with what does not count taken out."""
+        """`text` without the differences that do not count."""
         return _normal(text, self.case, self.space)
 
 

@@ -1,4 +1,4 @@
-"""How many words the answer and the reference share: SQuAD's F1."""
+"""Word overlap of answer and reference: SQuAD's F1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model says whether an answer means the same as the reference: rules first, then verdicts; docs/judge.md."""
+"""A model judges whether an answer means the same as the reference: rules first, then verdicts; docs/judge.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hybrid.records import Failure, Grade, Output, Request
 from hybrid.statistics.agreement import KrippendorffAlpha
 
 LOG = logging.getLogger("hybrid")
-SPLIT = "the votes are split"
+SPLIT_VOTES = "the votes are split"
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Judge:
             raise ValueError("a judge is named twice: its second vote would be its first one")
 
     @contextmanager
-    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Bench]:
-        """Ask for every verdict that no rule makes needless and that is not known yet."""
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadyJudges]:
+        """Ask the models for every verdict that no rule settles and that is not cached."""
         if not self.models:
             raise UsageError("judge: no model is named", hint="--model NAME, such as one of `ollama list`")
         options = dict(pairs("options", self.options))
@@ -86,7 +86,7 @@ class Judge:
                         if not told.distinct:
                             break
                         LOG.info("%s: %d distinct calls, %d known from before", model, told.distinct, told.known)
-            yield Bench(self, digests, kept)
+            yield ReadyJudges(self, digests, kept)
 
     def control(self, reference: Json) -> str | None:
         """The constant answer that would be right here, in normal form."""
@@ -94,7 +94,7 @@ class Judge:
         return normal(wanted[0]) if wanted else None
 
     def settled(self, output: Output) -> Grade | None:
-        """The grade that needs no model; None when a model is to be asked."""
+        """The grade that needs no model; None when a model has to be asked."""
         return asking.settled(output.text or "", output.reference, self.question_of(output), self.rules)
 
     def question_of(self, output: Output) -> str:
@@ -111,14 +111,14 @@ class Judge:
         ]
 
     def request(self, output: Output, place: tuple[bool, int], attempt: int) -> Request:
-        """What one vote is asked with; a further attempt is another draw."""
+        """The request for one vote; each attempt has another seed."""
         swapped, sample = place
         how = Asking(self.explain, self.temperature, self.seed, self.max_tokens, self.schema, self.instruction)
         asked, wanted = self.question_of(output), acceptable(output.reference)
         return how.request(asked, wanted, output.text or "", swapped=swapped, sample=sample, attempt=attempt)
 
     def vote(self, output: Output, place: tuple[bool, int], kept: ReplyCache, digest: str, attempts: int) -> Vote:
-        """The first verdict of so many attempts that can be read; else why the last one is none."""
+        """The first readable verdict of `attempts` attempts; else why the last one is unreadable."""
         problem = "not judged"
         for attempt in range(attempts):
             reply = kept.of(digest, self.request(output, place, attempt))
@@ -133,7 +133,7 @@ class Judge:
         return problem
 
     def _requests(self, outputs: Iterable[Output], kept: ReplyCache, digest: str, attempt: int) -> Iterator[Request]:
-        """What is to be asked at this attempt: all that no rule settles, later only what could not be read before."""
+        """The requests of this attempt: first all that no rule settles, later those without a readable verdict."""
         for output in outputs:
             if output.text is None or self.settled(output):
                 continue
@@ -143,8 +143,8 @@ class Judge:
                     yield self.request(output, place, attempt)
 
 
-class Bench:
-    """The judges, when all their verdicts are there."""
+class ReadyJudges:
+    """Grades from the cached verdicts of all judges."""
 
     def __init__(self, judge: Judge, digests: list[str], kept: ReplyCache) -> None:
         self._judge, self._digests, self._kept = judge, digests, kept
@@ -152,7 +152,7 @@ class Bench:
         self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}
 
     def grade(self, output: Output) -> Grade:
-        """The majority of the votes; no score without a majority of all that were asked for."""
+        """The majority of the votes; no score without a majority of all requested votes."""
         settled = self._judge.settled(output)
         if settled:
             self._counts["by rule"] += 1
@@ -172,11 +172,11 @@ class Bench:
         right = sum(vote.correct for vote in read)
         detail = {"by": "verdict", "verdicts": [verdict.told(vote) for vote in votes]}
         if 2 * max(right, len(read) - right) <= len(votes):
-            return Grade(None, problems[0] if problems else SPLIT, detail=detail)
+            return Grade(None, problems[0] if problems else SPLIT_VOTES, detail=detail)
         return Grade(float(2 * right > len(votes)), detail=detail)
 
     def _count_swaps(self, votes: list[Vote]) -> None:
-        """How often the order alone made another verdict."""
+        """Count the verdicts that changed with the order of reference and answer."""
         if not self._judge.swap:
             return
         half = self._judge.samples
@@ -187,7 +187,7 @@ class Bench:
                     self._swaps[1] += one.correct != other.correct
 
     def about(self) -> Mapping[str, Json]:
-        """Models and their digests, how grades came about, and how far the votes agree."""
+        """Models and their digests, how the grades were decided, and the agreement of the votes."""
         models = [{"name": name, "digest": one} for name, one in zip(self._judge.models, self._digests, strict=True)]
         told: dict[str, Any] = {"models": models, "version": self._judge.version, "counts": dict(self._counts)}
         if self._alpha.rows:

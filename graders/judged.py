@@ -27,7 +27,7 @@ class Judged:
         return normal(wanted[0]) if wanted else None
 
     def grade(self, output: Output) -> Grade:
-        """What a rule says, else the first verdict that can be read."""
+        """The grade by a rule, else by the first readable verdict."""
         if decided := settled(output.text or "", output.reference, question_of(output)):
             return decided
         replies = output.view.get("judge")
@@ -41,7 +41,7 @@ class Judged:
 
 
 def _vote(replies: list[Any]) -> Vote:
-    """The first verdict that can be read; else why the last reply is none."""
+    """The first readable verdict; else why the last reply is unreadable."""
     problem = NOT_JUDGED
     for reply in replies:
         said = reply if isinstance(reply, dict) else {}

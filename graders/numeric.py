@@ -1,4 +1,4 @@
-"""A number in the answer is the reference."""
+"""A number in the answer equals the reference."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Numeric:
 
 
 def numbers(text: str) -> list[Decimal]:
-    """Every number in `text`. Words such as nan and inf are none."""
+    """Every number in `text`. Words such as nan and inf are not numbers."""
     found = (match.group().replace(",", "") for match in NUMBER.finditer(text.replace("−", "-")))
     values = (Decimal(number) for number in found if len(number) <= LONGEST and _modest(number))
     return list(values)
 
 
 def _modest(number: str) -> bool:
-    """Its power of ten is one that can be computed with."""
+    """Whether its power of ten is small enough to compute with."""
     exponent = number.lower().partition("e")[2].lstrip("+-").lstrip("0")
     return len(exponent) <= 4

@@ -1,4 +1,4 @@
-"""A regular expression fits the answer."""
+"""A regular expression matches the answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
 
 SHORT = 30
-"""Characters of an answer on which a pattern in the settings must be quick."""
+"""Characters of an answer for which a pattern in the settings must match in bounded time."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Regex:
         try:
             if any(ways(pattern, len(text)) > MOST_WAYS for pattern in patterns):
                 return Grade(None, "the pattern could run too long on this answer")
-            return Grade(float(any(self._fits(pattern, text) for pattern in patterns)))
+            return Grade(float(any(self._matches(pattern, text) for pattern in patterns)))
         except BadPattern as error:
             return Grade(None, str(error))
 
     def control(self, reference: Json) -> str | None:
-        """The pattern of a question: one answer that fits it is right wherever the same pattern is the reference.
+        """The pattern of a question: an answer that matches it is right wherever the same pattern is the reference.
 
-        None with a pattern in the settings, which some constant answer fits everywhere: that would show nothing.
+        None with a pattern in the settings: some constant answer matches it everywhere, which would show nothing.
         """
         wanted = () if self.pattern else acceptable(reference)
         try:
@@ -59,6 +59,6 @@ class Regex:
             return None
         return wanted[0] if usable else None
 
-    def _fits(self, pattern: str, text: str) -> bool:
+    def _matches(self, pattern: str, text: str) -> bool:
         found = compiled(pattern, ignore_case=not self.case)
         return (found.fullmatch(text) if self.where == "whole" else found.search(text)) is not None

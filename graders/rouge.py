@@ -1,4 +1,4 @@
-"""How many words, pairs of words or words in order the answer and the reference share: ROUGE (Lin 2004)."""
+"""N-gram or longest-common-subsequence overlap of answer and reference: ROUGE (Lin 2004)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Rouge:
     stemmer: bool = field(default=False, metadata=help_of("endings do not count: 'runs' is 'run' (Porter, English)"))
 
     def __post_init__(self) -> None:
-        _scorer(self.stemmer)  # a missing library is said before the first answer is read
+        _scorer(self.stemmer)  # raises for a missing library before the first answer is read
 
     def grade(self, output: Output) -> Grade:
-        """Ungraded without a reference, without a word of ASCII in it, and when both are too long to be compared."""
+        """Ungraded without a reference, when it has no ASCII word, and when answer and references are too long."""
         wanted = [one for one in acceptable(output.reference) if _WORD.search(one)]
         if not wanted:
             return Grade(None, "ROUGE sees no word in the reference" if acceptable(output.reference) else NO_REFERENCE)

@@ -1,4 +1,4 @@
-"""The answer means what the reference means, as far as an embedding model can tell; docs/graders.md."""
+"""The embedding of the answer is near that of a reference; docs/graders.md."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODELS = {"ollama": "all-minilm", "sentence-transformers": "minilm"}
 
 @dataclass(frozen=True)
 class Similarity:
-    """1 when the embedding of the answer is as near to that of a reference as the threshold asks, else 0."""
+    """1 when the cosine of the answer's embedding with that of a reference reaches the threshold, else 0."""
 
     embedder: Literal["ollama", "sentence-transformers"] = field(default="ollama", metadata=help_of("runs the model"))
     model: str = field(default="", metadata=help_of("the embedding model; empty: all-MiniLM-L6-v2 by its name there"))
@@ -43,7 +43,7 @@ class Similarity:
         refuse_outside(self, threshold=Bounds(0, 1))
 
     @contextmanager
-    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[Measuring]:
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadySimilarity]:
         """Embed each different answer and reference that has no vector yet. Raises CannotRun without a threshold."""
         name = self.model or MODELS[self.embedder]
         with closing(open_embedder(self.embedder, name, dict(pairs("options", self.options)))) as embedder:
@@ -58,10 +58,10 @@ class Similarity:
                     for text in _to_embed(output):
                         known.want(text)
                 known.fill(embedder, watcher, f"{NAME} {name}")
-                yield Measuring(known, limit, {**about, "version": self.version})
+                yield ReadySimilarity(known, limit, {**about, "version": self.version})
 
     def limit(self, about: Mapping[str, Json]) -> Mapping[str, Any] | None:
-        """The threshold and where it comes from: {"value", "from"}, and of a check what it found."""
+        """The threshold and its origin, {"value", "from"}, with kappa and rows when it comes from a check."""
         if self.threshold is not None:
             return {"value": self.threshold, "from": "set"}
         check = calibration.known(calibration.identity(NAME, self, about)) or {}
@@ -72,7 +72,7 @@ class Similarity:
         return {"value": value, "from": "check", **told}
 
     def uncalibrated(self) -> Uncalibrated:
-        """The same measure without a threshold, for a check that is to find one: its score is the cosine."""
+        """The same grader without a threshold, for a check that finds one: its score is the cosine."""
         return Uncalibrated(**{setting.name: getattr(self, setting.name) for setting in fields(self)})
 
     def _how(self) -> str:
@@ -94,8 +94,8 @@ class Uncalibrated(Similarity):
         return self
 
 
-class Measuring:
-    """Grades from vectors that are there."""
+class ReadySimilarity:
+    """Grades from cached vectors."""
 
     def __init__(self, known: EmbeddingCache, limit: Mapping[str, Any] | None, about: Mapping[str, Json]) -> None:
         self._known, self._limit, self._about = known, limit, about
@@ -114,7 +114,7 @@ class Measuring:
         return self._scored(_nearest([vector for vector in found if not isinstance(vector, Failure)]))
 
     def about(self) -> Mapping[str, Json]:
-        """The model, how many texts it was given, the threshold and where it comes from."""
+        """The model, how many texts were embedded, the threshold and its origin."""
         counts = self._known.counts()
         told = {"texts": counts["distinct"], "of them known from before": counts["known"]}
         if counts["failed"]:
@@ -127,12 +127,12 @@ class Measuring:
 
 
 def _nearest(found: Sequence[Vector]) -> float:
-    """The cosine of the first vector with the nearest of the others, 0 when all point away."""
+    """The largest cosine of the first vector with one of the others, clipped to 0..1."""
     return min(1.0, max(0.0, *(math.fsum(map(mul, found[0], other)) for other in found[1:])))
 
 
 def _to_embed(output: Output) -> Sequence[str]:
-    """Answer and references, unless the grade needs no model."""
+    """Answer and references; empty when the grade needs no model."""
     answer, wanted = _clean(output.text), _references(output)
     return () if not answer or not wanted or answer in wanted else (answer, *wanted)
 

@@ -1,4 +1,4 @@
-"""The answer, as SQuAD's official script compares it, is the reference."""
+"""The answer equals the reference after the normalisation of SQuAD's official script."""
 
 from __future__ import annotations
 

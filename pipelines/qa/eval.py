@@ -13,7 +13,7 @@ from hybrid.errors import BadData
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Item, Message, Request, Sampling
 from hybrid.sampling import check_sampling, item_seed
-from hybrid.tasks.squad.data import SAMPLE, Asked, Passage, read
+from hybrid.tasks.squad.data import SAMPLE, Passage, SquadQuestion, read
 from hybrid.work import Ask
 from pipelines.qa import judging
 
@@ -77,8 +77,8 @@ class QaEval:
             random.Random(self.shuffle).shuffle(passages)
         return passages[: self.limit or None]
 
-    def _asked(self, passage: Passage) -> tuple[Asked, ...]:
-        return passage.asked[: self.questions or None]
+    def _asked(self, passage: Passage) -> tuple[SquadQuestion, ...]:
+        return passage.questions[: self.questions or None]
 
     def _task(self, passage: Passage) -> Mapping[str, Any]:
         """What a stage may know of a passage: never an answer, and the text only when it is to be shown."""

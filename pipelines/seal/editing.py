@@ -108,7 +108,7 @@ class Editing(Teaching):
     def answered(self, tasks: Mapping[str, Any], replies: Iterable[Output], policy: Policy) -> Iterator[Item]:
         """Every view of every test input, once for each arm of its task; each different training is one arm."""
         for id, outputs in by_task(replies).items():
-            asked = list(self.asked(id, tasks[id]))
+            asked = list(self.task_items(id, tasks[id]))
             for arm, tuning in self.arms(id, tasks[id], outputs).items():
                 for item in asked:
                     request = dataclasses.replace(item.request, adapter=adapter_of(policy), tuning=tuning)

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 from hybrid.protocols import Stage
 from hybrid.records import Item
-from hybrid.tasks.arc.asking import Asking
+from hybrid.tasks.arc.questions import ArcQuestionSettings
 from hybrid.work import Ask
 
 
 @dataclass(frozen=True)
-class SealEval(Asking):
+class SealEval(ArcQuestionSettings):
     """Answer ARC tasks from their demonstrations, each question shown in several views; `--grader arc` votes."""
 
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
@@ -28,4 +28,4 @@ class SealEval(Asking):
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         """The items of one task after the other."""
         for id in sorted(tasks):
-            yield from self.asked(id, tasks[id])
+            yield from self.task_items(id, tasks[id])

@@ -16,8 +16,8 @@ from hybrid.canonical import Json, decode, digest
 from hybrid.errors import BadData, UsageError, Waits
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Example, Item, Message, Output
-from hybrid.tasks.arc.asking import DatasetName
 from hybrid.tasks.arc.data import demonstrations
+from hybrid.tasks.arc.questions import DatasetName
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Derived, FineTuning, Tune
 from pipelines.seal.configurations import prompt

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hybrid.bounds import Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
-from hybrid.tasks.arc.asking import Asking
+from hybrid.tasks.arc.questions import ArcQuestionSettings
 from hybrid.tuning import SEAL_TARGETS, Tuning
 from pipelines.seal.examples import AugmentationSettings
 
@@ -27,7 +27,7 @@ SMALL: Mapping[str, object] = {
 
 
 @dataclass(frozen=True)
-class Teaching(Asking):
+class Teaching(ArcQuestionSettings):
     """All of a training but what a self-edit chooses: augmentations, loss, learning rate and epochs."""
 
     include_n: tuple[int, ...] = field(

@@ -67,7 +67,7 @@ class SealTtt(Teaching):
         """The items of one task after the other: first those of its adapter, then the same of the base."""
         course = self.course(self.augmentations)
         for id in sorted(tasks):
-            asked = list(self.asked(id, tasks[id]))
+            asked = list(self.task_items(id, tasks[id]))
             tuning = self._tuning(course.of(id, tasks[id]))
             for item in asked:
                 yield dataclasses.replace(item, request=dataclasses.replace(item.request, tuning=tuning))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graders.judge import SPLIT, Judge
+from graders.judge import SPLIT_VOTES, Judge
 from hybrid import testing
 from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.grading.grade_file import grade_file
@@ -244,7 +244,7 @@ def test_several_judges_vote_and_a_split_vote_is_no_score(court: Court) -> None:
     yes, no = court.model("yes", {}, Judge(), default=RIGHT), court.model("no", {}, Judge(), default=WRONG)
     odd = court.model("odd", {"Joe": WRONG, "Ann": RIGHT}, Judge(), default="?")
     outputs = [output("Joe"), output("Ann"), output("Eve")]
-    assert [(one.score, one.reason) for one in court.grades(court.judge(yes, no), outputs)] == [(None, SPLIT)] * 3
+    assert [(one.score, one.reason) for one in court.grades(court.judge(yes, no), outputs)] == [(None, SPLIT_VOTES)] * 3
     grades = court.grades(court.judge(yes, no, odd, retries=0), outputs)
     assert [(one.score, one.reason) for one in grades] == [(0.0, ""), (1.0, ""), (None, UNREADABLE)]
     assert court.about["agreement"]["rows"] == 3

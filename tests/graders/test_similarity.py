@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import graders.similarity
-from graders.similarity import Measuring, Similarity
+from graders.similarity import ReadySimilarity, Similarity
 from hybrid.errors import CannotRun, NotFinished, Temporary, UsageError
 from hybrid.grading import calibration
 from hybrid.grading.embedding_cache import PAGE
@@ -76,7 +76,7 @@ def graded(
 
 def test_it_is_a_grader_that_asks_a_model() -> None:
     assert isinstance(Similarity(), ModelGrader)
-    assert issubclass(Measuring, ReadyGrader)
+    assert issubclass(ReadySimilarity, ReadyGrader)
     assert freeze(Similarity())["threshold"] is None
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.random_state import RandomState
-from hybrid.tasks.arc.views import TRANSFORMS, UNDO, Pair, Recipe, View, plan
+from hybrid.tasks.arc.views import TRANSFORMS, UNDO, Pair, View, ViewSettings, plan
 from tests.support.hash_seeds import printed_by_hash_seed
 
 FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
@@ -71,7 +71,7 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
 
 @pytest.mark.parametrize(("count", "queries"), [(2, 7), (3, 10), (4, 16), (5, 20), (6, 23)])
 def test_the_plan_has_as_many_views_as_seals_queries(count: int, queries: int) -> None:
-    views = plan(demonstrations(count), TEST, Recipe((1,), 2, FIVE, 0))
+    views = plan(demonstrations(count), TEST, ViewSettings((1,), 2, FIVE, 0))
     assert len(views) == queries
     assert sum(view.transform != "identity" for view in views) == 5
     assert {len(view.train) for view in views} == {count - 1}
@@ -79,26 +79,26 @@ def test_the_plan_has_as_many_views_as_seals_queries(count: int, queries: int) -
 
 def test_views_that_show_the_same_are_asked_once() -> None:
     square: Grid = ((1, 0, 1), (0, 1, 0), (1, 0, 1))  # looks the same in all seven transforms
-    views = plan([(square, square)] * 3, square, Recipe((0, 1), 2, tuple(TRANSFORMS)[1:], 0))
+    views = plan([(square, square)] * 3, square, ViewSettings((0, 1), 2, tuple(TRANSFORMS)[1:], 0))
     assert views == (View("identity", (0, 1, 2)), View("identity", (1, 2)))
 
 
 def test_all_demonstrations_are_shown_when_nothing_is_left_out() -> None:
-    views = plan(demonstrations(3), TEST, Recipe((0,), 0, (), 0))
+    views = plan(demonstrations(3), TEST, ViewSettings((0,), 0, (), 0))
     assert views == (View("identity", (0, 1, 2)),)
 
 
 def test_a_task_with_one_demonstration_keeps_it() -> None:
-    assert plan(demonstrations(1), TEST, Recipe((1, 2), 0, (), 0)) == (View("identity", (0,)),)
+    assert plan(demonstrations(1), TEST, ViewSettings((1, 2), 0, (), 0)) == (View("identity", (0,)),)
 
 
 def test_another_seed_gives_other_orders() -> None:
-    first, other = (plan(demonstrations(5), TEST, Recipe((0,), 2, FIVE, seed)) for seed in (0, 1))
+    first, other = (plan(demonstrations(5), TEST, ViewSettings((0,), 2, FIVE, seed)) for seed in (0, 1))
     assert first != other
 
 
 def test_neighbours_share_their_first_demonstrations() -> None:
-    trains = [v.train for v in plan(demonstrations(4), TEST, Recipe((1,), 2, (), 0))]
+    trains = [v.train for v in plan(demonstrations(4), TEST, ViewSettings((1,), 2, (), 0))]
     assert trains == sorted(trains)
 
 
@@ -113,7 +113,7 @@ def test_the_plan_is_the_same_in_every_process() -> None:
     code = (
         "from hybrid.tasks.arc.views import *\n"
         "pairs = [(((i, 1, 2), (3, 4, 5)), ((5, i), (6, 7), (8, 9))) for i in range(5)]\n"
-        "r = Recipe((0, 1, 2), 2, ('transpose', 'flip0', 'rot90'), 7)\n"
+        "r = ViewSettings((0, 1, 2), 2, ('transpose', 'flip0', 'rot90'), 7)\n"
         "print(plan(pairs, ((0, 1, 2), (3, 4, 6)), r))"
     )
     printed = printed_by_hash_seed(code, "0", "1", "4242")

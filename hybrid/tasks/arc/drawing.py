@@ -2,7 +2,7 @@
 
 A run of equal cells in a row is one stroke a cell thick (`M3 5h4`: four cells in row 5 from column 3), the most
 frequent colour is one rectangle under it, and the lines between the cells are one shared pattern. Colours and pattern
-are said once, in the page's style and in `DEFINITIONS`, so a grid of 30 by 30 cells takes about a kilobyte.
+are defined once, in the page's style and in `DEFINITIONS`, so a grid of 30 by 30 cells takes about a kilobyte.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def is_grid(value: Any) -> TypeGuard[Grid]:
 
 
 def size(grid: Grid) -> str:
-    """Columns by rows, as people say it."""
+    """Columns × rows."""
     return f"{len(grid[0])}×{len(grid)}"
 
 
@@ -86,5 +86,5 @@ def _crosses(wrong: Sequence[tuple[int, int]]) -> str:
 
 
 def not_drawn(value: Any) -> Html:
-    """What stands in place of a grid that is none."""
+    """The placeholder for a value that is not a grid."""
     return el("span", "no grid" if value is None else "not a grid", cls="none")

@@ -15,7 +15,7 @@ LARGE, MEDIUM, SMALL = 150, 110, 72
 """Longer side of a drawing in pixels: questions and attempts, demonstrations, other candidates."""
 
 MOST_OTHERS = 8
-"""Candidates beyond the attempts that are drawn; the others are counted."""
+"""Candidates beyond the attempts that are drawn; further ones are counted."""
 
 
 def is_arc(data: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -43,7 +43,7 @@ def _drawn(grid: Any, wide: int, spoken: str, wrong: Sequence[tuple[int, int]] =
 def picture(
     grid: Any, caption: str | Html, wide: int, *, spoken: str, truth: Any = None, under: str = "", cls: str = ""
 ) -> Html:
-    """A captioned grid; against `truth` the wrong cells are crossed. `under` is said below it."""
+    """A captioned grid; against `truth` the wrong cells are crossed. `under` is the text below it."""
     wrong = wrong_cells(grid, truth) if is_grid(grid) and is_grid(truth) else []
     if wrong is None:
         under = f"{size(grid)}, truth is {size(truth)}" + (f"; {under}" if under else "")

@@ -1,4 +1,4 @@
-"""From the outputs to a question's views to grids in the question's own orientation, and on to two attempts."""
+"""Read the outputs of a question's views as grids in the question's own orientation, and vote for two attempts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hybrid.tasks.arc.views import ORDER, UNDO
 from hybrid.tasks.arc.voting import METHODS, Vote
 
 CUT = frozenset({"length", "max_tokens"})
-"""What `finish` is where an answer was cut: ours, and that of other servers in files that others wrote."""
+"""Values of `finish` of a truncated answer: hybrid's, and those of other servers in files of other programs."""
 
 ARMS = frozenset({"base"})
-"""Names that `view["arm"]` may have: the same question asked of another model, to hold the answers against."""
+"""Values of `view["arm"]`: the same question answered by another model, as a control."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one output says: a grid in the question's own orientation, or the reason why there is none."""
+    """The answer in one output: a grid in the question's own orientation, or the reason why there is none."""
 
     grid: Grid | None
     reason: str
@@ -30,7 +30,7 @@ class Answer:
 
 
 def answers(outputs: Sequence[Output]) -> tuple[list[Answer], Counter[str]]:
-    """The answers in an order of their own (so the order of the file decides nothing), and the failures by kind."""
+    """The answers, sorted so that the order of the file has no effect, and the failures by kind."""
     found: list[tuple[Any, Answer]] = []
     failed: Counter[str] = Counter()
     for output in outputs:
@@ -47,7 +47,7 @@ def answers(outputs: Sequence[Output]) -> tuple[list[Answer], Counter[str]]:
 
 
 def by_arm(outputs: Sequence[Output]) -> dict[str, list[Output]]:
-    """The outputs of each arm: "" is what the question is graded on, "?" are those of an arm that nobody knows."""
+    """The outputs of each arm: "" are those that are graded, "?" those of an unknown arm."""
     arms: dict[str, list[Output]] = {"": [], "?": []}
     for output in outputs:
         arm = output.view.get("arm", "") if isinstance(output.view, Mapping) else ""
@@ -57,12 +57,12 @@ def by_arm(outputs: Sequence[Output]) -> dict[str, list[Output]]:
 
 
 def votes(answers: Sequence[Answer]) -> list[Vote]:
-    """What is a grid votes."""
+    """A vote for each answer that is a grid."""
     return [Vote(answer.grid, answer.transform) for answer in answers if answer.grid is not None]
 
 
 def attempts(outputs: Sequence[Output], voting: str = "flat") -> tuple[Grid, ...] | None:
-    """At most two attempts at one question; none when no answer is a grid. None when every output failed."""
+    """At most two attempts at one question, empty when no answer is a grid. None when every output failed."""
     found, _ = answers(outputs)
     return METHODS[voting](votes(found)) if found else None
 
@@ -73,7 +73,7 @@ def worst(failed: Counter[str]) -> str:
 
 
 def _view(view: Any) -> tuple[str, str]:
-    """Transform and format of a view; one that says nothing is the question as it is, in a format to be guessed."""
+    """Transform and format of a view. Defaults: identity, and "" for a format to be detected."""
     if not isinstance(view, Mapping):
         return "?", ""
     return str(view.get("transform", "identity")), str(view.get("format", ""))

@@ -1,4 +1,4 @@
-"""ARC's part of the report: tasks in pictures, and how a vote over views is read."""
+"""ARC's section of the report: tasks in pictures, and how to read a vote over views."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ class ArcReport(Section):
     }
 
     def wants(self, run: ReportRun) -> bool:
-        """A run on ARC's tasks, or one whose grids were voted for."""
+        """Whether the run has ARC tasks or was graded by a vote over grids."""
         return _voted(run) or any(map(pictures.is_arc, run.some_tasks()))
 
     def task(self, shown: TaskView) -> Html:
-        """Demonstrations, then question by question every run's attempts. A task of other data is left to others."""
+        """Demonstrations, then question by question every run's attempts. Empty for tasks of other data."""
         if not pictures.is_arc(shown.data):
             return Html("")
         wanted = sorted({asked.grade.question for _, asked in shown.asked()})
         return join([pictures.demonstrations(shown.data), *(_question(shown, question) for question in wanted)])
 
     def facts(self, part: Answered) -> Sequence[str]:
-        """Cells that are right, and how many agree."""
+        """The share of right cells, and the agreement of the outputs."""
         said = []
         if (cells := _cells(part)) is not None:
             said.append(f"cells {percent(cells)}")
@@ -62,7 +62,7 @@ class ArcReport(Section):
         return said
 
     def sorts(self, runs: Sequence[ReportRun]) -> Mapping[str, str]:
-        """By cells and by agreement, where grids were voted for."""
+        """Sort keys by cells and by agreement, for runs graded by a vote."""
         if not any(map(_voted, runs)):
             return {}
         return {
@@ -76,7 +76,7 @@ class ArcReport(Section):
         return {"cells": _cells(part), "votes": _agreement(part)}
 
     def notes(self, runs: Sequence[ReportRun]) -> Sequence[str]:
-        """What a score after a vote means, with the number of views behind an answer."""
+        """What a score after a vote means, with the number of outputs a question."""
         if not any(map(_voted, runs)):
             return ()
         summaries = [run.grades.summary for run in runs if run.grades]
@@ -84,7 +84,7 @@ class ArcReport(Section):
         return (VOTED.format(views=" and ".join(f"{share:.3g}" for share in sorted(shares))),)
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
-        """After the oracle, what voting lost of it."""
+        """Adds, after the oracle, the share lost in the vote."""
         return {**figures, "voting-loss": _voting_loss(run)} if "oracle" in figures else figures
 
     def style(self) -> str:
@@ -92,7 +92,7 @@ class ArcReport(Section):
         return files("hybrid.tasks.arc").joinpath("report.css").read_text(encoding="utf-8")
 
     def head(self) -> Html:
-        """The lines between cells, said once."""
+        """The shared SVG pattern of the lines between cells."""
         return DEFINITIONS
 
 
@@ -101,7 +101,7 @@ def _voted(run: ReportRun) -> bool:
 
 
 def _voting_loss(run: ReportRun) -> Measure:
-    """How many questions some view has right and the attempts have not: oracle - score, clustered by task."""
+    """The share of questions that some view has right and the attempts do not: oracle - score, clustered by task."""
     rows = ((row.task, row.score, row.figures.get("oracle")) for row in run.verdicts())
     mean, low, high, n = paired_difference(
         (task, score, best) for task, score, best in rows if score is not None and best is not None
@@ -126,7 +126,7 @@ def _top(asked: Asked) -> float:
 
 
 def _question(shown: TaskView, question: str) -> Html:
-    """Test input and truth, and what every run made of them."""
+    """Test input and truth, and the attempts of every run."""
     answers = [
         next((asked for asked in part.asked if asked.grade.question == question), None) if part else None
         for part in shown.parts

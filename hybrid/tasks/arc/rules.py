@@ -1,8 +1,8 @@
-"""Small tasks of simple rules, drawn from a seed: a data set that needs no file and that a small model can learn from.
+"""Small tasks of simple rules, generated from a seed: a data set without files that a small model can learn from.
 
 Every family is one kind of rule. A task draws its rule and its inputs, so no two tasks of a family show the same grids.
-The rules look at places and colours of at most nine cells; an untrained small model copies or guesses, and learns most
-of them from the demonstrations in a few steps of training.
+The rules depend on positions and colours of a few cells; an untrained small model copies or guesses, and learns most
+of them from the demonstrations in a few training steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SIZES = ((3, 2), (2, 3))
 """Rows and columns of the inputs: tasks of a family take them in turn."""
 
 VERSION = 1
-"""Raised when a seed no longer gives the tasks that it gave."""
+"""To be raised when a seed no longer gives the same tasks."""
 
 
 def flip(_: RandomState) -> Rule:

@@ -1,7 +1,7 @@
 """ARC questions as chat messages, and answers back to grids: SEAL's text format and a compact one.
 
-Formats differ in how a grid is written, how a question is put, where the answer ends, and how it is read. The readers
-are strict: what is not one whole grid in the asked format is refused, with a reason that can be counted.
+A format defines how a grid is written, how the prompt is built, where the answer ends, and how it is parsed. Parsing is
+strict: a text that is not one whole grid in the requested format is refused, with a reason that can be counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hybrid.tasks.arc.grid import MAX_SIDE, Grid
 from hybrid.tasks.arc.views import Pair
 
 Parsed = tuple[Grid | None, str]
-"""A grid and "", or None and the reason why the text is none."""
+"""A grid and "", or None and the reason why the text is not a grid."""
 
 MAX_TEXT = 4096
 """Longest text that is read, in characters. A grid of 30x30 takes 1,890 in SEAL's format and 929 in the compact one."""
@@ -27,7 +27,7 @@ MAX_TEXT = 4096
 class Format:
     """A way to write grids and to ask for one. `stop` ends the answer; `instruction` opens the system message.
 
-    `end` is what a whole answer has after its grid, where one is shown to be learned.
+    `end` follows the grid in an answer that is shown as a training example.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """Views of an ARC question: which demonstrations are shown, in which order, and how all grids are turned.
 
-A view changes how a question is asked, never what it asks, so every answer can be undone and compared.
+A view changes how a question is shown, not what is asked, so every answer can be turned back and compared.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Which views to make, in SEAL's words; `transforms` are names of TRANSFORMS without identity."""
+class ViewSettings:
+    """Which views to make, with SEAL's names; `transforms` are names of TRANSFORMS without identity."""
 
     include_n: tuple[int, ...]
     permute_n: int
@@ -93,13 +93,13 @@ class Recipe:
     seed: int
 
 
-def plan(demonstrations: Sequence[Pair], test_input: Grid, recipe: Recipe) -> tuple[View, ...]:
-    """The views of one question, by SEAL's rule (few-shot/inference/preprocess.py), without its chance elements.
+def plan(demonstrations: Sequence[Pair], test_input: Grid, settings: ViewSettings) -> tuple[View, ...]:
+    """The views of one question, by SEAL's rule (few-shot/inference/preprocess.py), but deterministic.
 
     For each n in `include_n`: every subset that leaves out n demonstrations, `permute_n` random orders of each, and
-    each of `transforms` on one random member of these. A view that shows what another one shows is left out: the
-    first in the order of construction stays (SEAL keeps them in a hash set, whose order differs between processes and
-    decides which member is transformed). An n that would leave no demonstration is passed over; when none is left,
+    each of `transforms` on one random member of these. Of views that show the same grids, the first in the order of
+    construction stays (SEAL keeps them in a hash set, whose order differs between processes and
+    decides which member is transformed). An n that would leave no demonstration is skipped; when no n is left,
     all demonstrations are shown. Sorted by transform, then demonstrations, so that neighbours share a prompt prefix.
     """
     count = len(demonstrations)
@@ -111,10 +111,10 @@ def plan(demonstrations: Sequence[Pair], test_input: Grid, recipe: Recipe) -> tu
         return list(shown.values())
 
     views: list[View] = []
-    for n in [n for n in recipe.include_n if n < count] or [0]:
-        draws = RandomState(recipe.seed)
-        plain = distinct(View("identity", order) for order in _orders(count, n, recipe.permute_n, draws))
-        turned = [View(name, plain[draws.below(len(plain))].train) for name in recipe.transforms]
+    for n in [n for n in settings.include_n if n < count] or [0]:
+        draws = RandomState(settings.seed)
+        plain = distinct(View("identity", order) for order in _orders(count, n, settings.permute_n, draws))
+        turned = [View(name, plain[draws.below(len(plain))].train) for name in settings.transforms]
         views += plain + turned
     return tuple(sorted(distinct(views), key=lambda view: view.place))
 

@@ -1,4 +1,4 @@
-"""From the answers of all views of a question to two attempts."""
+"""Voting: from the answers of all views of a question to two attempts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def count(votes: Sequence[Vote]) -> list[GridVotes]:
     """The distinct grids, best first.
 
     More votes first; then more distinct transforms (views that turn the grid differently err differently, so their
-    agreement says more than that of reordered demonstrations); then more identity votes; then the earlier vote.
+    agreement is stronger evidence than that of reordered demonstrations); then more identity votes; then the
+    earlier vote.
     """
     by_grid: dict[Grid, list[str]] = {}
     for vote in votes:
@@ -43,7 +44,7 @@ def count(votes: Sequence[Vote]) -> list[GridVotes]:
 
 
 def flat(votes: Sequence[Vote]) -> tuple[Grid, ...]:
-    """One vote a view; the two best grids of `count`. Fewer than two only when there are fewer distinct grids."""
+    """The two best grids of `count`, with one vote a view. Fewer only when there are fewer distinct grids."""
     return tuple(one.grid for one in count(votes)[:2])
 
 
@@ -55,7 +56,7 @@ def seal(votes: Sequence[Vote]) -> tuple[Grid, ...]:
     """Two attempts by SEAL's published rule (few-shot/arclib/voting.py).
 
     Each group (all votes, then one for each transform) names three candidates, the candidates of all groups are
-    pooled, and the same rule picks from the pool. What is wrong with it: a group with one answer, or a unanimous one,
+    pooled, and the same rule picks from the pool. Its known flaws: a group with one answer, or a unanimous one,
     names its grid three times or pads it with grids that nobody answered, so one view can weigh as much as all
     identity views; an attempt can be such a padding; both attempts can be equal although another grid was answered;
     a tie for the second place goes to the third unless the second has strictly more identity votes.

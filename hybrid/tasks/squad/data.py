@@ -1,7 +1,7 @@
 """Files of passages with questions, in SQuAD's own layout (1.1 or 2.0) or as SEAL arranged it.
 
-Everything is read as hostile input: types and sizes are checked, and a passage, a question and its answers are taken
-apart at once, so that what is handed on as a task holds no answer. docs/qa-eval.md shows both layouts.
+Files are untrusted input: types and sizes are checked. Passages, questions and answers are separated at once, so that a
+task holds no answer. docs/qa-eval.md shows both layouts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HINT = "docs/qa-eval.md shows the two layouts that are read"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SquadQuestion:
     """One question about a passage: its name within it, its text, and the answers that count as right."""
 
     name: str
@@ -41,25 +41,25 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A passage and what is asked about it. `id` comes from title and text, never from the place in the file."""
+    """A passage and its questions. `id` depends on title and text, never on the position in the file."""
 
     id: str
     title: str
     context: str
-    asked: tuple[Asked, ...]
+    questions: tuple[SquadQuestion, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Passages:
-    """What a file holds, in its order; `about` says where it came from, how much it is and what was left out."""
+class PassageFile:
+    """The passages of a file, in its order; `about` has its provenance, the counts, and what was left out."""
 
     passages: tuple[Passage, ...]
     about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """A question as it stands in the file; `impossible` when SQuAD 2.0 says that the passage does not answer it."""
+class _RawQuestion:
+    """A question as in the file; `impossible` when SQuAD 2.0 marks it as not answerable from the passage."""
 
     id: str
     text: str
@@ -68,28 +68,29 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
-    """A passage as it stands in the file."""
+class _RawPassage:
+    """A passage as in the file."""
 
     title: str
     context: str
-    rows: list[_Row]
+    questions: list[_RawQuestion]
 
 
-def read(path: Path) -> Passages:
+def read(path: Path) -> PassageFile:
     """The passages of a file. Raises CannotRun when it cannot be read, BadData when it is not such a file."""
     data = _bytes(path)
     value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
-    together: dict[tuple[str, str], _Raw] = {}
-    for raw in _raw(value, str(path)):  # a passage that stands in the file twice is one passage
-        together.setdefault((raw.title, raw.context), _Raw(raw.title, raw.context, [])).rows.extend(raw.rows)
+    together: dict[tuple[str, str], _RawPassage] = {}
+    for raw in _raw_passages(value, str(path)):  # equal passages are merged
+        merged = together.setdefault((raw.title, raw.context), _RawPassage(raw.title, raw.context, []))
+        merged.questions.extend(raw.questions)
     counts: Counter[str] = Counter()
-    passages = tuple(found for raw in together.values() if (found := _passage(raw, counts)).asked)
+    passages = tuple(found for raw in together.values() if (found := _passage(raw, counts)).questions)
     if not passages:
         raise BadData(f"{path}: no question with an answer", hint=_HINT)
     files = {path.name: hashlib.sha256(data).hexdigest()}
-    size = {"passages": len(passages), "questions": sum(len(passage.asked) for passage in passages)}
-    return Passages(passages, {"dataset": path.stem, "files": files, "whole file": {**size, **dict(counts)}})
+    size = {"passages": len(passages), "questions": sum(len(passage.questions) for passage in passages)}
+    return PassageFile(passages, {"dataset": path.stem, "files": files, "whole file": {**size, **dict(counts)}})
 
 
 def _bytes(path: Path) -> bytes:
@@ -106,63 +107,64 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _raw(value: Any, what: str) -> Iterator[_Raw]:
+def _raw_passages(value: Any, what: str) -> Iterator[_RawPassage]:
     """The passages of either layout, with every type and size checked."""
     if isinstance(value, dict):
         for number, article in enumerate(_list(value, "data", what)):
             place = f"{what}: data[{number}]"
-            title = _title(article, place).replace("_", " ")  # as the names of articles are written there
+            title = _title(article, place).replace("_", " ")  # titles have underscores there
             for index, paragraph in enumerate(_list(article, "paragraphs", place)):
-                yield _official(paragraph, title, f"{place}.paragraphs[{index}]")
+                yield _official_passage(paragraph, title, f"{place}.paragraphs[{index}]")
         return
     if not isinstance(value, list):
         raise BadData(f"{what}: neither an object nor a list", hint=_HINT)
     for number, entry in enumerate(value):
         place = f"{what}: [{number}]"
-        rows = [_seal(row, f"{place}.questions[{i}]") for i, row in enumerate(_list(entry, "questions", place))]
-        yield _Raw(_title(entry, place), _text(entry, "context", place, MAX_CONTEXT), rows)
+        rows = enumerate(_list(entry, "questions", place))
+        questions = [_seal_question(row, f"{place}.questions[{i}]") for i, row in rows]
+        yield _RawPassage(_title(entry, place), _text(entry, "context", place, MAX_CONTEXT), questions)
 
 
-def _official(paragraph: Any, title: str, place: str) -> _Raw:
-    rows = [_official_row(row, f"{place}.qas[{i}]") for i, row in enumerate(_list(paragraph, "qas", place))]
-    return _Raw(title, _text(paragraph, "context", place, MAX_CONTEXT), rows)
+def _official_passage(paragraph: Any, title: str, place: str) -> _RawPassage:
+    rows = [_official_question(row, f"{place}.qas[{i}]") for i, row in enumerate(_list(paragraph, "qas", place))]
+    return _RawPassage(title, _text(paragraph, "context", place, MAX_CONTEXT), rows)
 
 
-def _official_row(row: Any, place: str) -> _Row:
+def _official_question(row: Any, place: str) -> _RawQuestion:
     id, text = _id(row, place), _text(row, "question", place)
     if row.get("is_impossible") is True:
-        return _Row(id, text, (), impossible=True)
+        return _RawQuestion(id, text, (), impossible=True)
     listed = _list(row, "answers", place)
     if len(listed) > MAX_ANSWERS:
         raise BadData(f"{place}: {len(listed):,} answers, more than the {MAX_ANSWERS} allowed", hint=_HINT)
-    return _Row(
+    return _RawQuestion(
         id, text, tuple(_text(one, "text", f"{place}.answers[{i}]", empty=True) for i, one in enumerate(listed))
     )
 
 
-def _seal(row: Any, place: str) -> _Row:
-    return _Row("", _text(row, "question", place), (_text(row, "answer", place, empty=True),))
+def _seal_question(row: Any, place: str) -> _RawQuestion:
+    return _RawQuestion("", _text(row, "question", place), (_text(row, "answer", place, empty=True),))
 
 
-def _passage(raw: _Raw, counts: Counter[str]) -> Passage:
-    """The questions that have an answer, each with a name of its own; what is left out or repeated is counted."""
-    asked: dict[str, Asked] = {}
+def _passage(raw: _RawPassage, counts: Counter[str]) -> Passage:
+    """The passage with its answerable questions under unique names; counts what is left out or repeated."""
+    asked: dict[str, SquadQuestion] = {}
     times: Counter[str] = Counter()
-    for row in raw.rows:
+    for row in raw.questions:
         answers = tuple(dict.fromkeys(answer.strip() for answer in row.answers if answer.strip()))
         if not answers:
             counts["impossible, left out" if row.impossible else "without an answer, left out"] += 1
             continue
         wanted = row.id or _short(row.text)
-        name = _free(wanted, asked, times)
+        name = _unused_name(wanted, asked, times)
         if name != wanted:
             counts["asked again"] += 1
-        asked[name] = Asked(name, row.text, answers)
+        asked[name] = SquadQuestion(name, row.text, answers)
     return Passage(_passage_id(raw), raw.title, raw.context, tuple(asked.values()))
 
 
-def _free(name: str, taken: Mapping[str, Asked], times: Counter[str]) -> str:
-    """`name`, or with a number behind it when an earlier question has that name."""
+def _unused_name(name: str, taken: Mapping[str, SquadQuestion], times: Counter[str]) -> str:
+    """`name`, with a number appended when an earlier question has that name."""
     free = name
     while free in taken:
         times[name] += 1
@@ -170,7 +172,7 @@ def _free(name: str, taken: Mapping[str, Asked], times: Counter[str]) -> str:
     return free
 
 
-def _passage_id(raw: _Raw) -> str:
+def _passage_id(raw: _RawPassage) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", raw.title.lower()).strip("-")[:40].strip("-")
     return f"{words or 'passage'}-" + _short(f"{raw.title}\n{raw.context}")
 
@@ -191,26 +193,26 @@ def _id(row: Any, place: str) -> str:
 
 
 def _title(value: Any, place: str) -> str:
-    """The title of an article; "" where there is none, as tools for annotation write their files."""
+    """The title of an article; "" when it has none, as in files of some annotation tools."""
     return "" if isinstance(value, dict) and value.get("title") in (None, "") else _text(value, "title", place)
 
 
-def _there(value: Any, name: str) -> str:
-    """Which keys are there instead of one that is not."""
+def _keys_instead(value: Any, name: str) -> str:
+    """For a message about a missing key: the keys that are there instead."""
     return "" if isinstance(value, dict) and name in value else f": {keys_of(value)}"
 
 
 def _list(value: Any, name: str, place: str) -> Sequence[Any]:
     found = value.get(name) if isinstance(value, dict) else None
     if not isinstance(found, list):
-        raise BadData(f"{place}: '{name}' is not a list{_there(value, name)}", hint=_HINT)
+        raise BadData(f"{place}: '{name}' is not a list{_keys_instead(value, name)}", hint=_HINT)
     return found
 
 
 def _text(value: Any, name: str, place: str, most: int = MAX_TEXT, *, empty: bool = False) -> str:
     found = value.get(name) if isinstance(value, dict) else None
     if not isinstance(found, str) or not (found.strip() or empty):
-        raise BadData(f"{place}: '{name}' is not a text{_there(value, name)}", hint=_HINT)
+        raise BadData(f"{place}: '{name}' is not a text{_keys_instead(value, name)}", hint=_HINT)
     if len(found) > most:
         raise BadData(f"{place}: '{name}' has {len(found):,} characters, more than the {most:,} allowed", hint=_HINT)
     return found

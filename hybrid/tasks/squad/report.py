@@ -1,4 +1,4 @@
-"""SQuAD's part of the report: the passage over its questions."""
+"""SQuAD's section of the report: each passage above its questions."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SquadReport(Section):
     scope: ClassVar[Scope] = "data"
 
     def wants(self, run: ReportRun) -> bool:
-        """A run on passages with questions."""
+        """Whether the run has passages with questions."""
         return any(map(_is_passage, run.some_tasks()))
 
     def task(self, shown: TaskView) -> Html:
-        """Title and passage, or that it was asked from memory; a task of other data is left to others."""
+        """Title and passage, or a note that it was not shown; empty for tasks of other data."""
         if not _is_passage(shown.data):
             return Html("")
         title, context = shown.data.get("title"), shown.data.get("context")
@@ -34,14 +34,14 @@ class SquadReport(Section):
         return join([name, passage, rows(shown)])
 
     def style(self) -> str:
-        """A passage reads as one."""
+        """The style of passages."""
         return (
             ".passage { font: 1rem/1.55 var(--serif); max-width: 44rem; white-space: pre-line; unicode-bidi: isolate; }"
         )
 
 
 def _is_passage(data: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Whether a task's data is what the engine's reader makes of a passage."""
+    """Whether a task's data is a passage with questions."""
     if not isinstance(data, Mapping) or not isinstance(data.get("questions"), list):
         return False
     return isinstance(data.get("context", ""), str) and isinstance(data.get("title"), str)

@@ -298,7 +298,7 @@ def test_names_that_cannot_be_names_become_hashes_and_names_twice_get_a_number(t
             for n, id in enumerate(["../../etc", "x", "x", "x-2", 7, "a\x1b[2J", "\u0439" * 500])]  # fmt: skip
     value = {"data": [{"title": "\u6771\u4eac/..", "paragraphs": [{"context": "C", "qas": rows}]}]}
     found = read(Path(written(tmp_path, value)))
-    names = [one.name for one in found.passages[0].asked]
+    names = [one.name for one in found.passages[0].questions]
     assert names[1:5] == ["x", "x-2", "x-2-2", "7"]
     assert len(set(names)) == 7
     assert all(name.isascii() and name.replace("-", "").isalnum() for name in [*names, found.passages[0].id])
@@ -315,7 +315,7 @@ def test_one_question_many_thousand_times_takes_seconds(tmp_path: Path) -> None:
 
 def test_a_passage_that_stands_there_twice_is_one(tmp_path: Path) -> None:
     found = read(Path(written(tmp_path, [SEAL[1], SEAL[0], SEAL[1]])))
-    assert [len(passage.asked) for passage in found.passages] == [2, 3]
+    assert [len(passage.questions) for passage in found.passages] == [2, 3]
 
 
 @pytest.mark.parametrize(
@@ -351,4 +351,4 @@ def test_whatever_is_in_a_file_is_read_or_refused(tmp_path_factory: pytest.TempP
         found = read(path)
     except HybridError:
         return
-    assert all(passage.asked for passage in found.passages)
+    assert all(passage.questions for passage in found.passages)

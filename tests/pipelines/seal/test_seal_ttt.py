@@ -16,8 +16,8 @@ from hybrid.grading.grade_file import grade_file
 from hybrid.protocols import Inputs, Pipeline
 from hybrid.records import Example, Item
 from hybrid.settings import build, freeze, restore
-from hybrid.tasks.arc.asking import Asking
 from hybrid.tasks.arc.grid import Grid, grid_of
+from hybrid.tasks.arc.questions import ArcQuestionSettings
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
 from hybrid.tuning import SEAL_TARGETS, Tuning
@@ -36,7 +36,7 @@ def read(**data: Any) -> Inputs:
     return SealEval(**data).inputs()
 
 
-def inputs(pipeline: Asking) -> Inputs:
+def inputs(pipeline: ArcQuestionSettings) -> Inputs:
     """The data of a pipeline, read once."""
     names = ("dataset", "challenges", "subset", "limit")
     return read(**{name: getattr(pipeline, name) for name in names})

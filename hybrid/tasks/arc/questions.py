@@ -1,4 +1,4 @@
-"""What pipelines that ask ARC tasks share: which tasks, in which views, and the items that come of them."""
+"""Settings that ARC pipelines share: which tasks, in which views; and the items made from them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hybrid.tasks.arc.data import bundled, demonstrations, kaggle, test_inputs
 from hybrid.tasks.arc.grid import Grid
 from hybrid.tasks.arc.subsets import SUBSETS, choose
 from hybrid.tasks.arc.text import FORMATS, messages, token_bound
-from hybrid.tasks.arc.views import TRANSFORMS, Pair, Recipe, View, plan
+from hybrid.tasks.arc.views import TRANSFORMS, Pair, View, ViewSettings, plan
 
 DatasetName = Literal["arc1-training", "arc1-evaluation", "arc2-training", "arc2-evaluation", "rules"]
 FIVE = ("transpose", "flip0", "flip1", "rot90", "rot180")
 
 
 @dataclass(frozen=True)
-class Asking:
-    """The settings that choose ARC tasks and say how each is asked. A pipeline adds its own."""
+class ArcQuestionSettings:
+    """The settings that select ARC tasks and define their prompts and sampling. A pipeline adds its own."""
 
     dataset: DatasetName = field(
         default="arc1-evaluation",
@@ -62,7 +62,7 @@ class Asking:
             raise ValueError("solutions need challenges")
 
     def inputs(self) -> Inputs:
-        """The chosen tasks and their truths, apart. Raises HybridError when the data is not to be had."""
+        """The selected tasks, and their truths apart from them. Raises HybridError when the data cannot be read."""
         own = Path(self.challenges), Path(self.solutions) if self.solutions else None
         data = kaggle(*own) if self.challenges else bundled(self.dataset)
         chosen = choose(data.tasks, subset=self.subset, tasks=self.tasks, limit=self.limit)
@@ -71,11 +71,11 @@ class Asking:
         counts = {"tasks": len(tasks), "truths": len(truths)}
         return Inputs(tasks, truths, {**data.about, **counts, "grader": "arc", "subset": self.subset})
 
-    def asked(self, id: str, task: Any) -> Iterator[Item]:
-        """The items of one task: all views of all test inputs; what shares a prompt prefix stands together."""
-        how = Recipe(self.include_n, self.permute_n, self.views, self.seed)
+    def task_items(self, id: str, task: Any) -> Iterator[Item]:
+        """The items of one task: all views of all test inputs; items with a common prompt prefix are neighbours."""
+        settings = ViewSettings(self.include_n, self.permute_n, self.views, self.seed)
         pairs, grids = demonstrations(task, id), test_inputs(task, id)
-        shown = [(view, i) for i, grid in enumerate(grids) for view in plan(pairs, grid, how)]
+        shown = [(view, i) for i, grid in enumerate(grids) for view in plan(pairs, grid, settings)]
         for view, i in sorted(shown, key=lambda each: (each[0].place, each[1])):
             for sample in range(self.samples):
                 yield self._item(id, i, view, pairs, grids[i], sample)
