@@ -49,8 +49,8 @@ def folder(tmp_path: Path, good: dict[str, bytes]) -> Path:
     return tmp_path / "folder"
 
 
-class Clock:
-    """A clock that somebody else moves."""
+class ManualClock:
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -62,8 +62,8 @@ class Clock:
         return "never"
 
 
-class Troubled:
-    """A folder on a disk, to which `before` is done before each call."""
+class FaultyFolder:
+    """A folder on a disk that calls `before` before each call."""
 
     def __init__(self, root: Path, before: Callable[[str, str], None]) -> None:
         self._disk, self._before = Disk(root), before
@@ -77,14 +77,14 @@ class Troubled:
         return self._disk.read(path, limit)
 
     def write(self, path: str, data: bytes) -> None:
-        raise AssertionError("doctor writes through no medium")
+        raise AssertionError("doctor writes nothing through the medium")
 
 
-def walked(folder: Medium) -> list[Finding]:
-    return list(FolderWalk(folder, Clock()).findings())
+def findings_in(folder: Medium) -> list[Finding]:
+    return list(FolderWalk(folder, ManualClock()).findings())
 
 
-def told(*arguments: str, code: int) -> str:
+def doctor(*arguments: str, code: int) -> str:
     done = CliRunner().invoke(hybrid, ["doctor", *arguments], standalone_mode=False)
     if done.exception:
         raise done.exception
@@ -92,8 +92,8 @@ def told(*arguments: str, code: int) -> str:
     return done.stdout
 
 
-def told_json(*arguments: str, code: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in told(*arguments, "--json", code=code).splitlines()]
+def doctor_json(*arguments: str, code: int) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in doctor(*arguments, "--json", code=code).splitlines()]
 
 
 def a_shard(files: dict[str, bytes], number: int = 0) -> str:
@@ -104,7 +104,7 @@ def the_run(files: dict[str, bytes]) -> str:
     return a_shard(files).split("/")[1]
 
 
-# What a folder may hold: what is done to it, at which path doctor then has something to say, of which kind.
+# Faults of a folder. Each function makes one and returns the path of the finding that doctor must report.
 
 
 def truncated(folder: Path, path: str) -> str:
@@ -234,7 +234,7 @@ def test_what_happened_to_a_shard_is_told_with_its_exit_code(
     folder: Path, good: dict[str, bytes], happens: Callable[[Path, str], str], kind: str, code: int
 ) -> None:
     path = happens(folder, a_shard(good))
-    found = [one for one in walked(Disk(folder)) if one.path == path]
+    found = [one for one in findings_in(Disk(folder)) if one.path == path]
     assert [one.kind for one in found] == [kind]
     assert KINDS[kind].exit_code == code
     assert found[0].what
@@ -244,10 +244,10 @@ def test_what_happened_to_a_shard_is_told_with_its_exit_code(
 def test_a_good_shard_under_a_wrong_name_is_named_with_its_right_one(folder: Path, good: dict[str, bytes]) -> None:
     path = a_shard(good)
     renamed("x (1).zst")(folder, path)
-    (found,) = [one for one in walked(Disk(folder)) if one.kind == "misplaced"]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.kind == "misplaced"]
     assert found.do == f"copy it to {path}"
     shutil.copy(folder / found.path, folder / path)
-    assert [one.kind for one in walked(Disk(folder)) if one.path == found.path] == ["conflict-copy"]
+    assert [one.kind for one in findings_in(Disk(folder)) if one.path == found.path] == ["conflict-copy"]
 
 
 @pytest.mark.parametrize("other", ["inputs-", "references-", "/beats/", "/acks/", "/orders/", "/logs/", "run.json"])
@@ -258,7 +258,7 @@ def test_other_files_of_the_protocol_are_checked_alike(
     folder: Path, good: dict[str, bytes], other: str, happens: Callable[[Path, str], str], kinds: set[str]
 ) -> None:
     path = happens(folder, next(path for path in good if other in path))
-    assert kinds.issuperset(one.kind for one in walked(Disk(folder)) if one.path == path)
+    assert kinds.issuperset(one.kind for one in findings_in(Disk(folder)) if one.path == path)
 
 
 @pytest.mark.parametrize("other", ["inputs-", "references-", "/beats/", "run.json", "hybrid.json"])
@@ -266,7 +266,7 @@ def test_a_good_copy_of_a_lost_file_is_found_by_its_content(folder: Path, good: 
     path = next(path for path in good if other in path)
     stem, dot, ending = path.rpartition("/")[2].partition(".")
     copy = renamed(f"{stem} (1){dot}{ending}")(folder, path)
-    (found,) = [one for one in walked(Disk(folder)) if one.path == copy]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.path == copy]
     assert (found.kind, found.do) == ("misplaced", f"copy it to {path}")
 
 
@@ -275,7 +275,7 @@ def test_a_changed_spec_and_one_of_another_version_are_told_apart(folder: Path, 
     spec = json.loads(good[path])
     for change, kind in (({"model": "n"}, "changed"), ({"version": 2}, "other-version")):
         (folder / path).write_bytes(encode(spec | change) + b"\n")
-        assert [one.kind for one in walked(Disk(folder)) if one.path == path] == [kind]
+        assert [one.kind for one in findings_in(Disk(folder)) if one.path == path] == [kind]
 
 
 @pytest.mark.parametrize(("format", "kind"), [("hybrid/beat", "other-version"), ("other/thing", "damaged")])
@@ -286,7 +286,7 @@ def test_only_a_note_of_ours_is_of_another_version(
     beside = next(path for path in good if "/beats/" in path).rpartition("/")[0]
     path = f"{beside}/{NoteName('beat', 7, hashlib.sha256(note).hexdigest()[:16])}"
     (folder / path).write_bytes(zstandard.ZstdCompressor().compress(note))
-    (found,) = [one for one in walked(Disk(folder)) if one.path == path]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.path == path]
     assert found.kind == kind
     assert ("update" in found.do) == (kind == "other-version")
 
@@ -296,14 +296,14 @@ def test_shards_are_still_looked_at_when_the_spec_of_their_run_is_not_good(
 ) -> None:
     emptied(folder, f"runs/{the_run(good)}/run.json")
     path = truncated(folder, a_shard(good))
-    assert {"empty", "torn"} <= {one.kind for one in walked(Disk(folder))}
-    assert [one.kind for one in walked(Disk(folder)) if one.path == path] == ["torn"]
+    assert {"empty", "torn"} <= {one.kind for one in findings_in(Disk(folder))}
+    assert [one.kind for one in findings_in(Disk(folder)) if one.path == path] == ["torn"]
 
 
 def test_a_shard_that_was_overwritten_by_another_one_is_missed(folder: Path, good: dict[str, bytes]) -> None:
     lost, other = a_shard(good, 0), a_shard(good, 1)
     (folder / lost).write_bytes(good[other])
-    (found,) = [one for one in walked(Disk(folder)) if one.path == lost]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.path == lost]
     assert found.kind == "damaged"
     assert f"holds what counts at {other}" in found.what
 
@@ -311,20 +311,20 @@ def test_a_shard_that_was_overwritten_by_another_one_is_missed(folder: Path, goo
 def test_a_copy_of_a_whole_attempt_is_a_copy(folder: Path, good: dict[str, bytes]) -> None:
     attempt = (folder / a_shard(good)).parent.parent
     shutil.copytree(attempt, attempt.with_name("again"))
-    found = [one.kind for one in walked(Disk(folder)) if "/again/" in one.path]
+    found = [one.kind for one in findings_in(Disk(folder)) if "/again/" in one.path]
     assert set(found) == {"conflict-copy"}
 
 
 def test_inputs_that_have_not_arrived_are_missed(folder: Path, good: dict[str, bytes]) -> None:
     path = next(path for path in good if "inputs-" in path)
     (folder / path).unlink()
-    (found,) = [one for one in walked(Disk(folder)) if one.kind == "not-here-yet"]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.kind == "not-here-yet"]
     assert found.path == path
 
 
 def test_a_run_without_its_spec_is_told(folder: Path, good: dict[str, bytes]) -> None:
     (folder / f"runs/{the_run(good)}/run.json").unlink()
-    assert [one.path for one in walked(Disk(folder)) if one.kind == "not-here-yet"] == [
+    assert [one.path for one in findings_in(Disk(folder)) if one.kind == "not-here-yet"] == [
         f"runs/{the_run(good)}/run.json"
     ]
 
@@ -335,14 +335,14 @@ def test_a_shard_of_another_model_does_not_count(folder: Path, good: dict[str, b
     name, data = sealed(encode(header(run, "one", seq=9, model=other)), [encode(record(0, "x").to_json())], 9)
     path = f"runs/{run}/answer/one/000/{name}"
     (folder / path).write_bytes(data)
-    assert [one.kind for one in walked(Disk(folder)) if one.path == path] == ["other-model"]
+    assert [one.kind for one in findings_in(Disk(folder)) if one.path == path] == ["other-model"]
 
 
 def test_a_shard_of_a_run_that_is_not_here_is_foreign(folder: Path, good: dict[str, bytes]) -> None:
     name, data = sealed(encode(header("sums-0123456789ab", "one", seq=9)), [encode(record(0, "x").to_json())], 9)
     path = a_shard(good).rpartition("/")[0] + f"/{name}"
     (folder / path).write_bytes(data)
-    (found,) = [one for one in walked(Disk(folder)) if one.path == path]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.path == path]
     assert found.kind == "foreign"
     assert "sums-0123456789ab" in found.what
 
@@ -355,7 +355,7 @@ def test_a_number_that_is_missing_and_one_that_comes_twice_are_told(folder: Path
             place = folder / f"runs/{run}/answer/three/000/{name}"
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(data)
-    found = {one.kind: one.what for one in walked(Disk(folder)) if one.path.endswith("answer/three")}
+    found = {one.kind: one.what for one in findings_in(Disk(folder)) if one.path.endswith("answer/three")}
     assert set(found) == {"gap", "twice"}
     assert "number 2" in found["gap"]
     assert "number 1:" in found["twice"]
@@ -372,7 +372,7 @@ def test_harmless_oddities_are_explained_and_change_no_exit_code(folder: Path, g
     odd = [place / name for place in places for name in HARMLESS]
     for place in odd:
         place.write_bytes(b"x")
-    lines = told_json(str(folder), code=0)
+    lines = doctor_json(str(folder), code=0)
     explained = {line["path"] for line in lines if line["level"] == "note"}
     assert {place.relative_to(folder).as_posix().replace("\r", "\\x0d") for place in odd} <= explained
 
@@ -380,7 +380,7 @@ def test_harmless_oddities_are_explained_and_change_no_exit_code(folder: Path, g
 def test_names_that_other_systems_take_for_one_are_told(folder: Path) -> None:
     for name in ("Notes", "notes", "e\u0301", "\u00e9"):
         (folder / name).write_bytes(b"x")
-    found = {(one.kind, one.path) for one in walked(Disk(folder))}
+    found = {(one.kind, one.path) for one in findings_in(Disk(folder))}
     assert {("case", "Notes"), ("case", "e\u0301"), ("not-nfc", "e\u0301")} <= found
 
 
@@ -388,13 +388,13 @@ def test_a_place_with_very_many_files_is_told(folder: Path, good: dict[str, byte
     place = (folder / a_shard(good)).parent
     for number in range(MOST_ENTRIES):
         (place / f"x{number}.part").touch()
-    (found,) = [one for one in walked(Disk(folder)) if one.kind == "crowded"]
+    (found,) = [one for one in findings_in(Disk(folder)) if one.kind == "crowded"]
     assert found.path == place.relative_to(folder).as_posix()
 
 
 def test_folders_without_an_end_are_left_alone(folder: Path) -> None:
     (folder / "/".join(["deep"] * 100)).mkdir(parents=True)
-    assert [one.path.count("/") for one in walked(Disk(folder)) if one.kind == "too-deep"] == [11]
+    assert [one.path.count("/") for one in findings_in(Disk(folder)) if one.kind == "too-deep"] == [11]
 
 
 def test_what_people_keep_in_results_is_their_business(folder: Path, good: dict[str, bytes]) -> None:
@@ -403,7 +403,7 @@ def test_what_people_keep_in_results_is_their_business(folder: Path, good: dict[
     for name in ("outputs.json", "grades.arc.json", "My report, final.html"):
         (place / name).write_bytes(b"x")
     (place / "outputs (1).json").write_bytes(b"x")
-    found = [one for one in walked(Disk(folder)) if one.path.startswith("results/")]
+    found = [one for one in findings_in(Disk(folder)) if one.path.startswith("results/")]
     assert [(one.kind, one.path.rpartition("/")[2]) for one in found] == [("conflict-copy", "outputs (1).json")]
 
 
@@ -411,32 +411,32 @@ def test_what_people_keep_in_results_is_their_business(folder: Path, good: dict[
 
 
 def test_a_folder_that_is_not_there_is_away(tmp_path: Path) -> None:
-    assert "not there, or empty" in told(str(tmp_path / "none"), code=5)
+    assert "not there, or empty" in doctor(str(tmp_path / "none"), code=5)
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "x").write_bytes(b"x")
-    assert "carries no mark" in told(str(tmp_path / "plain"), code=5)
+    assert "carries no mark" in doctor(str(tmp_path / "plain"), code=5)
     assert files_of(tmp_path / "plain") == {"x": b"x"}, "nothing is written into a folder that is not ours"
 
 
 def test_no_folder_at_all_is_no_problem_of_the_machine() -> None:
-    assert "no folder is named yet" in told(code=0)
+    assert "no folder is named yet" in doctor(code=0)
 
 
 def test_the_folder_that_was_joined_is_looked_at(folder: Path) -> None:
     home.set_joined_folder(folder)
-    assert str(folder) in told(code=0)
+    assert str(folder) in doctor(code=0)
 
 
 def test_a_folder_with_a_foreign_mark_is_told_and_not_written_to(folder: Path, good: dict[str, bytes]) -> None:
     (folder / "hybrid.json").write_bytes(b'{"format":"hybrid/folder","version":2}\n')
-    lines = told_json(str(folder), code=6)
+    lines = doctor_json(str(folder), code=6)
     assert [line["kind"] for line in lines if line["path"] == "hybrid.json"] == ["other-version"]
     assert set(files_of(folder)) == set(good)
 
 
 def test_doctor_writes_one_file_a_machine_and_no_more(folder: Path, good: dict[str, bytes]) -> None:
     for number in (1, 2, 3):
-        told(str(folder), code=0)
+        doctor(str(folder), code=0)
         after = files_of(folder)
         (probe,) = set(after) - set(good)
         assert probe == f"probes/{home.machine_name()}.json"
@@ -453,7 +453,7 @@ def test_a_probe_is_not_written_through_a_link(folder: Path, tmp_path: Path, pla
         (folder / "probes").symlink_to(beside)
     else:
         (folder / "probes" / f"{home.machine_name()}.json").symlink_to(beside / "new")
-    assert "not a plain file in a plain folder" in told(str(folder), code=6)
+    assert "not a plain file in a plain folder" in doctor(str(folder), code=6)
     assert list(beside.iterdir()) == []
 
 
@@ -470,7 +470,7 @@ def read_only(folder: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_folder_that_cannot_be_written_is_told_and_looked_at_all_the_same(read_only: Path) -> None:
-    lines = told_json(str(read_only), code=7)
+    lines = doctor_json(str(read_only), code=7)
     assert [line["kind"] for line in lines if line["level"] == "problem"] == ["denied"]
     assert lines[-1]["good"] > 10
 
@@ -483,7 +483,7 @@ def test_a_folder_that_goes_away_half_way_is_given_up_soon(folder: Path) -> None
         if len(calls) > 10:
             raise Temporary(f"{path}: Transport endpoint is not connected")
 
-    found = walked(Troubled(folder, before))
+    found = findings_in(FaultyFolder(folder, before))
     assert [one.kind for one in found if one.level == "problem"] == ["away"] * 3
     assert "the rest was not looked at" in found[-1].what
     assert len(calls) == 13
@@ -496,18 +496,18 @@ def test_a_single_failure_hides_nothing_else(folder: Path, good: dict[str, bytes
         if asked == path:
             raise CannotRun(f"no permission for {path}")
 
-    assert [(one.kind, one.path) for one in walked(Troubled(folder, before)) if one.level == "problem"] == [
+    assert [(one.kind, one.path) for one in findings_in(FaultyFolder(folder, before)) if one.level == "problem"] == [
         ("denied", path)
     ]
 
 
 def test_a_slow_listing_is_told(folder: Path) -> None:
-    clock = Clock()
+    clock = ManualClock()
 
     def before(do: str, path: str) -> None:
         clock.time += 42 if (do, path) == ("entries", "runs") else 0
 
-    walk = FolderWalk(Troubled(folder, before), clock)
+    walk = FolderWalk(FaultyFolder(folder, before), clock)
     assert [one for one in walk.findings() if one.level == "problem"] == []
     (slow,) = [one for one in folder_checks.listing_findings(walk.largest, walk.slowest) if one.kind == "slow"]
     assert (slow.path, "42 s" in slow.what) == ("runs", True)
@@ -596,7 +596,7 @@ def test_shards_that_nobody_acknowledged_are_told(folder: Path, good: dict[str, 
     spool = home.spool_of(folder)
     for path in [path for path in good if "shard-" in path][:3]:
         Disk(spool).write(path, good[path])
-    assert "3 shards that no laptop has acknowledged" in told(str(folder), code=0)
+    assert "3 shards that no laptop has acknowledged" in doctor(str(folder), code=0)
 
 
 def test_runs_that_cannot_be_done_here_are_told_with_what_is_missing(
@@ -631,7 +631,7 @@ def test_a_gpu_is_told_by_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pyte
 def test_json_has_one_object_a_finding_and_a_summary_that_counts_them(folder: Path, good: dict[str, bytes]) -> None:
     truncated(folder, a_shard(good))
     (folder / "notes.txt").write_bytes(b"x")
-    lines = told_json(str(folder), code=6)
+    lines = doctor_json(str(folder), code=6)
     assert all(set(line) == {"level", "kind", "path", "what", "do"} for line in lines[:-1])
     summary = lines[-1]
     assert summary["level"] == "summary"
@@ -643,7 +643,7 @@ def test_json_has_one_object_a_finding_and_a_summary_that_counts_them(folder: Pa
 def test_words_show_twenty_of_a_kind_and_count_the_rest(folder: Path) -> None:
     for number in range(33):
         (folder / f"notes{number}.txt").write_bytes(b"x")
-    text = told(str(folder), code=0)
+    text = doctor(str(folder), code=0)
     assert text.count("notes") == 20
     assert "... and 13 more (--json shows all)" in text
     assert text.endswith("0 problems, 34 harmless oddities\n")
@@ -663,4 +663,4 @@ def test_every_kind_of_finding_is_in_the_documents() -> None:
 
 def test_a_folder_made_just_now_has_nothing_odd(tmp_path: Path) -> None:
     join_folder(tmp_path / "new", make=True)
-    assert "0 problems, 0 harmless oddities" in told(str(tmp_path / "new"), code=0)
+    assert "0 problems, 0 harmless oddities" in doctor(str(tmp_path / "new"), code=0)

@@ -13,14 +13,14 @@ from hybrid.machine.clock import SystemClock
 from tests.support.packed import files_of, large_parts, packed
 
 
-def told(folder: Disk) -> tuple[list[Finding], int]:
+def findings_and_good(folder: Disk) -> tuple[list[Finding], int]:
     walk = FolderWalk(folder, SystemClock())
     return list(walk.findings()), walk.good
 
 
 def test_a_packed_model_is_good(tmp_path: Path) -> None:
     folder, _, _ = packed(tmp_path)
-    assert told(folder) == ([], len(files_of(folder.root)))
+    assert findings_and_good(folder) == ([], len(files_of(folder.root)))
 
 
 @pytest.mark.parametrize(
@@ -37,5 +37,5 @@ def test_what_is_odd_about_a_model_is_told(tmp_path: Path, how: str, kind: str) 
         manifest.write_bytes(manifest.read_bytes()[:50])
     else:
         (folder.root / "models" / "layers" / "00").write_bytes(b"x")
-    findings, _ = told(folder)
+    findings, _ = findings_and_good(folder)
     assert [finding.kind for finding in findings] == [kind]

@@ -33,7 +33,7 @@ def isolated(folder: Path) -> Iterator[IsolatedFolder]:
         yield opened
 
 
-def told(of: Medium) -> list[tuple[str, object]]:
+def read_all(of: Medium) -> list[tuple[str, object]]:
     found = list(read_each(of, NAMES, LIMIT))
     return [(path, (type(one), one.message, one.hint) if isinstance(one, HybridError) else one) for path, one in found]
 
@@ -41,16 +41,16 @@ def told(of: Medium) -> list[tuple[str, object]]:
 def test_many_files_are_what_each_of_them_is(
     folder: Path, isolated: IsolatedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = told(Disk(folder))
+    whole = read_all(Disk(folder))
     assert [path for path, _ in whole] == NAMES
     kinds = {path: one[0] for path, one in whole if isinstance(one, tuple)}
     assert kinds == {"010": NotThere, "020": BadData}
     asked: list[str] = []
     real = IsolatedFolder._ask
     monkeypatch.setattr(IsolatedFolder, "_ask", lambda self, do, *rest: asked.append(do) or real(self, do, *rest))  # type: ignore[func-returns-value]
-    assert told(isolated) == whole
+    assert read_all(isolated) == whole
     assert len(asked) == 3
-    assert told(Fading(isolated)) == whole
+    assert read_all(Fading(isolated)) == whole
     monkeypatch.setattr(child, "ENOUGH", 1000)
     files = child._unpacked(child._several(Disk(folder), NAMES, LIMIT))
     assert 1 < len(files) < 50
@@ -66,9 +66,9 @@ def test_after_a_call_that_failed_each_file_is_asked_for_alone(
             raise Temporary("did not answer")
         return real(self, do, path, body, limit)
 
-    whole = dict(told(isolated))
+    whole = dict(read_all(isolated))
     monkeypatch.setattr(IsolatedFolder, "_ask", ask)
-    found = dict(told(isolated))
+    found = dict(read_all(isolated))
     assert isinstance(found.pop("003"), tuple)
     assert found == {path: one for path, one in whole.items() if path != "003"}
 
@@ -79,5 +79,5 @@ def test_a_folder_that_keeps_failing_is_given_up(isolated: IsolatedFolder, monke
 
     monkeypatch.setattr(IsolatedFolder, "_ask", ask)
     with pytest.raises(Away, match="keeps failing: 002: did not answer"):
-        told(Fading(isolated))
+        read_all(Fading(isolated))
     assert medium.AT_ONCE > 3

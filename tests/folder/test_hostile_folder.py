@@ -85,18 +85,18 @@ FORBIDDEN = (
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
 
 
-class Warden:
-    """Sees every file that this process opens, and every program it starts, while it is on duty."""
+class AccessAudit:
+    """Audits the files that this process opens and the programs it starts, while it is on duty."""
 
     def __init__(self) -> None:
         self.folder = self.outside = Path("/nowhere")
         self.on_duty = self.writing = False
         self.seen: list[str] = []
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._audit)
 
     @contextmanager
     def watching(self, case: Case, *, writing: bool) -> Iterator[None]:
-        """Note in `seen` what the block does that nobody may do; `writing`: it may write into the folder."""
+        """Collect in `seen` the forbidden accesses of the block; `writing`: it may write into the folder."""
         self.folder, self.outside, self.seen = case.root.resolve(), case.outside.resolve(), []
         self.on_duty, self.writing = True, writing
         try:
@@ -104,16 +104,16 @@ class Warden:
         finally:
             self.on_duty = False
 
-    def _hear(self, event: str, details: tuple[Any, ...]) -> None:
+    def _audit(self, event: str, details: tuple[Any, ...]) -> None:
         if not self.on_duty or threading.current_thread() is not threading.main_thread():
             return
-        self.on_duty = False  # what follows opens nothing, and would be heard
+        self.on_duty = False  # what follows opens nothing, and would be audited, too
         try:
-            self._judge(event, details)
+            self._check(event, details)
         finally:
             self.on_duty = True
 
-    def _judge(self, event: str, details: tuple[Any, ...]) -> None:
+    def _check(self, event: str, details: tuple[Any, ...]) -> None:
         if event in FORBIDDEN:
             self.seen.append(f"{event} {details[0]!r:.200}")
         elif event in ("exec", "compile", "import"):
@@ -141,8 +141,8 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture(scope="module")
-def warden() -> Warden:
-    return Warden()
+def audit() -> AccessAudit:
+    return AccessAudit()
 
 
 @pytest.fixture(scope="module")
@@ -171,85 +171,85 @@ def doctor(folder: Path) -> list[Finding]:
     return list(FolderWalk(Disk(folder), SystemClock()).findings())
 
 
-def answers(say: Callable[[], object], heard: list[str]) -> Any:
-    """What a call returns; of an error only the words, and only if it is one of ours."""
+def result_of(say: Callable[[], object], messages: list[str]) -> Any:
+    """What a call returns; None for a HybridError, whose texts are added to `messages`."""
     try:
         return say()
     except HybridError as error:
-        heard += [error.message, error.hint]
+        messages += [error.message, error.hint]
         return None
 
 
-def read_all(case: Case, heard: list[str]) -> dict[str, set[str] | None]:
+def read_all(case: Case, messages: list[str]) -> dict[str, set[str] | None]:
     """Use the folder as every command does. Returns, for each run that opens, the files of it that count.
 
     None stands for a run to which nothing happened: it is opened and not read.
     """
     medium = Disk(case.root)
-    answers(lambda: join_folder(case.root, make=False), heard)
+    result_of(lambda: join_folder(case.root, make=False), messages)
     changed = {path.split("/")[1] if path.startswith("runs/") else "" for path in case.odd} or {""}
     found: dict[str, set[str] | None] = {}
-    for name in answers(lambda: run_ids(medium), heard) or []:
-        run = answers(lambda name=name: open_run(medium, name), heard)  # type: ignore[misc]
+    for name in result_of(lambda: run_ids(medium), messages) or []:
+        run = result_of(lambda name=name: open_run(medium, name), messages)  # type: ignore[misc]
         if run:
-            found[name] = read_run(run, heard) if changed & {name, ""} else None
+            found[name] = read_run(run, messages) if changed & {name, ""} else None
     return found
 
 
-def tell_status(folder: Path, heard: list[str]) -> None:
+def read_status(folder: Path, messages: list[str]) -> None:
     with closing(Index(None)) as index:
         for one in standings(Disk(folder), Disk(folder.with_name("received")), index, None):
-            heard += [encode(one.to_json()).decode(), line(one), *lines(one)]
+            messages += [encode(one.to_json()).decode(), line(one), *lines(one)]
 
 
-def receive_all(folder: Path, runs: Iterable[str], heard: list[str]) -> None:
-    """What `hybrid fetch` does before it assembles: the one who writes into a folder that anybody prepared."""
+def receive_all(folder: Path, runs: Iterable[str], messages: list[str]) -> None:
+    """What `hybrid fetch` does before it assembles outputs: it writes into a folder of untrusted content."""
     store = folder.with_name("received")
     shutil.rmtree(store, ignore_errors=True)
     for name in runs:
         run = open_run(Disk(folder), name, (Disk(store),))
-        answers(lambda run=run: Receiver(run, Disk(store), "reader-ffffffff").receive(["answer"]), heard)  # type: ignore[misc]
+        result_of(lambda run=run: Receiver(run, Disk(store), "reader-ffffffff").receive(["answer"]), messages)  # type: ignore[misc]
 
 
-def read_run(run: Run, heard: list[str]) -> set[str]:
+def read_run(run: Run, messages: list[str]) -> set[str]:
     refused: list[str] = []
     counted = {f"{run.place}/run.json"}
-    whole = None not in (answers(run.tasks, heard), answers(run.references, heard))
-    counted |= answers(lambda: {path for path, _ in run.shards("answer", refused)}, heard) or set()
+    whole = None not in (result_of(run.tasks, messages), result_of(run.references, messages))
+    counted |= result_of(lambda: {path for path, _ in run.shards("answer", refused)}, messages) or set()
     if whole:
-        assemble(run, heard)  # whatever the shards hold
+        assemble(run, messages)  # whatever the shards hold
     orders, monitor = Orders(), BeatMonitor(SystemClock())
     for kind in ("beat", "log", "ack", "order"):
-        notes = answers(lambda kind=kind: list(read_notes(run.folder, run.id, kind, refused=heard)), heard)  # type: ignore[misc]
+        notes = result_of(lambda kind=kind: list(read_notes(run.folder, run.id, kind, refused=messages)), messages)  # type: ignore[misc]
         for path, note in notes or []:
             counted.add(path)
             orders.add(path, note)
             claims_of(note, "answer", 1)
-    answers(lambda: monitor.look(run.folder, run.id), heard)
+    result_of(lambda: monitor.look(run.folder, run.id), messages)
     monitor.claimed("answer", 1, 60)
-    heard += refused
+    messages += refused
     return counted
 
 
-def assemble(run: Run, heard: list[str]) -> None:
+def assemble(run: Run, messages: list[str]) -> None:
     with assembled(run, STAGE) as assembly:
-        heard += [str(output.text) for output in assembly.outputs()]
-        heard += [str(assembly.models), *assembly.refused]
+        messages += [str(output.text) for output in assembly.outputs()]
+        messages += [str(assembly.models), *assembly.refused]
 
 
-def check(case: Case, warden: Warden, *, thorough: bool) -> Counter[str]:
-    """Everything that has to hold for a folder to which something happened. Returns what doctor found.
+def check(case: Case, audit: AccessAudit, *, thorough: bool) -> Counter[str]:
+    """Check all that must hold for a changed folder. Returns the kinds of the findings of doctor.
 
     `thorough`: `hybrid status` and the writing part of `hybrid fetch`, too.
     """
-    heard: list[str] = []
-    with warden.watching(case, writing=False):
-        counted = read_all(case, heard)
+    messages: list[str] = []
+    with audit.watching(case, writing=False):
+        counted = read_all(case, messages)
         if thorough:
-            answers(lambda: tell_status(case.root, heard), heard)
+            result_of(lambda: read_status(case.root, messages), messages)
         findings = doctor(case.root)
-    said = "\n".join([*heard, *(f"{one.path} {one.what} {one.do}" for one in findings)])
-    assert warden.seen == []
+    said = "\n".join([*messages, *(f"{one.path} {one.what} {one.do}" for one in findings)])
+    assert audit.seen == []
     assert CANARY not in said
     assert CANARY_TEXT not in said or of_the_folder(case.root, CANARY_TEXT)
     assert [one for one in findings if one.kind == "fault"] == []
@@ -258,9 +258,9 @@ def check(case: Case, warden: Warden, *, thorough: bool) -> Counter[str]:
     assert [path for path in wanted if path not in explained] == []
     agree(case.root, counted, findings)
     if thorough:
-        with warden.watching(case, writing=True):
-            receive_all(case.root, counted, heard)
-        assert warden.seen == []
+        with audit.watching(case, writing=True):
+            receive_all(case.root, counted, messages)
+        assert audit.seen == []
     return Counter(one.kind for one in findings)
 
 
@@ -295,19 +295,24 @@ def files_without_links(root: Path) -> Iterator[str]:
                 yield path.relative_to(root).as_posix()
 
 
-def test_a_good_folder_has_nothing_odd(place: Path, good: dict[str, bytes], outside: Path, warden: Warden) -> None:
+def test_a_good_folder_has_nothing_odd(place: Path, good: dict[str, bytes], outside: Path, audit: AccessAudit) -> None:
     lay_out(place / "folder", good)
     walk = FolderWalk(Disk(place / "folder"), SystemClock())
     assert list(walk.findings())
     assert walk.good == walk.files == len(good)
-    found = check(Case(place / "folder", good, outside, random.Random(0)), warden, thorough=True)
+    found = check(Case(place / "folder", good, outside, random.Random(0)), audit, thorough=True)
     assert set(found) == {"gap"}, "the attempt that begins at 249"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_nothing_that_happens_to_a_folder_breaks_hybrid_and_doctor_explains_it(
-    part: int, place: Path, good: dict[str, bytes], outside: Path, warden: Warden, capsys: pytest.CaptureFixture[str]
+    part: int,
+    place: Path,
+    good: dict[str, bytes],
+    outside: Path,
+    audit: AccessAudit,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     happened, found, files = Counter[str](), Counter[str](), 0
     for seed in [int(ONLY)] if ONLY else range(part, COUNT, PARTS):
@@ -315,7 +320,7 @@ def test_nothing_that_happens_to_a_folder_breaks_hybrid_and_doctor_explains_it(
         happened[name] += 1
         files += len(case.odd)
         try:
-            found += check(case, warden, thorough=bool(ONLY) or seed % 25 == 0)
+            found += check(case, audit, thorough=bool(ONLY) or seed % 25 == 0)
         except BaseException as error:
             error.add_note(f"mutation {seed} ({name}) of {case.odd}: HYBRID_TEST_MUTATION={seed} tries it alone")
             raise
@@ -328,12 +333,12 @@ def test_nothing_that_happens_to_a_folder_breaks_hybrid_and_doctor_explains_it(
 
 @pytest.mark.slow
 def test_everything_that_verifies_and_was_forged_is_borne_at_once(
-    place: Path, good: dict[str, bytes], outside: Path, warden: Warden
+    place: Path, good: dict[str, bytes], outside: Path, audit: AccessAudit
 ) -> None:
     case = Case(place / "folder", good, outside, random.Random(0))
     lay_out(case.root, good)
     every_forgery(case)
-    check(case, warden, thorough=True)
+    check(case, audit, thorough=True)
 
 
 def hybrid(*arguments: str, cwd: Path, limit: float = 60) -> subprocess.CompletedProcess[str]:

