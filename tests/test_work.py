@@ -19,7 +19,7 @@ from hybrid.protocols import Inputs, Stage
 from hybrid.records import Adapter, Example, Item, Output, Request, Sampling
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, Work
-from tests.support.chained import work_off
+from tests.support.stages_in_memory import run_stages
 
 Earlier = Mapping[str, Iterable[Output]]
 HOW = Tuning({"task": "a"}, 0.1, 1, keep=True)
@@ -86,7 +86,9 @@ class Before(Now):
 
 
 def test_a_pipeline_of_earlier_stages_makes_the_same_records() -> None:
-    now, before = (work_off(one, one.inputs(), lambda item: f"said {item.request.prompt}") for one in (Now(), Before()))
+    now, before = (
+        run_stages(one, one.inputs(), lambda item: f"said {item.request.prompt}") for one in (Now(), Before())
+    )
     assert now == before
     assert [one.text for one in now["join"]] == ["said a yes", "said b no"]
     for pipeline in (Now(), Before()):

@@ -19,7 +19,7 @@ from hybrid.backends.registry import open_backend
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
 from hybrid.training.adapters import adapter_digest
-from tests.support.small_model import ask, headers, write_model
+from tests.support.small_hf_model import ask, headers, write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
 QUESTIONS = ("Say it.", "And what is [[1 2]\n [3 4]]?")

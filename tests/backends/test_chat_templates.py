@@ -37,9 +37,9 @@ DROPS_SYSTEM = each("<|end|>").replace("messages %}", "messages if m.role != 'sy
 
 def tokenizer(template: str | None) -> Any:
     needs_torch()
-    from tests.support import small_model
+    from tests.support import small_hf_model
 
-    return small_model.made(MARKS, template)
+    return small_hf_model.made(MARKS, template)
 
 
 def chat_template(template: str | None) -> ChatTemplate:
@@ -172,11 +172,11 @@ def ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     from transformers import AutoModelForCausalLM
 
     from hybrid.backends.registry import open_backend
-    from tests.support import small_model
+    from tests.support import small_hf_model
 
     words = tokenizer(each("<|end|>"))
     words.eos_token = "<|eos|>"  # noqa: S105
-    folder = small_model.write_model(tmp_path_factory.mktemp("ends"), words)
+    folder = small_hf_model.write_model(tmp_path_factory.mktemp("ends"), words)
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.model.norm.weight.data.zero_()
     model.save_pretrained(folder)

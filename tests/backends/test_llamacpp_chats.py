@@ -17,7 +17,7 @@ from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
 from tests.backends.test_backends import skip_without
 from tests.backends.test_chat_templates import DROPS_SYSTEM, NO_SYSTEM, UNUSABLE, each
-from tests.support.tiny_gguf import write
+from tests.support.chat_gguf import write
 
 pytestmark = pytest.mark.slow
 

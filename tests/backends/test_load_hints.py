@@ -85,7 +85,7 @@ def test_llamacpp_says_why_it_does_not_load(
 ) -> None:
     pytest.importorskip("xllamacpp", reason="needs xllamacpp, which is not installed")
     pytest.importorskip("gguf", reason="needs gguf, which is not installed")
-    from tests.support.gguf_models import write_model
+    from tests.support.small_gguf import write_model
 
     (path,) = write_model(tmp_path / "m", without=["blk.1.attn_q.weight"] if fault == "less" else [])
     data = path.read_bytes()

@@ -27,7 +27,7 @@ from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
 from tests.support.ollama_server import PATIENCE, SHOWN, OllamaServer
-from tests.support.remote import ITEMS, TASKS, Side, Stage
+from tests.support.real_machines import ITEMS, TASKS, Machine, Machines
 
 pytestmark = pytest.mark.slow
 each_check = pytest.mark.parametrize(
@@ -253,10 +253,10 @@ def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
 
 def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., OllamaServer], tmp_path: Path) -> None:
     """The exit code is 5 and answers are kept; the same command requests only the rest."""
-    server, stage, items = own_server(), Stage(tmp_path), ITEMS * 3 // TASKS
-    laptop = stage.side("laptop")
+    server, machines, items = own_server(), Machines(tmp_path), ITEMS * 3 // TASKS
+    laptop = machines.side("laptop")
     laptop.environment["OLLAMA_HOST"] = server.url
-    settings = [f"--set={one}" for one in (*stage.data(), "max_tokens=4")]
+    settings = [f"--set={one}" for one in (*machines.data(), "max_tokens=4")]
     command = ["run", "local", "seal-eval", *settings, "--limit=3", "--backend=ollama", "--model=smollm2"]
     run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2")
     while replies(server) < SHOWN + 8:
@@ -276,7 +276,7 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     assert len(records(laptop)) == items
 
 
-def records(side: Side) -> list[str]:
+def records(side: Machine) -> list[str]:
     """The keys in all shards of all runs in a folder."""
     folder = Disk(next(path.parent.parent for path in side.root.rglob("run.json")).parent)
     paths = [path for run in run_ids(folder) for path in shard_paths(folder, f"runs/{run}/answer")]

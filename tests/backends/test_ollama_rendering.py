@@ -19,9 +19,9 @@ from hybrid.backends.ollama.diagnosis import diagnose
 from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Message, Request, Sampling
+from tests.support.chat_gguf import write
 from tests.support.faulty_ollama import BUSY, CRASH, FaultyOllama, Refuse, Render, chatml
 from tests.support.ollama_server import OllamaServer
-from tests.support.tiny_gguf import write
 
 SYSTEM, HELLO = Message("system", "Judge."), Message("user", "Hello")
 EARLIER = Message("user", "One?"), Message("assistant", "One.")

@@ -13,7 +13,7 @@ import torch
 from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
-from tests.support.tiny_model import job, tiny_model, trainer
+from tests.support.peft_reference import job, tiny_model, trainer
 
 torch.set_num_threads(1)
 JOBS = [replace(one, name=one.tuning.digest) for one in (job("a", 1), job("b", 2, count=4), job("c", 3, count=3))]

@@ -14,8 +14,8 @@ from hybrid.records import Completion, Example, Message, Request, Sampling
 from hybrid.testing import answers
 from hybrid.tuning import Tuning
 from tests.conftest import needs_torch
+from tests.support.fixed_answer_models import gguf_file, hf_folder
 from tests.support.ollama_server import OllamaServer
-from tests.support.reciting import gguf_file, hf_folder
 
 pytestmark = pytest.mark.slow
 MARKS = ("[THINK]", "[/THINK]")

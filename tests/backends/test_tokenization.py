@@ -16,7 +16,7 @@ from hybrid.backends.tuned.tokenization import TokenizationWorker, text_digest
 from hybrid.canonical import Json
 from hybrid.errors import Temporary
 from hybrid.records import Example
-from tests.support.small_model import chatml, in_thread, of_words, tuning, write_model
+from tests.support.small_hf_model import chatml, in_thread, of_words, tuning, write_model
 
 __all__ = ["in_thread"]
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ ASKS = """
 import sys
 from itertools import chain
 from hybrid.backends.tuned.tokenization import TokenizationWorker
-from tests.support.small_model import of_words, tuning
+from tests.support.small_hf_model import of_words, tuning
 from pathlib import Path
 if __name__ == "__main__":
     worker = TokenizationWorker(Path(sys.argv[1]), of_words, 512)

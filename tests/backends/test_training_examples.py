@@ -13,7 +13,7 @@ from hybrid.backends.tuned.examples import texts_of
 from hybrid.records import Example, Message, Request, Sampling
 from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
-from tests.support.small_model import CHATML, chat, chatml, headers, made, tuning, turns
+from tests.support.small_hf_model import CHATML, chat, chatml, headers, made, tuning, turns
 
 CLEAN = tuning({})
 SEAL = tuning({}, texts="seal", padding="seal", learned="all")

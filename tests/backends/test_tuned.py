@@ -32,7 +32,7 @@ from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.slots import AdapterBank
 from hybrid.training.trainer import TrainingSession
 from hybrid.tuning import Tuning
-from tests.support.small_model import ask, chatml, in_thread, of_words, tuning, write_model
+from tests.support.small_hf_model import ask, chatml, in_thread, of_words, tuning, write_model
 
 __all__ = ["in_thread"]
 COLLECT = gc.collect

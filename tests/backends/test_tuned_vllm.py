@@ -18,7 +18,7 @@ def test_vllm_answers_with_trained_adapters_as_transformers_does(
     vllm_says: dict[str, Any],
 ) -> None:
     where = (vllm_says["model"], vllm_says["kept"])
-    command = [sys.executable, "-m", "tests.support.tuned", "transformers", *where]
+    command = [sys.executable, "-m", "tests.support.two_adapters", "transformers", *where]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     there, here = vllm_says["trained"]["value"], json.loads(done.stdout.splitlines()[-1])

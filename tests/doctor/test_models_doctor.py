@@ -10,7 +10,7 @@ from hybrid.doctor.findings import Finding
 from hybrid.doctor.walk import FolderWalk
 from hybrid.folder.medium import Disk
 from hybrid.machine.clock import SystemClock
-from tests.support.packed import files_of, large_parts, packed
+from tests.support.packed_models import files_of, large_parts, packed
 
 
 def findings_and_good(folder: Disk) -> tuple[list[Finding], int]:

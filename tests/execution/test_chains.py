@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.remote import Side
-from tests.support.three import ITEMS, WHOLE, Three
+from tests.support.real_machines import Machine
+from tests.support.three_stages import EXPECTED_EDITS, ITEMS, ThreeStageRun
 
-ASKED = ITEMS - len(WHOLE)
+ASKED = ITEMS - len(EXPECTED_EDITS)
 """Calls of the model: none for the derived stage."""
 
 
 @pytest.fixture
-def three(tmp_path: Path) -> Three:
-    return Three(tmp_path)
+def chain(tmp_path: Path) -> ThreeStageRun:
+    return ThreeStageRun(tmp_path)
 
 
-def until_calls(process: subprocess.Popen[str], side: Side, count: int) -> None:
+def until_calls(process: subprocess.Popen[str], side: Machine, count: int) -> None:
     deadline = time.monotonic() + 60
     while process.poll() is None and len(side.calls()) < count:
         assert time.monotonic() < deadline
@@ -30,99 +30,99 @@ def until_calls(process: subprocess.Popen[str], side: Side, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_three_stages_on_one_machine(three: Three) -> None:
-    done = three.laptop.run(*three.local(three.laptop, "--json"))
+def test_three_stages_on_one_machine(chain: ThreeStageRun) -> None:
+    done = chain.laptop.run(*chain.local(chain.laptop, "--json"))
     assert done.returncode == 0, done.stderr
-    assert three.edits() == WHOLE
-    assert len(three.laptop.calls()) == len(set(three.laptop.calls())) == ASKED
-    assert {str(one["question"]) for one in three.records()} == {"t0/0@edit", "t1/0@edit", "t2/0@edit"}
-    assert [one["reference"] for one in three.records()] == ["yes"] * 3
-    again = three.laptop.run(*three.local(three.laptop))
+    assert chain.edits() == EXPECTED_EDITS
+    assert len(chain.laptop.calls()) == len(set(chain.laptop.calls())) == ASKED
+    assert {str(one["question"]) for one in chain.records()} == {"t0/0@edit", "t1/0@edit", "t2/0@edit"}
+    assert [one["reference"] for one in chain.records()] == ["yes"] * 3
+    again = chain.laptop.run(*chain.local(chain.laptop))
     assert "nothing was run" in again.stderr
     assert f"all {ITEMS} items" in again.stderr
-    status = three.laptop.run("status", "--json")
+    status = chain.laptop.run("status", "--json")
     assert (status.returncode, json.loads(status.stdout)["total"]) == (0, ITEMS), status.stdout
-    assert three.laptop.run("doctor").returncode == 0
-    graded = three.laptop.run("grade", json.loads(status.stdout)["run"], "--grader=exact", "--json")
+    assert chain.laptop.run("doctor").returncode == 0
+    graded = chain.laptop.run("grade", json.loads(status.stdout)["run"], "--grader=exact", "--json")
     assert graded.returncode == 0, graded.stderr
     assert json.loads(graded.stdout)["summary"]["n"] == 3
 
 
 @pytest.mark.slow
-def test_failures_of_every_stage_count(three: Three) -> None:
-    script = json.loads((three.root / "script.json").read_text())
+def test_failures_of_every_stage_count(chain: ThreeStageRun) -> None:
+    script = json.loads((chain.root / "script.json").read_text())
     del script["answers"]["t1 0"], script["answers"]["about said 2 1"]
-    (three.root / "script.json").write_text(json.dumps(script))
-    done = three.laptop.run(*three.local(three.laptop))
+    (chain.root / "script.json").write_text(json.dumps(script))
+    done = chain.laptop.run(*chain.local(chain.laptop))
     assert done.returncode == 3
     assert f"3 of {ITEMS} items" in done.stderr  # what is asked about a failure is not in the script either
-    assert three.edits()["t1"] == {  # type: ignore[comparison-overlap]
+    assert chain.edits()["t1"] == {  # type: ignore[comparison-overlap]
         "sample": [[None, "yes"], ["said 1 1", "yes"]],
         "answer": [[None, "yes"], ["again said 1 1", "yes"]],
     }
-    status = three.laptop.run("status", "--json")
+    status = chain.laptop.run("status", "--json")
     assert (status.returncode, json.loads(status.stdout)["failed"]) == (3, 3), status.stdout
 
 
 @pytest.mark.slow
-def test_a_worker_does_all_stages_and_the_laptop_fetches(three: Three) -> None:
-    run = three.submit("--set=trained=true")
-    nothing = three.laptop.run("fetch", run)
+def test_a_worker_does_all_stages_and_the_laptop_fetches(chain: ThreeStageRun) -> None:
+    run = chain.submit("--set=trained=true")
+    nothing = chain.laptop.run("fetch", run)
     assert nothing.returncode == 4
     assert "the stage 'answer' waits for the stage 'sample': 6 of its 6 items have no record here" in nothing.stderr
     for command in ("status", "grade"):
-        early = three.laptop.run(command, run, *(["--grader=exact"] if command == "grade" else []))
+        early = chain.laptop.run(command, run, *(["--grader=exact"] if command == "grade" else []))
         assert early.returncode == 4, early.stderr
         assert "waits for the stage 'sample'" in early.stdout + early.stderr
-    gpu = three.side("gpu")
-    done = gpu.run(*three.worker(gpu, "--side=gpu"))
+    gpu = chain.side("gpu")
+    done = gpu.run(*chain.worker(gpu, "--side=gpu"))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is loaded, in") == 1, "once for all stages, of which one trains"
-    status = three.laptop.run("status", "--json")
+    status = chain.laptop.run("status", "--json")
     assert (status.returncode, json.loads(status.stdout)["done"]) == (0, ITEMS), status.stdout
-    fetched = three.laptop.run("fetch", run, "--json")
+    fetched = chain.laptop.run("fetch", run, "--json")
     assert fetched.returncode == 0, fetched.stderr
     told = json.loads(fetched.stdout)
     assert (told["items"], told["missing"], told["failed"], told["waits"]) == (ITEMS, 0, 0, "")
-    assert three.edits() == WHOLE
+    assert chain.edits() == EXPECTED_EDITS
     assert len(gpu.calls()) == ASKED
 
 
 @pytest.mark.slow
-def test_a_stage_of_the_laptop_in_between_is_waited_for(three: Three) -> None:
-    run = three.submit("--set=middle=laptop", "--set=last=gpu")
-    gpu = three.side("gpu")
-    first = gpu.run(*three.worker(gpu, "--side=gpu"))
+def test_a_stage_of_the_laptop_in_between_is_waited_for(chain: ThreeStageRun) -> None:
+    run = chain.submit("--set=middle=laptop", "--set=last=gpu")
+    gpu = chain.side("gpu")
+    first = gpu.run(*chain.worker(gpu, "--side=gpu"))
     assert first.returncode == 4, first.stderr
     assert "waits for the laptop side to do the stage 'answer'" in first.stderr
     assert len(gpu.calls()) == 6
-    status = three.laptop.run("status", run)
+    status = chain.laptop.run("status", run)
     assert status.returncode == 4
     assert "edits: waits for the stage 'answer'" in status.stdout
-    second = three.laptop.run(*three.worker(three.laptop, "--side=laptop"))
+    second = chain.laptop.run(*chain.worker(chain.laptop, "--side=laptop"))
     assert second.returncode == 4, second.stderr
     assert "waits for the gpu side to do the stage 'edits'" in second.stderr
-    third = gpu.run(*three.worker(gpu, "--side=gpu"))
+    third = gpu.run(*chain.worker(gpu, "--side=gpu"))
     assert third.returncode == 0, third.stderr
-    assert three.laptop.run("fetch", run).returncode == 0
-    assert three.edits() == WHOLE
-    assert (len(gpu.calls()), len(three.laptop.calls())) == (6, 6)
+    assert chain.laptop.run("fetch", run).returncode == 0
+    assert chain.edits() == EXPECTED_EDITS
+    assert (len(gpu.calls()), len(chain.laptop.calls())) == (6, 6)
 
 
 @pytest.mark.slow
-def test_a_derived_stage_needs_no_model_on_its_machine(three: Three) -> None:
-    run = three.submit("--set=last=laptop")
-    gpu = three.side("gpu")
-    assert gpu.run(*three.worker(gpu, "--side=gpu")).returncode == 4
-    last = three.laptop.run(*three.worker(three.laptop, "--side=laptop", model=False))
+def test_a_derived_stage_needs_no_model_on_its_machine(chain: ThreeStageRun) -> None:
+    run = chain.submit("--set=last=laptop")
+    gpu = chain.side("gpu")
+    assert gpu.run(*chain.worker(gpu, "--side=gpu")).returncode == 4
+    last = chain.laptop.run(*chain.worker(chain.laptop, "--side=laptop", model=False))
     assert last.returncode == 0, last.stderr
-    assert three.laptop.run("fetch", run).returncode == 0
-    assert three.edits() == WHOLE
+    assert chain.laptop.run("fetch", run).returncode == 0
+    assert chain.edits() == EXPECTED_EDITS
 
 
 @pytest.mark.slow
 def test_a_kill_between_and_within_stages_changes_nothing(tmp_path: Path) -> None:
-    whole, killed = Three(tmp_path / "whole"), Three(tmp_path / "killed")
+    whole, killed = ThreeStageRun(tmp_path / "whole"), ThreeStageRun(tmp_path / "killed")
     assert whole.laptop.run(*whole.local(whole.laptop, "--set=trained=true")).returncode == 0
     chance, side = random.Random(20261121), killed.laptop
     for _ in range(6):
@@ -139,7 +139,7 @@ def test_a_kill_between_and_within_stages_changes_nothing(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_workers_killed_and_continued_on_other_machines_end_in_the_same_records(tmp_path: Path) -> None:
-    whole, killed = Three(tmp_path / "whole"), Three(tmp_path / "killed")
+    whole, killed = ThreeStageRun(tmp_path / "whole"), ThreeStageRun(tmp_path / "killed")
     assert whole.laptop.run(*whole.local(whole.laptop)).returncode == 0
     run, chance = killed.submit(), random.Random(7)
     for number in range(8):

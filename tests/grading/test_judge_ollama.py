@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.ollama_server import PATIENCE, SHOWN, OllamaServer, soon
-from tests.support.remote import heed_signals
+from tests.support.real_machines import heed_signals
 
 pytestmark = pytest.mark.slow
 

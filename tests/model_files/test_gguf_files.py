@@ -16,8 +16,8 @@ from hybrid.model_files.location import digest_of, locate, sha256_of
 from hybrid.models.manifest import read_models
 from hybrid.models.packing import pack, plain_source
 from hybrid.models.restoring import restore_plain
-from tests.support.gguf_models import EMPTY, header, split_header
-from tests.support.packed import PART, files_of, noise, silent
+from tests.support.packed_models import PART, files_of, ignore_progress, noise
+from tests.support.small_gguf import EMPTY, header, split_header
 
 
 @pytest.fixture(autouse=True)
@@ -124,10 +124,10 @@ def test_links_as_the_hub_makes_them_are_one_model(tmp_path: Path) -> None:
 def test_a_split_model_is_packed_whole_and_restored_with_its_digest(tmp_path: Path) -> None:
     files = split(tmp_path / "model", "A (1)")
     folder = join_folder(tmp_path / "folder", make=True)
-    model = pack(folder, plain_source(tmp_path / "model", "a"), silent, part_size=PART)
+    model = pack(folder, plain_source(tmp_path / "model", "a"), ignore_progress, part_size=PART)
     assert (model.kind, model.digest, len(model.layers)) == ("gguf", digest_of(files[0]), 3)
     assert read_models(folder) == ([model], [])
-    there = restore_plain(folder, model, tmp_path / "to", silent)
+    there = restore_plain(folder, model, tmp_path / "to", ignore_progress)
     assert there == tmp_path / "to" / "A-1-00001-of-00003.gguf"
     assert locate(str(tmp_path / "to")) == there
     assert digest_of(there) == model.digest

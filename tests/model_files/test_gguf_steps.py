@@ -21,7 +21,7 @@ from hybrid.errors import CannotRun
 from hybrid.model_files import gguf_parts, gguf_steps
 from hybrid.model_files.gguf import as_folder
 from tests.conftest import ROOT
-from tests.support.gguf_models import header, write_model
+from tests.support.small_gguf import header, write_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEP = 1000

@@ -12,7 +12,7 @@ import pytest
 from hybrid.errors import CannotRun, UsageError
 from hybrid.model_files import location
 from hybrid.models.file_models import described
-from tests.support.gguf_models import EMPTY
+from tests.support.small_gguf import EMPTY
 
 
 @pytest.fixture(autouse=True)

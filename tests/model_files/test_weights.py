@@ -21,7 +21,7 @@ from hybrid.backends.transformers import load
 from hybrid.errors import CannotRun
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.weights import check_folder
-from tests.support.gguf_models import write_model
+from tests.support.small_gguf import write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

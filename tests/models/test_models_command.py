@@ -17,8 +17,8 @@ from hybrid.folder.runs import join_folder
 from hybrid.models import catalog, pruning
 from hybrid.models.manifest import Model, read_models
 from hybrid.models.ollama_store import OllamaStore
-from tests.support.gguf_models import EMPTY
-from tests.support.packed import add_model, files_of, large_parts, noise, packed, repack, silent
+from tests.support.packed_models import add_model, files_of, ignore_progress, large_parts, noise, packed, repack
+from tests.support.small_gguf import EMPTY
 
 DAY = 86400.0
 
@@ -161,7 +161,7 @@ def test_prune_removes_in_two_steps_and_never_what_another_model_needs(tmp_path:
     assert set(done.removed) == set(marked.waiting)
     assert done.waiting == ()
     assert read_models(folder) == ([second], [])
-    assert catalog.check(folder, [second], silent) == []
+    assert catalog.check(folder, [second], ignore_progress) == []
     assert set(before) - set(files_of(folder.root)) == set(done.removed)
     assert all(any(place.iterdir()) for place in (folder.root / "models" / "layers").rglob("*") if place.is_dir())
 
@@ -196,7 +196,7 @@ def test_a_manifest_that_arrives_in_between_saves_its_layers(tmp_path: Path) -> 
     steps(folder, unused=True, now=0.0)
     (folder.root / first.path).write_bytes(hidden)
     assert steps(folder, unused=True, now=2 * DAY).removed == ()
-    assert catalog.check(folder, read_models(folder)[0], silent) == []
+    assert catalog.check(folder, read_models(folder)[0], ignore_progress) == []
 
 
 def test_a_listing_that_has_lost_a_manifest_is_not_taken_for_a_deletion(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_listing_that_has_lost_a_manifest_is_not_taken_for_a_deletion(tmp_path
     assert (done.removed, done.anew, done.seconds) == ((), True, DAY)
     (folder.root / second.path).write_bytes(hidden)
     assert third.path in steps(folder, "third", now=3 * DAY).removed
-    assert catalog.check(folder, [first, second], silent) == []
+    assert catalog.check(folder, [first, second], ignore_progress) == []
 
 
 def test_packing_a_model_again_takes_its_marks_back(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from hybrid.models.ollama_manifest import layers_of
 from hybrid.models.ollama_store import OllamaStore
 from hybrid.models.packing import pack, plain_source
 from hybrid.models.restoring import restore_ollama, restore_plain
-from tests.support.packed import PART, files_of, noise, packed, republish, sha256_of, silent, tensors
+from tests.support.packed_models import PART, files_of, ignore_progress, noise, packed, republish, sha256_of, tensors
 
 ZERO = "0" * 64
 
@@ -37,7 +37,7 @@ def plain_model(root: Path) -> tuple[Disk, Model]:
         content = noise(1500, seed=len(name))
         (source / name).write_bytes(encode({"noise": content.hex()}) if name.endswith(".json") else tensors(content))
     folder = join_folder(root / "folder", make=True)
-    return folder, pack(folder, plain_source(source, ""), silent, part_size=PART)
+    return folder, pack(folder, plain_source(source, ""), ignore_progress, part_size=PART)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +265,9 @@ def test_a_layer_whose_parts_do_not_make_it_is_never_installed(tmp_path: Path) -
     path = republish(folder, model, {**value, "source": source, "digest": sha256_of(source.encode())})
     hostile = verify_model(path, folder.read(path, 10**6))
     with pytest.raises(BadData, match="not what it is named by"):
-        restore_ollama(folder, hostile, OllamaStore(tmp_path / "other"), OllamaName.parse("x"), silent)
+        restore_ollama(folder, hostile, OllamaStore(tmp_path / "other"), OllamaName.parse("x"), ignore_progress)
     assert [name for name in files_of(tmp_path / "other") if not name.startswith("hybrid-restore/")] == []
-    assert "not what it is named by" in catalog.check(folder, [hostile], silent)[0].message
+    assert "not what it is named by" in catalog.check(folder, [hostile], ignore_progress)[0].message
 
 
 @pytest.mark.slow
@@ -283,7 +283,7 @@ def test_a_model_larger_than_the_disk_is_refused_before_anything_is_written(tmp_
     path = republish(folder, model, {**value, "layers": [layer], "source": source, "digest": digest, "part_size": part})
     hostile = verify_model(path, folder.read(path, 2**24))
     with pytest.raises(HybridError, match="no room for the model"):
-        restore_ollama(folder, hostile, OllamaStore(tmp_path / "other"), OllamaName.parse("x"), silent)
+        restore_ollama(folder, hostile, OllamaStore(tmp_path / "other"), OllamaName.parse("x"), ignore_progress)
     assert not (tmp_path / "other").exists()
 
 
@@ -371,9 +371,9 @@ def _fit(value: dict[str, Any]) -> None:
 
 def _restore(folder: Disk, model: Model, to: Path) -> None:
     if model.kind == "ollama":
-        restore_ollama(folder, model, OllamaStore(to), OllamaName.parse(model.name), silent)
+        restore_ollama(folder, model, OllamaStore(to), OllamaName.parse(model.name), ignore_progress)
     else:
-        restore_plain(folder, model, to, silent)
+        restore_plain(folder, model, to, ignore_progress)
     inside = files_of(to)
     places = {f"blobs/{layer.path}" if model.kind == "ollama" else layer.path: layer for layer in model.layers}
     assert all(sha256_of(inside[path]) == layer.sha256 for path, layer in places.items())

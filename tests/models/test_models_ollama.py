@@ -19,7 +19,7 @@ from hybrid.models import catalog
 from hybrid.models.manifest import read_models
 from hybrid.models.ollama_store import STAGING
 from tests.support.ollama_server import OllamaServer
-from tests.support.packed import files_of, silent
+from tests.support.packed_models import files_of, ignore_progress
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ def test_a_pack_that_is_killed_again_and_again_ends_whole(
         killed += process.returncode == -signal.SIGKILL
         models, _ = read_models(place)
         if models:
-            assert catalog.check(place, models, silent) == []
+            assert catalog.check(place, models, ignore_progress) == []
             shutil.rmtree(root / "models")
     ended("pack", "smollm2", "--store", ollama_server.store, "--folder", root)
     assert killed

@@ -18,17 +18,30 @@ from hybrid.models.names import OllamaName
 from hybrid.models.ollama_store import STAGING, OllamaStore
 from hybrid.models.packing import ollama_source, pack, plain_source
 from hybrid.models.restoring import restore_ollama, restore_plain
-from tests.support.gguf_models import EMPTY
-from tests.support.packed import PART, Died, Failing, add_model, files_of, large_parts, noise, packed, repack, silent
+from tests.support.packed_models import (
+    PART,
+    FailingFolder,
+    ProcessKilled,
+    add_model,
+    files_of,
+    ignore_progress,
+    large_parts,
+    noise,
+    packed,
+    repack,
+)
 from tests.support.small_disks import mounted
+from tests.support.small_gguf import EMPTY
 
 TINY = OllamaName.parse("tiny")
 
 
-def restored(folder: Disk | Failing, model: Model, root: Path, name: str = "tiny", *, replace: bool = False) -> bool:
+def restored(
+    folder: Disk | FailingFolder, model: Model, root: Path, name: str = "tiny", *, replace: bool = False
+) -> bool:
     """Restore into a store at `root`. Returns whether it holds exactly the model."""
     store = OllamaStore(root)
-    path = restore_ollama(folder, model, store, OllamaName.parse(name), silent, replace=replace)
+    path = restore_ollama(folder, model, store, OllamaName.parse(name), ignore_progress, replace=replace)
     return path.read_bytes() == model.source.encode() and not (root / STAGING).exists()
 
 
@@ -78,10 +91,10 @@ def test_a_pack_that_dies_at_any_write_publishes_nothing_and_goes_on(tmp_path: P
     _, store, whole = packed(tmp_path / "good")
     for at in range(1, 9):
         folder = join_folder(tmp_path / f"f{at}", make=True)
-        with pytest.raises(Died):
-            repack(Failing(folder, at, Died(), torn), store, "tiny")
+        with pytest.raises(ProcessKilled):
+            repack(FailingFolder(folder, at, ProcessKilled(), torn), store, "tiny")
         assert read_models(folder)[0] == []
-        counting = Failing(folder, 0, Died())
+        counting = FailingFolder(folder, 0, ProcessKilled())
         assert repack(counting, store, "tiny") == whole
         assert files_of(folder.root / "models") == files_of(tmp_path / "good" / "folder" / "models")
     assert counting.calls == 8, "so many writes there are: each was died at"
@@ -91,11 +104,11 @@ def test_a_restore_that_dies_at_any_read_goes_on_at_that_part(tmp_path: Path) ->
     folder, _, model = packed(tmp_path)
     for at in range(1, 8):
         place = tmp_path / f"s{at}"
-        with pytest.raises(Died):
-            restored(Failing(folder, at, Died()), model, place)
+        with pytest.raises(ProcessKilled):
+            restored(FailingFolder(folder, at, ProcessKilled()), model, place)
         assert not (place / "manifests").exists(), "no model before all is whole"
         assert not (place / "blobs").exists()
-        rest = Failing(folder, 0, Died())
+        rest = FailingFolder(folder, 0, ProcessKilled())
         assert restored(rest, model, place)
         assert rest.calls == 8 - at, "a part that was here already was read again"
 
@@ -103,8 +116,8 @@ def test_a_restore_that_dies_at_any_read_goes_on_at_that_part(tmp_path: Path) ->
 def test_a_part_that_is_staged_and_damaged_is_fetched_again(tmp_path: Path) -> None:
     folder, _, model = packed(tmp_path)
     store = tmp_path / "other"
-    with pytest.raises(Died):
-        restored(Failing(folder, 5, Died()), model, store)
+    with pytest.raises(ProcessKilled):
+        restored(FailingFolder(folder, 5, ProcessKilled()), model, store)
     (staged,) = [path for path in (store / STAGING).iterdir() if path.stat().st_size > PART]
     data = bytearray(staged.read_bytes())
     data[PART + 5] ^= 1
@@ -149,12 +162,12 @@ def test_a_part_that_is_not_whole_is_named_and_nothing_is_installed(tmp_path: Pa
     assert not (tmp_path / "other" / "blobs").exists()
     if how == "missing":
         assert "6 of 7 parts" in told.value.message
-    wrong = catalog.check(folder, [model], silent)
+    wrong = catalog.check(folder, [model], ignore_progress)
     assert [path in error.message for error in wrong] == [True]
     if how == "link":
         (folder.root / path).unlink()
     repack(folder, source, "tiny")
-    assert catalog.check(folder, [model], silent) == []
+    assert catalog.check(folder, [model], ignore_progress) == []
     assert restored(folder, model, tmp_path / "other")
 
 
@@ -166,7 +179,7 @@ def test_what_is_here_of_a_half_synced_model_is_kept(tmp_path: Path) -> None:
     with pytest.raises(NotThere):
         restored(folder, model, tmp_path / "other")
     (folder.root / last).write_bytes(data)
-    rest = Failing(folder, 0, Died())
+    rest = FailingFolder(folder, 0, ProcessKilled())
     assert restored(rest, model, tmp_path / "other")
     assert rest.calls == 1
 
@@ -197,7 +210,7 @@ def test_a_damaged_store_is_told_and_nothing_is_published(tmp_path: Path, change
 def test_a_mount_that_goes_away_does_not_become_a_plain_folder(tmp_path: Path) -> None:
     folder, store, _ = packed(tmp_path)
 
-    class Vanishing(Failing):
+    class Vanishing(FailingFolder):
         def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
             super().write(path, data, heal=heal)
             if self.calls == 3:
@@ -205,7 +218,7 @@ def test_a_mount_that_goes_away_does_not_become_a_plain_folder(tmp_path: Path) -
 
     add_model(store, "more", noise(9000, seed=2))
     with pytest.raises(NotThere):
-        repack(Vanishing(folder, 0, Died()), store, "more")
+        repack(Vanishing(folder, 0, ProcessKilled()), store, "more")
     assert not folder.root.exists()
 
 
@@ -224,7 +237,7 @@ def test_another_model_of_that_name_is_not_written_over(tmp_path: Path) -> None:
 def test_a_layer_that_is_there_is_not_written_again_and_a_damaged_one_is(tmp_path: Path) -> None:
     folder, source, model = packed(tmp_path)
     assert restored(folder, model, tmp_path / "other")
-    counting = Failing(folder, 0, Died())
+    counting = FailingFolder(folder, 0, ProcessKilled())
     assert restored(counting, model, tmp_path / "other")
     assert counting.calls == 0
     blob = max((tmp_path / "other" / "blobs").iterdir(), key=lambda path: path.stat().st_size)
@@ -348,11 +361,11 @@ def test_a_folder_that_fills_up_is_told_and_the_same_pack_goes_on(tmp_path: Path
     folder = join_folder(small_disk / "folder", make=True)
     (small_disk / "ballast").write_bytes(bytes(60_000))
     with pytest.raises(Temporary, match="no room left"):
-        pack(folder, ollama_source(store, TINY), silent, part_size=8192)
+        pack(folder, ollama_source(store, TINY), ignore_progress, part_size=8192)
     assert read_models(folder) == ([], [])
     (small_disk / "ballast").unlink()
-    model = pack(folder, ollama_source(store, TINY), silent, part_size=8192)
-    assert catalog.check(folder, [model], silent) == []
+    model = pack(folder, ollama_source(store, TINY), ignore_progress, part_size=8192)
+    assert catalog.check(folder, [model], ignore_progress) == []
 
 
 def test_a_disk_that_fills_up_during_a_restore_is_told_and_the_same_restore_goes_on(
@@ -395,14 +408,14 @@ def test_a_folder_is_restored_with_the_digest_that_a_backend_gives_it(tmp_path: 
 
     source = model_folder(tmp_path / "My_Model")
     folder = join_folder(tmp_path / "folder", make=True)
-    model = pack(folder, plain_source(source, ""), silent, part_size=PART)
+    model = pack(folder, plain_source(source, ""), ignore_progress, part_size=PART)
     assert (model.kind, model.name, model.digest) == ("folder", "My_Model", digest_of(source))
-    there = restore_plain(folder, model, tmp_path / "to", silent)
+    there = restore_plain(folder, model, tmp_path / "to", ignore_progress)
     assert digest_of(there) == model.digest
     kept = {path for path in files_of(source) if not path.endswith((".bin", "more.json"))}
     assert files_of(there) == {path: data for path, data in files_of(source).items() if path in kept}
-    counting = Failing(folder, 0, Died())
-    assert restore_plain(counting, model, tmp_path / "to", silent) == there
+    counting = FailingFolder(folder, 0, ProcessKilled())
+    assert restore_plain(counting, model, tmp_path / "to", ignore_progress) == there
     assert counting.calls == 0
 
 
@@ -417,13 +430,13 @@ def test_a_file_whose_name_is_not_legal_everywhere_is_told_before_anything_is_pa
 def test_a_folder_that_is_killed_while_it_is_restored_is_no_model_until_it_is_whole(tmp_path: Path) -> None:
     source = model_folder(tmp_path / "source")
     folder = join_folder(tmp_path / "folder", make=True)
-    model = pack(folder, plain_source(source, "org/name"), silent, part_size=PART)
+    model = pack(folder, plain_source(source, "org/name"), ignore_progress, part_size=PART)
     for at in range(1, 9):
         to = tmp_path / f"to{at}"
-        with pytest.raises(Died):
-            restore_plain(Failing(folder, at, Died()), model, to, silent)
+        with pytest.raises(ProcessKilled):
+            restore_plain(FailingFolder(folder, at, ProcessKilled()), model, to, ignore_progress)
         assert not (to / "config.json").exists()
-        assert restore_plain(folder, model, to, silent) == to
+        assert restore_plain(folder, model, to, ignore_progress) == to
         assert (to / "merges.txt").read_bytes() == b""
 
 
@@ -433,7 +446,7 @@ def test_a_kill_while_the_files_are_moved_leaves_no_model_and_the_next_restore_e
 ) -> None:
     folder, _, model = packed(tmp_path)
     if kind == "folder":
-        model = pack(folder, plain_source(model_folder(tmp_path / "source"), "x"), silent, part_size=PART)
+        model = pack(folder, plain_source(model_folder(tmp_path / "source"), "x"), ignore_progress, part_size=PART)
     moves, replace = 0, Path.replace
     for at in range(1, len(model.layers) + (kind == "ollama") + 1):
 
@@ -441,40 +454,40 @@ def test_a_kill_while_the_files_are_moved_leaves_no_model_and_the_next_restore_e
             nonlocal moves
             moves += 1
             if moves == at:
-                raise Died
+                raise ProcessKilled
             return replace(self, target)
 
         to, moves = tmp_path / f"to{at}", 0
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", die_at)
-            with pytest.raises(Died):
-                restored(folder, model, to) if kind == "ollama" else restore_plain(folder, model, to, silent)
+            with pytest.raises(ProcessKilled):
+                restored(folder, model, to) if kind == "ollama" else restore_plain(folder, model, to, ignore_progress)
         assert not (to / "config.json").exists()
         assert OllamaStore(to).names() == []
-        rest = Failing(folder, 0, Died())
-        assert restored(rest, model, to) if kind == "ollama" else restore_plain(rest, model, to, silent)
+        rest = FailingFolder(folder, 0, ProcessKilled())
+        assert restored(rest, model, to) if kind == "ollama" else restore_plain(rest, model, to, ignore_progress)
         assert rest.calls == 0, "what was whole was read again"
 
 
 @pytest.mark.parametrize("foreign", ["extra.safetensors", "1_Pooling/more.json", "config.json/x"])
 def test_a_place_that_holds_something_else_is_refused(tmp_path: Path, foreign: str) -> None:
     folder = join_folder(tmp_path / "folder", make=True)
-    model = pack(folder, plain_source(model_folder(tmp_path / "source"), ""), silent, part_size=PART)
+    model = pack(folder, plain_source(model_folder(tmp_path / "source"), ""), ignore_progress, part_size=PART)
     (tmp_path / "to" / foreign).parent.mkdir(parents=True)
     (tmp_path / "to" / foreign).write_bytes(b"mine")
     with pytest.raises(UsageError, match="not of this model"):
-        restore_plain(folder, model, tmp_path / "to", silent, replace=True)
+        restore_plain(folder, model, tmp_path / "to", ignore_progress, replace=True)
     assert files_of(tmp_path / "to") == {foreign: b"mine"}
 
 
 def test_a_file_of_another_content_is_replaced_only_when_asked(tmp_path: Path) -> None:
     folder = join_folder(tmp_path / "folder", make=True)
-    model = pack(folder, plain_source(model_folder(tmp_path / "source"), ""), silent, part_size=PART)
+    model = pack(folder, plain_source(model_folder(tmp_path / "source"), ""), ignore_progress, part_size=PART)
     (tmp_path / "to").mkdir()
     (tmp_path / "to" / "config.json").write_bytes(b"[]")
     with pytest.raises(UsageError, match="another content"):
-        restore_plain(folder, model, tmp_path / "to", silent)
-    restore_plain(folder, model, tmp_path / "to", silent, replace=True)
+        restore_plain(folder, model, tmp_path / "to", ignore_progress)
+    restore_plain(folder, model, tmp_path / "to", ignore_progress, replace=True)
     assert (tmp_path / "to" / "config.json").read_bytes() == b"{}"
 
 
@@ -485,9 +498,9 @@ def test_a_gguf_and_the_same_layer_of_ollama_are_kept_once(tmp_path: Path) -> No
     repack(folder, store, "tiny")
     before = set(files_of(tmp_path / "folder" / "models" / "layers"))
     (tmp_path / "A (1).gguf").write_bytes(data)
-    model = pack(folder, plain_source(tmp_path / "A (1).gguf", "a"), silent, part_size=PART)
+    model = pack(folder, plain_source(tmp_path / "A (1).gguf", "a"), ignore_progress, part_size=PART)
     assert set(files_of(tmp_path / "folder" / "models" / "layers")) == before
-    there = restore_plain(folder, model, tmp_path / "to", silent)
+    there = restore_plain(folder, model, tmp_path / "to", ignore_progress)
     assert (there.name, there.read_bytes()) == ("A-1.gguf", data)
 
 
@@ -512,7 +525,7 @@ def test_two_packs_at_once_make_one_good_model(tmp_path: Path) -> None:
     assert 0 in ended
     assert set(ended) <= {0, 5}
     (model,), refused = read_models(folder)
-    assert (refused, catalog.check(folder, [model], silent)) == ([], [])
+    assert (refused, catalog.check(folder, [model], ignore_progress)) == ([], [])
 
 
 def test_a_name_must_mean_one_digest(tmp_path: Path) -> None:
@@ -541,8 +554,8 @@ def test_memory_is_that_of_two_parts(tmp_path: Path) -> None:
     folder = join_folder(tmp_path / "folder", make=True)
     source = ollama_source(store, TINY)
     tracemalloc.start()
-    model = pack(folder, source, silent, part_size=part)
-    restore_ollama(folder, model, OllamaStore(tmp_path / "other"), TINY, silent)
+    model = pack(folder, source, ignore_progress, part_size=part)
+    restore_ollama(folder, model, OllamaStore(tmp_path / "other"), TINY, ignore_progress)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5 * part, "a model is never held whole"

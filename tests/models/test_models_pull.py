@@ -22,9 +22,9 @@ from hybrid.commands.models import models
 from hybrid.errors import HybridError
 from hybrid.models.ollama_store import OllamaStore
 from tests.support.faulty_ollama import FaultyOllama, Raw, Reply
+from tests.support.ollama_registry import OllamaRegistry
 from tests.support.ollama_server import OllamaServer, soon
-from tests.support.packed import add_model, noise, sha256_of
-from tests.support.registry import Registry
+from tests.support.packed_models import add_model, noise, sha256_of
 
 RUN = "from hybrid.cli import main; main()"
 SIZE = 3_000_000
@@ -65,8 +65,8 @@ def here(server: OllamaServer, monkeypatch: pytest.MonkeyPatch) -> OllamaServer:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry(OllamaStore(tmp_path / "registry")) as registry:
+def registry(tmp_path: Path) -> Iterator[OllamaRegistry]:
+    with OllamaRegistry(OllamaStore(tmp_path / "registry")) as registry:
         yield registry
 
 
@@ -74,7 +74,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 
 @pytest.mark.slow
-def test_a_model_arrives_byte_for_byte_and_is_not_fetched_twice(here: OllamaServer, registry: Registry) -> None:
+def test_a_model_arrives_byte_for_byte_and_is_not_fetched_twice(here: OllamaServer, registry: OllamaRegistry) -> None:
     manifest = add_model(registry.store, "lib/one:1b", noise(SIZE, 1))
     name = f"{registry.host}/lib/one:1b"
     code, out, err = typed("--insecure", name)
@@ -93,7 +93,7 @@ def test_a_model_arrives_byte_for_byte_and_is_not_fetched_twice(here: OllamaServ
 
 
 @pytest.mark.slow
-def test_a_pull_that_was_killed_goes_on_where_it_was(here: OllamaServer, registry: Registry) -> None:
+def test_a_pull_that_was_killed_goes_on_where_it_was(here: OllamaServer, registry: OllamaRegistry) -> None:
     add_model(registry.store, "lib/killed", noise(SIZE, 2))
     name, registry.holds_after = f"{registry.host}/lib/killed", 2 * SIZE // 3
     process = started(here, "--insecure", name)
@@ -112,7 +112,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(here: OllamaServer, registr
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_is_temporary_and_the_same_command_goes_on(
-    ollama_binary: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ollama_binary: Path, registry: OllamaRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_model(registry.store, "lib/one", noise(SIZE, 3))
     name, registry.holds_after = f"{registry.host}/lib/one", SIZE // 2
@@ -134,7 +134,7 @@ def test_a_server_that_is_killed_is_temporary_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_exit_code_4_and_a_terminal_has_a_bar(here: OllamaServer, registry: Registry) -> None:
+def test_ctrl_c_is_exit_code_4_and_a_terminal_has_a_bar(here: OllamaServer, registry: OllamaRegistry) -> None:
     add_model(registry.store, "lib/stopped", noise(SIZE, 4))
     registry.holds_after = SIZE // 2
     terminal, other = pty.openpty()
@@ -168,7 +168,7 @@ def test_ctrl_c_is_exit_code_4_and_a_terminal_has_a_bar(here: OllamaServer, regi
     ],
 )
 def test_what_is_wrong_with_a_registry_is_said_in_words(
-    here: OllamaServer, registry: Registry, change: dict[str, Any], name: str, code: int, words: str
+    here: OllamaServer, registry: OllamaRegistry, change: dict[str, Any], name: str, code: int, words: str
 ) -> None:
     add_model(registry.store, "lib/damaged", noise(5000, 5))
     add_model(registry.store, "lib/half", noise(5000, 6))
@@ -181,7 +181,7 @@ def test_what_is_wrong_with_a_registry_is_said_in_words(
 
 
 @pytest.mark.slow
-def test_no_way_to_a_registry_and_one_without_tls_are_told_apart(here: OllamaServer, registry: Registry) -> None:
+def test_no_way_to_a_registry_and_one_without_tls_are_told_apart(here: OllamaServer, registry: OllamaRegistry) -> None:
     code, _, err = typed("--insecure", "127.0.0.1:9/lib/one")
     assert (code, "no way to its registry" in err) == (5, True)
     code, _, err = typed(f"{registry.host}/lib/one")

@@ -18,7 +18,7 @@ from hybrid.settings import build
 from hybrid.tasks.arc.grid import grid_of
 from hybrid.tasks.arc.text import FORMATS
 from hybrid.tasks.arc.views import TRANSFORMS
-from tests.support.chained import work_off
+from tests.support.stages_in_memory import run_stages
 
 EDIT = json.dumps(
     {
@@ -69,7 +69,7 @@ def keys_of(name: str) -> dict[str, tuple[int, str, str]]:
         shown = truth if item.request.tuning else ((0,),)
         return FORMATS[str(item.view["format"])].write(TRANSFORMS[str(item.view["transform"])](shown))
 
-    done = work_off(pipeline, inputs, answer)
+    done = run_stages(pipeline, inputs, answer)
     return {
         stage: (len(outputs), outputs[0].key[:16], digest([one.key for one in outputs])[:16])
         for stage, outputs in done.items()

@@ -16,7 +16,7 @@ from hybrid.errors import BadData, OwnFault, PluginFault
 from hybrid.plugins.faults import CheckedExamples, attributed_to
 from hybrid.plugins.installed import load
 from hybrid.settings import build
-from tests.support.faulty_plugin import laid_down
+from tests.support.faulty_plugin import install
 
 PIPELINE = "the pipeline 'frail' of 'frail-plugin' failed while"
 GRADER = "the grader 'strict' of 'frail-plugin' failed while"
@@ -28,7 +28,7 @@ Command = Callable[..., tuple[int, str]]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the plugin is installed; one place, since Python imports it once."""
-    return laid_down(tmp_path_factory.mktemp("site"))
+    return install(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ class Pipe:
 
 
 def test_a_worker_names_the_plugin_and_does_the_other_runs(tmp_path: Path) -> None:
-    site = laid_down(tmp_path / "site")
+    site = install(tmp_path / "site")
     asking = site / "frail_plugin" / "asking.py"
     (tmp_path / "answers.json").write_text(json.dumps({"answers": {}, "default": "1"}))
     environment = {**os.environ, "PYTHONPATH": str(site), "HYBRID_FOLDER": str(tmp_path / "folder")}

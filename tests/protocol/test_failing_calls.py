@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.failing_calls import Failing, failing_library
+from tests.support.failing_calls import FailingCalls, failing_library
 from tests.support.fault_matrix import CALLS, COMMANDS, DAMAGES, FILES
 
 __all__ = ["failing_library"]
@@ -46,7 +46,7 @@ for act in (
 """
 
 
-def attempted(failing: Failing, place: Path) -> list[int]:
+def attempted(failing: FailingCalls, place: Path) -> list[int]:
     """The errno of each attempt, 0 where nothing failed."""
     environment = {**os.environ, **failing.environment}
     done = subprocess.run([sys.executable, "-c", ATTEMPTS], env=environment, cwd=place, capture_output=True, check=True)
@@ -56,7 +56,7 @@ def attempted(failing: Failing, place: Path) -> list[int]:
 def test_calls_fail_as_the_rules_say_and_what_failed_is_told(failing_library: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there/file").write_text("x")
-    with Failing(failing_library, tmp_path / "rules") as failing:
+    with FailingCalls(failing_library, tmp_path / "rules") as failing:
         failing.fail("open", "*/there/file", "ESTALE", skip=1)
         failing.fail("list,mkdir,stat", f"{tmp_path}/there*", "EIO", times=2)
         failing.fail("create,write", "*/there/*", "ENOSPC", every=2)

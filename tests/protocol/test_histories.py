@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.failing_calls import failing_library
 from tests.support.fleet import SEEDS, Fleet, records
-from tests.support.remote import ITEMS, SCRIPT, Side, Stage
+from tests.support.real_machines import ITEMS, SCRIPT, Machine, Machines
 
 __all__ = ["failing_library"]
 pytestmark = pytest.mark.slow
@@ -27,8 +27,8 @@ STEPS = 20
 class Chances:
     """What may happen next in a history of answers; each is one step."""
 
-    def __init__(self, fleet: Fleet, stage: Stage) -> None:
-        self.fleet, self.stage, self.older = fleet, stage, dict[str, dict[str, bytes]]()
+    def __init__(self, fleet: Fleet, machines: Machines) -> None:
+        self.fleet, self.machines, self.older = fleet, machines, dict[str, dict[str, bytes]]()
 
     def step(self) -> None:
         act = self.fleet.draw.choice(
@@ -86,7 +86,7 @@ class Chances:
 
     def cancel(self) -> None:
         self.fleet.laptop("laptop", "cancel", "seal-eval")
-        self.fleet.laptop("laptop", *submit(self.stage))
+        self.fleet.laptop("laptop", *submit(self.machines))
 
     def fail(self) -> None:
         """The next calls in the folder of a machine fail, until the next step."""
@@ -108,30 +108,30 @@ class Chances:
         time.sleep(1)
 
     def remember(self) -> None:
-        side = self.fleet.draw.choice(list(self.fleet.carrier.sides))
-        self.older[side] = self.fleet.carrier.copy(side)
+        side = self.fleet.draw.choice(list(self.fleet.sync.sides))
+        self.older[side] = self.fleet.sync.copy(side)
 
     def restore(self) -> None:
-        known = [side for side in self.older if side in self.fleet.carrier.sides]
+        known = [side for side in self.older if side in self.fleet.sync.sides]
         if known:
             side = self.fleet.draw.choice(known)
             self.fleet.note(f"the folder of {side} is an older one")
-            self.fleet.carrier.restore(side, self.older[side])
+            self.fleet.sync.restore(side, self.older[side])
 
     def lose(self) -> None:
         """A machine is gone, with its folder and its own things."""
         name = self.one()
         self.fleet.kill(name)
         side = self.fleet.gpus.pop(name)
-        self.fleet.carrier.lose(name)
+        self.fleet.sync.lose(name)
         shutil.rmtree(side.folder, ignore_errors=True)
         shutil.rmtree(side.home, ignore_errors=True)
         self.fleet.note(f"{name} is lost")
         self.fleet.add_gpu()
 
 
-def submit(stage: Stage) -> list[str]:
-    data = [f"--set={one}" for one in stage.data()]
+def submit(machines: Machines) -> list[str]:
+    data = [f"--set={one}" for one in machines.data()]
     return ["run", "remote", "seal-eval", "--backend=scripted", f"--model={SCRIPT}", *data]
 
 
@@ -139,41 +139,41 @@ def submit(stage: Stage) -> list[str]:
 def test_a_run_that_many_work_on_comes_whole_through_a_carrier_that_lies(
     tmp_path: Path, failing_library: Path, seed: int
 ) -> None:
-    stage = Stage(tmp_path, tmp_path / "folder-laptop")
-    stage.script({"answers": dict.fromkeys(stage.prompts()[::3], "2"), "default": "1"})
-    fleet = Fleet(tmp_path, failing_library, seed, lambda name, folder: Side(tmp_path, name, folder))
-    assert fleet.laptop("laptop", "init", str(stage.folder)) == 0
-    assert fleet.laptop("laptop", *submit(stage)) == 0
+    machines = Machines(tmp_path, tmp_path / "folder-laptop")
+    machines.script({"answers": dict.fromkeys(machines.prompts()[::3], "2"), "default": "1"})
+    fleet = Fleet(tmp_path, failing_library, seed, lambda name, folder: Machine(tmp_path, name, folder))
+    assert fleet.laptop("laptop", "init", str(machines.folder)) == 0
+    assert fleet.laptop("laptop", *submit(machines)) == 0
     try:
         with fleet.at_work():
-            chances = Chances(fleet, stage)
+            chances = Chances(fleet, machines)
             for _ in range(STEPS):
                 chances.step()
-        finish(fleet, chances, stage)
+        finish(fleet, chances, machines)
     finally:
         print(fleet)
-    expected = without_faults(stage)
+    expected = without_faults(machines)
     for side in fleet.laptops.values():
         assert records(side.folder) == expected
     assert not fleet.lost(), "acknowledged, and not whole any more"
 
 
-def finish(fleet: Fleet, chances: Chances, stage: Stage) -> None:
+def finish(fleet: Fleet, chances: Chances, machines: Machines) -> None:
     """The faults are over: what is there is carried, one worker does the rest, both laptops fetch."""
-    fleet.carrier.settle()
-    assert fleet.laptop("laptop", *submit(stage)) == 0
-    fleet.carrier.settle()
+    fleet.sync.settle()
+    assert fleet.laptop("laptop", *submit(machines)) == 0
+    fleet.sync.settle()
     name = next(iter(fleet.gpus))
     fleet.start(name, chances.worker(name))
     assert fleet.ended(name, fleet.working.pop(name)) == 0, "\n".join(fleet.said[-20:])
-    fleet.carrier.settle()
+    fleet.sync.settle()
     assert [fleet.laptop(laptop, "fetch", "seal-eval") for laptop in fleet.laptops] == [0, 0]
 
 
-def without_faults(stage: Stage) -> list[dict[str, Any]]:
-    alone = Side(stage.root, "alone", stage.root / "folder-alone")
-    data = [f"--set={one}" for one in stage.data()]
-    where = [f"--model={stage.root / 'script.json'}", f"--folder={alone.folder}"]
+def without_faults(machines: Machines) -> list[dict[str, Any]]:
+    alone = Machine(machines.root, "alone", machines.root / "folder-alone")
+    data = [f"--set={one}" for one in machines.data()]
+    where = [f"--model={machines.root / 'script.json'}", f"--folder={alone.folder}"]
     done = alone.run("run", "local", "seal-eval", "--backend=scripted", *data, *where)
     assert done.returncode == 0, done.stderr
     found = records(alone.folder)

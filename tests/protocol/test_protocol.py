@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from tests.simulator import plays
-from tests.simulator.lab import Lab
+from tests.simulator import scenarios
+from tests.simulator.simulation import Simulation
 
 SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "0"))
 """0: as many as the budget allows."""
@@ -44,7 +44,7 @@ def play(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) ->
     until, played = time.process_time() + budget, 0
     for played, seed in enumerate([int(ONE)] if ONE else seeds, start=1):  # noqa: B007
         try:
-            plays.histories(seed, chained=chained)
+            scenarios.random_history(seed, chained=chained)
         except Exception as error:
             which = "stages_that_come_after" if chained else "test_histories_keep"
             again = f"HYBRID_TEST_SEED={seed} python -m pytest tests/protocol/test_protocol.py -k {which}"
@@ -71,7 +71,7 @@ def test_histories_of_stages_that_come_after_others_keep_every_promise(part: int
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_answer_in_place_of_a_failure_makes_new_items(seed: int) -> None:
-    plays.remade(seed)
+    scenarios.items_made_again(seed)
 
 
 @pytest.mark.slow
@@ -90,20 +90,20 @@ def test_many_histories_keep_every_promise(part: int) -> None:
 
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_one_seed_is_one_history(seed: int) -> None:
-    with plays.history(seed) as first, plays.history(seed) as second:
+    with scenarios.simulate(seed) as first, scenarios.simulate(seed) as second:
         assert first.world.trace == second.world.trace
         assert first.calls == second.calls
 
 
 @pytest.mark.parametrize("seed", range(20, 28))
 def test_no_decision_depends_on_the_time_of_day(seed: int) -> None:
-    plays.walls(seed)
+    scenarios.wrong_wall_clocks(seed)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
-    results = [plays.crashes(seed) for seed in range(part, 40, 4)]
+    results = [scenarios.crashes(seed) for seed in range(part, 40, 4)]
     kills, redone = (sum(column) for column in zip(*results, strict=True))
     print(f"{kills} kills, {redone} items redone")
     assert kills
@@ -113,33 +113,33 @@ def test_a_crash_redoes_what_was_in_no_file_and_nothing_else(part: int) -> None:
 def test_two_workers_share_a_run_without_talking() -> None:
     calls = items = 0
     for seed in range(8):
-        with Lab(seed, items=96, workers=2) as lab:
-            lab.submit()
-            lab.finish()
-            assert len(lab.good()) == lab.items
-            calls, items = calls + sum(lab.calls.values()), items + lab.items
-            assert {path.split("/")[3][:4] for path in lab.received()} == {"gpu0", "gpu1"}, "one did all of it"
+        with Simulation(seed, items=96, workers=2) as simulation:
+            simulation.submit()
+            simulation.finish()
+            assert len(simulation.good()) == simulation.items
+            calls, items = calls + sum(simulation.calls.values()), items + simulation.items
+            assert {path.split("/")[3][:4] for path in simulation.received()} == {"gpu0", "gpu1"}, "one did all of it"
     print(f"{calls} calls for {items} items")
     assert calls < 1.25 * items
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_nothing_of_two_models_is_mixed(seed: int) -> None:
-    plays.models(seed)
+    scenarios.two_models(seed)
 
 
 def test_a_cancelled_run_costs_nothing_more_until_it_is_taken_up_again() -> None:
-    plays.cancelled(5)
+    scenarios.cancelled_run(5)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_an_order_that_got_lost_goes_out_when_it_is_given_again(seed: int) -> None:
-    plays.lost_order(seed)
+    scenarios.lost_order(seed)
 
 
 def test_only_failed_items_are_done_again() -> None:
-    plays.failed(6)
+    scenarios.retried_failures(6)
 
 
 def test_a_worker_that_cannot_say_that_it_lives_stops_taking_work() -> None:
-    plays.fenced(7)
+    scenarios.worker_without_heartbeat(7)

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 
 from hybrid.errors import HybridError
 from tests.simulator import FAULTS, NONE, Faults
-from tests.simulator.lab import Lab
-from tests.simulator.plays import settle
+from tests.simulator.scenarios import finish_everything
+from tests.simulator.simulation import Simulation
 
 EXAMPLES = int(os.environ.get("HYBRID_TEST_EXAMPLES", "25"))
 MACHINES = st.integers(0, 2)
@@ -29,20 +29,20 @@ MACHINES = st.integers(0, 2)
 class Drive(RuleBasedStateMachine):
     """Every rule is something that can happen to somebody; after each of them the promises hold."""
 
-    lab: Lab | None = None
+    simulation: Simulation | None = None
 
     @initialize(seed=st.integers(0, 2**32), workers=st.integers(1, 3), failing=st.sampled_from((0, 30)))
     def begin(self, seed: int, workers: int, failing: int) -> None:
-        self.lab = Lab(seed, items=12, workers=workers, failing=failing)
-        self.lab.submit()
+        self.simulation = Simulation(seed, items=12, workers=workers, failing=failing)
+        self.simulation.submit()
 
     def name(self, number: int) -> str:
         return f"gpu{number % len(self.it.machines)}"
 
     @property
-    def it(self) -> Lab:
-        assert self.lab is not None
-        return self.lab
+    def it(self) -> Simulation:
+        assert self.simulation is not None
+        return self.simulation
 
     @rule(faults=st.dictionaries(st.sampled_from(sorted(FAULTS)), st.sampled_from((0.05, 0.3)), max_size=3))
     def faults_begin(self, faults: dict[str, float]) -> None:
@@ -94,18 +94,20 @@ class Drive(RuleBasedStateMachine):
     def somebody_meddles(self) -> None:
         self.it.world.human.meddle()
 
-    @precondition(lambda self: self.lab is not None)
+    @precondition(lambda self: self.simulation is not None)
     @invariant()
     def nothing_is_broken(self) -> None:
         self.it.check()
 
     def teardown(self) -> None:
-        if self.lab is None:
+        if self.simulation is None:
             return
-        with self.lab as lab:
-            settle(lab)
-            assert len(lab.good()) == lab.items, f"P4: {lab.items - len(lab.good())} items never arrived"
-            assert set(lab.outputs()) == set(lab.keys), "P1: other items than those of the run"
+        with self.simulation as simulation:
+            finish_everything(simulation)
+            assert len(simulation.good()) == simulation.items, (
+                f"P4: {simulation.items - len(simulation.good())} items never arrived"
+            )
+            assert set(simulation.outputs()) == set(simulation.keys), "P1: other items than those of the run"
 
 
 @pytest.mark.slow

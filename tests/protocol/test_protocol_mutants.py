@@ -15,7 +15,7 @@ from hybrid.execution.completed import CompletedItems
 from hybrid.folder import leases, orders, shards, spool
 from hybrid.laptop import receiver
 from hybrid.worker import courier, worker
-from tests.simulator import lab, plays
+from tests.simulator import scenarios, simulation
 
 Patch = pytest.MonkeyPatch
 TRIES = 120
@@ -26,7 +26,7 @@ TRIES = 120
 def _quiet() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     yield
-    lab.verified.cache_clear()
+    simulation.verified.cache_clear()
     logging.disable(logging.NOTSET)
 
 
@@ -179,21 +179,21 @@ def receipts_are_sent_once(patch: Patch) -> None:
 
 
 MUTANTS: list[tuple[Callable[[Patch], None], Callable[[int], object]]] = [
-    (ack_before_verify, plays.histories),
-    (ack_before_the_own_copy, plays.histories),
-    (a_write_is_a_receipt, plays.histories),
-    (trust_the_listing, plays.histories),
-    (believe_a_done_flag, plays.histories),
-    (never_look_at_a_file_twice, plays.histories),
-    (claims_for_ever, plays.histories),
-    (receipts_are_sent_once, plays.histories),
-    (records_dropped_when_the_disk_is_full, plays.crashes),
-    (the_spool_is_forgotten_at_a_restart, plays.crashes),
-    (failures_are_never_done, plays.failed),
-    (a_failure_is_for_ever, plays.failed),
-    (no_fence, plays.fenced),
-    (orders_are_not_read, plays.cancelled),
-    (staleness_by_time_stamp, plays.walls),
+    (ack_before_verify, scenarios.random_history),
+    (ack_before_the_own_copy, scenarios.random_history),
+    (a_write_is_a_receipt, scenarios.random_history),
+    (trust_the_listing, scenarios.random_history),
+    (believe_a_done_flag, scenarios.random_history),
+    (never_look_at_a_file_twice, scenarios.random_history),
+    (claims_for_ever, scenarios.random_history),
+    (receipts_are_sent_once, scenarios.random_history),
+    (records_dropped_when_the_disk_is_full, scenarios.crashes),
+    (the_spool_is_forgotten_at_a_restart, scenarios.crashes),
+    (failures_are_never_done, scenarios.retried_failures),
+    (a_failure_is_for_ever, scenarios.retried_failures),
+    (no_fence, scenarios.worker_without_heartbeat),
+    (orders_are_not_read, scenarios.cancelled_run),
+    (staleness_by_time_stamp, scenarios.wrong_wall_clocks),
 ]
 
 

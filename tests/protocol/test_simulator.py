@@ -11,7 +11,7 @@ import pytest
 from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.folder.medium import Disk, Medium, Store
 from tests.simulator import FAULTS, SETTLE, Actor, Faults, Killed, World
-from tests.simulator.trying import HOUR, LIMIT, fill, names, pair, said, world
+from tests.simulator.small_worlds import HOUR, LIMIT, fill, names, pair, said, world
 from tests.support.hash_seeds import printed_by_hash_seed
 
 # what holds without any fault

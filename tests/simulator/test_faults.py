@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.simulator import FAULTS, NONE, SETTLE, Faults, World
-from tests.simulator.trying import HOUR, LIMIT, fill, names, pair, said, shows, world
+from tests.simulator.small_worlds import HOUR, LIMIT, fill, names, pair, said, shows, world
 
 
 def test_f01_a_lost_machine_loses_any_part_of_what_was_not_uploaded() -> None:

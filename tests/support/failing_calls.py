@@ -40,7 +40,7 @@ def failing_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-class Failing:
+class FailingCalls:
     """The rules of one test, in the file at `path`, which is made anew. `environment` brings a process under them."""
 
     def __init__(self, library: Path, path: Path) -> None:

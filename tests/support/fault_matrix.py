@@ -29,10 +29,10 @@ from hybrid.folder.shards import verify_shard
 from hybrid.machine.home import index_of, received_of, set_joined_folder
 from hybrid.plugins.installed import load
 from hybrid.settings import build
-from tests.support import forking
-from tests.support.failing_calls import Failing
-from tests.support.packed import noise, tensors
-from tests.support.remote import SCRIPT, task
+from tests.support import forked_commands
+from tests.support.failing_calls import FailingCalls
+from tests.support.packed_models import noise, tensors
+from tests.support.real_machines import SCRIPT, task
 
 PIPELINE = "seal-eval"
 FILES = {
@@ -99,7 +99,7 @@ class Scene:
 
     def run(self, *arguments: str, home: Path | None = None, rules: Path | None = None) -> int:
         environment = {"HYBRID_HOME": str(home or self.laptop), "HYBRID_FOLDER": str(self.folder)}
-        return forking.command(list(arguments), environment, self.root / "said", rules)
+        return forked_commands.command(list(arguments), environment, self.root / "said", rules)
 
     def do(self, command: str, rules: Path | None = None) -> int:
         """One of COMMANDS."""
@@ -268,7 +268,7 @@ class Matrix:
     def _probe(self, command: str) -> None:
         """Do a command without faults, and count which calls it makes on which files."""
         scene = self.scene(command, f"clean-{command.replace(' ', '-')}")
-        failing = Failing(Path(), scene.root / "rules")
+        failing = FailingCalls(Path(), scene.root / "rules")
         places = [(file, calls) for file in FILES for calls in dict.fromkeys(CALLS.values())]
         rules = {place: failing.fail(place[1], f"{scene.root}/{FILES[place[0]]}", "EIO", times=0) for place in places}
         code = scene.do(command, scene.root / "rules")
@@ -298,7 +298,7 @@ class Matrix:
         return cell
 
     def _happen(self, cell: Cell, scene: Scene) -> None:
-        failing = Failing(Path(), scene.root / "rules")
+        failing = FailingCalls(Path(), scene.root / "rules")
         before = {path: path.read_bytes() for path in scene.paths(cell.file)}
         here = scene.outputs().get("here", 0)
         if cell.fault in DAMAGES:
@@ -367,7 +367,7 @@ def damage(path: Path, how: str, outputs: Path) -> None:
 
 def main(root: Path) -> None:
     """All cells, four at once, each in a process of its own."""
-    forking.prepare((PIPELINE,), ("worker", "fetch", "status", "run", "models"))
+    forked_commands.prepare((PIPELINE,), ("worker", "fetch", "status", "run", "models"))
     matrix, running, done = Matrix(root), dict[int, Path](), list[dict[str, Any]]()
 
     def finish() -> None:
@@ -380,7 +380,9 @@ def main(root: Path) -> None:
         if len(running) == AT_ONCE:
             finish()
         answer = root / f"cell-{number}.json"
-        pid = forking.started(lambda cell=cell, answer=answer: answer.write_text(json.dumps(asdict(matrix.done(cell)))))  # type: ignore[misc]
+        pid = forked_commands.started(
+            lambda cell=cell, answer=answer: answer.write_text(json.dumps(asdict(matrix.done(cell))))
+        )  # type: ignore[misc]
         running[pid] = answer
     while running:
         finish()

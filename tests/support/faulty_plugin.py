@@ -88,7 +88,7 @@ class Strict:
 '''
 
 
-def laid_down(folder: Path) -> Path:
+def install(folder: Path) -> Path:
     """Put the plugin into `folder`, as pip would."""
     package, info = folder / "frail_plugin", folder / "frail_plugin-1.0.dist-info"
     for place in (package, info):

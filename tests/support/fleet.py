@@ -17,32 +17,32 @@ from hybrid.errors import HybridError
 from hybrid.folder.medium import Disk
 from hybrid.folder.notes import read_notes
 from hybrid.folder.shards import verify_shard
-from tests.support.failing_calls import Failing
-from tests.support.lying_carrier import LyingCarrier
-from tests.support.remote import Side
+from tests.support.failing_calls import FailingCalls
+from tests.support.faulty_sync import FaultySync
+from tests.support.real_machines import Machine
 
 SEEDS = range(1, 1 + int(os.environ.get("HYBRID_TEST_SEEDS", "1")))
 """Of histories."""
-FINE = {0, 3, 4, 5, 6, -signal.SIGKILL}
+ALLOWED_EXIT_CODES = {0, 3, 4, 5, 6, -signal.SIGKILL}
 """Exit codes of commands that meet faults: 1, 2 and 7 are for what no fault of a folder can be."""
 
 
 class Fleet:
     """Laptops and GPU machines below `root`, each with its folder; the carrier between them; calls that fail."""
 
-    def __init__(self, root: Path, library: Path, seed: int, machine: Callable[[str, Path], Side]) -> None:
+    def __init__(self, root: Path, library: Path, seed: int, machine: Callable[[str, Path], Machine]) -> None:
         self.root, self.draw, self._machine = root, random.Random(seed), machine
-        self.failing = Failing(library, root / "rules")
-        self.laptops, self.gpus = dict[str, Side](), dict[str, Side]()
+        self.failing = FailingCalls(library, root / "rules")
+        self.laptops, self.gpus = dict[str, Machine](), dict[str, Machine]()
         self.working: dict[str, subprocess.Popen[str]] = {}
         self.made, self.happened, self.said = 0, list[str](), list[str]()
         self.acknowledged: set[str] = set()
         for name in ("laptop", "other"):
             self.laptops[name] = self.side(name)
-        self.carrier = LyingCarrier({name: side.folder for name, side in self.laptops.items()}, seed)
+        self.sync = FaultySync({name: side.folder for name, side in self.laptops.items()}, seed)
         self.add_gpu()
 
-    def side(self, name: str) -> Side:
+    def side(self, name: str) -> Machine:
         side = self._machine(name, self.root / f"folder-{name}")
         side.environment.update(self.failing.environment)
         return side
@@ -51,7 +51,7 @@ class Fleet:
         self.made += 1
         name = f"gpu-{self.made}"
         self.gpus[name] = self.side(name)
-        self.carrier.join(name, self.gpus[name].folder)
+        self.sync.join(name, self.gpus[name].folder)
         return name
 
     def start(self, name: str, arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ class Fleet:
         """Wait for a worker's end, which has to be a fine one."""
         _, said = process.communicate(timeout=120)
         self.note(f"{name} ended with {process.returncode}", said)
-        assert process.returncode in FINE, said
+        assert process.returncode in ALLOWED_EXIT_CODES, said
         return process.returncode
 
     def kill(self, name: str) -> None:
@@ -91,7 +91,7 @@ class Fleet:
                 process.kill()
             _, said = process.communicate(timeout=120)
         self.note(f"{name}: {' '.join(arguments)[:40]} -> {process.returncode}", said)
-        assert process.returncode in FINE, said
+        assert process.returncode in ALLOWED_EXIT_CODES, said
         self.look()
         return process.returncode
 
@@ -118,7 +118,7 @@ class Fleet:
         """The carrier runs inside; no process outlives it."""
         with ExitStack() as end:
             end.callback(self.stop)
-            end.enter_context(self.carrier.running())
+            end.enter_context(self.sync.running())
             yield
 
     def stop(self) -> None:

@@ -20,7 +20,7 @@ from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun, UsageError
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
-from tests.support.tuned import opened, prepare, said
+from tests.support.two_adapters import opened, prepare, said
 
 QUESTIONS = ("Count from one to ten.", "Name three colours.", "What is water?")
 

@@ -17,7 +17,7 @@ from hybrid.training.jobs import Job, Trained
 from hybrid.training.memory import plan_memory, saved_bytes
 from hybrid.training.slots import Route
 from hybrid.training.trainer import TrainingSession
-from tests.support.tiny_model import job, tiny_model, trainer
+from tests.support.peft_reference import job, tiny_model, trainer
 
 torch.set_num_threads(1)
 JOBS = [

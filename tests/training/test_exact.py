@@ -15,7 +15,7 @@ from hybrid.training.jobs import Job, Tokens, Trained
 from hybrid.training.packing import PackedText
 from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer, TrainingSession
-from tests.support.tiny_model import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
+from tests.support.peft_reference import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
 
 torch.set_num_threads(1)
 

@@ -25,9 +25,9 @@ from hybrid.folder.runs import check_mark
 from hybrid.folder.tensors import verify_part
 from tests.support.failing_calls import failing_library
 from tests.support.fleet import SEEDS, Fleet, records, until
-from tests.support.remote import Side
+from tests.support.real_machines import Machine
 from tests.support.small_disks import mounted
-from tests.support.small_model import headers, write_model
+from tests.support.small_hf_model import headers, write_model
 
 __all__ = ["failing_library"]
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -55,7 +55,7 @@ class Work:
         tasks = {f"{n:08x}": {"train": pairs[n], "test": [{"input": [[n, 9]]}]} for n in range(TASKS)}
         self.challenges = root.parent / "challenges.json"  # its name is in the records
         self.challenges.write_text(json.dumps(tasks))
-        self.side = Side(root, "machine", root / "folder")
+        self.side = Machine(root, "machine", root / "folder")
 
     def options(self) -> list[str]:
         return [f"--backend-option={name}={value}" for name, value in OPTIONS.items()]
@@ -71,7 +71,7 @@ class Work:
         leave = ["--side=gpu", "--linger=0", "--max-idle=20s", "--beat=1", "--shard-seconds=0.1"]
         return ["worker", f"--model={self.model}={self.model}", *leave, *self.options()]
 
-    def killed(self, side: Side, arguments: list[str], when: Callable[[], object]) -> None:
+    def killed(self, side: Machine, arguments: list[str], when: Callable[[], object]) -> None:
         """Start a command and kill it as soon as a condition holds."""
         with side.start(*arguments) as process:
             end = time.monotonic() + 120
@@ -81,7 +81,7 @@ class Work:
             said = process.communicate()
         assert process.returncode == -signal.SIGKILL, said
 
-    def done(self, side: Side, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    def done(self, side: Machine, arguments: list[str]) -> subprocess.CompletedProcess[str]:
         finished = side.run(*arguments)
         assert finished.returncode == 0, finished.stderr
         return finished
@@ -152,17 +152,17 @@ def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
     """The first machine is lost while it trains, with its disk; the second is killed while it answers."""
     root = base / f"lying-{seed}"
     work = Work(root, model)
-    fleet = Fleet(root, failing_library, seed, lambda name, folder: Side(root, name, folder))
+    fleet = Fleet(root, failing_library, seed, lambda name, folder: Machine(root, name, folder))
     assert fleet.laptop("laptop", "init", str(fleet.laptops["laptop"].folder)) == 0
     assert fleet.laptop("laptop", *work.run("remote")) == 0
     try:
         with fleet.at_work():
             arrived = lost_in_training(fleet, work)
             said = killed_in_answers(fleet, work, arrived)
-        fleet.carrier.settle()
+        fleet.sync.settle()
         fleet.start("gpu-2", work.worker())
         assert fleet.ended("gpu-2", fleet.working.pop("gpu-2")) == 0, fleet.said[-20:]
-        fleet.carrier.settle()
+        fleet.sync.settle()
         assert [fleet.laptop(name, "fetch", "seal-ttt") for name in fleet.laptops] == [0, 0]
     finally:
         print(fleet)
@@ -187,7 +187,7 @@ def lost_in_training(fleet: Fleet, work: Work) -> dict[str, int]:
     until(lambda: states(laptop.folder), "a state at the laptop")
     fleet.laptop("laptop", "fetch", "seal-ttt")
     fleet.kill("gpu-1")
-    fleet.carrier.lose("gpu-1")
+    fleet.sync.lose("gpu-1")
     arrived = states(laptop.folder)
     shutil.rmtree(first.home)
     shutil.rmtree(first.folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from hybrid.errors import CannotRun
 from hybrid.training.packing import PackedText
 from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer
-from tests.support.tiny_model import VOCABULARY, texts
+from tests.support.peft_reference import VOCABULARY, texts
 
 torch.set_num_threads(1)
 SHAPE: dict[str, Any] = {

@@ -9,7 +9,7 @@ import torch
 
 from hybrid.training.adapters import initial_weights, load
 from hybrid.training.slots import AdapterBank, LayerWidths, Route, SlottedModel, shared_inputs
-from tests.support.tiny_model import tiny_model, trainer
+from tests.support.peft_reference import tiny_model, trainer
 
 torch.set_num_threads(1)
 

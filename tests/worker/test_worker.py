@@ -25,15 +25,15 @@ from hybrid.folder.spec import ModelSpec
 from hybrid.plugins.installed import load
 from hybrid.protocols import Inputs
 from hybrid.settings import build, freeze
-from tests.support.remote import ITEMS, SCRIPT, Side, Stage
+from tests.support.real_machines import ITEMS, SCRIPT, Machine, Machines
 from tests.support.small_disks import mounted
 
 KILLS = int(os.environ.get("HYBRID_TEST_KILLS", "25"))
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def machines(tmp_path: Path) -> Machines:
+    return Machines(tmp_path)
 
 
 def until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -49,12 +49,12 @@ def ended(process: subprocess.Popen[str]) -> str:
     return stderr
 
 
-def test_a_run_goes_from_the_laptop_to_a_gpu_machine_and_comes_back_graded(stage: Stage) -> None:
-    run = stage.submit()
-    assert stage.submit() == run
-    nothing = stage.fetch()
+def test_a_run_goes_from_the_laptop_to_a_gpu_machine_and_comes_back_graded(machines: Machines) -> None:
+    run = machines.submit()
+    assert machines.submit() == run
+    nothing = machines.fetch()
     assert nothing.returncode == 4, nothing.stderr
-    gpu = stage.side("gpu")
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker())
     assert done.returncode == 0, done.stderr
     assert len(gpu.calls()) == len(set(gpu.calls())) == ITEMS
@@ -62,45 +62,45 @@ def test_a_run_goes_from_the_laptop_to_a_gpu_machine_and_comes_back_graded(stage
     assert f"{run}: loading the model {SCRIPT}\n" in done.stderr
     assert f"{run}: the model {SCRIPT} is loaded, in 0 s\n" in done.stderr
     assert "1 shard in the folder without a receipt: " in done.stderr
-    logged = stage.laptop.run("logs", run).stdout.splitlines()
+    logged = machines.laptop.run("logs", run).stdout.splitlines()
     assert logged
     assert all(re.match(r"\S+ \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in logged), logged
-    fetched = stage.fetch("--json")
+    fetched = machines.fetch("--json")
     assert fetched.returncode == 0, fetched.stderr
     told = json.loads(fetched.stdout)
     assert (told["items"], told["missing"], told["new_records"]) == (ITEMS, 0, ITEMS)
-    assert set(stage.texts()) == set(gpu.calls())
-    again = stage.fetch("--json")
+    assert set(machines.texts()) == set(gpu.calls())
+    again = machines.fetch("--json")
     assert json.loads(again.stdout)["new_shards"] == 0
     assert json.loads(again.stdout)["sha256"] == told["sha256"]
     once_more = gpu.run(*gpu.worker())
     assert once_more.returncode == 0
     assert not gpu.spooled(), "a receipt came and the spool was not freed"
     assert len(gpu.calls()) == ITEMS, "a finished run was begun again"
-    graded = stage.laptop.run("grade", run, "--json")
+    graded = machines.laptop.run("grade", run, "--json")
     assert graded.returncode == 0, graded.stderr
     assert json.loads(graded.stdout)["summary"]["score"] == 1.0
 
 
-def test_what_was_received_outlives_the_folder(stage: Stage) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_what_was_received_outlives_the_folder(machines: Machines) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     assert gpu.run(*gpu.worker()).returncode == 0
-    assert stage.fetch().returncode == 0
-    for path in stage.folder.glob("runs/*/answer/*/*/shard-*"):
+    assert machines.fetch().returncode == 0
+    for path in machines.folder.glob("runs/*/answer/*/*/shard-*"):
         path.unlink()
-    again = stage.fetch()
+    again = machines.fetch()
     assert again.returncode == 0, again.stderr
-    assert set(stage.texts()) == set(gpu.calls())
+    assert set(machines.texts()) == set(gpu.calls())
 
 
 @pytest.mark.slow
-def test_waiting_follows_a_run_to_its_grade(stage: Stage) -> None:
-    run = stage.submit()
-    data = [f"--set={kind}={stage.root / kind}.json" for kind in ("challenges", "solutions")]
+def test_waiting_follows_a_run_to_its_grade(machines: Machines) -> None:
+    run = machines.submit()
+    data = [f"--set={kind}={machines.root / kind}.json" for kind in ("challenges", "solutions")]
     how = ["--backend=scripted", f"--model={SCRIPT}", *data, "--wait", "--every=1s", "--timeout=60s"]
-    follower = stage.laptop.start("run", "remote", "seal-eval", *how)
-    gpu = stage.side("gpu")
+    follower = machines.laptop.start("run", "remote", "seal-eval", *how)
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker(delay_ms=60, shard_seconds=0.5))
     assert done.returncode == 0, done.stderr
     stdout, stderr = follower.communicate(timeout=60)
@@ -111,9 +111,9 @@ def test_waiting_follows_a_run_to_its_grade(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_killed_again_and_again_redoes_no_shard(stage: Stage) -> None:
-    stage.submit()
-    gpu, chance, kills = stage.side("gpu"), random.Random(20261121), 0
+def test_a_worker_killed_again_and_again_redoes_no_shard(machines: Machines) -> None:
+    machines.submit()
+    gpu, chance, kills = machines.side("gpu"), random.Random(20261121), 0
     while kills < KILLS:
         safe, seen = kept(gpu), len(gpu.calls())
         process = gpu.start(*gpu.worker(delay_ms=40, shard_seconds=0.2))
@@ -129,14 +129,14 @@ def test_a_worker_killed_again_and_again_redoes_no_shard(stage: Stage) -> None:
         kills += 1
     last = gpu.run(*gpu.worker())
     assert last.returncode == 0, last.stderr
-    assert stage.fetch().returncode == 0
+    assert machines.fetch().returncode == 0
     redone = len(gpu.calls()) - ITEMS
     print(f"{kills} kills, {redone} items redone, {redone / max(1, kills):.2f} a kill")
-    assert set(stage.texts()) == set(gpu.calls())
+    assert set(machines.texts()) == set(gpu.calls())
     assert len(set(gpu.calls())) == ITEMS
 
 
-def kept(side: Side) -> set[str]:
+def kept(side: Machine) -> set[str]:
     """The keys in the shards that verify, in the spool and in the folder."""
     from hybrid.errors import HybridError
     from hybrid.folder.shards import verify_shard
@@ -189,12 +189,12 @@ main(sys.argv[5:])
 """
 
 
-def fetched_until_death(stage: Stage, process: subprocess.Popen[str], seconds: float = 90) -> None:
+def fetched_until_death(machines: Machines, process: subprocess.Popen[str], seconds: float = 90) -> None:
     """The laptop fetches about once a second, so that there are receipts, until the worker is dead."""
     deadline = time.monotonic() + seconds
     while process.poll() is None:
         assert time.monotonic() < deadline, f"the worker lives after {seconds:g} s"
-        stage.fetch()
+        machines.fetch()
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=1)
     process.communicate()
@@ -202,119 +202,119 @@ def fetched_until_death(stage: Stage, process: subprocess.Popen[str], seconds: f
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.slow
-def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(stage: Stage, point: str) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(machines: Machines, point: str) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     deaths = 0
     for at in (1, 2, 5):
         safe, seen = kept(gpu), len(gpu.calls())
         prefix = [sys.executable, "-c", DEADLY, *POINTS[point], str(at)]
         process = gpu.start(*gpu.worker("--linger=9s", delay_ms=10, shard_seconds=0.2), prefix=prefix)
-        fetched_until_death(stage, process)
+        fetched_until_death(machines, process)
         deaths += process.returncode == -signal.SIGKILL
         assert not safe & set(gpu.calls()[seen:]), "an item of a finished shard was asked again"
     assert deaths
     last = gpu.run(*gpu.worker())
     assert last.returncode == 0, last.stderr
-    assert stage.fetch().returncode == 0
-    assert set(stage.texts()) == set(gpu.calls())
+    assert machines.fetch().returncode == 0
+    assert set(machines.texts()) == set(gpu.calls())
     assert len(set(gpu.calls())) == ITEMS
 
 
 @pytest.mark.slow
-def test_a_zombie_harms_nobody(stage: Stage) -> None:
+def test_a_zombie_harms_nobody(machines: Machines) -> None:
     """Stopped for longer than others wait, replaced by a new machine, and woken up again."""
-    stage.submit()
-    old, new = stage.side("old"), stage.side("new")
+    machines.submit()
+    old, new = machines.side("old"), machines.side("new")
     zombie = old.start(*old.worker("--beat=1", delay_ms=100, shard_seconds=0.5))
     until(lambda: len(old.calls()) >= 8, "the first machine works")
     zombie.send_signal(signal.SIGSTOP)
     done = new.run(*new.worker("--beat=1", "--max-idle=60s"))
     assert done.returncode == 0, done.stderr
-    assert stage.fetch().returncode == 0
-    before = stage.texts()
+    assert machines.fetch().returncode == 0
+    before = machines.texts()
     zombie.send_signal(signal.SIGCONT)
     said = ended(zombie)
     assert zombie.returncode == 0, said
-    assert stage.fetch().returncode == 0
-    assert stage.texts() == before
+    assert machines.fetch().returncode == 0
+    assert machines.texts() == before
     assert len(before) == ITEMS
 
 
 @pytest.mark.slow
-def test_two_machines_share_a_run(stage: Stage) -> None:
-    stage.submit()
-    sides = [stage.side("one"), stage.side("two")]
+def test_two_machines_share_a_run(machines: Machines) -> None:
+    machines.submit()
+    sides = [machines.side("one"), machines.side("two")]
     workers = [side.start(*side.worker("--beat=4", delay_ms=400, shard_seconds=0.5)) for side in sides]
     for process in workers:
         said = ended(process)
         assert process.returncode == 0, said
-    assert stage.fetch().returncode == 0
+    assert machines.fetch().returncode == 0
     calls = [len(side.calls()) for side in sides]
     print(f"{calls} calls for {ITEMS} items")
-    assert set(stage.texts()) == {key for side in sides for key in side.calls()}
+    assert set(machines.texts()) == {key for side in sides for key in side.calls()}
     assert min(calls) > ITEMS / 6, "one machine did nearly all of it"
     assert sum(calls) < 1.5 * ITEMS
 
 
 @pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.slow
-def test_a_polite_stop_brings_everything_into_the_folder(stage: Stage, polite: signal.Signals) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_a_polite_stop_brings_everything_into_the_folder(machines: Machines, polite: signal.Signals) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     process = gpu.start(*gpu.worker(delay_ms=100))
     until(lambda: len(gpu.calls()) >= 6, "the model works")
     process.send_signal(polite)
     said = ended(process)
     assert process.returncode == 4, said
-    stage.fetch()
-    here = [text for text in stage.texts().values() if text is not None]
+    machines.fetch()
+    here = [text for text in machines.texts().values() if text is not None]
     assert len(here) >= len(gpu.calls()) - 1, said
     assert gpu.run(*gpu.worker()).returncode == 0
     assert len(gpu.calls()) <= ITEMS + 1
 
 
 @pytest.mark.slow
-def test_a_worker_leaves_in_time(stage: Stage) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_a_worker_leaves_in_time(machines: Machines) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker("--until=4s", delay_ms=300))
     assert done.returncode == 4, done.stderr
     assert "the time is up" in done.stderr
     assert 0 < len(gpu.calls()) < ITEMS
-    stage.fetch()
-    assert sum(text is not None for text in stage.texts().values()) == len(gpu.calls())
+    machines.fetch()
+    assert sum(text is not None for text in machines.texts().values()) == len(gpu.calls())
 
 
-def test_a_cancelled_run_is_left_alone_until_it_is_submitted_again(stage: Stage) -> None:
-    run = stage.submit()
-    assert stage.laptop.run("cancel", run).returncode == 0
-    gpu = stage.side("gpu")
+def test_a_cancelled_run_is_left_alone_until_it_is_submitted_again(machines: Machines) -> None:
+    run = machines.submit()
+    assert machines.laptop.run("cancel", run).returncode == 0
+    gpu = machines.side("gpu")
     left = gpu.run(*gpu.worker())
     assert left.returncode == 0, left.stderr
     by = r"cancelled by order 0 of [a-z0-9-]+; `hybrid run remote` with the same settings takes that back\n"
     assert re.search(by, left.stderr), left.stderr
     assert not gpu.calls()
-    assert stage.submit() == run
+    assert machines.submit() == run
     assert gpu.run(*gpu.worker()).returncode == 0
     assert len(gpu.calls()) == ITEMS
 
 
 @pytest.mark.slow
-def test_only_failed_items_are_done_again_and_only_when_asked(stage: Stage) -> None:
-    asked_for = stage.prompts()
-    stage.script({"answers": dict.fromkeys(asked_for[::2], "1")})
-    run = stage.submit()
-    gpu = stage.side("gpu")
+def test_only_failed_items_are_done_again_and_only_when_asked(machines: Machines) -> None:
+    asked_for = machines.prompts()
+    machines.script({"answers": dict.fromkeys(asked_for[::2], "1")})
+    run = machines.submit()
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker())
     assert done.returncode == 3, done.stderr
-    fetched = stage.fetch()
+    fetched = machines.fetch()
     assert fetched.returncode == 3, fetched.stderr
-    failed = {key for key, text in stage.texts().items() if text is None}
+    failed = {key for key, text in machines.texts().items() if text is None}
     assert 0 < len(failed) < ITEMS
     assert gpu.run(*gpu.worker()).returncode == 3
     assert len(gpu.calls()) == ITEMS
-    asked = stage.laptop.run("retry", run)
+    asked = machines.laptop.run("retry", run)
     assert asked.returncode == 0, asked.stderr
     assert f"{len(failed)} failed items" in asked.stderr
     assert gpu.run(*gpu.worker()).returncode == 3
@@ -322,26 +322,26 @@ def test_only_failed_items_are_done_again_and_only_when_asked(stage: Stage) -> N
 
 
 @pytest.mark.slow
-def test_other_files_of_the_model_are_not_mixed_in(stage: Stage) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_other_files_of_the_model_are_not_mixed_in(machines: Machines) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     assert gpu.run(*gpu.worker("--until=2s", delay_ms=300)).returncode == 4
-    stage.script({"answers": {}, "default": "2"})
+    machines.script({"answers": {}, "default": "2"})
     other = gpu.run(*gpu.worker())
     assert other.returncode == 7, other.stderr
     assert "was begun with the model" in other.stderr
 
 
-def test_logs_arrive_and_hold_no_secret(stage: Stage) -> None:
-    run = stage.submit()
-    gpu = stage.side("gpu")
+def test_logs_arrive_and_hold_no_secret(machines: Machines) -> None:
+    run = machines.submit()
+    gpu = machines.side("gpu")
     gpu.environment.update(HF_TOKEN="hf_abcdefghijklmnopqrstuvwxyz", MY_SECRET="swordfish-swordfish")  # noqa: S106
-    stage.script({"answers": {}})  # every item fails, with words of its own
+    machines.script({"answers": {}})  # every item fails, with words of its own
     gpu.run(*gpu.worker("--model=swordfish-swordfish=/nowhere"))
-    logs = stage.laptop.run("logs", run)
+    logs = machines.laptop.run("logs", run)
     assert logs.returncode == 0, logs.stderr
     assert run in logs.stdout
-    for path in stage.folder.rglob("*"):
+    for path in machines.folder.rglob("*"):
         if path.is_file():
             assert b"swordfish" not in path.read_bytes()
             assert b"hf_abcdef" not in path.read_bytes()
@@ -354,9 +354,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(stage: Stage, small_disk: Path) -> None:
-    stage.submit()
-    gpu = stage.side("gpu")
+def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(machines: Machines, small_disk: Path) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
     gpu.environment["HYBRID_HOME"] = str(small_disk)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(200_000))
@@ -371,15 +371,15 @@ def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(stage: Stage
     said = ended(process)
     assert process.returncode == 0, said
     assert "no room left" in said
-    assert stage.fetch().returncode == 0
-    assert sorted(stage.texts()) == sorted(gpu.calls())
+    assert machines.fetch().returncode == 0
+    assert sorted(machines.texts()) == sorted(gpu.calls())
 
 
 @pytest.mark.slow
 def test_a_full_folder_is_waited_for_and_told(tmp_path: Path, small_disk: Path) -> None:
-    stage = Stage(tmp_path, small_disk / "folder")
-    stage.submit()
-    gpu = stage.side("gpu")
+    machines = Machines(tmp_path, small_disk / "folder")
+    machines.submit()
+    gpu = machines.side("gpu")
     ballast = small_disk / "ballast"
     process = gpu.start(*gpu.worker(delay_ms=100, shard_seconds=0.2))
     until(lambda: len(gpu.calls()) > 3, "the model works")
@@ -391,19 +391,19 @@ def test_a_full_folder_is_waited_for_and_told(tmp_path: Path, small_disk: Path) 
     said = ended(process)
     assert process.returncode == 0, said
     assert "no room left" in said
-    assert stage.fetch().returncode == 0
-    assert sorted(stage.texts()) == sorted(gpu.calls())
+    assert machines.fetch().returncode == 0
+    assert sorted(machines.texts()) == sorted(gpu.calls())
 
 
 @pytest.mark.slow
-def test_a_folder_that_vanishes_is_waited_for_and_a_plain_one_in_its_place_stays_empty(stage: Stage) -> None:
+def test_a_folder_that_vanishes_is_waited_for_and_a_plain_one_in_its_place_stays_empty(machines: Machines) -> None:
     """A mount that dies leaves an ordinary folder behind, which would take everything and keep it from everybody."""
-    stage.submit()
-    gpu, away = stage.side("gpu"), stage.root / "away"
+    machines.submit()
+    gpu, away = machines.side("gpu"), machines.root / "away"
     process = gpu.start(*gpu.worker("--max-idle=5s", delay_ms=100, shard_seconds=0.2))
     until(lambda: len(gpu.calls()) > 3, "the model works")
-    stage.folder.rename(away)
-    stage.folder.mkdir()
+    machines.folder.rename(away)
+    machines.folder.mkdir()
     until(lambda: len(gpu.calls()) == ITEMS, "the model goes on without the folder")
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
@@ -411,20 +411,20 @@ def test_a_folder_that_vanishes_is_waited_for_and_a_plain_one_in_its_place_stays
     said = ended(process)
     assert process.returncode == 5, said
     assert "on this machine's disk only" in said
-    assert not list(stage.folder.iterdir()), "something was written into the plain folder"
-    stage.folder.rmdir()
-    away.rename(stage.folder)
+    assert not list(machines.folder.iterdir()), "something was written into the plain folder"
+    machines.folder.rmdir()
+    away.rename(machines.folder)
     assert gpu.run(*gpu.worker()).returncode == 0
-    assert stage.fetch().returncode == 0
-    assert sorted(stage.texts()) == sorted(gpu.calls())
+    assert machines.fetch().returncode == 0
+    assert sorted(machines.texts()) == sorted(gpu.calls())
     assert len(gpu.calls()) == ITEMS
 
 
 @pytest.mark.slow
-def test_a_mount_that_hangs_stops_neither_the_model_nor_the_worker(stage: Stage) -> None:
+def test_a_mount_that_hangs_stops_neither_the_model_nor_the_worker(machines: Machines) -> None:
     """The child that talks to the mount stands still, as one does in a dead FUSE call."""
-    stage.submit()
-    gpu = stage.side("gpu")
+    machines.submit()
+    gpu = machines.side("gpu")
     process = gpu.start(*gpu.worker("--mount-limit=2", delay_ms=150, shard_seconds=0.2))
     until(lambda: len(gpu.calls()) > 3, "the model works")
     (child,) = children(process.pid)
@@ -433,8 +433,8 @@ def test_a_mount_that_hangs_stops_neither_the_model_nor_the_worker(stage: Stage)
     said = ended(process)
     assert process.returncode == 0, said
     assert "did not answer" in said
-    assert stage.fetch().returncode == 0
-    assert sorted(stage.texts()) == sorted(gpu.calls())
+    assert machines.fetch().returncode == 0
+    assert sorted(machines.texts()) == sorted(gpu.calls())
 
 
 def children(pid: int) -> list[int]:
@@ -444,45 +444,45 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_read_only_folder_is_told_and_nothing_is_computed(tmp_path: Path, small_disk: Path) -> None:
-    stage = Stage(tmp_path, small_disk / "folder")
-    stage.submit()
+    machines = Machines(tmp_path, small_disk / "folder")
+    machines.submit()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    gpu = stage.side("gpu")
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker("--max-idle=2s"))
     assert done.returncode == 7, done.stderr
     assert "no permission" in done.stderr
     assert not gpu.calls()
 
 
-def test_a_run_of_somebody_else_opens_no_file_of_this_machine(stage: Stage) -> None:
-    stage.init()
+def test_a_run_of_somebody_else_opens_no_file_of_this_machine(machines: Machines) -> None:
+    machines.init()
     inputs = Inputs({"t": {}}, {"t/0": 1}, {})
     frozen = freeze(build(load("pipelines", "seal-eval"), ["limit=1"]))
     for model in ("/etc/passwd", "../script.json", "script.json", "~/x", "org/../../etc"):
         spec = {"models": {"": ModelSpec("scripted", model, "")}}
-        submit(join_folder(stage.folder, make=False), "seal-eval", frozen, inputs, **spec)  # type: ignore[arg-type]
-    submit(join_folder(stage.folder, make=False), "os", {}, inputs, models={"": ModelSpec("scripted", "x", "")})
-    done = stage.side("gpu").run("worker", "--once", "--side=gpu", "--linger=0")
+        submit(join_folder(machines.folder, make=False), "seal-eval", frozen, inputs, **spec)  # type: ignore[arg-type]
+    submit(join_folder(machines.folder, make=False), "os", {}, inputs, models={"": ModelSpec("scripted", "x", "")})
+    done = machines.side("gpu").run("worker", "--once", "--side=gpu", "--linger=0")
     assert done.returncode != 0
     assert "root:" not in done.stderr
     assert len(re.findall(r"(?m)^(?:seal-eval|os)-[0-9a-f]{12}: ", done.stderr)) == 6, done.stderr
 
 
-def test_a_folder_that_is_none_is_told(stage: Stage) -> None:
-    stage.folder.mkdir()
-    gpu = stage.side("gpu")
+def test_a_folder_that_is_none_is_told(machines: Machines) -> None:
+    machines.folder.mkdir()
+    gpu = machines.side("gpu")
     done = gpu.run(*gpu.worker())
     assert done.returncode == 5, done.stderr
     assert "hybrid.json" in done.stderr
-    remote = stage.laptop.run("run", "remote", "seal-eval", "--limit=1")
+    remote = machines.laptop.run("run", "remote", "seal-eval", "--limit=1")
     assert remote.returncode == 5, remote.stderr
     assert "hybrid init" not in remote.stderr  # it may be what a dead mount left behind
-    assert not list(stage.folder.iterdir())
+    assert not list(machines.folder.iterdir())
 
 
-def test_the_joined_folder_is_remembered(stage: Stage) -> None:
-    stage.init()
-    del stage.laptop.environment["HYBRID_FOLDER"]
-    listed = stage.laptop.run("fetch", "nothing")
-    assert str(stage.folder) in listed.stderr
-    assert encode({"folder": str(stage.folder)}) == (stage.laptop.home / "joined.json").read_bytes()
+def test_the_joined_folder_is_remembered(machines: Machines) -> None:
+    machines.init()
+    del machines.laptop.environment["HYBRID_FOLDER"]
+    listed = machines.laptop.run("fetch", "nothing")
+    assert str(machines.folder) in listed.stderr
+    assert encode({"folder": str(machines.folder)}) == (machines.laptop.home / "joined.json").read_bytes()

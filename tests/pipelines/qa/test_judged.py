@@ -18,9 +18,9 @@ from hybrid.protocols import Inputs
 from hybrid.records import Failure, Item, Output
 from hybrid.testing import check_grader
 from pipelines.qa.eval import QaEval
-from tests.support.chained import made, work_off
 from tests.support.in_process import Hybrid
 from tests.support.ollama_server import OllamaServer
+from tests.support.stages_in_memory import items_of, run_stages
 
 RIGHT, WRONG = '{"reason": "the same", "correct": true}', 'Well: {"correct": false}'
 VERDICTS = {
@@ -124,8 +124,8 @@ def test_the_judge_is_asked_what_the_grader_asks_and_only_where_no_rule_decides(
         first = item.request.sampling.temperature == 0
         return VERDICTS[ANSWERS[number] or ""] if first else SECOND.get(ANSWERS[number] or "", "Hm")
 
-    done = work_off(pipeline, inputs, answer)
-    by_stage = {stage.name: made(stage, inputs, done) for stage in pipeline.stages()}
+    done = run_stages(pipeline, inputs, answer)
+    by_stage = {stage.name: items_of(stage, inputs, done) for stage in pipeline.stages()}
     grader, outputs = Judge(models=("m",)), {(one.question): one for one in done["answer-judged"]}
     for attempt, stage in enumerate(("judged", "judged-again")):
         for item in by_stage[stage]:

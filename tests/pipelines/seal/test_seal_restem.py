@@ -22,7 +22,7 @@ from hybrid.tasks.arc.views import TRANSFORMS
 from hybrid.work import Derive, Tune
 from pipelines.seal.grader import SelfEdit
 from pipelines.seal.restem import SealRestem
-from tests.support.chained import made, work_off
+from tests.support.stages_in_memory import items_of, run_stages
 
 GOOD_RATE = 2e-4
 
@@ -95,7 +95,7 @@ def learned(
 ) -> tuple[dict[str, list[Output]], Learner]:
     inputs = pipeline.inputs()
     learner = Learner(inputs, replies, fails)
-    return work_off(pipeline, inputs, learner), learner
+    return run_stages(pipeline, inputs, learner), learner
 
 
 REPLIES = {
@@ -170,7 +170,7 @@ def test_a_round_that_rewards_nothing_goes_on_with_the_newest_model(data: str) -
     done, learner = learned(pipeline, REPLIES)
     done["policy-2"] = []
     (stage,) = (one for one in pipeline.stages() if one.name == "sample-2")
-    adapters = {item.request.adapter for item in made(stage, pipeline.inputs(), done)}
+    adapters = {item.request.adapter for item in items_of(stage, pipeline.inputs(), done)}
     assert {one.digest for one in adapters if one} == {named(learner.policies[0])}
 
 
@@ -186,7 +186,7 @@ def test_what_was_right_without_training_is_not_learned(data: str) -> None:
     pipeline = small(data)
     inputs = pipeline.inputs()
     learner = Knowing(inputs, {id: ["no", edit(0.09, 1000)] for id in "abyz"})
-    done = work_off(pipeline, inputs, learner)
+    done = run_stages(pipeline, inputs, learner)
     assert {SelfEdit().grade(one).score for one in done["curve"]} == {1.0}
     assert learner.policies == []
 
@@ -201,7 +201,7 @@ def test_a_policy_record_that_names_no_adapter_is_refused(data: str, text: str) 
     pipeline = small(data)
     (stage,) = (one for one in pipeline.stages() if one.name == "sample-1")
     with pytest.raises(BadData):
-        made(stage, pipeline.inputs(), {"policy-1": [Output("k", "policy", "policy-1", {}, 0, text, None, None)]})
+        items_of(stage, pipeline.inputs(), {"policy-1": [Output("k", "policy", "policy-1", {}, 0, text, None, None)]})
 
 
 def test_the_examples_are_the_question_as_it_was_asked_and_the_reply(data: str) -> None:

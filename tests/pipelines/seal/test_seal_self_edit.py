@@ -26,7 +26,7 @@ from pipelines.seal.edit_results import EditResult
 from pipelines.seal.examples import taught
 from pipelines.seal.grader import SelfEdit
 from pipelines.seal.self_edit import SealSelfEdit
-from tests.support.chained import made, work_off
+from tests.support.stages_in_memory import items_of, run_stages
 
 
 def grid(*rows: str) -> list[list[int]]:
@@ -81,7 +81,7 @@ class Solver:
 def tried(pipeline: SealSelfEdit, replies: list[str | Failure], knows: Any) -> tuple[list[Output], Solver]:
     inputs = pipeline.inputs()
     solver = Solver(inputs, replies, knows)
-    return work_off(pipeline, inputs, solver)["edits"], solver
+    return run_stages(pipeline, inputs, solver)["edits"], solver
 
 
 def result(output: Output) -> EditResult:
@@ -204,7 +204,7 @@ def test_an_engine_that_failed_is_no_wrong_answer(data: str) -> None:
     pipeline = small(data, edits=3, randoms=0)
     inputs = pipeline.inputs()
     replies: list[str | Failure] = [edit(2e-4), edit(3e-4), Failure("too-long", "the prompt")]
-    outputs = work_off(pipeline, inputs, Dying(inputs, replies, lambda item: True))["edits"]
+    outputs = run_stages(pipeline, inputs, Dying(inputs, replies, lambda item: True))["edits"]
     grades = [SelfEdit().grade(one) for one in outputs[:3]]
     assert [grade.score for grade in grades] == [None, 1.0, None]
     assert [grade.reason for grade in grades] == ["no answer: engine", "", "no answer: no reply: too-long"]
@@ -238,7 +238,7 @@ def test_other_truths_give_the_same_items_at_every_stage(tmp_path: Path) -> None
         reply = Output("k", "aa", "aa@edit-00", {}, 0, edit(), None, None)
         done: Mapping[str, list[Output]] = {"sample": [reply], "answer": []}
         stages = pipeline.stages()
-        keys.append([item.key(one.identity, "m") for one in stages[:2] for item in made(one, inputs, dict(done))])
+        keys.append([item.key(one.identity, "m") for one in stages[:2] for item in items_of(one, inputs, dict(done))])
         examples = taught(inputs.tasks, pipeline.plan("aa", inputs.tasks["aa"], reply).tuning.examples)  # type: ignore[union-attr]
         keys[-1].append(encode([dataclasses.asdict(example) for example in examples]).decode())
     assert keys[0] == keys[1]

@@ -40,7 +40,7 @@ COURIER = 20.0
 
 
 @dataclass(frozen=True)
-class Sums:
+class OneStage:
     """A pipeline of one stage."""
 
     items: int = 24
@@ -58,7 +58,7 @@ def sums(tasks: Mapping[str, Any]) -> Iterator[Item]:
 
 
 @dataclass(frozen=True)
-class Twice(Sums):
+class TwoStages(OneStage):
     """A pipeline that asks again about each answer, or about its failure."""
 
     def stages(self) -> tuple[Stage, ...]:
@@ -81,24 +81,24 @@ def verified(path: str, data: bytes) -> Shard:
     return verify_shard(path, data)
 
 
-class Engine:
+class SimulatedBackend:
     """Answers a few requests at a time, in any order. Who is to fail, fails the first time that it is asked."""
 
-    def __init__(self, lab: Lab, who: Machine, digest: str) -> None:
+    def __init__(self, simulation: Simulation, who: Machine, digest: str) -> None:
         self.model = Model("m", digest, 100, {})
-        self._lab, self._who = lab, who
+        self._simulation, self._who = simulation, who
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         source, flight = iter(requests), list[Request]()
         while True:
             while len(flight) < IN_FLIGHT and (request := next(source, None)):
                 flight.append(request)
-                self._lab.calls[request.key] += 1
+                self._simulation.calls[request.key] += 1
                 self._who.given += 1
             if not flight:
                 return
-            key = flight.pop(self._lab.chance.randrange(len(flight))).key
-            if int(key, 16) % 97 < self._lab.failing and self._lab.calls[key] == 1:
+            key = flight.pop(self._simulation.chance.randrange(len(flight))).key
+            if int(key, 16) % 97 < self._simulation.failing and self._simulation.calls[key] == 1:
                 yield Completion(key, error=Failure("engine", "broken"))
             else:
                 yield Completion(key, text=answer(key), finish="stop")
@@ -107,20 +107,20 @@ class Engine:
         pass
 
 
-class Bench:
+class SimulatedCapabilities:
     """The capabilities of a machine."""
 
-    def __init__(self, lab: Lab, who: Machine, digest: str) -> None:
-        self._lab, self._who, self._digest = lab, who, digest
+    def __init__(self, simulation: Simulation, who: Machine, digest: str) -> None:
+        self._simulation, self._who, self._digest = simulation, who, digest
 
     def pipeline(self, run: Run) -> Pipeline:
-        return self._lab.pipeline
+        return self._simulation.pipeline
 
     def digest(self, run: Run, role: str) -> str:
         return self._digest
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
-        return Engine(self._lab, self._who, self._digest)
+        return SimulatedBackend(self._simulation, self._who, self._digest)
 
     def gauges(self) -> Mapping[str, Any]:
         return {}
@@ -142,7 +142,7 @@ class Machine:
 
 
 @dataclass
-class Lab:
+class Simulation:
     """The play. `seed` and `faults` make one history; `check` after every step is the judge."""
 
     seed: int
@@ -166,7 +166,7 @@ class Lab:
         self.kills = 0
         self._held: dict[str, set[str]] = {}
         self.keys: list[str] = []
-        self.pipeline = Twice(self.items) if self.chained else Sums(self.items)
+        self.pipeline = TwoStages(self.items) if self.chained else OneStage(self.items)
 
     def __enter__(self) -> Self:
         return self
@@ -270,7 +270,7 @@ class Lab:
             machine.actor.start()
         machine.lives += 1
         actor = machine.actor
-        bench = Bench(self, machine, self.digests[int(name[3:]) % len(self.digests)])
+        bench = SimulatedCapabilities(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
         options = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.patience, shard_seconds=60.0)

@@ -18,7 +18,7 @@ from hybrid.models.ollama_store import OllamaStore
 PIECE = 1 << 16
 
 
-class Registry:
+class OllamaRegistry:
     """The server. Its attributes may be changed while it runs."""
 
     def __init__(self, store: OllamaStore) -> None:
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        registry: Registry = self.server.registry
+        registry: OllamaRegistry = self.server.registry
         manifest = re.fullmatch(r"/v2/([^/]+)/([^/]+)/manifests/([^/]+)", self.path)
         blob = re.fullmatch(r"(/v2/[^/]+/[^/]+/blobs|/data)/sha256:([0-9a-f]{64})", self.path)
         try:
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         except FileNotFoundError:
             self._answer(404, b'{"errors": []}')
 
-    def _range(self, registry: Registry, data: bytes) -> None:
+    def _range(self, registry: OllamaRegistry, data: bytes) -> None:
         said = self.headers["Range"]
         registry.ranges.append(said)
         first, last = (int(number) for number in re.findall(r"\d+", said))

@@ -1,6 +1,6 @@
 """Two trainings in one group, and what is answered with and without them, on any backend that trains.
 
-python -m tests.support.tuned BACKEND MODEL FOLDER
+python -m tests.support.two_adapters BACKEND MODEL FOLDER
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
 from hybrid.protocols import Training
 from hybrid.tuning import Tuning
-from tests.support.small_model import ask, of_words, tuning
+from tests.support.small_hf_model import ask, of_words, tuning
 
 COLOURS = ("red", "blue")
 

@@ -20,17 +20,17 @@ Mark = tuple[int, int]
 """Size, and when it was changed in nanoseconds."""
 
 
-class LyingCarrier:
+class FaultySync:
     """Carries between the folders of `sides`, by name. `lies` is the chance that one occasion goes wrong."""
 
-    def __init__(self, sides: dict[str, Path], seed: int, lies: float = 0.4) -> None:
-        self.sides, self.lies, self.told = sides, lies, dict[str, int]()
+    def __init__(self, sides: dict[str, Path], seed: int, fault_rate: float = 0.4) -> None:
+        self.sides, self.fault_rate, self.counts = sides, fault_rate, dict[str, int]()
         self._random = random.Random(seed)
         self._cloud: dict[str, bytes] = {}
         self._writer: dict[str, str] = {}
         self._marks: dict[tuple[str, str], Mark] = {}  # side and path -> of what was last carried whole
         self._waits: dict[tuple[str, str], int] = {}  # -> how many rounds it is left alone
-        self._harmed: set[tuple[str, str]] = set()
+        self._damaged: set[tuple[str, str]] = set()
         self._turn = threading.RLock()
 
     @contextmanager
@@ -69,11 +69,11 @@ class LyingCarrier:
     def settle(self) -> None:
         """Carry everything as it is, without a lie."""
         with self._turn:
-            before, self.lies = self.lies, 0.0
+            before, self.fault_rate = self.fault_rate, 0.0
             self._waits.clear()
             self.round()
             self.round()
-            self.lies = before
+            self.fault_rate = before
 
     def lose(self, side: str) -> None:
         """A side is gone; what it had not told is lost."""
@@ -95,7 +95,7 @@ class LyingCarrier:
     def restore(self, side: str, older: dict[str, bytes]) -> None:
         """The folder of a side is as it once was: what came later is gone until it is carried again."""
         with self._turn:
-            self._say("restored")
+            self._count("restored")
             for path in marks(self.sides[side]).keys() - older.keys():
                 (self.sides[side] / path).unlink(missing_ok=True)
                 self._marks.pop((side, path), None)
@@ -104,7 +104,7 @@ class LyingCarrier:
                 self._marks.pop((side, path), None)
 
     def _is_writer(self, side: str, path: str) -> bool:
-        return self._writer.setdefault(path, side) == side and (side, path) not in self._harmed
+        return self._writer.setdefault(path, side) == side and (side, path) not in self._damaged
 
     def _upload(self, side: str, path: str, mark: Mark) -> None:
         if self._marks.get((side, path)) == mark or self._held_back(side, path):
@@ -121,17 +121,17 @@ class LyingCarrier:
 
     def _download(self, side: str, path: str, mark: Mark | None) -> None:
         place, data = self.sides[side] / path, self._cloud[path]
-        own = self._writer.get(path) == side and (side, path) not in self._harmed
+        own = self._writer.get(path) == side and (side, path) not in self._damaged
         if own and mark is not None:
             if self._hit(0.01) and self._marks.get((side, path)) == mark:
-                self._say("a torn copy over the writer's own")
+                self._count("a torn copy over the writer's own")
                 put(place, self._torn(data))
-                self._harmed.add((side, path))
+                self._damaged.add((side, path))
                 self._waits[side, path] = 4
             return
         if mark is not None and self._marks.get((side, path)) == mark and ("/tensors/" in path or not self._hit(0.02)):
             if "/tensors/" not in path and self._hit(0.005):
-                self._say("vanished")
+                self._count("vanished")
                 place.unlink(missing_ok=True)
             return
         if self._held_back(side, path):
@@ -142,7 +142,7 @@ class LyingCarrier:
                 put(place.with_name(conflict_name(place.name, self._random.randrange(3))), self._torn(data))
             return
         put(place, data)
-        self._harmed.discard((side, path))
+        self._damaged.discard((side, path))
         with suppress(FileNotFoundError):
             self._marks[side, path] = mark_of(place)
 
@@ -150,7 +150,7 @@ class LyingCarrier:
         """Whether this change is late; it is then left alone for some rounds."""
         left = self._waits.get((side, path))
         if left is None and self._hit():
-            self._say("late")
+            self._count("late")
             left = self._random.randrange(1, 12)
         if left:
             self._waits[side, path] = left - 1
@@ -160,16 +160,16 @@ class LyingCarrier:
 
     def _torn(self, data: bytes) -> bytes:
         how = self._random.choice(["cut", "cut", "empty", "zeros", "error"])
-        self._say(how)
+        self._count(how)
         cut = data[: self._random.randrange(len(data) or 1)]
         zeros = cut + bytes(len(data) - len(cut))
         return {"cut": cut, "empty": b"", "zeros": zeros}.get(how, b"<html>503 Service Unavailable</html>")
 
     def _hit(self, share: float = 1.0) -> bool:
-        return self._random.random() < self.lies * share
+        return self._random.random() < self.fault_rate * share
 
-    def _say(self, what: str) -> None:
-        self.told[what] = self.told.get(what, 0) + 1
+    def _count(self, what: str) -> None:
+        self.counts[what] = self.counts.get(what, 0) + 1
 
     def _shuffled(self, some: list[tuple[str, str]]) -> list[tuple[str, str]]:
         self._random.shuffle(some)

@@ -29,7 +29,7 @@ def task(number: int) -> dict[str, object]:
     return {"train": pairs, "test": [{"input": [[number, 5], [6, 7]]}]}
 
 
-class Side:
+class Machine:
     """One machine: its own HYBRID_HOME, the folder as it sees it, and the calls that its model got."""
 
     def __init__(self, root: Path, name: str, folder: Path) -> None:
@@ -77,7 +77,7 @@ class Side:
         return sorted((self.home / "spool").glob("*/runs/*/*/*/*/shard-*"))
 
 
-class Stage:
+class Machines:
     """A folder, a script of answers, a laptop."""
 
     def __init__(self, root: Path, folder: Path | None = None) -> None:
@@ -86,13 +86,13 @@ class Stage:
         (root / "challenges.json").write_text(json.dumps(challenges))
         (root / "solutions.json").write_text(json.dumps({name: [[[1]]] for name in challenges}))
         self.script({"answers": {}, "default": "1"})
-        self.laptop = Side(root, "laptop", self.folder)
+        self.laptop = Machine(root, "laptop", self.folder)
 
     def script(self, content: object) -> None:
         (self.root / "script.json").write_text(json.dumps(content))
 
-    def side(self, name: str) -> Side:
-        return Side(self.root, name, self.folder)
+    def side(self, name: str) -> Machine:
+        return Machine(self.root, name, self.folder)
 
     def init(self) -> None:
         done = self.laptop.run("init", str(self.folder))

@@ -21,7 +21,7 @@ PART = 1000
 """Bytes of a part in tests."""
 
 
-def silent(_: int) -> None:
+def ignore_progress(_: int) -> None:
     """Progress that is told to nobody."""
 
 
@@ -68,8 +68,8 @@ def packed(root: Path, name: str = "tiny", size: int = 4500, seed: int = 0) -> t
     return folder, store, repack(folder, store, name)
 
 
-def repack(folder: Disk | Failing, store: OllamaStore, name: str) -> Model:
-    return pack(folder, ollama_source(store, OllamaName.parse(name)), silent, part_size=PART)
+def repack(folder: Disk | FailingFolder, store: OllamaStore, name: str) -> Model:
+    return pack(folder, ollama_source(store, OllamaName.parse(name)), ignore_progress, part_size=PART)
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -86,11 +86,11 @@ def large_parts(model: Model) -> list[str]:
     return [part.path for part in max(model.layers, key=lambda layer: layer.size).parts]
 
 
-class Died(BaseException):
+class ProcessKilled(BaseException):
     """The process was killed: nothing may catch this."""
 
 
-class Failing:
+class FailingFolder:
     """A folder that fails at a chosen call: `torn` bytes of the file are written, then it raises."""
 
     def __init__(self, folder: Disk, at: int, error: BaseException, torn: int = 0) -> None:

@@ -13,12 +13,12 @@ from hybrid.records import Failure, Item, Output, reference_of
 Answer = Callable[[Item], "str | Failure"]
 
 
-def work_off(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, list[Output]]:
+def run_stages(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, list[Output]]:
     """The outputs of every stage as the next ones get them, by name; those of the last with their references."""
     done: dict[str, list[Output]] = {}
     stages = pipeline.stages()
     for stage in stages:
-        outputs = [_output(item, stage, answer) for item in made(stage, inputs, done)]
+        outputs = [_output(item, stage, answer) for item in items_of(stage, inputs, done)]
         done[stage.name] = sorted(
             outputs, key=lambda one: (one.task, one.question, one.sample, encode(one.view), one.key)
         )
@@ -27,7 +27,7 @@ def work_off(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, li
     return done
 
 
-def made(stage: Stage, inputs: Inputs, done: Mapping[str, list[Output]]) -> list[Item]:
+def items_of(stage: Stage, inputs: Inputs, done: Mapping[str, list[Output]]) -> list[Item]:
     """The items of a stage; it sees the stages that it names, and references only if it reads them."""
     if not stage.after:
         return list(stage.items(inputs.tasks))

@@ -50,7 +50,7 @@ def wait_until(true: Callable[[], bool], timeout: float, what: str, pause: float
         time.sleep(pause)
 
 
-class Carrier(Protocol):
+class SyncProgram(Protocol):
     """Brings what is in the laptop's folder to the worker's and back."""
 
     laptop: Path
@@ -78,7 +78,7 @@ class Carrier(Protocol):
 
 
 @contextmanager
-def carrying(kind: str, laptop: Path, worker: Path, own: Path) -> Iterator[Carrier]:
+def syncing(kind: str, laptop: Path, worker: Path, own: Path) -> Iterator[SyncProgram]:
     """A carrier of a kind, `rclone` or `syncthing`; whatever of it runs ends with the block."""
     if kind == "rclone":
         yield Rclone(laptop, worker, own)

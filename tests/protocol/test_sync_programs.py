@@ -24,7 +24,7 @@ from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs
 from hybrid.records import Completion, Record
 from tests.execution.test_run_local import Place
-from tests.support.carriers import Carrier, Rclone, SyncthingPair, carrying, wait_until
+from tests.support.sync_programs import Rclone, SyncProgram, SyncthingPair, syncing, wait_until
 
 ITEMS = 42  # what the six tasks of `Place` make
 INPUTS = Inputs(tasks={"t": {"q": "1+1"}}, references={"t/0": "2"}, about={"data": "sums"})
@@ -32,8 +32,8 @@ DIGEST = "0" * 64
 
 
 @pytest.fixture(params=["rclone", "syncthing"])
-def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carrier]:
-    with carrying(request.param, tmp_path / "laptop", tmp_path / "worker", tmp_path / "own") as made:
+def sync(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SyncProgram]:
+    with syncing(request.param, tmp_path / "laptop", tmp_path / "worker", tmp_path / "own") as made:
         yield made
 
 
@@ -101,30 +101,30 @@ def keys(numbers: range) -> list[str]:
     return [f"{number:02x}" for number in numbers]
 
 
-def test_a_run_arrives_whole_and_what_two_workers_make_of_it_comes_back_counted_once(carrier: Carrier) -> None:
-    run = submitted(carrier.laptop)
-    carrier.carry()
-    there = open_run(join_folder(carrier.worker, make=False), run.id)
+def test_a_run_arrives_whole_and_what_two_workers_make_of_it_comes_back_counted_once(sync: SyncProgram) -> None:
+    run = submitted(sync.laptop)
+    sync.carry()
+    there = open_run(join_folder(sync.worker, make=False), run.id)
     assert there.spec == run.spec
     assert (there.tasks(), there.references()) == (INPUTS.tasks, INPUTS.references)
-    work(carrier.worker, run, "first", range(20))
-    carrier.carry()
-    assert counted(carrier.laptop) == (keys(range(20)), [])
-    work(carrier.worker, run, "second", range(15, 30))
-    carrier.carry()
-    found, refused = counted(carrier.laptop)
+    work(sync.worker, run, "first", range(20))
+    sync.carry()
+    assert counted(sync.laptop) == (keys(range(20)), [])
+    work(sync.worker, run, "second", range(15, 30))
+    sync.carry()
+    found, refused = counted(sync.laptop)
     assert (sorted(set(found)), refused) == (keys(range(30)), [])
     assert len(found) == 35, "both attempts are read; whoever counts takes one record of a key"
 
 
 @pytest.mark.slow
-def test_a_run_that_both_sides_submitted_while_they_were_apart_is_one_run(carrier: Carrier) -> None:
-    carrier.part()
-    mine, other = submitted(carrier.laptop), submitted(carrier.worker)
-    work(carrier.worker, other, "first", range(5))
-    carrier.meet()
-    carrier.carry()
-    for folder in (carrier.laptop, carrier.worker):
+def test_a_run_that_both_sides_submitted_while_they_were_apart_is_one_run(sync: SyncProgram) -> None:
+    sync.part()
+    mine, other = submitted(sync.laptop), submitted(sync.worker)
+    work(sync.worker, other, "first", range(5))
+    sync.meet()
+    sync.carry()
+    for folder in (sync.laptop, sync.worker):
         assert run_ids(join_folder(folder, make=False)) == [mine.id]
         assert counted(folder) == (keys(range(5)), [])
 
@@ -225,7 +225,7 @@ def test_two_contents_at_one_path_count_no_item_twice_whichever_of_them_wins(
     assert [path.name for path in laptop.glob("**/*.sync-conflict-*") if path.name not in told] == []
 
 
-class Crossing:
+class TwoFolders:
     """The `hybrid` command on a laptop and on GPU machines: each has a folder and a home of its own."""
 
     def __init__(self, root: Path) -> None:
@@ -309,8 +309,8 @@ def keys_of(path: Path, name: str) -> set[str]:
 
 
 @pytest.fixture
-def crossing(tmp_path: Path) -> Iterator[Crossing]:
-    made = Crossing(tmp_path)
+def two_folders(tmp_path: Path) -> Iterator[TwoFolders]:
+    made = TwoFolders(tmp_path)
     yield made
     for process in made.workers:
         process.kill()
@@ -325,63 +325,63 @@ def ended(process: subprocess.Popen[str], code: int) -> None:
 
 @pytest.mark.slow
 def test_a_worker_killed_on_its_machine_goes_on_there_and_redoes_the_open_shard_only(
-    crossing: Crossing, carrier: Carrier
+    two_folders: TwoFolders, sync: SyncProgram
 ) -> None:
-    crossing.submit()
-    carrier.carry()
-    with carrier.running():
-        process = crossing.scripted_worker("home-gpu", carrier.worker, "--once")
-        crossing.kill(process, lambda: len(crossing.calls()) >= 15)
-        before, safe = crossing.calls(), crossing.kept(carrier.worker, crossing.root / "home-gpu")
+    two_folders.submit()
+    sync.carry()
+    with sync.running():
+        process = two_folders.scripted_worker("home-gpu", sync.worker, "--once")
+        two_folders.kill(process, lambda: len(two_folders.calls()) >= 15)
+        before, safe = two_folders.calls(), two_folders.kept(sync.worker, two_folders.root / "home-gpu")
         assert safe
-        process = crossing.scripted_worker("home-gpu", carrier.worker, "--once")
-        crossing.fetch_until_done()
+        process = two_folders.scripted_worker("home-gpu", sync.worker, "--once")
+        two_folders.fetch_until_done()
         ended(process, 0)
-    after = crossing.calls()[len(before) :]
+    after = two_folders.calls()[len(before) :]
     print(f"{len(before)} calls, {len(safe)} safe, killed, {len(after)} calls, {len(set(before) & set(after))} redone")
     assert not safe & set(after), "an item of a finished shard was asked again"
     assert set(before) - safe == set(before) & set(after)
-    assert crossing.status() == (0, ITEMS, ITEMS)
-    assert records_in(crossing.laptop) == crossing.records_without_faults()
-    assert list(crossing.root.glob("home-gpu/spool/**/shard-*")) == [], "what is acknowledged is freed"
+    assert two_folders.status() == (0, ITEMS, ITEMS)
+    assert records_in(two_folders.laptop) == two_folders.records_without_faults()
+    assert list(two_folders.root.glob("home-gpu/spool/**/shard-*")) == [], "what is acknowledged is freed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "syncthing"])
 def test_a_lost_machine_costs_what_was_not_carried_yet_and_a_new_one_ends_the_run(
-    crossing: Crossing, kind: str, tmp_path: Path
+    two_folders: TwoFolders, kind: str, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    crossing.submit()
-    with carrying(kind, crossing.laptop, first, tmp_path / "own-first") as carrier:
-        carrier.carry()
-        with carrier.running():
+    two_folders.submit()
+    with syncing(kind, two_folders.laptop, first, tmp_path / "own-first") as sync:
+        sync.carry()
+        with sync.running():
             slow = "--backend-option=delay_ms=500"  # it has to be at work still when something has arrived
-            process = crossing.scripted_worker("home-first", first, "--once", slow)
-            crossing.kill(process, lambda: len(crossing.kept(crossing.laptop)) >= 5)
+            process = two_folders.scripted_worker("home-first", first, "--once", slow)
+            two_folders.kill(process, lambda: len(two_folders.kept(two_folders.laptop)) >= 5)
     shutil.rmtree(first)
     shutil.rmtree(tmp_path / "home-first")
-    before, arrived = crossing.calls(), crossing.kept(crossing.laptop)
-    assert crossing.status() == (4, len(arrived), 0)
-    with carrying(kind, crossing.laptop, second, tmp_path / "own-second") as carrier:
-        carrier.restore()
-        with carrier.running():
-            process = crossing.scripted_worker("home-second", second, "--max-idle=1s")
-            crossing.fetch_until_done()
+    before, arrived = two_folders.calls(), two_folders.kept(two_folders.laptop)
+    assert two_folders.status() == (4, len(arrived), 0)
+    with syncing(kind, two_folders.laptop, second, tmp_path / "own-second") as sync:
+        sync.restore()
+        with sync.running():
+            process = two_folders.scripted_worker("home-second", second, "--max-idle=1s")
+            two_folders.fetch_until_done()
             ended(process, 0)
-    after = crossing.calls()[len(before) :]
+    after = two_folders.calls()[len(before) :]
     redone = set(before) & set(after)
     print(f"{len(before)} calls, {len(arrived)} arrived, lost, {len(after)} calls, {len(redone)} redone")
     assert not arrived & set(after), "an item that had arrived was asked again"
     assert redone == set(before) - arrived
-    assert crossing.status() == (0, ITEMS, ITEMS)
-    assert records_in(crossing.laptop) == crossing.records_without_faults()
+    assert two_folders.status() == (0, ITEMS, ITEMS)
+    assert records_in(two_folders.laptop) == two_folders.records_without_faults()
 
 
 @pytest.fixture(scope="module")
 def answered_here(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> list[dict[str, object]]:
     """The records of the run below when all of it is done on one machine."""
-    alone = Crossing(tmp_path_factory.mktemp("alone"))
+    alone = TwoFolders(tmp_path_factory.mktemp("alone"))
     here = ["--backend=transformers", f"--model={tiny_llama}", ONE_ROW, f"--folder={alone.root / 'folder'}"]
     done = hybrid(alone.root / "home", "run", "local", "seal-eval", *alone.data, *FEW, *here)
     assert done.returncode == 0, done.stderr
@@ -391,14 +391,14 @@ def answered_here(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rclone", "syncthing"])
 def test_a_real_model_answers_through_the_carrier_as_it_does_here(
-    crossing: Crossing, kind: str, tmp_path: Path, tiny_llama: Path, answered_here: list[dict[str, object]]
+    two_folders: TwoFolders, kind: str, tmp_path: Path, tiny_llama: Path, answered_here: list[dict[str, object]]
 ) -> None:
-    with carrying(kind, crossing.laptop, tmp_path / "worker", tmp_path / "own") as carrier:
-        crossing.submit("--backend=transformers", "--model=tiny", *FEW)
-        carrier.carry()
-        with carrier.running():
-            process = crossing.worker("home-gpu", carrier.worker, "--once", f"--model=tiny={tiny_llama}", ONE_ROW)
-            crossing.fetch_until_done()
+    with syncing(kind, two_folders.laptop, tmp_path / "worker", tmp_path / "own") as sync:
+        two_folders.submit("--backend=transformers", "--model=tiny", *FEW)
+        sync.carry()
+        with sync.running():
+            process = two_folders.worker("home-gpu", sync.worker, "--once", f"--model=tiny={tiny_llama}", ONE_ROW)
+            two_folders.fetch_until_done()
             ended(process, 0)
     assert len(answered_here) == 12
-    assert records_in(crossing.laptop) == answered_here
+    assert records_in(two_folders.laptop) == answered_here

@@ -6,7 +6,7 @@ import json
 import textwrap
 from pathlib import Path
 
-from tests.support.remote import SCRIPT, Side
+from tests.support.real_machines import SCRIPT, Machine
 
 TASKS, SAMPLES = 3, 2
 ITEMS = TASKS * SAMPLES + TASKS * SAMPLES + TASKS
@@ -76,7 +76,7 @@ def install(folder: Path) -> Path:
     return folder
 
 
-class Three:
+class ThreeStageRun:
     """A folder, a script that says `said: PROMPT`-like answers to each question, a laptop and other machines."""
 
     def __init__(self, root: Path) -> None:
@@ -88,12 +88,12 @@ class Three:
         (root / "script.json").write_text(json.dumps({"answers": {**samples, **answers}}))
         self.laptop = self.side("laptop")
 
-    def side(self, name: str) -> Side:
-        side = Side(self.root, name, self.folder)
+    def side(self, name: str) -> Machine:
+        side = Machine(self.root, name, self.folder)
         side.environment["PYTHONPATH"] = str(self.packages)
         return side
 
-    def local(self, side: Side, *more: str, delay_ms: int = 0) -> list[str]:
+    def local(self, side: Machine, *more: str, delay_ms: int = 0) -> list[str]:
         model = ["--backend=scripted", f"--model={self.root / 'script.json'}", "--shard-seconds=0.2"]
         options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
         return ["run", "local", "three", *model, *options, *more]
@@ -105,7 +105,7 @@ class Three:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def worker(self, side: Side, *more: str, delay_ms: int = 0, model: bool = True) -> list[str]:
+    def worker(self, side: Machine, *more: str, delay_ms: int = 0, model: bool = True) -> list[str]:
         where = [f"--model={SCRIPT}={self.root / 'script.json'}"] if model else []
         options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
         leave = ["--linger=0", "--max-idle=1s", "--shard-seconds=0.2", "--beat=1"]
@@ -122,10 +122,10 @@ class Three:
         return {one["task"]: json.loads(str(one["text"])) for one in self.records()}
 
 
-def made_of(task: int) -> dict[str, list[list[str]]]:
+def expected_edits(task: int) -> dict[str, list[list[str]]]:
     """What the last stage makes of a task when all went well."""
     said = [f"said {task} {sample}" for sample in range(SAMPLES)]
     return {"answer": [[f"again {one}", "yes"] for one in said], "sample": [[one, "yes"] for one in said]}
 
 
-WHOLE = {f"t{task}": made_of(task) for task in range(TASKS)}
+EXPECTED_EDITS = {f"t{task}": expected_edits(task) for task in range(TASKS)}
