@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the user's machine reaches them, and in strict mode a skip is a failure."""
+"""Shared fixtures and settings: tests are isolated from the user's machine, and in strict mode a skip is a failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is loaded when: nothing heavy for the command line, nothing POSIX-only on the laptop side, late in one place."""
+"""Imports: no heavy library for the command line, none of POSIX alone for the laptop, late imports in one module."""
 
 from __future__ import annotations
 

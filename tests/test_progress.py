@@ -1,4 +1,4 @@
-"""What is said while a stage is worked off: that it goes on, and how fast."""
+"""The progress of a stage: lines appear while it runs, with its speed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ DONE = Completion("0" * 64, "yes", prompt_tokens=900, cached_tokens=300, complet
 FAILED = Completion("1" * 64, error=Failure("engine", "it stopped"))
 
 
-class Hearing(io.StringIO):
-    """A stream that tells when a third line was written to it."""
+class LineCounter(io.StringIO):
+    """A stream that sets `third` when a third line was written."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
 
 
 def test_lines_go_on_while_no_item_comes_back() -> None:
-    stream = Hearing()
+    stream = LineCounter()
     lines = ProgressLines(stream, every_seconds=0.01)
     lines.started("answer", 1, 0)
     lines.working()

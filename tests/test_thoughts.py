@@ -1,4 +1,4 @@
-"""A thought is kept apart and never graded: where it ends, how it is turned off, and who sees what."""
+"""A thought is stored separately and never graded: where it ends, how thinking is turned off, what readers show."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A whole run over a carrier that lies, with real processes that are killed, stopped and refused, and machines that go.
+"""A whole run over a faulty sync, with real processes that are killed, stopped and refused, and machines that are lost.
 
-Laptops and GPU machines have a folder each. Whatever happens, what a laptop acknowledged stays on its disk, no command
-ends as a wrong one, and when the faults stop, the outputs are those of a run without faults. More of them, each drawn
-from a seed: HYBRID_TEST_SEEDS=20. A run that trains is in training/test_kills.py.
+Laptops and GPU machines have a folder each. At any time, acknowledged shards are on the laptop's disk, and no command
+ends with the exit code of a wrong command; when the faults end, the outputs equal those of a run without faults.
+HYBRID_TEST_SEEDS=20 runs more seeds. A run that trains is in training/test_kills.py.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 STEPS = 20
 
 
-class Chances:
-    """What may happen next in a history of answers; each is one step."""
+class RandomEvents:
+    """The possible events of a history; each is one step."""
 
     def __init__(self, fleet: Fleet, machines: Machines) -> None:
         self.fleet, self.machines, self.older = fleet, machines, dict[str, dict[str, bytes]]()
@@ -146,10 +146,10 @@ def test_a_run_that_many_work_on_comes_whole_through_a_carrier_that_lies(
     assert fleet.laptop("laptop", *submit(machines)) == 0
     try:
         with fleet.at_work():
-            chances = Chances(fleet, machines)
+            events = RandomEvents(fleet, machines)
             for _ in range(STEPS):
-                chances.step()
-        finish(fleet, chances, machines)
+                events.step()
+        finish(fleet, events, machines)
     finally:
         print(fleet)
     expected = without_faults(machines)
@@ -158,13 +158,13 @@ def test_a_run_that_many_work_on_comes_whole_through_a_carrier_that_lies(
     assert not fleet.lost(), "acknowledged, and not whole any more"
 
 
-def finish(fleet: Fleet, chances: Chances, machines: Machines) -> None:
+def finish(fleet: Fleet, events: RandomEvents, machines: Machines) -> None:
     """The faults are over: what is there is carried, one worker does the rest, both laptops fetch."""
     fleet.sync.settle()
     assert fleet.laptop("laptop", *submit(machines)) == 0
     fleet.sync.settle()
     name = next(iter(fleet.gpus))
-    fleet.start(name, chances.worker(name))
+    fleet.start(name, events.worker(name))
     assert fleet.ended(name, fleet.working.pop(name)) == 0, "\n".join(fleet.said[-20:])
     fleet.sync.settle()
     assert [fleet.laptop(laptop, "fetch", "seal-eval") for laptop in fleet.laptops] == [0, 0]

@@ -1,7 +1,7 @@
-"""The protocol keeps its promises in worlds that lie: seeded histories of a laptop, workers, people and faults.
+"""The protocol's properties hold under faults: seeded histories of a laptop, workers and people in the simulator.
 
-They are played for a budget of processor seconds, so that a slow machine plays as many as a quick one of its kind.
-More of them: HYBRID_TEST_SEEDS=10000, all of which are played. One again: HYBRID_TEST_SEED=1234, with -k histories.
+Histories run until a budget of processor seconds is spent. HYBRID_TEST_SEEDS=10000 runs that many, without a budget.
+HYBRID_TEST_SEED=1234 with -k histories replays one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.simulator.simulation import Simulation
 SEEDS = int(os.environ.get("HYBRID_TEST_SEEDS", "0"))
 """0: as many as the budget allows."""
 QUICK = 48
-"""So many of the seeds are run with the fast tests."""
+"""The number of seeds that the fast tests run."""
 BUDGET = 8.0
 """Processor seconds of a slow part."""
 CHAINS = 8
@@ -30,19 +30,19 @@ PARTS = 8
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    """Thousands of troubles are told to nobody."""
+    """Turn off logging: thousands of faults would be logged."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
 
 
-def play(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) -> None:
-    """A history for each seed until the budget is spent; a seed that breaks a promise is named, with how to replay it.
+def run_histories(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) -> None:
+    """Run a history for each seed until the budget is spent. A failure names the seed and the command that replays it.
 
     `budget` is in processor seconds, 0 for no end.
     """
-    until, played = time.process_time() + budget, 0
-    for played, seed in enumerate([int(ONE)] if ONE else seeds, start=1):  # noqa: B007
+    until, count = time.process_time() + budget, 0
+    for count, seed in enumerate([int(ONE)] if ONE else seeds, start=1):  # noqa: B007
         try:
             scenarios.random_history(seed, chained=chained)
         except Exception as error:
@@ -51,7 +51,7 @@ def play(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) ->
             raise AssertionError(f"seed {seed}: {error}; replay: {again}") from error
         if budget and time.process_time() > until:
             break
-    print(f"{played} seeds played")
+    print(f"{count} histories")
 
 
 def slow(first: int) -> tuple[Iterable[int], float]:
@@ -61,12 +61,12 @@ def slow(first: int) -> tuple[Iterable[int], float]:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_histories_keep_every_promise(part: int) -> None:
-    play(range(part, QUICK, PARTS))
+    run_histories(range(part, QUICK, PARTS))
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_histories_of_stages_that_come_after_others_keep_every_promise(part: int) -> None:
-    play(range(part, CHAINS, PARTS), chained=True)
+    run_histories(range(part, CHAINS, PARTS), chained=True)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -78,14 +78,14 @@ def test_an_answer_in_place_of_a_failure_makes_new_items(seed: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_many_histories_of_such_stages(part: int) -> None:
     seeds, budget = slow(CHAINS + part)
-    play(seeds, chained=True, budget=budget / 2)
+    run_histories(seeds, chained=True, budget=budget / 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_many_histories_keep_every_promise(part: int) -> None:
     seeds, budget = slow(QUICK + part)
-    play(seeds, budget=budget)
+    run_histories(seeds, budget=budget)
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])

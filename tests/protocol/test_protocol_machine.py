@@ -1,4 +1,4 @@
-"""A laptop, workers and a person over a folder that lies: Hypothesis looks for events that break a promise."""
+"""Hypothesis searches for sequences of events (faults, orders, deaths) that violate a property of the protocol."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ EXAMPLES = int(os.environ.get("HYBRID_TEST_EXAMPLES", "25"))
 MACHINES = st.integers(0, 2)
 
 
-class Drive(RuleBasedStateMachine):
-    """Every rule is something that can happen to somebody; after each of them the promises hold."""
+class ProtocolMachine(RuleBasedStateMachine):
+    """Each rule is one event; the properties hold after every event."""
 
     simulation: Simulation | None = None
 
@@ -117,6 +117,6 @@ def test_no_order_of_events_breaks_a_promise() -> None:
         max_examples=EXAMPLES, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
     )
     try:
-        run_state_machine_as_test(Drive, settings=quietly)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(ProtocolMachine, settings=quietly)  # type: ignore[no-untyped-call]
     finally:
         logging.disable(logging.NOTSET)

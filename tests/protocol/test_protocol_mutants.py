@@ -1,4 +1,4 @@
-"""The proof is able to fail: bugs that a protocol like this could have are put in, and a play must catch each one."""
+"""The simulation finds bugs: plausible bugs are inserted into the protocol, and a scenario must catch each one."""
 
 from __future__ import annotations
 
@@ -198,13 +198,15 @@ MUTANTS: list[tuple[Callable[[Patch], None], Callable[[int], object]]] = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mutant", "play"), MUTANTS, ids=lambda one: one.__name__)
-def test_a_bug_is_caught(mutant: Callable[[Patch], None], play: Callable[[int], object], monkeypatch: Patch) -> None:
+@pytest.mark.parametrize(("mutant", "scenario"), MUTANTS, ids=lambda one: one.__name__)
+def test_a_bug_is_caught(
+    mutant: Callable[[Patch], None], scenario: Callable[[int], object], monkeypatch: Patch
+) -> None:
     mutant(monkeypatch)
     for seed in range(TRIES):
         try:
-            play(seed)
+            scenario(seed)
         except (AssertionError, HybridError, KeyError) as error:
             print(f"{mutant.__name__}: caught with seed {seed}: {str(error)[:200]}")
             return
-    pytest.fail(f"{mutant.__name__} was not caught by {TRIES} seeds of {play.__name__}")
+    pytest.fail(f"{mutant.__name__} was not caught by {TRIES} seeds of {scenario.__name__}")

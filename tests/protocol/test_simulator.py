@@ -1,4 +1,4 @@
-"""The simulator of a lying folder lies as it is told to, and only then."""
+"""The simulated folder shows exactly the faults that are switched on, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder, carried by what people carry folders with: rclone and Syncthing, cut off half way or in conflict."""
+"""The folder over real sync programs, rclone and Syncthing: interrupted transfers and conflicts."""
 
 from __future__ import annotations
 

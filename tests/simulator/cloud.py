@@ -1,4 +1,4 @@
-"""What is really there: the nodes that were uploaded, and who is told of a change when."""
+"""The authoritative content: the nodes that were uploaded, and when each machine learns of a change."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Cloud:
         view.merge(number, twin)
 
     def _mischief(self, number: int, node: Node) -> None:
-        """What comes of an upload beside what was meant."""
+        """Unintended effects of an upload: duplicates, conflict copies, odd names."""
         if self._world.hit("F7"):
             self.add(node)
         if node.kind == "file" and self._world.hit("F8"):

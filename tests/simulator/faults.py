@@ -1,4 +1,4 @@
-"""The faults and how often they strike. A rate is the chance that one occasion goes wrong; 1 is always, 0 never."""
+"""The faults and their rates. A rate is the probability that a fault occurs on one occasion; 1 is always, 0 never."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAULTS = {
     "F25": "a write succeeds, and its reply is lost",
     "F26": "the folder is put back as it was some time before, for everybody",
 }
-"""F10 has no switch: nothing here excludes anybody, ever."""
+"""F10 (no mutual exclusion) has no rate: it always holds."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Faults:
 
     @classmethod
     def random(cls, rng: random.Random) -> Faults:
-        """A random part of them: a fault is found sooner where others do not hide it."""
+        """A random subset of the faults: a bug is found sooner where other faults do not hide it."""
         return cls({name: rng.choice((0.01, 0.05, 0.2)) for name in FAULTS if rng.random() < 0.4})
 
 

@@ -1,4 +1,4 @@
-"""Hands in the web page of the drive, and a sync program that takes a bad listing for a deletion."""
+"""People who change files in the drive's web page, and a sync program that takes a bad listing for a deletion."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Human:
-    """Acts on the cloud at once, whatever machines believe. A path means everything that has it."""
+    """Changes the cloud at once, whatever machines see. A path stands for all nodes that have it."""
 
     def __init__(self, world: World) -> None:
         self._world, self._cloud = world, world.cloud
@@ -42,12 +42,12 @@ class Human:
             self._cloud.put(number, self._cloud.tree[number]._replace(data=data))
 
     def open_with_docs(self, path: str) -> None:
-        """Which leaves an entry that is no file."""
+        """Add an entry that is not a file, as opening with Docs does."""
         for number in self._found(path):
             self._docs(number)
 
     def meddle(self) -> None:
-        """Something of all that, somewhere."""
+        """One random action on one random file or folder."""
         number = self._anything()
         if number is None:
             return
@@ -74,7 +74,7 @@ class Human:
                 self._cloud.erase(one)
 
     def back_up_or_restore(self) -> None:
-        """One of the two."""
+        """Back up, or restore the last backup, at random."""
         if self._backup and self._world.rng.random() < 0.5:
             self.restore()
         else:
@@ -118,7 +118,7 @@ class Human:
         return self._world.pick([one for one in tree.below(ROOT) if tree[one].kind == "folder" and one not in own])
 
     def _place(self, number: int, parent: int, name: str) -> None:
-        """One step for the drive; elsewhere perhaps two, and which comes first is open."""
+        """Move a node: one step for the drive; with F9 a creation and a deletion, in random order."""
         if self._world.hit("F9"):
             late = self._world.long(10, 7200)
             first = self._world.rng.random() < 0.5

@@ -1,4 +1,4 @@
-"""What is played in a lab, each play with the promises that must hold at its end. A seed says everything."""
+"""Scenarios in the simulated world, with the properties that must hold at their end. The seed determines all of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 
 def simulate(seed: int, *, chained: bool = False) -> Simulation:
-    """One history: who takes part, what goes wrong and how often all follow from the seed."""
+    """One random history: participants, faults and their rates all follow from the seed."""
     chance = random.Random(seed)
     faults = NONE if chance.random() < 0.05 else Faults.random(chance)
     simulation = Simulation(
@@ -42,7 +42,7 @@ def try_order(simulation: Simulation, order: str) -> None:
 
 
 def finish_everything(simulation: Simulation) -> None:
-    """After the faults: what was cancelled goes on, what failed is asked for again, and all of it arrives."""
+    """After the faults: resume what was cancelled and retry what failed, until every item has arrived."""
     for _ in range(8):
         simulation.finish(hours=2.0)
         if len(simulation.good()) == simulation.items:
@@ -52,7 +52,7 @@ def finish_everything(simulation: Simulation) -> None:
 
 
 def random_history(seed: int, *, chained: bool = False) -> None:
-    """Everything may go wrong; then it is quiet, and all of it must arrive once and be freed everywhere."""
+    """Any fault may occur; then the faults end, and every item must arrive exactly once and be freed in every spool."""
     with simulate(seed, chained=chained) as simulation:
         finish_everything(simulation)
         assert len(simulation.good()) == simulation.items, (
@@ -69,9 +69,9 @@ def random_history(seed: int, *, chained: bool = False) -> None:
 
 
 def crashes(seed: int) -> tuple[int, int]:
-    """One machine whose processes die, a mount that fails in many ways, nobody who deletes: P5 to the item.
+    """One machine whose processes die and whose mount fails in many ways, without deletions: P5, exact to the item.
 
-    Returns how many deaths there were and how many items were done again.
+    Returns the number of deaths and the number of items that were computed again.
     """
     chance = random.Random(seed)
     possible = ("F2", "F3", "F6", "F11", "F12", "F13", "F14", "F21", "F25")
@@ -88,7 +88,7 @@ def crashes(seed: int) -> tuple[int, int]:
 
 
 def wrong_wall_clocks(seed: int) -> None:
-    """Other times of day: not one decision changes."""
+    """Wrong wall clocks change no decision."""
     with _with_walls(seed, perturbed=False) as true, _with_walls(seed, perturbed=True) as wrong:
         assert trace_of(true) == trace_of(wrong), "P7: something depends on the time of day"
         assert true.calls == wrong.calls, "P7: something depends on the time of day"
@@ -104,13 +104,13 @@ def _with_walls(seed: int, *, perturbed: bool) -> Simulation:
 
 
 def trace_of(simulation: Simulation) -> list[str]:
-    """The history without what depends on the time of day: digests in names, and contents."""
+    """The trace without what depends on the time of day: digests in names, and contents."""
     plain = [[one for one in event if not isinstance(one, tuple)] for event in simulation.world.trace]
     return [re.sub(r"[0-9a-f]{16}", "#", repr(event)) for event in plain]
 
 
 def two_models(seed: int) -> None:
-    """A run that does not pin its model, and two machines with different files under its name: nothing is mixed."""
+    """A run without a model digest, and two machines with different model files of one name: results are not mixed."""
     with Simulation(seed, Faults.only(F2=0.1, F3=0.1), items=12, workers=2, digests=("1" * 64, "2" * 64)) as simulation:
         simulation.submit()
         simulation.live(HOUR)
@@ -121,7 +121,7 @@ def two_models(seed: int) -> None:
 
 
 def cancelled_run(seed: int) -> None:
-    """A cancelled run costs nothing more, until it is taken up again."""
+    """No item of a cancelled run is computed until the run is resumed."""
     with Simulation(seed, items=96) as simulation:
         simulation.submit()
         simulation.live(300)
@@ -137,7 +137,7 @@ def cancelled_run(seed: int) -> None:
 
 
 def lost_order(seed: int) -> None:
-    """An order that found no room, or whose file vanished, goes out when it is given again; so does taking it back."""
+    """An order that was not written, or whose file vanished, is written when it is given again; so is its resume."""
     with Simulation(seed, Faults.only(F13=0.3, F14=0.3, F25=0.3), items=96) as simulation:
         simulation.submit()
         simulation.live(300)
@@ -159,7 +159,7 @@ def lost_order(seed: int) -> None:
 
 
 def retried_failures(seed: int) -> None:
-    """Only what failed is done again, and only when that is asked for."""
+    """Only failed items are computed again, and only after a retry."""
     with Simulation(seed, workers=1, failing=40) as simulation:
         simulation.submit()
         simulation.finish(hours=1.0)
@@ -175,7 +175,7 @@ def retried_failures(seed: int) -> None:
 
 
 def items_made_again(seed: int) -> None:
-    """A failure that becomes an answer makes new items of the stages after it, in a worker that was there before."""
+    """A failure replaced by an answer makes new items in later stages, also for a worker that was already running."""
     with Simulation(seed, workers=1, failing=40, chained=True, stays=True) as simulation:
         simulation.submit()
         simulation.live(HOUR)
@@ -190,7 +190,7 @@ def items_made_again(seed: int) -> None:
 
 
 def worker_without_heartbeat(seed: int) -> None:
-    """A worker that cannot say that it lives takes no more work."""
+    """A worker that cannot deliver a heartbeat takes no more work."""
     with Simulation(seed, items=256, workers=1) as simulation:
         simulation.submit()
         simulation.live(120)

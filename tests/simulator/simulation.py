@@ -1,7 +1,7 @@
-"""An experiment in a simulated world: a laptop, rented machines and people, all of them running the product's own code.
+"""A run in the simulated world: a laptop, rented machines and people, all of them running the production code.
 
-Nothing of `hybrid` is replaced. Its doors to the world are handed in: the folder, the local disk, the clock, and a
-capabilities whose model answers at once and counts how often each item was asked.
+Nothing in `hybrid` is patched. The simulation passes in the folder, the local disk, the clock, and capabilities whose
+model answers at once and counts how often each item was requested.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def answer(key: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def verified(path: str, data: bytes) -> Shard:
-    """As the product verifies; the judge of a play asks often. Raises BadData."""
+    """`verify_shard`, cached, since the properties are checked often. Raises BadData."""
     return verify_shard(path, data)
 
 
 class SimulatedBackend:
-    """Answers a few requests at a time, in any order. Who is to fail, fails the first time that it is asked."""
+    """Answers up to IN_FLIGHT requests at a time, in any order. An item that is to fail fails at its first request."""
 
     def __init__(self, simulation: Simulation, who: Machine, digest: str) -> None:
         self.model = Model("m", digest, 100, {})
@@ -108,7 +108,7 @@ class SimulatedBackend:
 
 
 class SimulatedCapabilities:
-    """The capabilities of a machine."""
+    """The capabilities of a simulated machine."""
 
     def __init__(self, simulation: Simulation, who: Machine, digest: str) -> None:
         self._simulation, self._who, self._digest = simulation, who, digest
@@ -128,7 +128,7 @@ class SimulatedCapabilities:
 
 @dataclass
 class Machine:
-    """A rented machine: its worker while one runs, and when its two threads are to go on."""
+    """A rented machine: its worker while one runs, and the times at which its two threads continue."""
 
     actor: Actor
     lives: int = 0
@@ -143,7 +143,7 @@ class Machine:
 
 @dataclass
 class Simulation:
-    """The play. `seed` and `faults` make one history; `check` after every step is the judge."""
+    """One history, determined by `seed` and `faults`; `check` verifies the properties after every step."""
 
     seed: int
     faults: Faults = NONE
@@ -172,7 +172,7 @@ class Simulation:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Nobody lives on: what a program would still do when Python collects it is refused."""
+        """End every process, so that calls made while Python collects its objects are refused."""
         for machine in self.machines.values():
             machine.actor.process.alive = False
             self._ended(machine)
@@ -180,7 +180,7 @@ class Simulation:
     # ---- the laptop
 
     def submit(self) -> None:
-        """Until it gets through."""
+        """Submit the run, trying again until it succeeds."""
         pipeline, digest = self.pipeline, self.digests[0] if len(self.digests) == 1 else ""
         for _ in range(1000):
             try:
@@ -251,7 +251,7 @@ class Simulation:
         return {item.request.prompt for item in chain.stages[-1].items(chain.run.tasks())}
 
     def laptop_step(self) -> None:
-        """What a laptop does now and then; a fault, or a death of the process, is no more than a pause."""
+        """The periodic fetch of a laptop; after a fault, or the death of the process, the next step tries again."""
         try:
             self.receive()
         except HybridError:
@@ -284,7 +284,7 @@ class Simulation:
             machine.due = machine.courier_due = self.world.time
 
     def step(self, name: str) -> None:
-        """Let the thread of a machine that is due first go on."""
+        """Continue the thread of a machine that is due first."""
         machine = self.machines[name]
         if machine.worker is None or machine.steps is None:
             return
@@ -321,19 +321,19 @@ class Simulation:
         self._ended(machine)
 
     def _ended(self, machine: Machine) -> None:
-        """Somebody starts the cell again, sooner or later."""
+        """End the worker; it is started again some time later, as when a person restarts the notebook cell."""
         with suppress(Killed, HybridError):  # a dead process runs nothing more: each call is refused
             if machine.steps is not None:
                 machine.steps.close()
         machine.worker, machine.steps, machine.leaving = None, None, False
         machine.due = machine.courier_due = self.world.time + 120 + 1200 * self.chance.random()
 
-    # ---- the play
+    # ---- the history
 
     def live(self, seconds: float, *, kills: float = 0.0, freezes: float = 0.0) -> None:
-        """Let everybody do what they do for a while. `kills`, `freezes`: the chance in each step of a machine.
+        """Advance everything for `seconds`. `kills`, `freezes`: their probability in each step of a machine.
 
-        A frozen machine stands still for up to three hours and goes on as if nothing had been: a zombie.
+        A frozen machine stops for up to three hours and then continues as if no time had passed: a zombie.
         """
         until, fetch = self.world.time + seconds, self.world.time
         while self.world.time < until:
@@ -371,7 +371,7 @@ class Simulation:
         self.step(name)
 
     def finish(self, hours: float = 12.0) -> None:
-        """No more faults: everything must come to its end."""
+        """End all faults and wait until every item has arrived, for at most `hours`."""
         self.world.calm()
         for machine in self.machines.values():
             if machine.actor.view.frozen:
@@ -415,7 +415,7 @@ class Simulation:
     # ---- the properties
 
     def check(self) -> None:
-        """P1 and P2: what the laptop accepted verifies and is right, and what it acknowledged is on its disk."""
+        """P1 and P2: accepted shards verify and are correct, and acknowledged shards are on the laptop's disk."""
         for path in self.received():
             if self._whole(path):
                 for record in self._shard(path).records:

@@ -1,4 +1,4 @@
-"""Short hands for the tests of the simulator."""
+"""Small worlds for the simulator's own tests: two machines, some files, and what they show."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def world(seed: int = 1, **rates: float) -> World:
 
 
 def said(act: Callable[..., object], *arguments: object) -> str:
-    """The class of the error that it raises, or nothing."""
+    """The name of the class of the HybridError that `act` raises, or an empty string."""
     try:
         act(*arguments)
     except HybridError as error:
@@ -41,7 +41,7 @@ def names(actor: Actor, place: str = "a") -> list[str]:
 
 
 def shows(some: World, act: Callable[[], bool], tries: int = 200, seconds: float = 0.0) -> bool:
-    """Whether it is so in one of some tries, time passing between."""
+    """Whether `act` returns true in one of `tries` calls, `seconds` apart."""
     for _ in range(tries):
         if act():
             return True

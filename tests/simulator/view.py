@@ -1,4 +1,4 @@
-"""What one machine sees of the cloud: every change on its own time, its own writes before they are uploaded."""
+"""What one machine sees of the cloud: each change after its own delay, its own writes before they are uploaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mode = Literal["up", "away", "void", "foreign"]
 
 
 class Lane:
-    """One direction of the wire. Without F2 nothing overtakes."""
+    """One direction of the connection. Without F2 changes arrive in order."""
 
     def __init__(self, world: World) -> None:
         self._world, self._last, self._slot = world, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Virtual time, one source of chance, and the queue of what is still to happen. One seed is one history."""
+"""Virtual time, one random generator, and the event queue. One seed gives one history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random GGUF models of one layer, made in a moment: bytes and special tokens, the first of which is the likeliest."""
+"""Random GGUF models of one layer with a given chat template, for tests of how a turn ends. Tokens: bytes and marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of the operating system that fail on chosen paths, in real processes: a small library for LD_PRELOAD.
+"""System calls that fail on chosen paths, in real processes: a small library for LD_PRELOAD.
 
 `compiled` makes it of failing_calls.c. A test writes its rules with `Failing`; every process that was started with its
 environment, and all that they start, share the rules and the counters: "the next open of a path like this fails with
@@ -72,21 +72,21 @@ class FailingCalls:
         return number
 
     def heal(self) -> None:
-        """No call fails any more; what was struck is forgotten."""
+        """Remove all rules and their counters."""
         self._count = 0
         self._shared[:4] = struct.pack("i", 0)
 
     def struck(self, number: int = 0) -> int:
-        """How many calls a rule has let fail."""
+        """The number of calls that a rule made fail."""
         return int(self._rule(number)[7])
 
     def seen(self, number: int = 0) -> int:
-        """How many calls a rule was for, whether or not they failed."""
+        """The number of calls that matched a rule, whether or not they failed."""
         return int(self._rule(number)[6])
 
     @property
     def told(self) -> Iterator[str]:
-        """The last call that each rule let fail, with its path."""
+        """The last call that each rule made fail, with its path."""
         for number in range(self._count):
             if self.struck(number):
                 yield os.fsdecode(self._rule(number)[8].rstrip(b"\0"))

@@ -1,4 +1,4 @@
-"""Each file of the protocol, one fault, one command: what happens, and that the next command is none the worse.
+"""Cause one fault at one file during one command, for every combination, and check that the next command recovers.
 
 A program, so that the library of failing calls can be loaded into it: `python -m tests.support.fault_matrix ROOT` under
 LD_PRELOAD writes ROOT/cells.json. It makes one run that is half done, which each cell copies: a first machine did all

@@ -1,6 +1,6 @@
 """A pipeline and a grader of another distribution that fail where they are told to.
 
-`laid_down(folder)` puts them where Python looks for packages, with the metadata that pip would write.
+`install(folder)` puts them where Python looks for packages, with the metadata that pip would write.
 """
 
 from __future__ import annotations

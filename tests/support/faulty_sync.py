@@ -1,9 +1,9 @@
-"""A carrier of folders that lies: what one side writes reaches the others late, torn, empty, twice, or out of order.
+"""A faulty sync program between real folders: files arrive late, torn, empty, twice, or out of order.
 
-Every path has one writer, the side where it was first seen. What the writer has goes into a cloud, and from there to
-all other sides, and back to the writer when its folder has lost it. While it lies, everything may go wrong on the way;
-what it has once been told it brings at last. What training keeps, of which nobody writes a second copy, stays whole
-where it once is. All of it is drawn from one seed, though not when processes write.
+Every path has one writer, the side where it was first seen. The writer's content is uploaded to a cloud, and from there
+copied to all other sides, and back to the writer when its folder has lost it. Any transfer may fail, but each file that
+was uploaded arrives in the end. Tensors, of which nobody writes a second copy, are not damaged once they have arrived.
+The seed determines the faults, not the times at which processes write.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Mark = tuple[int, int]
 
 
 class FaultySync:
-    """Carries between the folders of `sides`, by name. `lies` is the chance that one occasion goes wrong."""
+    """Carries between the folders of `sides`, by name. `fault_rate` is the probability of a fault per transfer."""
 
     def __init__(self, sides: dict[str, Path], seed: int, fault_rate: float = 0.4) -> None:
         self.sides, self.fault_rate, self.counts = sides, fault_rate, dict[str, int]()
@@ -56,7 +56,7 @@ class FaultySync:
         assert not faults, faults
 
     def round(self) -> None:
-        """Look at every side once, and carry what there is to carry, in any order."""
+        """Look at every side once, and transfer what has changed, in random order."""
         with self._turn:
             here = {side: marks(folder) for side, folder in self.sides.items()}
             work = [(side, path) for side, found in here.items() for path in found if self._is_writer(side, path)]
@@ -67,7 +67,7 @@ class FaultySync:
                 self._download(side, path, here[side].get(path))
 
     def settle(self) -> None:
-        """Carry everything as it is, without a lie."""
+        """Transfer everything without faults."""
         with self._turn:
             before, self.fault_rate = self.fault_rate, 0.0
             self._waits.clear()
@@ -76,14 +76,14 @@ class FaultySync:
             self.fault_rate = before
 
     def lose(self, side: str) -> None:
-        """A side is gone; what it had not told is lost."""
+        """Remove a side; what it had not uploaded is lost."""
         with self._turn:
             del self.sides[side]
             for path in [path for path, writer in self._writer.items() if writer == side and path not in self._cloud]:
                 del self._writer[path]
 
     def join(self, side: str, folder: Path) -> None:
-        """A new side, to which everything that is in the cloud comes."""
+        """Add a side, to which everything in the cloud is copied."""
         with self._turn:
             self.sides[side] = folder
 
@@ -93,7 +93,7 @@ class FaultySync:
             return {path: read(self.sides[side] / path) or b"" for path in marks(self.sides[side])}
 
     def restore(self, side: str, older: dict[str, bytes]) -> None:
-        """The folder of a side is as it once was: what came later is gone until it is carried again."""
+        """Restore a side's folder to an older state: later files are gone until they are transferred again."""
         with self._turn:
             self._count("restored")
             for path in marks(self.sides[side]).keys() - older.keys():
@@ -177,7 +177,7 @@ class FaultySync:
 
 
 def marks(folder: Path) -> dict[str, Mark]:
-    """The files of the protocol that are there. What a machine makes for itself is not carried, nor conflict copies."""
+    """The files of the protocol that are there, without a machine's own files and conflict copies."""
     found: dict[str, Mark] = {}
     for path in [folder / "hybrid.json", *folder.glob("runs/**/*")]:
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Tiny models that recite: after each token always the same next one, so that what they write is known beforehand.
+"""Tiny models with a fixed answer: each token has one successor, so the text they write is known in advance.
 
 One layer that adds nothing, one-hot embeddings, and an output matrix that maps each token to its successor. The tokens
-of what is recited must therefore differ from each other; the first of them is the prompt's last one.
+of the text must therefore be distinct; the first of them is the prompt's last one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Laptops and GPU machines as real processes, each with a folder, a carrier that lies between them, calls that fail."""
+"""Laptops and GPU machines as real processes, each with its folder; a faulty sync and failing system calls."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.faulty_sync import FaultySync
 from tests.support.real_machines import Machine
 
 SEEDS = range(1, 1 + int(os.environ.get("HYBRID_TEST_SEEDS", "1")))
-"""Of histories."""
+"""Seeds of the histories."""
 ALLOWED_EXIT_CODES = {0, 3, 4, 5, 6, -signal.SIGKILL}
 """Exit codes of commands that meet faults: 1, 2 and 7 are for what no fault of a folder can be."""
 
 
 class Fleet:
-    """Laptops and GPU machines below `root`, each with its folder; the carrier between them; calls that fail."""
+    """Laptops and GPU machines below `root`, each with its folder, and the faulty sync between them."""
 
     def __init__(self, root: Path, library: Path, seed: int, machine: Callable[[str, Path], Machine]) -> None:
         self.root, self.draw, self._machine = root, random.Random(seed), machine
@@ -109,13 +109,13 @@ class Fleet:
                 self.acknowledged |= {f"{root}/{path}" for _, note in notes for path in note["received"]}
 
     def lost(self) -> list[str]:
-        """What was acknowledged and is not whole on that laptop's disk."""
+        """Acknowledged shards that are not intact on that laptop's disk."""
         self.look()
         return [path for path in sorted(self.acknowledged) if not whole(Path(path))]
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """The carrier runs inside; no process outlives it."""
+        """The sync runs inside the block; no process outlives it."""
         with ExitStack() as end:
             end.callback(self.stop)
             end.enter_context(self.sync.running())
@@ -131,7 +131,7 @@ class Fleet:
         self.working.clear()
 
     def __str__(self) -> str:
-        return "\n".join([*self.happened, f"the carrier: {self.carrier.told}"])
+        return "\n".join([*self.happened, f"the sync: {self.sync.told}"])
 
 
 def whole(path: Path) -> bool:

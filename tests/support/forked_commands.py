@@ -1,7 +1,7 @@
-"""`hybrid` by the hundred: each command in a process of its own, forked from one that has imported all that they need.
+"""Run hundreds of `hybrid` commands, each in its own process, forked from one that has imported everything.
 
-A process of `hybrid` costs half a second, nearly all of it imports. Here the child that talks to the folder is forked,
-too, and a worker's waits are `SPEED` times as short, by its clock as well, so that what follows from them is the same.
+Starting `hybrid` costs half a second, nearly all of it imports. The child process that accesses the folder is forked,
+too, and a worker's waits are shortened `SPEED` times, by its clock as well, so that its decisions stay the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A real good folder, and what may have happened to it: one thing at a time, drawn from a seed."""
+"""A valid shared folder and mutations of it: one at a time, chosen by a seed."""
 
 from __future__ import annotations
 

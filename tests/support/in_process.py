@@ -1,4 +1,4 @@
-"""The command line in the process of the tests: half a second less than a process of its own."""
+"""Run commands of `hybrid` in the test process, which saves half a second each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hybrid.cli import main
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left with, and what it wrote."""
+    """A command's exit code and output."""
 
     code: int
     stdout: str
@@ -26,7 +26,7 @@ Hybrid = Callable[..., Done]
 
 @contextmanager
 def commands(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
-    """A function that runs a command of `hybrid`. Handlers of signals are put back."""
+    """A function that runs a command of `hybrid`. Signal handlers are restored."""
     kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: object) -> Done:

@@ -1,7 +1,7 @@
-"""A registry of models on this machine, as `ollama pull --insecure HOST:PORT/NAMESPACE/MODEL` asks one.
+"""A local model registry for `ollama pull --insecure HOST:PORT/NAMESPACE/MODEL`.
 
-It gives out what is in a store of Ollama's (`OllamaStore`). Layers come as from the real one: by a redirect to another
-host, from there in ranges.
+It serves the content of an `OllamaStore`. As with the real registry, a layer is a redirect to another host, which
+serves it in ranges.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small models to pack, as files and as a store of Ollama, and folders that go wrong while they are written."""
+"""Small models to pack, as files and in an Ollama store, and a folder whose calls fail while it is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PART = 1000
 
 
 def ignore_progress(_: int) -> None:
-    """Progress that is told to nobody."""
+    """A progress callback that does nothing."""
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -87,7 +87,7 @@ def large_parts(model: Model) -> list[str]:
 
 
 class ProcessKilled(BaseException):
-    """The process was killed: nothing may catch this."""
+    """Stands for a killed process: a BaseException that no code may catch."""
 
 
 class FailingFolder:

@@ -1,4 +1,4 @@
-"""A small random Llama, jobs for it, and the same training by stock PEFT and torch."""
+"""A small random Llama, training jobs for it, and the reference: the same training with PEFT and torch."""
 
 from __future__ import annotations
 

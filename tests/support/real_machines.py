@@ -1,4 +1,4 @@
-"""A laptop and GPU machines on one disk: the real commands as real processes, each machine with its own things."""
+"""A laptop and GPU machines on one disk: real commands as real processes, each machine with its own data directory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = "script"
 
 
 def heed_signals() -> None:
-    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+    """Restore the default handler: children of a shell's background job ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -78,7 +78,7 @@ class Machine:
 
 
 class Machines:
-    """A folder, a script of answers, a laptop."""
+    """A laptop and GPU machines around one shared folder, and a script of answers for the model."""
 
     def __init__(self, root: Path, folder: Path | None = None) -> None:
         self.root, self.folder = root, folder or root / "folder"
@@ -102,7 +102,7 @@ class Machines:
         return [f"{kind}={self.root / kind}.json" for kind in ("challenges", "solutions")]
 
     def prompts(self) -> list[str]:
-        """What a run asks, in order."""
+        """The prompts of the run, in order."""
         pipeline = build(load("pipelines", "seal-eval"), self.data())
         (stage,) = pipeline.stages()
         return [item.request.messages[-1].content for item in stage.items(pipeline.inputs().tasks)]

@@ -1,4 +1,4 @@
-"""Model folders of two layers with random weights, and tokenizers like those of real models, a token a byte or mark."""
+"""Hugging Face folders of random two-layer models, with byte tokenizers and chat templates of real models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a pipeline worked off in memory by a function that answers: what a run does, without a folder."""
+"""Run the stages of a pipeline in memory, answered by a function: the data flow of a run, without a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = Callable[[Item], "str | Failure"]
 
 
 def run_stages(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, list[Output]]:
-    """The outputs of every stage as the next ones get them, by name; those of the last with their references."""
+    """Stage name -> its outputs as later stages get them; those of the last stage with their references."""
     done: dict[str, list[Output]] = {}
     stages = pipeline.stages()
     for stage in stages:

@@ -1,4 +1,4 @@
-"""What carries a shared folder between two machines, for real: rclone, and two Syncthing daemons on loopback."""
+"""Real sync programs between a laptop's folder and a worker's: rclone, and two Syncthing daemons on loopback."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def wait_until(true: Callable[[], bool], timeout: float, what: str, pause: float
 
 
 class SyncProgram(Protocol):
-    """Brings what is in the laptop's folder to the worker's and back."""
+    """Syncs the laptop's folder and the worker's in both directions."""
 
     laptop: Path
     worker: Path
@@ -79,7 +79,7 @@ class SyncProgram(Protocol):
 
 @contextmanager
 def syncing(kind: str, laptop: Path, worker: Path, own: Path) -> Iterator[SyncProgram]:
-    """A carrier of a kind, `rclone` or `syncthing`; whatever of it runs ends with the block."""
+    """A sync program, `rclone` or `syncthing`; its processes end with the block."""
     if kind == "rclone":
         yield Rclone(laptop, worker, own)
         return

@@ -1,4 +1,4 @@
-"""A pipeline of three stages as a package that somebody else installed, a folder, and machines that work on it."""
+"""A pipeline of three stages as an installed plugin, a folder, and real machines that run it: tests of chains."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Three:
 
 
 def install(folder: Path) -> Path:
-    """Lay down the package as pip does; its folder is for PYTHONPATH."""
+    """Write the package as pip installs it; returns the folder, for PYTHONPATH."""
     info = folder / "three_stages-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: three-stages\nVersion: 1.0\n")
@@ -123,7 +123,7 @@ class ThreeStageRun:
 
 
 def expected_edits(task: int) -> dict[str, list[list[str]]]:
-    """What the last stage makes of a task when all went well."""
+    """The output of the last stage for a task, without failures."""
     said = [f"said {task} {sample}" for sample in range(SAMPLES)]
     return {"answer": [[f"again {one}", "yes"] for one in said], "sample": [[one, "yes"] for one in said]}
 

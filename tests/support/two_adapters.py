@@ -1,4 +1,4 @@
-"""Two trainings in one group, and what is answered with and without them, on any backend that trains.
+"""Train two adapters in one group, and ask with and without them, on any backend that trains.
 
 python -m tests.support.two_adapters BACKEND MODEL FOLDER
 """
