@@ -131,7 +131,7 @@ class Fleet:
         self.working.clear()
 
     def __str__(self) -> str:
-        return "\n".join([*self.happened, f"the sync: {self.sync.told}"])
+        return "\n".join([*self.happened, f"the sync: {self.sync.counts}"])
 
 
 def whole(path: Path) -> bool:
