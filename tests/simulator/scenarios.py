@@ -195,7 +195,7 @@ def worker_without_heartbeat(seed: int) -> None:
         simulation.submit()
         simulation.live(120)
         simulation.machines["gpu0"].actor.view.fail("away", 1e9)
-        simulation.live(simulation.patience.fence + 120)
+        simulation.live(simulation.timeouts.fence + 120)
         before = sum(simulation.calls.values())
         simulation.live(HOUR)
         assert IN_FLIGHT < before < simulation.items

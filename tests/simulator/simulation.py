@@ -152,7 +152,7 @@ class Simulation:
     failing: int = 0  # of 97 items so many fail when they are first asked
     lost_machines: float = 0.3  # share of the deaths that take the machine and its disk
     digests: tuple[str, ...] = ("1" * 64,)
-    patience: LeaseTimeouts = field(default_factory=lambda: LeaseTimeouts(60.0))
+    timeouts: LeaseTimeouts = field(default_factory=lambda: LeaseTimeouts(60.0))
     stays: bool = False  # whether workers wait for more when all is done
     chained: bool = False  # whether the stage whose items are counted comes after another
 
@@ -273,7 +273,7 @@ class Simulation:
         bench = SimulatedCapabilities(self, machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
-        options = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.patience, shard_seconds=60.0)
+        options = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.timeouts, shard_seconds=60.0)
         machine.given, machine.leaving = 0, False
         try:
             machine.worker = Worker(actor.folder, actor.disk, actor.clock, bench, options, attempt=attempt)
@@ -305,7 +305,7 @@ class Simulation:
         assert machine.worker is not None
         wait = next(machine.steps, None)
         if wait is not None:
-            machine.due = self.world.time + (wait or ITEM_SECONDS / self.patience.beat * 60)
+            machine.due = self.world.time + (wait or ITEM_SECONDS / self.timeouts.beat * 60)
         elif machine.leaving:
             self._ended(machine)
         else:
