@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
@@ -52,6 +52,12 @@ class Stage:
     after: tuple[str, ...] = ()
     role: str = ""
     reads_references: bool = False
+
+    def __post_init__(self) -> None:
+        if self.side not in get_args(Side):
+            raise ValueError(
+                f"the stage '{self.name}' has the side '{self.side}'; a side is {' or '.join(get_args(Side))}"
+            )
 
     def items(self, *given: Any) -> Iterable[Item]:
         """What the stage's function makes of the tasks, and of earlier outputs, as items, whatever its kind of work."""

@@ -392,7 +392,7 @@ class Grade:
         named = (*self.figures.items(), *self.controls.items(), *self.arms.items())
         for name, value in (("score", self.score), *named):
             if value is not None and not (math.isfinite(value) and 0.0 <= value <= 1.0):
-                raise ValueError(f"{name} must lie in [0, 1], got {value!r}")
+                raise ValueError(f"'{name}' is {value!r}: scores, figures, controls and arms lie in [0, 1]")
 
 
 def reference_of(references: Mapping[str, Json], question: str) -> Json:

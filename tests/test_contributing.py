@@ -8,10 +8,11 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from hybrid import BadData, CannotRun, Output
+from hybrid import BadData, CannotRun, Derive, Derived, Failure, Output, Stage
 from hybrid.testing import check_grader, check_pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -64,3 +65,13 @@ def test_the_pipeline_asks_and_says_what_is_wrong_with_its_data(example: ModuleT
         pipeline.inputs()
     with pytest.raises(CannotRun, match="No such file"):
         example.Lines(data=str(tmp_path / "none")).inputs()
+
+
+def test_the_stage_that_comes_after_another_hands_failures_on() -> None:
+    block = text().split("## Add a pipeline")[1].split("```python\n")[2].split("```")[0]
+    known: dict[str, Any] = {"Derive": Derive, "Derived": Derived, "Stage": Stage}
+    exec(block, known)  # noqa: S102 - it is our own page
+    failure = Failure("engine", "away")
+    outputs = [Output("k", "t", "t/0", {}, 0, "yes", None, "x"), Output("l", "t", "t/1", {}, 0, None, failure, "x")]
+    made = list(known["_shouted"]({}, {"answer": outputs}))
+    assert [(one.text, one.failure) for one in made] == [("YES", None), ("", failure)]

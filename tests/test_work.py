@@ -148,10 +148,10 @@ def test_what_is_no_work_is_refused() -> None:
 @pytest.mark.parametrize(
     ("work", "why"),
     [
-        (Ask(lambda tasks: [FineTuning("a", "p", HOW)]), "a FineTuning where hybrid wants a Item"),
-        (Ask(lambda tasks: [Derived("a", "a/0", "x")]), "a Derived where hybrid wants a Item"),
-        (Tune(lambda tasks: [Derived("a", "a/0", "x")], examples), "a Derived where hybrid wants a Item or FineTuning"),
-        (Derive(lambda tasks: ["x"]), "a str where hybrid wants a Derived or Item"),
+        (Ask(lambda tasks: [FineTuning("a", "p", HOW)]), "FineTuning where hybrid wants Item"),
+        (Ask(lambda tasks: [Derived("a", "a/0", "x")]), "Derived where hybrid wants Item"),
+        (Tune(lambda tasks: [Derived("a", "a/0", "x")], examples), "Derived where hybrid wants Item or FineTuning"),
+        (Derive(lambda tasks: ["x"]), "str where hybrid wants Derived or Item"),
     ],
 )
 def test_a_stage_that_makes_something_else_is_told_what_its_work_takes(work: Work, why: str) -> None:

@@ -20,6 +20,7 @@ from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.execution.stage_view import StageView
 from hybrid.folder.runs import Run
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
@@ -190,6 +191,12 @@ def done_now(total: int, fresh: int) -> str:
     return f"{'all ' if total > 1 else 'its '}{some(total, 'item')} {were(total)} done before, nothing was run"
 
 
+def _where(stages: Sequence[StageView]) -> str:
+    """In which stages items failed, for a run of several."""
+    failed = [f"{stage.failed:,} in '{stage.name}'" for stage in stages if stage.failed]
+    return f" ({', '.join(failed)})" if len(stages) > 1 else ""
+
+
 def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     if type(observer) is not SilentProgress:
         for line in stale_words(result.outputs):
@@ -204,6 +211,6 @@ def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     if result.failed:
         failed = f"{result.failed:,} of {some(result.total, 'item')} of {result.run.id}"
         raise Missed(
-            f"{failed} failed; the reasons are in {result.outputs}",
-            hint="--retry-failed does them again; grading counts them as failed, never as wrong",
+            f"{failed} failed{_where(result.stages)}; the reasons are in {result.outputs}",
+            hint="--retry-failed does them again; grading counts failed outputs as failed, never as wrong",
         )

@@ -75,7 +75,7 @@ class Bound:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
                         f" {missing:,} of its {some(assembly.items, 'item')} {have(missing)} no record here",
-                        hint="`hybrid status` tells who works on it",
+                        hint="`hybrid status` tells who works on it; a local run goes on with the same command",
                     )
                 self._kept[name] = Kept(assembly.lines())
         return Outputs(self.run, self._kept[name], self.run.references() if reader.reads_references else {})

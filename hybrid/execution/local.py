@@ -18,7 +18,7 @@ from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
-from hybrid.execution.roles import refuse_missing, stages_with, with_grader
+from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import run_stage
 from hybrid.folder.in_memory import InMemoryFolder
@@ -131,7 +131,8 @@ def run_here(
     refuse_missing(pipeline, models)
     trained = trained_roles(stages_with(pipeline, models))
     for role, one in models.items():
-        one.check(trains=role in trained)
+        with naming_role(role):
+            one.check(trains=role in trained)
     frozen = _frozen(name, pipeline, models)
     draft = frozen(InMemoryFolder())
     outputs = output or outputs_path(folder, draft)
@@ -153,7 +154,10 @@ def run_here(
 
 def _frozen(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Callable[[Medium], Run]:
     """A function that writes the run into a place. What is wrong with models, settings or data is told before that."""
-    named = {role: engine.spec() for role, engine in models.items()}
+    named: dict[str, ModelSpec] = {}
+    for role, engine in models.items():
+        with naming_role(role):
+            named[role] = engine.spec()
     values, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
 
     def frozen(place: Medium) -> Run:

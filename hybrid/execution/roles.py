@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.folder.runs import Run
 from hybrid.folder.spec import ROLE
 from hybrid.plugins.faults import stages_of
@@ -30,6 +31,17 @@ def refuse_missing(pipeline: Pipeline, named: Collection[str]) -> None:
     for name, role in roles_of(pipeline).items():
         if name not in named and not role.optional:
             raise UsageError(f"the pipeline needs a model for '{name}'", hint=f"--model {name}=NAME{_purpose(role)}")
+
+
+@contextmanager
+def naming_role(role: str) -> Iterator[None]:
+    """Errors of the block name the role whose model they are about; those of the first model stay as they are."""
+    try:
+        yield
+    except HybridError as error:
+        if not role:
+            raise
+        raise type(error)(f"the model of the role '{role}': {error.message}", hint=error.hint) from error
 
 
 def _purpose(role: Role) -> str:

@@ -14,7 +14,7 @@ from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import trained_roles
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import assemble, opened_run, stages_with_items
-from hybrid.execution.roles import refuse_missing, stages_of_run, stages_with, with_grader
+from hybrid.execution.roles import naming_role, refuse_missing, stages_of_run, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk
@@ -36,9 +36,10 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
     """
     refuse_missing(pipeline, models)
     for role, model in models.items():
-        refuse_unknown_backend(model.backend)
-        if role in trained_roles(stages_with(pipeline, models)):
-            refuse_untrainable(model.backend)
+        with naming_role(role):
+            refuse_unknown_backend(model.backend)
+            if role in trained_roles(stages_with(pipeline, models)):
+                refuse_untrainable(model.backend)
     frozen, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
     place = join_folder(folder, make=False)
     stages_with_items(submit(InMemoryFolder(), name, frozen, inputs, models), pipeline)

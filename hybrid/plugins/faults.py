@@ -99,7 +99,7 @@ def checked(made: Any, *kinds: type[Any]) -> Any:
     """`made`. Raises TypeError when it is of none of the types `kinds`."""
     if not isinstance(made, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"a {type(made).__name__} where hybrid wants a {wanted}")
+        raise TypeError(f"{type(made).__name__} where hybrid wants {wanted}")
     return made
 
 

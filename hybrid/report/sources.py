@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -28,6 +29,8 @@ MOST_QUESTIONS = 200
 
 LOOKED_AT = 20
 """Tasks or outputs of a run that a section sees when it decides whether it wants the run."""
+
+LOG = logging.getLogger("hybrid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +154,13 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
     else:
         grades_path, outputs_path = _beside(path, grader), path
     if grades_path and is_stale(grades_path, outputs_path):
-        raise BadData(
-            f"{grades_path}: judges other outputs than {outputs_path.name} holds now",
-            hint=f"it was graded before it changed: hybrid grade {outputs_path}",
-        )
+        if grades_path == path or grader:  # asked for; else they only stand beside, say from when the run was not done
+            raise BadData(
+                f"{grades_path}: judges other outputs than {outputs_path.name} holds now",
+                hint=f"it was graded before it changed: hybrid grade {outputs_path}",
+            )
+        LOG.warning("%s judges other outputs than %s holds now; no scores are drawn", grades_path, outputs_path.name)
+        grades_path = None
     grades, outputs = open_grades(grades_path) if grades_path else None, open_outputs(outputs_path)
     label = str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem)
     return ReportRun(label, outputs, grades, folder=_folder_of(outputs_path, outputs.run.get("id")))
@@ -181,8 +187,16 @@ def _beside(path: Path, grader: str) -> Path | None:
     if grader and grader not in found:
         raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
     if not grader and len(found) > 1:
-        raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
+        grader = _own_grader(path)
+        if grader not in found:
+            raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
+
+
+def _own_grader(path: Path) -> str:
+    """The grader that the outputs were made for, as `hybrid grade` takes it; "" when they do not say."""
+    about = open_outputs(path).run.get("about")
+    return str(about.get("grader", "")) if isinstance(about, Mapping) else ""
 
 
 def _is_grades(path: Path) -> bool:

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from hybrid.machine.signals import deferred_signals
+
+
+@pytest.fixture(autouse=True)
+def _obeyed_ctrl_c() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_signal_is_obeyed_at_once_and_handlers_are_restored() -> None:

@@ -53,12 +53,12 @@ def local(tmp_path: Path, where: str = "") -> list[str]:
     ("where", "code", "said"),
     [
         ("inputs", 7, f"{PIPELINE} reading its inputs: KeyError: 'oh inputs' (frail_plugin/asking.py:22)"),
-        ("inputs of another kind", 7, f"{PIPELINE} reading its inputs: TypeError: a dict where hybrid wants a Inputs"),
+        ("inputs of another kind", 7, f"{PIPELINE} reading its inputs: TypeError: dict where hybrid wants Inputs"),
         ("inputs that are no JSON", 7, "the inputs that the pipeline 'frail' reads are no JSON: "),
         ("a missing file", 2, f"{PIPELINE} reading its inputs: /nowhere/at all: No such file or directory while"),
         ("stages", 7, f"{PIPELINE} naming its stages: KeyError: 'oh stages' (frail_plugin/asking.py:22)"),
         ("items", 7, f"{PIPELINE} {AFTER}: KeyError: 'oh items' (frail_plugin/asking.py:22)"),
-        ("an item of another kind", 7, f"{PIPELINE} {AFTER}: TypeError: a str where hybrid wants a Item"),
+        ("an item of another kind", 7, f"{PIPELINE} {AFTER}: TypeError: str where hybrid wants Item"),
         ("an item that is no JSON", 7, "the stage 'answer/1' made an item for the question 'a/0' that is no JSON: "),
         ("made", 7, "frail_plugin.asking.Frail cannot be made with these settings: KeyError: 'oh made'"),
     ],
@@ -77,7 +77,7 @@ def test_a_pipeline_that_fails_is_named_with_its_line(
     ("where", "said"),
     [
         ("grade", f"{GRADER} judging the question 'b/0' of the task 'b': KeyError: '1' (frail_plugin/judging.py:18)"),
-        ("another kind", f"{GRADER} judging the question 'b/0' of the task 'b': TypeError: a float where hybrid wants"),
+        ("another kind", f"{GRADER} judging the question 'b/0' of the task 'b': TypeError: float where hybrid wants"),
         ("no JSON", f"{GRADER} judging the question 'b/0' of the task 'b': TypeError: Object of type set is not JSON"),
     ],
 )

@@ -242,14 +242,28 @@ def test_the_pictures_of_a_task_are_demonstrations_question_truth_attempts_and_v
     assert "3×1, truth is 2×2" in article
 
 
-def test_grades_of_other_outputs_are_refused(run: Path) -> None:
+def test_grades_of_other_outputs_give_no_scores_and_are_refused_when_they_are_named(
+    run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     other = run.parent.parent / "other"
     other.mkdir()
     arc_run(other, {"aaa": [RIGHT], "bbb": [WRONG], "ccc": [RIGHT], "ddd": [RIGHT]})
-    (run.parent / "grades.arc.json").write_bytes((other / "grades.arc.json").read_bytes())
-    with pytest.raises(BadData, match="judges other outputs"):
-        page_of(run)
-    assert not (run.parent / "page.html").exists()
+    grades = run.parent / "grades.arc.json"
+    grades.write_bytes((other / "grades.arc.json").read_bytes())
+    for asked in ((grades, ""), (run, "arc")):
+        with pytest.raises(BadData, match="judges other outputs"):
+            find_source(*asked)
+    assert find_source(run).grades is None
+    assert "judges other outputs than outputs.json holds now; no scores are drawn" in caplog.text
+
+
+def test_of_several_grades_those_of_the_runs_own_grader_are_drawn(run: Path) -> None:
+    mine = run.parent / "grades.arc.json"
+    (run.parent / "grades.exact.json").write_bytes(mine.read_bytes())
+    with pytest.raises(UsageError, match="graded more than once"):
+        find_source(run)
+    of_arc = arc_run(run.parent, {"aaa": [RIGHT]}, {"about": {"grader": "arc"}})
+    assert find_source(of_arc).grader == "arc"
 
 
 @pytest.mark.parametrize(
