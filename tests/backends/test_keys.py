@@ -52,6 +52,7 @@ def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, mod
     if tuning := item.request.tuning:
         plain = {**dataclasses.asdict(tuning), "targets": list(tuning.targets)}
         del plain["digest"]
+        plain["lessons"] = plain.pop("examples")  # the name in the format
         request["tuning"] = hashlib.sha256(reference_encoding(plain)).hexdigest()
     told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
     value = {"stage": stage, "model": model, "request": request, **told}

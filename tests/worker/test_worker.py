@@ -157,7 +157,7 @@ POINTS = {
     "a shard is carried": ("hybrid.folder.spool", "Spool._carry", "after"),
     "a beat is to be written": ("hybrid.worker.courier", "Courier.beat", "before"),
     "a beat is written": ("hybrid.worker.courier", "Courier.beat", "after"),
-    "a receipt is to be obeyed": ("hybrid.folder.spool", "Spool.settle", "before"),
+    "a receipt is to be obeyed": ("hybrid.folder.spool", "Spool.release", "before"),
     "the spool is freed": ("hybrid.folder.spool", "Spool._free", "after"),
     "leaving": ("hybrid.worker.courier", "Courier.finish", "before"),
 }
