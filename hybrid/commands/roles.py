@@ -6,7 +6,7 @@ before the `=`; the first model, if its own name begins so, is written `--model 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,7 @@ def engines(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, Engine]:
     roles = roles_of(pipeline)
     models, backends = one_each("--model", how["models"], roles), one_each("--backend", how["backends"], roles)
     options = by_role(how.get("options", ()), roles)
-    for role in (*backends, *options):
-        if role and role not in models:
-            raise UsageError(f"no model is named for '{role}'", hint=f"--model {role}=NAME names one")
+    _refuse_unnamed((*backends, *options), ("", *models))
     first = backends.get("", DEFAULT_BACKEND)
     given = {"": _first(models.get(""), first)} | {role: models[role] for role in roles if role in models}
     return {
@@ -62,8 +60,7 @@ def specs(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, ModelSpec]:
     for role, digest in digests.items():
         if not DIGEST.fullmatch(digest):
             raise UsageError(f"--model-digest: '{digest:.80}' is not a sha256 of 64 hex digits")
-        if role not in found:
-            raise UsageError(f"no model is named for '{role}'", hint=f"--model {role}=NAME names one")
+        _refuse_unnamed((role,), found)
     return {role: ModelSpec(one.backend, one.model, digests.get(role, "")) for role, one in found.items()}
 
 
@@ -87,6 +84,13 @@ def one_each(option: str, texts: Iterable[str], roles: Mapping[str, Role]) -> di
             raise UsageError(f"{option}{where} is empty", hint="leave it out for the default one" if not role else "")
         found[role] = values[-1]
     return found
+
+
+def _refuse_unnamed(roles: Iterable[str], named: Container[str]) -> None:
+    """Raise UsageError for the first role for which something is given but no model is named."""
+    for role in roles:
+        if role not in named:
+            raise UsageError(f"no model is named for '{role}'", hint=f"--model {role}=NAME names one")
 
 
 def _first(named: str | None, backend: str) -> str:

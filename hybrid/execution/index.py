@@ -64,7 +64,7 @@ class Damaged(Exception):
 class Known:
     """A shard that was verified: its model's digest, the sha256 of its file, the kind of each failure in it.
 
-    `received`: what `Disk.mark` said of the verified copy on this machine's disk, 0 when there was none.
+    `received`: what `Disk.fingerprint` said of the verified copy on this machine's disk, 0 when there was none.
     """
 
     model: str

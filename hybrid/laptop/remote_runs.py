@@ -35,10 +35,11 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
     written. The folder is never made here: behind a mount that is away it would be a plain one.
     """
     refuse_missing(pipeline, models)
+    trained = trained_roles(stages_with(pipeline, models))
     for role, model in models.items():
         with naming_role(role):
             refuse_unknown_backend(model.backend)
-            if role in trained_roles(stages_with(pipeline, models)):
+            if role in trained:
                 refuse_untrainable(model.backend)
     frozen, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
     place = join_folder(folder, make=False)
