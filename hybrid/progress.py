@@ -19,7 +19,7 @@ from rich.progress import (
 )
 
 from hybrid.canonical import Json, encode
-from hybrid.machine.terminal import a_minute, clean_line, some, span
+from hybrid.machine.terminal import clean_line, count_of, duration, per_minute
 from hybrid.records import Completion
 
 LONGEST = 300
@@ -94,7 +94,7 @@ class ProgressCounts:
     def pace(self) -> str:
         """Speed in words: items per minute, and prompt and generated tokens per second."""
         tokens = f"{self.prompt_tokens_per_second:,.0f} prompt + {self.tokens_per_second:,.0f} new tokens/s"
-        return f"{a_minute(self.items_per_minute)}, {tokens}"
+        return f"{per_minute(self.items_per_minute)}, {tokens}"
 
     @property
     def eta_seconds(self) -> float | None:
@@ -168,7 +168,7 @@ class ProgressLines(SilentProgress):
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
         kept = f", {done:,} already done and kept" if done else ""
-        self._say(f"{stage}: {some(total, 'item')}{kept}")
+        self._say(f"{stage}: {count_of(total, 'item')}{kept}")
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._repeat_line, args=(self._ended,), name="progress", daemon=True)
         self._thread.start()
@@ -185,7 +185,8 @@ class ProgressLines(SilentProgress):
 
     def _line(self) -> str:
         counts = self.counts
-        eta = f", about {span(counts.eta_seconds)} to go" if counts.eta_seconds and counts.done < counts.total else ""
+        left = counts.eta_seconds if counts.done < counts.total else None
+        eta = f", about {duration(left)} to go" if left else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
         return f"{counts.stage}: {counts.done}/{counts.total}{failed}, {counts.pace}{eta}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 
-from hybrid.machine.terminal import a_minute
+from hybrid.machine.terminal import per_minute
 from hybrid.progress import ProgressCounts, ProgressLines
 from hybrid.records import Completion, Failure
 
@@ -43,7 +43,7 @@ def test_progress_counts_tell_items_a_minute_and_tokens_that_were_read_beside_ne
 
 
 def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
-    assert [a_minute(rate) for rate in (0.04, 2.34, 43.2, 5432.1)] == [
+    assert [per_minute(rate) for rate in (0.04, 2.34, 43.2, 5432.1)] == [
         "0.04 items/min",
         "2.3 items/min",
         "43 items/min",

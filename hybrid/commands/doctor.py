@@ -18,7 +18,7 @@ from hybrid.doctor.walk import FolderWalk
 from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
 from hybrid.folder.child import IsolatedFolder
 from hybrid.machine.clock import SystemClock
-from hybrid.machine.terminal import clean_line, some
+from hybrid.machine.terminal import clean_line, count_of
 
 CALL_SECONDS = 60.0
 """Most seconds for one call to the folder."""
@@ -112,5 +112,5 @@ def _sum_up(root: Path, walk: FolderWalk, counts: FindingCounts, *, as_json: boo
         click.echo(encode({**head, **totals, "kinds": dict(counts.by_kind), "exit_code": counts.exit_code}))
         return
     oddities = "oddity" if levels["note"] == 1 else "oddities"
-    files = f"{some(walk.files, 'file')}, {walk.good:,} of them good"
-    click.echo(f"\n{files}; {some(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")
+    files = f"{count_of(walk.files, 'file')}, {walk.good:,} of them good"
+    click.echo(f"\n{files}; {count_of(levels['problem'], 'problem')}, {levels['note']:,} harmless {oddities}")

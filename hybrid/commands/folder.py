@@ -19,7 +19,7 @@ from hybrid.laptop import remote_runs
 from hybrid.laptop.forgetting import forget as hide
 from hybrid.laptop.forgetting import recall
 from hybrid.machine import home
-from hybrid.machine.terminal import are, clean_line, have, some, were
+from hybrid.machine.terminal import clean_line, count_of, has_or_have, is_or_are, was_or_were
 from hybrid.outputs import stale_words
 
 MAX_LINE = 1000
@@ -95,15 +95,15 @@ def _as_json(done: remote_runs.Fetched) -> dict[str, object]:
 def fetched_lines(done: remote_runs.Fetched) -> list[str]:
     """The result of a fetch in words."""
     here = done.items - done.missing
-    records, shards = some(done.new.records, "record"), some(done.new.shards, "shard")
-    new = f"{records} in {shards} {are(done.new.records)} new"
-    lines = [f"{done.run.id}: {new}; {here:,} of {some(done.items, 'item')} {are(here)} here"]
+    records, shards = count_of(done.new.records, "record"), count_of(done.new.shards, "shard")
+    new = f"{records} in {shards} {is_or_are(done.new.records)} new"
+    lines = [f"{done.run.id}: {new}; {here:,} of {count_of(done.items, 'item')} {is_or_are(here)} here"]
     if done.new.healed:
-        shards, was = some(done.new.healed, "shard"), were(done.new.healed)
+        shards, was = count_of(done.new.healed, "shard"), was_or_were(done.new.healed)
         lines.append(f"{shards} {was} damaged or gone on this machine and {was} taken over again")
     lines += [f"passed over: {reason}" for reason in done.new.refused[:10]]
     if len(done.new.refused) > 10:
-        lines.append(f"passed over: {some(len(done.new.refused) - 10, 'more file')}; `hybrid doctor` explains each")
+        lines.append(f"passed over: {count_of(len(done.new.refused) - 10, 'more file')}; `hybrid doctor` explains each")
     return lines
 
 
@@ -118,19 +118,20 @@ def check(done: remote_runs.Fetched) -> None:
         )
     if done.waits:
         raise NotFinished(done.waits, hint="`hybrid status` tells who works on it; fetch again later")
+    items = f"{count_of(done.items, 'item')} of {done.run.id}"
     if done.missing:
         raise NotFinished(
-            f"{done.missing:,} of {some(done.items, 'item')} of {done.run.id} {have(done.missing)} not arrived",
+            f"{done.missing:,} of {items} {has_or_have(done.missing)} not arrived",
             hint="`hybrid status` tells who works on it; fetch again later",
         )
     if done.again:
         raise NotFinished(
-            f"{some(done.again, 'failed item')} of {done.run.id} {are(done.again)} to be done again",
+            f"{count_of(done.again, 'failed item')} of {done.run.id} {is_or_are(done.again)} to be done again",
             hint="a worker does them when it sees the order; fetch again later",
         )
     if done.failed:
         raise Missed(
-            f"{done.failed:,} of {some(done.items, 'item')} of {done.run.id} failed; the reasons are in {done.outputs}",
+            f"{done.failed:,} of {items} failed; the reasons are in {done.outputs}",
             hint=f"`hybrid retry {done.run.id}` asks for them again",
         )
 
@@ -166,7 +167,7 @@ def retry(run: str, folder: Path | None) -> None:
     """Ask for the failed items of RUN again, and only for those. Old failures count until there are answers."""
     place = chosen_folder(folder)
     named, count = remote_runs.retry(place, opened_run(place, run).id)
-    failed = f"{some(count, 'failed item')} {are(count)}"
+    failed = f"{count_of(count, 'failed item')} {is_or_are(count)}"
     click.echo(f"{named.id}: {failed} to be done again, by the next worker that sees this", err=True)
 
 

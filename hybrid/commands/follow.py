@@ -27,7 +27,7 @@ from hybrid.folder.runs import Run
 from hybrid.grading.grade_file import grade_outputs
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
-from hybrid.machine.terminal import are, clean_line, some
+from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.outputs import open_outputs
 from hybrid.plugins import installed
 from hybrid.status.standing import RunStanding, run_standing
@@ -98,7 +98,7 @@ def _refuse_cancelled(snapshot: Snapshot) -> None:
     here = done.items - done.missing
     if run.cancelled:
         raise NotFinished(
-            f"{run.id} was cancelled{by_whom(run)}: {here:,} of {some(done.items, 'item')} {are(here)} here",
+            f"{run.id} was cancelled{by_whom(run)}: {here:,} of {count_of(done.items, 'item')} {is_or_are(here)} here",
             hint="the same command again takes the cancel back; `hybrid fetch` takes over what still arrives",
         )
 

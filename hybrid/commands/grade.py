@@ -22,7 +22,7 @@ from hybrid.execution.local import find_outputs
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
 from hybrid.machine.signals import interrupt_on_termination
-from hybrid.machine.terminal import are, clean_line, some
+from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
 from hybrid.plugins import installed
 
@@ -101,7 +101,7 @@ def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
     """Raise NotFinished when outputs of a run are missing: only those that were there are graded."""
     run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
     if run and missing:
-        lacks = f"{missing:,} of {some(summary['outputs'], 'output')} {are(missing)} missing"
+        lacks = f"{missing:,} of {count_of(summary['outputs'], 'output')} {is_or_are(missing)} missing"
         raise NotFinished(
             f"{run!s:.120} is not finished: {lacks}, and ungraded",
             hint="grade it again when the rest is there; `hybrid status` tells how it stands",

@@ -20,7 +20,7 @@ from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
 from hybrid.grading.judge_check import GradedRows, check
 from hybrid.machine.signals import interrupt_on_termination
-from hybrid.machine.terminal import clean_line, some
+from hybrid.machine.terminal import clean_line, count_of
 
 SAMPLE = "judge_sample.jsonl"
 FILE_WIDTH = 200
@@ -60,7 +60,7 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
         return
     _show(result, grader)
     if before is not None and smaller:
-        kept = f"not kept: {path} is a check of {some(before['rows'], 'row')}; --replace puts this one in its place"
+        kept = f"not kept: {path} is a check of {count_of(before['rows'], 'row')}; --replace puts this one in its place"
     else:
         kept = f"kept in {path}"
     click.echo(clean_line(kept, 1000))

@@ -20,7 +20,7 @@ from hybrid.folder.medium import NotThere
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
 from hybrid.machine.files import explain_errors
-from hybrid.machine.terminal import are, clean_line, some
+from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.models import catalog, packing, pruning, restoring
 from hybrid.models.catalog import ModelStatus
 from hybrid.models.layers import OnProgress
@@ -150,7 +150,7 @@ def list_models(folder: Path | None, as_json: bool) -> None:
 
 def _line(one: ModelStatus, width: int) -> str:
     model = one.model
-    state = "complete" if one.complete else f"{one.here:,} of {some(one.parts, 'part')} {are(one.here)} here"
+    state = "complete" if one.complete else f"{one.here:,} of {count_of(one.parts, 'part')} {is_or_are(one.here)} here"
     shared = f", {_size(one.shared)} of it shared" if one.shared else ""
     return f"{model.name:<{width}}  {model.digest[:12]}  {model.kind:<6}  {_size(model.size):>9}  {state}{shared}"
 
@@ -199,12 +199,12 @@ def _judge(found: list[Model], wrong: list[HybridError]) -> None:
     if wrong:
         hint = "wait for the sync; if it stays so, pack the model again where it still is"
         raise NotThere(f"{_counted(wrong)} not here, or not yet: {wrong[0].message}", hint=hint)
-    models_ = some(len(found), "model")
+    models_ = count_of(len(found), "model")
     click.echo(f"{models_}, {_size(sum(model.size for model in found))}: all is well", err=True)
 
 
 def _counted(wrong: list[Any]) -> str:
-    return f"{some(len(wrong), 'file')} {are(len(wrong))}"
+    return f"{count_of(len(wrong), 'file')} {is_or_are(len(wrong))}"
 
 
 @models.command("prune")
@@ -225,18 +225,18 @@ def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: floa
     planned = pruning.plan(place, names, unused=unused)
     if not yes:
         _show_plan(planned, as_json=as_json)
-        click.echo(f"{some(len(planned.paths), 'file')} would go; nothing was done: add --yes", err=True)
+        click.echo(f"{count_of(len(planned.paths), 'file')} would go; nothing was done: add --yes", err=True)
         return
     done = pruning.step(place, planned, grace=grace, now=time.time())
     if as_json:
         waits = {"removed": len(done.removed), "waiting": len(done.waiting), "seconds": round(done.seconds, 1)}
         click.echo(encode({**waits, "marks_made_anew": done.anew}))
     else:
-        click.echo(f"{some(len(done.removed), 'file')} removed", err=True)
+        click.echo(f"{count_of(len(done.removed), 'file')} removed", err=True)
     if done.waiting:
         anew = "a manifest that was here at the marking is gone, so all marks are new; " if done.anew else ""
         raise NotFinished(
-            f"{anew}{some(len(done.waiting), 'file')} {are(len(done.waiting))} marked and still there",
+            f"{anew}{count_of(len(done.waiting), 'file')} {is_or_are(len(done.waiting))} marked and still there",
             hint=f"the same command removes them in {done.seconds / 3600:.1f} h or later",
         )
 

@@ -26,7 +26,7 @@ from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
 from hybrid.laptop.remote_runs import submit_remote
 from hybrid.machine.signals import interrupt_on_termination
-from hybrid.machine.terminal import clean_line, some, were
+from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.outputs import stale_words
 from hybrid.plugins import installed
@@ -185,10 +185,11 @@ def _observer(*, as_json: bool) -> SilentProgress:
 def done_now(total: int, fresh: int) -> str:
     """What was done, in words: `fresh` of `total` items."""
     if fresh:
-        return f"{fresh:,} of {some(total, 'item')} done now, {total - fresh:,} kept from before"
+        return f"{fresh:,} of {count_of(total, 'item')} done now, {total - fresh:,} kept from before"
     if not total:
         return "it has no items, nothing was run"
-    return f"{'all ' if total > 1 else 'its '}{some(total, 'item')} {were(total)} done before, nothing was run"
+    items = f"{'all ' if total > 1 else 'its '}{count_of(total, 'item')}"
+    return f"{items} {was_or_were(total)} done before, nothing was run"
 
 
 def _where(stages: Sequence[StageView]) -> str:
@@ -209,7 +210,7 @@ def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     else:
         click.echo(result.outputs)
     if result.failed:
-        failed = f"{result.failed:,} of {some(result.total, 'item')} of {result.run.id}"
+        failed = f"{result.failed:,} of {count_of(result.total, 'item')} of {result.run.id}"
         raise Missed(
             f"{failed} failed{_where(result.stages)}; the reasons are in {result.outputs}",
             hint="--retry-failed does them again; grading counts failed outputs as failed, never as wrong",

@@ -20,7 +20,7 @@ from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
 from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
-from hybrid.machine.terminal import clean_line, some
+from hybrid.machine.terminal import clean_line, count_of
 from hybrid.worker.process import alive, serve
 from hybrid.worker.worker import Worker, WorkerOptions
 
@@ -75,7 +75,9 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
-            _say(f"{some(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again")
+            _say(
+                f"{count_of(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again"
+            )
         try:
             serve(this_worker, _say)
         finally:
@@ -98,7 +100,7 @@ def _report(this_worker: Worker) -> None:
     waiting = len(this_worker.spool.unreceipted)
     if waiting:
         _say(
-            f"{some(waiting, 'shard')} in the folder without a receipt: `hybrid fetch` on the laptop gives it."
+            f"{count_of(waiting, 'shard')} in the folder without a receipt: `hybrid fetch` on the laptop gives it."
             " Until then this machine keeps a copy"
         )
     if not this_worker.run_states:
@@ -107,4 +109,4 @@ def _report(this_worker: Worker) -> None:
         _say("all runs are done")
     failed = sum(run_state.failed for run_state in this_worker.run_states.values())
     if failed:
-        raise Missed(f"{some(failed, 'item')} failed", hint="`hybrid retry RUN` asks for them again")
+        raise Missed(f"{count_of(failed, 'item')} failed", hint="`hybrid retry RUN` asks for them again")

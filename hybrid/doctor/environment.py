@@ -20,7 +20,7 @@ from hybrid.folder.spool import is_shard, walk
 from hybrid.laptop.receiver import acknowledged, whole
 from hybrid.machine import home
 from hybrid.machine.late_imports import EXTRA_OF, import_object
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.model_files.location import locate
 from hybrid.plugins import installed
 
@@ -115,7 +115,7 @@ def waiting_in_spool(root: Path) -> Iterator[Finding]:
         return
     if paths:
         do = "a worker here carries them on; `hybrid fetch` on the laptop acknowledges them"
-        yield Finding("spool", "", f"{some(len(paths), 'shard')} that no laptop has acknowledged, in {place}", do)
+        yield Finding("spool", "", f"{count_of(len(paths), 'shard')} that no laptop has acknowledged, in {place}", do)
 
 
 def damaged_copies(root: Path) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from hybrid.folder.names import TENSORS, ShardName, TensorName
 from hybrid.folder.runs import blob_name
 from hybrid.folder.shards import MAX_FILE
 from hybrid.machine.clock import Clock
-from hybrid.machine.terminal import are, clean_line, some
+from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.models.catalog import model_statuses
 
 LOG = logging.getLogger("hybrid")
@@ -204,7 +204,7 @@ class FolderWalk:
         for one in found:
             if not one.complete:
                 absent = one.parts - one.here
-                what = f"{absent:,} of the {some(one.parts, 'part')} of {one.model} {are(absent)} not here"
+                what = f"{absent:,} of the {count_of(one.parts, 'part')} of {one.model} {is_or_are(absent)} not here"
                 yield Finding("not-here-yet", one.model.path, what, "wait for the sync, or pack the model again")
 
     def _missing_of_run(self, parts: Parts, present: set[str]) -> Iterator[Finding]:
@@ -227,7 +227,7 @@ def _missing_parts(place: str, present: set[str]) -> Iterator[Finding]:
     for whole, of in sorted({(name.whole, name.of) for name in known}):
         here = {name.part for name in known if (name.whole, name.of) == (whole, of)}
         if len(here) < of:
-            what = f"lacks {of - len(here):,} of the {some(of, 'part')} of {whole[:16]}"
+            what = f"lacks {of - len(here):,} of the {count_of(of, 'part')} of {whole[:16]}"
             yield Finding("gap", place, what, "wait for the sync; training goes on from an older one, or is done again")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from hybrid.canonical import decode, encode
 from hybrid.errors import Temporary
 from hybrid.folder.runs import Run
-from hybrid.machine.terminal import clean_line, some, were
+from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record, reference_of
 from hybrid.thoughts import split
@@ -88,15 +88,15 @@ class Assembly:
             for record in shard.records:
                 self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
         if self.thinking and any(map(_thinks_no_more, self.models)):
-            LOG.warning(MIXED, self._run.id, f"{some(self.thinking, 'answer')} {were(self.thinking)}")
+            LOG.warning(MIXED, self._run.id, f"{count_of(self.thinking, 'answer')} {was_or_were(self.thinking)}")
         for reason in self.refused[:MOST_TOLD]:
             LOG.warning("passed over: %s", clean_line(reason, 500))
         if len(self.refused) > MOST_TOLD:
-            LOG.warning("passed over: %s", some(len(self.refused) - MOST_TOLD, "more file"))
+            LOG.warning("passed over: %s", count_of(len(self.refused) - MOST_TOLD, "more file"))
         if self.strange:
-            LOG.warning("%s: %s of none of its items, passed over", self._run.id, some(self.strange, "record"))
+            LOG.warning("%s: %s of none of its items, passed over", self._run.id, count_of(self.strange, "record"))
         if self.clashes:
-            twice = f"{some(self.clashes, 'item')} {were(self.clashes)}"
+            twice = f"{count_of(self.clashes, 'item')} {was_or_were(self.clashes)}"
             LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
 
     def _offer(self, record: dict[str, Any], place: str) -> None:

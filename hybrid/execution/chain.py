@@ -17,7 +17,7 @@ from hybrid.errors import CannotRun, Temporary, Waits
 from hybrid.execution.assembly import assembled, outputs_of
 from hybrid.execution.roles import root_of, stages_of_run
 from hybrid.folder.runs import Run
-from hybrid.machine.terminal import have, some
+from hybrid.machine.terminal import count_of, has_or_have
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Output
 from hybrid.work import Derive, maker_of, with_maker
@@ -74,7 +74,7 @@ class Bound:
                 if missing := assembly.missing:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
-                        f" {missing:,} of its {some(assembly.items, 'item')} {have(missing)} no record here",
+                        f" {missing:,} of its {count_of(assembly.items, 'item')} {has_or_have(missing)} no record here",
                         hint="`hybrid status` tells who works on it; a local run goes on with the same command",
                     )
                 self._kept[name] = Kept(assembly.lines())

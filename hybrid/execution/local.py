@@ -30,7 +30,7 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.machine import home
 from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.replacing import make_room, refuse_foreign
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.outputs import BEGINS, open_outputs, write_outputs
 from hybrid.plugins.faults import attributed_to, inputs_of
 from hybrid.progress import Observer
@@ -248,7 +248,7 @@ def _fuller(path: Path, run: str, assembly: Assembly) -> str:
     now_by = {str(one["digest"]) for one in assembly.models}
     if before.run.get("id") != run or answers <= now or not models >= now_by:
         return ""
-    LOG.warning("%s is kept: it has %s, of which %d can be read now", path, some(answers, "answer"), now)
+    LOG.warning("%s is kept: it has %s, of which %d can be read now", path, count_of(answers, "answer"), now)
     return str(before.sha256)
 
 

@@ -20,7 +20,7 @@ from hybrid.folder.runs import Run
 from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.machine.clock import Clock
 from hybrid.machine.redaction import redacted
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.plugins.faults import raise_attributed
 from hybrid.progress import Observer, ProgressCounts
 from hybrid.protocols import Backend, Model, Stage
@@ -135,7 +135,7 @@ class StageWork:
             raise_attributed(
                 self.backend,
                 error,
-                f"{some(len(self._asked), 'item')} waited, the first for the question '{first:.200}'",
+                f"{count_of(len(self._asked), 'item')} waited, the first for the question '{first:.200}'",
             )
 
     @property
@@ -246,13 +246,13 @@ def run_stage(
             _work_off(work, backend(), run.folder, observer, shard_seconds)
     except KeyboardInterrupt as error:
         raise NotFinished(
-            f"stopped at {total - work.left:,} of {some(total, 'item')} of {run.id}; what is done is kept",
+            f"stopped at {total - work.left:,} of {count_of(total, 'item')} of {run.id}; what is done is kept",
             hint="run the same command again to go on",
         ) from error
     finally:
         observer.ended()
     if work.left:
-        left = some(work.left, "item")
+        left = count_of(work.left, "item")
         raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
     return work.view(), total - before
 

@@ -21,7 +21,7 @@ from hybrid.errors import BadData, HybridError
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST, ShardName, allowed
 from hybrid.machine.files import unpack
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.records import Output, Record
 
 FORMAT = "hybrid/shard"
@@ -100,7 +100,7 @@ def verify_payload(path: str, data: bytes) -> tuple[ShardName, str, bytes]:
     if not isinstance(footer, dict) or footer.get("sha256") != sha256 or not sha256.startswith(name.sha16):
         raise BadData(f"{path}: does not match its own sha256: truncated, damaged or still on its way")
     if payload.count(b"\n") != name.count + 1 or footer.get("count") != name.count:
-        raise BadData(f"{path}: does not hold the {some(name.count, 'record')} of its name")
+        raise BadData(f"{path}: does not hold the {count_of(name.count, 'record')} of its name")
     return name, sha256, payload
 
 

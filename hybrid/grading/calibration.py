@@ -15,7 +15,7 @@ from hybrid.errors import HybridError
 from hybrid.machine import home
 from hybrid.machine.files import read_bounded
 from hybrid.machine.replacing import replacing
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.settings import freeze
 from hybrid.statistics.agreement import ConfusionTable
 from hybrid.statistics.correction import corrected
@@ -107,7 +107,9 @@ def _agreement(judge: Mapping[str, Any]) -> list[str]:
     agreed = judge.get("agreement")
     if agreed:
         alpha = "not defined, all votes are alike" if agreed["alpha"] is None else f"{float(agreed['alpha']):.3f}"
-        lines.append(f"agreement of the votes: Krippendorff's alpha {alpha} over {some(int(agreed['rows']), 'answer')}")
+        lines.append(
+            f"agreement of the votes: Krippendorff's alpha {alpha} over {count_of(int(agreed['rows']), 'answer')}"
+        )
     swaps = judge.get("swaps")
     if swaps and swaps["pairs"]:
         lines.append(f"the order alone changed {int(swaps['changed']):,} of {int(swaps['pairs']):,} verdicts")
@@ -118,10 +120,10 @@ def _trust(check: Any) -> str:
     if not check:
         return "how often this judge is wrong is not known: hybrid judge check, with the same options, tells"
     if "kappa" not in check:
-        return f"checked on {some(int(check['rows']), 'row')} of {_file(check)}: {check['worth']}"
+        return f"checked on {count_of(int(check['rows']), 'row')} of {_file(check)}: {check['worth']}"
     kappa, accuracy = check["kappa"], float(check["accuracy"][0])
     return (
-        f"checked on {some(int(check['rows']), 'row')} of {_file(check)}: accuracy {accuracy:.3f}, "
+        f"checked on {count_of(int(check['rows']), 'row')} of {_file(check)}: accuracy {accuracy:.3f}, "
         f"kappa {float(kappa[0]):.3f} "
         f"({float(kappa[1]):.3f} to {float(kappa[2]):.3f}); {check['worth']}"
     )

@@ -21,7 +21,7 @@ from hybrid.grading.grade_file import prepared
 from hybrid.grading.references import acceptable
 from hybrid.grading.summary import Reasons
 from hybrid.machine.files import explain_errors
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.machine.text_files import utf8_stream
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Grader, OutputGrader, ReadyGrader, Watcher
@@ -288,9 +288,11 @@ def _sentence(name: str, counted: CheckCounts, mine: Mapping[str, Any], best: st
     if silent > MOST_UNGRADED:
         return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
     if counted.table().n < FEWEST_ROWS:
-        return f"whether '{name}' is worth running cannot be told from {some(int(counted.table().n), 'row')}: {known}"
+        return (
+            f"whether '{name}' is worth running cannot be told from {count_of(int(counted.table().n), 'row')}: {known}"
+        )
     if gain.low > 0:
         return f"'{name}' is worth running: {known} ({by})"
     if gain.high < 0:
         return f"'{name}' is not worth running: {known} ({by})"
-    return f"whether '{name}' is worth running cannot be told from {some(counted.rows, 'row')}: {known} ({by})"
+    return f"whether '{name}' is worth running cannot be told from {count_of(counted.rows, 'row')}: {known} ({by})"

@@ -36,27 +36,27 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def some(number: int, what: str) -> str:
+def count_of(number: int, what: str) -> str:
     """A number with its noun: `1 item`, `2,000 items`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def are(number: int) -> str:
-    """The verb for a number of things: 1 item `is` here, 2 items `are`."""
+def is_or_are(number: int) -> str:
+    """The verb after a count: 1 item `is` here, 2 items `are`."""
     return "is" if number == 1 else "are"
 
 
-def have(number: int) -> str:
-    """The verb for a number of things: 1 item `has` no record, 2 items `have` none."""
+def has_or_have(number: int) -> str:
+    """The verb after a count: 1 item `has` no record, 2 items `have` none."""
     return "has" if number == 1 else "have"
 
 
-def were(number: int) -> str:
-    """The verb for a number of things: 1 item `was` done, 2 items `were`."""
+def was_or_were(number: int) -> str:
+    """The verb after a count: 1 item `was` done, 2 items `were`."""
     return "was" if number == 1 else "were"
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration in its two largest units: `1 d 3 h`, `2 min 5 s`."""
     whole = round(seconds)
     units = [(86400, "d"), (3600, "h"), (60, "min"), (1, "s")]
@@ -67,6 +67,6 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
-def a_minute(items: float) -> str:
+def per_minute(items: float) -> str:
     """A rate in items per minute, with more decimals when it is low."""
     return f"{items:,.{0 if items >= 10 else 1 if items >= 1 else 2}f} items/min"

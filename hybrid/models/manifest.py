@@ -18,7 +18,7 @@ from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.model_files.gguf_files import names_of, stem_of
 from hybrid.model_files.location import TEXTS, WEIGHTS, split_digest
 from hybrid.models.names import OllamaName, collide, is_inner, is_plain
@@ -164,7 +164,7 @@ def _layer(value: Any, part_size: int) -> Layer:
     if type(size) is not int or not 0 <= size < MAX_SIZE:
         raise ValueError(f"layer {sha256[:12]} has no size")
     if len(hashes) != -(-size // part_size) or len(hashes) > MOST_PARTS:
-        raise ValueError(f"layer {sha256[:12]}: {some(len(hashes), 'part')} of it do not make {size:,} bytes")
+        raise ValueError(f"layer {sha256[:12]}: {count_of(len(hashes), 'part')} of it do not make {size:,} bytes")
     layer = Layer(path, sha256, size)
     return replace(layer, parts=parts_of(layer, part_size, hashes))
 

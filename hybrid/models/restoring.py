@@ -19,7 +19,7 @@ from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.machine.files import explain_errors, write_once
 from hybrid.machine.lock import exclusive_lock
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.models.layers import OnProgress, present, read_layer
 from hybrid.models.manifest import Layer, Model
 from hybrid.models.names import OllamaName
@@ -133,7 +133,7 @@ def _install(
     if missing:
         here, total = len(present(folder, model)), len(model.parts)
         raise NotThere(
-            f"{model} is not all here yet: {min(here, total - 1):,} of {some(total, 'part')}; {missing[0].message}",
+            f"{model} is not all here yet: {min(here, total - 1):,} of {count_of(total, 'part')}; {missing[0].message}",
             hint="wait for the sync, then run the same command: what is here already is kept",
         )
     _move(staged)

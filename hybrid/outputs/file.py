@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid.errors import BadData
 from hybrid.machine.replacing import replacing
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.outputs.document import Document, read_document
 from hybrid.outputs.header import FORMAT, HINT_AGAIN, VERSION, Header, Trailer, canonical
 from hybrid.outputs.lines import JsonLines, LayoutMismatch, RecordLines, read_head, read_json_lines
@@ -86,7 +86,7 @@ class OutputsFile:
     def _finish(self, count: int, sha256: str, trailer: Trailer | None) -> None:
         if trailer and trailer.count != count:
             raise BadData(
-                f"{self._source.name}: holds {some(count, 'record')} and says {trailer.count!r:.40}",
+                f"{self._source.name}: holds {count_of(count, 'record')} and says {trailer.count!r:.40}",
                 hint=HINT_AGAIN,
             )
         if trailer and trailer.sha256 != sha256 and trailer.sha256 != self._exact_digest():

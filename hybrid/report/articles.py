@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.rows import rows, task_data
 from hybrid.report.section import TaskView
@@ -56,7 +56,7 @@ def _facts(part: Answered, sections: Sections) -> list[str]:
     said = []
     if len(part.scores) > 1 and any(score is not None for score in part.scores):
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
-        said.append(f"{right:,} of {some(len(part.scores), 'question')} right")
+        said.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
     said += sections.facts(part)
     if part.failed:
         said.append(f"{count(part.failed, 'output')} failed")

@@ -18,7 +18,7 @@ from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.orders import Orders, known_orders
 from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.spec import MAX_SPEC, check_spec
-from hybrid.machine.terminal import clean_line, some
+from hybrid.machine.terminal import clean_line, count_of
 from hybrid.plugins import installed
 from hybrid.protocols import Stage
 from hybrid.status.attempts import Attempt, attempts_of
@@ -203,7 +203,7 @@ def run_standing(
     refused += [reason for stage in stages for reason in stage.refused]
     told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
     if len(refused) > MOST_REFUSED:
-        told += (some(len(refused) - MOST_REFUSED, "more file"),)
+        told += (count_of(len(refused) - MOST_REFUSED, "more file"),)
     return RunStanding(
         run.id,
         about,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hybrid.execution.stage_view import StageView
 from hybrid.machine import home
-from hybrid.machine.terminal import a_minute, clean_line, some, span
+from hybrid.machine.terminal import clean_line, count_of, duration, per_minute
 from hybrid.status.attempts import Attempt
 from hybrid.status.standing import RunStanding
 
@@ -54,8 +54,8 @@ def rows(title: str, texts: list[str]) -> Iterator[str]:
 
 def _counted(run: RunStanding) -> list[str]:
     done, failed, total = run.sum("done"), run.sum("failed"), run.total
-    unknown = f"{some(done, 'item')} done, of how many is not known"
-    told = unknown if total is None else f"{done:,} of {some(total, 'item')} done"
+    unknown = f"{count_of(done, 'item')} done, of how many is not known"
+    told = unknown if total is None else f"{done:,} of {count_of(total, 'item')} done"
     return [told, *filter(None, [f"{failed:,} of them failed" if failed else "", "cancelled" if run.cancelled else ""])]
 
 
@@ -78,9 +78,9 @@ def who(run: RunStanding, *, names: bool = False) -> str:
         return "nobody seems to be at work"
     known = [one.name for one in run.at_work[:MOST_NAMES]] if names else []
     called = f" ({', '.join(known)}{' and others' if working > MOST_NAMES else ''})" if known else ""
-    items = "" if run.items_per_minute is None else f", {a_minute(run.items_per_minute)}"
+    items = "" if run.items_per_minute is None else f", {per_minute(run.items_per_minute)}"
     pace = items if run.tokens_per_second is None else f"{items}, {run.tokens_per_second:,.0f} tokens/s"
-    eta = "" if run.eta_seconds is None else f", about {span(run.eta_seconds)} to go"
+    eta = "" if run.eta_seconds is None else f", about {duration(run.eta_seconds)} to go"
     return f"{working} at work{called}{pace}{eta}"
 
 
@@ -90,7 +90,7 @@ def _noted(run: RunStanding) -> str:
 
 def _age(run: RunStanding) -> str:
     """How long nothing has changed, by this machine's clock; "" when that is not known, or has no time yet."""
-    return f"nothing new for {span(run.unchanged)}" if run.unchanged and run.unchanged >= NEW else ""
+    return f"nothing new for {duration(run.unchanged)}" if run.unchanged and run.unchanged >= NEW else ""
 
 
 def by_whom(run: RunStanding) -> str:
@@ -129,13 +129,13 @@ def _done(run: RunStanding) -> list[str]:
 def _stage(stage: StageView, name: str) -> Iterator[str]:
     if stage.waits:
         yield f"{name}waits for the stage '{stage.waits}'" + (
-            f", {some(stage.done, 'item')} so far" if stage.done else ""
+            f", {count_of(stage.done, 'item')} so far" if stage.done else ""
         )
     elif stage.total is None:
-        yield f"{name}{some(stage.done, 'item')}"
+        yield f"{name}{count_of(stage.done, 'item')}"
     else:
         share = f" ({100 * stage.done // stage.total} %)" if stage.total else ""
-        yield f"{name}{stage.done:,} of {some(stage.total, 'item')}{share}"
+        yield f"{name}{stage.done:,} of {count_of(stage.total, 'item')}{share}"
     if stage.failed:
         shown = list(stage.reasons.items())[:MOST_REASONS]
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in shown)
@@ -144,14 +144,14 @@ def _stage(stage: StageView, name: str) -> Iterator[str]:
     if stage.again:
         yield f"{name}{stage.again:,} more failed and are to be done again, as ordered"
     if stage.strange:
-        yield f"{name}{some(stage.strange, 'record')} of no item of the run, not counted"
+        yield f"{name}{count_of(stage.strange, 'record')} of no item of the run, not counted"
 
 
 def _levels(run: RunStanding) -> list[str]:
     """Where records are safe, the safest first."""
-    done, received, copies = run.sum("done"), run.sum("received"), some(run.sum("copies"), "shard")
-    here = f"{some(received, 'item')} received and verified here: {copies} on this machine's disk"
-    there = f"{some(done - received, 'item')} in the folder alone, verified from here"
+    done, received, copies = run.sum("done"), run.sum("received"), count_of(run.sum("copies"), "shard")
+    here = f"{count_of(received, 'item')} received and verified here: {copies} on this machine's disk"
+    there = f"{count_of(done - received, 'item')} in the folder alone, verified from here"
     fetch = f"`hybrid fetch {run.id}` takes over what is in the folder" if done > received else ""
     return [here, there, fetch, *_only_there(run)]
 
@@ -171,14 +171,14 @@ def _only_there(run: RunStanding) -> list[str]:
 
 
 def _amount(number: float | None, what: str) -> str:
-    return some(round(number), what) if number else ""
+    return count_of(round(number), what) if number else ""
 
 
 def _when(attempt: Attempt) -> str:
     if attempt.silent is None:
         clock = f", at {attempt.stamp} by its own clock" if attempt.stamp else ""
         return f"as it said some time ago{clock}"
-    return f"as it said {span(attempt.silent)} ago" if attempt.silent >= 1 else "as it said just now"
+    return f"as it said {duration(attempt.silent)} ago" if attempt.silent >= 1 else "as it said just now"
 
 
 def _workers(run: RunStanding) -> list[str]:
@@ -207,9 +207,9 @@ def _silence(one: Attempt) -> str:
         clock = f"; its own clock said {one.stamp}" if one.stamp else ""
         return f"heard of for the first time now, how long ago it said so is not known{clock}"
     if one.state == "working":
-        return f"working, last heard of {span(one.silent)} ago" if one.silent >= 1 else "working, just heard of"
+        return f"working, last heard of {duration(one.silent)} ago" if one.silent >= 1 else "working, just heard of"
     gone = ", probably gone: others take over its items" if one.state == "gone" else ", doubtful"
-    return f"silent for {span(one.silent)} by this machine's clock{gone}"
+    return f"silent for {duration(one.silent)} by this machine's clock{gone}"
 
 
 def _gpu(one: Attempt) -> str:
@@ -231,13 +231,13 @@ def _pace(run: RunStanding) -> list[str]:
     tokens, prompts = run.tokens_per_second, run.prompt_tokens_per_second
     items, eta = run.items_per_minute, run.eta_seconds
     told = [
-        "" if items is None else a_minute(items),
+        "" if items is None else per_minute(items),
         "" if prompts is None else f"{prompts:,.0f} tokens of prompts a second",
         "" if tokens is None else f"{tokens:,.0f} new tokens a second",
     ]
     known = ", ".join(filter(None, told))
     speed = f"{known}, as the workers said" if known else "how fast is not known yet"
-    return [speed, "how long it takes is not known" if eta is None else f"about {span(eta)} to go at this pace"]
+    return [speed, "how long it takes is not known" if eta is None else f"about {duration(eta)} to go at this pace"]
 
 
 def _orders(run: RunStanding) -> list[str]:
@@ -254,5 +254,5 @@ def _refused(run: RunStanding) -> list[str]:
     if not run.refused:
         return []
     more = len(run.refused) - MOST_REFUSED
-    end = some(more, "more file") if more > 0 else ""
+    end = count_of(more, "more file") if more > 0 else ""
     return [*run.refused[:MOST_REFUSED], end, "`hybrid doctor` explains them"]

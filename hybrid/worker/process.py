@@ -17,7 +17,7 @@ from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import redacted
 from hybrid.machine.signals import interrupt_on_termination
-from hybrid.machine.terminal import some, span
+from hybrid.machine.terminal import count_of, duration
 from hybrid.worker.capability import RunState
 from hybrid.worker.worker import TIME_IS_UP, Worker
 
@@ -102,18 +102,18 @@ def progress(worker: Worker) -> str:
         parts = [f"{session.run} {counts.stage}: {counts.done}/{counts.total}", counts.pace]
         parts += [f"{counts.failed:,} failed"] if counts.failed else []
     if spool.waiting:
-        parts.append(f"{some(len(spool.waiting), 'file')} not yet in the folder")
+        parts.append(f"{count_of(len(spool.waiting), 'file')} not yet in the folder")
     if spool.unreceipted:
-        parts.append(f"{some(len(spool.unreceipted), 'shard')} without a receipt")
+        parts.append(f"{count_of(len(spool.unreceipted), 'shard')} without a receipt")
     return ", ".join([*parts, *_troubles(worker)])
 
 
 def leaving(worker: Worker, linger: float) -> str:
     """One line: for what a worker that leaves still waits, `linger` seconds at most."""
     spool = worker.spool
-    what = f"for the receipts of {some(len(spool.unreceipted), 'shard')}, {span(linger)} at most"
+    what = f"for the receipts of {count_of(len(spool.unreceipted), 'shard')}, {duration(linger)} at most"
     if spool.carriable:
-        what = f"until {some(len(spool.carriable), 'file')} more can be put into the folder"
+        what = f"until {count_of(len(spool.carriable), 'file')} more can be put into the folder"
     return ", ".join([f"leaving: waits {what}", *_troubles(worker)])
 
 
@@ -188,7 +188,7 @@ def verdict(worker: Worker) -> HybridError | None:
     if kept:
         why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
         return Temporary(
-            f"{some(len(kept), 'file')} on this machine's disk only: {why}",
+            f"{count_of(len(kept), 'file')} on this machine's disk only: {why}",
             hint="start the worker again here when the folder is back: it carries them first",
         )
     if "the runs" in worker.courier.troubles:

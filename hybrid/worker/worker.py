@@ -25,7 +25,7 @@ from hybrid.folder.shards import ShardWriter
 from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
-from hybrid.machine.terminal import some, span
+from hybrid.machine.terminal import count_of, duration
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
@@ -193,14 +193,14 @@ class Worker:
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
             return RunState("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
-        return RunState("done", f"done, {some(failed, 'item')} failed" if failed else "done", failed=failed)
+        return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
 
     def _unfinished(self, work: StageWork) -> RunState:
         if (orders := self.courier.orders(work.run.id)).cancelled:
             return RunState("cancelled", orders.cancelled_by)
         why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
         state = "unfinished" if self.stopping or self.courier.fenced else "held"
-        return RunState(state, f"{some(work.left, 'item')} left: {why}")
+        return RunState(state, f"{count_of(work.left, 'item')} left: {why}")
 
     def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
         """How a stage stands, by the model that its records are bound to; None when nothing is bound yet.
@@ -266,7 +266,7 @@ class Worker:
             yield from self._keep(session, completion)
             yield 0.0
         if work.unanswered:
-            left = some(work.unanswered, "item")
+            left = count_of(work.unanswered, "item")
             raise Temporary(f"the engine left {left} of {work.run.id} unanswered", hint="run it again")
 
     def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
@@ -285,7 +285,7 @@ class Worker:
                 write()
             except Temporary as error:
                 self.courier.troubles[what] = error.message
-                LOG.warning("%s; %s to be kept", error.message, some(session.writer.open_records, "record"))
+                LOG.warning("%s; %s to be kept", error.message, count_of(session.writer.open_records, "record"))
                 if self._stopped():
                     raise
                 write = again or write
@@ -334,7 +334,7 @@ class Worker:
                 engine = self.capabilities.open(run, role, trains=trains)
         finally:
             self.doing = ""
-        self.tell(f"{run.id}: {model} is loaded, in {span(self.clock.now() - began)}")
+        self.tell(f"{run.id}: {model} is loaded, in {duration(self.clock.now() - began)}")
         return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:

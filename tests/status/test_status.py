@@ -27,7 +27,7 @@ from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.receiver import Receiver
 from hybrid.machine import home
-from hybrid.machine.terminal import span
+from hybrid.machine.terminal import duration
 from hybrid.records import Completion, Failure, Record
 from hybrid.status import standing
 from hybrid.status.standing import RunStanding, standings
@@ -568,7 +568,7 @@ def test_one_file_that_fails_is_told_and_the_others_count(place: Place) -> None:
     [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (90_000, "1 d 1 h")],
 )
 def test_a_span_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
-    assert span(seconds) == said
+    assert duration(seconds) == said
 
 
 # The real command.

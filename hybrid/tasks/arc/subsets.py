@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from hybrid.errors import UsageError, nearest
-from hybrid.machine.terminal import some
+from hybrid.machine.terminal import count_of
 
 SEAL_TRAIN = (
     "44f52bb0", "4be741c5", "5582e5ca", "5614dbcf", "5bd6f4ac", "6150a2bd",
@@ -54,7 +54,9 @@ def choose(known: Iterable[str], *, subset: str, tasks: Sequence[str], limit: in
         wanted = {id for id in tasks if not subset or id in wanted}
     if missing := sorted(wanted - available):
         hint = "choose the data set that has it: --set dataset=..."
-        raise UsageError(f"task '{missing[0]}' is not among the {some(len(available), 'task')} of the data", hint=hint)
+        raise UsageError(
+            f"task '{missing[0]}' is not among the {count_of(len(available), 'task')} of the data", hint=hint
+        )
     if not wanted:
         raise UsageError("no task is left to answer", hint=f"none of the given tasks is in the subset '{subset}'")
     return sorted(wanted)[: limit or None]
