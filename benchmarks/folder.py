@@ -112,6 +112,9 @@ class Bench:
     def digest(self, run: Run, role: str) -> str:
         return DIGEST
 
+    def options(self, run: Run, role: str) -> Mapping[str, str]:
+        return {}
+
     def open(self, run: Run, role: str, *, trains: bool) -> Instant:
         return self.engine
 

@@ -45,16 +45,21 @@ class Machine:
     """
 
     def __init__(self, models: Mapping[str, str], options: Sequence[str], spool: Path) -> None:
-        self._models, self._options, self._spool = models, options, spool
+        self._models, self._texts, self._spool = models, options, spool
 
     def pipeline(self, run: Run) -> Pipeline:
         return pipeline_of(run)
 
     def digest(self, run: Run, role: str) -> str:
-        return digest_before_loading(run.models[role].backend, self._model(run, role), self._options_of(run, role))
+        return digest_before_loading(run.models[role].backend, self._model(run, role), self.options(run, role))
+
+    def options(self, run: Run, role: str) -> dict[str, str]:
+        """The options of the backend of a role: `judge=parallel=2` is one of the judge's in a run that has a judge."""
+        roles = [name for name in run.models if name]
+        return dict(pairs("--backend-option", by_role(self._texts, roles).get(role, [])))
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
-        backend, options = run.models[role].backend, self._options_of(run, role)
+        backend, options = run.models[role].backend, self.options(run, role)
         return opened(backend, self._model(run, role), options, trains=trains)
 
     def gauges(self) -> Mapping[str, Json]:
@@ -65,11 +70,6 @@ class Machine:
         except OSError:
             told["disk_free"] = None
         return told
-
-    def _options_of(self, run: Run, role: str) -> dict[str, str]:
-        """The options of the backend of a role: `judge=parallel=2` is one of the judge's in a run that has a judge."""
-        roles = [name for name in run.models if name]
-        return dict(pairs("--backend-option", by_role(self._options, roles).get(role, [])))
 
     def _model(self, run: Run, role: str) -> str:
         name = run.models[role].name

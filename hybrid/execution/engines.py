@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -81,15 +82,16 @@ def engine_for(
     digest: str,
     tensors: Tensors | None,
     make: Opening,
+    options: Mapping[str, str],
 ) -> Backend:
     """The engine of a stage whose records are of the model `digest`. `tensors`: where training keeps its state, None
-    for a stage whose model is not trained. `make` opens a model of the run. An engine that is open and fits is taken,
-    and told what the stage trains.
+    for a stage whose model is not trained. `make` opens a model of the run, with `options` of this machine. An engine
+    that is open and fits is taken, and told what the stage trains.
     """
     named = run.models[stage.role]
     if isinstance(stage.work, Derive):
         return DerivedBackend(named.name, digest)
-    model = named.backend, named.name
+    model = named.backend, named.name, *chain.from_iterable(sorted(options.items()))
     if tensors is None:
         return engines.get(model, lambda: make(stage.role, trains=False))
     training, trained = Training(tensors), list[object]()

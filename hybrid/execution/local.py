@@ -143,7 +143,8 @@ def run_here(
 
         def open_for(run: Run, stage: Stage) -> Backend:
             kept = tensors if stage.role in trained else None
-            return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load)
+            options = models[stage.role].options
+            return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options)
 
         if not _is_there(folder, draft):
             _try(draft, pipeline, open_for)

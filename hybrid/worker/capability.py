@@ -26,6 +26,10 @@ class Capabilities(Protocol):
         """The digest of the run's model of that role as it is here. Raises CannotRun, UsageError."""
         ...
 
+    def options(self, run: Run, role: str) -> Mapping[str, str]:
+        """The options of that model's backend on this machine. Raises UsageError."""
+        ...
+
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         """That model, loaded; with `trains`, so that it can be trained. Raises CannotRun, UsageError."""
         ...

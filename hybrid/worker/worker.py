@@ -323,7 +323,8 @@ class Worker:
         run = work.run
         trained = work.stage.role in trained_roles(chain.stages)
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trained else None
-        return engine_for(self._engines, run, work.stage, work.digest, tensors, partial(self._loaded, run))
+        options, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, options)
 
     def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
         model, began = f"the model {run.models[role].name}", self.clock.now()

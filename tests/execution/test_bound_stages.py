@@ -319,14 +319,14 @@ def test_an_engine_is_opened_once_for_a_chain_and_told_what_each_stage_trains(ru
     assert trained_roles(stages) == {""}
     assert not trained_roles(STAGES)
     with Engines() as engines:
-        plain = [engine_for(engines, run, stage, ONE, None, make) for stage in STAGES[:2]]
+        plain = [engine_for(engines, run, stage, ONE, None, make, {}) for stage in STAGES[:2]]
         assert plain[0] is plain[1] is opened[0]
         assert opened[0].told == []
-        first, second, derived = (engine_for(engines, run, stage, ONE, tensors, make) for stage in stages)
-        assert first is second is engine_for(engines, run, trained, ONE, tensors, make) is opened[1]
+        first, second, derived = (engine_for(engines, run, stage, ONE, tensors, make, {}) for stage in stages)
+        assert first is second is engine_for(engines, run, trained, ONE, tensors, make, {}) is opened[1]
         assert isinstance(derived, DerivedBackend)
         assert not opened[-1].closed, "a derived stage closes nothing"
-        engine_for(engines, run, STAGES[0], ONE, tensors, make)
+        engine_for(engines, run, STAGES[0], ONE, tensors, make, {})
     assert [one.closed for one in opened] == [True] * 2
     before, during, after = opened[1].told
     assert [(one.examples is None, one.tensors, one.trainings == ()) for one in (before, during, after)] == [
@@ -353,9 +353,9 @@ def test_a_failed_preparation_is_tried_again_and_another_model_closes_the_first(
     tensors = RunTensors(run.id, "one", Disk(tmp_path))
     with Engines() as engines:
         with pytest.raises(CannotRun):
-            engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened))
-        engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened))
+            engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened), {})
+        engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened), {})
         assert [len(one.told) for one in opened] == [2]
         other = replace(run, spec={**run.spec, "model": "another"})
-        engine_for(engines, other, trained, ONE, tensors, lambda role, *, trains: Engine(opened))
+        engine_for(engines, other, trained, ONE, tensors, lambda role, *, trains: Engine(opened), {})
         assert [one.closed for one in opened] == [True, False]

@@ -119,6 +119,9 @@ class SimulatedCapabilities:
     def digest(self, run: Run, role: str) -> str:
         return self._digest
 
+    def options(self, run: Run, role: str) -> Mapping[str, str]:
+        return {}
+
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         return SimulatedBackend(self._simulation, self._who, self._digest)
 

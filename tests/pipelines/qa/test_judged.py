@@ -99,6 +99,29 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
     assert graded(hybrid, outputs, "--grader", "squad")[0]["n"] == len(ANSWERS) - 1, "they are answers as ever"
 
 
+def test_two_roles_of_one_model_keep_their_own_options(two: Two) -> None:
+    """Here and on a worker: the calls of each role go where its own option says."""
+    _, judge = scripts(two.root, ANSWERS)
+    judge.write_text(json.dumps({"answers": {}, "default": "a lake"}))
+    named = ["--backend", "scripted", "--model", str(judge), "--model", f"judge={judge}", "--backend", "judge=scripted"]
+    asked = ["qa-eval", "--set", f"data={data(two.root, ANSWERS)}", *named]
+
+    def options(machine: str) -> list[str]:
+        places = [f"{role}calls={two.root / machine}-{role or 'first='}calls" for role in ("", "judge=")]
+        return [word for place in places for word in ("--backend-option", place)]
+
+    def calls(machine: str) -> list[int]:
+        places = [two.root / f"{machine}-{role}=calls" for role in ("first", "judge")]
+        return [len(place.read_text().split()) if place.exists() else 0 for place in places]
+
+    two.at("laptop", "run", "local", *asked, "--folder", two.root / "here", *options("laptop"))
+    assert calls("laptop") == [len(ANSWERS), 2 * len(ANSWERS)]
+    two.at("laptop", "init", two.folder)
+    assert two.at("laptop", "run", "remote", *asked).code == 0
+    two.worker("gpu", "any", *options("gpu"), "--model", f"{judge}={judge}")
+    assert calls("gpu") == calls("laptop")
+
+
 def test_a_run_without_a_judge_stays_what_it_was(
     tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
