@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.grading.answers import normal
 from hybrid.grading.judging import verdict
-from hybrid.grading.judging.asking import question_of, settled
+from hybrid.grading.judging.asking import VERSION, question_of, settled, usual_settings
 from hybrid.grading.judging.verdict import Verdict, Vote
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
 
+ROLE = "judge"
 NO_VERDICTS = "the output holds no verdicts (view.judge)"
 NOT_JUDGED = "not judged"
 
@@ -26,22 +28,74 @@ class Judged:
         wanted = acceptable(reference)
         return normal(wanted[0]) if wanted else None
 
+    def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Judged | ReadyJudged:
+        """The same, with the name of the judge where the outputs tell it."""
+        judges = [one for one in models if _is_judge(one)]
+        named = run.get("models")
+        spec = named.get(ROLE) if isinstance(named, dict) else None
+        backend = spec.get("backend") if isinstance(spec, dict) else None
+        if len(judges) != 1 or not isinstance(backend, str):
+            return self
+        return ReadyJudged(judges[0]["name"], judges[0]["digest"], backend)
+
     def grade(self, output: Output) -> Grade:
         """The grade by a rule, else by the first readable verdict."""
-        if decided := settled(output.text or "", output.reference, question_of(output)):
+        decided = _settled(output)
+        return decided or _by_verdict(_vote(output))
+
+
+class ReadyJudged:
+    """The same grades, with who judged and how; the measured errors of the grader `judge` are those of this one."""
+
+    def __init__(self, name: str, digest: str, backend: str) -> None:
+        self._name, self._digest, self._backend = name, digest, backend
+        self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}
+
+    @property
+    def checked_as(self) -> Mapping[str, Json]:
+        """The identity under which `hybrid judge check` keeps the errors of this judge."""
+        settings = usual_settings(self._backend)
+        return {"grader": "judge", "version": VERSION, "settings": settings, "models": [self._digest]}
+
+    def grade(self, output: Output) -> Grade:
+        """As `Judged` grades; counted."""
+        if decided := _settled(output):
+            self._counts["by rule"] += 1
             return decided
-        replies = output.view.get("judge")
-        if not isinstance(replies, list):
-            return Grade(None, NO_VERDICTS)
-        vote = _vote(replies)
-        detail = {"by": "verdict", "verdicts": [verdict.told(vote)]}
-        if isinstance(vote, str):
-            return Grade(None, vote, detail=detail)
-        return Grade(float(vote.correct), detail=detail)
+        vote = _vote(output)
+        self._counts["by verdict"] += 1
+        self._counts["unreadable"] += isinstance(vote, str)
+        self._counts["repaired"] += isinstance(vote, Verdict) and vote.repaired
+        return _by_verdict(vote)
+
+    def about(self) -> Mapping[str, Json]:
+        """The judge and its digest, the version of prompt and rules, and how the grades were decided."""
+        judge: Json = {"name": self._name, "digest": self._digest, "backend": self._backend}
+        return {"models": [judge], "version": VERSION, "counts": dict(self._counts)}
 
 
-def _vote(replies: list[Any]) -> Vote:
-    """The first readable verdict; else why the last reply is unreadable."""
+def _is_judge(model: Any) -> bool:
+    """Whether this is a model of the run with the judge's role."""
+    found = model if isinstance(model, dict) else {}
+    return found.get("role") == ROLE and isinstance(found.get("name"), str) and isinstance(found.get("digest"), str)
+
+
+def _settled(output: Output) -> Grade | None:
+    return settled(output.text or "", output.reference, question_of(output))
+
+
+def _by_verdict(vote: Vote | None) -> Grade:
+    if vote is None:
+        return Grade(None, NO_VERDICTS)
+    detail = {"by": "verdict", "verdicts": [verdict.told(vote)]}
+    return Grade(None, vote, detail=detail) if isinstance(vote, str) else Grade(float(vote.correct), detail=detail)
+
+
+def _vote(output: Output) -> Vote | None:
+    """The first readable verdict; else why the last reply is unreadable. None when the output holds no verdicts."""
+    replies = output.view.get("judge")
+    if not isinstance(replies, list):
+        return None
     problem = NOT_JUDGED
     for reply in replies:
         said = reply if isinstance(reply, dict) else {}

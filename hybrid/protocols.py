@@ -258,4 +258,16 @@ class ModelGrader(Protocol):
         ...
 
 
+@runtime_checkable
+class RunGrader(Protocol):
+    """Judges by what a model of the run has said of the outputs; no model is asked."""
+
+    def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> OutputGrader:
+        """The grader for the outputs of a run, by the members `run` and `models` of outputs.json. One that knows which
+        model it was is a `ReadyGrader`; its `checked_as`, if it has that, is the identity (`grading.calibration`) of
+        the grader whose measured errors are its own.
+        """
+        ...
+
+
 Grader = OutputGrader | QuestionGrader | ModelGrader

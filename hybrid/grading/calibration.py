@@ -89,7 +89,7 @@ def sentences(judge: Any) -> list[str]:
     if not isinstance(judge, Mapping):
         return []
     try:
-        return [_who(judge), *_agreement(judge), _trust(judge.get("check")), *_corrected(judge)]
+        return [_who(judge), *_agreement(judge), _trust(judge), *_corrected(judge)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ["what judged cannot be read"]
 
@@ -116,9 +116,12 @@ def _agreement(judge: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _trust(check: Any) -> str:
+def _trust(judge: Mapping[str, Any]) -> str:
+    check = judge.get("check")
     if not check:
-        return "how often this judge is wrong is not known: hybrid judge check, with the same options, tells"
+        asked = [f"--model {one['name']} --backend {one['backend']}" for one in judge["models"] if "backend" in one]
+        command = " ".join(["hybrid judge check", *asked]) if asked else "hybrid judge check, with the same options,"
+        return f"how often this judge is wrong is not known: {command} tells"
     if "kappa" not in check:
         return f"checked on {count_of(int(check['rows']), 'row')} of {_file(check)}: {check['worth']}"
     kappa, accuracy = check["kappa"], float(check["accuracy"][0])

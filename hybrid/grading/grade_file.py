@@ -20,7 +20,7 @@ from hybrid.machine.replacing import refuse_foreign, replacing
 from hybrid.outputs import OutputsFile, open_outputs
 from hybrid.plugins.faults import attributed_to, checked, raise_attributed
 from hybrid.progress import SilentProgress
-from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, Watcher
+from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, RunGrader, Watcher
 from hybrid.records import Grade, Output, Question
 from hybrid.settings import freeze
 from hybrid.statistics.majority import MajorityControl
@@ -60,11 +60,19 @@ def grade_outputs(
 
 def _graded(outputs: OutputsFile, grader: Grader, name: str, out: Path, watcher: Watcher, *, sort: bool) -> Summary:
     with (
-        prepared(grader, Reread(outputs), watcher) as judge,
+        prepared(_of_run(grader, outputs), Reread(outputs), watcher) as judge,
         replacing(out, BEGINS, home.parts_folder()) as stream,
     ):
         records = in_order(outputs.records()) if sort else outputs.records()
         return GradesWriter(outputs, grader, name, judge, stream).write(records)
+
+
+def _of_run(grader: Grader, outputs: OutputsFile) -> Grader:
+    """The grader, told of which run the outputs are if it is one that judges by that."""
+    if not isinstance(grader, RunGrader):
+        return grader
+    with attributed_to(grader, "reading which models the run had"):
+        return grader.of_run(outputs.run, outputs.models)
 
 
 class Reread:
@@ -145,7 +153,8 @@ class GradesWriter:
         summary = counted.summary()
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
-            known = calibration.known(calibration.identity(self._name, self._grader, about))
+            own = calibration.identity(self._name, self._grader, about)
+            known = calibration.known(getattr(self._judge, "checked_as", own))
             judge = {**about, "check": calibration.brief(known)}
             if known and summary["score"] is not None:
                 judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective_size)

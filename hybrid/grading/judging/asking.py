@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from hybrid.canonical import Json
 from hybrid.grading.answers import RULES
@@ -72,3 +72,9 @@ class Asking:
             question, references, answer, instruction=self.instruction, explain=self.explain, swapped=swapped
         )
         return Request(how, messages=chat, schema=prompt.schema(explain=self.explain) if self.schema else None)
+
+
+def usual_settings(backend: str) -> dict[str, Json]:
+    """The settings of the grader `judge` that asks as the judge of a run is asked, with its model in `backend`."""
+    places: dict[str, Json] = {"samples": 1, "swap": False, "retries": 1, "asked": "view"}
+    return {"backend": backend, "rules": list(USUAL_RULES), **places, **asdict(Asking())}

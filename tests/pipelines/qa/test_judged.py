@@ -70,8 +70,9 @@ def graded(hybrid: Hybrid, outputs: object, *more: object) -> tuple[dict[str, An
     done = hybrid("grade", outputs, "--json", *more)
     found = json.loads(done.stdout)
     grades = json.loads(Path(found["grades"]).read_text())["grades"]
-    summary = {name: one for name, one in found["summary"].items() if name != "judge"}
-    return summary, {one["question"]: (one["score"], one["reason"], one["detail"]) for one in grades}
+    if judge := found["summary"].get("judge"):
+        judge["models"] = [one["digest"] for one in judge["models"]]
+    return found["summary"], {one["question"]: (one["score"], one["reason"], one["detail"]) for one in grades}
 
 
 def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
@@ -87,6 +88,9 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
     )
     assert summary == again
     assert by_question == by_judge
+    assert (summary["judge"]["check"], summary["judge"]["counts"]["unreadable"]) == (None, 4)
+    told = hybrid("grade", outputs).stdout
+    assert f"not known: hybrid judge check --model {tmp_path}/judge.json --backend scripted tells" in told
     assert (summary["n"], summary["ungraded"]["count"]) == (4, 5)
     assert summary["ungraded"]["reasons"] == {UNREADABLE: 3, CONTRADICTORY: 1, "no output to grade": 1}
     assert sum(summary["failed_outputs"].values()) == 1
@@ -97,6 +101,30 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
     assert [one.get("role", "") for one in document["models"]] == ["", "judge"]
     assert document["run"]["about"]["grader"] == "judged"
     assert graded(hybrid, outputs, "--grader", "squad")[0]["n"] == len(ANSWERS) - 1, "they are answers as ever"
+
+
+def test_the_errors_of_a_run_s_judge_are_shown_once_they_are_measured(two: Two) -> None:
+    two.at("laptop", "run", "local", *arguments(two.root), "--folder", two.folder)
+    (outputs,) = two.folder.glob("results/*/outputs.json")
+    rows = [
+        {"question": f"Where to, {n}?", "gold": "The North Sea", "answer": one, "correct": VERDICTS[one] == RIGHT}
+        for n, one in enumerate(ANSWERS)
+        if one in VERDICTS
+    ]
+    (two.root / "rows.jsonl").write_text("\n".join(json.dumps(one) for one in rows))
+    own = ["--backend", "scripted", "--model", two.root / "judge.json"]
+    checked = two.at("laptop", "judge", "check", "--data", two.root / "rows.jsonl", *own)
+    assert checked.code == 0, checked.stderr
+    summary, _ = graded(two.hybrid, outputs)
+    assert summary["judge"]["check"]["rows"] == len(rows)
+    assert summary == graded(two.hybrid, outputs, "--grader", "judge", *own)[0]
+    shown = two.hybrid("grade", outputs).stdout
+    assert "checked on 6 rows of rows.jsonl: accuracy 1.000" in shown
+    assert two.hybrid("report", outputs, "-o", two.root / "report.html").code == 0
+    assert "checked on 6 rows of rows.jsonl" in (two.root / "report.html").read_text()
+    other = ["--set", "retries=3"]
+    assert two.at("laptop", "judge", "check", "--data", two.root / "rows.jsonl", *own, *other).code == 0
+    assert graded(two.hybrid, outputs)[0] == summary, "a judge that is asked in another way is another one"
 
 
 def test_two_roles_of_one_model_keep_their_own_options(two: Two) -> None:
