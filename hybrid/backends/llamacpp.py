@@ -47,6 +47,8 @@ SlotResult = tuple[int, Completion | BaseException]
 PLACEHOLDER_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 """Replaces a template that llama.cpp cannot use, so that the model loads for raw prompts."""
 
+ANY_SCHEMA = {"type": "boolean"}
+
 CLOSE_TIMEOUT_SECONDS = 120
 """How long `close` waits for a thread that is in the middle of a long prompt."""
 
@@ -78,6 +80,7 @@ class LlamaCppBackend:
         self._chat_template.warn()
         self._must_render = bool(self._client.hidden_turn_end) or thoughts.has_thoughts(template)
         self._schema_support: dict[str, bool] = {}
+        self._schema_tokens = SchemaTokens(path, template)
         props = self._client.properties
         self.model = Model(
             name=model,
@@ -169,6 +172,8 @@ class LlamaCppBackend:
         if request.messages and self._must_render:
             prompt = self._client.rendered(request.messages, request.template)
             request = replace(request, messages=(), prompt=prompt)
+        if request.schema is not None:
+            self._schema_tokens.renew(self._client)
         if request.schema is not None and not request.messages:
             name = digest(request.schema)
             if name not in self._schema_support:
@@ -178,8 +183,41 @@ class LlamaCppBackend:
         return request
 
 
-def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, template: str) -> tuple[Any, str]:
-    """The server, and why it cannot use the model's template, which is then replaced; "" when it can."""
+class SchemaTokens:
+    """Makes llama.cpp enforce schemas with the tokens of the model that is asked.
+
+    llama.cpp keeps the tokens of the last model that was asked with a schema, and recognizes the model by its address
+    in memory. A model that is loaded where an earlier one was freed would be constrained with the tokens of that one.
+    Before its first schema, the model is therefore loaded a second time, small: this copy has another address, and so
+    has, for llama.cpp, the last model that was asked.
+    """
+
+    _lock: ClassVar[threading.Lock] = threading.Lock()
+    _used: ClassVar[bool] = False  # whether a model of this process was asked with a schema
+
+    def __init__(self, path: Path, template: str) -> None:
+        self._path, self._template, self._own = path, template, False
+
+    def renew(self, client: LlamaCppClient) -> None:
+        """Before a request with a schema: make the model of `client` the last one that was asked with a schema."""
+        with SchemaTokens._lock:
+            if self._own:
+                return
+            if SchemaTokens._used:
+                key = secrets.token_hex(16)
+                copy, error = _load(self._path, 1, {"context": "64", "gpu_layers": "0"}, key, self._template, copy=True)
+                LlamaCppClient(copy.listening_address, key, self._template, error).enforces(ANY_SCHEMA)
+            client.enforces(ANY_SCHEMA)
+            self._own = SchemaTokens._used = True
+
+
+def _load(
+    path: Path, parallel: int, options: Mapping[str, str], key: str, template: str, *, copy: bool = False
+) -> tuple[Any, str]:
+    """The server, and why it cannot use the model's template, which is then replaced; "" when it can.
+
+    A `copy` of a model that is loaded already shares the memory of its weights.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = parallel
@@ -189,6 +227,7 @@ def _load(path: Path, parallel: int, options: Mapping[str, str], key: str, templ
     params.verbosity = 0
     params.api_keys = [key]
     params.warmup = False
+    params.no_extra_bufts = copy
     params.ctx_shift = False  # a prompt that does not fit is an error, never truncated silently
     params.prefill_assistant = False  # the answer is a new turn, also after a message of the assistant
     if with_pinned_dates(template):

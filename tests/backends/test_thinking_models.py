@@ -71,6 +71,19 @@ def test_thoughts_are_set_apart_the_same_way_everywhere(backend: Backend) -> Non
     assert not found["schema"].thought
 
 
+def test_a_schema_is_enforced_with_the_tokens_of_the_model_that_is_asked(tmp_path: Path) -> None:
+    """llama.cpp takes a model that was loaded where another one was freed for that one, about every third time."""
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    one = gguf_file(tmp_path / "one.gguf", MARKS, RECITED, TEMPLATE)
+    more = gguf_file(tmp_path / "more.gguf", (*MARKS, "<x>", "<y>"), RECITED, TEMPLATE)
+    for model in (one, more) * 10:
+        opened = open_backend("llamacpp", str(model), {})
+        assert answers(opened, REQUESTS[-2])["schema"].text in ("true", "false")
+        opened.close()
+        del opened  # frees the model
+
+
 R1 = 'TEMPLATE """{{ range .Messages }}{{ .Content }} {{ end }}<think>"""'
 """A template that opens a thought; Ollama does not list its model as a thinking one."""
 

@@ -395,8 +395,14 @@ def run(*arguments: str, seconds: float = PATIENCE, **environment: str) -> subpr
 
 
 def gone(port: int, seconds: float = PATIENCE) -> bool:
-    """Whether nothing listens there, now or soon."""
-    return soon(lambda: version(parse(f"127.0.0.1:{port}")) is None, seconds)
+    """Whether nothing listens there, now or soon. A server that is ending may close a connection without a reply."""
+
+    def is_gone() -> bool:
+        with suppress(CannotRun):
+            return version(parse(f"127.0.0.1:{port}")) is None
+        return False
+
+    return soon(is_gone, seconds)
 
 
 def processes(port: int) -> list[int]:
