@@ -194,7 +194,7 @@ def done_now(total: int, fresh: int) -> str:
 
 def _where(stages: Sequence[StageView]) -> str:
     """In which stages items failed, for a run of several."""
-    failed = [f"{stage.failed:,} in '{stage.name}'" for stage in stages if stage.failed]
+    failed = [f"{stage.own_failures:,} in '{stage.name}'" for stage in stages if stage.own_failures]
     return f" ({', '.join(failed)})" if len(stages) > 1 else ""
 
 

@@ -15,7 +15,7 @@ class CompletedItems:
         self._run, self._stage, self._model = run, stage, model
         self.known: set[str] = set()  # paths of the shards taken in
         self.good: set[bytes] = set()
-        self._failed: dict[str, list[bytes]] = {}  # path -> keys of its failures
+        self._failed: dict[str, dict[bytes, str]] = {}  # path -> keys of its failures, and their kinds
         self.refused: list[str] = []  # what the last look passed over, and why
 
     def look(self) -> None:
@@ -30,12 +30,12 @@ class CompletedItems:
         self.known.add(path)
         self.good.update(shard.answered)
         if shard.failed:
-            self._failed[path] = [key for key, _ in shard.failed]
+            self._failed[path] = dict(shard.failed)
 
-    def failed(self, set_aside: Collection[str] = ()) -> set[bytes]:
-        """The items that have failures only, those in the shards `set_aside` not counted."""
-        found = {key for path, keys in list(self._failed.items()) if path not in set_aside for key in keys}
-        return found - self.good
+    def failed(self, set_aside: Collection[str] = ()) -> dict[bytes, str]:
+        """The items that have failures only, with their kinds; those in the shards `set_aside` do not count."""
+        failures = [keys for path, keys in list(self._failed.items()) if path not in set_aside]
+        return {key: kind for keys in failures for key, kind in keys.items() if key not in self.good}
 
     def failed_shards(self) -> set[str]:
         """The shards that hold a failure of an item without an answer."""

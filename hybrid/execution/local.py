@@ -19,7 +19,7 @@ from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
-from hybrid.execution.stage_view import StageView
+from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.execution.stage_work import run_stage
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk, Medium
@@ -107,7 +107,7 @@ class LocalResult:
 
     @property
     def failed(self) -> int:
-        return sum(stage.failed for stage in self.stages)
+        return sum(stage.own_failures for stage in self.stages)
 
 
 def run_here(
@@ -213,7 +213,8 @@ def _do(
         how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs)
-    return LocalResult(run, outputs, sha256, tuple(view for view, _ in stages), sum(fresh for _, fresh in stages))
+    views = counted_once([view for view, _ in stages], chain.stages)
+    return LocalResult(run, outputs, sha256, tuple(views), sum(fresh for _, fresh in stages))
 
 
 def assemble(chain: Bound, path: Path) -> str:

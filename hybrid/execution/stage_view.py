@@ -29,6 +29,8 @@ APART = 50_000
 """Records to be read from which on a second process that lists the items is worth its start."""
 MOST_KINDS = 50
 LONGEST_KIND = 60
+AGAIN = ""
+"""Stands, among the kinds of failures, for those that are to be done again. No kind is empty."""
 
 GOOD, GOOD_HERE, FAILED, FAILED_HERE, ASIDE, COUNTED = 1, 2, 4, 8, 16, 32
 """What is known of an item: answered or failed, in a shard that is there, in one received here, in one set aside."""
@@ -39,10 +41,10 @@ class StageView:
     """The items of a stage. `total` is None when it is not known here, `why` says why, with the `error` if it was one.
 
     Of the items that are `done`, `failed` are failures (counted by `reasons`) and `received` are on this machine's
-    disk; the others are in the folder. `again` failed and were ordered to be done again: they are not done. `shards`
-    and `copies` are how many files hold them in the folder and here, `failed_in` those with the failures. `strange`
-    records belong to no item. `waits` is the earlier stage without which the items are not known. `content` names what
-    there is of the stage.
+    disk; the others are in the folder. `handed_on` of the failures are those of earlier stages (`counted_once`).
+    `again` failed and were ordered to be done again: they are not done. `shards` and `copies` are how many files hold
+    them in the folder and here, `failed_in` those with the failures. `strange` records belong to no item. `waits` is
+    the earlier stage without which the items are not known. `content` names what there is of the stage.
     """
 
     name: str
@@ -52,6 +54,7 @@ class StageView:
     waits: str = ""
     done: int = 0
     failed: int = 0
+    handed_on: int = 0
     received: int = 0
     again: int = 0
     strange: int = 0
@@ -64,6 +67,11 @@ class StageView:
     error: HybridError | None = None
 
     @property
+    def own_failures(self) -> int:
+        """How many items failed in this stage, and not in an earlier one."""
+        return self.failed - self.handed_on
+
+    @property
     def left(self) -> int | None:
         """How many items are not done."""
         return None if self.total is None else self.total - self.done
@@ -74,8 +82,8 @@ class StageView:
         return None if self.left is None else self.left - self.again
 
     def to_json(self) -> dict[str, Json]:
-        names = ("name", "model", "total", "done", "failed", "received", "again", "strange", "shards", "copies")
-        told: dict[str, Json] = {name: getattr(self, name) for name in names}
+        counts = ("total", "done", "failed", "handed_on", "received", "again", "strange", "shards", "copies")
+        told: dict[str, Json] = {name: getattr(self, name) for name in ("name", "model", *counts)}
         return {
             **told,
             "waits": self.waits,
@@ -224,7 +232,24 @@ def stage_views(
         else:
             made_of = digest([one.content for one in earlier]) if earlier else ""
             views[name] = _view(shards, index, stage, why=why, aside=aside, earlier=made_of)
-    return list(views.values())
+    return counted_once(list(views.values()), [stage for _, stage in stages])
+
+
+def counted_once(views: Sequence[StageView], stages: Sequence[Stage | None]) -> list[StageView]:
+    """The views of all stages of a run, with `handed_on` set, so that a failure that later stages hand on counts once.
+
+    A stage that asks no model has no failures of its own, but may say why there is no text. What it says is taken as
+    handed on when a stage before it has failures of the same kind, or some that are just being done again.
+    """
+    found: list[StageView] = []
+    kinds: dict[str, set[str]] = {}  # by stage: the kinds of failures there and in the stages before it
+    for view, stage in zip(views, stages, strict=True):
+        earlier = set[str]().union(*(kinds.get(name, ()) for name in stage.after)) if stage else set[str]()
+        kinds[view.name] = earlier | view.reasons.keys() | ({AGAIN} if view.again else set())
+        derived = stage is not None and not stage.asks_a_model
+        same = [count for kind, count in view.reasons.items() if kind in earlier or AGAIN in earlier]
+        found.append(replace(view, handed_on=sum(same) if derived else 0))
+    return found
 
 
 def _view(

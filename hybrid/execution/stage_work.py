@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,7 +43,7 @@ class StageWork:
         self.blocks = -(-len(self.keys) // self.size)
         self.completed = CompletedItems(run, stage.name, digest)
         self.excused: set[bytes] = set()  # failed items that count as done
-        self._failed_here: set[bytes] = set()
+        self._failed_here: dict[bytes, str] = {}  # items that failed here, and the kinds of their failures
         self._set_aside: frozenset[str] = frozenset()
         self._finished: set[int] = set()  # blocks that were found without anything left
         self.held: dict[int, set[bytes]] = {}  # block -> its items that were given out and are not answered
@@ -55,8 +56,8 @@ class StageWork:
         """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
         self.completed.look()
         if (aside := frozenset(set_aside)) != self._set_aside:
-            self._set_aside, self._failed_here, self._finished = aside, set(), set()
-        self.excused = self.completed.failed(aside) | self._failed_here
+            self._set_aside, self._failed_here, self._finished = aside, {}, set()
+        self.excused = self.completed.failed(aside).keys() | self._failed_here.keys()
 
     def done(self, key: bytes) -> bool:
         return key in self.completed.good or key in self.excused
@@ -68,14 +69,16 @@ class StageWork:
 
     def view(self) -> StageView:
         """How the stage stands by what was seen at the last look and done here since."""
-        keys = set(self.keys)
+        keys, kinds = set(self.keys), {**self.completed.failed(), **self._failed_here}
+        failed = (keys & self.excused) - self.completed.good
         return StageView(
             self.stage.name,
             self.digest,
             total=len(keys),
             done=len(keys & (self.completed.good | self.excused)),
-            failed=len(keys & self.excused - self.completed.good),
-            again=len(keys & self.completed.failed() - self.excused),
+            failed=len(failed),
+            again=len((keys & kinds.keys()) - self.excused),
+            reasons=Counter(kinds[key] for key in failed),
             refused=tuple(self.completed.refused),
         )
 
@@ -113,7 +116,7 @@ class StageWork:
         self.held.get(block, set()).discard(key)
         self._release(block)
         if completion.error:
-            self._failed_here.add(key)
+            self._failed_here[key] = completion.error.kind
             self.excused.add(key)
             why = Failure(completion.error.kind, redacted(completion.error.message))
             completion = replace(completion, error=why)

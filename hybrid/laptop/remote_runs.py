@@ -74,8 +74,8 @@ class Fetched:
 
     @property
     def failed(self) -> int:
-        """Items with failures only."""
-        return sum(one.failed + one.again for one in self.stages)
+        """Items with failures only, each counted in the stage where it failed."""
+        return sum(one.own_failures + one.again for one in self.stages)
 
     @property
     def again(self) -> int:
@@ -145,7 +145,9 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
     """Ask for the failed items of a run again. Returns the run and how many items are to be done again."""
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
-    views = _views(folder, bound(run, pipeline_of(run)), receiver.orders().set_aside)
+    chain = bound(run, pipeline_of(run))
+    asking = [stage.name for stage in chain.stages if stage.asks_a_model]  # what others compute follows from these
+    views = [one for one in _views(folder, chain, receiver.orders().set_aside) if one.name in asking]
     count, shards = sum(view.failed for view in views), {path for view in views for path in view.failed_in}
     receiver.retry(shards if count else ())
     if not count:

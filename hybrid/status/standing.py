@@ -62,6 +62,11 @@ class RunStanding:
         return sum(getattr(stage, name) or 0 for stage in self.stages)
 
     @property
+    def failed(self) -> int:
+        """How many items failed, each counted in the stage where it did."""
+        return self.sum("own_failures")
+
+    @property
     def total(self) -> int | None:
         known = [stage.total for stage in self.stages]
         return None if None in known or not known else self.sum("total")
@@ -82,7 +87,7 @@ class RunStanding:
             return self.error.exit_code
         if not self.done:
             return NotFinished.exit_code
-        return Missed.exit_code if self.sum("failed") else 0
+        return Missed.exit_code if self.failed else 0
 
     @property
     def at_work(self) -> list[Attempt]:
@@ -124,7 +129,7 @@ class RunStanding:
         if self.error:
             error = {"message": clean_line(self.error.message, LONGEST), "hint": clean_line(self.error.hint, LONGEST)}
             return {"run": self.id, "exit_code": self.exit_code, "error": error}
-        sums = {name: self.sum(name) for name in ("failed", "received", "again", "shards", "copies")}
+        sums = {name: self.sum(name) for name in ("received", "again", "shards", "copies")}
         names = ("items_per_minute", "prompt_tokens_per_second", "tokens_per_second", "eta_seconds")
         pace = {name: getattr(self, name) for name in names}
         unchanged = None if self.unchanged is None else round(self.unchanged, 1)
@@ -142,6 +147,7 @@ class RunStanding:
             "total": self.total,
             "unknown": self.why,
             "done": self.sum("done"),
+            "failed": self.failed,
             **sums,
             **pace,
             "unchanged_seconds": unchanged,

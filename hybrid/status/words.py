@@ -53,7 +53,7 @@ def rows(title: str, texts: list[str]) -> Iterator[str]:
 
 
 def _counted(run: RunStanding) -> list[str]:
-    done, failed, total = run.sum("done"), run.sum("failed"), run.total
+    done, failed, total = run.sum("done"), run.failed, run.total
     unknown = f"{count_of(done, 'item')} done, of how many is not known"
     told = unknown if total is None else f"{done:,} of {count_of(total, 'item')} done"
     return [told, *filter(None, [f"{failed:,} of them failed" if failed else "", "cancelled" if run.cancelled else ""])]
@@ -140,7 +140,8 @@ def _stage(stage: StageView, name: str) -> Iterator[str]:
         shown = list(stage.reasons.items())[:MOST_REASONS]
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in shown)
         more = ", and others" if len(stage.reasons) > MOST_REASONS else ""
-        yield f"{name}{stage.failed:,} of these failed: {reasons}{more}"
+        handed_on = f"; {stage.handed_on:,} of them in an earlier stage" if stage.handed_on else ""
+        yield f"{name}{stage.failed:,} of these failed: {reasons}{more}{handed_on}"
     if stage.again:
         yield f"{name}{stage.again:,} more failed and are to be done again, as ordered"
     if stage.strange:
@@ -245,7 +246,7 @@ def _orders(run: RunStanding) -> list[str]:
     if run.forgotten:
         stop = f"forgotten{by_whom(run)}: `hybrid forget {run.id} --undo --everywhere` takes it back"
     cancelled = stop if run.cancelled or run.forgotten else ""
-    failed = run.sum("failed")
+    failed = run.failed
     retry = f"`hybrid retry {run.id}` asks for the failed items again" if failed and run.done else ""
     return [cancelled, retry]
 

@@ -16,6 +16,7 @@ from functools import partial
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, trained_roles
+from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.execution.stage_work import StageSession, StageWork, shard_header
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
@@ -172,7 +173,7 @@ class Worker:
         if self._orders_when_done.get(name) == heard:
             return self.run_states[name]
         run = open_run(self.folder, name, (self.spool,))
-        chain, failed, waits = bound(run, self.capabilities.pipeline(run)), 0, dict[str, RunState]()
+        chain, views, waits = bound(run, self.capabilities.pipeline(run)), list[StageView](), dict[str, RunState]()
         for stage in chain.stages:
             if not waits.keys().isdisjoint(stage.after):
                 waits[stage.name] = next(iter(waits.values()))
@@ -187,12 +188,13 @@ class Worker:
                 work.look(orders.set_aside)
             if work.left:
                 return self._unfinished(work)
-            failed += work.view().failed
+            views.append(work.view())
         if waits:
             return next(iter(waits.values()))
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
             return RunState("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
+        failed = sum(view.own_failures for view in counted_once(views, chain.stages))
         return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
 
     def _unfinished(self, work: StageWork) -> RunState:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hybrid.execution import item_keys
 from hybrid.execution.index import Index
+from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.execution.stage_work import StageWork
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
+from hybrid.protocols import Stage
 from hybrid.status.standing import RunStanding, standings
+from hybrid.work import Ask, Derive
 from tests.status.test_status import MODEL, SECOND, Counting, Place
 
 LIKE = ("name", "model", "total", "done", "failed", "again", "missing", "left")
@@ -79,3 +83,22 @@ def test_what_was_fetched_is_not_read_again_and_its_items_are_listed_once(
     assert [path for path in folder.paths if "/shard-" in path] == []
     assert remote_runs.retry(place.folder, place.run.id)[1] == 1
     assert fetch(place).again == 1
+
+
+def test_a_failure_counts_in_the_stage_where_it_happened() -> None:
+    stages = (
+        Stage("answer", "gpu", 1, Ask(list)),
+        Stage("again", "gpu", 1, Ask(list), after=("answer",)),
+        Stage("sum", "any", 1, Derive(list), after=("again",)),
+    )
+
+    def own(*reasons: dict[str, int], again: int = 0) -> list[int]:
+        failed = [StageView("", failed=sum(one.values()), reasons=one) for one in reasons]
+        views = [replace(view, name=stage.name) for view, stage in zip(failed, stages, strict=True)]
+        views[0] = replace(views[0], again=again)
+        return [view.own_failures for view in counted_once(views, stages)]
+
+    assert own({"engine": 2}, {"engine": 1}, {"engine": 3}) == [2, 1, 0], "both models failed"
+    assert own({"training": 1}, {}, {"training": 4}) == [1, 0, 0], "one training, four texts that lack it"
+    assert own({"engine": 1}, {}, {"engine": 1, "no grid": 2}) == [1, 0, 2], "some failed in no earlier stage"
+    assert own({}, {}, {"engine": 1}, again=1) == [0, 0, 0], "it is just being done again"

@@ -80,7 +80,7 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
 ) -> None:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
     done = hybrid("run", "local", *arguments(tmp_path), "--folder", tmp_path / "folder")
-    assert (done.code, "failed" in done.stderr) == (3, True), done.stderr
+    assert (done.code, "1 of 28 items of" in done.stderr, "failed (1 in 'answer');" in done.stderr) == (3, True, True)
     (outputs,) = (tmp_path / "folder").glob("results/*/outputs.json")
     summary, by_question = graded(hybrid, outputs)
     again, by_judge = graded(
@@ -255,9 +255,9 @@ def test_two_machines_each_with_its_own_model_end_judged(two: Two) -> None:
     gpu = two.worker("gpu", "gpu", *two.first())
     assert (gpu.code, "waits for the laptop side to do the stage 'judged'" in gpu.stderr) == (4, True), gpu.stderr
     laptop = two.worker("laptop", "laptop", *two.judge())
-    assert laptop.code == 3, laptop.stderr
+    assert (laptop.code, "1 item failed" in laptop.stderr) == (3, True), laptop.stderr
     fetched = two.at("laptop", "fetch", run)
-    assert fetched.code == 3, fetched.stderr
+    assert (fetched.code, "1 of 28 items of" in fetched.stderr) == (3, True), fetched.stderr
     graded = two.at("laptop", "grade", run, "--json")
     found = json.loads(graded.stdout)
     assert (found["grader"], found["summary"]["n"]) == ("judged", 4)
@@ -267,6 +267,15 @@ def test_two_machines_each_with_its_own_model_end_judged(two: Two) -> None:
     }  # fmt: skip
     assert [stage["total"] for stage in status["stages"]] == [9, 6, 4, 9]
     assert "answers on scripted, judge judge on scripted" in two.at("laptop", "status", run).stdout
+    assert (status["failed"], status["exit_code"]) == (1, 3), "the answer that failed; its verdict is no second failure"
+    assert [(stage["failed"], stage["handed_on"]) for stage in status["stages"]] == [(1, 0), (0, 0), (0, 0), (1, 1)]
+    told = two.at("laptop", "status", run).stdout
+    assert "answer-judged: 1 of these failed: no-answer 1; 1 of them in an earlier stage" in told
+    assert "28 of 28 items done, 1 of them failed" in two.at("laptop", "status").stdout
+    assert "1 failed item is to be done again" in two.at("laptop", "retry", run).stderr
+    again = json.loads(two.at("laptop", "status", run, "--json").stdout)
+    assert (again["failed"], again["again"], again["exit_code"]) == (0, 1, 4)
+    assert json.loads(two.at("laptop", "fetch", run, "--json").stdout)["failed"] == 1
     assert "0 problems, 0 harmless oddities" in two.at("laptop", "doctor", two.folder).stdout
 
 
