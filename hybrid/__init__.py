@@ -56,7 +56,14 @@ if TYPE_CHECKING:
     from hybrid.work import Derive as Derive
     from hybrid.work import Derived as Derived
     from hybrid.work import FineTuning as FineTuning
+    from hybrid.work import Finished as Finished
+    from hybrid.work import Frontier as Frontier
+    from hybrid.work import Search as Search
+    from hybrid.work import Together as Together
     from hybrid.work import Tune as Tune
+    from hybrid.work import Walk as Walk
+    from hybrid.work import found_in as found_in
+    from hybrid.work import replayed as replayed
 
 NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
@@ -74,7 +81,10 @@ NAMES = {
     "report.sources": ("ReportRun",),
     "sampling": ("check_sampling", "item_seed"),
     "tuning": ("Tuning",),
-    "work": ("Ask", "Derive", "Derived", "FineTuning", "Tune"),
+    "work": (
+        "Ask", "Derive", "Derived", "FineTuning", "Finished", "Frontier", "Search", "Together", "Tune", "Walk",
+        "found_in", "replayed",
+    ),
 }  # fmt: skip
 """Module -> the names that are offered of it."""
 

@@ -14,7 +14,7 @@ from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
 from hybrid.tuning import Tuning
-from hybrid.work import Ask, Derive, Work, item_of, maker_of
+from hybrid.work import Ask, Derive, Search, Work, item_of, maker_of
 
 Side = Literal["gpu", "laptop", "any"]
 
@@ -35,7 +35,7 @@ class Inputs:
 @taking_earlier_arguments
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of a pipeline: one kind of work (`Ask`, `Tune` or `Derive`), on one side.
+    """A step of a pipeline: one kind of work (`Ask`, `Tune`, `Derive` or `Search`), on one side.
 
     What its function makes of the tasks is the same every time, in the same order. Raise `version` when the same item
     would now give another record: old records are then not reused.
@@ -60,10 +60,21 @@ class Stage:
             )
 
     def items(self, *given: Any) -> Iterable[Item]:
-        """What the stage's function makes of the tasks, and of earlier outputs, as items, whatever its kind of work."""
+        """What the stage's function makes of the tasks, and of earlier outputs, as items, whatever its kind of work.
+
+        Of a search these are the items that are known so far: those that were answered, and those that it waits for.
+        """
         if isinstance(self.work, Ask):  # there may be millions, and they are items already
             return self.work.items(*given)
+        if isinstance(self.work, Search):
+            return (self.work.reached or self.work.first_items)(*given)
         return map(item_of, maker_of(self.work)(*given))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of all models that it may ask, its own first."""
+        further = self.work.roles if isinstance(self.work, Search) else ()
+        return tuple(dict.fromkeys((self.role, *further)))
 
     @property
     def asks_a_model(self) -> bool:
@@ -80,14 +91,18 @@ class Stage:
 class Role:
     """A further model that a pipeline asks, named `--model ROLE=NAME`: `roles: ClassVar[Mapping[str, Role]]`.
 
-    `backend` runs it when none is named, "" being that of the first model. Without an `optional` model the stages that
-    ask it are left out, and those that come after them. With it, `grader` judges the outputs, "" being the usual one.
+    `backend` runs it when none is named, "" being that of the first model, and `model` is the one that is taken when
+    none is named, "" being none. Without an `optional` model the stages that ask it are left out, and those that come
+    after them. With it, `grader` judges the outputs, "" being the usual one. A model that `embeds` answers requests
+    with `embed` alone, and its backend is an embedder.
     """
 
     help: str
     backend: str = ""
     optional: bool = False
     grader: str = ""
+    model: str = ""
+    embeds: bool = False
 
 
 @runtime_checkable

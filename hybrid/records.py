@@ -7,148 +7,46 @@ A *task* is a cluster for statistics, a *question* is what one grade is for, a *
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
-from hybrid.canonical import Json, encoded, quoted
-from hybrid.errors import BadData, PluginFault, keys_of
+from hybrid.canonical import Json
+from hybrid.errors import BadData, keys_of
+from hybrid.items import Adapter, Example, Item, Lesson, Message, Request, Sampling
 from hybrid.thoughts import is_marked, split
-from hybrid.tuning import Tuning
+from hybrid.vectors import base64_of, vector_in
+
+__all__ = [
+    "Adapter",
+    "Completion",
+    "Example",
+    "Failure",
+    "Grade",
+    "Item",
+    "Lesson",
+    "Message",
+    "Output",
+    "Question",
+    "Record",
+    "Request",
+    "Sampling",
+    "reference_of",
+    "unanswered",
+]
 
 LARGEST = 2**62
 """The largest whole number in an output, and with a minus before it the smallest."""
 
 NEEDED = frozenset({"key", "task", "question"})
 NEEDS = "needed are 'key', 'task', 'question', and 'text' or 'error'"
+Number = TypeVar("Number", float, None)
+
 RECORD = "docs/format.md says what a record of outputs.json holds"
 
 USUAL = 10
 """Members of an output's JSON object that always has them all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn of a chat."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A text to train on: a chat whose last message is the model's, or a raw `text`, never both.
-
-    `template` is passed to the chat template, as in a request.
-    """
-
-    messages: tuple[Message, ...] = ()
-    text: str = ""
-    template: Mapping[str, Any] = field(default_factory=dict)
-
-
-Lesson = Example
-"""The name of `Example` in earlier versions, for plugins."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How to decode. `temperature` 0 is greedy; `max_tokens` counts new tokens."""
-
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """A LoRA adapter, named by the sha256 of its content: names and numbers are never reused."""
-
-    digest: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a backend is asked: a chat (`messages`) or a raw text (`prompt`), never both.
-
-    `template` is passed to the chat template (`date_string` pins the date); where it says nothing of thinking, that is
-    off. With `tuning`, the model that answers is first trained so, from `adapter` if there is one; with neither
-    messages nor a prompt, training is all that is asked, and the text of the answer is what came of it
-    (docs/format.md). `key` is set by the engine.
-    """
-
-    sampling: Sampling
-    messages: tuple[Message, ...] = ()
-    prompt: str = ""
-    template: Mapping[str, Any] = field(default_factory=dict)
-    schema: Mapping[str, Any] | None = None
-    logprobs: bool = False
-    adapter: Adapter | None = None
-    tuning: Tuning | None = None
-    key: str = ""
-
-    def encoded(self) -> str:
-        """All that shapes the completion, as canonical JSON: the part of an item's key that the request gives.
-
-        Written member by member, in the order of their names, and what is usual without a call: a run may have millions
-        of keys.
-        """
-        how, prompt, most, seed = self.sampling, self.prompt, self.sampling.max_tokens, self.sampling.seed
-        adapter = "null" if self.adapter is None else encoded(self.adapter.digest)
-        tuning = "" if self.tuning is None else f',"tuning":{encoded(self.tuning.digest)}'
-        said = [
-            f'{{"content":{quoted(what) if type(what := one.content) is str else encoded(what)},'
-            f'"role":{quoted(who) if type(who := one.role) is str else encoded(who)}}}'
-            for one in self.messages
-        ]
-        return (
-            f'{{"adapter":{adapter},"logprobs":{"false" if self.logprobs is False else encoded(self.logprobs)},'
-            f'"messages":[{",".join(said)}],"prompt":{quoted(prompt) if type(prompt) is str else encoded(prompt)},'
-            f'"sampling":{{"max_tokens":{most if type(most) is int else encoded(most)},'
-            f'"seed":{seed if type(seed) is int else encoded(seed)},'
-            f'"stop":{encoded(how.stop) if how.stop != () else "[]"},'
-            f'"temperature":{encoded(how.temperature)},"top_p":{encoded(how.top_p)}}},'
-            f'"schema":{"null" if self.schema is None else encoded(self.schema)},'
-            f'"template":{encoded(self.template) if self.template != {} else "{}"}{tuning}}}'
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One unit of work. `view` holds what grading needs to undo the way the question was shown."""
-
-    task: str
-    question: str
-    request: Request
-    view: Mapping[str, Any] = field(default_factory=dict)
-    sample: int = 0
-
-    def key(self, stage: str, model: str) -> str:
-        """`digest` as 64 hex digits."""
-        return self.digest(stage, model).hex()
-
-    def digest(self, stage: str, model: str) -> bytes:
-        """sha256 over stage (name and version), model, request, view, sample: no row number. PluginFault: no JSON."""
-        task, question, sample = self.task, self.question, self.sample
-        try:
-            text = (
-                f'{{"model":{quoted(model)},'
-                f'"question":{quoted(question) if type(question) is str else encoded(question)},'
-                f'"request":{self.request.encoded()},"sample":{sample if type(sample) is int else encoded(sample)},'
-                f'"stage":{quoted(stage)},"task":{quoted(task) if type(task) is str else encoded(task)},'
-                f'"view":{encoded(self.view) if self.view != {} else "{}"}}}'
-            )
-        except (TypeError, ValueError, AttributeError) as error:
-            raise PluginFault(
-                f"the stage '{stage}' made an item for the question '{self.question!s:.200}' that is no JSON: {error}",
-                hint="the fault is in the pipeline: an item holds texts, numbers, lists and objects",
-            ) from error
-        return hashlib.sha256(text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +70,8 @@ def unanswered(thought: str) -> Failure:
 class Completion:
     """What a backend answers: `text`, or `error` and no text. A failure is never an empty text.
 
-    `text` is the answer alone; a `thought` that came before it, or instead of it, stands apart (hybrid.thoughts).
+    `text` is the answer alone; a `thought` that came before it, or instead of it, stands apart (hybrid.thoughts). An
+    embedding is a `vector`, and an empty text.
     """
 
     key: str
@@ -186,6 +85,7 @@ class Completion:
     seconds: float = 0.0
     trained: Mapping[str, Json] = field(default_factory=dict)  # what the training for it did; empty without one
     thought: str = ""
+    vector: tuple[float, ...] | None = None  # as float32 holds it
 
     def __post_init__(self) -> None:
         if (self.text is None) == (self.error is None):
@@ -194,7 +94,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The result of one item as a shard keeps it."""
+    """The result of one item as a shard keeps it.
+
+    Of an item of a search, `history` names what its walk had been sent when it asked (hybrid.walks).
+    """
 
     key: str
     task: str
@@ -202,6 +105,7 @@ class Record:
     view: Mapping[str, Any]
     sample: int
     completion: Completion
+    history: str = ""
 
     def to_json(self) -> dict[str, Json]:
         """The JSON object of a shard line (docs/format.md)."""
@@ -221,6 +125,8 @@ class Record:
             "seconds": round(done.seconds, 3),
             **({"trained": done.trained} if done.trained else {}),
             **({"thought": done.thought} if done.thought else {}),
+            **({"vector": base64_of(done.vector)} if done.vector is not None else {}),
+            **({"history": self.history} if self.history else {}),
         }
 
 
@@ -232,7 +138,7 @@ class Output:
     millions.
 
     `text` is the answer alone. A line in which a thought still stands before it is taken apart when it is read, so no
-    grader sees one.
+    grader sees one. `logprob` and `seconds` are known to the stages of a run, they are not in outputs.json.
     """
 
     key: str
@@ -247,6 +153,9 @@ class Output:
     tokens: tuple[int, int] = (0, 0)  # prompt, completion
     trained: Mapping[str, Any] = field(default_factory=dict)  # what the training for it did; empty without one
     thought: str = ""
+    vector: tuple[float, ...] | None = None  # of an embedding, which has an empty text
+    logprob: float | None = None  # natural log, summed over the completion
+    seconds: float = 0.0
 
     @classmethod
     def plain(cls, value: Any) -> Output | None:
@@ -310,6 +219,9 @@ class Output:
                 tokens=(_whole(tokens[0], "tokens"), _whole(tokens[1], "tokens")),
                 trained=trained,
                 thought=thought,
+                vector=vector_in(vector) if isinstance(vector := value.get("vector"), str) else None,
+                logprob=_number(value.get("logprob"), None),
+                seconds=_number(value.get("seconds"), 0.0),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise BadData(f"{what}: not an output record: {error}", hint=RECORD) from error
@@ -329,6 +241,7 @@ class Output:
             "reference": self.reference,
             **({"trained": self.trained} if self.trained else {}),
             **({"thought": self.thought} if self.thought else {}),
+            **({"vector": base64_of(self.vector)} if self.vector is not None else {}),
         }
 
 
@@ -344,6 +257,11 @@ def _whole(value: Any, name: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST:
         return value
     _refuse(f"{name} is not a whole number of at most 62 bits")
+
+
+def _number(value: Any, otherwise: Number) -> float | Number:
+    """A number of a shard. A file that others made may have anything under its name, or nothing."""
+    return value if type(value) in (int, float) and math.isfinite(value) else otherwise
 
 
 def _failure(value: Any) -> Failure | None:

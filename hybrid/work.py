@@ -1,7 +1,7 @@
 """What a stage does: exactly one kind of work, and the values that its function makes.
 
 `Ask` questions a model, `Tune` trains adapters and questions the model with them, `Derive` computes texts from earlier
-outputs. A further kind (a state that advances in rounds; a search whose next question depends on the answers) is a
+outputs, `Search` asks questions that depend on earlier answers. A further kind (a state that advances in rounds) is a
 dataclass here, a member of `Work`, its place in `maker_of` and `with_maker`, and a branch in `hybrid.execution`.
 """
 
@@ -14,6 +14,27 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.records import Adapter, Example, Failure, Item, Request, Sampling
 from hybrid.tuning import Tuning
+from hybrid.walks import EndlessWalk, Finished, Frontier, Replay, Together, Walk, found_in, replayed
+
+__all__ = [
+    "Ask",
+    "Derive",
+    "Derived",
+    "EndlessWalk",
+    "FineTuning",
+    "Finished",
+    "Frontier",
+    "Search",
+    "Together",
+    "Tune",
+    "Walk",
+    "Work",
+    "found_in",
+    "item_of",
+    "maker_of",
+    "replayed",
+    "with_maker",
+]
 
 FAILURE = "failure"
 """Where the request of a derived item holds the failure that its record is to be."""
@@ -94,17 +115,46 @@ class Derive:
     texts: Callable[..., Iterable[Derived | Item]]
 
 
-Work = Ask | Tune | Derive
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Asks what depends on earlier answers: one walk a task, all of them at the same time.
+
+    `walk(task, tasks)`, with the name of a task, is a generator (`Walk`); in a stage that comes after others it is
+    `walk(task, tasks, earlier)`. It yields a batch of items and is sent their outputs, failures among them; it decides
+    what comes of these. It is resumed by replaying it, so it is the same every time that it is sent the same outputs.
+    What it returns is not kept: a stage that comes after it replays it (`replayed`), or reads its outputs.
+
+    `roles` are the models of the run that its items may ask (`Item.role`) beside the one of the stage. `reached` is for
+    the engine: called as `items` of `Ask` is, it gives the items that the records of a run lead to.
+    """
+
+    walk: Callable[..., Walk]
+    roles: tuple[str, ...] = ()
+    reached: Callable[..., Iterable[Item]] | None = None
+
+    def first_items(self, tasks: Mapping[str, Any], *earlier: Any) -> Iterable[Item]:
+        """What the walks ask for before anything is known, each item once."""
+        replay = Replay(lambda item: item.digest(item.role, ""), lambda key: None)
+        for task in tasks:
+            replay.start(task, self.walk(task, tasks, *earlier))
+        return replay.items.values()
 
 
-def maker_of(work: Work) -> Callable[..., Iterable[Any]]:
+Work = Ask | Tune | Derive | Search
+MAKERS: Mapping[type, str] = {Derive: "texts", Search: "walk"}
+"""The field with the function of a kind of work, where it is not `items`."""
+
+
+def maker_of(work: Work) -> Callable[..., Any]:
     """The function that makes what a stage works on."""
-    return work.texts if isinstance(work, Derive) else work.items
+    make: Callable[..., Any] = getattr(work, MAKERS.get(type(work), "items"))
+    return make
 
 
-def with_maker(work: Work, make: Callable[..., Iterable[Any]]) -> Work:
+def with_maker(work: Work, make: Callable[..., Any]) -> Work:
     """The same work with another function that makes what a stage works on."""
-    return replace(work, texts=make) if isinstance(work, Derive) else replace(work, items=make)
+    changed: dict[str, Any] = {MAKERS.get(type(work), "items"): make}
+    return replace(work, **changed)
 
 
 def item_of(made: Item | FineTuning | Derived) -> Item:

@@ -61,8 +61,8 @@ class Bound:
         make = maker_of(stage.work)
 
         @wraps(make)
-        def bound_make(tasks: Mapping[str, Any]) -> Iterable[Any]:
-            return make(tasks, {name: self._outputs(name, stage) for name in stage.after})
+        def bound_make(*given: Any) -> Any:
+            return make(*given, {name: self._outputs(name, stage) for name in stage.after})
 
         return replace(stage, work=with_maker(stage.work, bound_make))
 

@@ -33,7 +33,7 @@ RECORD_KEYS = {"key", "task", "question", "view", "sample", "text", "error", "fi
     "logprob",
     "seconds",
 }
-OPTIONAL = {"trained", "thought"}
+OPTIONAL = {"trained", "thought", "vector", "history"}
 """The optional members of a record."""
 TEXT = rb'"[^"\\\x00-\x1f]*+(?:\\["\\/bfnrt][^"\\\x00-\x1f]*+)*+"'
 INTEGER = rb"(?:0|-?[1-9][0-9]{0,17}+)"
@@ -41,9 +41,9 @@ NUMBER = rb"-?(?:0|[1-9][0-9]{0,17}+)(?:\.[0-9]{1,30}+)?+(?:[eE][+-]?[0-9]{1,2}+
 VALUE = rb"(?:%b|%b|true|false|null)" % (TEXT, NUMBER)
 MEMBER = rb"%b:(?:%b|\[(?:%b(?:,%b)*+)?+\])" % (TEXT, VALUE, VALUE, VALUE)
 ANSWER = (
-    rb'\{"cached":%b,"error":null,"finish":%b,"key":"(.{64})","logprob":(?:null|%b),"question":%b,"sample":%b,'
+    rb'\{"cached":%b,"error":null,"finish":%b,(?:"history":%b,)?+"key":"(.{64})","logprob":(?:null|%b),"question":%b,"sample":%b,'
     rb'"seconds":%b,"task":%b,"text":%b,(?:"thought":%b,)?+"tokens":\[%b,%b\],"view":\{(?:%b(?:,%b)*+)?+\}\}'
-) % (INTEGER, TEXT, NUMBER, TEXT, INTEGER, NUMBER, TEXT, TEXT, TEXT, INTEGER, INTEGER, MEMBER, MEMBER)
+) % (INTEGER, TEXT, TEXT, NUMBER, TEXT, INTEGER, NUMBER, TEXT, TEXT, TEXT, INTEGER, INTEGER, MEMBER, MEMBER)
 LINE = re.compile(rb"^(?:%b|(.*))$" % ANSWER, re.MULTILINE)
 """Matches the key of an answer in the layout of `ShardWriter`, else the whole line, which has to be decoded.
 
@@ -157,6 +157,8 @@ def _record(line: bytes, what: str) -> dict[str, Any]:
     value = decode(line, what=what)
     if not isinstance(value, dict) or set(value) - OPTIONAL != RECORD_KEYS or not DIGEST.fullmatch(str(value["key"])):
         raise BadData(f"{what}: not a record of this format")
+    if not isinstance(value.get("vector", ""), str) or not isinstance(value.get("history", ""), str):
+        raise BadData(f"{what}: not a record of this format: its vector or its history is no text")
     Output.from_json(value, what=what)
     return value
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import update_wrapper
 from pathlib import Path
@@ -19,7 +19,7 @@ from hybrid.machine.files import explained_error
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Example, Item
-from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, maker_of, with_maker
+from hybrid.work import Ask, Derive, Derived, FineTuning, Search, Together, Tune, Walk, maker_of, with_maker
 
 MAX_MESSAGE = 500
 """Most characters that are shown of a foreign exception."""
@@ -89,6 +89,8 @@ def stages_of(pipeline: Pipeline) -> tuple[Stage, ...]:
 
 
 def _with_checks(pipeline: Pipeline, stage: Stage) -> Stage:
+    if isinstance(stage.work, Search):
+        return replace(stage, work=replace(stage.work, walk=CheckedWalk(pipeline, stage)))
     work = with_maker(stage.work, CheckedItems(pipeline, stage.name, maker_of(stage.work), PRODUCTS[type(stage.work)]))
     if isinstance(work, Tune):
         work = replace(work, examples=CheckedExamples(pipeline, stage.name, work.examples))
@@ -118,12 +120,52 @@ class CheckedItems:
             for item in self._make(*given):
                 if type(item) is not Item:  # millions of items: a call would cost more than the rest of this loop
                     checked(item, *self._kinds)
+                elif item.role:
+                    raise ValueError(f"an item asks the role {item.role!r:.40}: only those of a Search may")
                 yield item
                 count += 1
                 last = item
         except Exception as error:  # noqa: BLE001 - third-party code
             after = f" after {count} of them, the last for the question '{last.question:.200}'" if last else ""
             raise_attributed(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
+
+
+class CheckedWalk:
+    """The walk of a search. Exceptions are attributed, also those that are thrown into it where it stands."""
+
+    def __init__(self, pipeline: Pipeline, stage: Stage) -> None:
+        self._walk = maker_of(stage.work)
+        update_wrapper(self, self._walk)
+        self._pipeline, self._stage, self._roles = pipeline, stage.name, stage.roles
+
+    def __call__(self, task: str, *given: Any) -> Walk:
+        return self._attributed(lambda: self._walk(task, *given), f"walking the task '{task:.200}'")
+
+    def _attributed(self, make: Callable[[], Walk], doing: str) -> Walk:
+        try:
+            sent, walk = None, checked(make(), Generator)
+            while True:
+                try:
+                    made = walk.send(sent)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    sent = yield self._checked(made, doing)
+                except Exception as error:  # thrown in, so that it is told with the walk's own line
+                    with suppress(StopIteration):
+                        walk.throw(error)
+                    raise
+        except Exception as error:  # noqa: BLE001 - third-party code
+            raise_attributed(self._pipeline, error, f"{doing} in the stage '{self._stage}'")
+
+    def _checked(self, made: Any, doing: str) -> Any:
+        """What a walk has yielded; the walks of a `Together` are checked in the same way."""
+        if isinstance(made, Together):
+            return Together([self._attributed(lambda walk=walk: walk, doing) for walk in made.walks])  # type: ignore[misc]
+        for item in made if isinstance(made, list | tuple) else ():
+            if isinstance(item, Item) and item.role and item.role not in self._roles:
+                raise ValueError(f"an item asks the role {item.role!r:.40}, which is none of the stage's roles")
+        return made
 
 
 class CheckedExamples:
