@@ -21,15 +21,17 @@ from hybrid.protocols import Vector, Watcher
 from hybrid.records import Failure, Grade, Output
 
 NAME = "similarity"
-MODELS = {"ollama": "all-minilm", "sentence-transformers": "minilm"}
+MODELS = {"hashed": "ngrams", "ollama": "all-minilm", "sentence-transformers": "minilm"}
 
 
 @dataclass(frozen=True)
 class Similarity:
     """1 when the cosine of the answer's embedding with that of a reference reaches the threshold, else 0."""
 
-    embedder: Literal["ollama", "sentence-transformers"] = field(default="ollama", metadata=help_of("runs the model"))
-    model: str = field(default="", metadata=help_of("the embedding model; empty: all-MiniLM-L6-v2 by its name there"))
+    embedder: Literal["ollama", "sentence-transformers", "hashed"] = field(
+        default="ollama", metadata=help_of("runs the model")
+    )
+    model: str = field(default="", metadata=help_of("the embedding model; empty: all-MiniLM-L6-v2, or ngrams"))
     options: tuple[str, ...] = field(default=(), metadata=help_of("name=value options of what runs the model"))
     threshold: float | None = field(
         default=None,

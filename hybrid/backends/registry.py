@@ -31,6 +31,7 @@ SUMMARIES = {
 }
 
 EMBEDDERS = {
+    "hashed": "hybrid.backends.hashed:HashedEmbedder",
     "ollama": "hybrid.backends.ollama.embedding:OllamaEmbedder",
     "sentence-transformers": "hybrid.backends.sentence_transformers:SentenceTransformersEmbedder",
 }

@@ -21,6 +21,7 @@ EXTRA_OF = {
     "ollama": "ollama",
     "sentence_transformers": "embeddings",
     "rouge_score": "rouge",
+    "numpy": "branch",
 }
 """Library -> the extra of this distribution that installs it."""
 

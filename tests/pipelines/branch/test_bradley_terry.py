@@ -1,0 +1,106 @@
+"""Strengths from verdicts on pairs: known values, a judge who likes what is first, and pairs that tell most."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("numpy", reason="needs numpy, which is not installed")
+
+
+from hybrid.errors import BadData, UsageError
+from pipelines.branch.bradley_terry import PRIOR, Verdict, next_pairs, strengths
+
+
+def judged(true: dict[str, float], pairs: list[tuple[str, str]], order: float, seed: int) -> list[Verdict]:
+    draws = random.Random(seed)
+    return [
+        Verdict(one, other, float(draws.random() < 1 / (1 + math.exp(true[other] - true[one] - order))))
+        for one, other in pairs
+    ]
+
+
+def test_many_verdicts_give_back_the_strengths_they_were_drawn_from() -> None:
+    true = {"a": 1.0, "b": 0.3, "c": -0.3, "d": -1.0}
+    pairs = [(one, other) for one in true for other in true if one != other] * 60
+    found = strengths(list(true), judged(true, pairs, 1.0, 3))  # a judge who likes what comes first
+    for id, value in true.items():
+        assert found[id].log_odds.low < value < found[id].log_odds.high
+        assert found[id].log_odds.value == pytest.approx(value, abs=0.25)
+        assert found[id].verdicts == 360
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    draws, inside = random.Random(5), 0
+    for trial in range(60):
+        true = {name: draws.gauss(0, PRIOR) for name in "abcdef"}
+        pairs = next_pairs(list(true), [], 16)
+        found = strengths(list(true), judged(true, pairs, 0.5, trial))
+        mean = sum(true.values()) / len(true)
+        inside += sum(found[id].log_odds.low <= true[id] - mean <= found[id].log_odds.high for id in true)
+    assert 0.90 <= inside / 360 <= 0.99
+
+
+def test_without_verdicts_all_are_average_and_one_verdict_is_no_certainty() -> None:
+    none = strengths(["a", "b"], [])
+    assert none["a"] == none["b"]
+    assert none["a"].chance.value == 0.5
+    one = strengths(["a", "b", "c"], [Verdict("a", "b", 1.0), Verdict("b", "a", 0.0)])
+    assert one["a"].chance.value > one["c"].chance.value > one["b"].chance.value
+    assert one["a"].chance.low < 0.5 < one["a"].chance.high
+    always = strengths(["a", "b"], [Verdict("a", "b", 1.0)] * 1000)
+    assert 0.9 < always["a"].chance.value < 1
+    assert strengths(["a"], [])["a"].chance.value == 0.5
+    assert strengths([], []) == {}
+
+
+def test_a_tie_and_a_contradiction_leave_two_texts_equal() -> None:
+    tie = strengths(["a", "b"], [Verdict("a", "b", 0.5), Verdict("b", "a", 0.5)])
+    first = strengths(["a", "b"], [Verdict("a", "b", 1.0), Verdict("b", "a", 1.0)])
+    assert tie["a"].log_odds.value == tie["b"].log_odds.value == 0
+    assert first["a"].log_odds.value == first["b"].log_odds.value == 0
+
+
+@settings(deadline=None)
+@given(st.integers(2, 8), st.integers(0, 10**6))
+def test_the_order_of_texts_and_verdicts_changes_nothing(n: int, seed: int) -> None:
+    draws = random.Random(seed)
+    ids = [f"t{place}" for place in range(n)]
+    said = [Verdict(*draws.sample(ids, 2), draws.choice([0.0, 0.5, 1.0])) for _ in range(draws.randrange(12))]
+    mixed = draws.sample(ids, n), draws.sample(said, len(said))
+    assert strengths(*mixed) == strengths(ids, said)
+    assert next_pairs(*mixed, 10) == next_pairs(ids, said, 10)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 9), st.integers(0, 30))
+def test_pairs_are_asked_in_both_orders_within_the_budget_and_never_again(n: int, calls: int) -> None:
+    ids = [f"t{place}" for place in range(n)]
+    pairs = next_pairs(ids, [], calls)
+    assert len(pairs) <= calls
+    assert len(set(pairs)) == len(pairs)
+    assert all((other, one) in pairs for one, other in pairs)
+    assert len(pairs) == 2 * min(calls // 2, n * (n - 1) // 2)
+    more = next_pairs(ids, [Verdict(*pair, 1.0) for pair in pairs], calls)
+    assert not set(more) & set(pairs)
+
+
+def test_the_first_pairs_reach_every_text_and_later_ones_compare_equals() -> None:
+    pairs = next_pairs(list("abcdefgh"), [], 8)
+    assert {text for pair in pairs for text in pair} == set("abcdefgh")
+    clear = [Verdict(one, other, 1.0) for one in "ab" for other in "cd"] * 6
+    assert {frozenset(pair) for pair in next_pairs(list("abcd"), clear, 4)} == {frozenset("ab"), frozenset("cd")}
+
+
+def test_what_is_no_verdict_is_refused() -> None:
+    with pytest.raises(BadData, match="'z', which is not compared"):
+        strengths(["a", "b"], [Verdict("a", "z", 1.0)])
+    for first, second, won in (("a", "a", 1.0), ("a", "b", 0.7), ("a", "b", float("nan"))):
+        with pytest.raises(BadData, match="no verdict"):
+            Verdict(first, second, won)
+    with pytest.raises(UsageError, match="the same id"):
+        strengths(["a", "a"], [])
