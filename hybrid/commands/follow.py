@@ -30,8 +30,8 @@ from hybrid.machine import home
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.outputs import open_outputs
 from hybrid.plugins import installed
-from hybrid.status.standing import RunStanding, run_standing
-from hybrid.status.words import by_whom, who
+from hybrid.status.run_status import RunStatus, read_status
+from hybrid.status.text import cancelled_by_text, workers_text
 
 MAX_LINE = 1000
 REPEAT_SECONDS = 300.0
@@ -45,12 +45,12 @@ class Snapshot:
     """The result of one fetch, and the status of the run in the folder after it."""
 
     done: remote_runs.Fetched
-    standing: RunStanding
+    status: RunStatus
 
     @property
     def workers(self) -> list[str]:
         """The workers that are running; a change is reported at once."""
-        return [one.name for one in self.standing.at_work]
+        return [one.name for one in self.status.at_work]
 
 
 def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: float | None, as_json: bool) -> None:
@@ -82,11 +82,11 @@ def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: f
 def _snapshot(run: Run, folder: Path, outputs: Path, report: WaitReport) -> Snapshot | None:
     store, index = Disk(home.received_of(folder)), home.index_of(folder)
 
-    def standing(index: Index) -> RunStanding:
-        return run_standing(opened_run(folder, run.id), store, index)
+    def status(index: Index) -> RunStatus:
+        return read_status(opened_run(folder, run.id), store, index)
 
     try:
-        return Snapshot(remote_runs.fetch(folder, run.id, outputs), with_index(index, standing))
+        return Snapshot(remote_runs.fetch(folder, run.id, outputs), with_index(index, status))
     except Temporary as error:
         report.waiting(error.message)
         return None
@@ -94,12 +94,13 @@ def _snapshot(run: Run, folder: Path, outputs: Path, report: WaitReport) -> Snap
 
 def _refuse_cancelled(snapshot: Snapshot) -> None:
     """Raise NotFinished for a cancelled run, for which there is nothing to wait."""
-    run, done = snapshot.standing, snapshot.done
+    run, done = snapshot.status, snapshot.done
     here = done.items - done.missing
+    items = f"{here:,} of {count_of(done.items, 'item')} {is_or_are(here)}"
     if run.cancelled:
         raise NotFinished(
-            f"{run.id} was cancelled{by_whom(run)}: {here:,} of {count_of(done.items, 'item')} {is_or_are(here)} here",
-            hint="the same command again takes the cancel back; `hybrid fetch` takes over what still arrives",
+            f"{run.id} was cancelled{cancelled_by_text(run)}: {items} here",
+            hint="the same command again undoes the cancel; `hybrid fetch` takes over what still arrives",
         )
 
 
@@ -108,7 +109,7 @@ class WaitReport:
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._waiting = self._who = ""
+        self._waiting = self._words = ""
         self._workers: list[str] | None = None
         self._at = time.monotonic()
 
@@ -123,14 +124,14 @@ class WaitReport:
         self._waiting = ""
         if self._workers is None or snapshot.done.new.shards:
             _report(snapshot.done, _graded(snapshot.done), as_json=self._as_json)
-        words, rhythm = who(snapshot.standing, names=True), time.monotonic() - self._at >= REPEAT_SECONDS
-        if not snapshot.done.done and (snapshot.workers != self._workers or (rhythm and words != self._who)):
-            self._tell_who(snapshot, words)
-            self._who, self._at = words, time.monotonic()
+        words, repeat = workers_text(snapshot.status, names=True), time.monotonic() - self._at >= REPEAT_SECONDS
+        if not snapshot.done.done and (snapshot.workers != self._workers or (repeat and words != self._words)):
+            self._report_workers(snapshot, words)
+            self._words, self._at = words, time.monotonic()
         self._workers = snapshot.workers
 
-    def _tell_who(self, snapshot: Snapshot, words: str) -> None:
-        run = snapshot.standing
+    def _report_workers(self, snapshot: Snapshot, words: str) -> None:
+        run = snapshot.status
         if self._as_json:
             names: list[Json] = [one.name for one in run.at_work]
             pace = {"tokens_per_second": run.tokens_per_second, "eta_seconds": run.eta_seconds}

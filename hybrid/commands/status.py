@@ -21,9 +21,9 @@ from hybrid.laptop.forgetting import forgotten_here
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import stale_words
-from hybrid.status.differing import differing
-from hybrid.status.standing import RunStanding, standings
-from hybrid.status.words import line, lines, rows
+from hybrid.status.differences import differences
+from hybrid.status.run_status import RunStatus, read_statuses
+from hybrid.status.text import detail_lines, summary_line, titled_lines
 
 MAX_LINE = 1000
 CALL_SECONDS = 30.0
@@ -34,7 +34,7 @@ MIN_WATCH_SECONDS = 1.0
 MANY_RECORDS = 100_000
 """New records from which on a message says that reading them takes a while."""
 
-ReadRuns = Callable[[], list[RunStanding]]
+ReadRuns = Callable[[], list[RunStatus]]
 
 
 @click.command()
@@ -85,12 +85,12 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
 def _reader(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> ReadRuns:
     store, path = Disk(home.received_of(place)), home.index_of(place)
 
-    def work(index: Index) -> list[RunStanding]:
+    def work(index: Index) -> list[RunStatus]:
         hidden = set[str]() if also_forgotten else forgotten_here(place)
-        found = list(standings(folder, store, index, run, _tell, hidden))
+        found = list(read_statuses(folder, store, index, run, _tell, hidden))
         return [one for one in found if run or also_forgotten or not one.forgotten]
 
-    def read() -> list[RunStanding]:
+    def read() -> list[RunStatus]:
         check_mark(folder)
         return with_index(path, work)
 
@@ -102,21 +102,22 @@ def _tell(records: int) -> None:
         click.echo(f"reading {records:,} new records; they are indexed, so the next time is fast", err=True)
 
 
-def _exit_code(runs: list[RunStanding], run: str | None) -> int:
+def _exit_code(runs: list[RunStatus], run: str | None) -> int:
     """The highest of the runs' codes. Without a named run, cancelled runs that are not done are left out."""
     waited_for = [one for one in runs if run or one.done or not one.cancelled]
     return max((one.exit_code for one in waited_for), default=0)
 
 
-def _show(place: Path, runs: list[RunStanding], run: str | None, *, as_json: bool) -> None:
-    apart = differing({one.id: one.spec for one in runs if one.spec})
+def _show(place: Path, runs: list[RunStatus], run: str | None, *, as_json: bool) -> None:
+    differing = differences({one.id: one.spec for one in runs if one.spec})
     for one in runs:
         if as_json:
             click.echo(encode(one.to_json()))
         elif not run:
-            click.echo(line(one, apart.get(one.id, ())))
+            click.echo(summary_line(one, differing.get(one.id, ())))
         else:
-            for text in (*lines(one), *rows("grades", stale_words(place / "results" / one.id / "outputs.json"))):
+            stale = stale_words(place / "results" / one.id / "outputs.json")
+            for text in (*detail_lines(one), *titled_lines("grades", stale)):
                 click.echo(text)
     if not runs and not as_json:
         click.echo("there is no run in the folder yet, or all were forgotten (--all)")

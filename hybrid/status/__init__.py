@@ -1,1 +1,1 @@
-"""How the runs of a folder stand: what is done, what is safe where, who works on it, and what is not known."""
+"""The status of runs: completed items, where their records are safe, which workers run, and what is unknown."""

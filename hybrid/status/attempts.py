@@ -1,6 +1,6 @@
-"""Who works on a run, by their newest beats: what they said, and how long ago as seen from here.
+"""The workers of a run by their newest heartbeats: what they reported, and how long ago by this machine's clock.
 
-A beat may have been made by anybody. No clock but this machine's decides anything.
+Heartbeats are untrusted input. The clocks of other machines decide nothing.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
 from hybrid.machine.terminal import clean_line
 
-MOST = 500
-"""Attempts whose beats are read, the last by name."""
-MOST_TROUBLES = 10
-LONGEST = 300
+MAX_ATTEMPTS = 500
+"""Most attempts whose heartbeats are read, the last by name."""
+MAX_TROUBLES = 10
+MAX_LENGTH = 300
 TIMEOUTS = LeaseTimeouts()
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """What an attempt last said. A number is None where it did not say it.
+    """The last report of an attempt. A number that it did not report is None.
 
-    `silent` are the seconds since its newest beat was first seen here, None when that is now: then nobody knows how
-    old it is. `stamp` is what its own clock said. `waiting` files of its machine's spool are not in the folder;
-    `open_records` are in no file.
+    `silent_seconds` is the time since its newest heartbeat was first seen here, None when it is seen for the first
+    time: its age is then unknown. `worker_time` is what the worker's own clock said. `waiting` files of its machine's
+    spool are not in the folder yet; `open_records` are in no file yet.
     """
 
     name: str
     state: str  # working, new, silent, gone, ended
-    silent: float | None
-    number: int
-    stamp: str = ""
+    silent_seconds: float | None
+    beat_number: int
+    worker_time: str = ""
     stage: str = ""
     model: str = ""
     open_records: float | None = None
@@ -52,39 +52,43 @@ class Attempt:
 
     @property
     def at_work(self) -> bool:
-        """Whether it may be working, as far as one can tell."""
+        """Whether it may be running, as far as its heartbeats tell."""
         return self.state in ("working", "new")
 
     def to_json(self) -> dict[str, Json]:
-        names = [name for name in self.__dataclass_fields__ if name not in ("name", "silent", "number", "stamp")]
-        silent = None if self.silent is None else round(self.silent, 1)
-        head: dict[str, Json] = {"attempt": self.name, "silent_seconds": silent, "beat": self.number}
-        return {**head, "its_clock": self.stamp, **{name: getattr(self, name) for name in names}}
+        renamed = ("name", "silent_seconds", "beat_number", "worker_time")
+        names = [name for name in self.__dataclass_fields__ if name not in renamed]
+        silent = None if self.silent_seconds is None else round(self.silent_seconds, 1)
+        head: dict[str, Json] = {"attempt": self.name, "silent_seconds": silent, "beat": self.beat_number}
+        return {**head, "its_clock": self.worker_time, **{name: getattr(self, name) for name in names}}
 
 
-def attempts_of(folder: Medium, run: str, index: Index, now: float, refused: list[str]) -> list[Attempt]:
-    """Every attempt that was ever heard of, by name. `now` is this machine's clock. Raises Temporary."""
-    found = []
+def read_attempts(folder: Medium, run: str, index: Index, now: float, refused: list[str]) -> list[Attempt]:
+    """Every attempt with a heartbeat, by name. `now` is this machine's clock. Appends to `refused` what is skipped.
+
+    Raises Temporary when the folder cannot be listed.
+    """
+    attempts = []
     names = writers(folder, run, "beat")
-    if len(names) > MOST:
-        refused.append(f"runs/{run}/beats: {len(names)} attempts, only the last {MOST} by name are looked at")
-    for name in names[-MOST:]:
+    if len(names) > MAX_ATTEMPTS:
+        refused.append(f"runs/{run}/beats: {len(names)} attempts, only the last {MAX_ATTEMPTS} by name are read")
+    for name in names[-MAX_ATTEMPTS:]:
         beat = latest_note(folder, run, "beat", name, refused)
         if beat is not None:
-            found.append(attempt_of(name, beat, index.heard(run, name, int(beat["number"]), now)))
-    return found
+            attempts.append(attempt_of(name, beat, index.heard(run, name, int(beat["number"]), now)))
+    return attempts
 
 
-def attempt_of(name: str, beat: Note, silent: float | None) -> Attempt:
-    """What a beat says, as far as it is of the right types and sizes."""
+def attempt_of(name: str, beat: Note, silent_seconds: float | None) -> Attempt:
+    """The attempt that a heartbeat describes. Members with wrong types or sizes are left out."""
     spool, progress, gpu = (_object(beat.get(key)) for key in ("spool", "progress", "gpu"))
     fresh, seconds = _number(progress.get("fresh")), _number(progress.get("seconds"))
     return Attempt(
         name=name,
-        state=_state(beat, silent),
-        silent=silent,
-        number=int(beat["number"]),
-        stamp=_text(beat.get("time"), 40),
+        state=_state(beat, silent_seconds),
+        silent_seconds=silent_seconds,
+        beat_number=int(beat["number"]),
+        worker_time=_text(beat.get("time"), 40),
         stage=_text(progress.get("stage"), 120),
         model=_text(beat.get("model"), 64),
         open_records=_number(beat.get("open_records")),
@@ -100,24 +104,24 @@ def attempt_of(name: str, beat: Note, silent: float | None) -> Attempt:
     )
 
 
-def _state(beat: Note, silent: float | None) -> str:
+def _state(beat: Note, silent_seconds: float | None) -> str:
     if beat.get("state") == "ended":
         return "ended"
-    if silent is None:
+    if silent_seconds is None:
         return "new"
-    if silent < TIMEOUTS.suspect:
+    if silent_seconds < TIMEOUTS.suspect:
         return "working"
-    return "silent" if silent < TIMEOUTS.reclaim else "gone"
+    return "silent" if silent_seconds < TIMEOUTS.reclaim else "gone"
 
 
-def _gpu(said: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {key: _number(said.get(key)) for key in ("memory_used", "memory_total", "busy")}
-    return {"name": _text(said.get("name"), 100), **numbers} if said else {}
+def _gpu(reported: Mapping[str, Any]) -> dict[str, Any]:
+    numbers = {key: _number(reported.get(key)) for key in ("memory_used", "memory_total", "busy")}
+    return {"name": _text(reported.get("name"), 100), **numbers} if reported else {}
 
 
-def _troubles(said: object) -> dict[str, str]:
-    known = list(_object(said).items())[:MOST_TROUBLES]
-    return {clean_line(what, LONGEST): _text(words, LONGEST) for what, words in known}
+def _troubles(reported: object) -> dict[str, str]:
+    shown = list(_object(reported).items())[:MAX_TROUBLES]
+    return {clean_line(subject, MAX_LENGTH): _text(message, MAX_LENGTH) for subject, message in shown}
 
 
 def _object(value: object) -> Mapping[str, Any]:
@@ -129,7 +133,7 @@ def _text(value: object, limit: int) -> str:
 
 
 def _number(value: object) -> float | None:
-    """A number that can be shown: not below 0, and not absurd."""
+    """A number in [0, 1e15); None for anything else, NaN included."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if 0 <= value < 1e15 else None  # nan is neither
+    return value if 0 <= value < 1e15 else None

@@ -15,21 +15,21 @@ from hybrid.outputs import is_stale, stale_words, write_outputs
 from hybrid.protocols import Stage
 from hybrid.records import Item
 from hybrid.work import Ask
-from tests.status.test_status import FIRST, Place
 from tests.support.in_process import Hybrid
+from tests.support.run_folder import FIRST, RunFolder
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    made = Place(tmp_path)
+    made = RunFolder(tmp_path)
     (tmp_path / "script.json").write_text(json.dumps({"answers": {}, "default": "1"}))
     monkeypatch.setenv("HYBRID_FOLDER", str(made.folder))
     monkeypatch.chdir(tmp_path)
     return made
 
 
-def local(place: Place, *more: str) -> list[str]:
+def local(place: RunFolder, *more: str) -> list[str]:
     data = ["--set=challenges=challenges.json", "--set=views=", "--set=permute_n=0"]
     return ["run", "local", "seal-eval", *data, "--backend=scripted", "--model=script.json", *more]
 
@@ -51,7 +51,7 @@ def local(place: Place, *more: str) -> list[str]:
     ],
     ids=" ".join,
 )
-def test_an_empty_name_is_a_wrong_command(place: Place, hybrid: Hybrid, arguments: list[str]) -> None:
+def test_an_empty_name_is_a_wrong_command(place: RunFolder, hybrid: Hybrid, arguments: list[str]) -> None:
     """`cancel "$RUN"` with a variable that is not set would cancel the only run that there is."""
     done = hybrid(*arguments)
     assert (done.code, done.stdout) == (2, ""), done.stderr
@@ -59,14 +59,14 @@ def test_an_empty_name_is_a_wrong_command(place: Place, hybrid: Hybrid, argument
     assert not list(place.folder.glob("runs/*/orders"))
 
 
-def test_logs_of_a_run_without_a_worker_are_not_there_yet(place: Place, hybrid: Hybrid) -> None:
+def test_logs_of_a_run_without_a_worker_are_not_there_yet(place: RunFolder, hybrid: Hybrid) -> None:
     assert hybrid("logs", place.run.id).code == 4
     place.disk.write(*pack_note(place.run.id, "log", FIRST, 0, {"lines": ["12:00 begins"], "time": ""}))
     assert hybrid("logs", place.run.id).code == 0
 
 
 @pytest.mark.parametrize("command", [["status"], ["fetch", "x"], ["logs", "x"], ["cancel", "x"], ["worker", "--once"]])
-def test_a_plain_folder_is_one_that_is_away(place: Place, hybrid: Hybrid, command: list[str]) -> None:
+def test_a_plain_folder_is_one_that_is_away(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
     """Below a mount that is away there is a plain folder; nobody should be led to make that a shared one."""
     plain = place.root / "plain"
     plain.mkdir()
@@ -77,7 +77,7 @@ def test_a_plain_folder_is_one_that_is_away(place: Place, hybrid: Hybrid, comman
 
 
 @pytest.mark.parametrize("command", [["status", "--watch", "0"], ["run", "remote", "x", "--wait", "--every", "0"]])
-def test_nothing_looks_again_and_again_without_a_rest(place: Place, hybrid: Hybrid, command: list[str]) -> None:
+def test_nothing_looks_again_and_again_without_a_rest(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
     done = hybrid(*command)
     assert done.code == 2
     assert "too short" in done.stderr
@@ -97,7 +97,7 @@ def test_what_was_not_there_was_not_done_before(total: int, fresh: int, words: s
     assert done_now(total, fresh) == words
 
 
-def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: Place, hybrid: Hybrid) -> None:
+def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: RunFolder, hybrid: Hybrid) -> None:
     done = hybrid(*local(place))
     outputs = Path(done.stdout.strip())
     assert hybrid(*local(place, "-o", "-")).stdout == outputs.read_text()
@@ -123,7 +123,7 @@ def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: Place,
 
 
 def test_a_run_for_others_that_nobody_could_do_is_not_submitted(
-    place: Place, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(place.folder.rglob("*"))
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3", "--backend", "lamacpp")
@@ -141,7 +141,7 @@ def unmakable(tasks: Mapping[str, object]) -> Iterator[Item]:
     raise BadData(f"these tasks have no items: {len(tasks)}")
 
 
-def test_grades_of_an_unfinished_run_are_not_finished(place: Place, hybrid: Hybrid) -> None:
+def test_grades_of_an_unfinished_run_are_not_finished(place: RunFolder, hybrid: Hybrid) -> None:
     place.shard(0, 1)
     done = hybrid("grade", place.run.id)
     assert done.code == 4, done.stderr
@@ -151,7 +151,7 @@ def test_grades_of_an_unfinished_run_are_not_finished(place: Place, hybrid: Hybr
     assert hybrid("grade", place.run.id, "--threshold", "0").code in (0, 3)
 
 
-def test_grades_say_when_their_outputs_have_changed(place: Place, hybrid: Hybrid) -> None:
+def test_grades_say_when_their_outputs_have_changed(place: RunFolder, hybrid: Hybrid) -> None:
     place.shard(0, 1)
     stale = "judges other outputs than outputs.json holds now"
     fetched = hybrid("fetch", place.run.id)

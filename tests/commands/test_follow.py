@@ -12,19 +12,21 @@ from hybrid.commands.follow import follow
 from hybrid.errors import NotFinished
 from hybrid.laptop.receiver import Receiver
 from hybrid.machine import home
-from tests.status.test_status import FIRST, Place
+from tests.support.run_folder import FIRST, RunFolder
 
 Act = Callable[[], object]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    return Place(tmp_path)
+    return RunFolder(tmp_path)
 
 
 @pytest.fixture
-def followed(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def followed(
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """Follows the run of `place`; between two looks the next of `acts` happens. What was said meanwhile."""
 
     def run(*acts: Act) -> str:
@@ -40,7 +42,7 @@ def nothing() -> None:
     """Nothing happens."""
 
 
-def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, followed: Callable[..., str]) -> None:
+def test_waiting_ends_with_the_run_and_says_each_thing_once(place: RunFolder, followed: Callable[..., str]) -> None:
     said = followed(
         nothing,
         lambda: place.beat(0),
@@ -50,8 +52,8 @@ def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, follow
         nothing,
         lambda: place.shard(4, 5),
     )
-    assert said.count("nothing was ever heard of a worker") == 1
-    assert said.count(f"1 at work ({FIRST}), 12 items/min, 120 tokens/s, about 30 s to go") == 1
+    assert said.count("no worker has reported yet") == 1
+    assert said.count(f"1 worker running ({FIRST}), 12 items/min, 120 tokens/s, about 30 s to go") == 1
     assert [line for line in said.splitlines() if "records in" in line] == [
         f"{place.run.id}: 0 records in 0 shards are new; 0 of 6 items are here",
         f"{place.run.id}: 4 records in 1 shard are new; 4 of 6 items are here",
@@ -60,11 +62,11 @@ def test_waiting_ends_with_the_run_and_says_each_thing_once(place: Place, follow
     assert "no score yet over 0 of 6, so far" not in said.splitlines()[1], "nothing is here, so nothing is graded"
 
 
-def test_waiting_ends_when_the_run_is_cancelled(place: Place, followed: Callable[..., str]) -> None:
+def test_waiting_ends_when_the_run_is_cancelled(place: RunFolder, followed: Callable[..., str]) -> None:
     place.shard(0)
     with pytest.raises(NotFinished, match=r"was cancelled by reader-00000001: 1 of 6 items is here") as stopped:
         followed(nothing, lambda: place.receiver().cancel())
-    assert "the same command again takes the cancel back" in stopped.value.hint
+    assert "the same command again undoes the cancel" in stopped.value.hint
     mine = Receiver(place.run, place.store, home.machine_name())
     mine.resume()
     mine.cancel()
@@ -72,13 +74,15 @@ def test_waiting_ends_when_the_run_is_cancelled(place: Place, followed: Callable
         followed()
 
 
-def test_a_run_that_is_done_is_done_though_somebody_cancelled_it(place: Place, followed: Callable[..., str]) -> None:
+def test_a_run_that_is_done_is_done_though_somebody_cancelled_it(
+    place: RunFolder, followed: Callable[..., str]
+) -> None:
     place.shard(*range(6))
     place.receiver().cancel()
     assert "6 of 6 items are here" in followed()
 
 
-def test_oddities_and_an_absent_folder_are_told_once(place: Place, followed: Callable[..., str]) -> None:
+def test_oddities_and_an_absent_folder_are_told_once(place: RunFolder, followed: Callable[..., str]) -> None:
     away = place.root / "away"
     torn = place.folder / place.shard(0)
     torn.write_bytes(torn.read_bytes()[:40])
@@ -94,7 +98,7 @@ def test_oddities_and_an_absent_folder_are_told_once(place: Place, followed: Cal
 
 
 def test_how_long_it_takes_is_said_again_now_and_then(
-    place: Place, followed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, followed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def passes(seconds: float) -> None:
         clock[0] += seconds

@@ -29,12 +29,12 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.outputs import open_outputs
 from hybrid.protocols import Backend, Inputs, Model, Stage, Training
 from hybrid.records import Adapter, Completion, Example, Failure, Item, Message, Output, Record, Request, Sampling
-from hybrid.status.standing import RunStanding, run_standing
-from hybrid.status.words import lines
+from hybrid.status.run_status import RunStatus, read_status
+from hybrid.status.text import detail_lines
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Derived, Tune
 
-Look = Callable[[Run], RunStanding]
+Look = Callable[[Run], RunStatus]
 ONE, TWO = "1" * 64, "2" * 64
 REFERENCES = {"a/0": "right", "b/0": "wrong", "b/0@odd": "its own"}
 
@@ -88,12 +88,12 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
     """What `hybrid status` finds, with the index that the last look left; the pipeline is installed, so to say."""
-    monkeypatch.setattr("hybrid.status.standing.pipeline_of", lambda run: Chain())
+    monkeypatch.setattr("hybrid.status.run_status.pipeline_of", lambda run: Chain())
 
-    def looked(run: Run) -> RunStanding:
+    def looked(run: Run) -> RunStatus:
         store = Disk(tmp_path / "received")
         with closing(Index(tmp_path / "index.sqlite")) as index:
-            return run_standing(replace(run, sources=(store, run.folder)), store, index, lambda records: None)
+            return read_status(replace(run, sources=(store, run.folder)), store, index, lambda records: None)
 
     return looked
 
@@ -198,7 +198,7 @@ def test_status_tells_who_waits_for_whom(run: Run, look: Look) -> None:
     found = look(run)
     assert (found.total, found.exit_code) == (None, 4)
     assert [(stage.total, stage.waits) for stage in found.stages] == [(6, ""), (None, "sample"), (None, "sample")]
-    said = "\n".join(lines(found))
+    said = "\n".join(detail_lines(found))
     assert "answer: waits for the stage 'sample'" in said
     assert ": 0 items" not in said
     finish(run, "sample", failing="a 0")
@@ -227,7 +227,7 @@ def test_what_training_keeps_is_no_stage_of_a_run_whose_pipeline_is_not_here(run
     finish(run, "sample")
     RunTensors(run.id, "one", Disk(tmp_path / "folder")).keep(ONE, 1, b"x")
     with closing(Index(None)) as index:
-        found = run_standing(run, Disk(tmp_path / "received"), index, lambda records: None)
+        found = read_status(run, Disk(tmp_path / "received"), index, lambda records: None)
     assert [(stage.name, stage.done, stage.total) for stage in found.stages] == [("sample", 6, None)]
     with pytest.raises(BadData, match="'tensors' is the name of something else"):
         list(run.shards("tensors", []))

@@ -15,33 +15,33 @@ from hybrid.execution.stage_work import StageWork
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
 from hybrid.protocols import Stage
-from hybrid.status.standing import RunStanding, standings
+from hybrid.status.run_status import RunStatus, read_statuses
 from hybrid.work import Ask, Derive
-from tests.status.test_status import MODEL, SECOND, Counting, Place
+from tests.support.run_folder import MODEL, SECOND, CountingDisk, RunFolder
 
 LIKE = ("name", "model", "total", "done", "failed", "again", "missing", "left")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    return Place(tmp_path)
+    return RunFolder(tmp_path)
 
 
-def fetch(place: Place) -> remote_runs.Fetched:
+def fetch(place: RunFolder) -> remote_runs.Fetched:
     return remote_runs.fetch(place.folder, place.run.id, place.root / "outputs.json")
 
 
-def look(place: Place, folder: Counting) -> RunStanding:
+def look(place: RunFolder, folder: CountingDisk) -> RunStatus:
     """What `hybrid status` tells, by the index of this machine."""
     with closing(Index(home.index_of(place.folder))) as index:
-        (found,) = standings(folder, place.store, index, None)
+        (found,) = read_statuses(folder, place.store, index, None)
     return found
 
 
-def counted(place: Place) -> tuple[int | None, ...]:
+def counted(place: RunFolder) -> tuple[int | None, ...]:
     """Items, missing, failed and to be done again, as fetch, status and a worker tell them: it has to be the same."""
-    done, found = fetch(place), look(place, Counting(place.folder))
+    done, found = fetch(place), look(place, CountingDisk(place.folder))
     told = (done.items, done.missing, done.failed, done.again)
     (view,) = found.stages
     work = StageWork(place.run, place.stage, place.run.tasks(), MODEL)
@@ -52,7 +52,7 @@ def counted(place: Place) -> tuple[int | None, ...]:
     return told
 
 
-def test_status_fetch_and_retry_count_the_same(place: Place) -> None:
+def test_status_fetch_and_retry_count_the_same(place: RunFolder) -> None:
     assert counted(place) == (6, 6, 0, 0)
     place.shard(0, 1)
     place.shard(0, error="engine")  # an answer wins
@@ -72,13 +72,13 @@ def test_status_fetch_and_retry_count_the_same(place: Place) -> None:
 
 
 def test_what_was_fetched_is_not_read_again_and_its_items_are_listed_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.shard(0, 1)
     place.shard(2, error="engine")
     fetch(place)
     monkeypatch.setattr(item_keys, "parts_of", lambda *_: pytest.fail("listed again"))
-    folder = Counting(place.folder)
+    folder = CountingDisk(place.folder)
     assert look(place, folder).sum("done") == 3
     assert [path for path in folder.paths if "/shard-" in path] == []
     assert remote_runs.retry(place.folder, place.run.id)[1] == 1

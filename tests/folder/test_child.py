@@ -12,7 +12,7 @@ from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder import child, medium
 from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk, Medium, NotThere, read_each
-from hybrid.status.away import Away, Fading
+from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 
 LIMIT = 1000
 NAMES = [f"{number:03d}" for number in range(150)]
@@ -50,7 +50,7 @@ def test_many_files_are_what_each_of_them_is(
     monkeypatch.setattr(IsolatedFolder, "_ask", lambda self, do, *rest: asked.append(do) or real(self, do, *rest))  # type: ignore[func-returns-value]
     assert read_all(isolated) == whole
     assert len(asked) == 3
-    assert read_all(Fading(isolated)) == whole
+    assert read_all(CircuitBreaker(isolated)) == whole
     monkeypatch.setattr(child, "ENOUGH", 1000)
     files = child._unpacked(child._several(Disk(folder), NAMES, LIMIT))
     assert 1 < len(files) < 50
@@ -78,6 +78,6 @@ def test_a_folder_that_keeps_failing_is_given_up(isolated: IsolatedFolder, monke
         raise Temporary(f"{path}: did not answer")
 
     monkeypatch.setattr(IsolatedFolder, "_ask", ask)
-    with pytest.raises(Away, match="keeps failing: 002: did not answer"):
-        read_all(Fading(isolated))
+    with pytest.raises(FolderUnavailable, match="keeps failing: 002: did not answer"):
+        read_all(CircuitBreaker(isolated))
     assert medium.AT_ONCE > 3

@@ -42,8 +42,8 @@ from hybrid.folder.spec import SPEC_KEYS, check_spec
 from hybrid.laptop.receiver import Receiver
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean
-from hybrid.status.standing import standings
-from hybrid.status.words import line, lines
+from hybrid.status.run_status import read_statuses
+from hybrid.status.text import detail_lines, summary_line
 from tests.support.hostile import (
     CANARY,
     CANARY_TEXT,
@@ -198,8 +198,8 @@ def read_all(case: Case, messages: list[str]) -> dict[str, set[str] | None]:
 
 def read_status(folder: Path, messages: list[str]) -> None:
     with closing(Index(None)) as index:
-        for one in standings(Disk(folder), Disk(folder.with_name("received")), index, None):
-            messages += [encode(one.to_json()).decode(), line(one), *lines(one)]
+        for one in read_statuses(Disk(folder), Disk(folder.with_name("received")), index, None):
+            messages += [encode(one.to_json()).decode(), summary_line(one), *detail_lines(one)]
 
 
 def receive_all(folder: Path, runs: Iterable[str], messages: list[str]) -> None:
@@ -477,8 +477,8 @@ def test_a_folder_with_a_name_that_no_stage_has_does_not_hide_how_a_run_stands(
     run = next(path for path in good if "/beats/" in path).split("/")[1]
     (tmp_path / "runs" / run / name).mkdir()
     with closing(Index(None)) as index:
-        (standing,) = standings(Disk(tmp_path), Disk(tmp_path / "received"), index, run)
-    assert standing.error is None
+        (found,) = read_statuses(Disk(tmp_path), Disk(tmp_path / "received"), index, run)
+    assert found.error is None
 
 
 # Parsing, whatever it is given.

@@ -14,29 +14,29 @@ from hybrid.folder import orders
 from hybrid.folder.notes import pack_note
 from hybrid.folder.orders import Orders, known_orders
 from hybrid.laptop.forgetting import MOST_NOTE, checked_note
-from tests.status.test_status import Place
 from tests.support.in_process import Hybrid
+from tests.support.run_folder import RunFolder
 
 
-def remote(place: Place) -> list[str]:
+def remote(place: RunFolder) -> list[str]:
     """The command that submits the run of `place` again."""
     data = [f"--set=challenges={place.root / 'challenges.json'}", "--set=views=", "--set=permute_n=0"]
     return ["run", "remote", "seal-eval", *data, "--backend=scripted", "--model=made-up", "--model-digest", "a" * 64]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HYBRID_FOLDER", str(tmp_path / "folder"))
     monkeypatch.chdir(tmp_path)
-    return Place(tmp_path)
+    return RunFolder(tmp_path)
 
 
-def order(place: Place, by: str, body: Mapping[str, Any]) -> None:
+def order(place: RunFolder, by: str, body: Mapping[str, Any]) -> None:
     place.disk.write(*pack_note(place.run.id, "order", by, 0, body))
 
 
-def files(place: Place) -> dict[str, bytes]:
+def files(place: RunFolder) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
 
 
@@ -45,7 +45,7 @@ def shown(hybrid: Hybrid, *more: str) -> list[str]:
 
 
 def test_a_run_is_hidden_on_this_machine_and_shown_again(
-    place: Place, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(place)
     assert hybrid("status").code == 4
@@ -63,7 +63,7 @@ def test_a_run_is_hidden_on_this_machine_and_shown_again(
     assert shown(hybrid) == [place.run.id]
 
 
-def test_submitting_a_forgotten_run_again_shows_it(place: Place, hybrid: Hybrid) -> None:
+def test_submitting_a_forgotten_run_again_shows_it(place: RunFolder, hybrid: Hybrid) -> None:
     for everywhere in ([], ["--everywhere"]):
         assert hybrid("forget", place.run.id, *everywhere).code == 0
         assert shown(hybrid) == []
@@ -73,7 +73,7 @@ def test_submitting_a_forgotten_run_again_shows_it(place: Place, hybrid: Hybrid)
 
 
 def test_a_run_is_forgotten_everywhere_by_an_order_and_its_workers_stop(
-    place: Place, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = files(place)
     assert hybrid("forget", place.run.id, "--everywhere").code == 0
@@ -91,7 +91,7 @@ def test_a_run_is_forgotten_everywhere_by_an_order_and_its_workers_stop(
     assert not place.look().cancelled
 
 
-def test_a_run_that_cannot_be_read_can_be_hidden(place: Place, hybrid: Hybrid) -> None:
+def test_a_run_that_cannot_be_read_can_be_hidden(place: RunFolder, hybrid: Hybrid) -> None:
     (place.folder / place.run.place / "run.json").write_text("{}")
     assert hybrid("status").code == 6
     assert hybrid("forget", place.run.id, "--everywhere").code == 6
@@ -100,7 +100,7 @@ def test_a_run_that_cannot_be_read_can_be_hidden(place: Place, hybrid: Hybrid) -
     assert hybrid("forget", "nothing").code == 2
 
 
-def test_a_note_is_shown_replaced_and_emptied_and_is_no_part_of_the_run(place: Place, hybrid: Hybrid) -> None:
+def test_a_note_is_shown_replaced_and_emptied_and_is_no_part_of_the_run(place: RunFolder, hybrid: Hybrid) -> None:
     assert hybrid(*remote(place), "--note", "the first try").stdout.strip() == place.run.id
     assert "; note: the first try" in hybrid("status").stdout
     assert "note        the first try" in hybrid("status", place.run.id).stdout
@@ -113,7 +113,7 @@ def test_a_note_is_shown_replaced_and_emptied_and_is_no_part_of_the_run(place: P
     assert place.look().notes == ()
 
 
-def test_a_run_of_this_machine_has_its_note_while_it_works(place: Place, hybrid: Hybrid) -> None:
+def test_a_run_of_this_machine_has_its_note_while_it_works(place: RunFolder, hybrid: Hybrid) -> None:
     Path("script.json").write_text(json.dumps({"answers": {}, "default": "1"}))
     local = ["run", "local", *remote(place)[2:6], "--backend=scripted", "--model=script.json"]
     done = hybrid(*local, "--note", "here")
@@ -134,7 +134,7 @@ def test_a_note_that_cannot_be_shown_on_a_line_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["\x1b[2J" * 1000, None, 7, ["x"], {"a": {}}])
 def test_a_note_that_anybody_wrote_is_bounded_and_obeyed_by_no_terminal(
-    place: Place, hybrid: Hybrid, text: object
+    place: RunFolder, hybrid: Hybrid, text: object
 ) -> None:
     order(place, "reader-00000001", {"order": "note", "text": text, "of": 3})
     for told in (hybrid("status").stdout, hybrid("status", place.run.id).stdout):
@@ -142,7 +142,7 @@ def test_a_note_that_anybody_wrote_is_bounded_and_obeyed_by_no_terminal(
         assert max(map(len, told.splitlines())) <= 400
 
 
-def test_two_machines_that_note_at_once_are_both_heard(place: Place) -> None:
+def test_two_machines_that_note_at_once_are_both_heard(place: RunFolder) -> None:
     for by, text in (("reader-00000001", "mine"), ("reader-00000002", "yours")):
         order(place, by, orders.note(text, Orders()))
     assert place.look().notes == ("mine", "yours")
@@ -150,7 +150,7 @@ def test_two_machines_that_note_at_once_are_both_heard(place: Place) -> None:
     assert place.look().notes == ("ours",)
 
 
-def test_an_older_hybrid_reads_the_folder_as_before(place: Place, hybrid: Hybrid) -> None:
+def test_an_older_hybrid_reads_the_folder_as_before(place: RunFolder, hybrid: Hybrid) -> None:
     """It knows cancel, resume and retry; what else is ordered asks nothing of it."""
     assert hybrid(*remote(place), "--note", "x").code == 0
     assert hybrid("forget", place.run.id, "--everywhere").code == 0

@@ -22,31 +22,31 @@ from hybrid.machine import home
 from hybrid.machine.files import NotThere, explain_internal_errors, write_once
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.plugins import installed
-from hybrid.status.standing import standings
-from tests.status.test_status import MODEL, SECOND, Place
+from hybrid.status.run_status import read_statuses
 from tests.support.in_process import Hybrid
+from tests.support.run_folder import MODEL, SECOND, RunFolder
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    return Place(tmp_path)
+    return RunFolder(tmp_path)
 
 
-def outputs(place: Place) -> Path:
+def outputs(place: RunFolder) -> Path:
     return place.folder / "results" / place.run.id / "outputs.json"
 
 
-def fetch(place: Place) -> remote_runs.Fetched:
+def fetch(place: RunFolder) -> remote_runs.Fetched:
     return remote_runs.fetch(place.folder, place.run.id, outputs(place))
 
 
-def submit(place: Place) -> object:
+def submit(place: RunFolder) -> object:
     models = {"": ModelSpec("scripted", "made-up", MODEL)}
     return remote_runs.submit_remote(place.folder, "seal-eval", place.pipeline, models)
 
 
-def notes(place: Place, kind: str) -> list[Path]:
+def notes(place: RunFolder, kind: str) -> list[Path]:
     return sorted((place.folder / place.run.place / kind).rglob("*.zst"))
 
 
@@ -65,7 +65,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_an_order_that_the_folder_lost_goes_out_with_the_same_command(place: Place, damage: str) -> None:
+def test_an_order_that_the_folder_lost_goes_out_with_the_same_command(place: RunFolder, damage: str) -> None:
     place.shard(0, error="engine")
     fetch(place)
     for command in (lambda: remote_runs.cancel(place.folder, place.run.id), lambda: submit(place)):
@@ -85,7 +85,7 @@ def test_an_order_that_the_folder_lost_goes_out_with_the_same_command(place: Pla
     assert order.read_bytes() == good_order
 
 
-def test_an_order_that_found_no_room_goes_out_later(place: Place) -> None:
+def test_an_order_that_found_no_room_goes_out_later(place: RunFolder) -> None:
     blocked = place.folder / place.run.place / "orders"
     blocked.write_text("in the way")
     with pytest.raises(BadData, match="orders"):
@@ -96,7 +96,7 @@ def test_an_order_that_found_no_room_goes_out_later(place: Place) -> None:
     assert place.look().cancelled
 
 
-def test_a_folder_restored_from_an_older_copy_gets_its_notes_back(place: Place) -> None:
+def test_a_folder_restored_from_an_older_copy_gets_its_notes_back(place: RunFolder) -> None:
     shutil.copytree(place.folder, place.root / "older")
     place.shard(0, 1)
     place.shard(2, error="engine")
@@ -111,7 +111,7 @@ def test_a_folder_restored_from_an_older_copy_gets_its_notes_back(place: Place) 
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_an_ack_that_is_damaged_in_the_folder_is_healed(place: Place, damage: str) -> None:
+def test_an_ack_that_is_damaged_in_the_folder_is_healed(place: RunFolder, damage: str) -> None:
     place.shard(0, 1)
     fetch(place)
     (ack,) = notes(place, "acks")
@@ -122,23 +122,23 @@ def test_an_ack_that_is_damaged_in_the_folder_is_healed(place: Place, damage: st
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_received_copy_that_is_damaged_is_told_and_taken_over_again(place: Place, damage: str) -> None:
+def test_a_received_copy_that_is_damaged_is_told_and_taken_over_again(place: RunFolder, damage: str) -> None:
     path = place.shard(0, 1)
     place.shard(2)
     sha256 = fetch(place).sha256
-    assert place.stands("done", "received") == (3, 3)
+    assert place.sums("done", "received") == (3, 3)
     assert list(environment.damaged_copies(place.folder)) == []
     DAMAGES[damage](Path(f"{place.store}/{path}"))
-    assert place.stands("done", "received") == (3, 1)
+    assert place.sums("done", "received") == (3, 1)
     (finding,) = environment.damaged_copies(place.folder)
     assert (finding.kind, finding.path, finding.level) == ("received", path, "problem")
     done = fetch(place)
     assert (done.new.shards, done.new.healed, done.missing, done.sha256) == (0, 1, 3, sha256)
-    assert place.stands("done", "received") == (3, 3)
+    assert place.sums("done", "received") == (3, 3)
     assert len(notes(place, "acks")) == 1
 
 
-def test_a_fuller_file_is_not_replaced_by_a_poorer_one(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fuller_file_is_not_replaced_by_a_poorer_one(place: RunFolder, caplog: pytest.LogCaptureFixture) -> None:
     path = place.shard(0, 1)
     place.shard(2, 3)
     before = fetch(place)
@@ -155,7 +155,7 @@ def test_a_fuller_file_is_not_replaced_by_a_poorer_one(place: Place, caplog: pyt
     assert outputs(place).read_bytes() != full
 
 
-def test_a_fuller_file_of_another_model_or_run_or_not_whole_is_replaced(place: Place) -> None:
+def test_a_fuller_file_of_another_model_or_run_or_not_whole_is_replaced(place: RunFolder) -> None:
     place.shard(0, 1)
     fetch(place)
     poor = outputs(place).read_bytes()
@@ -175,7 +175,7 @@ def test_a_fuller_file_of_another_model_or_run_or_not_whole_is_replaced(place: P
 
 
 @pytest.mark.parametrize("content", [b"", b'{"form', b'{"format":"hybrid/out', bytes(5000), b'{"form' + bytes(5000)])
-def test_what_is_left_of_an_outputs_file_is_replaced(place: Place, content: bytes) -> None:
+def test_what_is_left_of_an_outputs_file_is_replaced(place: RunFolder, content: bytes) -> None:
     place.shard(0)
     fetch(place)
     whole = outputs(place).read_bytes()
@@ -185,7 +185,7 @@ def test_what_is_left_of_an_outputs_file_is_replaced(place: Place, content: byte
 
 
 @pytest.mark.parametrize("content", [b"my notes", bytes(5000) + b"x", b'{"form' + bytes(50) + b"x", b'{"formula": 1}'])
-def test_another_file_at_its_place_is_not(place: Place, content: bytes) -> None:
+def test_another_file_at_its_place_is_not(place: RunFolder, content: bytes) -> None:
     place.shard(0)
     outputs(place).parent.mkdir(parents=True)
     outputs(place).write_bytes(content)
@@ -194,7 +194,7 @@ def test_another_file_at_its_place_is_not(place: Place, content: bytes) -> None:
     assert outputs(place).read_bytes() == content
 
 
-def test_a_fetch_with_nothing_new_writes_nothing_into_the_folder(place: Place) -> None:
+def test_a_fetch_with_nothing_new_writes_nothing_into_the_folder(place: RunFolder) -> None:
     place.shard(0, 1)
     place.shard(2, error="engine")
     fetch(place)
@@ -205,7 +205,7 @@ def test_a_fetch_with_nothing_new_writes_nothing_into_the_folder(place: Place) -
     assert {str(one): one.stat().st_mtime_ns for one in place.folder.rglob("*")} == places  # no name came and went
 
 
-def test_a_run_that_has_not_arrived_is_waited_for_and_a_misspelt_one_is_not(place: Place) -> None:
+def test_a_run_that_has_not_arrived_is_waited_for_and_a_misspelt_one_is_not(place: RunFolder) -> None:
     with pytest.raises(NotThere, match=r"or not yet") as caught:
         open_run(place.disk, "seal-eval-0123456789ab")
     assert place.run.id in caught.value.hint
@@ -217,7 +217,7 @@ def test_a_run_that_has_not_arrived_is_waited_for_and_a_misspelt_one_is_not(plac
             open_run(place.disk, name)
 
 
-def test_the_frozen_run_and_the_mark_are_healed_by_submitting_again(place: Place) -> None:
+def test_the_frozen_run_and_the_mark_are_healed_by_submitting_again(place: RunFolder) -> None:
     for file in (place.folder / place.run.place / "run.json", place.folder / "hybrid.json"):
         good = file.read_bytes()
         for damage in ("empty", "torn", "zeros", "deleted"):
@@ -262,7 +262,9 @@ def test_zeros_that_a_crash_left_are_written_over_and_other_content_is_not(tmp_p
         write_once(tmp_path / "file", b"content")
 
 
-def test_an_unfinished_file_is_never_in_the_folder_of_its_place(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_file_is_never_in_the_folder_of_its_place(
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.shard(0)
     found: list[list[str]] = []
     fsync = os.fsync
@@ -283,7 +285,7 @@ def test_an_unfinished_file_is_never_in_the_folder_of_its_place(place: Place, mo
     assert list(home.parts_folder().iterdir()) == [written]
 
 
-def test_where_this_machine_has_no_room_of_its_own_the_file_is_made_beside_its_place(place: Place) -> None:
+def test_where_this_machine_has_no_room_of_its_own_the_file_is_made_beside_its_place(place: RunFolder) -> None:
     place.shard(0)
     home.parts_folder().parent.mkdir(exist_ok=True)
     home.parts_folder().write_text("in the way")
@@ -291,7 +293,7 @@ def test_where_this_machine_has_no_room_of_its_own_the_file_is_made_beside_its_p
     assert [one.name for one in outputs(place).parent.iterdir()] == ["outputs.json"]
 
 
-def test_a_file_made_on_another_disk_takes_its_place_whole(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_made_on_another_disk_takes_its_place_whole(place: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Path("/dev/shm")  # noqa: S108
     if not other.is_dir() or other.stat().st_dev == place.root.stat().st_dev:
         pytest.skip("needs a second disk at /dev/shm")
@@ -304,20 +306,20 @@ def test_a_file_made_on_another_disk_takes_its_place_whole(place: Place, monkeyp
         assert list(home.parts_folder().iterdir()) == []
 
 
-def test_a_shard_that_was_torn_after_it_was_verified_is_not_told_as_safe_after_a_fetch(place: Place) -> None:
+def test_a_shard_that_was_torn_after_it_was_verified_is_not_told_as_safe_after_a_fetch(place: RunFolder) -> None:
     path = place.shard(0, 1)
     place.shard(2)
-    assert place.stands("done", "received") == (3, 0)
+    assert place.sums("done", "received") == (3, 0)
     (place.folder / path).write_bytes((place.folder / path).read_bytes()[:-9])
     assert fetch(place).missing == 5
     with closing(Index(home.index_of(place.folder))) as index:
-        (found,) = standings(place.disk, place.store, index, None)
+        (found,) = read_statuses(place.disk, place.store, index, None)
     assert (found.sum("done"), found.sum("received")) == (1, 1)
     assert any("cut short" in reason or "does not match" in reason for reason in found.refused)
 
 
 def test_what_a_pipeline_that_is_not_installed_here_has_brought_is_received(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = place.shard(0, 1)
     monkeypatch.setattr(installed, "names", lambda kind: {})
@@ -329,7 +331,7 @@ def test_what_a_pipeline_that_is_not_installed_here_has_brought_is_received(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"folder":""}'])
 def test_a_damaged_memory_of_the_joined_folder_sends_no_command_elsewhere(
-    place: Place, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, content: str
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, content: str
 ) -> None:
     monkeypatch.delenv("HYBRID_FOLDER", raising=False)
     assert home.joined_folder() is None

@@ -1,4 +1,4 @@
-"""`hybrid status` on real folders: each item counts once, at the level where it is safe, and nothing is made up."""
+"""`hybrid status` on real folders: each item counts once, where it is safe; what is unknown is called unknown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,142 +23,50 @@ from hybrid.execution.index import Index
 from hybrid.folder.medium import Disk, Entry
 from hybrid.folder.notes import pack_note
 from hybrid.folder.runs import join_folder, open_run, submit
-from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.folder.spec import ModelSpec
-from hybrid.laptop.receiver import Receiver
 from hybrid.machine import home
 from hybrid.machine.terminal import duration
-from hybrid.records import Completion, Failure, Record
-from hybrid.status import standing
-from hybrid.status.standing import RunStanding, standings
-from hybrid.status.words import line, lines
-from pipelines.seal.eval import SealEval
-
-MODEL, OTHER = "a" * 64, "b" * 64
-FIRST, SECOND = "20260101t000000z-00000001", "20260102t000000z-00000002"
-BEAT: Mapping[str, Json] = {
-    "time": "2026-01-01T10:00:00Z",
-    "state": "working",
-    "spool": {"waiting": 2, "unreceipted": 7},
-    "troubles": {},
-    "claim": {"stage": "answer", "size": 1, "blocks": [1]},
-    "progress": {
-        "stage": "answer",
-        "total": 6,
-        "done": 3,
-        "fresh": 2,
-        "seconds": 10.0,
-        "prompt_tokens_per_second": 900.0,
-        "tokens_per_second": 120.5,
-        "eta_seconds": 15.0,
-    },
-    "open_records": 3,
-    "model": MODEL,
-    "gpu": {"name": "Tesla T4", "memory_used": 12288, "memory_total": 15360, "busy": 97},
-    "disk_free": 40_000_000_000,
-}
-
-
-class Place:
-    """A folder with a run of six items, this machine's own things, and what the others write."""
-
-    def __init__(self, root: Path, model_digest: str = MODEL) -> None:
-        self.root, self.folder = root, root / "folder"
-        challenges = {f"{n:08x}": {"train": PAIR, "test": [{"input": [[n]]}]} for n in range(6)}
-        (root / "challenges.json").write_text(json.dumps(challenges))
-        self.pipeline = SealEval(challenges=str(root / "challenges.json"), views=(), permute_n=0)
-        frozen = settings.freeze(self.pipeline)
-        how = {"models": {"": ModelSpec("scripted", "made-up", model_digest)}}
-        self.disk = join_folder(self.folder, make=True)
-        self.run = submit(self.disk, "seal-eval", frozen, self.pipeline.inputs(), **how)
-        (stage,) = self.pipeline.stages()
-        self.stage = stage
-        self.items = list(stage.items(self.run.tasks()))
-        self.store = Disk(home.received_of(self.folder))
-        self.index = root / "index.sqlite"
-        self._seqs: dict[str, int] = {}
-
-    def shard(self, *numbers: int, attempt: str = FIRST, error: str = "", model: str = MODEL, key: str = "") -> str:
-        """Write a shard with the records of some items, as a worker does; its path."""
-        about = {"name": "made-up", "digest": model, "about": {}}
-        header = {"format": FORMAT, "version": 1, "run": self.run.id, "stage": "answer", "attempt": attempt}
-        paths: list[str] = []
-        seq = self._seqs.get(attempt, 0)
-        self._seqs[attempt] = seq + 1
-        writer = ShardWriter(
-            self.disk,
-            f"{self.run.place}/answer/{attempt}",
-            {**header, "model": about},
-            seconds=60,
-            first_seq=seq,
-            on_close=lambda path, _: paths.append(path),
-        )
-        for number in numbers:
-            item = self.items[number]
-            itself = key or item.key(self.stage.identity, model)
-            done = Completion(itself, error=Failure(error, "words")) if error else Completion(itself, text="1")
-            writer.add(Record(itself, item.task, item.question, item.view, item.sample, done))
-        writer.close()
-        return paths[0]
-
-    def beat(self, number: int = 0, *, attempt: str = FIRST, **changed: Json) -> None:
-        self.disk.write(*pack_note(self.run.id, "beat", attempt, number, {**BEAT, **changed}))
-
-    def receiver(self) -> Receiver:
-        return Receiver(open_run(self.disk, self.run.id), self.store, "reader-00000001")
-
-    def fetch(self) -> None:
-        self.receiver().receive(["answer"])
-
-    def look(self, disk: Any = None) -> RunStanding:
-        """How the run stands, with the index that the last look left."""
-        with closing(Index(self.index)) as index:
-            (found,) = standings(disk or self.disk, self.store, index, None)
-        return found
-
-    def stands(self, *names: str) -> tuple[int, ...]:
-        found = self.look()
-        return tuple(found.sum(name) for name in names)
-
-
-PAIR = [{"input": [[1]], "output": [[2]]}]
+from hybrid.status import run_status
+from hybrid.status.run_status import RunStatus, read_statuses
+from hybrid.status.text import detail_lines, summary_line
+from tests.support.run_folder import BEAT, FIRST, MODEL, OTHER, SECOND, CountingDisk, RunFolder
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    return Place(tmp_path)
+    return RunFolder(tmp_path)
 
 
-def words(found: RunStanding) -> str:
-    return "\n".join(lines(found))
+def details(found: RunStatus) -> str:
+    return "\n".join(detail_lines(found))
 
 
-def test_a_run_that_nobody_works_on_says_so(place: Place) -> None:
+def test_a_run_without_a_worker_is_shown_as_such(place: RunFolder) -> None:
     found = place.look()
     assert (found.total, found.sum("done"), found.exit_code) == (6, 0, 4)
-    assert "0 of 6 items" in words(found)
-    assert "nothing was ever heard of a worker" in words(found)
-    assert "what a GPU machine alone may hold is not known" in words(found)
-    assert "nothing was ever heard of a worker" in line(found)
+    assert "0 of 6 items" in details(found)
+    assert "no worker has reported yet" in details(found)
+    assert "what a worker's machine alone may hold is not known" in details(found)
+    assert "no worker has reported yet" in summary_line(found)
 
 
-def test_an_item_counts_once_whatever_number_of_shards_holds_it(place: Place) -> None:
+def test_an_item_counts_once_however_many_shards_hold_it(place: RunFolder) -> None:
     place.shard(0, 1)
     place.shard(1, 2, attempt=SECOND)
     place.shard(0, 0, attempt=SECOND)
-    assert place.stands("done", "shards", "received") == (3, 3, 0)
+    assert place.sums("done", "shards", "received") == (3, 3, 0)
 
 
-def test_a_record_of_no_item_is_counted_apart(place: Place) -> None:
+def test_a_record_of_no_item_is_counted_separately(place: RunFolder) -> None:
     place.shard(0, key="c" * 64)
     place.shard(1)
     found = place.look()
     assert (found.sum("done"), found.stages[0].strange) == (1, 1)
-    assert "1 record of no item of the run" in words(found)
+    assert "1 record of no item of the run" in details(found)
 
 
-def test_an_answer_wins_over_a_failure_and_failures_are_counted_by_their_kind(place: Place) -> None:
+def test_an_answer_takes_precedence_over_a_failure_and_failures_are_counted_by_kind(place: RunFolder) -> None:
     place.shard(0, 1, 2, error="too-long")
     place.shard(3, error="engine")
     place.shard(3, attempt=SECOND, error="too-long")
@@ -166,10 +74,10 @@ def test_an_answer_wins_over_a_failure_and_failures_are_counted_by_their_kind(pl
     found = place.look()
     assert (found.sum("done"), found.sum("failed")) == (4, 3)
     assert found.stages[0].reasons == {"too-long": 2, "engine": 1}
-    assert "3 of these failed: too-long 2, engine 1" in words(found)
+    assert "3 of these failed: too-long 2, engine 1" in details(found)
 
 
-def test_the_three_levels_are_told_apart(place: Place) -> None:
+def test_the_three_levels_of_safety_are_distinguished(place: RunFolder) -> None:
     place.shard(0, 1)
     place.shard(2, error="engine")
     place.fetch()
@@ -178,78 +86,66 @@ def test_the_three_levels_are_told_apart(place: Place) -> None:
     place.look()
     found = place.look()
     assert (found.sum("done"), found.sum("received"), found.sum("copies")) == (4, 3, 2)
-    told = words(found)
+    told = details(found)
     assert "3 items received and verified here: 2 shards on this machine's disk" in told
     assert "1 item in the folder alone, verified from here" in told
-    assert f"`hybrid fetch {found.id}` takes over" in told
-    assert f"3 open records and 2 files on the machine of {FIRST} alone, as it said" in told
+    assert f"`hybrid fetch {found.id}` copies them to this machine" in told
+    assert f"3 open records and 2 files on the machine of {FIRST} alone, as it reported" in told
 
 
-def test_a_shard_that_somebody_deleted_counts_when_it_was_received_and_else_not(place: Place) -> None:
+def test_a_deleted_shard_counts_only_if_it_was_received(place: RunFolder) -> None:
     received, lost = place.shard(0, 1), ""
     place.fetch()
     lost = place.shard(2)
-    assert place.stands("done", "received", "shards") == (3, 2, 2)
+    assert place.sums("done", "received", "shards") == (3, 2, 2)
     for path in (received, lost):
         (place.folder / path).unlink()
-    assert place.stands("done", "received", "shards") == (2, 2, 0)
+    assert place.sums("done", "received", "shards") == (2, 2, 0)
 
 
-def test_a_failure_that_is_received_does_not_make_its_answer_received(place: Place) -> None:
+def test_a_received_failure_does_not_make_the_later_answer_received(place: RunFolder) -> None:
     place.shard(0, error="engine")
     place.fetch()
-    assert place.stands("done", "failed", "received") == (1, 1, 1)
+    assert place.sums("done", "failed", "received") == (1, 1, 1)
     place.shard(0, attempt=SECOND)
-    assert place.stands("done", "failed", "received") == (1, 0, 0)
+    assert place.sums("done", "failed", "received") == (1, 0, 0)
 
 
-def test_a_copy_that_a_crash_cut_short_is_not_received(place: Place) -> None:
+def test_a_truncated_copy_is_not_received(place: RunFolder) -> None:
     path = place.shard(0, 1)
-    assert place.stands("done", "received") == (2, 0)
+    assert place.sums("done", "received") == (2, 0)
     place.store.write(path, (place.folder / path).read_bytes()[:-20])
     found = place.look()
     assert (found.sum("done"), found.sum("received")) == (2, 0)
     assert any("does not match" in reason or "cut short" in reason for reason in found.refused)
     place.store.write(path, (place.folder / path).read_bytes())
-    assert place.stands("done", "received") == (2, 2)
+    assert place.sums("done", "received") == (2, 2)
 
 
-def test_a_file_on_its_way_counts_when_it_is_whole(place: Place) -> None:
+def test_a_file_that_is_still_arriving_counts_once_it_is_complete(place: RunFolder) -> None:
     path = place.folder / place.shard(0, 1)
     whole = path.read_bytes()
     path.write_bytes(whole[:40])
     found = place.look()
     assert found.sum("done") == 0
     assert "still on its way" in found.refused[0]
-    assert "`hybrid doctor` explains them" in words(found)
+    assert "`hybrid doctor` explains them" in details(found)
     path.write_bytes(whole)
-    assert place.stands("done") == (2,)
+    assert place.sums("done") == (2,)
     assert place.look().refused == ()
 
 
-def test_nothing_that_was_verified_once_is_read_again(place: Place) -> None:
+def test_verified_shards_are_not_read_again(place: RunFolder) -> None:
     for number in range(6):
         place.shard(number)
-    first, again = Counting(place.folder), Counting(place.folder)
+    first, again = CountingDisk(place.folder), CountingDisk(place.folder)
     place.look(first)
     place.look(again)
     assert sum("/shard-" in path for path in first.paths) == 6
     assert [path for path in again.paths if "/shard-" in path or "inputs" in path] == []
 
 
-class Counting(Disk):
-    """A real folder that notes what is read of it."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.paths: list[str] = []
-
-    def read(self, path: str, limit: int) -> bytes:
-        self.paths.append(path)
-        return super().read(path, limit)
-
-
-def test_shards_of_another_model_do_not_count(place: Place) -> None:
+def test_shards_of_another_model_do_not_count(place: RunFolder) -> None:
     place.shard(0, model=OTHER)
     place.shard(1)
     found = place.look()
@@ -257,14 +153,12 @@ def test_shards_of_another_model_do_not_count(place: Place) -> None:
     assert "another model" in found.refused[0]
 
 
-def test_a_run_without_a_digest_is_bound_by_the_first_shard_as_for_everybody_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_a_digest_is_bound_by_its_first_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    place = Place(tmp_path, model_digest="")
+    place = RunFolder(tmp_path, model_digest="")
     found = place.look()
     assert (found.total, found.stages[0].model) == (6, "")
-    assert "not bound" in words(found)
+    assert "not bound" in details(found)
     place.shard(0, 1, attempt=SECOND, model=OTHER)
     assert place.look().stages[0].model == OTHER
     place.shard(2, attempt=FIRST, model=MODEL)  # arrives late, and is first by name
@@ -274,34 +168,34 @@ def test_a_run_without_a_digest_is_bound_by_the_first_shard_as_for_everybody_els
     assert (found.total, found.sum("done")) == (6, 1)
 
 
-def test_what_is_ordered_to_be_done_again_is_not_done(place: Place) -> None:
+def test_items_ordered_to_be_done_again_are_not_done(place: RunFolder) -> None:
     path = place.shard(*range(6), error="engine")
     assert place.look().exit_code == 3
     place.receiver().retry({path})
     found = place.look()
     assert (found.sum("done"), found.sum("again"), found.exit_code) == (0, 6, 4)
-    assert "6 more failed and are to be done again" in words(found)
+    assert "6 more failed and are to be done again" in details(found)
     place.shard(0, 1, attempt=SECOND)
     place.shard(2, attempt=SECOND, error="engine")
-    assert place.stands("done", "failed", "again") == (3, 1, 3)
+    assert place.sums("done", "failed", "again") == (3, 1, 3)
     place.shard(2, 3, 4, 5, attempt=SECOND)
-    assert (place.look().exit_code, place.stands("again")) == (0, (0,))
+    assert (place.look().exit_code, place.sums("again")) == (0, (0,))
 
 
-def test_a_cancel_is_told_until_it_is_taken_back(place: Place) -> None:
+def test_a_cancel_is_shown_until_it_is_undone(place: RunFolder) -> None:
     receiver = place.receiver()
     receiver.cancel()
     found = place.look()
     assert (found.cancelled, found.over, found.exit_code) == (True, True, 4)
-    assert "cancelled" in line(found)
+    assert "cancelled" in summary_line(found)
     assert (status(place).returncode, status(place, place.run.id).returncode) == (0, 4)
     receiver.resume()
     assert not place.look().cancelled
     assert status(place).returncode == 4
 
 
-def test_without_the_pipeline_what_is_there_is_counted_and_the_rest_said_not_to_be_known(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_without_the_pipeline_records_are_counted_and_the_total_is_unknown(
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.shard(0, 1)
     place.shard(1, 2, attempt=SECOND, error="engine")
@@ -309,41 +203,41 @@ def test_without_the_pipeline_what_is_there_is_counted_and_the_rest_said_not_to_
     monkeypatch.setattr("hybrid.plugins.installed.entry_points", lambda group: ())
     found = place.look()
     assert (found.total, found.sum("done"), found.sum("failed"), found.exit_code) == (None, 3, 1, 4)
-    told = words(found)
-    assert "how many items there are is not known: the pipeline 'seal-eval' is not installed here" in told
-    assert "a worker said 6" in told
+    told = details(found)
+    assert "the number of items is not known: the pipeline 'seal-eval' is not installed here" in told
+    assert "a worker reported 6" in told
     place.shard(3)
-    assert place.stands("done") == (4,)
+    assert place.sums("done") == (4,)
     monkeypatch.undo()
     monkeypatch.setenv("HYBRID_HOME", str(place.root / "home"))
     assert (place.look().total, place.look().sum("done")) == (6, 4)
 
 
-def test_inputs_that_have_not_arrived_are_said_to_be_missing(place: Place) -> None:
+def test_inputs_that_have_not_arrived_are_reported_missing(place: RunFolder) -> None:
     place.shard(0)
     (inputs,) = place.folder.glob("runs/*/inputs-*")
     inputs.rename(place.root / "later")
     found = place.look()
     assert (found.total, found.sum("done"), found.exit_code) == (None, 1, 4)
-    assert "no such file, or not yet" in words(found)
+    assert "no such file, or not yet" in details(found)
     (place.root / "later").rename(inputs)
     assert place.look().total == 6
 
 
-def test_tasks_that_the_pipeline_cannot_use_are_no_fault_of_the_command(place: Place) -> None:
+def test_tasks_that_the_pipeline_cannot_use_leave_the_total_unknown(place: RunFolder) -> None:
     how = {"models": {"": ModelSpec("scripted", "m", MODEL)}}
     made = place.pipeline.inputs()
     for tasks in ({"x": 1}, {"x": {"train": 3, "test": []}}, {"x": {"test": {}}}):
         inputs = type(made)(tasks, {}, {"n": len(str(tasks))})
         submit(place.disk, "seal-eval", settings.freeze(place.pipeline), inputs, **how)
     with closing(Index(None)) as index:
-        found = list(standings(place.disk, place.store, index, None))
+        found = list(read_statuses(place.disk, place.store, index, None))
     assert len(found) == 4
     assert [one.total for one in found if one.id != place.run.id] == [None, None, None]
     assert all(one.why for one in found if one.id != place.run.id)
 
 
-def test_a_second_process_lists_the_same_items(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_lists_the_same_items(place: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     place.shard(0, 1)
     before = place.look()
     started: list[list[str]] = []
@@ -363,23 +257,23 @@ def test_a_second_process_lists_the_same_items(place: Place, monkeypatch: pytest
     assert place.look() == before
 
 
-class Hours:
-    """This machine's clock, as a test sets it."""
+class FakeClock:
+    """This machine's clock, set by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_700_000_000.0
-        monkeypatch.setattr(standing.time, "time", lambda: self.now)
+        monkeypatch.setattr(run_status.time, "time", lambda: self.now)
 
 
-def test_how_long_nothing_was_heard_is_timed_here_and_not_by_what_beats_say(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_the_age_of_a_heartbeat_is_measured_by_this_machines_clock(
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = Hours(monkeypatch)
+    clock = FakeClock(monkeypatch)
 
     def seen(after: float) -> tuple[str, float | None]:
         clock.now += after
         (attempt,) = place.look().attempts
-        return attempt.state, attempt.silent
+        return attempt.state, attempt.silent_seconds
 
     place.beat(0, time="1970-01-01T00:00:00Z")
     assert seen(0) == ("new", None)
@@ -394,45 +288,47 @@ def test_how_long_nothing_was_heard_is_timed_here_and_not_by_what_beats_say(
     assert seen(1) == ("ended", 0.0)
 
 
-def test_the_words_say_what_is_not_known_of_a_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Hours(monkeypatch)
+def test_the_text_says_what_is_unknown_of_a_worker(place: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch)
     place.beat(0)
-    told = words(place.look())
-    assert "heard of for the first time now, how long ago it said so is not known" in told
-    assert "its own clock said 2026-01-01T10:00:00Z" in told
+    told = details(place.look())
+    assert "its heartbeat is seen for the first time, so its age is not known" in told
+    assert "(written at 2026-01-01T10:00:00Z by its own clock)" in told
     clock.now += 180
-    told = words(place.look())
+    told = details(place.look())
     assert (
-        f"{FIRST}: working, last heard of 3 min ago; Tesla T4: 12.0 of 15.0 GiB, 97 % busy, 40.0 GB of disk free"
+        f"{FIRST}: running, last heartbeat 3 min ago; Tesla T4: 12.0 of 15.0 GiB, 97 % busy, 40.0 GB of disk free"
         in told
     )
-    assert "as it said 3 min ago" in told
-    assert "12 items/min, 900 tokens of prompts a second, 120 new tokens a second, as the workers said" in told
-    assert "about 30 s to go at this pace" in told  # six items are left, one takes five seconds
+    assert "as it reported 3 min ago" in told
+    assert "12 items/min, 900 prompt tokens/s, 120 new tokens/s, as the workers reported" in told
+    assert "about 30 s to go at this speed" in told  # six items are left, one takes five seconds
     clock.now += 3600
-    told = words(place.look())
-    assert "silent for 1 h 3 min by this machine's clock, probably gone" in told
+    told = details(place.look())
+    assert "no heartbeat for 1 h 3 min by this machine's clock, probably gone" in told
     assert "to go" not in told
 
 
-def test_an_ended_worker_that_left_files_behind_is_told(place: Place) -> None:
+def test_files_left_on_the_machine_of_an_ended_worker_are_shown(place: RunFolder) -> None:
     place.beat(0)
     place.disk.write(
         *pack_note(place.run.id, "beat", FIRST, 1, {"state": "ended", "spool": {"waiting": 3, "unreceipted": 3}})
     )
-    told = words(place.look())
-    assert "nobody; 1 has ended" in told
-    assert f"3 files on the machine of {FIRST} alone, as it said" in told
+    told = details(place.look())
+    assert "none is running; 1 has ended" in told
+    assert f"3 files on the machine of {FIRST} alone, as it reported" in told
 
 
-def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Hours(monkeypatch)
+def test_the_time_without_a_change_is_measured_by_this_machines_clock(
+    place: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(monkeypatch)
     place.shard(0)
     assert place.look().unchanged is None
-    assert "nothing new" not in line(place.look())
+    assert "unchanged" not in summary_line(place.look())
     clock.now += 3 * 3600
-    assert "nothing new for 3 h" in line(place.look())
-    assert "nothing new for 3 h" in words(place.look())
+    assert "unchanged for 3 h" in summary_line(place.look())
+    assert "unchanged for 3 h" in details(place.look())
     for change in (lambda: place.shard(1), place.beat, lambda: place.receiver().cancel()):
         change()
         assert place.look().unchanged == 0.0
@@ -440,7 +336,7 @@ def test_how_old_the_newest_thing_of_a_run_is_is_timed_here(place: Place, monkey
         assert place.look().unchanged == 60.0
 
 
-def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> None:
+def test_runs_of_one_pipeline_show_the_settings_in_which_they_differ(place: RunFolder) -> None:
     how = {"models": {"": ModelSpec("scripted", "made-up", MODEL)}}
     for changed in ({"seed": 1}, {"seed": 2, "tasks": ("00000001",)}):
         other = replace(place.pipeline, **changed)
@@ -457,7 +353,7 @@ def test_runs_of_one_pipeline_are_told_apart_by_what_differs(place: Place) -> No
     assert not any("views=" in one for one in told), "that is the same in all"
 
 
-def test_what_a_run_file_says_of_its_settings_is_escaped_and_bounded(place: Place) -> None:
+def test_settings_from_a_run_file_are_escaped_and_bounded(place: RunFolder) -> None:
     odd = {f"s\x1b{n}": "\x1b[2J" * 100 for n in range(50)}
     how = {"models": {"": ModelSpec("scripted", "m", MODEL)}}
     submit(place.disk, "seal-eval", odd, place.pipeline.inputs(), **how)
@@ -466,18 +362,18 @@ def test_what_a_run_file_says_of_its_settings_is_escaped_and_bounded(place: Plac
     assert max(map(len, told.splitlines())) <= 400
 
 
-def test_several_workers_are_added_up(place: Place) -> None:
+def test_the_speeds_of_several_workers_are_added(place: RunFolder) -> None:
     place.shard(0, 1)
     place.beat(0, attempt=FIRST)
     place.beat(0, attempt=SECOND)
     found = place.look()
     assert (found.tokens_per_second, found.eta_seconds) == (241.0, 10.0)
-    assert "2 at work, 24 items/min, 241 tokens/s, about 10 s to go" in line(found)
+    assert "2 workers running, 24 items/min, 241 tokens/s, about 10 s to go" in summary_line(found)
 
 
-def test_troubles_are_told(place: Place) -> None:
+def test_problems_of_a_worker_are_shown(place: RunFolder) -> None:
     place.beat(0, troubles={"carrying": "the mount did not answer for 120 s"})
-    assert "it has trouble with carrying: the mount did not answer for 120 s" in words(place.look())
+    assert "problem with carrying: the mount did not answer for 120 s" in details(place.look())
 
 
 HOSTILE: list[Json] = [
@@ -498,35 +394,35 @@ HOSTILE: list[Json] = [
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_beat_may_say_anything_and_the_terminal_obeys_none_of_it(place: Place, value: Json) -> None:
+def test_control_characters_in_a_heartbeat_do_not_reach_the_terminal(place: RunFolder, value: Json) -> None:
     place.shard(0, error="\x1b[2J" + "k" * 1000)
     (place.folder / place.run.place / "acks").mkdir()
     place.beat(0, **dict.fromkeys(BEAT, value))
     for _ in range(2):
         found = place.look()
-        told = words(found) + line(found) + json.dumps(found.to_json())
+        told = details(found) + summary_line(found) + json.dumps(found.to_json())
         assert "\x1b" not in told
         assert "\u202e" not in told
         assert len(told) < 40_000
         json.loads(json.dumps(found.to_json()), parse_constant=pytest.fail)
 
 
-def test_a_run_that_cannot_be_read_does_not_hide_the_others(place: Place) -> None:
+def test_a_run_that_cannot_be_read_does_not_hide_the_others(place: RunFolder) -> None:
     other = place.folder / "runs" / "seal-eval-000000000000"
     other.mkdir()
     (other / "run.json").write_text("{}")
     place.shard(*range(6))
     with closing(Index(None)) as index:
-        bad, good = standings(place.disk, place.store, index, None)
+        bad, good = read_statuses(place.disk, place.store, index, None)
         assert (bad.id, bad.exit_code, good.exit_code) == ("seal-eval-000000000000", BadData.exit_code, 0)
-        assert "not a run of hybrid" in line(bad)
+        assert "not a run of hybrid" in summary_line(bad)
         assert json.loads(json.dumps(bad.to_json()))["error"]["message"].endswith("not a run of hybrid")
         with pytest.raises(UsageError):
-            list(standings(place.disk, place.store, index, "nothing"))
+            list(read_statuses(place.disk, place.store, index, "nothing"))
 
 
 class Failing(Disk):
-    """A folder in which what `broken` names cannot be read; calls are counted."""
+    """A folder in which paths for which `broken` holds cannot be read; the failures are counted."""
 
     def __init__(self, root: Path, broken: Callable[[str], bool]) -> None:
         super().__init__(root)
@@ -546,17 +442,17 @@ class Failing(Disk):
             raise Temporary(f"{path}: the mount did not answer", hint="is it there?")
 
 
-def test_a_folder_that_keeps_failing_is_given_up_soon(place: Place) -> None:
+def test_a_folder_that_keeps_failing_is_given_up_after_three_failures(place: RunFolder) -> None:
     for number in range(6):
         place.shard(number)
     failing = Failing(place.folder, lambda path: "/shard-" in path)
     with pytest.raises(Temporary, match=r"keeps failing: .*the mount did not answer"):
         place.look(failing)
     assert failing.failures == 3
-    assert place.stands("done") == (6,)
+    assert place.sums("done") == (6,)
 
 
-def test_one_file_that_fails_is_told_and_the_others_count(place: Place) -> None:
+def test_a_file_that_fails_is_reported_and_the_others_count(place: RunFolder) -> None:
     first, _ = place.shard(0), place.shard(1)
     found = place.look(Failing(place.folder, lambda path: path == first))
     assert found.sum("done") == 1
@@ -567,22 +463,22 @@ def test_one_file_that_fails_is_told_and_the_others_count(place: Place) -> None:
     ("seconds", "said"),
     [(0, "0 s"), (59.4, "59 s"), (61, "1 min"), (3599, "59 min"), (7500, "2 h 5 min"), (90_000, "1 d 1 h")],
 )
-def test_a_span_is_said_in_its_two_largest_units(seconds: float, said: str) -> None:
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
 # The real command.
 
 
-def command(place: Place, *arguments: str) -> list[str]:
+def command(place: RunFolder, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "hybrid", "status", "--folder", str(place.folder), *arguments]
 
 
-def status(place: Place, *arguments: str) -> subprocess.CompletedProcess[str]:
+def status(place: RunFolder, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_exit_code_says_how_the_runs_stand(place: Place) -> None:
+def test_the_exit_code_is_the_status_of_the_runs(place: RunFolder) -> None:
     assert status(place).returncode == 4
     path = place.shard(*range(6), error="engine")
     failed = status(place, place.run.id)
@@ -598,8 +494,8 @@ def test_the_exit_code_says_how_the_runs_stand(place: Place) -> None:
     assert status(place, place.run.id).returncode == 6
 
 
-def test_a_folder_that_is_away_and_one_that_never_was_cannot_be_told_apart(place: Place) -> None:
-    nowhere = Place.__new__(Place)
+def test_an_unmounted_folder_and_a_missing_one_have_the_same_exit_code(place: RunFolder) -> None:
+    nowhere = RunFolder.__new__(RunFolder)
     nowhere.folder = place.root / "never"
     assert status(nowhere).returncode == 5
     assert status(place).returncode == 4
@@ -612,12 +508,12 @@ def test_a_folder_that_is_away_and_one_that_never_was_cannot_be_told_apart(place
     assert list(place.folder.iterdir()) == []
 
 
-def test_a_folder_of_somebody_else_is_refused(place: Place) -> None:
+def test_a_folder_of_another_program_is_refused(place: RunFolder) -> None:
     (place.folder / "hybrid.json").write_text('{"format":"something/else"}')
     assert status(place).returncode == 6
 
 
-def test_json_is_one_object_a_run_on_one_line(place: Place) -> None:
+def test_json_is_one_object_per_run_and_line(place: RunFolder) -> None:
     place.shard(0)
     place.beat()
     done = status(place, "--json")
@@ -630,8 +526,8 @@ def test_json_is_one_object_a_run_on_one_line(place: Place) -> None:
     assert said["stages"][0]["name"] == "answer"
 
 
-def test_an_empty_folder_has_no_runs_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place.__new__(Place)
+def test_an_empty_folder_is_reported_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = RunFolder.__new__(RunFolder)
     place.folder = tmp_path / "folder"
     join_folder(place.folder, make=True)
     done = status(place)
@@ -639,7 +535,7 @@ def test_an_empty_folder_has_no_runs_and_says_so(tmp_path: Path, monkeypatch: py
     assert status(place, "--json").stdout == ""
 
 
-def test_watching_ends_when_all_is_done(place: Place) -> None:
+def test_watching_ends_when_all_is_done(place: RunFolder) -> None:
     place.shard(0)
     watch = command(place, "--json", "--watch", "1s")
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as process:
@@ -653,12 +549,12 @@ def test_watching_ends_when_all_is_done(place: Place) -> None:
     assert status(place, "--watch", "soon", place.run.id).returncode == 2
 
 
-def test_watching_waits_for_a_folder_that_is_away_and_ctrl_c_ends_it(place: Place) -> None:
+def test_watching_waits_for_an_unavailable_folder_and_ctrl_c_ends_it(place: RunFolder) -> None:
     assert status(place).returncode == 4
     place.folder.rename(place.root / "gone")
     watch = command(place, "--watch", "1s")
     how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(watch, **how, preexec_fn=heed_ctrl_c) as process:  # noqa: PLW1509
+    with subprocess.Popen(watch, **how, preexec_fn=default_interrupt) as process:  # noqa: PLW1509
         assert process.stderr
         assert process.stdout
         assert process.stderr.readline().startswith("waiting: ")
@@ -668,12 +564,12 @@ def test_watching_waits_for_a_folder_that_is_away_and_ctrl_c_ends_it(place: Plac
         assert process.wait(60) == 4
 
 
-def heed_ctrl_c() -> None:
-    """A shell that starts the tests in the background makes its children deaf to Ctrl-C."""
+def default_interrupt() -> None:
+    """Handle SIGINT, which a shell sets to be ignored in the processes that it starts in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_several_at_once_say_the_same(place: Place) -> None:
+def test_concurrent_calls_show_the_same(place: RunFolder) -> None:
     for number in range(6):
         place.shard(number, attempt=(FIRST, SECOND)[number % 2])
     how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -685,7 +581,7 @@ def test_several_at_once_say_the_same(place: Place) -> None:
     assert [err for _, err in said] == [""] * 6
 
 
-def test_a_damaged_index_is_made_anew(place: Place) -> None:
+def test_a_damaged_index_is_rebuilt(place: RunFolder) -> None:
     place.shard(0, 1)
     first = status(place, "--json")
     assert (first.returncode, first.stderr) == (4, "")
@@ -697,7 +593,7 @@ def test_a_damaged_index_is_made_anew(place: Place) -> None:
         assert (done.stdout, done.stderr, done.returncode) == (before, "", 4)
 
 
-def test_the_words_of_a_whole_run(place: Place) -> None:
+def test_the_text_of_a_complete_run(place: RunFolder) -> None:
     place.shard(*range(6))
     place.fetch()
     done = status(place, place.run.id)
@@ -708,7 +604,7 @@ def test_the_words_of_a_whole_run(place: Place) -> None:
         "  done        6 of 6 items (100 %)",
         "  safe        6 items received and verified here: 1 shard on this machine's disk",
         "              0 items in the folder alone, verified from here",
-        "  at work     nothing was ever heard of a worker",
+        "  workers     no worker has reported yet",
     ]
     told = "6 of 6 items done; all of them received here; made-up on scripted"
     assert status(place).stdout == f"{place.run.id}  {told}\n"

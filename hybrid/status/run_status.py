@@ -1,4 +1,4 @@
-"""How runs stand, as seen from here."""
+"""The status of runs, computed from the folder and this machine's own disk."""
 
 from __future__ import annotations
 
@@ -21,34 +21,40 @@ from hybrid.folder.spec import MAX_SPEC, check_spec
 from hybrid.machine.terminal import clean_line, count_of
 from hybrid.plugins import installed
 from hybrid.protocols import Stage
-from hybrid.status.attempts import Attempt, attempts_of
-from hybrid.status.away import Away, Fading
+from hybrid.status.attempts import Attempt, read_attempts
+from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 
-LONGEST = 300
-MOST_REFUSED = 100
+MAX_LENGTH = 300
+"""Most characters of a text that others wrote."""
+MAX_REFUSED = 100
+"""Most skipped files that are named; the others are counted."""
 
 
-def _sum(said: Iterable[float | None]) -> float | None:
-    known = [one for one in said if one is not None]
+def _cleaned(text: str) -> str:
+    return clean_line(text, MAX_LENGTH)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = [one for one in values if one is not None]
     return sum(known) if known else None
 
 
 @dataclass(frozen=True, slots=True)
-class RunStanding:
-    """A run as seen from here. A sum over its stages is None when one of them is not known.
+class RunStatus:
+    """The status of one run. A total over its stages is None while one stage's number of items is unknown.
 
-    `why` says why the number of items is not known, `error` why nothing is. `refused` are the files that were passed
-    over, with the reasons. `unchanged` are the seconds for which nothing of it has changed, as seen from here: None
-    when it is seen for the first time.
+    `why` says why the number of items is unknown, `error` why the whole run cannot be read. `refused` are the skipped
+    files with the reasons. `unchanged` is the time in seconds since this machine first saw the present state, None
+    when it sees it for the first time.
     """
 
     id: str
-    about: dict[str, str] = field(default_factory=dict)  # pipeline, backend, model as the run names them
+    about: dict[str, str] = field(default_factory=dict)  # pipeline, backend and model by their names in the run
     stages: tuple[StageView, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     cancelled: bool = False
-    cancelled_by: tuple[str, ...] = ()  # the machines whose cancels stand, by the names that they sign with
-    forgotten: bool = False  # everywhere: by an order in the folder
+    cancelled_by: tuple[str, ...] = ()  # names of the machines whose cancel orders are in force
+    forgotten: bool = False  # for every machine, by an order in the folder
     notes: tuple[str, ...] = ()
     why: str = ""
     refused: tuple[str, ...] = ()
@@ -58,12 +64,12 @@ class RunStanding:
     models: tuple[tuple[str, str, str], ...] = ()  # role, backend and name of every model
 
     def sum(self, name: str) -> int:
-        """The sum of one number over the stages."""
+        """The sum of one attribute over the stages, unknown values as 0."""
         return sum(getattr(stage, name) or 0 for stage in self.stages)
 
     @property
     def failed(self) -> int:
-        """How many items failed, each counted in the stage where it did."""
+        """The number of failed items, each counted in the stage where it failed."""
         return self.sum("own_failures")
 
     @property
@@ -73,12 +79,12 @@ class RunStanding:
 
     @property
     def done(self) -> bool:
-        """Whether every item has a record that counts."""
+        """Whether every item has a record and none is to be done again."""
         return self.error is None and self.total is not None and self.total == self.sum("done")
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing to wait for."""
+        """Whether there is nothing to wait for: done or cancelled."""
         return self.done or self.cancelled
 
     @property
@@ -95,23 +101,23 @@ class RunStanding:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """New tokens of all who may be working, as they said; None when nobody did."""
+        """Generated tokens per second of all running workers, as they reported it; None when none did."""
         return _sum(one.tokens_per_second for one in self.at_work)
 
     @property
     def prompt_tokens_per_second(self) -> float | None:
-        """Tokens of prompts, in the same way."""
+        """Prompt tokens per second, as above."""
         return _sum(one.prompt_tokens_per_second for one in self.at_work)
 
     @property
     def items_per_minute(self) -> float | None:
-        """Items of all stages, in the same way."""
-        pace = _sum(one.items_per_second for one in self.at_work)
-        return None if pace is None else 60 * pace
+        """Items of all stages per minute, as above."""
+        per_second = _sum(one.items_per_second for one in self.at_work)
+        return None if per_second is None else 60 * per_second
 
     @property
     def eta_seconds(self) -> float | None:
-        """At the pace that those at work told; None when a stage with items left has none, or it is not known."""
+        """Remaining time at the reported speed; None when the number of items or the speed of a stage is unknown."""
         if self.total is None or self.over:
             return None
         times = [self._eta(stage) for stage in self.stages if stage.left]
@@ -121,27 +127,27 @@ class RunStanding:
         return {role: {"backend": backend, "model": name} for role, backend, name in self.models}
 
     def _eta(self, stage: StageView) -> float | None:
-        pace = sum(one.items_per_second or 0 for one in self.at_work if one.stage == stage.name)
-        return (stage.left or 0) / pace if pace else None
+        per_second = sum(one.items_per_second or 0 for one in self.at_work if one.stage == stage.name)
+        return (stage.left or 0) / per_second if per_second else None
 
     def to_json(self) -> dict[str, Json]:
         """One line of `--json`."""
         if self.error:
-            error = {"message": clean_line(self.error.message, LONGEST), "hint": clean_line(self.error.hint, LONGEST)}
+            error = {"message": _cleaned(self.error.message), "hint": _cleaned(self.error.hint)}
             return {"run": self.id, "exit_code": self.exit_code, "error": error}
         sums = {name: self.sum(name) for name in ("received", "again", "shards", "copies")}
         names = ("items_per_minute", "prompt_tokens_per_second", "tokens_per_second", "eta_seconds")
-        pace = {name: getattr(self, name) for name in names}
+        speed = {name: getattr(self, name) for name in names}
         unchanged = None if self.unchanged is None else round(self.unchanged, 1)
         orders: dict[str, Json] = {"cancelled": self.cancelled, "cancelled_by": list(self.cancelled_by)}
-        words: dict[str, Json] = {"forgotten": self.forgotten, "notes": list(self.notes)}
+        notes: dict[str, Json] = {"forgotten": self.forgotten, "notes": list(self.notes)}
         return {
             "run": self.id,
             **self.about,
             **({"models": self._models()} if len(self.models) > 1 else {}),
             "finished": self.done,
             **orders,
-            **words,
+            **notes,
             "exit_code": self.exit_code,
             "error": None,
             "total": self.total,
@@ -149,7 +155,7 @@ class RunStanding:
             "done": self.sum("done"),
             "failed": self.failed,
             **sums,
-            **pace,
+            **speed,
             "unchanged_seconds": unchanged,
             "settings": self.spec["settings"],
             "stages": [stage.to_json() for stage in self.stages],
@@ -158,29 +164,29 @@ class RunStanding:
         }
 
 
-def standings(
+def read_statuses(
     folder: Medium,
     store: Disk,
     index: Index,
     name: str | None,
     tell: Callable[[int], None] = lambda records: None,
     hidden: Collection[str] = (),
-) -> Iterator[RunStanding]:
-    """How each run of the folder stands that is not `hidden`, or only the run called `name`.
+) -> Iterator[RunStatus]:
+    """The status of every run in the folder that is not `hidden`, or of the run called `name` only.
 
     `store` holds what this machine received. `tell` is called with the number of records that are about to be read.
-    Raises Temporary when the folder is away, UsageError when there is no such run.
+    Raises Temporary when the folder is unavailable, UsageError when there is no such run.
     """
-    fading = Fading(folder)
-    ids = [one for one in run_ids(fading) if one not in hidden] if name is None else [open_run(fading, name).id]
+    guarded = CircuitBreaker(folder)
+    ids = [one for one in run_ids(guarded) if one not in hidden] if name is None else [open_run(guarded, name).id]
     for id in ids:
         try:
-            yield run_standing(_run(fading, id, store), store, index, tell)
-        except Away:
+            yield read_status(_run(guarded, id, store), store, index, tell)
+        except FolderUnavailable:
             raise
         except (BadData, Temporary) as error:
-            yield RunStanding(id, error=error)
-        fading.check()
+            yield RunStatus(id, error=error)
+        guarded.check()
 
 
 def _run(folder: Medium, id: str, store: Medium) -> Run:
@@ -190,27 +196,23 @@ def _run(folder: Medium, id: str, store: Medium) -> Run:
     return Run(id, spec, folder, (store, folder))
 
 
-def run_standing(
-    run: Run, store: Disk, index: Index, tell: Callable[[int], None] = lambda records: None
-) -> RunStanding:
-    """How one run stands. Raises Temporary when what it consists of cannot be listed."""
+def read_status(run: Run, store: Disk, index: Index, tell: Callable[[int], None] = lambda records: None) -> RunStatus:
+    """The status of one run. Raises Temporary when its folders cannot be listed."""
     refused: list[str] = []
     orders = known_orders((store, run.folder), run.id, refused)
-    attempts = attempts_of(run.folder, run.id, index, now := time.time(), refused)
-    run, named, why = _named(run, store)
+    attempts = read_attempts(run.folder, run.id, index, now := time.time(), refused)
+    run, named, why = _bound_stages(run, store)
     stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=tell)
     why = next((stage.why for stage in stages if stage.why), why)
     first = run.models[""]
     about = {"pipeline": str(run.spec["pipeline"]), "backend": first.backend, "model": first.name}
-    about = {name: clean_line(text, LONGEST) for name, text in about.items()}
-    models = tuple(
-        (role, clean_line(one.backend, LONGEST), clean_line(one.name, LONGEST)) for role, one in run.models.items()
-    )
+    about = {name: _cleaned(text) for name, text in about.items()}
+    models = tuple((role, _cleaned(one.backend), _cleaned(one.name)) for role, one in run.models.items())
     refused += [reason for stage in stages for reason in stage.refused]
-    told = tuple(clean_line(reason, LONGEST) for reason in refused[:MOST_REFUSED])
-    if len(refused) > MOST_REFUSED:
-        told += (count_of(len(refused) - MOST_REFUSED, "more file"),)
-    return RunStanding(
+    skipped = tuple(_cleaned(reason) for reason in refused[:MAX_REFUSED])
+    if len(refused) > MAX_REFUSED:
+        skipped += (count_of(len(refused) - MAX_REFUSED, "more file"),)
+    return RunStatus(
         run.id,
         about,
         tuple(stages),
@@ -218,23 +220,26 @@ def run_standing(
         orders.cancelled,
         tuple(sorted({path.split("/")[3] for path in orders.active_cancels})),
         orders.forgotten,
-        tuple(clean_line(note, LONGEST) for note in orders.notes),
-        clean_line(why, LONGEST),
-        told,
-        unchanged=index.unchanged(run.id, _content(stages, attempts, orders), now),
+        tuple(_cleaned(note) for note in orders.notes),
+        _cleaned(why),
+        skipped,
+        unchanged=index.unchanged(run.id, _content_digest(stages, attempts, orders), now),
         spec=run.spec,
-        models=tuple((role, clean_line(one, LONGEST), clean_line(name, LONGEST)) for role, one, name in models),
+        models=models,
     )
 
 
-def _content(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:
-    """A digest of what others can change of a run."""
+def _content_digest(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:
+    """A digest of the state that changes while a run is worked on."""
     done = [[one.name, one.shards, one.done, one.failed] for one in stages]
-    return digest([done, [[one.name, one.number] for one in attempts], sorted(orders.known)])
+    return digest([done, [[one.name, one.beat_number] for one in attempts], sorted(orders.known)])
 
 
-def _named(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:
-    """The run, bound, and its stages; where its pipeline cannot be had those with a place in the folder, and why."""
+def _bound_stages(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:
+    """The run with its model digests bound, its stages by name, and "".
+
+    When its pipeline cannot be loaded: the run as it is, the names of the stages that have a folder, and the reason.
+    """
     try:
         chain = bound(run, pipeline_of(run))
         return chain.run, [(stage.name, stage) for stage in chain.stages], ""
