@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from hybrid.canonical import encoded, quoted
@@ -12,9 +13,9 @@ from hybrid.errors import PluginFault
 from hybrid.tuning import Tuning
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat. Nothing may change one (see `Item`)."""
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -36,7 +37,7 @@ Lesson = Example
 """The name of `Example` in earlier versions, for plugins."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots there is room for `canonical`
 class Sampling:
     """How to decode. `temperature` 0 is greedy; `max_tokens` counts new tokens."""
 
@@ -45,6 +46,11 @@ class Sampling:
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    @cached_property
+    def canonical(self) -> str:
+        """Its canonical JSON, computed once: many items share one."""
+        return encoded({name: getattr(self, name) for name in self.__dataclass_fields__})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Adapter:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What a backend is asked: a chat (`messages`) or a raw text (`prompt`), never both.
 
@@ -63,7 +69,7 @@ class Request:
     off. With `tuning`, the model that answers is first trained so, from `adapter` if there is one; with neither
     messages nor a prompt, training is all that is asked, and the text of the answer is what came of it
     (docs/format.md). With `embed` the answer is the embedding of the prompt, and `sampling` says nothing. `key` is set
-    by the engine.
+    by the engine. Nothing may change one (see `Item`).
     """
 
     sampling: Sampling
@@ -81,35 +87,29 @@ class Request:
         """All that shapes the completion, as canonical JSON: the part of an item's key that the request gives.
 
         Written member by member, in the order of their names, and what is usual without a call: a run may have millions
-        of keys.
+        of keys. Raises TypeError and ValueError for what is no JSON.
         """
-        how, prompt, most, seed = self.sampling, self.prompt, self.sampling.max_tokens, self.sampling.seed
         adapter = "null" if self.adapter is None else encoded(self.adapter.digest)
         tuning = "" if self.tuning is None else f',"tuning":{encoded(self.tuning.digest)}'
         embed = "" if self.embed is False else f'"embed":{encoded(self.embed)},'
-        said = [
-            f'{{"content":{quoted(what) if type(what := one.content) is str else encoded(what)},'
-            f'"role":{quoted(who) if type(who := one.role) is str else encoded(who)}}}'
-            for one in self.messages
-        ]
+        said = [f'{{"content":{encoded(one.content)},"role":{quoted(one.role)}}}' for one in self.messages]
         return (
             f'{{"adapter":{adapter},{embed}"logprobs":{"false" if self.logprobs is False else encoded(self.logprobs)},'
-            f'"messages":[{",".join(said)}],"prompt":{quoted(prompt) if type(prompt) is str else encoded(prompt)},'
-            f'"sampling":{{"max_tokens":{most if type(most) is int else encoded(most)},'
-            f'"seed":{seed if type(seed) is int else encoded(seed)},'
-            f'"stop":{encoded(how.stop) if how.stop != () else "[]"},'
-            f'"temperature":{encoded(how.temperature)},"top_p":{encoded(how.top_p)}}},'
+            f'"messages":[{",".join(said)}],"prompt":{quoted(self.prompt)},"sampling":{self.sampling.canonical},'
             f'"schema":{"null" if self.schema is None else encoded(self.schema)},'
             f'"template":{encoded(self.template) if self.template != {} else "{}"}{tuning}}}'
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Item:
     """One unit of work. `view` holds what grading needs to undo the way the question was shown.
 
     `role` says which of the run's models answers an item of a `Search`, "" being that of the stage. The digest of that
     model is what enters the key.
+
+    Nothing may change one. Items, requests and messages are not frozen, since Python takes three times as long to make
+    what is, and a run may have millions.
     """
 
     task: str
@@ -125,14 +125,12 @@ class Item:
 
     def digest(self, stage: str, model: str) -> bytes:
         """sha256 over stage (name and version), model, request, view, sample: no row number. PluginFault: no JSON."""
-        task, question, sample = self.task, self.question, self.sample
+        sample = self.sample
         try:
             text = (
-                f'{{"model":{quoted(model)},'
-                f'"question":{quoted(question) if type(question) is str else encoded(question)},'
-                f'"request":{self.request.encoded()},"sample":{sample if type(sample) is int else encoded(sample)},'
-                f'"stage":{quoted(stage)},"task":{quoted(task) if type(task) is str else encoded(task)},'
-                f'"view":{encoded(self.view) if self.view != {} else "{}"}}}'
+                f'{{"model":{quoted(model)},"question":{quoted(self.question)},"request":{self.request.encoded()},'
+                f'"sample":{sample if type(sample) is int else encoded(sample)},"stage":{quoted(stage)},'
+                f'"task":{quoted(self.task)},"view":{encoded(self.view) if self.view != {} else "{}"}}}'
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise PluginFault(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybrid.canonical import encode
+from hybrid.errors import PluginFault
 from hybrid.records import Adapter, Item, Message, Request, Sampling
 from hybrid.tuning import Tuning
 
@@ -57,6 +58,20 @@ def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, mod
     told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
     value = {"stage": stage, "model": model, "request": request, **told}
     assert item.key(stage, model) == hashlib.sha256(reference_encoding(value)).hexdigest()
+
+
+def test_an_item_whose_texts_are_none_is_refused_before_it_is_asked() -> None:
+    how, number = Sampling(1), 5
+    odd: list[Any] = [("a", number, Request(how)), (number, "a/0", Request(how))]
+    for task, question, request in odd:
+        with pytest.raises(PluginFault, match="is no JSON"):
+            Item(task, question, request).key("answer/1", "model")
+
+
+def test_equal_sampling_settings_that_are_written_differently_have_keys_of_their_own() -> None:
+    same = [Sampling(1, temperature) for temperature in (0, 0.0)]
+    assert same[0] == same[1]
+    assert len({Item("a", "a/0", Request(how)).key("answer/1", "model") for how in same * 2}) == 2
 
 
 @settings(max_examples=300, deadline=None)
