@@ -114,10 +114,11 @@ def _best_first(choice: _Choice, k: int, _: float, __: float) -> None:
 
 
 def _mmr(choice: _Choice, k: int, balance: float, unrelated: float) -> None:
+    span = choice.limit - unrelated if choice.limit > unrelated else 1.0  # else nothing that is free is near
     for place in range(choice.before):
         choice.keep(place)
     while choice.goes_on(k):
-        near = np.clip((choice.near - unrelated) / (1.0 - unrelated), 0.0, 1.0)
+        near = np.clip((choice.near - unrelated) / span, 0.0, 1.0)
         gain = balance * choice.scores - (1.0 - balance) * near
         gain[~choice.free] = -np.inf
         choice.keep(int(gain.argmax()))
@@ -170,10 +171,10 @@ def select(
 ) -> Selection:
     """Keep up to k candidates by `method`: fewer when all others are nearer than `limit` to a kept one.
 
-    `balance` is that of `mmr` or the weight of `dpp`; `mmr` counts a cosine of `unrelated` and below as no nearness.
-    Rows that are `kept` already count as kept siblings. `beam` and `cosine` differ in name only: with the limit SAME
-    they take the best. Raises UsageError for an unknown method, a k that is not 1 to n and numbers out of their bounds,
-    BadData for rows of other dimensions.
+    `balance` is that of `mmr` or the weight of `dpp`; the nearness that `mmr` subtracts goes from 0, at a cosine of
+    `unrelated`, to 1, at `limit`. Rows that are `kept` already count as kept siblings. `beam` and `cosine` differ in
+    name only: with the limit SAME they take the best. Raises UsageError for an unknown method, a k that is not 1 to n
+    and numbers out of their bounds, BadData for rows of other dimensions.
     """
     if method not in METHODS:
         raise UsageError(f"there is no selection '{method}'", hint=nearest(method, METHODS))
@@ -207,8 +208,9 @@ def refuse_k(k: int, n: int) -> None:
 def _refuse_outside(balance: float, limit: float, unrelated: float) -> None:
     if not 0.0 <= balance <= 1.0:
         raise UsageError(f"the balance of a selection is 0 to 1, not {balance}")
-    if not (-1.0 <= limit <= 1.0 and -1.0 <= unrelated < 1.0):
-        raise UsageError(f"a limit is a cosine, -1 to 1, and what is unrelated is below 1, not {limit} and {unrelated}")
+    for name, cosine in (("limit", limit), ("cosine of unrelated texts", unrelated)):
+        if not -1.0 <= cosine <= 1.0:
+            raise UsageError(f"the {name} of a selection is -1 to 1, not {cosine}")
 
 
 def _drops(choice: _Choice, names: Sequence[int]) -> Iterator[Drop]:

@@ -143,16 +143,17 @@ def test_more_is_a_longer_choice_and_a_choice_goes_on_from_what_is_kept(method: 
             assert tuple(rest[place] for place in more) == whole[len(head) :]
 
 
-def naive_mmr(of: Candidates, k: int, balance: float, unrelated: float) -> list[int]:
+def naive_mmr(of: Candidates, k: int, balance: float, unrelated: float, limit: float) -> list[int]:
     similar = cosines(of.rows, of.rows)
     kept: list[int] = []
     while len(kept) < k:
         best, most = -1, -np.inf
         for place in by_score(of.scores, of.ids):
             near = max((similar[place, other] for other in kept), default=-1.0)
-            if place in kept or near > SAME:
+            if place in kept or near > limit:
                 continue
-            gain = balance * of.scores[place] - (1 - balance) * min(1.0, max(0.0, (near - unrelated) / (1 - unrelated)))
+            nearness = min(1.0, max(0.0, (near - unrelated) / (limit - unrelated)))
+            gain = balance * of.scores[place] - (1 - balance) * nearness
             if gain > most:
                 best, most = place, gain
         if best < 0:
@@ -162,14 +163,15 @@ def naive_mmr(of: Candidates, k: int, balance: float, unrelated: float) -> list[
 
 
 @settings(deadline=None)
-@given(st.integers(2, 14), st.integers(2, 8), SEEDS, st.floats(0, 1), st.sampled_from([0.0, 0.25]))
+@given(st.integers(2, 14), st.integers(2, 8), SEEDS, st.floats(0, 1), st.sampled_from([0.0, 0.25]), st.booleans())
 def test_mmr_is_the_choice_that_computes_every_similarity(
-    n: int, d: int, seed: int, balance: float, unrelated: float
+    n: int, d: int, seed: int, balance: float, unrelated: float, limited: bool
 ) -> None:
+    limit = 0.8 if limited else SAME
     of = candidates(n, d, seed)
     k = 1 + seed % n
-    chosen = select("mmr", of, k, balance=balance, unrelated=unrelated)
-    assert list(chosen.kept) == naive_mmr(of, k, balance, unrelated)
+    chosen = select("mmr", of, k, limit=limit, balance=balance, unrelated=unrelated)
+    assert list(chosen.kept) == naive_mmr(of, k, balance, unrelated, limit)
 
 
 @settings(deadline=None)
@@ -216,7 +218,7 @@ def test_what_cannot_be_chosen_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no selection 'mrm'") as raised:
         select("mrm", of, 1)
     assert "did you mean 'mmr'" in raised.value.hint
-    for wrong in ({"balance": 1.5}, {"limit": 2.0}, {"unrelated": 1.0}, {"balance": float("nan")}):
+    for wrong in ({"balance": 1.5}, {"limit": 2.0}, {"unrelated": 1.1}, {"balance": float("nan")}):
         with pytest.raises(UsageError):
             select("mmr", of, 1, **wrong)
     with pytest.raises(BadData, match="no id twice"):
