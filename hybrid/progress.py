@@ -154,7 +154,8 @@ class SilentProgress:
 class ProgressLines(SilentProgress):
     """Lines on a stream that is not a terminal: at the start, every few seconds, at the end.
 
-    A separate thread writes them, so they continue while a slow model has finished no item.
+    There are none for a stage without items, and none at the end where nothing was done. A separate thread writes
+    them, so they continue while a slow model has finished no item.
     """
 
     def __init__(self, stream: TextIO, *, every_seconds: float = 10.0) -> None:
@@ -167,6 +168,8 @@ class ProgressLines(SilentProgress):
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
+        if not total:
+            return
         kept = f", {done:,} already done and kept" if done else ""
         self._say(f"{stage}: {count_of(total, 'item')}{kept}")
         self._ended = threading.Event()
@@ -177,7 +180,8 @@ class ProgressLines(SilentProgress):
         self._ended.set()
         if self._thread.ident:
             self._thread.join()
-        self._say(self._line())
+        if self.counts.fresh or self.counts.done < self.counts.total:
+            self._say(self._line())
 
     def _repeat_line(self, ended: threading.Event) -> None:
         while not ended.wait(self._every):
@@ -228,7 +232,7 @@ class ProgressEvents(SilentProgress):
 
 
 class ProgressBar(SilentProgress):
-    """A progress bar on a terminal."""
+    """A progress bar on a terminal, with a row for each stage that has items."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -248,8 +252,9 @@ class ProgressBar(SilentProgress):
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
-        self._row = self._bar.add_task(stage, total=total, completed=done, speed="")
-        self._bar.start()
+        if total:
+            self._row = self._bar.add_task(stage, total=total, completed=done, speed="")
+            self._bar.start()
 
     def finished_item(self, completion: Completion) -> None:
         super().finished_item(completion)
@@ -259,4 +264,5 @@ class ProgressBar(SilentProgress):
             self._bar.update(self._row, completed=self.counts.done, speed=speed)
 
     def ended(self) -> None:
-        self._bar.stop()
+        if self.counts.total:
+            self._bar.stop()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import threading
 
+from rich.console import Console
+
 from hybrid.machine.terminal import per_minute
-from hybrid.progress import ProgressCounts, ProgressLines
+from hybrid.progress import ProgressBar, ProgressCounts, ProgressLines
 from hybrid.records import Completion, Failure
 
 DONE = Completion("0" * 64, "yes", prompt_tokens=900, cached_tokens=300, completion_tokens=2)
@@ -49,6 +51,28 @@ def test_a_rate_is_shown_as_finely_as_it_matters() -> None:
         "43 items/min",
         "5,432 items/min",
     ]
+
+
+def test_a_stage_without_items_has_no_lines_and_one_without_work_has_one() -> None:
+    stream = io.StringIO()
+    lines = ProgressLines(stream)
+    for stage, total, done in (("empty", 0, 0), ("kept", 6, 6)):
+        lines.started(stage, total, done)
+        lines.ended()
+    assert stream.getvalue() == "kept: 6 items, 6 already done and kept\n"
+
+
+def test_the_bar_has_no_row_for_a_stage_without_items() -> None:
+    stream = io.StringIO()
+    bar = ProgressBar(Console(file=stream, force_terminal=True))
+    for stage, total in (("empty", 0), ("answer", 1)):
+        bar.started(stage, total, 0)
+        bar.working()
+        if total:
+            bar.finished_item(DONE)
+        bar.ended()
+    assert "answer" in stream.getvalue()
+    assert "empty" not in stream.getvalue()
 
 
 def test_lines_go_on_while_no_item_comes_back() -> None:

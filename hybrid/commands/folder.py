@@ -21,6 +21,7 @@ from hybrid.laptop.forgetting import recall
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line, count_of, has_or_have, is_or_are, was_or_were
 from hybrid.outputs import stale_words
+from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
 FOLLOW_SECONDS = 10.0
@@ -131,7 +132,7 @@ def check(done: remote_runs.Fetched) -> None:
         )
     if done.failed:
         raise Missed(
-            f"{done.failed:,} of {items} failed; the reasons are in {done.outputs}",
+            f"{failed_items(done.stages, done.run.id)}; the reasons are in {done.outputs}",
             hint=f"`hybrid retry {done.run.id}` asks for them again",
         )
 

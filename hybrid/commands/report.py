@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
@@ -12,14 +15,18 @@ import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, writable_path
-from hybrid.errors import HybridError, OwnFault, PluginFault, Waits
+from hybrid.errors import HybridError, OwnFault, PluginFault, UsageError, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
 from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import clean_line
-from hybrid.report.page import LONGEST_TEXT, MOST_TASKS, write_report
+from hybrid.outputs import path_beside
+from hybrid.report.page import BEGINS, LONGEST_TEXT, MOST_TASKS, labelled, title_of, write_report
 from hybrid.report.sources import ReportRun, find_source
 from hybrid.report.unfinished import unfinished_run
 
+MAX_MESSAGE = 500
+MAX_HEAD = 65_536
+"""Bytes of an existing page in which its title is looked for."""
 LOG = logging.getLogger("hybrid")
 
 
@@ -30,7 +37,7 @@ LOG = logging.getLogger("hybrid")
     "-o",
     "--out",
     type=OUTPUT,
-    help="The page, - for standard output. Default: report.html beside the first FILE.",
+    help="The page, - for standard output. Default, beside the first FILE: report.html, comparison.html for several.",
 )
 @click.option("--grader", default="", metavar="NAME", help="Whose grades, when outputs were graded more than once.")
 @click.option(
@@ -52,13 +59,13 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     faults: list[HybridError] = []
     with ExitStack() as stack:
         runs = [_found(name, folder, grader, stack) for name in sources]
-        path = out or _beside(runs[0])
+        path = out or _default_path(runs)
         with writable_path(path) as there:
-            write_report(runs, there, tasks=limit, text=text, tell=faults.append)
+            write_report(runs, there, tasks=limit, text=text, tell=faults.append, warn=_warn)
     if path != STDOUT:
         click.echo(path)
     if faults:
-        _tell(path, faults)
+        _raise_faults(path, faults)
 
 
 def _found(name: str, folder: Path | None, grader: str, stack: ExitStack) -> ReportRun:
@@ -77,20 +84,41 @@ def _found(name: str, folder: Path | None, grader: str, stack: ExitStack) -> Rep
     return unfinished_run(opened_run(here, name), here, Path(place))
 
 
-def _beside(run: ReportRun) -> Path:
-    """Where the page is when nothing else is said."""
-    if run.unfinished and run.folder:
-        place = run.folder / "results" / str(run.outputs.run["id"])
-        with explain_errors(place, doing="making it"):
-            place.mkdir(parents=True, exist_ok=True)
-        return place / "report.html"
-    return (run.grades or run.outputs).path.with_name("report.html")
+def _default_path(runs: Sequence[ReportRun]) -> Path:
+    """The page's path without --out: beside the first file, named after it. Raises UsageError when it is taken."""
+    first = runs[0]
+    outputs = first.outputs.path
+    if first.unfinished and first.folder:
+        outputs = first.folder / "results" / str(first.outputs.run["id"]) / "outputs.json"
+        with explain_errors(outputs.parent, doing="making it"):
+            outputs.parent.mkdir(parents=True, exist_ok=True)
+    path = outputs.with_name("comparison.html") if len(runs) > 1 else path_beside(outputs, "report.html")
+    _refuse_other_page(path, runs)
+    return path
 
 
-def _tell(path: Path, faults: list[HybridError]) -> NoReturn:
-    """Say which parts the page lacks, and whose fault that is. Raises OwnFault, PluginFault."""
+def _refuse_other_page(path: Path, runs: Sequence[ReportRun]) -> None:
+    """Raise UsageError when `path` is a file that is not the report of these runs: their titles differ."""
+    with explain_errors(path, doing="reading it"):
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            head = file.read(MAX_HEAD).decode(errors="replace")
+    if str(title_of(labelled(runs))) in head:
+        return
+    found = re.search("<title>(.*?)</title>", head, re.DOTALL) if head.startswith(BEGINS) else None
+    what = f"the report of other runs: {html.unescape(found[1])}" if found else "no report of hybrid"
+    raise UsageError(f"{path} is {what}", hint="name the page with -o, which overwrites a file")
+
+
+def _warn(error: HybridError) -> None:
+    LOG.warning("%s", clean_line(error.message, MAX_MESSAGE))
+
+
+def _raise_faults(path: Path, faults: list[HybridError]) -> NoReturn:
+    """Name the parts that the page lacks and whose fault that is. Raises OwnFault, PluginFault."""
     for fault in faults[1:]:
-        LOG.warning("%s", clean_line(fault.message, 500))
+        _warn(fault)
     first = faults[0]
     kind = OwnFault if isinstance(first, OwnFault) else PluginFault
     raise kind(f"{path} is written, but a part of it is missing: {first.message}", hint=first.hint) from first

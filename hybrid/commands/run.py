@@ -20,7 +20,6 @@ from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import asked_on, stages_of_run
-from hybrid.execution.stage_view import StageView
 from hybrid.folder.runs import Run
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
@@ -32,6 +31,7 @@ from hybrid.outputs import stale_words
 from hybrid.plugins import installed
 from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
 from hybrid.protocols import Stage
+from hybrid.status.text import failed_items
 
 LONGEST = 1000
 
@@ -192,12 +192,6 @@ def done_now(total: int, fresh: int) -> str:
     return f"{items} {was_or_were(total)} done before, nothing was run"
 
 
-def _where(stages: Sequence[StageView]) -> str:
-    """In which stages items failed, for a run of several."""
-    failed = [f"{stage.own_failures:,} in '{stage.name}'" for stage in stages if stage.own_failures]
-    return f" ({', '.join(failed)})" if len(stages) > 1 else ""
-
-
 def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     if type(observer) is not SilentProgress:
         for line in stale_words(result.outputs):
@@ -210,8 +204,7 @@ def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     else:
         click.echo(result.outputs)
     if result.failed:
-        failed = f"{result.failed:,} of {count_of(result.total, 'item')} of {result.run.id}"
         raise Missed(
-            f"{failed} failed{_where(result.stages)}; the reasons are in {result.outputs}",
+            f"{failed_items(result.stages, result.run.id)}; the reasons are in {result.outputs}",
             hint="--retry-failed does them again; grading counts failed outputs as failed, never as wrong",
         )

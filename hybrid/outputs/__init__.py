@@ -1,6 +1,15 @@
 """outputs.json: the outputs of a run as one valid JSON document, written and read as a stream (docs/format.md)."""
 
-from hybrid.outputs.file import BEGINS, OutputsFile, grades_of, open_outputs, write_outputs
+from hybrid.outputs.file import BEGINS, OutputsFile, grades_of, open_outputs, path_beside, write_outputs
 from hybrid.outputs.stale import is_stale, stale_words
 
-__all__ = ["BEGINS", "OutputsFile", "grades_of", "is_stale", "open_outputs", "stale_words", "write_outputs"]
+__all__ = [
+    "BEGINS",
+    "OutputsFile",
+    "grades_of",
+    "is_stale",
+    "open_outputs",
+    "path_beside",
+    "stale_words",
+    "write_outputs",
+]

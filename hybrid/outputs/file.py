@@ -34,8 +34,13 @@ def grades_of(path: Path | str, grader: str) -> Path:
     """
     if str(path) == "-":
         return Path(f"grades.{grader}.json")
-    stem = Path(path).name.removesuffix(".zst").removesuffix(".json").removesuffix(".jsonl")
-    return Path(path).parent / f"{'' if stem == 'outputs' else stem + '.'}grades.{grader}.json"
+    return path_beside(Path(path), f"grades.{grader}.json")
+
+
+def path_beside(outputs: Path, name: str) -> Path:
+    """The file `name` beside an outputs file: `name` itself for a file called outputs, `NAME.name` for others."""
+    stem = outputs.name.removesuffix(".zst").removesuffix(".json").removesuffix(".jsonl")
+    return outputs.with_name(name if stem == "outputs" else f"{stem}.{name}")
 
 
 class OutputsFile:

@@ -59,16 +59,20 @@ def write_report(
     tasks: int = MOST_TASKS,
     text: int = LONGEST_TEXT,
     tell: Callable[[HybridError], None] = lambda fault: None,
+    warn: Callable[[HybridError], None] = lambda error: None,
 ) -> Path:
     """Write the page of `runs` to `out`, at most `tasks` tasks and `text` characters of each model text.
 
-    The same runs give the same bytes. `tell` is told each fault of a section, which costs its own part of the page
-    alone. Raises BadData when a file does not keep its promise, CannotRun or Temporary when `out` cannot be written.
+    The same runs give the same bytes. `tell` is called with each exception that a section raised, `warn` with the error
+    of each section that could not be loaded; only their parts of the page are missing. Raises BadData when a file is
+    damaged or its parts do not match, CannotRun or Temporary when `out` cannot be written.
     """
     if not runs:
         raise UsageError("nothing to report", hint="name at least one outputs.json, grades.json or run")
-    runs = _labelled(runs)
+    runs = labelled(runs)
     sections = Sections(runs)
+    for error in sections.not_loaded:
+        warn(error)
     with tempfile.TemporaryFile() as body:
         try:
             drawn = _draw(merged(runs), runs, sections, body, (tasks, text))
@@ -84,8 +88,13 @@ def write_report(
     return out
 
 
-def _labelled(runs: Sequence[ReportRun]) -> list[ReportRun]:
-    """The runs with labels that differ: the second `x` becomes `x (2)`."""
+def title_of(runs: Sequence[ReportRun]) -> Html:
+    """The page's title element, which names its runs."""
+    return el("title", " · ".join(run.label for run in runs))
+
+
+def labelled(runs: Sequence[ReportRun]) -> list[ReportRun]:
+    """The runs with unique labels: the second `x` becomes `x (2)`."""
     seen: dict[str, int] = {}
     named = []
     for run in runs:
@@ -136,7 +145,6 @@ def _head(runs: Sequence[ReportRun], drawn: Drawn, sections: Sections) -> str:
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    title = " · ".join(run.label for run in runs)
     result = results(runs, drawn.totals, sections)
     parts, notes = sections.overall(), note(runs, sections)
     tasks = [overview(runs, drawn.names, drawn.states), _left_out(drawn), tools(len(runs) > 1, sections.sorts())]
@@ -148,7 +156,7 @@ def _head(runs: Sequence[ReportRun], drawn: Drawn, sections: Sections) -> str:
             el("meta", name="viewport", content="width=device-width, initial-scale=1"),
             el("meta", name="color-scheme", content="light dark"),
             el("meta", name="referrer", content="no-referrer"),
-            el("title", title),
+            title_of(runs),
             Html(f"\n<style>{style}</style>\n</head>\n<body>\n"),
             sections.head(),
             el("a", "Skip to the tasks", href="#results", cls="skip"),

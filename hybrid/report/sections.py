@@ -16,8 +16,8 @@ from hybrid.report.sources import Answered, ReportRun
 from hybrid.report.words import NAMES
 
 ORDER: tuple[Scope, ...] = ("pipeline", "data", "general")
-MOST_TOLD = 10
-"""Different faults that the page repeats."""
+MAX_ERRORS = 10
+"""Most errors of each kind that the page shows."""
 VALUE = re.compile(r"[a-z]{1,20}")
 SORT = re.compile(r"[-+][a-z]{1,20}")
 
@@ -31,10 +31,15 @@ class Named:
 
 
 class Sections:
-    """Asks the sections that want one of the runs. `faults` are what they raised, each named as its owner's."""
+    """The installed sections that want one of the runs.
+
+    `faults` are the exceptions that they raised, attributed to their owners. `not_loaded` are the errors of sections
+    that could not be imported or constructed: it is unknown whether they want a run.
+    """
 
     def __init__(self, runs: Sequence[ReportRun]) -> None:
         self.faults: list[HybridError] = []
+        self.not_loaded: list[HybridError] = []
         self._runs = runs
         self._wanted: dict[str, list[ReportRun]] = {}
         found = [one for name in installed.names("reports") if (one := self._loaded(name))]
@@ -50,7 +55,7 @@ class Sections:
             with attributed_to(f"the report section '{name}'", "being made"):
                 section: Section = checked(made(), Section)
         except HybridError as error:
-            self._note(error)
+            self.not_loaded.append(error)
             return None
         return Named(name, section)
 
@@ -152,11 +157,20 @@ class Sections:
         return {name: value for name, value in figures.items() if value.keys() >= {"mean", "n", "interval"}}
 
     def problems(self) -> Html:
-        """What sections raised: their parts are missing on this page."""
-        if not self.faults:
-            return Html("")
-        told = [el("li", error.message) for error in self.faults[:MOST_TOLD]]
-        return el("div", el("p", "Parts of this page are missing:"), el("ul", *told), cls="error")
+        """The sections that could not be loaded, and the exceptions that others raised."""
+        return join(
+            [
+                _errors("Parts of this page are missing:", self.faults),
+                _errors("These report sections could not be loaded, so what they draw is missing:", self.not_loaded),
+            ]
+        )
+
+
+def _errors(heading: str, errors: Sequence[HybridError]) -> Html:
+    if not errors:
+        return Html("")
+    shown = [el("li", error.message) for error in errors[:MAX_ERRORS]]
+    return el("div", el("p", heading), el("ul", *shown), cls="error")
 
 
 def _number(value: Any) -> float | None:

@@ -162,8 +162,14 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
         LOG.warning("%s judges other outputs than %s holds now; no scores are drawn", grades_path, outputs_path.name)
         grades_path = None
     grades, outputs = open_grades(grades_path) if grades_path else None, open_outputs(outputs_path)
-    label = str(outputs.run.get("id") or outputs_path.parent.name or outputs_path.stem)
+    label = str(outputs.run.get("id") or _label(outputs_path))
     return ReportRun(label, outputs, grades, folder=_folder_of(outputs_path, outputs.run.get("id")))
+
+
+def _label(path: Path) -> str:
+    """The label of outputs without a run's id: the name of the file, or of its folder when it is called outputs."""
+    name = path.name.partition(".")[0]
+    return (path.absolute().parent.name if name == "outputs" else name) or path.stem
 
 
 def _folder_of(path: Path, run: object) -> Path | None:

@@ -53,6 +53,14 @@ def titled_lines(title: str, texts: list[str]) -> Iterator[str]:
         title = ""
 
 
+def failed_items(stages: Sequence[StageView], run: str) -> str:
+    """`3 of 28 items of RUN failed (1 in 'answer', 2 in 'judged')`; without stages for a run of one stage."""
+    failed = sum(stage.own_failures for stage in stages)
+    total = sum(stage.total or 0 for stage in stages)
+    by_stage = ", ".join(f"{stage.own_failures:,} in '{stage.name}'" for stage in stages if stage.own_failures)
+    return f"{failed:,} of {count_of(total, 'item')} of {run} failed{f' ({by_stage})' if len(stages) > 1 else ''}"
+
+
 def _counts(run: RunStatus) -> list[str]:
     done, failed, total = run.sum("done"), run.failed, run.total
     unknown = f"{count_of(done, 'item')} done, total not known"

@@ -32,6 +32,7 @@ from hybrid.report.provenance import provenance
 from hybrid.report.sources import MOST_OUTPUTS, Totals, find_source
 from hybrid.statistics.intervals import paired_difference
 from hybrid.tasks.arc.drawing import grid_svg, is_grid, wrong_cells
+from tests.support.in_process import Hybrid
 
 Grid = list[list[int]]
 
@@ -514,6 +515,36 @@ def test_the_command_prints_where_the_page_is(run: Path) -> None:
     assert result.exit_code == 0
     assert result.output == f"{run.parent / 'report.html'}\n"
     assert (run.parent / "report.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_the_page_of_a_file_with_another_name_is_named_after_it(tmp_path: Path, hybrid: Hybrid) -> None:
+    line = '{"key":"1","task":"a","question":"a/0","text":"4","reference":"4"}\n'
+    for name in ("first.jsonl", "second.jsonl"):
+        (tmp_path / name).write_text(line)
+        done = hybrid("report", tmp_path / name)
+        assert (done.code, done.stdout) == (0, f"{tmp_path / name.replace('jsonl', 'report.html')}\n")
+    both = hybrid("report", tmp_path / "first.jsonl", tmp_path / "second.jsonl")
+    assert (both.code, both.stdout) == (0, f"{tmp_path / 'comparison.html'}\n")
+    assert "<title>first · second</title>" in (tmp_path / "comparison.html").read_text()
+
+
+def test_the_page_of_other_runs_is_not_overwritten_unless_it_is_named(tmp_path: Path, hybrid: Hybrid) -> None:
+    runs = [arc_run(tmp_path / name, {"00000001": [RIGHT]}) for name in ("a", "b", "c")]
+    first = hybrid("report", runs[0], runs[1])
+    page = tmp_path / "a" / "comparison.html"
+    assert first.stdout == f"{page}\n"
+    assert hybrid("report", runs[0], runs[1]).code == 0  # the same runs: drawn again
+    kept = page.read_bytes()
+    other = hybrid("report", runs[0], runs[2])
+    assert other.code == 2
+    assert f"{page} is the report of other runs: a · b" in other.stderr
+    assert "-o" in other.stderr
+    assert page.read_bytes() == kept
+    assert hybrid("report", runs[0], runs[2], "-o", page).code == 0
+    assert "<title>a · c</title>" in page.read_text()
+    (tmp_path / "b" / "report.html").write_text("<p>mine</p>")
+    assert hybrid("report", runs[1]).code == 2
+    assert (tmp_path / "b" / "report.html").read_text() == "<p>mine</p>"
 
 
 def test_deep_settings_are_shown_as_json(tmp_path: Path) -> None:

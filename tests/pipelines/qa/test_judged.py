@@ -82,6 +82,8 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
     done = hybrid("run", "local", *arguments(tmp_path), "--folder", tmp_path / "folder")
     assert (done.code, "1 of 28 items of" in done.stderr, "failed (1 in 'answer');" in done.stderr) == (3, True, True)
     (outputs,) = (tmp_path / "folder").glob("results/*/outputs.json")
+    fetched = hybrid("fetch", outputs.parent.name, "--folder", tmp_path / "folder", "-o", tmp_path / "fetched.json")
+    assert (fetched.code, "failed (1 in 'answer');" in fetched.stderr) == (3, True)
     summary, by_question = graded(hybrid, outputs)
     again, by_judge = graded(
         hybrid, outputs, "--grader", "judge", "--backend", "scripted", "--model", tmp_path / "judge.json"
