@@ -28,6 +28,9 @@ from pipelines.branch.rows import Rows, refuse_other_dimensions
 SAME = 1.0 - 1e-6
 """The cosine above which two rows are the same: no method keeps both."""
 
+NARROW = 1e-6
+"""The least cosine from unrelated texts to the limit: with a lower one nothing that may be kept is near."""
+
 BALANCE = 0.5
 """Of `mmr`: how much the score counts; the rest is difference from what is kept."""
 
@@ -114,7 +117,7 @@ def _best_first(choice: _Choice, k: int, _: float, __: float) -> None:
 
 
 def _mmr(choice: _Choice, k: int, balance: float, unrelated: float) -> None:
-    span = choice.limit - unrelated if choice.limit > unrelated else 1.0  # else nothing that is free is near
+    span = max(choice.limit - unrelated, NARROW)
     for place in range(choice.before):
         choice.keep(place)
     while choice.goes_on(k):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("numpy", reason="needs numpy, which is not installed")
@@ -106,6 +106,7 @@ def test_the_order_of_the_candidates_changes_nothing(
 
 
 @settings(deadline=None)
+@example("mmr", 5, 3, 0, 5e-324)
 @given(NAMES, st.integers(2, 14), st.integers(2, 8), SEEDS, st.floats(0, 1))
 def test_nothing_is_kept_twice_and_every_other_has_its_nearest_sibling(
     method: str, n: int, d: int, seed: int, limit: float
