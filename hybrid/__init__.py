@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from hybrid.errors import Temporary as Temporary
     from hybrid.errors import UsageError as UsageError
     from hybrid.errors import Waits as Waits
+    from hybrid.metrics import Measured as Measured
     from hybrid.metrics import RoundMetrics as RoundMetrics
     from hybrid.protocols import Backend as Backend
     from hybrid.protocols import Embedder as Embedder
     from hybrid.protocols import Inputs as Inputs
+    from hybrid.protocols import MakesPages as MakesPages
+    from hybrid.protocols import MeasuringGrader as MeasuringGrader
     from hybrid.protocols import Model as Model
     from hybrid.protocols import ModelGrader as ModelGrader
     from hybrid.protocols import OutputGrader as OutputGrader
@@ -69,10 +72,10 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
-    "metrics": ("RoundMetrics",),
+    "metrics": ("Measured", "RoundMetrics"),
     "protocols": (
-        "Backend", "Embedder", "Inputs", "Model", "ModelGrader", "OutputGrader", "Pipeline", "QuestionGrader",
-        "ReadyGrader", "Role", "Stage",
+        "Backend", "Embedder", "Inputs", "MakesPages", "MeasuringGrader", "Model", "ModelGrader", "OutputGrader",
+        "Pipeline", "QuestionGrader", "ReadyGrader", "Role", "Stage",
     ),
     "records": (
         "Completion", "Example", "Failure", "Grade", "Item", "Message", "Output", "Question", "Request", "Sampling",

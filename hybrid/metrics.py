@@ -1,4 +1,4 @@
-"""The metrics of a round as the text of a record: what stages write that advance in rounds, and the report draws."""
+"""Numbers in any unit: metrics of a round as the text of a record, and what a grader measures of outputs together."""
 
 from __future__ import annotations
 
@@ -52,6 +52,44 @@ class RoundMetrics:
             return cls(value["round"], value["metrics"], value.get("groups", {}))
         except (BadData, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the metrics of a round: {error}") from error
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One figure of many outputs together, such as their diversity: of the `group` (a task, a strategy; "" for all).
+
+    `n` outputs were measured. `control` is what the same figure is for the control that `against` names. Raises
+    ValueError for what is not finite.
+    """
+
+    group: str
+    name: str
+    value: float
+    n: int
+    interval: Interval | None = None
+    control: float | None = None
+    control_interval: Interval | None = None
+    against: str = ""
+
+    def __post_init__(self) -> None:
+        known = (self.value, *(self.interval or ()), self.control, *(self.control_interval or ()))
+        _check(self.name, {str(place): one for place, one in enumerate(known) if one is not None})
+
+    def to_json(self) -> dict[str, Json]:
+        """Its object in the summary of grades.json (docs/format.md)."""
+        return {
+            "group": self.group,
+            "name": self.name,
+            "value": self.value,
+            "n": self.n,
+            "interval": list(self.interval) if self.interval else None,
+            "control": self.control,
+            "control_interval": list(self.control_interval) if self.control_interval else None,
+            "against": self.against,
+        }
 
 
 def _check_names(what: str, values: Any) -> None:

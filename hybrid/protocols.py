@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
+from hybrid.metrics import Measured
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Search, Work, item_of, maker_of
@@ -115,6 +116,17 @@ class Pipeline(Protocol):
 
     def stages(self) -> tuple[Stage, ...]:
         """The steps in order."""
+        ...
+
+
+@runtime_checkable
+class MakesPages(Protocol):
+    """A pipeline that writes files for people beside outputs.json."""
+
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+        """Name (`kept.md`; .txt and .csv are allowed, too) -> text. Its first line is the same every time: by it the
+        file is known again and may be replaced. What models wrote is hostile in these as on any page.
+        """
         ...
 
 
@@ -262,11 +274,23 @@ class ReadyGrader(OutputGrader, Protocol):
 
 
 @runtime_checkable
-class ModelGrader(Protocol):
-    """Judges with a model: sees all outputs once before the first grade, so that many calls are in flight at a time."""
+class MeasuringGrader(OutputGrader, Protocol):
+    """A grader that has measured the outputs together: figures that are no mean over questions, in any unit."""
 
-    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> AbstractContextManager[ReadyGrader]:
+    def measures(self) -> Iterable[Measured]:
+        """What it measured, in the order in which it is shown."""
+        ...
+
+
+@runtime_checkable
+class ModelGrader(Protocol):
+    """Judges with a model, or all outputs together: sees all of them once before the first grade, so that many calls
+    are in flight at a time, and measures are of all.
+    """
+
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> AbstractContextManager[OutputGrader]:
         """Ask the model what it is needed for. What it said is kept at once, and not asked again by the same command.
+        A `ReadyGrader` tells what judged, a `MeasuringGrader` what the outputs are worth together.
 
         Raises HybridError when the model is not to be had; NotFinished on Ctrl-C.
         """

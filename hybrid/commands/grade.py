@@ -126,6 +126,8 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
     if not console.is_terminal:
         console = Console(highlight=False, stderr=aside, width=FILE_WIDTH, no_color=True)
     console.print(_scores(summary, name, console.is_terminal))
+    if summary.get("measures"):
+        console.print(_measures(summary["measures"], console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line), soft_wrap=True)
     console.print(_safe(f"interval: {summary['method']}; grades: {grades}"))
@@ -147,6 +149,20 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
     by = " (by question)" if summary["unit"] == "task" else ""
     for figure, values in summary["figures"].items():
         _row(table, f"{figure}{by}", values, values["mean"])
+    return table
+
+
+def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:
+    """A table of what was measured of the outputs together, each beside its control."""
+    table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
+    table.add_column("")
+    for heading in ("measured", "n", "value", "95 % interval", "control", "its interval"):
+        table.add_column(heading, justify="left" if heading == "measured" else "right")
+    for one in measures:
+        ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else "–" for end in (one["interval"], one["control_interval"])]
+        control = "–" if one["control"] is None else f"{one['control']:.4g}"
+        cells = (f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1])
+        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells)
     return table
 
 

@@ -30,8 +30,9 @@ class Bound:
     first needed, and then stays as it was: bind again to see what is new. Raises CannotRun for stages in no order.
     """
 
-    def __init__(self, run: Run, stages: Sequence[Stage]) -> None:
+    def __init__(self, run: Run, stages: Sequence[Stage], pipeline: Pipeline | None = None) -> None:
         check_order(stages)
+        self.pipeline = pipeline
         by_name = {stage.name: stage for stage in stages}
         roots = {stage.name: root for stage in stages if (root := root_of(stage, by_name))}
         self.run = replace(run, roots=roots, stage_roles={stage.name: stage.role for stage in stages})
@@ -89,7 +90,7 @@ def _is_derived(model: Mapping[str, Any]) -> bool:
 
 def bound(run: Run, pipeline: Pipeline) -> Bound:
     """The stages of a pipeline, bound to one of its runs. Raises CannotRun for stages in no order."""
-    return Bound(run, stages_of_run(run, pipeline))
+    return Bound(run, stages_of_run(run, pipeline), pipeline)
 
 
 def check_order(stages: Sequence[Stage]) -> None:

@@ -18,6 +18,7 @@ from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
+from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.execution.stage_work import run_stage
@@ -218,7 +219,8 @@ def _do(
 
 
 def assemble(chain: Bound, path: Path) -> str:
-    """Write one record for every item of the last stage as outputs.json; what is missing is a failure in it.
+    """Write one record for every item of the last stage as outputs.json, and the pipeline's pages beside it; what is
+    missing is a failure in it.
 
     Returns its sha256. Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
     """
@@ -227,9 +229,12 @@ def assemble(chain: Bound, path: Path) -> str:
     run = chain.run
     with assembled(run, chain.stages[-1]) as assembly:
         models = chain.models(assembly.models)
-        return _fuller(path, run.id, assembly) or write_outputs(
+        sha256 = _fuller(path, run.id, assembly) or write_outputs(
             path, {**run.spec, "id": run.id}, models, run.tasks(), assembly.outputs(), home.parts_folder()
         )
+    if chain.pipeline:
+        write_pages(chain.pipeline, path)
+    return sha256
 
 
 def _fuller(path: Path, run: str, assembly: Assembly) -> str:

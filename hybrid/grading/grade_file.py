@@ -17,10 +17,20 @@ from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.grading.summary import GradeSummary, Reasons
 from hybrid.machine import home
 from hybrid.machine.replacing import refuse_foreign, replacing
+from hybrid.metrics import Measured
 from hybrid.outputs import OutputsFile, open_outputs
 from hybrid.plugins.faults import attributed_to, checked, raise_attributed
 from hybrid.progress import SilentProgress
-from hybrid.protocols import Grader, ModelGrader, OutputGrader, QuestionGrader, ReadyGrader, RunGrader, Watcher
+from hybrid.protocols import (
+    Grader,
+    MeasuringGrader,
+    ModelGrader,
+    OutputGrader,
+    QuestionGrader,
+    ReadyGrader,
+    RunGrader,
+    Watcher,
+)
 from hybrid.records import Grade, Output, Question
 from hybrid.settings import freeze
 from hybrid.statistics.majority import MajorityControl
@@ -149,7 +159,9 @@ class GradesWriter:
             yield line
 
     def _summary(self, counted: GradeSummary) -> Summary:
-        """The summary; with a judge model also its identity, its measured errors and the corrected score."""
+        """The summary; with a judge model also its identity, its measured errors and the corrected score, and what the
+        grader measured of all outputs together.
+        """
         summary = counted.summary()
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
@@ -159,6 +171,9 @@ class GradesWriter:
             if known and summary["score"] is not None:
                 judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective_size)
             summary["judge"] = judge
+        if isinstance(self._judge, MeasuringGrader):
+            with attributed_to(self._grader, "measuring the outputs"):
+                summary["measures"] = [checked(one, Measured).to_json() for one in self._judge.measures()]
         return summary
 
 

@@ -19,6 +19,7 @@ from hybrid.canonical import encode
 from hybrid.errors import BadData, UsageError, keys_of
 from hybrid.grading.calibration import sentences
 from hybrid.machine.text_files import utf8_stream
+from hybrid.metrics import Measured
 
 FORMAT = "hybrid/grades"
 VERSION = 1
@@ -26,6 +27,9 @@ BEGINS = b'{"format":"hybrid/grades"'
 """How a grades file begins as it is written here."""
 
 NEEDED = frozenset({"task", "question", "score"})
+MOST_MEASURES = 2000
+"""Figures of outputs together that are read."""
+
 AGAIN = "grade the outputs again"
 
 
@@ -178,6 +182,7 @@ def _summary(value: Any) -> dict[str, Any]:
         "outputs": int(value["outputs"]),
         "failed": _counts(value.get("failed_outputs")),
         "judge": sentences(value.get("judge")),
+        "measures": [_measured(one) for one in (value.get("measures") or [])[:MOST_MEASURES]],
         "figures": {
             str(name): _measure(figure, "mean") for name, figure in sorted((value.get("figures") or {}).items())
         },
@@ -185,6 +190,21 @@ def _summary(value: Any) -> dict[str, Any]:
             str(name): _measure(control, "score") for name, control in sorted((value.get("controls") or {}).items())
         },
     }
+
+
+def _measured(value: Any) -> Measured:
+    """One figure of outputs together, checked as it is when it is made."""
+    low_high, control = _interval(value.get("interval")), value.get("control")
+    return Measured(
+        group=str(value["group"]),
+        name=str(value["name"]),
+        value=_number(value["value"]),
+        n=int(value["n"]),
+        interval=low_high,
+        control=None if control is None else _number(control),
+        control_interval=_interval(value.get("control_interval")),
+        against=str(value.get("against") or ""),
+    )
 
 
 def _counts(value: Any) -> dict[str, int]:

@@ -82,7 +82,7 @@ def write_report(
             drawn = _draw(merged(runs, sort=True), runs, sections, body, (tasks, text))
         head = _head(runs, drawn, sections)
         body.seek(0)
-        _write(out, head, body, _foot(runs, drawn))
+        _write(out, head, body, _foot(runs, drawn, _scripts(sections)))
     for fault in sections.faults:
         tell(fault)
     return out
@@ -135,14 +135,19 @@ def _asset(name: str) -> str:
     return files("hybrid.report").joinpath(name).read_text(encoding="utf-8")
 
 
+def _scripts(sections: Sections) -> list[str]:
+    """The page's script and those of its sections, each an element of its own: what one throws ends no other."""
+    return [_asset("page.js"), *sections.scripts()]
+
+
 def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _head(runs: Sequence[ReportRun], drawn: Drawn, sections: Sections) -> str:
-    style, script = _asset("page.css") + sections.style(), _asset("page.js")
+    style, scripts = _asset("page.css") + sections.style(), " ".join(map(_hash, _scripts(sections)))
     policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
+        f"default-src 'none'; style-src {_hash(style)}; script-src {scripts}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     result = results(runs, drawn.totals, sections)
@@ -208,13 +213,13 @@ def _left_out(drawn: Drawn) -> Html:
     return el("p", said, cls="note") if left else Html("")
 
 
-def _foot(runs: Sequence[ReportRun], drawn: Drawn) -> str:
+def _foot(runs: Sequence[ReportRun], drawn: Drawn, scripts: Sequence[str]) -> str:
     return join(
         [
             Html("</div>\n"),
             el("p", "No task fits the filter.", id="nothing", hidden=True, cls="none"),
             Html("</section>\n"),
             provenance(runs, drawn.totals),
-            Html(f"\n</main>\n<script>{_asset('page.js')}</script>\n</body>\n</html>\n"),
+            Html("\n</main>\n" + "".join(f"<script>{script}</script>\n" for script in scripts) + "</body>\n</html>\n"),
         ]
     )

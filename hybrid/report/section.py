@@ -97,6 +97,10 @@ class Section:
         """CSS for what it draws."""
         return ""
 
+    def script(self) -> str:
+        """JavaScript that serves what it draws, run when the page stands. Without it the page shows all there is."""
+        return ""
+
     def head(self) -> Html:
         """Markup that its drawings refer to, once at the top of the page."""
         return NOTHING

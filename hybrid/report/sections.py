@@ -18,6 +18,7 @@ from hybrid.report.words import NAMES
 ORDER: tuple[Scope, ...] = ("pipeline", "data", "general")
 MAX_ERRORS = 10
 """Most errors of each kind that the page shows."""
+ENDS_SCRIPT = re.compile("</script|<script|<!--", re.IGNORECASE)
 VALUE = re.compile(r"[a-z]{1,20}")
 SORT = re.compile(r"[-+][a-z]{1,20}")
 
@@ -84,6 +85,11 @@ class Sections:
         """The CSS of all. What would end the page's style element is left out."""
         said = [self._ask(one.section, "giving its style", str, one.section.style) or "" for one in self._active]
         return "".join(f"\n{style.strip()}\n" for style in said if style and "<" not in style)
+
+    def scripts(self) -> list[str]:
+        """The JavaScript of each. What would end the page's script element, or begin a comment in it, is left out."""
+        said = [self._ask(one.section, "giving its script", str, one.section.script) or "" for one in self._active]
+        return [script for script in said if script and not ENDS_SCRIPT.search(script)]
 
     def head(self) -> Html:
         """Markup that drawings refer to."""

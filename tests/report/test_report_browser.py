@@ -25,6 +25,7 @@ from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
+from tests.support.report_runs import laid_down
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -286,6 +287,43 @@ def test_markup_that_slipped_through_would_not_run_either(tab: Tab, page: Path, 
     assert tab.eval("document.querySelectorAll('main img').length") == 2
     assert tab.eval("typeof window.pwned") == "undefined"
     assert len(tab.complaints()) >= 3
+
+
+SCRIPTED = """
+from dataclasses import dataclass
+
+from hybrid.report.markup import el
+from hybrid.report.section import Section
+
+
+@dataclass(frozen=True)
+class Scripted(Section):
+    def wants(self, run):
+        return True
+
+    def overall(self, runs):
+        return el("p", "before", id="NAME")
+
+    def script(self):
+        return SAID
+"""
+
+
+def test_a_sections_script_runs_and_what_it_throws_ends_no_other(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change = "document.getElementById('{}').textContent = 1 < 2 ? 'after' : ''"
+    scripts = {"one": "throw new Error('broken')", "two": change.format("two"), "three": "</script><b>"}
+    for name, script in scripts.items():
+        module = SCRIPTED.replace("NAME", name).replace("SAID", repr(script))
+        laid_down(tmp_path / "site", f"script_{name}", f"[hybrid.reports]\n{name} = script_{name}:Scripted\n", module)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    tab.open(arc_page(tmp_path / "run", {"a": [RIGHT]}))
+    assert tab.eval("document.getElementById('two').textContent") == "after"
+    assert tab.eval("document.getElementById('three').textContent") == "before"
+    assert [event["method"] for event in tab.complaints()] == ["Runtime.exceptionThrown"]
+    tab.click("#tools input[value=wrong] + span")
+    assert tab.shown() == []
 
 
 def test_the_pictures_are_there(tab: Tab, page: Path) -> None:
