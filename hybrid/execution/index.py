@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
+import struct
 import sys
 import zlib
 from array import array
@@ -163,46 +164,29 @@ class Index:
     def number(self, place: str, paths: Collection[str]) -> None:
         """Look up the items of these known shards where that was not done yet. Call it in `alone`."""
         done = {path for (path,) in self._rows.execute(NUMBERED, (place, place))}
-        keys: dict[str, bytes] = {}
-        many = 0
+        wanted = _Wanted()
         for path in paths:
             if path not in done:
-                keys[path] = self.keys(path)
-                many += len(keys[path])
-                if many >= AT_ONCE * KEY:
-                    self._number(place, keys)
-                    keys, many = {}, 0
-        self._number(place, keys)
+                wanted.add(path, self.keys(path))
+                if wanted.count >= AT_ONCE:
+                    self._number(place, wanted)
+                    wanted = _Wanted()
+        if wanted.shards:
+            self._number(place, wanted)
 
-    def _number(self, place: str, keys: dict[str, bytes]) -> None:
-        found = self._find(place, keys.values()) if keys else array("I")
-        first = 0
-        for path, some in keys.items():
-            last = first + len(some) // KEY
-            self._put(PUT_NUMBERS, path, found[first:last].tobytes())
-            first = last
-
-    def _find(self, place: str, keys: Iterable[bytes]) -> array[int]:
-        """The number of each of the keys in the stage's list of items: part by part, which spares the memory."""
-        parts = [(bytearray(), array("I")) for _ in range(PARTS)]
-        position = 0
-        for some in keys:
-            for key in cut(some):
-                wanted, positions = parts[key[0]]
-                wanted += key
-                positions.append(position)
-                position += 1
+    def _number(self, place: str, wanted: _Wanted) -> None:
         total, seen = self.items(place)[1], 0
-        found = array("I", [total]) * position
+        found = array("I", [total]) * wanted.count
         for _, first, part in self._read("SELECT * FROM item WHERE place = ? ORDER BY first", place):
             seen += len(part) // KEY
             numbers = dict(zip(cut(part), itertools.count(first)))
-            wanted, positions = parts[part[0]]
-            for position, key in zip(positions, cut(bytes(wanted)), strict=True):
+            keys, positions = wanted.parts[part[0]]
+            for position, key in zip(positions, cut(keys), strict=True):
                 found[position] = numbers.get(key, total)
         if seen != total:
             raise Damaged(f"{total - seen} items are missing")
-        return found
+        for path, (first, last) in wanted.shards.items():
+            self._put(PUT_NUMBERS, path, found[first:last].tobytes())
 
     def numbers(self, place: str, paths: Collection[str]) -> Iterator[tuple[str, Sequence[int]]]:
         """The items of these shards by path, after `number`; what is no item of the run has the number `total`."""
@@ -278,9 +262,28 @@ def _discard(path: Path) -> None:
             path.with_name(name).unlink()
 
 
-def cut(keys: bytes) -> list[bytes]:
+class _Wanted:
+    """Keys of shards that are looked up in the stage's list of items: part by part, which spares the memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.shards: dict[str, tuple[int, int]] = {}  # the positions of the keys of each, from and up to
+        self.parts = [(bytearray(), array("I")) for _ in range(PARTS)]  # the keys, and the position of each
+
+    def add(self, path: str, keys: bytes) -> None:
+        """Take the keys of a shard, too."""
+        first = self.count
+        self.count += len(keys) // KEY
+        self.shards[path] = first, self.count
+        for position, key in enumerate(cut(keys), first):
+            part, positions = self.parts[key[0]]
+            part += key
+            positions.append(position)
+
+
+def cut(keys: bytes | bytearray) -> tuple[bytes, ...]:
     """The single keys in a string of keys."""
-    return [keys[at : at + KEY] for at in range(0, len(keys), KEY)]
+    return struct.Struct(f"{KEY}s" * (len(keys) // KEY)).unpack(keys)
 
 
 def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
@@ -292,7 +295,7 @@ def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
     for key in keys:
         parts[key[0]] += key
     for number, part in enumerate(parts):
-        yield b"".join(sorted(set(cut(bytes(part)))))
+        yield b"".join(sorted(set(cut(part))))
         parts[number] = bytearray()
 
 

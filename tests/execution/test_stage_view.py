@@ -52,6 +52,11 @@ def counted(place: RunFolder) -> tuple[int | None, ...]:
     return told
 
 
+def test_a_shard_without_records_holds_no_item(place: RunFolder) -> None:
+    place.shard()
+    assert counted(place) == (6, 6, 0, 0)
+
+
 def test_status_fetch_and_retry_count_the_same(place: RunFolder) -> None:
     assert counted(place) == (6, 6, 0, 0)
     place.shard(0, 1)
