@@ -22,7 +22,7 @@ from hybrid.grading.judge_check import GradedRows, check
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.progress import SilentProgress
 from hybrid.records import Completion, Failure, Output, Record, Request, Sampling
-from hybrid.report.raw import body
+from hybrid.report.output_texts import output_text
 
 TURN, JSON = "<|end|><|start|>assistant", "<|channel|>final <|constrain|>json<|message|>"
 SAID = [
@@ -210,7 +210,7 @@ def test_the_verdict_of_a_judge_is_read_from_its_answer_alone() -> None:
 
 def test_the_report_shows_a_thought_behind_a_fold() -> None:
     output = Output("1", "a", "a/1", {}, 0, "Oslo", None, "x", thought="<think><script>a</script></think>")
-    page = str(body(output, 100))
+    page = str(output_text(output, 100))
     assert "<details" in page
     assert page.index("<summary>thought</summary>") < page.index("&lt;think&gt;&lt;script&gt;") < page.index("Oslo")
-    assert "details" not in str(body(replace(output, thought=""), 100))
+    assert "details" not in str(output_text(replace(output, thought=""), 100))

@@ -20,7 +20,7 @@ from hybrid.execution.local import chosen_folder, find_outputs, opened_run
 from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import path_beside
-from hybrid.report.page import BEGINS, LONGEST_TEXT, MOST_TASKS, labelled, title_of, write_report
+from hybrid.report.page import MAX_TASKS, MAX_TEXT, PAGE_START, labelled, title_of, write_report
 from hybrid.report.sources import ReportRun, find_source
 from hybrid.report.unfinished import unfinished_run
 
@@ -39,29 +39,29 @@ LOG = logging.getLogger("hybrid")
     type=OUTPUT,
     help="The page, - for standard output. Default, beside the first FILE: report.html, comparison.html for several.",
 )
-@click.option("--grader", default="", metavar="NAME", help="Whose grades, when outputs were graded more than once.")
+@click.option("--grader", default="", metavar="NAME", help="Show the grades of this grader, when there are several.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=MOST_TASKS, show_default=True, help="Draw at most this many tasks."
+    "--limit", type=click.IntRange(min=0), default=MAX_TASKS, show_default=True, help="Draw at most this many tasks."
 )
 @click.option(
     "--text",
     type=click.IntRange(min=0),
-    default=LONGEST_TEXT,
+    default=MAX_TEXT,
     show_default=True,
     help="Characters shown of one model text.",
 )
 def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grader: str, limit: int, text: int) -> None:
     """Draw one HTML page of runs: each FILE is an outputs file, a run, or a grades.json.
 
-    What nobody graded is drawn without scores, a run that is not finished as it stands. Several files are compared with
-    the first, question by question. The page needs no network; its place is printed.
+    Outputs without grades are drawn without scores, an unfinished run in its present state. Several files are compared
+    with the first, question by question. The page needs no network; its path is printed.
     """
     faults: list[HybridError] = []
     with ExitStack() as stack:
         runs = [_found(name, folder, grader, stack) for name in sources]
         path = out or _default_path(runs)
         with writable_path(path) as there:
-            write_report(runs, there, tasks=limit, text=text, tell=faults.append, warn=_warn)
+            write_report(runs, there, tasks=limit, text=text, on_fault=faults.append, on_load_error=_warn)
     if path != STDOUT:
         click.echo(path)
     if faults:
@@ -69,7 +69,7 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
 
 
 def _found(name: str, folder: Path | None, grader: str, stack: ExitStack) -> ReportRun:
-    """The run that FILE means; one whose last stage waits for earlier ones as it stands now."""
+    """The run of FILE; in its present state when its last stage waits for earlier ones."""
     try:
         return find_source(Path(find_outputs(name, folder)), grader)
     except Waits:
@@ -106,7 +106,7 @@ def _refuse_other_page(path: Path, runs: Sequence[ReportRun]) -> None:
             head = file.read(MAX_HEAD).decode(errors="replace")
     if str(title_of(labelled(runs))) in head:
         return
-    found = re.search("<title>(.*?)</title>", head, re.DOTALL) if head.startswith(BEGINS) else None
+    found = re.search("<title>(.*?)</title>", head, re.DOTALL) if head.startswith(PAGE_START) else None
     what = f"the report of other runs: {html.unescape(found[1])}" if found else "no report of hybrid"
     raise UsageError(f"{path} is {what}", hint="name the page with -o, which overwrites a file")
 

@@ -1,5 +1,7 @@
-"""One self-contained HTML page about one or several graded runs.
+"""One self-contained HTML page about one or several runs.
 
-`page.write_report` is the way in. Floors inside, lower ones first: `markup` (escaping), `grids` and `charts` (SVG),
-`grades_file` and `sources` (reading), `summary`, `compare`, `tasks`, `answers` and `provenance` (the parts), `page`.
+The entry point is `page.write_report`. Layers, lower ones first: `markup` (escaping), `formatting`, `axes`, `charts`
+and `line_charts` (SVG); `grades_file`, `sources`, `unfinished` and `timing` (reading); `section` (the interface) and
+`curves`; `output_texts`, `question_rows`, `sections`, `articles`, `summary`, `compare`, `navigation` and `provenance`
+(the parts); `page`.
 """

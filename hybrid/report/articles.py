@@ -1,76 +1,75 @@
-"""The article of one task: its name and standing, then what a section draws of it, else rows of text."""
+"""The article of one task: its name and status, then its drawing by a section, else rows of text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybrid.machine.terminal import count_of
+from hybrid.report.formatting import count_of, status_badge, status_of
 from hybrid.report.markup import Html, el, join
-from hybrid.report.rows import rows, task_data
+from hybrid.report.question_rows import question_rows, task_data
 from hybrid.report.section import TaskView
 from hybrid.report.sections import Sections
-from hybrid.report.sources import Answered, ReportRun
-from hybrid.report.words import count, mark, status_of
+from hybrid.report.sources import ReportRun, TaskResult
 
 
 def article(number: int, shown: TaskView, sections: Sections) -> Html:
-    """Everything about one task, under the number that links lead to."""
-    states = standings(shown.runs, shown.parts)
+    """Everything about one task; `number` is its anchor for links."""
+    statuses = statuses_of(shown.runs, shown.parts)
     known = [(run, part) for run, part in zip(shown.runs, shown.parts, strict=True) if part]
     values = [sections.values(part) for _, part in known]
     names = dict.fromkeys(name for each in values for name in each)
     sorted_by = {f"data_{name}": _figure([each.get(name) for each in values]) for name in names}
     return el(
         "article",
-        _head(number, shown, states, sections),
-        sections.task(shown) or join([task_data(shown.data, shown.longest), rows(shown)]),
+        _head(number, shown, statuses, sections),
+        sections.task(shown) or join([task_data(shown.data, shown.longest), question_rows(shown)]),
         id=f"t{number}",
         data_id=shown.task,
-        data_status=" ".join(states),
+        data_status=" ".join(statuses),
         data_score=_figure([part.score(run.unit) for run, part in known]),
         **sorted_by,
         data_failed=str(sum(part.failed for _, part in known)),
     )
 
 
-def standings(runs: Sequence[ReportRun], parts: Sequence[Answered | None]) -> list[str]:
+def statuses_of(runs: Sequence[ReportRun], parts: Sequence[TaskResult | None]) -> list[str]:
     """The status of the task in every run, `absent` where the run does not have it."""
     return [status_of(part.score(run.unit)) if part else "absent" for run, part in zip(runs, parts, strict=True)]
 
 
 def _figure(values: Sequence[float | None]) -> str:
-    """The mean of what there is, for sorting; nothing when there is nothing."""
+    """The mean of the known values, for sorting; "" without any."""
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.4f}" if known else ""
 
 
-def _head(number: int, shown: TaskView, states: Sequence[str], sections: Sections) -> Html:
+def _head(number: int, shown: TaskView, statuses: Sequence[str], sections: Sections) -> Html:
     facts: list[Html | str] = []
     if not shown.several and (part := shown.parts[0]):
-        facts.append(mark(states[0]))
+        facts.append(status_badge(statuses[0]))
         facts.append(el("span", " · ".join(_facts(part, sections)), cls="facts"))
     return el("header", el("h3", el("a", shown.task, href=f"#t{number}")), *facts)
 
 
-def _facts(part: Answered, sections: Sections) -> list[str]:
+def _facts(part: TaskResult, sections: Sections) -> list[str]:
     said = []
     if len(part.scores) > 1 and any(score is not None for score in part.scores):
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
         said.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
     said += sections.facts(part)
     if part.failed:
-        said.append(f"{count(part.failed, 'output')} failed")
+        said.append(f"{count_of(part.failed, 'output')} failed")
     if trained := _training(part):
         said.append(trained)
     return said
 
 
-def _training(part: Answered) -> str:
-    """What the task's training did, as its first trained answer tells; the records may be from anybody."""
-    told = next((one.trained for asked in part.asked for one in asked.outputs if one.trained), {})
-    steps, texts, loss = told.get("steps"), told.get("texts"), told.get("loss")
+def _training(part: TaskResult) -> str:
+    """Steps, texts and loss of the task's training, from its first trained output. Records are untrusted input."""
+    training = next((one.trained for result in part.questions for one in result.outputs if one.trained), {})
+    steps, texts, loss = training.get("steps"), training.get("texts"), training.get("loss")
     if type(steps) is not int or type(texts) is not int or not isinstance(loss, list):
         return ""
-    course = [one for one in loss if type(one) is float]
-    fall = f", loss {course[0]:.2f} to {course[-1]:.2f}" if course else ""
-    return f"trained {count(steps, 'step')} on {count(texts, 'text')}{fall}"
+    losses = [one for one in loss if type(one) is float]
+    change = f", loss {losses[0]:.2f} to {losses[-1]:.2f}" if losses else ""
+    return f"trained {count_of(steps, 'step')} on {count_of(texts, 'text')}{change}"

@@ -1,4 +1,4 @@
-"""Axes for any range of numbers: round ticks, and labels that tell neighbours apart."""
+"""Axes for any range of numbers: ticks at round values, with labels that differ between neighbours."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-SMALLEST = 1e-100
-"""Ranges below this are one value."""
-SHORT = 6
-"""Characters of a number that is never written with a power of ten."""
+MIN_RANGE = 1e-100
+"""A smaller range counts as a single value."""
+MAX_PLAIN = 6
+"""Most characters of a label that is always written in plain digits, without a power of ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """From `low` to `high`, with ticks and their labels."""
+    """An axis from `low` to `high`; `ticks` are pairs of a value and its label."""
 
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
 
     def share(self, value: float) -> float:
-        """Where a value lies, 0 at `low` and 1 at `high`; held inside."""
+        """The position of a value: 0 at `low`, 1 at `high`, clipped to [0, 1]."""
         return min(max((value - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
-def axis_of(values: Iterable[float], most: int = 6, *, whole: bool = False) -> Axis:
-    """An axis over all finite `values` with at most about `most` ticks; `whole` for ticks that are whole numbers."""
+def axis_of(values: Iterable[float], max_ticks: int = 6, *, whole: bool = False) -> Axis:
+    """An axis over all finite `values` with at most about `max_ticks` ticks; `whole` for ticks at integers only."""
     known = [value for value in values if math.isfinite(value)]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     if whole and low == high:
         return Axis(low - 1, high + 1, ((low, label(Decimal(low))),))
-    if high - low <= max(SMALLEST, 1e-12 * max(abs(low), abs(high))):
-        room = 1.0 if abs(low) < SMALLEST else abs(low) * 0.1
-        low, high = low - room, high + room
-    step = _step(high - low, most, whole)
+    if high - low <= max(MIN_RANGE, 1e-12 * max(abs(low), abs(high))):
+        margin = 1.0 if abs(low) < MIN_RANGE else abs(low) * 0.1
+        low, high = low - margin, high + margin
+    step = _step(high - low, max_ticks, whole)
     first, last = math.floor(Decimal(low) / step), math.ceil(Decimal(high) / step)
-    if whole:  # rounds begin and end where they do
+    if whole:  # the axis of rounds ends at its data, not at a tick
         first, last = math.ceil(Decimal(low) / step), math.floor(Decimal(high) / step)
     else:
         low, high = float(first * step), float(last * step)
@@ -45,32 +45,32 @@ def axis_of(values: Iterable[float], most: int = 6, *, whole: bool = False) -> A
     return Axis(low, high, tuple(zip(map(float, marks), labels(marks), strict=True)))
 
 
-def _step(room: float, most: int, whole: bool) -> Decimal:
-    """The smallest of 1, 2, 5 times a power of ten that gives at most `most` steps."""
-    power = math.floor(math.log10(room / most))
+def _step(span: float, max_steps: int, whole: bool) -> Decimal:
+    """The smallest of 1, 2, 5 times a power of ten that gives at most `max_steps` steps."""
+    power = math.floor(math.log10(span / max_steps))
     for exponent in (power, power + 1):
         for times in (1, 2, 5):
             step = Decimal(times).scaleb(exponent)
-            if step * most >= Decimal(room) and (not whole or step >= 1):
+            if step * max_steps >= Decimal(span) and (not whole or step >= 1):
                 return step
     return Decimal(1) if whole else Decimal(1).scaleb(power + 2)
 
 
 def labels(values: Sequence[Decimal]) -> list[str]:
-    """Numbers in plain digits, or all of them with a power of ten where that is shorter; with a true minus."""
+    """Numbers in plain digits, or all with a power of ten where that is shorter; U+2212 for minus."""
     plain, power = [_plain(abs(value)) for value in values], [_power(abs(value)) for value in values]
-    shown = plain if max(map(len, plain)) <= max(SHORT, *map(len, power)) else power
-    return ["0" if not value else "−" * (value < 0) + said for value, said in zip(values, shown, strict=True)]
+    shown = plain if max(map(len, plain)) <= max(MAX_PLAIN, *map(len, power)) else power
+    return ["0" if not value else "−" * (value < 0) + text for value, text in zip(values, shown, strict=True)]
 
 
 def label(value: Decimal) -> str:
-    """One number as `labels` says it."""
+    """One number as `labels` writes it."""
     return labels([value])[0]
 
 
 def _plain(value: Decimal) -> str:
-    said = f"{value:f}"
-    return said.rstrip("0").rstrip(".") if "." in said else said
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _power(value: Decimal) -> str:

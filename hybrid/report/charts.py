@@ -1,4 +1,4 @@
-"""The plot beside a number: a dot and its interval on a fixed axis, drawn as wide as its table cell."""
+"""The plot beside a number: a dot and its interval on a fixed axis, as wide as its table cell."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from hybrid.report.markup import Html, plain
 
-WIDE = 200
-"""Length of an axis in the drawing's own units."""
+WIDTH = 200
+"""Length of an axis in units of the SVG view box."""
 
 
 def interval_plot(
     value: float | None,
     interval: Sequence[float] | None,
-    spoken: str,
+    aria_label: str,
     *,
     axis: tuple[float, float] = (0.0, 1.0),
     kind: str = "score",
 ) -> Html:
-    """A dot at `value`, a bar over `interval`, quarter lines behind; `spoken` is what is read aloud."""
+    """A dot at `value` and a bar over `interval`, with lines at the quarters of the axis."""
     low, high = axis
     quarters = "".join(f"M{_at(low + (high - low) * part / 4, axis)} 0v10" for part in range(5))
     drawn = [f'<path class="axis" d="{quarters}"/>']
@@ -29,12 +29,12 @@ def interval_plot(
     if value is not None:
         drawn.append(f'<path class="dot" d="M{_at(value, axis)} 5h0"/>')
     return Html(
-        f'<svg class="plot {plain(kind)}" role="img" aria-label="{plain(spoken)}" viewBox="-4 0 {WIDE + 8} 10" '
+        f'<svg class="plot {plain(kind)}" role="img" aria-label="{plain(aria_label)}" viewBox="-4 0 {WIDTH + 8} 10" '
         f'preserveAspectRatio="none">{"".join(drawn)}</svg>'
     )
 
 
 def _at(value: float, axis: tuple[float, float]) -> str:
-    """Where `value` lies on the axis, held inside it."""
+    """The x coordinate of `value`, clipped to the axis."""
     part = (min(max(value, axis[0]), axis[1]) - axis[0]) / (axis[1] - axis[0])
-    return f"{part * WIDE:.1f}".removesuffix(".0")
+    return f"{part * WIDTH:.1f}".removesuffix(".0")

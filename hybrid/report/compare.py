@@ -1,4 +1,4 @@
-"""Several runs side by side: the difference of each to the first, on the questions that both have graded."""
+"""Paired differences of each run to the first, over the units that are graded in both."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from itertools import groupby
 
 from hybrid.errors import BadData
 from hybrid.report.charts import interval_plot
+from hybrid.report.formatting import signed
 from hybrid.report.grades_file import GradesFile
 from hybrid.report.markup import Html, el
 from hybrid.report.sources import ReportRun
-from hybrid.report.words import signed
 from hybrid.statistics.intervals import paired_difference
 
-READING = (
-    "Each run minus the first, unit by unit on what both have graded, in percentage points. The interval is that of "
-    "the paired difference, clustered by task. An interval that holds 0 shows no difference."
+HOW_TO_READ = (
+    "Each run minus the first, over the units that are graded in both, in percentage points. The interval is that of "
+    "the paired difference, clustered by task. An interval that contains 0 shows no difference."
 )
 
 
 @dataclass(slots=True)
 class Difference:
-    """One run against the first, in shares of 1. `alone` counts units that only one of the two has graded."""
+    """One run minus the first, in score units (0 to 1). `alone` counts units that are graded in one of the two only."""
 
     mean: float | None = None
     interval: tuple[float, float] | None = None
@@ -47,7 +47,7 @@ def difference(first: ReportRun, other: ReportRun) -> Difference:
 
 
 def _why_not(first: ReportRun, other: ReportRun) -> str:
-    """Why two runs cannot be compared number by number, or nothing."""
+    """Why the scores of two runs cannot be subtracted; "" when they can."""
     one, two = first.grades, other.grades
     if one is None or two is None:
         return "not graded"
@@ -59,29 +59,29 @@ def _why_not(first: ReportRun, other: ReportRun) -> str:
     return "judged against different references" if None not in references and references[0] != references[1] else ""
 
 
-def _pairs(first: GradesFile, other: GradesFile, tally: Difference) -> Iterator[tuple[str, float, float]]:
-    """(task, first's score, other's score) of every unit that both have graded."""
-    ours, theirs = _scores(first), _scores(other)
-    one, two = next(ours, None), next(theirs, None)
+def _pairs(first: GradesFile, other: GradesFile, result: Difference) -> Iterator[tuple[str, float, float]]:
+    """Yield (task, first score, other score) of every unit that is graded in both; count into `result`."""
+    first_scores, other_scores = _scores(first), _scores(other)
+    one, two = next(first_scores, None), next(other_scores, None)
     while one or two:
         if one and two and one[0] == two[0]:
             if one[1] is not None and two[1] is not None:
-                tally.better += two[1] > one[1]
-                tally.worse += two[1] < one[1]
+                result.better += two[1] > one[1]
+                result.worse += two[1] < one[1]
                 yield one[0][0], one[1], two[1]
             else:
-                tally.alone += (one[1] is None) != (two[1] is None)
-            one, two = next(ours, None), next(theirs, None)
+                result.alone += (one[1] is None) != (two[1] is None)
+            one, two = next(first_scores, None), next(other_scores, None)
         elif two is None or (one and one[0] < two[0]):
-            tally.alone += one is not None and one[1] is not None
-            one = next(ours, None)
+            result.alone += one is not None and one[1] is not None
+            one = next(first_scores, None)
         else:
-            tally.alone += two[1] is not None
-            two = next(theirs, None)
+            result.alone += two[1] is not None
+            two = next(other_scores, None)
 
 
 def _scores(grades: GradesFile) -> Iterator[tuple[tuple[str, str], float | None]]:
-    """((task, unit), score) in rising order; for unit `task` the lowest score, None when a question is ungraded."""
+    """Yield ((task, question), score) in ascending order; for the unit `task` ((task, ""), lowest score or None)."""
     last = ("", "")
     for task, rows in groupby(grades.grades(), key=lambda row: row.task):
         scored = [(row.question, row.score) for row in rows]
@@ -99,7 +99,7 @@ def _scores(grades: GradesFile) -> Iterator[tuple[tuple[str, str], float | None]
 
 
 def comparison(sources: Sequence[ReportRun]) -> Html:
-    """The table of paired differences to the first run."""
+    """The section with the table of paired differences to the first run."""
     first = sources[0]
     columns = ("", "points", "95 % interval", "pairs", "better", "worse", "only one graded")
     head = el(
@@ -111,7 +111,7 @@ def comparison(sources: Sequence[ReportRun]) -> Html:
     return el(
         "section",
         el("h2", "Against ", el("span", first.label)),
-        el("p", READING, cls="note"),
+        el("p", HOW_TO_READ, cls="note"),
         el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores paired"), cls="scroll", tabindex="0"),
         id="comparison",
     )

@@ -1,6 +1,6 @@
-"""Metrics over rounds, of any pipeline whose records hold them (`hybrid.metrics`): one chart a metric.
+"""Metrics over rounds for every pipeline whose records hold them (`hybrid.metrics`): one chart per metric.
 
-Runs whose settings differ in the seed alone are one line: their mean, with a band from the lowest to the highest.
+Runs whose settings differ only in the seed are one line: their mean, with a band from the lowest to the highest.
 """
 
 from __future__ import annotations
@@ -14,64 +14,68 @@ from typing import ClassVar
 from hybrid.canonical import encode
 from hybrid.metrics import RoundMetrics
 from hybrid.records import Output
+from hybrid.report.formatting import count_of
 from hybrid.report.line_charts import Line, line_chart, number
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Scope, Section, TaskView
 from hybrid.report.sources import ReportRun
-from hybrid.report.words import count
 
-MOST_CHARTS = 40
-"""Metrics that are drawn; the others are counted."""
-MOST_VALUES = 2_000_000
-"""Values of a run that are drawn; that there are more is said."""
-MOST_COLUMNS = 12
-"""Metrics in the table of a task."""
+MAX_CHARTS = 40
+"""Most metrics that are drawn; the others are counted."""
+MAX_VALUES = 2_000_000
+"""Most values of a run that are drawn; a note says when there are more."""
+MAX_COLUMNS = 12
+"""Most metrics in the table of a task."""
 
 Key = tuple[str, str, str]
-"""Metric, task, group; no group is the round as a whole."""
+"""Metric, task, group; the group "" is the whole round."""
 Series = dict[Key, dict[int, float]]
 
 
 @dataclass(frozen=True)
 class Curves(Section):
-    """Draws every metric over the rounds."""
+    """One chart per metric over the rounds."""
 
     scope: ClassVar[Scope] = "general"
     title: ClassVar[str] = "Curves"
 
     def wants(self, run: ReportRun) -> bool:
-        """A run among whose first records are metrics of rounds."""
-        return any(metrics_of(output) for output in run.some_outputs())
+        """Whether metrics of rounds are among the first records of the run."""
+        return any(metrics_of(output) for output in run.first_outputs())
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
-        """One chart a metric, and how many seeds are behind its lines."""
-        together = _together(runs)
+        """One chart per metric, with notes on seeds and on what is not drawn."""
+        groups = _grouped_by_seed(runs)
         lines: dict[str, list[tuple[Key, Line]]] = {}
         notes = []
-        for label, group in together:
+        for label, group in groups:
             series = [_series(run) for run in group]
-            notes += [_too_many(run) for run, each in zip(group, series, strict=True) if _size(each) >= MOST_VALUES]
+            notes += [
+                _truncation_note(run) for run, each in zip(group, series, strict=True) if _size(each) >= MAX_VALUES
+            ]
             if len(group) > 1:
-                notes.append(_seeds(label, group))
+                notes.append(_seed_note(label, group))
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
                 lines.setdefault(key[0], []).append((key, _line(_name(label, key, series), key, series)))
-        charts = [line_chart(metric, [line for _, line in lines[metric]]) for metric in sorted(lines)[:MOST_CHARTS]]
+        charts = [line_chart(metric, [line for _, line in lines[metric]]) for metric in sorted(lines)[:MAX_CHARTS]]
         if left := len(lines) - len(charts):
-            notes.append(el("p", f"{count(left, 'more metric')} not drawn.", cls="none"))
+            notes.append(el("p", f"{count_of(left, 'more metric')} not drawn.", cls="none"))
         return join([*notes, el("div", *charts, cls="all-series")])
 
     def task(self, shown: TaskView) -> Html:
-        """The rounds of a task as a table."""
+        """A table of the rounds of a task."""
         tables = [
             join([el("h4", run.label) if shown.several else "", _table(rounds)])
             for run, part in zip(shown.runs, shown.parts, strict=True)
-            if (rounds := [one for asked in (part.asked if part else ()) for one in _rounds(asked.outputs)])
+            if (rounds := [one for result in (part.questions if part else ()) for one in _rounds(result.outputs)])
         ]
-        left = [el("p", f"{count(shown.left_out(), 'more round')} not shown", cls="none")] if shown.left_out() else []
+        left = (
+            [el("p", f"{count_of(shown.left_out(), 'more round')} not shown", cls="none")] if shown.left_out() else []
+        )
         return join([*tables, *left]) if tables else Html("")
 
     def style(self) -> str:
-        """Of the charts."""
+        """The CSS of the charts."""
         return files("hybrid.report").joinpath("curves.css").read_text(encoding="utf-8")
 
 
@@ -88,7 +92,7 @@ def _rounds(outputs: Sequence[Output]) -> Iterator[RoundMetrics]:
 
 
 def _series(run: ReportRun) -> Series:
-    """Everything that a run measured."""
+    """All metrics of a run, up to MAX_VALUES values."""
     series: Series = {}
     held = 0
     with closing(run.outputs.records()) as records:
@@ -96,7 +100,7 @@ def _series(run: ReportRun) -> Series:
             found = metrics_of(output)
             if found is None:
                 continue
-            if held >= MOST_VALUES:
+            if held >= MAX_VALUES:
                 break
             for group, metrics in {"": found.metrics, **found.groups}.items():
                 for metric, value in metrics.items():
@@ -109,21 +113,21 @@ def _size(series: Series) -> int:
     return sum(map(len, series.values()))
 
 
-def _too_many(run: ReportRun) -> Html:
-    return el("p", f"{run.label} has more than {MOST_VALUES:,} values; the first are drawn.", cls="none")
+def _truncation_note(run: ReportRun) -> Html:
+    return el("p", f"{run.label} has more than {MAX_VALUES:,} values; the first are drawn.", cls="none")
 
 
-def _together(runs: Sequence[ReportRun]) -> list[tuple[str, list[ReportRun]]]:
-    """Runs that differ in their seed alone, under the name of their lines; "" when all runs are of one kind."""
+def _grouped_by_seed(runs: Sequence[ReportRun]) -> list[tuple[str, list[ReportRun]]]:
+    """Groups of runs that differ only in the seed, with the label of their lines: "" for a single group."""
     groups: dict[bytes, list[ReportRun]] = {}
     for run in runs:
-        groups.setdefault(_kind(run), []).append(run)
+        groups.setdefault(_key_without_seed(run), []).append(run)
     named = len(groups) > 1
     return [(group[0].label if named else "", group) for group in groups.values()]
 
 
-def _kind(run: ReportRun) -> bytes:
-    """What runs have in common that differ in the seed alone."""
+def _key_without_seed(run: ReportRun) -> bytes:
+    """A key that is the same for runs that differ only in the seed."""
     spec, settings = run.outputs.run, run.outputs.run.get("settings")
     if not run.pipeline or not isinstance(settings, Mapping) or "seed" not in settings:
         return run.label.encode()
@@ -132,23 +136,23 @@ def _kind(run: ReportRun) -> bytes:
     return encode([run.pipeline, others, model])
 
 
-def _seeds(label: str, group: Sequence[ReportRun]) -> Html:
+def _seed_note(label: str, group: Sequence[ReportRun]) -> Html:
     seeds = ", ".join(str(run.outputs.run["settings"]["seed"])[:20] for run in group[:20])
     line = f"{label}: a line" if label else "A line"
-    mean = f"{line} is the mean of {len(group)} runs that differ in their seed alone ({seeds})"
-    band = "its band goes from the lowest to the highest of them. Rounds that not all of them have are left out."
+    mean = f"{line} is the mean of {len(group)} runs that differ only in their seed ({seeds})"
+    band = "its band extends from the lowest to the highest. Rounds that some of them lack are left out."
     return el("p", f"{mean}, {band}", cls="note")
 
 
 def _name(label: str, key: Key, series: Sequence[Series]) -> str:
-    """Run, task and group, as far as they tell lines of the chart apart."""
+    """The name of a line: run, task and group, as far as they distinguish the lines of a chart."""
     tasks = {task for each in series for metric, task, _ in each if metric == key[0]}
     parts = [label, key[1] if len(tasks) > 1 else "", key[2]]
     return " · ".join(part for part in parts if part) or "all"
 
 
 def _line(name: str, key: Key, series: Sequence[Series]) -> Line:
-    """A line of one run, or the mean of several over the rounds that all of them have."""
+    """The line of one run, or the mean of several over the rounds that all have."""
     found = [each.get(key, {}) for each in series]
     if len(found) == 1:
         return Line(name, found[0])
@@ -160,7 +164,7 @@ def _line(name: str, key: Key, series: Sequence[Series]) -> Line:
 
 def _table(rounds: Sequence[RoundMetrics]) -> Html:
     names = sorted({name for one in rounds for name in one.metrics})
-    shown = names[:MOST_COLUMNS]
+    shown = names[:MAX_COLUMNS]
     head = el("tr", el("th", "round", scope="col"), *(el("th", name, scope="col", cls="n") for name in shown))
     rows = [
         el(
@@ -170,6 +174,6 @@ def _table(rounds: Sequence[RoundMetrics]) -> Html:
         )
         for one in sorted(rounds, key=lambda one: one.round)
     ]
-    more = el("p", f"{count(len(names) - len(shown), 'more metric')} in the curves", cls="none")
+    more = el("p", f"{count_of(len(names) - len(shown), 'more metric')} in the curves", cls="none")
     table = el("div", el("table", el("thead", head), el("tbody", *rows)), cls="scroll rounds", tabindex="0")
     return join([table, more] if len(names) > len(shown) else [table])

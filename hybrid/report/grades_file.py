@@ -1,7 +1,7 @@
-"""Reads grades.json as a stream: header and summary, then one grade after the other, in any JSON layout.
+"""Reads grades.json as a stream: header and summary, then one grade at a time, in any JSON layout.
 
-What the file says is checked before the page repeats it: scores and intervals are finite and in range, counts are
-counts, and the digest in the file is the digest of its grades.
+The content is validated before it is shown: scores and intervals are finite and in range, counts are integers, and the
+digest in the file is the digest of its grades.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from hybrid.metrics import Measured
 FORMAT = "hybrid/grades"
 VERSION = 1
 BEGINS = b'{"format":"hybrid/grades"'
-"""How a grades file begins as it is written here."""
+"""The first bytes of a grades file that hybrid wrote."""
 
 NEEDED = frozenset({"task", "question", "score"})
-MOST_MEASURES = 2000
-"""Figures of outputs together that are read."""
+MAX_MEASURES = 2000
+"""Most figures over all outputs that are read."""
 
 AGAIN = "grade the outputs again"
 
 
 @dataclass(frozen=True, slots=True)
 class GradeRow:
-    """One line of grades.json: the verdict on a question. `outputs` counts what was judged."""
+    """The grade of one question in grades.json. `outputs` is the number of outputs that were graded."""
 
     task: str
     question: str
@@ -48,7 +48,7 @@ class GradeRow:
 
 @dataclass(frozen=True, slots=True)
 class GradesFile:
-    """The header of a grades file. `outputs` is the digest of the outputs that were judged."""
+    """The header of a grades file. `outputs` is the digest of the graded outputs file."""
 
     path: Path
     grader: str
@@ -57,24 +57,24 @@ class GradesFile:
     sha256: str
     summary: Mapping[str, Any]
     count: int
-    around: tuple[bytes, bytes]  # what the digest covers before and after the grades
+    around: tuple[bytes, bytes]  # the bytes that the digest covers before and after the grades
 
     def grades(self) -> Iterator[GradeRow]:
-        """The grades in file order. Raises BadData on the first one that is none."""
+        """Yield the grades in file order. Raises BadData at the first invalid one."""
         for number, value in enumerate(self._values(), start=1):
             yield _row(value, f"{self.path}: grade {number}")
 
     def checked(self) -> Iterator[GradeRow]:
-        """`grades`, with count and sha256 checked at the end. Raises BadData."""
+        """Like `grades`, and verify count and sha256 at the end. Raises BadData."""
         hashed, number = hashlib.sha256(self.around[0]), 0
         for number, value in enumerate(self._values(), start=1):
             hashed.update(encode(value) + b"\n")
             yield _row(value, f"{self.path}: grade {number}")
         if number != self.count:
-            raise BadData(f"{self.path}: holds {number:,} grades and says {self.count:,}", hint=AGAIN)
+            raise BadData(f"{self.path}: has {number:,} grades but states {self.count:,}", hint=AGAIN)
         hashed.update(self.around[1])
         if hashed.hexdigest() != self.sha256:
-            raise BadData(f"{self.path}: its content does not fit its sha256: edited or damaged", hint=AGAIN)
+            raise BadData(f"{self.path}: its content does not match its sha256: edited or damaged", hint=AGAIN)
 
     def _values(self) -> Iterator[Any]:
         with utf8_stream(self.path.open("rb"), str(self.path)) as file:
@@ -82,7 +82,7 @@ class GradesFile:
 
 
 def open_grades(path: Path) -> GradesFile:
-    """Read the header. Raises UsageError when there is no such file, BadData when it is not a grades file."""
+    """Read the header. Raises UsageError when the file does not exist, BadData when it is not a grades file."""
     form = _value(path, "format")
     if form != FORMAT:
         raise BadData(f"{path}: not a grades file (format is {form!r})", hint="name an outputs.json or a grades.json")
@@ -105,7 +105,7 @@ def open_grades(path: Path) -> GradesFile:
 
 
 def _value(path: Path, key: str) -> Any:
-    """The value of one key of the outermost object, found without holding the others."""
+    """The value of one key of the outermost object; the others are not held in memory."""
     try:
         with utf8_stream(path.open("rb"), str(path)) as file:
             return next(_items(path, file, key), None)
@@ -167,7 +167,7 @@ def _measure(value: Any, key: str) -> dict[str, Any]:
 
 
 def _summary(value: Any) -> dict[str, Any]:
-    """The summary with every number checked; figures and controls share one shape (`mean`, `n`, `interval`)."""
+    """The validated summary; figures and controls have one shape (`mean`, `n`, `interval`)."""
     ungraded = value["ungraded"]
     return {
         "unit": str(value["unit"]),
@@ -182,7 +182,7 @@ def _summary(value: Any) -> dict[str, Any]:
         "outputs": int(value["outputs"]),
         "failed": _counts(value.get("failed_outputs")),
         "judge": sentences(value.get("judge")),
-        "measures": [_measured(one) for one in (value.get("measures") or [])[:MOST_MEASURES]],
+        "measures": [_measured(one) for one in (value.get("measures") or [])[:MAX_MEASURES]],
         "figures": {
             str(name): _measure(figure, "mean") for name, figure in sorted((value.get("figures") or {}).items())
         },
@@ -193,7 +193,7 @@ def _summary(value: Any) -> dict[str, Any]:
 
 
 def _measured(value: Any) -> Measured:
-    """One figure of outputs together, checked as it is when it is made."""
+    """One validated figure over all outputs."""
     low_high, control = _interval(value.get("interval")), value.get("control")
     return Measured(
         group=str(value["group"]),

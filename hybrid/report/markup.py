@@ -1,7 +1,7 @@
-"""HTML that is escaped by construction: what is not `Html` is text, and text is escaped.
+"""HTML that is escaped by construction: every string that is not `Html` is text, and text is escaped.
 
-Model text is hostile. Besides the five characters of HTML, what could fool a reader is made visible: control
-characters, bidirectional overrides (CVE-2021-42574), zero-width and tag characters.
+Model text is untrusted. Besides the five special characters of HTML, characters that could mislead a reader are made
+visible: control characters, bidirectional overrides (CVE-2021-42574), zero-width and tag characters.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff"
     "\ud800-\udfff\U0001fffe\U0001ffff\U000e0000-\U000e0fff]"
 )
-"""Characters that show nothing, or something else than they are. Tab and newline stay."""
+"""Characters that are invisible or change how others are shown. Tab and newline are not among them."""
 
 
 class Html(str):
-    """Markup that is safe to write as it is. Made by this module and by templates whose parts went through it."""
+    """Markup that is written unchanged. It comes from this module, or from templates whose parts do."""
 
     __slots__ = ()
 
@@ -39,17 +39,17 @@ def text(value: str) -> Html:
 
 
 def plain(value: str) -> Html:
-    """`value` as an attribute's value or a title, where no markup can stand."""
+    """`value` as an attribute value, where no markup is possible."""
     return Html(HIDDEN.sub(lambda found: f"[{name_of(found[0])}]", html.escape(value)))
 
 
 def join(parts: Iterable[str], between: str = "") -> Html:
-    """Parts one after the other; those that are text are escaped."""
+    """The parts joined by `between`; those that are text are escaped."""
     return Html(text(between).join(part if isinstance(part, Html) else text(part) for part in parts))
 
 
 def el(name: str, /, *children: str, **attributes: str | int | bool | None) -> Html:
-    """One element. `cls` is the class, `_` in a name stands for `-`; None and False leave an attribute out."""
+    """One element. `cls` is the class, `_` in a name becomes `-`; None and False omit an attribute."""
     written = "".join(_attribute(key, value) for key, value in attributes.items())
     if name in VOID:
         return Html(f"<{name}{written}{'/' if name in SVG_VOID else ''}>")

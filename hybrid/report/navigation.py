@@ -1,4 +1,4 @@
-"""Ways through the tasks: all of them at one look, and the filter and sort that the script serves."""
+"""Navigation: an overview of all tasks, and the controls for filter and sort, which need the script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hybrid.report.markup import Html, el
 from hybrid.report.sources import ReportRun
 
-STATES = ("right", "partly", "wrong", "ungraded", "absent")
+STATUSES = ("right", "partly", "wrong", "ungraded", "absent")
 
 SHOWS = (
     ("all", "All"), ("right", "Right"), ("partly", "Partly"), ("wrong", "Wrong"), ("ungraded", "Ungraded"),
@@ -19,33 +19,44 @@ SORTS = (
 )  # fmt: skip
 
 
-def overview(sources: Sequence[ReportRun], names: Sequence[str], states: Sequence[Sequence[str]]) -> Html:
-    """A square a task, a row a run. `states` holds for each drawn task its standing in every run."""
-    rows = [
-        _row(source, names, [each[index] for each in states], len(sources) > 1) for index, source in enumerate(sources)
-    ]
-    return el("nav", *rows, _legend(states), cls="overview", aria_label="All tasks at a glance")
+def overview(sources: Sequence[ReportRun], names: Sequence[str], statuses: Sequence[Sequence[str]]) -> Html:
+    """A row per run with a square per task. `statuses` holds the statuses of each drawn task, one per run."""
+    several = len(sources) > 1
+    rows = [_row(run, names, [each[index] for each in statuses], several) for index, run in enumerate(sources)]
+    return el("nav", *rows, _legend(statuses), cls="overview", aria_label="All tasks at a glance")
 
 
-def _row(source: ReportRun, names: Sequence[str], states: Sequence[str], several: bool) -> Html:
+def _row(source: ReportRun, names: Sequence[str], statuses: Sequence[str], several: bool) -> Html:
     squares = [
-        el("a", href=f"#t{number}", title=f"{task}: {state}", aria_label=f"{task}: {state}", cls=state, tabindex="-1")
-        for number, (task, state) in enumerate(zip(names, states, strict=True), start=1)
+        el(
+            "a",
+            href=f"#t{number}",
+            title=f"{task}: {status}",
+            aria_label=f"{task}: {status}",
+            cls=status,
+            tabindex="-1",
+        )
+        for number, (task, status) in enumerate(zip(names, statuses, strict=True), start=1)
     ]
     return el("div", el("p", source.label, cls="facts") if several else "", el("div", *squares, cls="squares"))
 
 
-def _legend(states: Sequence[Sequence[str]]) -> Html:
-    present = {state for each in states for state in each}
+def _square(number: int, task: str, status: str) -> Html:
+    label = f"{task}: {status}"
+    return el("a", href=f"#t{number}", title=label, aria_label=label, cls=status, tabindex="-1")
+
+
+def _legend(statuses: Sequence[Sequence[str]]) -> Html:
+    present = {status for each in statuses for status in each}
     return el(
         "p",
-        *(el("span", el("i", cls=state, aria_hidden="true"), state) for state in STATES if state in present),
+        *(el("span", el("i", cls=status, aria_hidden="true"), status) for status in STATUSES if status in present),
         cls="legend",
     )
 
 
 def tools(several: bool, more: Mapping[str, str]) -> Html:
-    """Filter and sort; hidden until the script is there to serve them. `more` are the sections' own ways to sort."""
+    """The controls for filter and sort, hidden until the script runs. `more` are the sort orders of sections."""
     shows = [_choice(value, name) for value, name in SHOWS if several or value != "differ"]
     sorts = [el("option", name, value=value) for value, name in SORTS]
     sorts += [el("option", name, value=value) for name, value in more.items()]
@@ -66,6 +77,6 @@ def tools(several: bool, more: Mapping[str, str]) -> Html:
 
 
 def _choice(value: str, name: str) -> Html:
-    """A radio button as a word with the number of tasks that it keeps."""
+    """A radio button: its name and the number of tasks that it keeps."""
     button = el("input", type="radio", name="show", value=value, checked=value == "all")
     return el("label", button, el("span", f"{name} ", el("b", "")))

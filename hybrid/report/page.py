@@ -1,7 +1,7 @@
-"""Writes the page: tasks go to a spool one by one while they are counted, then head, overview and tasks are joined.
+"""Writes the page: tasks are drawn one by one into a temporary file, then head, overview and tasks are joined.
 
-Nothing stands at the page's place before every digest has been checked. The page loads nothing: its style and script
-are inside and named by their hashes in its content security policy, so markup that slipped through could not run.
+The page appears only after every digest was verified. It loads nothing: its style and script are inline and allowed by
+their hashes in the content security policy, so injected markup could not run.
 """
 
 from __future__ import annotations
@@ -20,63 +20,63 @@ from hybrid.errors import HybridError, UsageError
 from hybrid.grading.questions import OutOfOrder
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
-from hybrid.report.articles import article, standings
+from hybrid.report.articles import article, statuses_of
 from hybrid.report.compare import comparison
+from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.navigation import overview, tools
+from hybrid.report.output_texts import truncated
 from hybrid.report.provenance import provenance
-from hybrid.report.raw import cut
 from hybrid.report.section import TaskView
 from hybrid.report.sections import Sections
-from hybrid.report.sources import Answered, ReportRun, Totals, merged
-from hybrid.report.summary import lede, note, results
-from hybrid.report.words import count
+from hybrid.report.sources import ReportRun, TaskResult, Totals, merged
+from hybrid.report.summary import headline, reading_notes, results_table
 
-MOST_TASKS = 1000
-"""Tasks that are drawn unless asked otherwise; the numbers are always of all."""
+MAX_TASKS = 1000
+"""Default of --limit: most tasks that are drawn. The numbers always cover all tasks."""
 
-LONGEST_TEXT = 2000
-"""Characters shown of one model text unless asked otherwise."""
+MAX_TEXT = 2000
+"""Default of --text: most characters shown of one model text."""
 
 
-Walk: TypeAlias = Iterator[tuple[str, list[Answered | None]]]
+Walk: TypeAlias = Iterator[tuple[str, list[TaskResult | None]]]
 
 
 @dataclass(slots=True)
-class Drawn:
-    """What the walk over the tasks leaves: how many there are, the standing of those that are drawn, sums by run."""
+class DrawnTasks:
+    """The names and statuses of the drawn tasks, the number of all tasks, and the sums of each run."""
 
     totals: Sequence[Totals]
     tasks: int = 0
     names: list[str] = field(default_factory=list)
-    states: list[list[str]] = field(default_factory=list)
+    statuses: list[list[str]] = field(default_factory=list)
 
 
 def write_report(
     runs: Sequence[ReportRun],
     out: Path,
     *,
-    tasks: int = MOST_TASKS,
-    text: int = LONGEST_TEXT,
-    tell: Callable[[HybridError], None] = lambda fault: None,
-    warn: Callable[[HybridError], None] = lambda error: None,
+    tasks: int = MAX_TASKS,
+    text: int = MAX_TEXT,
+    on_fault: Callable[[HybridError], None] = lambda fault: None,
+    on_load_error: Callable[[HybridError], None] = lambda error: None,
 ) -> Path:
     """Write the page of `runs` to `out`, at most `tasks` tasks and `text` characters of each model text.
 
-    The same runs give the same bytes. `tell` is called with each exception that a section raised, `warn` with the error
-    of each section that could not be loaded; only their parts of the page are missing. Raises BadData when a file is
-    damaged or its parts do not match, CannotRun or Temporary when `out` cannot be written.
+    The same runs give the same bytes. `on_fault` is called with each exception that a section raised, `on_load_error`
+    with the error of each section that could not be loaded; only their parts of the page are missing. Raises BadData
+    when a file is damaged or does not match its grades, CannotRun or Temporary when `out` cannot be written.
     """
     if not runs:
         raise UsageError("nothing to report", hint="name at least one outputs.json, grades.json or run")
     runs = labelled(runs)
     sections = Sections(runs)
     for error in sections.not_loaded:
-        warn(error)
+        on_load_error(error)
     with tempfile.TemporaryFile() as body:
         try:
             drawn = _draw(merged(runs), runs, sections, body, (tasks, text))
-        except OutOfOrder:  # outputs of another program: sort them on disk first
+        except OutOfOrder:  # outputs of another program: they are sorted on disk first
             body.seek(0)
             body.truncate()
             drawn = _draw(merged(runs, sort=True), runs, sections, body, (tasks, text))
@@ -84,7 +84,7 @@ def write_report(
         body.seek(0)
         _write(out, head, body, _foot(runs, drawn, _scripts(sections)))
     for fault in sections.faults:
-        tell(fault)
+        on_fault(fault)
     return out
 
 
@@ -104,31 +104,33 @@ def labelled(runs: Sequence[ReportRun]) -> list[ReportRun]:
     return named
 
 
-def _draw(walk: Walk, runs: Sequence[ReportRun], sections: Sections, body: IO[bytes], bounds: tuple[int, int]) -> Drawn:
-    most, longest = bounds
-    drawn = Drawn([Totals() for _ in runs])
+def _draw(
+    walk: Walk, runs: Sequence[ReportRun], sections: Sections, body: IO[bytes], bounds: tuple[int, int]
+) -> DrawnTasks:
+    max_tasks, max_text = bounds
+    drawn = DrawnTasks([Totals() for _ in runs])
     for task, parts in walk:
         drawn.tasks += 1
         for part, totals in zip(parts, drawn.totals, strict=True):
             if part:
                 totals.add(part.totals)
-        if len(drawn.names) < most:
+        if len(drawn.names) < max_tasks:
             drawn.names.append(task)
-            drawn.states.append(standings(runs, parts))
+            drawn.statuses.append(statuses_of(runs, parts))
             data = next((run.outputs.tasks.get(task) for run, part in zip(runs, parts, strict=True) if part), None)
-            shown = TaskView(task, data, runs, parts, longest)
+            shown = TaskView(task, data, runs, parts, max_text)
             body.write(article(len(drawn.names), shown, sections).encode() + b"\n")
     return drawn
 
 
 def _write(out: Path, head: str, body: IO[bytes], foot: str) -> None:
-    with replacing(out, BEGINS.encode(), home.parts_folder()) as file:
+    with replacing(out, PAGE_START.encode(), home.parts_folder()) as file:
         file.write(head.encode())
         shutil.copyfileobj(body, file)
         file.write(foot.encode())
 
 
-BEGINS = '<!DOCTYPE html>\n<html lang="en">'
+PAGE_START = '<!DOCTYPE html>\n<html lang="en">'
 
 
 def _asset(name: str) -> str:
@@ -136,7 +138,7 @@ def _asset(name: str) -> str:
 
 
 def _scripts(sections: Sections) -> list[str]:
-    """The page's script and those of its sections, each an element of its own: what one throws ends no other."""
+    """The page's script and those of its sections; each becomes its own element, so an error in one stops no other."""
     return [_asset("page.js"), *sections.scripts()]
 
 
@@ -144,18 +146,18 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _head(runs: Sequence[ReportRun], drawn: Drawn, sections: Sections) -> str:
+def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> str:
     style, scripts = _asset("page.css") + sections.style(), " ".join(map(_hash, _scripts(sections)))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {scripts}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    result = results(runs, drawn.totals, sections)
-    parts, notes = sections.overall(), note(runs, sections)
-    tasks = [overview(runs, drawn.names, drawn.states), _left_out(drawn), tools(len(runs) > 1, sections.sorts())]
+    result = results_table(runs, drawn.totals, sections)
+    parts, notes = sections.overall(), reading_notes(runs, sections)
+    tasks = [overview(runs, drawn.names, drawn.statuses), _left_out(drawn), tools(len(runs) > 1, sections.sorts())]
     return join(
         [
-            Html(BEGINS + "\n<head>\n"),
+            Html(PAGE_START + "\n<head>\n"),
             el("meta", charset="utf-8"),
             el("meta", http_equiv="Content-Security-Policy", content=policy),
             el("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -185,15 +187,15 @@ def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
             "header",
             el("p", "comparison", cls="kicker"),
             el("h1", f"{len(runs)} runs of {kinds}"),
-            lede(runs, totals),
+            headline(runs, totals),
             cls="top",
         )
     model = _model_of(runs[0])
     return el(
         "header",
         el("p", runs[0].label, cls="run-id"),
-        el("h1", cut(f"{kinds} with {model}" if model else kinds, 120)),
-        lede(runs, totals),
+        el("h1", truncated(f"{kinds} with {model}" if model else kinds, 120)),
+        headline(runs, totals),
         cls="top",
     )
 
@@ -207,13 +209,13 @@ def _model_of(run: ReportRun) -> str:
     return str(run.outputs.run.get("model") or "")
 
 
-def _left_out(drawn: Drawn) -> Html:
+def _left_out(drawn: DrawnTasks) -> Html:
     left = drawn.tasks - len(drawn.names)
-    said = f"The first {len(drawn.names):,} of {count(drawn.tasks, 'task')} are drawn; the numbers above are of all."
-    return el("p", said, cls="note") if left else Html("")
+    text = f"The first {len(drawn.names):,} of {count_of(drawn.tasks, 'task')} are drawn; the numbers above are of all."
+    return el("p", text, cls="note") if left else Html("")
 
 
-def _foot(runs: Sequence[ReportRun], drawn: Drawn, scripts: Sequence[str]) -> str:
+def _foot(runs: Sequence[ReportRun], drawn: DrawnTasks, scripts: Sequence[str]) -> str:
     return join(
         [
             Html("</div>\n"),

@@ -1,4 +1,4 @@
-"""Where the numbers come from: settings, models and digests of every run, side by side."""
+"""Provenance of the numbers: settings, models, digests and timing of every run, side by side."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 from hybrid.canonical import encode
 from hybrid.report.markup import Html, el
-from hybrid.report.raw import cut
+from hybrid.report.output_texts import truncated
 from hybrid.report.sources import ReportRun, Totals
 from hybrid.report.timing import timing_of
 
-LONGEST = 2000
-"""Characters shown of one setting."""
+MAX_LENGTH = 2000
+"""Most characters shown of one setting."""
 
 UNKNOWN = "not recorded"
 
-SHORT = 10.0
-"""Seconds below which a speed is not told: the beginning of an attempt is known to the second."""
+MIN_SECONDS = 10.0
+"""Seconds below which no speed is shown: the start of an attempt is known to the second only."""
 
 
 def provenance(sources: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
-    """One table, a column a run; rows whose values differ between runs are marked."""
+    """A table with a column per run; rows whose values differ between runs are marked."""
     columns = [_facts(source, total) for source, total in zip(sources, totals, strict=True)]
     names = list(dict.fromkeys(name for column in columns for name in column))
     head = el("tr", el("th", "", scope="col"), *(el("th", source.label, scope="col") for source in sources))
@@ -32,7 +32,7 @@ def provenance(sources: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
 
 def _row(name: str, values: Sequence[str]) -> Html:
     differs = len(set(values)) > 1
-    cells = [el("td", cut(value, LONGEST)) for value in values]
+    cells = [el("td", truncated(value, MAX_LENGTH)) for value in values]
     return el("tr", el("th", name, scope="row"), *cells, cls="differs" if differs else None)
 
 
@@ -40,7 +40,7 @@ def _facts(source: ReportRun, total: Totals) -> dict[str, str]:
     run = source.outputs.run
     facts = _computed(source, total)
     facts |= {
-        name: _said(run[name])
+        name: _as_text(run[name])
         for name in ("id", "pipeline", "backend", "model", "model_digest", "inputs", "references")
         if name in run
     }
@@ -48,8 +48,8 @@ def _facts(source: ReportRun, total: Totals) -> dict[str, str]:
     facts |= _flat("models", _by_role(run.get("models")))
     facts |= _flat("about", run.get("about"))
     for model in source.outputs.models:
-        role = f"{_said(model['role'])} " if model.get("role") else ""
-        named = f"model {role}{_said(model.get('name', ''))}"
+        role = f"{_as_text(model['role'])} " if model.get("role") else ""
+        named = f"model {role}{_as_text(model.get('name', ''))}"
         facts |= _flat(named, {key: value for key, value in model.items() if key not in ("name", "role")})
     facts["grader"] = source.grader or "none: not graded"
     if source.grades:
@@ -59,7 +59,7 @@ def _facts(source: ReportRun, total: Totals) -> dict[str, str]:
 
 
 def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
-    """When, where and how fast a run was computed, as far as its records tell (docs/report.md)."""
+    """Date, wall time, device, tokens and speed of a run, where they were recorded (docs/report.md)."""
     name = run.outputs.run.get("id")
     timing = timing_of(run.folder, name) if run.folder and isinstance(name, str) else None
     found = timing or total
@@ -69,8 +69,8 @@ def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
         facts["date"] = f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC"
         facts["wall time"] = f"{timing.seconds:,.0f} s"
         if timing.completion_tokens:
-            rate = timing.completion_tokens / max(timing.seconds, SHORT)
-            facts["tokens a second"] = f"{rate:,.1f} out" if timing.seconds >= SHORT else "too short to tell"
+            rate = timing.completion_tokens / max(timing.seconds, MIN_SECONDS)
+            facts["tokens a second"] = f"{rate:,.1f} out" if timing.seconds >= MIN_SECONDS else "run too short"
     stages = " (all stages)" if timing else ""
     return {
         **facts,
@@ -81,7 +81,7 @@ def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
 
 
 def _by_role(models: Any) -> Any:
-    """The models of a run by their role, whether they are listed or named by it; the first has none."""
+    """The models of a run by role, from a list or an object; the first model has no role."""
     if isinstance(models, list):
         named = [one for one in models if isinstance(one, Mapping)]
         models = {str(one.get("role", "")): {key: one[key] for key in one if key != "role"} for one in named}
@@ -89,24 +89,24 @@ def _by_role(models: Any) -> Any:
 
 
 def _devices(models: Sequence[Any]) -> Iterator[str]:
-    """Where models ran, as they tell it."""
+    """The devices of the models, as their backends report them."""
     for model in models:
         about = model.get("about") if isinstance(model, Mapping) else None
         if isinstance(about, Mapping) and about.get("device"):
-            yield _said(about["device"])
+            yield _as_text(about["device"])
 
 
 def _flat(prefix: str, values: Any, levels: int = 2) -> dict[str, str]:
-    """Nested settings as dotted rows, two levels deep; what lies deeper is shown as JSON."""
+    """Nested settings as rows `a · b`, two levels deep; deeper ones are shown as JSON."""
     if values is None:
         return {}
     if not isinstance(values, Mapping) or not values or not levels:
-        return {prefix: _said(values)}
+        return {prefix: _as_text(values)}
     flat: dict[str, str] = {}
     for name, value in values.items():
         flat |= _flat(f"{prefix} · {name}", "null" if value is None else value, levels - 1)
     return flat
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else encode(value).decode()

@@ -1,7 +1,7 @@
-"""What a part of the report must have that an experiment or a data set brings (CONTRIBUTING.md: a report section).
+"""The interface of a section of the report (CONTRIBUTING.md: add a report section).
 
-A section is a frozen dataclass with this class as its base, found by the entry points `hybrid.reports`. All methods but
-`wants` may be left as they are. What they return is built with `hybrid.report.markup`, which escapes every text.
+A section is a frozen dataclass derived from `Section`, found by the entry points `hybrid.reports`. Only `wants` is
+required. Markup is built with `hybrid.report.markup`, which escapes every text.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from hybrid.report.markup import Html
-from hybrid.report.sources import Answered, Asked, ReportRun
+from hybrid.report.sources import QuestionResult, ReportRun, TaskResult
 
 Scope = Literal["pipeline", "data", "general"]
 
@@ -23,84 +23,84 @@ NOTHING = Html("")
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """One task on the page: what the runs know of it (`data`), and each run's part, None where a run does not have it.
+    """One task on the page: its data, and each run's part of it, None for a run without the task.
 
-    `longest` bounds the characters that are shown of one text.
+    `longest` is the most characters to show of one text.
     """
 
     task: str
     data: Any
     runs: Sequence[ReportRun]
-    parts: Sequence[Answered | None]
+    parts: Sequence[TaskResult | None]
     longest: int
 
     @property
     def several(self) -> bool:
-        """Whether runs are compared, so that each has to be named."""
+        """Whether the page has several runs, so that each must be labelled."""
         return len(self.runs) > 1
 
-    def asked(self) -> Iterator[tuple[ReportRun, Asked]]:
-        """Every question that is shown, run by run."""
+    def questions(self) -> Iterator[tuple[ReportRun, QuestionResult]]:
+        """Every question to show, run by run."""
         for run, part in zip(self.runs, self.parts, strict=True):
-            for asked in part.asked if part else ():
-                yield run, asked
+            for result in part.questions if part else ():
+                yield run, result
 
     def left_out(self) -> int:
-        """How many questions are counted and not shown."""
-        return sum(len(part.scores) - len(part.asked) for part in self.parts if part)
+        """How many questions are not shown."""
+        return sum(len(part.scores) - len(part.questions) for part in self.parts if part)
 
 
 class Section:
-    """A part of the report. `scope` says what it is of: where several would draw a task, a pipeline's section goes
-    before a data set's, and that before a general one.
+    """A part of the report. `scope` decides which section draws a task: a pipeline's before a data set's, and both
+    before a general one.
     """
 
     scope: ClassVar[Scope] = "pipeline"
     title: ClassVar[str] = ""
     """The heading over `overall`."""
     names: ClassVar[Mapping[str, str]] = {}
-    """Figures and controls of a grader -> what the page calls them."""
+    """Name of a figure or control of a grader -> its name on the page."""
 
     def wants(self, run: ReportRun) -> bool:
-        """Whether the section has something to say of a run."""
+        """Whether the section applies to the run."""
         raise NotImplementedError
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
-        """What stands once on the page, under the result. `runs` are those that it wants."""
+        """The part under the result, once per page. `runs` are those that the section wants."""
         return NOTHING
 
     def task(self, shown: TaskView) -> Html:
-        """One task; nothing leaves it to the next section, at last to rows of text."""
+        """The drawing of one task; an empty one leaves it to the next section, finally to rows of text."""
         return NOTHING
 
-    def facts(self, part: Answered) -> Sequence[str]:
-        """What is said beside a task's name, of one run."""
+    def facts(self, part: TaskResult) -> Sequence[str]:
+        """Facts about one run's part of a task, shown beside the task's name."""
         return ()
 
     def sorts(self, runs: Sequence[ReportRun]) -> Mapping[str, str]:
-        """Further ways to sort the tasks: label -> `-name` (highest first) or `+name` of a value of `values`."""
+        """Further sort orders: label -> `-name` (descending) or `+name` (ascending) of a value in `values`."""
         return {}
 
-    def values(self, part: Answered) -> Mapping[str, float | None]:
-        """What tasks can be sorted by, of one run; names are small letters."""
+    def values(self, part: TaskResult) -> Mapping[str, float | None]:
+        """The values of one run's part of a task that tasks can be sorted by; names are lower-case letters."""
         return {}
 
     def notes(self, runs: Sequence[ReportRun]) -> Sequence[str]:
-        """How to read the numbers."""
+        """Notes on how to read the numbers."""
         return ()
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
-        """The figures that stand in the table of the result: all, or more or less than the grader gave."""
+        """The figures in the table of results: those of the grader, or a selection or extension of them."""
         return figures
 
     def style(self) -> str:
-        """CSS for what it draws."""
+        """CSS for its markup."""
         return ""
 
     def script(self) -> str:
-        """JavaScript that serves what it draws, run when the page stands. Without it the page shows all there is."""
+        """JavaScript for its markup, run when the page is loaded. The page must be complete without it."""
         return ""
 
     def head(self) -> Html:
-        """Markup that its drawings refer to, once at the top of the page."""
+        """Markup at the top of the page that its drawings refer to, such as SVG definitions."""
         return NOTHING

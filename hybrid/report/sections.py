@@ -1,4 +1,4 @@
-"""The sections that a page's runs want, called so that what one of them raises costs its own part alone."""
+"""Calls the sections that apply to a page's runs. An exception in one of them costs only its own part of the page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from hybrid.errors import HybridError
 from hybrid.plugins import installed
 from hybrid.plugins.faults import attributed_to, checked
+from hybrid.report.formatting import CONTROL_NAMES
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Measure, Scope, Section, TaskView
-from hybrid.report.sources import Answered, ReportRun
-from hybrid.report.words import NAMES
+from hybrid.report.sources import ReportRun, TaskResult
 
 ORDER: tuple[Scope, ...] = ("pipeline", "data", "general")
 MAX_ERRORS = 10
@@ -24,8 +24,8 @@ SORT = re.compile(r"[-+][a-z]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """An installed section under its name."""
+class NamedSection:
+    """An installed section with its name."""
 
     name: str
     section: Section
@@ -48,9 +48,9 @@ class Sections:
         self.names: dict[str, str] = {}
         for one in self._active:
             self.names |= one.section.names
-        self.names |= NAMES
+        self.names |= CONTROL_NAMES
 
-    def _loaded(self, name: str) -> Named | None:
+    def _loaded(self, name: str) -> NamedSection | None:
         try:
             made = installed.load("reports", name)
             with attributed_to(f"the report section '{name}'", "being made"):
@@ -58,108 +58,107 @@ class Sections:
         except HybridError as error:
             self.not_loaded.append(error)
             return None
-        return Named(name, section)
+        return NamedSection(name, section)
 
-    def _wants(self, one: Named) -> bool:
-        asked = (
-            (run, self._ask(one.section, f"looking at the run {run.label}", bool, one.section.wants, run))
-            for run in self._runs
-        )
-        self._wanted[one.name] = [run for run, wants in asked if wants]
+    def _wants(self, one: NamedSection) -> bool:
+        wants = one.section.wants
+        doing = "deciding whether it wants the run"
+        answers = [(run, self._call(one.section, f"{doing} {run.label}", bool, wants, run)) for run in self._runs]
+        self._wanted[one.name] = [run for run, wanted in answers if wanted]
         return bool(self._wanted[one.name])
 
-    def _ask(self, section: Section, doing: str, kind: Any, call: Callable[..., Any], *given: Any) -> Any:
-        """What the section says, None when it raises or gives something else; that is noted."""
+    def _call(self, section: Section, doing: str, kind: Any, call: Callable[..., Any], *given: Any) -> Any:
+        """The result of a method, None when it raises or returns another type than `kind`: then a fault is recorded."""
         try:
             with attributed_to(section, doing):
                 return checked(call(*given), kind)
         except HybridError as error:
-            self._note(error)
+            self._record_fault(error)
             return None
 
-    def _note(self, error: HybridError) -> None:
+    def _record_fault(self, error: HybridError) -> None:
         if error.message not in {one.message for one in self.faults}:
             self.faults.append(error)
 
     def style(self) -> str:
-        """The CSS of all. What would end the page's style element is left out."""
-        said = [self._ask(one.section, "giving its style", str, one.section.style) or "" for one in self._active]
-        return "".join(f"\n{style.strip()}\n" for style in said if style and "<" not in style)
+        """The CSS of all sections. CSS with a `<`, which could end the style element, is left out."""
+        styles = [self._call(one.section, "giving its style", str, one.section.style) or "" for one in self._active]
+        return "".join(f"\n{style.strip()}\n" for style in styles if style and "<" not in style)
 
     def scripts(self) -> list[str]:
-        """The JavaScript of each. What would end the page's script element, or begin a comment in it, is left out."""
-        said = [self._ask(one.section, "giving its script", str, one.section.script) or "" for one in self._active]
-        return [script for script in said if script and not ENDS_SCRIPT.search(script)]
+        """The JavaScript of each section. A script that could end its element or begin an HTML comment is left out."""
+        scripts = [self._call(one.section, "giving its script", str, one.section.script) or "" for one in self._active]
+        return [script for script in scripts if script and not ENDS_SCRIPT.search(script)]
 
     def head(self) -> Html:
-        """Markup that drawings refer to."""
+        """Markup of the sections for the top of the page."""
         return join(
-            [self._ask(one.section, "giving its definitions", str, one.section.head) or "" for one in self._active]
+            [self._call(one.section, "giving its definitions", str, one.section.head) or "" for one in self._active]
         )
 
     def overall(self) -> Html:
-        """Each section's own part, under its heading."""
+        """The part of each section, with its heading."""
         return join([self._overall(one) for one in self._active])
 
-    def _overall(self, one: Named) -> Html:
-        said = self._ask(one.section, "drawing its part", str, one.section.overall, self._wanted[one.name])
-        if said is None:
-            said = el("p", "This part could not be drawn: see the end of the result.", cls="error")
-        heading = el("h2", one.section.title or one.name, *self._whose(one))
-        return el("section", heading, said, id=f"section-{one.name}") if said else Html("")
+    def _overall(self, one: NamedSection) -> Html:
+        drawn = self._call(one.section, "drawing its part", str, one.section.overall, self._wanted[one.name])
+        if drawn is None:
+            drawn = el("p", "This part could not be drawn: see the end of the result.", cls="error")
+        heading = el("h2", one.section.title or one.name, *self._run_label(one))
+        return el("section", heading, drawn, id=f"section-{one.name}") if drawn else Html("")
 
-    def _whose(self, one: Named) -> tuple[str, ...]:
-        """The run that a part is of, where it is of one among several."""
+    def _run_label(self, one: NamedSection) -> tuple[str, ...]:
+        """The label of the only run of a part, on a page with several runs."""
         wanted = self._wanted[one.name]
         return (f": {wanted[0].label}",) if len(self._runs) > 1 and len(wanted) == 1 else ()
 
     def task(self, shown: TaskView) -> Html:
-        """A task as the first section draws it that does; nothing when none does."""
+        """The task as drawn by the first section that draws it; empty when none does."""
         for one in self._active:
-            if said := self._ask(one.section, f"drawing the task '{shown.task:.80}'", str, one.section.task, shown):
-                return join([said])
+            if drawn := self._call(one.section, f"drawing the task '{shown.task:.80}'", str, one.section.task, shown):
+                return join([drawn])
         return Html("")
 
-    def facts(self, part: Answered) -> list[str]:
-        """What is said beside a task's name."""
+    def facts(self, part: TaskResult) -> list[str]:
+        """Facts that are shown beside a task's name."""
         return [
             str(fact)
             for one in self._active
-            for fact in self._ask(one.section, "telling of a task", Sequence, one.section.facts, part) or ()
+            for fact in self._call(one.section, "giving facts about a task", Sequence, one.section.facts, part) or ()
         ]
 
-    def values(self, part: Answered) -> dict[str, float | None]:
-        """What a task can be sorted by."""
+    def values(self, part: TaskResult) -> dict[str, float | None]:
+        """The values that tasks can be sorted by."""
         found: dict[str, float | None] = {}
         for one in self._active:
-            said = self._ask(one.section, "telling what tasks are sorted by", Mapping, one.section.values, part)
-            found |= {name: _number(value) for name, value in (said or {}).items() if VALUE.fullmatch(str(name))}
+            values = self._call(one.section, "giving values to sort by", Mapping, one.section.values, part) or {}
+            found |= {name: _number(value) for name, value in values.items() if VALUE.fullmatch(str(name))}
         return found
 
     def sorts(self) -> dict[str, str]:
-        """Further ways to sort: label -> sign and name."""
+        """Further sort orders: label -> sign and name of a value."""
         found: dict[str, str] = {}
         for one in self._active:
             runs = self._wanted[one.name]
-            said = self._ask(one.section, "telling what tasks are sorted by", Mapping, one.section.sorts, runs)
-            found |= {str(label): value for label, value in (said or {}).items() if SORT.fullmatch(str(value))}
+            sorts = self._call(one.section, "giving sort orders", Mapping, one.section.sorts, runs) or {}
+            found |= {str(label): value for label, value in sorts.items() if SORT.fullmatch(str(value))}
         return found
 
     def notes(self) -> list[str]:
-        """How to read the numbers."""
+        """Notes on how to read the numbers."""
         return [
             str(line)
             for one in self._active
-            for line in self._ask(one.section, "giving its notes", Sequence, one.section.notes, self._wanted[one.name])
+            for line in self._call(one.section, "giving its notes", Sequence, one.section.notes, self._wanted[one.name])
             or ()
         ]
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
-        """The figures of the table of a run."""
+        """The figures of a run in the table of results."""
         for one in self._active:
             if any(wanted is run for wanted in self._wanted[one.name]):
-                said = self._ask(one.section, "choosing figures", Mapping, one.section.figures, run, figures)
-                figures = figures if said is None else said
+                chosen = self._call(one.section, "choosing figures", Mapping, one.section.figures, run, figures)
+                figures = figures if chosen is None else chosen
         return {name: value for name, value in figures.items() if value.keys() >= {"mean", "n", "interval"}}
 
     def problems(self) -> Html:

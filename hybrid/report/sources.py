@@ -1,4 +1,4 @@
-"""What a report is made of: runs, each an outputs file and a grades file that fit, walked together task by task."""
+"""The input of a report: runs, each an outputs file with matching grades, merged task by task."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
 
-MOST_OUTPUTS = 60
-"""Outputs of one question that the page shows; the others are counted."""
+MAX_OUTPUTS = 60
+"""Most outputs of one question that the page shows; the others are counted."""
 
-MOST_QUESTIONS = 200
-"""Questions of one task that the page shows; the others are counted."""
+MAX_QUESTIONS = 200
+"""Most questions of one task that the page shows; the others are counted."""
 
-LOOKED_AT = 20
-"""Tasks or outputs of a run that a section sees when it decides whether it wants the run."""
+FIRST = 20
+"""How many tasks or outputs a section sees when it decides whether it wants a run."""
 
 LOG = logging.getLogger("hybrid")
 
 
 @dataclass(frozen=True, slots=True)
 class ReportRun:
-    """One run of the report. `label` is unique on the page; `grades` is None when nobody graded it yet. `folder` is the
-    shared folder that the run is in, where that is known.
+    """One run of the report.
+
+    `label` is unique on the page. `grades` is None for a run that was not graded. `folder` is the shared folder of the
+    run, None when it is unknown.
     """
 
     label: str
@@ -47,17 +49,17 @@ class ReportRun:
 
     @property
     def pipeline(self) -> str:
-        """The name of the run's pipeline; "" when its outputs do not tell."""
+        """The name of the run's pipeline; "" when its outputs do not name it."""
         return str(self.outputs.run.get("pipeline") or "")
 
     @property
     def grader(self) -> str:
-        """Who graded it; "" when nobody did."""
+        """The name of the grader; "" without grades."""
         return self.grades.grader if self.grades else ""
 
     @property
     def unit(self) -> str:
-        """What a score is of: `question` or `task`."""
+        """The unit of a score: `question` or `task`."""
         return str(self.grades.summary["unit"]) if self.grades else "question"
 
     @property
@@ -66,23 +68,23 @@ class ReportRun:
         found: Mapping[str, Any] = self.grades.summary["figures"] if self.grades else {}
         return found
 
-    def verdicts(self) -> Iterator[GradeRow]:
-        """The grades in file order, none when nobody graded it. Raises BadData."""
+    def grade_rows(self) -> Iterator[GradeRow]:
+        """The grades in file order; none without a grades file. Raises BadData."""
         return self.grades.grades() if self.grades else iter(())
 
-    def some_tasks(self) -> list[Any]:
-        """What the run knows of its first tasks, to tell a data set by."""
-        return [self.outputs.tasks[task] for task in islice(self.outputs.tasks, LOOKED_AT)]
+    def first_tasks(self) -> list[Any]:
+        """The data of the first tasks, by which a section recognizes a data set."""
+        return [self.outputs.tasks[task] for task in islice(self.outputs.tasks, FIRST)]
 
-    def some_outputs(self) -> list[Output]:
-        """The first outputs of the file, to tell by what they hold; their digest is not checked yet."""
+    def first_outputs(self) -> list[Output]:
+        """The first outputs of the file, by which a section recognizes them; their digest is not verified yet."""
         with closing(self.outputs.records()) as records:
-            return list(islice(records, LOOKED_AT))
+            return list(islice(records, FIRST))
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A run that is not done: its stages, and the one whose outputs are shown."""
+    """The stages of an unfinished run, and the name of the stage whose outputs are shown."""
 
     stages: Sequence[StageView]
     shown: str
@@ -90,7 +92,7 @@ class Unfinished:
 
 @dataclass(slots=True)
 class Totals:
-    """What a run, a task or a question has: outputs, failures by kind, tokens in and out."""
+    """Sums over a run, a task or a question: outputs, failures by kind, prompt and completion tokens."""
 
     questions: int = 0
     outputs: int = 0
@@ -99,7 +101,7 @@ class Totals:
     completion_tokens: int = 0
 
     def add(self, other: Totals) -> None:
-        """Add the other's."""
+        """Add the sums of `other`."""
         self.questions += other.questions
         self.outputs += other.outputs
         self.failed.update(other.failed)
@@ -108,8 +110,8 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One question: its grade, the first outputs to it, the truth, and what all of them come to."""
+class QuestionResult:
+    """One question: its grade, its first outputs, its reference, and the sums over all its outputs."""
 
     grade: GradeRow
     outputs: Sequence[Output]
@@ -126,10 +128,10 @@ class Asked:
 
 
 @dataclass(slots=True)
-class Answered:
-    """One run's part of a task. `scores` is of all its questions, `asked` the first of them."""
+class TaskResult:
+    """One run's part of a task: the scores of all its questions, and the first of these in `questions`."""
 
-    asked: list[Asked] = field(default_factory=list)
+    questions: list[QuestionResult] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
 
@@ -138,7 +140,7 @@ class Answered:
         return self.totals.failed.total()
 
     def score(self, unit: str) -> float | None:
-        """The task's score: the lowest of its questions for unit `task`, else the mean of the graded ones."""
+        """For the unit `task` the lowest score, None if a question is ungraded; else the mean of the graded ones."""
         graded = [score for score in self.scores if score is not None]
         if not graded or (unit == "task" and len(graded) < len(self.scores)):
             return None
@@ -146,15 +148,15 @@ class Answered:
 
 
 def find_source(path: Path, grader: str = "") -> ReportRun:
-    """The run of an outputs.json or grades.json. Raises UsageError (no such grades), BadData (they do not fit)."""
+    """The run of an outputs or grades file. Raises UsageError without such grades, BadData when they do not match."""
     grades_path: Path | None
     if _is_grades(path):
-        open_grades(path)  # a damaged one is told before it is asked what it judges
+        open_grades(path)  # a damaged file is reported before its outputs are looked for
         grades_path, outputs_path = path, _outputs_of(path)
     else:
         grades_path, outputs_path = _beside(path, grader), path
     if grades_path and is_stale(grades_path, outputs_path):
-        if grades_path == path or grader:  # asked for; else they only stand beside, say from when the run was not done
+        if grades_path == path or grader:  # requested; others may be of an earlier state of the run
             raise BadData(
                 f"{grades_path}: judges other outputs than {outputs_path.name} holds now",
                 hint=f"it was graded before it changed: hybrid grade {outputs_path}",
@@ -167,20 +169,20 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
 
 
 def _label(path: Path) -> str:
-    """The label of outputs without a run's id: the name of the file, or of its folder when it is called outputs."""
+    """The label of outputs without a run id: the name of the file, or of its folder for a file called outputs."""
     name = path.name.partition(".")[0]
     return (path.absolute().parent.name if name == "outputs" else name) or path.stem
 
 
 def _folder_of(path: Path, run: object) -> Path | None:
-    """The folder of a run whose outputs are where `hybrid` puts them: in FOLDER/results/RUN."""
+    """The folder of a run whose outputs are in FOLDER/results/RUN, where `hybrid` writes them; else None."""
     place = path.absolute()
     there = place.parent.name == run and place.parent.parent.name == "results"
     return place.parents[2] if there and (place.parents[2] / "hybrid.json").is_file() else None
 
 
 def _beside(path: Path, grader: str) -> Path | None:
-    """The grades file next to an outputs file; None when there is none and no grader is asked for."""
+    """The grades file beside an outputs file; None when there is none and `grader` is ""."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
     before, after = grades_of(path, "*").name.split("*")
@@ -200,13 +202,13 @@ def _beside(path: Path, grader: str) -> Path | None:
 
 
 def _own_grader(path: Path) -> str:
-    """The grader that the outputs were made for, as `hybrid grade` takes it; "" when they do not say."""
+    """The default grader of the outputs, as for `hybrid grade`; "" when they do not name one."""
     about = open_outputs(path).run.get("about")
     return str(about.get("grader", "")) if isinstance(about, Mapping) else ""
 
 
 def _is_grades(path: Path) -> bool:
-    """Whether a file is called or begins as grades do."""
+    """Whether a file is a grades file, by its name or its first bytes."""
     if path.name.startswith("grades."):
         return True
     with suppress(OSError, BadData), utf8_stream(path.open("rb"), str(path)) as file:
@@ -215,7 +217,7 @@ def _is_grades(path: Path) -> bool:
 
 
 def _outputs_of(path: Path) -> Path:
-    """The outputs that a grades file stands beside, by its name. Raises UsageError when that does not tell."""
+    """The outputs file that a grades file belongs to, by its name. Raises UsageError when there is none."""
     stem, found, _ = path.name.partition(".grades.")
     stem = stem if found else "outputs"
     for ending in (".json", ".jsonl", ".json.zst", ".jsonl.zst"):
@@ -227,55 +229,57 @@ def _outputs_of(path: Path) -> Path:
     )
 
 
-def tasks_of(source: ReportRun, *, sort: bool) -> Iterator[tuple[str, Answered]]:
-    """Task by task, the outputs joined to their grades; both are checked to the end.
+def tasks_of(source: ReportRun, *, sort: bool) -> Iterator[tuple[str, TaskResult]]:
+    """Yield (task, result) with outputs joined to their grades; both files are verified to their end.
 
-    Raises OutOfOrder when the outputs are not in order of task and question and `sort` is off, BadData when the two
-    files do not speak of the same questions or their digests do not fit.
+    Raises OutOfOrder when the outputs are not sorted by task and question and `sort` is False, BadData when the two
+    files have different questions or a digest does not match.
     """
     records = in_order(source.outputs.records()) if sort else source.outputs.records()
     questions = grouped(records, {}, str(source.outputs.path))
-    for task, rows in groupby(_joined(source, questions, sort), key=lambda asked: asked.grade.task):
-        part = Answered()
-        for asked in rows:
-            part.scores.append(asked.grade.score)
-            part.totals.add(asked.totals)
-            if len(part.asked) < MOST_QUESTIONS:
-                part.asked.append(asked)
+    for task, rows in groupby(_joined(source, questions, sort), key=lambda result: result.grade.task):
+        part = TaskResult()
+        for result in rows:
+            part.scores.append(result.grade.score)
+            part.totals.add(result.totals)
+            if len(part.questions) < MAX_QUESTIONS:
+                part.questions.append(result)
         yield task, part
     _check_digest(source)
 
 
-def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Iterator[Asked]:
+def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Iterator[QuestionResult]:
     if source.grades is None:
         for question in questions:
-            yield _asked(GradeRow(question.task, question.id, None, "", {}, {}, len(question.outputs)), question)
+            yield _question_result(
+                GradeRow(question.task, question.id, None, "", {}, {}, len(question.outputs)), question
+            )
         return
     grades = source.grades.checked()
     for question in questions:
         grade = next(grades, None)
         if grade is None or (grade.task, grade.question) != (question.task, question.id):
             if not sort:
-                raise OutOfOrder  # or other questions: that shows when they are sorted
+                raise OutOfOrder  # or they are other questions, which sorting will show
             raise BadData(
-                f"{source.grades.path}: speaks of other questions than {source.outputs.path} (at {question.id})",
+                f"{source.grades.path}: grades other questions than {source.outputs.path} (at {question.id})",
                 hint=f"hybrid grade {source.outputs.path}",
             )
-        yield _asked(grade, question)
+        yield _question_result(grade, question)
     if (left := next(grades, None)) is not None:
         raise BadData(
             f"{source.grades.path}: has a grade without outputs ({left.question})", hint="grade the outputs again"
         )
 
 
-def _asked(grade: GradeRow, question: Question) -> Asked:
+def _question_result(grade: GradeRow, question: Question) -> QuestionResult:
     totals = Totals(1, len(question.outputs))
     for output in question.outputs:
         if output.error is not None:
             totals.failed[output.error.kind] += 1
         totals.prompt_tokens += output.tokens[0]
         totals.completion_tokens += output.tokens[1]
-    return Asked(grade, question.outputs[:MOST_OUTPUTS], question.reference, totals)
+    return QuestionResult(grade, question.outputs[:MAX_OUTPUTS], question.reference, totals)
 
 
 def _check_digest(source: ReportRun) -> None:
@@ -287,16 +291,16 @@ def _check_digest(source: ReportRun) -> None:
         )
 
 
-def merged(sources: Sequence[ReportRun], *, sort: bool = False) -> Iterator[tuple[str, list[Answered | None]]]:
-    """The tasks of all runs in order, each once, with every run's part or None. Raises as `tasks_of` does."""
-    streams = [_numbered(source, index, sort) for index, source in enumerate(sources)]
+def merged(sources: Sequence[ReportRun], *, sort: bool = False) -> Iterator[tuple[str, list[TaskResult | None]]]:
+    """Yield every task once, in order, with each run's part of it or None. Raises as `tasks_of` does."""
+    streams = [_indexed(source, index, sort) for index, source in enumerate(sources)]
     for task, group in groupby(heapq.merge(*streams, key=lambda row: row[0]), key=lambda row: row[0]):
-        parts: list[Answered | None] = [None] * len(sources)
+        parts: list[TaskResult | None] = [None] * len(sources)
         for _, index, part in group:
             parts[index] = part
         yield task, parts
 
 
-def _numbered(source: ReportRun, index: int, sort: bool) -> Iterator[tuple[str, int, Answered]]:
+def _indexed(source: ReportRun, index: int, sort: bool) -> Iterator[tuple[str, int, TaskResult]]:
     for task, part in tasks_of(source, sort=sort):
         yield task, index, part

@@ -1,4 +1,4 @@
-"""The head of the page: what came out, with intervals, controls, and all that could not be judged."""
+"""The results: score, controls and figures with their intervals, and what could not be graded."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from hybrid.execution.stage_view import StageView
 from hybrid.report.charts import interval_plot
+from hybrid.report.formatting import count_of, display_name, interval_text, percent
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Measure
 from hybrid.report.sections import Sections
 from hybrid.report.sources import ReportRun, Totals
-from hybrid.report.words import called, count, percent, span
 
 INTERVALS = (
-    "An interval is 95 %. What could not be graded is not in the score and is not counted as wrong; it stands beside "
-    "it. An output that failed to be generated is no answer, right or wrong."
+    "Intervals are 95 % intervals. What could not be graded is not part of the score and not counted as wrong; its "
+    "number is shown beside the score. An output whose generation failed is neither right nor wrong."
 )
 
 
-def lede(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
-    """The result of every run in one sentence, and under it what is known of a model that judged."""
+def headline(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
+    """The result of every run in one sentence, and below it what is known of its judge."""
     parts = []
     for run, total in zip(runs, totals, strict=True):
         name = f"{run.label}: " if len(runs) > 1 else ""
         if run.unfinished or total.failed["missing"]:
-            parts.append(_open(name, run, total))
+            parts.append(_unfinished(name, run, total))
         parts.append(_sentence(name, run, total))
         parts += [el("p", line, cls="judge") for line in (run.grades.summary["judge"] if run.grades else ())]
     return el("div", *parts, cls="lede")
 
 
-def _open(name: str, run: ReportRun, total: Totals) -> Html:
-    """That a run is not finished, and what is there."""
+def _unfinished(name: str, run: ReportRun, total: Totals) -> Html:
+    """A sentence that the run is not finished, with its present state."""
     if run.unfinished is None:
         there = total.outputs - total.failed["missing"]
-        said = f": {there:,} of {count(total.outputs, 'output')} are there so far."
+        said = f": {there:,} of {count_of(total.outputs, 'output')} are there so far."
     else:
         done = sum(stage.left == 0 for stage in run.unfinished.stages)
-        said = f": {done} of {count(len(run.unfinished.stages), 'stage')} are done; shown is '{run.unfinished.shown}'."
+        said = (
+            f": {done} of {count_of(len(run.unfinished.stages), 'stage')} are done; shown is '{run.unfinished.shown}'."
+        )
     return el("p", name, el("b", "not finished"), said)
 
 
@@ -47,31 +49,31 @@ def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
             "p",
             name,
             el("b", "not graded"),
-            f": {count(total.outputs, 'output')} to {count(total.questions, 'question')}, shown without scores.",
+            f": {count_of(total.outputs, 'output')} to {count_of(total.questions, 'question')}, shown without scores.",
         )
     summary = run.grades.summary
     unit = summary["unit"]
     if summary["score"] is None:
         return el(
-            "p", name, el("b", "no score"), f": none of {count(summary['questions'], 'question')} could be graded."
+            "p", name, el("b", "no score"), f": none of {count_of(summary['questions'], 'question')} could be graded."
         )
     return el(
         "p",
         name,
         el("b", percent(summary["score"])),
-        f" of {count(summary['n'], unit)}, 95 % interval ",
-        el("b", span(summary["interval"])),
-        f"; {count(summary['ungraded'], unit)} ungraded.",
+        f" of {count_of(summary['n'], unit)}, 95 % interval ",
+        el("b", interval_text(summary["interval"])),
+        f"; {count_of(summary['ungraded'], unit)} ungraded.",
     )
 
 
-def results(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
-    """Score, controls and figures: a table with plots for one run, the runs side by side for several."""
-    drawn = _alone(runs[0], totals[0], sections) if len(runs) == 1 else _beside(runs, totals, sections)
+def results_table(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
+    """Score, controls and figures: a table with plots for one run, a column per run for several."""
+    drawn = _single_run(runs[0], totals[0], sections) if len(runs) == 1 else _side_by_side(runs, totals, sections)
     return join([drawn, *(_stages(run, len(runs) > 1) for run in runs if run.unfinished)])
 
 
-def _alone(run: ReportRun, total: Totals, sections: Sections) -> Html:
+def _single_run(run: ReportRun, total: Totals, sections: Sections) -> Html:
     counted = _counts(run, total).items()
     facts = el("dl", *(part for name, value in counted for part in (el("dt", name), el("dd", value))), cls="counts")
     if run.grades is None:
@@ -84,8 +86,8 @@ def _alone(run: ReportRun, total: Totals, sections: Sections) -> Html:
     return el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores"), facts, cls="result")
 
 
-def _beside(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
-    """One row a measure, one column a run; the counts below."""
+def _side_by_side(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
+    """One row per measure, one column per run; the counts below."""
     measured = [{name: (kind, value) for name, kind, value in _measures(run, sections)} for run in runs]
     names = dict.fromkeys(name for column in measured for name in column)
     rows = [_measure_row(name, [column.get(name) for column in measured]) for name in names]
@@ -100,7 +102,7 @@ def _beside(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Secti
 
 
 def _stages(run: ReportRun, several: bool) -> Html:
-    """How the stages of an unfinished run stand."""
+    """The status of each stage of an unfinished run."""
     names = ("stage", "items", "with an answer", "failed", "without a record")
     head = el("tr", *(el("th", name, scope="col", cls="n" if name != "stage" else None) for name in names))
     rows = [_stage(stage) for stage in (run.unfinished.stages if run.unfinished else ())]
@@ -123,22 +125,22 @@ def _measure_row(name: str, columns: Sequence[tuple[str, Measure] | None]) -> Ht
 
 
 def _cell(name: str, kind: str, value: Measure) -> tuple[Html, ...]:
-    plot = interval_plot(value["mean"], value["interval"], _spoken(name, value), kind=kind)
-    return el("b", percent(value["mean"])), el("small", f" {span(value['interval'])}, n {value['n']:,}"), plot
+    plot = interval_plot(value["mean"], value["interval"], _aria_label(name, value), kind=kind)
+    return el("b", percent(value["mean"])), el("small", f" {interval_text(value['interval'])}, n {value['n']:,}"), plot
 
 
 def _measures(run: ReportRun, sections: Sections) -> Iterator[tuple[str, str, Measure]]:
-    """(name, kind, measure) of the score, the controls and the figures, in the order of the page."""
+    """Yield (name, kind, measure) of the score, the controls and the figures in the order of the page."""
     if run.grades is None:
         return
     summary, names = run.grades.summary, sections.names
     main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
     yield f"Score ({run.grader}, by {run.unit})", "score", main
     for name, value in summary["controls"].items():
-        yield f"Control: {called(name, names)}", "control", value
+        yield f"Control: {display_name(name, names)}", "control", value
     figures, known = sections.figures(run, run.figures), list(names)
     for name in sorted(figures, key=lambda name: (known.index(name) if name in known else len(known), name)):
-        yield called(name, names), "figure", figures[name]
+        yield display_name(name, names), "figure", figures[name]
 
 
 def _axis() -> Html:
@@ -150,24 +152,24 @@ def _row(name: str, value: Measure, kind: str) -> Html:
         "tr",
         el("th", name, scope="row"),
         el("td", percent(value["mean"]), cls="n"),
-        el("td", span(value["interval"]), cls="n"),
+        el("td", interval_text(value["interval"]), cls="n"),
         el("td", f"{value['n']:,}", cls="n"),
-        el("td", interval_plot(value["mean"], value["interval"], _spoken(name, value), kind=kind), cls="plotted"),
+        el("td", interval_plot(value["mean"], value["interval"], _aria_label(name, value), kind=kind), cls="plotted"),
         cls=kind,
     )
 
 
-def _spoken(name: str, value: Measure) -> str:
-    return f"{name}: {percent(value['mean'])}, interval {span(value['interval'])}"
+def _aria_label(name: str, value: Measure) -> str:
+    return f"{name}: {percent(value['mean'])}, interval {interval_text(value['interval'])}"
 
 
 def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
-    """What stands behind the score: questions, outputs, failures and reasons, zeros included."""
+    """The counts behind the score: questions, outputs, failures and reasons, zeros included."""
     if run.grades is None:
         return {
             "Questions": f"{total.questions:,}",
             "Outputs": f"{total.outputs:,}",
-            "Failed outputs": _counted(dict(sorted(total.failed.items()))),
+            "Failed outputs": _count_with_reasons(dict(sorted(total.failed.items()))),
             "Scores": "none: the run is not finished"
             if run.unfinished
             else f"none yet: hybrid grade {run.outputs.path}",
@@ -177,13 +179,13 @@ def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
         "Questions": f"{summary['questions']:,}",
         "Outputs": f"{summary['outputs']:,}",
         f"Ungraded {run.unit}s": f"{summary['ungraded']:,}{_reasons(summary['reasons'])}",
-        "Ungraded outputs": _counted(summary["ungraded_outputs"]),
-        "Failed outputs": _counted(summary["failed"]),
+        "Ungraded outputs": _count_with_reasons(summary["ungraded_outputs"]),
+        "Failed outputs": _count_with_reasons(summary["failed"]),
         "Interval": summary["method"] or "not named",
     }
 
 
-def _counted(reasons: Mapping[str, int]) -> str:
+def _count_with_reasons(reasons: Mapping[str, int]) -> str:
     return f"{sum(reasons.values()):,}{_reasons(reasons)}"
 
 
@@ -191,7 +193,7 @@ def _reasons(reasons: Mapping[str, int]) -> str:
     return f" ({', '.join(f'{name} {number:,}' for name, number in reasons.items())})" if reasons else ""
 
 
-def note(runs: Sequence[ReportRun], sections: Sections) -> Html:
-    """How to read the numbers."""
+def reading_notes(runs: Sequence[ReportRun], sections: Sections) -> Html:
+    """Notes on how to read the numbers."""
     lines = ([INTERVALS] if any(run.grades for run in runs) else []) + sections.notes()
     return el("div", *(el("p", line) for line in lines), cls="note") if lines else Html("")

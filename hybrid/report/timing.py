@@ -1,7 +1,7 @@
-"""When a run was computed, how long that took, and the tokens of all its stages: from its shards and beats.
+"""Date, wall time and tokens of a run, over all its stages, from its shards and heartbeats.
 
-A record has its tokens, the name of an attempt the time at which it began. An attempt ends with the time of its last
-beat, or, where a run was done without a worker, with the file time of its last shard.
+Records have their tokens. The name of an attempt has the time of its start. An attempt ends at the time of its last
+heartbeat or, without a worker, at the modification time of its last shard.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from hybrid.folder.notes import latest_note
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.machine import home
 
-MOST_SHARDS = 2000
-"""Shards that are read for this; a run with more has no timing here."""
+MAX_SHARDS = 2000
+"""Runs with more shards have no timing, since all would have to be read."""
 ATTEMPT = re.compile(r"(\d{8}t\d{6}z)-")
 
 
 @dataclass(slots=True)
 class Timing:
-    """Of all attempts at a run: when they began and ended (UTC), and sums over all records of all stages."""
+    """Start and end (UTC) of every attempt, and sums over all records of all stages."""
 
     spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prompt_tokens: int = 0
@@ -36,7 +36,7 @@ class Timing:
 
     @property
     def seconds(self) -> float:
-        """Wall time: how long at least one attempt was at work."""
+        """Wall time: the time during which at least one attempt was running."""
         total, until = 0.0, datetime.min.replace(tzinfo=UTC)
         for began, ended in sorted(self.spans.values()):
             total += max(0.0, (ended - max(began, until)).total_seconds())
@@ -45,7 +45,7 @@ class Timing:
 
 
 def timing_of(folder: Path, name: str) -> Timing | None:
-    """The timing of a run in a folder; None when that cannot be told, as where its pipeline is not installed."""
+    """The timing of a run in a folder; None when it is unknown, for example without the run's pipeline."""
     try:
         received = home.received_of(folder)
         run = open_run(join_folder(folder, make=False), name, (Disk(received),))
@@ -58,7 +58,7 @@ def _timed(chain: Bound, roots: tuple[Path, ...]) -> Timing | None:
     timing, ends, run = Timing(), dict[str, datetime](), chain.run
     shards = chain_of.from_iterable(run.shards(stage.name, []) for stage in chain.stages)
     for number, (path, shard) in enumerate(shards):
-        if number == MOST_SHARDS:
+        if number == MAX_SHARDS:
             return None
         attempt = str(shard.header["attempt"])
         if written := _written(path, roots):
@@ -81,7 +81,7 @@ def _began(attempt: str) -> datetime | None:
 
 
 def _written(path: str, roots: tuple[Path, ...]) -> datetime | None:
-    """When the first of a shard's copies was written."""
+    """The modification time of the oldest copy of a shard."""
     times = [(root / path).stat().st_mtime for root in roots if (root / path).is_file()]
     return datetime.fromtimestamp(min(times), UTC) if times else None
 

@@ -1,4 +1,4 @@
-"""A run whose last stage waits for earlier ones: how its stages stand, and what the last of them with records has."""
+"""A run whose last stage waits for earlier ones: the status of its stages, and the outputs of the last with records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hybrid.report.sources import ReportRun, Unfinished
 
 
 def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
-    """The run as it stands now; the outputs of the stage that is shown are written into `place`.
+    """The run in its present state; the outputs of the shown stage are written into `place`.
 
     Raises CannotRun when its pipeline cannot be loaded, Temporary when the outputs cannot be written.
     """
@@ -33,7 +33,7 @@ def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
 
 
 def _views(chain: Bound, folder: Path) -> list[StageView]:
-    """How every stage stands. Raises what the pipeline raised when a stage could not list its items."""
+    """The status of every stage. Raises the pipeline's exception when a stage could not list its items."""
     stages, store = [(stage.name, stage) for stage in chain.stages], Disk(home.received_of(folder))
     views = with_index(
         home.index_of(folder), lambda index: stage_views(chain.run, stages, store, index, (), again_waits=False)

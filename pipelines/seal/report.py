@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from hybrid.report.formatting import count_of, interval_text, percent, signed, status_badge, status_of
 from hybrid.report.markup import Html, el, join, plain
-from hybrid.report.raw import cut
+from hybrid.report.output_texts import truncated
 from hybrid.report.section import Measure, Section, TaskView
-from hybrid.report.sources import Asked, ReportRun
-from hybrid.report.words import count, mark, percent, signed, span, status_of
+from hybrid.report.sources import QuestionResult, ReportRun
 from hybrid.statistics.intervals import paired_difference
 from hybrid.tasks.arc.pictures import SMALL, demonstrations, is_arc, picture
 
@@ -148,13 +148,15 @@ def _numbers(arms: Mapping[str, Points], rounds: Sequence[int]) -> Html:
 def _cell(point: Mapping[str, Any] | None) -> Html:
     if point is None:
         return el("td", "–", cls="n")
-    return el("td", percent(point["mean"]), el("small", f"{span(point['interval'])}, n\u00a0{point['n']:,}"), cls="n")
+    return el(
+        "td", percent(point["mean"]), el("small", f"{interval_text(point['interval'])}, n\u00a0{point['n']:,}"), cls="n"
+    )
 
 
 def _gain(source: ReportRun) -> Html:
     """The last round against the first on the evaluation tasks, task by task."""
     sums: dict[str, dict[int, list[float]]] = {}
-    for row in source.verdicts():
+    for row in source.grade_rows():
         for name, value in row.figures.items():
             point = POINT.fullmatch(name)
             if point and point[2] == "eval" and not point[3]:
@@ -168,9 +170,9 @@ def _gain(source: ReportRun) -> Html:
     found = paired_difference(both)
     said = (
         f"Round {last} against round {first} on the evaluation tasks: {signed(found.mean)} points, 95 % interval "
-        f"{signed(found.low)} to {signed(found.high)}, paired by task ({count(found.n, 'task')})."
+        f"{signed(found.low)} to {signed(found.high)}, paired by task ({count_of(found.n, 'task')})."
     )
-    asked = {row.detail.get("policy") for row in source.verdicts() if _split_of(row.figures) == "eval"}
+    asked = {row.detail.get("policy") for row in source.grade_rows() if _split_of(row.figures) == "eval"}
     same = " Nothing was rewarded: every round asked the same model." if len(asked) == 1 else ""
     return el("p", said + same, cls="note")
 
@@ -184,26 +186,28 @@ def _split_of(figures: Mapping[str, float]) -> str:
 def _untrained(source: ReportRun) -> Html:
     """Which replies trained nothing, by reason."""
     rows, reasons = 0, Counter[str]()
-    for row in source.verdicts():
+    for row in source.grade_rows():
         rows += 1
         if isinstance(why := row.detail.get("untrained"), str) and why:
-            reasons[cut(why, 100)] += 1
+            reasons[truncated(why, 100)] += 1
     if not reasons:
         return el(
-            "p", f"Every one of {count(rows, 'self-edit')} was a configuration that could be trained.", cls="note"
+            "p", f"Every one of {count_of(rows, 'self-edit')} was a configuration that could be trained.", cls="note"
         )
     said = ", ".join(f"{why} {number:,}" for why, number in sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
-    total = f"{sum(reasons.values()):,} of {count(rows, 'self-edit')} trained nothing: "
+    total = f"{sum(reasons.values()):,} of {count_of(rows, 'self-edit')} trained nothing: "
     return el("p", total, said, ". Their attempts are those of the untrained model.", cls="note")
 
 
 def _task(shown: TaskView) -> Html:
     """The article of one task: demonstrations, test inputs with their truths, and every run's self-edits."""
-    reference = next((asked.reference for _, asked in shown.asked()), None)
+    reference = next((result.reference for _, result in shown.questions()), None)
     truths = reference if isinstance(reference, list) else []
-    rows = [_row(asked, truths, run.label if shown.several else "", shown.longest) for run, asked in shown.asked()]
+    rows = [
+        _row(result, truths, run.label if shown.several else "", shown.longest) for run, result in shown.questions()
+    ]
     more = shown.left_out()
-    left = [el("p", f"{count(more, 'more self-edit')} not shown", cls="none")] if more else []
+    left = [el("p", f"{count_of(more, 'more self-edit')} not shown", cls="none")] if more else []
     return join([demonstrations(shown.data), el("div", *_tests(shown.data, truths), cls="asked"), *rows, *left])
 
 
@@ -217,13 +221,21 @@ def _tests(data: Mapping[str, Any], truths: Sequence[Any]) -> list[Html]:
     return shown
 
 
-def _row(asked: Asked, truths: Sequence[Any], label: str, longest: int) -> Html:
-    detail, name = asked.grade.detail, asked.grade.question.partition("@")[2] or asked.grade.question
+def _row(result: QuestionResult, truths: Sequence[Any], label: str, longest: int) -> Html:
+    detail, name = result.grade.detail, result.grade.question.partition("@")[2] or result.grade.question
     tried = detail.get("tried") if isinstance(detail.get("tried"), list) else []
     reply = str(detail.get("reply") or "")
-    head = el("p", el("b", f"{label} · {name}" if label else name), " ", mark(status_of(asked.grade.score)), cls="name")
-    why = el("p", "Ungraded: ", asked.grade.reason, cls="error") if asked.grade.score is None else Html("")
-    said = el("details", el("summary", "Reply"), el("pre", cut(reply, longest), dir="ltr", tabindex="0"), cls="raw")
+    head = el(
+        "p",
+        el("b", f"{label} · {name}" if label else name),
+        " ",
+        status_badge(status_of(result.grade.score)),
+        cls="name",
+    )
+    why = el("p", "Ungraded: ", result.grade.reason, cls="error") if result.grade.score is None else Html("")
+    said = el(
+        "details", el("summary", "Reply"), el("pre", truncated(reply, longest), dir="ltr", tabindex="0"), cls="raw"
+    )
     grids = [
         _attempts(each, truths[number] if number < len(truths) else None) for number, each in enumerate(tried or [])
     ]
@@ -248,7 +260,7 @@ def _configured(detail: Mapping[str, Any]) -> str:
     on = [name for name in ("basic", "size", "chain", "repeat") if edit.get(name) is True]
     tokens = "all tokens" if edit.get("strategy") == "train_using_all_tokens" else "output tokens"
     said = f"{', '.join(on) or 'no augmentations'} · {tokens} · learning rate {edit.get('learning_rate')}"
-    said += f" · {count(epochs, 'epoch') if type(epochs := edit.get('epochs')) is int else 'epochs unknown'}"
+    said += f" · {count_of(epochs, 'epoch') if type(epochs := edit.get('epochs')) is int else 'epochs unknown'}"
     if why := detail.get("untrained"):
         return f"Nothing trained: {why} · {said}"
-    return f"{said} · {count(steps, 'step')}" if type(steps := detail.get("steps")) is int else said
+    return f"{said} · {count_of(steps, 'step')}" if type(steps := detail.get("steps")) is int else said

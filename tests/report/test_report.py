@@ -29,7 +29,7 @@ from hybrid.report.compare import difference
 from hybrid.report.markup import Html, el, plain, text
 from hybrid.report.page import write_report
 from hybrid.report.provenance import provenance
-from hybrid.report.sources import MOST_OUTPUTS, Totals, find_source
+from hybrid.report.sources import MAX_OUTPUTS, Totals, find_source
 from hybrid.statistics.intervals import paired_difference
 from hybrid.tasks.arc.drawing import grid_svg, is_grid, wrong_cells
 from tests.support.in_process import Hybrid
@@ -457,8 +457,8 @@ def test_long_texts_are_bounded_and_their_length_is_named(tmp_path: Path) -> Non
 
 
 def test_many_samples_are_bounded_and_counted(tmp_path: Path) -> None:
-    page = words(page_of(arc_run(tmp_path, {"aaa": [RIGHT] * (MOST_OUTPUTS + 7)})))
-    assert f"{MOST_OUTPUTS + 7} outputs as written" in page
+    page = words(page_of(arc_run(tmp_path, {"aaa": [RIGHT] * (MAX_OUTPUTS + 7)})))
+    assert f"{MAX_OUTPUTS + 7} outputs as written" in page
     assert "7 more outputs not shown" in page
 
 

@@ -13,7 +13,7 @@ from hybrid.metrics import RoundMetrics
 from hybrid.outputs import write_outputs
 from hybrid.records import Output
 from hybrid.report.axes import axis_of
-from hybrid.report.line_charts import MOST_GREY, STYLES, Line, line_chart, thinned
+from hybrid.report.line_charts import MAX_GREY_LINES, STYLED_LINES, Line, line_chart, thinned
 from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
 from tests.support.in_process import Hybrid
@@ -59,7 +59,7 @@ def test_each_metric_of_a_real_run_is_a_curve_and_each_group_a_line(runs: list[P
 
 def test_runs_that_differ_in_the_seed_alone_are_a_mean_with_a_band(runs: list[Path]) -> None:
     page = write_report([find_source(run) for run in runs], runs[0].parent / "r.html").read_text()
-    assert "A line is the mean of 3 runs that differ in their seed alone (0, 2, 7)" in page
+    assert "A line is the mean of 3 runs that differ only in their seed (0, 2, 7)" in page
     reward = charts(page)["reward"]
     assert numbers(reward, "all") == ["3", "3", "18", "18"]
     band = re.search(r'<path class="band k0" d="M([^"]*)Z"/>', reward)
@@ -137,11 +137,11 @@ def test_a_long_line_is_thinned_and_keeps_its_spikes() -> None:
 
 
 def test_many_lines_are_told_apart_by_dash_and_text_and_the_rest_is_counted() -> None:
-    lines = [Line(f"client-{n:02}", {0: 1.0, 1: float(n)}) for n in range(STYLES + MOST_GREY + 3)]
+    lines = [Line(f"client-{n:02}", {0: 1.0, 1: float(n)}) for n in range(STYLED_LINES + MAX_GREY_LINES + 3)]
     drawn = line_chart("loss", lines)
-    assert drawn.count('<path class="line more"') == 2 * MOST_GREY  # drawn, and in the legend
-    assert len(set(re.findall(r'class="line (k\d)"', drawn))) == STYLES
+    assert drawn.count('<path class="line more"') == 2 * MAX_GREY_LINES  # drawn, and in the legend
+    assert len(set(re.findall(r'class="line (k\d)"', drawn))) == STYLED_LINES
     assert "3 more lines not drawn" in drawn
     style = (Path(__file__).parents[2] / "hybrid" / "report" / "curves.css").read_text()
     dashes = re.findall(r"\.line\.k\d \{ stroke-dasharray: ([\d ]+);", style)
-    assert len(set(dashes)) == STYLES - 1  # the first is drawn through
+    assert len(set(dashes)) == STYLED_LINES - 1  # the first is drawn through

@@ -12,7 +12,7 @@ import pytest
 
 from hybrid.canonical import encode
 from hybrid.folder.shards import pack, verify_shard
-from hybrid.report.provenance import SHORT
+from hybrid.report.provenance import MIN_SECONDS
 from hybrid.report.timing import timing_of
 from tests.support.in_process import Hybrid
 from tests.support.report_runs import in_rounds
@@ -83,9 +83,9 @@ def test_the_settings_tell_date_wall_time_and_tokens_of_all_stages(folder: Path,
         os.utime(path, (began[-1].timestamp() + 1, began[-1].timestamp() + 1))
     early = timing_of(folder, run.name)
     assert early
-    if early.seconds < SHORT:  # as it is but on a very slow machine
+    if early.seconds < MIN_SECONDS:  # as it is but on a very slow machine
         page = Path(hybrid("report", folder).stdout.strip()).read_text()
-        assert cells(page, "tokens a second") == ["too short to tell"]
+        assert cells(page, "tokens a second") == ["run too short"]
     for path in shards(folder, "*"):
         os.utime(path, (last.timestamp(), last.timestamp()))
     timing = timing_of(folder, run.name)

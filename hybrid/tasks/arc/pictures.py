@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeGuard
 
+from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
-from hybrid.report.raw import listed
-from hybrid.report.sources import Asked
-from hybrid.report.words import count
+from hybrid.report.output_texts import counted_names
+from hybrid.report.sources import QuestionResult
 from hybrid.tasks.arc.drawing import grid_svg, is_grid, not_drawn, size, wrong_cells
 
 LARGE, MEDIUM, SMALL = 150, 110, 72
@@ -64,19 +64,19 @@ def question(data: Mapping[str, Any], number: int, reference: Any) -> Html:
     )
 
 
-def votes_of(asked: Asked) -> list[Mapping[str, Any]]:
+def votes_of(result: QuestionResult) -> list[Mapping[str, Any]]:
     """The candidates with their votes, as the grader ranked them."""
-    return [vote for vote in _list(asked.grade.detail.get("votes")) if isinstance(vote, Mapping)]
+    return [vote for vote in _list(result.grade.detail.get("votes")) if isinstance(vote, Mapping)]
 
 
-def attempts(asked: Asked, reference: Any) -> Html:
+def attempts(result: QuestionResult, reference: Any) -> Html:
     """The attempts with their votes, then the other candidates, smaller."""
-    detail = asked.grade.detail
-    votes = votes_of(asked)
+    detail = result.grade.detail
+    votes = votes_of(result)
     tried = _list(detail.get("attempts"))[:4]
-    first = [_attempt(number, grid, votes, reference, asked.count) for number, grid in enumerate(tried, start=1)]
+    first = [_attempt(number, grid, votes, reference, result.count) for number, grid in enumerate(tried, start=1)]
     if not first:
-        first = [el("p", "no attempt: ", asked.grade.reason or "no output holds a grid", cls="none")]
+        first = [el("p", "no attempt: ", result.grade.reason or "no output holds a grid", cls="none")]
     others = [vote for vote in votes if vote.get("grid") not in tried]
     return join([el("div", *first, cls="attempts"), _others(others, reference), _refused(detail)])
 
@@ -85,7 +85,7 @@ def _attempt(number: int, grid: Any, votes: Sequence[Mapping[str, Any]], referen
     right = is_grid(grid) and grid == reference
     vote: Mapping[str, Any] = next((vote for vote in votes if vote.get("grid") == grid), {})
     sign = el("span", "✓" if right else "✗", cls="sign", aria_hidden="true")
-    tally = el("small", f"{vote['votes']} of {count(outputs, 'output')}" if "votes" in vote else "no view said this")
+    tally = el("small", f"{vote['votes']} of {count_of(outputs, 'output')}" if "votes" in vote else "no view said this")
     caption = join([f"Attempt {number} ", sign, tally])
     word = "right" if right else "wrong"
     return picture(
@@ -101,7 +101,7 @@ def _attempt(number: int, grid: Any, votes: Sequence[Mapping[str, Any]], referen
 
 def _views(vote: Mapping[str, Any]) -> str:
     views = vote.get("views")
-    return listed(views) if isinstance(views, list) else ""
+    return counted_names(views) if isinstance(views, list) else ""
 
 
 def _others(others: Sequence[Mapping[str, Any]], reference: Any) -> Html:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar
 
+from hybrid.report.formatting import percent, status_badge, status_of
 from hybrid.report.markup import Html, el, join
-from hybrid.report.raw import fold
-from hybrid.report.rows import ungraded
+from hybrid.report.output_texts import folded_outputs
+from hybrid.report.question_rows import ungraded_reason
 from hybrid.report.section import Measure, Scope, Section, TaskView
-from hybrid.report.sources import Answered, Asked, ReportRun
-from hybrid.report.words import mark, percent, status_of
+from hybrid.report.sources import QuestionResult, ReportRun, TaskResult
 from hybrid.statistics.intervals import paired_difference
 from hybrid.tasks.arc import pictures
 from hybrid.tasks.arc.drawing import DEFINITIONS
@@ -43,16 +43,16 @@ class ArcReport(Section):
 
     def wants(self, run: ReportRun) -> bool:
         """Whether the run has ARC tasks or was graded by a vote over grids."""
-        return _voted(run) or any(map(pictures.is_arc, run.some_tasks()))
+        return _voted(run) or any(map(pictures.is_arc, run.first_tasks()))
 
     def task(self, shown: TaskView) -> Html:
         """Demonstrations, then question by question every run's attempts. Empty for tasks of other data."""
         if not pictures.is_arc(shown.data):
             return Html("")
-        wanted = sorted({asked.grade.question for _, asked in shown.asked()})
+        wanted = sorted({result.grade.question for _, result in shown.questions()})
         return join([pictures.demonstrations(shown.data), *(_question(shown, question) for question in wanted)])
 
-    def facts(self, part: Answered) -> Sequence[str]:
+    def facts(self, part: TaskResult) -> Sequence[str]:
         """The share of right cells, and the agreement of the outputs."""
         said = []
         if (cells := _cells(part)) is not None:
@@ -71,7 +71,7 @@ class ArcReport(Section):
             "Least agreement first": "+votes",
         }
 
-    def values(self, part: Answered) -> Mapping[str, float | None]:
+    def values(self, part: TaskResult) -> Mapping[str, float | None]:
         """The share of right cells, and that of the most voted candidate."""
         return {"cells": _cells(part), "votes": _agreement(part)}
 
@@ -102,37 +102,39 @@ def _voted(run: ReportRun) -> bool:
 
 def _voting_loss(run: ReportRun) -> Measure:
     """The share of questions that some view has right and the attempts do not: oracle - score, clustered by task."""
-    rows = ((row.task, row.score, row.figures.get("oracle")) for row in run.verdicts())
+    rows = ((row.task, row.score, row.figures.get("oracle")) for row in run.grade_rows())
     mean, low, high, n = paired_difference(
         (task, score, best) for task, score, best in rows if score is not None and best is not None
     )
     return {"mean": mean if n else None, "n": n, "interval": (max(0.0, low), high) if n else None}
 
 
-def _cells(part: Answered) -> float | None:
-    cells = [asked.grade.figures["cells"] for asked in part.asked if "cells" in asked.grade.figures]
+def _cells(part: TaskResult) -> float | None:
+    cells = [result.grade.figures["cells"] for result in part.questions if "cells" in result.grade.figures]
     return sum(cells) / len(cells) if cells else None
 
 
-def _agreement(part: Answered) -> float | None:
+def _agreement(part: TaskResult) -> float | None:
     """The share of outputs behind the most voted candidate, averaged over the questions."""
-    shares = [_top(asked) / asked.count for asked in part.asked if asked.count and asked.grade.detail.get("votes")]
+    shares = [
+        _top(result) / result.count for result in part.questions if result.count and result.grade.detail.get("votes")
+    ]
     return sum(shares) / len(shares) if shares else None
 
 
-def _top(asked: Asked) -> float:
-    votes = [vote.get("votes", 0) for vote in pictures.votes_of(asked)]
+def _top(result: QuestionResult) -> float:
+    votes = [vote.get("votes", 0) for vote in pictures.votes_of(result)]
     return max((vote for vote in votes if isinstance(vote, int | float)), default=0)
 
 
 def _question(shown: TaskView, question: str) -> Html:
     """Test input and truth, and the attempts of every run."""
     answers = [
-        next((asked for asked in part.asked if asked.grade.question == question), None) if part else None
+        next((result for result in part.questions if result.grade.question == question), None) if part else None
         for part in shown.parts
     ]
-    reference = next((asked.reference for asked in answers if asked), None)
-    runs = [_run(shown, run, asked, reference) for run, asked in zip(shown.runs, answers, strict=True)]
+    reference = next((result.reference for result in answers if result), None)
+    runs = [_run(shown, run, result, reference) for run, result in zip(shown.runs, answers, strict=True)]
     return el(
         "section",
         el("div", pictures.question(shown.data, _index(question), reference), cls="asked"),
@@ -147,10 +149,10 @@ def _index(question: str) -> int:
     return int(last) if last.isascii() and last.isdigit() and len(last) < 4 else 0
 
 
-def _run(shown: TaskView, run: ReportRun, asked: Asked | None, reference: Any) -> Html:
-    status = status_of(asked.grade.score) if asked else "absent"
-    name = el("h4", run.label, " ", mark(status)) if shown.several else Html("")
-    if asked is None:
+def _run(shown: TaskView, run: ReportRun, result: QuestionResult | None, reference: Any) -> Html:
+    status = status_of(result.grade.score) if result else "absent"
+    name = el("h4", run.label, " ", status_badge(status)) if shown.several else Html("")
+    if result is None:
         return el("div", name, cls="run")
-    drawn = pictures.attempts(asked, reference) if run.grades else Html("")
-    return el("div", name, ungraded(asked), drawn, fold(asked, shown.longest), cls="run")
+    drawn = pictures.attempts(result, reference) if run.grades else Html("")
+    return el("div", name, ungraded_reason(result), drawn, folded_outputs(result, shown.longest), cls="run")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 
 from hybrid.report.markup import Html, el, join
-from hybrid.report.raw import cut
-from hybrid.report.rows import rows
+from hybrid.report.output_texts import truncated
+from hybrid.report.question_rows import question_rows
 from hybrid.report.section import Scope, Section, TaskView
 from hybrid.report.sources import ReportRun
 
@@ -21,17 +21,17 @@ class SquadReport(Section):
 
     def wants(self, run: ReportRun) -> bool:
         """Whether the run has passages with questions."""
-        return any(map(_is_passage, run.some_tasks()))
+        return any(map(_is_passage, run.first_tasks()))
 
     def task(self, shown: TaskView) -> Html:
         """Title and passage, or a note that it was not shown; empty for tasks of other data."""
         if not _is_passage(shown.data):
             return Html("")
         title, context = shown.data.get("title"), shown.data.get("context")
-        name = el("h4", cut(title, 200)) if isinstance(title, str) and title else Html("")
+        name = el("h4", truncated(title, 200)) if isinstance(title, str) and title else Html("")
         memory = el("p", "The passage was not shown: asked from memory.", cls="none")
-        passage = el("p", cut(context, shown.longest), cls="passage", dir="auto") if context else memory
-        return join([name, passage, rows(shown)])
+        passage = el("p", truncated(context, shown.longest), cls="passage", dir="auto") if context else memory
+        return join([name, passage, question_rows(shown)])
 
     def style(self) -> str:
         """The style of passages."""

@@ -26,8 +26,8 @@ class SumsReport(Section):
     def task(self, shown: TaskView) -> Html:
         """One sum: what is right, and every answer."""
         rows = [
-            el("li", f"{shown.task} = {asked.reference}; said: ", output.text or "nothing")
-            for _, asked in shown.asked()
-            for output in asked.outputs
+            el("li", f"{shown.task} = {result.reference}; said: ", output.text or "nothing")
+            for _, result in shown.questions()
+            for output in result.outputs
         ]
         return el("ul", *rows)

@@ -1,4 +1,4 @@
-"""Numbers and names as the page says them."""
+"""Numbers, intervals, names and status badges as the page shows them."""
 
 from __future__ import annotations
 
@@ -6,38 +6,38 @@ from collections.abc import Mapping, Sequence
 
 from hybrid.report.markup import Html, el
 
-NAMES = {"majority": "most frequent answer"}
-"""Controls that are of no experiment with a plain name; sections bring more, others are shown as they are written."""
+CONTROL_NAMES = {"majority": "most frequent answer"}
+"""Name of a general control -> its name on the page. Sections add more; other names are shown unchanged."""
 
 
-def called(name: str, names: Mapping[str, str]) -> str:
-    """A figure's or control's name for people."""
+def display_name(name: str, names: Mapping[str, str]) -> str:
+    """The name of a figure or control on the page."""
     kind, _, rest = name.partition("/")
     return f"Right in view {rest}" if kind == "view" and rest else names.get(name, name)
 
 
 def percent(value: float | None) -> str:
-    """`value` in [0, 1] with one decimal, or a dash."""
+    """`value` in [0, 1] as a percentage with one decimal, or a dash for None."""
     return "–" if value is None else f"{value * 100:.1f} %"
 
 
-def span(interval: Sequence[float] | None) -> str:
-    """An interval in percent."""
+def interval_text(interval: Sequence[float] | None) -> str:
+    """An interval within [0, 1] in percent, or a dash for None."""
     return "–" if interval is None else f"{interval[0] * 100:.1f} – {interval[1] * 100:.1f} %".replace("-", "−")
 
 
 def signed(value: float | None) -> str:
-    """A difference in percentage points, with its sign and a true minus."""
+    """A difference in percentage points with its sign (U+2212 for minus), or a dash for None."""
     return "–" if value is None else f"{value * 100:+.1f}".replace("-", "−")
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """`3 views`, `1 view`, thousands parted."""
+def count_of(number: int, one: str, many: str = "") -> str:
+    """`3 views`, `1 view`; thousands are separated by narrow no-break spaces."""
     return f"{number:,} {one if number == 1 else many or one + 's'}".replace(",", "\u202f")
 
 
-def mark(status: str) -> Html:
-    """The badge of a status: a sign and a word, so that colour is never alone."""
+def status_badge(status: str) -> Html:
+    """The badge of a status: a sign and a word, so that it does not depend on colour alone."""
     sign = {"right": "✓", "wrong": "✗", "partly": "◐", "ungraded": "?", "absent": "–"}[status]
     return el("span", el("span", sign, aria_hidden="true"), f" {status}", cls=f"badge {status}")
 

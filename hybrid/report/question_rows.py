@@ -1,0 +1,99 @@
+"""The questions of a task as rows of text: question, reference, answer and the verdicts of a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid.canonical import encode
+from hybrid.report.formatting import count_of, percent, status_badge, status_of
+from hybrid.report.markup import Html, el, join
+from hybrid.report.output_texts import folded_outputs, output_text, truncated
+from hybrid.report.section import TaskView
+from hybrid.report.sources import QuestionResult
+
+MAX_VERDICTS = 20
+"""Most verdicts that are shown of one answer."""
+
+PREVIEW = 400
+"""Characters of an answer that are shown with its question; the full text is folded."""
+
+
+def question_rows(shown: TaskView) -> Html:
+    """Every question of the task, run by run."""
+    drawn = [_row(run.label if shown.several else "", result, shown.longest) for run, result in shown.questions()]
+    more = shown.left_out()
+    left = [el("p", f"{count_of(more, 'more question')} not shown", cls="none")] if more else []
+    return join([*drawn, *left])
+
+
+def task_data(data: Any, longest: int) -> Html:
+    """The data of a task as folded JSON."""
+    if data in (None, {}, []):
+        return Html("")
+    said = encode(data).decode()
+    return el(
+        "details", el("summary", "Task data"), el("pre", truncated(said, longest), dir="ltr", tabindex="0"), cls="raw"
+    )
+
+
+def ungraded_reason(result: QuestionResult) -> Html:
+    """Why a question has no score; empty for a run without grades."""
+    if result.grade.score is not None or not result.grade.reason:
+        return Html("")
+    return el("p", "Ungraded: ", result.grade.reason, cls="error")
+
+
+def _row(label: str, result: QuestionResult, longest: int) -> Html:
+    reference = result.reference
+    shown = reference if isinstance(reference, str) else "" if reference is None else encode(reference).decode()
+    first = output_text(result.outputs[0], min(longest, PREVIEW)) if result.outputs else Html("")
+    name = f"{label} · {result.grade.question}" if label else result.grade.question
+    status = status_of(result.grade.score)
+    score = percent(result.grade.score) if status == "partly" else ""
+    return el(
+        "section",
+        el("p", el("b", name), " ", status_badge(status), " ", el("span", score, cls="facts"), cls="name"),
+        ungraded_reason(result),
+        el(
+            "dl",
+            *_question(result, longest),
+            *(
+                el("dt", "Reference"),
+                el("dd", truncated(shown, longest) or "none"),
+                el("dt", "Answer"),
+                el("dd", first),
+            ),
+            *_verdicts(result.grade.detail, longest),
+        ),
+        folded_outputs(result, longest) if result.count > 1 or _long(result, PREVIEW) else Html(""),
+        cls="text",
+    )
+
+
+def _question(result: QuestionResult, longest: int) -> tuple[Html, ...]:
+    """The text of the question, where the view of its outputs has it."""
+    said = result.outputs[0].view.get("question") if result.outputs else None
+    return (el("dt", "Question"), el("dd", truncated(said, longest))) if isinstance(said, str) else ()
+
+
+def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
+    """The basis of a judge's grade: a rule, or verdicts with their reasons."""
+    verdicts, by = detail.get("verdicts"), detail.get("by")
+    if not isinstance(by, str):
+        return ()
+    lines = [el("dd", truncated(by, longest))]
+    if isinstance(verdicts, list):
+        lines = [el("dd", truncated(_verdict(one), longest)) for one in verdicts[:MAX_VERDICTS]]
+    return el("dt", "Judged"), *lines
+
+
+def _verdict(one: Any) -> str:
+    if not isinstance(one, dict) or "correct" not in one:
+        return str(one.get("problem", "no verdict")) if isinstance(one, dict) else "no verdict"
+    said = "right" if one["correct"] is True else "wrong"
+    return f"{said}: {one['reason']}" if one.get("reason") else said
+
+
+def _long(result: QuestionResult, characters: int) -> bool:
+    return any(max(len(output.text or ""), len(output.thought)) > characters for output in result.outputs)
