@@ -12,12 +12,13 @@ from hybrid.execution import item_keys
 from hybrid.execution.index import Index
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.execution.stage_work import StageWork
+from hybrid.folder.shards import FORMAT, pack
 from hybrid.laptop import remote_runs
 from hybrid.machine import home
 from hybrid.protocols import Stage
 from hybrid.status.run_status import RunStatus, read_statuses
 from hybrid.work import Ask, Derive
-from tests.support.run_folder import MODEL, SECOND, CountingDisk, RunFolder
+from tests.support.run_folder import FIRST, MODEL, SECOND, CountingDisk, RunFolder
 
 LIKE = ("name", "model", "total", "done", "failed", "again", "missing", "left")
 
@@ -53,7 +54,9 @@ def counted(place: RunFolder) -> tuple[int | None, ...]:
 
 
 def test_a_shard_without_records_holds_no_item(place: RunFolder) -> None:
-    place.shard()
+    header = {"format": FORMAT, "version": 1, "run": place.run.id, "stage": "answer", "attempt": FIRST, "seq": 0}
+    name, data = pack({**header, "model": {"name": "made-up", "digest": MODEL, "about": {}}}, [], 0)
+    place.disk.write(f"{place.run.place}/answer/{FIRST}/{name.batch}/{name}", data)
     assert counted(place) == (6, 6, 0, 0)
 
 
