@@ -19,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from hybrid.machine import threads
+from tests.support.chromium import Tab, opened_tab
 from tests.support.in_process import Hybrid, commands
 from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
@@ -92,6 +93,13 @@ def hybrid(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
     """Runs a command of `hybrid` in this process: `hybrid("status", "--json").code`."""
     with commands(capfd) as run:
         yield run
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """A page of a real headless Chromium."""
+    with opened_tab(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,96 @@
+"""What the candidates of a run are worth: how diverse, relevant and well made, beside plain samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from hybrid.metrics import Measured
+from hybrid.protocols import Watcher
+from hybrid.records import Grade, Output
+from hybrid.statistics.diversity import entropy_shares
+from pipelines.branch.measures import chance, measured, rows_of, vendi_of
+from pipelines.branch.reading import TreeNode, kept_of, plain_of, trees
+
+FIGURES = ("relevance", "constraints")
+
+
+@dataclass(frozen=True)
+class BranchGrader:
+    """A kept text's part in the diversity of what was kept: 1 where it is unlike all others, 0 where all are the same.
+
+    The mean over the k kept texts of a scenario is log(Vendi score) / log(k). Its control is the same figure of k plain
+    samples that chance chose. What was not kept has no score. Vendi scores, relevance, constraints, distinct-2,
+    self-BLEU, the judge's preference and the gain per 1,000 tokens of each strategy are measured of all together.
+    """
+
+    @contextmanager
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[BranchMeasures]:
+        """Measure each scenario. No model is asked: the records hold the vectors."""
+        shares: dict[str, Share] = {}
+        figures: list[Measured] = []
+        for task, nodes in trees(outputs):
+            shares |= _shares(task, nodes)
+            figures += measured(task, nodes)
+        yield BranchMeasures(shares, figures)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A kept text's part in the diversity, None with the reason why it has none, and the control's."""
+
+    value: float | None
+    reason: str = ""
+    control: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchMeasures:
+    """The grader after it has seen all nodes: question -> share."""
+
+    shares: Mapping[str, Share]
+    figures: Sequence[Measured]
+
+    def grade(self, output: Output) -> Grade:
+        """The share of a text that was kept; anything else has no score, and its verdict is the reason."""
+        share = self.shares.get(output.question)
+        if share is None:
+            verdict = output.view.get("verdict")
+            control = output.view.get("control") is True
+            return Grade(None, "of the control" if control else f"not kept: {verdict or 'no verdict'!s:.40}")
+        if share.value is None:
+            return Grade(None, share.reason)
+        features = output.view.get("features")
+        known = features if isinstance(features, Mapping) else {}
+        figures = {name: one for name in FIGURES if isinstance(one := known.get(name), float) and 0.0 <= one <= 1.0}
+        controls = {} if share.control is None else {"plain samples by chance": share.control}
+        return Grade(share.value, figures=figures, controls=controls)
+
+    def measures(self) -> Sequence[Measured]:
+        """What was measured of each scenario."""
+        return self.figures
+
+
+def _shares(task: str, nodes: Sequence[TreeNode]) -> dict[str, Share]:
+    """The part of each kept text."""
+    kept = kept_of(nodes)
+    lacking = {one.id: Share(None, "no embedding") for one in kept if not one.vector}
+    known = [one for one in kept if one.vector]
+    rows = rows_of(known)
+    if len(known) < 2:
+        return {**lacking, **{one.id: Share(None, "the only kept text: diversity needs two") for one in known}}
+    if rows is None:
+        return {one.id: Share(None, "embeddings of different models") for one in kept}
+    pool = [one for one in plain_of(nodes, max(one.depth for one in known)) if len(one.vector) == rows.shape[1]]
+    most = math.log(len(known))
+
+    def evenness(chosen: Sequence[TreeNode]) -> float | None:
+        value = vendi_of(chosen)
+        return None if value is None else min(1.0, math.log(max(1.0, value)) / most)
+
+    control = chance(pool, len(known), evenness, f"{task} vendi")
+    expected = None if control is None else control.mean
+    parts = zip(known, entropy_shares(rows), strict=True)
+    return {**lacking, **{one.id: Share(min(1.0, len(known) * part / most), "", expected) for one, part in parts}}
