@@ -144,6 +144,18 @@ def test_more_is_a_longer_choice_and_a_choice_goes_on_from_what_is_kept(method: 
             assert tuple(rest[place] for place in more) == whole[len(head) :]
 
 
+@settings(deadline=None)
+@given(st.integers(2, 14), st.integers(2, 8), SEEDS, st.floats(-0.5, 1))
+def test_one_after_another_as_they_arrive_is_the_choice_of_all_at_once(n: int, d: int, seed: int, limit: float) -> None:
+    rows = candidates(n, d, seed).rows
+    arrived: list[int] = []
+    for place in range(n):
+        if nearest(rows[place : place + 1], rows[arrived])[1][0] <= min(limit, SAME):
+            arrived.append(place)
+    of = Candidates(rows, [0.5] * n, [f"{place:03}" for place in range(n)])
+    assert list(select("cosine", of, n, limit=limit).kept) == arrived
+
+
 def naive_mmr(of: Candidates, k: int, balance: float, unrelated: float, limit: float) -> list[int]:
     similar = cosines(of.rows, of.rows)
     kept: list[int] = []
