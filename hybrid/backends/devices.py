@@ -8,10 +8,13 @@ import torch
 
 from hybrid.backends.memory import available
 from hybrid.errors import CannotRun
-from hybrid.machine import threads
+from hybrid.machine import nvidia, threads
 
 CPU_CACHE = 2 * 1024**3
 """Bytes for keys and values on a CPU, whose memory is shared with everything else on the machine."""
+
+
+ON_THE_CPU = "on the CPU instead: CUDA_VISIBLE_DEVICES= in front of the command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +34,63 @@ class Device:
 def find_device(kind: str = "auto", dtype: str = "auto") -> Device:
     """The device to use: for `auto` the accelerator that torch sees, else the CPU.
 
-    Raises CannotRun without a `kind`.
+    Raises CannotRun without a `kind`, and where the machine has a GPU that torch cannot use.
     """
     found = torch.accelerator.current_accelerator(check_available=True)
     here = found.type if found else "cpu"
+    if kind in ("auto", "cuda") and not found:
+        refuse_unusable_gpu("torch")
     if kind not in ("auto", "cpu", here):
         raise CannotRun(f"this machine has no '{kind}' device that torch can use", hint=f"here: {here}, cpu")
     kind = here if kind == "auto" else kind
+    if kind == "cuda":
+        try_kernel()
     limit_threads()
     return Device(kind, _name(kind), _dtype(kind, dtype), _memory(kind))
+
+
+def refuse_unusable_gpu(program: str) -> None:
+    """Raise CannotRun when this machine has a GPU that a `program` built on torch does not see: it would silently
+    compute on the CPU, many times slower.
+    """
+    found = next(iter(nvidia.gpus()), None)
+    if found is None or nvidia.hidden():
+        return
+    cuda = torch.version.cuda
+    if cuda is None:
+        why, do = f"torch {torch.__version__} was built without CUDA", "install torch for CUDA"
+    elif found.driver_too_old(cuda):
+        why = f"torch for CUDA {cuda} needs driver {nvidia.MIN_DRIVER[int(cuda.partition('.')[0])]} or newer"
+        do = "update the driver, or install torch for an earlier CUDA"
+    else:
+        why, do = "torch finds no CUDA device", "look at nvidia-smi, restart the machine, or take another"
+    raise CannotRun(f"{program} cannot use the GPU {found}: {why}", hint=f"{do}; {ON_THE_CPU}")
+
+
+def try_kernel() -> None:
+    """Compute something small on the GPU. Raises CannotRun when torch has no code for it, or it does not work."""
+    name, own = torch.cuda.get_device_name(), capability()
+    if torch.version.hip is None and not any(_runs_on(own, arch) for arch in torch.cuda.get_arch_list()):
+        raise CannotRun(
+            "torch {} has no code for the GPU {} (compute capability {}.{})".format(torch.__version__, name, *own),
+            hint=f"rent a T4 or newer (Kaggle: GPU T4 x2), or install an earlier torch; {ON_THE_CPU}",
+        )
+    try:
+        float(torch.ones(8, device="cuda").sum())
+    except RuntimeError as error:  # of CUDA, of the driver, out of memory
+        first = str(error).partition("\n")[0]
+        hint = f"who else uses it: nvidia-smi; restart the machine, or take another; {ON_THE_CPU}"
+        raise CannotRun(f"the GPU {name} does not work: {first:.300}", hint=hint) from error
+
+
+def _runs_on(own: tuple[int, int], arch: str) -> bool:
+    """Whether code for `arch` ("sm_75", "compute_90") runs on a GPU: machine code within a major version, PTX later."""
+    kind, _, digits = arch.partition("_")
+    digits = digits.rstrip("af")
+    if not digits.isdecimal():
+        return False
+    built = int(digits[:-1]), int(digits[-1])
+    return built <= own and (kind == "compute" or built[0] == own[0])
 
 
 def limit_threads() -> None:

@@ -26,7 +26,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer, separate_thought
-from hybrid.backends.devices import capability
+from hybrid.backends.devices import capability, refuse_unusable_gpu, try_kernel
 from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
 from hybrid.backends.options import fraction, one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
@@ -79,6 +79,10 @@ class VllmBackend:
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         path = locate(model)
+        if current_platform.is_cpu():
+            refuse_unusable_gpu("vLLM")
+        else:
+            try_kernel()
         arguments = _arguments(options)
         self._rows = int(arguments["max_num_seqs"])
         self._max_loras = int(arguments.get("max_loras", 0))

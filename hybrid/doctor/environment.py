@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL
 from hybrid.doctor.findings import Finding
 from hybrid.errors import HybridError
-from hybrid.execution.capabilities import gpu
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.runs import open_run, run_ids
 from hybrid.folder.spec import models_of
 from hybrid.folder.spool import is_shard, walk
 from hybrid.laptop.receiver import acknowledged, whole
-from hybrid.machine import home
+from hybrid.machine import home, nvidia
 from hybrid.machine.late_imports import EXTRA_OF, import_object
+from hybrid.machine.nvidia import Gpu
 from hybrid.machine.terminal import count_of
 from hybrid.model_files.location import locate
 from hybrid.plugins import installed
@@ -31,6 +31,10 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "ollama": ("httpx", "ollama"),
 }
 """Backend -> the libraries it imports; a backend that is not listed needs none besides hybrid."""
+
+
+NEWEST_CUDA = "13"
+"""The major version of CUDA that current torch is built for."""
 
 
 def missing_libraries(backend: str) -> list[str]:
@@ -51,30 +55,43 @@ def backend_findings() -> Iterator[Finding]:
         yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {locate(DEFAULT_MODEL)}")
     except HybridError as error:
         yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {error.message}", error.hint)
-    found = gpu()
+    found = nvidia.gpus()
     if not missing_libraries("ollama"):
         yield from _ollama(found)
     yield from _gpus(found)
 
 
-def _ollama(found: Any) -> Iterator[Finding]:
+def _ollama(found: Sequence[Gpu]) -> Iterator[Finding]:
     """The state of the server that the backend `ollama` would use. Takes a few seconds at most."""
     diagnose = import_object("hybrid.backends.ollama.diagnosis:diagnose", needed_for="asking Ollama")
-    free = (found["memory_total"] - found["memory_used"]) << 20 if found else 0
+    free = ((found[0].memory_total or 0) - (found[0].memory_used or 0)) << 20 if found else 0
     for what, do in diagnose(free):
         yield Finding("machine", "", what, do)
 
 
-def _gpus(found: Any) -> Iterator[Finding]:
+def _gpus(found: Sequence[Gpu]) -> Iterator[Finding]:
+    for gpu in found:
+        used = "" if gpu.memory_total is None else f", {gpu.memory_used or 0:,} of {gpu.memory_total:,} MiB in use"
+        yield Finding("machine", "", f"GPU: {gpu}{used}", "; ".join(_limits(gpu)))
     if found:
-        used = f"{found['memory_used']:,} of {found['memory_total']:,} MiB in use"
-        yield Finding("machine", "", f"GPU: {found['name']}, {used}")
-    elif shutil.which("nvidia-smi"):
-        yield Finding("machine", "", "GPU: nvidia-smi is here and tells of none", "is the driver well?")
+        return
+    if shutil.which("nvidia-smi"):
+        yield Finding("machine", "", "GPU: nvidia-smi is here and lists none", "is the driver well?")
     elif platform.system() == "Darwin" and platform.machine() == "arm64":
         yield Finding("machine", "", "GPU: Apple silicon")
     else:
         yield Finding("machine", "", "GPU: none, there is no nvidia-smi")
+
+
+def _limits(gpu: Gpu) -> Iterator[str]:
+    """What keeps current torch and vLLM from a GPU."""
+    if gpu.too_old():
+        yield "current torch and vLLM have no code for it: rent a T4 or newer (Kaggle: GPU T4 x2)"
+    if gpu.driver_too_old(NEWEST_CUDA):
+        oldest = nvidia.MIN_DRIVER[int(NEWEST_CUDA)]
+        yield f"torch for CUDA {NEWEST_CUDA} needs driver {oldest} or newer: update it, or install torch for CUDA 12"
+    if nvidia.hidden():
+        yield "CUDA_VISIBLE_DEVICES hides it"
 
 
 def runs_impossible_here(folder: Medium) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ and a model by name. A path on this machine is opened only when its owner gave i
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +18,10 @@ from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.execution.engines import opened
 from hybrid.folder.runs import Run
+from hybrid.machine.nvidia import gpus
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.plugins import installed
 from hybrid.protocols import Backend, Pipeline
-
-GPU_QUERY = "--query-gpu=name,memory.used,memory.total,utilization.gpu"
 
 
 def pipeline_of(run: Run) -> Pipeline:
@@ -86,14 +84,9 @@ class Machine:
 
 
 def gpu() -> dict[str, Json] | None:
-    """The first GPU that nvidia-smi tells of; None where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None or not Path(program).is_absolute():  # a program of the current folder is anybody's
+    """The first GPU that nvidia-smi lists; None where there is none."""
+    found = next(iter(gpus()), None)
+    if found is None:
         return None
-    command = [program, GPU_QUERY, "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
-        name, used, total, busy = said.splitlines()[0].split(", ")
-        return {"name": name[:100], "memory_used": int(used), "memory_total": int(total), "busy": int(busy)}
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+    memory: dict[str, Json] = {"memory_used": found.memory_used, "memory_total": found.memory_total}
+    return {"name": found.name, **memory, "busy": found.busy, "driver": found.driver}

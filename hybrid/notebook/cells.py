@@ -85,15 +85,16 @@ try:
 except ImportError:
     raise Stop("this is not Colab. For any other machine: hybrid notebook plain") from None
 
-print("Colab may open a window now and ask for access to Google Drive. Answer it: nothing goes on before that.")
-print("Choose the account whose Drive has the shared folder.", flush=True)
-try:
-    drive.mount(DRIVE)  # and never by force, which would cut off what is still being uploaded
-except Exception as error:
-    raise Stop(
-        f"Google Drive is not mounted: {error}. Was the window closed, or open for too long? Run all cells again and "
-        "answer it. If that does not help: Runtime > Restart session, then run all."
-    ) from None
+if not os.path.ismount(DRIVE):
+    print("Colab may open a window now and ask for access to Google Drive. Answer it: nothing goes on before that.")
+    print("Choose the account whose Drive has the shared folder.", flush=True)
+    try:
+        drive.mount(DRIVE)  # and never by force, which would cut off what is still being uploaded
+    except Exception as error:
+        raise Stop(
+            f"Google Drive is not mounted: {error}. Was the window closed, or open for too long? Run all cells again "
+            "and answer it. If that does not help: Runtime > Restart session, then run all."
+        ) from None
 if not os.path.ismount(DRIVE):
     raise Stop(f"{DRIVE} is a plain folder: the mount of Google Drive died. Runtime > Restart session, then run all.")
 look_at_folder(
@@ -187,6 +188,26 @@ def pip_for(python):
     return [*pip, "--disable-pip-version-check", "--no-input", "install", "--quiet"]
 
 
+def look_at_gpu():
+    """Stop before the installation when this machine's GPU cannot be used by what would be installed."""
+    if not NEEDS_CUDA:
+        return
+    ask = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        said = []
+    if not said:  # it may be wanted so
+        print("There is no GPU here: it goes on with the CPU, many times slower. " + GPU_ADVICE)
+    for line in said:
+        print(f"GPU: {line}")
+        name, driver, capability = (*line.split(", "), "", "")[:3]
+        if capability[:1].isdigit() and float(capability) < OLDEST_GPU:
+            raise Stop(f"{name} is too old: torch has no code for compute capability {capability}. {GPU_ADVICE}")
+        if driver.split(".")[0].isdigit() and int(driver.split(".")[0]) < OLDEST_DRIVER:
+            raise Stop(f"the driver {driver} of {name} is too old: torch needs {OLDEST_DRIVER} or newer. {GPU_ADVICE}")
+
+
 def installed():
     """The Python of an environment with this wheel; it is made only when it is not there whole."""
     if sys.version_info < (3, 11):
@@ -200,6 +221,7 @@ def installed():
     if stamp.is_file() and stamp.read_text() == wanted:
         print(f"hybrid is installed already, in {place}")
         return python
+    look_at_gpu()
     ours, *others = [wheel(*one) for one in WHEELS]
     print(f"installing hybrid into {place}: with a large backend this takes minutes", flush=True)
     do(sys.executable, "-m", "venv", "--clear", "--without-pip", place)

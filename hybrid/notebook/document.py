@@ -13,6 +13,7 @@ from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
 from hybrid.folder.spec import ModelSpec
+from hybrid.machine import nvidia
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import clean_line
 from hybrid.model_files.location import HUB_NAME, PACKAGED
@@ -117,7 +118,8 @@ def _metadata(plan: NotebookPlan) -> dict[str, Any]:
     if plan.kind == "colab":
         return {**common, "colab": {"provenance": []}, **({"accelerator": "GPU"} if gpu else {})}
     if plan.kind == "kaggle":
-        return {**common, "kaggle": {"isGpuEnabled": gpu, "isInternetEnabled": True, "language": "python"}}
+        chosen = {"accelerator": "nvidiaTeslaT4"} if gpu else {}  # else Kaggle gives a P100, which torch cannot use
+        return {**common, "kaggle": {"isGpuEnabled": gpu, **chosen, "isInternetEnabled": True, "language": "python"}}
     return common
 
 
@@ -172,6 +174,10 @@ def _by_ollama(plan: NotebookPlan) -> bool:
     return bool(_served(plan))
 
 
+def _by_torch(plan: NotebookPlan) -> bool:
+    return any(model.backend in ("transformers", "vllm") for model in plan.models)
+
+
 def _on_the_hub(model: ModelSpec) -> bool:
     name = model.name
     return model.backend != "ollama" and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
@@ -185,6 +191,10 @@ def _fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
             [(one.path, one.name, one.sha256, len(one.data)) for one in plan.wheels],
             "what is installed, in the shared folder: hybrid first. Each is checked: the folder is not trusted",
         ),
+        "NEEDS_CUDA": (_by_torch(plan), "whether torch or vLLM is installed and wants an NVIDIA GPU"),
+        "OLDEST_GPU": (float("{}.{}".format(*nvidia.MIN_CAPABILITY)), "the compute capability that they have code for"),
+        "OLDEST_DRIVER": (nvidia.MIN_DRIVER[max(nvidia.MIN_DRIVER)], "the driver that they need"),
+        "GPU_ADVICE": (words.GPU_ADVICE[plan.kind], ""),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
     }
 

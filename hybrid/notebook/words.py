@@ -14,8 +14,8 @@ as you like**: nothing is done twice, nothing is lost, and several machines may 
 STEPS = {
     "colab": """1. *Runtime > Change runtime type*: choose a GPU if the backend needs one.
 2. Look at the parameters: is `FOLDER` where the shared folder is in your Drive?
-3. *Runtime > Run all*. **A window asks for access to Google Drive, and a person has to answer it**: nothing goes on
-   before. Choose the account whose Drive has the shared folder.
+3. *Runtime > Run all*. **A window asks for access to Google Drive, unless it is mounted already, and a person has to
+   answer it**: nothing goes on before. Choose the account whose Drive has the shared folder.
 4. Leave this tab open. The last cell says how it ended and what to do next. What this machine computed is safe when
    `hybrid status` on the laptop says that it was received: only then delete the runtime.
 """,
@@ -25,7 +25,8 @@ shared folder to this machine, and then every minute the results back and the la
 1. Once, on the laptop: `rclone config` makes a remote for your Drive (with a client id of your own), and
    `rclone config file` says where it is written down. Store the text of that file here, under *Add-ons > Secrets*, as
    `RCLONE_CONF` (as it is, or in base64), and attach it to this notebook. It stays on this machine.
-2. In the settings of the notebook: Internet on, and a GPU if the backend needs one.
+2. In the settings of the notebook: Internet on, and GPU T4 x2 if the backend needs a GPU (torch has no code for a
+   P100).
 3. Look at the parameters: is `REMOTE` where the shared folder is?
 4. *Run all*. The last cell says how it ended and what to do next. What this machine computed is safe when
    `hybrid status` on the laptop says that it was received: only then end the session.
@@ -35,6 +36,12 @@ shared folder to this machine, and then every minute the results back and the la
 3. Run all cells. The last one says how it ended and what to do next. What this machine computed is safe when
    `hybrid status` on the laptop says that it was received: only then give this machine back.
 """,
+}
+
+GPU_ADVICE = {
+    "colab": "Runtime > Change runtime type: choose a GPU, T4 or newer; then run all cells again.",
+    "kaggle": "Settings > Accelerator: choose GPU T4 x2; then run all cells again.",
+    "plain": "Take a machine with a T4 or newer GPU and a current driver.",
 }
 
 OWN_MODEL = """

@@ -26,7 +26,7 @@ from hybrid.folder.shards import ShardWriter
 from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
-from hybrid.machine.terminal import count_of, duration
+from hybrid.machine.terminal import clean_line, count_of, duration
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
@@ -337,7 +337,8 @@ class Worker:
                 engine = self.capabilities.open(run, role, trains=trains)
         finally:
             self.doing = ""
-        self.tell(f"{run.id}: {model} is loaded, in {duration(self.clock.now() - began)}")
+        on = f" on {clean_line(str(device), 100)}" if (device := engine.model.about.get("device")) else ""
+        self.tell(f"{run.id}: {model} is loaded{on}, in {duration(self.clock.now() - began)}")
         return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:

@@ -27,6 +27,7 @@ from hybrid.folder.names import NoteName
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
 from tests.support.hostile import files_of, good_folder, header, lay_out, record, sealed
+from tests.support.nvidia import nvidia_smi
 
 ROOT = Path(__file__).parents[2]
 
@@ -615,14 +616,16 @@ def test_every_backend_and_the_default_model_are_told() -> None:
 
 
 def test_a_gpu_is_told_by_what_nvidia_smi_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'Tesla T4, 10, 15360, 3'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
-    assert "GPU: Tesla T4, 10 of 15,360 MiB in use" in [one.what for one in environment.backend_findings()]
-    program.write_text("#!/bin/sh\necho 'No devices were found' >&2\nexit 6\n")
-    assert "GPU: nvidia-smi is here and tells of none" in [one.what for one in environment.backend_findings()]
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    rows = "Tesla T4, 10, 15360, 3, 580.82.07, 7.5", "Tesla P100-PCIE-16GB, 0, 16280, 0, 470.1, 6.0"
+    nvidia_smi(tmp_path / "bin", *rows)
+    good, old = (one for one in environment.backend_findings() if one.what.startswith("GPU"))
+    assert good.what == "GPU: Tesla T4 (driver 580.82.07, compute capability 7.5), 10 of 15,360 MiB in use"
+    assert not good.do
+    assert "have no code for it: rent a T4 or newer" in old.do
+    assert "torch for CUDA 13 needs driver 580 or newer" in old.do
+    nvidia_smi(tmp_path / "bin")
+    assert "GPU: nvidia-smi is here and lists none" in [one.what for one in environment.backend_findings()]
 
 
 # What is printed.

@@ -41,6 +41,7 @@ from hybrid.notebook import NotebookKind, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs
+from tests.support.nvidia import nvidia_smi
 
 KINDS: tuple[NotebookKind, ...] = ("colab", "kaggle", "plain")
 TOKEN = "hf_thisMustNeverBeWrittenAnywhere"  # noqa: S105 - it opens nothing
@@ -327,7 +328,24 @@ def test_a_gpu_is_asked_for_where_the_backend_uses_one(tmp_path: Path) -> None:
     for backend, gpu in (("vllm", True), ("llamacpp", False)):
         site = Site(tmp_path / backend, submitted(tmp_path / backend / "shared", backend=backend, model="org/name"))
         assert (json.loads(site.write("colab").read_bytes())["metadata"].get("accelerator") == "GPU") is gpu
-        assert json.loads(site.write("kaggle").read_bytes())["metadata"]["kaggle"]["isGpuEnabled"] is gpu
+        kaggle = json.loads(site.write("kaggle").read_bytes())["metadata"]["kaggle"]
+        assert kaggle["isGpuEnabled"] is gpu
+        assert (kaggle.get("accelerator") == "nvidiaTeslaT4") is gpu
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("Tesla P100-PCIE-16GB, 580.1, 6.0", "Tesla P100-PCIE-16GB is too old"),
+        ("Tesla T4, 535.2, 7.5", "the driver 535.2 of Tesla T4 is too old"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_told_before_anything_is_installed(tmp_path: Path, row: str, words: str) -> None:
+    site = Site(tmp_path, submitted(tmp_path / "shared", backend="transformers", model="org/name"))
+    path = f"{nvidia_smi(tmp_path / 'bin', row)}{os.pathsep}{os.environ['PATH']}"
+    done = site.execute("plain", {"PATH": path})
+    assert words in done.stopped
+    assert "installing" not in done.said
 
 
 def test_a_model_of_ollama_is_restored_and_its_server_ends_with_the_worker(tmp_path: Path, stand_in: str) -> None:
@@ -474,6 +492,8 @@ def colab(tmp_path: Path) -> dict[str, str]:
     (place / "__init__.py").write_text("")
     (place / "drive.py").write_text(
         "import os\n\n"
+        "if 'MOUNTED' in os.environ:\n"
+        "    os.path.ismount = lambda path: True\n\n"
         "def mount(mountpoint):\n"
         "    print('mounting', mountpoint)\n"
         "    if 'REFUSED' in os.environ:\n"
@@ -500,6 +520,13 @@ def test_colab_mounts_the_drive_without_force_works_and_leaves_it_mounted(
     assert done.said.index("Answer it") < done.said.index("mounting /content/drive") < done.said.index("called:")
     assert "flushing" not in done.said
     assert not [cell for cell in code_of(site.write("colab")) if "force" in cell.replace("never by force", "")]
+
+
+def test_colab_asks_for_nothing_when_the_drive_is_mounted(site: Site, stand_in: str, colab: dict[str, str]) -> None:
+    done = site.execute("colab", {**colab, "MOUNTED": "1"}, PYTHON=stand_in)
+    assert done.code == 0, done.error
+    assert "Answer it" not in done.said
+    assert "mounting" not in done.said
 
 
 @pytest.mark.parametrize("code", [0, 5])

@@ -1,0 +1,75 @@
+"""The NVIDIA GPUs of this machine as nvidia-smi lists them, and what keeps programs built for CUDA from using one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu", "driver_version", "compute_cap")
+TIMEOUT_SECONDS = 10
+MIN_CAPABILITY = (7, 5)
+"""Current torch and vLLM have no code for older GPUs: P100 (6.0), V100 (7.0)."""
+MIN_DRIVER = {12: 525, 13: 580}
+"""The major version of CUDA that a program was built for -> the oldest driver that runs it (NVIDIA's table)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A GPU. Memory is in MiB, `busy` in per cent; None and "" are what nvidia-smi does not tell."""
+
+    name: str
+    memory_used: int | None = None
+    memory_total: int | None = None
+    busy: int | None = None
+    driver: str = ""
+    capability: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        known = [f"driver {self.driver}"] if self.driver else []
+        known += ["compute capability {}.{}".format(*self.capability)] if self.capability else []
+        return f"{self.name} ({', '.join(known)})" if known else self.name
+
+    def too_old(self) -> bool:
+        """Whether current torch and vLLM have no code for it."""
+        return self.capability is not None and self.capability < MIN_CAPABILITY
+
+    def driver_too_old(self, cuda: str) -> bool:
+        """Whether its driver cannot run programs that were built for this version of CUDA, such as "13.0"."""
+        oldest, driver = MIN_DRIVER.get(_number(cuda) or 0), _number(self.driver)
+        return None not in (oldest, driver) and (driver or 0) < (oldest or 0)
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs that nvidia-smi lists, in its order; none where it is not installed or fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None or not Path(program).is_absolute():  # a program of the current folder is anybody's
+        return []
+    for fields in (FIELDS, FIELDS[:-1]):  # an old nvidia-smi does not know compute capabilities
+        command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True).stdout  # noqa: S603
+        except (OSError, subprocess.SubprocessError, ValueError):
+            continue
+        return [_gpu([one.strip() for one in line.split(",")]) for line in told.splitlines() if line.strip()]
+    return []
+
+
+def hidden() -> bool:
+    """Whether CUDA_VISIBLE_DEVICES hides every GPU from programs."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+
+
+def _gpu(cells: list[str]) -> Gpu:
+    name, used, total, busy, driver, capability = [*cells, *[""] * len(FIELDS)][: len(FIELDS)]
+    major, _, minor = capability.partition(".")
+    known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+    return Gpu(name[:100], _number(used), _number(total), _number(busy), driver[:20], known)
+
+
+def _number(text: str) -> int | None:
+    """The whole number that a text begins with; None for "[N/A]"."""
+    whole = text.partition(".")[0]
+    return int(whole) if whole.isdecimal() else None
