@@ -52,16 +52,16 @@ def _head(number: int, shown: TaskView, statuses: Sequence[str], sections: Secti
 
 
 def _facts(part: TaskResult, sections: Sections) -> list[str]:
-    said = []
+    facts = []
     if len(part.scores) > 1 and any(score is not None for score in part.scores):
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
-        said.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
-    said += sections.facts(part)
+        facts.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
+    facts += sections.facts(part)
     if part.failed:
-        said.append(f"{count_of(part.failed, 'output')} failed")
+        facts.append(f"{count_of(part.failed, 'output')} failed")
     if trained := _training(part):
-        said.append(trained)
-    return said
+        facts.append(trained)
+    return facts
 
 
 def _training(part: TaskResult) -> str:

@@ -31,9 +31,9 @@ def task_data(data: Any, longest: int) -> Html:
     """The data of a task as folded JSON."""
     if data in (None, {}, []):
         return Html("")
-    said = encode(data).decode()
+    text = encode(data).decode()
     return el(
-        "details", el("summary", "Task data"), el("pre", truncated(said, longest), dir="ltr", tabindex="0"), cls="raw"
+        "details", el("summary", "Task data"), el("pre", truncated(text, longest), dir="ltr", tabindex="0"), cls="raw"
     )
 
 
@@ -73,8 +73,8 @@ def _row(label: str, result: QuestionResult, longest: int) -> Html:
 
 def _question(result: QuestionResult, longest: int) -> tuple[Html, ...]:
     """The text of the question, where the view of its outputs has it."""
-    said = result.outputs[0].view.get("question") if result.outputs else None
-    return (el("dt", "Question"), el("dd", truncated(said, longest))) if isinstance(said, str) else ()
+    text = result.outputs[0].view.get("question") if result.outputs else None
+    return (el("dt", "Question"), el("dd", truncated(text, longest))) if isinstance(text, str) else ()
 
 
 def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
@@ -91,8 +91,8 @@ def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
 def _verdict(one: Any) -> str:
     if not isinstance(one, dict) or "correct" not in one:
         return str(one.get("problem", "no verdict")) if isinstance(one, dict) else "no verdict"
-    said = "right" if one["correct"] is True else "wrong"
-    return f"{said}: {one['reason']}" if one.get("reason") else said
+    verdict = "right" if one["correct"] is True else "wrong"
+    return f"{verdict}: {one['reason']}" if one.get("reason") else verdict
 
 
 def _long(result: QuestionResult, characters: int) -> bool:

@@ -34,13 +34,13 @@ def _unfinished(name: str, run: ReportRun, total: Totals) -> Html:
     """A sentence that the run is not finished, with its present state."""
     if run.unfinished is None:
         there = total.outputs - total.failed["missing"]
-        said = f": {there:,} of {count_of(total.outputs, 'output')} are there so far."
+        text = f": {there:,} of {count_of(total.outputs, 'output')} are there so far."
     else:
         done = sum(stage.left == 0 for stage in run.unfinished.stages)
-        said = (
+        text = (
             f": {done} of {count_of(len(run.unfinished.stages), 'stage')} are done; shown is '{run.unfinished.shown}'."
         )
-    return el("p", name, el("b", "not finished"), said)
+    return el("p", name, el("b", "not finished"), text)
 
 
 def _sentence(name: str, run: ReportRun, total: Totals) -> Html:

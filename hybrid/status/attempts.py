@@ -28,7 +28,7 @@ class Attempt:
     """The last report of an attempt. A number that it did not report is None.
 
     `silent_seconds` is the time since its newest heartbeat was first seen here, None when it is seen for the first
-    time: its age is then unknown. `worker_time` is what the worker's own clock said. `waiting` files of its machine's
+    time: its age is then unknown. `worker_time` is the time by the worker's own clock. `waiting` files of its machine's
     spool are not in the folder yet; `open_records` are in no file yet.
     """
 

@@ -25,7 +25,7 @@ from hybrid.status.attempts import Attempt, read_attempts
 from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 
 MAX_LENGTH = 300
-"""Most characters of a text that others wrote."""
+"""Most characters of a text from a folder or another machine."""
 MAX_REFUSED = 100
 """Most skipped files that are named; the others are counted."""
 
@@ -169,19 +169,19 @@ def read_statuses(
     store: Disk,
     index: Index,
     name: str | None,
-    tell: Callable[[int], None] = lambda records: None,
+    on_read: Callable[[int], None] = lambda records: None,
     hidden: Collection[str] = (),
 ) -> Iterator[RunStatus]:
     """The status of every run in the folder that is not `hidden`, or of the run called `name` only.
 
-    `store` holds what this machine received. `tell` is called with the number of records that are about to be read.
+    `store` holds what this machine received. `on_read` is called with the number of records that are about to be read.
     Raises Temporary when the folder is unavailable, UsageError when there is no such run.
     """
     guarded = CircuitBreaker(folder)
     ids = [one for one in run_ids(guarded) if one not in hidden] if name is None else [open_run(guarded, name).id]
     for id in ids:
         try:
-            yield read_status(_run(guarded, id, store), store, index, tell)
+            yield read_status(_run(guarded, id, store), store, index, on_read)
         except FolderUnavailable:
             raise
         except (BadData, Temporary) as error:
@@ -196,13 +196,15 @@ def _run(folder: Medium, id: str, store: Medium) -> Run:
     return Run(id, spec, folder, (store, folder))
 
 
-def read_status(run: Run, store: Disk, index: Index, tell: Callable[[int], None] = lambda records: None) -> RunStatus:
+def read_status(
+    run: Run, store: Disk, index: Index, on_read: Callable[[int], None] = lambda records: None
+) -> RunStatus:
     """The status of one run. Raises Temporary when its folders cannot be listed."""
     refused: list[str] = []
     orders = known_orders((store, run.folder), run.id, refused)
     attempts = read_attempts(run.folder, run.id, index, now := time.time(), refused)
     run, named, why = _bound_stages(run, store)
-    stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=tell)
+    stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=on_read)
     why = next((stage.why for stage in stages if stage.why), why)
     first = run.models[""]
     about = {"pipeline": str(run.spec["pipeline"]), "backend": first.backend, "model": first.name}

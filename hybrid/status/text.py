@@ -1,4 +1,4 @@
-"""The status of a run as text for people. What is unknown is said to be unknown."""
+"""The status of a run as text for people; unknown values are named as unknown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_LENGTH = 400
 MAX_ATTEMPTS = 10
 MAX_NAMES = 3
 MIN_UNCHANGED = 60.0
-"""Seconds below which it is not said for how long a run has not changed."""
+"""Seconds below which the time without a change is not shown."""
 MAX_REASONS = 8
 MAX_REFUSED = 5
 TITLE_WIDTH = 12

@@ -41,7 +41,7 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch, *options: str
     return int(left.value.code or 0)
 
 
-def test_help_shows_every_command_with_its_line() -> None:
+def test_help_lists_every_command_with_its_summary() -> None:
     done = hybrid("--help")
     assert done.returncode == 0
     for name, (_, line) in cli.COMMANDS.items():
@@ -50,7 +50,7 @@ def test_help_shows_every_command_with_its_line() -> None:
 
 
 @pytest.mark.parametrize("command", [*cli.COMMANDS, "run local"])
-def test_every_command_has_help_and_can_be_told_to_be_quiet(command: str) -> None:
+def test_every_command_has_help_and_the_option_quiet(command: str) -> None:
     done = hybrid(*command.split(), "--help", COLUMNS="200")
     assert done.returncode == 0, done.stderr
     assert "--quiet" in done.stdout
@@ -120,7 +120,7 @@ def test_every_error_has_its_exit_code(error: BaseException, code: int, monkeypa
     assert failing(error, monkeypatch) == code
 
 
-def test_a_fault_of_our_own_shows_where_it_is(
+def test_an_internal_error_shows_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(ZeroDivisionError("oh"), monkeypatch)
@@ -133,20 +133,20 @@ def test_a_fault_of_our_own_shows_where_it_is(
     ]
 
 
-def test_control_characters_in_an_error_are_shown_not_obeyed(
+def test_control_characters_in_an_error_are_escaped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(BadData("bad\x1b[2J", hint="\x9b31m\u202eabc"), monkeypatch)
     assert capsys.readouterr().err == "error: bad\\x1b[2J\nhint: \\x9b31m\\u202eabc\n"
 
 
-def test_the_traceback_of_an_error_is_shown_when_all_is_asked_for() -> None:
+def test_the_traceback_of_an_error_is_shown_with_vv() -> None:
     assert "Traceback" in hybrid("-vv", "describe", "exac").stderr
     assert "Traceback" in hybrid("describe", "exac", "-vv").stderr
     assert "Traceback" not in hybrid("-v", "describe", "exac").stderr
 
 
-def test_a_reader_that_goes_away_ends_it_without_a_word() -> None:
+def test_a_closed_stdout_ends_the_command_silently() -> None:
     lines = "hybrid.cli.COMMANDS.update({str(i): ('', 'x' * 500) for i in range(5000)})"
     code = f"import hybrid.cli; {lines}; hybrid.cli.main(['--help'])"
     shell = f'"{sys.executable}" -c "{code}" | head -c 10'
@@ -171,7 +171,7 @@ cli.main(["list"])
     assert (process.returncode, said.splitlines()[-2]) == (4, "error: interrupted")
 
 
-def test_list_and_describe_speak_json() -> None:
+def test_list_and_describe_print_json() -> None:
     listed = [json.loads(line) for line in hybrid("list", "--json").stdout.splitlines()]
     assert {
         "kind": "grader",
@@ -194,7 +194,7 @@ def test_every_setting_of_every_plugin_is_documented() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_of_a_shell_is_there(shell: str) -> None:
+def test_every_shell_has_a_completion_script(shell: str) -> None:
     script = hybrid(_HYBRID_COMPLETE=f"{shell}_source").stdout
     assert "hybrid" in script
     program = shutil.which(shell)
@@ -228,7 +228,7 @@ def test_options_of_a_command_are_completed() -> None:
         ("\ud800", "\\ud800"),
     ],
 )
-def test_what_a_terminal_obeys_is_shown_instead(text: str, shown: str) -> None:
+def test_control_characters_are_shown_escaped(text: str, shown: str) -> None:
     assert clean(text) == shown
     assert clean(clean(text)) == shown
 
@@ -240,7 +240,7 @@ def test_long_texts_are_cut_and_lines_are_joined() -> None:
     assert clean_line("a\nb\tc") == "a\\nb\\tc"
 
 
-def test_a_message_is_one_line_so_no_foreign_text_can_forge_a_hint(
+def test_a_message_is_one_line_so_that_untrusted_text_cannot_forge_a_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(BadData("bad\nhint: run this", hint="a\nerror: b" + "x" * 10**6), monkeypatch)
@@ -250,7 +250,7 @@ def test_a_message_is_one_line_so_no_foreign_text_can_forge_a_hint(
     assert len(said) < 3000
 
 
-def test_a_traceback_holds_nothing_that_a_terminal_obeys(
+def test_a_traceback_has_no_control_characters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(ValueError("\x1b[2J"), monkeypatch)
@@ -258,7 +258,7 @@ def test_a_traceback_holds_nothing_that_a_terminal_obeys(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_letters_that_the_stream_lacks_are_escaped(encoding: str) -> None:
+def test_characters_outside_the_encoding_of_the_stream_are_escaped(encoding: str) -> None:
     for name in ("日本", "\ud800"):
         code = f"from hybrid import cli; cli.main(['describe', {name!r}])"
         done = subprocess.run(
@@ -273,7 +273,7 @@ def test_letters_that_the_stream_lacks_are_escaped(encoding: str) -> None:
         assert b"Traceback" not in done.stderr
 
 
-def test_what_is_printed_past_click_is_escaped_too() -> None:
+def test_output_that_bypasses_click_is_escaped_too() -> None:
     code = "from hybrid import cli; cli.hybrid.invoke = lambda ctx: print('日 –'); cli.main(['list'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -286,13 +286,13 @@ def test_what_is_printed_past_click_is_escaped_too() -> None:
 
 
 @pytest.mark.parametrize("command", ["list", "describe exact", "list --json", "--help"])
-def test_a_closed_pipe_is_no_failure(command: str) -> None:
+def test_a_closed_pipe_is_not_a_failure(command: str) -> None:
     shell = f'"{HYBRID}" {command} | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_command_goes_on_when_its_reader_goes_away(tmp_path: Path) -> None:
+def test_the_command_continues_when_its_reader_closes_the_pipe(tmp_path: Path) -> None:
     work = f"[print('x' * 100_000, flush=True) for _ in range(9)], open({str(tmp_path / 'done')!r}, 'w').close(), 1 / 0"
     code = f"from hybrid import cli; cli.hybrid.invoke = lambda ctx: ({work}); cli.main(['list'])"
     shell = f'"{sys.executable}" -c "$CODE" | true; exit ${{PIPESTATUS[0]}}'
@@ -303,7 +303,7 @@ def test_the_command_goes_on_when_its_reader_goes_away(tmp_path: Path) -> None:
     assert (tmp_path / "done").exists()
 
 
-def test_help_does_not_load_what_only_files_need() -> None:
+def test_help_does_not_import_the_libraries_for_files() -> None:
     code = "import sys, hybrid.cli; print([m for m in ('zstandard', 'orjson', 'rich', 'ijson') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).stdout.strip()

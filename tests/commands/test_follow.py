@@ -1,4 +1,4 @@
-"""`hybrid run remote --wait`: it ends when there is nothing to wait for, and says what is new, once."""
+"""`hybrid run remote --wait`: it ends when there is nothing to wait for, and reports each change once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 def followed(
     place: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., str]:
-    """Follows the run of `place`; between two looks the next of `acts` happens. What was said meanwhile."""
+    """Follow the run of `place`, call the next of `acts` between two readings, and return the output."""
 
     def run(*acts: Act) -> str:
         left: Iterator[Act] = iter(acts)
@@ -39,10 +39,10 @@ def followed(
 
 
 def nothing() -> None:
-    """Nothing happens."""
+    """Change nothing."""
 
 
-def test_waiting_ends_with_the_run_and_says_each_thing_once(place: RunFolder, followed: Callable[..., str]) -> None:
+def test_waiting_ends_with_the_run_and_reports_each_change_once(place: RunFolder, followed: Callable[..., str]) -> None:
     said = followed(
         nothing,
         lambda: place.beat(0),
@@ -74,15 +74,15 @@ def test_waiting_ends_when_the_run_is_cancelled(place: RunFolder, followed: Call
         followed()
 
 
-def test_a_run_that_is_done_is_done_though_somebody_cancelled_it(
-    place: RunFolder, followed: Callable[..., str]
-) -> None:
+def test_a_cancelled_run_that_is_done_counts_as_done(place: RunFolder, followed: Callable[..., str]) -> None:
     place.shard(*range(6))
     place.receiver().cancel()
     assert "6 of 6 items are here" in followed()
 
 
-def test_oddities_and_an_absent_folder_are_told_once(place: RunFolder, followed: Callable[..., str]) -> None:
+def test_skipped_files_and_an_unavailable_folder_are_reported_once(
+    place: RunFolder, followed: Callable[..., str]
+) -> None:
     away = place.root / "away"
     torn = place.folder / place.shard(0)
     torn.write_bytes(torn.read_bytes()[:40])
@@ -97,7 +97,7 @@ def test_oddities_and_an_absent_folder_are_told_once(place: RunFolder, followed:
     assert said.count("waiting: ") == 1
 
 
-def test_how_long_it_takes_is_said_again_now_and_then(
+def test_the_remaining_time_is_reported_again_after_a_while(
     place: RunFolder, followed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def passes(seconds: float) -> None:

@@ -99,14 +99,14 @@ def test_a_threshold_is_missed_when_nothing_could_be_graded(tmp_path: Path) -> N
     assert "nothing could be graded" in done.stderr
 
 
-def test_settings_and_the_place_of_the_grades_are_options(outputs: Path, tmp_path: Path) -> None:
+def test_settings_and_the_path_of_the_grades_are_options(outputs: Path, tmp_path: Path) -> None:
     place = tmp_path / "new" / "mine.json"
     done = grade(outputs, "--grader", "contains", "--set", "words=false", "-o", place)
     assert done.returncode == 0, done.stderr
     assert json.loads(place.read_bytes())["grader"] == {"name": "contains", "settings": {"case": False, "words": False}}
 
 
-def test_a_folder_means_the_outputs_in_it(outputs: Path) -> None:
+def test_a_folder_stands_for_the_outputs_in_it(outputs: Path) -> None:
     assert grade(outputs.parent).returncode == 0
     assert (outputs.parent / "grades.exact.json").is_file()
 
@@ -142,7 +142,9 @@ def test_json_lines_need_a_grader_and_are_graded(tmp_path: Path) -> None:
         (["--threshold", "2"], 2, "threshold"),
     ],
 )
-def test_a_wrong_option_is_told_the_right_one(outputs: Path, arguments: list[str], code: int, words: str) -> None:
+def test_a_wrong_option_has_a_hint_with_the_right_one(
+    outputs: Path, arguments: list[str], code: int, words: str
+) -> None:
     done = grade(outputs, *arguments)
     assert done.returncode == code
     assert words in done.stderr
@@ -187,7 +189,7 @@ def test_no_such_file_is_exit_2(tmp_path: Path) -> None:
     assert "there is no file" in done.stderr
 
 
-def test_a_place_that_cannot_be_written_is_exit_7(outputs: Path) -> None:
+def test_a_path_that_cannot_be_written_is_exit_7(outputs: Path) -> None:
     done = grade(outputs, "-o", "/proc/grades.json")
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc: a folder that nobody may write to")
@@ -226,7 +228,7 @@ def test_a_threshold_that_is_no_number_from_0_to_1_is_refused(outputs: Path, thr
     assert "--threshold" in done.stderr
 
 
-def test_a_score_without_a_control_says_so(outputs: Path) -> None:
+def test_a_score_without_a_control_is_shown_as_such(outputs: Path) -> None:
     shown = grade(outputs, "--grader", "regex", "--set", "pattern=yes").stdout
     assert "control: none" in shown
     assert "control: none" not in grade(outputs, "--grader", "regex").stdout
@@ -238,7 +240,7 @@ def test_the_table_is_shown_in_a_narrow_encoding(outputs: Path) -> None:
     assert "\\u2013" in done.stdout  # the dash that cp437 lacks
 
 
-def test_a_missed_threshold_is_missed_although_nobody_reads_the_table(outputs: Path) -> None:
+def test_a_missed_threshold_is_exit_3_with_a_closed_stdout(outputs: Path) -> None:
     judge = f'"{sys.executable}" -m hybrid grade "{outputs}" --threshold 0.9'
     done = subprocess.run(
         ["bash", "-c", f"{judge} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""The report as text: escaping, drawing, joining of files, comparison, bounds; its twin asks a browser."""
+"""The HTML of the report: escaping, drawings, joined files, comparison, bounds. test_report_browser.py opens it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Grid = list[list[int]]
 VOID = {"meta", "input", "br", "hr", "link", "img"}
 
 
-class Balanced(HTMLParser):
-    """Fails on an end tag that closes something else; keeps what tests look for."""
+class BalancedParser(HTMLParser):
+    """Fails on an end tag that does not match; records the tags and texts that tests check."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -65,19 +65,19 @@ class Balanced(HTMLParser):
             self.words.append(data)
 
 
-def parsed(page: str) -> Balanced:
-    reader = Balanced()
+def parsed(page: str) -> BalancedParser:
+    reader = BalancedParser()
     reader.feed(page)
     reader.close()
     assert reader.open == []
     return reader
 
 
-def words(page: str) -> str:
+def text_of(page: str) -> str:
     return " ".join(" ".join(parsed(page).words).split())
 
 
-def said(grid: Grid) -> str:
+def written(grid: Grid) -> str:
     return "\n".join("".join(map(str, row)) for row in grid)
 
 
@@ -98,13 +98,13 @@ def output(task: str, index: int, sample: int, answer: str | Failure, reference:
 
 
 def arc_run(folder: Path, answers: Mapping[str, Sequence[Any]], run: Mapping[str, Any] | None = None) -> Path:
-    """A graded run on tasks whose truth is [[1, 2], [3, 4]]; `answers` are texts, grids or failures, one a sample."""
+    """A graded run on tasks whose truth is [[1, 2], [3, 4]]; `answers` are texts, grids or failures, one per sample."""
     truth = [[1, 2], [3, 4]]
     tasks = {
         task: {"train": [{"input": [[0, 1]], "output": [[1, 0]]}], "test": [{"input": [[5, 5]]}]} for task in answers
     }
     records = [
-        output(task, 0, sample, said(answer) if isinstance(answer, list) else answer, truth)
+        output(task, 0, sample, written(answer) if isinstance(answer, list) else answer, truth)
         for task in sorted(answers)
         for sample, answer in enumerate(answers[task])
     ]
@@ -116,7 +116,7 @@ def arc_run(folder: Path, answers: Mapping[str, Sequence[Any]], run: Mapping[str
 
 
 def text_run(folder: Path, answers: Mapping[str, Sequence[str | Failure]]) -> Path:
-    """A graded run of text questions: two a task, the truth is `yes`."""
+    """A graded run of text questions: two per task, the reference is `yes`."""
     records = [
         output(task, index, 0, answer, "yes") for task in sorted(answers) for index, answer in enumerate(answers[task])
     ]
@@ -153,26 +153,26 @@ def run(tmp_path: Path) -> Path:
     )
 
 
-def test_what_is_not_markup_is_escaped_by_construction() -> None:
+def test_strings_that_are_not_markup_are_escaped() -> None:
     assert el("p", "<b>", Html("<i>x</i>"), title="\"'<&") == ('<p title="&quot;&#x27;&lt;&amp;">&lt;b&gt;<i>x</i></p>')
 
 
 @pytest.mark.parametrize(
     "character", ["\u202e", "\u2066", "\x1b", "\x00", "\x9b", "\u200b", "\u2028", "\ufeff", "\U000e0041"]
 )
-def test_characters_that_fool_a_reader_are_named(character: str) -> None:
+def test_misleading_characters_are_shown_by_name(character: str) -> None:
     name = f"U+{ord(character):04X}"
     assert text(f"a{character}b") == f'a<i class="u">{name}</i>b'
     assert plain(f"a{character}b") == f"a[{name}]b"
 
 
-def test_tabs_newlines_and_letters_of_all_scripts_stay() -> None:
+def test_tabs_newlines_and_letters_of_all_scripts_are_unchanged() -> None:
     kept = "a\tb\nč ש 漢 🙂"
     assert text(kept) == kept
 
 
 def cells_of(svg: str) -> Grid:
-    """The grid that a drawing shows, painted again from its rectangle and strokes."""
+    """The grid of a drawing, reconstructed from its rectangle and strokes."""
     _, _, width, height = re.search(r'viewBox="(\d+) (\d+) (\d+) (\d+)"', svg).groups()  # type: ignore[union-attr]
     back = int(re.search(r'class="c(\d)"', svg)[1])  # type: ignore[index]
     grid = [[back] * int(width) for _ in range(int(height))]
@@ -193,11 +193,11 @@ def test_a_drawing_shows_every_cell_of_its_grid(grid: Grid) -> None:
 @pytest.mark.parametrize(
     "value", [None, [], [[]], [[1], [1, 2]], [[10]], [[-1]], [[True]], [[1.0]], "12", [[0] * 31], [["<"]]]
 )
-def test_what_is_no_grid_is_not_drawn(value: Any) -> None:
+def test_values_that_are_not_grids_are_not_drawn(value: Any) -> None:
     assert not is_grid(value)
 
 
-def test_wrong_cells_are_found_and_other_sizes_have_none() -> None:
+def test_wrong_cells_are_found_in_grids_of_the_same_size_only() -> None:
     assert wrong_cells(WRONG, RIGHT) == [(1, 1)]
     assert wrong_cells(OTHER, RIGHT) is None
 
@@ -213,12 +213,12 @@ def test_the_page_is_balanced_and_loads_nothing(run: Path) -> None:
     )
 
 
-def test_the_same_runs_make_the_same_bytes(run: Path) -> None:
+def test_the_same_runs_give_the_same_bytes(run: Path) -> None:
     assert page_of(run) == page_of(run)
 
 
-def test_score_interval_n_ungraded_and_controls_stand_together(run: Path) -> None:
-    shown = words(page_of(run))
+def test_score_interval_n_ungraded_and_controls_are_shown_together(run: Path) -> None:
+    shown = text_of(page_of(run))
     assert "66.7 % of 3 tasks, 95 % interval" in shown
     assert "1 task ungraded" in shown
     assert "Ungraded tasks 1 (all outputs failed: too_long 1)" in shown
@@ -228,7 +228,7 @@ def test_score_interval_n_ungraded_and_controls_stand_together(run: Path) -> Non
     assert "not pass@2 of two samples" in shown
 
 
-def test_every_task_tells_its_status_for_the_filter(run: Path) -> None:
+def test_every_task_has_its_status_for_the_filter(run: Path) -> None:
     found = {each["data-id"]: each["data-status"] for tag, each in parsed(page_of(run)).seen if tag == "article"}
     assert found == {"aaa": "right", "bbb": "wrong", "ccc": "ungraded", "ddd": "right"}
 
@@ -258,7 +258,7 @@ def test_grades_of_other_outputs_give_no_scores_and_are_refused_when_they_are_na
     assert "judges other outputs than outputs.json holds now; no scores are drawn" in caplog.text
 
 
-def test_of_several_grades_those_of_the_runs_own_grader_are_drawn(run: Path) -> None:
+def test_the_grades_of_the_runs_own_grader_are_drawn_when_there_are_several(run: Path) -> None:
     mine = run.parent / "grades.arc.json"
     (run.parent / "grades.exact.json").write_bytes(mine.read_bytes())
     with pytest.raises(UsageError, match="graded more than once"):
@@ -296,7 +296,7 @@ def test_a_cut_grades_file_is_refused_wherever_it_is_cut(run: Path) -> None:
             page_of(run)
 
 
-def test_another_layout_of_the_same_grades_makes_the_same_page(run: Path) -> None:
+def test_another_json_layout_of_the_same_grades_gives_the_same_page(run: Path) -> None:
     page, path = page_of(run), run.parent / "grades.arc.json"
     path.write_text(json.dumps(json.loads(path.read_text()), indent=3))
     assert page_of(run) == page
@@ -306,7 +306,7 @@ def test_a_grades_file_finds_its_outputs(run: Path) -> None:
     assert find_source(run.parent / "grades.arc.json").outputs.run["id"] == find_source(run).outputs.run["id"]
 
 
-def test_the_grades_of_two_files_in_one_folder_stay_apart(tmp_path: Path) -> None:
+def test_the_grades_of_two_files_in_one_folder_are_kept_separate(tmp_path: Path) -> None:
     for name, answer in (("one", "yes"), ("two", "no")):
         lines = [json.dumps(output("p", 0, 0, answer, "yes").to_json())]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
@@ -320,12 +320,12 @@ def test_the_grades_of_two_files_in_one_folder_stay_apart(tmp_path: Path) -> Non
         find_source(tmp_path / "mine.json")
 
 
-def test_outputs_that_nobody_graded_are_drawn_and_name_the_next_step(run: Path) -> None:
+def test_ungraded_outputs_are_drawn_with_the_next_step(run: Path) -> None:
     (run.parent / "grades.arc.json").unlink()
     with pytest.raises(UsageError, match="not graded yet"):
         find_source(run, "arc")
     page = page_of(run)
-    shown = words(page)
+    shown = text_of(page)
     assert "not graded : 13 outputs to 4 questions, shown without scores." in shown
     assert f"Scores none yet: hybrid grade {run}" in shown
     assert "Failed outputs 3 (too_long 3)" in shown
@@ -336,23 +336,23 @@ def test_outputs_that_nobody_graded_are_drawn_and_name_the_next_step(run: Path) 
     assert "5 outputs as written" in shown
 
 
-def test_a_run_that_is_graded_stands_beside_one_that_is_not(run: Path) -> None:
+def test_a_graded_run_is_shown_beside_an_ungraded_one(run: Path) -> None:
     other = run.parent.parent / "ungraded"
     other.mkdir()
     bare = arc_run(other, {"aaa": [RIGHT]})
     (other / "grades.arc.json").unlink()
-    shown = words(page_of(run, bare))
+    shown = text_of(page_of(run, bare))
     assert "not compared: not graded" in shown
     assert "ungraded: not graded : 1 output to 1 question" in shown
 
 
-def test_a_run_that_lacks_records_says_so(tmp_path: Path) -> None:
+def test_a_run_without_all_records_is_shown_as_not_finished(tmp_path: Path) -> None:
     path = text_run(tmp_path, {"p1": ["yes", Failure("missing", "no record of this item has arrived")]})
-    assert "not finished : 1 of 2 outputs are there so far." in words(page_of(path))
-    assert "100.0 % of 1 question" in words(page_of(path))
+    assert "not finished : 1 of 2 outputs are there so far." in text_of(page_of(path))
+    assert "100.0 % of 1 question" in text_of(page_of(path))
 
 
-def test_two_grades_ask_which(run: Path) -> None:
+def test_grades_of_two_graders_need_a_choice(run: Path) -> None:
     grade_file(run, Arc(voting="seal"), "arc-seal", run.parent / "grades.arc-seal.json")
     with pytest.raises(UsageError, match="more than once") as raised:
         find_source(run)
@@ -363,7 +363,7 @@ def test_two_grades_ask_which(run: Path) -> None:
     assert "did you mean 'arc-seal'?" in raised.value.hint
 
 
-def test_runs_stand_side_by_side_with_paired_differences(run: Path) -> None:
+def test_several_runs_are_shown_with_paired_differences(run: Path) -> None:
     other = run.parent.parent / "better"
     other.mkdir()
     better = arc_run(other, {"aaa": [RIGHT], "bbb": [RIGHT], "ccc": [WRONG], "zzz": [RIGHT]})
@@ -380,7 +380,7 @@ def test_runs_stand_side_by_side_with_paired_differences(run: Path) -> None:
     mean, low, high, n = paired_difference([("aaa", 1.0, 1.0), ("bbb", 0.0, 1.0)])
     assert (found.mean, found.interval, found.n) == (mean, (low, high), n) == (0.5, (low, high), 2)
     assert (found.better, found.worse, found.alone) == (1, 0, 3)
-    assert "+50.0" in words(page)
+    assert "+50.0" in text_of(page)
 
 
 def test_runs_against_other_references_are_not_compared(run: Path) -> None:
@@ -388,11 +388,11 @@ def test_runs_against_other_references_are_not_compared(run: Path) -> None:
     other.mkdir()
     foreign = arc_run(other, {"aaa": [RIGHT]}, {"references": "s" * 64})
     assert difference(find_source(run), find_source(foreign)).why_not == "judged against different references"
-    assert "not compared: judged against different references" in words(page_of(run, foreign))
+    assert "not compared: judged against different references" in text_of(page_of(run, foreign))
 
 
 def test_a_run_named_twice_gets_two_names(run: Path) -> None:
-    assert f"{run.parent.name} (2)" in words(page_of(run, run))
+    assert f"{run.parent.name} (2)" in text_of(page_of(run, run))
 
 
 def test_text_answers_are_rows_with_reference_and_answer(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_text_answers_are_rows_with_reference_and_answer(tmp_path: Path) -> None
         tmp_path, {"p1": ["yes", "no <b>way</b>"], "p2": ["maybe", Failure("refused", "the server said no")]}
     )
     page = page_of(path)
-    shown = words(page)
+    shown = text_of(page)
     assert "50.0 % of 2 questions" not in shown
     assert "33.3 % of 3 questions" in shown
     assert "Reference yes Answer no <b>way</b>" in shown
@@ -409,7 +409,7 @@ def test_text_answers_are_rows_with_reference_and_answer(tmp_path: Path) -> None
     assert "pass@2" not in shown
 
 
-def test_a_judge_is_named_with_its_verdicts_and_what_is_known_of_its_errors(tmp_path: Path) -> None:
+def test_a_judge_is_shown_with_its_verdicts_and_its_known_errors(tmp_path: Path) -> None:
     verdict = json.dumps({"reason": "the same <b>city</b>", "correct": True})
     script = tmp_path / "m.json"
     script.write_text(json.dumps({"answers": {}, "default": verdict, "context": 1 << 20}))
@@ -421,7 +421,7 @@ def test_a_judge_is_named_with_its_verdicts_and_what_is_known_of_its_errors(tmp_
     path = tmp_path / "outputs.json"
     write_outputs(path, {"id": "judged"}, [], {}, records)
     grade_file(path, judge, "judge", tmp_path / "grades.judge.json")
-    shown = words(page_of(path))
+    shown = text_of(page_of(path))
     assert "how often this judge is wrong is not known" in shown
     assert "Question Which city? Reference Rome Answer the eternal city Judged right: the same <b>city</b>" in shown
     assert "Judged rule exact" in shown
@@ -430,12 +430,12 @@ def test_a_judge_is_named_with_its_verdicts_and_what_is_known_of_its_errors(tmp_
     calibration.keep(identity, {"rows": 200, "accuracy": [0.85, 0.8, 0.9], "kappa": [0.7, 0.6, 0.8],
                            "worth": "worth <i>it</i>", "table": table})  # fmt: skip
     grade_file(path, judge, "judge", tmp_path / "grades.judge.json")
-    shown = words(page_of(path))
+    shown = text_of(page_of(path))
     assert "checked on 200 rows of a file: accuracy 0.850, kappa 0.700 (0.600 to 0.800); worth <i>it</i>" in shown
     assert "corrected for the judge's errors: 1.0000" in shown
 
 
-def test_outputs_of_another_program_may_stand_in_any_order(tmp_path: Path) -> None:
+def test_outputs_of_another_program_may_be_in_any_order(tmp_path: Path) -> None:
     path = text_run(tmp_path, {"p1": ["yes", "no"], "p2": ["yes", "no"]})
     document = json.loads(path.read_text())
     document["records"].reverse()
@@ -448,16 +448,16 @@ def test_outputs_of_another_program_may_stand_in_any_order(tmp_path: Path) -> No
     assert tasks == ["p1", "p2"]
 
 
-def test_long_texts_are_bounded_and_their_length_is_named(tmp_path: Path) -> None:
+def test_long_texts_are_truncated_and_their_length_is_stated(tmp_path: Path) -> None:
     path = arc_run(tmp_path, {"aaa": ["x" * 50_000, RIGHT]})
     page = page_of(path, text=100)
     assert "x" * 100 in page
     assert "x" * 101 not in page
-    assert "100 of 50,000 characters shown" in words(page)
+    assert "100 of 50,000 characters shown" in text_of(page)
 
 
 def test_many_samples_are_bounded_and_counted(tmp_path: Path) -> None:
-    page = words(page_of(arc_run(tmp_path, {"aaa": [RIGHT] * (MAX_OUTPUTS + 7)})))
+    page = text_of(page_of(arc_run(tmp_path, {"aaa": [RIGHT] * (MAX_OUTPUTS + 7)})))
     assert f"{MAX_OUTPUTS + 7} outputs as written" in page
     assert "7 more outputs not shown" in page
 
@@ -465,7 +465,7 @@ def test_many_samples_are_bounded_and_counted(tmp_path: Path) -> None:
 def test_tasks_beyond_the_limit_are_counted_not_drawn(run: Path) -> None:
     page = page_of(run, tasks=2)
     assert sum(tag == "article" for tag, _ in parsed(page).seen) == 2
-    assert "The first 2 of 4 tasks are drawn; the numbers above are of all." in words(page)
+    assert "The first 2 of 4 tasks are drawn; the numbers above are of all." in text_of(page)
 
 
 def test_settings_that_differ_between_runs_are_marked(run: Path) -> None:
@@ -488,7 +488,7 @@ def test_a_run_with_several_models_lists_each_with_its_role(tmp_path: Path, mode
     path = tmp_path / "outputs.json"
     write_outputs(path, {"id": "r", "pipeline": "quiz", "models": models}, made, {}, [output("a", 0, 0, "x", "y")])
     page = page_of(path)
-    shown = words(page)
+    shown = text_of(page)
     assert "models · first · name big" in shown
     assert "models · judge · name small" in shown
     assert "model judge small · digest" in shown
@@ -496,13 +496,15 @@ def test_a_run_with_several_models_lists_each_with_its_role(tmp_path: Path, mode
 
 
 @pytest.mark.slow
-def test_four_hundred_tasks_with_seventeen_views_stay_small(tmp_path: Path) -> None:
+def test_a_page_of_four_hundred_tasks_with_seventeen_views_is_small(tmp_path: Path) -> None:
     truth = [[(x * y + x) % 10 for x in range(20)] for y in range(20)]
     wrong = [[0, *row[1:]] for row in truth]
     pair = {"input": truth, "output": wrong}
     tasks = {f"{number:08x}": {"train": [pair] * 3, "test": [{"input": wrong}]} for number in range(400)}
     records = (
-        output(task, 0, sample, said(wrong if sample % 3 else truth), truth) for task in tasks for sample in range(17)
+        output(task, 0, sample, written(wrong if sample % 3 else truth), truth)
+        for task in tasks
+        for sample in range(17)
     )
     path = tmp_path / "outputs.json"
     write_outputs(path, {"id": "big"}, [], tasks, records)
@@ -510,7 +512,7 @@ def test_four_hundred_tasks_with_seventeen_views_stay_small(tmp_path: Path) -> N
     assert len(page_of(path)) < 15_000_000
 
 
-def test_the_command_prints_where_the_page_is(run: Path) -> None:
+def test_the_command_prints_the_path_of_the_page(run: Path) -> None:
     result = CliRunner().invoke(report, [str(run)])
     assert result.exit_code == 0
     assert result.output == f"{run.parent / 'report.html'}\n"
@@ -552,7 +554,7 @@ def test_deep_settings_are_shown_as_json(tmp_path: Path) -> None:
     for _ in range(5):
         deep = {"in": deep}
     path = arc_run(tmp_path, {"aaa": [RIGHT]}, {"settings": deep})
-    assert encode(deep["in"]["in"]).decode() in words(page_of(path))
+    assert encode(deep["in"]["in"]).decode() in text_of(page_of(path))
 
 
 @pytest.mark.parametrize(
@@ -563,11 +565,11 @@ def test_deep_settings_are_shown_as_json(tmp_path: Path) -> None:
         ({"steps": "<b>6", "texts": 12, "loss": [1.0]}, ""),
     ],
 )
-def test_a_task_tells_what_its_training_did(tmp_path: Path, told: dict[str, Any], shown: str) -> None:
-    records = [replace(output("aaa", 0, 0, said(RIGHT), RIGHT), trained=told)]
+def test_a_task_shows_steps_texts_and_loss_of_its_training(tmp_path: Path, told: dict[str, Any], shown: str) -> None:
+    records = [replace(output("aaa", 0, 0, written(RIGHT), RIGHT), trained=told)]
     path = tmp_path / "outputs.json"
     write_outputs(path, {"id": "x", "pipeline": "seal-ttt"}, [], {"aaa": {"train": [], "test": []}}, records)
     grade_file(path, Arc(), "arc", tmp_path / "grades.arc.json")
-    text = words(page_of(path))
+    text = text_of(page_of(path))
     assert shown in text
     assert ("trained" in text) == bool(shown)

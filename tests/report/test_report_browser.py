@@ -1,4 +1,4 @@
-"""The report in real Chromium: hostile text does not run, nothing is fetched, pictures and filters work."""
+"""The report in Chromium: hostile text does not run, nothing is fetched, drawings and filters work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WRONG = [[1, 2], [3, 5]]
 TRUTH = RIGHT
 
 
-def said(grid: list[list[int]]) -> str:
+def written(grid: list[list[int]]) -> str:
     return "\n".join("".join(map(str, row)) for row in grid)
 
 
@@ -43,7 +43,7 @@ def arc_page(
     view = {"transform": "identity", "format": "compact"}
     data = {"train": [{"input": [[0, 1]], "output": [[1, 0]]}] * 3, "test": [{"input": [[5, 5]]}]}
     records = [
-        record(task, sample, said(answer) if isinstance(answer, list) else answer, TRUTH, view)
+        record(task, sample, written(answer) if isinstance(answer, list) else answer, TRUTH, view)
         for task in sorted(answers)
         for sample, answer in enumerate(answers[task])
     ]
@@ -71,7 +71,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def test_hostile_text_in_every_place_shows_and_does_not_run(tab: Tab, tmp_path: Path) -> None:
+def test_hostile_text_in_every_place_is_shown_and_does_not_run(tab: Tab, tmp_path: Path) -> None:
     everywhere = "".join(PAYLOADS)
     answers: dict[str, list[Any]] = {f"{number} {payload}": [payload, WRONG] for number, payload in enumerate(PAYLOADS)}
     answers["failed"] = [Failure(everywhere, everywhere)]
@@ -103,7 +103,7 @@ def test_hostile_text_in_every_place_shows_and_does_not_run(tab: Tab, tmp_path: 
     assert "\u202e" not in tab.eval("document.documentElement.outerHTML")
 
 
-def test_hostile_text_answers_show_and_do_not_run(tab: Tab, tmp_path: Path) -> None:
+def test_hostile_text_answers_are_shown_and_do_not_run(tab: Tab, tmp_path: Path) -> None:
     records = [record(f"{n:02}", 0, payload, payload[::-1], {payload: payload}) for n, payload in enumerate(PAYLOADS)]
     tasks = {each.task: {"context": payload} for each, payload in zip(records, PAYLOADS, strict=True)}
     write_outputs(tmp_path / "outputs.json", {}, [], tasks, records)
@@ -115,7 +115,7 @@ def test_hostile_text_answers_show_and_do_not_run(tab: Tab, tmp_path: Path) -> N
     assert len(tab.shown()) == len(PAYLOADS)
 
 
-def test_markup_that_slipped_through_would_not_run_either(tab: Tab, page: Path, tmp_path: Path) -> None:
+def test_injected_markup_would_not_run(tab: Tab, page: Path, tmp_path: Path) -> None:
     holed = tmp_path / "holed.html"
     hole = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1><img src=https://example.invalid/x.png>"
     holed.write_text(page.read_text(encoding="utf-8").replace("<main>", f"<main>{hole}"), encoding="utf-8")
@@ -145,7 +145,7 @@ class Scripted(Section):
 """
 
 
-def test_a_sections_script_runs_and_what_it_throws_ends_no_other(
+def test_a_sections_script_runs_and_its_exception_stops_no_other(
     tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change = "document.getElementById('{}').textContent = 1 < 2 ? 'after' : ''"
@@ -162,7 +162,7 @@ def test_a_sections_script_runs_and_what_it_throws_ends_no_other(
     assert tab.shown() == []
 
 
-def test_the_pictures_are_there(tab: Tab, page: Path) -> None:
+def test_the_drawings_are_shown(tab: Tab, page: Path) -> None:
     tab.open(page)
     sizes = tab.eval(
         "[...document.querySelectorAll('svg.grid')].map(s => s.getBoundingClientRect()).map(r => [r.width, r.height])"
@@ -174,7 +174,7 @@ def test_the_pictures_are_there(tab: Tab, page: Path) -> None:
     assert colour == "rgb(255, 65, 54)"
 
 
-def test_filters_show_what_they_name_and_count_it(tab: Tab, page: Path) -> None:
+def test_filters_show_and_count_the_tasks_that_they_name(tab: Tab, page: Path) -> None:
     tab.open(page)
     assert tab.shown() == ["a-right", "b-wrong", "c-lost", "d-right", "e-split"]
     expected = {
@@ -216,7 +216,7 @@ def test_sorting_by_keyboard_orders_the_tasks(tab: Tab, page: Path) -> None:
     assert orders["+votes"][0] == "e-split"
 
 
-def test_a_square_leads_to_its_task_even_when_it_is_filtered_away(tab: Tab, page: Path) -> None:
+def test_a_square_leads_to_its_task_even_when_it_is_filtered_out(tab: Tab, page: Path) -> None:
     tab.open(page)
     tab.click("#tools input[value=wrong] + span")
     tab.click(".squares a:nth-child(4)")
@@ -224,7 +224,7 @@ def test_a_square_leads_to_its_task_even_when_it_is_filtered_away(tab: Tab, page
     assert "d-right" in tab.shown()
 
 
-def test_raw_text_stands_behind_a_fold(tab: Tab, page: Path) -> None:
+def test_output_texts_are_folded(tab: Tab, page: Path) -> None:
     tab.open(page)
     assert tab.eval("document.querySelector('article pre').checkVisibility()") is False
     tab.click("article details summary")
@@ -233,7 +233,7 @@ def test_raw_text_stands_behind_a_fold(tab: Tab, page: Path) -> None:
 
 
 def colours(png: bytes) -> int:
-    """How many colours there are in a picture of 8 bits a channel, filtered lines taken as they are."""
+    """The number of colours in a PNG of 8 bits per channel, without undoing its line filters."""
     assert png[24:26] in (b"\x08\x02", b"\x08\x06")
     width, deep = int.from_bytes(png[16:20]), 3 if png[25] == 2 else 4
     data, place = b"", 8
@@ -258,7 +258,7 @@ def test_a_screenshot_of_the_whole_page_shows_the_last_task_and_the_settings(tab
         assert colours(base64.b64decode(shot)) > 10
 
 
-def test_curves_are_drawn_in_either_mode_and_hold_to_the_security_policy(tab: Tab, tmp_path: Path) -> None:
+def test_curves_are_drawn_in_both_colour_modes_within_the_security_policy(tab: Tab, tmp_path: Path) -> None:
     rounds = [
         RoundMetrics(n, {"loss": 1e-6 * n - 3e-6}, {f"node-{k}": {"loss": 1e-6 * k} for k in range(3)})
         for n in range(5)
@@ -284,7 +284,7 @@ def test_curves_are_drawn_in_either_mode_and_hold_to_the_security_policy(tab: Ta
 
 
 @pytest.mark.slow
-def test_a_print_holds_every_task(tab: Tab, tmp_path: Path) -> None:
+def test_a_print_contains_every_task(tab: Tab, tmp_path: Path) -> None:
     tab.open(arc_page(tmp_path / "long", {f"{n:03}": [RIGHT, WRONG] for n in range(12)}))
     pages = [base64.b64decode(tab.call("Page.printToPDF", **part)["data"]) for part in ({"pageRanges": "1"}, {})]
     numbers = [page.count(b"/Type /Page\n") for page in pages]
@@ -294,7 +294,7 @@ def test_a_print_holds_every_task(tab: Tab, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [320, 390])
-def test_a_phone_scrolls_only_downwards(tab: Tab, page: Path, width: int) -> None:
+def test_a_phone_scrolls_only_vertically(tab: Tab, page: Path, width: int) -> None:
     tab.open(page)
     try:
         tab.call("Emulation.setDeviceMetricsOverride", width=width, height=844, deviceScaleFactor=2, mobile=True)
@@ -311,7 +311,7 @@ def test_a_phone_scrolls_only_downwards(tab: Tab, page: Path, width: int) -> Non
         tab.call("Emulation.clearDeviceMetricsOverride")
 
 
-def test_dark_mode_changes_paper_and_ink_but_not_arc_colours(tab: Tab, page: Path) -> None:
+def test_dark_mode_changes_background_and_text_but_not_arc_colours(tab: Tab, page: Path) -> None:
     tab.open(page)
     seen = {}
     try:
@@ -329,7 +329,7 @@ def test_dark_mode_changes_paper_and_ink_but_not_arc_colours(tab: Tab, page: Pat
 
 
 @pytest.mark.slow
-def test_without_a_script_everything_is_shown_and_no_dead_filter(tab: Tab, page: Path) -> None:
+def test_without_javascript_everything_is_shown_without_the_filter(tab: Tab, page: Path) -> None:
     tab.call("Emulation.setScriptExecutionDisabled", value=True)
     try:
         tab.open(page)

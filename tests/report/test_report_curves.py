@@ -37,7 +37,7 @@ def charts(page: str) -> dict[str, str]:
 
 
 def numbers(chart: str, name: str) -> list[str]:
-    """First, lowest, highest and last value of a line, by the legend."""
+    """First, lowest, highest and last value of a line, from the legend."""
     row = re.search(rf"<tr><th scope=\"row\"><svg.*?</svg>{re.escape(name)}</th>(.*?)</tr>", chart)
     assert row, name
     return re.findall(r'<td class="n">(.*?)(?:<small>.*?</small>)?</td>', row[1])
@@ -57,7 +57,7 @@ def test_each_metric_of_a_real_run_is_a_curve_and_each_group_a_line(runs: list[P
     assert "not graded" in page
 
 
-def test_runs_that_differ_in_the_seed_alone_are_a_mean_with_a_band(runs: list[Path]) -> None:
+def test_runs_that_differ_only_in_the_seed_are_a_mean_with_a_band(runs: list[Path]) -> None:
     page = write_report([find_source(run) for run in runs], runs[0].parent / "r.html").read_text()
     assert "A line is the mean of 3 runs that differ only in their seed (0, 2, 7)" in page
     reward = charts(page)["reward"]
@@ -72,7 +72,7 @@ def test_runs_that_differ_in_the_seed_alone_are_a_mean_with_a_band(runs: list[Pa
     assert corners[-1] == pytest.approx(ticks["0"], abs=0.1)  # the lowest seed, round 0
 
 
-def test_runs_that_differ_otherwise_are_lines_of_their_own(
+def test_runs_that_differ_in_other_settings_are_separate_lines(
     runs: list[Path], options: list[str], tmp_path: Path, hybrid: Hybrid
 ) -> None:
     out = done(hybrid, options, tmp_path / "longer" / "outputs.json", "rounds=6")
@@ -90,7 +90,7 @@ def records(folder: Path, rounds: Sequence[RoundMetrics], run: dict[str, Any]) -
     return folder / "outputs.json"
 
 
-def test_names_of_metrics_and_groups_are_text(tmp_path: Path) -> None:
+def test_names_of_metrics_and_groups_are_escaped(tmp_path: Path) -> None:
     name = "</text><script>window.pwned = 1</script>"
     path = records(tmp_path, [RoundMetrics(0, {name: 1.0}, {name: {name: 2.0}})], {})
     page = write_report([find_source(path)], tmp_path / "r.html").read_text()
@@ -111,7 +111,7 @@ def test_records_of_other_pipelines_have_no_curves(tmp_path: Path) -> None:
         (-2e-50, -2e-50), (-1e100, 1e100), (0.1, 0.3), (99, 101), (1e-99, 2e-99), (123456, 123457), (1, 1 + 1e-15),
     ],
 )  # fmt: skip
-def test_an_axis_holds_its_values_between_round_ticks_with_different_labels(values: tuple[float, float]) -> None:
+def test_an_axis_contains_its_values_between_round_ticks_with_different_labels(values: tuple[float, float]) -> None:
     axis = axis_of(values)
     assert axis.low <= min(values) <= max(values) <= axis.high
     assert axis.low < axis.high
@@ -125,18 +125,18 @@ def test_an_axis_holds_its_values_between_round_ticks_with_different_labels(valu
     ([0, 1, 2, 3], ["0", "1", "2", "3"]), ([0], ["0"]), ([0, 2000], ["0", "500", "1000", "1500", "2000"]),
     ([3, 29], ["5", "10", "15", "20", "25"]),
 ])  # fmt: skip
-def test_rounds_have_whole_ticks(numbers: list[int], labels: list[str]) -> None:
+def test_rounds_have_integer_ticks(numbers: list[int], labels: list[str]) -> None:
     assert [label for _, label in axis_of(map(float, numbers), 8, whole=True).ticks] == labels
 
 
-def test_a_long_line_is_thinned_and_keeps_its_spikes() -> None:
+def test_a_long_line_is_thinned_and_keeps_its_extremes() -> None:
     points = {n: float(n % 7) for n in range(10_000)} | {5_001: 900.0, 7_003: -900.0}
     shown = dict(thinned(points))
     assert len(shown) <= 810
     assert (shown[5_001], shown[7_003], 0 in shown, 9_999 in shown) == (900.0, -900.0, True, True)
 
 
-def test_many_lines_are_told_apart_by_dash_and_text_and_the_rest_is_counted() -> None:
+def test_many_lines_differ_by_dash_and_text_and_the_rest_is_counted() -> None:
     lines = [Line(f"client-{n:02}", {0: 1.0, 1: float(n)}) for n in range(STYLED_LINES + MAX_GREY_LINES + 3)]
     drawn = line_chart("loss", lines)
     assert drawn.count('<path class="line more"') == 2 * MAX_GREY_LINES  # drawn, and in the legend

@@ -1,4 +1,4 @@
-"""Sections of the report that plugins bring: they are drawn, and what they raise costs their own part alone."""
+"""Report sections of plugins: they are drawn, and an exception costs only their own part of the page."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Faulty(Section):
 
 
 def outputs(folder: Path, pipeline: str = "my-pipeline") -> Path:
-    """A run of two tasks that nobody graded; one answer is markup."""
+    """An ungraded run of two tasks; one answer is markup."""
     said = {"a": "<b>12345</b>", "b": "7"}
     records = [Output(f"{task}/0", task, f"{task}/0", {}, 0, text, None, "5") for task, text in said.items()]
     write_outputs(folder / "outputs.json", {"id": "r", "pipeline": pipeline}, [], {"a": [2, 3], "b": [4, 1]}, records)
     return folder / "outputs.json"
 
 
-def test_the_example_of_the_contributors_page_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_contributing_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text().split("## Add a report section, in 40 lines")[1]
     block = text.split("```python\n")[1].split("```")[0]
     lines = [line.removeprefix("   ") for line in block.splitlines()]
@@ -63,7 +63,7 @@ def test_the_example_of_the_contributors_page_is_drawn(tmp_path: Path, monkeypat
     assert "<b>12345</b>" not in page
 
 
-def test_the_section_of_the_example_of_a_distribution_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_section_of_the_example_distribution_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     declared = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]["entry-points"]["hybrid.reports"]
     entries = "\n".join(f"{name} = {value}" for name, value in declared.items())
     laid_down(tmp_path, "tiny_plugin", f"[hybrid.reports]\n{entries}\n")
@@ -85,7 +85,7 @@ def test_the_section_of_the_example_of_a_distribution_is_drawn(tmp_path: Path, m
         ("return 17", "return ''", "drawing its part", "TypeError: int where hybrid wants str"),
     ],
 )
-def test_what_a_section_raises_is_named_and_the_rest_of_the_page_is_there(
+def test_an_exception_in_a_section_is_named_and_the_rest_of_the_page_is_drawn(
     overall: str, task: str, doing: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid
 ) -> None:
     name = f"breaker_{tmp_path.name[-8:]}".replace("-", "_")
@@ -141,7 +141,7 @@ def test_a_section_that_cannot_be_loaded_is_a_warning_and_no_failure_of_the_repo
     assert page.count("<article ") == 2
 
 
-def test_text_that_a_section_returns_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_text_that_a_section_returns_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = RAISING.format(overall="return '<script>window.pwned = 1</script>'", task="return '<img src=x>'")
     laid_down(tmp_path, "plain_text", "[hybrid.reports]\nplain = plain_text:Faulty\n", module)
     monkeypatch.syspath_prepend(tmp_path)

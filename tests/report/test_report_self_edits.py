@@ -1,4 +1,4 @@
-"""The page of a run of self-edits: its reward curve, its reasons, its configurations."""
+"""The report of self-edits: reward curve, reasons of replies that trained nothing, configurations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REFUSED = EditResult(edit=None, reply="I think", untrained="no JSON object", att
 
 
 def graded(folder: Path, results: dict[str, tuple[EditResult, dict[str, Any]]]) -> Path:
-    """A graded run; the results are by question."""
+    """A graded run; `results` maps a question to its result and detail."""
     outputs = [
         Output(name, name.partition("@")[0], name, view, 0, result.to_text(), None, [[[1, 2]]])
         for name, (result, view) in sorted(results.items())
@@ -63,7 +63,7 @@ def points(html: str, kind: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for x, y in found]
 
 
-def test_the_curve_rises_with_the_reward_and_its_numbers_stand_below(learned: str) -> None:
+def test_the_curve_rises_with_the_reward_and_its_numbers_are_below_it(learned: str) -> None:
     edits = points(learned, "edit")
     assert len(edits) == 2
     assert edits[0][0] < edits[1][0]  # rounds from left to right
@@ -76,7 +76,7 @@ def test_the_curve_rises_with_the_reward_and_its_numbers_stand_below(learned: st
     assert "Training tasks" not in learned
 
 
-def test_the_last_round_is_held_against_the_first_by_task(learned: str) -> None:
+def test_the_last_round_is_compared_with_the_first_by_task(learned: str) -> None:
     said = re.search(r"Round 1 against round 0 on the evaluation tasks: ([^<]*)", learned)
     assert said is not None
     assert said[1].startswith("+55.6 points")  # means by task: 0.667 - 1, 1 - 0, 1 - 0
@@ -84,7 +84,7 @@ def test_the_last_round_is_held_against_the_first_by_task(learned: str) -> None:
     assert said[1].endswith("every round asked the same model.")  # both name the same policy: nobody may take it for RL
 
 
-def test_points_of_the_curve_do_not_stand_in_the_table_of_the_result(learned: str) -> None:
+def test_points_of_the_curve_are_not_in_the_table_of_results(learned: str) -> None:
     assert "round-0/eval" not in learned.partition('id="section-seal"')[0]
     assert "Control: the untrained model" in learned
 
@@ -94,20 +94,20 @@ def test_replies_that_trained_nothing_are_counted_by_reason(learned: str) -> Non
     assert "Nothing trained: no JSON object" in learned
 
 
-def test_each_self_edit_is_shown_with_its_configuration_and_its_reply_is_text(learned: str) -> None:
+def test_each_self_edit_is_shown_with_its_configuration_and_escaped_reply(learned: str) -> None:
     assert "basic, size, chain, repeat · output tokens · learning rate 0.0001 · 2 epochs · 250 steps" in learned
     assert "&lt;b&gt;{}&lt;/b&gt;" in learned
     assert "<b>{}" not in learned
 
 
-def test_a_run_without_rounds_has_no_curve_but_its_reasons(tmp_path: Path) -> None:
+def test_a_run_without_rounds_has_reasons_but_no_curve(tmp_path: Path) -> None:
     html = page(graded(tmp_path, {"a@edit-00": (TRAINED, {}), "a@edit-01": (TRAINED, {})}))
     assert "Every one of 2 self-edits was a configuration that could be trained." in html
     assert "against round" not in html
     assert 'class="chart"' not in html
 
 
-def test_a_single_round_is_a_point_and_no_line(tmp_path: Path) -> None:
+def test_a_single_round_is_a_point_without_a_line(tmp_path: Path) -> None:
     html = page(graded(tmp_path, {"a@round-0-edit-00": (TRAINED, {"round": 0, "split": "train"})}))
     assert len(points(html, "edit")) == 1
     assert 'class="arm edit line"' not in html

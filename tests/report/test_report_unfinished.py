@@ -1,4 +1,4 @@
-"""Runs of a folder: unfinished ones are drawn as they stand, and each tells when and how fast it was done."""
+"""The report of runs in a folder: unfinished runs are drawn, and date, wall time and tokens are shown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cells(page: str, name: str) -> list[str]:
     return re.findall(r"<td[^>]*>(.*?)</td>", row[1])
 
 
-def test_a_run_whose_last_stage_is_not_known_is_drawn_with_its_stages(folder: Path, hybrid: Hybrid) -> None:
+def test_a_run_whose_last_stage_waits_is_drawn_with_its_stages(folder: Path, hybrid: Hybrid) -> None:
     (path,) = shards(folder, "ask")
     shard = verify_shard(str(path), path.read_bytes())
     name, data = pack(shard.header, [encode(record) for record in shard.records[:3]], 0)
@@ -74,7 +74,7 @@ def test_a_run_that_lacks_records_of_its_last_stage_is_drawn(folder: Path, hybri
     assert "<b>not finished</b>: 0 of 4 outputs are there so far." in Path(done.stdout.strip()).read_text()
 
 
-def test_the_settings_tell_date_wall_time_and_tokens_of_all_stages(folder: Path, hybrid: Hybrid) -> None:
+def test_date_wall_time_and_tokens_of_all_stages_are_shown(folder: Path, hybrid: Hybrid) -> None:
     (run,) = folder.glob("runs/*")
     attempts = sorted({path.parent.parent.name for path in shards(folder, "*")})
     began = [datetime.strptime(attempt[:16], "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC) for attempt in attempts]
@@ -100,7 +100,7 @@ def test_the_settings_tell_date_wall_time_and_tokens_of_all_stages(folder: Path,
     assert timing.completion_tokens > 0
 
 
-def test_what_no_record_tells_is_said_to_be_not_recorded(tmp_path: Path, hybrid: Hybrid) -> None:
+def test_values_without_a_record_are_shown_as_not_recorded(tmp_path: Path, hybrid: Hybrid) -> None:
     line = {"key": "a", "task": "t", "question": "t/0", "text": "5"}
     (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
     page = Path(hybrid("report", tmp_path / "answers.jsonl").stdout.strip()).read_text()

@@ -24,11 +24,11 @@ FLAGS = (
 )  # fmt: skip
 
 PATIENCE = 60.0
-"""Seconds until the browser must have answered."""
+"""Most seconds to wait for an answer of the browser."""
 
 
 class Tab:
-    """One page of a headless Chromium, spoken to over the DevTools protocol on two pipes."""
+    """One page of a headless Chromium, controlled by the DevTools protocol over two pipes."""
 
     def __init__(self, program: str, profile: Path) -> None:
         self._session = ""
@@ -95,7 +95,7 @@ class Tab:
         return message
 
     def open(self, page: Path) -> None:
-        """Go to a page and wait until all of it has loaded."""
+        """Open a page and wait until it is loaded."""
         self.events.clear()
         loader = self.call("Page.navigate", url=page.as_uri())["loaderId"]
         loaded = {"name": "load", "loaderId": loader}
@@ -108,7 +108,7 @@ class Tab:
         return answer["result"].get("value")
 
     def click(self, selector: str) -> None:
-        """A real click of the mouse in the middle of an element."""
+        """A mouse click in the middle of an element."""
         found = json.dumps(selector)
         self.eval(f"document.querySelector({found}).scrollIntoView({{block: 'center'}})")
         x, y = self.eval(
@@ -124,14 +124,14 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
     def shown(self) -> list[str]:
-        """The ids of the tasks that can be seen, from top to bottom."""
+        """The ids of the visible tasks, from top to bottom."""
         ids: list[str] = self.eval(
             "[...document.querySelectorAll('article')].filter(a => !a.hidden).map(a => a.dataset.id)"
         )
         return ids
 
     def fetched(self) -> list[str]:
-        """Everything that was asked for over whatever protocol."""
+        """The URLs of all requests, over any protocol."""
         asked = [
             event["params"]["request"]["url"]
             for event in self.events
@@ -140,7 +140,7 @@ class Tab:
         return [url for url in asked if url != "about:blank"]
 
     def complaints(self) -> list[Any]:
-        """Exceptions and what the security policy held back."""
+        """Exceptions, and violations of the content security policy."""
         return [e for e in self.events if e.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded")]
 
 

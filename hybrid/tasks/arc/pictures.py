@@ -126,8 +126,8 @@ def _refused(detail: Mapping[str, Any]) -> Html:
     refused = detail.get("refused")
     if not isinstance(refused, Mapping) or not refused:
         return Html("")
-    said = ", ".join(f"{reason} {number}" for reason, number in refused.items())
-    return el("p", "Not counted as a vote: ", said, cls="facts")
+    reasons = ", ".join(f"{reason} {number}" for reason, number in refused.items())
+    return el("p", "Not counted as a vote: ", reasons, cls="facts")
 
 
 def _list(value: Any) -> list[Any]:

@@ -54,12 +54,12 @@ class ArcReport(Section):
 
     def facts(self, part: TaskResult) -> Sequence[str]:
         """The share of right cells, and the agreement of the outputs."""
-        said = []
+        facts = []
         if (cells := _cells(part)) is not None:
-            said.append(f"cells {percent(cells)}")
+            facts.append(f"cells {percent(cells)}")
         if (share := _agreement(part)) is not None:
-            said.append(f"{percent(share)} of outputs behind the first attempt")
-        return said
+            facts.append(f"{percent(share)} of outputs behind the first attempt")
+        return facts
 
     def sorts(self, runs: Sequence[ReportRun]) -> Mapping[str, str]:
         """Sort keys by cells and by agreement, for runs graded by a vote."""

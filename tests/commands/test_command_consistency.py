@@ -1,4 +1,4 @@
-"""What commands say is so: exit codes that agree, no name that is empty, standard output where it is asked for."""
+"""Exit codes that agree between commands, empty names, standard output as a file, and stale or damaged files."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def test_an_empty_name_is_a_wrong_command(place: RunFolder, hybrid: Hybrid, argu
     assert not list(place.folder.glob("runs/*/orders"))
 
 
-def test_logs_of_a_run_without_a_worker_are_not_there_yet(place: RunFolder, hybrid: Hybrid) -> None:
+def test_logs_of_a_run_without_a_worker_are_not_finished(place: RunFolder, hybrid: Hybrid) -> None:
     assert hybrid("logs", place.run.id).code == 4
     place.disk.write(*pack_note(place.run.id, "log", FIRST, 0, {"lines": ["12:00 begins"], "time": ""}))
     assert hybrid("logs", place.run.id).code == 0
 
 
 @pytest.mark.parametrize("command", [["status"], ["fetch", "x"], ["logs", "x"], ["cancel", "x"], ["worker", "--once"]])
-def test_a_plain_folder_is_one_that_is_away(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
-    """Below a mount that is away there is a plain folder; nobody should be led to make that a shared one."""
+def test_a_plain_folder_counts_as_unavailable(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
+    """An unmounted mount point is a plain folder, which must not be made a shared folder."""
     plain = place.root / "plain"
     plain.mkdir()
     done = hybrid(*command, *(["--folder"] if command[0] != "worker" else []), plain)
@@ -77,7 +77,7 @@ def test_a_plain_folder_is_one_that_is_away(place: RunFolder, hybrid: Hybrid, co
 
 
 @pytest.mark.parametrize("command", [["status", "--watch", "0"], ["run", "remote", "x", "--wait", "--every", "0"]])
-def test_nothing_looks_again_and_again_without_a_rest(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
+def test_an_interval_of_zero_seconds_is_refused(place: RunFolder, hybrid: Hybrid, command: list[str]) -> None:
     done = hybrid(*command)
     assert done.code == 2
     assert "too short" in done.stderr
@@ -93,11 +93,11 @@ def test_nothing_looks_again_and_again_without_a_rest(place: RunFolder, hybrid: 
         (1, 1, "1 of 1 item done now, 0 kept from before"),
     ],
 )
-def test_what_was_not_there_was_not_done_before(total: int, fresh: int, words: str) -> None:
+def test_the_summary_of_a_run_counts_items_done_now_and_before(total: int, fresh: int, words: str) -> None:
     assert done_now(total, fresh) == words
 
 
-def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: RunFolder, hybrid: Hybrid) -> None:
+def test_every_o_option_can_write_to_standard_output(place: RunFolder, hybrid: Hybrid) -> None:
     done = hybrid(*local(place))
     outputs = Path(done.stdout.strip())
     assert hybrid(*local(place, "-o", "-")).stdout == outputs.read_text()
@@ -122,22 +122,20 @@ def test_what_is_made_goes_to_standard_output_when_it_is_asked_for(place: RunFol
         assert (both.code, both.stdout) == (2, ""), "two things cannot both be on standard output"
 
 
-def test_a_run_for_others_that_nobody_could_do_is_not_submitted(
+def test_a_run_whose_items_cannot_be_made_is_not_submitted(
     place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(place.folder.rglob("*"))
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3", "--backend", "lamacpp")
     assert (done.code, "did you mean 'llamacpp'?" in done.stderr) == (2, True), done.stderr
-    monkeypatch.setattr(
-        "pipelines.seal.eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, Ask(unmakable)),)
-    )
+    monkeypatch.setattr("pipelines.seal.eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, Ask(no_items)),))
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3")
     assert (done.code, "these tasks have no items" in done.stderr) == (6, True), done.stderr
     assert sorted(place.folder.rglob("*")) == before
 
 
-def unmakable(tasks: Mapping[str, object]) -> Iterator[Item]:
-    """What a stage says to tasks of another pipeline."""
+def no_items(tasks: Mapping[str, object]) -> Iterator[Item]:
+    """A stage that gets the tasks of another pipeline."""
     raise BadData(f"these tasks have no items: {len(tasks)}")
 
 
@@ -151,7 +149,7 @@ def test_grades_of_an_unfinished_run_are_not_finished(place: RunFolder, hybrid: 
     assert hybrid("grade", place.run.id, "--threshold", "0").code in (0, 3)
 
 
-def test_grades_say_when_their_outputs_have_changed(place: RunFolder, hybrid: Hybrid) -> None:
+def test_grades_of_changed_outputs_are_reported_as_stale(place: RunFolder, hybrid: Hybrid) -> None:
     place.shard(0, 1)
     stale = "judges other outputs than outputs.json holds now"
     fetched = hybrid("fetch", place.run.id)
@@ -169,7 +167,7 @@ def test_grades_say_when_their_outputs_have_changed(place: RunFolder, hybrid: Hy
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b'"outputs":{"run":null,"sha256":"', b"\xff" * 5000, b'{"format":"x"}\n'])
-def test_grades_that_do_not_tell_what_they_judge_are_not_called_stale(tmp_path: Path, data: bytes) -> None:
+def test_grades_without_the_digest_of_their_outputs_are_not_called_stale(tmp_path: Path, data: bytes) -> None:
     outputs, grades = tmp_path / "outputs.json", tmp_path / "grades.arc.json"
     write_outputs(outputs, None, [], {}, [])
     grades.write_bytes(data)
@@ -189,7 +187,7 @@ def test_grades_that_do_not_tell_what_they_judge_are_not_called_stale(tmp_path: 
         ("grades.arc.json", b'{"format":"hybrid/grades","version":1,"grader":{"na'),
     ],
 )
-def test_a_report_of_a_damaged_or_foreign_file_says_so(
+def test_a_report_of_a_damaged_or_foreign_file_is_refused(
     tmp_path: Path, hybrid: Hybrid, name: str, data: bytes | str
 ) -> None:
     path = tmp_path / name
