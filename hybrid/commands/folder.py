@@ -187,9 +187,7 @@ def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None
         time.sleep(FOLLOW_SECONDS)
         shown += _show_logs(named, known, None)
     if not shown:
-        raise NotFinished(
-            f"no worker of {named.id} has said anything that has arrived", hint="`hybrid status` tells more"
-        )
+        raise NotFinished(f"no log of a worker of {named.id} has arrived yet", hint="`hybrid status` shows the workers")
 
 
 def _show_logs(run: Run, known: set[str], last: int | None) -> int:
@@ -202,8 +200,8 @@ def _show_logs(run: Run, known: set[str], last: int | None) -> int:
             by.setdefault(str(note["by"]), []).extend(_lines(note))
     except HybridError as error:
         click.echo(clean_line(error.message, MAX_LINE), err=True)
-    for attempt, said in sorted(by.items()):
-        for line in said[-last:] if last else said:
+    for attempt, attempt_lines in sorted(by.items()):
+        for line in attempt_lines[-last:] if last else attempt_lines:
             click.echo(clean_line(f"{attempt} {line}", MAX_LINE))
     return sum(map(len, by.values()))
 

@@ -104,7 +104,7 @@ def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
         lacks = f"{missing:,} of {count_of(summary['outputs'], 'output')} {is_or_are(missing)} missing"
         raise NotFinished(
             f"{run!s:.120} is not finished: {lacks}, and ungraded",
-            hint="grade it again when the rest is there; `hybrid status` tells how it stands",
+            hint="grade it again when the rest is there; `hybrid status` shows its status",
         )
 
 

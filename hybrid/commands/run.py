@@ -33,85 +33,93 @@ from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentPr
 from hybrid.protocols import Stage
 from hybrid.status.text import failed_items
 
-LONGEST = 1000
+MAX_LINE = 1000
 
 
 @click.group()
 def run() -> None:
-    """Run a pipeline; the same command again goes on where it stopped."""
+    """Run a pipeline; the same command again continues where it stopped."""
 
 
-OF_A_RUN = (
+RUN_OPTIONS = (
     click.argument("pipeline"),
     click.option("--folder", type=FOLDER, help=FOLDER_HELP),
     click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe`."),
-    click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set goes on top."),
+    click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set overrides it."),
     *MODELS,
     click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
     click.option("--seed", type=int, help="Short for --set seed=N."),
-    click.option("--note", help="A line that `hybrid status` shows of the run; it is no part of what the run is."),
+    click.option("--note", help="A line that `hybrid status` shows for the run; it does not change the run's id."),
 )
-"""The options that name a run, wherever it is done."""
+"""The options of `run local` and `run remote` that define the run."""
 
 
-def of_a_run(command: Any) -> Any:
-    for option in reversed(OF_A_RUN):
+def with_run_options(command: Any) -> Any:
+    for option in reversed(RUN_OPTIONS):
         command = option(command)
     return command
 
 
 @run.command("local")
-@of_a_run
+@with_run_options
 @click.option(
     "--backend-option", "options", multiple=True, metavar="NAME=VALUE",
-    help="Of this machine, not the run. Of a further model's backend: ROLE=NAME=VALUE.",
+    help="An option of the backend on this machine; not part of the run. For a further model: ROLE=NAME=VALUE.",
 )  # fmt: skip
-@click.option("--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Longest loss.")
-@click.option("--retry-failed", is_flag=True, help="Do items again whose record is a failure.")
+@click.option(
+    "--shard-seconds",
+    type=FiniteRange(0.1, 3600),
+    default=60,
+    show_default=True,
+    help="Most seconds of work that a kill loses.",
+)
+@click.option("--retry-failed", is_flag=True, help="Repeat the items whose record is a failure.")
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
-    """Do all of PIPELINE on this machine: submit, run, assemble outputs.json."""
-    made = _made(pipeline, values, preset, limit=limit, seed=seed)
+    """Run all of PIPELINE on this machine and write outputs.json."""
+    made = _pipeline(pipeline, values, preset, limit=limit, seed=seed)
     models = engines(made, how)
-    _run(pipeline, made, models, How(**{name: how[name] for name in How.__slots__}))
+    _run_local(pipeline, made, models, LocalOptions(**{name: how[name] for name in LocalOptions.__slots__}))
 
 
-def _made(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
+def _pipeline(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
     """The pipeline with its settings."""
     texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
     return settings.build(installed.load("pipelines", pipeline), texts, preset, pipeline)
 
 
 @run.command("remote")
-@of_a_run
+@with_run_options
 @click.option(
     "--model-digest", "digests", multiple=True, metavar="HEX",
-    help="Pin the model's files [those of the first worker]. Of a further model: ROLE=HEX.",
+    help="Digest that the model files must have [those of the first worker]. For a further model: ROLE=HEX.",
 )  # fmt: skip
-@click.option("--wait", is_flag=True, help="Follow it: take over results as they arrive, grade, until it is done.")
-@click.option("--timeout", type=Duration(), help="Longest wait, such as 8h; then leave with exit code 4.")
-@click.option("--every", type=Duration(low=1), default="30s", show_default=True, help="Time between two looks.")
+@click.option("--wait", is_flag=True, help="Fetch and grade results as they arrive, until the run is done.")
+@click.option("--timeout", type=Duration(), help="Longest time for --wait, such as 8h; then exit code 4.")
+@click.option(
+    "--every", type=Duration(low=1), default="30s", show_default=True, help="Time between two fetches for --wait."
+)
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Events on stdout, one JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def remote(
     pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any
 ) -> None:
-    """Put PIPELINE into the shared folder for a worker, and return. The same command again is the same run."""
+    """Submit PIPELINE to the shared folder for workers. The same command again is the same run."""
     refuse_both_on_stdout(how["output"], as_json=how["as_json"])
-    made = _made(pipeline, values, preset, limit=limit, seed=seed)
+    made = _pipeline(pipeline, values, preset, limit=limit, seed=seed)
     models = specs(made, how)
     folder = chosen_folder(how["folder"])
     note = checked_note(how["note"])
     run = submit_remote(folder, pipeline, made, models)
     submitted(folder, run, note)
     if not how["wait"]:
-        _tell_submitted(run, stages_of_run(run, made), folder, as_json=how["as_json"])
+        _report_submitted(run, stages_of_run(run, made), folder, as_json=how["as_json"])
         return
     follow(run, folder, how["output"], how["every"], how["timeout"], how["as_json"])
 
 
-def _tell_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json: bool) -> None:
+def _report_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json: bool) -> None:
     if as_json:
         ProgressEvents(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": str(folder)})
         return
@@ -122,31 +130,31 @@ def _tell_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json:
 
 
 def _next_commands(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
-    """What to type for the run, on the GPU machine and here."""
+    """The next commands for the run, on the GPU machine and on this one."""
     models = [run.models[role] for role in asked_on(stages, ("gpu", "any")) or [""]]
     server = ""
     if served := [one.name for one in models if one.backend == "ollama"]:
         yield from (f"the model, once:     hybrid models pack {name}" for name in served)
         restored = "".join(f"hybrid models restore {name} --folder FOLDER; " for name in served)
         server = f"{restored}hybrid ollama up -- "
-    yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{_places(models)}"
+    yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{_model_options(models)}"
     yield f"or as a notebook:    hybrid notebook colab {run.id}"
     if any(stage.side == "laptop" for stage in stages):
         models = [run.models[role] for role in asked_on(stages, ("laptop",))]
-        yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{_places(models)}"
+        yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{_model_options(models)}"
     yield f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}"
 
 
-def _places(models: Sequence[ModelSpec]) -> str:
-    """The options of `hybrid worker` that say where models are whose names say nothing to another machine."""
+def _model_options(models: Sequence[ModelSpec]) -> str:
+    """The options of `hybrid worker` for models whose names do not locate them on another machine."""
     named = [one.name for one in models if one.backend != "ollama"]
     unknown = [name for name in named if name not in PACKAGED and not HUB_NAME.fullmatch(name)]
     return "".join(f" --model {name}=PATH" for name in unknown)
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """The options that do not name the run: where and by what it is done."""
+class LocalOptions:
+    """The options of `run local` that do not define the run."""
 
     folder: Path | None
     shard_seconds: float
@@ -156,11 +164,11 @@ class How:
     as_json: bool
 
 
-def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> None:
+def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: LocalOptions) -> None:
     refuse_both_on_stdout(how.output, as_json=how.as_json)
-    interrupt_on_termination()  # they close the shard as Ctrl-C does
+    interrupt_on_termination()  # SIGTERM and SIGHUP close the shard as Ctrl-C does
     folder = chosen_folder(how.folder)
-    note, observer = checked_note(how.note), _observer(as_json=how.as_json)
+    note, observer = checked_note(how.note), _progress(as_json=how.as_json)
     result = run_here(
         folder,
         name,
@@ -171,10 +179,10 @@ def _run(name: str, pipeline: Any, models: Mapping[str, Engine], how: How) -> No
         Effort(how.shard_seconds, how.retry_failed),
         lambda run: submitted(folder, run, note),
     )
-    _tell(result, observer, how)
+    _report_result(result, observer, how)
 
 
-def _observer(*, as_json: bool) -> SilentProgress:
+def _progress(*, as_json: bool) -> SilentProgress:
     if as_json:
         return ProgressEvents(sys.stdout)
     if logging.getLogger().level >= logging.ERROR:
@@ -182,8 +190,8 @@ def _observer(*, as_json: bool) -> SilentProgress:
     return ProgressBar(Console(stderr=True)) if sys.stderr.isatty() else ProgressLines(sys.stderr)
 
 
-def done_now(total: int, fresh: int) -> str:
-    """What was done, in words: `fresh` of `total` items."""
+def done_text(total: int, fresh: int) -> str:
+    """How many of the `total` items were done now (`fresh`) and before, as a sentence."""
     if fresh:
         return f"{fresh:,} of {count_of(total, 'item')} done now, {total - fresh:,} kept from before"
     if not total:
@@ -192,11 +200,11 @@ def done_now(total: int, fresh: int) -> str:
     return f"{items} {was_or_were(total)} done before, nothing was run"
 
 
-def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
+def _report_result(result: LocalResult, observer: SilentProgress, how: LocalOptions) -> None:
     if type(observer) is not SilentProgress:
         for line in stale_words(result.outputs):
-            click.echo(clean_line(line, LONGEST), err=True)
-        click.echo(f"{result.run.id}: {done_now(result.total, result.fresh)}", err=True)
+            click.echo(clean_line(line, MAX_LINE), err=True)
+        click.echo(f"{result.run.id}: {done_text(result.total, result.fresh)}", err=True)
     if isinstance(observer, ProgressEvents):
         observer.emit({"event": "done", "run": result.run.id, "outputs": str(result.outputs), "sha256": result.sha256})
     elif how.output == STDOUT:
@@ -206,5 +214,5 @@ def _tell(result: LocalResult, observer: SilentProgress, how: How) -> None:
     if result.failed:
         raise Missed(
             f"{failed_items(result.stages, result.run.id)}; the reasons are in {result.outputs}",
-            hint="--retry-failed does them again; grading counts failed outputs as failed, never as wrong",
+            hint="--retry-failed repeats them; grading counts failed outputs as failed, never as wrong",
         )

@@ -30,15 +30,29 @@ MAX_LINE = 1000
 @click.command()
 @click.argument("folder", type=FOLDER, required=False)
 @click.option("--run", default="", metavar="RUN", help="Only this run: its id or the beginning of it.")
-@click.option("--side", type=click.Choice(["gpu", "laptop", "any"]), help="Which stages [what this machine can do]")
+@click.option(
+    "--side",
+    type=click.Choice(["gpu", "laptop", "any"]),
+    help="Only stages of this side [those that this machine can do]",
+)
 @click.option("--once", is_flag=True, help="Do what can be done now, then leave.")
 @click.option("--max-idle", type=Duration(), default="10m", show_default=True, help="Leave after so long without work.")
 @click.option("--until", type=TimeOfDay(), help="Leave in time: 17:30, or a duration such as 11h30m.")
 @click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Where the model NAME of a run is here.")
-@click.option("--backend-option", "options", multiple=True, metavar="NAME=VALUE", help="Of this machine, not the run.")
 @click.option(
-    "--shard-seconds", type=FiniteRange(0.1, 3600), default=60, show_default=True, help="Most that a kill loses."
+    "--backend-option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the backend on this machine; not part of the run.",
+)
+@click.option(
+    "--shard-seconds",
+    type=FiniteRange(0.1, 3600),
+    default=60,
+    show_default=True,
+    help="Most seconds of work that a kill loses.",
 )
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
 @click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.commands.run import done_now
+from hybrid.commands.run import done_text
 from hybrid.errors import BadData
 from hybrid.folder.notes import pack_note
 from hybrid.outputs import is_stale, stale_words, write_outputs
@@ -93,8 +93,8 @@ def test_an_interval_of_zero_seconds_is_refused(place: RunFolder, hybrid: Hybrid
         (1, 1, "1 of 1 item done now, 0 kept from before"),
     ],
 )
-def test_the_summary_of_a_run_counts_items_done_now_and_before(total: int, fresh: int, words: str) -> None:
-    assert done_now(total, fresh) == words
+def test_the_summary_of_a_run_counts_items_done_text_and_before(total: int, fresh: int, words: str) -> None:
+    assert done_text(total, fresh) == words
 
 
 def test_every_o_option_can_write_to_standard_output(place: RunFolder, hybrid: Hybrid) -> None:
