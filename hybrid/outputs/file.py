@@ -39,8 +39,13 @@ def grades_of(path: Path | str, grader: str) -> Path:
 
 def path_beside(outputs: Path, name: str) -> Path:
     """The file `name` beside an outputs file: `name` itself for a file called outputs, `NAME.name` for others."""
-    stem = outputs.name.removesuffix(".zst").removesuffix(".json").removesuffix(".jsonl")
+    stem = outputs_stem(outputs)
     return outputs.with_name(name if stem == "outputs" else f"{stem}.{name}")
+
+
+def outputs_stem(outputs: Path) -> str:
+    """The name of an outputs file without its endings: `a-1.5` for `a-1.5.jsonl.zst`."""
+    return outputs.name.removesuffix(".zst").removesuffix(".json").removesuffix(".jsonl")
 
 
 class OutputsFile:

@@ -17,7 +17,7 @@ from hybrid.errors import BadData, UsageError, nearest
 from hybrid.execution.stage_view import StageView
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.machine.text_files import utf8_stream
-from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs
+from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs, outputs_stem
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
 
@@ -170,8 +170,8 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
 
 def _label(path: Path) -> str:
     """The label of outputs without a run id: the name of the file, or of its folder for a file called outputs."""
-    name = path.name.partition(".")[0]
-    return (path.absolute().parent.name if name == "outputs" else name) or path.stem
+    stem = outputs_stem(path)
+    return (path.absolute().parent.name if stem == "outputs" else stem) or path.name
 
 
 def _folder_of(path: Path, run: object) -> Path | None:

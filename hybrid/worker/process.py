@@ -82,11 +82,11 @@ def _drive(worker: Worker, say: Callable[[str], None]) -> None:
     with closing(worker.work()) as waits:
         for wait in waits:
             time.sleep(wait)
-            _tell_standings(worker, told, say)
-    _tell_standings(worker, told, say)
+            _report_run_states(worker, told, say)
+    _report_run_states(worker, told, say)
 
 
-def _tell_standings(worker: Worker, told: dict[str, str], say: Callable[[str], None]) -> None:
+def _report_run_states(worker: Worker, told: dict[str, str], say: Callable[[str], None]) -> None:
     for run, run_state in worker.run_states.items():
         if told.get(run) != run_state.words:
             told[run] = run_state.words

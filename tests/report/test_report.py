@@ -521,13 +521,13 @@ def test_the_command_prints_the_path_of_the_page(run: Path) -> None:
 
 def test_the_page_of_a_file_with_another_name_is_named_after_it(tmp_path: Path, hybrid: Hybrid) -> None:
     line = '{"key":"1","task":"a","question":"a/0","text":"4","reference":"4"}\n'
-    for name in ("first.jsonl", "second.jsonl"):
+    for name in ("first-1.5.jsonl", "second.jsonl"):
         (tmp_path / name).write_text(line)
         done = hybrid("report", tmp_path / name)
         assert (done.code, done.stdout) == (0, f"{tmp_path / name.replace('jsonl', 'report.html')}\n")
-    both = hybrid("report", tmp_path / "first.jsonl", tmp_path / "second.jsonl")
+    both = hybrid("report", tmp_path / "first-1.5.jsonl", tmp_path / "second.jsonl")
     assert (both.code, both.stdout) == (0, f"{tmp_path / 'comparison.html'}\n")
-    assert "<title>first · second</title>" in (tmp_path / "comparison.html").read_text()
+    assert "<title>first-1.5 · second</title>" in (tmp_path / "comparison.html").read_text()
 
 
 def test_the_page_of_other_runs_is_not_overwritten_unless_it_is_named(tmp_path: Path, hybrid: Hybrid) -> None:
