@@ -31,7 +31,7 @@ KEY = 16
 """Bytes of an item's key that are kept: enough to tell items apart."""
 WAIT = 5.0
 """Seconds to wait for another process that writes."""
-AT_ONCE = 200_000
+AT_ONCE = 250_000
 """Keys that are looked up together, so that memory does not grow with the run."""
 PARTS = 256
 SCHEMA = """
@@ -176,17 +176,17 @@ class Index:
 
     def _number(self, place: str, wanted: _Wanted) -> None:
         total, seen = self.items(place)[1], 0
-        found = array("I", [total]) * wanted.count
+        found: list[Iterator[int]] = [itertools.repeat(total)] * PARTS  # of each part, the numbers of what is wanted
         for _, first, part in self._read("SELECT * FROM item WHERE place = ? ORDER BY first", place):
             seen += len(part) // KEY
             numbers = dict(zip(cut(part), itertools.count(first)))
-            keys, positions = wanted.parts[part[0]]
-            for position, key in zip(positions, cut(keys), strict=True):
-                found[position] = numbers.get(key, total)
+            keys = wanted.parts[part[0]]
+            found[part[0]] = iter(array("I", map(numbers.get, cut(keys), itertools.repeat(total))))
+            keys.clear()
         if seen != total:
             raise Damaged(f"{total - seen} items are missing")
-        for path, (first, last) in wanted.shards.items():
-            self._put(PUT_NUMBERS, path, found[first:last].tobytes())
+        for path, parts in wanted.shards.items():
+            self._put(PUT_NUMBERS, path, array("I", [next(found[part]) for part in parts]).tobytes())
 
     def numbers(self, place: str, paths: Collection[str]) -> Iterator[tuple[str, Sequence[int]]]:
         """The items of these shards by path, after `number`; what is no item of the run has the number `total`."""
@@ -263,22 +263,24 @@ def _discard(path: Path) -> None:
 
 
 class _Wanted:
-    """Keys of shards that are looked up in the stage's list of items: part by part, which spares the memory."""
+    """Keys of shards that are looked up in the stage's list of items: part by part, which spares the memory.
+
+    `parts` are the keys by their first byte, in the order in which they were added; `shards` are the first bytes of the
+    keys of each shard, by path.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self.shards: dict[str, tuple[int, int]] = {}  # the positions of the keys of each, from and up to
-        self.parts = [(bytearray(), array("I")) for _ in range(PARTS)]  # the keys, and the position of each
+        self.shards: dict[str, bytes] = {}
+        self.parts = [bytearray() for _ in range(PARTS)]
 
     def add(self, path: str, keys: bytes) -> None:
         """Take the keys of a shard, too."""
-        first = self.count
+        self.shards[path] = keys[::KEY]
         self.count += len(keys) // KEY
-        self.shards[path] = first, self.count
-        for position, key in enumerate(cut(keys), first):
-            part, positions = self.parts[key[0]]
-            part += key
-            positions.append(position)
+        parts = self.parts
+        for key in cut(keys):
+            parts[key[0]] += key
 
 
 def cut(keys: bytes | bytearray) -> tuple[bytes, ...]:
@@ -287,7 +289,7 @@ def cut(keys: bytes | bytearray) -> tuple[bytes, ...]:
 
 
 def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
-    """Every different one of the keys, sorted, in strings of keys with the same first byte.
+    """Every different one of the keys, in strings of keys with the same first byte.
 
     In memory they take no more than their bytes.
     """
@@ -295,7 +297,7 @@ def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
     for key in keys:
         parts[key[0]] += key
     for number, part in enumerate(parts):
-        yield b"".join(sorted(set(cut(part))))
+        yield b"".join(dict.fromkeys(cut(part)))
         parts[number] = bytearray()
 
 

@@ -2,7 +2,7 @@
 
     python -P -m hybrid.execution.item_keys FOLDER RUN STAGE MODEL
 
-writes strings of sorted keys, each with its length before it.
+writes strings of keys, each with its length before it.
 """
 
 from __future__ import annotations
