@@ -4,11 +4,11 @@
 
 The four scenarios of the peer's guide, with its settings: prompts in its words' sense, weights, filters, k of 7 to 10.
 The candidates are n answers a prompt of SmolLM2-135M, embedded with all-MiniLM-L6-v2; `--save` keeps them and
-`--candidates` takes them from a file, lines of {"scenario", "text"}. Ours is `dpp` with its usual weight; the score is
-the rank of the relevance, since log-probability and intent are constants in the peer's example. Figures are the Vendi
-score of what is chosen and its mean relevance, the cosine with the prompt. Intervals are those of a jackknife over the
-candidates: for each part of them all three choose again. Chance is the mean of 200 draws. The last line has the mean
-differences over the scenarios, and where ours is not better.
+`--candidates` takes them from a file, lines of {"scenario", "text"}. They are dealt into pools of 20, of each of which
+all three choose. Ours is `dpp`; its score is the rank of the relevance, since log-probability and intent are constants
+in the peer's example. Figures are the Vendi score of what is chosen as a share of k, and its mean relevance, the cosine
+with the prompt; chance is the mean of 200 draws. Intervals are those of paired differences over the pools, of these
+four prompts. The last line has the differences at the usual weight, which the goal is about, and at others.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ import numpy as np
 from peers import autobranch
 
 from hybrid.backends.registry import open_backend, open_embedder
+from hybrid.canonical import digest
 from hybrid.records import Message, Request, Sampling
-from hybrid.statistics.agreement import Estimate
-from hybrid.statistics.diversity import effective_number, jackknife
+from hybrid.statistics.diversity import effective_number
+from hybrid.statistics.intervals import ClusteredMean, PairedDifference, difference
 from pipelines.branch.features import mixed
 from pipelines.branch.rows import Rows, cosines, unit_rows
-from pipelines.branch.selection import Candidates, select
+from pipelines.branch.selection import WEIGHT, Candidates, select
 
 DRAWS = 200
-GROUPS = 20
+POOL = 20
+WEIGHTS = (0.0, WEIGHT, 0.1, 0.15, 0.2)
 TOKENS = 100
 SYSTEM = "You are a creative writer. Answer with the text alone: no list, no heading, no comment."
 PROMPTS = {
@@ -66,19 +68,24 @@ SETTINGS = {
     "styles": guide(9, "mmr", 0.4, 0.75, 3, confidence=0.1, relevance=0.25, novelty_parent=0.4, intent_alignment=0.25),
 }
 
-Places = Sequence[int]
-Figures = dict[str, tuple[float, float]]
-"""Who chose -> Vendi score and mean relevance of the choice."""
+FIGURES = ("vendi", "relevance")
+Figures = tuple[float, float]
+"""Vendi score / k, and mean relevance."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The candidates of a scenario as rows, the prompt as one, and the cosine of each candidate with it."""
+    """Candidates of a scenario as rows, the prompt as one, and the cosine of each candidate with it."""
 
     name: str
     prompt: Rows
     rows: Rows
     relevance: list[float]
+
+    def figures(self, chosen: Sequence[int]) -> Figures:
+        """Of a choice."""
+        near = math.fsum(self.relevance[one] for one in chosen) / len(chosen)
+        return effective_number(self.rows[list(chosen)]) / len(chosen), near
 
 
 def generated(n: int) -> Iterator[dict[str, str]]:
@@ -99,127 +106,104 @@ def generated(n: int) -> Iterator[dict[str, str]]:
 
 
 def pools(candidates: Sequence[Mapping[str, str]]) -> list[Pool]:
-    """Embed prompts and texts; candidates in the order of their texts, so that no choice depends on who came first."""
+    """Embed prompts and texts and deal them out; by the digests of the texts, so that it matters not who came first."""
     embedder = open_embedder("sentence-transformers", "minilm", {"device": "cpu"})
     found = []
     for name, prompt in PROMPTS.items():
-        texts = sorted(one["text"] for one in candidates if one["scenario"] == name)
+        texts = sorted({one["text"] for one in candidates if one["scenario"] == name}, key=digest)
         rows = unit_rows([vector for vector in embedder.embed([prompt, *texts]) if isinstance(vector, tuple)])
-        found.append(Pool(name, rows[0], rows[1:], cosines(rows[1:], rows[:1])[:, 0].tolist()))
+        for start in range(1, len(rows) - POOL + 1, POOL):
+            part = rows[start : start + POOL]
+            found.append(Pool(name, rows[0], part, cosines(part, rows[:1])[:, 0].tolist()))
     embedder.close()
     return found
 
 
-def of_ours(pool: Pool, places: Places, k: int) -> list[int]:
-    """What `branch` chooses among some candidates of a pool."""
-    scores = mixed({"relevance": [pool.relevance[place] for place in places]}, {"relevance": 1.0})
-    of = Candidates(pool.rows[list(places)], scores, [f"{place:05}" for place in places])
-    return [places[place] for place in select("dpp", of, k).kept]
+def of_ours(pool: Pool, k: int, weight: float) -> Figures:
+    """What `branch` chooses."""
+    scores = mixed({"relevance": pool.relevance}, {"relevance": 1.0})
+    of = Candidates(pool.rows, scores, [f"{place:02}" for place in range(len(pool.rows))])
+    return pool.figures(select("dpp", of, k, balance=weight).kept)
 
 
-def figures(pool: Pool, chosen: Places) -> tuple[float, float]:
-    """Vendi score and mean relevance."""
-    return effective_number(pool.rows[list(chosen)]), math.fsum(pool.relevance[one] for one in chosen) / len(chosen)
-
-
-def compared(pool: Pool, places: Places, original: Places) -> Figures:
-    """The figures of as many candidates of `places` as the original chose there."""
+def of_chance(pool: Pool, k: int) -> Figures:
+    """The mean of many draws."""
     draws = np.random.default_rng(0)
-    k = len(original)
-    chance = [figures(pool, draws.choice(places, k, replace=False).tolist()) for _ in range(DRAWS)]
-    means = [math.fsum(column) / DRAWS for column in zip(*chance, strict=True)]
-    return {
-        "ours": figures(pool, of_ours(pool, places, k)),
-        "original": figures(pool, original),
-        "chance": (means[0], means[1]),
-    }
+    found = [pool.figures(draws.choice(len(pool.rows), k, replace=False).tolist()) for _ in range(DRAWS)]
+    vendi, relevance = (math.fsum(column) / DRAWS for column in zip(*found, strict=True))
+    return vendi, relevance
 
 
-def parts(n: int) -> list[tuple[int, ...]]:
-    """All candidates, and then all but each group, as `jackknife` asks for them."""
-    asked: list[tuple[int, ...]] = []
-
-    def note(places: Places) -> float:
-        asked.append(tuple(places))
-        return 0.0
-
-    jackknife(n, note, groups=GROUPS)
-    return asked
-
-
-def of_original(every: Sequence[Pool]) -> list[dict[tuple[int, ...], Places]]:
-    """What the peer chooses in every part of every pool."""
-    asked = [(number, part) for number, pool in enumerate(every) for part in parts(len(pool.rows))]
+def of_original(every: Sequence[Pool]) -> list[list[int]]:
+    """What the peer chooses of each pool."""
     jobs = [
         {
-            "prompt": PROMPTS[every[number].name],
-            "texts": [str(place) for place in part],
-            "vectors": [every[number].prompt.tolist(), *every[number].rows[list(part)].tolist()],
-            **SETTINGS[every[number].name],
+            "prompt": PROMPTS[pool.name],
+            "texts": [str(place) for place in range(len(pool.rows))],
+            "vectors": [pool.prompt.tolist(), *pool.rows.tolist()],
+            **SETTINGS[pool.name],
         }
-        for number, part in asked
+        for pool in every
     ]
     with autobranch.installed() as python:
-        steps = autobranch.steps(python, jobs)
-    found: list[dict[tuple[int, ...], Places]] = [{} for _ in every]
-    for (number, part), step in zip(asked, steps, strict=True):
-        found[number][part] = [part[place] for place in step["kept"]]
-    return found
+        return [step["kept"] for step in autobranch.steps(python, jobs)]
 
 
-def measured(pool: Pool, original: Mapping[tuple[int, ...], Places]) -> dict[str, Any]:
-    """The figures of one scenario, and the differences of ours from the others with their intervals."""
-    known = {part: compared(pool, part, chosen) for part, chosen in original.items()}
-    whole = known[tuple(range(len(pool.rows)))]
-
-    def difference(other: str, figure: int) -> Estimate:
-        def of(places: Places) -> float:
-            found = known[tuple(places)]
-            return found["ours"][figure] - found[other][figure]
-
-        return jackknife(len(pool.rows), of, groups=GROUPS)
-
+def compared(every: Sequence[Pool], original: Sequence[Sequence[int]]) -> dict[str, list[Figures]]:
+    """The figures of each pool by who chose; all choose as many as the original did."""
+    both = list(zip(every, original, strict=True))
     return {
-        "k": len(original[tuple(range(len(pool.rows)))]),
-        "n": len(pool.rows),
-        **{who: {"vendi": round(vendi, 3), "relevance": round(near, 3)} for who, (vendi, near) in whole.items()},
-        "differences": {
-            f"{name} from {other}": difference(other, figure)
-            for other in ("original", "chance")
-            for figure, name in enumerate(("vendi", "relevance"))
-        },
+        "original": [pool.figures(chosen) for pool, chosen in both],
+        "chance": [of_chance(pool, len(chosen)) for pool, chosen in both],
+        **{f"ours {weight}": [of_ours(pool, len(chosen), weight) for pool, chosen in both] for weight in WEIGHTS},
     }
 
 
-def mean(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of independent estimates: their half widths add up as squares."""
-    value = math.fsum(one.value for one in estimates) / len(estimates)
-    half = math.sqrt(math.fsum(((one.high - one.low) / 2) ** 2 for one in estimates)) / len(estimates)
-    return Estimate(value, value - half, value + half)
+def paired(ours: Sequence[Figures], others: Sequence[Figures], figure: int) -> PairedDifference:
+    """The mean difference over pools with its interval."""
+    found = ClusteredMean()
+    for place, (one, other) in enumerate(zip(ours, others, strict=True)):
+        found.add(str(place), one[figure] - other[figure])
+    return difference(found)
 
 
-def result(every: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
-    """The last line."""
-    names = next(iter(every.values()))["differences"]
-    means = {name: mean([one["differences"][name] for one in every.values()]) for name in names}
-    ratios = [one["ours"]["vendi"] / one["original"]["vendi"] for one in every.values()]
-    worse = [
-        f"{scenario}: {name} {found.value:+.3f}"
-        for scenario, one in every.items()
-        for name, found in one["differences"].items()
-        if found.value <= 0
-    ]
+def means(found: Sequence[Figures]) -> dict[str, float]:
+    """The mean of each figure."""
+    return {name: round(math.fsum(one[place] for one in found) / len(found), 3) for place, name in enumerate(FIGURES)}
+
+
+def result(every: Sequence[Pool], found: Mapping[str, list[Figures]]) -> dict[str, Any]:
+    """The last line; what came of each scenario is printed before it."""
+    for name in PROMPTS:
+        of = {
+            who: [one for pool, one in zip(every, figures, strict=True) if pool.name == name]
+            for who, figures in found.items()
+        }
+        print(f"{name}: " + ", ".join(f"{who} {means(figures)}" for who, figures in of.items()))
+    differences = {
+        f"{who} - {other}": {name: paired(found[who], found[other], place) for place, name in enumerate(FIGURES)}
+        for other in ("original", "chance")
+        for who in found
+        if who.startswith("ours")
+    }
+    usual = differences[f"ours {WEIGHT} - original"]
+    ours, original = means(found[f"ours {WEIGHT}"]), means(found["original"])
     return {
         "name": "branch_quality",
         "peer": f"chatroutes-autobranch {autobranch.VERSION}, its own choice of the same candidates; chance",
-        "ratio": round(math.fsum(ratios) / len(ratios), 3),
-        "goal": "vendi and relevance above the original's, both intervals above 0",
-        "met": all(means[f"{name} from original"].low > 0 for name in ("vendi", "relevance")),
-        "differences": {name: [round(value, 3) for value in found] for name, found in means.items()},
-        "not_better": worse,
-        "scenarios": {
-            name: {who: one[who] for who in ("n", "k", "ours", "original", "chance")} for name, one in every.items()
+        "ratio": round(ours["vendi"] / original["vendi"], 3),
+        "ratio_relevance": round(ours["relevance"] / original["relevance"], 3),
+        "goal": f"Vendi score and relevance of ours {WEIGHT} above the original's, both intervals above 0",
+        "met": all(one.low > 0 for one in usual.values()),
+        "pools": len(every),
+        "means": {who: means(figures) for who, figures in found.items()},
+        "differences": {
+            pair: {name: [round(one.mean, 3), round(one.low, 3), round(one.high, 3)] for name, one in of.items()}
+            for pair, of in differences.items()
         },
+        "not_better": [
+            f"{pair}: {name}" for pair, of in differences.items() for name, one in of.items() if one.low <= 0
+        ],
     }
 
 
@@ -237,12 +221,7 @@ def main() -> None:
     if chosen.save:
         chosen.save.write_text("".join(json.dumps(one) + "\n" for one in candidates), encoding="utf-8")
     every = pools(candidates)
-    found = {pool.name: measured(pool, original) for pool, original in zip(every, of_original(every), strict=True)}
-    for name, one in found.items():
-        differences: dict[str, Estimate] = one["differences"]
-        told = [f"{what} {d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f})" for what, d in differences.items()]
-        print(f"{name}, {one['k']} of {one['n']}: {', '.join(told)}")
-    print(json.dumps(result(found)))
+    print(json.dumps(result(every, compared(every, of_original(every)))))
 
 
 if __name__ == "__main__":

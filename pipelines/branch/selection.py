@@ -31,13 +31,13 @@ SAME = 1.0 - 1e-6
 NARROW = 1e-6
 """The least cosine from unrelated texts to the limit: with a lower one nothing that may be kept is near."""
 
-BALANCE = 0.2
+BALANCE = 0.1
 """Of `mmr`: how much the score counts; the rest is difference from what is kept.
 
 Scores are spread over [0, 1], cosines are not: with 0.5 a choice is hardly more diverse than that of the best scores.
 """
 
-WEIGHT = 0.1
+WEIGHT = 0.05
 """Of `dpp`: how much lower the quality of the lowest score is than that of the highest, 0 (equal) to 1 (nothing)."""
 
 Floats = NDArray[np.float64]
