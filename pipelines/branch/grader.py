@@ -18,7 +18,7 @@ FIGURES = ("relevance", "constraints")
 
 
 @dataclass(frozen=True)
-class BranchGrader:
+class Branch:
     """A kept text's part in the diversity of what was kept: 1 where it is unlike all others, 0 where all are the same.
 
     The mean over the k kept texts of a scenario is log(Vendi score) / log(k). Its control is the same figure of k plain

@@ -14,7 +14,7 @@ import pytest
 
 from hybrid.grading.grade_file import grade_file
 from hybrid.records import Failure, Output
-from pipelines.branch.grader import BranchGrader
+from pipelines.branch.grader import Branch
 from pipelines.branch.measures import chance, vendi_of
 from pipelines.branch.reading import kept_of, node_of, plain_of, trees
 from tests.support.hostile_texts import PAYLOADS
@@ -29,7 +29,7 @@ def candidate(id: str, vector: Sequence[float], **view: Any) -> Output:
 
 def graded(folder: Path, outputs: Sequence[Output]) -> dict[str, Any]:
     path = tree_run(folder, outputs)
-    return grade_file(path, BranchGrader(), "branch", folder / "grades.branch.json")
+    return grade_file(path, Branch(), "branch", folder / "grades.branch.json")
 
 
 def figures(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,311 @@
+"""The search of one scenario, as a walk: it asks, embeds, refuses, selects and goes on, level by level.
+
+It is a function of the scenario, the settings and the outputs. Whatever runs at the same time sees only what was there
+before, so the tree does not depend on the order in which answers come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hybrid.records import Failure, Item, Output, Request, Sampling
+from hybrid.sampling import item_seed
+from hybrid.work import Together, Walk
+from pipelines.branch.acceptance import refused
+from pipelines.branch.budget import Allowance
+from pipelines.branch.judging import Judging
+from pipelines.branch.nodes import Node, Tree
+from pipelines.branch.policies import Beam, BestFirst, Expansion, MapElites, Policy, Ucb
+from pipelines.branch.scenario import Level, Scenario, from_task
+from pipelines.branch.selecting import Selecting
+from pipelines.branch.settings import BranchSettings
+from pipelines.branch.strategies import STRATEGIES, Place, Strategy, question, tokens_a_call
+from pipelines.branch.unrelated import UNRELATED
+
+EMBED = "embed"
+PROMPT = 240
+"""Characters of a node's `prompt`."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search ends with: its tree, that of the control, and what both were measured by."""
+
+    scenario: Scenario
+    tree: Tree
+    control: Tree | None = None
+    selecting: Selecting | None = None
+    failure: Failure | None = None  # why nothing could be searched
+
+
+@dataclass(slots=True)
+class Grown:
+    """What came of one expansion with one strategy: nodes without ids, and which of them repeats which."""
+
+    nodes: list[Node] = field(default_factory=list)
+    repeats: list[tuple[Node, Node]] = field(default_factory=list)
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One expansion with one of the strategies."""
+
+    place: Place
+    strategy: str
+    wanted: int
+    attempt: int  # the number of its first call
+    others: tuple[Node, ...]  # accepted on the same level before
+
+
+def searched(settings: BranchSettings, task: str, stored: Any) -> Walk:
+    """The walk of one scenario, which returns `Found`."""
+    return Searching(settings, from_task(stored, task)).walk()
+
+
+class Searching:
+    """The search of one scenario."""
+
+    def __init__(self, settings: BranchSettings, scenario: Scenario) -> None:
+        self._settings, self._scenario = settings, scenario
+        self._judging = Judging(settings.judge, scenario)
+
+    def walk(self) -> Walk:
+        """Calibrate, grow the tree, then the control with as many samples."""
+        *vectors, brief = yield from self._embedded([*UNRELATED, self._scenario.brief])
+        known = [(text, one) for text, one in zip(UNRELATED, vectors, strict=True) if isinstance(one, tuple)]
+        tree = Tree(self._scenario.name, len(self._scenario.levels))
+        if not isinstance(brief, tuple) or len(known) < 2:
+            why = next((one.message for one in (brief, *vectors) if isinstance(one, Failure)), "it gives no vector")
+            told = f"the embedding model cannot be calibrated: {why}; take another: --model embed=NAME"
+            return Found(self._scenario, tree, failure=Failure("embedding", told))
+        self._selecting = Selecting(self._settings, self._scenario, known, brief)
+        yield from self._grow(tree)
+        control = (yield from self._control(tree)) if self._settings.control else None
+        if control:
+            yield from self._judging.prefer(tree, control)
+        return Found(self._scenario, tree, control, self._selecting)
+
+    def _grow(self, tree: Tree) -> Walk:
+        policy, left = self._policy(), self._settings.allowance()
+        while expansions := policy.choose(tree):
+            jobs = [job for expansion in expansions for job in self._jobs(tree, expansion)]
+            cost = max(STRATEGIES[job.strategy].texts_a_call for job in jobs)
+            tokens = max(tokens_a_call(STRATEGIES[job.strategy], job.place.level) for job in jobs)
+            shares = left.shares(len(jobs), cost, tokens)
+            grown = yield Together([self._expanded(job, share) for job, share in zip(jobs, shares, strict=True)])
+            fresh = [node for job, one in zip(jobs, grown, strict=True) for node in _added(tree, job, one)]
+            if not fresh:
+                break
+            left = left.less(fresh)
+            for depth in sorted({node.depth for node in fresh}):
+                yield from self._scored(tree.accepted(depth))
+        self._settle(tree)
+
+    def _policy(self) -> Policy:
+        n, k, levels = self._scenario.candidates, self._scenario.keep, len(self._scenario.levels)
+        most = self._settings.nodes or n + (levels - 1) * k * n
+        match self._settings.policy:
+            case "best-first":
+                return BestFirst(n, k, most)
+            case "ucb":
+                return Ucb(n, k, most)
+            case "map-elites":
+                return MapElites(n, k, most, self._selecting.clusters)
+            case _:
+                return Beam(n, k, self._selecting.select)
+
+    def _jobs(self, tree: Tree, expansion: Expansion) -> list[Job]:
+        """The expansion, shared out to the strategies, which take turns under each parent."""
+        named, parent = self._settings.strategy, expansion.parent
+        first = len(tree.children(parent))
+        counts = Counter(named[(first + number) % len(named)] for number in range(expansion.count))
+        depth = tree.depth_of(parent) + 1
+        place = self._place(tree.root, parent, tree.story(parent), depth)
+        others = tuple(tree.accepted(depth))
+        return [
+            Job(place, name, counts[name], tree.attempts.get((parent, name), 0), others)
+            for name in named
+            if counts[name]
+        ]
+
+    def _place(self, root: str, parent: str, story: Sequence[tuple[str, str]], depth: int) -> Place:
+        how = self._settings
+        logprobs = self._scenario.weights.get("logprob", 0) > 0
+        level = self._scenario.levels[depth - 1]
+        return Place(self._scenario, level, parent, story, how.seed, how.date, logprobs)
+
+    def _expanded(self, job: Job, share: Allowance) -> Walk:
+        """Ask until the wanted texts are accepted, the retries or the budget are used up, or nothing new comes."""
+        strategy, done = STRATEGIES[job.strategy], Grown()
+        accepted: list[Node] = []
+        seen = Counter[int]()
+        most = -(-job.wanted // strategy.texts_a_call)
+        most += int(most * self._settings.retries)
+        while len(accepted) < job.wanted and done.calls < most:
+            left = share.less(done.nodes)
+            calls = int(min(self._turn(job, strategy, len(accepted)), most - done.calls,
+                            left.calls(strategy.texts_a_call, tokens_a_call(strategy, job.place.level))))  # fmt: skip
+            if calls <= 0:
+                break
+            texts = [node.text or "" for node in (*job.others, *accepted)]
+            requests = [
+                strategy.request(job.place, job.attempt + done.calls + number, texts) for number in range(calls)
+            ]
+            walks = [
+                self._candidates(job, request, job.attempt + done.calls + number)
+                for number, request in enumerate(requests)
+            ]
+            fresh = [node for nodes in (yield Together(walks)) for node in nodes]
+            left.refuse_late(fresh)
+            for node in fresh:
+                self._admit(node, job, accepted, done, seen)
+            done.calls += calls
+            done.nodes += fresh
+            if self._selecting.exhausted(seen):
+                break
+        return done
+
+    def _turn(self, job: Job, strategy: Strategy, accepted: int) -> int:
+        """Calls of the next turn: what is wanted still, or a part of it for a strategy that looks at what is there."""
+        missing = job.wanted - accepted
+        part = -(-job.wanted // strategy.rounds)
+        return -(-min(missing, part) // strategy.texts_a_call)
+
+    def _admit(self, node: Node, job: Job, accepted: list[Node], done: Grown, seen: Counter[int]) -> None:
+        """Let a node in, or refuse it. What is more than wanted is a candidate too: it is paid for."""
+        if not node.accepted:
+            return
+        siblings = [*job.others, *accepted]
+        near = self._selecting.check(node, siblings)
+        if near is not None:
+            done.repeats.append((node, near))
+            seen[id(near)] = max(1, seen[id(near)]) + 1  # one of an earlier round has been seen, too
+        elif node.accepted:
+            accepted.append(node)
+            seen[id(node)] += 1
+
+    def _candidates(self, job: Job, request: Request, attempt: int, *, control: bool = False) -> Walk:
+        """One call and the embeddings of its texts: as many nodes as texts, those that failed too."""
+        place, strategy = job.place, STRATEGIES[job.strategy]
+        item = Item(self._scenario.name, f"{place.parent}/{job.strategy}", request, {}, attempt)
+        (output,) = yield [item]
+        read = strategy.read(output)
+        nodes = [self._node(job, output, request, text, len(read)) for text in read]
+        for node in nodes:
+            if node.text is not None and not control and (refusal := refused(node.text, self._scenario, place.level)):
+                node.decide(refusal.verdict, refusal.reason)
+        open_ones = [node for node in nodes if node.accepted]
+        vectors = yield from self._embedded([node.text or "" for node in open_ones])
+        for node, vector in zip(open_ones, vectors, strict=True):
+            self._measured(node, vector, place.level)
+        return nodes
+
+    def _measured(self, node: Node, vector: tuple[float, ...] | Failure | None, level: Level) -> None:
+        if not isinstance(vector, tuple):
+            node.failure = vector or Failure("embedding", "the embedding model gives no vector for it")
+            node.decide("failed", node.failure.message)
+            return
+        self._selecting.measure(node, vector, level)
+
+    def _node(self, job: Job, output: Output, request: Request, text: str | Failure, texts: int) -> Node:
+        """A node of one of the texts of an answer; what the call cost is shared out evenly."""
+        place, generated = job.place, output.tokens[1]
+        said = request.messages[-1].content[len(question(place)) :]
+        prompt = " ".join(f"{place.level.ask} {said}".split())
+        failed = isinstance(text, Failure)
+        node = Node(
+            id="", parent=place.parent, depth=len(place.story) + 1, level=place.level.name, strategy=job.strategy,
+            prompt=prompt if len(prompt) <= PROMPT else f"{prompt[: PROMPT - 3]}...",
+            text=None if isinstance(text, Failure) else text, failure=text if isinstance(text, Failure) else None,
+            tokens=generated // texts, seconds=output.seconds / texts, finish=output.finish,
+        )  # fmt: skip
+        if isinstance(text, Failure):
+            node.decide("failed", text.message)
+        if output.logprob is not None and generated > 0 and not failed:
+            node.features["logprob"] = round(output.logprob / generated, 6)
+        return node
+
+    def _embedded(self, texts: Sequence[str]) -> Walk:
+        """The vector of each text, or why there is none."""
+        outputs = (yield [self._embedding(text) for text in texts]) if texts else []
+        return [output.error if output.vector is None else output.vector for output in outputs]
+
+    def _embedding(self, text: str) -> Item:
+        """Named by the text, so that the same text is embedded once."""
+        name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        request = Request(Sampling(max_tokens=1), prompt=text, embed=True)
+        return Item(self._scenario.name, f"{EMBED}/{name}", request, role=EMBED)
+
+    def _scored(self, nodes: Sequence[Node]) -> Walk:
+        if nodes:
+            strengths = yield from self._judging.strengths(nodes)
+            self._selecting.score(nodes, strengths)
+
+    def _settle(self, tree: Tree) -> None:
+        """Keep the best and most different texts of the deepest level, and say of all others what became of them."""
+        deepest = tree.deepest()
+        pool = tree.accepted(deepest) if deepest else []
+        for node in pool:
+            node.decide("")
+        for node in self._selecting.select(pool, self._scenario.keep):
+            node.decide("kept")
+        for node in tree:
+            if node.verdict == "":
+                grown = any(child.accepted for child in tree.children(node.id))
+                node.decide(*(("expanded",) if grown else ("dropped-beam", "it was not chosen to go on")))
+
+    def _control(self, tree: Tree) -> Walk:
+        """The control: on each level as many plain samples as the tree has nodes, below what chance has kept."""
+        control = Tree(f"{tree.root}/control", tree.levels)
+        parents = [control.root]
+        for depth in range(1, tree.levels + 1):
+            count = len(tree.at(depth))
+            shares = Counter(parents[number % len(parents)] for number in range(count)) if parents else {}
+            jobs = [
+                Job(self._place(control.root, parent, control.story(parent), depth), "iid", share, 0, ())
+                for parent, share in shares.items()
+            ]
+            found = yield Together([self._sampled(job) for job in jobs])
+            for job, nodes in zip(jobs, found, strict=True):
+                _added(control, job, Grown(nodes=nodes))
+            pool = control.accepted(depth)
+            drawn = random.Random(item_seed(self._settings.seed, control.root, depth))
+            kept = drawn.sample(pool, min(self._scenario.keep, len(pool)))
+            self._drawn(control, depth, kept)
+            parents = sorted(
+                (node.id for node in kept), key=lambda id: [int(part) for part in id.rpartition("/")[2].split(".")]
+            )
+        return control
+
+    def _sampled(self, job: Job) -> Walk:
+        """Plain samples: nothing is refused, only what failed is no candidate."""
+        requests = [STRATEGIES["iid"].request(job.place, number, ()) for number in range(job.wanted)]
+        walks = [self._candidates(job, request, number, control=True) for number, request in enumerate(requests)]
+        return [replace(node, control=True) for nodes in (yield Together(walks)) for node in nodes]
+
+    def _drawn(self, control: Tree, depth: int, kept: Sequence[Node]) -> None:
+        ids = {node.id for node in kept}
+        last = depth == control.levels
+        for node in control.accepted(depth):
+            if node.id in ids:
+                node.decide("kept" if last else "expanded")
+            else:
+                node.decide("dropped-beam", "chance did not draw it")
+
+
+def _added(tree: Tree, job: Job, grown: Grown) -> list[Node]:
+    """The nodes, added to the tree in their order, with ids, and with the ids of what they repeat."""
+    for node in grown.nodes:
+        node.id = tree.next_id(job.place.parent)
+        tree.add(node)
+    for node, sibling in grown.repeats:
+        node.sibling = sibling.id
+    key = (job.place.parent, job.strategy)
+    tree.attempts[key] = tree.attempts.get(key, 0) + grown.calls
+    return grown.nodes
