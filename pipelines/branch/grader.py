@@ -54,12 +54,10 @@ class BranchMeasures:
     figures: Sequence[Measured]
 
     def grade(self, output: Output) -> Grade:
-        """The share of a text that was kept; anything else has no score, and its verdict is the reason."""
+        """The share of a text that was kept; anything else has no score."""
         share = self.shares.get(output.question)
         if share is None:
-            verdict = output.view.get("verdict")
-            control = output.view.get("control") is True
-            return Grade(None, "of the control" if control else f"not kept: {verdict or 'no verdict'!s:.40}")
+            return Grade(None, "of the control" if output.view.get("control") is True else "not kept")
         if share.value is None:
             return Grade(None, share.reason)
         features = output.view.get("features")

@@ -1,0 +1,168 @@
+"""Trees of candidates on the page: figures beside their control, and for each scenario what was kept, and the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, ClassVar
+
+from hybrid.metrics import Interval, Measured
+from hybrid.report.formatting import count_of
+from hybrid.report.markup import Html, el, join
+from hybrid.report.output_texts import truncated
+from hybrid.report.section import Section, TaskView
+from hybrid.report.sources import MAX_QUESTIONS, ReportRun, TaskResult
+from pipelines.branch.funnel import budget, funnel
+from pipelines.branch.reading import TreeNode, kept_of, node_of
+from pipelines.branch.tree_page import Names, cards, tree
+from pipelines.branch.tree_pictures import heat_map, plane
+
+LONGEST_NAME = 100
+SAMPLES = (
+    "A control is as many plain samples of the same prompt, without refusals and without selection, of which chance "
+    "chose as many as were kept: the mean over such choices, and what holds 95 % of them."
+)
+SCORES = (
+    "A score is a kept text's part in the diversity of what was kept: 1 where it is unlike all others. Their mean is "
+    "log(Vendi score) / log(number kept). What was not kept has none."
+)
+
+
+@dataclass(frozen=True)
+class BranchReport(Section):
+    """The figures of a run of `branch` beside their control, and its trees."""
+
+    title: ClassVar[str] = "What the candidates are worth"
+    names: ClassVar[Mapping[str, str]] = {
+        "plain samples by chance": "plain samples, chosen by chance",
+        "relevance": "Relevance of the kept",
+        "constraints": "Constraints met by the kept",
+    }
+
+    def wants(self, run: ReportRun) -> bool:
+        """Runs of this pipeline, and outputs of others that are like its tree."""
+        return run.pipeline == "branch" or any("verdict" in one.view for one in run.first_outputs())
+
+    def overall(self, runs: Sequence[ReportRun]) -> Html:
+        """What was measured of all candidates together; nothing where nobody graded."""
+        return join([_measures(run, len(runs) > 1) for run in runs])
+
+    def task(self, shown: TaskView) -> Html:
+        """A scenario: its funnel, what was kept, pictures, and the tree."""
+        parts = [
+            _scenario(run, part, shown)
+            for run, part in zip(shown.runs, shown.parts, strict=True)
+            if part and self.wants(run)
+        ]
+        return join([_brief(shown.data, shown.longest), *parts]) if parts else Html("")
+
+    def notes(self, runs: Sequence[ReportRun]) -> Sequence[str]:
+        """What the score is."""
+        return (SCORES,)
+
+    def style(self) -> str:
+        """Of trees, maps and tables."""
+        return _asset("tree.css")
+
+    def script(self) -> str:
+        """Filter, comparison, and links into what is folded."""
+        return _asset("tree.js")
+
+
+def _asset(name: str) -> str:
+    return files("pipelines.branch").joinpath(name).read_text(encoding="utf-8")
+
+
+def _measures(run: ReportRun, several: bool) -> Html:
+    found: Sequence[Measured] = run.grades.summary["measures"] if run.grades else ()
+    if not found:
+        return Html("")
+    head = [el("th", name, scope="col", cls="n" if place else None) for place, name in enumerate(HEADS)]
+    rows: list[Html] = []
+    for place, one in enumerate(found):
+        if not place or one.group != found[place - 1].group:
+            rows.append(
+                el(
+                    "tr",
+                    el("th", truncated(one.group, LONGEST_NAME), colspan=len(HEADS), scope="rowgroup"),
+                    cls="group",
+                )
+            )
+        rows.append(_row(one))
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *rows), cls="measures")
+    return join([el("h4", run.label) if several else Html(""), table, el("p", SAMPLES, cls="note")])
+
+
+HEADS = ("", "value", "control", "it is")
+
+
+def _row(one: Measured) -> Html:
+    against = el("small", one.against) if one.against else Html("")
+    control = _number(one.control, one.control_interval) if one.control is not None else Html("–")
+    return el(
+        "tr",
+        el("th", one.name, el("small", f"n {one.n:,}"), scope="row"),
+        el("td", _number(one.value, one.interval), cls="n"),
+        el("td", control, against, cls="n"),
+        el("td", _standing(one), cls="n"),
+    )
+
+
+def _number(value: float, interval: Interval | None) -> Html:
+    said = el("small", f"{interval[0]:.3g} – {interval[1]:.3g}".replace("-", "−")) if interval else Html("")
+    return join([el("b", f"{value:.3g}".replace("-", "−")), said])
+
+
+def _standing(one: Measured) -> str:
+    """Where the value lies beside what holds 95 % of the control's."""
+    if one.control is None or one.control_interval is None:
+        return "–"
+    low, high = one.control_interval
+    return "above" if one.value > high else "below" if one.value < low else "within"
+
+
+def _brief(data: Any, longest: int) -> Html:
+    known = data if isinstance(data, Mapping) else {}
+    said = [
+        el("p", truncated(text, longest)) for name in ("title", "brief") if isinstance(text := known.get(name), str)
+    ]
+    return el("div", *said, cls="brief") if said else Html("")
+
+
+def _nodes(run: ReportRun, part: TaskResult, task: str) -> list[TreeNode]:
+    """All nodes of a scenario; more than the page's questions are read from the file."""
+    if len(part.scores) <= MAX_QUESTIONS:
+        return [node_of(output) for result in part.questions for output in result.outputs]
+    return list(_read(run, task))
+
+
+def _read(run: ReportRun, task: str) -> Iterator[TreeNode]:
+    with closing(run.outputs.records()) as records:
+        for output in records:
+            if output.task == task:
+                yield node_of(output)
+
+
+def _scenario(run: ReportRun, part: TaskResult, shown: TaskView) -> Html:
+    nodes = _nodes(run, part, shown.task)
+    kept = kept_of(nodes)
+    names = Names(run.label, shown.task, kept, shown.longest)
+    short = [
+        el("p", truncated(one.reason, shown.longest), cls="error") for one in nodes if not one.depth and one.reason
+    ]
+    about = run.outputs.run.get("about")
+    pictures = el("div", plane(nodes, kept, names), heat_map(kept, names), cls="pictures")
+    return join(
+        [
+            el("h4", run.label) if shown.several else Html(""),
+            *short,
+            funnel(nodes),
+            budget(nodes, about.get("budget") if isinstance(about, Mapping) else None),
+            el("h4", f"Kept: {count_of(len(kept), 'text')}"),
+            cards(kept, names),
+            pictures,
+            tree(nodes, names),
+        ]
+    )
