@@ -93,7 +93,7 @@ def test_an_interval_of_zero_seconds_is_refused(place: RunFolder, hybrid: Hybrid
         (1, 1, "1 of 1 item done now, 0 kept from before"),
     ],
 )
-def test_the_summary_of_a_run_counts_items_done_text_and_before(total: int, fresh: int, words: str) -> None:
+def test_the_summary_of_a_run_counts_items_done_now_and_before(total: int, fresh: int, words: str) -> None:
     assert done_text(total, fresh) == words
 
 
