@@ -1,1 +1,1 @@
-"""Doing a run: its chain of stages, the work of each, the engines, what this machine can open, the results."""
+"""Executes a run: binds its stages, opens the models, answers the items of each stage and assembles the outputs."""

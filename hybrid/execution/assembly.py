@@ -1,42 +1,40 @@
-"""From shards to outputs: one record an item, in an order that does not depend on who wrote what when."""
+"""Assembles outputs from shards: one record for every item, in an order that does not depend on who wrote when."""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import Any
 
 from hybrid.canonical import decode, encode
-from hybrid.errors import Temporary
 from hybrid.folder.runs import Run
+from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record, reference_of
 from hybrid.thoughts import split
 
 LOG = logging.getLogger("hybrid")
-MOST_TOLD = 10
+MOST_LOGGED = 10
 MISSING = Failure("missing", "no record of this item has arrived")
-MIXED = "%s: %s thought about, under an earlier version; others are not: begin it in another folder"
+MIXED = "%s: %s thought about, under an earlier version; the others are not: begin the run in another folder"
 SCHEMA = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
 CREATE TABLE record (
     key TEXT PRIMARY KEY, rank TEXT, task TEXT, question TEXT, sample INTEGER, view TEXT, text TEXT, line BLOB);
 """
+# `rank` orders the records of one item, the smallest first: 0 for an answer, 1 for a failure, then attempt and shard;
+# 9 is an item without a record.
 EXPECT = "INSERT OR IGNORE INTO record VALUES (?, '9', ?, ?, ?, ?, NULL, ?)"
 ORDERED = "SELECT line FROM record ORDER BY task, question, sample, view, key"
 
 
 class Assembly:
-    """The union of a stage's verified records, one for every item of the run, those without a record among them.
+    """One record for every item of a stage, from the stage's verified shards; an item without one gets a failure.
 
-    Of several records of one item a text wins over a failure, then the earlier attempt by name, then the earlier
-    shard: the same choice on every machine. Memory stays flat: records wait in a database in a temporary folder.
+    Of several records of one item, an answer wins over a failure, then the attempt first by name, then its earliest
+    shard: every machine makes the same choice. Memory stays flat, because the records are in a temporary database.
     """
 
     def __init__(self, run: Run, rows: sqlite3.Connection) -> None:
@@ -45,7 +43,7 @@ class Assembly:
         self.refused: list[str] = []  # files passed over, and why
         self.strange = 0  # records of no item of this run
         self.clashes = 0  # items with two different texts
-        self.thinking = 0  # answers with a thought inside, which an earlier version let the model think
+        self.thinking = 0  # answers of an earlier version, which hold the model's thoughts
 
     @property
     def models(self) -> list[Mapping[str, Any]]:
@@ -76,25 +74,25 @@ class Assembly:
             yield line
 
     def outputs(self) -> Iterator[Output]:
-        """The records in that order, with the references they are judged against."""
+        """The records in the order of `lines`, with the references that they are graded against."""
         return outputs_of(self._run, self.lines(), self._run.references())
 
     def gather(self, stage: Stage) -> None:
-        """Read what there is. What was passed over, is strange or clashes is counted and logged."""
+        """Read the stage's shards. Shards passed over, records of no item and items with two answers are logged."""
         model = self._run.model_digest(stage.name)
         self._rows.executemany(EXPECT, _expected(self._run, stage, model))
         for _, shard in self._run.shards(stage.name, self.refused, model=model):
             self._models[encode(shard.header["model"])] = shard.header["model"]
             for record in shard.records:
                 self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
-        if self.thinking and any(map(_thinks_no_more, self.models)):
+        if self.thinking and any(map(_thinking_is_off, self.models)):
             LOG.warning(MIXED, self._run.id, f"{count_of(self.thinking, 'answer')} {was_or_were(self.thinking)}")
-        for reason in self.refused[:MOST_TOLD]:
+        for reason in self.refused[:MOST_LOGGED]:
             LOG.warning("passed over: %s", clean_line(reason, 500))
-        if len(self.refused) > MOST_TOLD:
-            LOG.warning("passed over: %s", count_of(len(self.refused) - MOST_TOLD, "more file"))
+        if len(self.refused) > MOST_LOGGED:
+            LOG.warning("passed over: %s", count_of(len(self.refused) - MOST_LOGGED, "more file"))
         if self.strange:
-            LOG.warning("%s: %s of none of its items, passed over", self._run.id, count_of(self.strange, "record"))
+            LOG.warning("%s: %s of no item of this run, passed over", self._run.id, count_of(self.strange, "record"))
         if self.clashes:
             twice = f"{count_of(self.clashes, 'item')} {was_or_were(self.clashes)}"
             LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
@@ -112,13 +110,14 @@ class Assembly:
             self._rows.execute(change, (rank, text, encode(record), record["key"]))
 
 
-def _thinks_no_more(model: Mapping[str, Any]) -> bool:
+def _thinking_is_off(model: Mapping[str, Any]) -> bool:
+    """Whether a model, as a shard names it, answered with thinking switched off."""
     about = model.get("about")
     return isinstance(about, dict) and about.get("thinking") == "off"
 
 
 def outputs_of(run: Run, lines: Iterable[bytes], references: Mapping[str, Any]) -> Iterator[Output]:
-    """The outputs of records, with their references as far as `references` has them."""
+    """The outputs of records, which are canonical JSON, each with its question's reference if `references` has one."""
     what = f"{run.id}: record"
     for line in lines:
         value = decode(line, what=what)
@@ -128,25 +127,18 @@ def outputs_of(run: Run, lines: Iterable[bytes], references: Mapping[str, Any]) 
 
 @contextmanager
 def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
-    """The assembly of a stage, while its temporary database is there. Raises Temporary when that cannot be written."""
-    with ExitStack() as stack:
-        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-assembly-"))
-        rows = sqlite3.connect(Path(place) / "records.sqlite")
-        stack.callback(rows.close)
+    """The assembly of a stage, as long as the block runs. Raises Temporary when there is no room for its database."""
+    with closing(connect_temporary(SCHEMA)) as rows:
         try:
-            rows.executescript(SCHEMA)
             assembly = Assembly(run, rows)
             assembly.gather(stage)
             yield assembly
         except sqlite3.Error as error:
-            raise Temporary(
-                f"cannot put the records of {run.id} together in {place}: {error}",
-                hint="is there room? TMPDIR names another place; nothing is lost",
-            ) from error
+            raise no_room(error) from error
 
 
 def _expected(run: Run, stage: Stage, model: str) -> Iterator[tuple[object, ...]]:
-    """A row for every item, with the record that says it is missing."""
+    """A row for every item of the stage, with the failure that stands for its record while there is none."""
     for item in stage.items(run.tasks()):
         key = item.key(stage.identity, model)
         absent = Record(key, item.task, item.question, item.view, item.sample, Completion(key, error=MISSING))

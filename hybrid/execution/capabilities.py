@@ -1,7 +1,8 @@
-"""What this machine can open for a run that came from the folder: installed pipelines, known backends, allowed models.
+"""What this machine can open for a run in a shared folder: installed pipelines, known backends and allowed models.
 
-A run is text that anybody may have written. It can only name an installed pipeline, typed settings, one of our backends
-and a model by name. A path on this machine is opened only when its owner gave it: `--model NAME=PATH`.
+A run is a text file that anybody may have written. It can only name an installed pipeline, typed settings, a known
+backend and the name of a model. A path on this machine is opened only if this machine's user gave it: `--model
+NAME=PATH`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def pipeline_of(run: Run) -> Pipeline:
     if name not in installed.names("pipelines"):
         raise CannotRun(
             f"{run.id} is of the pipeline '{name}', which is not installed here",
-            hint="install the distribution that has it; `hybrid list` shows what is here",
+            hint="install the distribution that provides it; `hybrid list` shows what is installed",
         )
     name = str(run.spec["pipeline"])
     made: Any = settings.restore(installed.load("pipelines", name), run.spec["settings"], name)
@@ -38,8 +39,10 @@ def pipeline_of(run: Run) -> Pipeline:
 
 
 class Machine:
-    """What this machine can open. `models` maps the names that runs use to places here; `options` are those of the
-    backends: `name=value`, or `role=name=value`.
+    """Opens pipelines and models for runs, as this machine's user allows.
+
+    `models` maps the model names of runs to paths here. `options` are backend options, each `name=value`, or
+    `role=name=value` for one role. The free space of `spool` is one of the `gauges`.
     """
 
     def __init__(self, models: Mapping[str, str], options: Sequence[str], spool: Path) -> None:
@@ -52,7 +55,7 @@ class Machine:
         return digest_before_loading(run.models[role].backend, self._model(run, role), self.options(run, role))
 
     def options(self, run: Run, role: str) -> dict[str, str]:
-        """The options of the backend of a role: `judge=parallel=2` is one of the judge's in a run that has a judge."""
+        """The options of a role's backend: `judge=parallel=2` sets `parallel` for the role `judge` of a run."""
         roles = [name for name in run.models if name]
         return dict(pairs("--backend-option", by_role(self._texts, roles).get(role, [])))
 
@@ -61,13 +64,13 @@ class Machine:
         return opened(backend, self._model(run, role), options, trains=trains)
 
     def gauges(self) -> Mapping[str, Json]:
-        """Bytes free for the spool, and the first GPU: name, MiB used and in all, per cent busy; what is known."""
-        told: dict[str, Json] = {"gpu": gpu()}
+        """`disk_free`, the bytes free for the spool, and `gpu` as the function `gpu` gives it; None if unknown."""
+        gauges: dict[str, Json] = {"gpu": gpu()}
         try:
-            told["disk_free"] = shutil.disk_usage(self._spool).free
+            gauges["disk_free"] = shutil.disk_usage(self._spool).free
         except OSError:
-            told["disk_free"] = None
-        return told
+            gauges["disk_free"] = None
+        return gauges
 
     def _model(self, run: Run, role: str) -> str:
         name = run.models[role].name
@@ -78,8 +81,8 @@ class Machine:
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
             return name
         raise CannotRun(
-            f"{run.id} names the model '{name:.200}', which is no name that this machine knows",
-            hint="say where it is here: --model NAME=PATH",
+            f"{run.id} names the model '{name:.200}', which this machine does not know",
+            hint="give its path on this machine: --model NAME=PATH",
         )
 
 

@@ -1,7 +1,6 @@
-"""The stages of a pipeline, bound to a run: what comes after others makes its items of what these have brought.
+"""The stages of a pipeline, bound to a run: a dependent stage makes its items from the outputs of earlier stages.
 
-Of the earlier stages only outputs travel, put together as outputs.json is, so every machine that sees the same records
-makes the same items.
+Those outputs are assembled as outputs.json is, so every machine that has the same records makes the same items.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-from hybrid.errors import CannotRun, Temporary, Waits
+from hybrid.errors import CannotRun, Waits
 from hybrid.execution.assembly import assembled, outputs_of
 from hybrid.execution.roles import root_of, stages_of_run
 from hybrid.folder.runs import Run
+from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import count_of, has_or_have
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Output
@@ -24,10 +24,11 @@ from hybrid.work import Derive, maker_of, with_maker
 
 
 class Bound:
-    """The stages of a run. `run` knows the role of each stage, and which stage fixes the digest of its model.
+    """The stages of a run, each with an `items(tasks)` that needs no further argument and may be called repeatedly.
 
-    `items(tasks)` of each may be called as often as one likes. What the earlier stages brought is read when items are
-    first needed, and then stays as it was: bind again to see what is new. Raises CannotRun for stages in no order.
+    `run.stage_roles` maps every stage to its role, `run.roots` a dependent stage to the stage that fixes its model
+    digest. The outputs of an earlier stage are read when items are first needed, and then stay as they were: bind the
+    stages again to see newer records. Raises CannotRun when `check_order` does.
     """
 
     def __init__(self, run: Run, stages: Sequence[Stage], pipeline: Pipeline | None = None) -> None:
@@ -37,12 +38,14 @@ class Bound:
         roots = {stage.name: root for stage in stages if (root := root_of(stage, by_name))}
         self.run = replace(run, roots=roots, stage_roles={stage.name: stage.role for stage in stages})
         self.stages = tuple(self._bound(stage) for stage in stages)
-        self._kept: dict[str, Kept] = {}
+        self._finished: dict[str, StoredRecords] = {}
         self._models: list[Mapping[str, Any]] = []
 
     def models(self, last: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """The models that outputs.json names: those that wrote its records, `last`. Of a run with several models it is
-        all that answered in any stage that others come after and that was read so far.
+        """The models that outputs.json names. `last` are those that wrote its records, which are the last stage's.
+
+        A run with several models names those of the earlier stages that were read, too. A model of a `Derive` stage
+        answered nothing: it is named only when there is no other.
         """
         if len(self.run.models) == 1:
             return list(last)
@@ -50,7 +53,7 @@ class Bound:
         return [one for one in found if not _is_derived(one)] or found
 
     def refuse_waiting(self) -> None:
-        """Raise Waits while a stage is not finished that others come after."""
+        """Raise Waits while a stage that another depends on is not finished."""
         for stage in self.stages:
             for name in stage.after:
                 self._outputs(name, stage)
@@ -69,32 +72,32 @@ class Bound:
 
     def _outputs(self, name: str, reader: Stage) -> Outputs:
         (stage,) = (one for one in self.stages if one.name == name)
-        if name not in self._kept:
+        if name not in self._finished:
             with assembled(self.run, stage) as assembly:
                 self._models += [one for one in assembly.models if one not in self._models]
                 if missing := assembly.missing:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
                         f" {missing:,} of its {count_of(assembly.items, 'item')} {has_or_have(missing)} no record here",
-                        hint="`hybrid status` tells who works on it; a local run goes on with the same command",
+                        hint="`hybrid status` shows who works on it; a local run goes on with the same command",
                     )
-                self._kept[name] = Kept(assembly.lines())
-        return Outputs(self.run, self._kept[name], self.run.references() if reader.reads_references else {})
+                self._finished[name] = StoredRecords(assembly.lines())
+        return Outputs(self.run, self._finished[name], self.run.references() if reader.reads_references else {})
 
 
 def _is_derived(model: Mapping[str, Any]) -> bool:
-    """Whether the model of a shard is only named by a stage that asks none."""
+    """Whether a model, as a shard names it, is that of a `Derive` stage, which asks no model."""
     about = model.get("about")
     return isinstance(about, dict) and about.get("engine") == "derived"
 
 
 def bound(run: Run, pipeline: Pipeline) -> Bound:
-    """The stages of a pipeline, bound to one of its runs. Raises CannotRun for stages in no order."""
+    """The stages of a pipeline, bound to one of its runs. Raises CannotRun when `check_order` does."""
     return Bound(run, stages_of_run(run, pipeline), pipeline)
 
 
 def check_order(stages: Sequence[Stage]) -> None:
-    """Raise CannotRun when a stage comes after one that is not before it, or two have one name."""
+    """Raise CannotRun when a stage depends on one that is not before it, two have one name, or a `Derive` has none."""
     seen: set[str] = set()
     for stage in stages:
         strange = [name for name in stage.after if name not in seen]
@@ -115,20 +118,16 @@ def all_before(stages: Sequence[Stage], stage: Stage) -> list[Stage]:
     return [one for one in stages if one.name in wanted]
 
 
-class Kept:
-    """The records of a finished stage, in the order of outputs.json, in a temporary file that needs no name."""
+class StoredRecords:
+    """The records of a finished stage, in the order of outputs.json, in a temporary database. Raises Temporary."""
 
     def __init__(self, lines: Iterable[bytes]) -> None:
+        self._rows = connect_temporary("CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB);")
+        weakref.finalize(self, self._rows.close)
         try:
-            self._rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-            weakref.finalize(self, self._rows.close)
-            self._rows.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-            self._rows.execute("CREATE TABLE record (number INTEGER PRIMARY KEY, line BLOB)")
-            self._rows.execute("BEGIN")
             self._rows.executemany("INSERT INTO record (line) VALUES (?)", ((line,) for line in lines))
-            self._rows.execute("COMMIT")
         except sqlite3.Error as error:
-            raise Temporary(f"no room for a temporary database: {error}", hint="free some space") from error
+            raise no_room(error) from error
 
     def lines(self) -> Iterator[bytes]:
         for (line,) in self._rows.execute("SELECT line FROM record ORDER BY number"):
@@ -136,10 +135,10 @@ class Kept:
 
 
 class Outputs:
-    """The outputs of an earlier stage, as often as they are asked for; memory stays flat."""
+    """The outputs of an earlier stage. They can be iterated over repeatedly; one at a time is in memory."""
 
-    def __init__(self, run: Run, kept: Kept, references: Mapping[str, Any]) -> None:
-        self._run, self._kept, self._references = run, kept, references
+    def __init__(self, run: Run, records: StoredRecords, references: Mapping[str, Any]) -> None:
+        self._run, self._records, self._references = run, records, references
 
     def __iter__(self) -> Iterator[Output]:
-        return outputs_of(self._run, self._kept.lines(), self._references)
+        return outputs_of(self._run, self._records.lines(), self._references)

@@ -1,4 +1,4 @@
-"""What is done of a stage: the keys in its verified shards, taken in as they arrive, never the records themselves."""
+"""The completed items of a stage, as keys, read from its verified shards as they arrive."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from hybrid.folder.shards import Shard
 
 
 class CompletedItems:
-    """The keys that one model's verified shards of a stage hold. It only grows; no shard is read twice."""
+    """The keys in the verified shards that one model wrote for a stage. Keys are only added; no shard is read twice."""
 
     def __init__(self, run: Run, stage: str, model: str) -> None:
         self._run, self._stage, self._model = run, stage, model
-        self.known: set[str] = set()  # paths of the shards taken in
+        self.known: set[str] = set()  # paths of the shards read so far
         self.good: set[bytes] = set()
         self._failed: dict[str, dict[bytes, str]] = {}  # path -> keys of its failures, and their kinds
-        self.refused: list[str] = []  # what the last look passed over, and why
+        self.refused: list[str] = []  # files passed over by the last `look`, and why
 
     def look(self) -> None:
-        """Take in the shards that have arrived since the last look."""
+        """Read the shards that have arrived since the last call."""
         refused: list[str] = []
         for path, shard in self._run.shards(self._stage, refused, model=self._model, known=self.known):
             self.take(path, shard)
         self.refused = refused
 
     def take(self, path: str, shard: Shard) -> None:
-        """Take in one verified shard."""
+        """Add the keys of one verified shard."""
         self.known.add(path)
         self.good.update(shard.answered)
         if shard.failed:
             self._failed[path] = dict(shard.failed)
 
     def failed(self, set_aside: Collection[str] = ()) -> dict[bytes, str]:
-        """The items that have failures only, with their kinds; those in the shards `set_aside` do not count."""
+        """The items that have failures but no answer, and the kinds; those in the shards `set_aside` do not count."""
         failures = [keys for path, keys in list(self._failed.items()) if path not in set_aside]
         return {key: kind for keys in failures for key, kind in keys.items() if key not in self.good}
 

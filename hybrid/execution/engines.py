@@ -1,4 +1,4 @@
-"""Which engine a stage needs, opened once for all consecutive stages that need the same."""
+"""Opens the engine that a stage needs, and keeps it open for the next stage if that needs the same one."""
 
 from __future__ import annotations
 
@@ -18,43 +18,42 @@ from hybrid.work import Derive, Tune
 
 
 def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool) -> Backend:
-    """A model loaded in a backend, with `trains` so that it can be trained. Raises UsageError, CannotRun."""
+    """A model loaded in a backend; with `trains`, one that can be trained. Raises UsageError, CannotRun."""
     return (registry.open_tuned if trains else registry.open_backend)(backend, model, options)
 
 
 class Opening(Protocol):
-    """Opens the model of a role of a run, with `trains` so that it can be trained. Raises HybridError."""
+    """Opens the model of a role of a run; with `trains`, so that it can be trained. Raises HybridError."""
 
     def __call__(self, role: str, *, trains: bool) -> Backend: ...
 
 
 class Engines:
-    """The engines that are open.
+    """The open engines: one at a time, because a machine has one GPU. `get` alone enforces that.
 
-    There is one GPU, so one at a time: whatever else is open is closed before another is opened. A stage that needs two
-    models at once (a search, with a chat model and an embedder) will ask for both together; only `get` knows the limit.
+    A stage that needs two models at once (a search with a chat model and an embedder) will ask for both together.
     """
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, ...], Backend] = {}
-        self._prepared: object = None  # for which stage the open engine was made ready
+        self._prepared: object = None  # the stage that the open engine was prepared for
 
     def get(self, wanted: tuple[str, ...], make: Callable[[], Backend]) -> Backend:
-        """The engine that goes by the name `wanted`, opened with `make` when it is not open."""
+        """The engine named `wanted`; when it is not open, others are closed and `make` opens it."""
         if wanted not in self._open:
             self.close()
             self._open[wanted] = make()
         return self._open[wanted]
 
     def prepare(self, engine: TrainingBackend, stage: object, training: Training) -> None:
-        """Tell the open engine what a stage trains, unless that was the last thing that it was told."""
+        """Prepare the open engine for the training of a stage, unless it is prepared for that stage already."""
         if self._prepared != stage:
             self._prepared = None
             engine.prepare(training)
             self._prepared = stage
 
     def close(self) -> None:
-        """Free what is open."""
+        """Close every open engine."""
         self._prepared = None
         while self._open:
             self._open.popitem()[1].close()
@@ -69,8 +68,9 @@ class Engines:
 
 
 def trained_roles(stages: Sequence[Stage]) -> set[str]:
-    """The roles whose models a pipeline trains: each stage that asks such a model has it opened so, since any of its
-    requests may name an adapter of the run.
+    """The roles whose models a pipeline trains.
+
+    Every stage of such a role opens its model for training, because its requests may name an adapter of the run.
     """
     return {stage.role for stage in stages if isinstance(stage.work, Tune)}
 
@@ -84,9 +84,10 @@ def engine_for(
     make: Opening,
     options: Mapping[str, str],
 ) -> Backend:
-    """The engine of a stage whose records are of the model `digest`. `tensors`: where training keeps its state, None
-    for a stage whose model is not trained. `make` opens a model of the run, with `options` of this machine. An engine
-    that is open and fits is taken, and told what the stage trains.
+    """The engine of a stage, prepared for what the stage trains; an open engine is used again if it fits.
+
+    `digest` is that of the model whose records count. `tensors` is the store for the state of training, None for a
+    stage whose model is not trained. `make` opens a model of the run, with `options` of this machine.
     """
     named = run.models[stage.role]
     if isinstance(stage.work, Derive):
@@ -99,7 +100,7 @@ def engine_for(
         tasks = run.tasks()
         trainings = _trainings(stage, tasks)
         training = Training(tensors, partial(stage.work.examples, tasks), tuple(trainings.values()))
-        trained = [stage.name, digest_of(list(trainings))]  # a stage whose items are made anew has others
+        trained = [stage.name, digest_of(list(trainings))]  # the trainings of a dependent stage may change
     engine = engines.get((*model, "trained"), lambda: make(stage.role, trains=True))
     if isinstance(engine, TrainingBackend):
         engines.prepare(engine, [run.id, *trained], training)
@@ -107,7 +108,7 @@ def engine_for(
 
 
 def _trainings(stage: Stage, tasks: Mapping[str, Any]) -> dict[tuple[str, str], tuple[Tuning, str]]:
-    """The different trainings that a stage's requests ask for, in order, by the digests of tuning and adapter."""
+    """The distinct trainings that a stage's requests need, in order, by the digests of tuning and starting adapter."""
     found: dict[tuple[str, str], tuple[Tuning, str]] = {}
     for item in stage.items(tasks):
         if tuning := item.request.tuning:

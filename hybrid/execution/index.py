@@ -1,8 +1,8 @@
-"""What this machine has verified of a shared folder, so that no shard is read twice and each item counts once.
+"""The index of what this machine has verified in a shared folder, so that no shard is read twice.
 
-A SQLite database on this machine's own disk, never in the folder. It saves time and is needed for nothing: one that is
-damaged or of another version is made anew, one that is in use is done without. Shards are immutable, so what was
-verified under a path stays verified; whether it is still there is what a listing says.
+It is a SQLite database on this machine's own disk, never in the folder. It saves time and nothing depends on it: a
+damaged one, or one of another version, is replaced, and while another process holds it, a temporary one is used.
+Shards are immutable, so a path that was verified stays verified; a listing of the folder says whether it still exists.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybrid.canonical import decode, encode
-from hybrid.errors import Temporary
+from hybrid.machine.database import connect_shared, no_room
 
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")
 
 VERSION = 1
 KEY = 16
-"""Bytes of an item's key that are kept: enough to tell items apart."""
+"""Bytes of an item's key that are stored: enough to tell items apart."""
 WAIT = 5.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait while another process writes."""
 AT_ONCE = 250_000
 """Keys that are looked up together, so that memory does not grow with the run."""
 PARTS = 256
+"""Parts of a list of keys: one for each value of a key's first byte."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shard (path TEXT PRIMARY KEY, model TEXT, sha256 BLOB, received INTEGER, kinds BLOB,
     seal INTEGER) WITHOUT ROWID;
@@ -44,7 +45,7 @@ CREATE TABLE IF NOT EXISTS item (place TEXT, first INTEGER, keys BLOB, seal INTE
 CREATE TABLE IF NOT EXISTS beat (run TEXT, attempt TEXT, number INTEGER, seen REAL, seal INTEGER,
     PRIMARY KEY (run, attempt));
 """
-# What is below a place lies between it with a '/' and it with a '0', the next character.
+# The paths below PLACE are those between 'PLACE/' and 'PLACE0', because '0' is the character after '/'.
 SHARDS = "SELECT * FROM shard WHERE path > ? || '/' AND path < ? || '0'"
 NUMBERS = "SELECT * FROM numbers WHERE path > ? || '/' AND path < ? || '0' ORDER BY path"
 NUMBERED = "SELECT path FROM numbers WHERE path > ? || '/' AND path < ? || '0'"
@@ -58,14 +59,14 @@ PUT_BEAT = "INSERT OR REPLACE INTO beat VALUES (?, ?, ?, ?, ?)"
 
 
 class Damaged(Exception):
-    """The database does not hold what was written, or cannot be made."""
+    """The database does not hold what was written to it, or cannot be created."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A shard that was verified: its model's digest, the sha256 of its file, the kind of each failure in it.
+    """A verified shard: its model's digest, the sha256 of its file, the kind of each of its failures.
 
-    `received`: what `Disk.fingerprint` said of the verified copy on this machine's disk, 0 when there was none.
+    `received` is the `Disk.fingerprint` of the verified copy on this machine's disk, 0 when there was none.
     """
 
     model: str
@@ -83,7 +84,7 @@ class Index:
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise Damaged(error.strerror or str(error)) from error
-        self._rows = sqlite3.connect(path or "", timeout=WAIT, isolation_level=None)
+        self._rows = connect_shared(path, wait_s=WAIT)
         try:
             self._prepare()
         except BaseException:
@@ -91,8 +92,6 @@ class Index:
             raise
 
     def _prepare(self) -> None:
-        self._rows.execute("PRAGMA journal_mode = WAL")  # whoever reads does not wait for whoever writes
-        self._rows.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._rows.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             raise Damaged(f"it is of version {version}")
@@ -104,7 +103,7 @@ class Index:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep what the block reads and writes together: other processes wait with their writing."""
+        """Make the block one transaction: other processes cannot write meanwhile."""
         self._rows.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -115,11 +114,11 @@ class Index:
         self._rows.execute("COMMIT")
 
     def known(self, place: str) -> dict[str, Known]:
-        """The shards below a stage's place that were verified once, by path."""
+        """The shards below a stage's place that were verified, by path."""
         return {path: _known(*values) for path, *values in self._read(SHARDS, place, place)}
 
     def add(self, shards: Iterable[tuple[str, Known, bytes]]) -> None:
-        """Remember verified shards: path, what they are, and the keys of their items, those of failures last."""
+        """Store verified shards: path, description, and the keys of their items, those of the failures last."""
         with self.alone():
             for path, known, keys in shards:
                 self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
@@ -127,20 +126,20 @@ class Index:
                 self._rows.execute("DELETE FROM numbers WHERE path = ?", (path,))
 
     def receive(self, shards: Iterable[tuple[str, Known]]) -> None:
-        """Remember that verified copies of shards that are known are on this machine's disk."""
+        """Store that verified copies of known shards are on this machine's disk."""
         with self.alone():
             for path, known in shards:
                 self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Verify these shards anew: what is at their paths is not what was verified."""
+        """Delete what is stored of these shards: the files at their paths are no longer those that were verified."""
         with self.alone():
             for path in paths:
                 for table in ("shard", "keys", "numbers"):
                     self._rows.execute(f"DELETE FROM {table} WHERE path = ?", (path,))  # noqa: S608
 
     def items(self, place: str) -> tuple[str, int]:
-        """What a stage's list of items was made from, and how many there are; "" while there is no list."""
+        """The identity that a stage's list of items was made from, and its length; "" and 0 while there is no list."""
         for values in self._read("SELECT * FROM stage WHERE place = ?", place):
             return str(values[1]), int(values[2])
         return "", 0
@@ -162,7 +161,7 @@ class Index:
         raise Damaged(f"the keys of {path} are missing")
 
     def number(self, place: str, paths: Collection[str]) -> None:
-        """Look up the items of these known shards where that was not done yet. Call it in `alone`."""
+        """Find the items of those of these known shards that have not been looked up yet. Call it in `alone`."""
         done = {path for (path,) in self._rows.execute(NUMBERED, (place, place))}
         wanted = _Wanted()
         for path in paths:
@@ -189,7 +188,10 @@ class Index:
             self._put(PUT_NUMBERS, path, array("I", [next(found[part]) for part in parts]).tobytes())
 
     def numbers(self, place: str, paths: Collection[str]) -> Iterator[tuple[str, Sequence[int]]]:
-        """The items of these shards by path, after `number`; what is no item of the run has the number `total`."""
+        """The items of these shards by path, as positions in the stage's list. Call `number` first.
+
+        A record that belongs to no item has the length of the list as its position.
+        """
         found = 0
         for path, numbers in self._read(NUMBERS, place, place):
             if path in paths:
@@ -199,10 +201,10 @@ class Index:
             raise Damaged(f"{len(paths) - found} shards are missing")
 
     def heard(self, run: str, attempt: str, number: int, now: float) -> float | None:
-        """Seconds since an attempt's newest beat was first seen here; 0 when its number has just grown.
+        """Seconds since an attempt's newest heartbeat was first seen here; 0 when its number has just increased.
 
-        None when nothing was known of the attempt: how old its beat is cannot be told. `now` is this machine's clock in
-        seconds since 1970; when that went back, time is counted anew.
+        None when the attempt was not known here: the age of its heartbeat is then unknown. `now` is this machine's
+        clock in seconds since 1970; if the clock went back, counting starts again.
         """
         before = next(self._read("SELECT * FROM beat WHERE run = ? AND attempt = ?", run, attempt), None)
         if before and before[2] >= number and before[3] <= now:
@@ -212,9 +214,9 @@ class Index:
         return 0.0 if before else None
 
     def unchanged(self, run: str, content: str, now: float) -> float | None:
-        """Seconds since `content`, hex digits that name all there is of a run, was first seen here.
+        """Seconds since `content`, a hex digest of everything there is of a run, was first seen here.
 
-        0 when it has just changed, None when nothing was known of the run. `now` as in `heard`.
+        0 when it has just changed, None when the run was not known here. `now` as in `heard`.
         """
         number = int(content[:15], 16)
         before = next(self._read("SELECT * FROM beat WHERE run = ? AND attempt = ?", run, ""), None)
@@ -235,25 +237,26 @@ class Index:
 
 
 def with_index(path: Path, work: Callable[[Index], T]) -> T:
-    """What `work` gives with the database at `path`; a damaged one is made anew, one in use is done without.
+    """What `work` returns, called with the index at `path`, or with a temporary one when that cannot be used.
 
-    `work` may be called again. Raises Temporary when there is no room even for a temporary database.
+    A damaged index is replaced. `work` may be called several times. Raises Temporary when there is no room even for a
+    temporary database.
     """
     for last in (False, True):
         try:
             with closing(Index(path)) as index:
                 return work(index)
-        except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:  # in a damaged one even the errors are garbled
+        except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:  # a damaged one garbles even error messages
             busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             if last or busy:
-                LOG.warning("%s cannot be used (%s): all is read anew, as if for the first time", path, error)
+                LOG.warning("%s cannot be used (%s): this time, every shard is read again", path, error)
                 break
             _discard(path)
     try:
         with closing(Index(None)) as index:
             return work(index)
     except sqlite3.Error as error:
-        raise Temporary(f"no room for a temporary database: {error}", hint="free some space") from error
+        raise no_room(error) from error
 
 
 def _discard(path: Path) -> None:
@@ -289,10 +292,7 @@ def cut(keys: bytes | bytearray) -> tuple[bytes, ...]:
 
 
 def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
-    """Every different one of the keys, in strings of keys with the same first byte.
-
-    In memory they take no more than their bytes.
-    """
+    """The distinct keys, one string of keys for each first byte; memory holds little more than their bytes."""
     parts = [bytearray() for _ in range(PARTS)]
     for key in keys:
         parts[key[0]] += key
@@ -307,7 +307,7 @@ def _known(model: str, sha256: bytes, received: int, kinds: bytes) -> Known:
 
 
 def _seal(values: Iterable[Any]) -> int:
-    """A checksum of a row: SQLite does not notice a changed byte."""
+    """A checksum of a row, because SQLite does not notice a changed byte."""
     seal = 0
     for value in values:
         seal = zlib.crc32(value if isinstance(value, bytes) else str(value).encode(), seal)

@@ -1,8 +1,8 @@
-"""The items of a stage as their keys, if need be listed by a second process while this one reads shards.
+"""Lists the items of a stage as their keys, in a second process if that is faster, while this one reads shards.
 
     python -P -m hybrid.execution.item_keys FOLDER RUN STAGE MODEL
 
-writes strings of keys, each with its length before it.
+writes strings of keys, each preceded by its length in bytes (`LENGTH`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ Parts = Iterator[bytes]
 
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
-    """Every different key of the stage's items, for `Index.set_items`. Raises HybridError."""
+    """The distinct keys of the stage's items, as `Index.set_items` takes them. Raises HybridError."""
     identity = stage.identity
     yield from in_parts(item.digest(identity, model)[:KEY] for item in stage.items(run.tasks()))
 
 
 def identity_of(stage: Stage, model: str, earlier: str) -> str:
-    """What a stage's list of items depends on beside the run: the stage's version, the model, the code, and what there
-    is of the stages before it.
+    """What a stage's list of items depends on beside the run: stage version, model digest, code, and earlier outputs.
+
+    `earlier` is a digest of the stages that the items depend on.
     """
     code = hashlib.sha256()
     for name in sorted(_modules(maker_of(stage.work))):
@@ -50,7 +51,7 @@ def identity_of(stage: Stage, model: str, earlier: str) -> str:
 
 
 def _modules(made_by: object) -> set[str]:
-    """The modules of a function and of all that it is bound to or wraps: a partial's own is `functools`."""
+    """The modules of a function and of what it wraps or is bound to: the module of a partial is `functools`."""
     found: dict[int, object] = {}
     to_look_at = [made_by]
     while to_look_at and len(found) < MOST_WRAPPED:
@@ -67,7 +68,7 @@ def _modules(made_by: object) -> set[str]:
 
 @contextmanager
 def listing(run: Run, stage: Stage, model: str, *, apart: bool) -> Iterator[Callable[[], Parts]]:
-    """A function that waits for what `parts_of` gives. `apart`: another process is at it while the block runs."""
+    """A function that returns what `parts_of` gives; with `apart`, a second process computes it meanwhile."""
     if not apart:
         yield lambda: iter(list(parts_of(run, stage, model)))
         return
@@ -89,7 +90,7 @@ def _written(stream: IO[bytes]) -> Parts:
 
 
 def main(folder: str, run: str, stage: str, model: str) -> None:
-    """Write the parts to standard output."""
+    """Write the parts of a stage's keys to standard output."""
     found = open_run(IsolatedFolder(Path(folder)), run)
     (wanted,) = [one for one in bound(found, pipeline_of(found)).stages if one.name == stage]
     for part in parts_of(found, wanted, model):

@@ -1,4 +1,4 @@
-"""`hybrid run local`: freeze a run, do its stages on this machine, put the outputs together."""
+"""`hybrid run local`: freezes a run, executes its stages on this machine and assembles the outputs."""
 
 from __future__ import annotations
 
@@ -43,24 +43,26 @@ LOG = logging.getLogger("hybrid")
 
 
 def chosen_folder(folder: Path | None) -> Path:
-    """`--folder`, else HYBRID_FOLDER, else the one that `hybrid init` remembered, else `hybrid-folder` here."""
+    """`--folder`, else HYBRID_FOLDER, else the folder of `hybrid init`, else `hybrid-folder` in the current folder."""
     named = os.environ.get("HYBRID_FOLDER")
     return folder or (Path(named) if named else home.joined_folder()) or Path(DEFAULT_FOLDER)
 
 
 def opened_run(folder: Path, name: str) -> Run:
-    """The run of that id, or beginning of an id, with what this machine received of it. Raises UsageError, BadData."""
+    """The run with that id, or beginning of an id, and this machine's copies of it. Raises UsageError, BadData."""
     return open_run(join_folder(folder, make=False), name, (Disk(home.received_of(folder)),))
 
 
 def outputs_path(folder: Path, run: Run) -> Path:
-    """Where a run's outputs.json is when nothing else is said: every run has its own."""
+    """The default path of a run's outputs.json, below the folder."""
     return folder / "results" / run.id / "outputs.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Which backend runs which model. `options` are of this machine: no run is named by them, shards tell them."""
+    """A backend, its model and its options. The options do not enter the run's id, because each machine has its own;
+    the shards record them.
+    """
 
     backend: str
     model: str
@@ -70,14 +72,14 @@ class Engine:
         return opened(self.backend, self.model, self.options, trains=trains)
 
     def check(self, *, trains: bool) -> None:
-        """Raise HybridError for a backend that cannot do what is asked, or options that it does not have."""
+        """Raise HybridError for a backend that cannot train although it must, or for options that it does not have."""
         if trains:
             refuse_untrainable(self.backend)
         if self.options:
             refuse_unknown(self.backend, self.options, training=trains)
 
     def spec(self) -> ModelSpec:
-        """The model as a run names it, with its digest."""
+        """The model as a run specifies it, with its digest."""
         return ModelSpec(self.backend, self.model, self.digest())
 
     def digest(self) -> str:
@@ -86,7 +88,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How a run is done here: the seconds after which a shard is closed, and whether failures are done again."""
+    """How a run is executed here: the seconds after which a shard is closed, and whether failures are done again."""
 
     shard_seconds: float = 60.0
     retry_failed: bool = False
@@ -94,7 +96,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class LocalResult:
-    """A run done here: where its outputs are, their digest, how its stages stand, and how many items are `fresh`."""
+    """A run executed here: the path and sha256 of its outputs, its stages, and how many items were done just now."""
 
     run: Run
     outputs: Path
@@ -121,13 +123,14 @@ def run_here(
     effort: Effort | None = None,
     begins: Callable[[Run], None] = lambda run: None,
 ) -> LocalResult:
-    """Freeze a run into the folder, made when it is not there, and do what is left of it. The same settings, data and
-    models, which are by role, are the same run. outputs.json is written to `output`, or where `outputs_path` says.
-    `begins` is told the run when it is in the folder.
+    """Freeze a run into the folder, which is created if necessary, and execute what is left of it.
 
-    A new run is frozen only when its data, items, backend, options and model are known to be right: the model is loaded
-    first. Of a run that is there already it is loaded when an item is left to do. Raises NotFinished on Ctrl-C,
-    Temporary when another process on this machine is at work on the run.
+    `models` maps roles to engines. The same settings, data and models are the same run. outputs.json is written to
+    `output`, or to `outputs_path`. `begins` is called with the run as soon as it is in the folder.
+
+    A new run is frozen only after its data, items, backend, options and model proved valid, so its model is loaded
+    first. The model of a run that the folder has already is loaded only if an item is left to do. Raises NotFinished on
+    Ctrl-C, Temporary when another process on this machine works on the run.
     """
     refuse_missing(pipeline, models)
     trained = trained_roles(stages_with(pipeline, models))
@@ -148,14 +151,14 @@ def run_here(
             return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options)
 
         if not _is_there(folder, draft):
-            _try(draft, pipeline, open_for)
+            _check(draft, pipeline, open_for)
         run = frozen(join_folder(folder, make=True))
         begins(run)
-        return _do(run, pipeline, open_for, observer, outputs, effort or Effort())
+        return _execute(run, pipeline, open_for, observer, outputs, effort or Effort())
 
 
 def _frozen(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Callable[[Medium], Run]:
-    """A function that writes the run into a place. What is wrong with models, settings or data is told before that."""
+    """A function that writes the run into a folder. Wrong models, settings or data raise an error before that."""
     named: dict[str, ModelSpec] = {}
     for role, engine in models.items():
         with naming_role(role):
@@ -169,22 +172,22 @@ def _frozen(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Call
 
 
 def _is_there(folder: Path, draft: Run) -> bool:
-    """Whether a run is in the folder already. Raises BadData for a foreign folder, CannotRun when nobody may write."""
+    """Whether a run is in the folder already. Raises BadData for a foreign folder, CannotRun for a read-only one."""
     if (folder / "hybrid.json").exists():
         join_folder(folder, make=False)
     _refuse_read_only(folder)
     return (folder / draft.place / "run.json").is_file()
 
 
-def _try(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backend]) -> None:
-    """Make every item that is known before anything is done, and load what answers the first of them."""
-    asking = stages_with_items(draft, pipeline)
-    if asking:
-        open_for(draft, asking[0])
+def _check(draft: Run, pipeline: Pipeline, open_for: Callable[[Run, Stage], Backend]) -> None:
+    """Make every item that depends on no output, and load the model of the first of them."""
+    stages = stages_with_items(draft, pipeline)
+    if stages:
+        open_for(draft, stages[0])
 
 
 def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
-    """Make every item that is known before anything is done; the stages that have some. Raises what a stage raises."""
+    """The stages that depend on no other and have items, all of which are made. Raises what a stage raises."""
     tasks = draft.tasks()
     known = [stage for stage in bound(draft, pipeline).stages if not stage.after]
     return [stage for stage in known if sum(1 for _ in stage.items(tasks)) > 0]
@@ -197,7 +200,7 @@ def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trai
         return engine.open(trains=trains)
 
 
-def _do(
+def _execute(
     run: Run,
     pipeline: Pipeline,
     open_for: Callable[[Run, Stage], Backend],
@@ -205,7 +208,7 @@ def _do(
     outputs: Path,
     effort: Effort,
 ) -> LocalResult:
-    """Do what is left of every stage, one after the other, and write outputs.json."""
+    """Execute what is left of every stage, one after the other, and write outputs.json."""
     make_room(outputs, BEGINS)
     place = Path(f"{run.folder}/{run.place}")
     _refuse_read_only(place)
@@ -219,17 +222,17 @@ def _do(
 
 
 def assemble(chain: Bound, path: Path) -> str:
-    """Write one record for every item of the last stage as outputs.json, and the pipeline's pages beside it; what is
-    missing is a failure in it.
+    """Write outputs.json, with one record for every item of the last stage, and the pipeline's pages beside it.
 
-    Returns its sha256. Raises Waits when an earlier stage is not finished: then nobody knows what is missing.
+    Returns the sha256 of outputs.json. A missing record is written as a failure. Raises Waits when an earlier stage is
+    not finished: the items of the last stage are then unknown.
     """
     make_room(path, BEGINS)
     chain.refuse_waiting()
     run = chain.run
     with assembled(run, chain.stages[-1]) as assembly:
         models = chain.models(assembly.models)
-        sha256 = _fuller(path, run.id, assembly) or write_outputs(
+        sha256 = _more_complete(path, run.id, assembly) or write_outputs(
             path, {**run.spec, "id": run.id}, models, run.tasks(), assembly.outputs(), home.parts_folder()
         )
     if chain.pipeline:
@@ -237,11 +240,11 @@ def assemble(chain: Bound, path: Path) -> str:
     return sha256
 
 
-def _fuller(path: Path, run: str, assembly: Assembly) -> str:
-    """The sha256 of the outputs file at `path` if it has more answers of the run than can be read now; else "".
+def _more_complete(path: Path, run: str, assembly: Assembly) -> str:
+    """The sha256 of the outputs file at `path` if it has more answers of the run than the shards have now; else "".
 
-    Shards may be damaged or gone that were there when it was written. One that is not whole, or holds answers of
-    another model than the run's, is replaced.
+    Shards may have been damaged or deleted since it was written. A file that is incomplete, or that holds answers of
+    another model than the run's, is not kept.
     """
     now = assembly.answers
     if now == assembly.items or not path.is_file():
@@ -260,17 +263,17 @@ def _fuller(path: Path, run: str, assembly: Assembly) -> str:
 
 
 def _refuse_read_only(place: Path) -> None:
-    """Told before anything is computed for it; a place that is not there yet is made in what is."""
+    """Raise CannotRun when `place`, or the nearest existing folder above it, is read-only."""
     there = next(one for one in (place.absolute(), *place.absolute().parents) if one.exists())
     if not os.access(there, os.W_OK):
         raise CannotRun(f"no permission to write into {there}", hint="choose another folder: --folder")
 
 
 def find_outputs(source: str, folder: Path | None) -> str:
-    """The outputs file that SOURCE means: a file, `-`, a folder that holds one, or a run, put together anew.
+    """The outputs file that SOURCE means: a file, `-`, a folder that holds one, or a run, which is assembled again.
 
-    A run is its id or the beginning of one in the chosen folder, its own folder, or a shared folder with one run.
-    Raises UsageError when nothing of the kind is there.
+    A run is given by its id, or the beginning of one, in the chosen folder; by its own folder; or by a shared folder
+    with one run. Raises UsageError when SOURCE is none of these.
     """
     path = Path(source)
     if source == "-" or path.is_file():
@@ -284,14 +287,14 @@ def find_outputs(source: str, folder: Path | None) -> str:
     here = chosen_folder(folder)
     if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
         raise UsageError(
-            f"there is no file '{source}', and no run of that name in {chosen_folder(folder)}",
+            f"there is no file '{source}', and no run of that name in {here}",
             hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",
         )
-    return str(outputs_of(chosen_folder(folder), source))
+    return str(outputs_of(here, source))
 
 
 def outputs_of(folder: Path, name: str) -> Path:
-    """Put a run's outputs together as they are now; what is not there yet is a failure in them, and told.
+    """Assemble the outputs of a run from the records that exist now; an item without a record becomes a failure.
 
     Raises Waits when the items of the last stage are not known yet.
     """

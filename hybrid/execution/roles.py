@@ -1,4 +1,4 @@
-"""Which models a run asks: the roles of its pipeline, and the stages that a run with these models has."""
+"""The roles of a pipeline, one for each model that its runs ask, and the stages that a run with given models has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hybrid.protocols import Inputs, Pipeline, Role, Stage
 
 
 def roles_of(pipeline: Pipeline) -> dict[str, Role]:
-    """The roles of a pipeline beside that of the first model, with what it declares of them. Raises CannotRun."""
+    """The roles of a pipeline other than "", the main model's, by name. Raises CannotRun for an impossible name."""
     declared: Mapping[str, Role] = getattr(pipeline, "roles", {})
     asked = {stage.role for stage in stages_of(pipeline)}
     roles = {name: declared.get(name, Role("")) for name in sorted((asked | set(declared)) - {""})}
@@ -27,7 +27,7 @@ def roles_of(pipeline: Pipeline) -> dict[str, Role]:
 
 
 def refuse_missing(pipeline: Pipeline, named: Collection[str]) -> None:
-    """Raise UsageError when a model that the pipeline cannot do without is not `named`."""
+    """Raise UsageError when a required role of the pipeline is not among the `named` ones."""
     for name, role in roles_of(pipeline).items():
         if name not in named and not role.optional:
             raise UsageError(f"the pipeline needs a model for '{name}'", hint=f"--model {name}=NAME{_purpose(role)}")
@@ -35,7 +35,7 @@ def refuse_missing(pipeline: Pipeline, named: Collection[str]) -> None:
 
 @contextmanager
 def naming_role(role: str) -> Iterator[None]:
-    """Errors of the block name the role whose model they are about; those of the first model stay as they are."""
+    """Add the role to the errors of the block; those of the main model, whose role is "", stay as they are."""
     try:
         yield
     except HybridError as error:
@@ -49,32 +49,32 @@ def _purpose(role: Role) -> str:
 
 
 def stages_with(pipeline: Pipeline, named: Collection[str]) -> tuple[Stage, ...]:
-    """The stages of a run with the models that are `named`: all but those of other roles, and what comes after them."""
-    stages, without = stages_of(pipeline), set[str]()
+    """The stages of a run that has models for the roles `named`: without stages of other roles and their dependents."""
+    stages, left_out = stages_of(pipeline), set[str]()
     for stage in stages:
-        if stage.role not in ("", *named) or not without.isdisjoint(stage.after):
-            without.add(stage.name)
-    return tuple(stage for stage in stages if stage.name not in without)
+        if stage.role not in ("", *named) or not left_out.isdisjoint(stage.after):
+            left_out.add(stage.name)
+    return tuple(stage for stage in stages if stage.name not in left_out)
 
 
 def stages_of_run(run: Run, pipeline: Pipeline) -> tuple[Stage, ...]:
-    """The stages that a run has."""
+    """The stages of a run, which depend on the models that it names."""
     return stages_with(pipeline, run.models)
 
 
 def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> Inputs:
-    """The inputs, with the grader of the models that are named as the one that the outputs are made for."""
+    """The inputs, with the grader that the roles `named` suggest for the outputs; the last that has one decides."""
     graders = [role.grader for name, role in roles_of(pipeline).items() if name in named and role.grader]
     return replace(inputs, about={**inputs.about, "grader": graders[-1]}) if graders else inputs
 
 
 def asked_on(stages: Sequence[Stage], sides: Collection[str]) -> list[str]:
-    """The roles whose models the stages of these sides ask, in the order of the stages."""
+    """The roles whose models the stages of these sides (worker, laptop) ask, in the order of the stages."""
     return list(dict.fromkeys(stage.role for stage in stages if stage.side in sides and stage.asks_a_model))
 
 
 def root_of(stage: Stage, stages: Mapping[str, Stage]) -> str:
-    """The first stage, of those that a stage comes after, that has its role; "" when there is none."""
+    """The earliest stage with the same role that a stage depends on, directly or not; "" when there is none."""
     for name in stage.after:
         if stages[name].role == stage.role:
             return root_of(stages[name], stages) or name

@@ -1,7 +1,7 @@
-"""How a stage stands: its items by what became of them, each counted once, and where their records are safe.
+"""The status of a stage: how many of its items are answered, failed or missing, and where their records are.
 
-Status, fetch and retry ask here: what was verified and which items there are is in the index, and no record is held in
-memory. Who works on a stage knows it as it goes, and tells it by the same type (`StageWork.view`).
+`status`, `fetch` and `retry` compute it from the index, which knows the verified shards and the stage's items; no
+record is held in memory. A process that works on the stage has the same type from `StageWork.view`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,28 @@ from hybrid.protocols import Stage
 AT_ONCE = 500
 """Shards between two writes to the index."""
 APART = 50_000
-"""Records to be read from which on a second process that lists the items is worth its start."""
+"""Number of unread records from which a second process that lists the items is worth its start."""
 MOST_KINDS = 50
 LONGEST_KIND = 60
 AGAIN = ""
 """Stands, among the kinds of failures, for those that are to be done again. No kind is empty."""
 
 GOOD, GOOD_HERE, FAILED, FAILED_HERE, ASIDE, COUNTED = 1, 2, 4, 8, 16, 32
-"""What is known of an item: answered or failed, in a shard that is there, in one received here, in one set aside."""
+"""Flags of an item: answered or failed, anywhere or in a shard received here; failed in a shard that is set aside;
+counted among the reasons.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StageView:
-    """The items of a stage. `total` is None when it is not known here, `why` says why, with the `error` if it was one.
+    """Counts of a stage's items. `total` is None when it is not known here: `why` says why, `error` if it was an error.
 
-    Of the items that are `done`, `failed` are failures (counted by `reasons`) and `received` are on this machine's
-    disk; the others are in the folder. `handed_on` of the failures are those of earlier stages (`counted_once`).
-    `again` failed and were ordered to be done again: they are not done. `shards` and `copies` are how many files hold
-    them in the folder and here, `failed_in` those with the failures. `strange` records belong to no item. `waits` is
-    the earlier stage without which the items are not known. `content` names what there is of the stage.
+    Of the items that are `done`, `failed` are failures (counted by kind in `reasons`) and `received` are on this
+    machine's disk. `handed_on` of the failures are those of earlier stages (`counted_once`). `again` items failed and a
+    retry was ordered: they are not done. `shards` and `copies` count the files in the folder and on this machine;
+    `failed_in` are the paths of those with failures, `refused` says which files were passed over. `strange` counts
+    records that belong to no item. `waits` names the unfinished stage that the items depend on. `content` is a digest
+    of the stage's items and shards.
     """
 
     name: str
@@ -94,10 +97,10 @@ class StageView:
 
 
 class Shards:
-    """The shards of a stage: those that a listing shows in the folder or in this machine's store, and verify."""
+    """The shards of a stage that are listed in the folder or in this machine's store, verified as needed."""
 
     def __init__(self, run: Run, store: Disk, stage: str, index: Index, model: str = "") -> None:
-        """`model` is the digest that an earlier stage has bound this one to."""
+        """`model` is the model digest that an earlier stage fixes for this one, "" when none does."""
         self.run, self.name, self.place = run, stage, f"{run.place}/{stage_name(stage)}"
         self._bound = model or run.pinned_digest(stage)
         self.refused: list[str] = []
@@ -108,23 +111,23 @@ class Shards:
         self.paths = sorted(self.in_folder | self.here, key=lambda path: path.split("/"))
         self.known = index.known(self.place)
         self._fresh: list[tuple[str, Known, bytes]] = []
-        self._arrived: list[str] = []  # known, and a copy has come, or is not as it was
+        self._arrived: list[str] = []  # known, and their copy here is new or has changed
         self._looked: set[str] = set()
 
     @property
     def unread(self) -> int:
-        """How many records are in files that were never read, as their names say."""
+        """How many records are in files that were never read, according to their names."""
         names = (ShardName.parse(path.rpartition("/")[2]) for path in self.paths if path not in self.known)
         return sum(name.count for name in names if name)
 
     def model(self) -> str:
-        """The digest of the model that the stage's records come from, "" while nothing decides it; as in `Run`."""
+        """The digest of the model whose records count, "" while nothing decides it, as in `Run.model_digest`."""
         if self._bound:
             return self._bound
         return next((self.known[path].model for path in self.paths if self._counts(path)), "")
 
     def read(self) -> None:
-        """Verify what is new, and copies that have come to this machine or were changed since they were verified."""
+        """Verify new shards, and copies on this machine that are new or have changed since they were verified."""
         new = [path for path in self.paths if not (path in self.known or path in self.here or path in self._looked)]
         for path, data in read_each(self.run.folder, new, MAX_FILE):
             self._looked.add(path)
@@ -135,7 +138,7 @@ class Shards:
         self._index.receive((path, self.known[path]) for path in self._arrived)
 
     def present(self, model: str) -> dict[str, bool]:
-        """The shards that count, by path, and whether each was received here."""
+        """The shards that count, by path, and whether this machine has a verified copy of each."""
         found: dict[str, bool] = {}
         for path in filter(self._counts, self.paths):
             if self.known[path].model == model:
@@ -148,7 +151,7 @@ class Shards:
         return path in self.here and bool(self.known[path].received)
 
     def _counts(self, path: str) -> bool:
-        """Whether a shard is there and verifies; it is read when that is not known yet."""
+        """Whether a shard exists and is valid; it is read if it was not verified yet."""
         if path not in self._looked:
             self._looked.add(path)
             if path not in self.known:
@@ -166,12 +169,12 @@ class Shards:
             self._take(path, read_or_error(self.run.folder, path, MAX_FILE), received=0)
 
     def _take(self, path: str, data: bytes | HybridError, *, received: int) -> bool:
-        """Verify the content of a shard, if it could be read."""
+        """Verify the content of a shard, or take the error of reading it. Returns whether it is valid."""
         try:
             if isinstance(data, HybridError):
                 raise data
             known, keys = self._verified(path, data)
-        except HybridError as error:  # one file that cannot be read must not hide the others
+        except HybridError as error:  # one bad file must not hide the others
             self.refused.append(error.message)
             return False
         self.known[path] = replace(known, received=received)
@@ -194,7 +197,7 @@ class Shards:
             data = self._store.read(path, MAX_FILE)
             return hashlib.sha256(data).digest() == self.known[path].sha256 or bool(self._verified(path, data))
         except HybridError as error:
-            self.refused.append(f"{error.message}: the copy on this machine; `hybrid fetch` takes it over again")
+            self.refused.append(f"{error.message}: the copy on this machine; `hybrid fetch` copies it again")
             return False
 
     def _keep(self) -> None:
@@ -213,12 +216,11 @@ def stage_views(
     again_waits: bool = True,
     tell: Callable[[int], None] = lambda records: None,
 ) -> list[StageView]:
-    """How the stages of a run stand, by their names. `run` is bound; a stage is None where its items cannot be listed,
-    `why` says why.
+    """The status of the stages of a bound run, given as (name, stage), in order.
 
-    Looked at is what this machine has received into `store`, and the folder, if it is among the run's sources. Failures
-    in the shards `aside` are to be done again; `again_waits`: later stages wait for them. `tell` is called with the
-    number of records that are about to be read.
+    A stage is None where its items cannot be listed; `why` says why. Read are this machine's copies in `store` and, if
+    it is among the run's sources, the folder. Failures in the shards `aside` are to be done again; with `again_waits`,
+    later stages wait for them. `tell` is called with the number of records that are about to be read.
     """
     views: dict[str, StageView] = {}
     for name, stage in stages:
@@ -255,9 +257,9 @@ def counted_once(views: Sequence[StageView], stages: Sequence[Stage | None]) -> 
 def _view(
     shards: Shards, index: Index, stage: Stage | None, *, why: str, aside: Collection[str], earlier: str = ""
 ) -> StageView:
-    """How a stage stands; `stage` is None where its items cannot be listed, `why` says why.
+    """The status of a stage; `stage` is None where its items cannot be listed, `why` says why.
 
-    Failures in the shards `aside` are to be done again. `earlier` names what there is of the stages before it.
+    Failures in the shards `aside` are to be done again. `earlier` is a digest of the stages that the items depend on.
     """
     model = shards.model()
     with ExitStack() as stack:
@@ -265,7 +267,7 @@ def _view(
         if stage:
             identity = identity_of(stage, model, earlier)
             if index.items(shards.place)[0] != identity:
-                apart = shards.unread >= APART and not stage.after  # those are made of what this machine received, too
+                apart = shards.unread >= APART and not stage.after  # its process would lack the copies here
                 wait = stack.enter_context(listing(shards.run, stage, model, apart=apart))
         shards.read()
         present = shards.present(model)
@@ -273,7 +275,7 @@ def _view(
             parts = wait() if wait else iter(())
         except HybridError as error:
             stage, why, failure = None, error.message, error
-        if not stage:  # what was seen is all that is known
+        if not stage:  # only the items that have records are known
             identity = f"seen {digest(sorted(present))}"
             parts = in_parts(key for path in present for key in cut(index.keys(path)))
         with index.alone():
@@ -316,7 +318,7 @@ def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: C
 
 
 def _mark(marks: bytearray, numbers: Sequence[int], failures: int, *, here: bool, aside: bool) -> None:
-    """Mark the items of one shard; those of its failures are the last."""
+    """Set the flags of the items of one shard, whose last `failures` items are its failures."""
     answers = len(numbers) - failures
     flag = GOOD | GOOD_HERE if here else GOOD
     for number in numbers[:answers]:
@@ -329,9 +331,9 @@ def _mark(marks: bytearray, numbers: Sequence[int], failures: int, *, here: bool
 def _reasons(
     shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str], marks: bytearray
 ) -> tuple[dict[str, int], list[str]]:
-    """How many failed items there are of each kind, and the shards with their failures.
+    """The number of failed items by kind, and the paths of the shards with their failures.
 
-    Of an item that failed twice the first shard's kind counts.
+    An item that failed several times counts under the kind in the first of its shards.
     """
     reasons, failed_in = Counter[str](), list[str]()
     for path, numbers in index.numbers(shards.place, present):

@@ -1,4 +1,4 @@
-"""Work off a stage: every item without a record is given to the backend, and its record is kept at once."""
+"""Executes a stage: every item without a record is given to the backend, and each answer is written to a shard."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from hybrid.records import Completion, Failure, Item, Record, Request
 
 
 class StageWork:
-    """A stage of a run as one attempt works on it: which items are left, which blocks of them it holds.
+    """A stage of a run as one attempt works on it: which items are left, and which blocks of them it holds.
 
-    `digest` is that of the model that answers. Items are given out in blocks of neighbours, so that several workers can
-    share a stage.
+    `digest` is that of the model that answers. A block is a range of consecutive items; blocks let several workers
+    share a stage. `start` is the block that this attempt begins with.
     """
 
     def __init__(self, run: Run, stage: Stage, tasks: Mapping[str, Any], digest: str, start: int = 0) -> None:
@@ -45,15 +45,15 @@ class StageWork:
         self.excused: set[bytes] = set()  # failed items that count as done
         self._failed_here: dict[bytes, str] = {}  # items that failed here, and the kinds of their failures
         self._set_aside: frozenset[str] = frozenset()
-        self._finished: set[int] = set()  # blocks that were found without anything left
-        self.held: dict[int, set[bytes]] = {}  # block -> its items that were given out and are not answered
+        self._finished: set[int] = set()  # blocks that had no item left
+        self.held: dict[int, set[bytes]] = {}  # block -> its items that were given to the backend and wait
         self._asked: dict[bytes, tuple[int, Item]] = {}
         self._last: int | None = None
         self._start = start % max(1, self.blocks)
         self._position, self._items = 0, iter(stage.items(tasks))
 
     def look(self, set_aside: Collection[str] = ()) -> None:
-        """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
+        """Read the shards that have arrived. Failures in the shards `set_aside` are to be done again."""
         self.completed.look()
         if (aside := frozenset(set_aside)) != self._set_aside:
             self._set_aside, self._failed_here, self._finished = aside, {}, set()
@@ -68,7 +68,7 @@ class StageWork:
         return len(set(self.keys) - self.completed.good - self.excused)
 
     def view(self) -> StageView:
-        """How the stage stands by what was seen at the last look and done here since."""
+        """The status of the stage, from the last `look` and what was done here since."""
         keys, kinds = set(self.keys), {**self.completed.failed(), **self._failed_here}
         failed = (keys & self.excused) - self.completed.good
         return StageView(
@@ -83,16 +83,16 @@ class StageWork:
         )
 
     def open_blocks(self) -> list[int]:
-        """The blocks with items that nobody here has been given and that have no record, in order."""
+        """The blocks that are not held here and have items without a record that counts, in order."""
         maybe = [block for block in range(self.blocks) if block not in self.held and block not in self._finished]
         found = [block for block in maybe if any(not self.done(key) for key in self._keys(block))]
         self._finished.update(set(maybe).difference(found))
         return found
 
     def requests(self, taken: Callable[[], Collection[int] | None]) -> Iterator[Request]:
-        """What to ask the backend, block by block, until none is free. `taken` tells the blocks of others, now.
+        """The requests for the backend, block by block, until no block is free.
 
-        A `taken` of None ends it: no block may be begun any more.
+        `taken` returns the blocks that other attempts hold now, or None when no further block may be begun.
         """
         while (others := taken()) is not None:
             block = choose([one for one in self.open_blocks() if one not in others], others, self._last, self._start)
@@ -110,7 +110,7 @@ class StageWork:
         self._release(block)
 
     def answered(self, completion: Completion) -> Record:
-        """The record of an answer; its item is no longer held, and is done."""
+        """The record of an answer. Its item is done and no longer held."""
         key = bytes.fromhex(completion.key)
         block, item = self._asked.pop(key)
         self.held.get(block, set()).discard(key)
@@ -126,11 +126,11 @@ class StageWork:
 
     @property
     def backend(self) -> str:
-        """What the backend of the run is called in words."""
+        """The name of the stage's backend, for messages."""
         return f"the backend '{self.run.models[self.stage.role].backend}'"
 
     def answers(self, engine: Backend, taken: Callable[[], Collection[int] | None]) -> Iterator[Completion]:
-        """What the engine answers to `requests`. Raises HybridError."""
+        """The engine's answers to `requests`, as they come. Raises HybridError."""
         try:
             yield from engine.generate(self.requests(taken))
         except Exception as error:  # noqa: BLE001 - engines have errors of many libraries
@@ -143,16 +143,16 @@ class StageWork:
 
     @property
     def unanswered(self) -> int:
-        """Items that were given to the backend and have no answer."""
+        """The number of items that were given to the backend and have no answer yet."""
         return len(self._asked)
 
     def give_up(self) -> None:
-        """Forget what was given out and never answered: it is left to do."""
+        """Release all items without an answer: they are left to do."""
         self._asked.clear()
         self.held.clear()
 
     def _release(self, block: int) -> None:
-        """Let go of a block whose last item was answered; the one being given out is kept."""
+        """Stop holding a block whose last item was answered, unless items of it are still being given out."""
         if not self.held.get(block) and (block != self._last or self._position >= self._end(block)):
             self.held.pop(block, None)
 
@@ -163,7 +163,7 @@ class StageWork:
         return self.keys[block * self.size : self._end(block)]
 
     def _block(self, block: int) -> Iterator[tuple[bytes, Item]]:
-        """The items of a block. Stages make items in order, so going back means to begin anew."""
+        """The items of a block. A stage makes its items in order, so going back starts again from the first."""
         first = block * self.size
         if self._position > first:
             self._position, self._items = 0, iter(self.stage.items(self._tasks))
@@ -176,7 +176,7 @@ class StageWork:
 
 
 class StageSession:
-    """One stage of a run while a worker's attempt works on it; `gauges` measures the machine."""
+    """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine."""
 
     def __init__(
         self, work: StageWork, writer: ShardWriter, gauges: Callable[[], Mapping[str, Json]], clock: Clock
@@ -209,11 +209,11 @@ class StageSession:
 
 
 def shard_header(work: StageWork, attempt: str, model: Model) -> dict[str, object]:
-    """The header of the shards that an attempt writes; its model is what answered."""
+    """The header of the shards that an attempt writes. Raises CannotRun when another model answers than the run's."""
     if model.digest != work.digest:
         raise CannotRun(
             f"the model {model.name} that was loaded is not the one of {work.run.id}",
-            hint="did its files change meanwhile? run it again",
+            hint="did its files change meanwhile? run the command again",
         )
     about = {"name": model.name, "digest": model.digest, "about": dict(model.about)}
     if work.stage.role:
@@ -231,9 +231,9 @@ def run_stage(
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
 ) -> tuple[StageView, int]:
-    """Work off a stage here, alone. Returns how the stage then stands, and how many of its items were done just now.
+    """Execute a stage on this machine alone. Returns its status afterwards, and how many items were done just now.
 
-    Nothing finished is done again; a kill loses the open shard at most. `backend` loads the model and is called only
+    No finished item is done again; a kill loses at most the open shard. `backend` loads the model and is called only
     when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
     full or the engine left items unanswered.
     """
@@ -246,7 +246,7 @@ def run_stage(
     observer.started(stage.name, total, before)
     try:
         if work.left:
-            _work_off(work, backend(), run.folder, observer, shard_seconds)
+            _answer(work, backend(), run.folder, observer, shard_seconds)
     except KeyboardInterrupt as error:
         raise NotFinished(
             f"stopped at {total - work.left:,} of {count_of(total, 'item')} of {run.id}; what is done is kept",
@@ -260,8 +260,8 @@ def run_stage(
     return work.view(), total - before
 
 
-def _work_off(work: StageWork, engine: Backend, medium: Medium, observer: Observer, shard_seconds: float) -> None:
-    """Give the backend what is left and keep its answers, in whatever order they come, in a new attempt's shards."""
+def _answer(work: StageWork, engine: Backend, medium: Medium, observer: Observer, shard_seconds: float) -> None:
+    """Give the backend the items that are left, and write its answers, in any order, into shards of a new attempt."""
     attempt = new_attempt()
     header, place = shard_header(work, attempt, engine.model), f"{work.run.place}/{stage_name(work.stage.name)}"
     observer.working()
@@ -276,7 +276,7 @@ def _work_off(work: StageWork, engine: Backend, medium: Medium, observer: Observ
 
 @contextmanager
 def ticking(writer: ShardWriter, seconds: float) -> Iterator[list[HybridError]]:
-    """Close the writer's shards by age from a thread, and its open one at the end. What went wrong is in the list."""
+    """Close the writer's shards by age, in a thread, and the open one at the end. The list gets the thread's errors."""
     stop, failures = threading.Event(), list[HybridError]()
 
     def tick() -> None:

@@ -1,4 +1,4 @@
-"""Caches of this machine as SQLite databases that several processes may use at the same time."""
+"""SQLite databases on this machine's own disk: lasting ones that processes share, and temporary ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,48 @@ from hybrid.machine.files import explain_errors
 WAIT_S = 60.0
 """Seconds to wait while another process writes."""
 
-PRAGMAS = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+SHARED = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
 """Readers do not wait for the writer. A power cut can lose the last writes, but damages nothing."""
+
+TEMPORARY = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+"""Nobody reads a temporary database after a crash, so nothing is done to survive one."""
+
+
+def connect_shared(path: Path | None, *, wait_s: float = WAIT_S) -> sqlite3.Connection:
+    """The database at `path`, created if necessary, for several processes at the same time; None gives a temporary one.
+
+    Every statement is committed at once, unless the caller begins a transaction. Raises sqlite3.Error.
+    """
+    rows = sqlite3.connect(path or "", timeout=wait_s, isolation_level=None)
+    try:
+        rows.executescript(SHARED)
+    except BaseException:
+        rows.close()
+        raise
+    return rows
+
+
+def connect_temporary(schema: str) -> sqlite3.Connection:
+    """A temporary database with the tables of `schema`; it spills to disk as it grows and is gone when it is closed.
+
+    It may be handed from thread to thread, for one to use at a time. Raises Temporary when it cannot be made.
+    """
+    rows = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    try:
+        rows.executescript(f"{TEMPORARY}\n{schema}")
+        rows.execute("BEGIN")  # never committed: without a transaction, every row would be written by itself
+    except sqlite3.Error as error:
+        rows.close()
+        raise no_room(error) from error
+    return rows
+
+
+def no_room(error: sqlite3.Error) -> Temporary:
+    """The error of a temporary database that cannot be written."""
+    return Temporary(
+        f"no room for a temporary database: {error}",
+        hint="free some space, or set TMPDIR to a folder with room; nothing is lost",
+    )
 
 
 @contextmanager
@@ -27,8 +67,8 @@ def open_cache(path: Path, schema: str, keeps: str) -> Iterator[sqlite3.Connecti
     with explain_errors(path.parent, doing="making it"):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with closing(sqlite3.connect(path, timeout=WAIT_S, isolation_level=None)) as rows:
-            rows.executescript(f"{PRAGMAS}\n{schema}")
+        with closing(connect_shared(path)) as rows:
+            rows.executescript(schema)
             yield rows
     except sqlite3.Error as error:
         raise Temporary(

@@ -109,7 +109,7 @@ def test_records_of_an_older_version_of_the_stage_are_passed_over(run: Run, capl
     write(run, "one", record("a", 0, "old", old), record("a", 1, "old", old))
     write(run, "two", record("a", 0, "new"))
     assert texts(run) == ["new"]
-    assert "2 records of none of its items" in caplog.text
+    assert "2 records of no item of this run" in caplog.text
 
 
 def test_two_answers_to_one_item_are_told(run: Run, caplog: pytest.LogCaptureFixture) -> None:
