@@ -353,6 +353,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
+def fill(path: Path) -> None:
+    """Append to a file until its disk is full."""
+    with suppress(OSError), path.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def check_recovered(machines: Machines, gpu: Machine, process: subprocess.Popen[str]) -> None:
+    """Wait for a worker whose disk has room again: it told of that, and no answer is lost or computed twice."""
+    said = ended(process)
+    assert process.returncode == 0, said
+    assert "no room left" in said
+    assert machines.fetch().returncode == 0
+    assert sorted(machines.texts()) == sorted(gpu.calls())
+
+
 @pytest.mark.slow
 def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(machines: Machines, small_disk: Path) -> None:
     machines.submit()
@@ -360,19 +376,13 @@ def test_a_full_spool_disk_stops_nothing_for_good_and_loses_nothing(machines: Ma
     gpu.environment["HYBRID_HOME"] = str(small_disk)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(200_000))
-    with suppress(OSError), ballast.open("ab", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    fill(ballast)
     process = gpu.start(*gpu.worker("--max-idle=60s", delay_ms=5, shard_seconds=0.2))
     until(lambda: bool(gpu.calls()) or process.poll() is not None, "the model works")
     time.sleep(2)
     assert process.poll() is None, ended(process)
     ballast.unlink()
-    said = ended(process)
-    assert process.returncode == 0, said
-    assert "no room left" in said
-    assert machines.fetch().returncode == 0
-    assert sorted(machines.texts()) == sorted(gpu.calls())
+    check_recovered(machines, gpu, process)
 
 
 @pytest.mark.slow
@@ -383,16 +393,10 @@ def test_a_full_folder_is_waited_for_and_told(tmp_path: Path, small_disk: Path) 
     ballast = small_disk / "ballast"
     process = gpu.start(*gpu.worker(delay_ms=100, shard_seconds=0.2))
     until(lambda: len(gpu.calls()) > 3, "the model works")
-    with suppress(OSError), ballast.open("wb", buffering=0) as file:
-        while True:
-            file.write(bytes(4096))
+    fill(ballast)
     until(lambda: len(gpu.calls()) == ITEMS, "the model goes on while the folder is full")
     ballast.unlink()
-    said = ended(process)
-    assert process.returncode == 0, said
-    assert "no room left" in said
-    assert machines.fetch().returncode == 0
-    assert sorted(machines.texts()) == sorted(gpu.calls())
+    check_recovered(machines, gpu, process)
 
 
 @pytest.mark.slow
