@@ -26,8 +26,8 @@ CREATE TABLE record (
 """
 # `rank` orders the records of one item, the smallest first: 0 for an answer, 1 for a failure, then attempt and shard;
 # 9 is an item without a record.
-EXPECT = "INSERT OR IGNORE INTO record VALUES (?, '9', ?, ?, ?, ?, NULL, ?)"
-ORDERED = "SELECT line FROM record ORDER BY task, question, sample, view, key"
+EXPECT = "INSERT OR IGNORE INTO record VALUES (?, '9', ?, ?, ?, ?, NULL, NULL)"
+ORDERED = "SELECT line, key, task, question, sample, view FROM record ORDER BY task, question, sample, view, key"
 
 
 class Assembly:
@@ -69,9 +69,9 @@ class Assembly:
         return int(count)
 
     def lines(self) -> Iterator[bytes]:
-        """The records as canonical JSON, by task, question, sample, view and key."""
-        for (line,) in self._rows.execute(ORDERED):
-            yield line
+        """The records as JSON, by task, question, sample, view and key."""
+        for line, *item in self._rows.execute(ORDERED):
+            yield line or _missing(*item)
 
     def outputs(self) -> Iterator[Output]:
         """The records in the order of `lines`, with the references that they are graded against."""
@@ -83,8 +83,8 @@ class Assembly:
         self._rows.executemany(EXPECT, _expected(self._run, stage, model))
         for _, shard in self._run.shards(stage.name, self.refused, model=model):
             self._models[encode(shard.header["model"])] = shard.header["model"]
-            for record in shard.records:
-                self._offer(record, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
+            for line in shard.lines:
+                self._offer(line, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
         if self.thinking and any(map(_thinking_is_off, self.models)):
             LOG.warning(MIXED, self._run.id, f"{count_of(self.thinking, 'answer')} {was_or_were(self.thinking)}")
         for reason in self.refused[:MOST_LOGGED]:
@@ -97,7 +97,8 @@ class Assembly:
             twice = f"{count_of(self.clashes, 'item')} {was_or_were(self.clashes)}"
             LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
 
-    def _offer(self, record: dict[str, Any], place: str) -> None:
+    def _offer(self, line: bytes, place: str) -> None:
+        record = decode(line, what=place)
         found = self._rows.execute("SELECT rank, text FROM record WHERE key = ?", (record["key"],)).fetchone()
         if found is None:
             self.strange += 1
@@ -107,7 +108,7 @@ class Assembly:
         self.clashes += None not in (found[1], text) and found[1] != text
         if rank < found[0]:
             change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
-            self._rows.execute(change, (rank, text, encode(record), record["key"]))
+            self._rows.execute(change, (rank, text, line, record["key"]))
 
 
 def _thinking_is_off(model: Mapping[str, Any]) -> bool:
@@ -138,9 +139,13 @@ def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
 
 
 def _expected(run: Run, stage: Stage, model: str) -> Iterator[tuple[object, ...]]:
-    """A row for every item of the stage, with the failure that stands for its record while there is none."""
+    """A row for every item of the stage, before it has a record."""
     for item in stage.items(run.tasks()):
-        key = item.key(stage.identity, model)
-        absent = Record(key, item.task, item.question, item.view, item.sample, Completion(key, error=MISSING))
-        where = (item.task, item.question, item.sample, encode(item.view).decode())
-        yield (key, *where, encode(absent.to_json()))
+        view = encode(item.view).decode() if item.view else "{}"
+        yield (item.key(stage.identity, model), item.task, item.question, item.sample, view)
+
+
+def _missing(key: str, task: str, question: str, sample: int, view: str) -> bytes:
+    """The record that says that an item has none."""
+    done = Completion(key, error=MISSING)
+    return encode(Record(key, task, question, decode(view, what=question), sample, done).to_json())

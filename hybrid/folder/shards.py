@@ -67,9 +67,14 @@ class Shard:
     content: bytes  # the header and the records, a line each
 
     @property
+    def lines(self) -> list[bytes]:
+        """The records as JSON, in order."""
+        return self.content.split(b"\n")[1:-1]
+
+    @property
     def records(self) -> tuple[dict[str, Any], ...]:
         """The records as decoded JSON objects, in order; decoded each time."""
-        return tuple(decode(line, what=str(self.name)) for line in self.content.split(b"\n")[1:-1])
+        return tuple(decode(line, what=str(self.name)) for line in self.lines)
 
 
 def pack(header: Json, records: list[bytes], seq: int) -> tuple[ShardName, bytes]:
