@@ -1,1 +1,1 @@
-"""What a laptop does with a run that others work on."""
+"""What a laptop does for a run that workers execute: submits it, fetches its records, retries failures."""

@@ -1,1 +1,1 @@
-"""A worker: takes runs from the folder and does them."""
+"""A worker: takes runs from the shared folder and executes them."""

@@ -1,6 +1,6 @@
-"""The courier: all that goes between a worker's machine and the folder, so that computing never waits for a mount.
+"""The courier: all transfers between a worker's machine and the folder, so that the model never waits for a mount.
 
-It is called in rounds. A round tries everything that is due; what fails is told once and tried again later.
+It is called in rounds. A round tries everything that is due; a step that fails is logged once and tried again later.
 """
 
 from __future__ import annotations
@@ -22,16 +22,19 @@ from hybrid.machine.clock import Clock
 
 LOG = logging.getLogger("hybrid")
 LOOK = 30.0
-"""Seconds between two looks at what others wrote, and the least time between two beats."""
+"""Seconds between two reads of what others wrote, and the least time between two heartbeats."""
 EAGER = 5.0
+"""The same, while somebody waits for receipts."""
 ROLL = 60.0
 """Seconds between two log notes."""
 LONGEST_PAUSE = 300.0
+"""Seconds: the longest pause before a failed step is tried again."""
 MOST_LINES = 2000
+"""Lines of the log that wait for the next log note."""
 
 
 class Session(Protocol):
-    """What a worker is doing now, as far as the courier has to know."""
+    """The stage that a worker executes now, as the courier sees it."""
 
     @property
     def run(self) -> str:
@@ -43,7 +46,7 @@ class Session(Protocol):
         ...
 
     def look(self, set_aside: Collection[str]) -> None:
-        """See what others have done. Raises Temporary."""
+        """Read the records of others. Raises Temporary."""
         ...
 
     def claim(self) -> Mapping[str, Json]:
@@ -51,12 +54,12 @@ class Session(Protocol):
         ...
 
     def report(self) -> Mapping[str, Json]:
-        """What a beat says beside the claim."""
+        """The content of a heartbeat beside the claim."""
         ...
 
 
 class Courier:
-    """Carries shards and logs, beats, and listens; for one attempt."""
+    """Uploads shards and logs, writes heartbeats, reads orders and the heartbeats of others, for one attempt."""
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class Courier:
     ) -> None:
         self.folder, self.spool, self.attempt, self.timeouts = folder, spool, attempt, timeouts
         self._clock, self._gone = clock, gone
-        self.confirmed = clock.now()  # when a beat of ours last got through
+        self.confirmed = clock.now()  # when a heartbeat of ours was last written
         self.troubles: dict[str, str] = {}
         self.lines: deque[str] = deque(maxlen=MOST_LINES)
         self._pauses: dict[str, tuple[float, float]] = {}  # what -> (not before, how long the pause was)
@@ -82,7 +85,7 @@ class Courier:
 
     @property
     def fenced(self) -> bool:
-        """Whether others may have taken this worker for dead: it takes no new work until a beat gets through."""
+        """Whether other workers may think that this one is dead: it takes no new work until a heartbeat is written."""
         return self._clock.now() - self.confirmed > self.timeouts.fence
 
     def orders(self, run: str) -> Orders:
@@ -104,7 +107,7 @@ class Courier:
         self._try("the look", lambda: self._look(session, EAGER if eager else LOOK))
 
     def _try(self, what: str, act: Callable[[], None]) -> None:
-        """Do it, or note what is wrong and wait twice as long as the last time before the next try."""
+        """Call `act`; after an error, log it and double the pause before the next try."""
         not_before, pause = self._pauses.get(what, (-math.inf, 2.5))
         if self._clock.now() < not_before:
             return
@@ -121,7 +124,7 @@ class Courier:
             self.troubles.pop(what, None)
 
     def _due(self, what: str, seconds: float) -> bool:
-        """Whether the last time that `what` was done well is `seconds` ago."""
+        """Whether `what` last succeeded at least `seconds` ago."""
         return self._clock.now() - self._done_at.get(what, -math.inf) >= seconds
 
     def _did(self, what: str) -> None:
@@ -145,17 +148,17 @@ class Courier:
             self._did(what)
 
     def beat(self, run: str, body: Mapping[str, Json]) -> None:
-        """Write a beat now. Raises Temporary when it does not get through."""
+        """Write a heartbeat now. Raises Temporary when that fails."""
         number, began = self._numbers.get((run, "beat"), 0), self._clock.now()
         guard(self.folder, run)
-        self._numbers[run, "beat"] = number + 1  # whatever comes of it: a number is used once
+        self._numbers[run, "beat"] = number + 1  # even if writing fails: a number is used once
         waits = {"waiting": len(self.spool.waiting), "unreceipted": len(self.spool.unreceipted)}
         told: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
         self.folder.write(*pack_note(run, "beat", self.attempt, number, {**told, **body}))
         self.confirmed = began
 
     def _roll(self, run: str, *, now: bool = False) -> None:
-        """Put the lines that were said since the last time into the spool."""
+        """Write the log lines since the last note as a note into the spool."""
         if not self.lines or not (now or self._due("roll", ROLL)):
             return
         number = self._numbers.get((run, "log"), 0)
@@ -177,14 +180,14 @@ class Courier:
         self._did("look")
 
     def hear(self, run: str) -> None:
-        """Read the orders and beats that are new. Raises Temporary."""
+        """Read new orders and heartbeats. Raises Temporary."""
         orders = self.orders(run)
         for path, note in read_notes(self.folder, run, "order", known=orders.known, refused=[]):
             orders.add(path, note)
         self.monitor(run).look(self.folder, run)
 
     def _settle(self, run: str) -> None:
-        """Free what the receipts that are new name."""
+        """Delete from the spool what new receipts name."""
         for path, note in read_notes(self.folder, run, "ack", known=self._acks, refused=[]):
             received = note.get("received")
             if isinstance(received, dict):
@@ -192,7 +195,7 @@ class Courier:
             self._acks.add(path)
 
     def finish(self, runs: Collection[str]) -> None:
-        """Say what is left to say and that this attempt has ended, to the runs that it worked on."""
+        """Upload what is left, and write to every run of this attempt that it has ended."""
         for run in sorted(runs):
             self._try(f"the last log of {run}", lambda run=run: self._roll(run, now=True))  # type: ignore[misc]
         self._try("carrying the rest", self._carry)
