@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,6 +97,19 @@ def refuse_unknown(name: str, options: Mapping[str, str], *, training: bool = Fa
         more = import_object("hybrid.backends.tuned.backend:OPTIONS", needed_for="training")
         cls, what = SimpleNamespace(options={**cls.options, **more}), f"{what} with training"
     _check_options(cls, what, options)
+
+
+def refuse_unknown_role(name: str, texts: Iterable[str], roles: Collection[str]) -> None:
+    """Raise UsageError for an option `juge=parallel=2` of the first model's backend `name` where 'juge' is neither an
+    option of it nor one of the `roles`. Its library is imported only for an option of that form.
+    """
+    for text in texts:
+        role, _, value = text.partition("=")
+        if role and "=" in value and role not in backend_class(name).options:
+            raise UsageError(
+                f"--backend-option {text:.200}: there is no role '{role:.100}', and no option of the backend '{name}'",
+                hint=f"roles: {nearest(role[:100], roles)}" if roles else "there is one model only: NAME=VALUE",
+            )
 
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:

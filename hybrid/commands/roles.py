@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES
-from hybrid.errors import UsageError
+from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES, refuse_unknown_role
+from hybrid.errors import UsageError, nearest
 from hybrid.execution.local import Engine
 from hybrid.execution.roles import roles_of
 from hybrid.folder.names import DIGEST
@@ -42,6 +42,7 @@ def engines(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, Engine]:
     options = by_role(how.get("options", ()), roles)
     _refuse_unnamed((*backends, *options), ("", *models))
     first = backends.get("", DEFAULT_BACKEND)
+    refuse_unknown_role(first, options.get("", ()), roles)
     given = {"": _first(models.get(""), first)} | {role: models[role] for role in roles if role in models}
     return {
         role: Engine(
@@ -65,14 +66,12 @@ def specs(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, ModelSpec]:
 
 
 def one_each(option: str, texts: Iterable[str], roles: Mapping[str, Role]) -> dict[str, str]:
-    """The value of each role, the last one where several are given. Raises UsageError for an unknown role and for an
-    empty value.
-    """
+    """The value of each role. Raises UsageError for an unknown role, an empty value, and two values of one role."""
     texts = list(texts)
     for text in texts:
         role, equals, _ = text.partition("=")
         if equals and role not in roles and ROLE.fullmatch(role) and not Path(text).exists():
-            known = f"known roles: {', '.join(roles)}" if roles else "this pipeline has one model only"
+            known = nearest(role, roles) if roles else "this pipeline has one model only"
             raise UsageError(
                 f"{option} {clean_line(text, 200)}: the pipeline has no role '{role}'",
                 hint=f"{known}; a name with a '=' in it is written {option} ={clean_line(text, 200)}",
@@ -80,6 +79,10 @@ def one_each(option: str, texts: Iterable[str], roles: Mapping[str, Role]) -> di
     found: dict[str, str] = {}
     for role, values in by_role(texts, roles).items():
         where = f" of '{role}'" if role else ""
+        if len(values) > 1:
+            given = " and ".join(f"'{clean_line(one, 100)}'" for one in values[:2])
+            known = f"; a further model has a role: {option} ROLE=NAME with {', '.join(roles)}" if roles else ""
+            raise UsageError(f"{option}{where} is given {len(values)} times: {given}", hint=f"give one{known}")
         if not values[-1].strip():
             raise UsageError(f"{option}{where} is empty", hint="leave it out for the default one" if not role else "")
         found[role] = values[-1]

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from hybrid import settings
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import digest_before_loading
+from hybrid.backends.registry import digest_before_loading, refuse_unknown_role
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.execution.engines import opened
@@ -57,7 +57,9 @@ class Machine:
     def options(self, run: Run, role: str) -> dict[str, str]:
         """The options of a role's backend: `judge=parallel=2` sets `parallel` for the role `judge` of a run."""
         roles = [name for name in run.models if name]
-        return dict(pairs("--backend-option", by_role(self._texts, roles).get(role, [])))
+        texts = by_role(self._texts, roles)
+        refuse_unknown_role(run.models[""].backend, texts.get("", ()), roles)
+        return dict(pairs("--backend-option", texts.get(role, [])))
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         backend, options = run.models[role].backend, self.options(run, role)

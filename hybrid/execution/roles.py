@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.errors import CannotRun, HybridError, UsageError, nearest
 from hybrid.folder.runs import Run
 from hybrid.folder.spec import ROLE
+from hybrid.plugins import installed
 from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Inputs, Pipeline, Role, Stage
 
@@ -63,9 +64,18 @@ def stages_of_run(run: Run, pipeline: Pipeline) -> tuple[Stage, ...]:
 
 
 def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> Inputs:
-    """The inputs, with the grader that the roles `named` suggest for the outputs; the last that has one decides."""
+    """The inputs, with the grader that the roles `named` suggest for the outputs; the last that has one decides.
+
+    Raises CannotRun when no grader of that name is installed: it would be told only when all is answered.
+    """
     graders = [role.grader for name, role in roles_of(pipeline).items() if name in named and role.grader]
-    return replace(inputs, about={**inputs.about, "grader": graders[-1]}) if graders else inputs
+    grader = graders[-1] if graders else inputs.about.get("grader", "")
+    if isinstance(grader, str) and grader and grader not in (known := installed.names("graders")):
+        raise CannotRun(
+            f"{installed.origin(pipeline).title} names the grader '{grader:.100}', which is not installed here",
+            hint=nearest(grader[:100], known),
+        )
+    return replace(inputs, about={**inputs.about, "grader": grader}) if graders else inputs
 
 
 def asked_on(stages: Sequence[Stage], sides: Collection[str]) -> list[str]:

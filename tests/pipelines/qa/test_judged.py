@@ -11,6 +11,7 @@ import pytest
 from graders.judge import Judge
 from graders.judged import NO_VERDICTS, Judged
 from hybrid.backends.scripted import ScriptedBackend
+from hybrid.errors import CannotRun
 from hybrid.execution.roles import stages_with, with_grader
 from hybrid.grading.judging.asking import Asking
 from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE
@@ -148,7 +149,10 @@ def test_two_roles_of_one_model_keep_their_own_options(two: Two) -> None:
     assert calls("laptop") == [len(ANSWERS), 2 * len(ANSWERS)]
     two.at("laptop", "init", two.folder)
     assert two.at("laptop", "run", "remote", *asked).code == 0
-    two.worker("gpu", "any", *options("gpu"), "--model", f"{judge}={judge}")
+    here = ["--model", f"{judge}={judge}"]
+    misspelt = two.worker("gpu", "any", "--backend-option", "juge=delay_ms=2", *here)
+    assert (misspelt.code, "there is no role 'juge'" in misspelt.stderr) == (2, True), misspelt.stderr
+    two.worker("gpu", "any", *options("gpu"), *here)
     assert calls("gpu") == calls("laptop")
 
 
@@ -344,15 +348,27 @@ def test_a_model_of_a_role_is_named_on_the_command_line(two: Two) -> None:
     begin = ["run", "remote", *arguments(two.root)[:3], "--backend", "scripted"]
     for more, words in (
         (["--model", "juge=x"], "the pipeline has no role 'juge'"),
-        (["--model", "juge=x"], "known roles: judge; a name with a '=' in it is written --model =juge=x"),
+        (
+            ["--model", "juge=x"],
+            "did you mean 'judge'? known: judge; a name with a '=' in it is written --model =juge=x",
+        ),
         (["--backend", "juge=x"], "the pipeline has no role 'juge'"),
         (["--backend", "judge=scripted"], "no model is named for 'judge'"),
+        (["--model", "x", "--model", "y"], "--model is given 2 times: 'x' and 'y'"),
+        (["--model", "judge=x", "--model", "judge=y"], "--model of 'judge' is given 2 times: 'x' and 'y'"),
+        (["--backend", "ollama"], "--backend is given 2 times: 'scripted' and 'ollama'"),
         (["--model", "judge="], "--model of 'judge' is empty"),
         (["--model", "judge=x", "--backend", "judge=olama"], "did you mean 'ollama'?"),
         (["--model", "judge=x", "--model-digest", "judge=12"], "is not a sha256 of 64 hex digits"),
     ):
         done = two.at("laptop", *begin, *more)
         assert (done.code, words in done.stderr) == (2, True), done.stderr
+    local = ["run", "local", *arguments(two.root), "--folder", two.root / "here"]
+    misspelt = ["--backend-option", "juge=delay_ms=2"]
+    done = two.at("laptop", *local, *misspelt)
+    words = "there is no role 'juge', and no option of the backend 'scripted'"
+    assert (done.code, words in done.stderr, "did you mean 'judge'?" in done.stderr) == (2, True, True), done.stderr
+    assert not (two.root / "here").exists()
     run = two.at("laptop", *begin, "--model", "=a=b", "--model", "judge=c=d").stdout.strip()
     spec = json.loads((two.folder / "runs" / run / "run.json").read_text())
     assert spec["models"][""] == {"backend": "scripted", "name": "a=b", "digest": ""}
@@ -361,6 +377,13 @@ def test_a_model_of_a_role_is_named_on_the_command_line(two: Two) -> None:
     text = "".join("".join(cell["source"]) for cell in notebook["cells"])
     assert "backend `scripted`, model `a=b`." in text
     assert "ollama up" not in text, "the judge is the laptop's"
+
+
+def test_a_grader_that_is_not_there_is_told_before_anything_is_asked() -> None:
+    inputs = Inputs({}, {}, {"grader": "squat"})
+    with pytest.raises(CannotRun, match="the pipeline 'qa-eval' names the grader 'squat', which is not") as error:
+        with_grader(inputs, QaEval(), [""])
+    assert "did you mean 'squad'?" in error.value.hint
 
 
 @pytest.mark.slow
