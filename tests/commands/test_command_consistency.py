@@ -126,7 +126,8 @@ def test_a_run_whose_items_cannot_be_made_is_not_submitted(
     place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(place.folder.rglob("*"))
-    done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3", "--backend", "lamacpp")
+    misspelt = [one.replace("=scripted", "=lamacpp") for one in local(place)[2:]]
+    done = hybrid("run", "remote", *misspelt, "--set", "seed=3")
     assert (done.code, "did you mean 'llamacpp'?" in done.stderr) == (2, True), done.stderr
     monkeypatch.setattr("pipelines.seal.eval.SealEval.stages", lambda self: (Stage("answer", "gpu", 1, Ask(no_items)),))
     done = hybrid("run", "remote", *local(place)[2:], "--set", "seed=3")

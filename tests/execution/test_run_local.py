@@ -320,7 +320,7 @@ def test_a_wrong_word_gets_one_clear_line_and_writes_nothing(
 WRONG = {
     "an option": (["--backend-option=dellay_ms=1"], 2, "did you mean 'delay_ms'?"),
     "an option's value": (["--backend-option=delay_ms=soon"], 2, "delay_ms=soon"),
-    "a model's content": (["--model=solutions.json"], 6, "not a script"),
+    "a model's content": ([], 6, "not a script"),
     "the place of the outputs": (["--output=script.json"], 2, "holds something else"),
     "a task": (["--set=challenges=odd.json"], 6, "odd.json"),
 }
@@ -333,6 +333,8 @@ def test_nothing_is_frozen_before_all_is_known_to_be_right(
     more, code, words = WRONG[what]
     monkeypatch.chdir(place.root)
     Path("odd.json").write_text('{"x": {"train": 3, "test": []}}')
+    if what == "a model's content":
+        (place.root / "script.json").write_text("[]")
     done = place.run(*more)
     assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
     assert words in done.stderr
