@@ -355,3 +355,23 @@ def test_the_number_of_clusters_is_found() -> None:
     found = clustered(rows, list("abcdef"), 0.8)
     assert (found.labels, found.medoids, found.sizes) == ((0, 0, 0, 2, 1, 1), (2, 4, 3), (3, 2, 1))
     assert clustered(unit_rows([], 3), [], 0.5).labels == ()
+
+
+def test_more_texts_than_are_clustered_at_a_time_join_what_is_there_or_make_clusters_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draws = np.random.default_rng(0)
+    kinds = draws.integers(0, 5, 100)
+    kinds[1:4] = 5  # a rare kind, which the first sample has not
+    rows = unit_rows(np.eye(6)[kinds] + draws.normal(size=(100, 6)) * 0.05)
+    ids = [f"id{place:03}" for place in range(100)]
+    whole = clustered(rows, ids, 0.8)
+    monkeypatch.setattr("pipelines.branch.clusters.MOST", 10)
+    parts = clustered(rows, ids, 0.8)
+    for found in (whole, parts):  # the kinds of the members are those of the medoids
+        assert [kinds[found.medoids[label]] for label in found.labels] == kinds.tolist()
+    assert parts.sizes == whole.sizes
+    assert whole.sizes[-1] == 3
+    order = draws.permutation(100)
+    again = clustered(rows[order], [ids[place] for place in order], 0.8)
+    assert [order[place] for place in again.medoids] == list(parts.medoids)
