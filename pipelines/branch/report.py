@@ -42,8 +42,8 @@ class BranchReport(Section):
     }
 
     def wants(self, run: ReportRun) -> bool:
-        """Runs of this pipeline, and outputs of others that are like its tree."""
-        return run.pipeline == "branch" or any("verdict" in one.view for one in run.first_outputs())
+        """Runs whose records are nodes of a tree; the search of a run that is under way has none yet."""
+        return any({"verdict", "depth", "parent"} <= one.view.keys() for one in run.first_outputs())
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """What was measured of all candidates together; nothing where nobody graded."""
@@ -161,7 +161,7 @@ def _scenario(run: ReportRun, part: TaskResult, shown: TaskView) -> Html:
             funnel(nodes),
             budget(nodes, about.get("budget") if isinstance(about, Mapping) else None),
             el("h4", f"Kept: {count_of(len(kept), 'text')}"),
-            cards(kept, names),
+            cards(kept, nodes, names),
             pictures,
             tree(nodes, names),
         ]

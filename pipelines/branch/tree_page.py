@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
-from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode
+from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode, path_to
 
 MOST_NODES = 2000
 """Nodes of a scenario that are drawn; all are counted."""
@@ -49,12 +49,14 @@ class Names:
         return truncated(id.removeprefix(f"{self._task}/") or id, LONGEST_NAME)
 
 
-def cards(kept: Sequence[TreeNode], names: Names) -> Html:
-    """The kept texts, the best score first."""
+def cards(kept: Sequence[TreeNode], nodes: Sequence[TreeNode], names: Names) -> Html:
+    """The kept texts, the best score first, each with what it grew from behind a fold."""
+    by_id = {one.id: one for one in nodes}
     drawn = [
         el(
             "li",
             el("p", el("b", f"{names.number(one)}"), " ", _link(one.id, names), " ", _facts(one), cls="facts"),
+            _story(path_to(one, by_id)[:-1], names),
             el("p", truncated(one.text or "", names.longest), cls="said", dir="auto"),
         )
         for one in kept[:MOST_CARDS]
@@ -62,6 +64,22 @@ def cards(kept: Sequence[TreeNode], names: Names) -> Html:
     if len(kept) > MOST_CARDS:
         drawn.append(el("li", f"{count_of(len(kept) - MOST_CARDS, 'more kept text')}: see the tree", cls="none"))
     return el("ol", *drawn, cls="cards") if drawn else el("p", "Nothing was kept.", cls="none")
+
+
+def _story(above: Sequence[TreeNode], names: Names) -> Html:
+    """The texts of the levels before, from the first one."""
+    if not above:
+        return Html("")
+    told = [
+        join(
+            [
+                el("p", cut_plainly(one.level or names.short(one), LONGEST_NAME), cls="facts"),
+                el("p", truncated(one.text or one.failure, names.longest), cls="said", dir="auto"),
+            ]
+        )
+        for one in above[:MOST_DEPTH]
+    ]
+    return el("details", el("summary", "what it grew from"), *told, cls="story")
 
 
 def tree(nodes: Sequence[TreeNode], names: Names) -> Html:

@@ -12,7 +12,10 @@ from typing import Any
 
 from hybrid.backends.registry import open_embedder
 from hybrid.outputs import write_outputs
-from hybrid.records import Failure, Output
+from hybrid.records import Failure, Item, Output
+from hybrid.sampling import item_seed
+from pipelines.branch.pipeline import Branch
+from tests.support.walks_in_memory import driven
 
 WHO = ("the doctor", "an old miner", "her own clone", "the airlock", "the dead man", "a child of the colony")
 DID = ("sold the oxygen", "wrote the last log entry", "never left the dome", "buried the samples", "cut the cable")
@@ -62,6 +65,24 @@ def tree_run(folder: Path, outputs: Sequence[Output] = (), tasks: Mapping[str, A
     folder.mkdir(parents=True, exist_ok=True)
     write_outputs(folder / "outputs.json", run, [], dict(tasks or known), made)
     return folder / "outputs.json"
+
+
+def pipeline_outputs() -> list[Output]:
+    """The records of a real search of the pipeline with made-up answers, and the embedder that needs no model."""
+    pipeline = Branch(scenario=("demo",), candidates=4, keep=3, levels=2, strategy=("iid", "facets"))
+    tasks = pipeline.inputs().tasks
+
+    def answer(item: Item) -> str:
+        draw = random.Random(item_seed(item.request.sampling.seed, item.request.messages[-1].content))
+        return f"The lighthouse keeps working. {draw.choice(FEEL)}, since {draw.choice(WHO)} {draw.choice(DID)} here."
+
+    done = driven(pipeline._walk("demo", tasks), answer)
+    found = sorted(done.outputs, key=lambda one: (one.task, one.question, one.sample))
+    made = [
+        Output(f"{place}", one.task, one.question, one.view, 0, None if one.failure else one.text, one.failure, None)
+        for place, one in enumerate(pipeline._tree(tasks, {"search": found}))
+    ]
+    return sorted(made, key=lambda one: one.question)
 
 
 def _node(

@@ -19,7 +19,7 @@ from pipelines.branch.reading import kept_of, trees
 from pipelines.branch.tree_page import MOST_NODES
 from tests.support.chromium import Tab
 from tests.support.hostile_texts import PAYLOADS
-from tests.support.tree_runs import tree_outputs, tree_run
+from tests.support.tree_runs import pipeline_outputs, tree_outputs, tree_run
 
 
 def page_of(folder: Path, outputs: list[Output]) -> Path:
@@ -36,6 +36,28 @@ def outputs() -> list[Output]:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, outputs: list[Output]) -> Path:
     return page_of(tmp_path_factory.mktemp("pages") / "run", outputs)
+
+
+def test_what_the_pipeline_itself_records_is_graded_and_drawn_in_all_its_parts(tab: Tab, tmp_path: Path) -> None:
+    outputs = pipeline_outputs()
+    path = tree_run(tmp_path / "run", outputs)
+    summary = grade_file(path, Branch(), "branch", path.with_name("grades.branch.json"))
+    assert summary["n"] == sum(one.view["verdict"] == "kept" and not one.view["control"] for one in outputs) > 1
+    assert all(one["control"] is not None for one in summary["measures"])
+    assert len(summary["measures"]) >= 8
+    tab.open(write_report([find_source(path)], tmp_path / "report.html"))
+    parts = (".funnel", ".cards .said", ".plane circle", ".heat rect", ".measures td", ".control li.node")
+    assert [name for name in parts if not tab.eval(f"document.querySelectorAll({name!r}).length")] == []
+    assert tab.eval("document.querySelectorAll('li.node').length") == sum(one.view["depth"] > 0 for one in outputs)
+
+
+def test_a_card_tells_the_whole_story_that_a_kept_text_grew_from(tab: Tab, page: Path, outputs: list[Output]) -> None:
+    ((_, nodes),) = trees(outputs)
+    best = kept_of(nodes)[0]
+    above = next(one for one in nodes if one.id == best.parent)
+    tab.open(page)
+    assert tab.eval("document.querySelector('.cards .story .said').textContent") == above.text
+    assert not tab.eval("document.querySelector('.cards .story').open")
 
 
 def choose(tab: Tab, selector: str, value: str) -> None:
