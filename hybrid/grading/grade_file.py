@@ -151,7 +151,7 @@ class GradesWriter:
                 grade = judge(question)
                 constant = control(question.reference) if control and grade.score is not None else None
                 line = _line(question, grade)
-            except Exception as error:  # noqa: BLE001 - graders are anybody's code
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - graders are anybody's code
                 raise_attributed(
                     self._grader, error, f"judging the question '{question.id:.200}' of the task '{question.task:.200}'"
                 )

@@ -28,7 +28,7 @@ PRODUCTS: Mapping[type, tuple[type, ...]] = {Ask: (Item,), Tune: (Item, FineTuni
 """Kind of work -> the types that its function may produce."""
 
 
-def raise_attributed(owner: object, error: Exception, doing: str) -> NoReturn:
+def raise_attributed(owner: object, error: Exception | SystemExit, doing: str) -> NoReturn:
     """Raise `error` as a HybridError that names `owner` (a plugin, or the name of a part of ours) and `doing`.
 
     HybridErrors are raised unchanged; an OSError and a MemoryError keep their exit codes.
@@ -50,12 +50,12 @@ def raise_attributed(owner: object, error: Exception, doing: str) -> NoReturn:
     raise PluginFault(message, hint=f"the fault is in {origin.title}, not in hybrid; -vv shows all of it") from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """Type and message, also of an exception whose `__str__` raises."""
     return traceback.format_exception_only(error)[0].strip()[:MAX_MESSAGE]
 
 
-def _place(error: Exception, package: str) -> str:
+def _place(error: BaseException, package: str) -> str:
     """`file:line` of the innermost frame of the owner's code; "" when there is none."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         module = str(frame.f_globals.get("__name__", ""))
@@ -71,7 +71,7 @@ def attributed_to(owner: object, doing: str) -> Iterator[None]:
     """Attribute exceptions of the block to `owner`."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - third-party code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code, which may call sys.exit
         raise_attributed(owner, error, doing)
 
 
@@ -125,7 +125,7 @@ class CheckedItems:
                 yield item
                 count += 1
                 last = item
-        except Exception as error:  # noqa: BLE001 - third-party code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code, which may call sys.exit
             after = f" after {count} of them, the last for the question '{last.question:.200}'" if last else ""
             raise_attributed(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
 
@@ -155,7 +155,7 @@ class CheckedWalk:
                     with suppress(StopIteration):
                         walk.throw(error)
                     raise
-        except Exception as error:  # noqa: BLE001 - third-party code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code, which may call sys.exit
             raise_attributed(self._pipeline, error, f"{doing} in the stage '{self._stage}'")
 
     def _checked(self, made: Any, doing: str) -> Any:

@@ -13,6 +13,7 @@ import pytest
 
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
+from tests.support.in_process import Hybrid
 
 
 def said(number: int, text: str | None, truth: Any = "yes", task: str = "") -> Output:
@@ -246,3 +247,12 @@ def test_a_missed_threshold_is_exit_3_with_a_closed_stdout(outputs: Path) -> Non
         ["bash", "-c", f"{judge} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60, check=False
     )
     assert done.returncode == 3
+
+
+def test_a_grader_that_ends_the_process_is_a_fault_and_no_success(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"key":"1","task":"a","question":"a/0","view":{},"text":"x","reference":"x"}\n')
+    monkeypatch.setattr("graders.exact.Exact.grade", lambda self, output: sys.exit(0))
+    done = hybrid("grade", tmp_path / "a.jsonl", "--grader", "exact")
+    assert (done.code, "SystemExit" in done.stderr, done.stdout) == (1, True, "")
