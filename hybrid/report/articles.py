@@ -53,7 +53,7 @@ def _head(number: int, shown: TaskView, statuses: Sequence[str], sections: Secti
 
 def _facts(part: TaskResult, sections: Sections) -> list[str]:
     facts = []
-    if len(part.scores) > 1 and any(score is not None for score in part.scores):
+    if len(part.scores) > 1 and {0.0, 1.0} & set(part.scores):  # shares alone are neither right nor wrong
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
         facts.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
     facts += sections.facts(part)

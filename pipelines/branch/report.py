@@ -95,7 +95,7 @@ def _measures(run: ReportRun, several: bool) -> Html:
     return join([el("h4", run.label) if several else Html(""), table, el("p", SAMPLES, cls="note")])
 
 
-HEADS = ("", "value", "control", "it is")
+HEADS = ("", "value", "control", "standing")
 
 
 def _row(one: Measured) -> Html:

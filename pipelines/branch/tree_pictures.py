@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 from hybrid.report.formatting import count_of
@@ -33,7 +33,8 @@ def plane(nodes: Sequence[TreeNode], kept: Sequence[TreeNode], names: Names) -> 
     if len({one.position for one in some}) < 3:
         return el("p", "No map: fewer than three texts have an embedding.", cls="none")
     at = _scaled(some)
-    drawn = [_point(one, *at(one), chosen, names) for one in some]
+    colours = _colours(some, kept)
+    drawn = [_point(one, *at(one), _colour(one, colours), names) for one in some]
     spoken = f"Map of {count_of(len(some), 'text')} by their embeddings, {count_of(len(kept), 'kept text')} numbered"
     svg = (
         f'<svg class="plane" role="img" aria-label="{plain(spoken)}" viewBox="0 0 {WIDE} {HIGH}">{"".join(drawn)}</svg>'
@@ -43,7 +44,7 @@ def plane(nodes: Sequence[TreeNode], kept: Sequence[TreeNode], names: Names) -> 
         "figure",
         el("figcaption", el("b", "Map of the embeddings")),
         Html(svg),
-        _legend(some),
+        _legend(some, colours),
         el("p", said, cls="note"),
     )
 
@@ -64,12 +65,24 @@ def _scaled(nodes: Sequence[TreeNode]) -> Callable[[TreeNode], tuple[float, floa
     return at
 
 
-def _point(node: TreeNode, x: float, y: float, chosen: set[str], names: Names) -> str:
-    colour = "none" if node.cluster is None else f"k{node.cluster % COLOURS}"
+def _colours(nodes: Sequence[TreeNode], kept: Sequence[TreeNode]) -> dict[int, str]:
+    """The class of each cluster with a colour of its own: those of kept texts, then those of most texts."""
+    sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
+    first = {one.cluster for one in kept}
+    known = [cluster for cluster in sizes if cluster in first or sizes[cluster] > 1]
+    ranked = sorted(known, key=lambda cluster: (cluster not in first, -sizes[cluster], cluster))
+    return {cluster: f"k{place}" for place, cluster in enumerate(ranked[:COLOURS])}
+
+
+def _colour(node: TreeNode, colours: Mapping[int, str]) -> str:
+    return "none" if node.cluster is None else colours.get(node.cluster, "none")
+
+
+def _point(node: TreeNode, x: float, y: float, colour: str, names: Names) -> str:
     title = f"<title>{plain(names.short(node))}: {plain(node.verdict or 'no verdict')}</title>"
     if node.control:
         return f'<path class="cross {colour}" d="M{x - 3:.1f} {y - 3:.1f}l6 6m0-6l-6 6">{title}</path>'
-    if node.id in chosen:
+    if names.number(node):
         at = f'x="{x:.1f}" y="{y:.1f}"'
         mark = f'<circle class="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="9"/><text {at}>{names.number(node)}</text>'
         return f'<a href="#{names.anchor(node.id)}">{title}{mark}</a>'
@@ -77,15 +90,14 @@ def _point(node: TreeNode, x: float, y: float, chosen: set[str], names: Names) -
     return f'<circle class="{kind} {colour}" cx="{x:.1f}" cy="{y:.1f}" r="{5 if node.chosen else 3.5}">{title}</circle>'
 
 
-def _legend(nodes: Sequence[TreeNode]) -> Html:
+def _legend(nodes: Sequence[TreeNode], colours: Mapping[int, str]) -> Html:
     sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
-    shown = sizes.most_common(COLOURS)
     said = [
-        el("span", el("i", cls=f"k{cluster % COLOURS}", aria_hidden="true"), f"cluster {cluster}: {size:,}")
-        for cluster, size in shown
+        el("span", el("i", cls=colour, aria_hidden="true"), f"cluster {cluster}: {sizes[cluster]:,}")
+        for cluster, colour in colours.items()
     ]
-    if len(sizes) > len(shown):
-        said.append(el("span", f"{count_of(len(sizes) - len(shown), 'more cluster')}, in the same colours again"))
+    if left := len(sizes) - len(colours):
+        said.append(el("span", el("i", cls="none", aria_hidden="true"), count_of(left, "more cluster")))
     return el("p", *said, cls="clusters")
 
 

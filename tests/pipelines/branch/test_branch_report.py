@@ -154,9 +154,14 @@ def test_map_and_heat_map_show_what_was_kept(tab: Tab, page: Path, outputs: list
         "[...document.querySelectorAll('.plane a circle')]"
         ".map(c => [c.getAttribute('class'), getComputedStyle(c).fill])"
     )
-    clusters = {f"k{one.cluster}" for one in kept}
-    assert {name for name, _ in colours} == clusters
+    clusters = {one.cluster for one in kept}
+    assert {name for name, _ in colours} == {f"k{place}" for place in range(len(clusters))}
     assert len({fill for _, fill in colours}) == len(clusters)
+
+
+def test_a_scenario_of_shares_is_not_said_to_have_nothing_right(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    assert "right" not in tab.eval("document.querySelector('article > header').textContent")
 
 
 def test_every_figure_stands_beside_its_control(tab: Tab, page: Path) -> None:
