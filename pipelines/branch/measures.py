@@ -16,6 +16,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.metrics import Interval, Measured
 from hybrid.statistics import diversity
 from hybrid.statistics.agreement import Estimate
+from hybrid.statistics.intervals import wilson
 from pipelines.branch.reading import TreeNode, kept_of, plain_of
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ PLAIN = "plain samples"
 MOST_DRAWS = 200
 WORK = 20_000
 """Texts that the draws of one control may cost."""
+
+FEW = 2
+"""Texts up to which a jackknife of a diversity has no spread: without one of two there is nothing to differ."""
 
 DIGITS = 6
 
@@ -146,7 +150,8 @@ def gain(nodes: Sequence[TreeNode], tokens: int) -> float | None:
 
 
 def _beside(task: str, name: str, n: int, value: float | Estimate, control: Control | None, against: str) -> Measured:
-    interval = (round(value.low, DIGITS), round(value.high, DIGITS)) if isinstance(value, Estimate) else None
+    known = isinstance(value, Estimate) and (value.low < value.high or n > FEW)
+    interval = (round(value.low, DIGITS), round(value.high, DIGITS)) if isinstance(value, Estimate) and known else None
     own = round(value.value if isinstance(value, Estimate) else value, DIGITS)
     if control is None:
         return Measured(task, name, own, n, interval)
@@ -154,10 +159,11 @@ def _beside(task: str, name: str, n: int, value: float | Estimate, control: Cont
 
 
 def _mean(values: Sequence[float]) -> Estimate:
-    """The mean of shares or cosines with its interval, by the jackknife."""
-    found = diversity.jackknife(len(values), lambda places: math.fsum(values[one] for one in places) / len(places))
-    least = 0.0 if min(values) >= 0.0 else -1.0
-    return Estimate(found.value, max(least, found.low), min(1.0, found.high))
+    """The mean with its interval: Wilson's for shares, else that of the jackknife."""
+    mean = math.fsum(values) / len(values)
+    if all(0.0 <= one <= 1.0 for one in values):
+        return Estimate(mean, *wilson(min(1.0, mean), len(values)))
+    return diversity.jackknife(len(values), lambda places: math.fsum(values[one] for one in places) / len(places))
 
 
 def _mean_of(feature: str) -> Figure:

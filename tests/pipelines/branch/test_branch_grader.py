@@ -56,6 +56,17 @@ def test_the_mean_score_is_the_logarithm_of_the_vendi_score_and_a_repeat_has_the
     assert vendi == pytest.approx(math.exp(-(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))), abs=1e-6)
 
 
+def test_two_texts_have_no_interval_of_their_diversity_and_shares_that_agree_one_that_is_not_a_point(
+    tmp_path: Path,
+) -> None:
+    met = {"features": {"constraints": 1.0}}
+    found = figures(graded(tmp_path, [candidate("t/0", X, **met), candidate("t/1", (0.6, 0.8, 0.0), **met)]))
+    assert found["Vendi score of the kept"]["interval"] is None
+    low, high = found["constraints met by the kept"]["interval"]
+    assert (found["constraints met by the kept"]["value"], high) == (1.0, 1.0)
+    assert low < 0.5
+
+
 def test_every_figure_stands_beside_as_many_plain_samples_that_chance_chose(tmp_path: Path) -> None:
     summary = graded(tmp_path, tree_outputs() + tree_outputs("memory"))
     assert set(summary["controls"]) == {"plain samples by chance"}
