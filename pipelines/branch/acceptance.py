@@ -55,8 +55,11 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def refused(text: str, scenario: Scenario, level: Level) -> Refusal | None:
-    """Why this text is refused whatever the others are; None when it is not."""
+def refused(text: str, scenario: Scenario, level: Level, asked: str) -> Refusal | None:
+    """Why this answer to what was `asked` is refused whatever the others are; None when it is not."""
+    said = normalised(asked)
+    if all(normalised(line) in said for line in text.splitlines()):
+        return Refusal("rejected-boilerplate", "it only repeats what it was asked")
     for pattern in (*BOILERPLATE, *scenario.boilerplate):
         if found := compiled(pattern, ignore_case=True).search(text[:LONGEST]):
             return Refusal("rejected-boilerplate", f"it talks to the reader: '{found.group()[:60]}'")

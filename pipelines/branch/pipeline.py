@@ -64,7 +64,7 @@ class Branch(BranchSettings):
         return {"kept.md": kept_page(tasks, outputs)}
 
     def _walk(self, task: str, tasks: Mapping[str, Any]) -> Walk:
-        walk: Walk = import_object("pipelines.branch.walk:searched", needed_for=NEEDED_FOR)(self, task, tasks[task])
+        walk: Walk = import_object("pipelines.branch.walk:searched", needed_for=NEEDED_FOR)(self, task, tasks)
         return walk
 
     def _tree(self, tasks: Mapping[str, Any], earlier: Mapping[str, Iterable[Output]]) -> Iterator[Derived]:

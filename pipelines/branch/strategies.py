@@ -102,7 +102,7 @@ class Facets(Iid):
     def request(self, place: Place, attempt: int, others: Sequence[str]) -> Request:
         """The question with its cell."""
         cell = cell_of(place, attempt)
-        more = "\n".join(f"{name.capitalize()}: {value}." for name, value in cell.items())
+        more = " ".join(f"{name.capitalize()}: {value}." for name, value in cell.items())
         return asked(place, attempt, "facets", f"{question(place)}\n\n{more}" if more else question(place))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ STEPS = 1000
 
 def tree_records(settings: BranchSettings, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Iterator[Derived]:
     """The nodes of each scenario, replayed from the outputs of its search. Raises BadData when some are missing."""
-    by_task = {task: list(some) for task, some in groupby(outputs, key=lambda one: one.task)}
+    known = found_in(outputs)
     for task in sorted(tasks):
-        end = replayed(searched(settings, task, tasks[task]), found_in(by_task.get(task, [])))
+        end = replayed(searched(settings, task, tasks), known)
         if not isinstance(end, Finished):
             raise BadData(
                 f"the search of '{task}' has no end in its records: {len(end.items):,} more are asked for",

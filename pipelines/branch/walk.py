@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,16 +63,16 @@ class Job:
     others: tuple[Node, ...]  # accepted on the same level before
 
 
-def searched(settings: BranchSettings, task: str, stored: Any) -> Walk:
+def searched(settings: BranchSettings, task: str, tasks: Mapping[str, Any]) -> Walk:
     """The walk of one scenario, which returns `Found`."""
-    return Searching(settings, from_task(stored, task)).walk()
+    return Searching(settings, from_task(tasks[task], task), min(tasks)).walk()
 
 
 class Searching:
-    """The search of one scenario."""
+    """The search of one scenario. Embeddings belong to the task `first` of the run, so that scenarios share them."""
 
-    def __init__(self, settings: BranchSettings, scenario: Scenario) -> None:
-        self._settings, self._scenario = settings, scenario
+    def __init__(self, settings: BranchSettings, scenario: Scenario, first: str) -> None:
+        self._settings, self._scenario, self._first = settings, scenario, first
         self._judging = Judging(settings.judge, scenario)
 
     def walk(self) -> Walk:
@@ -198,8 +198,9 @@ class Searching:
         read = strategy.read(output)
         nodes = [self._node(job, output, request, text, len(read)) for text in read]
         for node in nodes:
-            if node.text is not None and not control and (refusal := refused(node.text, self._scenario, place.level)):
-                node.decide(refusal.verdict, refusal.reason)
+            if node.text is not None and not control:
+                refusal = refused(node.text, self._scenario, place.level, request.messages[-1].content)
+                node.decide(*((refusal.verdict, refusal.reason) if refusal else ("",)))
         open_ones = [node for node in nodes if node.accepted]
         vectors = yield from self._embedded([node.text or "" for node in open_ones])
         for node, vector in zip(open_ones, vectors, strict=True):
@@ -237,10 +238,10 @@ class Searching:
         return [output.error if output.vector is None else output.vector for output in outputs]
 
     def _embedding(self, text: str) -> Item:
-        """Named by the text, so that the same text is embedded once."""
+        """Named by the text, so that the same text is embedded once in the run."""
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         request = Request(Sampling(max_tokens=1), prompt=text, embed=True)
-        return Item(self._scenario.name, f"{EMBED}/{name}", request, role=EMBED)
+        return Item(self._first, f"{EMBED}/{name}", request, role=EMBED)
 
     def _scored(self, nodes: Sequence[Node]) -> Walk:
         if nodes:

@@ -91,7 +91,7 @@ def test_what_is_wrong_in_a_scenario_is_named(tmp_path: Path, old: str, new: str
         ({"scenario": ("nowhere.toml",)}, "nowhere.toml: No such file", "", CannotRun),
         ({"scenario": ("mars", "mars")}, "two scenarios are called 'mars'", "", UsageError),
         ({"candidates": 2, "keep": 3}, "keep=3 of candidates=2", "--set candidates=3", UsageError),
-        ({"keep": 9}, "keep=9 of candidates=4", "", UsageError),
+        ({"keep": 9}, "keep=9 of candidates=3", "", UsageError),
         ({"temperature": 0.0}, "all answers are the same at temperature 0", "strategy=facets", UsageError),
     ],
 )

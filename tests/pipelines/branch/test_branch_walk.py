@@ -102,6 +102,17 @@ def test_each_distinct_text_is_embedded_once_and_nothing_is_asked_twice() -> Non
     assert len({one.key for one in done.outputs}) == len(done.outputs)
 
 
+def test_the_scenarios_of_a_run_share_the_embeddings_of_what_they_have_in_common() -> None:
+    pipeline = Branch(**{**FAST, "scenario": ("mars", "romcom"), "levels": 1, "control": False})
+    inputs = pipeline.inputs()
+    both = [driven(pipeline._walk(task, inputs.tasks), story).outputs for task in sorted(inputs.tasks)]
+    keys = [{one.key for one in some if one.vector} for some in both]
+    assert len(keys[0] & keys[1]) == 12, "the texts that similarity is calibrated with"
+    every = {one.key: one for some in both for one in some}.values()
+    made = list(pipeline._tree(inputs.tasks, {"search": list(every)}))
+    assert {one.task for one in made} == {"mars", "romcom"}
+
+
 def test_candidates_of_a_level_and_the_samples_of_the_control_are_asked_for_at_the_same_time() -> None:
     assert searched(candidates=6).most_waiting >= 12
 
@@ -109,13 +120,14 @@ def test_candidates_of_a_level_and_the_samples_of_the_control_are_asked_for_at_t
 def test_a_model_that_always_says_the_same_ends_with_one_text_and_the_reason() -> None:
     done = searched(lambda item: "The lighthouse keeps working although nobody lives in it any more.")
     assert verdicts(done)["kept"] == 1
-    assert verdicts(done)["rejected-duplicate"] == len(nodes(done)) - 3
+    assert verdicts(done) == {"kept": 1, "rejected-duplicate": 4, "rejected-boilerplate": 9}
+    assert {node.reason for node in nodes(done) if node.depth == 2} == {"it only repeats what it was asked"}
     assert {node.sibling for node in nodes(done) if node.depth == 1 and node.sibling} == {"demo/0"}
     *_, (id, text, view, failure) = records(done)
     assert (id, text, view["verdict"]) == ("demo/short", "", "failed")
     assert failure is not None
     assert failure.kind == "short"
-    assert "1 of 2 texts kept at the level 'twist'" in failure.message
+    assert "1 of 2 texts kept at the level 'premise' (1 of 3 levels reached)" in failure.message
     assert "rejected-duplicate" in failure.message
 
 
@@ -124,6 +136,11 @@ def test_a_model_that_always_says_the_same_ends_with_one_text_and_the_reason() -
     [
         ("Sure! The lighthouse keeps working although nobody lives in it.", "rejected-boilerplate", "Sure!"),
         ("The lighthouse: let me know if you like this story about it.", "rejected-boilerplate", "let me know if"),
+        (
+            "A lighthouse that keeps working although nobody lives in it any more.",
+            "rejected-boilerplate",
+            "only repeats what",
+        ),
         ("The lighthouse works.", "rejected-constraint", "3 words, fewer than 8"),
         ("- The lighthouse keeps working\n- nobody lives in it any more", "rejected-constraint", "it is a list"),
         ("The lighthouse " * 40, "rejected-constraint", "80 words, more than 60"),
