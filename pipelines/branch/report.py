@@ -47,7 +47,8 @@ class BranchReport(Section):
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """What was measured of all candidates together; nothing where nobody graded."""
-        return join([_measures(run, len(runs) > 1) for run in runs])
+        tables = [table for run in runs if (table := _measures(run, len(runs) > 1))]
+        return join([*tables, el("p", SAMPLES, cls="note")]) if tables else Html("")
 
     def task(self, shown: TaskView) -> Html:
         """A scenario: its funnel, what was kept, pictures, and the tree."""
@@ -92,7 +93,7 @@ def _measures(run: ReportRun, several: bool) -> Html:
             )
         rows.append(_row(one))
     table = el("table", el("thead", el("tr", *head)), el("tbody", *rows), cls="measures")
-    return join([el("h4", run.label) if several else Html(""), table, el("p", SAMPLES, cls="note")])
+    return join([el("h4", run.label) if several else Html(""), table])
 
 
 HEADS = ("", "value", "control", "standing")
