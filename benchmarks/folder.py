@@ -73,8 +73,8 @@ class Instant:
         self.model = Model("instant", DIGEST, 4096, {"engine": "none"})
         self._clock, self._seconds = clock, seconds
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        for request in filter(None, requests):
             if self._clock:
                 self._clock.seconds += self._seconds
             yield completion(request.key)

@@ -26,7 +26,7 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import open_backend
-from hybrid.execution.stage_work import run_stage
+from hybrid.execution.stage_session import run_stage
 from hybrid.folder.runs import join_folder, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.machine.late_imports import import_object
@@ -72,6 +72,9 @@ class Watch:
 
     def started(self, stage: str, total: int, done: int) -> None:
         self.failed -= done  # a fresh folder has nothing done
+
+    def grown(self, total: int) -> None:
+        """Its items are known beforehand."""
 
     def working(self) -> None:
         """The engine is loaded from the start here."""

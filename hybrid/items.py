@@ -68,8 +68,8 @@ class Request:
     `template` is passed to the chat template (`date_string` pins the date); where it says nothing of thinking, that is
     off. With `tuning`, the model that answers is first trained so, from `adapter` if there is one; with neither
     messages nor a prompt, training is all that is asked, and the text of the answer is what came of it
-    (docs/format.md). With `embed` the answer is the embedding of the prompt, and `sampling` says nothing. `key` is set
-    by the engine. Nothing may change one (see `Item`).
+    (docs/format.md). With `embed` the answer is the embedding of the prompt, and `sampling` says nothing. `key` and
+    `role`, that of the item, are set by the engine. Nothing may change one (see `Item`).
     """
 
     sampling: Sampling
@@ -82,6 +82,7 @@ class Request:
     tuning: Tuning | None = None
     key: str = ""
     embed: bool = False
+    role: str = ""
 
     def encoded(self) -> str:
         """All that shapes the completion, as canonical JSON: the part of an item's key that the request gives.

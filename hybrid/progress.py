@@ -34,6 +34,9 @@ class Observer(Protocol):
     def started(self, stage: str, total: int, done: int) -> None:
         """A stage begins; `done` of its `total` items already have a record."""
 
+    def grown(self, total: int) -> None:
+        """A search has `total` items by now; not called for other stages, whose items are known beforehand."""
+
     def working(self) -> None:
         """The model is loaded: speed is measured from now on. Not called when nothing is left to do."""
 
@@ -52,11 +55,13 @@ class ProgressCounts:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._start = clock, clock()
+        self.grows = False  # more items may come than the total that is known
         self.stage, self.total, self.done, self.fresh, self.failed = "", 0, 0, 0, 0
         self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
 
     def begin(self, stage: str, total: int, done: int) -> None:
         self.stage, self.total, self.done, self.failed = stage, total, done, 0
+        self.grows = False
         self.restart()
 
     def restart(self) -> None:
@@ -98,7 +103,9 @@ class ProgressCounts:
 
     @property
     def eta_seconds(self) -> float | None:
-        """Estimated seconds to the end; None before a twentieth is done, since the first items are slow."""
+        """Estimated seconds to the end; None before a twentieth is done, since the first are slow, and in a search."""
+        if self.grows:
+            return None
         left = self.total - self.done
         return left * self.seconds / self.fresh if self.fresh * 20 >= self.fresh + left and self.fresh else None
 
@@ -137,6 +144,9 @@ class SilentProgress:
 
     def started(self, stage: str, total: int, done: int) -> None:
         self.counts.begin(stage, total, done)
+
+    def grown(self, total: int) -> None:
+        self.counts.total, self.counts.grows = total, True
 
     def working(self) -> None:
         self.counts.restart()
@@ -192,7 +202,8 @@ class ProgressLines(SilentProgress):
         left = counts.eta_seconds if counts.done < counts.total else None
         eta = f", about {duration(left)} to go" if left else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
-        return f"{counts.stage}: {counts.done}/{counts.total}{failed}, {counts.pace}{eta}"
+        so_far = " so far" if counts.grows and counts.done < counts.total else ""
+        return f"{counts.stage}: {counts.done}/{counts.total}{so_far}{failed}, {counts.pace}{eta}"
 
     def _say(self, text: str) -> None:
         self._stream.write(text + "\n")
@@ -261,7 +272,7 @@ class ProgressBar(SilentProgress):
         if self._row is not None:
             failed = f"  {self.counts.failed} failed" if self.counts.failed else ""
             speed = f"{self.counts.pace}{failed}"
-            self._bar.update(self._row, completed=self.counts.done, speed=speed)
+            self._bar.update(self._row, completed=self.counts.done, total=self.counts.total, speed=speed)
 
     def ended(self) -> None:
         if self.counts.total:

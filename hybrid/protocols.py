@@ -148,10 +148,12 @@ class Backend(Protocol):
         """What is loaded."""
         ...
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield one completion a request, as they finish, in any order; pull requests only as capacity frees.
 
-        One bad request (too long, bad schema) is an error completion; a dead engine raises HybridError.
+        A None among them says that there is nothing to ask now, while a request is unanswered: pull again soon, at the
+        latest after the next completion. One bad request (too long, bad schema) is an error completion; a dead engine
+        raises HybridError.
         """
         ...
 

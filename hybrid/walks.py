@@ -78,11 +78,14 @@ class Replay:
     """Walks, as far as the outputs of their items are known.
 
     `key_of` names an item: what has the same key is asked once. `known` gives the output of a key, or None; when there
-    is a new one, `tell` says so. In which order outputs become known makes no difference to what the walks ask.
+    is a new one, `tell` says so. In which order outputs become known makes no difference to what the walks ask. The
+    histories begin with `seed`.
     """
 
-    def __init__(self, key_of: Callable[[Item], bytes], known: Callable[[bytes], Output | None]) -> None:
-        self._key_of, self._known = key_of, known
+    def __init__(
+        self, key_of: Callable[[Item], bytes], known: Callable[[bytes], Output | None], seed: str = ""
+    ) -> None:
+        self._key_of, self._known, self._seed = key_of, known, seed.encode()
         self.items: dict[bytes, Item] = {}
         """Every item that was asked for, by key."""
         self.asked_by: dict[bytes, tuple[str, str, int]] = {}
@@ -100,7 +103,7 @@ class Replay:
 
     def start(self, name: str, walk: Walk) -> None:
         """Advance one more walk as far as the known outputs carry it. Raises what the walk raises."""
-        self._advance(Strand(walk, name, hashlib.sha256(name.encode()).digest()), None)
+        self._advance(Strand(walk, name, _extended(self._seed, name.encode())), None)
 
     def tell(self, key: bytes) -> None:
         """The output of an item has become known. Raises what a walk raises that goes on with it."""
@@ -162,6 +165,17 @@ class Replay:
         found = [output for key in strand.keys if (output := self._known(key)) is not None]
         strand.history = _extended(strand.history, *map(_content, found))
         return found
+
+
+def walked(replay: Replay, answer: Callable[[bytes, Item], Output], outputs: dict[bytes, Output], most: int) -> None:
+    """Answer what the walks wait for, in the order in which they asked, until they have ended or `most` are answered.
+
+    `outputs` is where the replay finds what is known. For tests, and for whoever has no model to wait for.
+    """
+    while replay.frontier and len(outputs) < most:
+        key = next(iter(replay.frontier))
+        outputs[key] = answer(key, replay.items[key])
+        replay.tell(key)
 
 
 def replayed(walk: Walk, known: Callable[[Item], Output | None]) -> Finished | Frontier:

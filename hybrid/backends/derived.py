@@ -21,9 +21,9 @@ class DerivedBackend:
     def __init__(self, name: str, digest: str) -> None:
         self.model = Model(name, digest, CONTEXT, {"engine": "derived"})
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """One completion a request, in order."""
-        for request in requests:
+        for request in filter(None, requests):
             if request.messages or request.tuning or request.adapter:
                 why = "a derived item has a prompt alone: no messages, no tuning, no adapter"
                 yield Completion(request.key, error=Failure("pipeline", why))

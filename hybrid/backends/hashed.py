@@ -41,11 +41,16 @@ class HashedEmbedder:
     options: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        self.model = Model(
+            NAME, self.digest_of(model), LONGEST, {"engine": "hashed", "version": "1", "dimensions": DIMENSIONS}
+        )
+
+    @staticmethod
+    def digest_of(model: str) -> str:
+        """The digest of a model. Raises CannotRun for one that there is not."""
         if model not in ("", NAME):
             raise CannotRun(f"the embedder 'hashed' has no model '{model}'", hint=nearest(model, [NAME]))
-        self.model = Model(
-            NAME, digest(RECIPE), LONGEST, {"engine": "hashed", "version": "1", "dimensions": DIMENSIONS}
-        )
+        return digest(RECIPE)
 
     def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
         """One at a time, in order."""

@@ -40,6 +40,9 @@ MAX_PARALLEL = 64
 LOOK_AHEAD = 8
 """Requests per slot that are read from the stream before a slot is free for them."""
 
+WAIT, LOOK = 0.5, 0.05
+"""Seconds of a wait for an answer; the same while slots are free and there is nothing to ask."""
+
 SlotQueue = queue.SimpleQueue[Request | None]
 SlotResult = tuple[int, Completion | BaseException]
 """What the thread of a slot returns: the slot, and a completion or the error that ended it."""
@@ -98,7 +101,7 @@ class LlamaCppBackend:
             },
         )
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Keep `parallel` requests in flight, one thread per slot: the library decodes them in one batch."""
         finished: queue.Queue[SlotResult] = queue.Queue()
         inboxes: list[SlotQueue] = [queue.SimpleQueue() for _ in range(self._parallel)]
@@ -113,7 +116,10 @@ class LlamaCppBackend:
                     inboxes[free.pop(0)].put(request)
                 if len(free) == self._parallel:
                     return
-                slot, done = _next_of(finished)
+                result = _next_of(finished, LOOK if free else WAIT)
+                if result is None:  # perhaps there is something to ask by now
+                    continue
+                slot, done = result
                 if isinstance(done, BaseException):
                     raise done
                 free.append(slot)
@@ -247,13 +253,12 @@ def _load(
         raise failure from error
 
 
-def _next_of(finished: queue.Queue[SlotResult]) -> SlotResult:
-    """Wait with a short time-out, repeatedly: on Windows Ctrl-C cannot interrupt a wait without one."""
-    while True:
-        try:
-            return finished.get(timeout=0.5)
-        except queue.Empty:
-            continue
+def _next_of(finished: queue.Queue[SlotResult], seconds: float) -> SlotResult | None:
+    """Wait with a short time-out: on Windows Ctrl-C cannot interrupt a wait without one. None after it."""
+    try:
+        return finished.get(timeout=seconds)
+    except queue.Empty:
+        return None
 
 
 def _body(request: Request, client: LlamaCppClient, *, reuse: bool) -> dict[str, Any]:

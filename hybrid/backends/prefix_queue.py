@@ -19,14 +19,14 @@ Prefix = tuple[Message, ...]
 class PrefixQueue:
     """At most `look_ahead` requests read from `source`, grouped by all of their messages but the last."""
 
-    source: Iterator[Request]
+    source: Iterator[Request | None]
     look_ahead: int
     _waiting: dict[Prefix, deque[Request]] = field(default_factory=dict)
     _slots: dict[int, Prefix] = field(default_factory=dict)  # slot -> the prefix of its latest request
     _size: int = 0
 
     def next_for(self, slot: int) -> Request | None:
-        """The request that a free slot takes; None at the end.
+        """The request that a free slot takes; None at the end, and while there is nothing to ask.
 
         It has the slot's own prefix, else one that no other slot has, else the one with the most waiting requests.
         """

@@ -59,6 +59,8 @@ def check(request: Request) -> None:
     """Raise BadRequest for a request that no backend accepts, so that all backends refuse it in the same words."""
     how = request.sampling
     texts = [request.prompt, *how.stop, *(message.content for message in request.messages)]
+    if request.embed:
+        raise BadRequest("bad-request", "a request for an embedding needs a role whose backend embeds texts")
     if bool(request.messages) == bool(request.prompt):
         raise BadRequest("bad-request", "a request needs messages or a prompt, one of the two")
     if not (how.max_tokens >= 1 and 0 <= how.temperature < math.inf and 0 < how.top_p <= 1):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from hybrid.backends.embedding import EmbeddingBackend
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import digest_of, locate
@@ -44,9 +45,11 @@ DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
 
-def refuse_unknown_backend(name: str) -> None:
-    """Raise UsageError for a backend that does not exist. Nothing is imported."""
-    if name not in BACKENDS:
+def refuse_unknown_backend(name: str, *, embeds: bool = False) -> None:
+    """Raise UsageError for a backend that does not exist, or does not embed texts. Nothing is imported."""
+    if embeds and name not in EMBEDDERS:
+        raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
+    if not embeds and name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
 
 
@@ -114,12 +117,25 @@ def refuse_unknown_role(name: str, texts: Iterable[str], roles: Collection[str])
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:
     """Load `model` in the embedder `name`. Raises as `open_backend` does."""
-    if name not in EMBEDDERS:
-        raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
+    embedder: Embedder = _embedder_class(name, options)(model, options)
+    return embedder
+
+
+def open_embedding_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
+    """Load `model` in the embedder `name`, to answer requests with `embed`. Raises as `open_backend` does."""
+    return EmbeddingBackend(open_embedder(name, model, options))
+
+
+def refuse_unknown_embedding(name: str, options: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that the embedder `name` does not have. Imports its library."""
+    _embedder_class(name, options)
+
+
+def _embedder_class(name: str, options: Mapping[str, str]) -> Any:
+    refuse_unknown_backend(name, embeds=True)
     cls = import_object(EMBEDDERS[name], needed_for=f"embedding with '{name}'")
     _check_options(cls, f"embedder '{name}'", options)
-    embedder: Embedder = cls(model, options)
-    return embedder
+    return cls
 
 
 def _check_options(cls: Any, what: str, options: Mapping[str, str]) -> None:
@@ -143,12 +159,16 @@ def lazy_backend(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]
         yield backend
 
 
-def digest_before_loading(name: str, model: str, options: Mapping[str, str] | None = None) -> str:
+def digest_before_loading(
+    name: str, model: str, options: Mapping[str, str] | None = None, *, embeds: bool = False
+) -> str:
     """The digest of `model` as the opened backend will report it, from the files alone or from the Ollama server.
 
     Raises CannotRun, and Temporary when the server does not answer.
     """
-    refuse_unknown_backend(name)
+    refuse_unknown_backend(name, embeds=embeds)
+    if embeds and name != "ollama":
+        return str(_embedder_class(name, {}).digest_of(model))
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))

@@ -52,9 +52,9 @@ class ScriptedBackend:
         self._calls = Path(options["calls"]) if "calls" in options else None
         self.model = Model(model, digest_of(path), context, {"engine": "scripted"})
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Answer in order, one at a time."""
-        for request in requests:
+        for request in filter(None, requests):
             if self._calls:
                 with self._calls.open("a", encoding="utf-8") as handle:
                     handle.write(request.key + "\n")

@@ -65,9 +65,7 @@ class SentenceTransformersEmbedder:
             raise cannot_load("sentence-transformers", folder, reason_of(error), EMBEDDER, EMBEDDER_ELSE) from error
         self.model = Model(
             name=model,
-            digest=digest(
-                [[module_folder.relative_to(folder).as_posix(), digest_of(module_folder)] for module_folder in folders]
-            ),
+            digest=_digest(folder, folders),
             context=int(self._engine.max_seq_length or 512),
             about={
                 "engine": "sentence-transformers",
@@ -76,6 +74,12 @@ class SentenceTransformersEmbedder:
                 "dimensions": len(self._engine.encode("a", show_progress_bar=False)),
             },
         )
+
+    @staticmethod
+    def digest_of(model: str) -> str:
+        """The digest of a model, from its files alone. Raises CannotRun."""
+        folder = folder_of(model)
+        return _digest(folder, _parts(folder))
 
     def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
         """Batch by batch, in order."""
@@ -102,6 +106,10 @@ class SentenceTransformersEmbedder:
 
     def _too_long(self, length: int) -> Failure:
         return Failure("too-long", f"a text has {length} tokens, the model reads {self.model.context}")
+
+
+def _digest(folder: Path, folders: list[Path]) -> str:
+    return digest([[one.relative_to(folder).as_posix(), digest_of(one)] for one in folders])
 
 
 def folder_of(name: str) -> Path:

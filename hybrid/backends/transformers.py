@@ -98,13 +98,15 @@ class TransformersBackend:
             },
         )
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Completions as they finish; new requests are prefilled when an eighth of the batch is free."""
         room = {"rows": self._rows, "tokens": self._tokens, "prefill": self._prefill}
         batch = Batch(self.engine, Detokenizer(self._tokenizer), self._ends, self.adapter_cache, **room)
         source, full = _RequestSource(self._sequences(requests)), 0
         while not (source.empty and not batch.rows):
-            if len(batch.rows) <= full * 7 // 8:  # a prefill delays all rows, so requests are collected
+            if (
+                source.starved or len(batch.rows) <= full * 7 // 8
+            ):  # a prefill delays all rows, so requests are collected
                 joining, refusals = source.take(batch, self._rows)
                 yield from refusals
                 with _explained_errors():
@@ -147,9 +149,12 @@ class TransformersBackend:
         except (OSError, BadData) as error:
             raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
 
-    def _sequences(self, requests: Iterable[Request]) -> Iterator[Sequence | Completion]:
-        """Each request as a tokenized sequence, or as the completion that refuses it."""
+    def _sequences(self, requests: Iterable[Request | None]) -> Iterator[Sequence | Completion | None]:
+        """Each request as a tokenized sequence, or as the completion that refuses it; None while there is none."""
         for request in requests:
+            if request is None:
+                yield None
+                continue
             try:
                 fitted = self._chat_template.fit(request)
                 ids = token_ids(self._tokenizer, fitted, self.model.context)
@@ -177,20 +182,26 @@ def _explained_errors() -> Iterator[None]:
 class _RequestSource:
     """The requests that are not in the batch yet, in order; one that does not fit is held until rows are free."""
 
-    def __init__(self, sequences: Iterator[Sequence | Completion]) -> None:
+    def __init__(self, sequences: Iterator[Sequence | Completion | None]) -> None:
         self._rest = sequences
         self._held: Sequence | None = None
         self.empty = False
+        self.starved = False  # there was nothing to ask when it was looked at last
 
     def take(self, batch: Batch, most: int) -> tuple[list[Sequence], list[Completion]]:
         """The next sequences that fit into `batch`, and the refusals among them; at most `most` refusals."""
         taken: list[Sequence] = []
         refusals: list[Completion] = []
+        self.starved = False
         while len(refusals) < most:
-            one = self._held or next(self._rest, None)
+            try:
+                one = self._held or next(self._rest)
+            except StopIteration:
+                self.empty = True
+                break
             self._held = None
             if one is None:
-                self.empty = True
+                self.starved = True
                 break
             if isinstance(one, Completion):
                 refusals.append(one)

@@ -111,7 +111,7 @@ class VllmBackend:
             },
         )
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Completions as they finish; the engine holds an eighth more requests than `rows`, so that no row is idle."""
         source = iter(requests)
         running: dict[str, RunningRequest] = {}

@@ -40,15 +40,17 @@ def engines(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, Engine]:
     roles = roles_of(pipeline)
     models, backends = one_each("--model", how["models"], roles), one_each("--backend", how["backends"], roles)
     options = by_role(how.get("options", ()), roles)
-    _refuse_unnamed((*backends, *options), ("", *models))
+    _refuse_unnamed((*backends, *options), ("", *models, *(role for role, one in roles.items() if one.model)))
     first = backends.get("", DEFAULT_BACKEND)
     refuse_unknown_role(first, options.get("", ()), roles)
-    given = {"": _first(models.get(""), first)} | {role: models[role] for role in roles if role in models}
+    further = {role: one for role in roles if (one := models.get(role) or roles[role].model)}
+    given = {"": _first(models.get(""), first)} | further
     return {
         role: Engine(
             backends.get(role) or (roles[role].backend if role else "") or first,
             model,
             dict(pairs("--backend-option", options.get(role, []))),
+            embeds=bool(role) and roles[role].embeds,
         )
         for role, model in given.items()
     }

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from hybrid.canonical import decode, encode
+from hybrid.execution.search_records import keys_of
 from hybrid.folder.runs import Run
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
@@ -82,7 +83,7 @@ class Assembly:
         model = self._run.model_digest(stage.name)
         self._rows.executemany(EXPECT, _expected(self._run, stage, model))
         for _, shard in self._run.shards(stage.name, self.refused, model=model):
-            self._models[encode(shard.header["model"])] = shard.header["model"]
+            self._models.update((encode(one), one) for one in _models_in(shard.header["model"]))
             for line in shard.lines:
                 self._offer(line, f"{shard.header['attempt']} {shard.name.seq:05d} {shard.name}")
         if self.thinking and any(map(_thinking_is_off, self.models)):
@@ -109,6 +110,15 @@ class Assembly:
         if rank < found[0]:
             change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
             self._rows.execute(change, (rank, text, line, record["key"]))
+
+
+def _models_in(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The models that a shard's header names: that of the stage, and those of the further roles of a search."""
+    yield {name: value for name, value in header.items() if name != "roles"}
+    roles = header.get("roles")
+    for role, about in sorted(roles.items()) if isinstance(roles, dict) else ():
+        if isinstance(about, dict):
+            yield {**about, "role": role}
 
 
 def _thinking_is_off(model: Mapping[str, Any]) -> bool:
@@ -140,9 +150,10 @@ def assembled(run: Run, stage: Stage) -> Iterator[Assembly]:
 
 def _expected(run: Run, stage: Stage, model: str) -> Iterator[tuple[object, ...]]:
     """A row for every item of the stage, before it has a record."""
+    key_of = keys_of(run, stage, model)
     for item in stage.items(run.tasks()):
         view = encode(item.view).decode() if item.view else "{}"
-        yield (item.key(stage.identity, model), item.task, item.question, item.sample, view)
+        yield (key_of(item).hex(), item.task, item.question, item.sample, view)
 
 
 def _missing(key: str, task: str, question: str, sample: int, view: str) -> bytes:

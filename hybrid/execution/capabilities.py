@@ -18,6 +18,7 @@ from hybrid.backends.registry import digest_before_loading, refuse_unknown_role
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.execution.engines import opened
+from hybrid.execution.roles import embedding_roles
 from hybrid.folder.runs import Run
 from hybrid.machine.nvidia import gpus
 from hybrid.model_files.location import HUB_NAME, PACKAGED
@@ -52,7 +53,8 @@ class Machine:
         return pipeline_of(run)
 
     def digest(self, run: Run, role: str) -> str:
-        return digest_before_loading(run.models[role].backend, self._model(run, role), self.options(run, role))
+        backend, embeds = run.models[role].backend, role in embedding_roles(self.pipeline(run))
+        return digest_before_loading(backend, self._model(run, role), self.options(run, role), embeds=embeds)
 
     def options(self, run: Run, role: str) -> dict[str, str]:
         """The options of a role's backend: `judge=parallel=2` sets `parallel` for the role `judge` of a run."""
@@ -63,7 +65,8 @@ class Machine:
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         backend, options = run.models[role].backend, self.options(run, role)
-        return opened(backend, self._model(run, role), options, trains=trains)
+        embeds = role in embedding_roles(self.pipeline(run))
+        return opened(backend, self._model(run, role), options, trains=trains, embeds=embeds)
 
     def gauges(self) -> Mapping[str, Json]:
         """`disk_free`, the bytes free for the spool, and `gpu` as the function `gpu` gives it; None if unknown."""

@@ -15,12 +15,13 @@ from typing import Any
 from hybrid.errors import CannotRun, Waits
 from hybrid.execution.assembly import assembled, outputs_of
 from hybrid.execution.roles import root_of, stages_of_run
+from hybrid.execution.search_records import reached
 from hybrid.folder.runs import Run
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import count_of, has_or_have
 from hybrid.protocols import Pipeline, Stage
-from hybrid.records import Output
-from hybrid.work import Derive, maker_of, with_maker
+from hybrid.records import Item, Output
+from hybrid.work import Derive, Search, Walk, maker_of, with_maker
 
 
 class Bound:
@@ -59,6 +60,8 @@ class Bound:
                 self._outputs(name, stage)
 
     def _bound(self, stage: Stage) -> Stage:
+        if isinstance(stage.work, Search):
+            return self._bound_search(stage, stage.work)
         if not stage.after:
             return stage
 
@@ -69,6 +72,21 @@ class Bound:
             return make(*given, {name: self._outputs(name, stage) for name in stage.after})
 
         return replace(stage, work=with_maker(stage.work, bound_make))
+
+    def _bound_search(self, stage: Stage, work: Search) -> Stage:
+        """A search that knows what its records lead to."""
+
+        @wraps(work.walk)
+        def walk(*given: Any) -> Walk:
+            earlier = [{name: self._outputs(name, stage) for name in stage.after}] if stage.after else []
+            return work.walk(*given, *earlier)
+
+        bound_stage = replace(stage, work=replace(work, walk=walk))
+
+        def reached_here(tasks: Mapping[str, Any]) -> Iterable[Item]:
+            return reached(self.run, bound_stage, tasks)
+
+        return replace(stage, work=replace(work, walk=walk, reached=reached_here))
 
     def _outputs(self, name: str, reader: Stage) -> Outputs:
         (stage,) = (one for one in self.stages if one.name == name)

@@ -11,14 +11,20 @@ from typing import Any, Protocol, Self
 from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import digest as digest_of
+from hybrid.execution.ensemble import Ensemble
 from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
 from hybrid.tuning import Tuning
 from hybrid.work import Derive, Tune
 
 
-def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool) -> Backend:
-    """A model loaded in a backend; with `trains`, one that can be trained. Raises UsageError, CannotRun."""
+def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool, embeds: bool = False) -> Backend:
+    """A model loaded in a backend; with `trains`, one that can be trained, with `embeds`, one that embeds texts.
+
+    Raises UsageError, CannotRun.
+    """
+    if embeds:
+        return registry.open_embedding_backend(backend, model, options)
     return (registry.open_tuned if trains else registry.open_backend)(backend, model, options)
 
 
@@ -29,9 +35,9 @@ class Opening(Protocol):
 
 
 class Engines:
-    """The open engines: one at a time, because a machine has one GPU. `get` alone enforces that.
+    """The open engines: those of one stage at a time, because a machine has one GPU. `together` enforces that.
 
-    A stage that needs two models at once (a search with a chat model and an embedder) will ask for both together.
+    A stage asks one model; a search asks for those of all of its roles together.
     """
 
     def __init__(self) -> None:
@@ -40,10 +46,18 @@ class Engines:
 
     def get(self, wanted: tuple[str, ...], make: Callable[[], Backend]) -> Backend:
         """The engine named `wanted`; when it is not open, others are closed and `make` opens it."""
-        if wanted not in self._open:
-            self.close()
-            self._open[wanted] = make()
-        return self._open[wanted]
+        return self.together({wanted: make})[wanted]
+
+    def together(self, wanted: Mapping[tuple[str, ...], Callable[[], Backend]]) -> dict[tuple[str, ...], Backend]:
+        """The engines of these names; when one is not open, others are closed and its function opens it."""
+        if not wanted.keys() <= self._open.keys():
+            self._prepared = None
+            for name in self._open.keys() - wanted.keys():
+                self._open.pop(name).close()
+        for name, make in wanted.items():
+            if name not in self._open:
+                self._open[name] = make()
+        return {name: self._open[name] for name in wanted}
 
     def prepare(self, engine: TrainingBackend, stage: object, training: Training) -> None:
         """Prepare the open engine for the training of a stage, unless it is prepared for that stage already."""
@@ -75,6 +89,23 @@ def trained_roles(stages: Sequence[Stage]) -> set[str]:
     return {stage.role for stage in stages if isinstance(stage.work, Tune)}
 
 
+def ensemble_for(
+    engines: Engines, run: Run, stage: Stage, make: Opening, options: Callable[[str], Mapping[str, str]]
+) -> Backend:
+    """The engines of a search, one for each of its roles. `options` are those of a role's backend on this machine."""
+    names = {role: _model_of(run, role, options(role)) for role in stage.roles}
+    found = engines.together({name: partial(make, role, trains=False) for role, name in names.items()})
+    first, *further = stage.roles
+    if not further:
+        return found[names[first]]
+    return Ensemble(found[names[first]], {role: found[names[role]] for role in further})
+
+
+def _model_of(run: Run, role: str, options: Mapping[str, str]) -> tuple[str, ...]:
+    named = run.models[role]
+    return named.backend, named.name, *chain.from_iterable(sorted(options.items()))
+
+
 def engine_for(
     engines: Engines,
     run: Run,
@@ -92,7 +123,7 @@ def engine_for(
     named = run.models[stage.role]
     if isinstance(stage.work, Derive):
         return DerivedBackend(named.name, digest)
-    model = named.backend, named.name, *chain.from_iterable(sorted(options.items()))
+    model = _model_of(run, stage.role, options)
     if tensors is None:
         return engines.get(model, lambda: make(stage.role, trains=False))
     training, trained = Training(tensors), list[object]()

@@ -22,6 +22,7 @@ from typing import IO
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.index import KEY, in_parts
+from hybrid.execution.search_records import keys_of
 from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.runs import Run, open_run
 from hybrid.protocols import Stage
@@ -34,8 +35,8 @@ Parts = Iterator[bytes]
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
     """The distinct keys of the stage's items, as `Index.set_items` takes them. Raises HybridError."""
-    identity = stage.identity
-    yield from in_parts(item.digest(identity, model)[:KEY] for item in stage.items(run.tasks()))
+    key_of = keys_of(run, stage, model)
+    yield from in_parts(key_of(item)[:KEY] for item in stage.items(run.tasks()))
 
 
 def identity_of(stage: Stage, model: str, earlier: str) -> str:

@@ -12,16 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from hybrid import settings
-from hybrid.backends.registry import digest_before_loading, refuse_unknown, refuse_untrainable
+from hybrid.backends.registry import (
+    digest_before_loading,
+    refuse_unknown,
+    refuse_unknown_embedding,
+    refuse_untrainable,
+)
 from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import Engines, engine_for, opened, trained_roles
+from hybrid.execution.engines import Engines, engine_for, ensemble_for, opened, trained_roles
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
+from hybrid.execution.stage_session import run_stage
 from hybrid.execution.stage_view import StageView, counted_once
-from hybrid.execution.stage_work import run_stage
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
@@ -36,6 +41,7 @@ from hybrid.outputs import BEGINS, open_outputs, write_outputs
 from hybrid.plugins.faults import attributed_to, inputs_of
 from hybrid.progress import Observer
 from hybrid.protocols import Backend, Pipeline, Stage
+from hybrid.work import Search
 
 DEFAULT_FOLDER = "hybrid-folder"
 FILE_ENDINGS = {".json", ".jsonl", ".zst"}
@@ -67,12 +73,16 @@ class Engine:
     backend: str
     model: str
     options: Mapping[str, str] = field(default_factory=dict)
+    embeds: bool = False
 
     def open(self, *, trains: bool = False) -> Backend:
-        return opened(self.backend, self.model, self.options, trains=trains)
+        return opened(self.backend, self.model, self.options, trains=trains, embeds=self.embeds)
 
     def check(self, *, trains: bool) -> None:
-        """Raise HybridError for a backend that cannot train although it must, or for options that it does not have."""
+        """Raise HybridError for a backend that cannot train or embed as it must, or for options that it does not have."""
+        if self.embeds:
+            refuse_unknown_embedding(self.backend, self.options)
+            return
         if trains:
             refuse_untrainable(self.backend)
         if self.options:
@@ -83,7 +93,7 @@ class Engine:
         return ModelSpec(self.backend, self.model, self.digest())
 
     def digest(self) -> str:
-        return digest_before_loading(self.backend, self.model, self.options)
+        return digest_before_loading(self.backend, self.model, self.options, embeds=self.embeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +156,8 @@ def run_here(
         load = partial(_loaded, models, observer)
 
         def open_for(run: Run, stage: Stage) -> Backend:
+            if isinstance(stage.work, Search):
+                return ensemble_for(engines, run, stage, load, lambda role: models[role].options)
             kept = tensors if stage.role in trained else None
             options = models[stage.role].options
             return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options)

@@ -12,12 +12,13 @@ from hybrid.folder.spec import ROLE
 from hybrid.plugins import installed
 from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Inputs, Pipeline, Role, Stage
+from hybrid.work import Search
 
 
 def roles_of(pipeline: Pipeline) -> dict[str, Role]:
     """The roles of a pipeline other than "", the main model's, by name. Raises CannotRun for an impossible name."""
     declared: Mapping[str, Role] = getattr(pipeline, "roles", {})
-    asked = {stage.role for stage in stages_of(pipeline)}
+    asked = {role for stage in stages_of(pipeline) for role in stage.roles}
     roles = {name: declared.get(name, Role("")) for name in sorted((asked | set(declared)) - {""})}
     if strange := [name for name in roles if not ROLE.fullmatch(name)]:
         raise CannotRun(
@@ -29,8 +30,9 @@ def roles_of(pipeline: Pipeline) -> dict[str, Role]:
 
 def refuse_missing(pipeline: Pipeline, named: Collection[str]) -> None:
     """Raise UsageError when a required role of the pipeline is not among the `named` ones."""
+    searched = {role for stage in stages_of(pipeline) if isinstance(stage.work, Search) for role in stage.roles}
     for name, role in roles_of(pipeline).items():
-        if name not in named and not role.optional:
+        if name not in named and (name in searched or not role.optional):
             raise UsageError(f"the pipeline needs a model for '{name}'", hint=f"--model {name}=NAME{_purpose(role)}")
 
 
@@ -59,8 +61,20 @@ def stages_with(pipeline: Pipeline, named: Collection[str]) -> tuple[Stage, ...]
 
 
 def stages_of_run(run: Run, pipeline: Pipeline) -> tuple[Stage, ...]:
-    """The stages of a run, which depend on the models that it names."""
-    return stages_with(pipeline, run.models)
+    """The stages of a run, which depend on the models that it names. Raises CannotRun when one asks another model."""
+    stages = stages_with(pipeline, run.models)
+    for stage in stages:
+        if missing := [role for role in stage.roles if role not in run.models]:
+            raise CannotRun(
+                f"{run.id} names no model for '{missing[0]}', which its stage '{stage.name}' asks",
+                hint="is it a run of another version of the pipeline? submit it anew",
+            )
+    return stages
+
+
+def embedding_roles(pipeline: Pipeline) -> set[str]:
+    """The roles whose models embed texts."""
+    return {name for name, role in roles_of(pipeline).items() if role.embeds}
 
 
 def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> Inputs:
@@ -80,7 +94,8 @@ def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> I
 
 def asked_on(stages: Sequence[Stage], sides: Collection[str]) -> list[str]:
     """The roles whose models the stages of these sides (worker, laptop) ask, in the order of the stages."""
-    return list(dict.fromkeys(stage.role for stage in stages if stage.side in sides and stage.asks_a_model))
+    asking = [stage for stage in stages if stage.side in sides and stage.asks_a_model]
+    return list(dict.fromkeys(role for stage in asking for role in stage.roles))
 
 
 def root_of(stage: Stage, stages: Mapping[str, Stage]) -> str:

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.index import KEY, Index, Known, cut, in_parts
-from hybrid.execution.item_keys import identity_of, listing
+from hybrid.execution.item_keys import identity_of, listing, parts_of
 from hybrid.folder.medium import Disk, read_each, read_or_error
 from hybrid.folder.names import ShardName, stage_name
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Stage
+from hybrid.work import Search
 
 AT_ONCE = 500
 """Shards between two writes to the index."""
@@ -47,7 +49,8 @@ class StageView:
     retry was ordered: they are not done. `shards` and `copies` count the files in the folder and on this machine;
     `failed_in` are the paths of those with failures, `refused` says which files were passed over. `strange` counts
     records that belong to no item. `waits` names the unfinished stage that the items depend on. `content` is a digest
-    of the stage's items and shards.
+    of the stage's items and shards. The items of a stage that `grows`, a search, are those that are known so far; none
+    is left when it has ended.
     """
 
     name: str
@@ -68,6 +71,12 @@ class StageView:
     refused: tuple[str, ...] = ()
     content: str = ""
     error: HybridError | None = None
+    grows: bool = False
+
+    @property
+    def so_far(self) -> bool:
+        """Whether more items may come than the total: of a search that has not ended."""
+        return self.grows and self.left != 0
 
     @property
     def own_failures(self) -> int:
@@ -93,6 +102,7 @@ class StageView:
             "reasons": self.reasons,
             "unknown": self.why,
             "passed_over": list(self.refused),
+            "so_far": self.so_far,
         }
 
 
@@ -264,13 +274,17 @@ def _view(
     model = shards.model()
     with ExitStack() as stack:
         identity, wait, failure = "", None, None
-        if stage:
+        searches = stage is not None and isinstance(stage.work, Search)
+        if stage and not searches:
             identity = identity_of(stage, model, earlier)
             if index.items(shards.place)[0] != identity:
                 apart = shards.unread >= APART and not stage.after  # its process would lack the copies here
                 wait = stack.enter_context(listing(shards.run, stage, model, apart=apart))
         shards.read()
         present = shards.present(model)
+        if stage and searches:  # its items follow from its records
+            identity = identity_of(stage, model, digest([earlier, sorted(present)]))
+            wait = None if index.items(shards.place)[0] == identity else partial(_parts, shards.run, stage, model)
         try:
             parts = wait() if wait else iter(())
         except HybridError as error:
@@ -285,7 +299,12 @@ def _view(
             view = _counted(shards, index, present, aside)
     total = view.total if stage else None
     refused, made_of = tuple(shards.refused), digest([identity, sorted(present)])
-    return replace(view, model=model, total=total, why=why, error=failure, refused=refused, content=made_of)
+    told = replace(view, model=model, total=total, why=why, error=failure, refused=refused, content=made_of)
+    return replace(told, grows=searches)
+
+
+def _parts(run: Run, stage: Stage, model: str) -> Iterator[bytes]:
+    return iter(list(parts_of(run, stage, model)))
 
 
 def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: Collection[str]) -> StageView:

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
-from hybrid.canonical import Json
-from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
 from hybrid.execution.completed import CompletedItems
 from hybrid.execution.stage_view import StageView
-from hybrid.folder.leases import block_size, choose
-from hybrid.folder.medium import Medium
-from hybrid.folder.names import new_attempt, stage_name
+from hybrid.folder.leases import BeatMonitor, LeaseTimeouts, block_size, choose
 from hybrid.folder.runs import Run
-from hybrid.folder.shards import FORMAT, ShardWriter
-from hybrid.machine.clock import Clock
 from hybrid.machine.redaction import redacted
 from hybrid.machine.terminal import count_of
 from hybrid.plugins.faults import raise_attributed
-from hybrid.progress import Observer, ProgressCounts
-from hybrid.protocols import Backend, Model, Stage
+from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion, Failure, Item, Record, Request
 
 
@@ -35,8 +26,10 @@ class StageWork:
     share a stage. `start` is the block that this attempt begins with.
     """
 
+    grows: ClassVar[bool] = False
+
     def __init__(self, run: Run, stage: Stage, tasks: Mapping[str, Any], digest: str, start: int = 0) -> None:
-        self.run, self.stage, self.digest = run, stage, digest
+        self.run, self.stage, self.digest, self.digests = run, stage, digest, {stage.role: digest}
         self._tasks = tasks
         self.keys = [item.digest(stage.identity, digest) for item in stage.items(tasks)]
         self.size = block_size(len(self.keys))
@@ -59,8 +52,17 @@ class StageWork:
             self._set_aside, self._failed_here, self._finished = aside, {}, set()
         self.excused = self.completed.failed(aside).keys() | self._failed_here.keys()
 
+    def retry_failed(self) -> None:
+        """Do again what has only failed."""
+        self.excused = set()
+
     def done(self, key: bytes) -> bool:
         return key in self.completed.good or key in self.excused
+
+    @property
+    def total(self) -> int:
+        """How many items there are."""
+        return len(set(self.keys))
 
     @property
     def left(self) -> int:
@@ -88,6 +90,26 @@ class StageWork:
         found = [block for block in maybe if any(not self.done(key) for key in self._keys(block))]
         self._finished.update(set(maybe).difference(found))
         return found
+
+    def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> set[int]:
+        """The blocks that others hold, as far as that is to be respected now."""
+        others = monitor.claimed(self.stage.name, self.size, timeouts.reclaim)
+        if not self.held and not self.may_begin(others):  # nothing else to do: a doubtful claim is no reason
+            others = monitor.claimed(self.stage.name, self.size, timeouts.idle)
+        return others
+
+    @staticmethod
+    def nobody() -> Collection[int]:
+        """What others hold where nobody else is at work."""
+        return ()
+
+    def may_begin(self, others: Collection[int]) -> bool:
+        """Whether there is something to do that the others do not hold."""
+        return not set(self.open_blocks()) <= set(others)
+
+    def claimed(self) -> list[int]:
+        """The blocks that are held, sorted. Called from any thread."""
+        return sorted(list(self.held))  # noqa: C414
 
     def requests(self, taken: Callable[[], Collection[int] | None]) -> Iterator[Request]:
         """The requests for the backend, block by block, until no block is free.
@@ -118,18 +140,17 @@ class StageWork:
         if completion.error:
             self._failed_here[key] = completion.error.kind
             self.excused.add(key)
-            why = Failure(completion.error.kind, redacted(completion.error.message))
-            completion = replace(completion, error=why)
         else:
             self.completed.good.add(key)
-        return Record(completion.key, item.task, item.question, item.view, item.sample, completion)
+        done = without_secrets(completion)
+        return Record(done.key, item.task, item.question, item.view, item.sample, done)
 
     @property
     def backend(self) -> str:
         """The name of the stage's backend, for messages."""
         return f"the backend '{self.run.models[self.stage.role].backend}'"
 
-    def answers(self, engine: Backend, taken: Callable[[], Collection[int] | None]) -> Iterator[Completion]:
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
         """The engine's answers to `requests`, as they come. Raises HybridError."""
         try:
             yield from engine.generate(self.requests(taken))
@@ -175,123 +196,8 @@ class StageWork:
             yield self.keys[self._position - 1], item
 
 
-class StageSession:
-    """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine."""
-
-    def __init__(
-        self, work: StageWork, writer: ShardWriter, gauges: Callable[[], Mapping[str, Json]], clock: Clock
-    ) -> None:
-        self.work, self.writer, self._gauges = work, writer, gauges
-        self.total = len(set(work.keys))
-        self.counts = ProgressCounts(clock.now)
-        self.counts.begin(work.stage.name, self.total, self.total - work.left)
-
-    @property
-    def run(self) -> str:
-        return self.work.run.id
-
-    def tick(self) -> None:
-        self.writer.tick()
-
-    def look(self, set_aside: Collection[str]) -> None:
-        self.work.look(set_aside)
-
-    def claim(self) -> Mapping[str, Json]:
-        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": sorted(list(self.work.held))}  # noqa: C414
-
-    def report(self) -> Mapping[str, Json]:
-        return {
-            "progress": self.counts.to_json(),
-            "open_records": self.writer.open_records,
-            "model": self.work.digest,
-            **self._gauges(),
-        }
-
-
-def shard_header(work: StageWork, attempt: str, model: Model) -> dict[str, object]:
-    """The header of the shards that an attempt writes. Raises CannotRun when another model answers than the run's."""
-    if model.digest != work.digest:
-        raise CannotRun(
-            f"the model {model.name} that was loaded is not the one of {work.run.id}",
-            hint="did its files change meanwhile? run the command again",
-        )
-    about = {"name": model.name, "digest": model.digest, "about": dict(model.about)}
-    if work.stage.role:
-        about["role"] = work.stage.role
-    run, stage = work.run.id, work.stage.name
-    return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
-
-
-def run_stage(
-    run: Run,
-    stage: Stage,
-    backend: Callable[[], Backend],
-    observer: Observer,
-    *,
-    shard_seconds: float = 60.0,
-    retry_failed: bool = False,
-) -> tuple[StageView, int]:
-    """Execute a stage on this machine alone. Returns its status afterwards, and how many items were done just now.
-
-    No finished item is done again; a kill loses at most the open shard. `backend` loads the model and is called only
-    when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
-    full or the engine left items unanswered.
-    """
-    work = StageWork(run, stage, run.tasks(), run.models[stage.role].digest)
-    work.look()
-    if retry_failed:
-        work.excused = set()
-    total = len(set(work.keys))
-    before = total - work.left
-    observer.started(stage.name, total, before)
-    try:
-        if work.left:
-            _answer(work, backend(), run.folder, observer, shard_seconds)
-    except KeyboardInterrupt as error:
-        raise NotFinished(
-            f"stopped at {total - work.left:,} of {count_of(total, 'item')} of {run.id}; what is done is kept",
-            hint="run the same command again to go on",
-        ) from error
-    finally:
-        observer.ended()
-    if work.left:
-        left = count_of(work.left, "item")
-        raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
-    return work.view(), total - before
-
-
-def _answer(work: StageWork, engine: Backend, medium: Medium, observer: Observer, shard_seconds: float) -> None:
-    """Give the backend the items that are left, and write its answers, in any order, into shards of a new attempt."""
-    attempt = new_attempt()
-    header, place = shard_header(work, attempt, engine.model), f"{work.run.place}/{stage_name(work.stage.name)}"
-    observer.working()
-    writer = ShardWriter(medium, f"{place}/{attempt}", header, seconds=shard_seconds, on_close=observer.closed_shard)
-    with ticking(writer, min(1.0, shard_seconds)) as failures:
-        for completion in work.answers(engine, lambda: ()):
-            writer.add(work.answered(completion))
-            observer.finished_item(completion)
-            if failures:
-                raise failures[0]
-
-
-@contextmanager
-def ticking(writer: ShardWriter, seconds: float) -> Iterator[list[HybridError]]:
-    """Close the writer's shards by age, in a thread, and the open one at the end. The list gets the thread's errors."""
-    stop, failures = threading.Event(), list[HybridError]()
-
-    def tick() -> None:
-        while not stop.wait(seconds):
-            try:
-                writer.tick()
-            except HybridError as error:
-                failures.append(error)
-                return
-
-    thread = threading.Thread(target=tick, name="shard-timer", daemon=True)
-    thread.start()
-    try:
-        yield failures
-    finally:
-        stop.set()
-        thread.join()
-        writer.close()
+def without_secrets(completion: Completion) -> Completion:
+    """The completion; the message of a failure goes into a folder that others read."""
+    if completion.error is None:
+        return completion
+    return replace(completion, error=Failure(completion.error.kind, redacted(completion.error.message)))

@@ -1,7 +1,8 @@
 """Leases: which worker holds which items, so that two workers rarely do the same. They are advisory: correctness does
 not depend on them, they only save work.
 
-The items of a stage are cut into blocks of neighbours. A worker writes in its heartbeats ("beats") which blocks it
+The items of a stage are cut into blocks of neighbours; those of a search, which are not known beforehand, are claimed
+one by one, with a block size of 0. A worker writes in its heartbeats ("beats") which blocks it
 holds. Others leave them alone while the beat's counter grows, timed by the reader's own clock. A worker whose beats
 have not arrived for long takes no new blocks: others may have reclaimed its blocks.
 """
@@ -87,14 +88,27 @@ class BeatMonitor:
                 found |= claims_of(last.beat, stage, size)
         return found
 
+    def at_work(self, stage: str, size: int, within: float) -> set[str]:
+        """The attempts whose last beat is less than `within` seconds old and claims blocks of that stage, or none."""
+        return {
+            attempt
+            for attempt, last in list(self.latest.items())
+            if self.silent(attempt) < within and _claim(last.beat, stage, size) is not None
+        }
+
 
 def claims_of(beat: Mapping[str, Any], stage: str, size: int) -> set[int]:
     """The blocks that a beat claims in a stage, if its block size is ours. The beat is untrusted input."""
+    claim = _claim(beat, stage, size)
+    blocks = claim.get("blocks") if claim else None
+    return {one for one in blocks if isinstance(one, int)} if isinstance(blocks, list) else set()
+
+
+def _claim(beat: Mapping[str, Any], stage: str, size: int) -> Mapping[str, Any] | None:
     claim = beat.get("claim")
     if not isinstance(claim, dict) or claim.get("stage") != stage or claim.get("size") != size:
-        return set()
-    blocks = claim.get("blocks")
-    return {one for one in blocks if isinstance(one, int)} if isinstance(blocks, list) else set()
+        return None
+    return claim
 
 
 def block_size(items: int) -> int:

@@ -26,7 +26,7 @@ import zstandard
 from hybrid.canonical import Json, decode, encode
 from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
 from hybrid.folder.medium import Disk, Medium, NotThere
-from hybrid.folder.names import allowed, run_id, stage_name
+from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
 from hybrid.folder.spec import MAX_SPEC, ModelSpec, check_spec, models_of, new_spec
 from hybrid.machine.files import explain_errors, unpack
@@ -97,6 +97,21 @@ class Run:
             return pinned
         for _, shard in self._verified(self.roots.get(stage, stage), [], ()):
             return str(shard.header["model"]["digest"])
+        return ""
+
+    def role_digest(self, stage: str, role: str) -> str:
+        """The digest of a further model that a search asks; "" while that is open. The first shard that names it
+        decides, of those that the stage's own model wrote.
+        """
+        if pinned := self.models[role].digest:
+            return pinned
+        own = self.model_digest(stage)
+        for _, shard in self._verified(stage, [], ()):
+            named = shard.header["model"]
+            about = named.get("roles")
+            found = about.get(role) if named["digest"] == own and isinstance(about, dict) else None
+            if isinstance(found, dict) and DIGEST.fullmatch(str(found.get("digest"))):
+                return str(found["digest"])
         return ""
 
     def pinned_digest(self, stage: str) -> str:

@@ -14,7 +14,7 @@ from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import trained_roles
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import assemble, opened_run, stages_with_items
-from hybrid.execution.roles import naming_role, refuse_missing, stages_of_run, stages_with, with_grader
+from hybrid.execution.roles import embedding_roles, naming_role, refuse_missing, stages_of_run, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk
@@ -35,10 +35,10 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
     written. The folder is never made here: behind a mount that is away it would be a plain one.
     """
     refuse_missing(pipeline, models)
-    trained = trained_roles(stages_with(pipeline, models))
+    trained, embedding = trained_roles(stages_with(pipeline, models)), embedding_roles(pipeline)
     for role, model in models.items():
         with naming_role(role):
-            refuse_unknown_backend(model.backend)
+            refuse_unknown_backend(model.backend, embeds=role in embedding)
             if role in trained:
                 refuse_untrainable(model.backend)
     frozen, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)

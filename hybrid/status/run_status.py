@@ -78,6 +78,11 @@ class RunStatus:
         return None if None in known or not known else self.sum("total")
 
     @property
+    def so_far(self) -> bool:
+        """Whether more items may come than the total: a search has not ended."""
+        return any(stage.so_far for stage in self.stages)
+
+    @property
     def done(self) -> bool:
         """Whether every item has a record and none is to be done again."""
         return self.error is None and self.total is not None and self.total == self.sum("done")
@@ -118,7 +123,7 @@ class RunStatus:
     @property
     def eta_seconds(self) -> float | None:
         """Remaining time at the reported speed; None when the number of items or the speed of a stage is unknown."""
-        if self.total is None or self.over:
+        if self.total is None or self.over or self.so_far:
             return None
         times = [self._eta(stage) for stage in self.stages if stage.left]
         return None if None in times else sum(one for one in times if one is not None)
@@ -151,6 +156,7 @@ class RunStatus:
             "exit_code": self.exit_code,
             "error": None,
             "total": self.total,
+            "so_far": self.so_far,
             "unknown": self.why,
             "done": self.sum("done"),
             "failed": self.failed,

@@ -64,7 +64,8 @@ def failed_items(stages: Sequence[StageView], run: str) -> str:
 def _counts(run: RunStatus) -> list[str]:
     done, failed, total = run.sum("done"), run.failed, run.total
     unknown = f"{count_of(done, 'item')} done, total not known"
-    counts = [unknown if total is None else f"{done:,} of {count_of(total, 'item')} done"]
+    so_far = " so far" if run.so_far else ""
+    counts = [unknown if total is None else f"{done:,} of {count_of(total, 'item')}{so_far} done"]
     counts += [f"{failed:,} of them failed"] if failed else []
     return counts + (["cancelled"] if run.cancelled else [])
 
@@ -141,6 +142,7 @@ def _stage(stage: StageView, name: str) -> Iterator[str]:
         yield f"{name}{count_of(stage.done, 'item')}"
     else:
         percent = f" ({100 * stage.done // stage.total} %)" if stage.total else ""
+        percent = " so far: which come next depends on the answers" if stage.so_far else percent
         yield f"{name}{stage.done:,} of {count_of(stage.total, 'item')}{percent}"
     if stage.failed:
         reasons = ", ".join(f"{kind} {count:,}" for kind, count in list(stage.reasons.items())[:MAX_REASONS])

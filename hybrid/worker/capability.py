@@ -60,14 +60,20 @@ def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[
         return RunState("other side", words, side=stage.side)
     if not stage.asks_a_model or len(chain.run.models) == 1:
         return None
+    return next((away for role in stage.roles if (away := _model_elsewhere(here, chain, stage, role, sides))), None)
+
+
+def _model_elsewhere(
+    here: Capabilities, chain: Bound, stage: Stage, role: str, sides: Collection[str]
+) -> RunState | None:
     try:
-        here.digest(chain.run, stage.role)
+        here.digest(chain.run, role)
     except (CannotRun, UsageError) as error:
-        others = [role for role in asked_on(chain.stages, ("any", *sides)) if role != stage.role]
-        if not any(_can_open(here, chain.run, role) for role in others):
+        others = [other for other in asked_on(chain.stages, ("any", *sides)) if other != role]
+        if not any(_can_open(here, chain.run, other) for other in others):
             raise
-        name = clean_line(chain.run.models[stage.role].name, 200)
-        called = f"'{name}' ({stage.role})" if stage.role else f"'{name}'"
+        name = clean_line(chain.run.models[role].name, 200)
+        called = f"'{name}' ({role})" if role else f"'{name}'"
         words = f"waits for a machine with the model {called} to do the stage '{stage.name}': {error.message}"
         return RunState("other side", words, error)
     return None

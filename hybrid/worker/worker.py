@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 import math
 import zlib
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import Engines, engine_for, trained_roles
+from hybrid.execution.engines import Engines, engine_for, ensemble_for, trained_roles
+from hybrid.execution.search_records import digests_of
+from hybrid.execution.stage_session import AnyWork, StageSession, shard_header, work_on
 from hybrid.execution.stage_view import StageView, counted_once
-from hybrid.execution.stage_work import StageSession, StageWork, shard_header
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
 from hybrid.folder.names import stage_name
@@ -30,6 +32,7 @@ from hybrid.machine.terminal import clean_line, count_of, duration
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
+from hybrid.work import Search
 from hybrid.worker.capability import Capabilities, RunState, elsewhere
 from hybrid.worker.courier import Courier
 
@@ -85,7 +88,7 @@ class Worker:
         self.doing = ""  # what takes long beside answering
         self.tell: Callable[[str], None] = LOG.info
         self._engines = Engines()
-        self._works: dict[tuple[str, str], tuple[StageWork, object]] = {}
+        self._works: dict[tuple[str, str], tuple[AnyWork, object]] = {}
         self._seqs: dict[str, int] = {}
         self._orders_when_done: dict[str, int] = {}
         self._touched: set[str] = set()
@@ -183,7 +186,7 @@ class Worker:
                 if there := elsewhere(self.capabilities, chain, stage, self.options.sides):
                     waits[stage.name] = there
                     continue
-                work = work or self._opened(chain, stage, self.capabilities.digest(run, stage.role))
+                work = work or self._opened(chain, stage, self._own_digests(chain, stage))
                 yield from self._session(work, chain)
                 work.look(orders.set_aside)
             if work.left:
@@ -197,44 +200,50 @@ class Worker:
         failed = sum(view.own_failures for view in counted_once(views, chain.stages))
         return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
 
-    def _unfinished(self, work: StageWork) -> RunState:
+    def _unfinished(self, work: AnyWork) -> RunState:
         if (orders := self.courier.orders(work.run.id)).cancelled:
             return RunState("cancelled", orders.cancelled_by)
         why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
         state = "unfinished" if self.stopping or self.courier.fenced else "held"
         return RunState(state, f"{count_of(work.left, 'item')} left: {why}")
 
-    def _work_of(self, chain: Bound, stage: Stage) -> StageWork | None:
+    def _work_of(self, chain: Bound, stage: Stage) -> AnyWork | None:
         """How a stage stands, by the model that its records are bound to; None when nothing is bound yet.
 
         A stage that earlier ones have left without items is done, whatever its model is.
         """
-        digest = chain.run.model_digest(stage.name)
-        if not (digest or stage.after):
+        digests = digests_of(chain.run, stage)
+        if not (all(digests.values()) or stage.after):
             return None
-        work = self._opened(chain, stage, digest)
-        return work if digest or not work.keys else None
+        work = self._opened(chain, stage, digests)
+        return work if all(digests.values()) or not work.total else None
 
-    def _opened(self, chain: Bound, stage: Stage, digest: str) -> StageWork:
+    def _own_digests(self, chain: Bound, stage: Stage) -> dict[str, str]:
+        """The digests of a stage's models, where nothing is bound yet those of this machine's."""
+        digests, here = digests_of(chain.run, stage), self.capabilities.digest
+        roles = {"": stage.role, **{role: role for role in stage.roles}}
+        return {name: digests[name] or here(chain.run, role) for name, role in roles.items()}
+
+    def _opened(self, chain: Bound, stage: Stage, digests: Mapping[str, str]) -> AnyWork:
         """A stage with its items, which are made anew when there is something new of the stages before it."""
         run, place = chain.run, (chain.run.id, stage.name)
         made_of = (
-            digest,
+            digests,
             [len(self._works[run.id, one.name][0].completed.known) for one in all_before(chain.stages, stage)],
         )
         if place not in self._works or self._works[place][1] != made_of:
             start = zlib.crc32(self.attempt.encode())  # workers that begin together begin in different places
-            self._works[place] = StageWork(run, stage, run.tasks(), digest, start), made_of
+            self._works[place] = work_on(run, stage, run.tasks(), digests, self.attempt, start), made_of
         work = self._works[place][0]
         work.look(self.courier.orders(run.id).set_aside)
         return work
 
-    def _session(self, work: StageWork, chain: Bound) -> Iterator[float]:
+    def _session(self, work: AnyWork, chain: Bound) -> Iterator[float]:
         """Work on a stage until nothing of it is left for this worker."""
-        if not set(work.open_blocks()) - self._others(work):
+        if not work.may_begin(self._others(work)):
             return
         if work.stage.asks_a_model:
-            self._same_model(work)
+            self._same_models(work)
         engine = self._engine(work, chain)
         self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
         self._touched.add(work.run.id)
@@ -252,14 +261,14 @@ class Worker:
             writer.close()
             self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
 
-    def _same_model(self, work: StageWork) -> None:
-        own = self.capabilities.digest(work.run, work.stage.role)
-        if own != work.digest:
-            name = work.run.models[work.stage.role].name
-            raise CannotRun(
-                f"{work.run.id} was begun with the model {work.digest[:12]}; {name} on this machine is {own[:12]}",
-                hint="bring the same files of the model here, or submit the run anew, say with another --seed",
-            )
+    def _same_models(self, work: AnyWork) -> None:
+        for role, bound_to in work.digests.items():
+            if role in work.stage.roles and (own := self.capabilities.digest(work.run, role)) != bound_to:
+                name = work.run.models[role].name
+                raise CannotRun(
+                    f"{work.run.id} was begun with the model {bound_to[:12]}; {name} on this machine is {own[:12]}",
+                    hint="bring the same files of the model here, or submit the run anew, say with another --seed",
+                )
 
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
@@ -273,8 +282,7 @@ class Worker:
 
     def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
         """Keep an answer. While the disk is full nothing more is computed, and nothing is lost."""
-        record = session.work.answered(completion)
-        session.counts.add(completion)
+        record = session.answered(completion)
         yield from self._written(session, lambda: session.writer.add(record), session.writer.tick)
 
     def _written(
@@ -296,37 +304,36 @@ class Worker:
                 self.courier.troubles.pop(what, None)
                 return
 
-    def _taken(self, work: StageWork) -> Collection[int] | None:
-        """The blocks that are not to be begun now; None when none is."""
+    def _taken(self, work: AnyWork) -> Any:
+        """What others hold, and is not to be begun now; None when nothing is to be begun."""
         if self._stopped() or self.courier.fenced or self.courier.orders(work.run.id).cancelled:
             return None
         return self._others(work)
 
-    def _others(self, work: StageWork) -> set[int]:
-        """The blocks that others hold, as far as that is to be respected now."""
-        monitor, timeouts = self.courier.monitor(work.run.id), self.options.timeouts
-        others = monitor.claimed(work.stage.name, work.size, timeouts.reclaim)
-        if not work.held and not set(work.open_blocks()) - others:  # nothing else to do: a doubtful claim is no reason
-            others = monitor.claimed(work.stage.name, work.size, timeouts.idle)
-        return others
+    def _others(self, work: AnyWork) -> Any:
+        """What others hold, as far as that is to be respected now."""
+        return work.others(self.courier.monitor(work.run.id), self.options.timeouts)
 
-    def _writer(self, work: StageWork, engine: Backend) -> ShardWriter:
+    def _writer(self, work: AnyWork, engine: Backend) -> ShardWriter:
         stage = f"{work.run.id}/{stage_name(work.stage.name)}"
         return ShardWriter(
             self.spool,
             f"runs/{stage}/{self.attempt}",
-            shard_header(work, self.attempt, engine.model),
+            shard_header(work, self.attempt, engine),
             seconds=self.options.shard_seconds,
             first_seq=self._seqs.get(stage, 0),
             clock=self.clock.now,
         )
 
-    def _engine(self, work: StageWork, chain: Bound) -> Backend:
+    def _engine(self, work: AnyWork, chain: Bound) -> Backend:
         run = work.run
+        if isinstance(work.stage.work, Search):
+            options = partial(self.capabilities.options, run)
+            return ensemble_for(self._engines, run, work.stage, partial(self._loaded, run), options)
         trained = work.stage.role in trained_roles(chain.stages)
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trained else None
-        options, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
-        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, options)
+        of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role)
 
     def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
         model, began = f"the model {run.models[role].name}", self.clock.now()

@@ -9,6 +9,8 @@ from typing import Any
 from hybrid.canonical import encode
 from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Failure, Item, Output, reference_of
+from hybrid.walks import Replay, walked
+from hybrid.work import Search
 
 Answer = Callable[[Item], "str | Failure"]
 
@@ -18,7 +20,7 @@ def run_stages(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, 
     done: dict[str, list[Output]] = {}
     stages = pipeline.stages()
     for stage in stages:
-        outputs = [_output(item, stage, answer) for item in items_of(stage, inputs, done)]
+        outputs = [_output(item, stage, answer) for item in items_of(stage, inputs, done, answer)]
         done[stage.name] = sorted(
             outputs, key=lambda one: (one.task, one.question, one.sample, encode(one.view), one.key)
         )
@@ -27,12 +29,20 @@ def run_stages(pipeline: Pipeline, inputs: Inputs, answer: Answer) -> dict[str, 
     return done
 
 
-def items_of(stage: Stage, inputs: Inputs, done: Mapping[str, list[Output]]) -> list[Item]:
+def items_of(
+    stage: Stage, inputs: Inputs, done: Mapping[str, list[Output]], answer: Answer = lambda item: ""
+) -> list[Item]:
     """The items of a stage; it sees the stages that it names, and references only if it reads them."""
-    if not stage.after:
-        return list(stage.items(inputs.tasks))
     shown = inputs.references if stage.reads_references else {}
-    return list(stage.items(inputs.tasks, {name: with_references(done[name], shown) for name in stage.after}))
+    earlier = [{name: with_references(done[name], shown) for name in stage.after}] if stage.after else []
+    if not isinstance(stage.work, Search):
+        return list(stage.items(inputs.tasks, *earlier))
+    outputs: dict[bytes, Output] = {}
+    replay = Replay(lambda item: item.digest(stage.identity, "model"), outputs.get)
+    for task in inputs.tasks:
+        replay.start(task, stage.work.walk(task, inputs.tasks, *earlier))
+    walked(replay, lambda key, item: _output(item, stage, answer), outputs, 100_000)
+    return list(replay.items.values())
 
 
 def with_references(outputs: list[Output], references: Mapping[str, Any]) -> list[Output]:

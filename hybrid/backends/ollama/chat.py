@@ -71,7 +71,7 @@ class OllamaBackend:
         if info.dated:
             LOG.warning("the template of '%s' writes the date of the day into each prompt", clean_line(model))
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Completions as they finish; one more request is in flight than the server computes at a time."""
         concurrency = ConcurrencyLimit(self._parallel)
         return RequestPool(

@@ -26,17 +26,23 @@ Done = TypeVar("Done")
 CHECK_SHARE = 0.02
 """Largest fraction of the time that is spent on checking the model's digest."""
 
+LOOK = 0.05
+"""Seconds between two looks for a job while there is none."""
+
 MIN_CHECK_PAUSE, MAX_CHECK_PAUSE = 0.05, 1.0
 """Seconds between two checks."""
 
 
 class RequestPool(Generic[Job, Result]):
-    """Runs `serve` on each of `jobs`, as many at once as `concurrency` allows. `model`: its name and digest."""
+    """Runs `serve` on each of `jobs`, as many at once as `concurrency` allows. `model`: its name and digest.
+
+    A None among the jobs says that there is none now, while a result is awaited.
+    """
 
     def __init__(
         self,
         serve: Callable[[Connection, Job], Coroutine[Any, Any, Result]],
-        jobs: Iterable[Job],
+        jobs: Iterable[Job | None],
         *,
         url: str,
         timeouts: Timeouts,
@@ -52,6 +58,7 @@ class RequestPool(Generic[Job, Result]):
         self._check: asyncio.Task[float] | None = None
         self._next_check = 0.0
         self._more_jobs = True
+        self._starved = False  # there was no job when one was looked for last
         self._fatal: BaseException | None = None
 
     def results(self) -> Iterator[Result]:
@@ -74,17 +81,22 @@ class RequestPool(Generic[Job, Result]):
 
     def _start_jobs(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
         """Start jobs as capacity frees. Jobs are read outside of the loop, since their source may run its own loop."""
+        self._starved = False
         while self._has_room():
             try:
                 job = next(self._jobs)
             except StopIteration:
                 self._more_jobs = False
+                break
+            if job is None:
+                self._starved = True
             else:
                 self._tasks.add(loop.create_task(self._serve(connection, job)))
                 self._concurrency.in_flight = len(self._tasks)
 
     def _has_room(self) -> bool:
-        return self._more_jobs and self._fatal is None and len(self._tasks) < self._concurrency.limit
+        wanted = self._more_jobs and not self._starved and self._fatal is None
+        return wanted and len(self._tasks) < self._concurrency.limit
 
     async def _wait(self, connection: Connection, paused: float) -> list[Result]:
         """Results that can be yielded; none when jobs can be started, or when nothing is left."""
@@ -101,7 +113,10 @@ class RequestPool(Generic[Job, Result]):
             self._start_check(connection)
             waited_for = {*self._tasks, self._check} if self._check else self._tasks
             pause = None if self._check or not self._finished else max(0.0, self._next_check - time.monotonic())
+            if self._starved:
+                pause = LOOK if pause is None else min(pause, LOOK)
             await asyncio.wait(waited_for, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            self._starved = False  # perhaps there is a job by now
 
     def _collect(self) -> None:
         """Collect finished jobs. An error cancels the others."""

@@ -43,7 +43,7 @@ class Answering(Protocol):
         """Make an adapter available; the reference to it that requests carry."""
         ...
 
-    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
         """As a backend does. Adapters of up to `rank` are expected; larger ones may cost a restart."""
         ...
 
@@ -79,7 +79,7 @@ class Together:
             self._backend.adapter_cache.put(made.digest, made.weights)
         return Adapter(made.digest, "")
 
-    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
         """`rank` makes no difference here: slots grow as they must."""
         return self._backend.generate(requests)
 
@@ -132,7 +132,7 @@ class InTurns:
         self._ranks[made.digest] = made.weights.rank
         return Adapter(made.digest, str(self._files.put(made.digest, made.weights, made.data)))
 
-    def generate(self, requests: Iterable[Request], rank: int) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
         """A request whose adapter is larger than vLLM has room for waits until the others are answered."""
         source = iter(requests)
         held = next(source, None)
@@ -183,19 +183,22 @@ class InTurns:
 class _Fitting:
     """`first` and what follows it in `rest`, up to a request that does not fit; that one is then `held`."""
 
-    def __init__(self, first: Request, rest: Iterator[Request], fits: Callable[[Request], bool]) -> None:
+    def __init__(self, first: Request, rest: Iterator[Request | None], fits: Callable[[Request], bool]) -> None:
         self._next: Request | None = first
         self._rest, self._fits = rest, fits
         self.held: Request | None = None
 
-    def __iter__(self) -> Iterator[Request]:
+    def __iter__(self) -> Iterator[Request | None]:
         return self
 
-    def __next__(self) -> Request:
+    def __next__(self) -> Request | None:
         one, self._next = self._next, None
-        one = one or (None if self.held else next(self._rest, None))
         if one is None:
-            raise StopIteration
+            if self.held:
+                raise StopIteration
+            one = next(self._rest)
+            if one is None:
+                return None
         if not self._fits(one):
             self.held = one
             raise StopIteration

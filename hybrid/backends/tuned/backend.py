@@ -75,7 +75,7 @@ class TunedBackend:
             raise CannotRun("the backend was not told what the stage trains", hint="report it, with this message")
         return self._stage
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Completions group by group; requests without a training are answered with the group they come with."""
         if not self._prepared.groups:
             yield from self._answered(requests, {}, 0)
@@ -94,11 +94,16 @@ class TunedBackend:
             self._stage = None
         self._answering.close()
 
-    def _gathered(self, requests: Iterable[Request]) -> Iterator[tuple[int | None, list[Request]]]:
+    def _gathered(self, requests: Iterable[Request | None]) -> Iterator[tuple[int | None, list[Request]]]:
         """Batches of requests, each with the number of the group of trainings that it needs."""
         number: int | None = None
         group: list[Request] = []
         for request in requests:
+            if request is None:  # what waits for the answers is asked after these
+                if group:
+                    yield number, group
+                number, group = None, []
+                continue
             its = self._prepared.number_of.get(name_of(request)) if request.tuning else None
             if its is not None and number is not None and its != number:
                 yield number, group
@@ -109,14 +114,21 @@ class TunedBackend:
             yield number, group
 
     def _answered(
-        self, requests: Iterable[Request], made: Mapping[str, TrainedAdapter], rank: int
+        self, requests: Iterable[Request | None], made: Mapping[str, TrainedAdapter], rank: int
     ) -> Iterator[Completion]:
         """Completions. A request whose training failed is answered by an error, and no other one is affected."""
         metrics: dict[str, Mapping[str, Json]] = {}
         settled: list[Completion] = []
+        source, ended = iter(requests), False
 
-        def asked() -> Iterator[Request]:
-            for request in requests:
+        def asked() -> Iterator[Request | None]:
+            nonlocal ended
+            for request in source:
+                if request is None:
+                    if settled:  # they are told before more is asked
+                        return
+                    yield None
+                    continue
                 ready = self._ready(request, made)
                 if isinstance(ready, Completion):
                     settled.append(ready)
@@ -124,13 +136,15 @@ class TunedBackend:
                 if request.tuning:
                     metrics[request.key] = made[name_of(request)].metrics
                 yield ready
+            ended = True
 
-        ready = asked()
-        if (first := next(ready, None)) is not None:  # do not start vLLM when nothing is asked
-            for completion in self._answering.generate(chain([first], ready), rank):
-                yield replace(completion, trained=metrics.pop(completion.key, {}))
-                yield from _drained(settled)
-        yield from _drained(settled)
+        while not ended:
+            ready = asked()
+            if (first := next(ready, None)) is not None:  # do not start vLLM when nothing is asked
+                for completion in self._answering.generate(chain([first], ready), rank):
+                    yield replace(completion, trained=metrics.pop(completion.key, {}))
+                    yield from _drained(settled)
+            yield from _drained(settled)
 
     def _ready(self, request: Request, made: Mapping[str, TrainedAdapter]) -> Request | Completion:
         """The request with its adapter, or the completion of one that is settled: failed, or only trained."""

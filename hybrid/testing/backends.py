@@ -1,13 +1,4 @@
-"""What a backend, a grader and a pipeline must do, as plain functions: for our own tests and for those of plugins.
-
-    from hybrid import testing
-
-    @pytest.mark.parametrize("check", testing.BACKEND_CHECKS, ids=lambda check: check.__name__)
-    def test_my_backend(check, backend):
-        check(backend)
-
-Each raises `Broken`, an AssertionError that says what was promised and what came instead.
-"""
+"""What every backend must do."""
 
 from __future__ import annotations
 
@@ -18,32 +9,13 @@ from dataclasses import replace
 from itertools import count, islice, pairwise
 from typing import Any
 
-from hybrid.canonical import Json, digest, encode
-from hybrid.execution.chain import check_order
-from hybrid.protocols import Backend, Inputs, OutputGrader, Pipeline, QuestionGrader, Stage
-from hybrid.records import Completion, Failure, Grade, Item, Message, Output, Question, Request, Sampling, reference_of
+from hybrid.canonical import encode
+from hybrid.protocols import Backend
+from hybrid.records import Completion, Message, Request, Sampling
+from hybrid.testing.promises import STRANGE, Broken, expect
 
 MOST_AHEAD = 4096
 """Requests that a backend may have taken and not answered yet."""
-
-STRANGE = (
-    "",
-    " ",
-    "\x00\x1b[2J\u202e\ufeff",
-    "\N{FAMILY}\N{ZERO WIDTH JOINER}\N{COMBINING ACUTE ACCENT} \N{ARABIC LETTER AIN}\N{CJK UNIFIED IDEOGRAPH-6C34}",
-    "<script>alert(1)</script>",
-    "[" * 50_000,
-    "[[" + "1," * 50_000 + "1]]",
-    "-9" * 10_000,
-    "NaN Infinity 1e999 0x1F 1_000",
-    "__import__('os').system('false')",
-    "(a+)+$ " + "a" * 20_000,
-)
-"""Texts that a model may write and a grader must survive."""
-
-
-class Broken(AssertionError):
-    """A promise of the protocols is not kept."""
 
 
 def ask(text: str, key: str = "", **sampling: Any) -> Request:
@@ -55,10 +27,10 @@ def answers(backend: Backend, *requests: Request) -> dict[str, Completion]:
     """The completions by key. Raises Broken when a key is missing, unknown or answered twice."""
     found: dict[str, Completion] = {}
     for completion in backend.generate(iter(requests)):
-        _expect(completion.key not in found, f"the request '{completion.key}' was answered twice")
+        expect(completion.key not in found, f"the request '{completion.key}' was answered twice")
         found[completion.key] = completion
     asked = sorted(request.key for request in requests)
-    _expect(sorted(found) == asked, f"asked {asked}, answered {sorted(found)}")
+    expect(sorted(found) == asked, f"asked {asked}, answered {sorted(found)}")
     return found
 
 
@@ -69,12 +41,12 @@ def check_every_request_is_answered_once(backend: Backend) -> None:
     ]
     for completion in answers(backend, *requests).values():
         _text(completion)
-        _expect(completion.seconds >= 0, f"took {completion.seconds} seconds")
+        expect(completion.seconds >= 0, f"took {completion.seconds} seconds")
 
 
 def check_nothing_asked_is_nothing_answered(backend: Backend) -> None:
     """An empty stream gives an empty stream, and the backend still works afterwards."""
-    _expect(list(backend.generate(iter(()))) == [], "completions without requests")
+    expect(list(backend.generate(iter(()))) == [], "completions without requests")
     _text(answers(backend, ask("Hello"))["Hello"])
 
 
@@ -89,26 +61,46 @@ def check_requests_are_pulled_as_capacity_frees(backend: Backend) -> None:
 
     stream = backend.generate(endless())
     for answered, _ in enumerate(islice(stream, 8), start=1):
-        _expect(pulled - answered <= MOST_AHEAD, f"{pulled} requests taken, {answered} answered")
+        expect(pulled - answered <= MOST_AHEAD, f"{pulled} requests taken, {answered} answered")
     close = getattr(stream, "close", None)
     if close:
         close()
     _text(answers(backend, ask("Hello"))["Hello"])
 
 
+def check_requests_may_come_later(backend: Backend) -> None:
+    """A None among the requests is passed over while one is unanswered, and what comes after it is answered, too."""
+    asked, answered = 0, 0
+
+    def later() -> Iterator[Request | None]:
+        nonlocal asked
+        while asked < 8:
+            if asked - answered < 2:
+                asked += 1
+                yield ask(f"Say {asked}.", f"k{asked}", max_tokens=4)
+            else:
+                yield None
+
+    found = []
+    for completion in backend.generate(later()):
+        answered += 1
+        found.append(completion.key)
+    expect(sorted(found) == [f"k{n}" for n in range(1, 9)], f"asked 8, two at a time, answered {sorted(found)}")
+
+
 def check_greedy_is_deterministic(backend: Backend) -> None:
     """Asked again the same way, a greedy request gives the same text."""
     requests = [ask(f"Name {n} colours.", max_tokens=12) for n in (2, 3, 5)]
     once, again = (_texts(answers(backend, *requests)) for _ in range(2))
-    _expect(once == again, f"greedy texts differ: {once} and {again}")
+    expect(once == again, f"greedy texts differ: {once} and {again}")
 
 
 def check_seeds_reproduce_and_differ(backend: Backend) -> None:
     """A seed gives its text again; among six seeds there is more than one text."""
     requests = [ask("Tell me a story.", f"seed {n}", temperature=1.0, seed=n) for n in range(6)]
     once, again = (_texts(answers(backend, *requests)) for _ in range(2))
-    _expect(once == again, f"the same seeds gave {once} and {again}")
-    _expect(len(set(once.values())) > 1, f"six seeds gave one text: {once}")
+    expect(once == again, f"the same seeds gave {once} and {again}")
+    expect(len(set(once.values())) > 1, f"six seeds gave one text: {once}")
 
 
 def check_a_draw_does_not_depend_on_its_neighbours(backend: Backend) -> None:
@@ -117,19 +109,19 @@ def check_a_draw_does_not_depend_on_its_neighbours(backend: Backend) -> None:
     company = _texts(answers(backend, *requests))
     alone = {request.key: _text(answers(backend, request)[request.key]) for request in requests}
     same = sum(company[key] == alone[key] for key in company)
-    _expect(2 * same >= len(requests), f"alone {alone}, in company {company}")
+    expect(2 * same >= len(requests), f"alone {alone}, in company {company}")
 
 
 def check_stop_strings_cut_the_text(backend: Backend) -> None:
     """The text ends right before the first stop string, which may start or end inside a token."""
     whole = _text(answers(backend, ask("Count from one to ten.", max_tokens=24))["Count from one to ten."])
-    _expect(len(whole) > 6, f"too short an answer to cut: {whole!r}")
+    expect(len(whole) > 6, f"too short an answer to cut: {whole!r}")
     for start in (1, len(whole) // 2):
         stop = whole[start : start + 3]
         request = ask("Count from one to ten.", max_tokens=24, stop=("\x00never", stop))
         cut = answers(backend, request)[request.key]
-        _expect(_text(cut) == whole[: whole.index(stop)], f"{whole!r} stopped at {stop!r} became {cut.text!r}")
-        _expect(cut.finish == "stop", f"finish is '{cut.finish}' after a stop string")
+        expect(_text(cut) == whole[: whole.index(stop)], f"{whole!r} stopped at {stop!r} became {cut.text!r}")
+        expect(cut.finish == "stop", f"finish is '{cut.finish}' after a stop string")
 
 
 def check_max_tokens_is_a_bound(backend: Backend) -> None:
@@ -137,9 +129,9 @@ def check_max_tokens_is_a_bound(backend: Backend) -> None:
     for limit in (1, 5):
         done = answers(backend, ask("Tell me a long story.", max_tokens=limit))["Tell me a long story."]
         _text(done)
-        _expect(done.completion_tokens <= limit, f"{done.completion_tokens} tokens, at most {limit} were asked for")
-        _expect(done.finish in ("stop", "length"), f"finish is '{done.finish}'")
-        _expect(
+        expect(done.completion_tokens <= limit, f"{done.completion_tokens} tokens, at most {limit} were asked for")
+        expect(done.finish in ("stop", "length"), f"finish is '{done.finish}'")
+        expect(
             done.finish == "stop" or done.completion_tokens == limit, f"cut after {done.completion_tokens} of {limit}"
         )
 
@@ -151,8 +143,8 @@ def check_a_prompt_that_is_too_long_is_an_error(backend: Backend) -> None:
     error = found["long"].error
     if error is None:
         raise Broken(f"a prompt of more than {context} tokens was answered with {found['long'].text!r}")
-    _expect(error.kind == "too-long", f"the kind of the error is '{error.kind}': {error.message}")
-    _expect(str(context) in error.message.replace(",", ""), f"the message does not name {context}: {error.message}")
+    expect(error.kind == "too-long", f"the kind of the error is '{error.kind}': {error.message}")
+    expect(str(context) in error.message.replace(",", ""), f"the message does not name {context}: {error.message}")
     for key in ("Hello", "Goodbye"):
         _text(found[key])
 
@@ -187,13 +179,13 @@ def check_a_bad_request_fails_alone(backend: Backend) -> None:
     for key, done in found.items():
         kind = "bad-schema" if key in ("raw", "chat") else "bad-request"
         error = done.error
-        _expect(error is not None and error.kind == kind and bool(error.message), f"'{key}' is no {kind}: {done}")
+        expect(error is not None and error.kind == kind and bool(error.message), f"'{key}' is no {kind}: {done}")
 
 
 def check_an_answer_ends_with_its_turn(backend: Backend) -> None:
     """A short answer ends by itself, and the turns that might follow are no part of it."""
     done = answers(backend, ask("Hello", max_tokens=100))["Hello"]
-    _expect(done.finish == "stop" and "\nuser" not in _text(done), f"the model went on after its turn: {done.text!r}")
+    expect(done.finish == "stop" and "\nuser" not in _text(done), f"the model went on after its turn: {done.text!r}")
 
 
 def check_a_schema_holds_chats_and_raw_prompts(backend: Backend) -> None:
@@ -207,8 +199,8 @@ def check_a_schema_holds_chats_and_raw_prompts(backend: Backend) -> None:
             fits = json.loads(_text(done)) in ({"age": 7}, {"age": 8})
         except ValueError:
             fits = False
-        _expect(fits, f"'{key}' was to be held to a schema, and said {done.text!r}")
-        _expect(done.logprob is None, f"'{key}' has a schema and the log-probability {done.logprob}")
+        expect(fits, f"'{key}' was to be held to a schema, and said {done.text!r}")
+        expect(done.logprob is None, f"'{key}' has a schema and the log-probability {done.logprob}")
 
 
 def check_any_unicode_is_answered(backend: Backend) -> None:
@@ -223,31 +215,31 @@ def check_token_counts_are_plausible(backend: Backend) -> None:
     requests = [ask("Hello" + " again" * n, f"k{n}") for n in (0, 20, 60)]
     found = answers(backend, *requests)
     lengths = [found[request.key].prompt_tokens for request in requests]
-    _expect(all(a + 20 <= b for a, b in pairwise(lengths)) and lengths[0] > 0, f"prompts have {lengths} tokens")
+    expect(all(a + 20 <= b for a, b in pairwise(lengths)) and lengths[0] > 0, f"prompts have {lengths} tokens")
     for done in found.values():
-        _expect(0 <= done.cached_tokens <= done.prompt_tokens, f"{done.cached_tokens} cached of {done.prompt_tokens}")
-        _expect(0 < done.completion_tokens <= 16, f"{done.completion_tokens} new tokens")
+        expect(0 <= done.cached_tokens <= done.prompt_tokens, f"{done.cached_tokens} cached of {done.prompt_tokens}")
+        expect(0 < done.completion_tokens <= 16, f"{done.completion_tokens} new tokens")
 
 
 def check_logprobs_come_when_asked_for(backend: Backend) -> None:
     """The sum of natural logarithms, before temperature and `top_p`: finite, not above zero; None unasked."""
     found = answers(backend, replace(ask("Hello", "with"), logprobs=True), ask("Hello", "without"))
     logprob = found["with"].logprob
-    _expect(logprob is not None and math.isfinite(logprob) and logprob <= 0, f"the log-probability is {logprob}")
-    _expect(found["without"].logprob is None, "a log-probability that nobody asked for")
+    expect(logprob is not None and math.isfinite(logprob) and logprob <= 0, f"the log-probability is {logprob}")
+    expect(found["without"].logprob is None, "a log-probability that nobody asked for")
 
 
 def check_a_logprob_is_of_the_text_alone(backend: Backend) -> None:
     """The token that ends an answer is not counted: an answer cut right before it has the same log-probability."""
     whole = answers(backend, replace(ask("Hello", max_tokens=100), logprobs=True))["Hello"]
-    _expect(whole.finish == "stop", f"no short answer: {whole.text!r}")
+    expect(whole.finish == "stop", f"no short answer: {whole.text!r}")
     for tokens in (whole.completion_tokens - 1, whole.completion_tokens):  # the end token is counted, or it is not
         cut = answers(backend, replace(ask("Hello", max_tokens=tokens), logprobs=True))["Hello"]
         if (cut.text, cut.finish) == (whole.text, "length"):
             break
-    _expect(cut.text == whole.text, f"cut after {tokens} tokens, {whole.text!r} became {cut.text!r}")
+    expect(cut.text == whole.text, f"cut after {tokens} tokens, {whole.text!r} became {cut.text!r}")
     near = whole.logprob is not None and cut.logprob is not None and abs(whole.logprob - cut.logprob) < 0.05
-    _expect(near, f"one text has the log-probabilities {whole.logprob} and, cut before its end token, {cut.logprob}")
+    expect(near, f"one text has the log-probabilities {whole.logprob} and, cut before its end token, {cut.logprob}")
 
 
 def check_a_raw_prompt_is_continued(backend: Backend) -> None:
@@ -255,7 +247,7 @@ def check_a_raw_prompt_is_continued(backend: Backend) -> None:
     raw = Request(Sampling(4), prompt="One, two, three, four,", key="raw")
     found = answers(backend, raw, ask(raw.prompt, "chat"))
     _text(found["raw"])
-    _expect(found["raw"].prompt_tokens <= found["chat"].prompt_tokens, "a raw prompt has more tokens than its chat")
+    expect(found["raw"].prompt_tokens <= found["chat"].prompt_tokens, "a raw prompt has more tokens than its chat")
 
 
 def check_a_thought_is_no_answer(backend: Backend) -> None:
@@ -263,15 +255,15 @@ def check_a_thought_is_no_answer(backend: Backend) -> None:
     done = answers(backend, Request(Sampling(4), prompt="Question: 2 + 3?\n<think>\n", key="thinks"))["thinks"]
     if done.error is None:
         raise Broken(f"a thought was given as the answer {done.text!r}")
-    _expect(done.error.kind == "no-answer", f"the kind of the error is '{done.error.kind}': {done.error.message}")
-    _expect(done.prompt_tokens > 0 and bool(done.finish), "what is known of it is lost")
+    expect(done.error.kind == "no-answer", f"the kind of the error is '{done.error.kind}': {done.error.message}")
+    expect(done.prompt_tokens > 0 and bool(done.finish), "what is known of it is lost")
 
 
 def check_the_model_is_named(backend: Backend) -> None:
     """Digest of 64 hex digits, a context, and provenance that fits into JSON."""
     model = backend.model
-    _expect(len(model.digest) == 64 and not set(model.digest) - set("0123456789abcdef"), f"digest '{model.digest}'")
-    _expect(model.context > 0 and bool(model.name), f"model {model}")
+    expect(len(model.digest) == 64 and not set(model.digest) - set("0123456789abcdef"), f"digest '{model.digest}'")
+    expect(model.context > 0 and bool(model.name), f"model {model}")
     encode(dict(model.about))
 
 
@@ -280,6 +272,7 @@ BACKEND_CHECKS: tuple[Callable[[Backend], None], ...] = (
     check_every_request_is_answered_once,
     check_nothing_asked_is_nothing_answered,
     check_requests_are_pulled_as_capacity_frees,
+    check_requests_may_come_later,
     check_greedy_is_deterministic,
     check_seeds_reproduce_and_differ,
     check_a_draw_does_not_depend_on_its_neighbours,
@@ -304,72 +297,6 @@ def check_backend(backend: Backend) -> None:
         check(backend)
 
 
-def check_grader(
-    grader: OutputGrader | QuestionGrader, reference: Json, *, right: str = "", source: Json = None
-) -> None:
-    """A grader survives any text, judges the same output the same way, and gives `right` (if there is one) a 1."""
-    for text in STRANGE:
-        once, again = _grade(grader, text, reference, source), _grade(grader, text, reference, source)
-        _expect(once == again, f"two grades for one text {text[:40]!r}: {once} and {again}")
-        encode(dict(once.detail))
-    if right:
-        grade = _grade(grader, right, reference, source)
-        _expect(grade.score == 1.0, f"the right answer has the score {grade.score}: {grade.reason}")
-
-
-def check_pipeline(pipeline: Pipeline, *, most: int = 10_000) -> None:
-    """Inputs and items are the same every time, no two items have one key, every question that is graded has its task
-    and truth. A stage that comes after others bears whatever they may have brought.
-
-    Looks at `most` items a stage.
-    """
-    once, twice = pipeline.inputs(), pipeline.inputs()
-    for name in ("tasks", "references", "about"):
-        _expect(digest(getattr(once, name)) == digest(getattr(twice, name)), f"{name} differ from one call to the next")
-    stages = pipeline.stages()
-    _expect(
-        bool(stages) and len({stage.name for stage in stages}) == len(stages), "needs stages, each with its own name"
-    )
-    check_order(stages)
-    brought: dict[str, tuple[Output, ...]] = {}
-    for stage in stages:
-        earlier = [{name: _judged(brought[name], once, stage) for name in stage.after}] if stage.after else []
-        found = list(islice(stage.items(once.tasks, *earlier), most))
-        keys = [item.key(stage.identity, "") for item in found]
-        again = [item.key(stage.identity, "") for item in islice(stage.items(once.tasks, *earlier), most)]
-        _expect(keys == again, f"the items of '{stage.name}' differ from one call to the next")
-        _expect(len(set(keys)) == len(keys), f"two items of '{stage.name}' have one key: number them with `sample`")
-        brought[stage.name] = tuple(_made_up(stage, item, number) for number, item in enumerate(found))
-    for item in found:
-        _expect(item.task in once.tasks, f"'{stage.name}' asks about '{item.task}', which is not among the tasks")
-        truth = reference_of(dict.fromkeys(once.references, True), item.question)
-        _expect(truth is True, f"the question '{item.question}' has no reference")
-
-
-def _made_up(stage: Stage, item: Item, number: int) -> Output:
-    """What a model may have said, or the text that a stage derived; now and then a failure."""
-    key, error = item.key(stage.identity, ""), Failure("engine", "it stopped")
-    text = STRANGE[number % len(STRANGE)] if stage.asks_a_model else item.request.prompt
-    failed = number % 7 == 6 and stage.asks_a_model
-    plain = Output(key, item.task, item.question, item.view, item.sample, text, None, None)
-    return replace(plain, text=None, error=error) if failed else plain
-
-
-def _judged(outputs: tuple[Output, ...], inputs: Inputs, stage: Stage) -> tuple[Output, ...]:
-    """The outputs as a stage gets them: with references only when it reads them."""
-    if not stage.reads_references:
-        return outputs
-    return tuple(replace(one, reference=reference_of(inputs.references, one.question)) for one in outputs)
-
-
-def _grade(grader: OutputGrader | QuestionGrader, text: str, reference: Json, source: Json) -> Grade:
-    output = Output("0" * 64, "t", "t/0", {}, 0, text, None, reference)
-    if isinstance(grader, QuestionGrader):
-        failed = replace(output, key="f" * 64, text=None, error=Failure("engine", "it stopped"))
-        return grader.grade_question(Question("t", "t/0", reference, (output, failed), source))
-    return grader.grade(output)
-
-
 def _texts(found: dict[str, Completion]) -> dict[str, str]:
     return {key: _text(completion) for key, completion in found.items()}
 
@@ -378,8 +305,3 @@ def _text(completion: Completion) -> str:
     if completion.text is None:
         raise Broken(f"'{completion.key[:40]}' failed: {completion.error}")
     return completion.text
-
-
-def _expect(kept: bool, otherwise: str) -> None:
-    if not kept:
-        raise Broken(otherwise)

@@ -1,0 +1,142 @@
+"""Several engines that answer one stream of requests at the same time, each those of its role, in a thread of its own.
+
+While the stream's reader thinks, the engines go on with what was read ahead for them.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+
+from hybrid.protocols import Backend
+from hybrid.records import Completion, Request
+
+AHEAD = 32
+"""Requests that are read from the stream before an engine takes them."""
+LOOK = 0.05
+"""Seconds between two looks for requests while nothing is answered."""
+LONGEST_JOIN = 30.0
+"""Seconds to wait for an engine that has answered all of its requests."""
+
+Result = Completion | BaseException | None
+"""What an engine's thread tells: an answer, the error that ended it, or that it has ended."""
+
+
+class Ensemble:
+    """A backend of several: `first` answers requests without a role, `further` those of theirs."""
+
+    def __init__(self, first: Backend, further: Mapping[str, Backend]) -> None:
+        self.first, self.further = first, dict(further)
+        self.model = first.model
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """Completions of all engines as they come."""
+        source, results = iter(requests), queue.SimpleQueue[Result]()
+        engines = {role: self.further.get(role, self.first) for role in ("", *self.further)}
+        by_engine = {id(engine): (engine, Inbox()) for engine in engines.values()}  # two roles may ask one engine
+        inboxes = {role: by_engine[id(engine)][1] for role, engine in engines.items()}
+        running = [threading.Thread(target=_serve, args=(*one, results), daemon=True) for one in by_engine.values()]
+        for thread in running:
+            thread.start()
+        try:
+            yield from _dispatched(source, inboxes, results)
+        except BaseException:
+            _close(inboxes.values())
+            raise
+        _close(inboxes.values())
+        for thread in running:  # an engine is used by one thread at a time
+            thread.join(LONGEST_JOIN)
+
+    def close(self) -> None:
+        """The engines are closed by whoever opened them."""
+
+
+class Inbox:
+    """The requests for one engine, which reads them in its own thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting = deque[Request]()
+        self._unanswered = 0
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Request | None]:
+        return self
+
+    def __next__(self) -> Request | None:
+        """The next request; None while there is none and the engine has others to answer. It ends when it is closed."""
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    raise StopIteration
+                if self._unanswered:
+                    return None
+                self._changed.wait()
+            self._unanswered += 1
+            return self._waiting.popleft()
+
+    def put(self, request: Request) -> None:
+        with self._changed:
+            self._waiting.append(request)
+            self._changed.notify()
+
+    def answered(self) -> None:
+        with self._changed:
+            self._unanswered -= 1
+
+    def close(self) -> None:
+        """Give out what is waiting no more, and end."""
+        with self._changed:
+            self._waiting.clear()
+            self._closed = True
+            self._changed.notify()
+
+
+def _close(inboxes: Iterable[Inbox]) -> None:
+    for inbox in inboxes:
+        inbox.close()
+
+
+def _serve(engine: Backend, inbox: Inbox, results: queue.SimpleQueue[Result]) -> None:
+    try:
+        for completion in engine.generate(inbox):
+            inbox.answered()
+            results.put(completion)
+        results.put(None)
+    except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads the results
+        results.put(error)
+
+
+def _dispatched(
+    source: Iterator[Request | None], inboxes: Mapping[str, Inbox], results: queue.SimpleQueue[Result]
+) -> Iterator[Completion]:
+    """Hand requests to the engines, and yield what these answer, until all are answered and there are no more."""
+    unanswered, ended = 0, False
+    while unanswered or not ended:
+        while not ended and sum(map(len, set(inboxes.values()))) < AHEAD:
+            try:
+                request = next(source)
+            except StopIteration:
+                ended = True
+                break
+            if request is None:
+                break
+            unanswered += 1
+            inboxes[request.role if request.role in inboxes else ""].put(request)
+        if not unanswered:
+            continue
+        try:
+            result = results.get(timeout=LOOK)
+        except queue.Empty:
+            continue
+        if result is None:
+            return
+        if isinstance(result, BaseException):
+            raise result
+        unanswered -= 1
+        yield result

@@ -1,0 +1,224 @@
+"""Work off a search: the items that its walks wait for are given to the engines, and the walks go on with the answers.
+
+Nothing of a walk is saved. Whoever sees the records replays it, and so knows what is left to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from hybrid.execution.search_records import Searching, SearchRecords
+from hybrid.execution.stage_view import StageView
+from hybrid.execution.stage_work import without_secrets
+from hybrid.folder.leases import BeatMonitor, LeaseTimeouts
+from hybrid.folder.runs import Run
+from hybrid.machine.terminal import count_of
+from hybrid.plugins.faults import raise_attributed
+from hybrid.protocols import Backend, Stage
+from hybrid.records import Completion, Item, Record, Request
+
+NEIGHBOURS = 8
+"""Items of a batch that one worker answers together, so that it need not wait for the records of others between two
+batches of a strand.
+"""
+NUMBER = 6
+"""Bytes of a key that name an item in a beat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """Who else works on a search, and the items that they say they hold, by the first bytes of their keys."""
+
+    attempts: frozenset[str] = frozenset()
+    held: frozenset[int] = frozenset()
+
+
+class SearchWork:
+    """A search of a run as one attempt works on it.
+
+    `digests` are those of the models that answer, by role, "" being that of the stage. The items are not known
+    beforehand, so workers share them without asking each other: every one computes who of them is to answer an item
+    (rendezvous hashing of the attempts that are at work), and leaves the others' alone while these are alive.
+    """
+
+    grows: ClassVar[bool] = True
+    size: ClassVar[int] = 0
+    """Of a block, where other stages have blocks: single items are claimed."""
+
+    def __init__(
+        self, run: Run, stage: Stage, tasks: Mapping[str, Any], digests: Mapping[str, str], attempt: str
+    ) -> None:
+        self.run, self.stage, self.digests, self.attempt = run, stage, digests, attempt
+        self._tasks = tasks
+        self.completed = SearchRecords(run, stage.name, self.digest, attempt)
+        self._aside: frozenset[str] = frozenset()
+        self._walking: Searching | None = None
+        self._asked: dict[bytes, tuple[Item, str]] = {}  # what was given out: the item, and the history of its walk
+        self._answered = deque[Record]()
+        self._queue = deque[bytes]()
+        self._queued_for = Others()
+        self._checked = -1  # at which step of the walks they were last run again
+
+    @property
+    def digest(self) -> str:
+        """The digest of the stage's own model."""
+        return self.digests[""]
+
+    def look(self, set_aside: Collection[str] = ()) -> None:
+        """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
+        self._aside = frozenset(set_aside)
+        self.completed.look()
+
+    def retry_failed(self) -> None:
+        """Do again what has only failed."""
+        self._walks()
+        self._aside |= self.completed.failed_shards()
+
+    def _walks(self) -> Searching:
+        """The walks, gone on with all that has arrived. For the thread alone that works on the stage."""
+        changed = self.completed.take_in(self._aside)
+        while self._answered:
+            changed.add(self.completed.add(self._answered.popleft()))
+        if self._walking is None:
+            self._walking = Searching(self.stage, self._tasks, self.digests, self.completed)
+            if len(self.completed):
+                self._walking.refuse_changed()
+        else:
+            self._walking.go_on(changed)
+        return self._walking
+
+    @property
+    def total(self) -> int:
+        """How many items are known so far."""
+        return len((self._walking or self._walks()).replay.items)
+
+    @property
+    def left(self) -> int:
+        """For how many items the walks wait; 0 when all have ended, and did the same when they were run again."""
+        walks = self._walks()
+        if not walks.replay.frontier and self._checked != walks.steps:
+            walks.refuse_changed()
+            self._checked = walks.steps
+        return len(walks.replay.frontier)
+
+    def view(self) -> StageView:
+        """How the stage stands by what was seen at the last look and done here since."""
+        replay, best = self._walks().replay, self.completed.best
+        found = [one for key in replay.items if (one := best(key))]
+        failures = [one.error.kind for one in found if one.error]
+        return StageView(
+            self.stage.name,
+            self.digest,
+            total=len(replay.items),
+            done=len(found),
+            failed=len(failures),
+            again=sum(self.completed.set_aside(key) for key in replay.frontier),
+            strange=sum(key not in replay.items for key in self.completed.histories),
+            reasons=dict(Counter(failures)),
+            refused=tuple(self.completed.refused),
+            grows=True,
+        )
+
+    def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> Others:
+        """Who else works on it, as far as that is to be respected now."""
+        others = self._others(monitor, timeouts.reclaim)
+        if not self._asked and not self.may_begin(others):  # nothing else to do: a doubtful claim is no reason
+            others = self._others(monitor, timeouts.idle)
+        return others
+
+    @staticmethod
+    def nobody() -> Others:
+        """What others hold where nobody else is at work."""
+        return Others()
+
+    def _others(self, monitor: BeatMonitor, within: float) -> Others:
+        held = monitor.claimed(self.stage.name, self.size, within)
+        return Others(frozenset(monitor.at_work(self.stage.name, self.size, within)), frozenset(held))
+
+    def may_begin(self, others: Others) -> bool:
+        """Whether there is something to do that this worker is to do."""
+        return bool(self._open(others))
+
+    def claimed(self) -> list[int]:
+        """The items that are held, by the first bytes of their keys, sorted. Called from any thread."""
+        return sorted(_number(key) for key in list(self._asked))
+
+    def _open(self, others: Others) -> deque[bytes]:
+        """The items that this worker is to answer and that nobody was given, in the order in which they were asked for.
+
+        They are found anew only when others have come or gone, or there are none.
+        """
+        walks = self._walks()
+        frontier = walks.replay.frontier
+        while self._queue and (self._queue[0] not in frontier or self._queue[0] in self._asked):
+            self._queue.popleft()
+        if others != self._queued_for or not self._queue:
+            self._queued_for = others
+            self._queue = deque(key for key in frontier if key not in self._asked and self._own(key, others))
+        return self._queue
+
+    def _own(self, key: bytes, others: Others) -> bool:
+        """Whether this attempt is the one to answer an item: items of one strand, and neighbours, go to one worker."""
+        if not others.attempts or self._walking is None:
+            return _number(key) not in others.held
+        path, _, place = self._walking.replay.asked_by[key]
+        unit = f"{path} {place // NEIGHBOURS}"
+        mine = _weight(self.attempt, unit)
+        return _number(key) not in others.held and all(_weight(one, unit) < mine for one in others.attempts)
+
+    def requests(self, taken: Callable[[], Others | None]) -> Iterator[Request | None]:
+        """What to ask the engines, until there is nothing more for this worker. None: nothing as long as nothing more
+        is answered. A `taken` of None ends it: nothing may be begun any more.
+        """
+        while (others := taken()) is not None:
+            if queue := self._open(others):
+                yield self._given_out(queue.popleft())
+            elif self._asked:
+                yield None
+            else:
+                return
+
+    def _given_out(self, key: bytes) -> Request:
+        replay = self._walks().replay
+        item = replay.items[key]
+        self._asked[key] = item, replay.asked_by[key][1]
+        return replace(item.request, key=key.hex(), role=item.role)
+
+    def answered(self, completion: Completion) -> Record:
+        """The record of an answer. The walks go on with it when the next request is made, after it was kept."""
+        item, history = self._asked.pop(bytes.fromhex(completion.key))
+        done = without_secrets(completion)
+        record = Record(done.key, item.task, item.question, item.view, item.sample, done, history)
+        self._answered.append(record)
+        return record
+
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
+        """What the engines answer to `requests`. Raises HybridError."""
+        try:
+            yield from engine.generate(self.requests(taken))
+        except Exception as error:  # noqa: BLE001 - engines have errors of many libraries
+            first = next((item.question for item, _ in self._asked.values()), "")
+            waited = f"{count_of(len(self._asked), 'item')} waited, the first for the question '{first:.200}'"
+            raise_attributed(f"the backend '{self.run.models[self.stage.role].backend}'", error, waited)
+
+    @property
+    def unanswered(self) -> int:
+        """Items that were given to an engine and have no answer."""
+        return len(self._asked)
+
+    def give_up(self) -> None:
+        """Forget what was given out and never answered: it is left to do."""
+        self._asked.clear()
+        self._queue.clear()
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key[:NUMBER], "big")
+
+
+def _weight(attempt: str, unit: str) -> bytes:
+    return hashlib.blake2b(f"{attempt} {unit}".encode(), digest_size=16).digest()

@@ -1,0 +1,180 @@
+"""A stage while it is worked off: its records go into shards as they come, and its progress is told."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from hybrid.canonical import Json
+from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
+from hybrid.execution.ensemble import Ensemble
+from hybrid.execution.search_work import SearchWork
+from hybrid.execution.stage_view import StageView
+from hybrid.execution.stage_work import StageWork
+from hybrid.folder.names import new_attempt, stage_name
+from hybrid.folder.runs import Run
+from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.machine.clock import Clock
+from hybrid.machine.terminal import count_of
+from hybrid.progress import Observer, ProgressCounts
+from hybrid.protocols import Backend, Model, Stage
+from hybrid.records import Completion, Record
+from hybrid.work import Search
+
+AnyWork = StageWork | SearchWork
+
+
+class StageSession:
+    """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine."""
+
+    def __init__(
+        self, work: AnyWork, writer: ShardWriter, gauges: Callable[[], Mapping[str, Json]], clock: Clock
+    ) -> None:
+        self.work, self.writer, self._gauges = work, writer, gauges
+        self.counts = ProgressCounts(clock.now)
+        self.counts.begin(work.stage.name, work.total, work.total - work.left)
+        self.counts.grows = work.grows
+
+    @property
+    def run(self) -> str:
+        return self.work.run.id
+
+    def tick(self) -> None:
+        self.writer.tick()
+
+    def look(self, set_aside: Collection[str]) -> None:
+        self.work.look(set_aside)
+
+    def claim(self) -> Mapping[str, Json]:
+        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": self.work.claimed()}
+
+    def answered(self, completion: Completion) -> Record:
+        """The record of an answer, which is counted."""
+        record = self.work.answered(completion)
+        self.counts.add(completion)
+        if self.work.grows:
+            self.counts.total = self.work.total
+        return record
+
+    def report(self) -> Mapping[str, Json]:
+        return {
+            "progress": self.counts.to_json(),
+            "open_records": self.writer.open_records,
+            "model": self.work.digest,
+            **self._gauges(),
+        }
+
+
+def work_on(
+    run: Run, stage: Stage, tasks: Mapping[str, Any], digests: Mapping[str, str], attempt: str, start: int = 0
+) -> AnyWork:
+    """A stage as an attempt works on it. `digests` are those of its models by role, "" being the stage's own."""
+    if isinstance(stage.work, Search):
+        return SearchWork(run, stage, tasks, digests, attempt)
+    return StageWork(run, stage, tasks, digests[""], start)
+
+
+def shard_header(work: AnyWork, attempt: str, engine: Backend) -> dict[str, object]:
+    """The header of the shards that an attempt writes: the models of its engine are what answers."""
+    model = engine.model
+    if model.digest != work.digest:
+        raise CannotRun(
+            f"the model {model.name} that was loaded is not the one of {work.run.id}",
+            hint="did its files change meanwhile? run the command again",
+        )
+    about = _about(model)
+    if work.stage.role:
+        about["role"] = work.stage.role
+    if isinstance(engine, Ensemble):
+        about["roles"] = {role: _about(one.model) for role, one in engine.further.items()}
+    run, stage = work.run.id, work.stage.name
+    return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
+
+
+def _about(model: Model) -> dict[str, Any]:
+    return {"name": model.name, "digest": model.digest, "about": dict(model.about)}
+
+
+def run_stage(
+    run: Run,
+    stage: Stage,
+    backend: Callable[[], Backend],
+    observer: Observer,
+    *,
+    shard_seconds: float = 60.0,
+    retry_failed: bool = False,
+) -> tuple[StageView, int]:
+    """Execute a stage on this machine alone. Returns its status afterwards, and how many items were done just now.
+
+    No finished item is done again; a kill loses at most the open shard. `backend` loads the model and is called only
+    when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
+    full or the engine left items unanswered.
+    """
+    attempt, digests = new_attempt(), {role: run.models[role].digest for role in stage.roles}
+    digests[""] = run.models[stage.role].digest
+    work = work_on(run, stage, run.tasks(), digests, attempt)
+    work.look()
+    if retry_failed:
+        work.retry_failed()
+    before = work.total - work.left
+    observer.started(stage.name, work.total, before)
+    done = 0
+    try:
+        if work.left:
+            for completion in _answered(work, backend(), attempt, observer, shard_seconds):
+                done += 1
+                observer.finished_item(completion)
+    except KeyboardInterrupt as error:
+        total = count_of(work.total, "item")
+        raise NotFinished(
+            f"stopped at {before + done:,} of {total}{' so far' * work.grows} of {run.id}; what is done is kept",
+            hint="run the same command again to go on",
+        ) from error
+    finally:
+        observer.ended()
+    if work.left:
+        left = count_of(work.left, "item")
+        raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
+    return work.view(), done
+
+
+def _answered(
+    work: AnyWork, engine: Backend, attempt: str, observer: Observer, shard_seconds: float
+) -> Iterator[Completion]:
+    """Give the backend the items that are left, and write its answers, in any order, into shards of a new attempt."""
+    header, place = shard_header(work, attempt, engine), f"{work.run.place}/{stage_name(work.stage.name)}/{attempt}"
+    observer.working()
+    writer = ShardWriter(work.run.folder, place, header, seconds=shard_seconds, on_close=observer.closed_shard)
+    with ticking(writer, min(1.0, shard_seconds)) as failures:
+        for completion in work.answers(engine, work.nobody):
+            writer.add(work.answered(completion))
+            if work.grows:
+                observer.grown(work.total)
+            yield completion
+            if failures:
+                raise failures[0]
+
+
+@contextmanager
+def ticking(writer: ShardWriter, seconds: float) -> Iterator[list[HybridError]]:
+    """Close the writer's shards by age, in a thread, and the open one at the end. The list gets the thread's errors."""
+    stop, failures = threading.Event(), list[HybridError]()
+
+    def tick() -> None:
+        while not stop.wait(seconds):
+            try:
+                writer.tick()
+            except HybridError as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=tick, name="shard-timer", daemon=True)
+    thread.start()
+    try:
+        yield failures
+    finally:
+        stop.set()
+        thread.join()
+        writer.close()
