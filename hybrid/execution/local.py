@@ -79,7 +79,7 @@ class Engine:
         return opened(self.backend, self.model, self.options, trains=trains, embeds=self.embeds)
 
     def check(self, *, trains: bool) -> None:
-        """Raise HybridError for a backend that cannot train or embed as it must, or for options that it does not have."""
+        """Raise HybridError for a backend that cannot train or embed as it must, and for an option that it lacks."""
         if self.embeds:
             refuse_unknown_embedding(self.backend, self.options)
             return
