@@ -6,14 +6,17 @@ import importlib.util
 import json
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from hybrid import BadData, CannotRun, Derive, Derived, Failure, Output, Stage
+import hybrid
+from hybrid import BadData, CannotRun, Derive, Derived, Failure, Inputs, Output, Stage
 from hybrid.testing import check_grader, check_pipeline
+from tests.support.stages_in_memory import run_stages
 
 ROOT = Path(__file__).parents[1]
 
@@ -75,3 +78,23 @@ def test_the_stage_that_comes_after_another_hands_failures_on() -> None:
     outputs = [Output("k", "t", "t/0", {}, 0, "yes", None, "x"), Output("l", "t", "t/1", {}, 0, None, failure, "x")]
     made = list(known["_shouted"]({}, {"answer": outputs}))
     assert [(one.text, one.failure) for one in made] == [("YES", None), ("", failure)]
+
+
+def test_the_stage_after_a_search_replays_its_walks() -> None:
+    block = text().split("## Add a pipeline")[1].split("```python\n")[3].split("```")[0]
+    known: dict[str, Any] = {name: getattr(hybrid, name) for names in hybrid.NAMES.values() for name in names}
+    exec(block, known)  # noqa: S102 - it is our own page
+
+    @dataclass(frozen=True)
+    class Example:
+        def inputs(self) -> Inputs:
+            return Inputs({"a": {}, "b": {}}, {"a/end": "", "b/end": ""}, {})
+
+        def stages(self) -> tuple[Stage, ...]:
+            stages: tuple[Stage, ...] = known["STAGES"]
+            return stages
+
+    check_pipeline(Example())
+    done = run_stages(Example(), Example().inputs(), lambda item: f"{len(item.request.messages[0].content)}")
+    assert [one.text for one in done["end"]] == ["2 14 15", "2 14 15"]
+    assert len(done["chain"]) == 6

@@ -74,7 +74,7 @@ def test_version() -> None:
         (["list", "--jsn"], "--jsn", "hybrid list --help"),
         (["describe"], "NAME", "hybrid describe --help"),
         (["describe", "exac"], "error: there is no pipeline or grader 'exac'", "did you mean 'exact'?"),
-        (["describe", "nothing-like-it"], "'nothing-like-it'", "known: arc, contains"),
+        (["describe", "nothing-like-it"], "'nothing-like-it'", "known: arc, "),
         (["run", "locl", "seal-eval"], "locl", "local"),
         (["run", "local", "seal-evil"], "error: there is no pipeline 'seal-evil'", "did you mean 'seal-eval'?"),
         (["run", "local", "seal-eval", "--set", "sed=1"], "has no setting 'sed'", "did you mean 'seed'?"),
