@@ -11,16 +11,14 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from hybrid.records import Output
+from pipelines.branch.nodes import REFUSED, Verdict
 
 CHOSEN = ("kept", "expanded")
 DROPPED = ("dropped-beam", "dropped-similar")
-REFUSED = (
-    "rejected-duplicate", "rejected-boilerplate", "rejected-off-topic", "rejected-constraint", "failed", "over-budget",
-)  # fmt: skip
-VERDICTS = (*CHOSEN, *DROPPED, *REFUSED)
+VERDICTS = tuple(name for name in get_args(Verdict) if name)
 MOST_DIMENSIONS = 65_536
 LARGEST = 10**12
 """Of a count that is believed."""
