@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from hybrid.outputs import open_outputs
 from pipelines.branch.kept import FIRST_LINE, kept_page
 from pipelines.branch.reading import kept_of, path_to, trees
 from tests.support.hostile_texts import PAYLOADS
+from tests.support.in_process import Hybrid
 from tests.support.tree_runs import tree_outputs, tree_run
 
 
@@ -42,3 +44,17 @@ def test_a_circle_of_parents_ends_and_a_run_without_candidates_says_so() -> None
         one.view = {**one.view, "parent": "mars/0" if one.question != "mars/0" else "mars/1", "verdict": "kept"}
     assert kept_page({}, odd).count("### ") > 10
     assert "Nothing" in kept_page({}, [])
+
+
+def test_a_local_run_of_a_preset_ends_with_the_page_beside_its_outputs(tmp_path: Path, hybrid: Hybrid) -> None:
+    said = "A lamp burns in the tower every night although the keeper left it to the gulls many long winters ago."
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"answers": {}, "default": said}))
+    model = ("--backend", "scripted", "--model", script, "--folder", tmp_path / "folder")
+    done = hybrid("run", "local", "branch", "--preset", "demo", "--set", "levels=1", *model)
+    assert done.code == 3, "a model that always says the same leaves too few texts"
+    (page,) = (tmp_path / "folder" / "results").glob("*/kept.md")
+    text = page.read_text()
+    assert text.startswith(FIRST_LINE)
+    assert text.count(f"> {said[:40]}") == 1
+    assert "texts kept" in text
