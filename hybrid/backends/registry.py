@@ -38,6 +38,9 @@ EMBEDDERS = {
 }
 """Name -> class of an embedder, which is created as a backend is."""
 
+NAMED_MODELS = {"hashed": ("", "ngrams"), "sentence-transformers": ("minilm",)}
+"""Embedder -> its models that go by the same name on every machine."""
+
 TRAINING = ("transformers", "vllm")
 """The backends that can train adapters and answer with them."""
 

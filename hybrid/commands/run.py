@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from hybrid import settings
+from hybrid.backends.registry import NAMED_MODELS
 from hybrid.commands.follow import follow
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, FiniteRange
 from hybrid.commands.roles import MODELS, engines, specs
@@ -147,7 +148,8 @@ def _next_commands(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
 
 def _model_options(models: Sequence[ModelSpec]) -> str:
     """The options of `hybrid worker` for models whose names do not locate them on another machine."""
-    named = [one.name for one in models if one.backend != "ollama"]
+    known = {one for names in NAMED_MODELS.values() for one in names}
+    named = [one.name for one in models if one.backend != "ollama" and one.name not in known]
     unknown = [name for name in named if name not in PACKAGED and not HUB_NAME.fullmatch(name)]
     return "".join(f" --model {name}=PATH" for name in unknown)
 

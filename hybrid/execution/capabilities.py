@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from hybrid import settings
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import digest_before_loading, refuse_unknown_role
+from hybrid.backends.registry import NAMED_MODELS, digest_before_loading, refuse_unknown_role
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.execution.engines import opened
@@ -81,7 +81,7 @@ class Machine:
         name = run.models[role].name
         if name in self._models:
             return self._models[name]
-        if run.models[role].backend == "ollama":
+        if run.models[role].backend == "ollama" or name in NAMED_MODELS.get(run.models[role].backend, ()):
             return name  # a tag on this machine's server, never a path
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
             return name
