@@ -43,7 +43,7 @@ from hybrid.training.adapters import LoraWeights, initial_weights
 from hybrid.training.jobs import Job
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS, Tuning
-from pipelines.seal.examples import AugmentationSettings, taught
+from pipelines.seal.examples import AugmentationSettings, training_examples
 
 FORMAT, INSTRUCTION = "compact", "Apply the rule."
 AUGMENTATION = AugmentationSettings(augmentations=(), most=12, format=FORMAT, instruction=INSTRUCTION)
@@ -82,7 +82,7 @@ def prepare(name: str, data: Dataset) -> Setup:
     jobs, questions = [], {}
     for id, task in data.tasks.items():
         tuning = Tuning(AUGMENTATION.of(id, task), learning_rate=RATE, epochs=1, rank=RANK, alpha=ALPHA, warmup=0)
-        texts, _ = texts_of(taught(data.tasks, tuning.examples), tuning, tokenizer, context_of(folder))
+        texts, _ = texts_of(training_examples(data.tasks, tuning.examples), tuning, tokenizer, context_of(folder))
         jobs.append(Job(id, tuning, texts))
         questions[id] = list(questions_of(id, data, tokenizer))
     return Setup(model, tokenizer, jobs, questions)

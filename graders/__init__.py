@@ -1,1 +1,1 @@
-"""The graders, one a module; found by name through the entry points `hybrid.graders`."""
+"""The graders, one in each module; entry points `hybrid.graders` map names to them."""

@@ -1,4 +1,4 @@
-"""ARC: read the answers of all views, turn them back, vote, and compare two attempts with the truth."""
+"""ARC: read the answers of all views, undo each view's transform, vote, and compare two attempts with the truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hybrid.tasks.arc.reading import Answer, answers, by_arm, votes, worst
 from hybrid.tasks.arc.voting import METHODS, Vote, count
 
 TOP = 5
-"""How many of the grids with the most votes go into the details."""
+"""Grids with the most votes that the details list."""
 
 ARM_FIGURES = ("top1", "pass2", "cells", "oracle", "parsed")
 """The figures that are also computed for other arms, as `cells@base`."""
@@ -29,21 +29,21 @@ class Arc:
     no view answered, and both attempts can be the same although another grid was answered (docs/seal-eval.md).
     A task is right when all its test inputs are.
 
-    Outputs whose view names an arm, such as `base` of `seal-ttt`, do not count for the score: they are graded in the
-    same way and shown beside it.
+    Outputs whose view names an arm, such as `base` of `seal-ttt`, do not count for the score: each arm is graded in the
+    same way and reported with it.
     """
 
     voting: Literal["flat", "seal"] = field(
-        default="flat", metadata=help_of("flat: one vote a view; seal: the published rule, with its order of ties")
+        default="flat", metadata=help_of("flat: one vote a view; seal: the published rule, with its tie-break")
     )
 
     unit: ClassVar[Literal["task", "question"]] = "task"
 
     def grade_question(self, question: Question) -> Grade:
-        """Grade one question. An answer that is not a grid is wrong; a failed output is not an answer.
+        """Grade one question. An answer that is not a grid is wrong; a failed output is no answer.
 
-        Failed outputs are left out and counted in `detail["failed"]`; when all failed, or the reference is no grid,
-        there is no score.
+        Failed outputs are left out and counted in `detail["failed"]`. There is no score when all failed or the
+        reference is no grid.
         """
         truth = grid_of(question.reference)
         if truth is None:
@@ -53,8 +53,8 @@ class Arc:
             return Grade(None, "its outputs have different references")
         arms = by_arm(question.outputs)
         found, failed = answers(arms.pop(""))
-        if strange := arms.pop("?"):
-            failed["unknown arm"] = len(strange)
+        if unknown := arms.pop("?"):
+            failed["unknown arm"] = len(unknown)
         if not found:
             return Grade(None, f"all outputs failed: {worst(failed)}" if failed else "no outputs")
         voted = votes(found)
@@ -112,19 +112,19 @@ def _side(source: Mapping[str, Any], part: str, side: str) -> list[Any]:
 
 
 def _most_frequent(outputs: list[Any]) -> Grid | None:
-    """Of a tie, the first."""
+    """The most frequent grid; of a tie, the first."""
     return Counter(map(grid_of, outputs)).most_common(1)[0][0]
 
 
 def _detail(
     attempts: Sequence[Grid], votes: Sequence[Vote], answers: Sequence[Answer], failed: Counter[str]
 ) -> dict[str, Any]:
-    refused = Counter(answer.reason for answer in answers if answer.grid is None)
+    reasons = Counter(answer.reason for answer in answers if answer.grid is None)
     top = count(votes)[:TOP]
     detail: dict[str, Any] = {
         "attempts": list(attempts),
-        "votes": [{"grid": t.grid, "votes": len(t.transforms), "views": list(t.transforms)} for t in top],
-        "refused": dict(sorted(refused.items())),
+        "votes": [{"grid": vote.grid, "votes": len(vote.transforms), "views": list(vote.transforms)} for vote in top],
+        "refused": dict(sorted(reasons.items())),
     }
     if failed:
         detail["failed"] = dict(sorted(failed.items()))

@@ -16,7 +16,7 @@ _WORD = re.compile(r"\w")
 
 @dataclass(frozen=True)
 class Contains:
-    """1 when an acceptable reference occurs in the answer, else 0. An answer that lists everything is right, too."""
+    """1 when an acceptable reference occurs in the answer, else 0. An answer that lists many candidates passes, too."""
 
     case: bool = field(default=False, metadata=help_of("upper and lower case differ"))
     words: bool = field(default=True, metadata=help_of("only as whole words: 'cat' is not in 'catalogue'"))

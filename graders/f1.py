@@ -11,7 +11,7 @@ from hybrid.records import Grade, Output
 
 @dataclass(frozen=True)
 class F1:
-    """The F1 of the answer's words, normalised as SQuAD's script does it, with the reference that fits best."""
+    """The F1 of the answer's words, normalised as SQuAD's script does it, with the best reference."""
 
     def grade(self, output: Output) -> Grade:
         """Ungraded without a reference, or when the normalisation leaves nothing of it."""

@@ -1,4 +1,4 @@
-"""A model judges whether an answer means the same as the reference: rules first, then verdicts; docs/judge.md."""
+"""LLM as a judge: rules first, then a model's verdicts on whether answer and reference agree; docs/judge.md."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Judge:
         if self.samples > 1 and self.temperature == 0:
             raise ValueError("samples are all the same at temperature 0; set a temperature")
         if len(set(self.models)) < len(self.models):
-            raise ValueError("a judge is named twice: its second vote would be its first one")
+            raise ValueError("a judge is named twice: its second vote would equal its first")
 
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadyJudges]:
@@ -75,17 +75,17 @@ class Judge:
         if len(set(digests)) < len(digests):
             raise UsageError(
                 f"judge: two of the models are the same: {', '.join(self.models)}",
-                hint="a model under another name gives its first vote again; name different ones, or set samples",
+                hint="the same model under two names gives the same vote twice; name different models, or set samples",
             )
         with reply_cache.opened() as kept:
             for model, digest in zip(self.models, digests, strict=True):
                 with lazy_backend(partial(open_backend, self.backend, model, options)) as backend:
                     for attempt in range(self.retries + 1):
                         asked = partial(self._requests, outputs, kept, digest, attempt)
-                        told = kept.ask(digest, asked, backend, watcher, f"judge {model}")
-                        if not told.distinct:
+                        counts = kept.ask(digest, asked, backend, watcher, f"judge {model}")
+                        if not counts.distinct:
                             break
-                        LOG.info("%s: %d distinct calls, %d known from before", model, told.distinct, told.known)
+                        LOG.info("%s: %d distinct calls, %d cached", model, counts.distinct, counts.known)
             yield ReadyJudges(self, digests, kept)
 
     def control(self, reference: Json) -> str | None:
@@ -94,11 +94,11 @@ class Judge:
         return normal(wanted[0]) if wanted else None
 
     def settled(self, output: Output) -> Grade | None:
-        """The grade that needs no model; None when a model has to be asked."""
+        """The grade by a rule; None when a model has to be asked."""
         return asking.settled(output.text or "", output.reference, self.question_of(output), self.rules)
 
     def question_of(self, output: Output) -> str:
-        """The text of the question; empty when the output does not tell."""
+        """The text of the question; empty when the output does not hold it."""
         return output.question if self.asked == "id" else asking.question_of(output)
 
     @property
@@ -187,11 +187,11 @@ class ReadyJudges:
                     self._swaps[1] += one.correct != other.correct
 
     def about(self) -> Mapping[str, Json]:
-        """Models and their digests, how the grades were decided, and the agreement of the votes."""
+        """Models and their digests, the numbers of grades by rule and by verdict, and the agreement of votes."""
         models = [{"name": name, "digest": one} for name, one in zip(self._judge.models, self._digests, strict=True)]
-        told: dict[str, Any] = {"models": models, "version": self._judge.version, "counts": dict(self._counts)}
+        about: dict[str, Any] = {"models": models, "version": self._judge.version, "counts": dict(self._counts)}
         if self._alpha.rows:
-            told["agreement"] = {"alpha": self._alpha.value, "rows": self._alpha.rows}
+            about["agreement"] = {"alpha": self._alpha.value, "rows": self._alpha.rows}
         if self._judge.swap:
-            told["swaps"] = {"pairs": self._swaps[0], "changed": self._swaps[1]}
-        return told
+            about["swaps"] = {"pairs": self._swaps[0], "changed": self._swaps[1]}
+        return about

@@ -1,4 +1,4 @@
-"""Reads the verdicts that a judge gave during the run; no model is asked. docs/judge.md."""
+"""Grades by the verdicts that a judge gave during the run, without asking a model; docs/judge.md."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Judged:
         return normal(wanted[0]) if wanted else None
 
     def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Judged | ReadyJudged:
-        """The same, with the name of the judge where the outputs tell it."""
+        """The grader with the judge's name and digest, when the outputs name exactly one judge."""
         judges = [one for one in models if _is_judge(one)]
         named = run.get("models")
         spec = named.get(ROLE) if isinstance(named, dict) else None
@@ -45,7 +45,7 @@ class Judged:
 
 
 class ReadyJudged:
-    """The same grades, with who judged and how; the measured errors of the grader `judge` are those of this one."""
+    """The grades of `Judged`, with the judge's name and counts; it shares the measured errors of the grader `judge`."""
 
     def __init__(self, name: str, digest: str, backend: str) -> None:
         self._name, self._digest, self._backend = name, digest, backend
@@ -58,7 +58,7 @@ class ReadyJudged:
         return {"grader": "judge", "version": VERSION, "settings": settings, "models": [self._digest]}
 
     def grade(self, output: Output) -> Grade:
-        """As `Judged` grades; counted."""
+        """The grade of `Judged`; also counts how it was decided."""
         if decided := _settled(output):
             self._counts["by rule"] += 1
             return decided
@@ -69,7 +69,7 @@ class ReadyJudged:
         return _by_verdict(vote)
 
     def about(self) -> Mapping[str, Json]:
-        """The judge and its digest, the version of prompt and rules, and how the grades were decided."""
+        """The judge, its digest, the version of prompt and rules, and the numbers of grades by rule and by verdict."""
         judge: Json = {"name": self._name, "digest": self._digest, "backend": self._backend}
         return {"models": [judge], "version": VERSION, "counts": dict(self._counts)}
 
@@ -98,12 +98,12 @@ def _vote(output: Output) -> Vote | None:
         return None
     problem = NOT_JUDGED
     for reply in replies:
-        said = reply if isinstance(reply, dict) else {}
-        if isinstance(kind := said.get("error"), str):
+        fields = reply if isinstance(reply, dict) else {}
+        if isinstance(kind := fields.get("error"), str):
             return f"the judge failed: {kind}"
-        if not isinstance(text := said.get("text"), str):
+        if not isinstance(text := fields.get("text"), str):
             return verdict.UNREADABLE
-        read = verdict.read(text, str(said.get("finish", "")))
+        read = verdict.read(text, str(fields.get("finish", "")))
         if isinstance(read, Verdict):
             return read
         problem = read

@@ -24,7 +24,7 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 LONGEST = 1000
-"""Most characters of a number that is read."""
+"""Most characters of a number; longer ones are ignored."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ def numbers(text: str) -> list[Decimal]:
 
 
 def _modest(number: str) -> bool:
-    """Whether its power of ten is small enough to compute with."""
+    """Whether the exponent is short enough to compute with."""
     exponent = number.lower().partition("e")[2].lstrip("+-").lstrip("0")
     return len(exponent) <= 4

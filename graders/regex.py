@@ -12,7 +12,7 @@ from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
 
 SHORT = 30
-"""Characters of an answer for which a pattern in the settings must match in bounded time."""
+"""Characters of the answer on which a pattern of the settings is checked for bounded matching time."""
 
 
 @dataclass(frozen=True)

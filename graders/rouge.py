@@ -15,14 +15,14 @@ from hybrid.records import Grade, Output
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 MOST_WORDS = 4_000
-"""Words of an answer and its references together: the library's table for rougeL grows with their product."""
+"""Most words of an answer and its references together: the library's table for rougeL has the size of their product."""
 
 _WORD = re.compile(r"[a-z0-9]+", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
 class Rouge:
-    """The F measure of ROUGE with the reference that fits best, by the library rouge-score; other kinds beside it."""
+    """The F measure of ROUGE with the best reference, by the library rouge-score; the other kinds are figures."""
 
     kind: Literal["rouge1", "rouge2", "rougeL"] = field(
         default="rougeL", metadata=help_of("single words, pairs of words, or the longest common sequence of words")
@@ -49,7 +49,7 @@ def _words(text: str) -> int:
 
 
 def _measures(stemmer: bool, wanted: Sequence[str], answer: str) -> dict[str, float]:
-    """The F measure of each kind, each with the reference that is best for it."""
+    """The F measure of each kind, each with its best reference."""
     found: Mapping[str, Any] = _scorer(stemmer).score_multi(wanted, answer)
     return {kind: min(1.0, float(found[kind].fmeasure)) for kind in KINDS}
 

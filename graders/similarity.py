@@ -1,4 +1,4 @@
-"""The embedding of the answer is near that of a reference; docs/graders.md."""
+"""Cosine similarity of the embeddings of answer and reference; docs/graders.md."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Similarity:
 
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadySimilarity]:
-        """Embed each different answer and reference that has no vector yet. Raises CannotRun without a threshold."""
+        """Embed each distinct answer and reference that is not cached. Raises CannotRun without a threshold."""
         name = self.model or MODELS[self.embedder]
         with closing(open_embedder(self.embedder, name, dict(pairs("options", self.options)))) as embedder:
             digest = embedder.model.digest
@@ -70,8 +70,8 @@ class Similarity:
         value = _number(check.get("threshold"))
         if value is None or not 0 <= value <= 1:
             raise CannotRun("no threshold is known for this model", hint=self._how())
-        told = {name: check[name] for name in ("kappa", "rows", "graded") if name in check}
-        return {"value": value, "from": "check", **told}
+        kept = {name: check[name] for name in ("kappa", "rows", "graded") if name in check}
+        return {"value": value, "from": "check", **kept}
 
     def uncalibrated(self) -> Uncalibrated:
         """The same grader without a threshold, for a check that finds one: its score is the cosine."""
@@ -79,14 +79,14 @@ class Similarity:
 
     def _how(self) -> str:
         own = {"embedder": self.embedder, "model": self.model}
-        plain = type(self)()
-        given = "".join(f" --set {name}={value}" for name, value in own.items() if value != getattr(plain, name))
+        default = type(self)()
+        given = "".join(f" --set {name}={value}" for name, value in own.items() if value != getattr(default, name))
         return f"hybrid judge check --grader {NAME}{given} finds one; or give it: --set threshold=0.8"
 
 
 @dataclass(frozen=True)
 class Uncalibrated(Similarity):
-    """The cosine itself as the score."""
+    """The grader whose score is the cosine itself."""
 
     def limit(self, about: Mapping[str, Json]) -> None:
         """No threshold."""
@@ -118,10 +118,10 @@ class ReadySimilarity:
     def about(self) -> Mapping[str, Json]:
         """The model, how many texts were embedded, the threshold and its origin."""
         counts = self._known.counts()
-        told = {"texts": counts["distinct"], "of them known from before": counts["known"]}
+        texts = {"texts": counts["distinct"], "of them known from before": counts["known"]}
         if counts["failed"]:
-            told["without a vector"] = counts["failed"]
-        return {**self._about, "counts": told, "threshold": self._limit}
+            texts["without a vector"] = counts["failed"]
+        return {**self._about, "counts": texts, "threshold": self._limit}
 
     def _scored(self, value: float) -> Grade:
         score = value if self._limit is None else float(value >= self._limit["value"])

@@ -12,7 +12,7 @@ from hybrid.records import Grade, Output
 
 @dataclass(frozen=True)
 class Squad:
-    """1 when the answer without case, punctuation and articles is an acceptable reference; word F1 beside it."""
+    """1 when the answer without case, punctuation and articles is an acceptable reference; word F1 is a figure."""
 
     def grade(self, output: Output) -> Grade:
         """Ungraded without a reference, or when the normalisation leaves nothing of it."""

@@ -1,1 +1,1 @@
-"""Questions and answers."""
+"""Question answering: the evaluation of answers about passages, and their judging."""

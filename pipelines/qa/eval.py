@@ -24,7 +24,7 @@ INSTRUCTIONS = {
     ("plain", True): "Let's answer a question about a passage directly and concisely.",
     ("plain", False): "Let's answer a question directly and concisely.",  # SEAL's own words
 }
-"""What a question begins with when nothing else is set: by format, and whether the passage is shown."""
+"""The default instruction, by format and by whether the passage is shown."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class QaEval:
         check_sampling(self)
 
     def inputs(self) -> Inputs:
-        """The chosen passages and the answers, apart. Raises HybridError when the file is not to be had."""
+        """The chosen passages, and separately the answers. Raises HybridError when the file cannot be read."""
         found = read(Path(self.data) if self.data else SAMPLE)
         chosen = self._chosen(list(found.passages))
         tasks = {passage.id: self._task(passage) for passage in chosen}
@@ -69,7 +69,7 @@ class QaEval:
         return Inputs(tasks, answers, {**found.about, **counts})
 
     def stages(self) -> tuple[Stage, ...]:
-        """All questions in one queue on the GPU side; where there is a judge, its verdicts on the laptop side."""
+        """All questions on the GPU side; with a judge, its verdicts on the laptop side."""
         return Stage("answer", "gpu", 1, Ask(self._items)), *judging.stages("answer")
 
     def _chosen(self, passages: list[Passage]) -> list[Passage]:
@@ -81,15 +81,15 @@ class QaEval:
         return passage.questions[: self.questions or None]
 
     def _task(self, passage: Passage) -> Mapping[str, Any]:
-        """What a stage may know of a passage: never an answer, and the text only when it is to be shown."""
+        """The part of a passage that a stage may read: never an answer, and the text only when it is shown."""
         asked = [[one.name, one.text] for one in self._asked(passage)]
         shown = {"context": passage.context} if self.context else {}
         return {"title": passage.title, "questions": asked, **shown}
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
-        """The questions of one passage after the other: their prompts begin with the same text."""
+        """The items passage by passage: prompts of a passage share a prefix, which the engine caches."""
         for id in sorted(tasks):
-            title, context, asked = _known(tasks[id], id, self.context)
+            title, context, asked = _checked(tasks[id], id, self.context)
             for name, question in sorted(asked):
                 for sample in range(self.samples):
                     yield self._item(id, f"{id}/{name}", title, context, question, sample)
@@ -107,10 +107,10 @@ class QaEval:
         return Item(task, id, Request(sampling, messages, template={"date_string": self.date}), view, sample)
 
 
-def _known(task: Any, id: str, context: bool) -> tuple[str, str, list[list[str]]]:
+def _checked(task: Any, id: str, context: bool) -> tuple[str, str, list[list[str]]]:
     """Title, passage ("" when it is not shown) and (name, text) of each question. Raises BadData."""
-    found = task if isinstance(task, dict) else {}
-    title, text, asked = found.get("title"), found.get("context") if context else "", found.get("questions")
+    fields = task if isinstance(task, dict) else {}
+    title, text, asked = fields.get("title"), fields.get("context") if context else "", fields.get("questions")
     if isinstance(title, str) and isinstance(text, str) and isinstance(asked, list) and all(map(_is_pair, asked)):
         return title, text, asked
     raise BadData(

@@ -1,8 +1,8 @@
-"""The stages that judge the answers of a run with a model of their own: its verdicts, and the answers beside them.
+"""The stages in which a judge, a second model of the run, judges the answers.
 
-A record of the last stage is an answer. Its `view.answer` holds what else the record of that answer says, its
-`view.judge` what the judge replied: nothing where a rule decides, one reply, or two where the first could not be read.
-The judge is asked as the grader `judge` asks by default, so the scores are the same.
+A record of the last stage is an answer. Its `view.answer` holds the other fields of that answer's record; `view.judge`
+holds the replies of the judge: none where a rule decides, one, or two where the first could not be read. The requests
+are those of the grader `judge` with its defaults, so the scores are the same.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Earlier = Mapping[str, Iterable[Output]]
 
 
 def stages(answers: str) -> tuple[Stage, ...]:
-    """The stages after the one called `answers`; they are on the laptop side, where the references may be read."""
+    """The stages after the stage `answers`, on the laptop side, where stages may read the references."""
     judged: dict[str, Any] = {"role": ROLE, "reads_references": True}
     first = Stage("judged", "laptop", 1, Ask(_verdicts), after=(answers,), **judged)
     again = Stage("judged-again", "laptop", 1, Ask(_further_verdicts), after=(answers, first.name), **judged)
-    together = Stage("answer-judged", "laptop", 1, Derive(_together), after=(answers, first.name, again.name))
-    return first, again, together
+    joined = Stage("answer-judged", "laptop", 1, Derive(_joined), after=(answers, first.name, again.name))
+    return first, again, joined
 
 
 def _verdicts(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Item]:
@@ -56,8 +56,8 @@ def _item(answer: Output, attempt: int) -> Item:
     return Item(answer.task, answer.question, request, {"question": question}, answer.sample)
 
 
-def _together(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
-    """The answers, each with what the judge replied; an answer that failed stays that failure."""
+def _joined(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
+    """The answers, each with the judge's replies; a failed answer stays failed."""
     answers, first, again = earlier.values()
     for (answer, one), (_, other) in zip(_beside(answers, first), _beside(answers, again), strict=True):
         replies = [_reply(reply) for reply in (one, other) if reply]
@@ -66,7 +66,7 @@ def _together(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
 
 
 def _about(answer: Output) -> Json:
-    """What the record of an answer says beside its text, and the key of that record."""
+    """The fields of an answer's record beside its text, and the record's key."""
     thought = {"thought": answer.thought} if answer.thought else {}
     return {"key": answer.key, "finish": answer.finish, "tokens": list(answer.tokens), **thought}
 
@@ -76,7 +76,7 @@ def _reply(reply: Output) -> Json:
 
 
 def _beside(answers: Iterable[Output], replies: Iterable[Output]) -> Iterator[tuple[Output, Output | None]]:
-    """Each answer with the reply to it. Both are in the order of outputs.json, and not every answer has a reply."""
+    """Each answer with the judge's reply or None. Both inputs are in the order of outputs.json."""
     rest = iter(replies)
     reply = next(rest, None)
     for answer in answers:

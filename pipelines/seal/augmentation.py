@@ -1,4 +1,4 @@
-"""Augmenters: ways to make new ARC tasks of one, as SEAL does (few-shot/arclib/augmenters.py), on plain grids.
+"""Augmenters: functions that make new ARC tasks from one, as SEAL's do (few-shot/arclib/augmenters.py), on plain grids.
 
 An augmenter changes inputs and outputs alike. That keeps the rule of a task only where the rule commutes with it: a
 task that says "the top row" is another task once it is turned. SEAL leaves the choice to the model.
@@ -62,7 +62,7 @@ AUGMENTERS: Mapping[str, tuple[str, Callable[[Grid], Grid] | None]] = {
     "reflect1-before": ("basic", lambda grid: _beside(_flip1(grid), grid)),
     "reflect0-after": ("basic", lambda grid: _below(grid, _flip0(grid))),
     "reflect1-after": ("basic", lambda grid: _beside(grid, _flip1(grid))),
-    TRANSLATE: ("basic", None),  # by how much is drawn: see `chosen`
+    TRANSLATE: ("basic", None),  # the shift is drawn at random: see `chosen`
     "transpose": ("basic", TRANSFORMS["transpose"]),
     "resolution2": ("size", _larger),
     "height2": ("size", _taller),
@@ -86,8 +86,8 @@ def chosen(
     """The augmenters of `groups` by name, in SEAL's order, as functions on a demonstration.
 
     `translation` says how the one that shifts at random is drawn. "alike": one shift for all grids, within the smallest
-    of them, so that inputs and outputs stay where they are to each other. "seal": as published, where the outputs
-    move otherwise than the inputs (down 1 instead of right 3 with seed 0), which breaks every rule that keeps a place.
+    of them, so that inputs and outputs keep their relative position. "seal": as published, where outputs and inputs
+    shift differently (down 1 instead of right 3 with seed 0), which breaks every rule that depends on position.
     """
     translate = _translated_as_published(seed) if translation == "seal" else _translated(demonstrations, seed)
     return {
@@ -102,13 +102,13 @@ def _on_both(function: Callable[[Grid], Grid]) -> Augment:
 
 
 def shifted(grid: Grid, down: int, right: int) -> Grid:
-    """The grid moved cyclically: what leaves at one side comes in at the other."""
+    """The grid shifted cyclically: cells that leave at one side enter at the other."""
     down, right = down % len(grid), right % len(grid[0])
     return tuple([row[-right:] + row[:-right] if right else row for row in grid[-down:] + grid[:-down]])
 
 
 def _translated(demonstrations: Sequence[Pair], seed: int) -> Augment:
-    """One shift, 0 to 3 cells each way and within the smallest grid; never none at all where there is another."""
+    """One shift of 0 to 3 cells each way, within the smallest grid; (0, 0) only where no other shift exists."""
     grids = [grid for pair in demonstrations for grid in pair]
     height = min([MOST_SHIFT, *map(len, grids)])
     width = min([MOST_SHIFT, *(len(grid[0]) for grid in grids)])

@@ -1,4 +1,4 @@
-"""Self-edits for ARC: how a model is asked for the configuration of its own training, and how its reply is read.
+"""Self-edits for ARC: the prompt that asks a model for its own training configuration, and the parser of its reply.
 
 The names in the JSON are SEAL's (arXiv 2506.10943, few-shot/self-edit.py), the wording of the prompt is ours.
 """
@@ -23,8 +23,8 @@ STRATEGIES: tuple[Strategy, ...] = ("train_using_all_tokens", "train_using_outpu
 
 MOST_EPOCHS = 1000
 MOST_RATE = 0.1
-"""Learning rates over this are absurd: a step of AdamW changes each weight by about the rate, and weights of the base
-model are some hundredths."""
+"""Highest learning rate that is accepted: a step of AdamW changes each weight by about the rate, and weights of the
+base model are a few hundredths."""
 
 MOST_TEXT = 8192
 """Longest reply that is read, in characters."""
@@ -87,12 +87,12 @@ SCHEMA: Mapping[str, Any] = {
     "required": ["data_generation", "training"],
     "additionalProperties": False,
 }
-"""JSON schema of a reply. It bounds the form; what the numbers may be is `parse`'s business, as without a schema."""
+"""JSON schema of a reply. `parse` checks the values, with or without a schema."""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A configuration as a model may choose it. Equal edits of a task are one training."""
+    """A training configuration that a model chose. Equal edits of a task share one training."""
 
     basic: bool
     size: bool
@@ -109,7 +109,7 @@ class Edit:
 
     @property
     def learned(self) -> Literal["all", "answer"]:
-        """Which tokens have a loss, as a tuning says it."""
+        """Which tokens have a loss, as the value of `Tuning.learned`."""
         return "all" if self.strategy == "train_using_all_tokens" else "answer"
 
     def to_json(self) -> dict[str, Json]:
@@ -117,7 +117,7 @@ class Edit:
 
 
 PAPER = Edit(True, True, True, True, "train_using_output_tokens", 1e-4, 2)
-"""The fixed configuration that people chose: the paper's oracle."""
+"""The paper's oracle: a fixed configuration chosen by hand."""
 
 
 def prompt(pairs: Sequence[Pair]) -> tuple[Message, ...]:
@@ -131,11 +131,11 @@ def _rows(grid: Grid) -> str:
 
 
 def parse(text: str) -> Edit | str:
-    """The edit in a reply, or the reason why there is none: a few words that can be counted. Never raises.
+    """The edit in a reply, or why there is none, in a few words that reports count. Never raises.
 
-    Around the one JSON object anything may stand (a code fence, a sentence) except a second object. Inside nothing is
-    forgiven: every name once, no other names, no number or flag in quotes, no whole number where a decimal is asked
-    for and the reverse. A reply that had to be guessed at would be trained on as if the model had said it.
+    Any text may surround the JSON object (a code fence, a sentence), except a second object. The object itself must be
+    exact: each name once, no other names, no number or flag in quotes, no integer for a decimal or the reverse. A
+    guess would be trained on as if the model had said it.
     """
     if len(text) > MOST_TEXT:
         return "reply too long"
@@ -152,7 +152,7 @@ def parse(text: str) -> Edit | str:
 
 
 def is_bare(text: str) -> bool:
-    """Whether a reply that holds an edit holds nothing else, as it was asked for."""
+    """Whether a reply that holds an edit holds nothing else, as the prompt demands."""
     return text.strip()[:1] == "{" and text.strip()[-1:] == "}"
 
 
@@ -213,11 +213,14 @@ RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3)
 
 
 def drawn(seed: int, task: str, number: int) -> Edit:
-    """A random configuration: each tool on with 1/2, a strategy, a rate of RATES, 1 to 3 epochs; the same everywhere.
+    """A random configuration: each tool on with probability 1/2, a strategy, a rate of RATES, 1 to 3 epochs.
 
-    The space is what a sensible person would try: three epochs of 250 texts are as many as the bound on steps allows.
+    The same arguments give the same configuration on every machine. Three epochs of 250 texts are as many as the bound
+    on steps allows.
     """
-    draw = random.Random(f"{seed} {task} {number}")  # the same draws on every Python: a text is hashed by sha512
+    draw = random.Random(
+        f"{seed} {task} {number}"
+    )  # a string seed is hashed by SHA-512: the same draws on every Python
     basic, size, chain, repeat = (draw.random() < 0.5 for _ in GROUPS)
     strategy = STRATEGIES[int(draw.random() * len(STRATEGIES))]
     rate, epochs = RATES[int(draw.random() * len(RATES))], 1 + int(draw.random() * 3)

@@ -1,4 +1,4 @@
-"""What came of a self-edit: the record that its stage writes and that grader, policy training and report read."""
+"""The result of a self-edit: the record that its stage writes and that grader, policy training and report read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Attempts: TypeAlias = tuple[tuple[Grid, ...], ...]
 """For each test input of a task at most two grids, best first."""
 
 MOST_STEPS = 375
-"""Optimizer steps over which a self-edit trains nothing (SEAL's bound)."""
+"""Most optimizer steps of a self-edit (SEAL's bound); one that needs more trains nothing."""
 
 MOST_ATTEMPTS = 2
 MOST_TESTS = 64
@@ -23,12 +23,12 @@ MOST_ARMS = 1000
 
 @dataclass(frozen=True, slots=True)
 class EditResult:
-    """One self-edit of one task. Attempts are None where the engine failed to answer a test input at all.
+    """The result of one self-edit of one task. Attempts are None where every output for a test input failed.
 
-    `edit` is None when the reply holds none. `untrained` says why nothing was trained for it (then the attempts are
-    those of the untrained model), `failed` why nothing is known of it (then there are no attempts). `first` marks the
-    first of equal edits of the task, and `together` stands with the task's first edit alone: the attempts of all.
-    `views` counts the prompts behind each attempt, the same number for every arm.
+    `edit` is None when the reply holds none. `untrained` says why nothing was trained (the attempts are then those of
+    the untrained model), `failed` why there are no attempts. `first` marks the first of equal edits of the task.
+    `together` holds the attempts of all edits of the task; only its first edit has it. `views` is the least number of
+    answered prompts behind an attempt.
     """
 
     edit: Mapping[str, Json] | None
@@ -49,7 +49,7 @@ class EditResult:
 
     @property
     def trained(self) -> bool:
-        """Whether a model was trained as the reply said."""
+        """Whether a model was trained with the reply's configuration."""
         return not self.untrained and not self.failed
 
     def to_text(self) -> str:
@@ -73,7 +73,7 @@ class EditResult:
 
     @classmethod
     def from_text(cls, text: str) -> EditResult:
-        """Read what `to_text` wrote. Raises ValueError for anything else, whoever wrote it."""
+        """Read what `to_text` wrote. Raises ValueError for anything else."""
         try:
             value = decode(text, what="a self-edit")
             arms = value["arms"]
@@ -99,12 +99,12 @@ class EditResult:
 
 
 def right(attempts: Attempts, truths: Sequence[Grid]) -> bool:
-    """Whether one of the attempts at each test input is its truth, and there is a truth for each."""
+    """Whether each test input has a truth and one of its attempts equals it."""
     return len(attempts) == len(truths) and all(truth in tried for tried, truth in zip(attempts, truths, strict=True))
 
 
 def truths_of(reference: Any) -> tuple[Grid, ...] | None:
-    """A task's reference, a list with the output of each test input; None when it is something else."""
+    """A task's reference, a list with the output of each test input; None when it is not such a list."""
     if not isinstance(reference, list | tuple) or not 1 <= len(reference) <= MOST_TESTS:
         return None
     grids = [grid_of(each) for each in reference]

@@ -1,4 +1,4 @@
-"""The three steps of a trial of self-edits: ask for them, answer with every model so trained, put together."""
+"""A trial of self-edits: its settings, the requests for self-edits, and the requests to each trained model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from hybrid.tuning import Tuning
 from pipelines.seal.configurations import PAPER, SCHEMA, Edit, drawn, parse, prompt
 from pipelines.seal.edit_results import MOST_STEPS
 from pipelines.seal.examples import AugmentationSettings, of_demonstrations
-from pipelines.seal.training_settings import Teaching
+from pipelines.seal.training_settings import TrainingSettings
 
 BASE = "base"
 """The arm without training."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What a configuration comes to: a training, or the reason why there is none. `failed`: the model did not reply."""
+class EditPlan:
+    """The training of a configuration, or why there is none: `untrained` when refused, `failed` when no reply came."""
 
     edit: Edit | None = None
     tuning: Tuning | None = None
@@ -35,26 +35,26 @@ class Plan:
 
     @property
     def arm(self) -> str:
-        """Under which name the answers stand. Equal trainings have one name: they are done and asked once."""
+        """The name of the arm that answers. Equal trainings have one name: they are trained and asked once."""
         return f"edit-{self.tuning.digest[:12]}" if self.tuning else BASE
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What chooses and is trained on: the model as it is (""), or with the adapter of that sha256. `round` is when."""
+    """The model that writes self-edits and is tuned: the base model (""), or with the adapter of that SHA-256."""
 
     adapter: str = ""
     round: int | None = None
 
     @property
     def prefix(self) -> str:
-        """How the names of its self-edits begin."""
+        """The prefix of the names of its self-edits."""
         return "" if self.round is None else f"round-{self.round}-"
 
 
 @dataclass(frozen=True)
-class Editing(Teaching):
-    """The settings of a trial, and its items."""
+class Editing(TrainingSettings):
+    """The settings of a trial of self-edits, and its items."""
 
     edits: int = field(default=15, metadata=help_of("self-edits that are asked for, a task"))
     edit_temperature: float = field(default=0.8, metadata=help_of("of the self-edits"))
@@ -82,12 +82,12 @@ class Editing(Teaching):
             raise ValueError("samples is 1: every trained model gives one answer to each view")
 
     def inputs(self) -> Inputs:
-        """As for the answers, with the truths of each whole task under its id too."""
+        """As for the questions, with the truths of each whole task under the task's id."""
         given = super().inputs()
         return Inputs(given.tasks, with_whole_tasks(given), {**given.about, "grader": "self-edit"})
 
     def requested(self, tasks: Mapping[str, Any], count: int, policy: Policy) -> Iterator[Item]:
-        """`count` requests for a self-edit of each task; the number of each is its sample, and in its question."""
+        """`count` requests for a self-edit of each task; its number is its sample and ends its question."""
         for id in sorted(tasks):
             messages = prompt(demonstrations(tasks[id], id))
             for number in range(count):
@@ -106,7 +106,7 @@ class Editing(Teaching):
                 yield Item(id, f"{id}@{policy.prefix}edit-{number:02d}", request, {}, number)
 
     def answered(self, tasks: Mapping[str, Any], replies: Iterable[Output], policy: Policy) -> Iterator[Item]:
-        """Every view of every test input, once for each arm of its task; each different training is one arm."""
+        """Every view of every test input, once for each arm of its task; each distinct training is one arm."""
         for id, outputs in by_task(replies).items():
             asked = list(self.task_items(id, tasks[id]))
             for arm, tuning in self.arms(id, tasks[id], outputs).items():
@@ -115,40 +115,40 @@ class Editing(Teaching):
                     yield dataclasses.replace(item, question=f"{item.question}@{arm}", request=request)
 
     def arms(self, id: str, task: Mapping[str, Any], replies: Sequence[Output]) -> dict[str, Tuning | None]:
-        """The untrained model, then the different trainings: fixed, of the self-edits, random."""
+        """Arm -> training: the untrained model, then the distinct trainings: fixed, of the self-edits, random."""
         plans = [self.fixed(id, task), *(self.plan(id, task, reply) for reply in replies)]
         plans += self.random(id, task, len(replies))
         return {BASE: None, **{plan.arm: plan.tuning for plan in plans}}
 
-    def fixed(self, id: str, task: Mapping[str, Any]) -> Plan:
-        """The configuration that people chose."""
+    def fixed(self, id: str, task: Mapping[str, Any]) -> EditPlan:
+        """The configuration chosen by hand."""
         return self._planned(id, task, PAPER)
 
-    def random(self, id: str, task: Mapping[str, Any], replies: int) -> list[Plan]:
-        """Configurations drawn by chance, by default as many as there are replies."""
+    def random(self, id: str, task: Mapping[str, Any], replies: int) -> list[EditPlan]:
+        """Random configurations, by default as many as there are replies."""
         count = replies if self.randoms < 0 else self.randoms
         return [self._planned(id, task, drawn(self.seed, id, number)) for number in range(count)]
 
-    def plan(self, id: str, task: Mapping[str, Any], reply: Output) -> Plan:
-        """What a model's reply comes to."""
+    def plan(self, id: str, task: Mapping[str, Any], reply: Output) -> EditPlan:
+        """The plan of a model's reply."""
         if reply.text is None:
-            return Plan(failed=f"no reply: {reply.error.kind if reply.error else 'no text'}")
+            return EditPlan(failed=f"no reply: {reply.error.kind if reply.error else 'no text'}")
         edit = parse(reply.text)
-        return Plan(untrained=edit) if isinstance(edit, str) else self._planned(id, task, edit)
+        return EditPlan(untrained=edit) if isinstance(edit, str) else self._planned(id, task, edit)
 
-    def _planned(self, id: str, task: Mapping[str, Any], edit: Edit) -> Plan:
-        course = self.course(edit.augmentations)
-        if edit.epochs * self.most // self.batch > MOST_STEPS:  # else there is no need to count
-            count = _examples(tuple(demonstrations(task, id)), course)
+    def _planned(self, id: str, task: Mapping[str, Any], edit: Edit) -> EditPlan:
+        augmentation = self.augmentation_settings(edit.augmentations)
+        if edit.epochs * self.most // self.batch > MOST_STEPS:  # an upper bound; counting is slow
+            count = _examples(tuple(demonstrations(task, id)), augmentation)
             if edit.epochs * count // self.batch > MOST_STEPS:
-                return Plan(edit, untrained=f"more than {MOST_STEPS} steps")
-        examples = course.of(id, task)
+                return EditPlan(edit, untrained=f"more than {MOST_STEPS} steps")
+        examples = augmentation.of(id, task)
         rate, epochs, learned = edit.learning_rate, edit.epochs, edit.learned
-        return Plan(edit, self.tuning(examples, learning_rate=rate, epochs=epochs, learned=learned))
+        return EditPlan(edit, self.tuning(examples, learning_rate=rate, epochs=epochs, learned=learned))
 
 
 def by_task(outputs: Iterable[Output]) -> dict[str, list[Output]]:
-    """The outputs of each task by their number, tasks in order."""
+    """Task -> its outputs in the order of their sample numbers; tasks in order of their ids."""
     found: dict[str, list[Output]] = {}
     for output in outputs:
         found.setdefault(output.task, []).append(output)
@@ -156,12 +156,12 @@ def by_task(outputs: Iterable[Output]) -> dict[str, list[Output]]:
 
 
 def adapter_of(policy: Policy) -> Adapter | None:
-    """The adapter that requests to a policy name; its bytes are found by its digest."""
+    """The adapter of a policy; its file is found by its digest."""
     return Adapter(policy.adapter, "") if policy.adapter else None
 
 
 def with_whole_tasks(inputs: Inputs) -> dict[str, Any]:
-    """The references with one more for each task whose test inputs all have a truth: the list of these."""
+    """The references, and for each task whose test inputs all have a truth the list of these under its id."""
     truths = inputs.references
     whole = {}
     for id, task in inputs.tasks.items():
@@ -172,6 +172,6 @@ def with_whole_tasks(inputs: Inputs) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4096)
-def _examples(pairs: tuple[Pair, ...], course: AugmentationSettings) -> int:
+def _examples(pairs: tuple[Pair, ...], augmentation: AugmentationSettings) -> int:
     """How many training examples there are."""
-    return len(of_demonstrations(pairs, course))
+    return len(of_demonstrations(pairs, augmentation))

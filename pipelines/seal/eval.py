@@ -22,10 +22,10 @@ class SealEval(ArcQuestionSettings):
     }
 
     def stages(self) -> tuple[Stage, ...]:
-        """One step, on the GPU side: all views of all questions in one queue."""
+        """One stage, on the GPU side: all views of all questions in one queue."""
         return (Stage("answer", "gpu", 1, Ask(self._items)),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
-        """The items of one task after the other."""
+        """The items task by task."""
         for id in sorted(tasks):
             yield from self.task_items(id, tasks[id])

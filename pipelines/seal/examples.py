@@ -1,6 +1,6 @@
 """The training examples of a task: the texts that a model is trained on before it answers the task's test inputs.
 
-They are made of the demonstrations alone; a test input or its output is not looked at.
+They are made from the demonstrations alone, never from a test input or its output.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pipelines.seal.variants import MOST, variants
 
 @dataclass(frozen=True, slots=True)
 class AugmentationSettings:
-    """How training examples are made of a task. With the task it goes into a tuning, so all of it names the training.
+    """How training examples are made from a task. All fields and the task enter a tuning's digest.
 
-    `augmentations` are names of GROUPS, the other numbers are those of `variants`; `format` and `instruction` are those
-    of the questions, `date` is what the chat template says today is.
+    `augmentations` are names of GROUPS; `leave_n`, `most`, `colours`, `translation` and `seed` are arguments of
+    `variants`; `format` and `instruction` are those of the questions; `date` is today's date for the chat template.
     """
 
     augmentations: tuple[str, ...] = GROUPS
@@ -46,47 +46,50 @@ class AugmentationSettings:
             raise ValueError("format and translation are known ones")
 
     def of(self, id: str, task: Mapping[str, Any]) -> dict[str, Json]:
-        """The `examples` of a tuning for `task`. Demonstrations are named by content: an id may be of any data."""
+        """The `examples` of a tuning, with a digest of its demonstrations: other data may use the same ids."""
         how = {**asdict(self), "augmentations": [group for group in GROUPS if group in self.augmentations]}
         if self.translation == "seal" and self.colours and self.augmentations:
-            how["version"] = 2  # the first one walked colours in another order than SEAL: other texts, other adapters
+            how["version"] = 2  # version 1 drew colours in another order than SEAL: other texts, other adapters
         return {**how, "leave_n": list(self.leave_n), "task": id, "demonstrations": digest(task["train"])}
 
 
-def taught(tasks: Mapping[str, Any], examples: Mapping[str, Json]) -> tuple[Example, ...]:
-    """`Tune.examples`: the training examples that `AugmentationSettings.of` named, of the run's tasks.
+def training_examples(tasks: Mapping[str, Any], examples: Mapping[str, Json]) -> tuple[Example, ...]:
+    """`Tune.examples`: make the training examples that `AugmentationSettings.of` describes from the run's tasks.
 
-    Raises BadData when the task is not one of them, is not the one that was named, or holds no grids.
+    Raises BadData when the task is missing, its demonstrations have changed, or it holds no grids.
     """
-    said: dict[str, Any] = dict(examples)
-    id, named, version = (said.pop(name, None) for name in ("task", "demonstrations", "version"))
-    how: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in said.items()}
+    fields: dict[str, Any] = dict(examples)
+    id, named, version = (fields.pop(name, None) for name in ("task", "demonstrations", "version"))
+    how: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     try:
-        course = AugmentationSettings(**how)
+        augmentation = AugmentationSettings(**how)
         if digest(tasks[id]["train"]) != named:
             raise ValueError("other demonstrations")
-        if course.of(id, tasks[id]).get("version") != version:
+        if augmentation.of(id, tasks[id]).get("version") != version:
             raise ValueError("their rule has changed")
     except (KeyError, TypeError, ValueError) as error:
         raise BadData(
             f"the training examples of task {id!a:.80} cannot be made: {type(error).__name__}: {error}",
             hint="the run was changed by hand, or written by another version of hybrid",
         ) from error
-    return of_demonstrations(demonstrations(tasks[id], id), course)
+    return of_demonstrations(demonstrations(tasks[id], id), augmentation)
 
 
-def of_demonstrations(pairs: Sequence[Pair], course: AugmentationSettings) -> tuple[Example, ...]:
-    """A training example for each variant of the demonstrations. What is too long for a model is not left out here."""
-    made = variants(
+def of_demonstrations(pairs: Sequence[Pair], augmentation: AugmentationSettings) -> tuple[Example, ...]:
+    """A training example for each variant of the demonstrations. Too long ones are left out later, by the trainer."""
+    examples = variants(
         pairs,
-        course.augmentations,
-        course.seed,
-        most=course.most,
-        leave_n=course.leave_n,
-        colours=course.colours,
-        translation=course.translation,
+        augmentation.augmentations,
+        augmentation.seed,
+        most=augmentation.most,
+        leave_n=augmentation.leave_n,
+        colours=augmentation.colours,
+        translation=augmentation.translation,
     )
-    template = {"date_string": course.date} if course.date else {}
+    template = {"date_string": augmentation.date} if augmentation.date else {}
     return tuple(
-        [Example(solved(course.format, one.shown, one.asked, course.instruction), template=template) for one in made]
+        [
+            Example(solved(augmentation.format, one.shown, one.asked, augmentation.instruction), template=template)
+            for one in examples
+        ]
     )

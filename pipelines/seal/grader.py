@@ -1,4 +1,4 @@
-"""Self-edits: was the task solved by the model that was trained as it asked to be?"""
+"""Self-edits: 1 when the model that was trained with the self-edit solves the task."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipelines.seal.edit_results import MOST_STEPS, Attempts, EditResult, right,
 class SelfEdit:
     """1 when every test input of the task is right in one of two attempts of the model that the self-edit trained.
 
-    A reply that is no configuration, or asks for more steps than allowed, trains nothing: its attempts are those of
-    the untrained model. Controls are the same task's attempts without training (`base`), with the configuration that
-    people chose (`fixed`), and the mean over configurations drawn at random (`random`).
+    A reply that is no configuration, or needs more steps than allowed, trains nothing: its attempts are those of the
+    untrained model. Controls are the score of the same task without training (`base`), with the configuration chosen
+    by hand (`fixed`), and the mean score over random configurations (`random`).
     """
 
     def grade(self, output: Output) -> Grade:
-        """Judge one self-edit. What the engine failed to answer has no score: it is not wrong."""
+        """Grade one self-edit. Failed outputs are not wrong answers: without attempts there is no score."""
         truths = truths_of(output.reference)
         if truths is None:
             return Grade(None, "no reference" if output.reference is None else "the reference is no list of grids")
@@ -42,7 +42,7 @@ class SelfEdit:
 
 
 def _arms(result: EditResult, truths: Sequence[Grid]) -> dict[str, float]:
-    """Scores of the other arms, of those that were answered."""
+    """Scores of the other arms, without those that have no attempts."""
     scores = {"base": _score(result.base, truths), "fixed": _score(result.fixed, truths)}
     random = [score for score in (_score(each, truths) for each in result.random) if score is not None]
     if random and len(random) == len(result.random):
@@ -55,7 +55,7 @@ def _score(attempts: Attempts | None, truths: Sequence[Grid]) -> float | None:
 
 
 def _figures(result: EditResult, truths: Sequence[Grid]) -> dict[str, float]:
-    """`any-right` is of the whole task, and stands with its first self-edit alone, so its mean is over tasks."""
+    """The figures of one self-edit. `any-right` is a figure of the task: only its first self-edit has it."""
     figures = {
         "valid": float(result.edit is not None),
         "bare": float(result.bare),
@@ -73,13 +73,13 @@ def _figures(result: EditResult, truths: Sequence[Grid]) -> dict[str, float]:
 
 
 def _any(arms: Sequence[Attempts | None], truths: Sequence[Grid]) -> float | None:
-    """Whether some arm is right; None unless all were answered: to leave out the unknown failures would flatter."""
+    """1 when some arm is right; None unless all arms have attempts: without the failed ones it would be biased."""
     scores = [_score(each, truths) for each in arms]
     return None if None in scores else float(1.0 in scores)
 
 
 def _of_round(view: Mapping[str, Any], score: float, arms: Mapping[str, float]) -> dict[str, float]:
-    """The score and its controls once more under the name of the round and the split: the points of a reward curve."""
+    """The score and its controls, named by round and split: the points of the reward curve."""
     number, split = view.get("round"), view.get("split")
     if type(number) is not int or not 0 <= number < 1000 or split not in ("train", "eval"):
         return {}

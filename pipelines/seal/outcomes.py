@@ -1,4 +1,4 @@
-"""What came of the self-edits of a trial: replies and answers joined into one result for each self-edit."""
+"""Join the replies and answers of a trial into one result for each self-edit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hybrid.tasks.arc.reading import answers, attempts, worst
 from hybrid.work import Derived
 from pipelines.seal.configurations import is_bare
 from pipelines.seal.edit_results import Attempts, EditResult
-from pipelines.seal.editing import BASE, Editing, Plan, Policy, by_task
+from pipelines.seal.editing import BASE, Editing, EditPlan, Policy, by_task
 
 
 def outcomes(
@@ -21,13 +21,13 @@ def outcomes(
 ) -> Iterator[Derived]:
     """One text for each reply: its EditResult.
 
-    A reply that nothing was trained for has the attempts of the untrained model, and says why. The answers come task by
-    task, as outputs do, and one task's are held at a time.
+    A reply that trained nothing has the attempts of the untrained model and the reason. The answers are sorted by task,
+    as outputs are, so only one task's are in memory at a time.
     """
     replied = by_task(replies)
     for id, group in groupby(answered, key=lambda output: output.task):
         yield from _items(editing, id, tasks[id], replied.pop(id), list(group), policy)
-    for id, outputs in replied.items():  # of which nothing was answered
+    for id, outputs in replied.items():  # tasks without any answer
         yield from _items(editing, id, tasks[id], outputs, [], policy)
 
 
@@ -84,23 +84,23 @@ class _Arms:
             self._outputs.setdefault(output.question.partition("/")[2], []).append(output)
 
     def attempts(self, arm: str, voting: str) -> Attempts | None:
-        """Two attempts at each test input; None when one of these was not answered at all."""
+        """Two attempts at each test input; None when all outputs of one of these failed."""
         each = [attempts(outputs, voting) for outputs in self._of(arm)]
         return None if None in each else tuple([tried for tried in each if tried is not None])
 
-    def failure(self, plan: Plan) -> str:
+    def failure(self, plan: EditPlan) -> str:
         """Why there are no attempts: the most frequent kind of failure."""
         failed: Counter[str] = Counter()
         for outputs in self._of(plan.arm):
             failed += answers(outputs)[1]
         return worst(failed) if failed else "no outputs"
 
-    def count(self, plan: Plan, name: str) -> int:
-        """A count of the training, 0 without one."""
-        told = [output.trained.get(name) for outputs in self._of(plan.arm) for output in outputs]
-        return next((each for each in told if type(each) is int and each >= 0), 0) if plan.tuning else 0
+    def count(self, plan: EditPlan, name: str) -> int:
+        """A count that the training reported, such as its steps; 0 without a training."""
+        counts = [output.trained.get(name) for outputs in self._of(plan.arm) for output in outputs]
+        return next((each for each in counts if type(each) is int and each >= 0), 0) if plan.tuning else 0
 
-    def views(self, plan: Plan) -> int:
+    def views(self, plan: EditPlan) -> int:
         """The fewest answers behind the attempts at a test input."""
         return min(len(answers(outputs)[0]) for outputs in self._of(plan.arm))
 

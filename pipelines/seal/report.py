@@ -1,4 +1,4 @@
-"""Self-edits on the page: the reward of every round as a curve, why replies trained nothing, and each task's edits."""
+"""The report section of self-edits: the reward curve, why replies trained nothing, and each task's edits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hybrid.statistics.intervals import paired_difference
 from hybrid.tasks.arc.pictures import SMALL, demonstrations, is_arc, picture
 
 POINT = re.compile(r"round-(\d{1,3})/(train|eval)(?:/([a-z]{1,20}))?")
-"""A figure that is a point of the curve: round, split, and the arm; no arm is the self-edits themselves."""
+"""The name of a figure that is a point of the curve: round, split and arm; without an arm it is the self-edits'."""
 
 SPLITS = {"train": "Training tasks", "eval": "Evaluation tasks"}
 ARMS = {"": "self-edits", "random": "random", "fixed": "fixed", "base": "untrained"}
 
 WIDE, HIGH, LEFT, TOP, BOTTOM = 340, 190, 40, 10, 160
-"""The drawing and its frame, in its own units."""
+"""The SVG's width and height and the edges of its axes, in SVG units."""
 
 Points = dict[int, Mapping[str, Any]]
 """Round -> `mean`, `n` and `interval`."""
@@ -49,11 +49,11 @@ class SealReport(Section):
     }
 
     def wants(self, run: ReportRun) -> bool:
-        """A run whose grades are of self-edits."""
+        """Whether the run's grades are those of self-edits."""
         return run.grader.startswith("self-edit")
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
-        """Curves and reasons, run by run."""
+        """The curves and the reasons why nothing was trained, run by run."""
         return join([_of_run(run, len(runs) > 1) for run in runs])
 
     def task(self, shown: TaskView) -> Html:
@@ -61,11 +61,11 @@ class SealReport(Section):
         return _task(shown) if is_arc(shown.data) else Html("")
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
-        """All but the points of the curve."""
+        """All figures but the points of the curve."""
         return {name: measure for name, measure in figures.items() if not POINT.fullmatch(name)}
 
     def style(self) -> str:
-        """Of the curves."""
+        """The CSS of the curves."""
         return files("pipelines.seal").joinpath("report.css").read_text(encoding="utf-8")
 
 
@@ -74,13 +74,13 @@ def _of_run(source: ReportRun, several: bool) -> Html:
     drawn = [_chart(split, curves[split]) for split in SPLITS if split in curves]
     name = el("h4", source.label) if several else Html("")
     gain = _gain(source) if "eval" in curves and len(curves["eval"][""]) > 1 else Html("")
-    mixed = el("p", "The score above is over all rounds and both splits; the curves part them.", cls="note")
+    mixed = el("p", "The score above is over all rounds and both splits; the curves show them apart.", cls="note")
     curve = [mixed, el("div", *drawn, cls="curves"), gain] if drawn else []
     return join([name, *curve, _untrained(source)])
 
 
 def _curves(source: ReportRun) -> dict[str, dict[str, Points]]:
-    """Split -> arm -> points, of the splits and arms that there are."""
+    """Split -> arm -> points, of the splits that have points."""
     found: dict[str, dict[str, Points]] = {}
     for name, measure in source.figures.items():
         point = POINT.fullmatch(name)
@@ -91,11 +91,11 @@ def _curves(source: ReportRun) -> dict[str, dict[str, Points]]:
 
 
 def _chart(split: str, arms: Mapping[str, Points]) -> Html:
-    """One split: a line an arm over the rounds, a bar for each interval of the self-edits, and the numbers below."""
+    """The chart of a split: a line for each arm over the rounds, an interval bar for the self-edits, and a table."""
     rounds = sorted({number for points in arms.values() for number in points})
     drawn = [_frame(rounds)] + [_line(arm, points, rounds) for arm, points in reversed(list(arms.items())) if points]
-    spoken = plain(f"{SPLITS[split]}: share of self-edits that solved their task, by round; the table has the numbers")
-    svg = f'<svg class="curve" role="img" aria-label="{spoken}" viewBox="0 0 {WIDE} {HIGH}">{"".join(drawn)}</svg>'
+    label = plain(f"{SPLITS[split]}: share of self-edits that solved their task, by round; the table has the numbers")
+    svg = f'<svg class="curve" role="img" aria-label="{label}" viewBox="0 0 {WIDE} {HIGH}">{"".join(drawn)}</svg>'
     return el("figure", el("figcaption", el("b", SPLITS[split])), Html(svg), _numbers(arms, rounds), cls="chart")
 
 
@@ -154,7 +154,7 @@ def _cell(point: Mapping[str, Any] | None) -> Html:
 
 
 def _gain(source: ReportRun) -> Html:
-    """The last round against the first on the evaluation tasks, task by task."""
+    """The difference between the last and the first round on the evaluation tasks, paired by task."""
     sums: dict[str, dict[int, list[float]]] = {}
     for row in source.grade_rows():
         for name, value in row.figures.items():
@@ -167,24 +167,24 @@ def _gain(source: ReportRun) -> Html:
     both = [
         (task, means[task][first], means[task][last]) for task in sorted(means) if {first, last} <= set(means[task])
     ]
-    found = paired_difference(both)
-    said = (
-        f"Round {last} against round {first} on the evaluation tasks: {signed(found.mean)} points, 95 % interval "
-        f"{signed(found.low)} to {signed(found.high)}, paired by task ({count_of(found.n, 'task')})."
+    gain = paired_difference(both)
+    text = (
+        f"Round {last} against round {first} on the evaluation tasks: {signed(gain.mean)} points, 95 % interval "
+        f"{signed(gain.low)} to {signed(gain.high)}, paired by task ({count_of(gain.n, 'task')})."
     )
     asked = {row.detail.get("policy") for row in source.grade_rows() if _split_of(row.figures) == "eval"}
     same = " Nothing was rewarded: every round asked the same model." if len(asked) == 1 else ""
-    return el("p", said + same, cls="note")
+    return el("p", text + same, cls="note")
 
 
 def _split_of(figures: Mapping[str, float]) -> str:
-    """Which split an edit is of, by the names of its figures."""
+    """The split of an edit's task, by the names of its figures."""
     points = (POINT.fullmatch(name) for name in figures)
     return next((point[2] for point in points if point), "")
 
 
 def _untrained(source: ReportRun) -> Html:
-    """Which replies trained nothing, by reason."""
+    """How many replies trained nothing, by reason."""
     rows, reasons = 0, Counter[str]()
     for row in source.grade_rows():
         rows += 1
@@ -194,13 +194,13 @@ def _untrained(source: ReportRun) -> Html:
         return el(
             "p", f"Every one of {count_of(rows, 'self-edit')} was a configuration that could be trained.", cls="note"
         )
-    said = ", ".join(f"{why} {number:,}" for why, number in sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
+    text = ", ".join(f"{why} {number:,}" for why, number in sorted(reasons.items(), key=lambda one: (-one[1], one[0])))
     total = f"{sum(reasons.values()):,} of {count_of(rows, 'self-edit')} trained nothing: "
-    return el("p", total, said, ". Their attempts are those of the untrained model.", cls="note")
+    return el("p", total, text, ". Their attempts are those of the untrained model.", cls="note")
 
 
 def _task(shown: TaskView) -> Html:
-    """The article of one task: demonstrations, test inputs with their truths, and every run's self-edits."""
+    """One task: demonstrations, test inputs with their truths, and every run's self-edits."""
     reference = next((result.reference for _, result in shown.questions()), None)
     truths = reference if isinstance(reference, list) else []
     rows = [
@@ -233,14 +233,14 @@ def _row(result: QuestionResult, truths: Sequence[Any], label: str, longest: int
         cls="name",
     )
     why = el("p", "Ungraded: ", result.grade.reason, cls="error") if result.grade.score is None else Html("")
-    said = el(
+    text = el(
         "details", el("summary", "Reply"), el("pre", truncated(reply, longest), dir="ltr", tabindex="0"), cls="raw"
     )
     grids = [
         _attempts(each, truths[number] if number < len(truths) else None) for number, each in enumerate(tried or [])
     ]
     return el(
-        "section", head, why, el("p", _configured(detail), cls="facts"), *grids, said if reply else "", cls="text"
+        "section", head, why, el("p", _configured(detail), cls="facts"), *grids, text if reply else "", cls="text"
     )
 
 
@@ -253,14 +253,14 @@ def _attempts(tried: Any, truth: Any) -> Html:
 
 
 def _configured(detail: Mapping[str, Any]) -> str:
-    """A configuration in words, or why there was no training."""
+    """The configuration in words, or why nothing was trained."""
     edit = detail.get("edit")
     if not isinstance(edit, Mapping):
         return f"Nothing trained: {detail.get('untrained') or 'no configuration'}"
     on = [name for name in ("basic", "size", "chain", "repeat") if edit.get(name) is True]
     tokens = "all tokens" if edit.get("strategy") == "train_using_all_tokens" else "output tokens"
-    said = f"{', '.join(on) or 'no augmentations'} · {tokens} · learning rate {edit.get('learning_rate')}"
-    said += f" · {count_of(epochs, 'epoch') if type(epochs := edit.get('epochs')) is int else 'epochs unknown'}"
+    text = f"{', '.join(on) or 'no augmentations'} · {tokens} · learning rate {edit.get('learning_rate')}"
+    text += f" · {count_of(epochs, 'epoch') if type(epochs := edit.get('epochs')) is int else 'epochs unknown'}"
     if why := detail.get("untrained"):
-        return f"Nothing trained: {why} · {said}"
-    return f"{said} · {count_of(steps, 'step')}" if type(steps := detail.get("steps")) is int else said
+        return f"Nothing trained: {why} · {text}"
+    return f"{text} · {count_of(steps, 'step')}" if type(steps := detail.get("steps")) is int else text

@@ -1,4 +1,4 @@
-"""The model learns to choose how it is trained: ReST-EM on rewarded self-edits (SEAL); docs/seal-self-edit.md.
+"""ReST-EM on rewarded self-edits (SEAL): the model learns to configure its own training; docs/seal-self-edit.md.
 
 Singh et al., Beyond Human Data, arXiv 2312.06585; here as in SEAL, arXiv 2506.10943.
 """
@@ -23,7 +23,7 @@ from hybrid.work import Ask, Derive, Derived, FineTuning, Tune
 from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
-from pipelines.seal.examples import taught
+from pipelines.seal.examples import training_examples
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
 
@@ -43,7 +43,7 @@ FEW = {
     "eval_edits": 2,
     "policy_learning_rate": 1e-3,
 }
-"""So few that the whole way takes minutes on a CPU; it shows the way, not a result."""
+"""A preset that takes minutes on a CPU; it shows the procedure, not a result."""
 
 Earlier = Mapping[str, Iterable[Output]]
 NOTHING: Earlier = {}
@@ -53,8 +53,8 @@ NOTHING: Earlier = {}
 class SealRestem(Editing):
     """Sample self-edits, keep those whose training solved their task, fine-tune on these, and again with the new model.
 
-    `--grader self-edit` gives the reward of every round on training and evaluation tasks; the evaluation tasks are
-    never learned from.
+    `--grader self-edit` gives the reward of every round on training and evaluation tasks; the model is never trained on
+    the evaluation tasks.
 
     The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
     which an empty or a reshaped grid votes, is not offered.
@@ -98,7 +98,7 @@ class SealRestem(Editing):
         self._fine_tuning({})
 
     def inputs(self) -> Inputs:
-        """Both splits; each task says which is its own. Raises UsageError for a task that would be in both."""
+        """The tasks of both splits, each with the name of its split. Raises UsageError for a task that is in both."""
         train = super().inputs()
         of_eval = dataclasses.replace(
             self, dataset=self.eval_dataset, subset=self.eval_subset, tasks=self.eval_tasks, limit=self.eval_limit
@@ -106,7 +106,7 @@ class SealRestem(Editing):
         held = Editing.inputs(of_eval)
         if both := sorted(train.tasks.keys() & held.tasks.keys()):
             raise UsageError(
-                f"task '{both[0]}' would be learned from and evaluated on",
+                f"task '{both[0]}' is both a training task and an evaluation task",
                 hint="choose with subset, tasks and limit, and with eval_subset, eval_tasks and eval_limit",
             )
         tasks = {
@@ -118,14 +118,14 @@ class SealRestem(Editing):
         return Inputs(tasks, {**train.references, **held.references}, about)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Round by round: replies, answers, what came of each, the next model; at the end all that came, by round."""
+        """For each round the stages for replies, answers, results and the next model; last, all results."""
         stages: list[Stage] = []
         for n in range(self.rounds + 1):
             policies = tuple(f"policy-{k}" for k in range(1, n + 1))
             sample, answer, edits = f"sample-{n}", f"answer-{n}", f"edits-{n}"
             stages += [
                 Stage(sample, "gpu", 1, Ask(partial(self._samples, n)), after=policies),
-                Stage(answer, "gpu", 1, Tune(partial(self._answers, n), taught), after=(sample, *policies)),
+                Stage(answer, "gpu", 1, Tune(partial(self._answers, n), training_examples), after=(sample, *policies)),
                 Stage(edits, "any", 1, Derive(partial(self._edits, n)), after=(sample, answer, *policies)),
             ]
             if n < self.rounds:
@@ -135,7 +135,7 @@ class SealRestem(Editing):
         return (*stages, Stage("curve", "any", 1, Derive(_curve), after=last))
 
     def _samples(self, n: int, tasks: Mapping[str, Any], earlier: Earlier = NOTHING) -> Iterator[Item]:
-        """The last model is evaluated alone: nothing is learned from it any more."""
+        """The last round asks evaluation tasks alone: no training follows."""
         if n < self.rounds:
             yield from self.requested(_split(tasks, TRAIN), self.edits, self._of_round(n, earlier))
         yield from self.requested(_split(tasks, EVAL), self.eval_edits, self._of_round(n, earlier))
@@ -147,7 +147,7 @@ class SealRestem(Editing):
         return outcomes(self, tasks, earlier[f"sample-{n}"], earlier[f"answer-{n}"], self._of_round(n, earlier))
 
     def _policy(self, n: int, tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[FineTuning]:
-        """One training on what round n rewarded. None when nothing was: then the model stays as it is."""
+        """One training on what round n rewarded; no item when nothing was rewarded: the model then stays the same."""
         kept = self._kept(tasks, earlier[f"edits-{n}"])
         if kept:
             about = {"kept": kept, "date": self.date, "prompts": _prompts(tasks, kept)}
@@ -170,7 +170,7 @@ class SealRestem(Editing):
         return kept
 
     def _fine_tuning(self, about: Mapping[str, Json]) -> Tuning:
-        """As SEAL's, with the loss on the reply; the adapter is kept for the later stages."""
+        """The tuning of the policy, as SEAL's: the loss is on the reply; the adapter is kept for later stages."""
         return Tuning(
             about,
             learning_rate=self.policy_learning_rate,
@@ -187,7 +187,7 @@ class SealRestem(Editing):
         )
 
     def _rewarded(self, tasks: Mapping[str, Any], about: Mapping[str, Json]) -> tuple[Example, ...]:
-        """The rewarded self-edits as texts: the question as it was put, and the reply. Raises BadData."""
+        """The rewarded self-edits as training examples: the prompt and the reply. Raises BadData."""
         try:
             kept: Any = about["kept"]
             if _prompts(tasks, kept) != about["prompts"]:
@@ -203,7 +203,7 @@ class SealRestem(Editing):
             ) from error
 
     def _of_round(self, n: int, earlier: Earlier) -> Policy:
-        """The model of round n: the newest that was trained before it; without any, the model as it is."""
+        """The policy of round n: the newest that was trained before it, else the base model."""
         for k in range(n, 0, -1):
             for output in earlier[f"policy-{k}"]:
                 return Policy(_adapter_in(output), n)
@@ -211,7 +211,7 @@ class SealRestem(Editing):
 
 
 def _curve(_: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
-    """What came of the self-edits of all rounds, once more and together."""
+    """The results of all rounds, in one stage."""
     for name in sorted(earlier):
         for output in earlier[name]:
             yield Derived(output.task, output.question, output.text or "", output.view, output.sample)
@@ -222,8 +222,8 @@ def _split(tasks: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 
 def _is_rewarded(result: EditResult, reference: Any) -> bool:
-    """Whether the training that the reply asked for was done and solved the task. What failed to be a configuration is
-    not learned, even where the model solves the task without training."""
+    """Whether the reply's training was done and solved the task. A reply without a configuration is never
+    rewarded, even where the untrained model solves the task."""
     truths = truths_of(reference)
     return result.trained and result.attempts is not None and truths is not None and right(result.attempts, truths)
 
@@ -233,14 +233,14 @@ def _prompt(tasks: Mapping[str, Any], id: str) -> tuple[Message, ...]:
 
 
 def _prompts(tasks: Mapping[str, Any], kept: Sequence[Sequence[str]]) -> str:
-    """A digest of the questions behind kept replies: with the replies it names all the texts."""
+    """A digest of the prompts of the kept replies; together they identify all training texts."""
     ids = sorted({id for id, _ in kept})
     return digest([[id, [message.content for message in _prompt(tasks, id)]] for id in ids])
 
 
 def _adapter_in(output: Output) -> str:
-    """The adapter that a policy's record names. Raises Waits when its training failed: what comes after is not known
-    before it is done again. Raises BadData when the record names none."""
+    """The adapter that a policy's record names. Raises Waits when its training failed: later items depend on it. Raises
+    BadData when the record names none."""
     if output.text is None:
         why = f"{output.error.kind}: {output.error.message}" if output.error else "no text"
         raise Waits(

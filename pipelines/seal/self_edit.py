@@ -1,4 +1,4 @@
-"""The model chooses how it is trained on each ARC task: SEAL's self-edits, without RL; docs/seal-self-edit.md."""
+"""The model configures its own training on each ARC task: SEAL's self-edits, without RL; docs/seal-self-edit.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hybrid.protocols import Stage
 from hybrid.records import Item, Output
 from hybrid.work import Ask, Derive, Derived, Tune
 from pipelines.seal.editing import Editing, Policy
-from pipelines.seal.examples import taught
+from pipelines.seal.examples import training_examples
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
 
@@ -38,10 +38,10 @@ class SealSelfEdit(Editing):
     }
 
     def stages(self) -> tuple[Stage, ...]:
-        """Replies of all tasks in one queue, answers of all trained models in one queue, and what came of each."""
+        """The replies of all tasks, the answers of all trained models, and the result of each self-edit."""
         return (
             Stage(SAMPLE, "gpu", 1, Ask(self._samples)),
-            Stage(ANSWER, "gpu", 1, Tune(self._answers, taught), after=(SAMPLE,)),
+            Stage(ANSWER, "gpu", 1, Tune(self._answers, training_examples), after=(SAMPLE,)),
             Stage(EDITS, "any", 1, Derive(self._edits), after=(SAMPLE, ANSWER)),
         )
 

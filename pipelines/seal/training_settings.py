@@ -23,12 +23,12 @@ SMALL: Mapping[str, object] = {
     "rank": 8,
     "warmup": 0,
 }
-"""For a first try: tasks that a model of 135M learns in a few steps, asked once each."""
+"""For a first try: tasks that a model of 135M parameters learns in a few steps, each asked once."""
 
 
 @dataclass(frozen=True)
-class Teaching(ArcQuestionSettings):
-    """All of a training but what a self-edit chooses: augmentations, loss, learning rate and epochs."""
+class TrainingSettings(ArcQuestionSettings):
+    """The settings of a training without those that a self-edit chooses: augmentations, loss, learning rate, epochs."""
 
     include_n: tuple[int, ...] = field(
         default=(1,), metadata=help_of("how many demonstrations a view leaves out, 0 to 2; 1 is like the training")
@@ -67,7 +67,7 @@ class Teaching(ArcQuestionSettings):
         refuse_outside(self, most=Bounds(1, 100_000))
         self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
 
-    def course(self, augmentations: tuple[str, ...]) -> AugmentationSettings:
+    def augmentation_settings(self, augmentations: tuple[str, ...]) -> AugmentationSettings:
         """How training examples are made with these augmentations."""
         return AugmentationSettings(
             augmentations=augmentations,
@@ -84,7 +84,7 @@ class Teaching(ArcQuestionSettings):
     def tuning(
         self, examples: Mapping[str, Json], *, learning_rate: float, epochs: int, learned: Literal["answer", "all"]
     ) -> Tuning:
-        """How an adapter is trained on `examples`. Raises ValueError for settings that cannot be trained with."""
+        """The tuning of an adapter on `examples`. Raises ValueError for settings that cannot be trained with."""
         return Tuning(
             examples,
             learning_rate=learning_rate,

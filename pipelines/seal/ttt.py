@@ -1,4 +1,4 @@
-"""A model that is trained on each ARC task before it answers it: SEAL's test-time training with a fixed configuration.
+"""SEAL's test-time training with a fixed configuration: an adapter is trained on each ARC task before it is asked.
 
 The configuration is what the paper (arXiv 2506.10943) calls its oracle; docs/seal-ttt.md.
 """
@@ -19,15 +19,15 @@ from hybrid.tasks.arc.reading import ARMS
 from hybrid.tuning import Tuning
 from hybrid.work import Tune
 from pipelines.seal.augmentation import GROUPS
-from pipelines.seal.examples import taught
-from pipelines.seal.training_settings import SMALL, Teaching
+from pipelines.seal.examples import training_examples
+from pipelines.seal.training_settings import SMALL, TrainingSettings
 
 SEAL_VIEWS = {"subset": "seal-eval-8", "format": "seal", "include_n": [1], "permute_n": 2, "max_tokens": 2048}
 
 
 @dataclass(frozen=True)
-class SealTtt(Teaching):
-    """Train a LoRA adapter on each task's own demonstrations, answer with it; `--grader arc` holds the base beside.
+class SealTtt(TrainingSettings):
+    """Train a LoRA adapter on each task's own demonstrations, answer with it; `--grader arc` also grades the base.
 
     The preset `seal` trains as published, faults included, but reads answers strictly: SEAL's lax reader of grids, with
     which an empty or a reshaped grid votes, is not offered.
@@ -60,15 +60,15 @@ class SealTtt(Teaching):
         self._tuning({})
 
     def stages(self) -> tuple[Stage, ...]:
-        """One step, on the GPU side: train an adapter for each task and ask it, and the base, all views."""
-        return (Stage("answer", "gpu", 1, Tune(self._items, taught)),)
+        """One stage, on the GPU side: train an adapter for each task; ask it and the base in all views."""
+        return (Stage("answer", "gpu", 1, Tune(self._items, training_examples)),)
 
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
-        """The items of one task after the other: first those of its adapter, then the same of the base."""
-        course = self.course(self.augmentations)
+        """The items task by task: first those of its adapter, then the same for the base."""
+        augmentation = self.augmentation_settings(self.augmentations)
         for id in sorted(tasks):
             asked = list(self.task_items(id, tasks[id]))
-            tuning = self._tuning(course.of(id, tasks[id]))
+            tuning = self._tuning(augmentation.of(id, tasks[id]))
             for item in asked:
                 yield dataclasses.replace(item, request=dataclasses.replace(item.request, tuning=tuning))
             for arm in self.controls:

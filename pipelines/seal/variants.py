@@ -1,9 +1,9 @@
 """The tasks that test-time training makes of the demonstrations of one: left out, augmented, recoloured, reordered.
 
-SEAL's rule (few-shot/ttt.py), without its chance elements: it passes the tasks through hash sets, whose order differs
-between processes, and that order decides which colours each one gets and which 250 are kept. Here duplicates are found
-by content and the first in order of construction stays, so a seed means one list on every machine. Its sets of colours
-are no chance: sets of whole numbers are walked alike in every process.
+SEAL's rule (few-shot/ttt.py), made deterministic: SEAL passes the tasks through hash sets, whose order differs between
+processes, and that order decides which colours each task gets and which 250 are kept. Here the first of equal tasks in
+order of construction stays, so a seed gives one list on every machine. SEAL's sets of colours are deterministic: sets
+of integers have the same order in every process.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ def variants(
 ) -> tuple[Variant, ...]:
     """The training tasks of `demonstrations`, at most `most`, the same ones in every process.
 
-    For each n of `leave_n`: every demonstration is asked once for each way to leave n out, itself among them: N for 1,
-    N(N - 1) for 2. The augmenters of `groups` make further tasks of each; what has a side over 30 is dropped. Each
-    of all these comes a second time, with its demonstrations in a random order and, when any group is on and with
-    `colours`, in random colours. What is equal to an earlier one of the same n is left out. When there are more than
-    `most`, a random selection stays. An n that cannot be is passed over; when none is left, one is left out.
-    With `translation="seal"` the colours are walked as published, too.
+    For each n of `leave_n`, every demonstration is asked once for each way to leave n of the N demonstrations out,
+    itself among them: N tasks for n = 1, N(N - 1) for n = 2. The augmenters of `groups` make further tasks of each;
+    tasks with a side over 30 are dropped. Each task comes a second time, with its demonstrations in a random order and,
+    when any group is on and with `colours`, in random colours. Duplicates of an earlier task of the same n are left
+    out. Of more than `most` tasks a random sample stays. An n over the number of demonstrations is ignored; if no n
+    remains, n is 1. With `translation="seal"` colours are drawn in the published order, too.
     """
     augmenters = chosen(groups, demonstrations, seed, translation)
     pools = [_pool(demonstrations, augment) for augment in augmenters.values()]
     plain = [_packed(pair) for pair in demonstrations]
-    walk: Walk = list if translation == "seal" else sorted
+    in_order: ColourOrder = list if translation == "seal" else sorted
     made: list[_Task] = []
     for n in [n for n in leave_n if n <= len(demonstrations)] or [1]:
         draws = RandomState(seed)
         tasks = list(dict.fromkeys(_tasks([*pools, plain], n)))
-        made += dict.fromkeys([*_copies(tasks, draws, walk if colours and augmenters else None), *tasks])
+        made += dict.fromkeys([*_copies(tasks, draws, in_order if colours and augmenters else None), *tasks])
     if len(made) > most:
         made = [made[i] for i in RandomState(seed).permutation(range(len(made)))[:most]]
     unpacked = cache(_unpacked)
@@ -65,8 +65,8 @@ def variants(
 
 
 _Packed = bytes
-"""A demonstration as bytes: a cell each, with marks between rows and grids. Equal bytes are equal demonstrations, and a
-recolouring is one call of `bytes.translate`."""
+"""A demonstration as bytes: one byte a cell, with separators between rows and grids. Equal bytes are equal
+demonstrations, and `bytes.translate` recolours one in one call."""
 
 _Task = tuple[_Packed, ...]
 """The shown demonstrations, then the asked one."""
@@ -88,7 +88,7 @@ def _grid(packed: bytes) -> Grid:
 
 
 def _pool(demonstrations: Sequence[Pair], augment: Augment) -> list[_Packed | None]:
-    """Every demonstration as the augmenter makes it, None when that has a side over 30."""
+    """Every demonstration after the augmenter; None where the result has a side over 30."""
     made = [augment(pair) for pair in demonstrations]
     fits = [all(len(grid) <= MAX_SIDE and len(grid[0]) <= MAX_SIDE for grid in pair) for pair in made]
     return [_packed(pair) if small else None for pair, small in zip(made, fits, strict=True)]
@@ -106,37 +106,38 @@ def _tasks(pools: Iterable[Sequence[_Packed | None]], n: int) -> Iterator[_Task]
                     yield tuple(whole)
 
 
-Walk = Callable[[set[int]], list[int]]
-"""How a set of colours is put in a row: `list`, in the order in which CPython walks it, as SEAL does, or `sorted`."""
+ColourOrder = Callable[[set[int]], list[int]]
+"""Puts a set of colours in order: `list` (the set's own order in CPython, as SEAL does) or `sorted`."""
 
 
-def _copies(tasks: Iterable[_Task], draws: RandomState, walk: Walk | None) -> Iterator[_Task]:
-    """Each task once more: with its demonstrations in another order, and with a `walk` in other colours."""
+def _copies(tasks: Iterable[_Task], draws: RandomState, in_order: ColourOrder | None) -> Iterator[_Task]:
+    """Each task once more: with its demonstrations in another order, and with `in_order` in other colours."""
     seen = cache(_colours)
     for task in tasks:
         copy = task
-        if walk:
-            table = recolouring([colour for pair in task for colour in seen(pair)], draws, walk)
+        if in_order:
+            table = recolouring([colour for pair in task for colour in seen(pair)], draws, in_order)
             copy = tuple([pair.translate(table) for pair in task])
         order = draws.permutation(range(len(copy) - 1))
         yield (*[copy[i] for i in order], copy[-1])
 
 
 def _colours(packed: _Packed) -> list[int]:
-    """In their order of appearance."""
+    """The different colours, in their order of appearance."""
     return [colour for colour in dict.fromkeys(packed) if colour < COLOURS]
 
 
-def recolouring(cells: Sequence[int], draws: RandomState, walk: Walk = list) -> bytes:
+def recolouring(cells: Sequence[int], draws: RandomState, in_order: ColourOrder = list) -> bytes:
     """Colour -> colour as a table for `bytes.translate`: SEAL's draw. Black (0) stays, no two colours become one.
 
-    `cells` are the colours of a task in their order of appearance: in a small set 8 and 9 share the places of 0 and 1,
-    and who came first has it. The sets are made as SEAL makes them, since that decides their order, too.
-    Used colours become colours that the task does not use, as long as there are some. The rest change places, also with
-    one that had a new colour already, which it then loses.
+    `cells` are the colours of a task in their order of appearance: in a small set 8 and 9 share the hash slots of
+    0 and 1, and the first one inserted takes the slot. The sets are built as in SEAL, because that decides their order.
+    Used colours become colours that the task does not use, as long as there are some. The rest are swapped, also with a
+    colour that was replaced before, which then loses its replacement.
     """
     present = set(cells) - {0}
-    used, free = walk(present), walk(set(list(range(1, COLOURS))) - present)  # noqa: C414 - a range fills a set otherwise
+    unused = set(list(range(1, COLOURS))) - present  # noqa: C414 - a set made of a range has another order
+    used, free = in_order(present), in_order(unused)
     spare = [free[i] for i in draws.permutation(range(len(free)))]
     left = [used[i] for i in draws.permutation(range(len(used)))]
     table = bytearray(range(256))

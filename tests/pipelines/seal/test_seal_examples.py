@@ -23,8 +23,8 @@ from hybrid.tasks.arc.subsets import SUBSETS
 from hybrid.tasks.arc.text import FORMATS, parse
 from hybrid.tasks.arc.views import Pair
 from pipelines.seal.augmentation import GROUPS
-from pipelines.seal.examples import AugmentationSettings, of_demonstrations, taught
-from pipelines.seal.variants import Variant, Walk, recolouring, variants
+from pipelines.seal.examples import AugmentationSettings, of_demonstrations, training_examples
+from pipelines.seal.variants import ColourOrder, Variant, recolouring, variants
 from tests.support import seal_reference
 from tests.support.hash_seeds import printed_by_hash_seed
 
@@ -133,11 +133,11 @@ WALKS = st.sampled_from([list, sorted])
 
 @given(st.lists(st.integers(0, 9)), st.integers(0, 2**32 - 1), WALKS)
 def test_new_colours_keep_black_and_join_none_and_take_unused_ones_first(
-    cells: list[int], seed: int, walk: Walk
+    cells: list[int], seed: int, in_order: ColourOrder
 ) -> None:
     """Trap: the permutation goes to unused colours first, and 0 is no colour like the others."""
     used = set(cells)
-    table = recolouring(cells, RandomState(seed), walk)
+    table = recolouring(cells, RandomState(seed), in_order)
     new = {colour: table[colour] for colour in used | {0}}
     assert new[0] == 0
     assert len(set(new.values())) == len(new)
@@ -180,9 +180,9 @@ def test_shifts_put_right_keep_the_examples_and_the_keys_that_they_had() -> None
     assert "version" not in AugmentationSettings(translation="seal", colours=False).of("a", task)
     recipe = published.of("a", task)
     assert recipe["version"] == 2
-    assert len(taught({"a": task}, recipe)) == 250
+    assert len(training_examples({"a": task}, recipe)) == 250
     with pytest.raises(BadData, match="their rule has changed"):
-        taught({"a": task}, {name: value for name, value in recipe.items() if name != "version"})
+        training_examples({"a": task}, {name: value for name, value in recipe.items() if name != "version"})
 
 
 @settings(max_examples=25, deadline=None)
@@ -278,22 +278,22 @@ def test_examples_come_from_the_demonstrations_alone() -> None:
     """Trap: a test output must not reach the trainer, nor may a test input change what is trained."""
     tasks = {"t": task(None)}
     named = AugmentationSettings().of("t", tasks["t"])
-    examples = taught(tasks, named)
+    examples = training_examples(tasks, named)
     assert examples == of_demonstrations([(((1, 2),), ((2, 1),)), (((3, 4),), ((4, 3),))], AugmentationSettings())
-    assert taught({"t": task([[9] * 30] * 30)}, named) == examples
-    assert taught({"t": {"train": tasks["t"]["train"]}}, named) == examples  # not even looked at
+    assert training_examples({"t": task([[9] * 30] * 30)}, named) == examples
+    assert training_examples({"t": {"train": tasks["t"]["train"]}}, named) == examples  # not even looked at
     assert AugmentationSettings().of("t", task([[9]])) == named
 
 
 def test_the_name_of_examples_is_json_and_holds_all_that_shapes_them() -> None:
     tasks = {"t": task(None)}
-    course = AugmentationSettings(
+    augmentation = AugmentationSettings(
         ("chain", "basic"), (2,), 7, colours=False, translation="seal", seed=3, format="compact"
     )
-    named = json.loads(json.dumps(course.of("t", tasks["t"])))
+    named = json.loads(json.dumps(augmentation.of("t", tasks["t"])))
     assert named["augmentations"] == ["basic", "chain"]
-    expected = of_demonstrations(demonstrations(tasks["t"], "t"), course)
-    assert taught(tasks, named) == expected
+    expected = of_demonstrations(demonstrations(tasks["t"], "t"), augmentation)
+    assert training_examples(tasks, named) == expected
     assert len(expected) == 7
     assert AugmentationSettings(("basic", "chain")).of("t", tasks["t"]) == AugmentationSettings(("chain", "basic")).of(
         "t", tasks["t"]
@@ -316,7 +316,7 @@ def test_the_name_of_examples_is_json_and_holds_all_that_shapes_them() -> None:
 def test_examples_that_cannot_be_made_are_bad_data(change: dict[str, Any]) -> None:
     tasks = {"t": task(None)}
     with pytest.raises(BadData, match="examples of task"):
-        taught(tasks, {**AugmentationSettings().of("t", tasks["t"]), **change})
+        training_examples(tasks, {**AugmentationSettings().of("t", tasks["t"]), **change})
 
 
 def test_a_task_that_was_changed_by_hand_is_refused() -> None:
@@ -324,8 +324,8 @@ def test_a_task_that_was_changed_by_hand_is_refused() -> None:
     named = AugmentationSettings().of("t", tasks["t"])
     tasks["t"]["train"][0]["input"] = [[7, 7]]
     with pytest.raises(BadData, match="other demonstrations"):
-        taught(tasks, named)
+        training_examples(tasks, named)
     tasks["t"]["train"][0]["input"] = "x"
     with pytest.raises(BadData, match="not a grid"):
-        taught(tasks, AugmentationSettings().of("t", tasks["t"]))
+        training_examples(tasks, AugmentationSettings().of("t", tasks["t"]))
     assert grid_of("x") is None

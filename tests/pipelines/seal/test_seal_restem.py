@@ -250,7 +250,7 @@ def test_one_grading_gives_the_reward_of_every_round_and_split(data: str) -> Non
 
 
 def test_a_task_is_in_one_split_only(data: str) -> None:
-    with pytest.raises(UsageError, match="task 'b' would be learned from and evaluated on"):
+    with pytest.raises(UsageError, match="task 'b' is both a training task and an evaluation task"):
         small(data, eval_tasks=("b", "z")).inputs()
 
 

@@ -23,7 +23,7 @@ from hybrid.work import Ask, Derive, Tune
 from pipelines.seal.augmentation import GROUPS
 from pipelines.seal.configurations import PAPER, drawn
 from pipelines.seal.edit_results import EditResult
-from pipelines.seal.examples import taught
+from pipelines.seal.examples import training_examples
 from pipelines.seal.grader import SelfEdit
 from pipelines.seal.self_edit import SealSelfEdit
 from tests.support.stages_in_memory import items_of, run_stages
@@ -164,7 +164,7 @@ def test_the_bound_on_steps_counts_the_texts_that_there_are(data: str) -> None:
     reply = Output("k", "aa", "aa@edit-00", {}, 0, edit(1e-4, 4), None, None)
     tuning = pipeline.plan("aa", tasks["aa"], reply).tuning
     assert tuning is not None
-    count = len(taught(tasks, tuning.examples))
+    count = len(training_examples(tasks, tuning.examples))
     most = 375 * 2 // count + 1
     for epochs, trained in ((most - 1, True), (most + 1, False)):
         said = dataclasses.replace(reply, text=edit(1e-4, epochs))
@@ -239,7 +239,7 @@ def test_other_truths_give_the_same_items_at_every_stage(tmp_path: Path) -> None
         done: Mapping[str, list[Output]] = {"sample": [reply], "answer": []}
         stages = pipeline.stages()
         keys.append([item.key(one.identity, "m") for one in stages[:2] for item in items_of(one, inputs, dict(done))])
-        examples = taught(inputs.tasks, pipeline.plan("aa", inputs.tasks["aa"], reply).tuning.examples)  # type: ignore[union-attr]
+        examples = training_examples(inputs.tasks, pipeline.plan("aa", inputs.tasks["aa"], reply).tuning.examples)  # type: ignore[union-attr]
         keys[-1].append(encode([dataclasses.asdict(example) for example in examples]).decode())
     assert keys[0] == keys[1]
 
