@@ -321,7 +321,8 @@ MEANING = {
     2: f"The worker was called wrongly: see above, and look at the parameters. {AGAIN}",
     3: f"Finished, but items failed: on the laptop, `hybrid status {RUN}` says why and `hybrid retry {RUN}` orders "
     f"them again; then run all cells again. {KEEP}",
-    4: f"Not finished: the time was up, it was stopped, or the laptop has to do its part first. {KEEP} {AGAIN}",
+    4: "Not finished: the time was up, it was stopped, the run was cancelled, or the laptop has to do its part first, "
+    f"see above. {KEEP} {AGAIN}",
     5: f"Something is away for now, see above: the folder, the network, room on a disk, a quota. {KEEP} Once it is "
     f"back: {AGAIN}",
     6: "A file of the run is damaged or foreign, see above; nothing was changed. It may still be on its way: run all "

@@ -195,7 +195,7 @@ def verdict(worker: Worker) -> HybridError | None:
         return Temporary(worker.courier.troubles["the runs"], hint="is the folder mounted? start the worker again")
     if not run_states:
         return _nothing_seen(worker)
-    return _unfinished(run_states)
+    return _unfinished(run_states) or (_cancelled(run_states) if worker.options.run else None)
 
 
 def _nothing_seen(worker: Worker) -> HybridError | None:
@@ -205,6 +205,16 @@ def _nothing_seen(worker: Worker) -> HybridError | None:
         known = nearest(worker.options.run, worker.runs)
         return Temporary(f"no run in the folder begins with '{worker.options.run}', or not yet", hint=known)
     return None
+
+
+def _cancelled(run_states: Mapping[str, RunState]) -> HybridError | None:
+    """The error of runs that the worker was started for and that were cancelled: nobody does the rest of them."""
+    words = "; ".join(f"{run}: {one.words}" for run, one in sorted(run_states.items()) if one.state == "cancelled")
+    return (
+        NotFinished(words, hint="the worker ends now; start it again once the run was submitted again")
+        if words
+        else None
+    )
 
 
 def _unfinished(run_states: Mapping[str, RunState]) -> HybridError | None:

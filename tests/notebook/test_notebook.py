@@ -423,7 +423,11 @@ def test_the_environment_is_never_inside_the_shared_folder(site: Site) -> None:
         (1, "A fault in hybrid", False),
         (2, "The worker was called wrongly", False),
         (3, "Finished, but items failed", True),
-        (4, "Not finished: the time was up, it was stopped, or the laptop has to do its part first.", True),
+        (
+            4,
+            "Not finished: the time was up, it was stopped, the run was cancelled, or the laptop has to do its part",
+            True,
+        ),
         (5, "Something is away for now", False),
         (6, "A file of the run is damaged or foreign", False),
         (7, "This machine cannot do it as asked", False),

@@ -291,9 +291,9 @@ def test_a_cancelled_run_is_left_alone_until_it_is_submitted_again(machines: Mac
     assert machines.laptop.run("cancel", run).returncode == 0
     gpu = machines.side("gpu")
     left = gpu.run(*gpu.worker())
-    assert left.returncode == 0, left.stderr
+    assert left.returncode == 4, left.stderr
     by = r"cancelled by order 0 of [a-z0-9-]+; `hybrid run remote` with the same settings takes that back\n"
-    assert re.search(by, left.stderr), left.stderr
+    assert re.search(rf"error: {run}: {by}", left.stderr), left.stderr
     assert not gpu.calls()
     assert machines.submit() == run
     assert gpu.run(*gpu.worker()).returncode == 0
