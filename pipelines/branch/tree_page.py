@@ -57,7 +57,7 @@ def cards(kept: Sequence[TreeNode], nodes: Sequence[TreeNode], names: Names) -> 
             "li",
             el("p", el("b", f"{names.number(one)}"), " ", _link(one.id, names), " ", _facts(one), cls="facts"),
             _story(path_to(one, by_id)[:-1], names),
-            el("p", truncated(one.text or "", names.longest), cls="said", dir="auto"),
+            el("p", truncated(one.text or "", names.longest), cls="said", dir="auto", tabindex="0"),
         )
         for one in kept[:MOST_CARDS]
     ]
