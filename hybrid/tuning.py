@@ -59,7 +59,8 @@ class Tuning:
     weight_decay: float = 0.0
     clip: float = 1.0
     learned: Literal["answer", "all"] = "answer"  # which tokens have a loss: the last message's, or all
-    padding: Literal["masked", "seal"] = "masked"  # seal: texts are padded to the longest, and padding is learned
+    # The values `seal` are named after the paper that trains so: they enter the digest, so they cannot be renamed.
+    padding: Literal["masked", "seal"] = "masked"  # seal: texts are padded to the longest, and padding has a loss
     texts: Literal["clean", "seal"] = "clean"  # seal: a second begin token, and an empty assistant turn at the end
     seed: int = 0  # of the adapter's first values and of the order of the texts
     keep: bool = False  # whether the adapter itself is kept in the run, for later stages
@@ -79,7 +80,7 @@ class Tuning:
         return self.examples
 
     def to_json(self) -> dict[str, Json]:
-        """All that the digest is of."""
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
-        told["lessons"] = told.pop("examples")
-        return {**told, "targets": list(self.targets)}
+        """The fields that enter the digest, under their stored names."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
+        values["lessons"] = values.pop("examples")
+        return {**values, "targets": list(self.targets)}

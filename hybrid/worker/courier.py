@@ -1,6 +1,6 @@
 """The courier: all transfers between a worker's machine and the folder, so that the model never waits for a mount.
 
-It is called in rounds. A round tries everything that is due; a step that fails is logged once and tried again later.
+It is called in rounds. A round does each step that is due; a step that fails is logged once and retried later.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from hybrid.folder.spool import Spool, guard
 from hybrid.machine.clock import Clock
 
 LOG = logging.getLogger("hybrid")
-LOOK = 30.0
-"""Seconds between two reads of what others wrote, and the least time between two heartbeats."""
-EAGER = 5.0
-"""The same, while somebody waits for receipts."""
-ROLL = 60.0
+READ_SECONDS = 30.0
+"""Seconds between two reads of the folder, and least seconds between two heartbeats."""
+EAGER_READ_SECONDS = 5.0
+"""Seconds between two reads while a caller waits for receipts."""
+LOG_SECONDS = 60.0
 """Seconds between two log notes."""
 LONGEST_PAUSE = 300.0
 """Seconds: the longest pause before a failed step is tried again."""
@@ -85,26 +85,26 @@ class Courier:
 
     @property
     def fenced(self) -> bool:
-        """Whether other workers may think that this one is dead: it takes no new work until a heartbeat is written."""
+        """Whether other workers may take this one for dead: it takes no new work until a heartbeat is written."""
         return self._clock.now() - self.confirmed > self.timeouts.fence
 
     def orders(self, run: str) -> Orders:
-        """The orders for a run that are known by now."""
+        """The orders for a run that were read so far."""
         return self._orders.setdefault(run, Orders())
 
     def monitor(self, run: str) -> BeatMonitor:
-        """What is known of the other attempts at a run."""
+        """The heartbeats of the other attempts at a run."""
         return self._monitors.setdefault(run, BeatMonitor(self._clock, self.attempt, self._gone))
 
     def step(self, session: Session | None, *, eager: bool = False) -> None:
-        """One round. `eager`: somebody waits for receipts."""
+        """One round. `eager`: a caller waits for receipts, so the folder is read more often."""
         if session:
             self._try("the open shard", session.tick)
-        self._try("carrying", self._carry)
+        self._try("the upload", self._upload)
         if session:
-            self._try("the beat", lambda: self._beat(session))
-            self._try("the log", lambda: self._roll(session.run))
-        self._try("the look", lambda: self._look(session, EAGER if eager else LOOK))
+            self._try("the heartbeat", lambda: self._beat(session))
+            self._try("the log", lambda: self._write_log(session.run))
+        self._try("reading the folder", lambda: self._read(session, EAGER_READ_SECONDS if eager else READ_SECONDS))
 
     def _try(self, what: str, act: Callable[[], None]) -> None:
         """Call `act`; after an error, log it and double the pause before the next try."""
@@ -130,19 +130,19 @@ class Courier:
     def _did(self, what: str) -> None:
         self._done_at[what] = self._clock.now()
 
-    def _carry(self) -> None:
+    def _upload(self) -> None:
         self.spool.carry(self.folder)
         self.troubles.pop("some files", None)
         if self.spool.stranded:
             self.troubles["some files"] = "; ".join(sorted(self.spool.stranded.values()))
-        if self._due("look again", ROLL):
+        if self._due("recheck", LOG_SECONDS):
             self.spool.recheck(self.folder)
-            self._did("look again")
+            self._did("recheck")
 
     def _beat(self, session: Session) -> None:
         what, claim = f"beat {session.run}", session.claim()
-        news = claim != self._claimed and self._due(what, min(LOOK, self.timeouts.beat / 4))
-        if news or self._due(what, self.timeouts.beat):
+        changed = claim != self._claimed and self._due(what, min(READ_SECONDS, self.timeouts.beat / 4))
+        if changed or self._due(what, self.timeouts.beat):
             self.beat(session.run, {"state": "working", "claim": claim, **session.report()})
             self._claimed = claim
             self._did(what)
@@ -153,41 +153,41 @@ class Courier:
         guard(self.folder, run)
         self._numbers[run, "beat"] = number + 1  # even if writing fails: a number is used once
         waits = {"waiting": len(self.spool.waiting), "unreceipted": len(self.spool.unreceipted)}
-        told: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
-        self.folder.write(*pack_note(run, "beat", self.attempt, number, {**told, **body}))
+        common: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
+        self.folder.write(*pack_note(run, "beat", self.attempt, number, {**common, **body}))
         self.confirmed = began
 
-    def _roll(self, run: str, *, now: bool = False) -> None:
+    def _write_log(self, run: str, *, now: bool = False) -> None:
         """Write the log lines since the last note as a note into the spool."""
-        if not self.lines or not (now or self._due("roll", ROLL)):
+        if not self.lines or not (now or self._due("log", LOG_SECONDS)):
             return
         number = self._numbers.get((run, "log"), 0)
         lines = [self.lines.popleft() for _ in range(len(self.lines))]
         body: dict[str, Json] = {"time": self._clock.stamp(), "lines": lines}
         self.spool.write(*pack_note(run, "log", self.attempt, number, body))
         self._numbers[run, "log"] = number + 1
-        self._did("roll")
+        self._did("log")
 
-    def _look(self, session: Session | None, seconds: float) -> None:
-        if not self._due("look", min(seconds, self.timeouts.beat / 4)):
+    def _read(self, session: Session | None, seconds: float) -> None:
+        if not self._due("read", min(seconds, self.timeouts.beat / 4)):
             return
         runs = {path.split("/")[1] for path in self.spool.unreceipted}
         for run in sorted(runs):
-            self._settle(run)
+            self._read_receipts(run)
         if session:
-            self.hear(session.run)
+            self.read_orders(session.run)
             session.look(self.orders(session.run).set_aside)
-        self._did("look")
+        self._did("read")
 
-    def hear(self, run: str) -> None:
+    def read_orders(self, run: str) -> None:
         """Read new orders and heartbeats. Raises Temporary."""
         orders = self.orders(run)
         for path, note in read_notes(self.folder, run, "order", known=orders.known, refused=[]):
             orders.add(path, note)
         self.monitor(run).look(self.folder, run)
 
-    def _settle(self, run: str) -> None:
-        """Delete from the spool what new receipts name."""
+    def _read_receipts(self, run: str) -> None:
+        """Read new receipts, and delete the shards that they name from the spool."""
         for path, note in read_notes(self.folder, run, "ack", known=self._acks, refused=[]):
             received = note.get("received")
             if isinstance(received, dict):
@@ -195,9 +195,9 @@ class Courier:
             self._acks.add(path)
 
     def finish(self, runs: Collection[str]) -> None:
-        """Upload what is left, and write to every run of this attempt that it has ended."""
+        """Upload the remaining files, and write a heartbeat with the state `ended` to every run of this attempt."""
         for run in sorted(runs):
-            self._try(f"the last log of {run}", lambda run=run: self._roll(run, now=True))  # type: ignore[misc]
-        self._try("carrying the rest", self._carry)
+            self._try(f"the last log of {run}", lambda run=run: self._write_log(run, now=True))  # type: ignore[misc]
+        self._try("the last upload", self._upload)
         for run in sorted(runs):
-            self._try(f"the last beat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]
+            self._try(f"the last heartbeat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""A worker as a process: a thread for the courier, signals, the deadline, and what it says meanwhile."""
+"""The worker process: a thread for the courier, signals, the deadline, and progress lines."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from hybrid.worker.worker import TIME_IS_UP, Worker
 
 LOG = logging.getLogger("hybrid")
 GRACE = 60.0
-"""Seconds after the deadline that answers in flight get to finish."""
+"""Seconds after the deadline in which requests in flight may finish."""
 SAY = 20.0
-"""Seconds between two lines about progress."""
+"""Seconds between two progress lines."""
 LONGEST_LINE = 2000
 STOPPED = "stopped"
 
 
-class Lines(logging.Handler):
-    """Hands what is logged to the worker's courier, without secrets, so that the other side can read it."""
+class UploadedLog(logging.Handler):
+    """Adds log records to the log that the worker's courier uploads, with secrets redacted."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__(logging.INFO)
@@ -42,17 +42,17 @@ class Lines(logging.Handler):
 
 
 def note(worker: Worker, line: str) -> None:
-    """Put a line into the worker's log for the other side, with its time and without secrets."""
+    """Add a line to the uploaded log, with its time and with secrets redacted."""
     worker.courier.lines.append(f"{worker.clock.stamp()} {redacted(line)}"[:LONGEST_LINE])
 
 
 def serve(worker: Worker, say: Callable[[str], None]) -> None:
-    """Run a worker until it leaves. Ctrl-C, SIGTERM and SIGHUP end it in order: close the shard, carry it, leave.
+    """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends.
 
-    `say` gets a line now and then, and so does the other side, by the logs. Raises what `verdict` finds.
+    `say` gets progress lines; the uploaded log gets them, too. Raises the error that `verdict` returns.
     """
     interrupt_on_termination(signal.SIGINT)  # a shell starts background jobs with SIGINT ignored
-    handler = Lines(worker)
+    handler = UploadedLog(worker)
     logging.getLogger("hybrid").addHandler(handler)
 
     def tell(line: str) -> None:
@@ -94,7 +94,7 @@ def _report_run_states(worker: Worker, told: dict[str, str], say: Callable[[str]
 
 
 def progress(worker: Worker) -> str:
-    """One line: what is being done, how fast, what is not safe yet, and what is wrong."""
+    """One line: the stage, its rate, the files that are not uploaded or received yet, and errors."""
     session, spool = worker.session, worker.spool
     parts = [worker.doing or "waiting for work"]
     if session:
@@ -109,7 +109,7 @@ def progress(worker: Worker) -> str:
 
 
 def leaving(worker: Worker, linger: float) -> str:
-    """One line: for what a worker that leaves still waits, `linger` seconds at most."""
+    """One line: what a worker that is ending waits for, at most `linger` seconds."""
     spool = worker.spool
     what = f"for the receipts of {count_of(len(spool.unreceipted), 'shard')}, {duration(linger)} at most"
     if spool.carriable:
@@ -123,8 +123,8 @@ def _troubles(worker: Worker) -> list[str]:
 
 @contextmanager
 def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
-    """Rounds of the courier from a thread of their own, while the block runs, and now and then a line: an answer or the
-    loading of a model may take long.
+    """Run the courier's rounds in a thread while the block runs, with a progress line every `SAY` seconds:
+    an answer or the loading of a model may take long.
     """
     stop = threading.Event()
     pause = min(2.0, worker.options.shard_seconds)
@@ -151,7 +151,7 @@ def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
 
 @contextmanager
 def _deadline(worker: Worker) -> Iterator[None]:
-    """Interrupt the work when answers in flight outlive the deadline."""
+    """Interrupt the work when requests in flight have not ended `GRACE` seconds after the deadline."""
     left = worker.options.until - worker.clock.now() + GRACE
     timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _too_late, [worker])
     timer.daemon = True
@@ -182,7 +182,7 @@ def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
 
 
 def verdict(worker: Worker) -> HybridError | None:
-    """What is to be said about a worker that has left; None when all it saw is done."""
+    """The error of a worker that has ended; None when all runs that it saw are done."""
     run_states = worker.run_states
     kept = [path for path in worker.spool.waiting if path.split("/")[1] in run_states or path in worker.spool.carriable]
     if kept:
@@ -218,7 +218,7 @@ def _cancelled(run_states: Mapping[str, RunState]) -> HybridError | None:
 
 
 def _unfinished(run_states: Mapping[str, RunState]) -> HybridError | None:
-    """The error of the runs that are not done: what helps first, then what cannot be done here at all."""
+    """The error of the runs that are not done: first one that a retry may clear, then one that is permanent here."""
     left = {run: one for run, one in run_states.items() if one.state not in ("done", "cancelled")}
     words = "; ".join(f"{run}: {one.words}" for run, one in sorted(left.items()))
     for one in left.values():
@@ -237,9 +237,9 @@ def _unfinished(run_states: Mapping[str, RunState]) -> HybridError | None:
 
 @contextmanager
 def alive(locks: Path, attempt: str) -> Iterator[set[str]]:
-    """Hold a lock that shows other workers of this machine that `attempt` lives; gives the attempts that do not.
+    """Hold a file lock while `attempt` runs; yields the attempts of this machine whose processes have ended.
 
-    A process that was killed leaves its lock free: what it held can be taken over at once.
+    The system releases the lock of a killed process, so its leases can be taken over at once.
     """
     with explain_errors(locks, doing="making it"):
         locks.mkdir(parents=True, exist_ok=True)

@@ -168,7 +168,7 @@ class Worker:
             LOG.info("%s: %s", name, now.words)
 
     def _do(self, name: str) -> Generator[float, None, RunState]:
-        self.courier.hear(name)
+        self.courier.read_orders(name)
         orders = self.courier.orders(name)
         if orders.cancelled:
             return RunState("cancelled", orders.cancelled_by)

@@ -93,7 +93,7 @@ def test_when_it_is_killed_the_asker_says_so(asking: subprocess.Popen[str]) -> N
     asking.stdin.write("again\n")
     asking.stdin.close()
     asking.stdout.read()
-    assert "Temporary: the process that makes the texts of training was killed" in asking.stderr.read()
+    assert "Temporary: the process that tokenizes training examples was killed" in asking.stderr.read()
 
 
 def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thread: None, tmp_path: Path) -> None:

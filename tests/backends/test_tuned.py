@@ -304,7 +304,7 @@ def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, 
 
 def test_a_backend_that_was_told_no_stage_says_so(folder: Path, in_thread: None) -> None:
     engine = open_tuned("transformers", str(folder), {"device": "cpu"})
-    with pytest.raises(CannotRun, match="was not told what the stage trains"):
+    with pytest.raises(CannotRun, match="`prepare` was not called"):
         completions(engine, ask("Base."))
     engine.close()
 
@@ -315,12 +315,12 @@ def test_an_adapter_that_is_torn_or_not_here_yet_is_waited_for(opened: Opener, t
     alone = replace(ask("", "policy", tuning=policy), messages=())
     digest = str(completions(opened([policy]), alone)["policy"].trained["adapter"])
     away = Adapter("f" * 64, "")
-    with pytest.raises(Temporary, match=r"ffffffffffff .* not here, or not yet"):
+    with pytest.raises(Temporary, match=r"ffffffffffff .* is not here yet"):
         completions(opened(), ask("Say it.", adapter=away))
-    with pytest.raises(Temporary, match=r"ffffffffffff .* not here, or not yet"):
+    with pytest.raises(Temporary, match=r"ffffffffffff .* is not here yet"):
         completions(opened([(BLUE, away.digest)]), ask("Say it.", tuning=BLUE, adapter=away))
     spoil(tmp_path, lambda data: data[:-1])
-    with pytest.raises(Temporary, match=rf"{digest[:12]} .* not here, or not yet"):
+    with pytest.raises(Temporary, match=rf"{digest[:12]} .* is not here yet"):
         completions(opened(tensors=kept_in(tmp_path, "three")), ask("Say it.", adapter=Adapter(digest, "")))
 
 

@@ -90,7 +90,7 @@ def believe_a_done_flag(patch: Patch) -> None:
     do = worker.Worker._do
 
     def done(self: Any, name: str) -> Any:
-        self.courier.hear(name)
+        self.courier.read_orders(name)
         heard = self.courier.monitor(name).latest.values()
         progress = [one.beat.get("progress", {}) for one in heard]
         if any(one.get("done") == one.get("total", -1) for one in progress):

@@ -372,8 +372,8 @@ def test_the_speeds_of_several_workers_are_added(place: RunFolder) -> None:
 
 
 def test_problems_of_a_worker_are_shown(place: RunFolder) -> None:
-    place.beat(0, troubles={"carrying": "the mount did not answer for 120 s"})
-    assert "problem with carrying: the mount did not answer for 120 s" in details(place.look())
+    place.beat(0, troubles={"the upload": "the mount did not answer for 120 s"})
+    assert "problem with the upload: the mount did not answer for 120 s" in details(place.look())
 
 
 HOSTILE: list[Json] = [

@@ -171,7 +171,7 @@ def test_training_goes_on_through_a_carrier_that_lies_when_its_machine_is_lost(
     assert not fleet.lost(), "acknowledged, and not whole any more"
     assert arrived
     trained = [line for line in said.splitlines() if re.search(r"training \d+ adapters", line)]
-    anew = [line for line in trained if "going on from a kept state" not in line]
+    anew = [line for line in trained if "resumed from a checkpoint" not in line]
     assert len(anew) <= len(whole.states()) - len(arrived), "trained anew, though a state had arrived"
 
 

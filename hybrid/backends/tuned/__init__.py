@@ -1,1 +1,1 @@
-"""Backends that train adapters before they answer with them."""
+"""Backends that train LoRA adapters and then generate with them."""

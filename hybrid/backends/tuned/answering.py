@@ -1,4 +1,4 @@
-"""Two ways to share a machine between training and answering: one model for both, or one model after the other."""
+"""Two ways to share a device between training and inference: one model for both, or one model at a time."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from hybrid.tuning import MOST_RANK
 
 
 class Answering(Protocol):
-    """A model that is trained in turns with answering."""
+    """An inference backend whose model can also be trained."""
 
     most_rank: ClassVar[int]
     device: Device
     model: Model
 
     def training(self) -> Any:
-        """A context that gives the Hugging Face model to train; nothing is answered inside."""
+        """A context that gives the Hugging Face model to train; `generate` is not called inside."""
         ...
 
     def register(self, made: TrainedAdapter) -> Adapter:
-        """Make an adapter available; the reference to it that requests carry."""
+        """Load an adapter. Returns the reference to it for requests."""
         ...
 
     def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
-        """As a backend does. Adapters of up to `rank` are expected; larger ones may cost a restart."""
+        """Completions, as from a backend. Adapters up to `rank` fit; a larger one may restart the engine."""
         ...
 
     def forget(self, digests: Collection[str]) -> None:
@@ -56,12 +56,12 @@ class Answering(Protocol):
         ...
 
     def close(self) -> None:
-        """Free everything."""
+        """Free the model, all adapters and their files."""
         ...
 
 
 class Together:
-    """`transformers`: the model that answers is the one that is trained."""
+    """`transformers`: one model in memory for training and inference."""
 
     most_rank: ClassVar[int] = 2 * MOST_RANK
 
@@ -80,7 +80,7 @@ class Together:
         return Adapter(made.digest, "")
 
     def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
-        """`rank` makes no difference here: slots grow as they must."""
+        """`rank` is ignored: adapter slots grow when needed."""
         return self._backend.generate(requests)
 
     def forget(self, digests: Collection[str]) -> None:
@@ -94,7 +94,7 @@ class Together:
 
 
 class InTurns:
-    """`vllm`: the model is trained and freed, then vLLM starts; adapters are passed on as files in memory."""
+    """`vllm`: the model is trained and freed, then vLLM starts; it reads the adapters from files in memory."""
 
     most_rank: ClassVar[int] = RANKS[-1]
 
@@ -108,7 +108,7 @@ class InTurns:
         self._ranks: dict[str, int] = {}
 
     def _about(self) -> dict[str, Json]:
-        """What vLLM reports of itself, known before it is started."""
+        """The provenance that vLLM reports, known before it starts."""
         template = AutoTokenizer.from_pretrained(self._folder, trust_remote_code=False).chat_template
         return {
             "engine": "vllm",
@@ -133,7 +133,7 @@ class InTurns:
         return Adapter(made.digest, str(self._files.put(made.digest, made.weights, made.data)))
 
     def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
-        """A request whose adapter is larger than vLLM has room for waits until the others are answered."""
+        """A request whose adapter's rank exceeds vLLM's limit waits until the earlier ones are answered."""
         source = iter(requests)
         held = next(source, None)
         while held is not None:
@@ -157,19 +157,19 @@ class InTurns:
         self._files.close()
 
     def _engine(self, rank: int) -> Backend:
-        """vLLM with room for adapters of `rank`; restarted when it has none. Raises CannotRun."""
+        """vLLM for adapters up to `rank`; restarted when its limit is lower. Raises CannotRun."""
         if self._open and self._open[0] < rank:
             self._stop()
         if self._open is None:
             size = supported_rank(rank)
-            self._free()  # the trained model is unreachable only now
+            self._free()  # only now no reference to the trained model is left
             options = {"loras": "16", "lora_rank": str(size), **self._options}
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
             self._open = size, made(self._model, options)
         return self._open[1]
 
     def _free(self) -> None:
-        """Return the memory of a freed model to the device: vLLM sizes its cache by what is free there."""
+        """Return the memory of a freed model to the device: vLLM sizes its KV cache by the free memory."""
         gc.collect()
         if self.device.kind == "cuda":
             torch.cuda.empty_cache()
@@ -181,7 +181,7 @@ class InTurns:
 
 
 class _Fitting:
-    """`first` and what follows it in `rest`, up to a request that does not fit; that one is then `held`."""
+    """Requests from `first` through `rest`, until one does not fit; `held` is then that request."""
 
     def __init__(self, first: Request, rest: Iterator[Request | None], fits: Callable[[Request], bool]) -> None:
         self._next: Request | None = first

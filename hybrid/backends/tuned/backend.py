@@ -1,8 +1,8 @@
-"""A backend whose requests may ask for a model that is trained first: many adapters at once, then all their answers.
+"""A backend whose requests may name an adapter to train first: it trains many at once, then answers their requests.
 
-The trainings of a stage are cut into groups, always the same ones, so that what shares a pass does not depend on what
-was done before a kill. A group is trained whole, answered, and forgotten (`group.py` says what is kept of it). With
-`transformers`, training and answering share one model in memory; with `vllm`, one of the two has the GPU at a time.
+The trainings of a stage are split into fixed groups, so that the trainings that share a pass are the same after a
+restart. A group is trained, its requests are answered, and its adapters are freed (`group.py` says what the run keeps).
+With `transformers`, training and inference share one model in memory; with `vllm`, one of them has the GPU at a time.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ ANSWERING: Mapping[str, type[Together | InTurns]] = {"transformers": Together, "
 
 
 class TunedBackend:
-    """Trains what requests ask for, then lets the backend `name` answer with it.
+    """Trains the adapters that requests name, then generates with them by the backend `name`.
 
-    The model is opened once; `prepare` tells what a stage trains, and frees what the stage before needed.
+    The model is opened once. `prepare` sets the trainings of a stage and frees the adapters of the stage before.
     """
 
     def __init__(self, name: str, model: str, options: Mapping[str, str]) -> None:
@@ -63,7 +63,7 @@ class TunedBackend:
             raise rank_too_large(self._stage.largest)
 
     def _end_stage(self) -> None:
-        """End the tokenization worker and free every adapter; the optimizer was freed with its group."""
+        """End the tokenization worker and free all adapters."""
         if self._stage:
             self._stage.close()
             self._stage = None
@@ -72,18 +72,20 @@ class TunedBackend:
     @property
     def _prepared(self) -> PreparedStage:
         if self._stage is None:
-            raise CannotRun("the backend was not told what the stage trains", hint="report it, with this message")
+            raise CannotRun("`prepare` was not called for this stage", hint="report it, with this message")
         return self._stage
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
-        """Completions group by group; requests without a training are answered with the group they come with."""
+        """Completions group by group; a request without a training is answered with the group around it."""
         if not self._prepared.groups:
             yield from self._answered(requests, {}, 0)
             return
         for number, asked in self._gathered(requests):
             made = {} if number is None else self._trained(number)
             ranks = [one.weights.rank for one in made.values() if one.weights]
-            rank = max([self._prepared.largest, *ranks]) if ranks else 0  # vLLM is not started again for a later group
+            rank = (
+                max([self._prepared.largest, *ranks]) if ranks else 0
+            )  # the maximum of the stage: vLLM is not restarted for a later group
             yield from self._answered(asked, made, rank)
             self._answering.forget([one.digest for one in made.values() if one.digest])
 
@@ -116,7 +118,7 @@ class TunedBackend:
     def _answered(
         self, requests: Iterable[Request | None], made: Mapping[str, TrainedAdapter], rank: int
     ) -> Iterator[Completion]:
-        """Completions. A request whose training failed is answered by an error, and no other one is affected."""
+        """Completions. A request whose training failed gets an error; others are not affected."""
         metrics: dict[str, Mapping[str, Json]] = {}
         settled: list[Completion] = []
         source, ended = iter(requests), False
@@ -147,7 +149,7 @@ class TunedBackend:
             yield from _drained(settled)
 
     def _ready(self, request: Request, made: Mapping[str, TrainedAdapter]) -> Request | Completion:
-        """The request with its adapter, or the completion of one that is settled: failed, or only trained."""
+        """The request with its adapter; or its completion, when the training failed or is all that was requested."""
         if request.tuning is None:
             return self._with_kept(request)
         one = made.get(name_of(request), UNKNOWN)
@@ -164,7 +166,7 @@ class TunedBackend:
         return replace(request, adapter=self._answering.register(self._prepared.kept(request.adapter.digest)))
 
     def _trained(self, number: int) -> dict[str, TrainedAdapter]:
-        """The adapters of a group by name, from the run where it has them, else trained."""
+        """The adapters of a group by name: read from the run, else trained."""
         stage = self._prepared
         wanted = stage.groups[number]
         device, dtype = self._answering.device, self._answering.device.dtype
@@ -193,7 +195,7 @@ class TunedBackend:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """How much is trained at once, and how often a checkpoint is written."""
+    """How many trainings share a pass and a group, and seconds between checkpoints."""
 
     slots: int
     tokens: int
@@ -217,7 +219,7 @@ class TrainingOptions:
 
 
 def name_of(request: Request) -> str:
-    """The name of the training that a request asks for, "" for none."""
+    """The name of the training that a request needs, "" for none."""
     if request.tuning is None:
         return ""
     return TrainingRequest(request.tuning, request.adapter.digest if request.adapter else "").name

@@ -1,7 +1,7 @@
-"""Training examples as the exact tokens that are trained on, and which of these have a loss.
+"""Tokenize training examples, and mark the tokens that have a loss.
 
-What comes before the model's turn is split exactly as the prompt of a request is (`prompts.py`), so that training and
-asking show the same tokens; the answer is split by itself, as it is when it is generated.
+The text before the model's turn is tokenized exactly as the prompt of a request (`prompts.py`), so that training and
+inference see the same tokens. The answer is tokenized separately, as when it is generated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def texts_of(
     Raises BadRequest for an example that the model's template refuses, or padding without a token for it.
     """
     form = chat_template_of(tokenizer, "")
-    made = [_tokens(_carried(example, form), tuning, tokenizer, form) for example in examples]
+    made = [_tokens(_fitted(example, form), tuning, tokenizer, form) for example in examples]
     kept = [text for text in made if len(text.ids) <= context]
     if tuning.padding == "seal" and kept:
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -37,8 +37,8 @@ def texts_of(
     return tuple(kept), len(made) - len(kept)
 
 
-def _carried(example: Example, form: ChatTemplate) -> Example:
-    """The example as a request with the same messages is asked."""
+def _fitted(example: Example, form: ChatTemplate) -> Example:
+    """The example with the messages fitted to the chat template, as those of a request are."""
     return replace(example, messages=form.fit_messages(example.messages)) if example.messages else example
 
 
@@ -53,7 +53,7 @@ def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate
         raise BadRequest("bad-example", "the last message of an example is the model's")
     shown = prompt_ids(tokenizer, Request(Sampling(1), messages=example.messages[:-1], template=example.template))
     answer = _answer_ids(example, tuning, tokenizer)
-    if tuning.texts != "seal" and form.ends.isdisjoint(answer):  # of a template that ends turns only between them
+    if tuning.texts != "seal" and form.ends.isdisjoint(answer):  # the template ends a turn only before the next one
         answer += form.ends
     if tuning.texts == "seal" and tokenizer.bos_token_id is not None and shown[:1] == [tokenizer.bos_token_id]:
         shown = [tokenizer.bos_token_id, *shown]
@@ -62,10 +62,10 @@ def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate
 
 
 def _answer_ids(example: Example, tuning: Tuning, tokenizer: Any) -> list[int]:
-    """The last message with what the template closes it with. `texts=seal` opens another, empty turn behind it."""
+    """The tokens of the last message and its end marker. `texts=seal` opens another, empty turn after it."""
     before = _render_chat(tokenizer, example.messages[:-1], example, open_turn=True)
     whole = _render_chat(tokenizer, example.messages, example, open_turn=tuning.texts == "seal")
-    if not whole.startswith(before):  # some templates leave the empty thought out of an answer that is finished
+    if not whole.startswith(before):  # some templates omit the empty thought of a finished answer
         before = without_empty(before)
     if not whole.startswith(before):
         raise BadRequest("bad-example", "this model's chat template writes a finished answer in another way")
@@ -81,6 +81,6 @@ def _render_chat(tokenizer: Any, messages: tuple[Message, ...], example: Example
 
 
 def _padded(text: Tokens, longest: int, pad: int) -> Tokens:
-    """SEAL's padding: every text of a task as long as the longest, and all of the padding learned."""
+    """SEAL's padding: every text of a task is padded to the longest, and the padding tokens have a loss."""
     more = longest - len(text.ids)
     return Tokens((*text.ids, *[pad] * more), (*text.learned, *[True] * more), more)

@@ -1,4 +1,4 @@
-"""The training of a group of adapters, with checkpoints and finished adapters kept in the run."""
+"""The training of a group of adapters; checkpoints and finished adapters are kept in the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOSS_POINTS = 16
 
 @dataclass(frozen=True, slots=True)
 class TrainingRequest:
-    """A training that requests ask for: the tuning, and the digest of the adapter it starts from ("" for none)."""
+    """A training that requests need: the tuning, and the digest of the adapter it starts from ("" for none)."""
 
     tuning: Tuning
     start: str = ""
@@ -56,10 +56,10 @@ class TrainedAdapter:
 
 
 class Group:
-    """Some trainings that share their passes. `model` is the digest of the base, `dtype` that of the adapters' files.
+    """Trainings that share their passes. `model` is the digest of the base model, `dtype` the type of adapter files.
 
-    Every `interval` seconds the state of the training and the adapters that are done are kept in the run. Going on from
-    there gives the same adapters, to the bit on the same kind of machine.
+    Every `interval` seconds a checkpoint and the finished adapters are written into the run. Resuming from it gives
+    bit-identical adapters on the same kind of machine.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Group:
 
     @property
     def state_name(self) -> str:
-        """The name of the checkpoint: it belongs to exactly these trainings."""
+        """The name of the checkpoint: a digest of exactly these trainings."""
         return digest(["state", *self._base, *[one.name for one in self._wanted]])
 
     def found(self) -> dict[str, TrainedAdapter]:
@@ -96,9 +96,9 @@ class Group:
         return dict(self._made)
 
     def train(self, trainer: Trainer, jobs: Sequence[Job], left_out: Mapping[str, int]) -> dict[str, TrainedAdapter]:
-        """Train what is not in the run yet. A job has the name of its training. Raises CannotRun, Temporary."""
+        """Train what the run does not hold yet. A job has the name of its training. Raises CannotRun, Temporary."""
         resume = self._state(jobs)
-        LOG.info("training %d adapters%s", len(self._wanted), ", going on from a kept state" if resume else "")
+        LOG.info("training %d adapters%s", len(self._wanted), ", resumed from a checkpoint" if resume else "")
         try:
             self._run(trainer, jobs, left_out, resume)
         except BadData as error:
@@ -156,7 +156,7 @@ class Group:
             return TrainedAdapter(failure=Failure("training", done.error))
         if not all(part.isfinite().all() for pair in done.adapter.layers.values() for part in pair):
             return TrainedAdapter(failure=Failure("training", "the adapter has numbers that are not finite"))
-        weights = done.adapter.to(self._dtype)  # what answers is what the file holds
+        weights = done.adapter.to(self._dtype)  # generate with exactly the weights of the file
         data = weights.to_bytes(self._dtype)
         name = adapters.adapter_digest(data)
         metrics: dict[str, Json] = {
@@ -172,7 +172,7 @@ class Group:
         return TrainedAdapter(weights, data, name, metrics)
 
     def _state(self, jobs: Sequence[Job]) -> bytes | None:
-        """The checkpoint, if every adapter that it takes for finished is here."""
+        """The checkpoint, if all adapters that it records as finished are here."""
         kept = self._tensors.newest(self.state_name)
         self._number = kept[0] if kept else 0
         done = None
@@ -204,7 +204,7 @@ class Group:
         self._unkept.clear()
 
     def _kept_name(self, name: str) -> str:
-        """The name of a finished adapter in the run: its training, over this base."""
+        """The name of a finished adapter in the run: a digest of training and base model."""
         return digest(["adapter", *self._base, name])
 
     def _opened(self, kept: bytes) -> TrainedAdapter:
@@ -212,21 +212,21 @@ class Group:
         line, _, data = kept.partition(b"\n")
         metrics, name = decode(line, what="a kept adapter"), adapters.adapter_digest(data)
         if not isinstance(metrics, dict) or metrics.get("adapter") != name:
-            raise BadData("a kept adapter is not the one that it says")
+            raise BadData("a kept adapter does not match its digest")
         return TrainedAdapter(adapters.from_bytes(data, name[:12]), data, name, metrics)
 
 
 def _done(saved: checkpoint.Checkpoint, jobs: set[str]) -> set[str]:
-    """The jobs that a checkpoint takes for finished; it has none that cannot be trained. Raises BadData."""
+    """The jobs that a checkpoint records as finished. Raises BadData when it has jobs of other trainings."""
     trained = list(saved.metadata["jobs"])
     if not set(trained) <= jobs:
-        raise BadData("the training that is to go on is of other jobs")
+        raise BadData("the checkpoint holds other trainings")
     return saved.done(trained)
 
 
 def loss_curve(losses: Sequence[float]) -> list[Json]:
-    """The losses as at most `LOSS_POINTS` numbers: means over as many intervals, to four digits."""
-    stretches = min(LOSS_POINTS, len(losses))
-    ends = [len(losses) * part // stretches for part in range(stretches + 1)] if stretches else [0]
+    """The losses as at most `LOSS_POINTS` means over equal intervals of steps, rounded to four decimals."""
+    parts = min(LOSS_POINTS, len(losses))
+    ends = [len(losses) * part // parts for part in range(parts + 1)] if parts else [0]
     means = [sum(losses[a:b]) / (b - a) for a, b in itertools.pairwise(ends)]
     return [round(mean, 4) if math.isfinite(mean) else None for mean in means]

@@ -1,4 +1,4 @@
-"""The stage that a training backend serves: its trainings in groups, their texts, the adapters of the run."""
+"""The stage of a training backend: its trainings in groups, their tokenized texts, and the adapters of the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hybrid.training import adapters
 
 
 class PreparedStage:
-    """The trainings of a stage in groups of `size`, always the same ones. `folder` holds the model's tokenizer."""
+    """The trainings of a stage in fixed groups of `size`. `folder` holds the model's tokenizer."""
 
     def __init__(self, training: Training, size: int, folder: Path) -> None:
         wanted = [TrainingRequest(tuning, start) for tuning, start in training.trainings]
@@ -25,10 +25,10 @@ class PreparedStage:
         self._tokenization = None
         if training.examples:
             self._tokenization = TokenizationWorker(folder, training.examples, context_of(folder))
-        self._kept: dict[str, TrainedAdapter] = {}  # the adapter of the run that was used last
+        self._kept: dict[str, TrainedAdapter] = {}  # a cache of one: the adapter that was used last
 
     def texts(self, wanted: Sequence[TrainingRequest]) -> dict[str, TokenizedTexts]:
-        """The texts of a group by the digest of the tuning; the next group's are started on. Raises Temporary."""
+        """Tuning digest -> texts, for a group; starts to tokenize the next group. Raises Temporary."""
         if self._tokenization is None:
             raise CannotRun("a request asks for training in a stage that has no training examples")
         after = self.number_of[wanted[-1].name] + 1
@@ -36,12 +36,12 @@ class PreparedStage:
         return self._tokenization.tokenized([one.tuning for one in wanted], ahead=[one.tuning for one in ahead])
 
     def kept(self, name: str) -> TrainedAdapter:
-        """An adapter of the run. Raises Temporary when it is not here, or not yet; BadData for a damaged one."""
+        """An adapter of the run. Raises Temporary when its file is missing (before a sync), BadData when damaged."""
         if name not in self._kept:
             kept = self.tensors.newest(name)
             if kept is None or adapters.adapter_digest(kept[1]) != name:
                 raise Temporary(
-                    f"the adapter {name[:12]} that the run was trained to is not here, or not yet",
+                    f"the adapter {name[:12]} of the run is not here yet",
                     hint="wait for the sync, then run the same command again",
                 )
             self._kept = {name: TrainedAdapter(adapters.from_bytes(kept[1], name[:12]), kept[1], name)}

@@ -1,6 +1,6 @@
-"""Training examples rendered and tokenized ahead of the training that needs them, in a worker process.
+"""Render and tokenize training examples in a worker process, one group ahead of the training.
 
-This takes processor time: while the device trains one group, the texts of the next are tokenized.
+Tokenization takes CPU time, so the texts of the next group are tokenized while the device trains this one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TokenizedTexts:
 
 
 class TokenizationWorker:
-    """Tokenizes the texts of trainings. Trainings with equal examples, rendered alike, share their texts."""
+    """Tokenizes the texts of trainings. Trainings with equal examples and equal rendering share their texts."""
 
     def __init__(self, folder: Path, examples: Examples, context: int) -> None:
         self._folder, self._examples, self._context = folder, examples, context
@@ -47,7 +47,7 @@ class TokenizationWorker:
         self._submitted: dict[str, Future[TokenizedTexts]] = {}
 
     def tokenized(self, tunings: Sequence[Tuning], *, ahead: Sequence[Tuning]) -> dict[str, TokenizedTexts]:
-        """Wait for the texts of `tunings`, by digest, and start on those of `ahead`; all others are dropped.
+        """Tuning digest -> texts of `tunings`. Starts to tokenize those of `ahead`; drops all others.
 
         Raises Temporary when the worker process was killed.
         """
@@ -57,7 +57,7 @@ class TokenizationWorker:
             found = {tuning.digest: self._submitted[text_digest(tuning)].result() for tuning in tunings}
         except BrokenProcessPool as error:
             raise Temporary(
-                "the process that makes the texts of training was killed: was memory short?", hint="run it again"
+                "the process that tokenizes training examples was killed: was memory short?", hint="run it again"
             ) from error
         wanted = {text_digest(tuning) for tuning in ahead}
         self._submitted = {name: future for name, future in self._submitted.items() if name in wanted}
@@ -81,16 +81,16 @@ class TokenizationWorker:
 
 
 def text_digest(tuning: Tuning) -> str:
-    """A digest of all that shapes the texts of a training, and of nothing else."""
+    """A digest of the settings that determine the texts of a training."""
     return digest([tuning.examples, tuning.learned, tuning.padding, tuning.texts])
 
 
 _state: dict[str, Any] = {}
-"""What the worker process was started with."""
+"""The worker process's arguments: tokenizer, examples, context."""
 
 
 def _start(folder: str, examples: Examples, context: int) -> None:
-    """Leave Ctrl-C to the parent process, and end when that ends, in whatever way."""
+    """Initialize the worker process: it ignores Ctrl-C and ends when the parent process ends."""
     if (parent := multiprocessing.parent_process()) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
