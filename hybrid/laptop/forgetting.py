@@ -1,6 +1,6 @@
-"""Runs that nobody wants to see any more, and what is noted of a run. Nothing is ever deleted, and all is taken back.
+"""Hide runs and show them again, and the note of a run. Nothing is ever deleted.
 
-A run is forgotten on this machine by a mark in this machine's own place, or everywhere by an order in the folder.
+A run is hidden on this machine by a marker file in its home folder, or everywhere by an order in the shared folder.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def forget(folder: Path, name: str, *, everywhere: bool) -> str:
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
         receiver = receiver_of(folder, opened_run(folder, run))
-        receiver.cancel()  # an older hybrid knows no other order to stop
+        receiver.cancel()  # older versions of hybrid know only this order
         receiver.forget()
     write_once(home.forgotten_of(folder) / run, b"")
     return run
 
 
 def recall(folder: Path, name: str, *, everywhere: bool) -> str:
-    """Show a run again here, or `everywhere`: workers go on with it. Returns its id."""
+    """Show a run again here, or `everywhere`: workers then resume it. Returns its id."""
     run = find_run(join_folder(folder, make=False), name)
     if everywhere:
         receiver_of(folder, opened_run(folder, run)).resume()
@@ -45,7 +45,7 @@ def recall(folder: Path, name: str, *, everywhere: bool) -> str:
 
 
 def submitted(folder: Path, run: Run, note: str | None) -> None:
-    """A run was submitted, or is to be done here: it is forgotten no more. A `note` takes the place of those there."""
+    """Show a run that is submitted or executed here, if it was hidden. A `note` replaces the run's notes."""
     _show_here(folder, run.id)
     receiver = receiver_of(folder, run)
     if receiver.orders().forgotten:
@@ -60,7 +60,7 @@ def forgotten_here(folder: Path) -> set[str]:
 
 
 def checked_note(text: str | None) -> str | None:
-    """A note that can be shown on one line. Raises UsageError for one that is too long."""
+    """`text`, if it fits on one line. Raises UsageError when it is too long or has control characters."""
     if text is None:
         return None
     if len(text) > MOST_NOTE or clean_line(text, MOST_NOTE) != text:

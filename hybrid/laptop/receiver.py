@@ -1,8 +1,8 @@
-"""The laptop's side of the folder: take over shards, then say so. What was acknowledged is on this machine's own disk.
+"""The laptop's side of the protocol: receive shards and acknowledge them, and give orders.
 
-A shard is verified, copied to this machine's disk and only then named in an ack: its worker frees its spool on that.
-Acks and orders are kept here as well, and are written again when the folder has lost or damaged them. A copy here that
-is damaged is taken over again.
+A shard is verified, copied to this machine's disk and only then named in an ack, on which its worker frees its spool.
+Acks and orders are stored here as well, and are written again when the folder has lost or damaged them. A shard whose
+copy here is damaged is received again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_payload, v
 from hybrid.machine import home
 
 MOST_NAMED = 5000
-"""Shards in one ack or order, so that a note keeps far below its bound."""
+"""Most shards in one ack or order, so that a note stays far below its size limit."""
 
 
 @dataclass(slots=True)
 class Received:
-    """What one look brought: how many shards and records are new, and what could not be taken and why.
+    """The result of `receive`: numbers of new shards and records, and why others were refused.
 
-    `healed` shards were here already, but damaged or deleted. `unsent` is why the folder could not be told of all that
-    is here: the same command tries it again.
+    `healed` shards were here already, but damaged or deleted. `unsent` is why not all acks and orders could be written
+    into the folder: the same command tries again.
     """
 
     shards: int = 0
@@ -44,15 +44,15 @@ class Received:
 
 
 class Receiver:
-    """Takes over the shards of one run for the reader `name`. `store` is this machine's own disk."""
+    """Receives the shards of one run for the reader `name`. `store` is this machine's disk."""
 
     def __init__(self, run: Run, store: Store, name: str) -> None:
         self.run, self._store, self._name = run, store, name
 
     def receive(self, stages: list[str]) -> Received:
-        """Take over what is new and acknowledge it. Raises Temporary when the folder is away or this disk is full.
+        """Receive new shards and acknowledge them. Raises Temporary when the folder is away or this disk is full.
 
-        What was taken before that is kept and acknowledged by the next call.
+        Shards that were copied before the error are acknowledged by the next call.
         """
         result = Received()
         acked = acknowledged(self._store, self.run.id, self._name)
@@ -63,7 +63,7 @@ class Receiver:
             result.records += sum(count for _, _, count in some)
         try:
             self.write_again()
-        except Temporary as error:  # what is here is of use all the same
+        except Temporary as error:  # the shards are usable all the same
             result.unsent = error
         return result
 
@@ -103,16 +103,16 @@ class Receiver:
         return known_orders((self._store, self.run.folder), self.run.id, [])
 
     def order(self, body: Mapping[str, Json] | None) -> None:
-        """Give an order, and send those that are kept here and that the folder lacks.
+        """Give an order, and write those into the folder that it lacks.
 
-        Raises Temporary when one does not get through: it is then kept here, and goes out with the next call that does.
+        Raises Temporary when writing fails: the order is stored here and written by the next successful call.
         """
         if body is not None:
             self._keep("order", body)
         self.write_again()
 
     def cancel(self) -> None:
-        """Ask the workers to stop. What was asked before is not asked twice, but sent again if it got lost; so below.
+        """Ask the workers to stop. An order that was given before is only written again if the folder lost it.
 
         Raises as `order` does.
         """
@@ -123,12 +123,12 @@ class Receiver:
         self.order(None if self.orders().forgotten else orders.FORGET)
 
     def resume(self) -> None:
-        """Take back every cancel and forget that there is. Raises as `order` does."""
+        """Revoke every cancel and forget order. Raises as `order` does."""
         known = self.orders()
         self.order(orders.resume(known) if known.cancelled or known.forgotten else None)
 
     def note(self, text: str) -> None:
-        """Put a note in the place of those of the run; "" takes them away. Raises as `order` does."""
+        """Replace the notes of the run; "" removes them. Raises as `order` does."""
         known = self.orders()
         self.order(orders.note(text, known) if known.notes != ((text,) if text else ()) else None)
 
@@ -140,9 +140,9 @@ class Receiver:
         self.write_again()
 
     def write_again(self) -> None:
-        """Bring what the folder lacks of this machine's notes there, and heal what it has otherwise. Raises Temporary.
+        """Write this machine's notes that the folder lacks, and replace those that are damaged there. Raises Temporary.
 
-        It was away or full, it was restored from an older copy, or a note was damaged or deleted there.
+        A note is missing when the folder was away, full or restored from an older copy, or when it was deleted.
         """
         for kind in ("order", "ack"):
             for path, _ in own_notes(self._store, self.run.id, kind, self._name):
@@ -157,12 +157,12 @@ class Receiver:
 
 
 def receiver_of(folder: Path, run: Run) -> Receiver:
-    """Who takes over shards of a run, and gives its orders, on this machine."""
+    """The receiver of a run on this machine."""
     return Receiver(run, Disk(home.received_of(folder)), home.machine_name())
 
 
 def own_notes(store: Store, run: str, kind: str, by: str) -> Iterator[tuple[str, Note]]:
-    """The notes of `by` on a machine's own disk that are whole; one that a crash cut short was never sent."""
+    """The valid notes of `by` on a machine's own disk; one that a crash truncated was never sent."""
     return ((path, note) for path, note in read_notes(store, run, kind, refused=[]) if note["by"] == by)
 
 

@@ -1,4 +1,4 @@
-"""What a laptop does with a run that others work on: submit it, take over its results, stop it, ask for repeats."""
+"""A laptop's operations on a remote run: submit it, fetch its results, cancel it, retry failed items."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from hybrid.protocols import Pipeline
 
 
 def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[str, ModelSpec]) -> Run:
-    """Freeze a run into the folder for whoever works there. The same settings, data and models are the same run.
+    """Write a run into the folder for workers to execute. Equal settings, data and models give the same run.
 
-    A digest in `models`, which are by role, pins the model's files; with "" those of the first worker are the run's.
-    Submitting a cancelled run again takes the cancel back. Items that cannot be made are told before anything is
-    written. The folder is never made here: behind a mount that is away it would be a plain one.
+    `models` is by role. A digest pins the model's files; with "" the first worker's files become the run's. Submitting
+    a cancelled run again revokes the cancel. Raises the error of items that cannot be made before anything is written.
+    The folder is never created here: while a mount is missing, that would make a local folder in its place.
     """
     refuse_missing(pipeline, models)
     trained, embedding = trained_roles(stages_with(pipeline, models)), embedding_roles(pipeline)
@@ -51,9 +51,9 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """How a run stands on this machine after a fetch. `stages` are those whose items are known.
+    """The status of a run on this machine after a fetch. `stages` are those whose items are known.
 
-    `waits` says why not all are, "" when they are: then there is no outputs.json yet, or an older one.
+    `waits` says why some stages' items are unknown, "" when none are. While it is set, outputs.json is missing or old.
     """
 
     run: Run
@@ -79,7 +79,7 @@ class Fetched:
 
     @property
     def again(self) -> int:
-        """Of those that failed, how many are to be done again."""
+        """Failed items that are to be done again."""
         return sum(one.again for one in self.stages)
 
     @property
@@ -88,9 +88,9 @@ class Fetched:
 
 
 def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
-    """Take over what is new of a run, acknowledge it, and put outputs.json together.
+    """Receive the new shards of a run, acknowledge them, and write outputs.json.
 
-    Raises Temporary when the folder is away or a disk is full: nothing is lost, the same call goes on.
+    Raises Temporary when the folder is unavailable or a disk is full: nothing is lost, and the same call resumes.
     """
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
@@ -98,10 +98,12 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
         pipeline = pipeline_of(run)
         stages = [stage.name for stage in stages_of_run(run, pipeline)]
     except HybridError:
-        receiver.receive(_stages_there(run))  # what is here is safe, whoever can make sense of it
+        receiver.receive(_stages_there(run))  # copy the shards all the same: that does not need the pipeline
         raise
     new = receiver.receive(stages)
-    here = replace(run, sources=(Disk(home.received_of(folder)),))  # what arrives meanwhile is for the next fetch
+    here = replace(
+        run, sources=(Disk(home.received_of(folder)),)
+    )  # shards that arrive meanwhile are for the next fetch
     chain, sha256, waits = bound(here, pipeline), "", ""
     try:
         sha256 = assemble(chain, outputs)
@@ -112,7 +114,7 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
 
 
 def _views(folder: Path, chain: Bound, aside: Collection[str], damaged: Collection[str] = ()) -> list[StageView]:
-    """How the stages stand whose items are known. `damaged` shards are not what they were when they were verified."""
+    """The status of the stages whose items are known. `damaged` shards have changed since they were verified."""
     stages = [(stage.name, stage) for stage in chain.stages]
 
     def work(index: Index) -> list[StageView]:
@@ -129,13 +131,13 @@ def _views(folder: Path, chain: Bound, aside: Collection[str], damaged: Collecti
 
 
 def _stages_there(run: Run) -> list[str]:
-    """The stages that have a place in the folder."""
+    """The stages that have a subfolder in the run."""
     found = {one.name for one in run.folder.entries(run.place) if one.kind == "folder"}
     return sorted(name for name in found - set(BESIDE_STAGES) if allowed(name))
 
 
 def cancel(folder: Path, name: str) -> Run:
-    """Ask the workers of a run to stop. Nothing is deleted; `resume` or submitting it again takes it back."""
+    """Ask the workers of a run to stop. Nothing is deleted; `resume` or submitting it again revokes it."""
     run = opened_run(folder, name)
     receiver_of(folder, run).cancel()
     return run
@@ -146,7 +148,7 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
     chain = bound(run, pipeline_of(run))
-    asking = [stage.name for stage in chain.stages if stage.asks_a_model]  # what others compute follows from these
+    asking = [stage.name for stage in chain.stages if stage.asks_a_model]  # derived texts follow from these
     views = [one for one in _views(folder, chain, receiver.orders().set_aside) if one.name in asking]
     count, shards = sum(view.failed for view in views), {path for view in views for path in view.failed_in}
     receiver.retry(shards if count else ())
@@ -158,5 +160,5 @@ def retry(folder: Path, name: str) -> tuple[Run, int]:
                 f"{run.id} has no failed items in what can be read now; {unread[0]}",
                 hint="`hybrid doctor` explains each file that cannot; then run the command again",
             )
-        raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` tells how it stands")
+        raise UsageError(f"{run.id} has no failed items to do again", hint="`hybrid status` shows its status")
     return run, count

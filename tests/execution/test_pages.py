@@ -26,8 +26,8 @@ from hybrid.work import Ask
 
 
 @dataclass(frozen=True)
-class Told:
-    """Asks one question, and tells its answer on a page."""
+class AnswerPage:
+    """Asks one question, and writes a page with its answer."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
 
@@ -41,7 +41,9 @@ class Told:
         yield Item("a", "a/0", Request(Sampling(8), messages=(Message("user", tasks["a"]),)))
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
-        return self.made or {"told.md": "# Told\n\n" + "".join(f"{tasks[one.task]} {one.text}\n" for one in outputs)}
+        return self.made or {
+            "answers.md": "# Answers\n\n" + "".join(f"{tasks[one.task]} {one.text}\n" for one in outputs)
+        }
 
 
 def outputs(path: Path) -> Path:
@@ -53,19 +55,19 @@ def test_a_local_run_ends_with_the_page_beside_its_outputs(tmp_path: Path) -> No
     answers = tmp_path / "answers.json"
     answers.write_text(json.dumps({"answers": {}, "default": "nobody"}))
     engine = Engine("scripted", str(answers))
-    done = run_here(tmp_path / "folder", "told", Told(), {"": engine}, SilentProgress())
-    assert done.outputs.with_name("told.md").read_text() == "# Told\n\nwho? nobody\n"
+    done = run_here(tmp_path / "folder", "answers", AnswerPage(), {"": engine}, SilentProgress())
+    assert done.outputs.with_name("answers.md").read_text() == "# Answers\n\nwho? nobody\n"
 
 
 def test_a_page_is_made_anew_and_never_takes_the_place_of_somebody_elses_file(tmp_path: Path) -> None:
     path = outputs(tmp_path / "outputs.json")
-    assert write_pages(Told({"kept.md": "# Kept\n1"}), path) == [tmp_path / "kept.md"]
-    write_pages(Told({"kept.md": "# Kept\n2"}), path)
+    assert write_pages(AnswerPage({"kept.md": "# Kept\n1"}), path) == [tmp_path / "kept.md"]
+    write_pages(AnswerPage({"kept.md": "# Kept\n2"}), path)
     assert (tmp_path / "kept.md").read_text() == "# Kept\n2"
-    assert write_pages(Told(), outputs(tmp_path / "other.json")) == [tmp_path / "other.told.md"]
+    assert write_pages(AnswerPage(), outputs(tmp_path / "other.json")) == [tmp_path / "other.answers.md"]
     (tmp_path / "kept.md").write_text("my own notes")
     with pytest.raises(UsageError, match=r"kept\.md holds something else"):
-        write_pages(Told({"kept.md": "# Kept\n3"}), path)
+        write_pages(AnswerPage({"kept.md": "# Kept\n3"}), path)
     assert (tmp_path / "kept.md").read_text() == "my own notes"
 
 
@@ -75,7 +77,7 @@ def test_a_page_is_made_anew_and_never_takes_the_place_of_somebody_elses_file(tm
 )
 def test_a_page_of_a_strange_name_or_without_a_text_is_a_fault_of_the_pipeline(tmp_path: Path, made: Any) -> None:
     with pytest.raises((OwnFault, PluginFault), match="making the pages"):
-        write_pages(Told(made), outputs(tmp_path / "outputs.json"))
+        write_pages(AnswerPage(made), outputs(tmp_path / "outputs.json"))
     assert [one.name for one in tmp_path.iterdir()] == ["outputs.json"]
 
 
