@@ -10,8 +10,8 @@ import click
 
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
-from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
-from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary, UsageError
+from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout, spare_path
+from hybrid.errors import BadData, CannotRun, HybridError, Missed, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder, opened_run, outputs_path
 from hybrid.folder.notes import Note, read_notes
 from hybrid.folder.runs import Run, join_folder
@@ -63,16 +63,17 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     place = chosen_folder(folder)
     named = opened_run(place, run)
     outputs = outputs_path(place, named) if output in (None, STDOUT) else output
-    done = remote_runs.fetch(place, named.id, outputs)
-    if as_json:
-        click.echo(encode(_as_json(done)))
-    else:
-        for line in (*fetched_lines(done), *stale_words(outputs)):
-            click.echo(clean_line(line, MAX_LINE), err=True)
-        if output == STDOUT and not done.waits:
-            copy_to_stdout(outputs)
-        elif not done.waits:
-            click.echo(done.outputs)
+    with spare_path() as spare:
+        done = remote_runs.fetch(place, named.id, outputs, spare if output == STDOUT else None)
+        if as_json:
+            click.echo(encode(_as_json(done)))
+        else:
+            for line in (*fetched_lines(done), *stale_words(outputs)):
+                click.echo(clean_line(line, MAX_LINE), err=True)
+            if output == STDOUT and not done.waits:
+                copy_to_stdout(done.outputs)
+            elif not done.waits:
+                click.echo(done.outputs)
     check(done)
 
 
@@ -109,13 +110,14 @@ def fetched_lines(done: remote_runs.Fetched) -> list[str]:
 
 
 def check(done: remote_runs.Fetched) -> None:
-    """Raise Temporary when the acknowledgement was not written, NotFinished while items are missing, Missed when some
-    failed.
+    """Raise Temporary or CannotRun when the acknowledgement was not written, NotFinished while items are missing,
+    Missed when some failed.
     """
-    if done.new.unsent:
-        raise Temporary(
-            f"what is here could not be acknowledged: {done.new.unsent.message}",
-            hint=f"nothing is lost; {done.new.unsent.hint}",
+    if unsent := done.new.unsent:
+        again = "the workers keep their copies until this is fetched again where the folder can be written"
+        raise type(unsent)(
+            f"what is here could not be acknowledged: {unsent.message}",
+            hint=f"nothing is lost; {again if isinstance(unsent, CannotRun) else unsent.hint}",
         )
     if done.waits:
         raise NotFinished(done.waits, hint="`hybrid status` tells who works on it; fetch again later")

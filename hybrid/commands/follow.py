@@ -18,7 +18,7 @@ import click
 from hybrid import settings
 from hybrid.canonical import Json, encode
 from hybrid.commands.folder import check, fetched_lines
-from hybrid.commands.stdout import STDOUT, copy_to_stdout
+from hybrid.commands.stdout import STDOUT, copy_to_stdout, spare_path
 from hybrid.errors import NotFinished, Temporary
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import opened_run, outputs_path
@@ -62,13 +62,13 @@ def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: f
     outputs = outputs_path(folder, run) if output in (None, STDOUT) else output
     deadline = None if timeout is None else time.monotonic() + timeout
     report = WaitReport(as_json=as_json)
-    with without_repeated_messages():
+    with without_repeated_messages(), spare_path() as spare:
         while True:
-            if snapshot := _snapshot(run, folder, outputs, report):
+            if snapshot := _snapshot(run, folder, outputs, report, spare if output == STDOUT else None):
                 report.tell(snapshot)
                 if snapshot.done.done:
                     if output == STDOUT:
-                        copy_to_stdout(outputs)
+                        copy_to_stdout(snapshot.done.outputs)
                     elif not as_json:
                         click.echo(outputs)
                     check(snapshot.done)
@@ -79,14 +79,14 @@ def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: f
             time.sleep(every if deadline is None else max(0.0, min(every, deadline - time.monotonic())))
 
 
-def _snapshot(run: Run, folder: Path, outputs: Path, report: WaitReport) -> Snapshot | None:
+def _snapshot(run: Run, folder: Path, outputs: Path, report: WaitReport, spare: Path | None) -> Snapshot | None:
     store, index = Disk(home.received_of(folder)), home.index_of(folder)
 
     def status(index: Index) -> RunStatus:
         return read_status(opened_run(folder, run.id), store, index)
 
     try:
-        return Snapshot(remote_runs.fetch(folder, run.id, outputs), with_index(index, status))
+        return Snapshot(remote_runs.fetch(folder, run.id, outputs, spare), with_index(index, status))
     except Temporary as error:
         report.waiting(error.message)
         return None

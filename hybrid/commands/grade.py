@@ -15,7 +15,7 @@ from rich.text import Text
 from hybrid.canonical import encode
 from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, NonEmptyText
-from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
+from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, writable_path
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
@@ -60,13 +60,14 @@ def grade(
     """
     refuse_both_on_stdout(out, as_json=as_json)
     interrupt_on_termination()
-    path = find_outputs(source, folder)
-    with closing(open_outputs(path)) as outputs:
-        name = grader or _grader_of(outputs)
-        judge = built_grader(name, **asked)
-        grades = _place(path, name, out)
-        with writable_path(grades) as place:
-            summary = grade_outputs(outputs, judge, name, place, call_progress())
+    with spare_path() as spare:
+        path = find_outputs(source, folder, spare if out else None)
+        with closing(open_outputs(path)) as outputs:
+            name = grader or _grader_of(outputs)
+            judge = built_grader(name, **asked)
+            grades = _place(path, name, out)
+            with writable_path(grades) as place:
+                summary = grade_outputs(outputs, judge, name, place, call_progress())
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))

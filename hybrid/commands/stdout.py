@@ -34,7 +34,13 @@ def writable_path(output: Path) -> Iterator[Path]:
     if output != STDOUT:
         yield output
         return
-    with tempfile.TemporaryDirectory(prefix="hybrid-") as folder:
-        path = Path(folder) / "output"
+    with spare_path() as path:
         yield path
         copy_to_stdout(path)
+
+
+@contextmanager
+def spare_path() -> Iterator[Path]:
+    """The path of a temporary file, which is not made yet."""
+    with tempfile.TemporaryDirectory(prefix="hybrid-") as folder:
+        yield Path(folder) / "output"

@@ -18,7 +18,7 @@ from hybrid.backends.registry import (
     refuse_unknown_embedding,
     refuse_untrainable,
 )
-from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
@@ -252,6 +252,17 @@ def assemble(chain: Bound, path: Path) -> str:
     return sha256
 
 
+def assemble_or_spare(chain: Bound, path: Path, spare: Path | None) -> tuple[str, Path]:
+    """As `assemble`; in `spare` instead where there is no room or permission for `path`. Returns the place, too."""
+    try:
+        return assemble(chain, path), path
+    except (Temporary, CannotRun) as error:
+        if not spare:
+            raise
+        LOG.warning("%s is not renewed: %s", path, error.message)
+    return assemble(chain, spare), spare
+
+
 def _more_complete(path: Path, run: str, assembly: Assembly) -> str:
     """The sha256 of the outputs file at `path` if it has more answers of the run than the shards have now; else "".
 
@@ -281,11 +292,12 @@ def _refuse_read_only(place: Path) -> None:
         raise CannotRun(f"no permission to write into {there}", hint="choose another folder: --folder")
 
 
-def find_outputs(source: str, folder: Path | None) -> str:
+def find_outputs(source: str, folder: Path | None, spare: Path | None = None) -> str:
     """The outputs file that SOURCE means: a file, `-`, a folder that holds one, or a run, which is assembled again.
 
     A run is given by its id, or the beginning of one, in the chosen folder; by its own folder; or by a shared folder
-    with one run. Raises UsageError when SOURCE is none of these.
+    with one run. A run is assembled in `spare` where its own place cannot be written.
+    Raises UsageError when SOURCE is none of these.
     """
     path = Path(source)
     if source == "-" or path.is_file():
@@ -293,24 +305,22 @@ def find_outputs(source: str, folder: Path | None) -> str:
     if (path / "outputs.json").is_file():
         return str(path / "outputs.json")
     if (path / "run.json").is_file():
-        return str(outputs_of(path.resolve().parent.parent, path.resolve().name))
+        return str(outputs_of(path.resolve().parent.parent, path.resolve().name, spare))
     if (path / "hybrid.json").is_file():
-        return str(outputs_of(path, ""))
+        return str(outputs_of(path, "", spare))
     here = chosen_folder(folder)
     if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
         raise UsageError(
             f"there is no file '{source}', and no run of that name in {here}",
             hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",
         )
-    return str(outputs_of(here, source))
+    return str(outputs_of(here, source, spare))
 
 
-def outputs_of(folder: Path, name: str) -> Path:
+def outputs_of(folder: Path, name: str, spare: Path | None = None) -> Path:
     """Assemble the outputs of a run from the records that exist now; an item without a record becomes a failure.
 
     Raises Waits when the items of the last stage are not known yet.
     """
     run = opened_run(folder, name)
-    path = outputs_path(folder, run)
-    assemble(bound(run, pipeline_of(run)), path)
-    return path
+    return assemble_or_spare(bound(run, pipeline_of(run)), outputs_path(folder, run), spare)[1]

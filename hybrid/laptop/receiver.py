@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from hybrid.canonical import Json
-from hybrid.errors import BadData, HybridError, Temporary
+from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk, NotThere, Store
 from hybrid.folder.names import NoteName
@@ -40,7 +40,7 @@ class Received:
     healed: int = 0
     refused: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)  # the shards among them, by path
-    unsent: Temporary | None = None
+    unsent: Temporary | CannotRun | None = None
 
 
 class Receiver:
@@ -63,7 +63,7 @@ class Receiver:
             result.records += sum(count for _, _, count in some)
         try:
             self.write_again()
-        except Temporary as error:  # the shards are usable all the same
+        except (Temporary, CannotRun) as error:  # the shards are usable all the same
             result.unsent = error
         return result
 

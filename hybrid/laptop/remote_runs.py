@@ -13,7 +13,7 @@ from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import trained_roles
 from hybrid.execution.index import Index, with_index
-from hybrid.execution.local import assemble, opened_run, stages_with_items
+from hybrid.execution.local import assemble_or_spare, opened_run, stages_with_items
 from hybrid.execution.roles import embedding_roles, naming_role, refuse_missing, stages_of_run, stages_with, with_grader
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.in_memory import InMemoryFolder
@@ -87,10 +87,11 @@ class Fetched:
         return not self.missing and not self.again and not self.waits
 
 
-def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
+def fetch(folder: Path, name: str, outputs: Path, spare: Path | None = None) -> Fetched:
     """Receive the new shards of a run, acknowledge them, and write outputs.json.
 
-    Raises Temporary when the folder is unavailable or a disk is full: nothing is lost, and the same call resumes.
+    Written to `spare` where `outputs` cannot be written. Raises Temporary when the folder is unavailable or a
+    disk is full: nothing is lost, and the same call resumes.
     """
     run = opened_run(folder, name)
     receiver = receiver_of(folder, run)
@@ -106,7 +107,7 @@ def fetch(folder: Path, name: str, outputs: Path) -> Fetched:
     )  # shards that arrive meanwhile are for the next fetch
     chain, sha256, waits = bound(here, pipeline), "", ""
     try:
-        sha256 = assemble(chain, outputs)
+        sha256, outputs = assemble_or_spare(chain, outputs, spare)
     except Waits as error:
         waits = error.message
     views = _views(folder, chain, receiver.orders().set_aside, new.damaged)

@@ -17,6 +17,7 @@ from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.machine.files import explain_errors
 
 BUFFER = 1024 * 1024
+ELSEWHERE = "write to another place: -o FILE"
 MAX_PART_AGE = 86_400.0
 """Age in seconds after which an unfinished file counts as left over by a killed process."""
 
@@ -44,7 +45,7 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
                 _take_place(part, path)
     except CannotRun as error:
         if str(path) in error.message:  # else it comes from what the block does besides, such as judging
-            error.hint = "write to another place: -o FILE"
+            error.hint = ELSEWHERE
         raise
     finally:
         with suppress(OSError):
@@ -93,11 +94,19 @@ def _take_place(part: Path, path: Path) -> None:
 def make_room(path: Path, begins: bytes) -> None:
     """Create the folder of `path`. Raises what `refuse_foreign` does, and Temporary when the mount is lost."""
     refuse_foreign(path, begins)
-    with explain_errors(path, doing="making its folder"):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # although all parents were created
-            raise Temporary(f"{path}: its folder does not stay", hint="is the mount there? run it again") from error
+    try:
+        with explain_errors(path, doing="making its folder"):
+            _make_parent(path)
+    except CannotRun as error:
+        error.hint = ELSEWHERE
+        raise
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # although all parents were created
+        raise Temporary(f"{path}: its folder does not stay", hint="is the mount there? run it again") from error
 
 
 def refuse_foreign(path: Path, begins: bytes) -> None:
