@@ -200,7 +200,7 @@ class Index:
         if found < len(paths):
             raise Damaged(f"{len(paths) - found} shards are missing")
 
-    def heard(self, run: str, attempt: str, number: int, now: float) -> float | None:
+    def heartbeat_age(self, run: str, attempt: str, number: int, now: float) -> float | None:
         """Seconds since an attempt's newest heartbeat was first seen here; 0 when its number has just increased.
 
         None when the attempt was not known here: the age of its heartbeat is then unknown. `now` is this machine's
@@ -216,7 +216,7 @@ class Index:
     def unchanged(self, run: str, content: str, now: float) -> float | None:
         """Seconds since `content`, a hex digest of everything there is of a run, was first seen here.
 
-        0 when it has just changed, None when the run was not known here. `now` as in `heard`.
+        0 when it has just changed, None when the run was not known here. `now` as in `heartbeat_age`.
         """
         number = int(content[:15], 16)
         before = next(self._read("SELECT * FROM beat WHERE run = ? AND attempt = ?", run, ""), None)

@@ -75,7 +75,7 @@ def read_attempts(folder: Medium, run: str, index: Index, now: float, refused: l
     for name in names[-MAX_ATTEMPTS:]:
         beat = latest_note(folder, run, "beat", name, refused)
         if beat is not None:
-            attempts.append(attempt_of(name, beat, index.heard(run, name, int(beat["number"]), now)))
+            attempts.append(attempt_of(name, beat, index.heartbeat_age(run, name, int(beat["number"]), now)))
     return attempts
 
 

@@ -1,4 +1,4 @@
-"""What a worker's machine can open for a run, and why a stage has to be done elsewhere."""
+"""What a worker's machine can open for a run, and why another machine has to execute a stage."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Capabilities(Protocol):
         ...
 
     def gauges(self) -> Mapping[str, Json]:
-        """What can be measured here: GPU memory, free disk."""
+        """Measurements of this machine: GPU memory, free disk."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How a run stands for this worker. `error` says why it cannot be done here."""
+    """The status of a run for this worker. `error` says why this worker cannot finish it."""
 
     state: str  # done, cancelled, other side, held, unfinished, refused
     words: str
@@ -51,7 +51,7 @@ class RunState:
 
 
 def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str]) -> RunState | None:
-    """Why another machine has to do a stage; None when this one, which takes `sides`, can.
+    """The state that says why another machine has to execute a stage; None when this one, of `sides`, can.
 
     Raises CannotRun and UsageError when no model that stages of these sides ask can be opened here.
     """

@@ -1,7 +1,7 @@
-"""A worker: takes runs from the folder, does what this machine can do of them, and leaves when nothing is left.
+"""A worker: executes the stages of the folder's runs that this machine can, and ends when none is left.
 
-`work` is a generator that yields how many seconds to wait, so that a process with a courier thread and a simulated
-world can drive the same code. Nothing in it waits for the folder while an answer is computed.
+`work` is a generator that yields seconds to wait, so that a process with a courier thread and the test simulator run
+the same code. It never waits for the folder while the model computes.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from hybrid.worker.courier import Courier
 LOG = logging.getLogger("hybrid")
 TIME_IS_UP = "the time is up"
 POLL = 15.0
-"""Seconds between two looks for work."""
+"""Seconds between two searches for work."""
 CARRY_LIMIT = 120.0
-"""Most seconds that a worker stays at the end to carry what is still in its spool."""
+"""Most seconds that a worker stays at the end to upload the files of its spool."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """What a worker is to do and when to stop. Times are seconds; `until` is by the worker's clock."""
+    """Which runs and sides a worker executes, and when it stops. Times in seconds; `until` by the worker's clock."""
 
     sides: Collection[str] = ("gpu", "laptop", "any")
     run: str = ""
@@ -59,7 +59,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """One attempt. `work` does the work, `step` is the courier's round, called from elsewhere."""
+    """One attempt. `work` executes stages; the courier thread calls `step` for each of its rounds."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Worker:
         self.courier.step(self.session)
 
     def work(self) -> Generator[float, None, None]:
-        """Do what there is to do; each value is how many seconds to wait before going on. Then comes `leave`."""
+        """Execute all available work; each yielded value is the seconds to wait before resuming. `leave` follows."""
         try:
             while not self._stopped():
                 yield from self._round()
@@ -119,25 +119,25 @@ class Worker:
         return bool(self.stopping)
 
     def _once_is_over(self) -> bool:
-        """With `once`, a worker waits only to find out whether those that hold the rest are alive."""
+        """Whether to end with `once`: the only wait is until it is known whether holders of the rest are alive."""
         held = any(run_state.state == "held" for run_state in self.run_states.values())
         known = self.clock.now() - self._busy > self.options.timeouts.idle + POLL
         return self.options.once and (known or not held)
 
     def _nothing_more(self) -> bool:
-        """Whether the one run that this worker is for needs nobody any more."""
+        """With the option `run`, whether its runs are all done, cancelled or refused."""
         states = {run_state.state for run_state in self.run_states.values()}
         return bool(self.options.run and states) and states <= {"done", "cancelled", "refused"}
 
     def _idle(self) -> bool:
-        """Whether there has been nothing to do for so long that staying costs more than it brings."""
+        """Whether there was no work for `max_idle` seconds."""
         if self.clock.now() - self._busy < self.options.max_idle:
             return False
         self.stopping = f"nothing to do for {self.options.max_idle:.0f} s"
         return True
 
     def _round(self) -> Iterator[float]:
-        """One look at every run that there is."""
+        """Visit each run of the folder once."""
         try:
             self.runs = run_ids(self.folder)
         except (BadData, Temporary) as error:
@@ -150,18 +150,18 @@ class Worker:
             yield from self._visit(name)
 
     def _visit(self, name: str) -> Iterator[float]:
-        """Do what can be done of a run now; how it stands afterwards is in `run_states`."""
+        """Execute what can be executed of a run now, and put its status into `run_states`."""
         before = self.run_states.get(name)
         if before and before.state == "refused":
             return
         try:
             now = yield from self._do(name)
-        except (CannotRun, UsageError) as error:  # trying again would not help: it needs another machine or command
+        except (CannotRun, UsageError) as error:  # permanent: it needs another machine or command
             now = RunState("refused", error.message, error)
         except (KeyboardInterrupt, GeneratorExit):
             self.run_states[name] = RunState("unfinished", self.stopping or "stopped")
             raise
-        except (BadData, Temporary, Waits) as error:  # a file that is torn now may be whole later
+        except (BadData, Temporary, Waits) as error:  # a truncated file may be complete later
             now = RunState("unfinished", error.message, error)
         self.run_states[name] = now
         if before is None or now.words != before.words:
@@ -203,14 +203,14 @@ class Worker:
     def _unfinished(self, work: AnyWork) -> RunState:
         if (orders := self.courier.orders(work.run.id)).cancelled:
             return RunState("cancelled", orders.cancelled_by)
-        why = self.stopping or ("no beat gets through to the folder" if self.courier.fenced else "others hold the rest")
+        why = self.stopping or ("no heartbeat reaches the folder" if self.courier.fenced else "others hold the rest")
         state = "unfinished" if self.stopping or self.courier.fenced else "held"
         return RunState(state, f"{count_of(work.left, 'item')} left: {why}")
 
     def _work_of(self, chain: Bound, stage: Stage) -> AnyWork | None:
-        """How a stage stands, by the model that its records are bound to; None when nothing is bound yet.
+        """The work of a stage with the model that its records are bound to; None when no model is bound yet.
 
-        A stage that earlier ones have left without items is done, whatever its model is.
+        A stage that gets no items from earlier ones is done with any model.
         """
         digests = digests_of(chain.run, stage)
         if not (all(digests.values()) or stage.after):
@@ -219,40 +219,40 @@ class Worker:
         return work if all(digests.values()) or not work.total else None
 
     def _own_digests(self, chain: Bound, stage: Stage) -> dict[str, str]:
-        """The digests of a stage's models, where nothing is bound yet those of this machine's."""
+        """The digests of a stage's models: the bound ones, else those of this machine's models."""
         digests, here = digests_of(chain.run, stage), self.capabilities.digest
         roles = {"": stage.role, **{role: role for role in stage.roles}}
         return {name: digests[name] or here(chain.run, role) for name, role in roles.items()}
 
     def _opened(self, chain: Bound, stage: Stage, digests: Mapping[str, str]) -> AnyWork:
-        """A stage with its items, which are made anew when there is something new of the stages before it."""
+        """The work of a stage; its items are made again when there are new records of earlier stages."""
         run, place = chain.run, (chain.run.id, stage.name)
         made_of = (
             digests,
             [len(self._works[run.id, one.name][0].completed.known) for one in all_before(chain.stages, stage)],
         )
         if place not in self._works or self._works[place][1] != made_of:
-            start = zlib.crc32(self.attempt.encode())  # workers that begin together begin in different places
+            start = zlib.crc32(self.attempt.encode())  # workers that start together begin with different blocks
             self._works[place] = work_on(run, stage, run.tasks(), digests, self.attempt, start), made_of
         work = self._works[place][0]
         work.look(self.courier.orders(run.id).set_aside)
         return work
 
     def _session(self, work: AnyWork, chain: Bound) -> Iterator[float]:
-        """Work on a stage until nothing of it is left for this worker."""
+        """Execute a stage until no item is left for this worker."""
         if not work.may_begin(self._others(work)):
             return
         if work.stage.asks_a_model:
             self._same_models(work)
         engine = self._engine(work, chain)
-        self.courier.beat(work.run.id, {"state": "begins"})  # whoever cannot say that it works does not begin
+        self.courier.beat(work.run.id, {"state": "begins"})  # a worker that cannot write a heartbeat does not begin
         self._touched.add(work.run.id)
         writer = self._writer(work, engine)
         self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock)
         try:
             yield from self._answers(session, engine)
             yield from self._written(session, writer.close)
-        except (Temporary, PluginFault):  # it may not be fit for another run
+        except (Temporary, PluginFault):  # the engine may be broken
             self.close()
             raise
         finally:
@@ -281,14 +281,14 @@ class Worker:
             raise Temporary(f"the engine left {left} of {work.run.id} unanswered", hint="run it again")
 
     def _keep(self, session: StageSession, completion: Completion) -> Iterator[float]:
-        """Keep an answer. While the disk is full nothing more is computed, and nothing is lost."""
+        """Write the record of an answer. While the disk is full, the model pauses and no record is lost."""
         record = session.answered(completion)
         yield from self._written(session, lambda: session.writer.add(record), session.writer.tick)
 
     def _written(
         self, session: StageSession, write: Callable[[], None], again: Callable[[], None] | None = None
     ) -> Iterator[float]:
-        """Write; while there is no room, wait and write `again`. What could not be written stays in the open shard."""
+        """Write; while the disk is full, wait and call `again`. Unwritten records stay in the open shard."""
         what = "the open shard"
         while True:
             try:
@@ -305,13 +305,13 @@ class Worker:
                 return
 
     def _taken(self, work: AnyWork) -> Any:
-        """What others hold, and is not to be begun now; None when nothing is to be begun."""
+        """The work that others hold; None when nothing new may be begun."""
         if self._stopped() or self.courier.fenced or self.courier.orders(work.run.id).cancelled:
             return None
         return self._others(work)
 
     def _others(self, work: AnyWork) -> Any:
-        """What others hold, as far as that is to be respected now."""
+        """The work that others hold by leases that are still valid."""
         return work.others(self.courier.monitor(work.run.id), self.options.timeouts)
 
     def _writer(self, work: AnyWork, engine: Backend) -> ShardWriter:
@@ -349,7 +349,7 @@ class Worker:
         return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
-        """Stay, within bounds, until the folder has everything and the other side has said so; then say goodbye.
+        """Wait, within bounds, until all files are uploaded and receipts have arrived; then write the last heartbeat.
 
         `linger` is how many seconds to wait for receipts, by default those of the worker options.
         """
@@ -365,5 +365,5 @@ class Worker:
         self.finish()
 
     def finish(self) -> None:
-        """Say goodbye to the runs that were worked on."""
+        """Write the last log and the last heartbeat of each run that was worked on."""
         self.courier.finish(self._touched)

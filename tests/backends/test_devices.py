@@ -1,4 +1,4 @@
-"""A GPU that torch cannot use is told before anything is computed; nothing runs on the CPU in silence."""
+"""A GPU that torch cannot use is an error before anything is computed; nothing falls back to the CPU silently."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_gpu_that_torch_does_not_see_is_no_silent_run_on_the_cpu(
 ) -> None:
     gpu(f"Tesla T4, 0, 15360, 0, {driver}, 7.5")
     monkeypatch.setattr(torch.version, "cuda", cuda)
-    with pytest.raises(CannotRun, match=f"cannot use the GPU Tesla T4 .*{why}") as told:
+    with pytest.raises(CannotRun, match=f"cannot use the GPU Tesla T4 .*{why}") as caught:
         devices.find_device()
-    assert "CUDA_VISIBLE_DEVICES=" in told.value.hint
+    assert "CUDA_VISIBLE_DEVICES=" in caught.value.hint
     assert devices.find_device("cpu").kind == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices.find_device().kind == "cpu"
@@ -72,8 +72,8 @@ def test_code_for_one_gpu_runs_on_later_ones_of_its_major_version_and_ptx_on_all
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
     monkeypatch.setattr(devices, "capability", lambda: own)
     monkeypatch.setattr(torch, "ones", broken)
-    with pytest.raises(CannotRun) as told:
+    with pytest.raises(CannotRun) as caught:
         devices.try_kernel()
-    assert told.value.message.endswith(
+    assert caught.value.message.endswith(
         "the launch timed out" if runs else "({}.{})".format(*own).replace("(", "(compute capability ")
     )

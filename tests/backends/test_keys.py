@@ -58,8 +58,8 @@ def test_a_key_is_the_digest_of_what_the_format_says(item: Item, stage: str, mod
         del plain["digest"]
         plain["lessons"] = plain.pop("examples")  # the name in the format
         request["tuning"] = hashlib.sha256(reference_encoding(plain)).hexdigest()
-    told = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
-    value = {"stage": stage, "model": model, "request": request, **told}
+    names = {"task": item.task, "question": item.question, "view": item.view, "sample": item.sample}
+    value = {"stage": stage, "model": model, "request": request, **names}
     assert item.key(stage, model) == hashlib.sha256(reference_encoding(value)).hexdigest()
 
 

@@ -181,8 +181,8 @@ def test_the_doctor_tells_what_a_template_lacks(
 ) -> None:
     with FaultyOllama(**about) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
-        _, *told = diagnose()
-    assert [(words in line, do in hint) for line, hint in told] == ([(True, True)] if words else [])
+        _, *lines = diagnose()
+    assert [(words in line, do in hint) for line, hint in lines] == ([(True, True)] if words else [])
 
 
 # --- a real server

@@ -22,7 +22,7 @@ def lines(*values: Any) -> Raw:
     return Raw("".join(f"{json.dumps(value, ensure_ascii=False)}\n" for value in values).encode())
 
 
-class Elsewhere:
+class Redirect:
     """A redirect."""
 
     def __init__(self, url: str) -> None:
@@ -35,7 +35,7 @@ class Elsewhere:
         reply.handler.end_headers()
 
 
-class Trickle:
+class SlowReply:
     """A reply that sends one byte now and then, for ever."""
 
     def __call__(self, reply: Reply) -> None:
@@ -74,7 +74,7 @@ def test_a_reply_without_end_is_not_read_into_memory(path: str, monkeypatch: pyt
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/api/show"])
 def test_a_reply_that_trickles_is_not_waited_for(path: str) -> None:
     with pytest.raises(Temporary, match=f"did not answer {path} within 0.3 seconds"):
-        ask(path, Trickle(), seconds=0.3)
+        ask(path, SlowReply(), seconds=0.3)
 
 
 def test_a_stream_that_falls_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_stream_that_falls_silent_is_not_waited_for(monkeypatch: pytest.Monkey
 def test_a_redirect_is_not_followed(path: str) -> None:
     with FaultyOllama() as other:
         with pytest.raises(ErrorReply, match="sends to another place"):
-            ask(path, Elsewhere(other.url + path))
+            ask(path, Redirect(other.url + path))
         assert other.heard == []
 
 

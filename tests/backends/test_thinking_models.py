@@ -37,7 +37,7 @@ REQUESTS = (
 """In `plain` the prompt ends with the closing mark, in the others with the opening one."""
 
 
-def told(done: Completion) -> tuple[str, str | None, str | None, str, int, int]:
+def summary(done: Completion) -> tuple[str, str | None, str | None, str, int, int]:
     kind = done.error.kind if done.error else None
     return done.thought, done.text, kind, done.finish, done.prompt_tokens, done.completion_tokens
 
@@ -60,7 +60,7 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_thoughts_are_set_apart_the_same_way_everywhere(backend: Backend) -> None:
     found = answers(backend, *REQUESTS)
-    assert {key: told(done) for key, done in found.items() if key != "schema"} == {
+    assert {key: summary(done) for key, done in found.items() if key != "schema"} == {
         "thinks": ("hm[/THINK]", "yes", None, "stop", 10, 7),
         "plain": ("", "yes", None, "stop", 13, 4),
         "cut": ("hm", None, "no-answer", "length", 10, 2),
@@ -94,8 +94,8 @@ def test_ollama_sets_apart_what_it_does_not_know_to_be_a_thought(ollama_server: 
     opened = open_backend("ollama", name, {"host": ollama_server.url, "parallel": "1"})
     asked = replace(ASKED, template={})
     found = answers(opened, asked, replace(asked, sampling=Sampling(2), key="cut"))
-    assert told(found["thinks"])[:4] == ("hm</think>", "yes", None, "stop")
-    assert told(found["cut"])[:4] == ("hm", None, "no-answer", "length")
+    assert summary(found["thinks"])[:4] == ("hm</think>", "yes", None, "stop")
+    assert summary(found["cut"])[:4] == ("hm", None, "no-answer", "length")
 
 
 def test_a_example_shows_the_prompt_that_is_asked_with(tmp_path: Path) -> None:

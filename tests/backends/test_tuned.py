@@ -155,7 +155,7 @@ def test_a_stage_goes_on_in_another_process_with_the_same_adapters(
     assert {**again, first.key: replace(first, seconds=0.0)} == whole
 
 
-class Stops(RunTensors):
+class FullDisk(RunTensors):
     """A disk that is full after some checkpoints."""
 
     room = 0
@@ -175,7 +175,7 @@ def test_a_training_that_stops_goes_on_after_its_last_state(
     all_of_them = (*THREE, *others)
     whole = completions(opened(all_of_them, kept_in(tmp_path / "undisturbed"), slots=2), *each(*all_of_them))
     once = len(passes)
-    full = Stops("run", "one", Disk(tmp_path))
+    full = FullDisk("run", "one", Disk(tmp_path))
     full.room = room
     with pytest.raises(Temporary, match="no space left"):
         list(opened(all_of_them, full, checkpoint=0, slots=2).generate(each(*all_of_them)))

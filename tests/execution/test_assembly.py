@@ -171,13 +171,13 @@ def test_a_variant_has_the_reference_of_its_question_unless_it_has_its_own() -> 
 
 
 def test_what_training_did_goes_from_the_record_to_the_outputs(run: Run, tmp_path: Path) -> None:
-    told = {"adapter": "a" * 64, "steps": 12, "loss": [2.5, 1e-05]}
+    metrics = {"adapter": "a" * 64, "steps": 12, "loss": [2.5, 1e-05]}
     one = record("a", 0, "x")
-    path = write(run, "one", replace(one, completion=replace(one.completion, trained=told)), record("a", 1, "y"))
+    path = write(run, "one", replace(one, completion=replace(one.completion, trained=metrics)), record("a", 1, "y"))
     first, second = verify_shard(path.name, path.read_bytes()).records
-    assert (first["trained"], "trained" in second) == (told, False)
+    assert (first["trained"], "trained" in second) == (metrics, False)
     found = [output for output in outputs(run) if output.text]
-    assert [output.trained for output in found] == [told, {}]
+    assert [output.trained for output in found] == [metrics, {}]
     sha256 = write_outputs(tmp_path / "outputs.json", None, [MODEL], {}, found)
     assert (tmp_path / "outputs.json").read_bytes().count(b'"trained"') == 1
     other = tmp_path / "other.json"  # the same content, laid out in another way

@@ -114,10 +114,10 @@ def finish(run: Run, name: str, *, failing: str = "", attempt: str = "one", mode
     writer = ShardWriter(run.folder, f"{run.place}/{name}/{attempt}", header, seconds=60)
     for item in list(stage.items(run.tasks()))[skip:]:
         key, failed = item.key(stage.identity, model), item.request.prompt == failing
-        told: dict[str, Any] = (
+        content: dict[str, Any] = (
             {"error": Failure("engine", "broken")} if failed else {"text": f"<{item.request.prompt}>"}
         )
-        writer.add(Record(key, item.task, item.question, item.view, item.sample, Completion(key, **told)))
+        writer.add(Record(key, item.task, item.question, item.view, item.sample, Completion(key, **content)))
     writer.close()
 
 
@@ -188,10 +188,10 @@ def test_the_first_stage_says_of_which_model_all_are(tmp_path: Path, look: Look)
     finish(run, "answer", attempt="a", model=ONE)
     finish(run, "answer", attempt="b", model=TWO)
     assert views(run)[1].missing == 0
-    told = look(run)
-    assert [stage.model for stage in told.stages] == [TWO] * 3
-    assert [stage.done for stage in told.stages] == [6, 6, 0]
-    assert "another model" in "\n".join(told.refused)
+    status = look(run)
+    assert [stage.model for stage in status.stages] == [TWO] * 3
+    assert [stage.done for stage in status.stages] == [6, 6, 0]
+    assert "another model" in "\n".join(status.refused)
 
 
 def test_status_tells_who_waits_for_whom(run: Run, look: Look) -> None:
@@ -289,17 +289,17 @@ def tuned(tasks: Mapping[str, Any]) -> Iterator[Item]:
 
 
 class Engine:
-    """An engine that knows what it was told of each stage."""
+    """An engine that records its calls of `prepare`."""
 
     model = Model("m", ONE, 1, {})
 
     def __init__(self, opened: list[Engine]) -> None:
-        self.closed, self.told = False, list[Training]()
+        self.closed, self.prepared = False, list[Training]()
         assert all(one.closed for one in opened), "two engines on one GPU"
         opened.append(self)
 
     def prepare(self, training: Training) -> None:
-        self.told.append(training)
+        self.prepared.append(training)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         return iter(())
@@ -321,14 +321,14 @@ def test_an_engine_is_opened_once_for_a_chain_and_told_what_each_stage_trains(ru
     with Engines() as engines:
         plain = [engine_for(engines, run, stage, ONE, None, make, {}) for stage in STAGES[:2]]
         assert plain[0] is plain[1] is opened[0]
-        assert opened[0].told == []
+        assert opened[0].prepared == []
         first, second, derived = (engine_for(engines, run, stage, ONE, tensors, make, {}) for stage in stages)
         assert first is second is engine_for(engines, run, trained, ONE, tensors, make, {}) is opened[1]
         assert isinstance(derived, DerivedBackend)
         assert not opened[-1].closed, "a derived stage closes nothing"
         engine_for(engines, run, STAGES[0], ONE, tensors, make, {})
     assert [one.closed for one in opened] == [True] * 2
-    before, during, after = opened[1].told
+    before, during, after = opened[1].prepared
     assert [(one.examples is None, one.tensors, one.trainings == ()) for one in (before, during, after)] == [
         (True, tensors, True),
         (False, tensors, False),
@@ -343,19 +343,19 @@ def test_an_engine_is_opened_once_for_a_chain_and_told_what_each_stage_trains(ru
 def test_a_failed_preparation_is_tried_again_and_another_model_closes_the_first(run: Run, tmp_path: Path) -> None:
     opened: list[Engine] = []
 
-    class Picky(Engine):
+    class FailsFirst(Engine):
         def prepare(self, training: Training) -> None:
             super().prepare(training)
-            if len(self.told) == 1:
+            if len(self.prepared) == 1:
                 raise CannotRun("too large")
 
     trained = replace(STAGES[1], work=Tune(tuned, examples), after=())
     tensors = RunTensors(run.id, "one", Disk(tmp_path))
     with Engines() as engines:
         with pytest.raises(CannotRun):
-            engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened), {})
-        engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: Picky(opened), {})
-        assert [len(one.told) for one in opened] == [2]
+            engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: FailsFirst(opened), {})
+        engine_for(engines, run, trained, ONE, tensors, lambda role, *, trains: FailsFirst(opened), {})
+        assert [len(one.prepared) for one in opened] == [2]
         other = replace(run, spec={**run.spec, "model": "another"})
         engine_for(engines, other, trained, ONE, tensors, lambda role, *, trains: Engine(opened), {})
         assert [one.closed for one in opened] == [True, False]

@@ -82,8 +82,8 @@ def test_a_worker_does_all_stages_and_the_laptop_fetches(chain: ThreeStageRun) -
     assert (status.returncode, json.loads(status.stdout)["done"]) == (0, ITEMS), status.stdout
     fetched = chain.laptop.run("fetch", run, "--json")
     assert fetched.returncode == 0, fetched.stderr
-    told = json.loads(fetched.stdout)
-    assert (told["items"], told["missing"], told["failed"], told["waits"]) == (ITEMS, 0, 0, "")
+    summary = json.loads(fetched.stdout)
+    assert (summary["items"], summary["missing"], summary["failed"], summary["waits"]) == (ITEMS, 0, 0, "")
     assert chain.edits() == EXPECTED_EDITS
     assert len(gpu.calls()) == ASKED
 

@@ -37,10 +37,10 @@ def filled(index: Index, shards: int = 20) -> dict[str, list[int]]:
     with index.alone():
         index.set_items(PLACE, "answer/1", in_parts(map(key, range(3 * shards - 1))))
         index.number(PLACE, [path_of(n) for n in range(shards)])
-    return told(index, shards)
+    return contents(index, shards)
 
 
-def told(index: Index, shards: int = 20) -> dict[str, list[int]]:
+def contents(index: Index, shards: int = 20) -> dict[str, list[int]]:
     return {path: list(numbers) for path, numbers in index.numbers(PLACE, [path_of(n) for n in range(shards)])}
 
 
@@ -62,7 +62,7 @@ def test_what_is_remembered_is_there_in_the_next_process(tmp_path: Path) -> None
         before = filled(kept)
         kept.receive([(path_of(3), replace(kept.known(PLACE)[path_of(3)], received=7))])
     with closing(Index(tmp_path / "x.sqlite")) as kept:
-        assert told(kept) == before
+        assert contents(kept) == before
         assert kept.known(PLACE)[path_of(3)] == Known(MODEL, b"%032d" % 3, ("odd",), received=7)
         assert kept.known(PLACE)[path_of(4)] == Known(MODEL, b"%032d" % 4, ("odd",), received=0)
 
@@ -80,10 +80,10 @@ def test_another_list_of_items_numbers_the_shards_anew(tmp_path: Path) -> None:
         with kept.alone():
             kept.set_items(PLACE, "answer/2", in_parts([key(0), key(0), key(7)]))
             with pytest.raises(Damaged, match="20 shards are missing"):
-                told(kept)
+                contents(kept)
             kept.number(PLACE, [path_of(0)])
         assert kept.items(PLACE) == ("answer/2", 2)
-        assert sorted(told(kept, 1)[path_of(0)]) in ([0, 2, 2], [1, 2, 2])
+        assert sorted(contents(kept, 1)[path_of(0)]) in ([0, 2, 2], [1, 2, 2])
 
 
 def test_many_keys_are_looked_up_in_several_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +110,11 @@ class Work:
 
     def __call__(self, kept: Index) -> dict[str, list[int]]:
         self.calls += 1
-        return told(kept) if len(kept.known(PLACE)) == 20 else filled(kept)
+        return contents(kept) if len(kept.known(PLACE)) == 20 else filled(kept)
 
 
 def test_a_changed_byte_is_noticed_or_changes_nothing(tmp_path: Path) -> None:
-    """The same is told whichever byte of the database was changed: a damaged one is made anew."""
+    """The contents are the same whichever byte of the database was changed: a damaged index is rebuilt."""
     path = tmp_path / "x.sqlite"
     with closing(Index(path)) as kept:
         before = filled(kept)
@@ -139,7 +139,7 @@ def test_what_is_no_database_is_replaced_by_one(tmp_path: Path, content: bytes) 
     path = tmp_path / "x.sqlite"
     path.write_bytes(content)
     before = with_index(path, filled)
-    assert with_index(path, told) == before
+    assert with_index(path, contents) == before
 
 
 def test_a_database_of_another_version_is_made_anew(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_database_of_another_version_is_made_anew(tmp_path: Path) -> None:
         rows.execute("CREATE TABLE shard (what TEXT)")
         rows.execute("PRAGMA user_version = 99")
     before = with_index(path, filled)
-    assert with_index(path, told) == before
+    assert with_index(path, contents) == before
     with closing(sqlite3.connect(path)) as rows:
         assert rows.execute("PRAGMA user_version").fetchone() == (index.VERSION,)
 
@@ -164,7 +164,7 @@ def test_a_database_that_somebody_holds_is_done_without_and_left_alone(
         assert with_index(path, filled) == before
         assert "cannot be used" in caplog.text
         other.execute("ROLLBACK")
-    assert with_index(path, told) == before
+    assert with_index(path, contents) == before
 
 
 def test_a_place_that_cannot_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -183,20 +183,20 @@ def test_without_any_room_the_error_says_so(tmp_path: Path, monkeypatch: pytest.
 
 def test_how_long_an_attempt_was_silent_is_timed_from_when_its_counter_was_first_seen(tmp_path: Path) -> None:
     with closing(Index(tmp_path / "x.sqlite")) as kept:
-        assert kept.heard("r", "a", 5, 1000.0) is None  # how old it is nobody knows
-        assert kept.heard("r", "b", 1, 1010.0) is None
+        assert kept.heartbeat_age("r", "a", 5, 1000.0) is None  # how old it is nobody knows
+        assert kept.heartbeat_age("r", "b", 1, 1010.0) is None
     with closing(Index(tmp_path / "x.sqlite")) as kept:
-        assert kept.heard("r", "a", 5, 1060.0) == 60.0
-        assert kept.heard("r", "a", 6, 1070.0) == 0.0
-        assert kept.heard("r", "a", 5, 1080.0) == 10.0  # an older beat, from a listing that lags
-        assert kept.heard("r", "a", 6, 1100.0) == 30.0
+        assert kept.heartbeat_age("r", "a", 5, 1060.0) == 60.0
+        assert kept.heartbeat_age("r", "a", 6, 1070.0) == 0.0
+        assert kept.heartbeat_age("r", "a", 5, 1080.0) == 10.0  # an older beat, from a listing that lags
+        assert kept.heartbeat_age("r", "a", 6, 1100.0) == 30.0
 
 
 def test_a_clock_that_went_back_starts_the_time_anew(tmp_path: Path) -> None:
     with closing(Index(tmp_path / "x.sqlite")) as kept:
-        kept.heard("r", "a", 5, 1000.0)
-        assert kept.heard("r", "a", 5, 400.0) == 0.0
-        assert kept.heard("r", "a", 5, 430.0) == 30.0
+        kept.heartbeat_age("r", "a", 5, 1000.0)
+        assert kept.heartbeat_age("r", "a", 5, 400.0) == 0.0
+        assert kept.heartbeat_age("r", "a", 5, 430.0) == 30.0
 
 
 def test_what_was_not_kept_whole_is_not_kept(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_what_was_not_kept_whole_is_not_kept(tmp_path: Path) -> None:
             kept.set_items(PLACE, "answer/2", [])
             raise KeyboardInterrupt
         assert kept.items(PLACE)[0] == "answer/1"
-        assert len(told(kept)) == 20
+        assert len(contents(kept)) == 20
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user who is refused")

@@ -168,7 +168,7 @@ def arrived():
     if count == at:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Deadly(progress.SilentProgress):
+class KillsItself(progress.SilentProgress):
     def finished_item(self, completion):
         super().finished_item(completion)
         point == "item" and arrived()
@@ -191,7 +191,7 @@ def torn(path, data, **how):
     write(path, data, **how)
 medium.write_once = torn
 from hybrid.commands import run
-run._progress = lambda as_json: Deadly()
+run._progress = lambda as_json: KillsItself()
 from hybrid.cli import main
 main(sys.argv[3:])
 """
@@ -341,7 +341,7 @@ def test_nothing_is_frozen_before_all_is_known_to_be_right(
     assert not place.folder.exists()
 
 
-class Odd:
+class WithoutItems:
     """A pipeline whose data is read and whose second item cannot be made."""
 
     def inputs(self) -> Inputs:
@@ -360,7 +360,7 @@ class Odd:
 def test_a_run_whose_items_cannot_be_made_is_not_frozen(place: Place) -> None:
     engine = Engine("scripted", str(place.root / "script.json"))
     with pytest.raises(BadData, match="the task b has no items"):
-        run_here(place.folder, "odd", dataclass(frozen=True)(Odd)(), {"": engine}, SilentProgress())
+        run_here(place.folder, "odd", dataclass(frozen=True)(WithoutItems)(), {"": engine}, SilentProgress())
     assert not place.folder.exists()
 
 

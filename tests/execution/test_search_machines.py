@@ -44,9 +44,9 @@ def test_a_plugin_of_one_file_is_searched_and_killed_at_its_completions(tmp_path
         assert known.isdisjoint(side.calls()[calls:]), "no recorded call is repeated"
         known = recorded(killed)
     status = side.run("status", "--json")
-    told = json.loads(status.stdout)
-    assert (status.returncode, told["so_far"], told["eta_seconds"]) == (4, True, None), status.stdout
-    assert "items so far: which come next depends on the answers" in side.run("status", told["run"]).stdout
+    summary = json.loads(status.stdout)
+    assert (status.returncode, summary["so_far"], summary["eta_seconds"]) == (4, True, None), status.stdout
+    assert "items so far: which come next depends on the answers" in side.run("status", summary["run"]).stdout
     calls = len(side.calls())
     done = side.run(*killed.local(side))
     assert done.returncode == 0, done.stderr

@@ -43,14 +43,14 @@ def look(place: RunFolder, folder: CountingDisk) -> RunStatus:
 def counted(place: RunFolder) -> tuple[int | None, ...]:
     """Items, missing, failed and to be done again, as fetch, status and a worker tell them: it has to be the same."""
     done, found = fetch(place), look(place, CountingDisk(place.folder))
-    told = (done.items, done.missing, done.failed, done.again)
+    counts = (done.items, done.missing, done.failed, done.again)
     (view,) = found.stages
     work = StageWork(place.run, place.stage, place.run.tasks(), MODEL)
     work.look(place.receiver().orders().set_aside)
     assert [getattr(work.view(), name) for name in LIKE] == [getattr(view, name) for name in LIKE]
-    assert told == (view.total, view.missing, view.failed + view.again, view.again)
+    assert counts == (view.total, view.missing, view.failed + view.again, view.again)
     assert done.done == found.done
-    return told
+    return counts
 
 
 def test_a_shard_without_records_holds_no_item(place: RunFolder) -> None:
