@@ -2,9 +2,9 @@
 not depend on them, they only save work.
 
 The items of a stage are cut into blocks of neighbours; those of a search, which are not known beforehand, are claimed
-one by one, with a block size of 0. A worker writes in its heartbeats ("beats") which blocks it
-holds. Others leave them alone while the beat's counter grows, timed by the reader's own clock. A worker whose beats
-have not arrived for long takes no new blocks: others may have reclaimed its blocks.
+one by one, with a block size of 0. A worker lists the blocks that it holds in its heartbeats ("beats"). Other workers
+do not take these while the beat's number grows, timed by their own clocks. A worker that could write no beat for long
+takes no new blocks: others may have reclaimed its blocks.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ class LeaseTimeouts:
 
     @property
     def suspect(self) -> float:
-        """Without a new beat for so long, an attempt is shown as silent."""
+        """Time without a new beat after which an attempt is shown as silent."""
         return 7.5 * self.beat
 
     @property
     def reclaim(self) -> float:
-        """Without a new beat for so long, any worker may take an attempt's blocks."""
+        """Time without a new beat after which any worker may take an attempt's blocks."""
         return 22.5 * self.beat
 
     @property
     def idle(self) -> float:
-        """Without a new beat for so long, a worker with nothing else to do may take them: cheaper than waiting."""
+        """Time without a new beat after which an idle worker may take them: cheaper than waiting."""
         return 2.5 * self.beat
 
     @property
     def fence(self) -> float:
-        """A worker none of whose own beats arrived for so long takes no new blocks."""
+        """Time without a written beat of its own after which a worker takes no new blocks."""
         return 0.75 * self.reclaim
 
 

@@ -93,9 +93,9 @@ class Orders:
     @property
     def cancelled_by(self) -> str:
         """A message: the active cancels or forgets with their writers, and how to revoke them."""
-        said = [_named(path) for path in sorted(self.active_forgets or self.active_cancels)]
-        more = f" and {len(said) - MOST_NAMED} more" if len(said) > MOST_NAMED else ""
-        named = " and ".join(said[:MOST_NAMED])
+        names = [_named(path) for path in sorted(self.active_forgets or self.active_cancels)]
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        named = " and ".join(names[:MOST_NAMED])
         what = "forgotten" if self.forgotten else "cancelled"
         return f"{what} by {named}{more}; `hybrid run remote` with the same settings takes that back"
 

@@ -1,8 +1,8 @@
 """The spool: files made on this machine stay on its own disk until a receipt confirms that the other side has them.
 
-A write goes to the local disk and returns when the file is safe there. Carrying copies files into the shared folder and
-may fail at any moment. Only a receipt with a shard's path and sha256 frees it. Records and notes are carried before
-tensors, which may be gigabytes; but a record that names an adapter is carried after that adapter.
+A write returns when the file is safe on the local disk. The upload (`carry`) copies files into the shared folder and
+may fail at any moment. Only a receipt with a shard's path and sha256 frees it. Records and notes are uploaded before
+tensors, which may be gigabytes; but a record that names an adapter is uploaded after that adapter.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from hybrid.machine.clock import Clock
 MISSED = 60.0
 """Seconds until a run that the folder did not have is looked for again."""
 TENSORS_SECONDS = 10.0
-"""Most seconds for tensors in one round: then beats and new records have their turn."""
+"""Most seconds for tensors in one round, so that heartbeats and new records are not delayed."""
 RECHECK = 600.0
-"""Seconds after which a file that was carried and has no receipt is checked in the folder."""
+"""Seconds after which an uploaded file without a receipt is checked in the folder."""
 
 
 class Spool:
-    """Files on a local disk that are to be carried into the folder. It is a Store: shards are written through it."""
+    """Files on a local disk that wait for upload or a receipt. It is a Store: shards are written through it."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> time, None: not yet
-        self.stranded: dict[str, str] = {}  # run or file -> why it cannot be carried now
+        self.stranded: dict[str, str] = {}  # run or file -> why it cannot be uploaded now
         self._missed: dict[str, float] = {}  # run -> when the folder was seen not to have it
 
     def entries(self, place: str) -> list[Entry]:
@@ -46,12 +46,12 @@ class Spool:
         return self._store.read(path, limit)
 
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
-        """Write a file: it is safe on this machine's disk on return, and is carried from now on."""
+        """Write a file and queue it for upload. On return it is safe on this machine's disk."""
         self._store.write(path, data, heal=heal)
         self._carried[path] = None
 
     def remove(self, path: str) -> None:
-        """Delete a file, carried or not."""
+        """Delete a file, uploaded or not."""
         self._free(path)
 
     @property
@@ -66,7 +66,7 @@ class Spool:
 
     @property
     def unreceipted(self) -> list[str]:
-        """The shards that no receipt names yet, carried or not, sorted."""
+        """The shards that no receipt names yet, uploaded or not, sorted."""
         return sorted(path for path in list(self._carried) if is_shard(path))
 
     def carry(self, folder: Medium) -> None:
@@ -108,7 +108,7 @@ class Spool:
         return True
 
     def _carry_tensors(self, folder: Medium, paths: list[str]) -> None:
-        """Carry tensors for TENSORS_SECONDS; adapters first, since records may be waiting for them."""
+        """Upload tensors for TENSORS_SECONDS; adapters first, since records may wait for them."""
         began = self._clock.now()
         for path in sorted(paths, key=lambda one: (not is_adapter(one), one)):
             if self._clock.now() - began > TENSORS_SECONDS:
@@ -129,7 +129,7 @@ class Spool:
             self._free(path)
 
     def _read_verified(self, path: str) -> bytes | None:
-        """The bytes of a file in the spool; None when it is gone or does not verify; it is no longer carried then.
+        """The bytes of a file in the spool; None when it is missing or invalid, and then it is no longer uploaded.
 
         Another process on this machine may have freed it, or be writing it now. A file cut short by a crash was never
         reported as safe, and is left where it is.
@@ -143,10 +143,10 @@ class Spool:
         return data
 
     def recheck(self, folder: Medium) -> None:
-        """Mark files that were carried RECHECK seconds ago and are missing or damaged in the folder as waiting again.
+        """Mark files that were uploaded RECHECK seconds ago and are missing or damaged in the folder as waiting again.
 
         A mount that died may have lost them, or a sync program may have overwritten one with a damaged copy. When no
-        shard of a run is left here, everything of it has arrived, and its adapters are freed.
+        shard of a run is left here, all its shards have receipts, and its adapters are freed.
         """
         runs = {path.split("/")[1] for path in self.unreceipted}
         old = self._clock.now() - RECHECK
@@ -172,7 +172,7 @@ class Spool:
 
 
 def guard_mark(folder: Medium) -> None:
-    """Check that it is a folder of hybrid. Raises Temporary when it is not, or does not answer."""
+    """Check that `folder` is a folder of hybrid. Raises Temporary when it is not, or does not answer."""
     try:
         check_mark(folder)
     except BadData as error:

@@ -1,4 +1,4 @@
-"""ARC's section of the report: tasks in pictures, and how to read a vote over views."""
+"""ARC's report section: tasks drawn as grids, and a note on the vote over views."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ArcReport(Section):
         return _voted(run) or any(map(pictures.is_arc, run.first_tasks()))
 
     def task(self, shown: TaskView) -> Html:
-        """Demonstrations, then question by question every run's attempts. Empty for tasks of other data."""
+        """Demonstrations, then each question with the attempts of every run. Empty for tasks of other data."""
         if not pictures.is_arc(shown.data):
             return Html("")
         wanted = sorted({result.grade.question for _, result in shown.questions()})
@@ -72,11 +72,11 @@ class ArcReport(Section):
         }
 
     def values(self, part: TaskResult) -> Mapping[str, float | None]:
-        """The share of right cells, and that of the most voted candidate."""
+        """The sort values: the share of right cells, and that of outputs for the candidate with the most votes."""
         return {"cells": _cells(part), "votes": _agreement(part)}
 
     def notes(self, runs: Sequence[ReportRun]) -> Sequence[str]:
-        """What a score after a vote means, with the number of outputs a question."""
+        """The note on a score after a vote, with the number of outputs for each question."""
         if not any(map(_voted, runs)):
             return ()
         summaries = [run.grades.summary for run in runs if run.grades]
@@ -84,11 +84,11 @@ class ArcReport(Section):
         return (VOTED.format(views=" and ".join(f"{share:.3g}" for share in sorted(shares))),)
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
-        """Adds, after the oracle, the share lost in the vote."""
+        """The figures, with the share that was lost in the vote."""
         return {**figures, "voting-loss": _voting_loss(run)} if "oracle" in figures else figures
 
     def style(self) -> str:
-        """The colours of ARC."""
+        """The CSS of ARC's grids."""
         return files("hybrid.tasks.arc").joinpath("report.css").read_text(encoding="utf-8")
 
     def head(self) -> Html:

@@ -1,4 +1,4 @@
-"""SQuAD's section of the report: each passage above its questions."""
+"""SQuAD's report section: each passage above its questions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SquadReport(Section):
         return join([name, passage, question_rows(shown)])
 
     def style(self) -> str:
-        """The style of passages."""
+        """The CSS of passages."""
         return (
             ".passage { font: 1rem/1.55 var(--serif); max-width: 44rem; white-space: pre-line; unicode-bidi: isolate; }"
         )
