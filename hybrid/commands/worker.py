@@ -83,7 +83,8 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         timeouts=LeaseTimeouts(how["beat"]),
     )
     dict(pairs("--backend-option", how["options"]))  # raises UsageError now, not when the first run is opened
-    here = Machine(dict(pairs("--model", models)), how["options"], spool)
+    dict(pairs("--model", models))
+    here = Machine(models, how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
         this_worker = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")

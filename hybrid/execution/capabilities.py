@@ -42,11 +42,11 @@ def pipeline_of(run: Run) -> Pipeline:
 class Machine:
     """Opens pipelines and models for runs, as this machine's user allows.
 
-    `models` maps the model names of runs to paths here. `options` are backend options, each `name=value`, or
-    `role=name=value` for one role. The free space of `spool` is one of the `gauges`.
+    `models` says where the models of runs are here, each `name=path`; either may hold a `=`. `options` are backend
+    options, each `name=value`, or `role=name=value` for one role. The free space of `spool` is one of the `gauges`.
     """
 
-    def __init__(self, models: Mapping[str, str], options: Sequence[str], spool: Path) -> None:
+    def __init__(self, models: Sequence[str], options: Sequence[str], spool: Path) -> None:
         self._models, self._texts, self._spool = models, options, spool
 
     def pipeline(self, run: Run) -> Pipeline:
@@ -79,8 +79,8 @@ class Machine:
 
     def _model(self, run: Run, role: str) -> str:
         name = run.models[role].name
-        if name in self._models:
-            return self._models[name]
+        if path := self._path(name):
+            return path
         if run.models[role].backend == "ollama" or name in NAMED_MODELS.get(run.models[role].backend, ()):
             return name  # a tag on this machine's server, never a path
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
@@ -89,6 +89,14 @@ class Machine:
             f"{run.id} names the model '{name:.200}', which this machine does not know",
             hint="give its path on this machine: --model NAME=PATH",
         )
+
+    def _path(self, name: str) -> str:
+        """The path given for the model of a run: what follows its name and a `=`; "" when none is given.
+
+        `a=b=c` may be the path of `a` or of `a=b`: of several paths for a name, one that exists counts, else the last.
+        """
+        given = [text.removeprefix(f"{name}=") for text in self._models if text.startswith(f"{name}=")]
+        return next((path for path in reversed(given) if Path(path).exists()), given[-1] if given else "")
 
 
 def gpu() -> dict[str, Json] | None:

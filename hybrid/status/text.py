@@ -54,11 +54,12 @@ def titled_lines(title: str, texts: list[str]) -> Iterator[str]:
 
 
 def failed_items(stages: Sequence[StageView], run: str) -> str:
-    """`3 of 28 items of RUN failed (1 in 'answer', 2 in 'judged')`; without stages for a run of one stage."""
+    """`3 of 9 items of RUN failed`; of several stages `3 items of RUN failed (1 of 9 in 'a', 2 of 6 in 'b')`."""
+    if len(stages) == 1:
+        return f"{stages[0].own_failures:,} of {count_of(stages[0].total or 0, 'item')} of {run} failed"
     failed = sum(stage.own_failures for stage in stages)
-    total = sum(stage.total or 0 for stage in stages)
-    by_stage = ", ".join(f"{stage.own_failures:,} in '{stage.name}'" for stage in stages if stage.own_failures)
-    return f"{failed:,} of {count_of(total, 'item')} of {run} failed{f' ({by_stage})' if len(stages) > 1 else ''}"
+    told = [f"{one.own_failures:,} of {one.total or 0:,} in '{one.name}'" for one in stages if one.own_failures]
+    return f"{count_of(failed, 'item')} of {run} failed ({', '.join(told)})"
 
 
 def _counts(run: RunStatus) -> list[str]:

@@ -9,6 +9,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 from hybrid.canonical import Json
@@ -19,6 +20,7 @@ from hybrid.folder.notes import pack_note, read_notes
 from hybrid.folder.orders import Orders
 from hybrid.folder.spool import Spool, guard
 from hybrid.machine.clock import Clock
+from hybrid.machine.redaction import redacted
 
 LOG = logging.getLogger("hybrid")
 READ_SECONDS = 30.0
@@ -29,6 +31,7 @@ LOG_SECONDS = 60.0
 """Seconds between two log notes."""
 LONGEST_PAUSE = 300.0
 """Seconds: the longest pause before a failed step is tried again."""
+LONGEST_LINE = 2000
 MOST_LINES = 2000
 """Lines of the log that wait for the next log note."""
 
@@ -156,6 +159,19 @@ class Courier:
         common: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
         self.folder.write(*pack_note(run, "beat", self.attempt, number, {**common, **body}))
         self.confirmed = began
+
+    def note_refusal(self, run: str, why: str) -> None:
+        """Write why this machine does nothing for a run as a log note, so that the laptop can read it.
+
+        It is tried once and not spooled: a folder that refuses it may be why the run is refused.
+        """
+        number = self._numbers.get((run, "log"), 0)
+        self._numbers[run, "log"] = number + 1
+        now = self._clock.stamp()
+        line = f"{now} refused here: {redacted(why)}"[:LONGEST_LINE]
+        with suppress(HybridError):
+            guard(self.folder, run)
+            self.folder.write(*pack_note(run, "log", self.attempt, number, {"time": now, "lines": [line]}))
 
     def _write_log(self, run: str, *, now: bool = False) -> None:
         """Write the log lines since the last note as a note into the spool."""

@@ -19,6 +19,7 @@ from hybrid.machine.redaction import redacted
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import count_of, duration
 from hybrid.worker.capability import RunState
+from hybrid.worker.courier import LONGEST_LINE
 from hybrid.worker.worker import TIME_IS_UP, Worker
 
 LOG = logging.getLogger("hybrid")
@@ -26,7 +27,6 @@ GRACE = 60.0
 """Seconds after the deadline in which requests in flight may finish."""
 SAY = 20.0
 """Seconds between two progress lines."""
-LONGEST_LINE = 2000
 STOPPED = "stopped"
 
 

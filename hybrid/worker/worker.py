@@ -158,6 +158,7 @@ class Worker:
             now = yield from self._do(name)
         except (CannotRun, UsageError) as error:  # permanent: it needs another machine or command
             now = RunState("refused", error.message, error)
+            self.courier.note_refusal(name, error.message)
         except (KeyboardInterrupt, GeneratorExit):
             self.run_states[name] = RunState("unfinished", self.stopping or "stopped")
             raise

@@ -472,6 +472,17 @@ def test_a_run_of_somebody_else_opens_no_file_of_this_machine(machines: Machines
     assert len(re.findall(r"(?m)^(?:seal-eval|os)-[0-9a-f]{12}: ", done.stderr)) == 6, done.stderr
 
 
+def test_the_laptop_reads_why_a_worker_refused_a_run(machines: Machines) -> None:
+    run = machines.submit()
+    done = machines.side("gpu").run("worker", "--once", "--side=gpu", "--linger=0")
+    assert done.returncode == 7, done.stderr
+    logs = machines.laptop.run("logs", run)
+    assert (logs.returncode, logs.stdout.count("\n")) == (0, 1), logs.stdout + logs.stderr
+    assert re.search(
+        r"refused here: seal-eval-\w+ names the model '\S+', which this machine does not know", logs.stdout
+    )
+
+
 def test_a_folder_that_is_none_is_told(machines: Machines) -> None:
     machines.folder.mkdir()
     gpu = machines.side("gpu")
