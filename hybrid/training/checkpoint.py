@@ -85,7 +85,7 @@ class Checkpoint:
     def done(self, jobs: Sequence[str]) -> set[str]:
         """The names of the finished jobs. Raises BadData when the checkpoint is of other jobs."""
         if set(self.metadata["jobs"]) != set(jobs):
-            raise BadData("the training that is to go on is of other jobs")
+            raise BadData("the checkpoint holds other trainings")
         held = {stored["job"] for stored in self.metadata["slots"] if stored}
         return set(self.metadata["jobs"][: self.metadata["next"]]) - held
 
@@ -96,7 +96,7 @@ class Checkpoint:
             session.rank,
             session.bank.size,
         ]:
-            raise BadData("the training that is to go on is of other jobs")
+            raise BadData("the checkpoint holds other trainings")
         session.next, session.first_slot = metadata["next"], metadata["turn"]
         for slot, stored in enumerate(metadata["slots"]):
             if stored is not None:
