@@ -75,7 +75,7 @@ def test_a_state_is_used_on_a_machine_that_would_have_planned_otherwise() -> Non
 def test_a_state_that_does_not_fit_or_is_of_other_jobs_is_refused() -> None:
     _, states = all_states()
     ours = trainer(tiny_model(), slots=2)
-    with pytest.raises(BadData, match="other jobs"):
+    with pytest.raises(BadData, match="other trainings"):
         list(ours.train(JOBS[:3], resume=states[0][0]))
     ours.close()
     small = trainer(tiny_model(), slots=1, free=0)
