@@ -98,10 +98,12 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(here: OllamaServer, registr
     name, registry.holds_after = f"{registry.host}/lib/killed", 2 * SIZE // 3
     process = started(here, "--insecure", name)
     assert registry.held.wait(60)
+    partial = here.store / "blobs" / f"sha256-{sha256_of(noise(SIZE, 2))}-partial"
+    written = noise(SIZE, 2)[: SIZE // 2]
+    assert soon(lambda: partial.read_bytes()[: len(written)] == written)  # what was sent may not be written yet
     process.kill()
     process.communicate()
-    partial = f"sha256-{sha256_of(noise(SIZE, 2))}-partial-0"
-    assert soon(lambda: json.loads((here.store / "blobs" / partial).read_text() or "{}").get("Completed", 0) > 0)
+    assert soon(lambda: json.loads(Path(f"{partial}-0").read_text() or "{}").get("Completed", 0) > 0)
     registry.free.set()
     assert typed("--insecure", name)[0] == 0
     first, *later = [int(said.removeprefix("bytes=").partition("-")[0]) for said in registry.ranges]

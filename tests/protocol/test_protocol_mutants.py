@@ -138,7 +138,7 @@ def a_failure_is_for_ever(patch: Patch) -> None:
 
 def failures_are_never_done(patch: Patch) -> None:
     """What failed is done again at once, and again."""
-    patch.setattr(CompletedItems, "failed", lambda self, set_aside=(): set())
+    patch.setattr(CompletedItems, "failed", lambda self, set_aside=(): {})
 
 
 def records_dropped_when_the_disk_is_full(patch: Patch) -> None:
