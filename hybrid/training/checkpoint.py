@@ -48,10 +48,10 @@ def state(session: TrainingSession) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     for slot, progress in enumerate(session.slots):
         if progress:
-            parts = {"values": session.bank.values[slot], **session.optimizer.state(slot)}
+            parts = tensors_of(session, slot)
             if progress.loss is None:  # zero between two steps
                 del parts["grad"]
-            tensors |= {f"{slot}/{name}": value.detach().to("cpu", copy=True) for name, value in parts.items()}
+            tensors |= {f"{slot}/{name}": value for name, value in parts.items()}
     metadata = {
         "version": VERSION,
         "jobs": [job.name for job in session.queue],
@@ -63,6 +63,12 @@ def state(session: TrainingSession) -> bytes:
     }
     data: bytes = safetensors.torch.save(tensors, {"session": json.dumps(metadata)})
     return data
+
+
+def tensors_of(session: TrainingSession, slot: int) -> dict[str, torch.Tensor]:
+    """Copies on the CPU of a slot's values, moments, step count, loss scale and gradients."""
+    parts = {"values": session.bank.values[slot], **session.optimizer.state(slot)}
+    return {name: value.detach().to("cpu", copy=True) for name, value in parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,11 @@ class Checkpoint:
     def restore(self, session: TrainingSession) -> None:
         """Set a new session to the state of the checkpoint. Raises BadData when it is of other jobs."""
         metadata = self.metadata
-        if metadata["jobs"] != [job.name for job in session.queue] or metadata["shape"] != [
-            session.rank,
-            session.bank.size,
-        ]:
+        jobs = {job.name: job for job in session.queue}
+        shape = [session.rank, session.bank.size]
+        if sorted(metadata["jobs"]) != sorted(jobs) or metadata["shape"] != shape:
             raise BadData("the checkpoint holds other trainings")
+        session.queue = [jobs[name] for name in metadata["jobs"]]  # jobs that were put back are not where they began
         session.next, session.first_slot = metadata["next"], metadata["turn"]
         for slot, stored in enumerate(metadata["slots"]):
             if stored is not None:

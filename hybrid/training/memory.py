@@ -7,7 +7,7 @@ and the tensors that autograd saves are counted.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -43,6 +43,10 @@ class MemoryPlan:
     def cost(self, tokens: int, labels: int) -> int:
         """The bytes of activations of texts with so many tokens and labels."""
         return tokens * self.per_token + labels * self.per_label
+
+    def halved(self, tokens: int, labels: int) -> MemoryPlan:
+        """The plan after a pass with so many tokens and labels has run out of memory: half of it at a time."""
+        return replace(self, tokens=max(1, tokens // 2), activations=max(1, self.cost(tokens, labels) // 2))
 
     @property
     def peak(self) -> int:

@@ -38,6 +38,12 @@ class SlotAdamW:
         self._of[slot] = torch.optim.AdamW(
             [row], lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=tuning.weight_decay, fused=True
         )
+        # torch would allocate the moments in the first step, and without memory for them leave half of a state.
+        self._of[slot].state[row] = {
+            "step": torch.zeros((), device=row.device, dtype=torch.float32),
+            "exp_avg": torch.zeros_like(row),
+            "exp_avg_sq": torch.zeros_like(row),
+        }
         self._clip[slot] = tuning.clip
         self.scale[slot] = FIRST_SCALE if self._scaled else 1.0
         self._frozen.pop(slot, None)
@@ -47,7 +53,8 @@ class SlotAdamW:
     def step(self, slot: int, learning_rate: float) -> torch.Tensor:
         """One step of one slot with its gradients in the bank, which are then zeroed. Returns 1 when skipped, else 0.
 
-        Clipping is torch's `clip_grad_norm_`; a gradient that is not finite skips the step, as in `GradScaler`.
+        Clipping is torch's `clip_grad_norm_`; a gradient that is not finite skips the step, as in `GradScaler`. All
+        memory is allocated before anything is changed, so that a step that runs out of it can be repeated.
         """
         optimizer, grad = self._of[slot], self._grads[slot]
         frozen, kept = self._frozen.get(slot, (None, None))
@@ -59,19 +66,25 @@ class SlotAdamW:
         optimizer.grad_scale = (self.scale[slot] * clipping).float()
         optimizer.found_inf = skipped
         optimizer.param_groups[0]["lr"] = learning_rate
+        scale = 1 - 0.5 * skipped
         optimizer.step()
         grad.zero_()
         if frozen is not None:  # weight decay would still change them
-            self._bank.values[slot] = torch.where(frozen, kept, self._bank.values[slot])
+            row = self._bank.values[slot]
+            torch.where(frozen, kept, row, out=row)
         if self._scaled:
-            self.scale[slot] *= 1 - 0.5 * skipped
+            self.scale[slot].mul_(scale)
         return skipped
 
+    def forget_gradients(self, slot: int) -> None:
+        """Zero what was accumulated of the slot's step."""
+        self._grads[slot].zero_()
+
     def state(self, slot: int) -> dict[str, torch.Tensor]:
-        """The state of a slot beside its values: moments, step count, loss scale, accumulated gradients."""
+        """The state of a slot beside its values, not copied: moments, step count, loss scale, accumulated gradients."""
         (row,) = self._of[slot].param_groups[0]["params"]
         kept = {name: value for name, value in self._of[slot].state[row].items() if isinstance(value, torch.Tensor)}
-        return {**kept, "scale": self.scale[slot].clone(), "grad": self._grads[slot]}
+        return {**kept, "scale": self.scale[slot], "grad": self._grads[slot]}
 
     def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
         """Restore the result of `state`. Call `begin` before."""

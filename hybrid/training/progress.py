@@ -8,6 +8,7 @@ import torch
 
 from hybrid.canonical import Json
 from hybrid.training.jobs import Job
+from hybrid.training.out_of_memory import fits
 
 
 @dataclass(slots=True)
@@ -37,6 +38,11 @@ class JobProgress:
             self.remaining = batch
             self.labels = sum(self.job.texts[index].labelled for index in batch)
 
+    def restart(self) -> None:
+        """Start the current step again."""
+        self.loss = None
+        self.begin()
+
     def stepped(self, skipped: torch.Tensor) -> None:
         """Finish the step; `skipped` is 1 when its gradient was not finite."""
         if self.loss is not None:
@@ -48,7 +54,9 @@ class JobProgress:
     def settle(self) -> None:
         """Copy the pending losses from the device."""
         if self.pending:
-            pairs = torch.stack([torch.stack(pair) for pair in self.pending]).tolist()
+            pairs: list[list[float]] = []
+            if not fits(lambda: pairs.extend(torch.stack([torch.stack(pair) for pair in self.pending]).tolist())):
+                pairs = [[float(loss), float(skipped)] for loss, skipped in self.pending]
             self.losses += [loss for loss, _ in pairs]
             self.skipped += int(sum(skipped for _, skipped in pairs))
             self.pending = []

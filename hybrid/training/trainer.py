@@ -11,17 +11,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from hybrid.errors import Temporary
+from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.training import adapters, checkpoint
 from hybrid.training.attention import NAME, packed_layout, varlen_works
 from hybrid.training.jobs import Job, Tokens, Trained, longest_first
 from hybrid.training.memory import BYTES_PER_LOGIT, MemoryPlan, plan_memory, saved_bytes
 from hybrid.training.optimizer import SlotAdamW
+from hybrid.training.out_of_memory import fits, is_out_of_memory
 from hybrid.training.packing import Pack, PackedText, pack
 from hybrid.training.progress import JobProgress
 from hybrid.training.slots import AdapterBank, Route, SlottedModel, aligned
@@ -40,7 +43,8 @@ class Trainer:
     def __init__(self, model: Any, targets: Sequence[str], *, slots: int, tokens: int, free: Callable[[], int]) -> None:
         self.model, self.slots, self.tokens, self._free = model, slots, tokens, free
         self.device, self.dtype = model.device, model.dtype
-        self.slotted = SlottedModel(model, targets, group_inputs=True)
+        with _no_internal_error():
+            self.slotted = SlottedModel(model, targets, group_inputs=True)
         self._varlen = varlen_works(self.device, self.dtype, *_heads(model.config))
         self._costs: dict[int, int] = {}
         self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
@@ -56,8 +60,9 @@ class Trainer:
 
         After every pass `after_pass` is called with a function that returns the checkpoint as bytes. `resume` is such a
         checkpoint of the same jobs; jobs that had been yielded before it are not yielded again. Resuming gives
-        bit-identical adapters on the same machine. Raises CannotRun when training does not fit, BadData for a
-        checkpoint of other jobs, Temporary when the device runs out of memory.
+        bit-identical adapters on the same machine. A pass that runs out of memory is redone in smaller ones. Raises
+        CannotRun when training does not fit, also not one text of one adapter; BadData for a checkpoint of other jobs;
+        Temporary when memory is lacking outside the passes.
         """
         todo: list[Job] = []
         for job in jobs:
@@ -67,7 +72,7 @@ class Trainer:
                 todo.append(job)
         if not todo:
             return
-        with self.packed():
+        with self.packed(), _no_internal_error():
             planned = self.planned(todo)
             fitting = []
             for job in todo:
@@ -95,7 +100,8 @@ class Trainer:
             return TrainingSession(self, jobs, planned)
         saved = checkpoint.read(resume)
         session = TrainingSession(self, jobs, saved.plan(planned))
-        saved.restore(session)
+        if session.plan.slots != saved.metadata["plan"]["slots"] or not fits(partial(saved.restore, session)):
+            raise BadData("the training that is to go on needs more memory than is free")
         return session
 
     def planned(self, jobs: Sequence[Job]) -> MemoryPlan:
@@ -166,9 +172,16 @@ class TrainingSession:
         self.rank = max(job.rank for job in jobs)
         self.queue = longest_first(jobs)
         self.next = 0  # index in the queue of the next job
+        self.slots: list[JobProgress | None] = []
+        if not fits(partial(self._open, plan)):
+            self._take_fewer_slots()
+
+    def _open(self, plan: MemoryPlan) -> None:
+        """Empty slots, as many as `plan` has."""
+        trainer, self.plan = self.trainer, plan
         self.bank = AdapterBank(trainer.slotted.layers, plan.slots, self.rank, trainer.model, training=True)
         self.optimizer = SlotAdamW(self.bank, scaled=trainer.dtype == torch.float16)
-        self.slots: list[JobProgress | None] = [None] * plan.slots
+        self.slots = [None] * plan.slots
         self.shapes: dict[int, adapters.LoraWeights] = {}  # slot -> its initial weights, for the shapes of the result
         self.first_slot = 0  # the slot whose texts are chosen first
 
@@ -196,28 +209,38 @@ class TrainingSession:
         self.slots[slot], self.shapes[slot] = progress, weights
 
     def _fill(self) -> None:
+        while not fits(self._begin_next):
+            self._take_fewer_slots()
+
+    def _begin_next(self) -> None:
         for slot, held in enumerate(self.slots):
             if held is None and self.next < len(self.queue):
                 progress = JobProgress(self.queue[self.next])
-                self.next += 1
                 progress.begin()
                 self.begin(slot, progress)
+                self.next += 1
 
     def _pass(self) -> list[int]:
-        """One forward and backward pass, and the optimizer steps that it completes. Returns the slots that stepped."""
-        entries = self._chosen()
+        """One forward and backward pass, and the optimizer steps that it completes. Returns the slots that stepped.
+
+        Without memory for it, the steps of its slots start again, in passes of half its size from now on.
+        """
+        first, entries, stepped = self.first_slot, self._chosen(), list[int]()
+        if not fits(partial(self._attempt, entries, stepped)):
+            self.first_slot = first
+            for slot in {entry.slot for entry in entries}:
+                self.optimizer.forget_gradients(slot)
+                self._progress_of(slot).restart()
+            self._take_less(entries)
+        return stepped
+
+    def _attempt(self, entries: Sequence[PackedText], stepped: list[int]) -> None:
+        """The pass over `entries`. The slots that stepped are appended to `stepped` one by one."""
         one = self.trainer.pack(entries, self.plan.slots)
         self.trainer.passes += 1
         self.trainer.computed += sum(one.lengths)
         self.trainer.logits += len(one.rows)
-        try:
-            losses = self._backward(one)
-        except torch.OutOfMemoryError as error:
-            raise Temporary(
-                f"the device's memory did not hold a pass of {sum(one.lengths):,} tokens: {self.plan.explain()}",
-                hint="run it again with less: --backend-option train_tokens=N or --backend-option slots=N",
-            ) from error
-        stepped = []
+        losses = self._backward(one)
         for slot in sorted({entry.slot for entry in entries}):
             progress = self._progress_of(slot)
             progress.loss = losses[slot] if progress.loss is None else progress.loss + losses[slot]
@@ -225,7 +248,58 @@ class TrainingSession:
                 progress.stepped(self.optimizer.step(slot, progress.job.learning_rate(progress.step)))
                 self.trainer.steps += 1
                 stepped.append(slot)
-        return stepped
+
+    def _take_less(self, entries: Sequence[PackedText]) -> None:
+        """Halve the passes after `entries` did not fit; when it was one text, halve the slots."""
+        tokens = sum(len(entry.text.ids) for entry in entries)
+        if len(entries) == 1:
+            self._take_fewer_slots(f"a pass of one text of {tokens:,} tokens")
+            return
+        labels = sum(entry.text.labelled for entry in entries)
+        self.plan = self.plan.halved(tokens, labels)
+        LOG.warning(
+            "a pass of %d tokens ran out of memory; from now on passes have %d tokens", tokens, self.plan.tokens
+        )
+
+    def _take_fewer_slots(self, what: str = "an adapter") -> None:
+        """Halve the slots. The jobs with the most steps done keep theirs; the others start again later.
+
+        Raises CannotRun when there is one slot only: `what` did not fit.
+        """
+        held = [slot for slot, progress in enumerate(self.slots) if progress]
+        held.sort(key=lambda slot: -self._progress_of(slot).step)
+        kept = [(self._progress_of(slot), checkpoint.tensors_of(self, slot)) for slot in held]
+        while True:
+            if self.plan.slots == 1:
+                raise CannotRun(
+                    f"training ran out of memory with the least that it can take, {what}: {self.plan.explain()}",
+                    hint="take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device; "
+                    "nvidia-smi lists the programs that use a GPU",
+                )
+            count = self.plan.slots // 2
+            self._put_back([progress.job for progress, _ in kept[count:]])
+            kept = kept[:count]
+            LOG.warning("%s ran out of memory; from now on %d adapters are trained at once", what, count)
+            self.plan = replace(self.plan, slots=count)
+            if fits(partial(self._reopen, kept)):
+                return
+
+    def _reopen(self, kept: Sequence[tuple[JobProgress, dict[str, torch.Tensor]]]) -> None:
+        """New slots, with jobs that go on; the memory of the old ones is freed before."""
+        for name in ("bank", "optimizer"):
+            self.__dict__.pop(name, None)
+        self._open(self.plan)
+        for slot, (progress, tensors) in enumerate(kept):
+            self.begin(slot, progress)
+            self.bank.values[slot].copy_(tensors["values"])
+            self.optimizer.restore(slot, tensors)
+
+    def _put_back(self, jobs: Sequence[Job]) -> None:
+        """Return started jobs to the queue, as the next ones."""
+        names = {job.name for job in jobs}
+        started = [job for job in self.queue[: self.next] if job.name not in names]
+        self.queue = [*started, *jobs, *self.queue[self.next :]]
+        self.next = len(started)
 
     def _backward(self, one: Pack) -> torch.Tensor:
         """Accumulate the gradients of all slots in the bank.
@@ -271,6 +345,20 @@ class TrainingSession:
         if progress is None:
             raise RuntimeError(f"slot {slot} is empty")
         return progress
+
+
+@contextmanager
+def _no_internal_error() -> Iterator[None]:
+    """Memory that is lacking outside a pass is a condition of the machine. Raises Temporary."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise Temporary(
+            f"the device's memory does not suffice for training: {str(error).partition(chr(10))[0]:.300}",
+            hint="end other programs that use the device, or take a smaller model or a larger device",
+        ) from error
 
 
 def _largest(job: Job, per_token: int, per_label: int) -> tuple[int, int]:
