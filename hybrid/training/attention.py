@@ -28,7 +28,9 @@ except ImportError:  # an older release of torch
 LOG = logging.getLogger("hybrid")
 NAME = "hybrid_packed"
 MAX_WIDTH = 256
-"""Widest head of the variable-length kernel."""
+"""Widest head of the variable-length kernel, and of flash attention."""
+TOLERANCE = 0.05
+"""Relative error up to which a kernel in half precision counts as right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ def _one_text(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, padding: int, window: int | None, scale: float | None
 ) -> torch.Tensor:
     shared = query.shape[1] != key.shape[1]
+    if shared and must_expand(query.device, query.shape[-1]):
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
+        shared = False
     length = query.shape[2]
     if not padding and (window is None or length <= window):
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=shared)
@@ -101,6 +106,16 @@ def _one_text(
     if window is not None:
         visible &= distance < window
     return F.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scale, enable_gqa=shared)
+
+
+def must_expand(device: torch.device, width: int) -> bool:
+    """Whether keys and values must be copied for every head that shares them.
+
+    Where there is no flash kernel (before Ampere, and for wide heads) torch's memory-efficient kernel remains, which
+    does not share heads: asked to, torch would take plain matrix products, whose memory grows with the square of a
+    text's length.
+    """
+    return device.type == "cuda" and (torch.cuda.get_device_capability(device) < (8, 0) or width > MAX_WIDTH)
 
 
 def _varlen(
@@ -116,7 +131,9 @@ def _varlen(
 
 
 def varlen_works(device: torch.device, dtype: torch.dtype, heads: int, shared: int, width: int) -> bool:
-    """Whether the variable-length kernel works here: it is compared with plain attention on two short texts."""
+    """Whether the variable-length kernel works here: it is compared with plain attention on two short texts, forward
+    and backward.
+    """
     if varlen_attn is None or device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return False
     if torch.cuda.get_device_capability(device) < (8, 0) or width > MAX_WIDTH:
@@ -127,14 +144,24 @@ def varlen_works(device: torch.device, dtype: torch.dtype, heads: int, shared: i
     cumulative = torch.tensor([0, 17, 48], dtype=torch.int32, device=device)
     layout = PackLayout((17, 31), (0, 0), cumulative)
     try:
-        with torch.no_grad(), packed_layout(layout):
-            fast, _ = packed_attention(None, q, k, v, None)
-        with torch.no_grad(), packed_layout(PackLayout(layout.lengths, layout.padding)):
-            plain, _ = packed_attention(None, q, k, v, None)
+        fast = _with_gradients(layout, q, k, v)
+        plain = _with_gradients(PackLayout(layout.lengths, layout.padding), q, k, v)
     except (RuntimeError, TypeError) as error:
         LOG.info("the variable-length attention kernel is not used: %s", str(error).splitlines()[:1])
         return False
-    return bool(torch.allclose(fast.float(), plain.float(), atol=0.05, rtol=0.05))
+    pairs = zip(fast, plain, strict=True)  # by norm: a small gradient is a sum of large numbers of either sign
+    return all(bool((one - other).norm() <= TOLERANCE * other.norm()) for one, other in pairs)
+
+
+def _with_gradients(
+    layout: PackLayout, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """The output of attention over a pack, and the gradients of half its sum of squares for query, key and value."""
+    q, k, v = (one.detach().requires_grad_() for one in (query, key, value))
+    with torch.enable_grad(), packed_layout(layout):
+        found, _ = packed_attention(None, q, k, v, None)
+        gradients = torch.autograd.grad(found.float().square().sum() / 2, (q, k, v))
+    return tuple(one.detach().float() for one in (found, *gradients))
 
 
 def layout_of(lengths: Sequence[int], padding: Sequence[int], device: torch.device, *, varlen: bool) -> PackLayout:

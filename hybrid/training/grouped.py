@@ -1,6 +1,6 @@
 """Grouped matrix products, in which each group of rows has its own matrix: three methods with equal results.
 
-`grouped` is torch's grouped_mm: one call for all groups; fast on a CPU, and in bfloat16 on GPUs from Hopper on. `loop`
+`grouped` is torch's grouped_mm: one call for all groups; fast on a CPU, and in bfloat16 on Hopper. `loop`
 is one product per group, for few groups. `padded` copies the rows into a rectangle and calls bmm once: for GPUs without
 a fast grouped_mm, where one call per group would cost more than the padding.
 """
@@ -59,9 +59,11 @@ class RowGroups:
 
 
 def best_method(device: torch.device, dtype: torch.dtype, groups: int, rank: int) -> GroupingMethod:
-    """The fastest method here. torch's grouped_mm needs rows of a multiple of 16 bytes."""
+    """The fastest method here. torch's grouped_mm needs rows of a multiple of 16 bytes; on Blackwell (10, 0) its
+    gradients of empty groups are not zero, and a pass does leave slots out.
+    """
     aligned = rank * dtype.itemsize % 16 == 0 and groups <= MAX_GROUPS and dtype != torch.float64
-    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and dtype == torch.bfloat16
+    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0) and dtype == torch.bfloat16
     if aligned and hasattr(F, "grouped_mm") and (device.type == "cpu" or hopper):
         return "grouped"
     return "loop" if groups <= MAX_LOOP_GROUPS or device.type == "cpu" else "padded"
