@@ -88,3 +88,12 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+SHARD_SECONDS = click.option(
+    "--shard-seconds",
+    type=FiniteRange(0.1, 3600),
+    default=60,
+    show_default=True,
+    help="Most seconds of work that a kill loses.",
+)

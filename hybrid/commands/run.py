@@ -15,7 +15,7 @@ from rich.console import Console
 from hybrid import settings
 from hybrid.backends.registry import NAMED_MODELS
 from hybrid.commands.follow import follow
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, Duration, FiniteRange
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
 from hybrid.commands.roles import MODELS, engines, specs
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
@@ -67,13 +67,7 @@ def with_run_options(command: Any) -> Any:
     "--backend-option", "options", multiple=True, metavar="NAME=VALUE",
     help="An option of the backend on this machine; not part of the run. For a further model: ROLE=NAME=VALUE.",
 )  # fmt: skip
-@click.option(
-    "--shard-seconds",
-    type=FiniteRange(0.1, 3600),
-    default=60,
-    show_default=True,
-    help="Most seconds of work that a kill loses.",
-)
+@SHARD_SECONDS
 @click.option("--retry-failed", is_flag=True, help="Repeat the items whose record is a failure.")
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hybrid.backends.options import pairs
-from hybrid.commands.options import FOLDER, Duration, FiniteRange, TimeOfDay
+from hybrid.commands.options import FOLDER, SHARD_SECONDS, Duration, FiniteRange, TimeOfDay
 from hybrid.errors import HybridError, Missed
 from hybrid.execution.capabilities import Machine, gpu
 from hybrid.execution.local import chosen_folder
@@ -47,13 +47,7 @@ MAX_LINE = 1000
     metavar="NAME=VALUE",
     help="An option of the backend on this machine; not part of the run.",
 )
-@click.option(
-    "--shard-seconds",
-    type=FiniteRange(0.1, 3600),
-    default=60,
-    show_default=True,
-    help="Most seconds of work that a kill loses.",
-)
+@SHARD_SECONDS
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
 @click.option(
     "--mount-limit", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds a mount may hang."

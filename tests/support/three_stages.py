@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from pathlib import Path
 
-from tests.support.real_machines import SCRIPT, Machine
+from tests.support.plugin_run import PluginRun, install
 
 TASKS, SAMPLES = 3, 2
 ITEMS = TASKS * SAMPLES + TASKS * SAMPLES + TASKS
@@ -66,56 +65,16 @@ class Three:
 '''
 
 
-def install(folder: Path) -> Path:
-    """Write the package as pip installs it; returns the folder, for PYTHONPATH."""
-    info = folder / "three_stages-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: three-stages\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hybrid.pipelines]\nthree = three_stages:Three\n")
-    (folder / "three_stages.py").write_text(textwrap.dedent(MODULE))
-    return folder
+class ThreeStageRun(PluginRun):
+    """A run of the pipeline; the script says `said: PROMPT`-like answers to each question."""
 
-
-class ThreeStageRun:
-    """A folder, a script that says `said: PROMPT`-like answers to each question, a laptop and other machines."""
+    pipeline, shard_seconds, max_idle = "three", 0.2, "1s"
 
     def __init__(self, root: Path) -> None:
-        self.root, self.folder = root, root / "folder"
-        self.packages = install(root / "packages")
         samples = {f"t{t} {s}": f"said {t} {s}" for t in range(TASKS) for s in range(SAMPLES)}
         answers = {f"about {text}": f"again {text}" for text in samples.values()}
-        root.mkdir(parents=True, exist_ok=True)
-        (root / "script.json").write_text(json.dumps({"answers": {**samples, **answers}}))
-        self.laptop = self.side("laptop")
-
-    def side(self, name: str) -> Machine:
-        side = Machine(self.root, name, self.folder)
-        side.environment["PYTHONPATH"] = str(self.packages)
-        return side
-
-    def local(self, side: Machine, *more: str, delay_ms: int = 0) -> list[str]:
-        model = ["--backend=scripted", f"--model={self.root / 'script.json'}", "--shard-seconds=0.2"]
-        options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
-        return ["run", "local", "three", *model, *options, *more]
-
-    def submit(self, *more: str) -> str:
-        """Init and `run remote`; the run's id."""
-        assert self.laptop.run("init", str(self.folder)).returncode == 0
-        done = self.laptop.run("run", "remote", "three", "--backend=scripted", f"--model={SCRIPT}", *more)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def worker(self, side: Machine, *more: str, delay_ms: int = 0, model: bool = True) -> list[str]:
-        where = [f"--model={SCRIPT}={self.root / 'script.json'}"] if model else []
-        options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
-        leave = ["--linger=0", "--max-idle=1s", "--shard-seconds=0.2", "--beat=1"]
-        return ["worker", *where, *(options if model else []), *leave, *more]
-
-    def records(self) -> list[dict[str, object]]:
-        """Those of the run's outputs.json."""
-        (path,) = self.folder.glob("results/*/outputs.json")
-        found: list[dict[str, object]] = json.loads(path.read_text())["records"]
-        return found
+        packages = install(root / "packages", "three", "three_stages:Three", MODULE)
+        super().__init__(root, packages, {"answers": {**samples, **answers}})
 
     def edits(self) -> dict[object, object]:
         """Task -> what the last stage made."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import textwrap
 from pathlib import Path
 
-from tests.support.real_machines import SCRIPT, Machine
+from tests.support.plugin_run import PluginRun, install
 
 MODULE = '''
 """Grow a tree of stories: each node has two texts, and the one whose embedding is further from its parent goes on."""
@@ -69,51 +67,14 @@ NODES = 2 * (1 + 2 + 4)
 TEXTS = 2 * NODES
 
 
-def install(folder: Path) -> Path:
-    """Write the package as pip installs it; returns the folder, for PYTHONPATH."""
-    info = folder / "stories-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stories\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hybrid.pipelines]\nstories = stories:Stories\n")
-    (folder / "stories.py").write_text(textwrap.dedent(MODULE).lstrip())
-    return folder
+class SearchRun(PluginRun):
+    """A run of the search, whose answers are all alike."""
 
-
-class SearchRun:
-    """A folder, a script whose answers are all alike, a laptop and other machines."""
+    pipeline, shard_seconds, max_idle = "stories", 0.1, "20s"
 
     def __init__(self, root: Path) -> None:
-        self.root, self.folder = root, root / "folder"
-        self.packages = install(root / "packages")
-        (root / "script.json").write_text(json.dumps({"answers": {}, "default": "a story"}))
-        self.laptop = self.side("laptop")
-
-    def side(self, name: str) -> Machine:
-        side = Machine(self.root, name, self.folder)
-        side.environment["PYTHONPATH"] = str(self.packages)
-        return side
-
-    def local(self, side: Machine, *more: str, delay_ms: int = 0) -> list[str]:
-        model = ["--backend=scripted", f"--model={self.root / 'script.json'}", "--shard-seconds=0.1"]
-        options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
-        return ["run", "local", "stories", *model, *options, *more]
-
-    def submit(self, *more: str) -> str:
-        """Init and `run remote`; the run's id."""
-        assert self.laptop.run("init", str(self.folder)).returncode == 0
-        done = self.laptop.run("run", "remote", "stories", "--backend=scripted", f"--model={SCRIPT}", *more)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    def worker(self, side: Machine, *more: str, delay_ms: int = 0) -> list[str]:
-        where = [f"--model={SCRIPT}={self.root / 'script.json'}"]
-        options = [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
-        return ["worker", *where, *options, "--linger=0", "--max-idle=20s", "--shard-seconds=0.2", "--beat=1", *more]
+        packages = install(root / "packages", "stories", "stories:Stories", MODULE)
+        super().__init__(root, packages, {"answers": {}, "default": "a story"})
 
     def shards(self) -> list[Path]:
         return sorted(self.folder.glob("runs/*/search/*/*/shard-*"))
-
-    def records(self) -> list[dict[str, object]]:
-        (path,) = self.folder.glob("results/*/outputs.json")
-        found: list[dict[str, object]] = json.loads(path.read_text())["records"]
-        return found
