@@ -22,6 +22,7 @@ EXTRA_OF = {
     "sentence_transformers": "embeddings",
     "rouge_score": "rouge",
     "numpy": "branch",
+    "obstore": "s3",
 }
 """Library -> the extra of this distribution that installs it."""
 
