@@ -14,9 +14,8 @@ import torch
 from hybrid.errors import BadData
 from hybrid.training.jobs import Job
 from hybrid.training.memory import MemoryPlan
-from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.progress import JobProgress
-from hybrid.training.slots import AdapterBank
+from hybrid.training.trainable import TrainableBank
 
 VERSION = 2
 """2: the A matrices of layers with the same input are adjacent in a slot's values."""
@@ -33,8 +32,7 @@ class TrainingSession(Protocol):
     rank: int
     queue: list[Job]
     next: int  # index in the queue of the next job
-    bank: AdapterBank
-    optimizer: SlotAdamW
+    bank: TrainableBank
     slots: list[JobProgress | None]
     first_slot: int  # the slot whose texts are chosen first
 
@@ -48,7 +46,7 @@ def state(session: TrainingSession) -> bytes:
     tensors: dict[str, torch.Tensor] = {}
     for slot, progress in enumerate(session.slots):
         if progress:
-            parts = tensors_of(session, slot)
+            parts = session.bank.state(slot)
             if progress.loss is None:  # zero between two steps
                 del parts["grad"]
             tensors |= {f"{slot}/{name}": value for name, value in parts.items()}
@@ -63,12 +61,6 @@ def state(session: TrainingSession) -> bytes:
     }
     data: bytes = safetensors.torch.save(tensors, {"session": json.dumps(metadata)})
     return data
-
-
-def tensors_of(session: TrainingSession, slot: int) -> dict[str, torch.Tensor]:
-    """Copies on the CPU of a slot's values, moments, step count, loss scale and gradients."""
-    parts = {"values": session.bank.values[slot], **session.optimizer.state(slot)}
-    return {name: value.detach().to("cpu", copy=True) for name, value in parts.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +100,7 @@ class Checkpoint:
             if stored is not None:
                 session.begin(slot, _progress(session, stored))
                 parts = {name: self._part(session, slot, name) for name in (*PARTS, *OPTIONAL_PARTS)}
-                session.bank.values[slot].copy_(parts.pop("values"))
-                session.optimizer.restore(slot, {name: part for name, part in parts.items() if part is not None})
+                session.bank.restore(slot, {name: part for name, part in parts.items() if part is not None})
 
     def _part(self, session: TrainingSession, slot: int, name: str) -> Any:
         part = self.tensors.get(f"{slot}/{name}")
@@ -128,6 +119,8 @@ def read(data: bytes) -> Checkpoint:
         size = int.from_bytes(data[:8], "little")
         metadata = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["session"])
         slots, count = metadata["plan"]["slots"], len(metadata["jobs"])
+        if not isinstance(metadata["shape"], list):
+            raise ValueError("its slots have no size")
         if metadata["version"] != VERSION:
             raise ValueError(f"version {metadata['version']!r:.20}")
         if not all(_integer(metadata["plan"][name]) > 0 for name in PLAN_FIELDS) or slots != len(metadata["slots"]):

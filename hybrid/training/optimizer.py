@@ -24,7 +24,7 @@ class SlotAdamW:
     def __init__(self, bank: AdapterBank, *, scaled: bool) -> None:
         if bank.grads is None:
             raise ValueError("a bank without gradients cannot be trained")
-        self._bank, self._grads = bank, bank.grads
+        self._values, self._grads = bank.values, bank.grads  # not the bank, which holds its optimizer
         self.scale = torch.full((bank.slots,), FIRST_SCALE if scaled else 1.0, device=bank.values.device)
         self._scaled = scaled
         self._of: dict[int, torch.optim.AdamW] = {}
@@ -33,7 +33,7 @@ class SlotAdamW:
 
     def begin(self, slot: int, tuning: Tuning, frozen: torch.Tensor | None = None) -> None:
         """Reset the state of a slot. Parameters where `frozen` [N] is true are never changed."""
-        row = self._bank.values[slot]
+        row = self._values[slot]
         row.grad = self._grads[slot].zero_()
         self._of[slot] = torch.optim.AdamW(
             [row], lr=0.0, betas=(0.9, 0.999), eps=1e-8, weight_decay=tuning.weight_decay, fused=True
@@ -70,7 +70,7 @@ class SlotAdamW:
         optimizer.step()
         grad.zero_()
         if frozen is not None:  # weight decay would still change them
-            row = self._bank.values[slot]
+            row = self._values[slot]
             torch.where(frozen, kept, row, out=row)
         if self._scaled:
             self.scale[slot].mul_(scale)
@@ -88,7 +88,7 @@ class SlotAdamW:
 
     def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
         """Restore the result of `state`. Call `begin` before."""
-        device = self._bank.values.device
+        device = self._values.device
         (row,) = self._of[slot].param_groups[0]["params"]
         moments = {name: state[name].to(device) for name in ("step", "exp_avg", "exp_avg_sq") if name in state}
         if moments:

@@ -29,8 +29,8 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.protocols import Backend, Tensors, Training, TrainingBackend
 from hybrid.records import Adapter, Completion, Request
 from hybrid.training.optimizer import SlotAdamW
+from hybrid.training.session import TrainingSession
 from hybrid.training.slots import AdapterBank
-from hybrid.training.trainer import TrainingSession
 from hybrid.tuning import Tuning
 from tests.support.small_hf_model import ask, chatml, in_thread, of_words, tuning, write_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,14 @@ from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Job, Trained
 from hybrid.training.memory import plan_memory, saved_bytes
+from hybrid.training.session import TrainingSession
 from hybrid.training.slots import Route
-from hybrid.training.trainer import TrainingSession
-from tests.support.peft_reference import job, tiny_model, trainer
+from hybrid.training.trainer import Trainer
+from hybrid.tuning import Tuning
+from tests.support.peft_reference import job, texts, tiny_model, trainer
 
 torch.set_num_threads(1)
+OLD = Path(__file__).parents[1] / "data" / "training-checkpoint.safetensors"
 JOBS = [
     job("a", 1, count=3),
     job("b", 2, rank=2, weight_decay=0.1),
@@ -85,6 +89,23 @@ def test_a_state_that_does_not_fit_or_is_of_other_jobs_is_refused() -> None:
     small.close()
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on() -> None:
+    """The file was written after the second of four passes, before plans had more than five figures."""
+    how = {"targets": ("v_proj",), "learning_rate": 3e-3, "epochs": 2, "rank": 4, "alpha": 8.0, "warmup": 1}
+    jobs = [Job("one", Tuning({"texts": 1}, **how), texts(1, 3))]
+    found = []
+    for resume in (OLD.read_bytes(), None):
+        ours = Trainer(tiny_model(layers=1), ("v_proj",), slots=1, tokens=4096, free=lambda: 1 << 30)
+        found += ours.train(jobs, resume=resume)
+        ours.close()
+        assert ours.steps == (2 if resume else 4)
+    resumed, whole = found
+    assert resumed.losses == pytest.approx(whole.losses, abs=1e-5)
+    for name, pair in whole.adapter.layers.items():
+        for part, other in zip(pair, resumed.adapter.layers[name], strict=True):
+            assert torch.allclose(part, other, atol=1e-5)
+
+
 DAMAGE: list[Any] = [
     lambda about: about.update(version=99),
     lambda about: about.update(next=99),
@@ -100,6 +121,7 @@ DAMAGE: list[Any] = [
     lambda about: about["slots"][0].update(job=3),
     lambda about: about.update(slots=[1, 2]),
     lambda about: about.pop("jobs"),
+    lambda about: about.pop("shape"),
 ]
 
 

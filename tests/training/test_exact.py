@@ -13,8 +13,9 @@ from hybrid.training.adapters import PREFIX, LoraWeights, from_bytes, initial_we
 from hybrid.training.grouped import GroupingMethod, RowGroups
 from hybrid.training.jobs import Job, Tokens, Trained
 from hybrid.training.packing import PackedText
+from hybrid.training.session import TrainingSession
 from hybrid.training.slots import AdapterBank, Route
-from hybrid.training.trainer import Trainer, TrainingSession
+from hybrid.training.trainer import Trainer
 from tests.support.peft_reference import TARGETS, VOCABULARY, by_peft, job, rectangle, texts, tiny_model, trainer
 
 torch.set_num_threads(1)
@@ -103,7 +104,7 @@ def gradients(model: Any, jobs: Sequence[Job]) -> list[torch.Tensor]:
         session = TrainingSession(ours, jobs, ours.planned(jobs))
         session._fill()
         one = ours.pack(session._chosen(), session.plan.slots)
-        session._backward(one)
+        session.bank.backward(one)
         place = {progress.job.name: slot for slot, progress in enumerate(session.slots) if progress}
     ours.close()
     assert session.bank.grads is not None

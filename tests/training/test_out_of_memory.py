@@ -27,7 +27,7 @@ JOBS = [
 ]
 
 
-ON_THE_HOST = {"initial_weights", "extract", "tensors_of", "state"}
+ON_THE_HOST = {"initial_weights", "extract", "state"}
 """Functions that copy to the host or compute there, which takes none of a GPU's memory."""
 
 

@@ -1,0 +1,62 @@
+"""A frozen model that computes packs: several texts in one row, each with the adapter of its slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from hybrid.training.attention import NAME, packed_layout, varlen_works
+from hybrid.training.packing import Pack, PackedText, pack
+from hybrid.training.slots import Route, SlottedModel
+
+
+class PackedModel:
+    """A Hugging Face causal model, which is not changed, with slots for adapters of its linear layers `targets`.
+
+    It must be used from one thread. `close` restores the model.
+    """
+
+    def __init__(self, model: Any, targets: Sequence[str]) -> None:
+        self.model = model
+        self.device, self.dtype = model.device, model.dtype
+        self.slotted = SlottedModel(model, targets, group_inputs=True)
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self._varlen = varlen_works(self.device, self.dtype, *_heads(model.config))
+        self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
+
+    @contextmanager
+    def packed(self) -> Iterator[None]:
+        """Within this context, the model uses packed attention."""
+        before = self.model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
+        self.model.set_attn_implementation(NAME)
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(before)
+
+    def pack(self, entries: Sequence[PackedText], slots: int) -> Pack:
+        """The pack of `entries` for this device."""
+        return pack(entries, slots, self.device, varlen=self._varlen)
+
+    def logits_of(self, pack: Pack, route: Route) -> torch.Tensor:
+        """The logits [labelled rows, vocabulary] of a pack."""
+        with self.slotted.routed(route), packed_layout(pack.layout):
+            answer = self.model(
+                input_ids=pack.ids, position_ids=pack.positions, use_cache=False, logits_to_keep=pack.rows
+            )
+        logits: torch.Tensor = answer.logits[0]
+        return logits
+
+    def close(self) -> None:
+        """Restore the model."""
+        self.slotted.close()
+
+
+def _heads(config: Any) -> tuple[int, int, int]:
+    text = config.get_text_config(decoder=True)
+    shared = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return text.num_attention_heads, shared, width
