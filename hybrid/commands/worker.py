@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from hybrid.folder.runs import check_mark
 from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean_line, count_of
-from hybrid.worker.process import alive, serve
+from hybrid.worker.process import alive, has_ended, serve
+from hybrid.worker.siblings import Siblings
 from hybrid.worker.worker import Worker, WorkerOptions
 
 MAX_LINE = 1000
@@ -80,7 +82,9 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     dict(pairs("--model", models))
     here = Machine(models, how["options"], spool)
     with alive(spool / "locks", attempt) as gone:
-        this_worker = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone)
+        ended = partial(has_ended, spool / "locks")
+        siblings = Siblings(spool / "claims.sqlite", attempt, clock, ended, options.timeouts, gone)
+        this_worker = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone, siblings=siblings)
         _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
@@ -91,6 +95,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
             serve(this_worker, _say)
         finally:
             isolated.close()
+            siblings.close()
     _report(this_worker)
 
 

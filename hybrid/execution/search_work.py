@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from hybrid.execution.claims import Claims, NoClaims
 from hybrid.execution.search_records import Searching, SearchRecords
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import without_secrets
@@ -54,6 +55,7 @@ class SearchWork:
     ) -> None:
         self.run, self.stage, self.digests, self.attempt = run, stage, digests, attempt
         self._tasks = tasks
+        self.claims: Claims = NoClaims()  # those of this machine's other workers
         self.completed = SearchRecords(run, stage.name, self.digest, attempt)
         self._aside: frozenset[str] = frozenset()
         self._walking: Searching | None = None
@@ -71,7 +73,8 @@ class SearchWork:
     def look(self, set_aside: Collection[str] = ()) -> None:
         """See what else is done by now. Failures in the shards `set_aside` are to be done again."""
         self._aside = frozenset(set_aside)
-        self.completed.look()
+        with self.claims.looking():
+            self.completed.look()
 
     def retry_failed(self) -> None:
         """Do again what has only failed."""
@@ -136,8 +139,9 @@ class SearchWork:
         return Others()
 
     def _others(self, monitor: BeatMonitor, within: float) -> Others:
-        held = monitor.claimed(self.stage.name, self.size, within)
-        return Others(frozenset(monitor.at_work(self.stage.name, self.size, within)), frozenset(held))
+        stage, siblings = self.stage.name, self.claims.others(within)
+        attempts = siblings.attempts | monitor.at_work(stage, self.size, within)
+        return Others(attempts, siblings.blocks | monitor.claimed(stage, self.size, within))
 
     def may_begin(self, others: Others) -> bool:
         """Whether there is something to do that this worker is to do."""
@@ -176,7 +180,8 @@ class SearchWork:
         """
         while (others := taken()) is not None:
             if queue := self._open(others):
-                yield self._given_out(queue.popleft())
+                if self.claims.take(_number(key := queue.popleft())):
+                    yield self._given_out(key)
             elif self._asked:
                 yield None
             else:
@@ -190,7 +195,8 @@ class SearchWork:
 
     def answered(self, completion: Completion) -> Record:
         """The record of an answer. The walks go on with it when the next request is made, after it was kept."""
-        item, history = self._asked.pop(bytes.fromhex(completion.key))
+        item, history = self._asked.pop(key := bytes.fromhex(completion.key))
+        self.claims.release([_number(key)])
         done = without_secrets(completion)
         record = Record(done.key, item.task, item.question, item.view, item.sample, done, history)
         self._answered.append(record)
@@ -212,6 +218,7 @@ class SearchWork:
 
     def give_up(self) -> None:
         """Forget what was given out and never answered: it is left to do."""
+        self.claims.release()
         self._asked.clear()
         self._queue.clear()
 

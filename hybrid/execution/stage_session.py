@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,6 +75,12 @@ def work_on(
     if isinstance(stage.work, Search):
         return SearchWork(run, stage, tasks, digests, attempt)
     return StageWork(run, stage, tasks, digests[""], start)
+
+
+def place_of(work: AnyWork) -> str:
+    """A name of the stage and exactly these items of it, for the claims of this machine's workers."""
+    items = hashlib.blake2b(b"".join(getattr(work, "keys", ())), digest_size=16).hexdigest()
+    return f"{work.run.id}/{work.stage.name}/{work.size}/{work.digest}/{items}"
 
 
 def shard_header(work: AnyWork, attempt: str, engine: Backend) -> dict[str, object]:

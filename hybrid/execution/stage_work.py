@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
 
+from hybrid.execution.claims import Claims, NoClaims
 from hybrid.execution.completed import CompletedItems
 from hybrid.execution.stage_view import StageView
 from hybrid.folder.leases import BeatMonitor, LeaseTimeouts, block_size, choose
@@ -39,7 +40,9 @@ class StageWork:
         self._failed_here: dict[bytes, str] = {}  # items that failed here, and the kinds of their failures
         self._set_aside: frozenset[str] = frozenset()
         self._finished: set[int] = set()  # blocks that had no item left
+        self._answered: set[int] = set()  # blocks that were claimed and answered here
         self.held: dict[int, set[bytes]] = {}  # block -> its items that were given to the backend and wait
+        self.claims: Claims = NoClaims()  # those of this machine's other workers
         self._asked: dict[bytes, tuple[int, Item]] = {}
         self._last: int | None = None
         self._start = start % max(1, self.blocks)
@@ -47,9 +50,13 @@ class StageWork:
 
     def look(self, set_aside: Collection[str] = ()) -> None:
         """Read the shards that have arrived. Failures in the shards `set_aside` are to be done again."""
-        self.completed.look()
+        with self.claims.looking():
+            self.completed.look()
         if (aside := frozenset(set_aside)) != self._set_aside:
             self._set_aside, self._failed_here, self._finished = aside, {}, set()
+            again = self._answered - set(list(self.held))  # noqa: C414 - another thread may change it
+            self._answered -= again
+            self.claims.release(again)
         self.excused = self.completed.failed(aside).keys() | self._failed_here.keys()
 
     def retry_failed(self) -> None:
@@ -93,10 +100,13 @@ class StageWork:
 
     def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> set[int]:
         """The blocks that others hold, as far as that is to be respected now."""
-        others = monitor.claimed(self.stage.name, self.size, timeouts.reclaim)
+        others = self._claimed_by_others(monitor, timeouts.reclaim)
         if not self.held and not self.may_begin(others):  # nothing else to do: a doubtful claim is no reason
-            others = monitor.claimed(self.stage.name, self.size, timeouts.idle)
+            others = self._claimed_by_others(monitor, timeouts.idle)
         return others
+
+    def _claimed_by_others(self, monitor: BeatMonitor, within: float) -> set[int]:
+        return monitor.claimed(self.stage.name, self.size, within) | self.claims.others(within).blocks
 
     @staticmethod
     def nobody() -> Collection[int]:
@@ -120,7 +130,8 @@ class StageWork:
             block = choose([one for one in self.open_blocks() if one not in others], others, self._last, self._start)
             if block is None:
                 return
-            yield from self._given_out(block)
+            if self.claims.take(block):
+                yield from self._given_out(block)
 
     def _given_out(self, block: int) -> Iterator[Request]:
         self._last, self.held[block] = block, set()
@@ -169,6 +180,7 @@ class StageWork:
 
     def give_up(self) -> None:
         """Release all items without an answer: they are left to do."""
+        self.claims.release(list(self.held))
         self._asked.clear()
         self.held.clear()
 
@@ -176,6 +188,7 @@ class StageWork:
         """Stop holding a block whose last item was answered, unless items of it are still being given out."""
         if not self.held.get(block) and (block != self._last or self._position >= self._end(block)):
             self.held.pop(block, None)
+            self._answered.add(block)
 
     def _end(self, block: int) -> int:
         return min((block + 1) * self.size, len(self.keys))

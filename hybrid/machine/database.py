@@ -20,12 +20,13 @@ TEMPORARY = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
 """Nobody reads a temporary database after a crash, so nothing is done to survive one."""
 
 
-def connect_shared(path: Path | None, *, wait_s: float = WAIT_S) -> sqlite3.Connection:
+def connect_shared(path: Path | None, *, wait_s: float = WAIT_S, threads: bool = False) -> sqlite3.Connection:
     """The database at `path`, created if necessary, for several processes at the same time; None gives a temporary one.
 
-    Every statement is committed at once, unless the caller begins a transaction. Raises sqlite3.Error.
+    Every statement is committed at once, unless the caller begins a transaction. With `threads` several threads may use
+    it, one at a time. Raises sqlite3.Error.
     """
-    rows = sqlite3.connect(path or "", timeout=wait_s, isolation_level=None)
+    rows = sqlite3.connect(path or "", timeout=wait_s, isolation_level=None, check_same_thread=not threads)
     try:
         rows.executescript(SHARED)
     except BaseException:

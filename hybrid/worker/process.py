@@ -255,6 +255,12 @@ def alive(locks: Path, attempt: str) -> Iterator[set[str]]:
             Path(lock.lock_file).unlink()
 
 
+def has_ended(locks: Path, attempt: str) -> bool:
+    """Whether the process of an attempt on this machine has ended."""
+    path = locks / f"{attempt}.lock"
+    return not path.exists() or _free(path)
+
+
 def _free(path: Path) -> bool:
     try:
         with filelock.FileLock(path, timeout=0):

@@ -18,7 +18,7 @@ from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError
 from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, trained_roles
 from hybrid.execution.search_records import digests_of
-from hybrid.execution.stage_session import AnyWork, StageSession, shard_header, work_on
+from hybrid.execution.stage_session import AnyWork, StageSession, place_of, shard_header, work_on
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
@@ -35,11 +35,14 @@ from hybrid.records import Completion
 from hybrid.work import Search
 from hybrid.worker.capability import Capabilities, RunState, elsewhere
 from hybrid.worker.courier import Courier
+from hybrid.worker.siblings import Siblings
 
 LOG = logging.getLogger("hybrid")
 TIME_IS_UP = "the time is up"
 POLL = 15.0
 """Seconds between two searches for work."""
+SIBLINGS_POLL = 0.25
+"""Seconds between two looks at what the other workers of this machine do, while there is nothing to do."""
 CARRY_LIMIT = 120.0
 """Most seconds that a worker stays at the end to upload the files of its spool."""
 
@@ -71,14 +74,10 @@ class Worker:
         *,
         attempt: str,
         gone: Collection[str] = (),
+        siblings: Siblings | None = None,
     ) -> None:
-        self.folder, self.clock, self.capabilities, self.options, self.attempt = (
-            folder,
-            clock,
-            capabilities,
-            options,
-            attempt,
-        )
+        self.folder, self.clock, self.capabilities = folder, clock, capabilities
+        self.options, self.attempt, self.siblings = options, attempt, siblings
         self.spool = Spool(store, clock)
         self.courier = Courier(folder, self.spool, clock, attempt, options.timeouts, gone)
         self.session: StageSession | None = None
@@ -96,18 +95,34 @@ class Worker:
 
     def step(self) -> None:
         """One round of the courier."""
+        if self.siblings:
+            self.siblings.beat()
         self.courier.step(self.session)
 
     def work(self) -> Generator[float, None, None]:
         """Execute all available work; each yielded value is the seconds to wait before resuming. `leave` follows."""
         try:
             while not self._stopped():
+                news = self._news()
                 yield from self._round()
                 if self._once_is_over() or self._nothing_more() or self._idle() or self._stopped():
                     break
-                yield max(0.0, min(POLL, self.options.timeouts.idle, self.options.until - self.clock.now()))
+                yield from self._pause(news)
         finally:
             self.close()
+
+    def _news(self) -> object:
+        """What changes when another worker of this machine may have left records or work; None without one."""
+        return self.siblings.news() if self.siblings else None
+
+    def _pause(self, news: object) -> Iterator[float]:
+        """Wait until the folder is read again, or another worker of this machine has closed its shards."""
+        until = self.clock.now() + min(POLL, self.options.timeouts.idle, self.options.until - self.clock.now())
+        while True:
+            wait = max(0.0, until - self.clock.now())
+            yield wait if news is None else min(wait, SIBLINGS_POLL)
+            if news is None or news != self._news() or self.clock.now() >= until or self._stopped():
+                return
 
     def close(self) -> None:
         """Free the model."""
@@ -234,9 +249,17 @@ class Worker:
         )
         if place not in self._works or self._works[place][1] != made_of:
             start = zlib.crc32(self.attempt.encode())  # workers that start together begin with different blocks
-            self._works[place] = work_on(run, stage, run.tasks(), digests, self.attempt, start), made_of
+            if place in self._works:
+                self._works[place][0].claims.release()
+            self._works[place] = self._shared(work_on(run, stage, run.tasks(), digests, self.attempt, start)), made_of
         work = self._works[place][0]
         work.look(self.courier.orders(run.id).set_aside)
+        return work
+
+    def _shared(self, work: AnyWork) -> AnyWork:
+        """The work with the claims that the workers of this machine share."""
+        if self.siblings:
+            work.claims = self.siblings.of(place_of(work))
         return work
 
     def _session(self, work: AnyWork, chain: Bound) -> Iterator[float]:
@@ -245,6 +268,8 @@ class Worker:
             return
         if work.stage.asks_a_model:
             self._same_models(work)
+        if self.siblings:
+            self.siblings.works_on(place_of(work))
         engine = self._engine(work, chain)
         self.courier.beat(work.run.id, {"state": "begins"})  # a worker that cannot write a heartbeat does not begin
         self._touched.add(work.run.id)
@@ -261,6 +286,8 @@ class Worker:
             work.give_up()
             writer.close()
             self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
+            if self.siblings:
+                self.siblings.closed_shards()
 
     def _same_models(self, work: AnyWork) -> None:
         for role, bound_to in work.digests.items():
