@@ -23,6 +23,7 @@ EXTRA_OF = {
     "rouge_score": "rouge",
     "numpy": "branch",
     "obstore": "s3",
+    "ray": "ray",
 }
 """Library -> the extra of this distribution that installs it."""
 
