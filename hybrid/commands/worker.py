@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from hybrid.backends.options import pairs
+from hybrid.commands.cluster import start_on_cluster
 from hybrid.commands.options import FOLDER, SHARD_SECONDS, Duration, FiniteRange, TimeOfDay
-from hybrid.errors import HybridError, Missed
+from hybrid.errors import HybridError, Missed, UsageError
 from hybrid.execution.capabilities import Machine, gpu
 from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import IsolatedFolder
@@ -51,6 +52,8 @@ MAX_LINE = 1000
 )
 @SHARD_SECONDS
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
+@click.option("--ray", metavar="ADDRESS", help="One worker a GPU of this Ray cluster: auto, or HOST:PORT.")
+@click.option("--workers", type=click.IntRange(1, 1000), help="With --ray: how many [one a GPU].")
 @click.option(
     "--mount-limit", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds a mount may hang."
 )
@@ -60,6 +63,11 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     Results are written to this machine's own disk, then to the folder, and are kept here until the laptop has
     acknowledged them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command continues.
     """
+    if how["workers"] and not how["ray"]:
+        raise UsageError("--workers is for a Ray cluster", hint="hybrid worker --ray auto --workers N")
+    if how["ray"]:
+        start_on_cluster(click.get_current_context(), chosen_folder(folder).absolute(), _say)
+        return
     place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
     isolated = IsolatedFolder(place, seconds=how["mount_limit"])
     try:

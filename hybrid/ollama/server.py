@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from hybrid.errors import CannotRun, HybridError, Temporary
+from hybrid.machine import guard
 from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import SECRET_NAME, redacted
 from hybrid.machine.terminal import clean_line
-from hybrid.ollama import guard
 from hybrid.ollama.address import Address, version
 
 READY_SECONDS, GRACE_SECONDS, SETTLED_SECONDS = 120.0, 10.0, 0.3

@@ -1,10 +1,10 @@
-"""The guard, a process between `hybrid` and the server: it stops the server when `hybrid` asks for it or has ended.
+"""The guard, a process between `hybrid` and a child of it: it stops the child when `hybrid` asks for it or has ended.
 
     python guard.py GRACE COMMAND ARGUMENTS...
 
-Its stdin is a pipe from `hybrid`. When the pipe closes, also by kill -9, the guard stops the server and all its child
-processes: SIGTERM, and SIGKILL after GRACE seconds. It exits with the server's exit code. It imports nothing of this
-project, so that it stays small: it lives as long as the server.
+Its stdin is a pipe from `hybrid`. When the pipe closes, also by kill -9, the guard stops the command and all its child
+processes: SIGTERM, and SIGKILL after GRACE seconds. It exits with the command's exit code. It imports nothing of this
+project, so that it stays small: it lives as long as the command.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import time
 from contextlib import suppress
 
 POLL_SECONDS = 0.1
-"""Seconds between two checks of the server."""
+"""Seconds between two checks of the command."""
 
 
 def main(grace: float, command: list[str]) -> int:
     """Run `command` until it ends or stdin closes. Returns its exit code, negative for a signal."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a handler, since a child process inherits ignored signals
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603
-    while server.poll() is None and not _released():
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603
+    while child.poll() is None and not _released():
         pass
-    if server.returncode is None:
-        _signal(server.pid, signal.SIGTERM)
-        _wait(server, grace)
-    _signal(server.pid, signal.SIGKILL)  # its remaining child processes
-    return server.wait()
+    if child.returncode is None:
+        _signal(child.pid, signal.SIGTERM)
+        _wait(child, grace)
+    _signal(child.pid, signal.SIGKILL)  # its remaining child processes
+    return child.wait()
 
 
 def _released() -> bool:
@@ -40,9 +40,9 @@ def _released() -> bool:
     return bool(readable) and not os.read(0, 1)
 
 
-def _wait(server: subprocess.Popen[bytes], seconds: float) -> None:
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> None:
     until = time.monotonic() + seconds
-    while server.poll() is None and time.monotonic() < until:
+    while child.poll() is None and time.monotonic() < until:
         time.sleep(POLL_SECONDS)
 
 

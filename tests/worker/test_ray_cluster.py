@@ -1,0 +1,174 @@
+"""`hybrid worker --ray` on a real Ray of this machine: one head that claims to have two GPUs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid.errors import BadData, CannotRun, Missed, NotFinished, UsageError
+from hybrid.worker import ray_cluster
+from hybrid.worker.ray_cluster import Member
+from tests.support.fleet import until
+from tests.support.in_process import Hybrid
+from tests.support.ollama_server import free_port
+from tests.support.real_machines import ITEMS, Machine, Machines
+
+PATIENCE = 120
+SWITCHES = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@contextmanager
+def head(machine: Machine) -> Iterator[str]:
+    """The address of a Ray cluster whose one node is this machine, with the environment of `machine`."""
+    if find_spec("ray") is None:
+        pytest.skip("needs ray, which is not installed")
+    sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds the paths of sockets
+    port, log = free_port(), machine.root / "ray.log"
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
+    resources = ["--num-gpus=2", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={sockets}"]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*command, *resources, "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"],
+            env=machine.environment | SWITCHES, cwd=sockets, stdout=stream, stderr=stream, start_new_session=True,
+        )  # fmt: skip
+        try:
+            until(lambda: b"Ray runtime started" in log.read_bytes(), "Ray", PATIENCE)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+def workers(folder: Path) -> dict[int, int]:
+    """Process id of each worker on `folder` that an actor has started -> that of the actor."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+            if b"worker" in words and str(folder).encode() in words and not any(b"guard.py" in one for one in words):
+                guard = parent(int(entry.name))
+                if b"guard.py" in Path(f"/proc/{guard}/cmdline").read_bytes():
+                    found[int(entry.name)] = parent(guard)
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def last_of(process: subprocess.Popen[str]) -> list[str]:
+    return process.communicate(timeout=PATIENCE)[1].splitlines()
+
+
+@pytest.mark.slow
+def test_a_worker_on_every_gpu_of_a_cluster(tmp_path: Path) -> None:
+    machines = Machines(tmp_path)
+    run = machines.submit()
+    cluster = machines.side("cluster")
+    cluster.environment |= SWITCHES
+    with head(cluster) as address:
+        _one_ctrl_c_stops_all(machines, cluster, address)
+        _ray_starts_a_killed_actor_again(machines, cluster, address, run)
+        _a_node_must_see_the_folder(machines, cluster, address)
+    done = cluster.run("worker", str(machines.folder), f"--ray={address}")
+    assert done.returncode == 5, done.stderr
+    assert f"no Ray cluster is found at {address}" in done.stderr
+
+
+def _one_ctrl_c_stops_all(machines: Machines, cluster: Machine, address: str) -> None:
+    process = cluster.start(*cluster.worker(f"--ray={address}", "--workers=2", delay_ms=300, shard_seconds=0.5))
+    until(lambda: len(workers(machines.folder)) == 2 and len(cluster.calls()) > 3, "two workers", PATIENCE)
+    process.send_signal(signal.SIGINT)
+    said = last_of(process)
+    assert process.returncode == 4, said
+    assert any("stopping every worker in order" in line for line in said)
+    assert re.search(r"ray-1 on \S+: 4, ray-2 on \S+: 4$", said[-2])
+    assert workers(machines.folder) == {}
+
+
+def _ray_starts_a_killed_actor_again(machines: Machines, cluster: Machine, address: str, run: str) -> None:
+    before = len(cluster.calls())
+    process = cluster.start(*cluster.worker(f"--ray={address}", delay_ms=100, shard_seconds=0.5))
+    until(lambda: len(workers(machines.folder)) == 2 and len(cluster.calls()) > before, "two workers", PATIENCE)
+    (victim, actor), *_ = sorted(workers(machines.folder).items())
+    os.kill(actor, signal.SIGKILL)
+    until(lambda: victim not in workers(machines.folder), "the end of the worker of a killed actor")
+    said = last_of(process)
+    assert process.returncode == 0, said
+    begun = [line.split(": worker ") for line in said if ": worker 20" in line]
+    assert sorted({name.split(" on ")[0] for name, _ in begun}) == ["ray-1", "ray-2"]
+    assert len(begun) == 3, said
+    assert {re.search("GPU (.)", line)[1] for line in said if "GPU " in line} == {"0", "1"}  # type: ignore[index]
+    assert sum("ended with exit code 0" in line for line in said) == 2
+    assert any(f"{run}: done" in line for line in said)
+    shown = machines.laptop.run("status", "seal-eval", "--json").stdout
+    assert [attempt for _, attempt in begun if attempt.split()[0] not in shown] == []
+    assert machines.fetch().returncode == 0
+    assert len(machines.texts()) == ITEMS
+
+
+def _a_node_must_see_the_folder(machines: Machines, cluster: Machine, address: str) -> None:
+    """The path is one that means something else to each process."""
+    done = cluster.run("worker", f"/proc/self/cwd/{machines.folder.name}", f"--ray={address}")
+    assert done.returncode == 7
+    assert "does not see the folder" in done.stderr
+    assert "at the same path on every node" in done.stderr
+
+
+def test_a_node_with_another_folder_at_the_path_is_refused() -> None:
+    found = {"host": "gpu-7", "devices": "0", "runs": {"seal-eval-1": "aa"}}
+    ray_cluster._refuse_other_folder("ray-1", found, {"seal-eval-1": "aa"})
+    for runs in ({"seal-eval-1": "bb"}, {"seal-eval-2": "aa"}):
+        with pytest.raises(CannotRun, match="gpu-7, sees another folder"):
+            ray_cluster._refuse_other_folder("ray-1", found, runs)
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [((3, 0), Missed), ((4, 3), Missed), ((4, 0), NotFinished), ((6, 7), BadData), ((-9, 0), CannotRun)],
+)
+def test_the_worst_exit_code_of_the_workers_is_that_of_the_command(codes: tuple[int, ...], kind: type) -> None:
+    members = [Member(f"ray-{number}", None, code) for number, code in enumerate(codes)]
+    with pytest.raises(kind, match=f"ray-0: {codes[0]}, ray-1: {codes[1]}"):
+        ray_cluster._raise_worst(members)
+
+
+def test_workers_that_all_ended_with_0_are_no_error() -> None:
+    ray_cluster._raise_worst([Member("ray-1", None, 0)])
+
+
+def test_wrong_options_of_a_cluster_are_told(hybrid: Hybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    assert hybrid("init", folder).code == 0
+    assert (done := hybrid("worker", folder, "--workers=2")).code == UsageError.exit_code
+    assert "--ray" in done.stderr
+    assert (done := hybrid("worker", folder, "--ray=ray://head:10001")).code == UsageError.exit_code
+    assert "ray job submit" in done.stderr
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert (done := hybrid("worker", folder, "--ray=auto")).code == CannotRun.exit_code
+    assert ".[ray]" in done.stderr
+
+
+def test_the_options_of_the_command_reach_the_workers(hybrid: Hybrid, tmp_path: Path, monkeypatch: Any) -> None:
+    folder = tmp_path / "folder"
+    assert hybrid("init", folder).code == 0
+    seen: list[ray_cluster.Cluster] = []
+    monkeypatch.setattr("hybrid.commands.cluster.work_on_cluster", lambda cluster, runs, say: seen.append(cluster))
+    options = ["--side=gpu", "--once", "--max-idle=90.0", "--model=a=/x", "--model=b=/y", "--beat=5.0"]
+    assert hybrid("worker", folder, "--ray=auto", "--workers=3", "--until=1h", *options).code == 0
+    assert sorted(seen[0].arguments) == sorted(options)
+    assert seen[0].deadline is not None
+    assert (seen[0].folder, seen[0].workers, seen[0].address) == (folder, 3, "auto")
