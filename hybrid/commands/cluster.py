@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from hybrid.errors import UsageError
 from hybrid.folder.child import IsolatedFolder
 from hybrid.worker.ray_actor import seen
 from hybrid.worker.ray_cluster import Cluster, work_on_cluster
@@ -22,6 +23,8 @@ NOT_PASSED_ON = ("ray", "workers", "until")
 def start_on_cluster(context: click.Context, folder: Path, say: Callable[[str], None]) -> None:
     """Run the command of `context` on the cluster that its option `--ray` names. Raises HybridError."""
     given = context.params
+    if not given["ray"]:
+        raise UsageError("--workers is for a Ray cluster", hint="hybrid worker --ray auto --workers N")
     until = given["until"]
     deadline = None if until is None else time.time() + until
     cluster = Cluster(given["ray"], given["workers"], folder, list(arguments_again(context, NOT_PASSED_ON)), deadline)

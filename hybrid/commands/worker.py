@@ -12,7 +12,7 @@ import click
 from hybrid.backends.options import pairs
 from hybrid.commands.cluster import start_on_cluster
 from hybrid.commands.options import FOLDER, SHARD_SECONDS, Duration, FiniteRange, TimeOfDay
-from hybrid.errors import HybridError, Missed, UsageError
+from hybrid.errors import HybridError, Missed
 from hybrid.execution.capabilities import Machine, gpu
 from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import IsolatedFolder
@@ -63,9 +63,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     Results are written to this machine's own disk, then to the folder, and are kept here until the laptop has
     acknowledged them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command continues.
     """
-    if how["workers"] and not how["ray"]:
-        raise UsageError("--workers is for a Ray cluster", hint="hybrid worker --ray auto --workers N")
-    if how["ray"]:
+    if how["ray"] or how["workers"]:
         start_on_cluster(click.get_current_context(), chosen_folder(folder).absolute(), _say)
         return
     place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
