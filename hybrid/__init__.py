@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hybrid.errors import Temporary as Temporary
     from hybrid.errors import UsageError as UsageError
     from hybrid.errors import Waits as Waits
+    from hybrid.loops import Lab as Lab
+    from hybrid.loops import RoundFailed as RoundFailed
+    from hybrid.loops import Series as Series
     from hybrid.metrics import Measured as Measured
     from hybrid.metrics import RoundMetrics as RoundMetrics
     from hybrid.protocols import Backend as Backend
@@ -61,6 +64,7 @@ if TYPE_CHECKING:
     from hybrid.work import FineTuning as FineTuning
     from hybrid.work import Finished as Finished
     from hybrid.work import Frontier as Frontier
+    from hybrid.work import Rounds as Rounds
     from hybrid.work import Search as Search
     from hybrid.work import Together as Together
     from hybrid.work import Tune as Tune
@@ -72,6 +76,7 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
+    "loops": ("Lab", "RoundFailed", "Series"),
     "metrics": ("Measured", "RoundMetrics"),
     "protocols": (
         "Backend", "Embedder", "Inputs", "MakesPages", "MeasuringGrader", "Model", "ModelGrader", "OutputGrader",
@@ -85,8 +90,8 @@ NAMES = {
     "sampling": ("check_sampling", "item_seed"),
     "tuning": ("Tuning",),
     "work": (
-        "Ask", "Derive", "Derived", "FineTuning", "Finished", "Frontier", "Search", "Together", "Tune", "Walk",
-        "found_in", "replayed",
+        "Ask", "Derive", "Derived", "FineTuning", "Finished", "Frontier", "Rounds", "Search", "Together", "Tune",
+        "Walk", "found_in", "replayed",
     ),
 }  # fmt: skip
 """Module -> the names that are offered of it."""

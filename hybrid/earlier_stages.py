@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from functools import wraps
 from typing import Any, TypeVar
 
-from hybrid.work import Ask, Derive, Search, Tune, Work, maker_of
+from hybrid.work import Ask, Derive, Rounds, Search, Tune, Work, maker_of
 
 EARLIER = ("name", "side", "version", "items", "after", "judges", "derived", "lessons")
 """The earlier arguments, in order."""
 
-KINDS = (Ask, Tune, Derive, Search)
+KINDS = (Ask, Tune, Derive, Search, Rounds)
 
 Made = TypeVar("Made")
 
@@ -53,7 +53,7 @@ def present(given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
 
 def _work(items: Any, derived: Any, lessons: Any) -> Work:
     if not callable(items):
-        raise TypeError(f"the work of a stage is Ask, Tune, Derive or Search, not {items!r:.100}")
+        raise TypeError(f"the work of a stage is Ask, Tune, Derive, Search or Rounds, not {items!r:.100}")
     if derived:
         return Derive(items)
     return Tune(items, lessons) if lessons else Ask(items)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
@@ -15,7 +16,7 @@ from hybrid.earlier_stages import taking_earlier_arguments
 from hybrid.metrics import Measured
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
 from hybrid.tuning import Tuning
-from hybrid.work import Ask, Derive, Search, Work, item_of, maker_of
+from hybrid.work import Ask, Derive, Rounds, Search, Work, item_of, maker_of
 
 Side = Literal["gpu", "laptop", "any"]
 
@@ -36,7 +37,7 @@ class Inputs:
 @taking_earlier_arguments
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of a pipeline: one kind of work (`Ask`, `Tune`, `Derive` or `Search`), on one side.
+    """A step of a pipeline: one kind of work (`Ask`, `Tune`, `Derive`, `Search` or `Rounds`), on one side.
 
     What its function makes of the tasks is the same every time, in the same order. Raise `version` when the same item
     would now give another record: old records are then not reused.
@@ -69,6 +70,8 @@ class Stage:
             return self.work.items(*given)
         if isinstance(self.work, Search):
             return (self.work.reached or self.work.first_items)(*given)
+        if isinstance(self.work, Rounds):
+            return chain.from_iterable(series.items() for series in self.work.series(*given))
         return map(item_of, maker_of(self.work)(*given))
 
     @property

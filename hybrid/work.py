@@ -1,8 +1,8 @@
 """What a stage does: exactly one kind of work, and the values that its function makes.
 
 `Ask` questions a model, `Tune` trains adapters and questions the model with them, `Derive` computes texts from earlier
-outputs, `Search` asks questions that depend on earlier answers. A further kind (a state that advances in rounds) is a
-dataclass here, a member of `Work`, its place in `maker_of` and `with_maker`, and a branch in `hybrid.execution`.
+outputs, `Search` asks questions that depend on earlier answers, `Rounds` advances a state in rounds. A further kind is
+a dataclass here, a member of `Work`, its place in `maker_of` and `with_maker`, and a branch in `hybrid.execution`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.loops import Loop, Series
 from hybrid.records import Adapter, Example, Failure, Item, Request, Sampling
 from hybrid.tuning import Tuning
 from hybrid.walks import EndlessWalk, Finished, Frontier, Replay, Together, Walk, found_in, replayed
@@ -24,6 +25,7 @@ __all__ = [
     "FineTuning",
     "Finished",
     "Frontier",
+    "Rounds",
     "Search",
     "Together",
     "Tune",
@@ -140,8 +142,21 @@ class Search:
         return replay.items.values()
 
 
-Work = Ask | Tune | Derive | Search
-MAKERS: Mapping[type, str] = {Derive: "texts", Search: "walk"}
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Advances loops in rounds, each of which is a record: its metrics, as the text of `RoundMetrics`.
+
+    `series(tasks)` gives the series, in a stage that comes after others `series(tasks, earlier)`, called as `items` of
+    `Ask` is. `loop(series, lab, tasks)`, or `loop(series, lab, tasks, earlier)`, makes the loop of one of them. One
+    worker at a time advances a series; several may share the series of a stage.
+    """
+
+    series: Callable[..., Iterable[Series]]
+    loop: Callable[..., Loop]
+
+
+Work = Ask | Tune | Derive | Search | Rounds
+MAKERS: Mapping[type, str] = {Derive: "texts", Search: "walk", Rounds: "series"}
 """The field with the function of a kind of work, where it is not `items`."""
 
 

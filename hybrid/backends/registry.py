@@ -20,6 +20,7 @@ BACKENDS = {
     "vllm": "hybrid.backends.vllm:VllmBackend",
     "ollama": "hybrid.backends.ollama.chat:OllamaBackend",
     "scripted": "hybrid.backends.scripted:ScriptedBackend",
+    "none": "hybrid.backends.no_model:NoModel",
 }
 """Name on the command line -> class. An instance is created from (model name, options) and has loaded its model."""
 
@@ -29,6 +30,7 @@ SUMMARIES = {
     "vllm": "vLLM: a CUDA GPU",
     "ollama": "a local Ollama server",
     "scripted": "answers read from a file: for tests and dry runs",
+    "none": "no language model: for loops that bring models of their own",
 }
 
 EMBEDDERS = {
@@ -38,8 +40,8 @@ EMBEDDERS = {
 }
 """Name -> class of an embedder, which is created as a backend is."""
 
-NAMED_MODELS = {"hashed": ("", "ngrams"), "sentence-transformers": ("minilm",)}
-"""Embedder -> its models that go by the same name on every machine."""
+NAMED_MODELS = {"hashed": ("", "ngrams"), "sentence-transformers": ("minilm",), "none": ("none",)}
+"""Backend or embedder -> its models that go by the same name on every machine."""
 
 TRAINING = ("transformers", "vllm")
 """The backends that can train adapters and answer with them."""
@@ -175,6 +177,8 @@ def digest_before_loading(
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))
+    if name == "none":
+        return str(backend_class(name).digest_of(model))
     if name != "scripted":
         return digest_of(locate(model))
     if not Path(model).is_file():

@@ -41,10 +41,11 @@ def engines(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, Engine]:
     models, backends = one_each("--model", how["models"], roles), one_each("--backend", how["backends"], roles)
     options = by_role(how.get("options", ()), roles)
     _refuse_unnamed((*backends, *options), ("", *models, *(role for role, one in roles.items() if one.model)))
-    first = backends.get("", DEFAULT_BACKEND)
+    usual: Role = getattr(pipeline, "roles", {}).get("", Role(""))
+    first = backends.get("") or usual.backend or DEFAULT_BACKEND
     refuse_unknown_role(first, options.get("", ()), roles)
     further = {role: one for role in roles if (one := models.get(role) or roles[role].model)}
-    given = {"": _first(models.get(""), first)} | further
+    given = {"": _first(models.get("") or ("" not in backends and usual.model) or None, first)} | further
     return {
         role: Engine(
             backends.get(role) or (roles[role].backend if role else "") or first,

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from hybrid.canonical import decode, encode
+from hybrid.execution.round_records import RoundRecords
 from hybrid.execution.search_records import keys_of
 from hybrid.folder.runs import Run
 from hybrid.machine.database import connect_temporary, no_room
@@ -16,6 +17,7 @@ from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.protocols import Stage
 from hybrid.records import Completion, Failure, Output, Record, reference_of
 from hybrid.thoughts import split
+from hybrid.work import Rounds
 
 LOG = logging.getLogger("hybrid")
 MOST_LOGGED = 10
@@ -44,6 +46,8 @@ class Assembly:
         self.refused: list[str] = []  # files passed over, and why
         self.strange = 0  # records of no item of this run
         self.clashes = 0  # items with two different texts
+        self.forked = 0  # rounds of another trajectory than the one that counts
+        self._counts: Mapping[str, str] = {}  # by key, of rounds: the history that counts
         self.thinking = 0  # answers of an earlier version, which hold the model's thoughts
 
     @property
@@ -82,6 +86,7 @@ class Assembly:
         """Read the stage's shards. Shards passed over, records of no item and items with two answers are logged."""
         model = self._run.model_digest(stage.name)
         self._rows.executemany(EXPECT, _expected(self._run, stage, model))
+        self._counts = _trajectories(self._run, stage, model)
         for _, shard in self._run.shards(stage.name, self.refused, model=model):
             self._models.update((encode(one), one) for one in _models_in(shard.header["model"]))
             for line in shard.lines:
@@ -94,6 +99,9 @@ class Assembly:
             LOG.warning("passed over: %s", count_of(len(self.refused) - MOST_LOGGED, "more file"))
         if self.strange:
             LOG.warning("%s: %s of no item of this run, passed over", self._run.id, count_of(self.strange, "record"))
+        if self.forked:
+            rounds = count_of(self.forked, "round")
+            LOG.warning("%s: %s of another trajectory, computed by another machine, passed over", self._run.id, rounds)
         if self.clashes:
             twice = f"{count_of(self.clashes, 'item')} {was_or_were(self.clashes)}"
             LOG.warning("%s: %s answered twice, differently; the first counts", self._run.id, twice)
@@ -105,11 +113,27 @@ class Assembly:
             self.strange += 1
             return
         rank, text = f"{int(record['error'] is not None)} {place}", record["text"]
+        if text is not None and self._counts.get(record["key"], record.get("history")) != record.get("history"):
+            self.forked += 1
+            return
         self.thinking += text is not None and "thought" not in record and bool(split(text).thought)
         self.clashes += None not in (found[1], text) and found[1] != text
         if rank < found[0]:
             change = "UPDATE record SET rank = ?, text = ?, line = ? WHERE key = ?"
             self._rows.execute(change, (rank, text, line, record["key"]))
+
+
+def _trajectories(run: Run, stage: Stage, model: str) -> Mapping[str, str]:
+    """By key, the history of each round that counts; of a stage without rounds nothing."""
+    if not isinstance(stage.work, Rounds):
+        return {}
+    records = RoundRecords(run, stage, model, tuple(stage.work.series(run.tasks())))
+    records.look()
+    return {**{key.hex(): "" for keys in records.keys for key in keys}, **_hex(records.histories)}
+
+
+def _hex(histories: Mapping[bytes, str]) -> dict[str, str]:
+    return {key.hex(): history for key, history in histories.items()}
 
 
 def _models_in(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -17,11 +17,12 @@ from hybrid.execution.assembly import assembled, outputs_of
 from hybrid.execution.roles import root_of, stages_of_run
 from hybrid.execution.search_records import reached
 from hybrid.folder.runs import Run
+from hybrid.loops import Loop
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import count_of, has_or_have
 from hybrid.protocols import Pipeline, Stage
 from hybrid.records import Item, Output
-from hybrid.work import Derive, Search, Walk, maker_of, with_maker
+from hybrid.work import Derive, Rounds, Search, Walk, maker_of, with_maker
 
 
 class Bound:
@@ -71,7 +72,15 @@ class Bound:
         def bound_make(*given: Any) -> Any:
             return make(*given, {name: self._outputs(name, stage) for name in stage.after})
 
-        return replace(stage, work=with_maker(stage.work, bound_make))
+        work = with_maker(stage.work, bound_make)
+        if isinstance(work, Rounds):
+            loop = work.loop
+
+            def bound_loop(*given: Any) -> Loop:
+                return loop(*given, {name: self._outputs(name, stage) for name in stage.after})
+
+            work = replace(work, loop=bound_loop)
+        return replace(stage, work=work)
 
     def _bound_search(self, stage: Stage, work: Search) -> Stage:
         """A search that knows what its records lead to."""

@@ -12,10 +12,11 @@ from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import digest as digest_of
 from hybrid.execution.ensemble import Ensemble
+from hybrid.execution.loop_engine import LoopEngine
 from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
 from hybrid.tuning import Tuning
-from hybrid.work import Derive, Tune
+from hybrid.work import Derive, Rounds, Tune
 
 
 def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool, embeds: bool = False) -> Backend:
@@ -89,6 +90,11 @@ def trained_roles(stages: Sequence[Stage]) -> set[str]:
     return {stage.role for stage in stages if isinstance(stage.work, Tune)}
 
 
+def needs_tensors(stage: Stage, stages: Sequence[Stage]) -> bool:
+    """Whether a stage keeps state of training, or its requests may name what another of the stages trained."""
+    return isinstance(stage.work, Rounds) or stage.role in trained_roles(stages)
+
+
 def ensemble_for(
     engines: Engines, run: Run, stage: Stage, make: Opening, options: Callable[[str], Mapping[str, str]]
 ) -> Backend:
@@ -126,6 +132,8 @@ def engine_for(
     model = _model_of(run, stage.role, options)
     if tensors is None:
         return engines.get(model, lambda: make(stage.role, trains=False))
+    if isinstance(stage.work, Rounds):
+        return LoopEngine(engines.get(model, lambda: make(stage.role, trains=False)), tensors)
     training, trained = Training(tensors), list[object]()
     if isinstance(stage.work, Tune):
         tasks = run.tasks()

@@ -22,7 +22,7 @@ from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import Engines, engine_for, ensemble_for, opened, trained_roles
+from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, opened, trained_roles
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_session import run_stage
@@ -143,7 +143,8 @@ def run_here(
     Ctrl-C, Temporary when another process on this machine works on the run.
     """
     refuse_missing(pipeline, models)
-    trained = trained_roles(stages_with(pipeline, models))
+    stages = stages_with(pipeline, models)
+    trained = trained_roles(stages)
     for role, one in models.items():
         with naming_role(role):
             one.check(trains=role in trained)
@@ -158,7 +159,7 @@ def run_here(
         def open_for(run: Run, stage: Stage) -> Backend:
             if isinstance(stage.work, Search):
                 return ensemble_for(engines, run, stage, load, lambda role: models[role].options)
-            kept = tensors if stage.role in trained else None
+            kept = tensors if needs_tensors(stage, stages) else None
             options = models[stage.role].options
             return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options)
 

@@ -11,6 +11,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
 from hybrid.execution.ensemble import Ensemble
+from hybrid.execution.rounds_work import RoundsWork
 from hybrid.execution.search_work import SearchWork
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import StageWork
@@ -22,9 +23,9 @@ from hybrid.machine.terminal import count_of
 from hybrid.progress import Observer, ProgressCounts
 from hybrid.protocols import Backend, Model, Stage
 from hybrid.records import Completion, Record
-from hybrid.work import Search
+from hybrid.work import Rounds, Search
 
-AnyWork = StageWork | SearchWork
+AnyWork = StageWork | SearchWork  # that of rounds is a StageWork
 
 
 class StageSession:
@@ -74,7 +75,8 @@ def work_on(
     """A stage as an attempt works on it. `digests` are those of its models by role, "" being the stage's own."""
     if isinstance(stage.work, Search):
         return SearchWork(run, stage, tasks, digests, attempt)
-    return StageWork(run, stage, tasks, digests[""], start)
+    kind = RoundsWork if isinstance(stage.work, Rounds) else StageWork
+    return kind(run, stage, tasks, digests[""], start)
 
 
 def place_of(work: AnyWork) -> str:

@@ -8,23 +8,30 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
 from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
+from hybrid.loops import Lab, Loop, RoundFailed, Series
 from hybrid.machine.files import explained_error
+from hybrid.metrics import RoundMetrics
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Example, Item
-from hybrid.work import Ask, Derive, Derived, FineTuning, Search, Together, Tune, Walk, maker_of, with_maker
+from hybrid.work import Ask, Derive, Derived, FineTuning, Rounds, Search, Together, Tune, Walk, maker_of, with_maker
 
 MAX_MESSAGE = 500
 """Most characters that are shown of a foreign exception."""
 
-PRODUCTS: Mapping[type, tuple[type, ...]] = {Ask: (Item,), Tune: (Item, FineTuning), Derive: (Derived, Item)}
+PRODUCTS: Mapping[type, tuple[type, ...]] = {
+    Ask: (Item,),
+    Tune: (Item, FineTuning),
+    Derive: (Derived, Item),
+    Rounds: (Series,),
+}
 """Kind of work -> the types that its function may produce."""
 
 
@@ -94,6 +101,8 @@ def _with_checks(pipeline: Pipeline, stage: Stage) -> Stage:
     work = with_maker(stage.work, CheckedItems(pipeline, stage.name, maker_of(stage.work), PRODUCTS[type(stage.work)]))
     if isinstance(work, Tune):
         work = replace(work, examples=CheckedExamples(pipeline, stage.name, work.examples))
+    if isinstance(work, Rounds):
+        work = replace(work, loop=partial(CheckedLoop, pipeline, stage.name, work.loop))
     return replace(stage, work=work)
 
 
@@ -126,8 +135,12 @@ class CheckedItems:
                 count += 1
                 last = item
         except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party code, which may call sys.exit
-            after = f" after {count} of them, the last for the question '{last.question:.200}'" if last else ""
+            after = f" after {count} of them, the last for the question '{_name(last):.200}'" if last else ""
             raise_attributed(self._pipeline, error, f"making the items of the stage '{self._stage}'{after}")
+
+
+def _name(made: Any) -> str:
+    return str(made.name if isinstance(made, Series) else made.question)
 
 
 class CheckedWalk:
@@ -177,3 +190,40 @@ class CheckedExamples:
     def __call__(self, *given: Any) -> Sequence[Example]:
         with attributed_to(self._pipeline, f"making the training examples of the stage '{self._stage}'"):
             return [checked(example, Example) for example in self._make(*given)]
+
+
+class CheckedLoop:
+    """A loop whose exceptions are attributed, but for RoundFailed."""
+
+    def __init__(
+        self, pipeline: Pipeline, stage: str, make: Callable[..., Loop], series: Series, lab: Lab, *given: Any
+    ) -> None:
+        self._pipeline, self._place = pipeline, f"'{series.name:.200}' in the stage '{stage}'"
+        with self._attributed("making the loop"):
+            self._loop = make(series, lab, *given)
+
+    def round(self, number: int) -> RoundMetrics:
+        with self._attributed(f"computing round {number}"):
+            try:
+                found: RoundMetrics = checked(self._loop.round(number), RoundMetrics)
+            except RoundFailed as error:
+                failed = error
+            else:
+                return found
+        raise failed
+
+    def state(self) -> bytes:
+        with self._attributed("giving its state"):
+            state: bytes = checked(self._loop.state(), bytes)
+        return state
+
+    def load(self, state: bytes) -> None:
+        with self._attributed("loading a state"):
+            self._loop.load(state)
+
+    def close(self) -> None:
+        with self._attributed("being closed"):
+            self._loop.close()
+
+    def _attributed(self, doing: str) -> AbstractContextManager[None]:
+        return attributed_to(self._pipeline, f"{doing} of {self._place}")

@@ -16,7 +16,7 @@ from typing import Any
 
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
-from hybrid.execution.engines import Engines, engine_for, ensemble_for, trained_roles
+from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
 from hybrid.execution.search_records import digests_of
 from hybrid.execution.stage_session import AnyWork, StageSession, place_of, shard_header, work_on
 from hybrid.execution.stage_view import StageView, counted_once
@@ -358,8 +358,8 @@ class Worker:
         if isinstance(work.stage.work, Search):
             options = partial(self.capabilities.options, run)
             return ensemble_for(self._engines, run, work.stage, partial(self._loaded, run), options)
-        trained = work.stage.role in trained_roles(chain.stages)
-        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if trained else None
+        kept = needs_tensors(work.stage, chain.stages)
+        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if kept else None
         of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
         return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role)
 

@@ -1,0 +1,50 @@
+"""The backend `none`: no language model, for loops that bring models of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import ClassVar
+
+from hybrid.backends.options import whole_number
+from hybrid.canonical import digest
+from hybrid.errors import CannotRun, nearest
+from hybrid.machine.late_imports import import_object
+from hybrid.protocols import Model
+from hybrid.records import Completion, Failure, Request
+
+NAME = "none"
+
+
+class NoModel:
+    """Offers loops this machine's device; requests are failures."""
+
+    options: ClassVar[Mapping[str, str]] = {
+        "device": "device of torch (default: a GPU if there is one)",
+        "checkpoint": "least seconds between two states of a loop that are kept, 0 for one a round (default 30)",
+    }
+
+    def __init__(self, model: str, options: Mapping[str, str]) -> None:
+        self.model = Model(NAME, self.digest_of(model), 1, {"engine": NAME})
+        self._device = options.get("device", "auto")
+        self.checkpoint = whole_number(options, "checkpoint", 30, low=0, high=1 << 24)
+
+    @staticmethod
+    def digest_of(model: str) -> str:
+        """The digest of a model. Raises CannotRun for one that there is not."""
+        if model != NAME:
+            raise CannotRun(f"the backend '{NAME}' has no model '{model:.100}'", hint=nearest(model[:100], [NAME]))
+        return digest({"engine": NAME})
+
+    @property
+    def device(self) -> str:
+        """`hybrid.loops.Lab`."""
+        find = import_object("hybrid.backends.devices:find_device", needed_for="a loop on this machine's device")
+        return str(find(self._device).kind)
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """A failure a request."""
+        for request in filter(None, requests):
+            yield Completion(request.key, error=Failure("bad-request", "this run has no language model"))
+
+    def close(self) -> None:
+        """There is nothing to free."""

@@ -1,0 +1,105 @@
+"""Advances the loop of one series on this machine, and keeps its state in the run now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from hybrid.errors import BadData
+from hybrid.execution.loop_state import LoopState
+from hybrid.loops import Loop, RoundFailed
+from hybrid.protocols import Tensors
+
+LOG = logging.getLogger("hybrid")
+LONGEST = 900.0
+"""Seconds between two states that are kept, at most, unless more is asked for."""
+SHARE = 0.02
+"""Share of the time that keeping states may take."""
+BYTES = 500_000
+"""Bytes of states a second, on average: so much a home line can upload."""
+
+
+class LoopRun:
+    """The loop of a series of `rounds` rounds, whose states are kept in `tensors` under `name`.
+
+    `make` makes the loop. `least` are the seconds between two states that are kept; more pass when they are large, or
+    slow to keep, unless it is 0. `now` is a clock in seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Loop],
+        tensors: Tensors,
+        name: str,
+        rounds: int,
+        least: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make, self._tensors, self._name, self._now = make, tensors, name, now
+        self._most, self._least = rounds, least
+        self._state = LoopState()
+        self._kept = now()
+        self._pause = least
+
+    def rounds(self, go_on: Callable[[], bool]) -> Iterator[tuple[str, float]]:
+        """Text and seconds of every round from the first, each once a state that contains it is safe.
+
+        The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
+        RoundFailed, after the rounds before it; Temporary when a state cannot be kept.
+        """
+        loop, failed = self._resumed(), None
+        try:
+            yield from self._state.rounds
+            told = kept = len(self._state.rounds)
+            while len(self._state.rounds) < self._most and failed is None and go_on():
+                failed = self._round(loop)
+                if self._now() - self._kept >= self._pause:
+                    kept = self._keep(loop, kept)
+                    yield from self._state.rounds[told:kept]
+                    told = kept
+            kept = self._keep(loop, kept)
+            yield from self._state.rounds[told:kept]
+        finally:
+            loop.close()
+        if failed:
+            raise failed
+
+    def _resumed(self) -> Loop:
+        """The loop, gone on from the newest state that it accepts."""
+        loop, found = self._make(), self._tensors.newest(self._name)
+        if found is None:
+            return loop
+        try:
+            state = LoopState.read(found[1], self._most)
+            loop.load(state.data)
+        except BadData as error:
+            LOG.warning("a state of the loop is passed over, and it begins anew: %s", error.message)
+            loop.close()
+            return self._make()
+        self._state = state
+        LOG.info("going on after round %d of %d", len(state.rounds), self._most)
+        return loop
+
+    def _round(self, loop: Loop) -> RoundFailed | None:
+        began = self._now()
+        try:
+            text = loop.round(len(self._state.rounds)).to_text()
+        except RoundFailed as error:
+            return error
+        self._state.rounds.append((text, self._now() - began))
+        return None
+
+    def _keep(self, loop: Loop, kept: int) -> int:
+        """Keep the state, unless that after `kept` rounds was kept and there are no more; how many rounds are safe."""
+        if (count := len(self._state.rounds)) > kept:
+            began = self._now()
+            self._state.data = loop.state()
+            packed = self._state.pack()
+            self._state.data = b""
+            self._tensors.keep(self._name, count, packed)
+            self._kept = self._now()
+            if self._least:
+                cost = min(LONGEST, max((self._kept - began) / SHARE, len(packed) / BYTES))
+                self._pause = max(self._least, cost)
+        return count

@@ -1,0 +1,80 @@
+"""Loops: a state that advances in rounds, such as federated or reinforcement learning. Every round is one record.
+
+A loop has a state that is kept in the run now and then. Whoever goes on with it, on this machine or another, loads the
+newest one and computes the rounds after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hybrid.canonical import Json
+from hybrid.metrics import RoundMetrics
+from hybrid.records import Failure, Item, Request, Sampling
+
+MOST_ROUNDS = 100_000
+"""Rounds of a series."""
+
+
+class RoundFailed(Exception):
+    """Raised by a loop that cannot go on, because it has diverged, say: its remaining rounds are failures.
+
+    `kind` is a word such as `diverged`, by which failures are counted.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(kind, message)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The rounds of one loop: of a method and a seed, say. Their records have `name` as their task.
+
+    `settings` are what the loop's results depend on beside the run's own settings. Raises ValueError.
+    """
+
+    name: str
+    rounds: int
+    settings: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.name or not 1 <= self.rounds <= MOST_ROUNDS:
+            raise ValueError(f"a series has a name and 1 to {MOST_ROUNDS:,} rounds: {self.name!r:.60}, {self.rounds}")
+
+    def items(self) -> Iterator[Item]:
+        """One item a round, numbered from 0."""
+        for number in range(self.rounds):
+            made_of = {"series": self.name, "round": number, "settings": dict(self.settings)}
+            yield Item(self.name, f"{self.name}/{number:05d}", Request(Sampling(max_tokens=1), template=made_of))
+
+
+class Lab(Protocol):
+    """What a loop may use of the machine that it runs on."""
+
+    @property
+    def device(self) -> str:
+        """The device of torch to compute on, `cuda` or `cpu`. Raises CannotRun for a GPU that torch cannot use."""
+        ...
+
+
+class Loop(Protocol):
+    """A loop of one series. It is made anew, and told the newest state, whenever a machine goes on with it."""
+
+    def round(self, number: int) -> RoundMetrics:
+        """Compute a round. What comes of it depends on the state and the number alone. Raises RoundFailed."""
+        ...
+
+    def state(self) -> bytes:
+        """All that the rounds after this one depend on: weights, moments, random generators. Not pickled."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """Go on from what `state` gave, perhaps on another machine. Raises BadData for bytes that are none."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory."""
+        ...

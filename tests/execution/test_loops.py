@@ -1,0 +1,246 @@
+"""Loops: rounds become records once they are safe, a kill redoes little, and two machines' rounds are never mixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from hybrid import testing
+from hybrid.errors import BadData, CannotRun, NotFinished, PluginFault
+from hybrid.execution.local import Effort, Engine, LocalResult, run_here
+from hybrid.execution.loop_run import LoopRun
+from hybrid.execution.loop_state import LoopState
+from hybrid.folder.in_memory import InMemoryFolder
+from hybrid.folder.medium import Disk
+from hybrid.folder.tensors import RunTensors
+from hybrid.loops import Lab, RoundFailed, Series
+from hybrid.metrics import RoundMetrics
+from hybrid.progress import SilentProgress
+from hybrid.protocols import Inputs, Stage
+from hybrid.records import Output
+from hybrid.work import Derive, Derived, Rounds
+
+ROUNDS = 9
+Tasks = Mapping[str, Any]
+
+
+@dataclass
+class Sum:
+    """Its state is a sum that grows in every round, by what `step` says."""
+
+    step: Callable[[str, int], float]
+    name: str = "a"
+    total: float = 0.0
+    closed: bool = False
+
+    def round(self, number: int) -> RoundMetrics:
+        self.total += self.step(self.name, number)
+        return RoundMetrics(number, {"total": self.total})
+
+    def state(self) -> bytes:
+        return json.dumps(self.total).encode()
+
+    def load(self, state: bytes) -> None:
+        try:
+            self.total = float(json.loads(state))
+        except (TypeError, ValueError) as error:
+            raise BadData("no sum") from error
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Two series of sums, and a stage that reads the last of them."""
+
+    step: ClassVar[Any] = None
+
+    def inputs(self) -> Inputs:
+        return Inputs({"a": 1, "b": 2}, {}, {})
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (
+            Stage("sums", "any", 1, Rounds(self.series, self.loop)),
+            Stage("ends", "any", 1, Derive(self.ends), after=("sums",)),
+        )
+
+    def series(self, tasks: Tasks) -> Iterator[Series]:
+        return (Series(name, ROUNDS, {"by": by}) for name, by in tasks.items())
+
+    def loop(self, series: Series, lab: Lab, tasks: Tasks) -> Sum:
+        return Sum(type(self).step, series.name)
+
+    def ends(self, tasks: Tasks, earlier: Mapping[str, Any]) -> Iterator[Derived]:
+        last: dict[str, Output] = {one.task: one for one in earlier["sums"]}
+        for name, one in last.items():
+            yield Derived(name, f"{name}/end", one.text or "", failure=one.error)
+
+
+@dataclass
+class Place:
+    """A folder, runs in it, and the rounds that were computed."""
+
+    root: Path
+    step: Callable[[str, int], float] = lambda name, number: float(number)
+    computed: list[tuple[str, int]] = field(default_factory=list)
+
+    def run(self, *, retry: bool = False, checkpoint: int = 0) -> LocalResult:
+        def step(name: str, number: int) -> float:
+            by = self.step(name, number)
+            self.computed.append((name, number))
+            return by
+
+        Sums.step = staticmethod(step)
+        models = {"": Engine("none", "none", {"checkpoint": str(checkpoint)})}
+        return run_here(
+            self.root / "folder", "sums", Sums(), models, SilentProgress(), effort=Effort(retry_failed=retry)
+        )
+
+    def texts(self) -> list[str]:
+        (path,) = self.root.glob("folder/results/*/outputs.json")
+        return [str(record["text"]) for record in json.loads(path.read_text())["records"]]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_every_round_is_a_record_and_none_is_computed_twice(place: Place) -> None:
+    Sums.step = staticmethod(lambda name, number: 1.0)
+    testing.check_pipeline(Sums())
+    done = place.run()
+    assert [(one.name, one.total, one.left, one.failed) for one in done.stages] == [
+        ("sums", 2 * ROUNDS, 0, 0),
+        ("ends", 2, 0, 0),
+    ]
+    assert place.texts() == [RoundMetrics(8, {"total": 36.0}).to_text()] * 2
+    assert sorted(place.computed) == [(name, number) for name in "ab" for number in range(ROUNDS)]
+    again = place.run()
+    assert (again.fresh, again.sha256, len(place.computed)) == (0, done.sha256, 2 * ROUNDS)
+
+
+@pytest.mark.parametrize(("checkpoint", "most"), [(0, 100), (1000, 3)])
+def test_killed_in_every_round_it_goes_on_from_the_last_state(place: Place, checkpoint: int, most: int) -> None:
+    whole, died = Place(place.root / "whole"), set[tuple[str, int]]()
+    whole.run()
+
+    def step(name: str, number: int) -> float:
+        if (name, number) not in died and len(died) < most:
+            died.add((name, number))
+            raise KeyboardInterrupt
+        return float(number)
+
+    place.step = step
+    while len(died) < min(most, 2 * ROUNDS):
+        with pytest.raises(NotFinished, match="stopped at"):
+            place.run(checkpoint=checkpoint)
+    place.run(checkpoint=checkpoint)
+    assert place.texts() == whole.texts()
+    if not checkpoint:  # each round was kept before the next one began
+        assert len(place.computed) == 2 * ROUNDS
+
+
+def test_a_loop_that_diverges_fails_in_its_remaining_rounds_and_the_others_go_on(place: Place) -> None:
+    fail = True
+
+    def step(name: str, number: int) -> float:
+        if fail and name == "a" and number == 4:
+            raise RoundFailed("diverged", "the sum is too large")
+        return float(number)
+
+    place.step = step
+    done = place.run()
+    assert (done.stages[0].failed, done.stages[0].reasons) == (5, {"diverged": 5})
+    assert place.texts() == ["None", RoundMetrics(8, {"total": 36.0}).to_text()]
+    computed = len(place.computed)
+    assert place.run().fresh == 0
+    fail = False
+    assert place.run(retry=True).failed == 0
+    assert place.computed[computed:] == [("a", number) for number in range(4, ROUNDS)], "from the state after round 3"
+
+
+def test_faults_of_the_loop_are_told_with_their_place(place: Place) -> None:
+    def step(name: str, number: int) -> float:
+        return 1 / (number - 3)
+
+    place.step = step
+    with pytest.raises(PluginFault, match=r"computing round 3 of '[ab]' in the stage 'sums': ZeroDivisionError"):
+        place.run()
+    place.step = lambda name, number: float("nan")
+    with pytest.raises(PluginFault, match=r"not a? ?finite"):
+        place.run()
+
+
+def test_a_backend_without_loops_is_refused(place: Place) -> None:
+    (place.root / "script.json").write_text('{"answers": {}, "default": "x"}')
+    models = {"": Engine("scripted", str(place.root / "script.json"))}
+    with pytest.raises(CannotRun, match="no loop can run"):
+        run_here(place.root / "folder", "sums", Sums(), models, SilentProgress())
+
+
+def tensors(place: InMemoryFolder | Disk, attempt: str = "20260101t000000z-aaaaaaaa") -> RunTensors:
+    return RunTensors("run", attempt, place)  # type: ignore[arg-type]
+
+
+def test_a_state_that_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept, name = tensors(Disk(tmp_path)), "0" * 64
+    whole = list(LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 0).rounds(lambda: True))
+    good = LoopState.read(kept.newest(name)[1], 5)  # type: ignore[index]
+    assert good.rounds == whole
+    for number, data in enumerate(
+        (
+            b"",
+            b"no line",
+            b"{}\n",
+            b'{"format":"hybrid/loop","rounds":[["{}",1]],"version":1}\n1',
+            good.pack()[:-1] + b"x",
+        ),
+        start=10,
+    ):
+        kept.keep(name, number, data)
+        caplog.clear()
+        again = list(LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 0).rounds(lambda: True))
+        assert [text for text, _ in again] == [text for text, _ in whole]
+        assert "passed over" in caplog.text
+    with pytest.raises(BadData, match="number of rounds"):
+        LoopState.read(good.pack(), 4)
+
+
+def test_it_stops_after_the_round_in_hand_with_a_state(tmp_path: Path) -> None:
+    kept, name, asked = tensors(Disk(tmp_path)), "0" * 64, iter([True, True, False])
+    run = LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 1000)
+    assert len(list(run.rounds(lambda: next(asked)))) == 2
+    assert len(LoopState.read(kept.newest(name)[1], 5).rounds) == 2  # type: ignore[index]
+
+
+def test_large_states_are_kept_less_often(tmp_path: Path) -> None:
+    @dataclass
+    class Large(Sum):
+        def state(self) -> bytes:
+            return super().state() + b" " * 10_000_000
+
+    now, kept = 0.0, list[int]()
+
+    class Counting(RunTensors):
+        def keep(self, name: str, number: int, data: bytes) -> None:
+            kept.append(number)
+            super().keep(name, number, data)
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0  # a round asks three times
+        return now
+
+    store = Counting("run", "20260101t000000z-aaaaaaaa", Disk(tmp_path))
+    run = LoopRun(lambda: Large(lambda name, number: 1.0), store, "0" * 64, 200, 30, clock)
+    assert len(list(run.rounds(lambda: True))) == 200
+    assert kept[0] in range(9, 12)
+    assert min(after - before for before, after in pairwise(kept[:-1])) >= 16, "50 s apart"
