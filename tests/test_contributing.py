@@ -15,6 +15,8 @@ import pytest
 
 import hybrid
 from hybrid import BadData, CannotRun, Derive, Derived, Failure, Inputs, Output, Stage
+from hybrid.execution.local import Engine, run_here
+from hybrid.progress import SilentProgress
 from hybrid.testing import check_grader, check_pipeline
 from tests.support.stages_in_memory import run_stages
 
@@ -98,3 +100,26 @@ def test_the_stage_after_a_search_replays_its_walks() -> None:
     done = run_stages(Example(), Example().inputs(), lambda item: f"{len(item.request.messages[0].content)}")
     assert [one.text for one in done["end"]] == ["2 14 15", "2 14 15"]
     assert len(done["chain"]) == 6
+
+
+def test_the_stage_of_rounds_is_run(tmp_path: Path) -> None:
+    block = text().split("## Add a pipeline")[1].split("```python\n")[4].split("```")[0]
+    known: dict[str, Any] = {name: getattr(hybrid, name) for names in hybrid.NAMES.values() for name in names}
+    known["json"] = json
+    exec(block, known)  # noqa: S102 - it is our own page
+
+    @dataclass(frozen=True)
+    class Example:
+        def inputs(self) -> Inputs:
+            return Inputs({"a": 8.0, "b": 1024}, {}, {})
+
+        def stages(self) -> tuple[Stage, ...]:
+            stages: tuple[Stage, ...] = known["STAGES"]
+            return stages
+
+    check_pipeline(Example())
+    done = run_here(tmp_path, "example", Example(), {"": Engine("none", "none")}, SilentProgress())
+    records = json.loads(done.outputs.read_text())["records"]
+    assert [json.loads(one["text"])["metrics"]["value"] for one in records] == [
+        start / 2 ** (number + 1) for start in (8, 1024) for number in range(10)
+    ]

@@ -24,7 +24,8 @@ class LoopRun:
     """The loop of a series of `rounds` rounds, whose states are kept in `tensors` under `name`.
 
     `make` makes the loop. `least` are the seconds between two states that are kept; more pass when they are large, or
-    slow to keep, unless it is 0. `now` is a clock in seconds.
+    slow to keep, unless it is 0. `tell` is told the text of every round as soon as it is computed. `now` is a clock in
+    seconds.
     """
 
     def __init__(
@@ -34,10 +35,11 @@ class LoopRun:
         name: str,
         rounds: int,
         least: float,
+        tell: Callable[[str], None] = lambda text: None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make, self._tensors, self._name, self._now = make, tensors, name, now
-        self._most, self._least = rounds, least
+        self._most, self._least, self._tell = rounds, least, tell
         self._state = LoopState()
         self._kept = now()
         self._pause = least
@@ -88,6 +90,7 @@ class LoopRun:
         except RoundFailed as error:
             return error
         self._state.rounds.append((text, self._now() - began))
+        self._tell(text)
         return None
 
     def _keep(self, loop: Loop, kept: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from hybrid.canonical import Json
 from hybrid.canonical import digest as digest_of
 from hybrid.errors import CannotRun
 from hybrid.execution.loop_engine import LoopEngine
@@ -33,6 +34,8 @@ class RoundsWork(StageWork):
         self.completed = RoundRecords(run, stage, digest, self.series)
         self.size, self.blocks = 1, len(self.series)
         self._start = start % max(1, self.blocks)
+        self.latest: Mapping[str, Json] = {}
+        """The series that is advanced, and the metrics of its last round, safe or not."""
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
@@ -54,7 +57,9 @@ class RoundsWork(StageWork):
         series, history = self.series[block], self.completed.beginnings[block]
         name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
         make = partial(self._work.loop, series, engine.lab, self._tasks)
-        run = LoopRun(make, engine.tensors, name, series.rounds, engine.checkpoint)
+        run = LoopRun(
+            make, engine.tensors, name, series.rounds, engine.checkpoint, partial(self._computed, series.name)
+        )
         left = iter(zip(self._keys(block), series.items(), strict=True))
         try:
             for text, seconds in run.rounds(go_on):
@@ -67,6 +72,9 @@ class RoundsWork(StageWork):
             for key, item in left:
                 self._told[key] = item, ""
                 yield Completion(key.hex(), error=error.failure)
+
+    def _computed(self, series: str, text: str) -> None:
+        self.latest = {"series": series, "text": text}
 
     def answered(self, completion: Completion) -> Record:
         """The record of a round."""

@@ -65,6 +65,7 @@ class StageSession:
             "progress": self.counts.to_json(),
             "open_records": self.writer.open_records,
             "model": self.work.digest,
+            **({"round": self.work.latest} if isinstance(self.work, RoundsWork) and self.work.latest else {}),
             **self._gauges(),
         }
 

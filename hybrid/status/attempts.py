@@ -15,11 +15,13 @@ from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
 from hybrid.machine.terminal import clean_line
+from hybrid.metrics import RoundMetrics
 
 MAX_ATTEMPTS = 500
 """Most attempts whose heartbeats are read, the last by name."""
 MAX_TROUBLES = 10
 MAX_LENGTH = 300
+MAX_METRICS, MAX_NAME = 6, 40
 TIMEOUTS = LeaseTimeouts()
 
 
@@ -29,7 +31,8 @@ class Attempt:
 
     `silent_seconds` is the time since its newest heartbeat was first seen here, None when it is seen for the first
     time: its age is then unknown. `worker_time` is the time by the worker's own clock. `waiting` files of its machine's
-    spool are not in the folder yet; `open_records` are in no file yet.
+    spool are not in the folder yet; `open_records` are in no file yet. Of a stage of rounds, `metrics` are those of the
+    last `round` of a `series`.
     """
 
     name: str
@@ -49,6 +52,9 @@ class Attempt:
     gpu: Mapping[str, Any] = field(default_factory=dict)
     disk_free: float | None = None
     troubles: Mapping[str, str] = field(default_factory=dict)
+    series: str = ""
+    round: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def at_work(self) -> bool:
@@ -101,7 +107,17 @@ def attempt_of(name: str, beat: Note, silent_seconds: float | None) -> Attempt:
         gpu=_gpu(gpu),
         disk_free=_number(beat.get("disk_free")),
         troubles=_troubles(beat.get("troubles")),
+        **_round(_object(beat.get("round"))),
     )
+
+
+def _round(reported: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        last = RoundMetrics.from_text(str(reported.get("text")))
+    except ValueError:
+        return {}
+    metrics = {clean_line(name, MAX_NAME): value for name, value in list(last.metrics.items())[:MAX_METRICS]}
+    return {"series": _text(reported.get("series"), 120), "round": last.round, "metrics": metrics}
 
 
 def _state(beat: Note, silent_seconds: float | None) -> str:

@@ -209,6 +209,9 @@ def _workers(run: RunStatus) -> list[str]:
 def _worker(one: Attempt) -> Iterator[str]:
     hardware = ", ".join(filter(None, [_gpu(one), _disk(one)]))
     yield f"{one.name}: {_heartbeat(one)}{'; ' if hardware else ''}{hardware}"
+    if one.round is not None:
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in one.metrics.items())
+        yield f"  last round of '{one.series}': {one.round}{': ' if metrics else ''}{metrics}"
     for subject, message in one.troubles.items():
         yield f"  problem with {subject}: {message}"
 

@@ -53,6 +53,11 @@ def test_a_killed_worker_is_replaced_and_only_its_last_round_is_computed_again(t
     while len(list(killed.folder.glob("runs/*/tensors/*/*/*/part-*"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    deadline = time.monotonic() + 60
+    while "last round of 'rate 0.0" not in (told := first.run("status", name).stdout):
+        assert time.monotonic() < deadline, told
+        assert process.poll() is None, "it ended before it was seen"
+    assert ": loss " in told
     process.kill()
     process.communicate()
     again = second.run(*worker(killed, second))

@@ -240,7 +240,7 @@ def test_large_states_are_kept_less_often(tmp_path: Path) -> None:
         return now
 
     store = Counting("run", "20260101t000000z-aaaaaaaa", Disk(tmp_path))
-    run = LoopRun(lambda: Large(lambda name, number: 1.0), store, "0" * 64, 200, 30, clock)
+    run = LoopRun(lambda: Large(lambda name, number: 1.0), store, "0" * 64, 200, 30, now=clock)
     assert len(list(run.rounds(lambda: True))) == 200
     assert kept[0] in range(9, 12)
     assert min(after - before for before, after in pairwise(kept[:-1])) >= 16, "50 s apart"
