@@ -2,11 +2,11 @@
 
     python benchmarks/loop.py [--rounds 20] [--seconds 1.0] [--megabytes 4]
 
-A plugin's loop sleeps for a second a round and has a state of some megabytes, random bytes that do not compress. `ours`
-is `hybrid run local` on it as a process, from the beginning of the first round, which the loop prints, to the last record
-that is written; states and records are kept in a folder on this disk. `bare` is a plain `for` over the same rounds, in a
-process of its own. `overhead` is ours / bare - 1, the best of three. `folder_bytes_per_round` is what the folder has at
-the end, divided by the rounds.
+A plugin's loop sleeps for a second a round and has a state of some megabytes, random bytes that do not compress.
+`ours` is `hybrid run local` on it as a process, from the beginning of the first round, which the loop prints, to the
+last record that is written; states and records are kept in a folder on this disk. `bare` is a plain `for` over the
+same rounds, in a process of its own. `overhead` is ours / bare - 1, the best of three. `folder_bytes_per_round` is
+what the folder has at the end, divided by the rounds.
 """
 
 from __future__ import annotations
