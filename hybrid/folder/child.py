@@ -68,6 +68,9 @@ class IsolatedFolder:
     def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
         self._ask("heal" if heal else "write", path, data)
 
+    def remove(self, path: str) -> None:
+        self._ask("remove", path)
+
     def close(self) -> None:
         """End the child."""
         if self._child:
@@ -193,7 +196,10 @@ def _do(disk: Disk, head: dict[str, Any], body: bytes) -> bytes:
         return _several(disk, json.loads(body), head["limit"])
     if head["do"] == "read":
         return disk.read(head["path"], head["limit"])
-    disk.write(head["path"], body, heal=head["do"] == "heal")
+    if head["do"] == "remove":
+        disk.remove(head["path"])
+    else:
+        disk.write(head["path"], body, heal=head["do"] == "heal")
     return b""
 
 

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 from hybrid.errors import BadData, HybridError
 from hybrid.machine.files import NotThere, explain_internal_errors, read_bounded, write_once
 
-__all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Store", "read_each", "read_or_error"]
+__all__ = ["Disk", "Entry", "Medium", "NotThere", "ReadsSeveral", "Removes", "Store", "read_each", "read_or_error"]
 
 AT_ONCE = 64
 """Most files of one request."""
@@ -54,6 +54,15 @@ class ReadsSeveral(Protocol):
 
     def read_several(self, paths: Sequence[str], limit: int) -> list[bytes | HybridError]:
         """The content, or the error of `read`, of the first of `paths`: at least one, as many as are quick to read."""
+        ...
+
+
+@runtime_checkable
+class Removes(Protocol):
+    """A medium whose files can be removed. Only what its own writer has replaced is."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; one that is gone already is no error. Raises Temporary, CannotRun, BadData."""
         ...
 
 

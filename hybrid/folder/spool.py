@@ -14,8 +14,9 @@ from typing import Any
 from hybrid.canonical import decode
 from hybrid.errors import BadData, Temporary
 from hybrid.folder.medium import Entry, Medium, NotThere, Store
-from hybrid.folder.names import ShardName, allowed
+from hybrid.folder.names import ShardName, TensorName, allowed
 from hybrid.folder.notes import verify_note
+from hybrid.folder.outdated import Checkpoints
 from hybrid.folder.runs import check_mark
 from hybrid.folder.shards import MAX_FILE, Shard, verify_shard
 from hybrid.folder.spec import MAX_SPEC, check_spec
@@ -37,6 +38,7 @@ class Spool:
         self._store, self._clock = store, clock
         self._carried: dict[str, float | None] = dict.fromkeys(walk(store, "runs"))  # path -> time, None: not yet
         self.stranded: dict[str, str] = {}  # run or file -> why it cannot be uploaded now
+        self._checkpoints = Checkpoints()
         self._missed: dict[str, float] = {}  # run -> when the folder was seen not to have it
 
     def entries(self, place: str) -> list[Entry]:
@@ -86,6 +88,7 @@ class Spool:
             if not is_tensors(path) and path not in after:
                 self._carry(folder, path)
         self._carry_tensors(folder, tensors)
+        self._checkpoints.remove_outdated(folder)
         left = [path for path in tensors if self._carried.get(path, 0.0) is None]
         for path in after:
             if not self._names_adapter_in(path, left):
@@ -126,6 +129,8 @@ class Spool:
             self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
         if not is_shard(path) and not is_adapter(path):  # notes and checkpoints get no receipt
+            if path not in self.stranded and (name := TensorName.parse(path.rpartition("/")[2])):
+                self._checkpoints.uploaded(path, name)
             self._free(path)
 
     def _read_verified(self, path: str) -> bytes | None:

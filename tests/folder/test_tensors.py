@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from hybrid.doctor.walk import FolderWalk
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder import spool as spooling
 from hybrid.folder import tensors
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import TensorName, allowed
 from hybrid.folder.runs import MARK, Run, join_folder, submit
@@ -200,6 +201,7 @@ KEEPING = """
 import sys
 from pathlib import Path
 from hybrid.folder import tensors
+from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk
 tensors.PART = 100
 kept = tensors.RunTensors("r", sys.argv[2], Disk(Path(sys.argv[1])))
@@ -298,6 +300,45 @@ def test_a_newer_checkpoint_is_carried_in_place_of_an_older_one(run: Run, tmp_pa
     spool.carry(folder)  # type: ignore[arg-type]
     assert len(folder.written) == 3
     assert RunTensors(run.id, "two", Disk(tmp_path / "folder")).newest(NAME) == (4, content(4))
+
+
+def test_a_worker_removes_what_its_newer_checkpoints_have_replaced(run: Run, tmp_path: Path) -> None:
+    with closing(IsolatedFolder(tmp_path / "folder", seconds=60)) as folder:
+        spool = Spool(Disk(tmp_path / "spool"), SystemClock())
+        mine, others = (
+            RunTensors(run.id, name, store) for name, store in (("one", spool), ("two", Disk(tmp_path / "folder")))
+        )
+        others.keep(NAME, 0, content(0))
+        adapter = content(9, 3 * SMALL)
+        mine.keep(hashlib.sha256(adapter).hexdigest(), 0, adapter)
+        for number in range(1, 6):
+            mine.keep(NAME, number, content(number))
+            spool.carry(folder)
+            found = {parsed.number for path in parts(tmp_path / "folder") if (parsed := TensorName.parse(path.name))}
+            assert found == {0, number, max(1, number - 1)}
+        assert others.newest(NAME) == (5, content(5))
+        assert RunTensors(run.id, "two", Disk(tmp_path / "folder")).newest(hashlib.sha256(adapter).hexdigest())
+
+
+def test_checkpoints_that_cannot_be_removed_are_removed_later(run: Run, tmp_path: Path) -> None:
+    class Stubborn(RecordingFolder):
+        refuses = True
+
+        def remove(self, path: str) -> None:
+            if self.refuses:
+                raise Temporary("not now")
+            self._disk.remove(path)
+
+    folder, spool = Stubborn(Disk(tmp_path / "folder")), Spool(Disk(tmp_path / "spool"), SystemClock())
+    mine = RunTensors(run.id, "one", spool)
+    for number in range(4):
+        mine.keep(NAME, number, content(number))
+        spool.carry(folder)  # type: ignore[arg-type]
+    assert len(parts(tmp_path / "folder")) == 4 * 3
+    folder.refuses = False
+    mine.keep(NAME, 4, content(4))
+    spool.carry(folder)  # type: ignore[arg-type]
+    assert len(parts(tmp_path / "folder")) == 2 * 3
 
 
 def test_a_record_goes_after_the_adapter_that_it_names(run: Run, tmp_path: Path) -> None:
