@@ -53,8 +53,8 @@ def refuse_unusable_gpu(program: str) -> None:
     """Raise CannotRun when this machine has a GPU that a `program` built on torch does not see: it would silently
     compute on the CPU, many times slower.
     """
-    found = next(iter(nvidia.gpus()), None)
-    if found is None or nvidia.hidden():
+    found = nvidia.own_gpu()
+    if found is None:
         return
     cuda = torch.version.cuda
     if cuda is None:

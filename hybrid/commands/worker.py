@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +13,10 @@ from typing import Any
 import click
 
 from hybrid.backends.options import pairs
-from hybrid.commands.cluster import start_on_cluster
+from hybrid.commands.cluster import arguments_again, start_on_cluster
 from hybrid.commands.options import FOLDER, SHARD_SECONDS, Duration, FiniteRange, TimeOfDay
-from hybrid.errors import HybridError, Missed
-from hybrid.execution.capabilities import Machine, gpu
+from hybrid.errors import HybridError, Missed, UsageError
+from hybrid.execution.capabilities import Machine
 from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.leases import LeaseTimeouts
@@ -22,12 +25,16 @@ from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import check_mark
 from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
+from hybrid.machine.nvidia import gpus
 from hybrid.machine.terminal import clean_line, count_of
+from hybrid.worker.group import Group, Member, chosen_devices, end_with_parent
 from hybrid.worker.process import alive, has_ended, serve
 from hybrid.worker.siblings import Siblings
 from hybrid.worker.worker import Worker, WorkerOptions
 
 MAX_LINE = 1000
+GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
+"""The option of a backend, perhaps of a role, that has several GPUs share one model."""
 
 
 @click.command()
@@ -50,6 +57,8 @@ MAX_LINE = 1000
     metavar="NAME=VALUE",
     help="An option of the backend on this machine; not part of the run.",
 )
+@click.option("--gpus", default="", metavar="all|0,1", help="Start one worker for each GPU, or for these.")
+@click.option("--member", is_flag=True, hidden=True, help="One of the processes that --gpus starts.")
 @SHARD_SECONDS
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
 @click.option("--ray", metavar="ADDRESS", help="One worker a GPU of this Ray cluster: auto, or HOST:PORT.")
@@ -64,52 +73,91 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     acknowledged them. Stop it with Ctrl-C or SIGTERM, or kill it: the same command continues.
     """
     if how["ray"] or how["workers"]:
+        if how["gpus"]:
+            raise UsageError("--gpus is for this machine and --ray for a cluster", hint="name one of them")
         start_on_cluster(click.get_current_context(), chosen_folder(folder).absolute(), _say)
         return
-    place, attempt, clock = chosen_folder(folder), new_attempt(), SystemClock()
+    place, clock = chosen_folder(folder), SystemClock()
+    dict(pairs("--backend-option", how["options"]))  # raises UsageError now, not when the first run is opened
+    dict(pairs("--model", models))
     isolated = IsolatedFolder(place, seconds=how["mount_limit"])
     try:
         check_mark(isolated)
     except HybridError:
         isolated.close()
         raise
-    spool = home.spool_of(place)
+    until = clock.now() + (math.inf if how["until"] is None else how["until"])
+    if how["gpus"]:
+        isolated.close()
+        _one_a_gpu(click.get_current_context(), place.absolute(), clock, until)
+        return
     options = WorkerOptions(
         sides=sides(side),
         run=run,
         once=how["once"],
         max_idle=how["max_idle"],
-        until=clock.now() + (math.inf if how["until"] is None else how["until"]),
+        until=until,
         linger=how["linger"],
         shard_seconds=how["shard_seconds"],
         timeouts=LeaseTimeouts(how["beat"]),
     )
-    dict(pairs("--backend-option", how["options"]))  # raises UsageError now, not when the first run is opened
-    dict(pairs("--model", models))
-    here = Machine(models, how["options"], spool)
+    if how["member"]:
+        end_with_parent()
+    here = Machine(models, how["options"], home.spool_of(place))
+    _report(_worked(isolated, here, clock, options, _show if how["member"] else _say))
+
+
+def _worked(
+    folder: IsolatedFolder, here: Machine, clock: SystemClock, options: WorkerOptions, show: Callable[[str], None]
+) -> Worker:
+    """A worker that has ended. Raises the error that it ended with."""
+    attempt, spool = new_attempt(), home.spool_of(folder.root)
     with alive(spool / "locks", attempt) as gone:
         ended = partial(has_ended, spool / "locks")
         siblings = Siblings(spool / "claims.sqlite", attempt, clock, ended, options.timeouts, gone)
-        this_worker = Worker(isolated, Disk(spool), clock, here, options, attempt=attempt, gone=gone, siblings=siblings)
-        _say(f"worker {attempt} on {place}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
+        this_worker = Worker(folder, Disk(spool), clock, here, options, attempt=attempt, gone=gone, siblings=siblings)
+        _say(f"worker {attempt} on {folder}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:
             _say(
                 f"{count_of(len(others), 'shard')} of a folder at another place in {spool.parent}: mount it there again"
             )
         try:
-            serve(this_worker, _say)
+            serve(this_worker, _say, show)
         finally:
-            isolated.close()
+            folder.close()
             siblings.close()
-    _report(this_worker)
+    return this_worker
 
 
 def sides(side: str | None) -> tuple[str, ...]:
     """The sides whose stages this machine does: with a GPU only `gpu`, unless `--side` names another."""
     if side == "any":
         return ("gpu", "laptop")
-    return (side or ("gpu" if gpu() else "laptop"),)
+    return (side or ("gpu" if gpus() else "laptop"),)
+
+
+def _one_a_gpu(context: click.Context, folder: Path, clock: SystemClock, until: float) -> None:
+    """Run the command of `context` once for each GPU that its option `--gpus` names, or for `gpus=N` of them each.
+
+    Raises the worst error of theirs.
+    """
+    given = context.params
+    each = [int(found[1]) for one in given["options"] if (found := GPUS_OPTION.fullmatch(one))]
+    devices = chosen_devices(given["gpus"], max(each, default=1) or 1)
+    again = list(arguments_again(context, ("gpus", "until")))
+
+    def command() -> list[str]:
+        left = [] if math.isinf(until) else [f"--until={max(0.0, until - clock.now()):f}"]
+        return [sys.executable, "-P", "-m", "hybrid", "worker", str(folder), "--member", *left, *again]
+
+    _say(f"one worker for each of: {', '.join(f'GPU {one}' for one in devices)}")
+    Group([Member(one) for one in devices], command, _say).run()
+
+
+def _show(line: str) -> None:
+    """A line of progress, for the parent."""
+    click.echo(clean_line(line, MAX_LINE))
 
 
 def _say(line: str) -> None:

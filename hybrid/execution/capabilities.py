@@ -20,7 +20,7 @@ from hybrid.errors import CannotRun
 from hybrid.execution.engines import opened
 from hybrid.execution.roles import embedding_roles
 from hybrid.folder.runs import Run
-from hybrid.machine.nvidia import gpus
+from hybrid.machine.nvidia import own_gpu
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.plugins import installed
 from hybrid.protocols import Backend, Pipeline
@@ -100,8 +100,8 @@ class Machine:
 
 
 def gpu() -> dict[str, Json] | None:
-    """The first GPU that nvidia-smi lists; None where there is none."""
-    found = next(iter(gpus()), None)
+    """The first GPU that this process may use, as nvidia-smi lists it; None where there is none."""
+    found = own_gpu()
     if found is None:
         return None
     memory: dict[str, Json] = {"memory_used": found.memory_used, "memory_total": found.memory_total}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu", "driver_version", "compute_cap")
+FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu", "driver_version", "compute_cap", "uuid")
 TIMEOUT_SECONDS = 10
 MIN_CAPABILITY = (7, 5)
 """Current torch and vLLM have no code for older GPUs: P100 (6.0), V100 (7.0)."""
@@ -26,6 +27,7 @@ class Gpu:
     busy: int | None = None
     driver: str = ""
     capability: tuple[int, int] | None = None
+    uuid: str = ""
 
     def __str__(self) -> str:
         known = [f"driver {self.driver}"] if self.driver else []
@@ -47,14 +49,36 @@ def gpus() -> list[Gpu]:
     program = shutil.which("nvidia-smi")
     if program is None or not Path(program).is_absolute():  # a program of the current folder is anybody's
         return []
-    for fields in (FIELDS, FIELDS[:-1]):  # an old nvidia-smi does not know compute capabilities
+    for fields in (FIELDS, tuple(one for one in FIELDS if one != "compute_cap")):  # which an old one does not know
         command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
         try:
             told = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True).stdout  # noqa: S603
         except (OSError, subprocess.SubprocessError, ValueError):
             continue
-        return [_gpu([one.strip() for one in line.split(",")]) for line in told.splitlines() if line.strip()]
+        lines = [line for line in told.splitlines() if line.strip()]
+        return [_gpu(dict(zip(fields, map(str.strip, line.split(",")), strict=False))) for line in lines]
     return []
+
+
+def visible() -> list[str]:
+    """The GPUs that programs may use, as CUDA_VISIBLE_DEVICES names them: by default their numbers in `gpus`."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return [str(number) for number in range(len(gpus()))]
+    names = [one.strip() for one in chosen.split(",")]
+    return [] if hidden() else list(dict.fromkeys(filter(None, names)))
+
+
+def own_gpu() -> Gpu | None:
+    """The first GPU that this process may use; None where there is none."""
+    found = gpus()
+    names = visible() if "CUDA_VISIBLE_DEVICES" in os.environ else ["0"]
+    if not found or not names:
+        return None
+    first = names[0]
+    if first.isdecimal():
+        return found[int(first)] if int(first) < len(found) else None
+    return next((gpu for gpu in found if gpu.uuid.startswith(first)), found[0])  # MIG: a part of one of them
 
 
 def hidden() -> bool:
@@ -62,11 +86,11 @@ def hidden() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
 
 
-def _gpu(cells: list[str]) -> Gpu:
-    name, used, total, busy, driver, capability = [*cells, *[""] * len(FIELDS)][: len(FIELDS)]
+def _gpu(row: Mapping[str, str]) -> Gpu:
+    name, used, total, busy, driver, capability, uuid = (row.get(field, "") for field in FIELDS)
     major, _, minor = capability.partition(".")
     known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
-    return Gpu(name[:100], _number(used), _number(total), _number(busy), driver[:20], known)
+    return Gpu(name[:100], _number(used), _number(total), _number(busy), driver[:20], known, uuid[:80])
 
 
 def _number(text: str) -> int | None:

@@ -46,10 +46,11 @@ def note(worker: Worker, line: str) -> None:
     worker.courier.lines.append(f"{worker.clock.stamp()} {redacted(line)}"[:LONGEST_LINE])
 
 
-def serve(worker: Worker, say: Callable[[str], None]) -> None:
+def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None] | None = None) -> None:
     """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends.
 
-    `say` gets progress lines; the uploaded log gets them, too. Raises the error that `verdict` returns.
+    `say` gets lines for the user, and `show`, by default `say`, those of progress; the uploaded log gets both. Raises
+    the error that `verdict` returns.
     """
     interrupt_on_termination(signal.SIGINT)  # a shell starts background jobs with SIGINT ignored
     handler = UploadedLog(worker)
@@ -59,11 +60,15 @@ def serve(worker: Worker, say: Callable[[str], None]) -> None:
         say(line)
         note(worker, line)
 
+    def tell_progress() -> None:
+        (show or say)(line := progress(worker))
+        note(worker, line)
+
     worker.tell = tell
     stopped = False
     failure: HybridError | None = None
     try:
-        with _courier(worker, tell), _deadline(worker):
+        with _courier(worker, tell_progress), _deadline(worker):
             _drive(worker, tell)
     except KeyboardInterrupt:
         stopped = not worker.stopping
@@ -122,7 +127,7 @@ def _troubles(worker: Worker) -> list[str]:
 
 
 @contextmanager
-def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
+def _courier(worker: Worker, tell_progress: Callable[[], None]) -> Iterator[None]:
     """Run the courier's rounds in a thread while the block runs, with a progress line every `SAY` seconds:
     an answer or the loading of a model may take long.
     """
@@ -136,7 +141,7 @@ def _courier(worker: Worker, say: Callable[[str], None]) -> Iterator[None]:
                 worker.step()
                 if time.monotonic() - said >= SAY:
                     said = time.monotonic()
-                    say(progress(worker))
+                    tell_progress()
             except Exception:
                 LOG.exception("a fault in hybrid: the courier's round failed; it goes on")
 
