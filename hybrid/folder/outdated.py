@@ -1,7 +1,7 @@
-"""Checkpoints that a worker has uploaded and that newer ones have replaced, so that a long run does not fill the folder.
+"""Checkpoints that a worker has uploaded and newer ones have replaced: removed, so that no long run fills the folder.
 
-A reader whose listing is old may still look for a replaced one, so the newest two stay. Only the process that uploaded a
-checkpoint removes it.
+A reader whose listing is old may still look for a replaced one, so the newest two stay. Only the process that uploaded
+a checkpoint removes it.
 """
 
 from __future__ import annotations
