@@ -27,7 +27,13 @@ threads.limit_spinning()  # before any test imports torch; what tests start inhe
 
 ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
-NOT_TO_BE_INSTALLED = ("needs a GPU", "needs the right to", "needs a small file system", "needs a user who is refused")
+NOT_TO_BE_INSTALLED = (
+    "needs a GPU",
+    "needs the right to",
+    "needs a small file system",
+    "needs a user who is refused",
+    "needs rclone 1.65",
+)
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
 
 ONE_PROCESS = ("vllm",)

@@ -13,10 +13,11 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP
 from hybrid.doctor import environment
 from hybrid.doctor.file_check import FileChecker
 from hybrid.doctor.findings import KINDS, LONGEST, Finding, FindingCounts
-from hybrid.doctor.folder_checks import check_present, folder_findings, listing_findings
+from hybrid.doctor.folder_checks import check_present, folder_findings, listing_findings, store_findings
 from hybrid.doctor.walk import FolderWalk
 from hybrid.execution.local import DEFAULT_FOLDER, chosen_folder
 from hybrid.folder.child import IsolatedFolder
+from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.terminal import clean_line, count_of
 
@@ -59,7 +60,10 @@ def _about_folder(root: Path, folder: IsolatedFolder, walk: FolderWalk) -> Itera
     yield from first
     if any(finding.kind in ("away", "denied") for finding in first):
         return
-    yield from folder_findings(root, CALL_SECONDS, ours=FileChecker(folder).good("hybrid.json"))
+    ours = FileChecker(folder).good("hybrid.json")
+    yield from (
+        store_findings(folder, ours=ours) if home.store_url(root) else folder_findings(root, CALL_SECONDS, ours=ours)
+    )
     yield from walk.findings()
     yield from listing_findings(walk.largest, walk.slowest)
     yield from environment.runs_impossible_here(folder)
@@ -83,7 +87,7 @@ def _as_text(root: Path, findings: Iterable[Finding]) -> FindingCounts:
         counts.add(finding)
         if len(shown[finding.kind]) < MOST_SHOWN:
             shown[finding.kind].append(finding)
-    click.echo(clean_line(str(root), LONGEST))
+    click.echo(clean_line(home.shown(root), LONGEST))
     for kind, examples in shown.items():
         if examples:
             _show(kind, examples, counts.by_kind[kind])
@@ -108,7 +112,7 @@ def _sum_up(root: Path, walk: FolderWalk, counts: FindingCounts, *, as_json: boo
     levels = counts.levels()
     if as_json:
         totals = {"files": walk.files, "good": walk.good, "problems": levels["problem"], "notes": levels["note"]}
-        head = {"level": "summary", "kind": "summary", "path": clean_line(str(root), LONGEST)}
+        head = {"level": "summary", "kind": "summary", "path": clean_line(home.shown(root), LONGEST)}
         click.echo(encode({**head, **totals, "kinds": dict(counts.by_kind), "exit_code": counts.exit_code}))
         return
     oddities = "oddity" if levels["note"] == 1 else "oddities"

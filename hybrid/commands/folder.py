@@ -14,7 +14,7 @@ from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import BadData, CannotRun, HybridError, Missed, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder, opened_run, outputs_path
 from hybrid.folder.notes import Note, read_notes
-from hybrid.folder.runs import Run, join_folder
+from hybrid.folder.runs import Run, folder_above, join_folder
 from hybrid.laptop import remote_runs
 from hybrid.laptop.forgetting import forget as hide
 from hybrid.laptop.forgetting import recall
@@ -33,20 +33,19 @@ FOLLOW_SECONDS = 10.0
 def init(folder: Path) -> None:
     """Make FOLDER a shared folder, or join it, and use it from now on when none is named.
 
-    Do it once on the laptop, in the part of Drive, Syncthing or rclone that both sides see. A GPU machine only needs
-    `hybrid worker FOLDER`.
+    Do it once on the laptop, in the part of Drive, Syncthing or rclone that both sides see, or in an object store:
+    s3://BUCKET/PREFIX, gs://BUCKET/PREFIX. A GPU machine only needs `hybrid worker FOLDER`.
     """
-    above = next((one for one in folder.absolute().parents if (one / "hybrid.json").is_file()), None)
-    if above:
-        raise UsageError(f"{folder} lies in the folder {above}", hint=f"join that: hybrid init {above}")
+    if above := folder_above(folder):
+        raise UsageError(f"{home.shown(folder)} lies in the folder {above}", hint=f"join that: hybrid init {above}")
     join_folder(folder, make=True)
     before = None
     with suppress(BadData):  # a damaged file is replaced
         before = home.joined_folder()
     if before and before != folder.absolute():
-        click.echo(f"until now it was {clean_line(str(before), MAX_LINE)}", err=True)
+        click.echo(f"until now it was {clean_line(home.shown(before), MAX_LINE)}", err=True)
     home.set_joined_folder(folder)
-    click.echo(folder.absolute())
+    click.echo(home.shown(folder))
 
 
 @click.command()

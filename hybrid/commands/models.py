@@ -17,6 +17,7 @@ from hybrid.commands.pulling import ollama_name, pull
 from hybrid.errors import BadData, HybridError, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder
 from hybrid.folder.medium import NotThere
+from hybrid.folder.object_store import directory
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
 from hybrid.machine.files import explain_errors
@@ -57,7 +58,8 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     A path that is there comes first, unless --store is given. The same command continues where it stopped, and replaces
     damaged files in the folder.
     """
-    place = join_folder(chosen_folder(folder), make=False)
+    where = chosen_folder(folder)
+    place = join_folder(where, make=False)
     path = Path(source).expanduser()
     if source.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf":
         with explain_errors(path, doing="looking for the model"):
@@ -70,7 +72,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
         found = _of_ollama(source, OllamaStore(chosen_store(store)))
     with _progress(found.size, f"packing {found.name}") as on_progress:
         packed = packing.pack(place, found, on_progress)
-    pruning.forget(place.root, packed)
+    pruning.forget(where, packed)
     click.echo(f"packed into {place}", err=True)
     click.echo(encode(_as_json(packed)) if as_json else clean_line(str(packed), MAX_LINE))
 
@@ -101,19 +103,20 @@ def restore(
     A model of Ollama goes into Ollama's store, where a running server sees it at once; a file or folder goes below
     --to, and its path is printed. The same command continues where it stopped.
     """
-    place = join_folder(chosen_folder(folder), make=False)
+    where = chosen_folder(folder)
+    place = join_folder(where, make=False)
     model = catalog.chosen(place, name)
     _refuse_foreign_options(model, store, to, other)
     with _progress(sum(layer.size for layer in model.layers), f"restoring {model}") as on_progress:
         if model.kind == "ollama":
             own = OllamaStore(chosen_store(store))
-            own.refuse_bad_place(place.root)
+            own.refuse_bad_place(where)
             wanted = ollama_name(other) if other else OllamaName.parse(model.name)
             restoring.restore_ollama(place, model, own, wanted, on_progress, replace=replace)
             result = str(wanted)
         else:
             target = to or home.home() / "models" / f"{slug(model.name)}-{model.digest[:12]}"
-            restoring.refuse_shared(target, place.root)
+            restoring.refuse_shared(target, where)
             result = str(restoring.restore_plain(place, model, target.absolute(), on_progress, replace=replace))
     click.echo(encode({**_as_json(model), "restored": result}) if as_json else result)
 
@@ -221,7 +224,7 @@ def prune(names: tuple[str, ...], folder: Path | None, unused: bool, grace: floa
     """
     if not names and not unused:
         raise UsageError("name the models to remove, or say --unused")
-    place = join_folder(chosen_folder(folder), make=False)
+    place = directory(join_folder(chosen_folder(folder), make=False), "models are removed by hybrid")
     planned = pruning.plan(place, names, unused=unused)
     if not yes:
         _show_plan(planned, as_json=as_json)

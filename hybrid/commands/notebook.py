@@ -14,6 +14,7 @@ from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, place_there, write_notebook
 from hybrid.plugins import installed, wheel
@@ -47,7 +48,7 @@ def notebook(
     """
     refuse_both_on_stdout(out, as_json=as_json)
     place = chosen_folder(folder)
-    medium = join_folder(place, make=False)
+    medium = directory(join_folder(place, make=False), "notebook finds it: use `hybrid worker URL`")
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
     plan = NotebookPlan(kind, found, wheels, at or place_there(kind, place), _roles(found))

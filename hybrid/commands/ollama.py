@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hybrid.commands.options import FOLDER, OUTPUT
+from hybrid.commands.options import DIRECTORY, OUTPUT
 from hybrid.errors import CannotRun, UsageError
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line
@@ -28,9 +28,9 @@ def ollama() -> None:
 
 @ollama.command(context_settings={"allow_interspersed_args": False})
 @click.option(
-    "--from", "place", type=FOLDER, help="The program, its folder, or a release archive (.tgz, .tar.zst) [PATH]"
+    "--from", "place", type=DIRECTORY, help="The program, its folder, or a release archive (.tgz, .tar.zst) [PATH]"
 )
-@click.option("--models", "store", type=FOLDER, help="Where models are kept [OLLAMA_MODELS, ~/.ollama/models]")
+@click.option("--models", "store", type=DIRECTORY, help="Where models are kept [OLLAMA_MODELS, ~/.ollama/models]")
 @click.option("--host", envvar="OLLAMA_HOST", default="", help="Where it listens [OLLAMA_HOST, 127.0.0.1:11434]")
 @click.option(
     "--parallel",

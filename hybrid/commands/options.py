@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from hybrid.machine import home
+from hybrid.machine.store_urls import is_url
+
 
 class NonEmptyPath(click.Path):
     """A path that is not empty: `"$UNSET"` must not mean the current folder."""
@@ -29,7 +32,15 @@ class NonEmptyText(click.ParamType):  # type: ignore[type-arg]
         return str(value) or self.fail("is empty: a name is needed", param, ctx)
 
 
-FOLDER = NonEmptyPath(path_type=Path, readable=False)  # we check that it is readable, for the right exit code
+class SharedFolder(NonEmptyPath):
+    """The path by which commands know a shared folder: a directory's, or the one that stands for a store's URL."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return home.folder_at(value) if isinstance(value, str) and is_url(value) else super().convert(value, param, ctx)
+
+
+DIRECTORY = NonEmptyPath(path_type=Path, readable=False)  # we check that it is readable, for the right exit code
+FOLDER = SharedFolder(path_type=Path, readable=False)
 FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
 OUTPUT = NonEmptyPath(path_type=Path, dir_okay=False)
 OUTPUT_HELP = "outputs.json, - for standard output [FOLDER/results/RUN/outputs.json]"

@@ -21,10 +21,12 @@ from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.folder.object_store import directory, medium_at
 from hybrid.folder.runs import Run
 from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
 from hybrid.laptop.remote_runs import submit_remote
+from hybrid.machine import home
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.model_files.location import HUB_NAME, PACKAGED
@@ -116,7 +118,7 @@ def remote(
 
 def _report_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json: bool) -> None:
     if as_json:
-        ProgressEvents(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": str(folder)})
+        ProgressEvents(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": home.shown(folder)})
         return
     if logging.getLogger().level < logging.ERROR:
         for line in _next_commands(run, stages):
@@ -164,6 +166,7 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
     refuse_both_on_stdout(how.output, as_json=how.as_json)
     interrupt_on_termination()  # SIGTERM and SIGHUP close the shard as Ctrl-C does
     folder = chosen_folder(how.folder)
+    directory(medium_at(folder), "run is local: use `hybrid run remote` and `hybrid worker`")
     note, observer = checked_note(how.note), _progress(as_json=how.as_json)
     result = run_here(
         folder,

@@ -45,6 +45,7 @@ CARRIERS = (
     ("tmpfs", "memory: gone when the machine stops"),
     ("fuse", "a mount of a program of this machine"),
 )
+WRITTEN = "a probe was written and read back; that is no sign that the other side sees it"
 OFFLINE = 0x1000 | 0x40000 | 0x400000
 """FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN and _RECALL_ON_DATA_ACCESS of Windows."""
 
@@ -90,6 +91,28 @@ def folder_findings(root: Path, seconds: float, *, ours: bool) -> Iterator[Findi
             yield Finding("away", "", error.message, error.hint)
         except HybridError as error:
             yield Finding("blocked", "probes", error.message, "move away what is in the way")
+
+
+def store_findings(folder: Medium, *, ours: bool) -> Iterator[Finding]:
+    """That the folder is in a store and, if it is `ours`, whether a file is written and read back."""
+    yield Finding("medium", "", "it is in an object store, reached over the network")
+    if not ours:
+        return
+    path = f"probes/{home.machine_name()}.json"
+    try:
+        before = number_of(folder.read(path, MAX_PROBE))
+    except HybridError:
+        before = 0
+    probe = new_probe(before + 1)
+    try:
+        folder.write(path, probe, heal=True)
+        if folder.read(path, MAX_PROBE) != probe:
+            raise Temporary(f"{path}: does not give back what was written", hint="run it again")
+        yield Finding("medium", "", WRITTEN)
+    except CannotRun as error:
+        yield Finding("denied", "", error.message, error.hint)
+    except HybridError as error:
+        yield Finding("away", "", error.message, error.hint)
 
 
 def listing_findings(largest: ListingTime, slowest: ListingTime) -> Iterator[Finding]:
@@ -153,13 +176,11 @@ def _probe(root: Path) -> Iterator[Finding]:
         if path.parent.is_symlink() or path.is_symlink() or (path.exists() and not path.is_file()):
             raise BadData(f"{path}: not a plain file in a plain folder, not written")
         path.parent.mkdir(exist_ok=True)
-        probe = encode(
-            {"format": "hybrid/probe", "version": 1, "machine": home.machine_name(), "number": _last(path) + 1}
-        )
-        _rewrite(path, probe + b"\n")
-    if read_bounded(path, MAX_PROBE) != probe + b"\n":
+        probe = new_probe(_last(path) + 1)
+        _rewrite(path, probe)
+    if read_bounded(path, MAX_PROBE) != probe:
         raise Temporary(f"{path}: does not give back what was written", hint="is the mount well? run it again")
-    yield Finding("medium", "", "a probe was written and read back; that is no sign that the other side sees it")
+    yield Finding("medium", "", WRITTEN)
 
 
 def _rewrite(path: Path, data: bytes) -> None:
@@ -176,8 +197,19 @@ def _rewrite(path: Path, data: bytes) -> None:
 def _last(path: Path) -> int:
     """The number of the probe in the folder; 0 when there is none that can be read."""
     try:
-        value = decode(read_bounded(path, MAX_PROBE), what=str(path))
-        number = value["number"]
+        return number_of(read_bounded(path, MAX_PROBE))
+    except HybridError:
+        return 0
+
+
+def new_probe(number: int) -> bytes:
+    return encode({"format": "hybrid/probe", "version": 1, "machine": home.machine_name(), "number": number}) + b"\n"
+
+
+def number_of(probe: bytes) -> int:
+    """The number in a probe; 0 when it has none."""
+    try:
+        number = decode(probe, what="a probe")["number"]
     except (HybridError, LookupError, TypeError):
         return 0
     return number if type(number) is int and 0 <= number < 2**53 else 0

@@ -36,6 +36,7 @@ from hybrid.folder.tensors import RunTensors
 from hybrid.machine import home
 from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.replacing import make_room, refuse_foreign
+from hybrid.machine.store_urls import is_url
 from hybrid.machine.terminal import count_of
 from hybrid.outputs import BEGINS, open_outputs, write_outputs
 from hybrid.plugins.faults import attributed_to, inputs_of
@@ -51,7 +52,7 @@ LOG = logging.getLogger("hybrid")
 def chosen_folder(folder: Path | None) -> Path:
     """`--folder`, else HYBRID_FOLDER, else the folder of `hybrid init`, else `hybrid-folder` in the current folder."""
     named = os.environ.get("HYBRID_FOLDER")
-    return folder or (Path(named) if named else home.joined_folder()) or Path(DEFAULT_FOLDER)
+    return folder or (home.folder_at(named) if named else home.joined_folder()) or Path(DEFAULT_FOLDER)
 
 
 def opened_run(folder: Path, name: str) -> Run:
@@ -309,6 +310,8 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
         return str(outputs_of(path.resolve().parent.parent, path.resolve().name, spare))
     if (path / "hybrid.json").is_file():
         return str(outputs_of(path, "", spare))
+    if is_url(source):
+        return str(outputs_of(home.folder_at(source), "", spare))
     here = chosen_folder(folder)
     if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
         raise UsageError(

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary, UsageError
-from hybrid.folder.medium import Disk, Entry, NotThere, read_or_error
+from hybrid.folder.medium import Entry, Medium, NotThere, Removes, read_or_error
+from hybrid.folder.object_store import medium_at
+from hybrid.machine import home
 
 ERRORS: dict[str, type[HybridError]] = {
     kind.__name__: kind for kind in (BadData, CannotRun, NotThere, Temporary, UsageError)
@@ -49,7 +51,7 @@ class IsolatedFolder:
         self._several = True
 
     def __str__(self) -> str:
-        return str(self.root)
+        return home.store_url(self.root) or str(self.root)
 
     def entries(self, place: str) -> list[Entry]:
         return [Entry(name, kind) for name, kind in json.loads(self._ask("entries", place))]
@@ -90,9 +92,10 @@ class IsolatedFolder:
         except (queue.Empty, OSError, ValueError) as error:
             self.close()
             why = f"did not answer for {seconds:.0f} s" if isinstance(error, queue.Empty) else "went away"
+            what, there = ("store", "there") if home.store_url(self.root) else ("mount", "mounted")
             raise Temporary(
-                f"{self.root}: the mount {why} at {path} ({do})",
-                hint="is it still mounted? what was computed is kept on this machine's own disk",
+                f"{self}: the {what} {why} at {path} ({do})",
+                hint=f"is it still {there}? what was computed is kept on this machine's own disk",
             ) from error
         if "error" in head:
             raise _error([head["error"], head["message"], head["hint"]])
@@ -175,41 +178,41 @@ def _receive(stream: IO[bytes]) -> Reply:
 
 def serve(root: Path, asked: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until their stream ends."""
-    disk = Disk(root)
+    medium = medium_at(root)
     while True:
         try:
             head, body = _receive(asked)
         except ValueError:
             return
         try:
-            data = _do(disk, head, body)
+            data = _do(medium, head, body)
             _send(answers, {"size": len(data)}, data)
         except HybridError as error:
             said = {"error": type(error).__name__, "message": error.message, "hint": error.hint, "size": 0}
             _send(answers, said, b"")
 
 
-def _do(disk: Disk, head: dict[str, Any], body: bytes) -> bytes:
+def _do(medium: Medium, head: dict[str, Any], body: bytes) -> bytes:
     if head["do"] == "entries":
-        return json.dumps([[entry.name, entry.kind] for entry in disk.entries(head["path"])]).encode()
+        return json.dumps([[entry.name, entry.kind] for entry in medium.entries(head["path"])]).encode()
     if head["do"] == "several":
-        return _several(disk, json.loads(body), head["limit"])
+        return _several(medium, json.loads(body), head["limit"])
     if head["do"] == "read":
-        return disk.read(head["path"], head["limit"])
-    if head["do"] == "remove":
-        disk.remove(head["path"])
-    else:
-        disk.write(head["path"], body, heal=head["do"] == "heal")
+        return medium.read(head["path"], head["limit"])
+    if head["do"] != "remove":
+        medium.write(head["path"], body, heal=head["do"] == "heal")
+    elif isinstance(medium, Removes):
+        medium.remove(head["path"])
     return b""
 
 
-def _several(disk: Disk, paths: Sequence[str], limit: int) -> bytes:
+def _several(medium: Medium, paths: Sequence[str], limit: int) -> bytes:
     """A line of JSON with each file's size or error, and the contents of the files."""
     told: list[int | list[str]] = []
     files: list[bytes] = []
     began = time.monotonic()
     for path in paths:
-        found = read_or_error(disk, path, limit)
+        found = read_or_error(medium, path, limit)
         if isinstance(found, bytes):
             files.append(found)
             told.append(len(found))

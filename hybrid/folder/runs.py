@@ -24,11 +24,13 @@ from typing import Any
 import zstandard
 
 from hybrid.canonical import Json, decode, encode
-from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
+from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, UsageError, nearest
 from hybrid.folder.medium import Disk, Medium, NotThere
 from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
+from hybrid.folder.object_store import ObjectStore, medium_at
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_shard
 from hybrid.folder.spec import MAX_SPEC, ModelSpec, check_spec, models_of, new_spec
+from hybrid.machine import home
 from hybrid.machine.files import explain_errors, unpack
 from hybrid.protocols import Inputs
 
@@ -169,24 +171,41 @@ def blob_name(kind: str, sha256: str) -> str:
     return f"{kind}-{sha256[:16]}.json.zst"
 
 
-def join_folder(path: Path, *, make: bool) -> Disk:
+def join_folder(path: Path, *, make: bool) -> Medium:
     """The shared folder at `path`, marked as ours; made when `make`.
 
     Raises BadData on a foreign mark, NotThere when there is none: perhaps a mount is away and this is what is below it.
     """
-    folder = Disk(path)
+    folder = medium_at(path)
     if make:
-        with explain_errors(path, doing="making the folder"):
-            path.mkdir(parents=True, exist_ok=True)
+        if isinstance(folder, Disk):
+            with explain_errors(path, doing="making the folder"):
+                path.mkdir(parents=True, exist_ok=True)
         with suppress(BadData):  # another mark, or ours in another layout: the check says which
             folder.write("hybrid.json", encode(MARK) + b"\n")  # also where a crash left only the beginning of it
     try:
         check_mark(folder)
     except NotThere as error:
-        if not path.exists():  # never where a dead mount may be
+        if isinstance(folder, ObjectStore) or not path.exists():  # never where a dead mount may be
             error.hint += " `hybrid init` makes a new folder"
         raise
     return folder
+
+
+def folder_above(path: Path) -> str:
+    """The shared folder in which `path` lies; "" when it lies in none."""
+    if not (url := home.store_url(path)):
+        return next((str(one) for one in path.absolute().parents if (one / "hybrid.json").is_file()), "")
+    places = [url.rsplit("/", cut)[0] for cut in range(1, url.count("/") - 1)]
+    return next((one for one in places if _is_marked(ObjectStore(one))), "")
+
+
+def _is_marked(folder: Medium) -> bool:
+    try:
+        folder.read("hybrid.json", MAX_SPEC)
+    except (NotThere, CannotRun):  # keys may be good for a part of a bucket only
+        return False
+    return True
 
 
 def check_mark(folder: Medium) -> None:

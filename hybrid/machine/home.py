@@ -14,9 +14,10 @@ from pathlib import Path
 import platformdirs
 
 from hybrid.canonical import decode, encode
-from hybrid.errors import BadData
+from hybrid.errors import BadData, UsageError
 from hybrid.machine.files import NotThere, explain_errors, read_bounded, write_once
 from hybrid.machine.replacing import replacing
+from hybrid.machine.store_urls import checked_url, file_name, is_url, url_of
 
 NAME = re.compile(r"[a-z0-9-]{1,40}-[0-9a-f]{8}")
 
@@ -38,6 +39,22 @@ def machine_name() -> str:
     path.unlink(missing_ok=True)
     write_once(path, made.encode())
     return made
+
+
+def folder_at(text: str) -> Path:
+    """The path by which commands know the shared folder `text`, a path or the URL of a store. Raises UsageError."""
+    return home().absolute() / "stores" / file_name(checked_url(text)) if is_url(text) else Path(text)
+
+
+def store_url(folder: Path) -> str:
+    """The URL of the store that `folder_at` made this path of; "" for a directory."""
+    place = folder.absolute()
+    return url_of(place.name) if place.parent == home().absolute() / "stores" else ""
+
+
+def shown(folder: Path) -> str:
+    """The shared folder as a user names it."""
+    return store_url(folder) or str(folder.absolute())
 
 
 def spool_of(folder: Path) -> Path:
@@ -68,7 +85,7 @@ def forgotten_of(folder: Path) -> Path:
 def set_joined_folder(folder: Path) -> None:
     """Make `folder` the one that commands use by default."""
     with replacing(home() / "joined.json", b"") as stream:  # whatever a crash left there
-        stream.write(encode({"folder": str(folder.absolute())}))
+        stream.write(encode({"folder": shown(folder)}))
 
 
 def joined_folder() -> Path | None:
@@ -87,11 +104,16 @@ def joined_folder() -> Path | None:
     folder = value.get("folder") if isinstance(value, dict) else None
     if not isinstance(folder, str) or not folder:
         raise BadData(f"{path} does not say which folder this machine uses", hint=again)
-    return Path(folder)
+    try:
+        return folder_at(folder)
+    except UsageError as error:
+        raise BadData(f"{path}, which says which folder this machine uses: {error.message}", hint=again) from error
 
 
 def _folder_id(folder: Path) -> str:
-    """A short name for a folder: the digest of its resolved path."""
+    """A short name for a folder: the digest of its resolved path, or of its URL."""
+    if url := store_url(folder):
+        return hashlib.sha256(url.encode()).hexdigest()[:16]
     with explain_errors(folder, doing="looking for it"):
         resolved = folder.resolve()
     return hashlib.sha256(os.fsencode(resolved)).hexdigest()[:16]

@@ -54,7 +54,7 @@ def _why_not(place: Path) -> str:
 
 def _shared_folders() -> list[Path]:
     named = os.environ.get("HYBRID_FOLDER")
-    return [folder for folder in (Path(named) if named else None, home.joined_folder()) if folder]
+    return [folder for folder in (home.folder_at(named) if named else None, home.joined_folder()) if folder]
 
 
 def _elsewhere() -> Path:

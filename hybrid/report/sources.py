@@ -16,6 +16,7 @@ from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
 from hybrid.execution.stage_view import StageView
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
+from hybrid.machine import home
 from hybrid.machine.text_files import utf8_stream
 from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs, outputs_stem
 from hybrid.records import Output, Question
@@ -178,7 +179,10 @@ def _folder_of(path: Path, run: object) -> Path | None:
     """The folder of a run whose outputs are in FOLDER/results/RUN, where `hybrid` writes them; else None."""
     place = path.absolute()
     there = place.parent.name == run and place.parent.parent.name == "results"
-    return place.parents[2] if there and (place.parents[2] / "hybrid.json").is_file() else None
+    if not there:
+        return None
+    folder = place.parents[2]
+    return folder if home.store_url(folder) or (folder / "hybrid.json").is_file() else None
 
 
 def _beside(path: Path, grader: str) -> Path | None:

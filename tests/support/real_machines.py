@@ -32,7 +32,7 @@ def task(number: int) -> dict[str, object]:
 class Machine:
     """One machine: its own HYBRID_HOME, the folder as it sees it, and the calls that its model got."""
 
-    def __init__(self, root: Path, name: str, folder: Path) -> None:
+    def __init__(self, root: Path, name: str, folder: Path | str) -> None:
         self.root, self.name, self.folder = root, name, folder
         self.home, self.calls_file = root / f"home-{name}", root / f"calls-{name}"
         self.environment = {**os.environ, "HYBRID_HOME": str(self.home), "HYBRID_FOLDER": str(folder)}
@@ -80,7 +80,7 @@ class Machine:
 class Machines:
     """A laptop and GPU machines around one shared folder, and a script of answers for the model."""
 
-    def __init__(self, root: Path, folder: Path | None = None) -> None:
+    def __init__(self, root: Path, folder: Path | str | None = None) -> None:
         self.root, self.folder = root, folder or root / "folder"
         challenges = {f"{n:08x}": task(n) for n in range(TASKS)}
         (root / "challenges.json").write_text(json.dumps(challenges))
@@ -120,6 +120,7 @@ class Machines:
 
     def records(self) -> list[dict[str, object]]:
         """Those of the outputs.json that a fetch wrote."""
+        assert isinstance(self.folder, Path)
         (path,) = self.folder.glob("results/*/outputs.json")
         found: list[dict[str, object]] = json.loads(path.read_text())["records"]
         return found
