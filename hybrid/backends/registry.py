@@ -46,6 +46,9 @@ NAMED_MODELS = {"hashed": ("", "ngrams"), "sentence-transformers": ("minilm",), 
 TRAINING = ("transformers", "vllm")
 """The backends that can train adapters and answer with them."""
 
+NO_MODEL = "none"
+"""The backend of runs without a language model."""
+
 DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
@@ -177,7 +180,7 @@ def digest_before_loading(
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))
-    if name == "none":
+    if name == NO_MODEL:
         return str(backend_class(name).digest_of(model))
     if name != "scripted":
         return digest_of(locate(model))

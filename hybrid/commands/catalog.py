@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from hybrid.backends.registry import NO_MODEL
 from hybrid.canonical import Json, encode
 from hybrid.errors import UsageError, nearest
 from hybrid.machine.terminal import clean, clean_line
@@ -88,10 +89,18 @@ def _lines(kind: installed.PluginKind, name: str, loaded: type[Any]) -> Iterator
         yield f"  {setting.name}={_default(setting)}"
         yield f"      {setting.type}{'. ' if setting.help else ''}{setting.help}"
     for role, about in _roles(loaded).items():
-        yield f"Model {role} (--model {role}=NAME){'' if about.optional else ', required'}: {about.help}"
-        yield f"      backend {about.backend or 'of the first model'}, unless --backend {role}=NAME names another"
+        yield from _role(role, about)
     for preset, values in _presets(loaded).items():
         yield f"Preset {preset}: " + " ".join(f"{key}={_text(value)}" for key, value in values.items())
+
+
+def _role(role: str, about: Role) -> Iterator[str]:
+    if not role:
+        usual = f"{about.model or 'of --model'} on {about.backend or 'the usual backend'}, unless others are named"
+        yield f"Model: {'no language model is asked' if about.model == NO_MODEL else usual}"
+        return
+    yield f"Model {role} (--model {role}=NAME){'' if about.optional else ', required'}: {about.help}"
+    yield f"      backend {about.backend or 'of the first model'}, unless --backend {role}=NAME names another"
 
 
 def _default(setting: Setting) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import (
+    NO_MODEL,
     digest_before_loading,
     refuse_unknown,
     refuse_unknown_embedding,
@@ -209,7 +210,8 @@ def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
 
 def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trains: bool) -> Backend:
     engine = models[role]
-    observer.loading(engine.model)
+    if engine.backend != NO_MODEL:
+        observer.loading(engine.model)
     with attributed_to(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
         return engine.open(trains=trains)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from hybrid.backends.registry import NO_MODEL
 from hybrid.execution.stage_view import StageView
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line, count_of, duration, has_or_have, per_minute
@@ -19,6 +20,7 @@ MIN_UNCHANGED = 60.0
 MAX_REASONS = 8
 MAX_REFUSED = 5
 TITLE_WIDTH = 12
+NOTHING = "no language model"
 
 
 def summary_line(run: RunStatus, differences: Sequence[str] = ()) -> str:
@@ -116,13 +118,15 @@ def _what(run: RunStatus) -> list[str]:
     digests = sorted({stage.model[:12] for stage in run.stages if stage.model})
     bound = f"{'the digests are' if len(digests) > 1 else 'its digest is'} {', '.join(digests)}"
     unbound = "not bound to model files yet: the first worker's files will count"
-    what = f"pipeline {run.about['pipeline']}, model {models_text(run)}"
+    named = models_text(run)
+    what = f"pipeline {run.about['pipeline']}, {'model ' * (named != NOTHING)}{named}"
     return [f"{what}; {bound if digests else unbound}", _unchanged(run)]
 
 
 def models_text(run: RunStatus) -> str:
     """Every model of the run with its backend; further models with their roles."""
-    return ", ".join(f"{role}{' ' * bool(role)}{name} on {backend}" for role, backend, name in run.models)
+    named = [one for one in run.models if one[1] != NO_MODEL]
+    return ", ".join(f"{role}{' ' * bool(role)}{name} on {backend}" for role, backend, name in named) or NOTHING
 
 
 def _done(run: RunStatus) -> list[str]:

@@ -46,6 +46,9 @@ def test_a_killed_worker_is_replaced_and_only_its_last_round_is_computed_again(t
     whole, killed = LoopRun(tmp_path / "whole"), LoopRun(tmp_path / "killed")
     done = whole.laptop.run("run", "local", "averaging")
     assert done.returncode == 0, done.stderr
+    assert "loading" not in done.stderr
+    assert "no language model is asked" in whole.laptop.run("describe", "averaging").stdout
+    assert "pipeline averaging, no language model" in whole.laptop.run("status", "averaging").stdout
     name, log = killed.submit_loop("--set=pause_ms=150"), tmp_path / "log"
     first, second = (at(killed.side(one), log) for one in ("first", "second"))
     process = first.start(*worker(killed, first))
