@@ -35,6 +35,27 @@ if __name__ == "__main__":
 """
 
 
+FAULTS = """
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from hybrid.backends.tuned.tokenization import TokenizationWorker
+from tests.support.small_hf_model import of_words, tuning
+
+def slow(wanted):
+    time.sleep(600 * (wanted["words"] == ["slow"]))
+    return of_words(wanted)
+
+if __name__ == "__main__":
+    with closing(TokenizationWorker(Path(sys.argv[1]), slow, 512)) as worker:
+        ahead = [tuning({"words": [word]}) for word in ("slow", "b", "c")]
+        worker.tokenized([tuning({"words": ["quick"]})], ahead=ahead)
+        time.sleep(0.5)
+        raise ValueError("a fault")
+"""
+
+
 @pytest.fixture
 def asking(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that requests texts, once at the start and then for each line of stdin."""
@@ -94,6 +115,17 @@ def test_when_it_is_killed_the_asker_says_so(asking: subprocess.Popen[str]) -> N
     asking.stdin.close()
     asking.stdout.read()
     assert "Temporary: the process that tokenizes training examples was killed" in asking.stderr.read()
+
+
+@pytest.mark.slow
+def test_a_faulted_asker_ends_at_once_whatever_is_tokenized_ahead(tmp_path: Path) -> None:
+    """Python waits at its end for what a pool has begun."""
+    (tmp_path / "faults.py").write_text(FAULTS)
+    command = [sys.executable, str(tmp_path / "faults.py"), str(write_model(tmp_path / "model", chatml()))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: a fault\n"), done.stderr
 
 
 def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thread: None, tmp_path: Path) -> None:

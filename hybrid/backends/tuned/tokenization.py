@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,25 @@ class TokenizedTexts:
     error: str = ""
 
 
+class _Processes(SpawnContext):
+    """Starts processes for a pool and keeps them, to end them: Python waits at its end for what a pool has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[SpawnProcess] = []
+
+    def Process(self, *args: Any, **settings: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        self.started.append(process := SpawnProcess(*args, **settings))
+        return process
+
+
 class TokenizationWorker:
     """Tokenizes the texts of trainings. Trainings with equal examples and equal rendering share their texts."""
 
     def __init__(self, folder: Path, examples: Examples, context: int) -> None:
         self._folder, self._examples, self._context = folder, examples, context
         self._pool: ProcessPoolExecutor | None = None
+        self._processes = _Processes()
         self._submitted: dict[str, Future[TokenizedTexts]] = {}
 
     def tokenized(self, tunings: Sequence[Tuning], *, ahead: Sequence[Tuning]) -> dict[str, TokenizedTexts]:
@@ -68,16 +82,17 @@ class TokenizationWorker:
         if name in self._submitted:
             return
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), _start, (str(self._folder), self._examples, self._context)
-            )
+            arguments = str(self._folder), self._examples, self._context
+            self._pool = ProcessPoolExecutor(1, self._processes, _start, arguments)
         self._submitted[name] = self._pool.submit(_tokenize, tuning)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, also in the middle of a text."""
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+        while self._processes.started:
+            self._processes.started.pop().kill()
 
 
 def text_digest(tuning: Tuning) -> str:
