@@ -56,13 +56,17 @@ class RoundMetrics:
 
 Interval = tuple[float, float]
 
+DIRECTIONS = "higher", "lower"
+UNKNOWN = "not told apart"
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """One figure of many outputs together, such as their diversity: of the `group` (a task, a strategy; "" for all).
 
-    `n` outputs were measured. `control` is what the same figure is for the control that `against` names. Raises
-    ValueError for what is not finite.
+    `n` outputs were measured. `control` is what the same figure is for the control that `against` names. `better` says
+    whether a `higher` or a `lower` value is better, "" where that is not known. Raises ValueError for what is not
+    finite.
     """
 
     group: str
@@ -73,10 +77,33 @@ class Measured:
     control: float | None = None
     control_interval: Interval | None = None
     against: str = ""
+    better: str = ""
 
     def __post_init__(self) -> None:
         known = (self.value, *(self.interval or ()), self.control, *(self.control_interval or ()))
         _check(self.name, {str(place): one for place, one in enumerate(known) if one is not None})
+        if self.better not in ("", *DIRECTIONS):
+            raise ValueError(f"{self.name}: better is {self.better!r:.40}, neither higher nor lower")
+
+    @property
+    def standing(self) -> str:
+        """`better` or `worse` than the control, `above` or `below` where the direction is not known; "" without one.
+
+        `not told apart` when the 95 % interval of the difference has 0 in it, or is not known since one of the two
+        has no interval. That interval is made of the two intervals, as if they were independent (MOVER: Zou and Donner
+        2008, Statistics in Medicine 27).
+        """
+        if self.control is None:
+            return ""
+        if self.interval is None or self.control_interval is None:
+            return UNKNOWN
+        (low, high), (least, most) = self.interval, self.control_interval
+        gap = self.value - self.control
+        if gap > math.hypot(self.value - low, most - self.control):
+            return {"higher": "better", "lower": "worse"}.get(self.better, "above")
+        if -gap > math.hypot(high - self.value, self.control - least):
+            return {"higher": "worse", "lower": "better"}.get(self.better, "below")
+        return UNKNOWN
 
     def to_json(self) -> dict[str, Json]:
         """Its object in the summary of grades.json (docs/format.md)."""
@@ -89,6 +116,8 @@ class Measured:
             "control": self.control,
             "control_interval": list(self.control_interval) if self.control_interval else None,
             "against": self.against,
+            "better": self.better,
+            "standing": self.standing,
         }
 
 

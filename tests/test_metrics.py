@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from hybrid.metrics import RoundMetrics
+from hybrid.metrics import Measured, RoundMetrics
 
 
 def test_metrics_of_any_unit_come_back_from_their_text() -> None:
@@ -34,3 +36,30 @@ def test_what_is_no_metrics_is_refused_whoever_wrote_it(text: str) -> None:
 def test_a_metric_that_is_no_finite_number_is_refused_when_it_is_made(value: float) -> None:
     with pytest.raises(ValueError, match="loss"):
         RoundMetrics(0, {"loss": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "control", "better", "said"),
+    [
+        (3.0, (2.8, 3.2), (2.0, (1.8, 2.2)), "higher", "better"),
+        (2.0, (1.8, 2.2), (3.0, (2.8, 3.2)), "higher", "worse"),
+        (3.0, (2.8, 3.2), (2.0, (1.8, 2.2)), "lower", "worse"),
+        (2.0, (1.8, 2.2), (3.0, (2.8, 3.2)), "lower", "better"),
+        (3.0, (2.8, 3.2), (2.0, (1.8, 2.2)), "", "above"),
+        (3.0, (2.2, 3.8), (2.0, (1.2, 2.8)), "higher", "not told apart"),  # 1.0 apart, 1.13 to be told
+        (3.0, (2.4, 3.8), (2.0, (1.2, 2.7)), "higher", "better"),  # intervals overlap, and 1.0 is over 0.92
+        (3.0, None, (2.0, (1.8, 2.2)), "higher", "not told apart"),
+        (3.0, (2.8, 3.2), (2.0, None), "higher", "not told apart"),
+        (0.7, (0.6, 0.8), (0.5, (0.5, 0.5)), "higher", "better"),
+        (0.7, (0.6, 0.8), (None, None), "higher", ""),
+    ],
+)
+def test_a_figure_is_told_apart_from_its_control_by_the_interval_of_the_difference(
+    value: float, interval: Any, control: Any, better: str, said: str
+) -> None:
+    assert Measured("a", "figure", value, 9, interval, *control, "chance", better).standing == said
+
+
+def test_a_direction_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="neither higher nor lower"):
+        Measured("a", "figure", 1.0, 9, better="up")

@@ -157,13 +157,13 @@ def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:
     """A table of what was measured of the outputs together, each beside its control."""
     table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
     table.add_column("")
-    for heading in ("measured", "n", "value", "95 % interval", "control", "its interval"):
+    for heading in ("measured", "n", "value", "95 % interval", "control", "its interval", "standing"):
         table.add_column(heading, justify="left" if heading == "measured" else "right")
     for one in measures:
         ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else "–" for end in (one["interval"], one["control_interval"])]
         control = "–" if one["control"] is None else f"{one['control']:.4g}"
         cells = (f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1])
-        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells)
+        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells, one["standing"] or "–")
     return table
 
 

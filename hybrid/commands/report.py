@@ -8,13 +8,14 @@ import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
-from hybrid.commands.stdout import STDOUT, writable_path
+from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import HybridError, OwnFault, PluginFault, UsageError, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
 from hybrid.machine.files import explain_errors
@@ -25,6 +26,7 @@ from hybrid.report.sources import ReportRun, find_source
 from hybrid.report.unfinished import unfinished_run
 
 MAX_MESSAGE = 500
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 MAX_HEAD = 65_536
 """Bytes of an existing page in which its title is looked for."""
 LOG = logging.getLogger("hybrid")
@@ -58,7 +60,8 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     """
     faults: list[HybridError] = []
     with ExitStack() as stack:
-        runs = [_found(name, folder, grader, stack) for name in sources]
+        spares = [stack.enter_context(spare_path()) if out else None for _ in sources]
+        runs = [_found(name, folder, grader, stack, spare) for name, spare in zip(sources, spares, strict=True)]
         path = out or _default_path(runs)
         with writable_path(path) as there:
             write_report(runs, there, tasks=limit, text=text, on_fault=faults.append, on_load_error=_warn)
@@ -68,10 +71,13 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
         _raise_faults(path, faults)
 
 
-def _found(name: str, folder: Path | None, grader: str, stack: ExitStack) -> ReportRun:
-    """The run of FILE; in its present state when its last stage waits for earlier ones."""
+def _found(name: str, folder: Path | None, grader: str, stack: ExitStack, spare: Path | None) -> ReportRun:
+    """The run of FILE; in its present state when its last stage waits for earlier ones.
+
+    Its outputs are assembled in `spare` where their own place cannot be written.
+    """
     try:
-        return find_source(Path(find_outputs(name, folder)), grader)
+        return _with_folder(find_source(Path(find_outputs(name, folder, spare)), grader), folder)
     except Waits:
         if grader:
             raise
@@ -82,6 +88,14 @@ def _found(name: str, folder: Path | None, grader: str, stack: ExitStack) -> Rep
         here, name = path, ""
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-report-"))
     return unfinished_run(opened_run(here, name), here, Path(place))
+
+
+def _with_folder(run: ReportRun, folder: Path | None) -> ReportRun:
+    """The run with the chosen folder where that holds it and its outputs lie elsewhere: date and time are there."""
+    id, here = str(run.outputs.run.get("id") or ""), chosen_folder(folder)
+    if run.folder or not RUN_ID.fullmatch(id) or not (here / "runs" / id / "run.json").is_file():
+        return run
+    return replace(run, folder=here)
 
 
 def _default_path(runs: Sequence[ReportRun]) -> Path:

@@ -260,7 +260,7 @@ def assemble_or_spare(chain: Bound, path: Path, spare: Path | None) -> tuple[str
     """As `assemble`; in `spare` instead where there is no room or permission for `path`. Returns the place, too."""
     try:
         return assemble(chain, path), path
-    except (Temporary, CannotRun) as error:
+    except (Temporary, CannotRun, UsageError) as error:
         if not spare:
             raise
         LOG.warning("%s is not renewed: %s", path, error.message)

@@ -14,7 +14,7 @@ from hybrid.report.sources import ReportRun, TaskResult
 
 def article(number: int, shown: TaskView, sections: Sections) -> Html:
     """Everything about one task; `number` is its anchor for links."""
-    statuses = statuses_of(shown.runs, shown.parts)
+    statuses = statuses_of(shown.runs, shown.parts, sections)
     known = [(run, part) for run, part in zip(shown.runs, shown.parts, strict=True) if part]
     values = [sections.values(part) for _, part in known]
     names = dict.fromkeys(name for each in values for name in each)
@@ -32,9 +32,15 @@ def article(number: int, shown: TaskView, sections: Sections) -> Html:
     )
 
 
-def statuses_of(runs: Sequence[ReportRun], parts: Sequence[TaskResult | None]) -> list[str]:
+def statuses_of(runs: Sequence[ReportRun], parts: Sequence[TaskResult | None], sections: Sections) -> list[str]:
     """The status of the task in every run, `absent` where the run does not have it."""
-    return [status_of(part.score(run.unit)) if part else "absent" for run, part in zip(runs, parts, strict=True)]
+    return [_status(run, part, sections) if part else "absent" for run, part in zip(runs, parts, strict=True)]
+
+
+def _status(run: ReportRun, part: TaskResult, sections: Sections) -> str:
+    """Right, partly, wrong or ungraded; `graded` where a score does not say how right an answer is."""
+    status = status_of(part.score(run.unit))
+    return status if status == "ungraded" or sections.right_or_wrong(run) else "graded"
 
 
 def _figure(values: Sequence[float | None]) -> str:
@@ -47,13 +53,14 @@ def _head(number: int, shown: TaskView, statuses: Sequence[str], sections: Secti
     facts: list[Html | str] = []
     if not shown.several and (part := shown.parts[0]):
         facts.append(status_badge(statuses[0]))
-        facts.append(el("span", " · ".join(_facts(part, sections)), cls="facts"))
+        judged = sections.right_or_wrong(shown.runs[0])
+        facts.append(el("span", " · ".join(_facts(part, sections, judged=judged)), cls="facts"))
     return el("header", el("h3", el("a", shown.task, href=f"#t{number}")), *facts)
 
 
-def _facts(part: TaskResult, sections: Sections) -> list[str]:
+def _facts(part: TaskResult, sections: Sections, *, judged: bool) -> list[str]:
     facts = []
-    if len(part.scores) > 1 and {0.0, 1.0} & set(part.scores):  # shares alone are neither right nor wrong
+    if judged and len(part.scores) > 1 and {0.0, 1.0} & set(part.scores):  # shares alone are neither right nor wrong
         right = sum(1 for score in part.scores if score is not None and score >= 1.0)
         facts.append(f"{right:,} of {count_of(len(part.scores), 'question')} right")
     facts += sections.facts(part)

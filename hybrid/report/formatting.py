@@ -38,7 +38,7 @@ def count_of(number: int, one: str, many: str = "") -> str:
 
 def status_badge(status: str) -> Html:
     """The badge of a status: a sign and a word, so that it does not depend on colour alone."""
-    sign = {"right": "✓", "wrong": "✗", "partly": "◐", "ungraded": "?", "absent": "–"}[status]
+    sign = {"right": "✓", "wrong": "✗", "partly": "◐", "graded": "●", "ungraded": "?", "absent": "–"}[status]
     return el("span", el("span", sign, aria_hidden="true"), f" {status}", cls=f"badge {status}")
 
 

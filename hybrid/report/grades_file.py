@@ -204,6 +204,7 @@ def _measured(value: Any) -> Measured:
         control=None if control is None else _number(control),
         control_interval=_interval(value.get("control_interval")),
         against=str(value.get("against") or ""),
+        better=str(value.get("better") or ""),
     )
 
 

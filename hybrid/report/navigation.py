@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from hybrid.report.markup import Html, el
 from hybrid.report.sources import ReportRun
 
-STATUSES = ("right", "partly", "wrong", "ungraded", "absent")
+STATUSES = ("right", "partly", "wrong", "graded", "ungraded", "absent")
+
+RIGHT_OR_WRONG = ("right", "partly", "wrong")
 
 SHOWS = (
     ("all", "All"), ("right", "Right"), ("partly", "Partly"), ("wrong", "Wrong"), ("ungraded", "Ungraded"),
@@ -55,9 +57,16 @@ def _legend(statuses: Sequence[Sequence[str]]) -> Html:
     )
 
 
-def tools(several: bool, more: Mapping[str, str]) -> Html:
-    """The controls for filter and sort, hidden until the script runs. `more` are the sort orders of sections."""
-    shows = [_choice(value, name) for value, name in SHOWS if several or value != "differ"]
+def tools(several: bool, more: Mapping[str, str], *, judged: bool = True) -> Html:
+    """The controls for filter and sort, hidden until the script runs. `more` are the sort orders of sections.
+
+    Unless `judged`, no task is right or wrong, and there is no filter for that.
+    """
+    shows = [
+        _choice(value, name)
+        for value, name in SHOWS
+        if (several or value != "differ") and (judged or value not in RIGHT_OR_WRONG)
+    ]
     sorts = [el("option", name, value=value) for value, name in SORTS]
     sorts += [el("option", name, value=value) for name, value in more.items()]
     return el(

@@ -116,7 +116,7 @@ def _draw(
                 totals.add(part.totals)
         if len(drawn.names) < max_tasks:
             drawn.names.append(task)
-            drawn.statuses.append(statuses_of(runs, parts))
+            drawn.statuses.append(statuses_of(runs, parts, sections))
             data = next((run.outputs.tasks.get(task) for run, part in zip(runs, parts, strict=True) if part), None)
             shown = TaskView(task, data, runs, parts, max_text)
             body.write(article(len(drawn.names), shown, sections).encode() + b"\n")
@@ -154,7 +154,9 @@ def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> s
     )
     result = results_table(runs, drawn.totals, sections)
     parts, notes = sections.overall(), reading_notes(runs, sections)
-    tasks = [overview(runs, drawn.names, drawn.statuses), _left_out(drawn), tools(len(runs) > 1, sections.sorts())]
+    judged = any(map(sections.right_or_wrong, runs))
+    controls = tools(len(runs) > 1, sections.sorts(), judged=judged)
+    tasks = [overview(runs, drawn.names, drawn.statuses), _left_out(drawn), controls]
     return join(
         [
             Html(PAGE_START + "\n<head>\n"),
@@ -167,7 +169,7 @@ def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> s
             Html(f"\n<style>{style}</style>\n</head>\n<body>\n"),
             sections.head(),
             el("a", "Skip to the tasks", href="#results", cls="skip"),
-            _top(runs, drawn.totals),
+            _top(runs, drawn.totals, sections),
             Html("\n<main>\n"),
             el("section", el("h2", "Result"), result, notes, sections.problems(), id="summary"),
             parts,
@@ -180,14 +182,14 @@ def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> s
     )
 
 
-def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
+def _top(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
     kinds = ", ".join(dict.fromkeys(run.pipeline or "outputs" for run in runs))
     if len(runs) > 1:
         return el(
             "header",
             el("p", "comparison", cls="kicker"),
             el("h1", f"{len(runs)} runs of {kinds}"),
-            headline(runs, totals),
+            headline(runs, totals, sections),
             cls="top",
         )
     model = _model_of(runs[0])
@@ -195,7 +197,7 @@ def _top(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
         "header",
         el("p", runs[0].label, cls="run-id"),
         el("h1", truncated(f"{kinds} with {model}" if model else kinds, 120)),
-        headline(runs, totals),
+        headline(runs, totals, sections),
         cls="top",
     )
 

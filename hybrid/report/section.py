@@ -61,9 +61,17 @@ class Section:
     names: ClassVar[Mapping[str, str]] = {}
     """Name of a figure or control of a grader -> its name on the page."""
 
+    right_or_wrong: ClassVar[bool] = True
+    """Whether a score says how right an answer is. False for scores of another meaning: no task of such a run is
+    called right, partly right or wrong, and `headline` says the result."""
+
     def wants(self, run: ReportRun) -> bool:
         """Whether the section applies to the run."""
         raise NotImplementedError
+
+    def headline(self, run: ReportRun) -> Html:
+        """The result of a run in a sentence, at the top of the page; empty: the score with its interval."""
+        return NOTHING
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """The part under the result, once per page. `runs` are those that the section wants."""

@@ -35,7 +35,7 @@ class Sections:
     """The installed sections that want one of the runs.
 
     `faults` are the exceptions that they raised, attributed to their owners. `not_loaded` are the errors of sections
-    that could not be imported or constructed: it is unknown whether they want a run.
+    that could not be imported or constructed, or that raised instead of telling whether they want a run.
     """
 
     def __init__(self, runs: Sequence[ReportRun]) -> None:
@@ -61,11 +61,35 @@ class Sections:
         return NamedSection(name, section)
 
     def _wants(self, one: NamedSection) -> bool:
-        wants = one.section.wants
-        doing = "deciding whether it wants the run"
-        answers = [(run, self._call(one.section, f"{doing} {run.label}", bool, wants, run)) for run in self._runs]
-        self._wanted[one.name] = [run for run, wanted in answers if wanted]
+        """Whether a section wants any run. One that cannot tell is left out, like one that cannot be loaded."""
+        self._wanted[one.name] = []
+        for run in self._runs:
+            try:
+                with attributed_to(one.section, f"deciding whether it wants the run {run.label}"):
+                    if checked(one.section.wants(run), bool):
+                        self._wanted[one.name].append(run)
+            except HybridError as error:
+                self.not_loaded.append(error)
+                self._wanted[one.name] = []
+                break
         return bool(self._wanted[one.name])
+
+    def right_or_wrong(self, run: ReportRun) -> bool:
+        """Whether a score of the run says how right an answer is."""
+        return all(one.section.right_or_wrong for one in self._active if self._wants_run(one, run))
+
+    def headline(self, run: ReportRun) -> Html:
+        """The result of a run as the first section says it that says one; empty when none does."""
+        for one in self._active:
+            if self._wants_run(one, run) and (
+                said := self._call(one.section, "giving its headline", str, one.section.headline, run)
+            ):
+                return join([said])
+        return Html("")
+
+    def _wants_run(self, one: NamedSection, run: ReportRun) -> bool:
+        """By label, which is unique on a page."""
+        return any(wanted.label == run.label for wanted in self._wanted[one.name])
 
     def _call(self, section: Section, doing: str, kind: Any, call: Callable[..., Any], *given: Any) -> Any:
         """The result of a method, None when it raises or returns another type than `kind`: then a fault is recorded."""
@@ -166,7 +190,9 @@ class Sections:
         return join(
             [
                 _errors("Parts of this page are missing:", self.faults),
-                _errors("These report sections could not be loaded, so what they draw is missing:", self.not_loaded),
+                _errors(
+                    "These report sections could not be loaded or asked, so what they draw is missing:", self.not_loaded
+                ),
             ]
         )
 

@@ -18,14 +18,15 @@ INTERVALS = (
 )
 
 
-def headline(runs: Sequence[ReportRun], totals: Sequence[Totals]) -> Html:
+def headline(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
     """The result of every run in one sentence, and below it what is known of its judge."""
     parts = []
     for run, total in zip(runs, totals, strict=True):
         name = f"{run.label}: " if len(runs) > 1 else ""
         if run.unfinished or total.failed["missing"]:
             parts.append(_unfinished(name, run, total))
-        parts.append(_sentence(name, run, total))
+        own = sections.headline(run)
+        parts.append(el("p", name, own) if own else _sentence(name, run, total))
         parts += [el("p", line, cls="judge") for line in (run.grades.summary["judge"] if run.grades else ())]
     return el("div", *parts, cls="lede")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybrid.report.formatting import count_of
-from hybrid.report.markup import Html, el
+from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from pipelines.branch.reading import CHOSEN, VERDICTS, TreeNode
 
 MOST_LEVELS = 50
+DECIDED = "kept", "expanded", "dropped", "rejected"
 LONGEST = 60
 
 
@@ -25,6 +26,19 @@ def funnel(nodes: Sequence[TreeNode]) -> Html:
     head = el("tr", *(el("th", name, scope="col", cls="n" if name else None) for name in names))
     rows = [_level([one for one in own if one.depth == depth], depth) for depth in depths]
     return el("table", el("thead", head), el("tbody", *rows), cls="funnel")
+
+
+def outcome(nodes: Iterable[TreeNode]) -> Html:
+    """What became of the candidates of all scenarios, the control's apart, in one sentence."""
+    found = Counter(one.verdict for one in nodes if one.depth and not one.control)
+    every = found.total()
+    parts = [
+        f"{sum(number for verdict, number in found.items() if verdict.startswith(kind)):,} {word}"
+        for kind, word in (("expanded", "grown on"), ("dropped", "dropped"), ("rejected", "rejected"))
+    ]
+    failed = every - sum(number for verdict, number in found.items() if verdict.startswith(DECIDED))
+    said = ", ".join([*parts, f"{failed:,} failed or over the budget"])
+    return join([el("b", f"{found['kept']:,} kept"), f" of {count_of(every, 'candidate')}: {said}."])
 
 
 def _level(nodes: Sequence[TreeNode], depth: int) -> Html:

@@ -14,8 +14,6 @@ from hybrid.statistics.diversity import entropy_shares
 from pipelines.branch.measures import chance, measured, rows_of, vendi_of
 from pipelines.branch.reading import TreeNode, kept_of, plain_of, trees
 
-FIGURES = ("relevance", "constraints")
-
 
 @dataclass(frozen=True)
 class Branch:
@@ -60,11 +58,8 @@ class BranchMeasures:
             return Grade(None, "of the control" if output.view.get("control") is True else "not kept")
         if share.value is None:
             return Grade(None, share.reason)
-        features = output.view.get("features")
-        known = features if isinstance(features, Mapping) else {}
-        figures = {name: one for name in FIGURES if isinstance(one := known.get(name), float) and 0.0 <= one <= 1.0}
         controls = {} if share.control is None else {"plain samples by chance": share.control}
-        return Grade(share.value, figures=figures, controls=controls)
+        return Grade(share.value, controls=controls)
 
     def measures(self) -> Sequence[Measured]:
         """What was measured of each scenario."""
@@ -88,7 +83,7 @@ def _shares(task: str, nodes: Sequence[TreeNode]) -> dict[str, Share]:
         value = vendi_of(chosen)
         return None if value is None else min(1.0, math.log(max(1.0, value)) / most)
 
-    control = chance(pool, len(known), evenness, f"{task} vendi")
+    control = chance(pool, len(known), evenness, f"{task} vendi", 1.0)
     expected = None if control is None else control.mean
     parts = zip(known, entropy_shares(rows), strict=True)
     return {**lacking, **{one.id: Share(min(1.0, len(known) * part / most), "", expected) for one, part in parts}}

@@ -1,7 +1,8 @@
 """What the candidates of a scenario are worth together, each figure beside the same one of plain samples.
 
 The control is what a run without this pipeline has: as many samples of the plain prompt, of which chance chooses as
-many as were kept. Its figure is the mean over many such choices, its interval holds 95 % of them.
+many as were kept. Its figure is the mean over many such choices, its interval holds 95 % of them; where there is one
+choice only, it is that of the jackknife, as for the candidates.
 """
 
 from __future__ import annotations
@@ -28,9 +29,6 @@ MOST_DRAWS = 200
 WORK = 20_000
 """Texts that the draws of one control may cost."""
 
-FEW = 2
-"""Texts up to which a jackknife of a diversity has no spread: without one of two there is nothing to differ."""
-
 DIGITS = 6
 
 Figure = Callable[[Sequence[TreeNode]], float | None]
@@ -38,10 +36,10 @@ Figure = Callable[[Sequence[TreeNode]], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The mean of a figure over random choices of plain samples, and what holds 95 % of them."""
+    """The mean of a figure over random choices of plain samples, and what holds 95 % of them; None when unknown."""
 
     mean: float
-    interval: Interval
+    interval: Interval | None
 
 
 def measured(task: str, nodes: Sequence[TreeNode]) -> Iterator[Measured]:
@@ -56,15 +54,18 @@ def measured(task: str, nodes: Sequence[TreeNode]) -> Iterator[Measured]:
     yield from _of_strategies(task, nodes, depth)
 
 
-def chance(pool: Sequence[TreeNode], size: int, figure: Figure, seed: str) -> Control | None:
+def chance(pool: Sequence[TreeNode], size: int, figure: Figure, seed: str, most: float = math.inf) -> Control | None:
     """A figure of `size` plain samples that chance chooses; None when there are too few, or it has no value.
 
-    Of as many samples as there are, there is one choice.
+    Of as many samples as there are, there is one choice, whose interval is that of the jackknife.
     """
     if not 0 < size <= len(pool):
         return None
+    if size == len(pool):
+        own = _over(pool, figure, most)
+        return None if own is None else Control(round(own.value, DIGITS), _interval(own))
     draw = random.Random(seed)
-    times = 1 if size == len(pool) else max(20, min(MOST_DRAWS, WORK // size))
+    times = max(20, min(MOST_DRAWS, WORK // size))
     choices = (sorted(draw.sample(range(len(pool)), size)) for _ in range(times))
     values = [value for places in choices if (value := figure([pool[place] for place in places])) is not None]
     if not values:
@@ -72,6 +73,34 @@ def chance(pool: Sequence[TreeNode], size: int, figure: Figure, seed: str) -> Co
     values.sort()
     ends = values[int(0.025 * (len(values) - 1))], values[math.ceil(0.975 * (len(values) - 1))]
     return Control(round(math.fsum(values) / len(values), DIGITS), ends)
+
+
+def _over(nodes: Sequence[TreeNode], figure: Figure, most: float = math.inf) -> Estimate | None:
+    """A figure from 0 to `most` with the interval of the jackknife; None where it has no value.
+
+    Where it has none without some of the nodes, the interval is the value.
+    """
+    without_value = False
+
+    def of(places: Sequence[int]) -> float:
+        nonlocal without_value
+        value = figure([nodes[place] for place in places])
+        without_value |= value is None and len(places) < len(nodes)
+        return math.nan if value is None else value
+
+    found = diversity.jackknife(len(nodes), of)
+    if math.isnan(found.value):
+        return None
+    if without_value:
+        return Estimate(found.value, found.value, found.value)
+    return Estimate(found.value, max(0.0, found.low), min(most, found.high))
+
+
+def _interval(found: Estimate) -> Interval | None:
+    """The interval as it is told: None where the candidates give none, as two do whose diversity is asked for."""
+    if not found.low < found.high:
+        return None
+    return round(found.low, DIGITS), round(found.high, DIGITS)
 
 
 def vendi_of(nodes: Sequence[TreeNode]) -> float | None:
@@ -93,21 +122,28 @@ def _of_kept(task: str, kept: Sequence[TreeNode], pool: Sequence[TreeNode]) -> I
     with_vectors = [one for one in kept if one.vector]
     plain = [one for one in pool if len(one.vector) == len(with_vectors[0].vector)] if with_vectors else []
     if (rows := rows_of(with_vectors)) is not None:
-        control = chance(plain, len(with_vectors), vendi_of, f"{task} vendi")
+        control = chance(plain, len(with_vectors), vendi_of, f"{task} vendi", len(with_vectors))
         yield _beside(task, "Vendi score of the kept", len(with_vectors), diversity.vendi(rows), control, CHANCE)
-    for name, feature in (("relevance of the kept", "relevance"), ("constraints met by the kept", "constraints")):
+    for name, feature, mean in (
+        ("relevance of the kept", "relevance", _mean),
+        ("constraints met by the kept", "constraints", _share),
+    ):
         values = [one.features[feature] for one in kept if feature in one.features]
         if values:
             known = [one for one in pool if feature in one.features]
-            control = chance(known, len(values), _mean_of(feature), f"{task} {feature}")
-            yield _beside(task, name, len(values), _mean(values), control, CHANCE)
-    for name, figure in (("distinct-2 of the kept", _distinct), ("self-BLEU of the kept (lower is better)", _repeats)):
-        if (value := figure(kept)) is not None:
-            yield _beside(task, name, len(kept), value, chance(pool, len(kept), figure, f"{task} {name}"), CHANCE)
+            control = chance(known, len(values), _mean_of(feature), f"{task} {feature}", 1.0)
+            yield _beside(task, name, len(values), mean(values), control, CHANCE)
+    for name, figure, better in (
+        ("distinct-2 of the kept", _distinct, "higher"),
+        ("self-BLEU of the kept (lower is better)", _repeats, "lower"),
+    ):
+        if (value := _over(kept, figure, 1.0)) is not None:
+            control = chance(pool, len(kept), figure, f"{task} {name}", 1.0)
+            yield _beside(task, name, len(kept), value, control, CHANCE, better)
     preferences = [one.preference for one in kept if one.preference is not None]
     if preferences:
         even = Control(0.5, (0.5, 0.5))
-        yield _beside(task, "comparisons with plain samples won", len(preferences), _mean(preferences), even, "a tie")
+        yield _beside(task, "comparisons with plain samples won", len(preferences), _share(preferences), even, "a tie")
 
 
 def _of_all(task: str, nodes: Sequence[TreeNode], depth: int, pool: Sequence[TreeNode]) -> Iterator[Measured]:
@@ -118,7 +154,7 @@ def _of_all(task: str, nodes: Sequence[TreeNode], depth: int, pool: Sequence[Tre
         return
     plain = [one for one in pool if len(one.vector) == len(every[0].vector)]
     size = min(len(every), len(plain))
-    control = chance(plain, size, vendi_of, f"{task} all") if size else None
+    control = chance(plain, size, vendi_of, f"{task} all", size) if size else None
     against = f"{size:,} {PLAIN}" if size < len(every) else PLAIN
     yield _beside(task, "Vendi score of all candidates", len(every), diversity.vendi(rows), control, against)
 
@@ -140,7 +176,10 @@ def _of_strategies(task: str, nodes: Sequence[TreeNode], depth: int) -> Iterator
         value = gain(plain[:until], spent)
         against = f"{until:,} {PLAIN} of {spent:,} tokens"
         with_text = sum(bool(one.vector) for one in asked)
-        yield Measured(task, name, own, with_text, control=value, against=against if value is not None else "")
+        control = None if value is None else Control(value, _gain_interval(plain[:until]))
+        interval = _gain_interval(asked)
+        known = Estimate(own, *(interval or (own, own)))
+        yield _beside(task, name, with_text, known, control, against if value is not None else "")
 
 
 def gain(nodes: Sequence[TreeNode], tokens: int) -> float | None:
@@ -149,21 +188,33 @@ def gain(nodes: Sequence[TreeNode], tokens: int) -> float | None:
     return None if value is None or not tokens else round(1000 * value / tokens, DIGITS)
 
 
-def _beside(task: str, name: str, n: int, value: float | Estimate, control: Control | None, against: str) -> Measured:
-    known = isinstance(value, Estimate) and (value.low < value.high or n > FEW)
-    interval = (round(value.low, DIGITS), round(value.high, DIGITS)) if isinstance(value, Estimate) and known else None
-    own = round(value.value if isinstance(value, Estimate) else value, DIGITS)
+def _gain_interval(nodes: Sequence[TreeNode]) -> Interval | None:
+    """The interval of a gain over other candidates of the same strategy, by the jackknife."""
+    found = _over(nodes, lambda some: gain(some, sum(one.tokens for one in some)))
+    return None if found is None else _interval(found)
+
+
+def _beside(
+    task: str, name: str, n: int, value: Estimate, control: Control | None, against: str, better: str = "higher"
+) -> Measured:
+    own, interval = round(value.value, DIGITS), _interval(value)
     if control is None:
-        return Measured(task, name, own, n, interval)
-    return Measured(task, name, own, n, interval, control.mean, control.interval, against)
+        return Measured(task, name, own, n, interval, better=better)
+    return Measured(task, name, own, n, interval, control.mean, control.interval, against, better)
 
 
-def _mean(values: Sequence[float]) -> Estimate:
-    """The mean with its interval: Wilson's for shares, else that of the jackknife."""
+def _share(values: Sequence[float]) -> Estimate:
+    """The mean of shares with Wilson's interval, by text; of what is no share that of the jackknife."""
     mean = math.fsum(values) / len(values)
     if all(0.0 <= one <= 1.0 for one in values):
         return Estimate(mean, *wilson(min(1.0, mean), len(values)))
-    return diversity.jackknife(len(values), lambda places: math.fsum(values[one] for one in places) / len(places))
+    return _mean(values)
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    """The mean of cosines with the interval of the jackknife: that of Student's t."""
+    found = diversity.jackknife(len(values), lambda places: math.fsum(values[one] for one in places) / len(places))
+    return Estimate(found.value, max(-1.0, found.low), min(1.0, found.high))
 
 
 def _mean_of(feature: str) -> Figure:

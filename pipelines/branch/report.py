@@ -14,7 +14,7 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Section, TaskView
 from hybrid.report.sources import MAX_QUESTIONS, ReportRun, TaskResult
-from pipelines.branch.funnel import budget, funnel
+from pipelines.branch.funnel import budget, funnel, outcome
 from pipelines.branch.reading import TreeNode, kept_of, node_of
 from pipelines.branch.tree_page import Names, cards, tree
 from pipelines.branch.tree_pictures import heat_map, plane
@@ -22,7 +22,9 @@ from pipelines.branch.tree_pictures import heat_map, plane
 LONGEST_NAME = 100
 SAMPLES = (
     "A control is as many plain samples of the same prompt, without refusals and without selection, of which chance "
-    "chose as many as were kept: the mean over such choices, and what holds 95 % of them."
+    "chose as many as were kept: the mean over such choices, and what holds 95 % of them; of a single choice "
+    "its 95 % interval. "
+    "Better and worse are said where the 95 % interval of the difference, made of both intervals, does not hold 0."
 )
 SCORES = (
     "A score is a kept text's part in the diversity of what was kept: 1 where it is unlike all others. Their mean is "
@@ -35,15 +37,19 @@ class BranchReport(Section):
     """The figures of a run of `branch` beside their control, and its trees."""
 
     title: ClassVar[str] = "What the candidates are worth"
+    right_or_wrong: ClassVar[bool] = False
     names: ClassVar[Mapping[str, str]] = {
         "plain samples by chance": "plain samples, chosen by chance",
-        "relevance": "Relevance of the kept",
-        "constraints": "Constraints met by the kept",
     }
 
     def wants(self, run: ReportRun) -> bool:
         """Runs whose records are nodes of a tree; the search of a run that is under way has none yet."""
         return any({"verdict", "depth", "parent"} <= one.view.keys() for one in run.first_outputs())
+
+    def headline(self, run: ReportRun) -> Html:
+        """How many candidates were kept, and what became of the others."""
+        with closing(run.outputs.records()) as records:
+            return outcome(node_of(output) for output in records)
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """What was measured of all candidates together; nothing where nobody graded."""
@@ -107,21 +113,13 @@ def _row(one: Measured) -> Html:
         el("th", one.name, el("small", f"n {one.n:,}"), scope="row"),
         el("td", _number(one.value, one.interval), cls="n"),
         el("td", control, against, cls="n"),
-        el("td", _standing(one), cls="n"),
+        el("td", one.standing or "–", cls="n"),
     )
 
 
 def _number(value: float, interval: Interval | None) -> Html:
     said = el("small", f"{interval[0]:.3g} – {interval[1]:.3g}".replace("-", "−")) if interval else Html("")
     return join([el("b", f"{value:.3g}".replace("-", "−")), said])
-
-
-def _standing(one: Measured) -> str:
-    """Where the value lies beside what holds 95 % of the control's."""
-    if one.control is None or one.control_interval is None:
-        return "–"
-    low, high = one.control_interval
-    return "above" if one.value > high else "below" if one.value < low else "within"
 
 
 def _brief(data: Any, longest: int) -> Html:

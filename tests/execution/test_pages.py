@@ -112,7 +112,7 @@ def test_what_a_grader_measures_together_stands_in_the_grades_and_is_read_back(t
     summary = grade_file(path, Together(), "together", grades)
     assert summary["measures"] == [
         {"group": "a", "name": "<b>Vendi</b>", "value": 2.5, "n": 1, "interval": [2.0, 3.0], "control": 1.5,
-         "control_interval": [1.0, 2.0], "against": "plain"}
+         "control_interval": [1.0, 2.0], "against": "plain", "better": "", "standing": "above"}
     ]  # fmt: skip
     run = find_source(path)
     assert run.grades

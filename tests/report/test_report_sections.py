@@ -113,6 +113,10 @@ NOT_LOADED = {
     "no module": ("", " of '{name}' cannot be imported from {name}:Faulty"),
     "import error": ("import a_missing_module\n", " of '{name}' cannot be imported from {name}:Faulty"),
     "no dataclass": ("Faulty = 1\n", " is not a dataclass: {name}:Faulty"),
+    "wants": (
+        RAISING.format(overall="pass", task="pass").replace("return run.pipeline", "return 1 / 0"),
+        "failed while deciding whether it wants the run r: ZeroDivisionError",
+    ),
     "constructor": (RAISING.format(overall="pass", task="pass") + CONSTRUCTOR, " being made: ZeroDivisionError"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def test_date_wall_time_and_tokens_of_all_stages_are_shown(folder: Path, hybrid:
     assert cells(page, "tokens out") == [f"{timing.completion_tokens:,} (all stages)"]
     assert cells(page, "tokens a second") == [f"{timing.completion_tokens / 40:,.1f} out"]
     assert timing.completion_tokens > 0
+
+
+def test_outputs_elsewhere_have_their_date_and_a_page_elsewhere_needs_no_room_in_the_results(
+    folder: Path, tmp_path: Path, hybrid: Hybrid
+) -> None:
+    (run,) = folder.glob("runs/*")
+    (out,) = folder.glob("results/*/outputs.json")
+    moved, page = tmp_path / "mine.json", tmp_path / "mine.html"
+    shutil.move(out, moved)
+    done = hybrid("report", moved, "--folder", folder, "-o", page)
+    assert done.code == 0, done.stderr
+    for name in ("date", "wall time", "tokens in", "tokens out"):
+        assert cells(page.read_text(), name) != ["not recorded"], name
+    shutil.rmtree(folder / "results")
+    (folder / "results").write_text("no room here")
+    done = hybrid("report", run.name, "--folder", folder, "-o", page)
+    assert done.code == 0, done.stderr
+    assert cells(page.read_text(), "date") != ["not recorded"]
 
 
 def test_values_without_a_record_are_shown_as_not_recorded(tmp_path: Path, hybrid: Hybrid) -> None:

@@ -85,9 +85,27 @@ def test_the_control_is_the_mean_over_choices_and_its_interval_holds_them() -> N
     found = chance(pool, 5, vendi_of, "seed")
     assert found
     assert found == chance(pool, 5, vendi_of, "seed")
+    assert found.interval
     assert found.interval[0] < found.mean < found.interval[1]
     assert chance(pool, len(pool) + 1, vendi_of, "seed") is None
     assert all(one.control and one.depth == 2 for one in pool)
+
+
+def test_one_figure_has_one_interval_and_two_texts_are_not_told_apart_from_chance(tmp_path: Path) -> None:
+    met = {"features": {"constraints": 1.0, "relevance": 0.4}}
+    plain = {**met, "control": True}
+    kept = [candidate("t/0", X, **met), candidate("t/1", Y, **met)]
+    summary = graded(tmp_path, [*kept, candidate("t/control/0", X, **plain), candidate("t/control/1", X, **plain)])
+    assert summary["figures"] == {}
+    assert {one["standing"] for one in summary["measures"]} == {"not told apart"}
+    for one in summary["measures"]:  # of two plain samples there is one choice
+        assert one["control_interval"] is None or one["control_interval"][0] < one["control_interval"][1]
+
+
+def test_a_lower_self_bleu_is_better(tmp_path: Path) -> None:
+    found = figures(graded(tmp_path, tree_outputs()))
+    assert found["self-BLEU of the kept (lower is better)"]["better"] == "lower"
+    assert {one["better"] for name, one in found.items() if "BLEU" not in name} == {"higher"}
 
 
 def test_what_failed_or_was_not_kept_has_no_score_but_its_reason(tmp_path: Path) -> None:

@@ -51,6 +51,20 @@ def test_what_the_pipeline_itself_records_is_graded_and_drawn_in_all_its_parts(t
     assert tab.eval("document.querySelectorAll('li.node').length") == sum(one.view["depth"] > 0 for one in outputs)
 
 
+def test_the_headline_says_what_was_kept_and_no_scenario_is_right_or_wrong(
+    tab: Tab, page: Path, outputs: list[Output]
+) -> None:
+    own = [one.view["verdict"] for one in outputs if one.view["depth"] and not one.view["control"]]
+    tab.open(page)
+    headline = tab.eval("document.querySelector('.lede').textContent")
+    assert headline.startswith(f"{own.count('kept')} kept of {len(own)} candidates: ")
+    assert "%" not in headline
+    shown = tab.eval("[...document.querySelectorAll('#tools input')].map(one => one.value)")
+    assert not {"right", "partly", "wrong"} & set(shown)
+    assert tab.eval("document.querySelector('article').dataset.status") == "graded"
+    assert tab.eval("document.querySelector('article > header').textContent").count("right") == 0
+
+
 def test_a_card_tells_the_whole_story_that_a_kept_text_grew_from(tab: Tab, page: Path, outputs: list[Output]) -> None:
     ((_, nodes),) = trees(outputs)
     best = kept_of(nodes)[0]
