@@ -22,6 +22,7 @@ from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import check_mark
 from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
@@ -116,6 +117,7 @@ def _worked(
         ended = partial(has_ended, spool / "locks")
         siblings = Siblings(spool / "claims.sqlite", attempt, clock, ended, options.timeouts, gone)
         this_worker = Worker(folder, Disk(spool), clock, here, options, attempt=attempt, gone=gone, siblings=siblings)
+        this_worker.journals = Journals(home.journals_of(folder.root))
         _say(f"worker {attempt} on {folder}, for the side{'s' * (len(options.sides) > 1)} {', '.join(options.sides)}")
         others = [other for other in spool.parent.glob("*/runs/*/*/*/*/shard-*") if spool not in other.parents]
         if others:

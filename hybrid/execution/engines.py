@@ -102,8 +102,6 @@ def ensemble_for(
     names = {role: _model_of(run, role, options(role)) for role in stage.roles}
     found = engines.together({name: partial(make, role, trains=False) for role, name in names.items()})
     first, *further = stage.roles
-    if not further:
-        return found[names[first]]
     return Ensemble(found[names[first]], {role: found[names[role]] for role in further})
 
 

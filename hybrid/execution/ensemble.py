@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from hybrid.protocols import Backend
 from hybrid.records import Completion, Request
@@ -24,12 +24,20 @@ Result = Completion | BaseException | None
 """What an engine's thread tells: an answer, the error that ended it, or that it has ended."""
 
 
+def unheard(completion: Completion) -> None:
+    """Nobody wants to know of answers before they are yielded."""
+
+
 class Ensemble:
-    """A backend of several: `first` answers requests without a role, `further` those of theirs."""
+    """A backend of several: `first` answers requests without a role, `further` those of theirs.
+
+    `on_answer` is called with each answer in the thread of its engine, however long the reader of `generate` thinks.
+    """
 
     def __init__(self, first: Backend, further: Mapping[str, Backend]) -> None:
         self.first, self.further = first, dict(further)
         self.model = first.model
+        self.on_answer: Callable[[Completion], None] = unheard
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Completions of all engines as they come."""
@@ -37,7 +45,9 @@ class Ensemble:
         engines = {role: self.further.get(role, self.first) for role in ("", *self.further)}
         by_engine = {id(engine): (engine, Inbox()) for engine in engines.values()}  # two roles may ask one engine
         inboxes = {role: by_engine[id(engine)][1] for role, engine in engines.items()}
-        running = [threading.Thread(target=_serve, args=(*one, results), daemon=True) for one in by_engine.values()]
+        running = [
+            threading.Thread(target=self._serve, args=(*one, results), daemon=True) for one in by_engine.values()
+        ]
         for thread in running:
             thread.start()
         try:
@@ -48,6 +58,16 @@ class Ensemble:
         _close(inboxes.values())
         for thread in running:  # an engine is used by one thread at a time
             thread.join(LONGEST_JOIN)
+
+    def _serve(self, engine: Backend, inbox: Inbox, results: queue.SimpleQueue[Result]) -> None:
+        try:
+            for completion in engine.generate(inbox):
+                inbox.answered()
+                self.on_answer(completion)
+                results.put(completion)
+            results.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads the results
+            results.put(error)
 
     def close(self) -> None:
         """The engines are closed by whoever opened them."""
@@ -100,16 +120,6 @@ class Inbox:
 def _close(inboxes: Iterable[Inbox]) -> None:
     for inbox in inboxes:
         inbox.close()
-
-
-def _serve(engine: Backend, inbox: Inbox, results: queue.SimpleQueue[Result]) -> None:
-    try:
-        for completion in engine.generate(inbox):
-            inbox.answered()
-            results.put(completion)
-        results.put(None)
-    except BaseException as error:  # noqa: BLE001 - raised again by the thread that reads the results
-        results.put(error)
 
 
 def _dispatched(

@@ -31,6 +31,7 @@ from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import new_attempt
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run, join_folder, open_run, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.folder.tensors import RunTensors
@@ -230,7 +231,9 @@ def _execute(
     _refuse_read_only(place)
     chain = bound(run, pipeline)
     with exclusive_lock(place, f"is at work on {run.id}"):
-        how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed}
+        journals = Journals(home.journals_of(Path(str(run.folder))))
+        journals.recover(run, run.folder)
+        how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed, "journals": journals}
         stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs)
     views = counted_once([view for view, _ in stages], chain.stages)

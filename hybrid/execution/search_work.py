@@ -193,12 +193,17 @@ class SearchWork:
         self._asked[key] = item, replay.asked_by[key][1]
         return replace(item.request, key=key.hex(), role=item.role)
 
+    def record_of(self, completion: Completion) -> Record:
+        """The record of an answer to what was given out. Called from any thread."""
+        item, history = self._asked[bytes.fromhex(completion.key)]
+        done = without_secrets(completion)
+        return Record(done.key, item.task, item.question, item.view, item.sample, done, history)
+
     def answered(self, completion: Completion) -> Record:
         """The record of an answer. The walks go on with it when the next request is made, after it was kept."""
-        item, history = self._asked.pop(key := bytes.fromhex(completion.key))
+        record, key = self.record_of(completion), bytes.fromhex(completion.key)
+        del self._asked[key]
         self.claims.release([_number(key)])
-        done = without_secrets(completion)
-        record = Record(done.key, item.task, item.question, item.view, item.sample, done, history)
         self._answered.append(record)
         return record
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
-from hybrid.execution.ensemble import Ensemble
+from hybrid.execution.ensemble import Ensemble, unheard
 from hybrid.execution.rounds_work import RoundsWork
 from hybrid.execution.search_work import SearchWork
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import StageWork
+from hybrid.folder.medium import Medium
 from hybrid.folder.names import new_attempt, stage_name
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run
 from hybrid.folder.shards import FORMAT, ShardWriter
 from hybrid.machine.clock import Clock
@@ -97,10 +99,25 @@ def shard_header(work: AnyWork, attempt: str, engine: Backend) -> dict[str, obje
     about = _about(model)
     if work.stage.role:
         about["role"] = work.stage.role
-    if isinstance(engine, Ensemble):
+    if isinstance(engine, Ensemble) and engine.further:
         about["roles"] = {role: _about(one.model) for role, one in engine.further.items()}
     run, stage = work.run.id, work.stage.name
     return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
+
+
+def shard_writer(
+    work: AnyWork, engine: Backend, medium: Medium, attempt: str, journals: Journals | None, **how: Any
+) -> ShardWriter:
+    """The writer of the shards of an attempt at a stage; `how` is for it. What waits for a shard is in a journal.
+
+    Texts that no model wrote are computed again in less time, and what a loop has computed is in its state.
+    """
+    stage = stage_name(work.stage.name)
+    place = f"{work.run.place}/{stage}/{attempt}"
+    writer = ShardWriter(medium, place, shard_header(work, attempt, engine), **how)
+    if journals and work.stage.asks_a_model and not isinstance(work, RoundsWork):
+        writer.journal = journals.journal(work.run.id, stage, attempt)
+    return writer
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -115,12 +132,13 @@ def run_stage(
     *,
     shard_seconds: float = 60.0,
     retry_failed: bool = False,
+    journals: Journals | None = None,
 ) -> tuple[StageView, int]:
     """Execute a stage on this machine alone. Returns its status afterwards, and how many items were done just now.
 
-    No finished item is done again; a kill loses at most the open shard. `backend` loads the model and is called only
-    when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed; Temporary when the disk is
-    full or the engine left items unanswered.
+    No finished item is done again: a killed process leaves the open shard in one of the `journals`. `backend` loads the
+    model, and is called only when an item is left to do. Raises NotFinished on Ctrl-C, after the open shard is closed;
+    Temporary when the disk is full or the engine left items unanswered.
     """
     attempt, digests = new_attempt(), {role: run.models[role].digest for role in stage.roles}
     digests[""] = run.models[stage.role].digest
@@ -133,7 +151,9 @@ def run_stage(
     done = 0
     try:
         if work.left:
-            for completion in _answered(work, backend(), attempt, observer, shard_seconds):
+            engine, how = backend(), {"seconds": shard_seconds, "on_close": observer.closed_shard}
+            writer = shard_writer(work, engine, run.folder, attempt, journals, **how)
+            for completion in _answered(work, engine, writer, observer, min(1.0, shard_seconds)):
                 done += 1
                 observer.finished_item(completion)
     except KeyboardInterrupt as error:
@@ -150,14 +170,25 @@ def run_stage(
     return work.view(), done
 
 
+@contextmanager
+def kept_at_once(work: AnyWork, engine: Backend, writer: ShardWriter) -> Iterator[None]:
+    """Put what the engines of a search answer into the open shard while the walks still think about other answers."""
+    if not (isinstance(engine, Ensemble) and isinstance(work, SearchWork)):
+        yield
+        return
+    engine.on_answer = lambda completion: writer.put(work.record_of(completion))
+    try:
+        yield
+    finally:
+        engine.on_answer = unheard
+
+
 def _answered(
-    work: AnyWork, engine: Backend, attempt: str, observer: Observer, shard_seconds: float
+    work: AnyWork, engine: Backend, writer: ShardWriter, observer: Observer, tick: float
 ) -> Iterator[Completion]:
     """Give the backend the items that are left, and write its answers, in any order, into shards of a new attempt."""
-    header, place = shard_header(work, attempt, engine), f"{work.run.place}/{stage_name(work.stage.name)}/{attempt}"
     observer.working()
-    writer = ShardWriter(work.run.folder, place, header, seconds=shard_seconds, on_close=observer.closed_shard)
-    with ticking(writer, min(1.0, shard_seconds)) as failures:
+    with ticking(writer, tick) as failures, kept_at_once(work, engine, writer):
         for completion in work.answers(engine, work.nobody):
             writer.add(work.answered(completion))
             if work.grows:

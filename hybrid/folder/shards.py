@@ -18,6 +18,7 @@ import zstandard
 
 from hybrid.canonical import MAX_RECORD, Json, decode, encode
 from hybrid.errors import BadData, HybridError
+from hybrid.folder.journal import Journal
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import DIGEST, ShardName, allowed
 from hybrid.machine.files import unpack
@@ -189,7 +190,10 @@ class ShardWriter:
     ) -> None:
         self._medium, self._place, self._header, self._seconds, self._size = medium, place, header, seconds, size
         self._on_close, self._clock = on_close, clock
+        self.journal: Journal | None = None
+        """Where the records of the open shard are kept for when this process is killed."""
         self._lines: list[bytes] = []
+        self._put: set[str] = set()  # keys of records that were put and are to be added yet
         self._bytes = 0
         self._opened = 0.0
         self.seq = first_seq
@@ -202,6 +206,18 @@ class ShardWriter:
 
     def add(self, record: Record) -> None:
         """Add one record. Raises what writing a shard raises (the record is kept then), BadData if it is too large."""
+        if record.key in self._put:
+            self._put.remove(record.key)
+        else:
+            self._append(record)
+        self.tick()
+
+    def put(self, record: Record) -> None:
+        """Keep a record that will be added: in any thread, and no shard is closed for it. Raises BadData as `add`."""
+        self._put.add(record.key)
+        self._append(record)
+
+    def _append(self, record: Record) -> None:
         line = encode(record.to_json())
         if len(line) > MAX_RECORD:
             raise BadData(f"the record of {record.question} has {len(line):,} bytes, {MAX_RECORD:,} are allowed")
@@ -210,28 +226,41 @@ class ShardWriter:
                 self._opened = self._clock()
             self._lines.append(line)
             self._bytes += len(line)
-        self.tick()
+            if self.journal:
+                self.journal.add(self._numbered, line)
+                self.journal.flush()
+
+    @property
+    def _numbered(self) -> dict[str, Any]:
+        """The header of the open shard."""
+        return {**self._header, "seq": self.seq}
 
     def tick(self) -> None:
         """Close the open shard when it is due. Raises what writing it raises."""
         with self._lock:
             if self._lines and (self._bytes >= self._size or self._clock() - self._opened >= self._seconds):
                 self._close_shard()
+            elif self.journal:
+                self.journal.flush()
 
     def close(self) -> None:
         """Close the open shard now; later records go into the next one."""
         with self._lock:
             self._close_shard()
+            if self.journal:
+                self.journal.close()
 
     def _close_shard(self) -> None:
         if not self._lines:
             return
-        name, data = pack({**self._header, "seq": self.seq}, self._lines, self.seq)
+        name, data = pack(self._numbered, self._lines, self.seq)
         path = f"{self._place}/{name.batch}/{name}"
         self._medium.write(path, data)
         count = len(self._lines)
         self._lines, self._bytes = [], 0
         self.seq += 1
+        if self.journal:
+            self.journal.clear()
         self._on_close(path, count)
 
 

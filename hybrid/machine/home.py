@@ -62,6 +62,11 @@ def spool_of(folder: Path) -> Path:
     return home() / "spool" / _folder_id(folder)
 
 
+def journals_of(folder: Path) -> Path:
+    """The records of open shards of this machine's processes, for when one is killed."""
+    return home() / "journals" / _folder_id(folder)
+
+
 def received_of(folder: Path) -> Path:
     """Where this machine keeps its copies of what it received from the shared folder."""
     return home() / "received" / _folder_id(folder)

@@ -18,13 +18,12 @@ from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError
 from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
 from hybrid.execution.search_records import digests_of
-from hybrid.execution.stage_session import AnyWork, StageSession, place_of, shard_header, work_on
+from hybrid.execution.stage_session import AnyWork, StageSession, kept_at_once, place_of, shard_writer, work_on
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
-from hybrid.folder.names import stage_name
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run, open_run, run_ids
-from hybrid.folder.shards import ShardWriter
 from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
@@ -78,6 +77,7 @@ class Worker:
     ) -> None:
         self.folder, self.clock, self.capabilities = folder, clock, capabilities
         self.options, self.attempt, self.siblings = options, attempt, siblings
+        self.journals: Journals | None = None  # of this machine's processes
         self.spool = Spool(store, clock)
         self.courier = Courier(folder, self.spool, clock, attempt, options.timeouts, gone)
         self.session: StageSession | None = None
@@ -191,7 +191,7 @@ class Worker:
         heard = len(orders.known)
         if self._orders_when_done.get(name) == heard:
             return self.run_states[name]
-        run = open_run(self.folder, name, (self.spool,))
+        run = self._opened_run(name)
         chain, views, waits = bound(run, self.capabilities.pipeline(run)), list[StageView](), dict[str, RunState]()
         for stage in chain.stages:
             if not waits.keys().isdisjoint(stage.after):
@@ -215,6 +215,13 @@ class Worker:
         self._orders_when_done[name] = heard
         failed = sum(view.own_failures for view in counted_once(views, chain.stages))
         return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
+
+    def _opened_run(self, name: str) -> Run:
+        """A run, with the records of processes that were killed on this machine."""
+        run = open_run(self.folder, name, (self.spool,))
+        if self.journals:
+            self.journals.recover(run, self.spool)
+        return run
 
     def _unfinished(self, work: AnyWork) -> RunState:
         if (orders := self.courier.orders(work.run.id)).cancelled:
@@ -273,10 +280,13 @@ class Worker:
         engine = self._engine(work, chain)
         self.courier.beat(work.run.id, {"state": "begins"})  # a worker that cannot write a heartbeat does not begin
         self._touched.add(work.run.id)
-        writer = self._writer(work, engine)
+        place = f"{work.run.id}/{work.stage.name}"
+        how = {"seconds": self.options.shard_seconds, "first_seq": self._seqs.get(place, 0), "clock": self.clock.now}
+        writer = shard_writer(work, engine, self.spool, self.attempt, self.journals, **how)
         self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock)
         try:
-            yield from self._answers(session, engine)
+            with kept_at_once(work, engine, writer):
+                yield from self._answers(session, engine)
             yield from self._written(session, writer.close)
         except (Temporary, PluginFault):  # the engine may be broken
             self.close()
@@ -285,7 +295,7 @@ class Worker:
             self.session = None
             work.give_up()
             writer.close()
-            self._seqs[f"{work.run.id}/{work.stage.name}"] = writer.seq
+            self._seqs[place] = writer.seq
             if self.siblings:
                 self.siblings.closed_shards()
 
@@ -341,17 +351,6 @@ class Worker:
     def _others(self, work: AnyWork) -> Any:
         """The work that others hold by leases that are still valid."""
         return work.others(self.courier.monitor(work.run.id), self.options.timeouts)
-
-    def _writer(self, work: AnyWork, engine: Backend) -> ShardWriter:
-        stage = f"{work.run.id}/{stage_name(work.stage.name)}"
-        return ShardWriter(
-            self.spool,
-            f"runs/{stage}/{self.attempt}",
-            shard_header(work, self.attempt, engine),
-            seconds=self.options.shard_seconds,
-            first_seq=self._seqs.get(stage, 0),
-            clock=self.clock.now,
-        )
 
     def _engine(self, work: AnyWork, chain: Bound) -> Backend:
         run = work.run

@@ -199,7 +199,7 @@ main(sys.argv[3:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["item", "shard closed", "half a shard", "before a shard", "stage ended"])
-def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, point: str) -> None:
+def test_a_kill_at_a_named_point_costs_at_most_the_call_that_the_model_was_at(place: Place, point: str) -> None:
     driver = place.root / "driver.py"
     driver.write_text(DRIVER)
     at = {"item": 7, "stage ended": 1}.get(point, 2)
@@ -211,8 +211,8 @@ def test_a_kill_at_a_named_point_costs_at_most_the_open_shard(place: Place, poin
     assert done.returncode == 0, done.stderr
     after = place.calls()[len(before) :]
     assert not safe & set(after)
-    assert set(after) == set(place.kept()) - safe
-    assert len(set(before) - safe) <= 25, "more than one open shard was lost"
+    assert set(before) | set(after) == set(place.kept())
+    assert len(set(before) & set(after)) <= 1, "an answer that had come was lost"
 
 
 @pytest.mark.slow

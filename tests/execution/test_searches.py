@@ -168,13 +168,13 @@ def test_killed_at_any_answer_it_goes_on_to_the_same_tree(
             done = place.run(Dies(after=1 + number % 5))
         except Killed:
             (view, waits) = views(place)
-            assert (view.so_far, waits.waits) == (True, "search")
+            assert view.so_far == (waits.waits == "search")
             sizes.add((view.done, view.total))
         else:
             break
         finally:
             assert recorded.isdisjoint(place.calls()[calls:]), "what was recorded is not asked again"
-    assert len(sizes) > 5, "it was killed in many places"
+    assert len(sizes) > 2, "it was killed in several places"
     assert place.records() == whole.records()
     assert done.stages[0].total == ITEMS
 
