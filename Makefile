@@ -71,6 +71,7 @@ lock:
 	cd requirements && $(UV) --universal --python-version 3.11 --override overrides.txt test.in -o test.txt
 	cd requirements && $(UV) --universal --python-version 3.11 ollama.in -o ollama.txt
 	cd requirements && $(UV) --python-version 3.12 --python-platform x86_64-manylinux_2_28 gpu.in -o gpu.txt
+	cd requirements && ../.venv-lock/bin/python pins.py ../.venv-lock/bin/uv
 
 clean:
 	rm -rf .venv-demo .venv-test .venv-lock .ollama $(DEMO) build dist

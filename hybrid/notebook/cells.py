@@ -5,6 +5,8 @@ Every cell can be run again at any time. An error ends its cell with a message t
 
 from __future__ import annotations
 
+from hybrid.notebook import install_cell
+
 GROUND = '''
 import hashlib
 import os
@@ -155,90 +157,7 @@ look_at_folder("Is the path right, and is the mount there? A sync may need minut
 """,
 }
 
-INSTALL = '''
-def wheel(path, name, sha256, size):
-    """A wheel from the shared folder, checked, as a file on this machine's own disk."""
-    try:
-        with Path(FOLDER, path).open("rb") as file:
-            data = file.read(size + 1)
-    except OSError as error:
-        raise Stop(f"{path} in {FOLDER} cannot be read, or not yet: {error.strerror}. Run all cells again.") from None
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise Stop(
-            f"{path} in {FOLDER} is not what this notebook was made with, or has not arrived whole. Nothing was "
-            "installed. If it stays so, remove that file and make the notebook anew: hybrid notebook"
-        )
-    place = LOCAL / sha256[:16] / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(data)
-    return place
-
-
-def do(*command):
-    if run(*command):
-        raise Stop("the installation failed, see above. Run all cells again: it starts anew.")
-
-
-def pip_for(python):
-    """A pip that installs for `python`: the notebook's own, since some systems have venv but no pip to put into it."""
-    pip = [sys.executable, "-m", "pip", "--python", python]
-    if subprocess.run([*pip, "--version"], env=environment(), capture_output=True).returncode:
-        do(python, "-m", "ensurepip")
-        pip = [python, "-m", "pip"]
-    return [*pip, "--disable-pip-version-check", "--no-input", "install", "--quiet"]
-
-
-def look_at_gpu():
-    """Stop before the installation when this machine's GPU cannot be used by what would be installed."""
-    if not NEEDS_CUDA:
-        return
-    ask = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=30).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        said = []
-    if not said:  # it may be wanted so
-        print("There is no GPU here: it goes on with the CPU, many times slower. " + GPU_ADVICE)
-    for line in said:
-        print(f"GPU: {line}")
-        name, driver, capability = (*line.split(", "), "", "")[:3]
-        if capability[:1].isdigit() and float(capability) < OLDEST_GPU:
-            raise Stop(f"{name} is too old: torch has no code for compute capability {capability}. {GPU_ADVICE}")
-        if driver.split(".")[0].isdigit() and int(driver.split(".")[0]) < OLDEST_DRIVER:
-            raise Stop(f"the driver {driver} of {name} is too old: torch needs {OLDEST_DRIVER} or newer. {GPU_ADVICE}")
-
-
-def installed():
-    """The Python of an environment with this wheel; it is made only when it is not there whole."""
-    if sys.version_info < (3, 11):
-        raise Stop(f"hybrid needs Python 3.11, this is {sys.version.split()[0]}: set PYTHON to one that has hybrid.")
-    if LOCAL.resolve().is_relative_to(Path(FOLDER).resolve()):
-        raise Stop(f"LOCAL is inside the shared folder: {LOCAL}. Choose a place on this machine's own disk.")
-    wanted = f"{[sha256 for _, _, sha256, _ in WHEELS]} {EXTRAS} {PACKAGES} {sys.version}"
-    place = LOCAL / f"environment-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
-    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    stamp = place / "whole.stamp"
-    if stamp.is_file() and stamp.read_text() == wanted:
-        print(f"hybrid is installed already, in {place}")
-        return python
-    look_at_gpu()
-    ours, *others = [wheel(*one) for one in WHEELS]
-    print(f"installing hybrid into {place}: with a large backend this takes minutes", flush=True)
-    do(sys.executable, "-m", "venv", "--clear", "--without-pip", place)
-    pip = pip_for(python)
-    do(*pip, f"{ours}[{EXTRAS}]" if EXTRAS else ours)
-    if others:
-        do(*pip, "--no-deps", *others)
-    if PACKAGES:
-        do(*pip, "--no-deps", *PACKAGES.split())
-    stamp.write_text(wanted)
-    return python
-
-
-WITH = PYTHON or installed()
-if run(WITH, "-m", "hybrid", "--version"):
-    raise Stop(f"{WITH} does not run hybrid, see above")
-'''
+INSTALL = install_cell.INSTALL
 
 SECRET = {
     "colab": """

@@ -134,6 +134,11 @@ def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         "MAX_IDLE": ("", "how long to wait for work, such as '10m'"),
         "EXTRAS": (extras, "extras of hybrid to install, with commas between them"),
         "PACKAGES": (packages, "further packages to install, without what they depend on"),
+        "SITE_TORCH": (
+            False,
+            "use this machine's own torch and transformers if they do, and install only what is missing",
+        ),
+        "PINS": ("", "a file of your own with versions and hashes; 'newest': whatever fits; '': what was tested"),
         "PYTHON": ("", "a Python that has hybrid already: then nothing is installed"),
         "OPTIONS": ([], "further options of `hybrid worker`, such as ['--model', 'NAME=/where/it/is/here']"),
         "ASK_HF_TOKEN": (

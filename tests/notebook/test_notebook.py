@@ -672,7 +672,7 @@ def index(place: Path, extras: str, *packages: str) -> dict[str, str]:
         more = [] if name in packages else [one.name for one in needs(name, "")]
         left += [one for one in more if one not in seen]
         seen |= {name, *more}
-    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(place)}
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(place), "PIP_NO_COMPILE": "1"}
 
 
 def in_a_kernel(path: Path, environment: dict[str, str], **parameters: Any) -> Any:
