@@ -46,11 +46,19 @@ class RoundsWork(StageWork):
             block = choose([one for one in self.open_blocks() if one not in others], others, self._last, self._start)
             if block is None:
                 return
-            self._last, self.held[block] = block, set(self._keys(block))
-            try:
-                yield from self._advanced(block, engine, lambda: taken() is not None)
-            finally:
-                self.held.pop(block, None)
+            if self.claims.take(block):
+                yield from self._held(block, engine, lambda: taken() is not None)
+
+    def _held(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
+        self._last, self.held[block] = block, set(self._keys(block))
+        try:
+            yield from self._advanced(block, engine, go_on)
+        finally:
+            self.held.pop(block, None)
+            if all(map(self.done, self._keys(block))):
+                self._answered.add(block)
+            else:
+                self.claims.release([block])
 
     def _advanced(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
         """The rounds of a series that have no record, or one of another trajectory than the newest state's."""
