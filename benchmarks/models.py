@@ -97,7 +97,7 @@ def measured(place: Path, file: Path) -> dict[str, float]:
             took = seconds(work, 2 * size)
             best[name] = min(took, best.get(name, took))
             (place / "copy").unlink(missing_ok=True)
-        subprocess.run(["rm", "-r", folder.root, other.root], check=True)
+        subprocess.run(["rm", "-r", str(folder), other.root], check=True)
     return best
 
 

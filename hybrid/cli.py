@@ -32,6 +32,7 @@ COMMANDS = {
     "forget": ("hybrid.commands.folder:forget", "Hide a run from the status."),
     "logs": ("hybrid.commands.folder:logs", "Show the logs of a run's workers."),
     "doctor": ("hybrid.commands.doctor:doctor", "Check the folder and this machine, and explain every problem."),
+    "sync": ("hybrid.commands.sync:sync", "Copy the shared folder to a remote of rclone and back."),
     "notebook": ("hybrid.commands.notebook:notebook", "Write a notebook with a worker for a run, for Colab or Kaggle."),
     "ollama": ("hybrid.commands.ollama:ollama", "Run an Ollama server on a rented machine."),
     "models": ("hybrid.commands.models:models", "Keep models in the shared folder, and restore them."),
