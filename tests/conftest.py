@@ -30,6 +30,7 @@ STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = (
     "needs a GPU",
     "needs the right to",
+    "needs Slurm",
     "needs a small file system",
     "needs a user who is refused",
     "needs rclone 1.65",

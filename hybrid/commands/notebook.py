@@ -17,6 +17,7 @@ from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, place_there, write_notebook
+from hybrid.notebook.scripts import SCRIPTS, SUFFIX, Script, write_script
 from hybrid.plugins import installed, wheel
 from hybrid.plugins.plugin_wheels import wheels_to_bring
 from hybrid.plugins.wheel import Wheel
@@ -25,11 +26,11 @@ LOG = logging.getLogger("hybrid")
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["colab", "kaggle", "plain"]))
+@click.argument("kind", type=click.Choice(["colab", "kaggle", "plain", *SCRIPTS]))
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
-@click.option("-o", "--out", type=OUTPUT, help="The notebook, - for standard output [RUN.ipynb here]")
+@click.option("-o", "--out", type=OUTPUT, help="Where to write it, - for standard output [RUN.ipynb here]")
 @click.option("--without-plugins", is_flag=True, help="Include hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
 def notebook(
@@ -41,7 +42,8 @@ def notebook(
     without_plugins: bool,
     as_json: bool,
 ) -> None:
-    """Write a notebook that runs a worker for RUN on Google Colab, on Kaggle, or in plain Jupyter.
+    """Write a notebook that runs a worker for RUN on Google Colab, on Kaggle, or in plain Jupyter, or a script that
+    does so over ssh, on SkyPilot or on Slurm.
 
     It finds the shared folder, installs this hybrid and the run's pipeline from there, and starts a worker. It can be
     run again at any time.
@@ -51,12 +53,16 @@ def notebook(
     medium = directory(join_folder(place, make=False), "notebook finds it: use `hybrid worker URL`")
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
-    plan = NotebookPlan(kind, found, wheels, at or place_there(kind, place), _roles(found))
-    path = out or Path(f"{found.id}.ipynb")
+    notebook_kind: Any = "plain" if kind in SCRIPTS else kind
+    plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), _roles(found))
+    path = out or Path(f"{found.id}{SUFFIX.get(kind, '.ipynb')}")
     for one in wheels:
         medium.write(one.path, one.data)
     with writable_path(path) as there:
-        write_notebook(plan, there)
+        if kind in SCRIPTS:
+            write_script(Script(kind, plan), there)
+        else:
+            write_notebook(plan, there)
     if as_json:
         about = {"notebook": str(path), "run": found.id, "at": plan.place}
         ours, *others = [{"wheel": one.path, "sha256": one.sha256} for one in wheels]

@@ -61,11 +61,15 @@ def place_there(kind: NotebookKind, folder: Path) -> str:
 
 
 def write_notebook(plan: NotebookPlan, path: Path) -> None:
-    """Write the notebook. Raises UsageError when `path` is another file, and for several models of Ollama.
+    """Write the notebook. Raises UsageError when `path` is another file, and what `refuse_unsupported` raises."""
+    refuse_unsupported(plan)
+    with replacing(path, BEGINS) as stream:
+        stream.write(as_json(plan))
 
-    And for Kaggle with a model of Ollama: only the run's own files are copied to that machine.
-    """
-    if plan.kind == "kaggle" and _by_ollama(plan):
+
+def refuse_unsupported(plan: NotebookPlan) -> None:
+    """Raise UsageError for several models of Ollama, and for one on Kaggle, where only the run's files are copied."""
+    if plan.kind == "kaggle" and by_ollama(plan):
         raise UsageError(
             "a notebook for Kaggle cannot bring a model of Ollama to the machine",
             hint="submit the run with --backend vllm or transformers, or use Colab",
@@ -75,8 +79,6 @@ def write_notebook(plan: NotebookPlan, path: Path) -> None:
             f"a notebook brings one model of Ollama to the machine, not {' and '.join(_served(plan))}",
             hint="start `hybrid worker` there by hand",
         )
-    with replacing(path, BEGINS) as stream:
-        stream.write(as_json(plan))
 
 
 def as_json(plan: NotebookPlan) -> bytes:
@@ -89,11 +91,11 @@ def document(plan: NotebookPlan) -> dict[str, Any]:
     """The notebook as a JSON value: nbformat 4.5."""
     found = [
         _cell("about", _about(plan), kind="markdown"),
-        _cell("parameters", _assigned(parameters(plan)), tags=("parameters",)),
-        _cell("ground", _assigned(_fixed(plan)) + cells.GROUND),
+        _cell("parameters", assigned(parameters(plan)), tags=("parameters",)),
+        _cell("ground", assigned(fixed(plan)) + cells.GROUND),
         _cell("folder", cells.FOLDER[plan.kind]),
         _cell("install", cells.INSTALL),
-        *([_cell("ollama", cells.OLLAMA)] if _by_ollama(plan) else []),
+        *([_cell("ollama", cells.OLLAMA)] if by_ollama(plan) else []),
         _cell("worker", cells.WORKER[plan.kind]),
         _cell("end", cells.END[plan.kind]),
     ]
@@ -114,7 +116,7 @@ def _metadata(plan: NotebookPlan) -> dict[str, Any]:
     """The kernel, and for Colab and Kaggle whether a GPU is requested."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     common = {"kernelspec": kernel, "language_info": {"name": "python"}}
-    gpu = any(model.backend in ON_A_GPU for model in plan.models)
+    gpu = asks_for_a_gpu(plan)
     if plan.kind == "colab":
         return {**common, "colab": {"provenance": []}, **({"accelerator": "GPU"} if gpu else {})}
     if plan.kind == "kaggle":
@@ -147,7 +149,7 @@ def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         ),
         "LOCAL": (LOCAL[plan.kind], "a place on this machine's own disk, never in the shared folder"),
     }
-    if _by_ollama(plan):
+    if by_ollama(plan):
         found["OLLAMA"] = ("", "Ollama's program, folder or release archive, in Drive for example; '': it is installed")
         found["MODEL"] = (_served(plan)[0], "the model, packed in the shared folder by `hybrid models pack`")
     if plan.kind == "colab":
@@ -175,7 +177,13 @@ def _served(plan: NotebookPlan) -> list[str]:
     return list(dict.fromkeys(model.name for model in plan.models if model.backend == "ollama"))
 
 
-def _by_ollama(plan: NotebookPlan) -> bool:
+def asks_for_a_gpu(plan: NotebookPlan) -> bool:
+    """Whether a backend of the run uses a GPU."""
+    return any(model.backend in ON_A_GPU for model in plan.models)
+
+
+def by_ollama(plan: NotebookPlan) -> bool:
+    """Whether a server of Ollama runs beside the worker."""
     return bool(_served(plan))
 
 
@@ -188,7 +196,7 @@ def _on_the_hub(model: ModelSpec) -> bool:
     return model.backend != "ollama" and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
-def _fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
+def fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     """Name -> value and comment of the constants of the cells."""
     return {
         "MARK": (encode(MARK) + b"\n", "what the shared folder is known by"),
@@ -204,7 +212,8 @@ def _fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     }
 
 
-def _assigned(values: Mapping[str, tuple[Any, str]]) -> str:
+def assigned(values: Mapping[str, tuple[Any, str]]) -> str:
+    """Assignments with comments, one a line."""
     return "".join(f"{name} = {value!r}  # {comment}\n" for name, (value, comment) in values.items())
 
 

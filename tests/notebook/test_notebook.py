@@ -135,7 +135,7 @@ def stand_in(tmp_path: Path) -> str:
         'echo "called: $*"\necho "token: ${HF_TOKEN:-none} path: ${PYTHONPATH:-none}"\n'
         'if [ "$WRITES" ]; then mkdir -p "$WRITES" && echo result > "$WRITES/result"; fi\n'
         'if [ "$WAITS" ]; then until [ -e "$WAITS" ]; do sleep 0.1; done; fi\n'
-        'if [ "$SLEEPS" ]; then trap "exit 4" TERM; echo asleep; sleep 60 & wait; fi\nexit ${CODE:-0}\n'
+        'if [ "$SLEEPS" ]; then trap "kill \\$!; exit 4" TERM; echo asleep; sleep 60 & wait; fi\nexit ${CODE:-0}\n'
     )
     path.chmod(0o700)
     return str(path)
