@@ -42,7 +42,7 @@ def store(small: SmallS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectSto
         yield ObjectStore(URL)
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk", "create", "refuses-create", "ignores-create", "rclone"])
+@pytest.mark.parametrize("kind", ["memory", "disk", "create", "refuses-create", "ignores-create", "google", "rclone"])
 def test_a_store_answers_as_a_directory_does(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     real = exercise(Disk(tmp_path / "real"))
@@ -54,6 +54,11 @@ def test_a_store_answers_as_a_directory_does(kind: str, tmp_path: Path, monkeypa
         elif kind == "disk":
             (tmp_path / "local").mkdir()
             client = obstore.LocalStore(tmp_path / "local")
+        elif kind == "google":
+            key = {"private_key": "x", "private_key_id": "x", "client_email": "x", "disable_oauth": True}
+            key["gcs_base_url"] = stack.enter_context(served(SmallS3()))
+            config, options = {"service_account_key": json.dumps(key)}, {"allow_http": True}
+            client = obstore.GCSStore(BUCKET, prefix="some/place", config=config, client_options=options)
         else:
             server = (
                 served_by_rclone(tmp_path / "s3")

@@ -1,4 +1,4 @@
-"""Servers that speak S3 on loopback: `rclone serve s3`, a real one, and a small one in this process that can fail."""
+"""Servers that speak S3 on loopback: `rclone serve s3`, a real one, and a small one that can fail, also as Google's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,22 +28,22 @@ def environment(endpoint: str) -> dict[str, str]:
     return {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
-def rclone_with_s3() -> str:
-    """Where an rclone with `serve s3` is; the test is skipped when there is none."""
+def _has_s3() -> bool:
+    """Whether an rclone with `serve s3` is here."""
     found = shutil.which("rclone")
     said = subprocess.run([found, "version"], capture_output=True, text=True, check=True).stdout if found else ""
     version = re.search(r"rclone v(\d+)\.(\d+)", said)
-    if not found or not version or (int(version[1]), int(version[2])) < OLDEST:
-        pytest.skip("needs rclone 1.65 or newer on PATH, which has `rclone serve s3`")
-    return found
+    return bool(version) and (int(version[1]), int(version[2])) >= OLDEST
 
 
 @contextmanager
 def served_by_rclone(data: Path) -> Iterator[str]:
     """The endpoint of a real server; its buckets are the folders in `data`."""
+    if not _has_s3():
+        pytest.skip("needs rclone 1.65 or newer on PATH, which has `rclone serve s3`")
     (data / BUCKET).mkdir(parents=True)
     port = free_port()
-    command = [rclone_with_s3(), "serve", "s3", f"--addr=127.0.0.1:{port}", f"--auth-key={KEY_ID},{SECRET}"]
+    command = ["rclone", "serve", "s3", f"--addr=127.0.0.1:{port}", f"--auth-key={KEY_ID},{SECRET}"]
     config = data.parent / "rclone.conf"
     config.touch()
     with (data.parent / "rclone.log").open("wb") as log:
@@ -54,6 +54,11 @@ def served_by_rclone(data: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait(10)
+
+
+def served_by_best(data: Path) -> AbstractContextManager[str]:
+    """The endpoint of the real server where there is one, else of the small one."""
+    return served_by_rclone(data) if _has_s3() else served(SmallS3())
 
 
 class SmallS3:
@@ -79,20 +84,26 @@ class SmallS3:
             return 404, _error("NoSuchBucket")
         if method == "PUT":
             return self._put(key, headers, body)
-        if method == "POST":  # the only one is DeleteObjects
-            keys = re.findall(r"<Key>([^<]*)</Key>", body.decode())
-            for one in keys:
-                self.objects.pop(one, None)
-            gone = "".join(f"<Deleted><Key>{one}</Key></Deleted>" for one in keys)
-            return 200, f"<DeleteResult>{gone}</DeleteResult>".encode()
+        if method in ("POST", "DELETE"):
+            return self._deleted(key, body.decode())
         if not key:
             return 200, self._listed(parse_qs(url.query))
         return (200, self.objects[key]) if key in self.objects else (404, _error("NoSuchKey"))
 
+    def _deleted(self, key: str, body: str) -> tuple[int, bytes]:
+        if key:  # Google's
+            return (204, b"") if self.objects.pop(key, None) is not None else (404, _error("NoSuchKey"))
+        keys = re.findall(r"<Key>([^<]*)</Key>", body)  # DeleteObjects of S3
+        for one in keys:
+            self.objects.pop(one, None)
+        gone = "".join(f"<Deleted><Key>{one}</Key></Deleted>" for one in keys)
+        return 200, f"<DeleteResult>{gone}</DeleteResult>".encode()
+
     def _put(self, key: str, headers: Any, body: bytes) -> tuple[int, bytes]:
-        if headers.get("If-None-Match") and self.conditional == "501":
+        create = headers.get("If-None-Match") == "*" or headers.get("x-goog-if-generation-match") == "0"
+        if create and self.conditional == "501":
             return 501, _error("NotImplemented")
-        if headers.get("If-None-Match") and self.conditional == "412" and key in self.objects:
+        if create and self.conditional == "412" and key in self.objects:
             return 412, _error("PreconditionFailed")
         self.objects[key] = body
         return 200, b""
@@ -140,7 +151,7 @@ def served(small: SmallS3) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = _do  # noqa: N815 - names of the standard library
+        do_GET = do_PUT = do_POST = do_DELETE = _do  # noqa: N815 - names of the standard library
 
         def log_message(self, *_: object) -> None:
             pass
