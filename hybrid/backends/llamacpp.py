@@ -11,7 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -131,6 +131,7 @@ class LlamaCppBackend:
     def close(self) -> None:
         """Stop requests in flight at their next token, and wait: otherwise the library aborts the process."""
         self._closed = True
+        self._schema_tokens.forget()
         for thread in self._threads:
             thread.join(CLOSE_TIMEOUT_SECONDS)
 
@@ -150,12 +151,16 @@ class LlamaCppBackend:
         chunks: list[dict[str, Any]] = []
 
         def keep(chunk: dict[str, Any]) -> bool:
+            begun.close()
             chunks.append(chunk)
             return self._closed
 
         call = self._server.handle_chat_completions if request.messages else self._server.handle_completions
         body = _body(request, self._client, reuse=self._reuse)
+        begun = ExitStack()
         try:
+            if request.schema is not None:
+                begun.enter_context(SchemaTokens.turn())
             call({**body, "id_slot": slot}, keep)
         except ValueError as error:  # the library raises it for a schema or a message it cannot use
             about_schema = request.schema is not None and "schema" in str(error).lower()
@@ -164,6 +169,8 @@ class LlamaCppBackend:
             raise Temporary(
                 f"llama.cpp stopped: {error}", hint="run the same command again; is there memory?"
             ) from error
+        finally:
+            begun.close()
         written = _completion(request, chunks, time.perf_counter() - start)
         return separate_thought(request, written, thoughts.opened_by(request.prompt))
 
@@ -196,13 +203,18 @@ class SchemaTokens:
     in memory. A model that is loaded where an earlier one was freed would be constrained with the tokens of that one.
     Before its first schema, the model is therefore loaded a second time, small: this copy has another address, and so
     has, for llama.cpp, the last model that was asked.
+
+    Nothing in llama.cpp guards these tokens, and two models that are open at once, as in a search, have a thread each.
+    So while several models are open, only one request with a schema is begun at a time.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
+    _open: ClassVar[set[object]] = set()  # the models that are open
     _used: ClassVar[bool] = False  # whether a model of this process was asked with a schema
 
     def __init__(self, path: Path, template: str) -> None:
         self._path, self._template, self._own = path, template, False
+        SchemaTokens._open.add(self)
 
     def renew(self, client: LlamaCppClient) -> None:
         """Before a request with a schema: make the model of `client` the last one that was asked with a schema."""
@@ -215,6 +227,20 @@ class SchemaTokens:
                 LlamaCppClient(copy.listening_address, key, self._template, error).enforces(ANY_SCHEMA)
             client.enforces(ANY_SCHEMA)
             self._own = SchemaTokens._used = True
+
+    def forget(self) -> None:
+        """The model is closed."""
+        SchemaTokens._open.discard(self)
+
+    @classmethod
+    @contextmanager
+    def turn(cls) -> Iterator[None]:
+        """Until a request with a schema has its first token: no other model takes its tokens meanwhile."""
+        if len(cls._open) < 2:
+            yield
+            return
+        with cls._lock:
+            yield
 
 
 def _load(

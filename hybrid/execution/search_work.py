@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from hybrid.errors import PluginFault
 from hybrid.execution.claims import Claims, NoClaims
 from hybrid.execution.search_records import Searching, SearchRecords
 from hybrid.execution.stage_view import StageView
@@ -190,6 +191,13 @@ class SearchWork:
     def _given_out(self, key: bytes) -> Request:
         replay = self._walks().replay
         item = replay.items[key]
+        if item.request.tuning or (item.request.adapter and not item.request.adapter.path):
+            raise PluginFault(
+                f"the stage '{self.stage.name}' is a search, and its item '{item.question:.200}' asks a model that is"
+                " trained in this run",
+                hint="a search asks models as they are: train and ask in a Tune stage that comes after it, or give the"
+                " adapter's folder (`Adapter(digest, path)`)",
+            )
         self._asked[key] = item, replay.asked_by[key][1]
         return replace(item.request, key=key.hex(), role=item.role)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,21 @@ def test_a_schema_is_enforced_with_the_tokens_of_the_model_that_is_asked(tmp_pat
         assert answers(opened, REQUESTS[-2])["schema"].text in ("true", "false")
         opened.close()
         del opened  # frees the model
+
+
+def test_two_models_that_are_open_at_once_are_held_to_schemas_each_with_its_own_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    pytest.importorskip("gguf")
+    vocabularies = (MARKS, (*MARKS, "<x>", "<y>"))
+    files = [gguf_file(tmp_path / f"{n}.gguf", marks, RECITED, TEMPLATE) for n, marks in enumerate(vocabularies)]
+    opened = [open_backend("llamacpp", str(file), {}) for file in files]
+    requests = [replace(REQUESTS[-2], key=str(n)) for n in range(30)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda one: list(one.generate(iter(requests))), opened))
+    assert [len(done) for done in found] == [30, 30]
+    assert {one.text for done in found for one in done} <= {"true", "false"}
+    for one in opened:
+        one.close()
 
 
 R1 = 'TEMPLATE """{{ range .Messages }}{{ .Content }} {{ end }}<think>"""'

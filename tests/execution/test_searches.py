@@ -21,7 +21,8 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.runs import open_run
 from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Role, Stage
-from hybrid.records import Completion, Item, Output, Request, Sampling
+from hybrid.records import Adapter, Completion, Item, Output, Request, Sampling
+from hybrid.tuning import Tuning
 from hybrid.work import Derive, Derived, Finished, Search, Together, Walk, found_in, replayed
 
 Tasks = Mapping[str, Any]
@@ -213,6 +214,25 @@ def test_a_search_may_be_the_last_stage_and_its_vectors_are_in_the_outputs(place
     assert len(place.records()) == ITEMS
     assert sum("vector" in one for one in place.records()) == ITEMS // 2
     assert all(one["text"] == "" for one in place.records() if "vector" in one)
+
+
+@pytest.mark.parametrize("how", [{"tuning": Tuning({"of": "a"}, 0.01, 1)}, {"adapter": Adapter("0" * 64, "")}])
+def test_a_search_that_asks_a_model_trained_in_its_run_is_refused(place: Place, how: dict[str, Any]) -> None:
+    def walk(task: str, tasks: Tasks) -> Walk:
+        yield [Item(task, "q", Request(Sampling(8), prompt="hello", **how))]
+
+    @dataclass(frozen=True)
+    class Trained:
+        def inputs(self) -> Inputs:
+            return Inputs({"a": {}}, {}, {})
+
+        def stages(self) -> tuple[Stage, ...]:
+            return (Stage("search", "any", 1, Search(walk)),)
+
+    place.pipeline = Trained()
+    with pytest.raises(PluginFault, match="is a search, and its item 'q' asks a model that is trained in this run"):
+        place.run()
+    assert not place.calls()
 
 
 NUMBERS = count()
