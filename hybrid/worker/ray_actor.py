@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO
 
 from hybrid.errors import HybridError
@@ -22,7 +21,7 @@ from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Medium
 from hybrid.folder.runs import check_mark, run_ids
 from hybrid.folder.spec import MAX_SPEC
-from hybrid.machine import guard
+from hybrid.machine import guard, home
 
 GRACE_SECONDS = 300.0
 """How long a worker may take to carry its files once it was asked to stop, or once its actor has died."""
@@ -49,7 +48,7 @@ class RayWorker:
     def look(self) -> dict[str, object]:
         """What this node is, and the runs that it sees in the folder; `error` when it does not see the folder."""
         found: dict[str, object] = {"host": platform.node(), "devices": os.environ.get("CUDA_VISIBLE_DEVICES", "")}
-        folder = IsolatedFolder(Path(self._folder))
+        folder = IsolatedFolder(home.folder_at(self._folder))
         try:
             return {**found, "runs": seen(folder)}
         except HybridError as error:

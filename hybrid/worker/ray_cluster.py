@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.errors import BadData, CannotRun, HybridError, Missed, NotFinished, Temporary, UsageError
+from hybrid.machine import home
 from hybrid.machine.late_imports import import_object
 from hybrid.machine.signals import deferred_signals, interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of
@@ -109,7 +110,7 @@ def _members(ray: Any, cluster: Cluster) -> list[Member]:
         raise UsageError(f"the Ray cluster at {cluster.address} has no GPU", hint="without GPUs: --workers N")
     needs = {"num_gpus": 1} if gpus else {"num_cpus": 1}
     made = ray.remote(**needs, max_restarts=-1, max_task_retries=-1, max_concurrency=4)(RayWorker)
-    about = (str(cluster.folder), list(cluster.arguments), cluster.deadline)
+    about = (home.shown(cluster.folder), list(cluster.arguments), cluster.deadline)
     return [Member(f"ray-{one}", made.remote(*about)) for one in range(1, number + 1)]
 
 

@@ -20,6 +20,7 @@ from hybrid.folder.runs import folder_above, join_folder
 from hybrid.machine import home
 from hybrid.machine.redaction import redacted
 from hybrid.machine.store_urls import file_name, url_of
+from hybrid.worker.ray_actor import RayWorker
 from tests.protocol.test_simulator import exercise
 from tests.support.in_process import Hybrid
 from tests.support.s3_servers import BUCKET, KEY_ID, SECRET, SmallS3, environment, served, served_by_rclone
@@ -260,6 +261,15 @@ def test_a_store_is_reached_through_a_process_as_a_mount_is(store: ObjectStore, 
         assert str(isolated) == URL
         with pytest.raises(NotThere, match=f"{URL}/a/y"):
             isolated.read("a/y", 9)
+
+
+def test_a_node_of_a_cluster_sees_the_store_by_its_url(
+    store: ObjectStore, small: SmallS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    place = join_folder(home.folder_at(URL), make=True)
+    place.write("runs/sums-0123456789ab/run.json", b"{}")
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "of another node"))
+    assert list(RayWorker(URL, [], None).look()["runs"]) == ["sums-0123456789ab"]
 
 
 def test_commands_take_a_store_or_say_that_it_is_not_offered(
