@@ -5,18 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, Temporary
 
 Hints = Sequence[tuple[str, str]]
 """Pairs of a pattern, searched in the error without regard to case, and a hint. The first match counts."""
 
 FILES = "a file of the model is damaged or not whole: fetch it again"
-SHARED_MEMORY = r"out of ?memory|bad_alloc|not enough memory|(can't|cannot|failed to|unable to) allocate"
+OUT_OF_MEMORY = r"out of ?memory|bad_alloc|not enough memory|(can't|cannot|failed to|unable to) allocate"
+TOO_WIDE = r"out of ?resources?: shared memory"
+"""Triton's words for a kernel that wants more of the memory that a GPU's cores share than there is: heads of 256 and
+more on a T4, whose limit is 64 KiB."""
+
 TOKENIZER = r"tokenizer|sentencepiece|tiktoken", "the folder needs the tokenizer's files, tokenizer.json and so on"
 OWN_CODE = r"trust_remote_code|custom code", "it comes with code of its own, which is never run: take another model"
 
 TRANSFORMERS: Hints = (
-    (SHARED_MEMORY, "it does not fit the memory: take a smaller model, or --backend-option dtype=bfloat16"),
+    (OUT_OF_MEMORY, "it does not fit the memory: take a smaller model, or --backend-option dtype=bfloat16"),
     OWN_CODE,
     (
         r"does not recognize this architecture|unrecognized (model|configuration)|model type",
@@ -31,12 +35,13 @@ TRANSFORMERS: Hints = (
 TRANSFORMERS_ELSE = "it needs config.json, a tokenizer and *.safetensors of a model that the library itself knows"
 
 VLLM: Hints = (
+    (TOO_WIDE, "this model's heads are too wide for this GPU: --backend transformers"),
     (
         r"greater than the derived max_model_len",
         "--backend-option context=N of at most what the model was made for; without it, that is taken",
     ),
     (
-        rf"{SHARED_MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
+        rf"{OUT_OF_MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
         "it does not fit the memory: --backend-option context=4096, rows=64, memory=0.95, or a smaller model",
     ),
     OWN_CODE,
@@ -65,7 +70,7 @@ VLLM: Hints = (
 VLLM_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more; --backend transformers loads models that vLLM does not"
 
 LLAMACPP: Hints = (
-    (SHARED_MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
+    (OUT_OF_MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
     (
         r"unknown model architecture|unknown pre-tokenizer|unknown tokenizer|unsupported",
         "this llama.cpp does not know such a model: a newer xllamacpp may; is it a GGUF for text?",
@@ -78,7 +83,7 @@ LLAMACPP: Hints = (
 LLAMACPP_ELSE = "is it a GGUF for text? is there memory? --backend-option context=2048 needs less"
 
 EMBEDDER: Hints = (
-    (SHARED_MEMORY, "it does not fit the memory: --backend-option device=cpu, or a smaller model"),
+    (OUT_OF_MEMORY, "it does not fit the memory: --backend-option device=cpu, or a smaller model"),
     OWN_CODE,
     (r"does not recognize|unrecognized", "the library does not know this kind of model: a newer one may"),
     (r"requires|pip install|no module named", "install what the message names"),
@@ -97,15 +102,38 @@ def _matching_hint(words: str, hints: Hints, otherwise: str) -> str:
     return next((hint for pattern, hint in hints if re.search(pattern, words, re.IGNORECASE)), otherwise)
 
 
-UNSUPPORTED = r"head.?(size|dim)|cpu attention configuration|not (supported|implemented)|unsupported|no kernel image"
+UNSUPPORTED = (
+    rf"head.?(size|dim)|cpu attention configuration|not (supported|implemented)|unsupported|no kernel image|{TOO_WIDE}"
+)
+MAY_PASS = (
+    rf"{OUT_OF_MEMORY}|(cuda|hip|xpu|driver) error|cublas|cudnn|nccl|enginecore|timed? ?out|connection|broken pipe"
+)
+"""Patterns of errors during generation: the engine will never do it; memory, a device or a process may be back."""
 
 
-def refuse_unable(engine: str, error: Exception, hints: Hints, otherwise: str) -> None:
-    """Raise CannotRun for an error during generation that would recur: the engine does not support the model here."""
-    reason = f"{type(error).__name__}: {reason_of(error)}"
-    if isinstance(error, NotImplementedError) or re.search(UNSUPPORTED, reason, re.IGNORECASE):
-        hint = _matching_hint(reason, hints, otherwise)
-        raise CannotRun(f"{engine} cannot compute with this model here: {reason:.500}", hint=hint) from error
+def stopped(engine: str, error: Exception, hints: Hints, otherwise: str, *, again: str) -> CannotRun | Temporary:
+    """The error of an engine that failed while it generated: Temporary, with the hint `again`, only where the same
+    command may succeed, since a worker repeats it. Everything else would recur: a model that the engine does not
+    support here, a library whose functions have changed.
+    """
+    said = f"{type(error).__name__}: {reason_of(error)}"
+    shown = f"{type(error).__name__}: {first_line(error):.500}"
+    for_ever = isinstance(error, NotImplementedError) or re.search(UNSUPPORTED, said, re.IGNORECASE)
+    passes = isinstance(error, OSError | MemoryError) or re.search(MAY_PASS, said, re.IGNORECASE)
+    if passes and not for_ever:
+        return Temporary(f"{engine} stopped: {shown}", hint=f"run the same command again; {again}")
+    if isinstance(error, AttributeError | ImportError | TypeError):
+        return CannotRun(
+            f"{engine} is not the version that hybrid knows: {shown}",
+            hint="install the one that hybrid is tested with, from requirements/ of the checkout",
+        )
+    hint = _matching_hint(said, hints, otherwise)
+    return CannotRun(f"{engine} cannot compute with this model here: {shown}", hint=hint)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message: torch's go on with advice for programmers."""
+    return next(iter(str(error).strip().splitlines()), "without a message")
 
 
 def reason_of(error: BaseException) -> str:

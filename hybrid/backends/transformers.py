@@ -24,11 +24,11 @@ from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer
 from hybrid.backends.decoding import Sequence
 from hybrid.backends.devices import Device, find_device
-from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, refuse_unable
+from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, stopped
 from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
-from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.errors import BadData, CannotRun, HybridError
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
@@ -170,13 +170,9 @@ def _explained_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # also out of memory (GPU and CPU), and a lost GPU
-        refuse_unable("torch", error, (), "--backend-option device=cpu or dtype=float32, or another model")
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise Temporary(
-            f"torch stopped: {type(error).__name__}: {reason[0]:.300}",
-            hint="run the same command again; out of memory: "
-            "--backend-option rows=8, tokens=8192 or context=4096, each less than before",
-        ) from error
+        otherwise = "--backend-option device=cpu or dtype=float32, or another model"
+        again = "out of memory: --backend-option rows=8, tokens=8192 or context=4096, each less than before"
+        raise stopped("torch", error, (), otherwise, again=again) from error
 
 
 class _RequestSource:

@@ -6,35 +6,43 @@ as tokens (`hybrid.backends.prompts`), so the model sees the same prompt as with
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
+from safetensors import SafetensorError
 from vllm import CompletionOutput, EngineArgs, LLMEngine, RequestOutput, SamplingParams
+from vllm.config.lora import MaxLoRARanks
 from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
+from hybrid.backends.adapter_memory import adapter_bytes, adapters_that_fit
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer, separate_thought
 from hybrid.backends.devices import capability, refuse_unusable_gpu, try_kernel
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, stopped
+from hybrid.backends.memory import available
 from hybrid.backends.options import fraction, one_of, whole_number
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.backends.ranks import RANKS, supported_rank
 from hybrid.canonical import digest
-from hybrid.errors import BadData, Temporary
+from hybrid.errors import BadData, CannotRun, HybridError
+from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
-from hybrid.model_files.location import digest_of, locate
+from hybrid.model_files.location import config_of, digest_of, locate
 from hybrid.model_files.weight_files import refuse_unnamed
 from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model
@@ -51,8 +59,19 @@ ENVIRONMENT = {
 }
 """Environment variables that vLLM reads when its engine starts; values set by the user are kept."""
 
+LOG = logging.getLogger("hybrid")
+GIB = 1024**3
+SPARE = 1.5
+"""Times the bytes of the weights that the host must have free, for the engine to sleep."""
+
 RESERVED = 0.04
 """Fraction of the GPU's memory that vLLM must not use: it is for CUDA graphs and other libraries' buffers."""
+
+REFUSALS = (VLLMClientError,)
+"""What vLLM raises for a request that it does not take; anything else is a fault of the engine."""
+
+BAD_ADAPTER = (VLLMClientError, ValueError, OSError, SafetensorError)
+"""What vLLM raises for an adapter that it cannot read, or that is larger than those that it was started for."""
 
 
 @dataclass(slots=True)
@@ -73,8 +92,10 @@ class VllmBackend:
         "dtype": "auto, float32, float16, bfloat16 (auto: bfloat16 from Ampere on, float16 before, float32 on a CPU)",
         "eager": "auto, true, false: no compiling, no CUDA graphs; starts sooner, runs slower (auto: true on a CPU)",
         "gpus": "GPUs that share one model (default 1)",
-        "loras": "LoRA adapters in one batch (default 0: none)",
-        "lora_rank": "largest rank of an adapter (default 16)",
+        "eager_below": "with training: eager=auto is true for fewer steps of the engine than this (default 4000)",
+        "loras": "LoRA adapters in one batch, or auto: by the memory, 1 to 32 (default 0: none; with training auto)",
+        "lora_rank": "largest rank of an adapter, rounded up to one that vLLM knows (default 16)",
+        "sleep": "false, auto, true: it sleeps while adapters are trained (default false; with training auto)",
     }
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
@@ -83,10 +104,11 @@ class VllmBackend:
             refuse_unusable_gpu("vLLM")
         else:
             try_kernel()
-        arguments = _arguments(options)
+        folder = as_folder(path)
+        arguments = _arguments(options, folder)
         self._rows = int(arguments["max_num_seqs"])
         self._max_loras = int(arguments.get("max_loras", 0))
-        folder = as_folder(path)
+        self.can_sleep, self._asleep = "enable_sleep_mode" in arguments, False
         refuse_unnamed(folder)
         check_folder(folder)  # vLLM leaves memory uninitialised for a layer that the checkpoint lacks
         self._engine = _start(folder, arguments)
@@ -95,6 +117,7 @@ class VllmBackend:
         self._chat_template.warn()
         self._detokenizer = Detokenizer(self._tokenizer)
         self._adapters: dict[str, int] = {}
+        self._numbers = 0  # of adapters that vLLM was given, good ones and bad ones
         self._count = 0
         self.model = Model(
             name=model,
@@ -130,10 +153,29 @@ class VllmBackend:
                 yield from self._step(running)
         finally:
             if running:
-                self._engine.abort_request(list(running))
+                with suppress(Exception):  # an engine that has died has ended them; why it died is what is raised
+                    self._engine.abort_request(list(running))
+
+    def sleep(self) -> None:
+        """Move the weights to the host's memory and drop keys and values, so that the GPU is free for something else.
+
+        Only with `can_sleep`. Raises CannotRun, Temporary.
+        """
+        with _explained_errors(()):
+            self._engine.sleep(level=1)
+        self._asleep = True
+
+    def wake(self) -> None:
+        """Move them back. Raises Temporary where the memory is not free, and CannotRun."""
+        with _explained_errors(()):
+            self._engine.wake_up()
+        self._asleep = False
 
     def close(self) -> None:
         """Stop the engine and free its memory."""
+        if self._asleep:
+            with suppress(HybridError):  # vLLM's allocator frees memory twice that sleeps
+                self.wake()
         self._engine.engine_core.shutdown()
         del self._engine
         cleanup_dist_env_and_memory()
@@ -159,24 +201,20 @@ class VllmBackend:
         self._count += 1
         name = str(self._count)
         try:
-            (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-            self._engine.add_request(name, prompt, _sampling(request, self._chat_template.ends), lora_request=adapter)
-        except Exception as error:  # noqa: BLE001 - vLLM and its grammar libraries refuse with errors of many kinds
+            with _explained_errors():
+                (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
+                sampling = _sampling(request, self._chat_template.ends)
+                self._engine.add_request(name, prompt, sampling, lora_request=adapter)
+        except REFUSALS as error:
             kind = "bad-request" if request.schema is None else "bad-schema"
-            return refused(request, BadRequest(kind, f"vLLM refuses it: {type(error).__name__}: {error}"))
+            return refused(request, BadRequest(kind, f"vLLM refuses it: {reason_of(error)}"))
         running[name] = RunningRequest(request)
         return None
 
     def _step(self, running: dict[str, RunningRequest]) -> list[Completion]:
-        try:
+        """The completions that one iteration of the engine finished. Raises CannotRun, Temporary."""
+        with _explained_errors(()):
             outputs = self._engine.step()
-        except Exception as error:  # errors of vLLM, of torch and of CUDA
-            running.clear()
-            refuse_unable("vLLM", error, VLLM, VLLM_ELSE)
-            raise Temporary(
-                f"vLLM stopped: {type(error).__name__}: {error}",
-                hint="run the same command again; out of memory: --backend-option rows=64 or memory=0.8",
-            ) from error
         done = [output for output in outputs if output.finished and output.request_id in running]
         return [_completion(running.pop(output.request_id), output, self._detokenizer) for output in done]
 
@@ -186,21 +224,38 @@ class VllmBackend:
             return None
         if not self._max_loras:
             raise BadRequest("unsupported", "vLLM was started without adapters: --backend-option loras=N")
-        if adapter.digest not in self._adapters:
-            try:
-                check_adapter(Path(adapter.path))
-            except (OSError, BadData) as error:
-                raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
-        number = self._adapters.setdefault(adapter.digest, len(self._adapters) + 1)
-        return LoRARequest(adapter.digest, number, adapter.path)
+        if adapter.digest in self._adapters:
+            return LoRARequest(adapter.digest, self._adapters[adapter.digest], adapter.path)
+        self._numbers += 1
+        wanted = LoRARequest(adapter.digest, self._numbers, adapter.path)
+        try:
+            check_adapter(Path(adapter.path))
+            with _explained_errors(BAD_ADAPTER):
+                self._engine.add_lora(wanted)  # a bad adapter that is first read in a step ends all requests in flight
+        except (BadData, *BAD_ADAPTER) as error:
+            said = f"the adapter {adapter.digest[:12]} cannot be used: {reason_of(error)}"
+            raise BadRequest("no-adapter", said) from error
+        self._adapters[adapter.digest] = self._numbers
+        return wanted
 
 
-def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
+@contextmanager
+def _explained_errors(leave: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """Translate errors of vLLM, torch and CUDA, except those of the types `leave`, to CannotRun or Temporary."""
+    try:
+        yield
+    except leave:
+        raise
+    except Exception as error:
+        again = "out of memory: --backend-option rows=64 or memory=0.8"
+        raise stopped("vLLM", error, VLLM, VLLM_ELSE, again=again) from error
+
+
+def _arguments(options: Mapping[str, str], folder: Path) -> dict[str, Any]:
     """The engine arguments for this device."""
     on_cpu = current_platform.is_cpu()
     eager = one_of(options, "eager", ("auto", "true", "false"))
-    loras = whole_number(options, "loras", 0, low=0, high=1024)
-    rank = supported_rank(whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1]))
+    whole_number(options, "eager_below", 0, low=0, high=1 << 40)
     chosen: dict[str, Any] = {
         "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
         "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: as much as fits
@@ -214,9 +269,47 @@ def _arguments(options: Mapping[str, str]) -> dict[str, Any]:
     }
     if not on_cpu:
         chosen["gpu_memory_utilization"] = fraction(options, "memory", _free_fraction())
-    if loras:
+    rank = whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1])
+    if loras := _loras(options, folder, rank, chosen["dtype"]):
+        rank = supported_rank(rank, get_args(MaxLoRARanks))
         chosen |= {"enable_lora": True, "max_loras": loras, "max_lora_rank": rank, "max_cpu_loras": max(loras, 32)}
+    if _sleeps(one_of(options, "sleep", ("false", "auto", "true")), folder):
+        chosen["enable_sleep_mode"] = True
     return chosen
+
+
+def _loras(options: Mapping[str, str], folder: Path, rank: int, dtype: str) -> int:
+    """Adapters in one batch: as told, or with `auto` as many as the memory holds."""
+    if options.get("loras", "").strip() != "auto":
+        return whole_number(options, "loras", 0, low=0, high=1024)
+    each = adapter_bytes(config_of(folder), supported_rank(rank, get_args(MaxLoRARanks)), dtype)
+    free = (available() or 0) if current_platform.is_cpu() else int(torch.cuda.mem_get_info()[0])
+    loras = adapters_that_fit(each, free, _weight_bytes(folder))
+    LOG.info("vLLM holds %d adapters at once, of up to rank %d: %.2f GiB", loras, rank, loras * each / GIB)
+    return loras
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _sleeps(asked: str, folder: Path) -> bool:
+    """Whether the engine is started so that it can sleep. Raises CannotRun when it is to and cannot."""
+    if asked == "false":
+        return False
+    why = ""
+    if not current_platform.is_sleep_mode_available():
+        why = "vLLM has no sleep on this device"
+    elif not current_platform.is_cumem_allocator_available():
+        why = "this vLLM was built without the allocator for it"
+    elif (room := available()) is not None and room < _weight_bytes(folder) * SPARE:
+        why = f"the weights would not fit the host's free memory, {room / GIB:.1f} GiB"
+    elif import_object("vllm.device_allocator.cumem:CuMemAllocator", needed_for="sleep").get_instance().pointer_to_data:
+        why = "an earlier engine of this process still holds memory"
+    if why and asked == "true":
+        raise CannotRun(f"vLLM cannot sleep here: {why}", hint="--backend-option sleep=auto starts it again instead")
+    LOG.info("between trainings vLLM %s", f"is stopped and started again: {why}" if why else "sleeps")
+    return not why
 
 
 def _dtype(asked: str) -> str:

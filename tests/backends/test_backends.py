@@ -436,6 +436,34 @@ def test_vllm_refuses_an_adapter_that_is_not_plain_lora(vllm_says: dict[str, Any
     assert "began as 'pissa'" in message
 
 
+def test_vllm_goes_on_beside_adapters_that_it_cannot_use(vllm_says: dict[str, Any]) -> None:
+    said = vllm_says["bad_adapters"]["value"]
+    assert said["first"] == vllm_says["adapters"]["value"]["together"]["first"][0]
+    assert said["too large"][0] == said["cut short"][0] == "no-adapter"
+    assert "rank 16 is greater than max_lora_rank 8" in said["too large"][1]
+
+
+def test_a_vllm_that_has_changed_or_died_is_not_one_bad_request_an_item(vllm_says: dict[str, Any]) -> None:
+    changed, dead = vllm_says["changed_functions"]["value"]
+    assert changed[0] == 7
+    assert "vLLM is not the version that hybrid knows: TypeError: no lora_request" in changed[1]
+    assert dead[0] == 5
+    assert "vLLM stopped: EngineDeadError" in dead[1]
+
+
+def test_vllm_reserves_the_memory_for_adapters_that_is_planned(vllm_says: dict[str, Any]) -> None:
+    reserved, planned, held = vllm_says["memory_of_adapters"]["value"]
+    assert reserved == planned
+    assert 1 <= held <= 32
+
+
+def test_vllm_says_that_it_does_not_sleep_on_a_cpu_and_the_calls_for_a_gpu_exist(vllm_says: dict[str, Any]) -> None:
+    before, after, still, flag, asleep, said, can_sleep = vllm_says["sleep"]["value"]
+    assert before == after
+    assert (still, flag, asleep, can_sleep) == (False, False, [True, True], False)
+    assert said == "vLLM cannot sleep here: vLLM has no sleep on this device"
+
+
 def test_vllm_does_not_start_for_a_model_that_lacks_weights(vllm_says: dict[str, Any]) -> None:
     assert "it lacks lm_head.weight, model.embed_tokens.weight" in vllm_says["incomplete"]["value"]
     assert "it holds model.odd" in vllm_says["incomplete"]["value"]
@@ -452,6 +480,9 @@ def test_vllm_has_room_for_every_rank_that_it_is_started_with(vllm_says: dict[st
     assert [supported_rank(rank) for rank in (1, 8, 9, 12, 33, 300, 512)] == [8, 8, 16, 16, 64, 320, 512]
     with pytest.raises(CannotRun, match="rank 512 at most"):
         supported_rank(513)
+    assert supported_rank(3, (1, 4, 8)) == 4
+    with pytest.raises(CannotRun, match="rank 8 at most, not of rank 9"):
+        supported_rank(9, (1, 4, 8))
 
 
 def test_vllm_takes_a_repeated_prompt_from_its_cache(vllm_says: dict[str, Any]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, refuse_unable
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, stopped
 from hybrid.backends.registry import open_backend
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, HybridError, Temporary
 
 CONTEXT = (
     "1 validation error for ModelConfig\n  Value error, User-specified max_model_len (100000) is greater than the "
@@ -45,6 +45,13 @@ def test_the_hint_is_about_what_vllm_says(said: str, hint: str) -> None:
     assert len(error.message) < 600
 
 
+TOO_WIDE = "out of resource: shared memory, Required: 98304, Hardware limit: 65536. Reducing block sizes may help."
+
+
+def stopped_vllm(error: Exception) -> HybridError:
+    return stopped("vLLM", error, VLLM, VLLM_ELSE, again="rows=64")
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -52,17 +59,48 @@ def test_the_hint_is_about_what_vllm_says(said: str, hint: str) -> None:
         ValueError("Head size 80 is not supported by PagedAttention."),
         RuntimeError("CUDA error: no kernel image is available for execution on the device"),
         NotImplementedError("this layer"),
+        type("OutOfResources", (Exception,), {})(TOO_WIDE),
+        ValueError("LoRA rank 16 is greater than max_lora_rank 8."),
+        AssertionError(),
     ],
 )
 def test_an_error_that_would_come_again_is_no_reason_to_run_again(error: Exception) -> None:
-    with pytest.raises(CannotRun, match="vLLM cannot compute with this model here") as caught:
-        refuse_unable("vLLM", error, VLLM, VLLM_ELSE)
-    assert "--backend transformers" in caught.value.hint
+    said = stopped_vllm(error)
+    assert isinstance(said, CannotRun)
+    assert "vLLM cannot compute with this model here" in said.message
+    assert "--backend transformers" in said.hint or "lora_rank=N" in said.hint
 
 
-@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to allocate 2 GiB", "EngineCore encountered an issue"])
-def test_an_error_that_may_pass_is_left_to_the_next_run(said: str) -> None:
-    refuse_unable("vLLM", RuntimeError(said), VLLM, VLLM_ELSE)
+def test_heads_that_are_too_wide_for_a_gpu_are_called_that() -> None:
+    error = type("OutOfResources", (Exception,), {})(TOO_WIDE)
+    hint = "this model's heads are too wide for this GPU: --backend transformers"
+    assert (stopped_vllm(error).exit_code, stopped_vllm(error).hint) == (7, hint)
+    assert cannot_load("vLLM", "/models/wide", reason_of(error), VLLM, VLLM_ELSE).hint == hint
+
+
+def test_a_changed_library_is_no_reason_to_run_again() -> None:
+    said = stopped_vllm(AttributeError("'LLMEngine' object has no attribute 'step'"))
+    assert said.exit_code == 7
+    assert "not the version that hybrid knows" in said.message
+    assert "install" in said.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("EngineCore encountered an issue"),
+        RuntimeError("CUDA error: an illegal memory access was encountered\nCompile with TORCH_USE_CUDA_DSA"),
+        MemoryError(),
+        TimeoutError(),
+        BrokenPipeError(32, "Broken pipe"),
+    ],
+)
+def test_an_error_that_may_pass_is_left_to_the_next_run(error: Exception) -> None:
+    said = stopped_vllm(error)
+    assert isinstance(said, Temporary)
+    assert "TORCH_USE" not in said.message
+    assert said.hint == "run the same command again; rows=64"
 
 
 def test_what_frames_an_error_is_left_out() -> None:

@@ -444,21 +444,43 @@ def test_a_name_says_the_training_and_what_is_below_it() -> None:
 # --- in turns, as with vLLM: one of the two has the model, adapters go from one to the other as files
 
 
+OF_VLLM = ("sleep", "eager", "eager_below")
+
+
 class Server(TransformersBackend):
     """A stand-in for vLLM: it records its options, and refuses an adapter of a larger rank."""
 
     started: ClassVar[list[int]]
-    options: ClassVar[Mapping[str, str]] = {**TransformersBackend.options, "lora_rank": ""}
+    options: ClassVar[Mapping[str, str]] = {**TransformersBackend.options, **dict.fromkeys(("lora_rank", *OF_VLLM), "")}
+    eager: ClassVar[list[bool]]
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         self.most = int(options["lora_rank"])
         self.started.append(self.most)
-        super().__init__(model, {"device": "cpu", **{k: v for k, v in options.items() if k != "lora_rank"}})
+        self.eager.append(options.get("eager") == "true")
+        own = {name: value for name, value in options.items() if name not in ("lora_rank", "loras", *OF_VLLM)}
+        super().__init__(model, {"device": "cpu", **own})
 
     def _adapter(self, adapter: Adapter | None) -> None:
         super()._adapter(adapter)
         if adapter:
             assert self.adapter_cache._registered[adapter.digest].rank <= self.most
+
+
+class Sleeper(Server):
+    """One that can sleep; with `tired`, it does not wake up."""
+
+    can_sleep = True
+    said: ClassVar[list[str]]
+    tired = False
+
+    def sleep(self) -> None:
+        self.said.append("sleep")
+
+    def wake(self) -> None:
+        self.said.append("wake")
+        if self.tired:
+            raise Temporary("no memory")
 
 
 @pytest.fixture
@@ -467,7 +489,7 @@ def served(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.Mo
     engines: list[Backend] = []
     memory = tmp_path / "memory"
     memory.mkdir()
-    Server.started = []
+    Server.started, Server.eager, Sleeper.said = [], [], []
     monkeypatch.setattr(adapter_files, "SHARED_MEMORY", memory)
     monkeypatch.setattr(answering, "_vllm_version", lambda: "0")
     monkeypatch.setattr(answering, "import_object", lambda name, needed_for: Server)
@@ -491,6 +513,33 @@ def test_in_turns_the_answers_are_those_of_one_model_for_both(served: Opener, op
     expected = completions(opened(five, group=2), *requests)
     assert completions(served(five, group="2"), *requests) == expected
     assert Server.started == [8, 8, 8]  # once for each group
+
+
+@pytest.mark.parametrize("tired", [False, True])
+def test_in_turns_a_server_that_can_sleep_is_started_once(
+    served: Opener, opened: Opener, monkeypatch: pytest.MonkeyPatch, tired: bool
+) -> None:
+    monkeypatch.setattr(answering, "import_object", lambda name, needed_for: Sleeper)
+    monkeypatch.setattr(Sleeper, "tired", tired)
+    four = [tuning({"words": [f"word{n}"]}, rank=4 + n) for n in range(4)]
+    expected = completions(opened(four, group=2), *each(*four))
+    assert completions(served(four, group="2"), *each(*four)) == expected
+    assert Sleeper.said == ["sleep", "wake"]
+    assert Server.started == ([8, 8] if tired else [8]), "where it does not wake up, it is started again"
+
+
+def test_in_turns_a_server_compiles_only_for_many_tokens(served: Opener) -> None:
+    two = [tuning({"words": [f"word{n}"]}) for n in range(2)]
+    tokens = sum(request.sampling.max_tokens for request in each(*two))
+    for options, eager in [
+        ({}, True),
+        ({"eager": "false"}, False),
+        ({"rows": "2", "eager_below": str(tokens // 2)}, False),
+        ({"rows": "2", "eager_below": str(tokens // 2 + 1)}, True),
+    ]:
+        Server.eager = []
+        completions(served(two, **options), *each(*two))
+        assert Server.eager == [eager], options
 
 
 def test_in_turns_a_chain_starts_the_server_only_after_training(served: Opener, opened: Opener, tmp_path: Path) -> None:

@@ -7,21 +7,28 @@ The engine is the one that answers with adapters trained here (FOLDER keeps them
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
+from unittest.mock import patch
 
 from hybrid import testing
+from hybrid.backends.adapter_memory import adapter_bytes
 from hybrid.backends.registry import open_backend
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.model_files.gguf import as_folder
+from hybrid.model_files.location import config_of, locate
 from hybrid.protocols import Backend
 from hybrid.records import Adapter, Request
 from tests.support.two_adapters import opened, prepare, said
 
+LORA_TENSORS = ("lora_a_stacked", "lora_b_stacked")
 QUESTIONS = ("Count from one to ten.", "Name three colours.", "What is water?")
 
 
@@ -51,6 +58,76 @@ def adapters(backend: Backend) -> Any:
         "alone": {name: [done.text, done.logprob] for name, done in alone.items()},
         "refused": {name: [done.error.kind, done.error.message] for name, done in together.items() if done.error},
     }
+
+
+def bad_adapters(backend: Backend) -> Any:
+    """Key -> text or the failure's kind and message: bad adapters beside a good one, then the good one again."""
+    copies = {name: Path(tempfile.mkdtemp()) for name in ("too large", "cut short")}
+    for folder in copies.values():
+        shutil.copytree(sys.argv[3], folder, dirs_exist_ok=True)
+    settings = json.loads((copies["too large"] / "adapter_config.json").read_text())
+    (copies["too large"] / "adapter_config.json").write_text(json.dumps({**settings, "r": 16}))
+    (copies["cut short"] / "adapter_model.safetensors").write_bytes(b"cut")
+    named = {"first": Adapter("a" * 64, sys.argv[3])}
+    named |= {name: Adapter(name.encode().hex().ljust(64, "0"), str(folder)) for name, folder in copies.items()}
+    asked = [replace(testing.ask(QUESTIONS[0], name), adapter=adapter) for name, adapter in named.items()]
+    found = testing.answers(backend, *asked)
+    again = testing.answers(backend, asked[0])
+    return {name: done.text or [done.error.kind, done.error.message] for name, done in [*found.items(), *again.items()]}
+
+
+def changed_functions(backend: Any) -> Any:
+    """Exit code and message when functions of the engine are not those that are known, or the engine is dead."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    said = []
+    for name, error in (("add_request", TypeError("no lora_request")), ("step", EngineDeadError())):
+        with patch.object(backend._engine, name, side_effect=error):
+            try:
+                list(backend.generate([testing.ask(QUESTIONS[0]), testing.ask(QUESTIONS[1])]))
+            except HybridError as raised:
+                said.append([raised.exit_code, raised.message])
+    return said
+
+
+def memory_of_adapters(backend: Any) -> Any:
+    """Bytes that the engine reserved for its adapters, what `adapter_bytes` says, how many `auto` would hold."""
+    from hybrid.backends.vllm import _loras
+
+    worker = backend._engine.engine_core.engine_core.model_executor.driver_worker.worker
+    kept = [getattr(one, name, ()) for one in worker.model_runner.model.modules() for name in LORA_TENSORS]
+    parts = [part for one in kept for part in (one if isinstance(one, (tuple, list)) else (one,))]
+    folder = as_folder(locate(sys.argv[1]))
+    each = adapter_bytes(config_of(folder), 8, "float32")
+    return [sum(part.nbytes for part in parts), 2 * each, _loras({"loras": "auto"}, folder, 8, "float32")]
+
+
+def sleep(backend: Any) -> Any:
+    """What is answered before and after the calls for sleep, which do nothing on a CPU; why it does not sleep there;
+    whether the GPU's classes have what is called.
+    """
+    from vllm import EngineArgs
+    from vllm.device_allocator.cumem import CuMemAllocator
+    from vllm.v1.worker.gpu_worker import Worker
+
+    from hybrid.backends.vllm import _sleeps
+
+    asked = replace(testing.ask(QUESTIONS[0]), adapter=Adapter("a" * 64, sys.argv[3]))
+    before = testing.answers(backend, asked)[asked.key].text
+    backend.sleep()
+    asleep = [backend._engine.is_sleeping(), backend._asleep]
+    backend.wake()
+    after = [testing.answers(backend, asked)[asked.key].text, backend._engine.is_sleeping(), backend._asleep]
+    inspect.signature(Worker.sleep).bind(None, level=1)
+    inspect.signature(Worker.wake_up).bind(None, tags=None)
+    inspect.signature(EngineArgs).bind(model="", enable_sleep_mode=True)
+    assert "pointer_to_data" in inspect.getsource(CuMemAllocator.__init__)
+    assert not _sleeps("auto", Path(sys.argv[1]))
+    try:
+        _sleeps("true", Path(sys.argv[1]))
+    except CannotRun as error:
+        return [before, *after, asleep, error.message, backend.can_sleep]
+    return None
 
 
 def unused_rank(_: Backend) -> str:
@@ -111,7 +188,18 @@ def main() -> None:
     tell("about", lambda opened: {**opened.model.about, "context": opened.model.context}, backend)
     for check in testing.BACKEND_CHECKS:
         tell(check.__name__, check, backend)
-    for work in (greedy, adapters, prefix, incomplete, ranks, unused_rank):
+    for work in (
+        greedy,
+        adapters,
+        bad_adapters,
+        changed_functions,
+        memory_of_adapters,
+        sleep,
+        prefix,
+        incomplete,
+        ranks,
+        unused_rank,
+    ):
         tell(work.__name__, work, backend)
     places = [place for place, _ in tuned._answering._files._places.values()]
     tuned.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -13,12 +14,12 @@ from transformers import AutoTokenizer
 
 from hybrid.backends.adapter_files import AdapterFiles
 from hybrid.backends.devices import Device, find_device
-from hybrid.backends.options import one_of
+from hybrid.backends.options import one_of, whole_number
 from hybrid.backends.ranks import RANKS, supported_rank
 from hybrid.backends.transformers import TransformersBackend, load
 from hybrid.backends.tuned.group import TrainedAdapter
 from hybrid.canonical import Json, digest
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, HybridError
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
@@ -26,6 +27,13 @@ from hybrid.protocols import Backend, Model
 from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import thinking_provenance
 from hybrid.tuning import MOST_RANK
+
+LOG = logging.getLogger("hybrid")
+ROWS = 256
+"""Requests in flight that vLLM has on a GPU by default."""
+
+EAGER_BELOW = 4000
+"""Steps of vLLM below which it starts without compiling: that takes some 40 s longer and saves some 10 ms a step."""
 
 
 class Answering(Protocol):
@@ -43,8 +51,10 @@ class Answering(Protocol):
         """Load an adapter. Returns the reference to it for requests."""
         ...
 
-    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
-        """Completions, as from a backend. Adapters up to `rank` fit; a larger one may restart the engine."""
+    def generate(self, requests: Iterable[Request | None], rank: int, tokens: int = 0) -> Iterator[Completion]:
+        """Completions, as from a backend. Adapters up to `rank` fit; a larger one may restart the engine. `tokens` are
+        those of the answers that follow at most, 0 when that is not known.
+        """
         ...
 
     def forget(self, digests: Collection[str]) -> None:
@@ -79,8 +89,8 @@ class Together:
             self._backend.adapter_cache.put(made.digest, made.weights)
         return Adapter(made.digest, "")
 
-    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
-        """`rank` is ignored: adapter slots grow when needed."""
+    def generate(self, requests: Iterable[Request | None], rank: int, tokens: int = 0) -> Iterator[Completion]:
+        """`rank` and `tokens` are ignored: adapter slots grow when needed."""
         return self._backend.generate(requests)
 
     def forget(self, digests: Collection[str]) -> None:
@@ -94,7 +104,9 @@ class Together:
 
 
 class InTurns:
-    """`vllm`: the model is trained and freed, then vLLM starts; it reads the adapters from files in memory."""
+    """`vllm`: the model is trained and freed, then vLLM starts, or wakes up where it can sleep while the next ones are
+    trained; it reads the adapters from files in memory.
+    """
 
     most_rank: ClassVar[int] = RANKS[-1]
 
@@ -103,7 +115,8 @@ class InTurns:
         self._folder = as_folder(locate(model))
         self.device = find_device("auto", one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16")))
         self.model = Model(model, digest_of(locate(model)), context_of(self._folder), self._about())
-        self._open: tuple[int, Backend] | None = None
+        self._open: tuple[int, Any] | None = None
+        self._asleep = False
         self._files = AdapterFiles()
         self._ranks: dict[str, int] = {}
 
@@ -121,7 +134,7 @@ class InTurns:
 
     @contextmanager
     def training(self) -> Iterator[Any]:
-        self._stop()
+        self._pause()
         self._free()
         _, model = load(str(self._folder), self.device)
         yield model
@@ -132,14 +145,14 @@ class InTurns:
         self._ranks[made.digest] = made.weights.rank
         return Adapter(made.digest, str(self._files.put(made.digest, made.weights, made.data)))
 
-    def generate(self, requests: Iterable[Request | None], rank: int) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request | None], rank: int, tokens: int = 0) -> Iterator[Completion]:
         """A request whose adapter's rank exceeds vLLM's limit waits until the earlier ones are answered."""
         source = iter(requests)
         held = next(source, None)
         while held is not None:
             rank = max(rank, self._rank(held))
             fitting = _Fitting(held, source, lambda one, most=rank: self._rank(one) <= most)  # type: ignore[misc]
-            yield from self._engine(rank).generate(fitting)
+            yield from self._engine(rank, tokens).generate(fitting)
             held = fitting.held
 
     def _rank(self, request: Request) -> int:
@@ -156,17 +169,56 @@ class InTurns:
         self._stop()
         self._files.close()
 
-    def _engine(self, rank: int) -> Backend:
+    def _engine(self, rank: int, tokens: int = 0) -> Backend:
         """vLLM for adapters up to `rank`; restarted when its limit is lower. Raises CannotRun."""
         if self._open and self._open[0] < rank:
             self._stop()
+        if self._asleep:
+            self._wake()
         if self._open is None:
             size = supported_rank(rank)
             self._free()  # only now no reference to the trained model is left
-            options = {"loras": "16", "lora_rank": str(size), **self._options}
+            options = {"loras": "auto", "sleep": "auto", "lora_rank": str(size), **self._options}
+            if self._starts_eager(tokens):
+                options["eager"] = "true"
             made = import_object("hybrid.backends.vllm:VllmBackend", needed_for="the backend 'vllm'")
             self._open = size, made(self._model, options)
-        return self._open[1]
+        engine: Backend = self._open[1]
+        return engine
+
+    def _starts_eager(self, tokens: int) -> bool:
+        """Whether compiling and capturing graphs would take longer than they save: for few steps of the engine, each of
+        which writes one token of every request in flight.
+        """
+        if not tokens or self._options.get("eager", "auto").strip() not in ("", "auto"):
+            return False
+        rows = whole_number(self._options, "rows", ROWS, low=1, high=4096)
+        eager = tokens / rows < whole_number(self._options, "eager_below", EAGER_BELOW, low=0, high=1 << 40)
+        if eager:
+            LOG.info("vLLM starts without compiling: at most %d tokens follow (eager=false compiles)", tokens)
+        return eager
+
+    def _pause(self) -> None:
+        """Give the device to the training: vLLM sleeps where it can, else it is stopped."""
+        if self._open and getattr(self._open[1], "can_sleep", False) and not self._asleep:
+            try:
+                self._open[1].sleep()
+                self._asleep = True
+            except HybridError as error:
+                LOG.warning("vLLM is stopped, since it does not fall asleep: %s", error.message)
+        if not self._asleep:
+            self._stop()
+
+    def _wake(self) -> None:
+        """Wake vLLM; where it does not wake up, it is stopped, to be started again."""
+        self._free()
+        self._asleep = False
+        try:
+            if self._open:
+                self._open[1].wake()
+        except HybridError as error:
+            LOG.warning("vLLM is started again, since it does not wake up: %s", error.message)
+            self._stop()
 
     def _free(self) -> None:
         """Return the memory of a freed model to the device: vLLM sizes its KV cache by the free memory."""
@@ -175,6 +227,7 @@ class InTurns:
             torch.cuda.empty_cache()
 
     def _stop(self) -> None:
+        self._asleep = False
         if self._open:
             self._open[1].close()
             self._open = None

@@ -83,10 +83,11 @@ class TunedBackend:
         for number, asked in self._gathered(requests):
             made = {} if number is None else self._trained(number)
             ranks = [one.weights.rank for one in made.values() if one.weights]
-            rank = (
-                max([self._prepared.largest, *ranks]) if ranks else 0
-            )  # the maximum of the stage: vLLM is not restarted for a later group
-            yield from self._answered(asked, made, rank)
+            # the maximum of the stage: vLLM is not restarted for a later group
+            rank = max([self._prepared.largest, *ranks]) if ranks else 0
+            left = len(self._prepared.groups) - (number or 0)
+            tokens = left * sum(request.sampling.max_tokens for request in asked)
+            yield from self._answered(asked, made, rank, tokens)
             self._answering.forget([one.digest for one in made.values() if one.digest])
 
     def close(self) -> None:
@@ -116,7 +117,7 @@ class TunedBackend:
             yield number, group
 
     def _answered(
-        self, requests: Iterable[Request | None], made: Mapping[str, TrainedAdapter], rank: int
+        self, requests: Iterable[Request | None], made: Mapping[str, TrainedAdapter], rank: int, tokens: int = 0
     ) -> Iterator[Completion]:
         """Completions. A request whose training failed gets an error; others are not affected."""
         metrics: dict[str, Mapping[str, Json]] = {}
@@ -143,7 +144,7 @@ class TunedBackend:
         while not ended:
             ready = asked()
             if (first := next(ready, None)) is not None:  # do not start vLLM when nothing is asked
-                for completion in self._answering.generate(chain([first], ready), rank):
+                for completion in self._answering.generate(chain([first], ready), rank, tokens):
                     yield replace(completion, trained=metrics.pop(completion.key, {}))
                     yield from _drained(settled)
             yield from _drained(settled)
