@@ -44,6 +44,7 @@ VLLM: Hints = (
         rf"{OUT_OF_MEMORY}|kv cache|cache blocks|less than desired|gpu_memory_utilization",
         "it does not fit the memory: --backend-option context=4096, rows=64, memory=0.95, or a smaller model",
     ),
+    (r"sleep mode|cumem", "the allocator that lets vLLM sleep does not work here: --backend-option sleep=false"),
     OWN_CODE,
     (
         r"does not recognize this|architectures? .*not supported|no vllm implementation|unrecognized model",

@@ -35,6 +35,8 @@ CONTEXT = (
         ("Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0", "heads of this size"),
         ("Please pass the argument `trust_remote_code=True`", "never run"),
         ("Engine core initialization failed. See root cause above.", "stands above"),
+        ("CuMem allocator can only be used for one instance per process.", "sleep=false"),
+        ("Sleep mode is not supported on current platform.", "sleep=false"),
         ("what nobody has seen", VLLM_ELSE),
         ("/models/lora-tokenizer: what nobody has seen", VLLM_ELSE),
     ],
