@@ -16,7 +16,7 @@ from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
-from hybrid.notebook import NotebookPlan, place_there, write_notebook
+from hybrid.notebook import NotebookPlan, is_guess, place_there, write_notebook
 from hybrid.notebook.scripts import SCRIPTS, SUFFIX, Script, write_script
 from hybrid.plugins import installed, wheel
 from hybrid.plugins.plugin_wheels import wheels_to_bring
@@ -55,6 +55,8 @@ def notebook(
     wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
     notebook_kind: Any = "plain" if kind in SCRIPTS else kind
     plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), _roles(found))
+    if not at and is_guess(notebook_kind, place):
+        LOG.warning("the place of the folder there is a guess, %s: --at says where it is", plan.place)
     path = out or Path(f"{found.id}{SUFFIX.get(kind, '.ipynb')}")
     for one in wheels:
         medium.write(one.path, one.data)

@@ -107,6 +107,7 @@ look_at_folder(
     "kaggle": '''
 import base64
 import shutil
+import time
 
 REMOTE = REMOTE.rstrip("/")
 LOCAL.mkdir(parents=True, exist_ok=True)
@@ -199,11 +200,31 @@ def token():
 
 COMMAND = [*WITHIN, WITH, "-m", "hybrid", "worker", FOLDER, "--run", RUN, "--side", "gpu", *OPTIONS]
 COMMAND += ["--until", UNTIL] if UNTIL else []
+if GPUS and len([line for line in gpu_lines() if line]) > 1:
+    COMMAND += ["--gpus", GPUS]
 COMMAND += ["--max-idle", MAX_IDLE] if MAX_IDLE else []
 '''
 
 WORK = """CODE = run(*COMMAND, **token())
 """
+
+SESSION = '''
+
+def time_left():
+    """What is left of the session, with time to send the rest, as --until takes it."""
+    began = LOCAL / "session-began"  # the disk goes with the session
+    LOCAL.mkdir(parents=True, exist_ok=True)
+    if not began.exists():
+        began.write_text(str(time.time()))
+    minutes = int(SESSION_HOURS * 60 - 20 - (time.time() - float(began.read_text())) / 60)
+    if minutes < 1:
+        raise Stop(f"this session is over in minutes: {SESSION_HOURS} h are what Kaggle gives. Start a new one.")
+    print(f"the worker leaves in {minutes // 60} h {minutes % 60} min, before the session ends")
+    return f"{minutes}m"
+
+
+UNTIL = UNTIL or (time_left() if SESSION_HOURS else "")
+'''
 
 WORK_AND_CARRY = '''
 
@@ -227,7 +248,7 @@ finally:
 
 WORKER = {
     "colab": SECRET["colab"] + COMMAND + WORK,
-    "kaggle": SECRET["kaggle"] + COMMAND + WORK_AND_CARRY,
+    "kaggle": SECRET["kaggle"] + SESSION + COMMAND + WORK_AND_CARRY,
     "plain": SECRET["plain"] + COMMAND + WORK,
 }
 

@@ -26,6 +26,16 @@ BEGINS = b'{\n "cells": [\n  {\n   "cell_type": "markdown",\n   "id": "hybrid-ab
 """How every notebook of hybrid begins, also after Jupyter has saved it."""
 
 DRIVE_IN_COLAB = "/content/drive/MyDrive"
+SHARED_IN_COLAB = "/content/drive/Shareddrives"
+MY_DRIVE = {"My Drive", "MyDrive", "Meine Ablage", "Mon Drive", "Mon disque", "Mi unidad", "Il mio Drive", "Meu Drive"}
+MY_DRIVE |= {"O meu disco", "Mijn Drive", "Mój dysk", "Min enhet", "Mit drev", "Drive'ım", "Мой диск", "マイドライブ"}
+MY_DRIVE |= {"내 드라이브", "我的云端硬盘", "我的雲端硬碟"}
+"""What Drive for desktop calls the user's own Drive, by the language of the account."""
+SHARED_DRIVES = {"Shared drives", "Shareddrives", "Geteilte Ablagen", "Drive partagés", "Unidades compartidas"}
+SHARED_DRIVES |= {"Drive condivisi", "Drives compartilhados", "Gedeelde Drives", "Dyski współdzielone", "Общие диски"}
+SHARED_DRIVES |= {"共有ドライブ", "공유 드라이브", "共享云端硬盘"}
+KAGGLE_HOURS = 12
+"""How long Kaggle lets a session with a CPU or GPU live; 9 hours with a TPU."""
 COPY_IN_KAGGLE = "/kaggle/working/shared"
 LOCAL = {"colab": "/content/hybrid-local", "kaggle": "/kaggle/temp/hybrid", "plain": "~/.cache/hybrid-notebook"}
 ON_A_GPU = {"transformers", "vllm", "ollama"}
@@ -54,10 +64,26 @@ def place_there(kind: NotebookKind, folder: Path) -> str:
     """The likely path of the shared folder on the other machine: in the Drive, by its path below "My Drive" here."""
     if kind == "plain":
         return str(folder.absolute())
+    shared, inside = _in_drive(folder) or (False, folder.name)
+    if kind == "kaggle":
+        return f"drive:{inside}"  # of a shared drive, rclone's remote names the drive
+    return f"{SHARED_IN_COLAB if shared else DRIVE_IN_COLAB}/{inside}"
+
+
+def is_guess(kind: NotebookKind, folder: Path) -> bool:
+    """Whether nothing in the path of the folder here says where in a Drive it is."""
+    return kind != "plain" and _in_drive(folder) is None
+
+
+def _in_drive(folder: Path) -> tuple[bool, str] | None:
+    """Whether a folder is in a shared drive, and its path below that or below "My Drive". None: in neither."""
     parts = folder.absolute().parts
-    drive = next((number for number, part in enumerate(parts) if part in ("My Drive", "MyDrive")), len(parts) - 2)
-    inside = "/".join(parts[drive + 1 :])
-    return f"{DRIVE_IN_COLAB}/{inside}" if kind == "colab" else f"drive:{inside}"
+    for number, part in enumerate(parts[:-1]):
+        if part in MY_DRIVE:
+            return False, "/".join(parts[number + 1 :])
+        if part in SHARED_DRIVES:
+            return True, "/".join(parts[number + 1 :])
+    return None
 
 
 def write_notebook(plan: NotebookPlan, path: Path) -> None:
@@ -149,12 +175,15 @@ def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         ),
         "LOCAL": (LOCAL[plan.kind], "a place on this machine's own disk, never in the shared folder"),
     }
+    both = plan.kind == "kaggle" and _by_torch(plan)  # Kaggle gives two T4
+    found["GPUS"] = ("all" if both else "", "'all': one worker for each GPU of this machine, if it has several")
     if by_ollama(plan):
         found["OLLAMA"] = ("", "Ollama's program, folder or release archive, in Drive for example; '': it is installed")
         found["MODEL"] = (_served(plan)[0], "the model, packed in the shared folder by `hybrid models pack`")
     if plan.kind == "colab":
         found["FLUSH"] = (False, "at the end, wait until Drive has uploaded everything, then unmount it")
     if plan.kind == "kaggle":
+        found["SESSION_HOURS"] = (KAGGLE_HOURS, "how long Kaggle lets a session live; without UNTIL, work ends before")
         found["REMOTE"] = (plan.place, "the shared folder as your rclone names it; FOLDER is a copy of a part of it")
     return found
 

@@ -44,15 +44,20 @@ def pip_for(python):
     return [*pip, "--disable-pip-version-check", "--no-input", "install", "--quiet"]
 
 
+def gpu_lines():
+    """Name, driver and compute capability of each GPU, as nvidia-smi tells them."""
+    ask = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        return subprocess.run(ask, capture_output=True, text=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
 def look_at_gpu():
     """Stop before the installation when this machine's GPU cannot be used by what would be installed."""
     if not NEEDS_CUDA:
         return
-    ask = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(ask, capture_output=True, text=True, timeout=30).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        said = []
+    said = gpu_lines()
     if not said:  # it may be wanted so
         print("There is no GPU here: it goes on with the CPU, many times slower. " + GPU_ADVICE)
     for line in said:

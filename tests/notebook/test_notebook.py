@@ -37,7 +37,7 @@ from hybrid.commands.notebook import notebook as command
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
-from hybrid.notebook import NotebookKind, place_there
+from hybrid.notebook import NotebookKind, is_guess, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs
@@ -296,6 +296,8 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
     [
         ("colab", "/home/me/My Drive/lab/shared", "/content/drive/MyDrive/lab/shared"),
         ("colab", "/Users/me/Library/CloudStorage/GoogleDrive-me@example.org/My Drive/x", "/content/drive/MyDrive/x"),
+        ("colab", "/home/me/Meine Ablage/x", "/content/drive/MyDrive/x"),
+        ("colab", "G:/Shared drives/Lab/x", "/content/drive/Shareddrives/Lab/x"),
         ("colab", "/home/me/shared", "/content/drive/MyDrive/shared"),
         ("kaggle", "/home/me/My Drive/lab/shared", "drive:lab/shared"),
         ("kaggle", "/home/me/shared", "drive:shared"),
@@ -304,6 +306,7 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
 )
 def test_the_place_of_the_folder_on_the_other_machine_is_guessed(kind: NotebookKind, folder: str, there: str) -> None:
     assert place_there(kind, Path(folder)) == there
+    assert is_guess(kind, Path(folder)) is (kind != "plain" and folder == "/home/me/shared")
 
 
 @pytest.mark.parametrize(
@@ -635,6 +638,25 @@ def test_kaggle_takes_the_configuration_of_rclone_from_its_secrets_and_keeps_it_
     stopped = site.execute("kaggle", {"PYTHONPATH": str(modules)}, PYTHON=stand_in, **more).stopped
     assert "the secret RCLONE_CONF cannot be read (ConnectionError)" in stopped
     assert TOKEN not in stopped
+
+
+@pytest.mark.parametrize(
+    ("rows", "given"), [("Tesla T4, 580.1, 7.5\nTesla T4, 580.1, 7.5", True), ("Tesla T4, 580.1, 7.5", False)]
+)
+def test_kaggle_uses_both_gpus_and_leaves_before_the_session_ends(
+    tmp_path: Path, stand_in: str, kaggle: dict[str, Any], rows: str, given: bool
+) -> None:
+    site = Site(tmp_path, submitted(tmp_path / "shared", backend="transformers", model="org/name"))
+    path = f"{nvidia_smi(tmp_path / 'bin', *rows.splitlines())}{os.pathsep}{os.environ['PATH']}"
+    done = site.execute("kaggle", {"PATH": path}, PYTHON=stand_in, ASK_HF_TOKEN=False, **kaggle)
+    assert done.code == 0, done.error
+    assert "--until 700m" in done.said or "--until 699m" in done.said
+    assert ("--gpus all" in done.said) is given
+    began = tmp_path / "local" / "session-began"
+    began.write_text(str(time.time() - 11 * 3600))
+    assert "the worker leaves in 0 h 3" in site.execute("kaggle", {"PATH": path}, PYTHON=stand_in, **kaggle).said
+    began.write_text(str(time.time() - 12 * 3600))
+    assert "Start a new one" in site.execute("kaggle", {"PATH": path}, PYTHON=stand_in, **kaggle).stopped
 
 
 # A real kernel, a real installation, a real worker.
