@@ -17,6 +17,7 @@ from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, is_guess, place_there, write_notebook
+from hybrid.notebook.packed import packed_models
 from hybrid.notebook.scripts import SCRIPTS, SUFFIX, Script, write_script
 from hybrid.plugins import installed, wheel
 from hybrid.plugins.plugin_wheels import wheels_to_bring
@@ -54,7 +55,9 @@ def notebook(
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
     notebook_kind: Any = "plain" if kind in SCRIPTS else kind
-    plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), _roles(found))
+    roles = _roles(found)
+    packed = packed_models(medium, [found.models[role] for role in roles])
+    plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), roles, packed)
     if not at and is_guess(notebook_kind, place):
         LOG.warning("the place of the folder there is a guess, %s: --at says where it is", plan.place)
     path = out or Path(f"{found.id}{SUFFIX.get(kind, '.ipynb')}")

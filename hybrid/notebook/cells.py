@@ -185,6 +185,33 @@ if run(WITH, "-m", "hybrid", "models", "restore", MODEL, "--folder", FOLDER):
 WITHIN = [WITH, "-m", "hybrid", "ollama", "up", *(["--from", OLLAMA] if OLLAMA else []), "--"]
 """
 
+RESTORE = """
+RESTORED = []
+for NAME, FROM, INNER, FILES in PACKED:
+    if any(str(option).startswith((f"{NAME}=", f"--model={NAME}=")) for option in OPTIONS):
+        continue  # it is here already
+    if not bring(FILES):
+        raise Stop(f"rclone cannot copy the model {FROM} from {REMOTE}, see above. Run all cells again.")
+    PLACE = LOCAL / "models" / FROM
+    if run(WITH, "-m", "hybrid", "models", "restore", FROM, "--folder", FOLDER, "--to", PLACE):
+        raise Stop(f"the model {FROM} is not here, see above. It may still be on its way: run all cells again.")
+    RESTORED += ["--model", f"{NAME}={PLACE / INNER}"]
+"""
+
+ALL_HERE = """
+def bring(files):
+    return True
+
+"""
+
+BRING = """
+def bring(files):
+    return run(*RCLONE, *(f"--include={path}" for path in files), REMOTE, FOLDER) == 0
+
+"""
+
+MODELS = {"colab": ALL_HERE + RESTORE, "kaggle": BRING + RESTORE, "plain": ALL_HERE + RESTORE}
+
 COMMAND = '''
 
 def token():
@@ -198,7 +225,7 @@ def token():
         return {}
 
 
-COMMAND = [*WITHIN, WITH, "-m", "hybrid", "worker", FOLDER, "--run", RUN, "--side", "gpu", *OPTIONS]
+COMMAND = [*WITHIN, WITH, "-m", "hybrid", "worker", FOLDER, "--run", RUN, "--side", "gpu", *RESTORED, *OPTIONS]
 COMMAND += ["--until", UNTIL] if UNTIL else []
 if GPUS and len([line for line in gpu_lines() if line]) > 1:
     COMMAND += ["--gpus", GPUS]

@@ -18,6 +18,7 @@ from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import clean_line
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.notebook import cells, words
+from hybrid.notebook.packed import PackedModel
 from hybrid.plugins.wheel import Wheel
 
 NotebookKind = Literal["colab", "kaggle", "plain"]
@@ -45,7 +46,8 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 @dataclass(frozen=True, slots=True)
 class NotebookPlan:
     """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
-    folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks.
+    folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks;
+    `packed` those of them that it restores from the folder.
     """
 
     kind: NotebookKind
@@ -53,6 +55,7 @@ class NotebookPlan:
     wheels: tuple[Wheel, ...]
     place: str
     roles: tuple[str, ...] = ("",)
+    packed: tuple[PackedModel, ...] = ()
 
     @property
     def models(self) -> list[ModelSpec]:
@@ -122,6 +125,7 @@ def document(plan: NotebookPlan) -> dict[str, Any]:
         _cell("folder", cells.FOLDER[plan.kind]),
         _cell("install", cells.INSTALL),
         *([_cell("ollama", cells.OLLAMA)] if by_ollama(plan) else []),
+        *([_cell("models", cells.MODELS[plan.kind])] if plan.packed else []),
         _cell("worker", cells.WORKER[plan.kind]),
         _cell("end", cells.END[plan.kind]),
     ]
@@ -237,6 +241,14 @@ def fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         "OLDEST_GPU": (float("{}.{}".format(*nvidia.MIN_CAPABILITY)), "the compute capability that they have code for"),
         "OLDEST_DRIVER": (nvidia.MIN_DRIVER[max(nvidia.MIN_DRIVER)], "the driver that they need"),
         "GPU_ADVICE": (words.GPU_ADVICE[plan.kind], ""),
+        "PACKED": (
+            [
+                (one.name, one.packed, one.inner, list(one.files) if plan.kind == "kaggle" else [])
+                for one in plan.packed
+            ],
+            "models that are packed in the folder and restored from there",
+        ),
+        "RESTORED": ([], "where they are then, as options of the worker"),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
     }
 
@@ -253,6 +265,8 @@ def _about(plan: NotebookPlan) -> str:
     for model in plan.models:
         if model.backend == "ollama":
             lines.append(words.OLLAMA.format(model=_shown(model.name)))
+        elif model.name in {one.name for one in plan.packed}:
+            lines.append(words.PACKED.format(model=_shown(model.name)))
         elif model.name not in PACKAGED and not _on_the_hub(model):
             lines.append(words.OWN_MODEL.format(model=_shown(model.name)))
     return "\n".join(lines)

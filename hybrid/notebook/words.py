@@ -44,9 +44,14 @@ GPU_ADVICE = {
     "plain": "Take a machine with a T4 or newer GPU and a current driver.",
 }
 
+PACKED = """
+The model {model} is restored from the shared folder to this machine's own disk.
+"""
+
 OWN_MODEL = """
 The model {model} is a file or folder of the machine that submitted the run. Put it on this machine too and say where,
-in the parameters: `OPTIONS = ['--model', 'NAME=/where/it/is/here']`, with its name as it stands above.
+in the parameters: `OPTIONS = ['--model', 'NAME=/where/it/is/here']`, with its name as it stands above. Or pack it
+on the laptop with `hybrid models pack`, and make this notebook again.
 """
 
 OLLAMA = """

@@ -37,6 +37,7 @@ from hybrid.commands.notebook import notebook as command
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
+from hybrid.models.packing import pack, plain_source
 from hybrid.notebook import NotebookKind, is_guess, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
@@ -657,6 +658,31 @@ def test_kaggle_uses_both_gpus_and_leaves_before_the_session_ends(
     assert "the worker leaves in 0 h 3" in site.execute("kaggle", {"PATH": path}, PYTHON=stand_in, **kaggle).said
     began.write_text(str(time.time() - 12 * 3600))
     assert "Start a new one" in site.execute("kaggle", {"PATH": path}, PYTHON=stand_in, **kaggle).stopped
+
+
+@pytest.mark.slow
+def test_a_packed_model_is_restored_to_this_machine_and_given_to_the_worker(
+    tmp_path: Path, kaggle: dict[str, Any], smollm2_gguf: Path
+) -> None:
+    folder = tmp_path / "shared"
+    submitted(folder, backend="llamacpp", model=str(smollm2_gguf))
+    site = Site(tmp_path, submitted(folder, backend="llamacpp", model=str(smollm2_gguf)))
+    assert "PACKED = []" in code_of(site.write("plain"))[1]
+    pack(join_folder(folder, make=False), plain_source(smollm2_gguf, ""), lambda _: None)
+    python = tmp_path / "python-that-restores"
+    python.write_text(f'#!/bin/sh\n[ "$4" = restore ] && exec {sys.executable} "$@"\necho "called: $*"\n')
+    python.chmod(0o700)
+    for kind, more in (("plain", {}), ("kaggle", kaggle)):
+        local = tmp_path / f"local-{kind}"
+        done = site.execute(kind, {"HYBRID_HOME": str(tmp_path / "home")}, PYTHON=str(python), LOCAL=str(local), **more)
+        assert done.code == 0, done.said + done.error
+        (restored,) = (local / "models").glob("*/*.gguf")
+        assert restored.read_bytes() == smollm2_gguf.read_bytes()
+        assert f"--side gpu --model {smollm2_gguf}={restored}" in done.said
+    own = ["--model", f"{smollm2_gguf}=/here"]
+    said = site.execute("plain", PYTHON=str(python), OPTIONS=own).said
+    assert said.count("--model") == 1
+    assert f"{smollm2_gguf}=/here" in said
 
 
 # A real kernel, a real installation, a real worker.
