@@ -39,8 +39,9 @@ ABSENT = re.compile(r"_*(hybrid|pipelines|graders|gguf|ijson|orjson|zstandard|ll
 def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--python", required=True, help="a Python 3.12 or 3.13 without packages")
-    python = parser.parse_args().python
+    found = shutil.which("python3.12") or shutil.which("python3.13")
+    parser.add_argument("--python", default=found, help="a Python 3.12 or 3.13 without packages")
+    python = parser.parse_args().python or sys.exit("error: needs python3.12 or python3.13: --python")
     with tempfile.TemporaryDirectory(prefix="install-") as place:
         root = Path(place)
         cells = notebook_of(root)
