@@ -70,6 +70,9 @@ class Watch:
     def loading(self, model: str) -> None:
         """Not measured."""
 
+    def loaded(self, model: str, device: str) -> None:
+        """Not measured."""
+
     def started(self, stage: str, total: int, done: int) -> None:
         self.failed -= done  # a fresh folder has nothing done
 

@@ -31,6 +31,9 @@ class Observer(Protocol):
     def loading(self, model: str) -> None:
         """A model is about to be loaded, which may take minutes. Not called when nothing is left to do."""
 
+    def loaded(self, model: str, device: str) -> None:
+        """It is loaded, and computes on this device as far as its backend reports one."""
+
     def started(self, stage: str, total: int, done: int) -> None:
         """A stage begins; `done` of its `total` items already have a record."""
 
@@ -133,6 +136,11 @@ def loading(model: str) -> str:
     return clean_line(f"loading the model {model}", LONGEST)
 
 
+def loaded(model: str, device: str) -> str:
+    """The line that says on which device a model is."""
+    return clean_line(f"the model {model} is loaded on {device}", LONGEST)
+
+
 class SilentProgress:
     """Counts, and shows nothing."""
 
@@ -140,6 +148,9 @@ class SilentProgress:
         self.counts = ProgressCounts()
 
     def loading(self, model: str) -> None:
+        """Not shown."""
+
+    def loaded(self, model: str, device: str) -> None:
         """Not shown."""
 
     def started(self, stage: str, total: int, done: int) -> None:
@@ -175,6 +186,10 @@ class ProgressLines(SilentProgress):
 
     def loading(self, model: str) -> None:
         self._say(loading(model))
+
+    def loaded(self, model: str, device: str) -> None:
+        if device:
+            self._say(loaded(model, device))
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)
@@ -260,6 +275,10 @@ class ProgressBar(SilentProgress):
 
     def loading(self, model: str) -> None:
         self._bar.console.print(loading(model), markup=False, highlight=False)
+
+    def loaded(self, model: str, device: str) -> None:
+        if device:
+            self._bar.console.print(loaded(model, device), markup=False, highlight=False)
 
     def started(self, stage: str, total: int, done: int) -> None:
         super().started(stage, total, done)

@@ -93,6 +93,7 @@ class LlamaCppBackend:
                 "engine": "llamacpp",
                 "version": f"xllamacpp {version('xllamacpp')}",
                 "file": path.name,
+                "device": _device(options),
                 "type": str(props.get("model_ftype", "")),
                 "chat_template": digest(template),
                 **thoughts.thinking_provenance(template),
@@ -241,6 +242,13 @@ class SchemaTokens:
             return
         with cls._lock:
             yield
+
+
+def _device(options: Mapping[str, str]) -> str:
+    """The device that holds the layers: the first GPU that the library sees, unless `gpu_layers` is 0, else cpu."""
+    found = [one for one in xllamacpp.get_device_info() if "GPU" in getattr(one.get("type"), "name", "")]
+    use = found and whole_number(options, "gpu_layers", -1, low=-1, high=10_000) != 0
+    return str(found[0].get("description") or found[0].get("name")) if use else "cpu"
 
 
 def _load(

@@ -214,7 +214,9 @@ def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trai
     if engine.backend != NO_MODEL:
         observer.loading(engine.model)
     with attributed_to(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
-        return engine.open(trains=trains)
+        backend = engine.open(trains=trains)
+    observer.loaded(engine.model, str(backend.model.about.get("device") or ""))
+    return backend
 
 
 def _execute(

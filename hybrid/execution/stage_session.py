@@ -31,12 +31,19 @@ AnyWork = StageWork | SearchWork  # that of rounds is a StageWork
 
 
 class StageSession:
-    """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine."""
+    """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine,
+    `device` is what the engine computes on.
+    """
 
     def __init__(
-        self, work: AnyWork, writer: ShardWriter, gauges: Callable[[], Mapping[str, Json]], clock: Clock
+        self,
+        work: AnyWork,
+        writer: ShardWriter,
+        gauges: Callable[[], Mapping[str, Json]],
+        clock: Clock,
+        device: str = "",
     ) -> None:
-        self.work, self.writer, self._gauges = work, writer, gauges
+        self.work, self.writer, self._gauges, self._device = work, writer, gauges, device
         self.counts = ProgressCounts(clock.now)
         self.counts.begin(work.stage.name, work.total, work.total - work.left)
         self.counts.grows = work.grows
@@ -67,6 +74,7 @@ class StageSession:
             "progress": self.counts.to_json(),
             "open_records": self.writer.open_records,
             "model": self.work.digest,
+            "device": self._device,
             **({"round": self.work.latest} if isinstance(self.work, RoundsWork) and self.work.latest else {}),
             **self._gauges(),
         }

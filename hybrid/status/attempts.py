@@ -50,6 +50,7 @@ class Attempt:
     prompt_tokens_per_second: float | None = None
     items_per_second: float | None = None
     gpu: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
     disk_free: float | None = None
     troubles: Mapping[str, str] = field(default_factory=dict)
     series: str = ""
@@ -105,6 +106,7 @@ def attempt_of(name: str, beat: Note, silent_seconds: float | None) -> Attempt:
         prompt_tokens_per_second=_number(progress.get("prompt_tokens_per_second")),
         items_per_second=fresh / seconds if fresh and seconds else None,
         gpu=_gpu(gpu),
+        device=_text(beat.get("device"), 100),
         disk_free=_number(beat.get("disk_free")),
         troubles=_troubles(beat.get("troubles")),
         **_round(_object(beat.get("round"))),

@@ -233,8 +233,8 @@ def _heartbeat(one: Attempt) -> str:
 
 def _gpu(one: Attempt) -> str:
     gpu = one.gpu
-    if not gpu:
-        return ""
+    if not gpu or one.device == "cpu":
+        return f"on the {one.device}" if one.device else ""
     used, total, busy = gpu["memory_used"], gpu["memory_total"], gpu["busy"]
     memory = "" if used is None or total is None else f": {used / 1024:.1f} of {total / 1024:.1f} GiB"
     return f"{gpu['name'] or 'GPU'}{memory}" + (f", {busy:.0f} % busy" if busy is not None else "")

@@ -11,6 +11,7 @@ from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.execution.chain import Bound
 from hybrid.execution.roles import asked_on
 from hybrid.folder.runs import Run
+from hybrid.machine import nvidia
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Backend, Pipeline, Stage
 
@@ -77,6 +78,24 @@ def _model_elsewhere(
         words = f"waits for a machine with the model {called} to do the stage '{stage.name}': {error.message}"
         return RunState("other side", words, error)
     return None
+
+
+def device_of(engine: Backend) -> str:
+    """The device that an engine computes on, as it reports it; "" when it does not."""
+    return clean_line(str(engine.model.about.get("device") or ""), 100)
+
+
+def silent_cpu(device: str, sides: Collection[str]) -> str:
+    """Why a worker for the GPU side alone computes on the CPU, in one line; "" when it does not."""
+    if device != "cpu" or set(sides) != {"gpu"}:
+        return ""
+    if not (found := nvidia.gpus()):
+        why = "nvidia-smi lists no GPU here"
+    elif nvidia.hidden():
+        why = f"CUDA_VISIBLE_DEVICES hides the GPU {found[0]}"
+    else:
+        why = f"the backend does not use the GPU {found[0]}: by its options, or its library is built without CUDA"
+    return f"on the CPU, though this worker is for the GPU side: {why}"
 
 
 def _can_open(here: Capabilities, run: Run, role: str) -> bool:

@@ -27,12 +27,12 @@ from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.spool import Spool
 from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
-from hybrid.machine.terminal import clean_line, count_of, duration
+from hybrid.machine.terminal import count_of, duration
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
 from hybrid.work import Search
-from hybrid.worker.capability import Capabilities, RunState, elsewhere
+from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, silent_cpu
 from hybrid.worker.courier import Courier
 from hybrid.worker.siblings import Siblings
 
@@ -283,7 +283,7 @@ class Worker:
         place = f"{work.run.id}/{work.stage.name}"
         how = {"seconds": self.options.shard_seconds, "first_seq": self._seqs.get(place, 0), "clock": self.clock.now}
         writer = shard_writer(work, engine, self.spool, self.attempt, self.journals, **how)
-        self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock)
+        self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock, device_of(engine))
         try:
             with kept_at_once(work, engine, writer):
                 yield from self._answers(session, engine)
@@ -371,8 +371,10 @@ class Worker:
                 engine = self.capabilities.open(run, role, trains=trains)
         finally:
             self.doing = ""
-        on = f" on {clean_line(str(device), 100)}" if (device := engine.model.about.get("device")) else ""
+        on = f" on {device}" if (device := device_of(engine)) else ""
         self.tell(f"{run.id}: {model} is loaded{on}, in {duration(self.clock.now() - began)}")
+        if why := silent_cpu(device, self.options.sides):
+            self.tell(f"{run.id}: {model} computes {why}")
         return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
