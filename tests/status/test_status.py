@@ -300,14 +300,14 @@ def test_the_text_says_what_is_unknown_of_a_worker(place: RunFolder, monkeypatch
         f"{FIRST}: running, last heartbeat 3 min ago; Tesla T4: 12.0 of 15.0 GiB, 97 % busy, 40.0 GB of disk free"
         in told
     )
-    place.beat(1, device="cpu")
-    assert "; on the cpu, 40.0 GB of disk free" in details(place.look()), "the GPU is not what computes"
     assert "as it reported 3 min ago" in told
     assert "12 items/min, 900 prompt tokens/s, 120 new tokens/s, as the workers reported" in told
     assert "about 30 s to go at this speed" in told  # six items are left, one takes five seconds
     clock.now += 3600
     told = details(place.look())
     assert "no heartbeat for 1 h 3 min by this machine's clock, probably gone" in told
+    place.beat(1, device="cpu")
+    assert "; on the cpu, 40.0 GB of disk free" in details(place.look()), "the GPU is not what computes"
     assert "to go" not in told
 
 

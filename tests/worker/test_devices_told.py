@@ -94,7 +94,6 @@ def test_the_device_is_told_and_a_gpu_worker_on_the_cpu_says_why(listed: Listed,
     if "worker" in done.stderr:
         why = "on the CPU, though this worker is for the GPU side: nvidia-smi lists no GPU here"
         assert f"the model tiny computes {why}" in done.stderr
-        )
 
 
 def test_why_a_gpu_worker_computes_on_the_cpu(listed: Listed, monkeypatch: pytest.MonkeyPatch) -> None:
