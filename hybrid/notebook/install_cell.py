@@ -9,7 +9,7 @@ import re
 import shutil
 import zipfile
 
-BYTES_A_MINUTE = 1.2e9  # download and installation, as measured on two cores
+BYTES_A_MINUTE = 0.8e9  # download and installation, as measured on two cores
 ROOM = 3.2  # bytes of disk while a byte of wheels is installed
 
 def wheel(path, name, sha256, size):
