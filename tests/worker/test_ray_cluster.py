@@ -65,6 +65,11 @@ def workers(folder: Path) -> dict[int, int]:
     return found
 
 
+def beating(machines: Machines) -> list[Path]:
+    """A folder of heartbeats for each worker that has begun to work."""
+    return list(machines.folder.glob("runs/*/beats/*"))
+
+
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
@@ -100,9 +105,9 @@ def _one_ctrl_c_stops_all(machines: Machines, cluster: Machine, address: str) ->
 
 
 def _ray_starts_a_killed_actor_again(machines: Machines, cluster: Machine, address: str, run: str) -> None:
-    before = len(cluster.calls())
-    process = cluster.start(*cluster.worker(f"--ray={address}", delay_ms=100, shard_seconds=0.5))
-    until(lambda: len(workers(machines.folder)) == 2 and len(cluster.calls()) > before, "two workers", PATIENCE)
+    before = len(beating(machines))
+    process = cluster.start(*cluster.worker(f"--ray={address}", delay_ms=250, shard_seconds=0.5))
+    until(lambda: len(beating(machines)) == before + 2, "two workers at work", PATIENCE)
     (victim, actor), *_ = sorted(workers(machines.folder).items())
     os.kill(actor, signal.SIGKILL)
     until(lambda: victim not in workers(machines.folder), "the end of the worker of a killed actor")
@@ -115,7 +120,7 @@ def _ray_starts_a_killed_actor_again(machines: Machines, cluster: Machine, addre
     assert sum("ended with exit code 0" in line for line in said) == 2
     assert any(f"{run}: done" in line for line in said)
     shown = machines.laptop.run("status", "seal-eval", "--json").stdout
-    assert [attempt for _, attempt in begun if attempt.split()[0] not in shown] == []
+    assert [attempt for _, attempt in begun[:2] if attempt.split()[0] not in shown] == []  # the third may find all done
     assert machines.fetch().returncode == 0
     assert len(machines.texts()) == ITEMS
 
