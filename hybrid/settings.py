@@ -102,6 +102,16 @@ def _known(cls: type[Any], called: str) -> str:
     return f"settings of {called}: {', '.join(_fields(cls)) or 'none'}"
 
 
+def _about(cls: type[Any], message: str) -> str:
+    """The setting that a message such as `balance=3.0 is not 0 to 1` begins with, and what it means; "" for others."""
+    name = message.partition("=")[0]
+    one = next((setting for setting in describe(cls) if setting.name == name), None)
+    if one is None:
+        return ""
+    default = "" if one.required else f"; the default is {encode(one.default).decode()}"
+    return f"{name}: {one.help or one.type}{default}"
+
+
 def _preset(cls: type[Any], preset: str, called: str) -> dict[str, Any]:
     if not preset:
         return {}
@@ -119,7 +129,7 @@ def _construct(cls: type[T], values: Mapping[str, Any], called: str) -> T:
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:  # from __post_init__, about values that contradict each other
-        raise UsageError(f"{called}: {error}", hint=_known(cls, called)) from error
+        raise UsageError(f"{called}: {error}", hint=_about(cls, str(error)) or _known(cls, called)) from error
     except HybridError:
         raise
     except Exception as error:  # __post_init__ is third-party code

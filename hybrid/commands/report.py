@@ -62,6 +62,7 @@ def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grad
     with ExitStack() as stack:
         spares = [stack.enter_context(spare_path()) if out else None for _ in sources]
         runs = [_found(name, folder, grader, stack, spare) for name, spare in zip(sources, spares, strict=True)]
+        _refuse_same(sources, runs)
         path = out or _default_path(runs)
         with writable_path(path) as there:
             write_report(runs, there, tasks=limit, text=text, on_fault=faults.append, on_load_error=_warn)
@@ -88,6 +89,18 @@ def _found(name: str, folder: Path | None, grader: str, stack: ExitStack, spare:
         here, name = path, ""
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-report-"))
     return unfinished_run(opened_run(here, name), here, Path(place))
+
+
+def _refuse_same(sources: Sequence[str], runs: Sequence[ReportRun]) -> None:
+    """Raise UsageError for the same outputs and grades named twice: their comparison would show nothing."""
+    seen: dict[tuple[str, str], str] = {}
+    for name, run in zip(sources, runs, strict=True):
+        same = str(run.outputs.run.get("id") or run.outputs.path.resolve()), run.grades.sha256 if run.grades else ""
+        if same in seen:
+            raise UsageError(
+                f"{seen[same]} and {name} are the same run with the same grades", hint="name each run once"
+            )
+        seen[same] = name
 
 
 def _with_folder(run: ReportRun, folder: Path | None) -> ReportRun:

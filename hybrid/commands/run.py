@@ -19,7 +19,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, SH
 from hybrid.commands.roles import MODELS, engines, specs
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
-from hybrid.execution.local import Effort, Engine, LocalResult, chosen_folder, run_here
+from hybrid.execution.local import DEFAULT_FOLDER, Effort, Engine, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.object_store import directory, medium_at
 from hybrid.folder.runs import Run
@@ -37,6 +37,7 @@ from hybrid.protocols import Stage
 from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
+LOG = logging.getLogger("hybrid")
 
 
 @click.group()
@@ -168,6 +169,8 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
     folder = chosen_folder(how.folder)
     directory(medium_at(folder), "run is local: use `hybrid run remote` and `hybrid worker`")
     note, observer = checked_note(how.note), _progress(as_json=how.as_json)
+    if how.folder is None and str(folder) == DEFAULT_FOLDER and not folder.exists():
+        LOG.warning("the run and its results go into the new folder %s; --folder names another", folder.absolute())
     result = run_here(
         folder,
         name,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL
+from hybrid.backends.registry import BACKENDS, DEFAULT_MODEL, EMBEDDERS
 from hybrid.doctor.findings import Finding
 from hybrid.errors import HybridError
 from hybrid.folder.medium import Disk, Medium
@@ -29,8 +29,9 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
     "vllm": ("vllm",),
     "ollama": ("httpx", "ollama"),
+    "sentence-transformers": ("torch", "sentence_transformers"),
 }
-"""Backend -> the libraries it imports; a backend that is not listed needs none besides hybrid."""
+"""Backend or embedder -> the libraries it imports; a backend that is not listed needs none besides hybrid."""
 
 
 NEWEST_CUDA = "13"
@@ -44,13 +45,13 @@ def missing_libraries(backend: str) -> list[str]:
 
 def backend_findings() -> Iterator[Finding]:
     """Which backends are installed here, the default model, the Ollama server, and the GPU."""
-    for name in BACKENDS:
-        missing = missing_libraries(name)
+    for what in (*(f"backend {name}" for name in BACKENDS), *(f"embedder {name}" for name in EMBEDDERS)):
+        missing = missing_libraries(what.split()[1])
         if missing:
             do = f"to use it: pip install '.[{EXTRA_OF[missing[0]]}]' in the checkout"
-            yield Finding("machine", "", f"backend {name}: needs {', '.join(missing)}, not installed", do)
+            yield Finding("machine", "", f"{what}: needs {', '.join(missing)}, not installed", do)
         else:
-            yield Finding("machine", "", f"backend {name}: installed")
+            yield Finding("machine", "", f"{what}: installed")
     try:
         yield Finding("machine", "", f"default model {DEFAULT_MODEL}: {locate(DEFAULT_MODEL)}")
     except HybridError as error:

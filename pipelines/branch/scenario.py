@@ -90,6 +90,8 @@ def load(name: str) -> Scenario:
         if path.stat().st_size > MAX_FILE:
             raise UsageError(f"{path}: more than {MAX_FILE:,} bytes, which no scenario has", hint=PAGE)
         table = tomllib.loads(utf8(path.read_bytes(), str(path)).decode())
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="name a file: --set scenario=FILE.toml") from error
     except OSError as error:
         raise CannotRun(f"{path}: {error.strerror}", hint="name a file: --set scenario=FILE.toml") from error
     except tomllib.TOMLDecodeError as error:
@@ -140,12 +142,15 @@ def _refuse_impossible(scenario: Scenario, what: str) -> None:
 
 def _refuse_slow(pattern: str, what: str) -> None:
     try:
-        if ways(pattern, LONGEST) > MOST_WAYS:
-            raise BadPattern("it could take minutes on a long text")
+        slow = ways(pattern, LONGEST) > MOST_WAYS
     except BadPattern as error:
+        hint = r"write \\( for a bracket itself, and so for [ { * + ?; in TOML a pattern stands in '...'"
+        raise UsageError(f"{what}: boilerplate {pattern!r:.80}: {error}", hint=hint) from error
+    if slow:
         raise UsageError(
-            f"{what}: boilerplate {pattern!r:.80}: {error}", hint="begin it with ^ or a fixed word, without .* inside"
-        ) from error
+            f"{what}: boilerplate {pattern!r:.80}: it could take minutes on a long text",
+            hint="begin it with ^ or a fixed word, without .* inside",
+        )
 
 
 def _made(cls: Callable[..., Made], table: Mapping[str, Any], what: str) -> Made:

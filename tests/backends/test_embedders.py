@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -149,6 +151,24 @@ def test_unknown_names_are_refused() -> None:
         open_embedder("ollama", "m", {"rows": "1"})
     with pytest.raises(UsageError, match="embeds texts"):
         open_embedder("olama", "m", {})
+    with pytest.raises(UsageError, match="'llamacpp' embeds no texts") as wrong:
+        open_embedder("llamacpp", "m", {})
+    assert wrong.value.hint == "these do: hashed, ollama, sentence-transformers"
+
+
+def test_a_folder_that_is_not_there_is_told_before_the_library_is_imported() -> None:
+    code = """
+import sys
+from hybrid.backends.registry import refuse_unknown_embedding
+from hybrid.errors import CannotRun
+try:
+    refuse_unknown_embedding("sentence-transformers", {}, "no-such-model")
+except CannotRun as error:
+    print(error.message, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "no model of sentence-transformers at 'no-such-model'" in done.stdout
+    assert done.stdout.endswith("False\n")
 
 
 # --- a real model, twice
@@ -203,10 +223,10 @@ def test_an_embedder_keeps_its_promise(name: str, request: pytest.FixtureRequest
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_folder_that_could_run_code_is_refused(in_process: Embedder, tmp_path: Path) -> None:
-    from hybrid.backends.sentence_transformers import folder_of
+    from hybrid.model_files.location import embedder_folder
 
     def copied(name: str) -> Path:
-        return Path(shutil.copytree(folder_of("minilm"), tmp_path / name))
+        return Path(shutil.copytree(embedder_folder("minilm"), tmp_path / name))
 
     with pytest.raises(CannotRun, match=r"modules\.json"):
         open_embedder("sentence-transformers", str(tmp_path), {})
@@ -228,9 +248,9 @@ def test_a_folder_that_could_run_code_is_refused(in_process: Embedder, tmp_path:
 def test_a_folder_whose_weights_are_not_those_of_its_model_is_refused(in_process: Embedder, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    from hybrid.backends.sentence_transformers import folder_of
+    from hybrid.model_files.location import embedder_folder
 
-    folder = Path(shutil.copytree(folder_of("minilm"), tmp_path / "less"))
+    folder = Path(shutil.copytree(embedder_folder("minilm"), tmp_path / "less"))
     path = folder / "model.safetensors"
     tensors = load_file(path)
 
@@ -254,9 +274,9 @@ def test_a_folder_whose_weights_are_not_those_of_its_model_is_refused(in_process
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_another_pooling_is_another_model(in_process: Embedder, tmp_path: Path) -> None:
-    from hybrid.backends.sentence_transformers import folder_of
+    from hybrid.model_files.location import embedder_folder
 
-    folder = Path(shutil.copytree(folder_of("minilm"), tmp_path / "copy"))
+    folder = Path(shutil.copytree(embedder_folder("minilm"), tmp_path / "copy"))
     assert (
         open_embedder("sentence-transformers", str(folder), {"device": "cpu"}).model.digest == in_process.model.digest
     )

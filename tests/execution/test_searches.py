@@ -279,7 +279,7 @@ def test_a_role_that_a_search_asks_needs_its_model(place: Place) -> None:
         run_here(place.root / "folder", "trees", Trees(), {"": engine}, SilentProgress())
     assert "--model embed=NAME" in caught.value.hint
     models = {"": engine, "embed": Engine("scripted", str(place.root / "script.json"), embeds=True)}
-    with pytest.raises(UsageError, match="nothing called 'scripted' embeds texts"):
+    with pytest.raises(UsageError, match="'scripted' embeds no texts"):
         run_here(place.root / "folder", "trees", Trees(), models, SilentProgress())
 
 

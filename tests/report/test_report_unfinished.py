@@ -119,6 +119,13 @@ def test_outputs_elsewhere_have_their_date_and_a_page_elsewhere_needs_no_room_in
     assert cells(page.read_text(), "date") != ["not recorded"]
 
 
+def test_a_run_is_not_compared_with_itself(folder: Path, hybrid: Hybrid) -> None:
+    (run,) = folder.glob("runs/*")
+    done = hybrid("report", run, folder)
+    assert done.code == 2
+    assert "are the same run with the same grades" in done.stderr
+
+
 def test_values_without_a_record_are_shown_as_not_recorded(tmp_path: Path, hybrid: Hybrid) -> None:
     line = {"key": "a", "task": "t", "question": "t/0", "text": "5"}
     (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")

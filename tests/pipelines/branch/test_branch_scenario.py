@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hybrid.errors import BadData, CannotRun, HybridError, UsageError
+from hybrid.errors import BadData, HybridError, UsageError
 from pipelines.branch.pipeline import Branch
 from pipelines.branch.scenario import FOLDER, SHIPPED, from_task, load
 
@@ -69,7 +69,7 @@ def test_a_file_of_ones_own_is_a_scenario(tmp_path: Path) -> None:
         ("keep = 2", "keep = true", "keep is True, not a whole number", ""),
         ("keep = 2", "keep = 2\ntop_p = 1.5", "top_p=1.5 is not over 0 and at most 1", ""),
         ("keep = 2", "keep = 2\nboilerplate = ['(a+)+$']", "boilerplate", "begin it with ^"),
-        ("keep = 2", "keep = 2\nboilerplate = ['(']", "not a regular expression", ""),
+        ("keep = 2", "keep = 2\nboilerplate = ['(']", "not a regular expression", "for a bracket itself"),
         ("keep = 2", 'keep = 2\nname = "A B"', "it is made of a-z, 0-9 and -", ""),
         ("[[level]]", "[[lvel]]", "it has no levels", "[[level]]"),
         ("keep = 2", "keep = ", "not TOML", ""),
@@ -89,7 +89,7 @@ def test_what_is_wrong_in_a_scenario_is_named(tmp_path: Path, old: str, new: str
     ("settings", "message", "hint", "kind"),
     [
         ({"scenario": ("marz",)}, "there is no scenario 'marz'", "did you mean 'mars'?", UsageError),
-        ({"scenario": ("nowhere.toml",)}, "nowhere.toml: No such file", "", CannotRun),
+        ({"scenario": ("nowhere.toml",)}, "nowhere.toml: No such file", "name a file", UsageError),
         ({"scenario": ("mars", "mars")}, "two scenarios are called 'mars'", "", UsageError),
         ({"candidates": 2, "keep": 3}, "keep=3 of candidates=2", "--set candidates=3", UsageError),
         ({"keep": 9}, "keep=9 of candidates=3", "", UsageError),
