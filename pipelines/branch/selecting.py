@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hybrid.backends.registry import open_embedder
 from hybrid.statistics.diversity import good_turing
 from pipelines.branch.acceptance import WORDS, kept_share, normalised
 from pipelines.branch.calibration import Calibration, calibrated
@@ -23,6 +25,16 @@ HIGHEST = 0.98
 GRAM = 3
 FEWEST = 4
 """Texts before the chance of a new one is estimated."""
+
+
+ROUNDING = 1e-3
+"""Distance of two unit vectors that are the same but for rounding."""
+
+
+def by_letters(text: str, vector: Sequence[float]) -> bool:
+    """Whether the vector of a text is that of the embedder `hashed`, which knows letters and no meaning."""
+    (known,) = open_embedder("hashed", "", {}).embed([text])
+    return isinstance(known, tuple) and len(known) == len(vector) and math.dist(known, vector) < ROUNDING
 
 
 class Selecting:
@@ -42,7 +54,16 @@ class Selecting:
         self._brief = unit_rows([brief], self.dimensions)
         self._duplicate = min(self.calibration.at(settings.duplicate), HIGHEST)
         self._similar = min(self.calibration.at(settings.similar), HIGHEST)
-        self._relevant = self.calibration.at(settings.relevant)
+        self._relevant = self._floor(brief)
+
+    def _floor(self, brief: Sequence[float]) -> float:
+        """The cosine with the brief below which a text is off topic: -1, without a check, for vectors of letters.
+
+        These cannot tell a text about the brief from one about another (docs/selection.md).
+        """
+        if self._settings.relevant is None and by_letters(self._scenario.brief, brief):
+            return -1.0
+        return self.calibration.at(self._settings.relevant or 0.0)
 
     def measure(self, node: Node, vector: tuple[float, ...], level: Level) -> None:
         """Set the vector, the row and the features of a node with text. Raises BadData for other dimensions."""

@@ -42,7 +42,10 @@ class BranchSettings:
         default=8.0, metadata=help_of("a near-duplicate is so many sigma above unrelated texts, or more")
     )
     similar: float = field(default=7.0, metadata=help_of("sigma above unrelated at which the selection drops a text"))
-    relevant: float = field(default=0.0, metadata=help_of("sigma above unrelated that a text needs to be on topic"))
+    relevant: float | None = field(
+        default=None,
+        metadata=help_of("sigma above unrelated that a text needs to be on topic; none: 0, with 'hashed' no check"),
+    )
     retries: float = field(default=2.0, metadata=help_of("further calls for what is refused, as a multiple"))
     novelty: float = field(
         default=0.1, metadata=help_of("stop under a node when a next text is new with a lower chance (Good-Turing)")

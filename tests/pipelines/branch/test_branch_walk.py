@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hybrid.backends.registry import open_embedder
 from hybrid.errors import BadData
 from hybrid.records import Failure, Item, Output
 from hybrid.sampling import item_seed
@@ -20,6 +21,8 @@ from pipelines.branch.nodes import Node
 from pipelines.branch.pipeline import Branch
 from pipelines.branch.reading import kept_of, trees
 from pipelines.branch.scenario import from_task
+from pipelines.branch.selecting import by_letters
+from pipelines.branch.unrelated import UNRELATED
 from pipelines.branch.walk import Found
 from tests.support.walks_in_memory import Answer, Driven, driven, output_of
 
@@ -156,13 +159,22 @@ def test_what_is_refused_at_the_door_is_counted_with_its_reason_and_replaced(
     def answer(item: Item) -> str | Failure:
         return text if item.sample == 1 and "control" not in item.question else story(item)
 
-    done = searched(answer, levels=1)
+    done = searched(answer, levels=1, relevant=0.0)
     assert verdicts(done)[verdict] == 1
     (refused,) = [node for node in nodes(done) if node.verdict == verdict]
     assert reason in refused.reason
     assert refused.id == "demo/1"
     assert len([node for node in nodes(done) if node.accepted]) == 3, "another one takes its place"
     assert len(nodes(done)) == 4
+
+
+def test_an_embedder_that_knows_letters_alone_is_not_asked_what_is_off_topic() -> None:
+    def answer(item: Item) -> str | Failure:
+        return "Zx qv jj kk ww zz qq vv xx yy zzz qqq vvv." if item.sample == 1 else story(item)
+
+    assert verdicts(searched(answer, levels=1))["rejected-off-topic"] == 0
+    assert by_letters(UNRELATED[0], next(iter(open_embedder("hashed", "", {}).embed(UNRELATED))))
+    assert not by_letters(UNRELATED[0], [1.0, *[0.0] * 383])
 
 
 def test_a_mean_logprob_and_the_real_counts_of_tokens_are_those_of_the_records() -> None:
