@@ -172,6 +172,7 @@ class InTurns:
     def _engine(self, rank: int, tokens: int = 0) -> Backend:
         """vLLM for adapters up to `rank`; restarted when its limit is lower. Raises CannotRun."""
         if self._open and self._open[0] < rank:
+            self._free()  # one that sleeps wakes up before it is stopped
             self._stop()
         if self._asleep:
             self._wake()
