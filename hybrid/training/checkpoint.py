@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ VERSION = 2
 """2: the A matrices of layers with the same input are adjacent in a slot's values."""
 PARTS = ("values", "scale")
 PLAN_FIELDS = ("slots", "tokens", "activations", "per_token", "per_label")
+LATER_PLAN_FIELDS = ("per_square", "checkpointed")
+"""Fields of the plan that an earlier version did not write: nothing was computed again, no square was measured."""
 OPTIONAL_PARTS = ("exp_avg", "exp_avg_sq", "step", "grad")
 """Tensors that may be missing: moments exist after the first step, gradients within a step."""
 
@@ -54,7 +57,7 @@ def state(session: TrainingSession) -> bytes:
         "version": VERSION,
         "jobs": [job.name for job in session.queue],
         "shape": [session.rank, session.bank.size],
-        "plan": {name: getattr(session.plan, name) for name in PLAN_FIELDS},
+        "plan": {name: getattr(session.plan, name) for name in (*PLAN_FIELDS, *LATER_PLAN_FIELDS)},
         "next": session.next,
         "turn": session.first_slot,
         "slots": [progress.to_json() if progress else None for progress in session.slots],
@@ -75,7 +78,9 @@ class Checkpoint:
 
         Raises BadData when it does not fit here.
         """
-        found = replace(here, **{name: self.metadata["plan"][name] for name in PLAN_FIELDS})
+        plan = self.metadata["plan"]
+        later = {"per_square": plan.get("per_square", 0.0), "checkpointed": plan.get("checkpointed", False)}
+        found = replace(here, **{name: plan[name] for name in PLAN_FIELDS}, **later)
         if found.peak > here.free:
             raise BadData("the training that is to go on was planned for a device with more free memory")
         return found
@@ -124,6 +129,9 @@ def read(data: bytes) -> Checkpoint:
         if metadata["version"] != VERSION:
             raise ValueError(f"version {metadata['version']!r:.20}")
         if not all(_integer(metadata["plan"][name]) > 0 for name in PLAN_FIELDS) or slots != len(metadata["slots"]):
+            raise ValueError("its memory plan is invalid")
+        square, again = metadata["plan"].get("per_square", 0.0), metadata["plan"].get("checkpointed", False)
+        if type(square) is not float or not 0 <= square < math.inf or type(again) is not bool:
             raise ValueError("its memory plan is invalid")
         if not all(isinstance(one, str) for one in metadata["jobs"]):
             raise ValueError("its jobs have no names")

@@ -1,8 +1,4 @@
-"""The memory plan of training: the device memory that it will need, computed before it starts.
-
-The bytes that a token keeps for the backward pass are measured, not derived from the architecture: a short pack is run,
-and the tensors that autograd saves are counted.
-"""
+"""The memory plan of training: how many adapters and tokens a pass has, from what each takes of a device's memory."""
 
 from __future__ import annotations
 
@@ -16,20 +12,50 @@ from hybrid.errors import CannotRun
 BYTES_PER_PARAMETER = 16
 """Bytes per trained parameter: its value, its gradient and AdamW's two moments, in fp32."""
 
-BYTES_PER_LOGIT = 14
-"""Bytes per logit: in the model's type, in fp32 with its softmax, and their gradients; freed first in the backward
-pass."""
-
 PLANNABLE_FRACTION = 0.9
 """Fraction of the free memory that may be planned with: allocators lose some to fragmentation."""
+
+RECOMPUTATION = 1.5
+"""Operations of a pass whose layers are computed again: two forward passes and one backward instead of one and one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassCosts:
+    """The peak of the bytes of a pass: for each slot, token, token of a text times tokens of that text, and label.
+
+    `checkpointed`: with activation checkpointing.
+    """
+
+    per_slot: int
+    per_token: int
+    per_square: float
+    per_label: int
+    checkpointed: bool = False
+
+    def of_text(self, tokens: int, labels: int) -> int:
+        """The bytes of a text."""
+        return tokens * self.per_token + int(tokens * tokens * self.per_square) + labels * self.per_label
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What jobs ask of a pass: for each its largest text as (tokens, labels), and the mean tokens of a step.
+
+    `parameters` is the number of trained parameters of an adapter.
+    """
+
+    texts: Sequence[tuple[int, int]]
+    step_tokens: float
+    parameters: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """The limits of a pass: `slots` adapters, `tokens` tokens and `activations` bytes.
+    """The limits of a pass: `slots` adapters, `tokens` tokens and `activations` bytes. One text is always allowed.
 
-    The activations of a text are tokens * `per_token` + labels * `per_label` bytes. One text is always allowed.
-    `per_slot` is the bytes of a slot, `free` the device's free bytes.
+    The activations of a text are tokens * `per_token` + tokens^2 * `per_square` + labels * `per_label` bytes.
+    `per_slot` is the bytes of a slot, `free` the device's free bytes. `checkpointed`: layers are computed again in the
+    backward pass.
     """
 
     slots: int
@@ -39,61 +65,89 @@ class MemoryPlan:
     per_label: int
     per_slot: int
     free: int
+    per_square: float = 0.0
+    checkpointed: bool = False
 
     def cost(self, tokens: int, labels: int) -> int:
-        """The bytes of activations of texts with so many tokens and labels."""
-        return tokens * self.per_token + labels * self.per_label
+        """The bytes of activations of a text with so many tokens and labels."""
+        return PassCosts(0, self.per_token, self.per_square, self.per_label).of_text(tokens, labels)
 
-    def halved(self, tokens: int, labels: int) -> MemoryPlan:
-        """The plan after a pass with so many tokens and labels has run out of memory: half of it at a time."""
-        return replace(self, tokens=max(1, tokens // 2), activations=max(1, self.cost(tokens, labels) // 2))
+    def halved(self, tokens: int, used: int) -> MemoryPlan:
+        """The plan after a pass with so many tokens and bytes has run out of memory: half of it at a time."""
+        return replace(self, tokens=max(1, tokens // 2), activations=max(1, used // 2))
 
     @property
     def peak(self) -> int:
         """Predicted peak of the bytes in addition to the model's weights."""
         return self.slots * self.per_slot + self.activations
 
+    def tokens_in_flight(self, work: Work) -> int:
+        """Tokens of a pass of such work: as many as the adapters of a pass have in a step, and as fit."""
+        density = sum(self.cost(*text) for text in work.texts) / max(1, sum(tokens for tokens, _ in work.texts))
+        return int(min(self.tokens, self.slots * work.step_tokens, self.activations / max(1.0, density)))
+
     def explain(self) -> str:
         """The arithmetic, for messages."""
+        squares = f", {self.per_square:,.1f} a pair of tokens of a text" if self.per_square >= 0.1 else ""
+        twice = ", each layer computed again in the backward pass" if self.checkpointed else ""
         return (
             f"{self.slots} adapters x {_mib(self.per_slot)} (values, gradients, moments) + {_mib(self.activations)} of "
-            f"activations ({self.per_token:,} bytes a token, {self.per_label:,} a label), of {_mib(self.free)} free"
+            f"activations ({self.per_token:,} bytes a token{squares}, {self.per_label:,} a label{twice}), of "
+            f"{_mib(self.free)} free"
         )
 
 
-def plan_memory(
-    texts: Sequence[tuple[int, int]],
-    *,
-    slots: int,
-    tokens: int,
-    parameters: int,
-    per_token: int,
-    per_label: int,
-    free: int,
-) -> MemoryPlan:
-    """The most adapters of `parameters` trained parameters each, up to `slots`, with which a pass of `tokens` fits.
+def plan_memory(work: Work, costs: PassCosts, *, slots: int, tokens: int, free: int) -> MemoryPlan:
+    """The plan with the most tokens in flight, of up to `slots` adapters and `tokens` tokens. Of equal ones it is that
+    with the most adapters. All largest texts fit.
 
-    `texts` has the largest text of each job as (tokens, labels), `free` is the device's free bytes. When a large text
-    leaves room for one adapter only, there is one; the caller refuses jobs whose text does not fit even then.
-    Raises CannotRun with the arithmetic when nothing fits.
+    When a large text leaves room for one adapter only, there is one; the caller refuses jobs whose text does not fit
+    even then. Raises CannotRun with the arithmetic when nothing fits.
     """
-    room, each = int(free * PLANNABLE_FRACTION), BYTES_PER_PARAMETER * parameters
-    costs = [count * per_token + labels * per_label for count, labels in texts]
-    full = max(*costs, tokens * per_token)
-    most = max(*costs, tokens * (per_token + per_label))
-    for count in range(slots, 1, -1):
-        if room - count * each >= full:
-            return MemoryPlan(count, tokens, min(room - count * each, most), per_token, per_label, each, free)
-    if room - each < min(costs):
-        count, labels = texts[costs.index(min(costs))]
+    room, each = int(free * PLANNABLE_FRACTION), BYTES_PER_PARAMETER * work.parameters + costs.per_slot
+    needs = [costs.of_text(*text) for text in work.texts]
+    longest = max(count for count, _ in work.texts)
+    most = max(*needs, int(tokens * (costs.per_token + longest * costs.per_square + costs.per_label)))
+    plans = [
+        MemoryPlan(
+            count,
+            tokens,
+            min(room - count * each, most),
+            costs.per_token,
+            costs.per_label,
+            each,
+            free,
+            costs.per_square,
+            costs.checkpointed,
+        )
+        for count in range(slots, 0, -1)
+        if room - count * each >= (max(needs) if count > 1 else min(needs))
+    ]
+    if not plans:
+        count, labels = work.texts[needs.index(min(needs))]
         raise CannotRun(
-            f"training does not fit: one adapter takes {_mib(each)} ({parameters:,} parameters x {BYTES_PER_PARAMETER} "
-            f"bytes) and a text {_mib(min(costs))} ({count:,} tokens x {per_token:,} bytes + {labels:,} labels x "
-            f"{per_label:,}); "
+            f"training does not fit: one adapter takes {_mib(each)} ({work.parameters:,} parameters x "
+            f"{BYTES_PER_PARAMETER} bytes, and {_mib(costs.per_slot)} in a pass) and a text {_mib(min(needs))} "
+            f"({count:,} tokens x {costs.per_token:,} bytes + {labels:,} labels x {costs.per_label:,}); "
             f"{_mib(room)} of {_mib(free)} free may be used",
             hint="take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device",
         )
-    return MemoryPlan(1, tokens, min(room - each, most), per_token, per_label, each, free)
+    return max(plans, key=lambda plan: plan.tokens_in_flight(work))
+
+
+def fastest(plans: Sequence[MemoryPlan], work: Work, half_speed: int) -> MemoryPlan:
+    """The plan under which the fewest jobs have a text that does not fit; of these, the one that is expected to train
+    the most tokens per second.
+
+    A pass of `half_speed` tokens is expected to have half the speed of a long one.
+    """
+
+    def merit(plan: MemoryPlan) -> tuple[int, float]:
+        tokens = plan.tokens_in_flight(work)
+        fitting = sum(plan.cost(*text) <= plan.activations for text in work.texts)
+        return fitting, tokens / (tokens + half_speed) / (RECOMPUTATION if plan.checkpointed else 1)
+
+    return max(plans, key=merit)
 
 
 def saved_bytes(act: Callable[[], object]) -> int:
@@ -104,7 +158,7 @@ def saved_bytes(act: Callable[[], object]) -> int:
         """The graph gets nothing to keep: a node that holds its own output is never freed."""
         if not isinstance(tensor, torch.nn.Parameter):
             storage = tensor.untyped_storage()
-            seen[storage.data_ptr()] = storage
+            seen[storage._cdata] = storage  # noqa: SLF001  (without memory, every data_ptr is 0)
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
         act()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.attention import sdpa_kernel
 
-from hybrid.training.attention import NAME, packed_layout, varlen_works
+from hybrid.training.attention import NAME, PackLayout, fused_kernels, packed_layout, varlen_works
 from hybrid.training.packing import Pack, PackedText, pack
+from hybrid.training.recompute import recomputed, repeatable_layers
 from hybrid.training.slots import Route, SlottedModel
 
 
@@ -24,7 +27,10 @@ class PackedModel:
         self.device, self.dtype = model.device, model.dtype
         self.slotted = SlottedModel(model, targets, group_inputs=True)
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self._varlen = varlen_works(self.device, self.dtype, *_heads(model.config))
+        self.layers = repeatable_layers(model)
+        heads = _heads(model.config)
+        self._kernels = fused_kernels(self.device, self.dtype, *heads)
+        self._varlen = varlen_works(self.device, self.dtype, *heads)
         self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
 
     @contextmanager
@@ -41,14 +47,21 @@ class PackedModel:
         """The pack of `entries` for this device."""
         return pack(entries, slots, self.device, varlen=self._varlen)
 
-    def logits_of(self, pack: Pack, route: Route) -> torch.Tensor:
-        """The logits [labelled rows, vocabulary] of a pack."""
-        with self.slotted.routed(route), packed_layout(pack.layout):
+    def logits_of(self, pack: Pack, route: Route, *, checkpointed: bool = False) -> torch.Tensor:
+        """The logits [labelled rows, vocabulary] of a pack; `checkpointed`: its layers keep their inputs only."""
+        computing = partial(self._computing, pack.layout, route)
+        with computing(), recomputed(self.layers if checkpointed else (), computing):
             answer = self.model(
                 input_ids=pack.ids, position_ids=pack.positions, use_cache=False, logits_to_keep=pack.rows
             )
         logits: torch.Tensor = answer.logits[0]
         return logits
+
+    @contextmanager
+    def _computing(self, layout: PackLayout, route: Route) -> Iterator[None]:
+        kernels = sdpa_kernel(self._kernels) if self._kernels else nullcontext()
+        with self.slotted.routed(route), packed_layout(layout), kernels:
+            yield
 
     def close(self) -> None:
         """Restore the model."""

@@ -43,7 +43,7 @@ class TrainingSession:
     def _open(self, plan: MemoryPlan) -> None:
         """Empty slots, as many as `plan` has."""
         self.plan = plan
-        self.bank = TrainableBank(self.model, plan.slots, self.rank)
+        self.bank = TrainableBank(self.model, plan.slots, self.rank, checkpointed=plan.checkpointed)
         self.slots = [None] * plan.slots
         self.first_slot = 0  # the slot whose texts are chosen first
 
@@ -113,8 +113,8 @@ class TrainingSession:
         if len(entries) == 1:
             self._take_fewer_slots(f"a pass of one text of {tokens:,} tokens")
             return
-        labels = sum(entry.text.labelled for entry in entries)
-        self.plan = self.plan.halved(tokens, labels)
+        used = sum(self.plan.cost(len(entry.text.ids), entry.text.labelled) for entry in entries)
+        self.plan = self.plan.halved(tokens, used)
         LOG.warning(
             "a pass of %d tokens ran out of memory; from now on passes have %d tokens", tokens, self.plan.tokens
         )

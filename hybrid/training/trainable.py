@@ -20,11 +20,14 @@ from hybrid.tuning import Tuning
 
 
 class TrainableBank(AdapterBank):
-    """The adapters of `slots` slots of a packed model, their gradients and optimizers."""
+    """The adapters of `slots` slots of a packed model, their gradients and optimizers.
 
-    def __init__(self, model: PackedModel, slots: int, rank: int) -> None:
+    `checkpointed`: the model's layers are computed again in the backward pass, with the same gradients.
+    """
+
+    def __init__(self, model: PackedModel, slots: int, rank: int, *, checkpointed: bool = False) -> None:
         super().__init__(model.slotted.layers, slots, rank, model.model, training=True)
-        self.model = model
+        self.model, self.checkpointed = model, checkpointed
         self.optimizer = SlotAdamW(self, scaled=model.dtype == torch.float16)
         self._shapes: dict[int, LoraWeights] = {}  # slot -> what was put there, for the shapes of the result
 
@@ -39,7 +42,8 @@ class TrainableBank(AdapterBank):
 
         Returns the slots' unscaled losses [slots], on the device.
         """
-        logits = self.model.logits_of(pack, Route(self, pack.lengths, self.model.dtype))
+        route = Route(self, pack.lengths, self.model.dtype)
+        logits = self.model.logits_of(pack, route, checkpointed=self.checkpointed)
         each = F.cross_entropy(logits.to(self.values.dtype), pack.targets, reduction="none") * pack.weight
         (each * self.optimizer.scale[pack.slot]).sum().backward()
         return each.new_zeros(self.slots).index_add_(0, pack.slot, each.detach())

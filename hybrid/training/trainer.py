@@ -10,19 +10,19 @@ from typing import Any
 
 import torch
 
-from hybrid.errors import BadData, Temporary
+from hybrid.errors import BadData, CannotRun, Temporary
 from hybrid.training import checkpoint
-from hybrid.training.jobs import Job, Tokens, Trained
-from hybrid.training.memory import BYTES_PER_LOGIT, MemoryPlan, plan_memory, saved_bytes
+from hybrid.training.jobs import Job, Trained
+from hybrid.training.measure import pass_costs
+from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, plan_memory
 from hybrid.training.out_of_memory import fits, is_out_of_memory
 from hybrid.training.packed_model import PackedModel
-from hybrid.training.packing import PackedText
 from hybrid.training.session import TrainingSession
-from hybrid.training.slots import AdapterBank, Route, aligned
+from hybrid.training.slots import aligned
 
 LOG = logging.getLogger("hybrid")
-PROBE_TOKENS = 64
-"""Tokens of the short pack; one three times as long is compared with it to measure the bytes per token."""
+HALF_SPEED, HALF_SPEED_CPU = 1024, 32
+"""Tokens of a pass that has half the speed of a long one, on a GPU and on a CPU: an estimate."""
 
 
 class Trainer(PackedModel):
@@ -64,10 +64,11 @@ class Trainer(PackedModel):
             planned = self.planned(todo)
             fitting = []
             for job in todo:
-                if planned.cost(*_largest(job, planned.per_token, planned.per_label)) <= planned.activations:
+                if planned.cost(*_largest(job, planned)) <= planned.activations:
                     fitting.append(job)
                 else:
                     yield Trained(job, None, error=f"its longest text does not fit: {planned.explain()}")
+            LOG.info("training plan: %s", planned.explain())
             before = self._allocated(reset=True)
             yield from self._session(fitting, planned, resume).run(after_pass)
             if before is not None and (used := (self._allocated() or 0) - before) > planned.peak:
@@ -93,33 +94,27 @@ class Trainer(PackedModel):
         return session
 
     def planned(self, jobs: Sequence[Job]) -> MemoryPlan:
-        """The memory plan for training `jobs`. Raises CannotRun, with the arithmetic, when none of them fits."""
-        rank = max(job.rank for job in jobs)
+        """The memory plan for training `jobs`. Raises CannotRun, with the arithmetic, when none of them fits.
+
+        Activation checkpointing is considered where memory limits the tokens of a pass.
+        """
+        rank, slots = max(job.rank for job in jobs), min(self.slots, len(jobs))
         parameters = sum(aligned(rank) * sum(widths) for widths in self.slotted.layers.values())
-        per_token, per_label = self._cost_of(rank), BYTES_PER_LOGIT * self.vocabulary
-        return plan_memory(
-            [_largest(job, per_token, per_label) for job in jobs],
-            slots=min(self.slots, len(jobs)),
-            tokens=self.tokens,
-            parameters=parameters,
-            per_token=per_token,
-            per_label=per_label,
-            free=self._free(),
-        )
-
-    def _cost_of(self, rank: int) -> int:
-        """Bytes that a token keeps for the backward pass, measured once for each rank."""
-        if rank not in self._costs:
-            with self.packed():
-                small, large = (self._saved(rank, tokens) for tokens in (PROBE_TOKENS, 3 * PROBE_TOKENS))
-            self._costs[rank] = max(1, (large - small) // (2 * PROBE_TOKENS))
-        return self._costs[rank]
-
-    def _saved(self, rank: int, tokens: int) -> int:
-        bank = AdapterBank(self.slotted.layers, 1, rank, self.model, training=True)
-        text = Tokens((0,) * tokens, (False,) * (tokens - 1) + (True,))
-        one = self.pack([PackedText(0, text, 1.0)], 1)
-        return saved_bytes(lambda: self.logits_of(one, Route(bank, one.lengths, self.dtype)))
+        step_tokens = sum(job.tokens for job in jobs) / sum(job.steps for job in jobs)
+        free, plans, refused = self._free(), list[MemoryPlan](), None
+        for checkpointed in (False, True) if self.layers else (False,):
+            costs = pass_costs(self, rank, checkpointed=checkpointed)
+            work = Work([_largest(job, costs) for job in jobs], step_tokens, parameters)
+            try:
+                plans.append(plan_memory(work, costs, slots=slots, tokens=self.tokens, free=free))
+            except CannotRun as error:
+                refused = error
+                continue
+            if plans[-1].tokens_in_flight(work) >= int(min(self.tokens, slots * step_tokens)):
+                break
+        if not plans and refused:
+            raise refused
+        return fastest(plans, work, HALF_SPEED_CPU if self.device.type == "cpu" else HALF_SPEED)
 
 
 @contextmanager
@@ -136,10 +131,10 @@ def _no_internal_error() -> Iterator[None]:
         ) from error
 
 
-def _largest(job: Job, per_token: int, per_label: int) -> tuple[int, int]:
+def _largest(job: Job, costs: PassCosts | MemoryPlan) -> tuple[int, int]:
     """Tokens and labels of the job's text that needs the most memory."""
-    texts = [(len(text.ids), text.labelled) for text in job.texts]
-    return max(texts, key=lambda text: text[0] * per_token + text[1] * per_label)
+    cost = costs.of_text if isinstance(costs, PassCosts) else costs.cost
+    return max(((len(text.ids), text.labelled) for text in job.texts), key=lambda text: cost(*text))
 
 
 def _untrainable(job: Job) -> str:

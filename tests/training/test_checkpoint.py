@@ -15,9 +15,7 @@ from hypothesis import strategies as st
 from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Job, Trained
-from hybrid.training.memory import plan_memory, saved_bytes
 from hybrid.training.session import TrainingSession
-from hybrid.training.slots import Route
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import Tuning
 from tests.support.peft_reference import job, texts, tiny_model, trainer
@@ -114,6 +112,8 @@ DAMAGE: list[Any] = [
     lambda about: about["plan"].update(slots=3),
     lambda about: about["plan"].update(tokens="many"),
     lambda about: about["plan"].pop("per_label"),
+    lambda about: about["plan"].update(per_square=float("nan")),
+    lambda about: about["plan"].update(checkpointed="no"),
     lambda about: about["slots"][0].update(step=10_000),
     lambda about: about["slots"][0].update(left=[17]),
     lambda about: about["slots"][0].update(losses=["nan", {}]),
@@ -164,43 +164,18 @@ def test_a_torn_or_changed_state_is_refused_or_trains_on(data: st.DataObject) ->
 _STATE: list[bytes] = []
 
 
-def test_memory_is_predicted_from_what_a_pass_really_keeps() -> None:
-    ours = trainer(tiny_model())
-    jobs: list[Job] = [job(str(seed), seed, count=4, batch=4) for seed in range(6)]
-    planned = ours.planned(jobs)
-    with ours.packed():
-        session = TrainingSession(ours, jobs, planned)
-        session._fill()
-        one = ours.pack(session._chosen(), planned.slots)
-        kept = saved_bytes(lambda: ours.logits_of(one, Route(session.bank, one.lengths, ours.dtype)))
-    ours.close()
-    predicted = planned.per_token * sum(one.lengths)
-    assert abs(kept - predicted) < 0.15 * predicted
-    bank = session.bank
-    assert bank.grads is not None
-    assert planned.per_slot == 4 * bank.values[0].numel() * bank.values.element_size()
-
-
 def test_what_does_not_fit_is_refused_with_the_arithmetic() -> None:
     ours = trainer(tiny_model(), free=20_000)
     with pytest.raises(CannotRun, match=r"one adapter takes .* a text .* may be used"):
         list(ours.train(JOBS))
     ours.close()
-    costs: Any = {"tokens": 100, "parameters": 10, "per_token": 10, "per_label": 5}
-    assert plan_memory([(50, 10)], slots=8, free=10_000, **costs).slots == 8
-    assert plan_memory([(50, 10)], slots=8, free=2_000, **costs).slots == 5
-    assert plan_memory([(50, 10), (150, 10)], slots=8, free=1_900, **costs).slots == 1
-    tight = plan_memory([(50, 10), (15_000, 10)], slots=8, free=1_900, **costs)
-    assert (tight.slots, tight.cost(50, 10) <= tight.activations < tight.cost(15_000, 10)) == (1, True)
-    assert tight.peak <= 1_900
 
 
 def test_a_job_whose_text_does_not_fit_is_an_error_and_the_others_train() -> None:
     ours = trainer(tiny_model(), slots=2)
     large = job("large", 9, count=2, batch=2)
-    per_token = ours.planned(JOBS).per_token
-    per_slot = ours.planned(JOBS).per_slot
-    ours._free = lambda: int((per_slot + 40 * (per_token + 14 * 97)) / 0.9)
+    plan = ours.planned(JOBS)
+    ours._free = lambda: int((plan.per_slot + plan.cost(40, 40)) / 0.9)
     from dataclasses import replace
 
     from hybrid.training.jobs import Tokens

@@ -1,0 +1,110 @@
+"""What a pass takes of memory, measured on short packs instead of derived from the architecture.
+
+The storages that operations make are counted while a forward and a backward pass run, so that what a kernel keeps, and
+what exists for a moment only, is in the figures. Three lengths give a polynomial of the second degree: where a kernel
+keeps the square of a text's length, the plan knows.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hybrid.training.jobs import Tokens
+from hybrid.training.memory import PassCosts
+from hybrid.training.packed_model import PackedModel
+from hybrid.training.packing import PackedText
+from hybrid.training.slots import AdapterBank, Route
+
+PROBE_TOKENS = 16
+"""Tokens of the shortest pack; others have two and three times as many."""
+LONG_PROBE_TOKENS, SQUARES_AT = 256, 1024
+"""Tokens of the shortest pack of another measurement where squares are more than a tenth at `SQUARES_AT` tokens: what
+grows with the square and exists for a moment only is not the peak of a short pack.
+"""
+
+
+class _Storages(TorchDispatchMode):  # type: ignore[misc]
+    """Counts the bytes of the storages that are made inside its block, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sizes: dict[int, int] = {}
+        self.bytes = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        found = func(*args, **kwargs or {})
+        given = {_storage(one) for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)}
+        for one in tree_leaves(found):
+            if isinstance(one, torch.Tensor) and (name := _storage(one)) not in given and name not in self._sizes:
+                storage = one.untyped_storage()
+                self._sizes[name] = storage.nbytes()
+                self.bytes += self._sizes[name]
+                weakref.finalize(storage, self._freed, name)
+        self.peak = max(self.peak, self.bytes)
+        return found
+
+    def _freed(self, name: int) -> None:
+        self.bytes -= self._sizes.pop(name, 0)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    address: int = tensor.untyped_storage()._cdata  # noqa: SLF001  (data_ptr is 0 for all without memory)
+    return address
+
+
+def peak_bytes(act: Callable[[], object]) -> int:
+    """The peak of the bytes of the tensors that `act` makes."""
+    with _Storages() as storages:
+        act()
+    return int(storages.peak)
+
+
+def pass_costs(model: PackedModel, rank: int, *, checkpointed: bool = False) -> PassCosts:
+    """The costs of a pass with adapters of `rank`, measured once for a Hugging Face model."""
+    known = _measured.setdefault(model.model, {})
+    about = tuple(model.slotted.layers), rank, checkpointed
+    if about not in known:
+        with model.packed():
+            found = _pass_costs(model, rank, PROBE_TOKENS, checkpointed=checkpointed)
+            if found.per_square * SQUARES_AT > 0.1 * found.per_token:
+                found = _pass_costs(model, rank, LONG_PROBE_TOKENS, checkpointed=checkpointed)
+            known[about] = found
+    return known[about]
+
+
+_measured: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], PassCosts]] = weakref.WeakKeyDictionary()
+
+
+def _pass_costs(model: PackedModel, rank: int, unit: int, *, checkpointed: bool) -> PassCosts:
+    lengths = [unit * times for times in (1, 2, 3)]
+    peak = partial(pass_peak, model, rank, checkpointed=checkpointed)
+    low, middle, high = (peak(tokens, 1) for tokens in lengths)
+    square = max(0.0, (high - 2 * middle + low) / (2 * unit**2))
+    per_token = (high - low) / (2 * unit) - square * (lengths[0] + lengths[2])
+    per_label = (peak(unit, unit - 1) - low) / (unit - 2)
+    at_zero = low - per_token * unit - square * unit**2 - per_label
+    return PassCosts(max(0, int(at_zero)), max(1, int(per_token)), square, max(1, int(per_label)), checkpointed)
+
+
+def pass_peak(model: PackedModel, rank: int, tokens: int, labels: int, *, checkpointed: bool = False) -> int:
+    """The peak of the bytes that a pass makes over one text with so many tokens and labels, with one adapter."""
+    bank = AdapterBank(model.slotted.layers, 1, rank, model.model, training=True)
+    text = Tokens((0,) * tokens, tuple(place >= tokens - labels for place in range(tokens)))
+
+    def forward_and_backward() -> None:
+        one = model.pack([PackedText(0, text, 1.0)], 1)
+        logits = model.logits_of(one, Route(bank, one.lengths, model.dtype), checkpointed=checkpointed)
+        each = F.cross_entropy(logits.to(bank.values.dtype), one.targets, reduction="none") * one.weight
+        each.sum().backward()
+
+    return peak_bytes(forward_and_backward)
