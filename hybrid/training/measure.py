@@ -76,7 +76,7 @@ def pass_costs(model: PackedModel, rank: int, *, checkpointed: bool = False) -> 
     if about not in known:
         with model.packed():
             found = _pass_costs(model, rank, PROBE_TOKENS, checkpointed=checkpointed)
-            if found.per_square * SQUARES_AT > 0.1 * found.per_token:
+            if found.per_square:
                 found = _pass_costs(model, rank, LONG_PROBE_TOKENS, checkpointed=checkpointed)
             known[about] = found
     return known[about]
@@ -90,6 +90,8 @@ def _pass_costs(model: PackedModel, rank: int, unit: int, *, checkpointed: bool)
     peak = partial(pass_peak, model, rank, checkpointed=checkpointed)
     low, middle, high = (peak(tokens, 1) for tokens in lengths)
     square = max(0.0, (high - 2 * middle + low) / (2 * unit**2))
+    if square * SQUARES_AT <= 0.1 * (high - low) / (2 * unit):  # kernels align what they keep to 32 tokens
+        square = 0.0
     per_token = (high - low) / (2 * unit) - square * (lengths[0] + lengths[2])
     per_label = (peak(unit, unit - 1) - low) / (unit - 2)
     at_zero = low - per_token * unit - square * unit**2 - per_label
