@@ -527,7 +527,9 @@ def doctor_lines(monkeypatch: pytest.MonkeyPatch, host: str) -> list[tuple[str, 
     """The doctor's lines about the server, with what to do."""
     monkeypatch.setenv("OLLAMA_HOST", host)
     lines = [(one.what, one.do) for one in environment.backend_findings() if "llama" in one.what]
-    return [line for line in lines if not line[0].startswith(("backend", "default model"))]  # its path may say llama
+    return [
+        line for line in lines if not line[0].startswith(("backend", "embedder", "default model"))
+    ]  # its path may say llama
 
 
 def test_the_doctor_tells_of_a_server_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:

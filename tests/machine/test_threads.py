@@ -18,7 +18,9 @@ from hybrid.machine import threads
 from hybrid.machine.threads import SPIN_SETTINGS
 
 NAMES = (*SPIN_SETTINGS, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV")
-ENGINES = [path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in ("scripted", "ollama", "hashed")]
+ENGINES = [
+    path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in ("scripted", "ollama", "hashed", "none")
+]
 NEEDS = {"llamacpp": "xllamacpp"}
 
 

@@ -23,10 +23,9 @@ import pytest
 import zstandard
 
 from hybrid.errors import BadData, CannotRun, UsageError
-from hybrid.machine import home
+from hybrid.machine import guard, home
 from hybrid.machine.mounts import carrier_of, mount_of, remote_mount
 from hybrid.ollama import archive as archives
-from hybrid.ollama import guard
 from hybrid.ollama.address import models, parse, version
 from hybrid.ollama.archive import installed, unpack
 from hybrid.ollama.binary import find
