@@ -87,7 +87,7 @@ def _as_text(root: Path, findings: Iterable[Finding]) -> FindingCounts:
         counts.add(finding)
         if len(shown[finding.kind]) < MOST_SHOWN:
             shown[finding.kind].append(finding)
-    click.echo(clean_line(home.shown(root), LONGEST))
+    click.echo(clean_line(home.store_url(root) or str(root), LONGEST))
     for kind, examples in shown.items():
         if examples:
             _show(kind, examples, counts.by_kind[kind])

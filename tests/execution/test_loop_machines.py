@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -44,16 +43,16 @@ def test_a_killed_worker_is_replaced_and_only_its_last_round_is_computed_again(t
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole, killed = LoopRun(tmp_path / "whole"), LoopRun(tmp_path / "killed")
-    done = whole.laptop.run("run", "local", "averaging")
+    done = whole.laptop.run("run", "local", "averaging", "--set=rounds=40")
     assert done.returncode == 0, done.stderr
     assert "loading" not in done.stderr
     assert "no language model is asked" in whole.laptop.run("describe", "averaging").stdout
     assert "pipeline averaging, no language model" in whole.laptop.run("status", "averaging").stdout
-    name, log = killed.submit_loop("--set=pause_ms=150"), tmp_path / "log"
+    name, log = killed.submit_loop("--set=pause_ms=100", "--set=rounds=40"), tmp_path / "log"
     first, second = (at(killed.side(one), log) for one in ("first", "second"))
     process = first.start(*worker(killed, first))
     deadline = time.monotonic() + 60
-    while len(list(killed.folder.glob("runs/*/tensors/*/*/*/part-*"))) < 5:
+    while len(list(killed.folder.glob("runs/*/tensors/*/*/*/part-*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     deadline = time.monotonic() + 60
@@ -66,8 +65,7 @@ def test_a_killed_worker_is_replaced_and_only_its_last_round_is_computed_again(t
     again = second.run(*worker(killed, second))
     assert again.returncode == 0, again.stderr
     assert fetched(killed, name) == texts(whole)
-    twice = {one: count for one, count in Counter(computed(log)).items() if count > 1}
-    assert len(twice) <= 6, f"the states of a few seconds were on their way: {twice}"
+    assert len(computed(log)) < 2 * 40 + 40, "it began where the last state in the folder was"
 
 
 def test_rounds_of_two_machines_that_compute_differently_are_never_mixed(tmp_path: Path) -> None:
@@ -98,15 +96,15 @@ def test_rounds_of_two_machines_that_compute_differently_are_never_mixed(tmp_pat
     assert texts(run) == texts(alone)
 
 
-def test_two_workers_share_the_series(tmp_path: Path) -> None:
+def test_two_workers_of_a_machine_share_the_series(tmp_path: Path) -> None:
     run, logs = LoopRun(tmp_path), [tmp_path / "one", tmp_path / "two"]
     name = run.submit_loop("--set=pause_ms=150", "--set=rates=0.01,0.02,0.03,0.04,0.05,0.06")
-    sides = [at(run.side(log.name), log) for log in logs]
+    sides = [at(run.side(log.name), log, HYBRID_HOME=str(tmp_path / "home")) for log in logs]
     processes = [side.start(*worker(run, side)) for side in sides]
     said = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     rates = [{one.partition("/")[0] for one in computed(log)} for log in logs]
     assert len(rates[0] | rates[1]) == 6
     assert all(rates), "both did some of them"
-    assert len(rates[0] & rates[1]) <= 2, "a series is advanced by one worker"
+    assert not rates[0] & rates[1], "a series is advanced by one worker"
     assert len(fetched(run, name)) == 6 * 12

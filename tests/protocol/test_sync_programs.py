@@ -324,7 +324,7 @@ def ended(process: subprocess.Popen[str], code: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_killed_on_its_machine_goes_on_there_and_redoes_the_open_shard_only(
+def test_a_worker_killed_on_its_machine_goes_on_there_and_redoes_what_was_in_flight_only(
     two_folders: TwoFolders, sync: SyncProgram
 ) -> None:
     two_folders.submit()
@@ -340,7 +340,7 @@ def test_a_worker_killed_on_its_machine_goes_on_there_and_redoes_the_open_shard_
     after = two_folders.calls()[len(before) :]
     print(f"{len(before)} calls, {len(safe)} safe, killed, {len(after)} calls, {len(set(before) & set(after))} redone")
     assert not safe & set(after), "an item of a finished shard was asked again"
-    assert set(before) - safe == set(before) & set(after)
+    assert len(set(before) & set(after)) <= 1, "the answers of the open shard were in its journal"
     assert two_folders.status() == (0, ITEMS, ITEMS)
     assert records_in(two_folders.laptop) == two_folders.records_without_faults()
     assert list(two_folders.root.glob("home-gpu/spool/**/shard-*")) == [], "what is acknowledged is freed"
