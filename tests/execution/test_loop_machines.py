@@ -48,7 +48,7 @@ def test_a_killed_worker_is_replaced_and_only_its_last_round_is_computed_again(t
     assert "loading" not in done.stderr
     assert "no language model is asked" in whole.laptop.run("describe", "averaging").stdout
     assert "pipeline averaging, no language model" in whole.laptop.run("status", "averaging").stdout
-    name, log = killed.submit_loop("--set=pause_ms=100", "--set=rounds=40"), tmp_path / "log"
+    name, log = killed.submit_loop("--set=pause_ms=200", "--set=rounds=40"), tmp_path / "log"
     first, second = (at(killed.side(one), log) for one in ("first", "second"))
     process = first.start(*worker(killed, first))
     deadline = time.monotonic() + 60
