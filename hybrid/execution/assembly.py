@@ -129,11 +129,7 @@ def _trajectories(run: Run, stage: Stage, model: str) -> Mapping[str, str]:
         return {}
     records = RoundRecords(run, stage, model, tuple(stage.work.series(run.tasks())))
     records.look()
-    return {**{key.hex(): "" for keys in records.keys for key in keys}, **_hex(records.histories)}
-
-
-def _hex(histories: Mapping[bytes, str]) -> dict[str, str]:
-    return {key.hex(): history for key, history in histories.items()}
+    return {key.hex(): records.histories.get(key, "") for keys in records.keys for key in keys}
 
 
 def _models_in(header: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

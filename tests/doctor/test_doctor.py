@@ -27,6 +27,7 @@ from hybrid.folder.names import NoteName
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
 from tests.support.hostile import files_of, good_folder, header, lay_out, record, sealed
+from tests.support.manual_clock import ManualClock
 from tests.support.nvidia import nvidia_smi
 
 ROOT = Path(__file__).parents[2]
@@ -48,19 +49,6 @@ def folder(tmp_path: Path, good: dict[str, bytes]) -> Path:
     """A folder with two runs and all that belongs to them."""
     lay_out(tmp_path / "folder", good)
     return tmp_path / "folder"
-
-
-class ManualClock:
-    """A clock that the test moves."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def stamp(self) -> str:
-        return "never"
 
 
 class FaultyFolder:

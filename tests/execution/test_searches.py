@@ -135,6 +135,20 @@ class Place:
         return found
 
 
+def one_search(walk: Callable[[str, Tasks], Walk]) -> Any:
+    """A pipeline of one search of one task."""
+
+    @dataclass(frozen=True)
+    class OneSearch:
+        def inputs(self) -> Inputs:
+            return Inputs({"a": {}}, {}, {})
+
+        def stages(self) -> tuple[Stage, ...]:
+            return (Stage("search", "any", 1, Search(walk)),)
+
+    return OneSearch()
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     made = Place(tmp_path)
@@ -221,15 +235,7 @@ def test_a_search_that_asks_a_model_trained_in_its_run_is_refused(place: Place, 
     def walk(task: str, tasks: Tasks) -> Walk:
         yield [Item(task, "q", Request(Sampling(8), prompt="hello", **how))]
 
-    @dataclass(frozen=True)
-    class Trained:
-        def inputs(self) -> Inputs:
-            return Inputs({"a": {}}, {}, {})
-
-        def stages(self) -> tuple[Stage, ...]:
-            return (Stage("search", "any", 1, Search(walk)),)
-
-    place.pipeline = Trained()
+    place.pipeline = one_search(walk)
     with pytest.raises(PluginFault, match="is a search, and its item 'q' asks a model that is trained in this run"):
         place.run()
     assert not place.calls()
@@ -257,15 +263,7 @@ def raising(task: str, tasks: Tasks) -> Walk:
 def test_a_walk_that_is_not_deterministic_or_fails_is_told_and_what_was_answered_is_kept(
     place: Place, walk: Callable[[str, Tasks], Walk], why: str
 ) -> None:
-    @dataclass(frozen=True)
-    class Faulty:
-        def inputs(self) -> Inputs:
-            return Inputs({"a": {}}, {}, {})
-
-        def stages(self) -> tuple[Stage, ...]:
-            return (Stage("search", "any", 1, Search(walk)),)
-
-    place.pipeline = Faulty()
+    place.pipeline = one_search(walk)
     with pytest.raises(PluginFault, match=why) as caught:
         place.run()
     assert caught.value.exit_code == 7

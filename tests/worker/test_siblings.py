@@ -23,6 +23,7 @@ from hybrid.protocols import Pipeline
 from hybrid.settings import build, freeze
 from hybrid.worker.siblings import Siblings
 from hybrid.worker.worker import Worker, WorkerOptions
+from tests.support.manual_clock import ManualClock
 from tests.support.real_machines import ITEMS, SCRIPT, Machines
 
 
@@ -34,19 +35,6 @@ class Capabilities(Machine):
     def pipeline(self, run: Run) -> Pipeline:
         assert run
         return self.found
-
-
-class ManualClock:
-    """A clock that stands still until it is advanced."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def stamp(self) -> str:
-        return "2026-01-01T00:00:00Z"
 
 
 @dataclass
