@@ -127,8 +127,9 @@ class MakesPages(Protocol):
     """A pipeline that writes files for people beside outputs.json."""
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
-        """Name (`kept.md`; .txt and .csv are allowed, too) -> text. Its first line is the same every time: by it the
-        file is known again and may be replaced. What models wrote is hostile in these as on any page.
+        """Name (`kept.md`; .txt, .csv and .json are allowed, too) -> text. Its first line is the same every time: by
+        it the file is known again and may be replaced; of JSON it has to say more than `{`. What models wrote is
+        hostile in these as on any page.
         """
         ...
 

@@ -13,7 +13,9 @@ from hybrid.outputs import open_outputs, path_beside
 from hybrid.plugins.faults import attributed_to, checked
 from hybrid.protocols import MakesPages, Pipeline
 
-NAME = re.compile(r"[a-z][a-z0-9-]{0,40}\.(md|txt|csv)")
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}\.(md|txt|csv|json)")
+TAKEN = frozenset({"outputs.json", "grades.json"})
+"""Names that would be taken for a file of `hybrid`."""
 
 
 def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
@@ -38,8 +40,8 @@ def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
 def _checked(made: Mapping[str, str]) -> Mapping[str, str]:
     """The pages, in order of name. Raises ValueError, TypeError."""
     for name, text in checked(made, Mapping).items():
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(name) or name in TAKEN:
             raise ValueError(f"a page is called like kept.md, not {name!r:.80}")
-        if not checked(text, str).partition("\n")[0].strip():
+        if checked(text, str).partition("\n")[0].strip() in ("", "{", "["):
             raise ValueError(f"the page {name} has no first line, by which it is known again")
     return dict(sorted(made.items()))

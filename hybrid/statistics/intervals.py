@@ -147,11 +147,11 @@ def student_quantile(freedom: int) -> float:
     low, high = 1.0, 13.0
     while high - low > 1e-12:
         middle = (low + high) / 2
-        low, high = (middle, high) if _inside(middle, freedom) < 0.95 else (low, middle)
+        low, high = (middle, high) if student_within(middle, freedom) < 0.95 else (low, middle)
     return (low + high) / 2
 
 
-def _inside(t: float, freedom: int) -> float:
+def student_within(t: float, freedom: int) -> float:
     """The probability that |T| <= t (Abramowitz and Stegun 26.7.3 and 26.7.4: a finite sum)."""
     angle = math.atan(t / math.sqrt(freedom))
     square = math.cos(angle) ** 2

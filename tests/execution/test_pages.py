@@ -65,6 +65,10 @@ def test_a_page_is_made_anew_and_never_takes_the_place_of_somebody_elses_file(tm
     write_pages(AnswerPage({"kept.md": "# Kept\n2"}), path)
     assert (tmp_path / "kept.md").read_text() == "# Kept\n2"
     assert write_pages(AnswerPage(), outputs(tmp_path / "other.json")) == [tmp_path / "other.answers.md"]
+    data = tmp_path / "exp1_local.json"
+    for number in (1, 2):
+        write_pages(AnswerPage({data.name: f'{{"made_by": "me",\n"n": {number}}}'}), path)
+        assert json.loads(data.read_text())["n"] == number
     (tmp_path / "kept.md").write_text("my own notes")
     with pytest.raises(UsageError, match=r"kept\.md holds something else"):
         write_pages(AnswerPage({"kept.md": "# Kept\n3"}), path)
@@ -73,8 +77,11 @@ def test_a_page_is_made_anew_and_never_takes_the_place_of_somebody_elses_file(tm
 
 @pytest.mark.parametrize(
     "made",
-    [{"../kept.md": "# x"}, {"kept.html": "# x"}, {"outputs.json": "{}"}, {"kept.md": ""}, {"kept.md": 3}],
-)
+    [
+        {"../kept.md": "# x"}, {"kept.html": "# x"}, {"kept.md": ""}, {"kept.md": 3},
+        {"outputs.json": '{"a": 1}'}, {"grades.json": '{"a": 1}'}, {"exp1.json": "{\n}"}, {"exp1.json": " { \n}"},
+    ],
+)  # fmt: skip
 def test_a_page_of_a_strange_name_or_without_a_text_is_a_fault_of_the_pipeline(tmp_path: Path, made: Any) -> None:
     with pytest.raises((OwnFault, PluginFault), match="making the pages"):
         write_pages(AnswerPage(made), outputs(tmp_path / "outputs.json"))
