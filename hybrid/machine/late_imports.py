@@ -22,6 +22,8 @@ EXTRA_OF = {
     "sentence_transformers": "embeddings",
     "rouge_score": "rouge",
     "numpy": "branch",
+    "scipy": "atlas",
+    "sklearn": "atlas",
     "obstore": "s3",
     "ray": "ray",
 }
