@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ import click
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
+from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.folder.medium import Disk
 from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, is_guess, place_there, write_notebook
+from hybrid.notebook.document import as_json as bytes_of
+from hybrid.notebook.kaggle_push import push as push_to_kaggle
 from hybrid.notebook.packed import packed_models
 from hybrid.notebook.scripts import SCRIPTS, SUFFIX, Script, write_script
 from hybrid.plugins import installed, wheel
@@ -32,6 +38,7 @@ LOG = logging.getLogger("hybrid")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
 @click.option("-o", "--out", type=OUTPUT, help="Where to write it, - for standard output [RUN.ipynb here]")
+@click.option("--push", is_flag=True, help="kaggle: push it with Kaggle's own command line; Kaggle runs it at once.")
 @click.option("--without-plugins", is_flag=True, help="Include hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
 def notebook(
@@ -40,6 +47,7 @@ def notebook(
     folder: Path | None,
     at: str | None,
     out: Path | None,
+    push: bool,
     without_plugins: bool,
     as_json: bool,
 ) -> None:
@@ -50,6 +58,8 @@ def notebook(
     run again at any time.
     """
     refuse_both_on_stdout(out, as_json=as_json)
+    if push and kind != "kaggle":
+        raise UsageError("--push is for Kaggle: no other site has a command line", hint="hybrid notebook kaggle RUN")
     place = chosen_folder(folder)
     medium = directory(join_folder(place, make=False), "notebook finds it: use `hybrid worker URL`")
     found = open_run(medium, run)
@@ -68,12 +78,50 @@ def notebook(
             write_script(Script(kind, plan), there)
         else:
             write_notebook(plan, there)
+    about = {"notebook": str(path), "run": found.id, "at": plan.place}
+    if kind == "colab" and (inside := _copy_into(medium, plan)):
+        about["in_folder"] = inside
+    if push:
+        about["url"] = push_to_kaggle(plan)
+    _tell(about, wheels, as_json=as_json)
+
+
+def _copy_into(folder: Disk, plan: NotebookPlan) -> str:
+    """Write the notebook into the folder too, so that it can be opened from Drive; its place there, "" if not.
+
+    A notebook of this name is left as it is: it is the same one, perhaps with parameters that were changed in Colab.
+    """
+    data = bytes_of(plan)
+    place = f"notebooks/{plan.run.id}-{hashlib.sha256(data).hexdigest()[:8]}.ipynb"
+    try:
+        folder.write(place, data)
+    except BadData:
+        LOG.info("%s is there already and was changed", place)
+    except HybridError as error:
+        LOG.warning("the notebook is not in the folder: %s", error.message)
+        return ""
+    return place
+
+
+def _tell(about: dict[str, str], wheels: Sequence[Wheel], *, as_json: bool) -> None:
+    """Print what was made, and to standard error what a person does next."""
     if as_json:
-        about = {"notebook": str(path), "run": found.id, "at": plan.place}
         ours, *others = [{"wheel": one.path, "sha256": one.sha256} for one in wheels]
         click.echo(encode({**about, **ours, "plugins": others}))
-    elif path != STDOUT:
-        click.echo(path)
+    elif about["notebook"] != str(STDOUT):
+        click.echo(about["notebook"])
+    if "in_folder" in about:
+        click.echo(
+            f"it is in the folder, too: {about['in_folder']}. In Drive: Open with > Google Colaboratory", err=True
+        )
+    if "url" in about:
+        if not as_json:
+            click.echo(about["url"], err=about["notebook"] == str(STDOUT))
+        click.echo(
+            "Kaggle runs it now. It stops at once unless RCLONE_CONF is attached there (Add-ons > Secrets): attach "
+            "it, then push again",
+            err=True,
+        )
 
 
 def _roles(run: Run) -> tuple[str, ...]:

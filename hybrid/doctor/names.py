@@ -26,7 +26,7 @@ from hybrid.models.manifest import PART_FILE
 
 FileType = Literal["mark", "probe", "spec", "blob", "note", "shard", "tensors", "model", "part", "beside"]
 
-BESIDE = ("results", "wheels")
+BESIDE = ("results", "wheels", "notebooks")
 """Places in a folder that are not part of the protocol; hybrid reads nothing in them."""
 
 RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")

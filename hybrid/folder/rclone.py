@@ -29,7 +29,7 @@ VERSION = re.compile(r"^rclone v(\d{1,4})\.(\d{1,4})", re.MULTILINE)
 
 OF_LAPTOP = ("run.json", "inputs-*", "references-*", "acks/**", "orders/**")
 """What the laptop writes below the place of a run; workers write the rest."""
-PACKED = ("/models/**", "/wheels/**")
+PACKED = ("/models/**", "/wheels/**", "/notebooks/**")
 """Written by either side, under names that are made of the content: never copied over another."""
 
 COPY = ("copy", "--checksum", "--retries=1", "--contimeout=30s", "--timeout=2m", "--ask-password=false")

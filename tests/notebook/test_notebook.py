@@ -42,6 +42,7 @@ from hybrid.notebook import NotebookKind, is_guess, place_there
 from hybrid.notebook.document import needed
 from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs
+from tests.support.in_process import Hybrid
 from tests.support.nvidia import nvidia_smi
 
 KINDS: tuple[NotebookKind, ...] = ("colab", "kaggle", "plain")
@@ -241,6 +242,27 @@ def test_without_a_name_the_notebook_is_named_after_the_run(site: Site, monkeypa
     assert told["run"] == site.run.id
     assert told["at"] == "/content/drive/MyDrive/shared"
     assert Path(told["notebook"]).is_file()
+
+
+def test_colabs_notebook_is_in_the_folder_too_where_what_was_changed_in_it_is_kept(
+    site: Site, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.root)
+    told = json.loads(invoke("colab", site.run.id, f"--folder={site.folder}", "--json"))
+    inside = site.folder / told["in_folder"]
+    assert inside.parent == site.folder / "notebooks"
+    assert inside.read_bytes() == Path(told["notebook"]).read_bytes()
+    opened = nbformat.read(inside, as_version=4)
+    opened.cells[1].source = opened.cells[1].source.replace("UNTIL = ''", "UNTIL = '23:00'")
+    nbformat.write(opened, inside)
+    assert (
+        json.loads(invoke("colab", site.run.id, f"--folder={site.folder}", "--json"))["in_folder"] == told["in_folder"]
+    )
+    assert "UNTIL = '23:00'" in inside.read_text()
+    for look in (["doctor", "--folder", site.folder], ["status", "--folder", site.folder]):
+        done = hybrid(*look)
+        assert done.code in (0, 4), done.stderr
+        assert "notebooks" not in done.stdout + done.stderr
 
 
 def test_a_run_or_a_folder_that_is_not_there_is_told(site: Site) -> None:
