@@ -227,16 +227,21 @@ def nested_mean(updates: Sequence[Update], weights: Sequence[float]) -> Update:
 def mean(tensors: Sequence[Mapping[str, NDArray[Any]]], weights: Sequence[float]) -> dict[str, NDArray[Any]]:
     """The weighted mean of whole tensors (heads, or all parameters), summed in fp64 and given in their own type."""
     _check_weights(len(tensors), weights)
+    check_tensors(tensors)
+    return {
+        name: _mean([one[name] for one in tensors], weights).astype(first.dtype, copy=False)
+        for name, first in tensors[0].items()
+    }
+
+
+def check_tensors(tensors: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+    """Raise ValueError with client and tensor unless all have the same tensors, of equal shapes and finite."""
     for client, one in enumerate(tensors):
         for name in {**tensors[0], **one}:
             if name not in one or name not in tensors[0] or one[name].shape != tensors[0][name].shape:
                 raise ValueError(f"client {client}: tensor {name!r} is missing, or has another shape than client 0's")
             if not np.isfinite(one[name]).all():
                 raise ValueError(f"client {client}: tensor {name!r} holds numbers that are not finite")
-    return {
-        name: _mean([one[name] for one in tensors], weights).astype(first.dtype, copy=False)
-        for name, first in tensors[0].items()
-    }
 
 
 def norm_weights(updates: Sequence[Update], weights: Sequence[float]) -> list[float]:
