@@ -100,7 +100,9 @@ class ProgressCounts:
 
     @property
     def pace(self) -> str:
-        """Speed in words: items per minute, and prompt and generated tokens per second."""
+        """Speed in words: items per minute, and prompt and generated tokens per second where there are any."""
+        if not (self.prompt_tokens or self.completion_tokens):  # it asks no model, or nothing is answered yet
+            return per_minute(self.items_per_minute)
         tokens = f"{self.prompt_tokens_per_second:,.0f} prompt + {self.tokens_per_second:,.0f} new tokens/s"
         return f"{per_minute(self.items_per_minute)}, {tokens}"
 

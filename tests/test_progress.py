@@ -41,7 +41,7 @@ def test_progress_counts_tell_items_a_minute_and_tokens_that_were_read_beside_ne
     assert (told["items_per_minute"], told["prompt_tokens_per_second"], told["tokens_per_second"]) == (4.0, 20.0, 0.1)
     assert (counts.done, counts.failed) == (6, 1)
     counts.begin("judge", 3, 0)
-    assert (counts.failed, counts.prompt_tokens, counts.pace) == (0, 0, "0.00 items/min, 0 prompt + 0 new tokens/s")
+    assert (counts.failed, counts.prompt_tokens, counts.pace) == (0, 0, "0.00 items/min")
 
 
 def test_a_rate_is_shown_as_finely_as_it_matters() -> None:

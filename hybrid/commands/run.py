@@ -13,7 +13,6 @@ import click
 from rich.console import Console
 
 from hybrid import settings
-from hybrid.backends.registry import NAMED_MODELS
 from hybrid.commands.follow import follow
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
 from hybrid.commands.roles import MODELS, engines, specs
@@ -23,17 +22,16 @@ from hybrid.execution.local import DEFAULT_FOLDER, Effort, Engine, LocalResult, 
 from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.object_store import directory, medium_at
 from hybrid.folder.runs import Run
-from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.forgetting import checked_note, submitted
 from hybrid.laptop.remote_runs import submit_remote
 from hybrid.machine import home
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
-from hybrid.model_files.location import HUB_NAME, PACKAGED
 from hybrid.outputs import stale_words
 from hybrid.plugins import installed
 from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
 from hybrid.protocols import Stage
+from hybrid.status.next_command import model_options
 from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
@@ -135,20 +133,12 @@ def _next_commands(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
         yield from (f"the model, once:     hybrid models pack {name}" for name in served)
         restored = "".join(f"hybrid models restore {name} --folder FOLDER; " for name in served)
         server = f"{restored}hybrid ollama up -- "
-    yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{_model_options(models)}"
+    yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{model_options(models)}"
     yield f"or as a notebook:    hybrid notebook colab {run.id}"
     if any(stage.side == "laptop" for stage in stages):
         models = [run.models[role] for role in asked_on(stages, ("laptop",))]
-        yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{_model_options(models)}"
+        yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{model_options(models)}"
     yield f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}"
-
-
-def _model_options(models: Sequence[ModelSpec]) -> str:
-    """The options of `hybrid worker` for models whose names do not locate them on another machine."""
-    known = {one for names in NAMED_MODELS.values() for one in names}
-    named = [one.name for one in models if one.backend != "ollama" and one.name not in known]
-    unknown = [name for name in named if name not in PACKAGED and not HUB_NAME.fullmatch(name)]
-    return "".join(f" --model {name}=PATH" for name in unknown)
 
 
 @dataclass(frozen=True, slots=True)

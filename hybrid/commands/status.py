@@ -119,6 +119,8 @@ def _show(place: Path, runs: list[RunStatus], run: str | None, *, as_json: bool)
             stale = stale_words(place / "results" / one.id / "outputs.json")
             for text in (*detail_lines(one), *titled_lines("grades", stale)):
                 click.echo(text)
+    if not run and not as_json and any(one.stopped for one in runs):
+        click.echo("`hybrid status RUN` shows the command that goes on with a stopped run", err=True)
     if not runs and not as_json:
         click.echo("there is no run in the folder yet, or all were forgotten (--all)")
 

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -22,11 +22,12 @@ from typing import IO
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.index import KEY, in_parts
+from hybrid.execution.round_records import RoundRecords
 from hybrid.execution.search_records import keys_of
 from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.runs import Run, open_run
 from hybrid.protocols import Stage
-from hybrid.work import maker_of
+from hybrid.work import Rounds, maker_of
 
 MOST_WRAPPED = 100
 LENGTH = struct.Struct("<I")
@@ -34,9 +35,23 @@ Parts = Iterator[bytes]
 
 
 def parts_of(run: Run, stage: Stage, model: str) -> Parts:
-    """The distinct keys of the stage's items, as `Index.set_items` takes them. Raises HybridError."""
+    """The distinct keys of the stage's items, as `Index.set_items` takes them. Raises HybridError.
+
+    A round whose records are all of a trajectory that does not count has another key, which no record has.
+    """
     key_of = keys_of(run, stage, model)
-    yield from in_parts(key_of(item)[:KEY] for item in stage.items(run.tasks()))
+    forked = _forked(run, stage, model)
+    keys = (key_of(item) for item in stage.items(run.tasks()))
+    yield from in_parts((key if key not in forked else hashlib.sha256(key).digest())[:KEY] for key in keys)
+
+
+def _forked(run: Run, stage: Stage, model: str) -> Collection[bytes]:
+    """The rounds that have records, and none of the trajectory that counts; none of a stage without rounds."""
+    if not isinstance(stage.work, Rounds):
+        return ()
+    records = RoundRecords(run, stage, model, tuple(stage.work.series(run.tasks())))
+    records.look()
+    return records.forked()
 
 
 def identity_of(stage: Stage, model: str, earlier: str) -> str:

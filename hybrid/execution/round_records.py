@@ -60,3 +60,7 @@ class RoundRecords(CompletedItems):
             for keys, begin in zip(self.keys, self.beginnings, strict=True):
                 found.update(zip(keys, longest(begin, [self._texts.get(key, {}) for key in keys]), strict=False))
             self.histories, self.good = found, set(found)
+
+    def forked(self) -> set[bytes]:
+        """The rounds with texts of other trajectories alone, and without a failure."""
+        return {key for key, texts in self._texts.items() if texts and key not in self.good} - self.failed().keys()

@@ -23,7 +23,7 @@ from hybrid.folder.runs import Run
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Stage
-from hybrid.work import Search
+from hybrid.work import Rounds, Search
 
 AT_ONCE = 500
 """Shards between two writes to the index."""
@@ -274,15 +274,15 @@ def _view(
     model = shards.model()
     with ExitStack() as stack:
         identity, wait, failure = "", None, None
-        searches = stage is not None and isinstance(stage.work, Search)
-        if stage and not searches:
+        by_records = stage is not None and isinstance(stage.work, Search | Rounds)
+        if stage and not by_records:
             identity = identity_of(stage, model, earlier)
             if index.items(shards.place)[0] != identity:
                 apart = shards.unread >= APART and not stage.after  # its process would lack the copies here
                 wait = stack.enter_context(listing(shards.run, stage, model, apart=apart))
         shards.read()
         present = shards.present(model)
-        if stage and searches:  # its items follow from its records
+        if stage and by_records:  # which items there are, or which rounds count, follows from the records
             identity = identity_of(stage, model, digest([earlier, sorted(present)]))
             wait = None if index.items(shards.place)[0] == identity else partial(_parts, shards.run, stage, model)
         try:
@@ -300,7 +300,7 @@ def _view(
     total = view.total if stage else None
     refused, made_of = tuple(shards.refused), digest([identity, sorted(present)])
     told = replace(view, model=model, total=total, why=why, error=failure, refused=refused, content=made_of)
-    return replace(told, grows=searches)
+    return replace(told, grows=stage is not None and isinstance(stage.work, Search))
 
 
 def _parts(run: Run, stage: Stage, model: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import filelock
 
-from hybrid.errors import BadData
+from hybrid.errors import BadData, HybridError
 from hybrid.folder.journal import Journal, lock_of, read_journal, release
 from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.runs import Run
@@ -27,6 +27,13 @@ class Journals:
     def journal(self, run: str, stage: str, attempt: str) -> Journal:
         """The journal of the open shard of an attempt at a stage."""
         return Journal(self._root / run / stage / f"{attempt}.journal")
+
+    def open_records(self, run: str) -> int:
+        """How many records of a run are in journals of this machine, which are in no shard yet.
+
+        Those of a process that is at work are among them. A journal that cannot be read counts as empty.
+        """
+        return sum(map(_records_in, (self._root / run).glob("*/*.journal")))
 
     def recover(self, run: Run, medium: Medium) -> int:
         """Write the shards that ended processes left open into `medium`; how many records those are.
@@ -52,6 +59,13 @@ class Journals:
         if found:
             LOG.info("%s: %s of a process that was killed", run.id, count_of(found, "record"))
         return found
+
+
+def _records_in(journal: Path) -> int:
+    try:
+        return len(read_journal(journal)[1])
+    except HybridError:
+        return 0
 
 
 def _recovered(run: Run, journal: Path, medium: Medium) -> int:

@@ -16,6 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import IO, TypeAlias
 
+from hybrid.backends.registry import NO_MODEL
 from hybrid.errors import HybridError, UsageError
 from hybrid.grading.questions import OutOfOrder
 from hybrid.machine import home
@@ -203,12 +204,12 @@ def _top(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections
 
 
 def _model_of(run: ReportRun) -> str:
-    """The model of a run, or its models with their roles."""
+    """The model of a run, or its models with their roles; "" for one without a language model."""
     models = run.outputs.run.get("models")
-    if isinstance(models, Mapping) and models:
-        named = [(role, one.get("name", "")) for role, one in models.items() if isinstance(one, Mapping)]
-        return ", ".join(f"{name} as {role}" if role else f"{name}" for role, name in named)
-    return str(run.outputs.run.get("model") or "")
+    if not isinstance(models, Mapping) or not models:
+        models = {"": {"name": run.outputs.run.get("model"), "backend": run.outputs.run.get("backend")}}
+    known = [(role, one) for role, one in models.items() if isinstance(one, Mapping) and one.get("backend") != NO_MODEL]
+    return ", ".join(f"{one.get('name') or ''}{f' as {role}' if role else ''}" for role, one in known)
 
 
 def _left_out(drawn: DrawnTasks) -> Html:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import Json, decode, digest
@@ -12,17 +13,22 @@ from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.index import Index
+from hybrid.execution.roles import asked_on
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
 from hybrid.folder.orders import Orders, known_orders
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.spec import MAX_SPEC, check_spec
+from hybrid.machine import home
+from hybrid.machine.lock import is_locked
 from hybrid.machine.terminal import clean_line, count_of
 from hybrid.plugins import installed
 from hybrid.protocols import Stage
 from hybrid.status.attempts import Attempt, read_attempts
 from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
+from hybrid.status.next_command import worker_command
 
 MAX_LENGTH = 300
 """Most characters of a text from a folder or another machine."""
@@ -62,6 +68,9 @@ class RunStatus:
     unchanged: float | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     models: tuple[tuple[str, str, str], ...] = ()  # role, backend and name of every model
+    open_here: int = 0  # records in open shards of this machine's processes
+    local: bool = False  # whether `run local` is at work on it on this machine
+    next_command: str = ""  # what goes on with it
 
     def sum(self, name: str) -> int:
         """The sum of one attribute over the stages, unknown values as 0."""
@@ -99,6 +108,11 @@ class RunStatus:
         if not self.done:
             return NotFinished.exit_code
         return Missed.exit_code if self.failed else 0
+
+    @property
+    def stopped(self) -> bool:
+        """Whether something is left to do, and nobody is known to be at work on it."""
+        return self.error is None and not (self.over or self.at_work or self.local)
 
     @property
     def at_work(self) -> list[Attempt]:
@@ -207,6 +221,7 @@ def read_status(
 ) -> RunStatus:
     """The status of one run. Raises Temporary when its folders cannot be listed."""
     refused: list[str] = []
+    place = home.folder_at(str(run.folder))
     orders = known_orders((store, run.folder), run.id, refused)
     attempts = read_attempts(run.folder, run.id, index, now := time.time(), refused)
     run, named, why = _bound_stages(run, store)
@@ -234,7 +249,20 @@ def read_status(
         unchanged=index.unchanged(run.id, _content_digest(stages, attempts, orders), now),
         spec=run.spec,
         models=models,
+        open_here=Journals(home.journals_of(place)).open_records(run.id),
+        local=is_locked(place / run.place),
+        next_command=_next_command(run, place, named, stages),
     )
+
+
+def _next_command(run: Run, place: Path, stages: Sequence[tuple[str, Stage | None]], views: Sequence[StageView]) -> str:
+    """The command that goes on with a run; "" when nothing is left, or the next stage is not known here."""
+    left = [stage for (_, stage), view in zip(stages, views, strict=True) if stage and view.left != 0]
+    if not left:
+        return ""
+    side = left[0].side
+    models = [run.models[role] for role in asked_on(left, (side,))]
+    return worker_command(run.id, side, home.shown(place), models)
 
 
 def _content_digest(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:

@@ -21,6 +21,7 @@ MAX_REASONS = 8
 MAX_REFUSED = 5
 TITLE_WIDTH = 12
 NOTHING = "no language model"
+LOCAL = "`hybrid run local` is at work on it on this machine"
 
 
 def summary_line(run: RunStatus, differences: Sequence[str] = ()) -> str:
@@ -43,6 +44,7 @@ def detail_lines(run: RunStatus) -> Iterator[str]:
     yield from titled_lines("done", _done(run))
     yield from titled_lines("safe", _safety(run))
     yield from titled_lines("workers", _workers(run))
+    yield from titled_lines("next", _next(run))
     yield from titled_lines("speed", _speed(run))
     yield from titled_lines("orders", _orders(run))
     yield from titled_lines("passed over", _refused(run))
@@ -66,8 +68,10 @@ def failed_items(stages: Sequence[StageView], run: str) -> str:
 
 def _counts(run: RunStatus) -> list[str]:
     done, failed, total = run.sum("done"), run.failed, run.total
-    unknown = f"{count_of(done, 'item')} done, total not known"
     so_far = " so far" if run.so_far else ""
+    if run.so_far and total is None:  # of the stages after a search nothing is known before it ends
+        total = run.sum("total")
+    unknown = f"{count_of(done, 'item')} done, total not known"
     counts = [unknown if total is None else f"{done:,} of {count_of(total, 'item')}{so_far} done"]
     counts += [f"{failed:,} of them failed"] if failed else []
     return counts + (["cancelled"] if run.cancelled else [])
@@ -75,9 +79,10 @@ def _counts(run: RunStatus) -> list[str]:
 
 def _received(run: RunStatus) -> str:
     done, received = run.sum("done"), run.sum("received")
+    open_here = "" if run.done else _amount(run.open_here, "open record")
     if not done:
-        return ""
-    levels = f"{received:,} received here, {done - received:,} in the folder"
+        return open_here
+    levels = f"{received:,} received here, {done - received:,} in the folder{open_here and f', {open_here}'}"
     return "all of them received here" if received == done else levels
 
 
@@ -85,6 +90,8 @@ def workers_text(run: RunStatus, *, names: bool = False) -> str:
     """How many workers are running and the remaining time; "" for a run that is done or cancelled."""
     if run.over:
         return ""
+    if run.local:
+        return LOCAL
     if not run.attempts:
         return "no worker has reported yet"
     running = len(run.at_work)
@@ -93,7 +100,7 @@ def workers_text(run: RunStatus, *, names: bool = False) -> str:
     shown = [one.name for one in run.at_work[:MAX_NAMES]] if names else []
     named = f" ({', '.join(shown)}{' and others' if running > MAX_NAMES else ''})" if shown else ""
     items = "" if run.items_per_minute is None else f", {per_minute(run.items_per_minute)}"
-    speed = items if run.tokens_per_second is None else f"{items}, {run.tokens_per_second:,.0f} tokens/s"
+    speed = f"{items}, {run.tokens_per_second:,.0f} tokens/s" if run.tokens_per_second else items
     eta = "" if run.eta_seconds is None else f", about {duration(run.eta_seconds)} to go"
     return f"{count_of(running, 'worker')} running{named}{speed}{eta}"
 
@@ -132,7 +139,7 @@ def models_text(run: RunStatus) -> str:
 def _done(run: RunStatus) -> list[str]:
     several = len(run.stages) > 1
     lines = [text for stage in run.stages for text in _stage(stage, f"{stage.name}: " if several else "")]
-    if run.why:
+    if run.why and not run.so_far:
         lines.append(f"the number of items is not known: {run.why}")
         reported = [one.total for one in run.attempts if one.total is not None]
         lines.append(f"a worker reported {reported[-1]:,.0f}" if reported else "")
@@ -173,9 +180,11 @@ def _on_workers(run: RunStatus) -> list[str]:
     """What exists on the workers' machines alone, as they reported it."""
     if run.done:
         return []
-    if not run.attempts:
-        return ["what a worker's machine alone may hold is not known"]
     lines = []
+    if run.open_here:
+        lines.append(f"{_amount(run.open_here, 'open record')} on this machine alone, kept when the run goes on here")
+    if not run.attempts:
+        return lines or ["what a worker's machine alone may hold is not known"]
     for one in run.attempts[-MAX_ATTEMPTS:]:
         parts = [_amount(one.open_records, "open record"), _amount(one.waiting, "file")]
         if any(parts):
@@ -197,8 +206,10 @@ def _reported(attempt: Attempt) -> str:
 
 
 def _workers(run: RunStatus) -> list[str]:
+    if run.local:
+        return [LOCAL]
     if not run.attempts:
-        return ["no worker has reported yet"]
+        return ["no worker took part" if run.done else "no worker has reported yet"]
     ended = sum(one.state == "ended" for one in run.attempts)
     others = [one for one in run.attempts if one.state != "ended"]
     lines = [text for one in others[-MAX_ATTEMPTS:] for text in _worker(one)]
@@ -208,6 +219,14 @@ def _workers(run: RunStatus) -> list[str]:
         have_ended = f"{has_or_have(ended)} ended"
         lines.append(f"{ended:,} more {have_ended}" if others else f"none is running; {ended:,} {have_ended}")
     return lines
+
+
+def _next(run: RunStatus) -> list[str]:
+    """What goes on with a run that nobody is at work on."""
+    if not run.stopped or not run.next_command:
+        return []
+    again = "" if run.attempts else "if `hybrid run local` began it, the same command again also goes on"
+    return [run.next_command, again]
 
 
 def _worker(one: Attempt) -> Iterator[str]:
@@ -251,8 +270,8 @@ def _speed(run: RunStatus) -> list[str]:
     items, eta = run.items_per_minute, run.eta_seconds
     parts = [
         "" if items is None else per_minute(items),
-        "" if prompt is None else f"{prompt:,.0f} prompt tokens/s",
-        "" if generated is None else f"{generated:,.0f} new tokens/s",
+        f"{prompt:,.0f} prompt tokens/s" if prompt else "",
+        f"{generated:,.0f} new tokens/s" if generated else "",
     ]
     known = ", ".join(filter(None, parts))
     speed = f"{known}, as the workers reported" if known else "not known yet"

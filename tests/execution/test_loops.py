@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +15,17 @@ import pytest
 
 from hybrid import testing
 from hybrid.errors import BadData, CannotRun, NotFinished, PluginFault
+from hybrid.execution.chain import bound
+from hybrid.execution.index import Index
 from hybrid.execution.local import Effort, Engine, LocalResult, run_here
 from hybrid.execution.loop_run import LoopRun
 from hybrid.execution.loop_state import LoopState
+from hybrid.execution.rounds_work import RoundsWork
+from hybrid.execution.stage_view import stage_views
 from hybrid.folder.in_memory import InMemoryFolder
 from hybrid.folder.medium import Disk
+from hybrid.folder.runs import open_run
+from hybrid.folder.shards import pack, verify_shard
 from hybrid.folder.tensors import RunTensors
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
@@ -184,6 +192,39 @@ def test_a_backend_without_loops_is_refused(place: Place) -> None:
     models = {"": Engine("scripted", str(place.root / "script.json"))}
     with pytest.raises(CannotRun, match="no loop can run"):
         run_here(place.root / "folder", "sums", Sums(), models, SilentProgress())
+
+
+def kept_rounds(source: Path, target: Disk, attempt: str, wanted: Callable[[str, int], bool]) -> None:
+    """Write a shard with those records of the run in `source` whose series and round are wanted."""
+    (path,) = source.glob("folder/runs/*/sums/*/*/shard-*")
+    shard = verify_shard(str(path.relative_to(source / "folder")), path.read_bytes())
+    told = [(record["task"], json.loads(record["text"])["round"]) for record in shard.records]
+    lines = [line for line, one in zip(shard.lines, told, strict=True) if wanted(*one)]
+    name, data = pack({**shard.header, "attempt": attempt, "seq": 0}, lines, 0)
+    target.write(f"runs/{shard.header['run']}/sums/{attempt}/{name.batch}/{name}", data)
+
+
+def test_rounds_of_a_trajectory_that_does_not_count_are_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    one, other = Place(tmp_path / "one"), Place(tmp_path / "other", lambda name, number: number + 1e-9)
+    run = one.run().run
+    other.run()
+    shutil.copytree(tmp_path / "one/folder/runs" / run.id, tmp_path / "both/runs" / run.id)
+    shutil.rmtree(tmp_path / "both/runs" / run.id / "sums")
+    both = Disk(tmp_path / "both")
+    kept_rounds(one.root, both, "20260101t000000z-00000001", lambda name, number: name == "b" or number < 5)
+    kept_rounds(other.root, both, "20260102t000000z-00000002", lambda name, number: name == "a" and number > 3)
+    chain = bound(open_run(both, run.id), Sums())
+    store, stages = Disk(tmp_path / "store"), [(stage.name, stage) for stage in chain.stages]
+    with closing(Index(tmp_path / "index")) as index:
+        for _ in range(2):
+            view = stage_views(chain.run, stages, store, index, ())[0]
+            assert (view.total, view.done, view.left, view.failed) == (2 * ROUNDS, ROUNDS + 5, 4, 0)
+    work = RoundsWork(chain.run, chain.stages[0], run.tasks(), run.models[""].digest)
+    work.look()
+    assert (work.view().total, work.view().done) == (2 * ROUNDS, ROUNDS + 5)
 
 
 def tensors(place: InMemoryFolder | Disk, attempt: str = "20260101t000000z-aaaaaaaa") -> RunTensors:

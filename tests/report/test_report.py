@@ -495,6 +495,19 @@ def test_a_run_with_several_models_lists_each_with_its_role(tmp_path: Path, mode
     assert "device cuda:0 <H200>" in shown
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"backend": "none", "model": "none"},
+        {"models": {"": {"backend": "none", "name": "none"}}},
+    ],
+)
+def test_the_title_of_a_run_without_a_language_model_names_none(tmp_path: Path, named: Any) -> None:
+    path = tmp_path / "outputs.json"
+    write_outputs(path, {"id": "r", "pipeline": "averaging", **named}, [], {}, [output("a", 0, 0, "x", "y")])
+    assert "<h1>averaging</h1>" in page_of(path)
+
+
 @pytest.mark.slow
 def test_a_page_of_four_hundred_tasks_with_seventeen_views_is_small(tmp_path: Path) -> None:
     truth = [[(x * y + x) % 10 for x in range(20)] for y in range(20)]

@@ -20,11 +20,14 @@ from hybrid.canonical import Json
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.execution import stage_view
 from hybrid.execution.index import Index
+from hybrid.execution.stage_view import StageView
 from hybrid.folder.medium import Disk, Entry
 from hybrid.folder.notes import pack_note
+from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import join_folder, open_run, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.machine import home
+from hybrid.machine.lock import exclusive_lock
 from hybrid.machine.terminal import duration
 from hybrid.status import run_status
 from hybrid.status.run_status import RunStatus, read_statuses
@@ -45,10 +48,48 @@ def details(found: RunStatus) -> str:
 def test_a_run_without_a_worker_is_shown_as_such(place: RunFolder) -> None:
     found = place.look()
     assert (found.total, found.sum("done"), found.exit_code) == (6, 0, 4)
-    assert "0 of 6 items" in details(found)
-    assert "no worker has reported yet" in details(found)
-    assert "what a worker's machine alone may hold is not known" in details(found)
+    told = details(found)
+    assert "0 of 6 items" in told
+    assert "no worker has reported yet" in told
+    assert "what a worker's machine alone may hold is not known" in told
     assert "no worker has reported yet" in summary_line(found)
+    assert found.stopped
+    assert f"  next        on the GPU machine: `hybrid worker FOLDER --run {found.id} --model made-up=PATH`" in told
+    assert "if `hybrid run local` began it, the same command again also goes on" in told
+
+
+def test_a_local_run_that_was_killed_is_told_with_what_it_holds_and_what_goes_on(place: RunFolder) -> None:
+    journal = Journals(home.journals_of(place.folder)).journal(place.run.id, "answer", FIRST)
+    for line in (b"one", b"two"):
+        journal.add({"seq": 0}, line)
+    with exclusive_lock(place.folder / place.run.place, "is at work"):
+        found = place.look()
+    assert (found.open_here, found.local, found.stopped) == (2, True, False)
+    assert "`hybrid run local` is at work on it on this machine" in summary_line(found)
+    assert "next" not in details(found)
+    found = place.look()
+    assert found.stopped
+    assert "2 open records on this machine alone, kept when the run goes on here" in details(found)
+    assert "; 2 open records; no worker has reported yet" in summary_line(found)
+    journal.close()
+    assert place.look().open_here == 0
+
+
+def test_the_total_of_a_search_and_of_what_comes_after_it_is_told_as_so_far() -> None:
+    search = StageView("search", total=13, done=5, grows=True)
+    tree = StageView("tree", why="waits for the stage 'search'", waits="search")
+    found = RunStatus("branch-1", {"pipeline": "branch"}, (search, tree), models=(("", "ollama", "llama3.2"),))
+    assert found.total is None
+    assert "5 of 13 items so far done" in summary_line(found)
+    assert "number of items" not in details(found)
+
+
+def test_a_worker_that_generates_no_tokens_is_told_by_its_items(place: RunFolder) -> None:
+    progress = {**BEAT["progress"], "tokens_per_second": 0.0, "prompt_tokens_per_second": 0.0}  # type: ignore[dict-item]
+    place.beat(0, progress=progress)
+    found = place.look()
+    assert "12 items/min, as the workers reported" in details(found)
+    assert "tokens" not in details(found) + summary_line(found)
 
 
 def test_an_item_counts_once_however_many_shards_hold_it(place: RunFolder) -> None:
@@ -606,7 +647,7 @@ def test_the_text_of_a_complete_run(place: RunFolder) -> None:
         "  done        6 of 6 items (100 %)",
         "  safe        6 items received and verified here: 1 shard on this machine's disk",
         "              0 items in the folder alone, verified from here",
-        "  workers     no worker has reported yet",
+        "  workers     no worker took part",
     ]
     told = "6 of 6 items done; all of them received here; made-up on scripted"
     assert status(place).stdout == f"{place.run.id}  {told}\n"
