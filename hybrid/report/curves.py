@@ -1,10 +1,12 @@
 """Metrics over rounds for every pipeline whose records hold them (`hybrid.metrics`): one chart per metric.
 
-Runs whose settings differ only in the seed are one line: their mean, with a band from the lowest to the highest.
+Runs whose settings differ only in the seed are one line: their mean, with a band from the lowest to the highest. So are
+tasks of a run whose names differ only in a last `/seed-N`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ MAX_CHARTS = 40
 """Most metrics that are drawn; the others are counted."""
 MAX_VALUES = 2_000_000
 """Most values of a run that are drawn; a note says when there are more."""
+MAX_WITH_GROUPS = 24
+"""Lines of a chart from which on those of groups are counted, not drawn, beside lines of whole rounds."""
+SEED = re.compile(r"/seed-(\d{1,15})$")
 MAX_COLUMNS = 12
 """Most metrics in the table of a task."""
 
@@ -49,15 +54,16 @@ class Curves(Section):
         lines: dict[str, list[tuple[Key, Line]]] = {}
         notes = []
         for label, group in groups:
-            series = [_series(run) for run in group]
-            notes += [
-                _truncation_note(run) for run, each in zip(group, series, strict=True) if _size(each) >= MAX_VALUES
-            ]
+            read = [_series(run) for run in group]
+            notes += [_truncation_note(run) for run, each in zip(group, read, strict=True) if _size(each) >= MAX_VALUES]
+            series = [one for each in read for one in _by_seed(each)]
+            if len(series) > len(read):
+                notes.append(el("p", REPEATS, cls="note"))
             if len(group) > 1:
                 notes.append(_seed_note(label, group))
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
                 lines.setdefault(key[0], []).append((key, _line(_name(label, key, series), key, series)))
-        charts = [line_chart(metric, [line for _, line in lines[metric]]) for metric in sorted(lines)[:MAX_CHARTS]]
+        charts = [_chart(metric, lines[metric]) for metric in sorted(lines)[:MAX_CHARTS]]
         if left := len(lines) - len(charts):
             notes.append(el("p", f"{count_of(left, 'more metric')} not drawn.", cls="none"))
         return join([*notes, el("div", *charts, cls="all-series")])
@@ -113,6 +119,35 @@ def _size(series: Series) -> int:
     return sum(map(len, series.values()))
 
 
+REPEATS = (
+    "A line is the mean of the series that differ only in their seed; its band extends from the lowest to the highest. "
+    "Rounds that some of them lack are left out."
+)
+
+
+def _by_seed(series: Series) -> list[Series]:
+    """The series of each seed, under the names that they have without it; all in one where names do not repeat."""
+    tasks = {task for _, task, _ in series}
+    names = [SEED.sub("", task) for task in tasks]
+    repeated = {name for name in names if names.count(name) > 1}
+    found: dict[str, Series] = {}
+    for (metric, task, group), points in series.items():
+        name, seed = SEED.sub("", task), SEED.search(task)
+        if name in repeated and seed:
+            found.setdefault(seed[1], {})[metric, name, group] = points
+        else:
+            found.setdefault("", {})[metric, task, group] = points
+    return [found[seed] for seed in sorted(found)]
+
+
+def _chart(metric: str, lines: Sequence[tuple[Key, Line]]) -> Html:
+    """The chart of a metric: of very many lines only those of whole rounds, if there are any."""
+    whole = [line for (_, _, group), line in lines if not group]
+    if whole and len(lines) > MAX_WITH_GROUPS:
+        return line_chart(metric, whole, left_out=len(lines) - len(whole))
+    return line_chart(metric, [line for _, line in lines])
+
+
 def _truncation_note(run: ReportRun) -> Html:
     return el("p", f"{run.label} has more than {MAX_VALUES:,} values; the first are drawn.", cls="none")
 
@@ -153,7 +188,7 @@ def _name(label: str, key: Key, series: Sequence[Series]) -> str:
 
 def _line(name: str, key: Key, series: Sequence[Series]) -> Line:
     """The line of one run, or the mean of several over the rounds that all have."""
-    found = [each.get(key, {}) for each in series]
+    found = [each[key] for each in series if key in each]
     if len(found) == 1:
         return Line(name, found[0])
     common = set[int](found[0]).intersection(*found[1:])

@@ -32,8 +32,11 @@ class Line:
     band: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
-def line_chart(title: str, lines: Sequence[Line]) -> Html:
-    """A chart of `lines`, the most important first, with a table of their values as legend."""
+def line_chart(title: str, lines: Sequence[Line], left_out: int = 0) -> Html:
+    """A chart of `lines`, the most important first, with a table of their values as legend.
+
+    `left_out` further lines are counted there, too.
+    """
     styled, grey = lines[:STYLED_LINES], lines[STYLED_LINES : STYLED_LINES + MAX_GREY_LINES]
     plot = _Plot([*styled, *grey])
     drawn = [plot.axes()]
@@ -45,7 +48,11 @@ def line_chart(title: str, lines: Sequence[Line]) -> Html:
         f'<svg class="lines" role="img" aria-label="{aria_label}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(drawn)}</svg>'
     )
     return el(
-        "figure", el("figcaption", el("b", title)), Html(svg), _legend(styled, lines[STYLED_LINES:]), cls="series"
+        "figure",
+        el("figcaption", el("b", title)),
+        Html(svg),
+        _legend(styled, lines[STYLED_LINES:], left_out),
+        cls="series",
     )
 
 
@@ -107,16 +114,14 @@ def thinned(points: Mapping[int, float], most: int = MAX_POINTS) -> list[tuple[i
     return sorted(kept)
 
 
-def _legend(styled: Sequence[Line], rest: Sequence[Line]) -> Html:
+def _legend(styled: Sequence[Line], rest: Sequence[Line], left_out: int) -> Html:
     """One row per line: its stroke, its name and its values."""
     names = ("", "first", "lowest", "highest", "last")
     head = el("tr", *(el("th", name, scope="col", cls="n" if name else None) for name in names))
     rows = [_row(line, f"k{number}") for number, line in enumerate(styled)]
     rows += [_row(line, "more") for line in rest[:MAX_GREY_LINES]]
-    if left := len(rest) - MAX_GREY_LINES:
-        rows += (
-            [el("tr", el("td", f"{count_of(left, 'more line')} not drawn", colspan=5, cls="none"))] if left > 0 else []
-        )
+    if left := max(0, len(rest) - MAX_GREY_LINES) + left_out:
+        rows.append(el("tr", el("td", f"{count_of(left, 'more line')} not drawn", colspan=5, cls="none")))
     return el("div", el("table", el("thead", head), el("tbody", *rows)), cls="scroll", tabindex="0")
 
 

@@ -90,6 +90,40 @@ def records(folder: Path, rounds: Sequence[RoundMetrics], run: dict[str, Any]) -
     return folder / "outputs.json"
 
 
+def repeats(folder: Path, methods: int, seeds: int, clients: int) -> Path:
+    """A run whose series are methods with seeds; the reward is 10 times the method and the seed."""
+    made = [
+        Output(f"{name} {n}", name, f"{name}/{n:05}", {}, 0, one.to_text(), None, None)
+        for method in range(methods)
+        for seed in range(seeds)
+        for name in [f"method-{method:02}/seed-{seed}"]
+        for n in range(3)
+        for one in [
+            RoundMetrics(n, {"reward": 10.0 * method + seed}, {f"c-{c}": {"reward": 1.0} for c in range(clients)})
+        ]
+    ]
+    folder.mkdir(exist_ok=True)
+    write_outputs(folder / "outputs.json", {}, [], {}, made)
+    return folder / "outputs.json"
+
+
+def test_series_of_a_run_that_differ_only_in_the_seed_are_a_mean_with_a_band(tmp_path: Path) -> None:
+    page = write_report([find_source(repeats(tmp_path, 2, 3, 2))], tmp_path / "r.html").read_text()
+    assert "A line is the mean of the series that differ only in their seed" in page
+    reward = charts(page)["reward"]
+    assert numbers(reward, "method-01") == ["11", "11", "11", "11"]
+    assert numbers(reward, "method-01 · c-1") == ["1", "1", "1", "1"]
+    assert "seed-1" not in reward
+    assert reward.count('<path class="band') == 6
+
+
+def test_thirteen_methods_with_their_clients_are_thirteen_lines(tmp_path: Path) -> None:
+    page = write_report([find_source(repeats(tmp_path, 13, 3, 12))], tmp_path / "r.html").read_text()
+    reward = charts(page)["reward"]
+    assert reward.count('<tr><th scope="row">') == 13
+    assert "156 more lines not drawn" in reward
+
+
 def test_names_of_metrics_and_groups_are_escaped(tmp_path: Path) -> None:
     name = "</text><script>window.pwned = 1</script>"
     path = records(tmp_path, [RoundMetrics(0, {name: 1.0}, {name: {name: 2.0}})], {})
