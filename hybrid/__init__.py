@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from hybrid.errors import Temporary as Temporary
     from hybrid.errors import UsageError as UsageError
     from hybrid.errors import Waits as Waits
+    from hybrid.loops import Exchange as Exchange
     from hybrid.loops import Lab as Lab
+    from hybrid.loops import NotYet as NotYet
     from hybrid.loops import RoundFailed as RoundFailed
     from hybrid.loops import Series as Series
     from hybrid.metrics import Measured as Measured
@@ -76,7 +78,7 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
-    "loops": ("Lab", "RoundFailed", "Series"),
+    "loops": ("Exchange", "Lab", "NotYet", "RoundFailed", "Series"),
     "metrics": ("Measured", "RoundMetrics"),
     "protocols": (
         "Backend", "Embedder", "Inputs", "MakesPages", "MeasuringGrader", "Model", "ModelGrader", "OutputGrader",

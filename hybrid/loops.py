@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.metrics import RoundMetrics
@@ -27,6 +27,13 @@ class RoundFailed(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.failure = Failure(kind, message)
+
+
+class NotYet(Exception):
+    """Raised by a loop's `round` that needs what another loop has not shared yet, before it has changed anything.
+
+    The round is tried again later, perhaps by another worker. The message says what is waited for.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +84,31 @@ class Loop(Protocol):
 
     def close(self) -> None:
         """Free the memory."""
+        ...
+
+
+class Exchange(Protocol):
+    """What the loops of a stage share with each other in the run's folder, from whichever machine they are advanced.
+
+    What others shared is hostile until it is checked.
+    """
+
+    def share(self, name: str, number: int, data: bytes) -> None:
+        """Share the version `number` of `name`; the numbers of a name grow, and only the newest two stay readable.
+
+        Raises Temporary when there is no room.
+        """
+        ...
+
+    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
+        """Number and bytes of the newest version that has arrived here; None when no number is above `after`."""
+        ...
+
+
+@runtime_checkable
+class SharingLoop(Loop, Protocol):
+    """A loop that shares something with the other loops of its stage."""
+
+    def connect(self, exchange: Exchange) -> None:
+        """Take the exchange. Called once, before `load` and `round`."""
         ...

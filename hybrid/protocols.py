@@ -177,8 +177,8 @@ class Tensors(Protocol):
         """
         ...
 
-    def newest(self, name: str) -> tuple[int, bytes] | None:
-        """The highest number under `name` whose bytes verify, and these; None when there is none here and now."""
+    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
+        """The highest number under `name` whose bytes verify, and these; None when none above `after` is here now."""
         ...
 
 

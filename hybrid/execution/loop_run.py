@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from hybrid.errors import BadData
 from hybrid.execution.loop_state import LoopState
-from hybrid.loops import Loop, RoundFailed
+from hybrid.loops import Loop, NotYet, RoundFailed
 from hybrid.protocols import Tensors
 
 LOG = logging.getLogger("hybrid")
@@ -48,14 +48,14 @@ class LoopRun:
         """Text and seconds of every round from the first, each once a state that contains it is safe.
 
         The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
-        RoundFailed, after the rounds before it; Temporary when a state cannot be kept.
+        RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept.
         """
-        loop, failed = self._resumed(), None
+        loop, raised = self._resumed(), None
         try:
             yield from self._state.rounds
             told = kept = len(self._state.rounds)
-            while len(self._state.rounds) < self._most and failed is None and go_on():
-                failed = self._round(loop)
+            while len(self._state.rounds) < self._most and raised is None and go_on():
+                raised = self._round(loop)
                 if self._now() - self._kept >= self._pause:
                     kept = self._keep(loop, kept)
                     yield from self._state.rounds[told:kept]
@@ -64,8 +64,8 @@ class LoopRun:
             yield from self._state.rounds[told:kept]
         finally:
             loop.close()
-        if failed:
-            raise failed
+        if raised:
+            raise raised
 
     def _resumed(self) -> Loop:
         """The loop, gone on from the newest state that it accepts."""
@@ -83,11 +83,11 @@ class LoopRun:
         LOG.info("going on after round %d of %d", len(state.rounds), self._most)
         return loop
 
-    def _round(self, loop: Loop) -> RoundFailed | None:
+    def _round(self, loop: Loop) -> RoundFailed | NotYet | None:
         began = self._now()
         try:
             text = loop.round(len(self._state.rounds)).to_text()
-        except RoundFailed as error:
+        except (RoundFailed, NotYet) as error:
             return error
         self._state.rounds.append((text, self._now() - began))
         self._tell(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.canonical import digest as digest_of
 from hybrid.errors import CannotRun
+from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.loop_engine import LoopEngine
 from hybrid.execution.loop_run import LoopRun
 from hybrid.execution.round_records import RoundRecords
@@ -16,10 +19,16 @@ from hybrid.execution.stage_work import StageWork, without_secrets
 from hybrid.execution.trajectories import continued
 from hybrid.folder.leases import choose
 from hybrid.folder.runs import Run
-from hybrid.loops import RoundFailed
+from hybrid.loops import Loop, NotYet, RoundFailed, Series, SharingLoop
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion, Item, Record
 from hybrid.work import Rounds
+
+LOG = logging.getLogger("hybrid")
+PAUSE = 2.0
+"""Seconds after which a series that waits for others is tried again."""
+TICK = 0.5
+"""Seconds between two looks while all series wait."""
 
 
 class RoundsWork(StageWork):
@@ -36,18 +45,27 @@ class RoundsWork(StageWork):
         self._start = start % max(1, self.blocks)
         self.latest: Mapping[str, Json] = {}
         """The series that is advanced, and the metrics of its last round, safe or not."""
+        self._waiting: dict[int, float] = {}  # series that waits for others -> when to try it again
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
-        """Advance one series after the other. Raises HybridError, such as the fault of a plugin whose loop fails."""
+        """Advance one series after the other. Raises HybridError, such as the fault of a plugin whose loop fails.
+
+        A series that waits for what others share is left to whoever takes it next; while all do, none is tried.
+        """
         if not isinstance(engine, LoopEngine):
             raise CannotRun(f"the stage '{self.stage.name}' was given no engine for loops", hint="please report this")
         while (others := taken()) is not None:
-            block = choose([one for one in self.open_blocks() if one not in others], others, self._last, self._start)
-            if block is None:
+            free = [one for one in self.open_blocks() if one not in others]
+            ready = [one for one in free if self._waiting.get(one, 0.0) <= time.monotonic()]
+            block = choose(ready, others, self._last, self._start)
+            if block is not None:
+                if self.claims.take(block):
+                    yield from self._held(block, engine, lambda: taken() is not None)
+            elif free:
+                time.sleep(TICK)
+            else:
                 return
-            if self.claims.take(block):
-                yield from self._held(block, engine, lambda: taken() is not None)
 
     def _held(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
         self._last, self.held[block] = block, set(self._keys(block))
@@ -64,7 +82,7 @@ class RoundsWork(StageWork):
         """The rounds of a series that have no record, or one of another trajectory than the newest state's."""
         series, history = self.series[block], self.completed.beginnings[block]
         name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
-        make = partial(self._work.loop, series, engine.lab, self._tasks)
+        make = partial(self._connected, series, engine)
         run = LoopRun(
             make, engine.tensors, name, series.rounds, engine.checkpoint, partial(self._computed, series.name)
         )
@@ -76,12 +94,22 @@ class RoundsWork(StageWork):
                 if self.completed.histories.get(key) != history:
                     self._told[key] = item, history
                     yield Completion(key.hex(), text=text, finish="stop", seconds=seconds)
+        except NotYet as error:
+            LOG.log(logging.DEBUG if block in self._waiting else logging.INFO, "%s waits: %s", series.name, error)
+            self._waiting[block] = time.monotonic() + PAUSE
         except RoundFailed as error:
             for key, item in left:
                 self._told[key] = item, ""
                 yield Completion(key.hex(), error=error.failure)
 
+    def _connected(self, series: Series, engine: LoopEngine) -> Loop:
+        loop = self._work.loop(series, engine.lab, self._tasks)
+        if isinstance(loop, SharingLoop):
+            loop.connect(TensorExchange(engine.tensors, self.stage.identity, self.digest))
+        return loop
+
     def _computed(self, series: str, text: str) -> None:
+        self._waiting.update(dict.fromkeys(self._waiting, 0.0))  # what others wait for may be there now
         self.latest = {"series": series, "text": text}
 
     def answered(self, completion: Completion) -> Record:

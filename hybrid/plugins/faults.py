@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
-from hybrid.loops import Lab, Loop, RoundFailed, Series
+from hybrid.loops import Exchange, Lab, Loop, NotYet, RoundFailed, Series, SharingLoop
 from hybrid.machine.files import explained_error
 from hybrid.metrics import RoundMetrics
 from hybrid.plugins import installed, wheel
@@ -193,7 +193,7 @@ class CheckedExamples:
 
 
 class CheckedLoop:
-    """A loop whose exceptions are attributed, but for RoundFailed."""
+    """A loop whose exceptions are attributed, but for RoundFailed and NotYet."""
 
     def __init__(
         self, pipeline: Pipeline, stage: str, make: Callable[..., Loop], series: Series, lab: Lab, *given: Any
@@ -206,11 +206,16 @@ class CheckedLoop:
         with self._attributed(f"computing round {number}"):
             try:
                 found: RoundMetrics = checked(self._loop.round(number), RoundMetrics)
-            except RoundFailed as error:
-                failed = error
+            except (RoundFailed, NotYet) as error:
+                raised: Exception = error
             else:
                 return found
-        raise failed
+        raise raised
+
+    def connect(self, exchange: Exchange) -> None:
+        if isinstance(self._loop, SharingLoop):
+            with self._attributed("being connected"):
+                self._loop.connect(exchange)
 
     def state(self) -> bytes:
         with self._attributed("giving its state"):

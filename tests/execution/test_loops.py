@@ -16,6 +16,7 @@ import pytest
 from hybrid import testing
 from hybrid.errors import BadData, CannotRun, NotFinished, PluginFault
 from hybrid.execution.chain import bound
+from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.index import Index
 from hybrid.execution.local import Effort, Engine, LocalResult, run_here
 from hybrid.execution.loop_run import LoopRun
@@ -27,7 +28,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.runs import open_run
 from hybrid.folder.shards import pack, verify_shard
 from hybrid.folder.tensors import RunTensors
-from hybrid.loops import Lab, RoundFailed, Series
+from hybrid.loops import Exchange, Lab, NotYet, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Stage
@@ -285,3 +286,50 @@ def test_large_states_are_kept_less_often(tmp_path: Path) -> None:
     assert len(list(run.rounds(lambda: True))) == 200
     assert kept[0] in range(9, 12)
     assert min(after - before for before, after in pairwise(kept[:-1])) >= 16, "50 s apart"
+
+
+@dataclass
+class Meeting(Sum):
+    """Adds up what the other one has shared in the round before."""
+
+    def connect(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+
+    def round(self, number: int) -> RoundMetrics:
+        other = self.exchange.newest("b" if self.name == "a" else "a")
+        if number and (other is None or other[0] < number - 1):
+            raise NotYet(f"the other one's round {number - 1}")
+        self.total += 1 + (json.loads(other[1]) if other and number else 0)
+        self.step(self.name, number)
+        self.exchange.share(self.name, number, self.state())
+        return RoundMetrics(number, {"total": self.total})
+
+
+def test_series_that_wait_for_each_other_take_turns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sums, "loop", lambda self, series, lab, tasks: Meeting(Sums.step, series.name))
+    died = set[tuple[str, int]]()
+
+    def step(name: str, number: int) -> float:
+        if number == 4 and (name, number) not in died:
+            died.add((name, number))
+            raise KeyboardInterrupt
+        return 0.0
+
+    place.step = step
+    for _ in "ab":
+        with pytest.raises(NotFinished):
+            place.run()
+    assert place.run().failed == 0
+    assert sorted(place.computed) == [(name, number) for name in "ab" for number in range(ROUNDS)]
+    assert [place.computed.index(("a", n)) < place.computed.index(("b", n + 1)) for n in range(ROUNDS - 1)]
+
+
+def test_a_version_is_read_once_it_is_newer(tmp_path: Path) -> None:
+    one = TensorExchange(tensors(Disk(tmp_path)), "rounds/1", "0" * 64)
+    assert one.newest("x") is None
+    one.share("x", 0, b"first")
+    assert one.newest("x") == (0, b"first")
+    one.share("x", 3, b"second")
+    assert one.newest("x", after=2) == (3, b"second")
+    assert one.newest("x", after=3) is None
+    assert TensorExchange(tensors(Disk(tmp_path)), "rounds/2", "0" * 64).newest("x") is None
