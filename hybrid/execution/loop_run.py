@@ -41,6 +41,7 @@ class LoopRun:
         self._make, self._tensors, self._name, self._now = make, tensors, name, now
         self._most, self._least, self._tell = rounds, least, tell
         self._state = LoopState()
+        self._loop: Loop | None = None  # one that waits for others
         self._kept = now()
         self._pause = least
 
@@ -48,9 +49,10 @@ class LoopRun:
         """Text and seconds of every round from the first, each once a state that contains it is safe.
 
         The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
-        RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept.
+        RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
+        again, or `close`.
         """
-        loop, raised = self._resumed(), None
+        loop, raised = self._opened(), None
         try:
             yield from self._state.rounds
             told = kept = len(self._state.rounds)
@@ -63,9 +65,28 @@ class LoopRun:
             kept = self._keep(loop, kept)
             yield from self._state.rounds[told:kept]
         finally:
-            loop.close()
+            if isinstance(raised, NotYet):
+                self._loop = loop
+            else:
+                loop.close()
         if raised:
             raise raised
+
+    def close(self) -> None:
+        """Close a loop that waits."""
+        if self._loop is not None:
+            self._loop.close()
+            self._loop = None
+
+    def _opened(self) -> Loop:
+        """The loop that waits, unless another worker has gone on with its series; else one of the newest state."""
+        loop = self._loop
+        if loop is not None and self._tensors.newest(self._name, after=len(self._state.rounds)) is None:
+            self._loop = None
+            return loop
+        self.close()
+        self._state = LoopState()
+        return self._resumed()
 
     def _resumed(self) -> Loop:
         """The loop, gone on from the newest state that it accepts."""

@@ -29,6 +29,8 @@ PAUSE = 2.0
 """Seconds after which a series that waits for others is tried again."""
 TICK = 0.5
 """Seconds between two looks while all series wait."""
+MOST_OPEN = 16
+"""Loops that wait and stay open; further ones begin again from their states."""
 
 
 class RoundsWork(StageWork):
@@ -46,6 +48,7 @@ class RoundsWork(StageWork):
         self.latest: Mapping[str, Json] = {}
         """The series that is advanced, and the metrics of its last round, safe or not."""
         self._waiting: dict[int, float] = {}  # series that waits for others -> when to try it again
+        self._runs: dict[int, LoopRun] = {}  # those that wait, the one that waits longest first
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
@@ -55,6 +58,14 @@ class RoundsWork(StageWork):
         """
         if not isinstance(engine, LoopEngine):
             raise CannotRun(f"the stage '{self.stage.name}' was given no engine for loops", hint="please report this")
+        try:
+            yield from self._turns(engine, taken)
+        finally:
+            for run in self._runs.values():
+                run.close()
+            self._runs.clear()
+
+    def _turns(self, engine: LoopEngine, taken: Callable[[], Any]) -> Iterator[Completion]:
         while (others := taken()) is not None:
             free = [one for one in self.open_blocks() if one not in others]
             ready = [one for one in free if self._waiting.get(one, 0.0) <= time.monotonic()]
@@ -81,11 +92,7 @@ class RoundsWork(StageWork):
     def _advanced(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
         """The rounds of a series that have no record, or one of another trajectory than the newest state's."""
         series, history = self.series[block], self.completed.beginnings[block]
-        name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
-        make = partial(self._connected, series, engine)
-        run = LoopRun(
-            make, engine.tensors, name, series.rounds, engine.checkpoint, partial(self._computed, series.name)
-        )
+        run = self._runs.pop(block, None) or self._run_of(series, engine)
         left = iter(zip(self._keys(block), series.items(), strict=True))
         try:
             for text, seconds in run.rounds(go_on):
@@ -97,10 +104,18 @@ class RoundsWork(StageWork):
         except NotYet as error:
             LOG.log(logging.DEBUG if block in self._waiting else logging.INFO, "%s waits: %s", series.name, error)
             self._waiting[block] = time.monotonic() + PAUSE
+            self._runs[block] = run
+            if len(self._runs) > MOST_OPEN:
+                self._runs.pop(next(iter(self._runs))).close()
         except RoundFailed as error:
             for key, item in left:
                 self._told[key] = item, ""
                 yield Completion(key.hex(), error=error.failure)
+
+    def _run_of(self, series: Series, engine: LoopEngine) -> LoopRun:
+        name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
+        make, tell = partial(self._connected, series, engine), partial(self._computed, series.name)
+        return LoopRun(make, engine.tensors, name, series.rounds, engine.checkpoint, tell)
 
     def _connected(self, series: Series, engine: LoopEngine) -> Loop:
         loop = self._work.loop(series, engine.lab, self._tasks)

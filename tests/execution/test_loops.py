@@ -15,6 +15,7 @@ import pytest
 
 from hybrid import testing
 from hybrid.errors import BadData, CannotRun, NotFinished, PluginFault
+from hybrid.execution import rounds_work
 from hybrid.execution.chain import bound
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.index import Index
@@ -306,7 +307,13 @@ class Meeting(Sum):
 
 
 def test_series_that_wait_for_each_other_take_turns(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sums, "loop", lambda self, series, lab, tasks: Meeting(Sums.step, series.name))
+    made: list[Meeting] = []
+
+    def loop(self: Sums, series: Series, lab: Lab, tasks: Tasks) -> Meeting:
+        made.append(Meeting(Sums.step, series.name))
+        return made[-1]
+
+    monkeypatch.setattr(Sums, "loop", loop)
     died = set[tuple[str, int]]()
 
     def step(name: str, number: int) -> float:
@@ -316,10 +323,12 @@ def test_series_that_wait_for_each_other_take_turns(place: Place, monkeypatch: p
         return 0.0
 
     place.step = step
-    for _ in "ab":
+    for most_open in (0, 16):
+        monkeypatch.setattr(rounds_work, "MOST_OPEN", most_open)
         with pytest.raises(NotFinished):
             place.run()
     assert place.run().failed == 0
+    assert all(loop.closed for loop in made)
     assert sorted(place.computed) == [(name, number) for name in "ab" for number in range(ROUNDS)]
     assert [place.computed.index(("a", n)) < place.computed.index(("b", n + 1)) for n in range(ROUNDS - 1)]
 
