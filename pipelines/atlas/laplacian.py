@@ -10,6 +10,7 @@ one over the same edges every difference would be zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,20 @@ ROUNDING = 1e-12
 
 
 def adjacency(
-    similarity: Floats, *, sharpness: float = 1.0, labels: Sequence[int] | None = None, nearest: int | None = None
+    similarity: Floats,
+    *,
+    sharpness: float = 1.0,
+    labels: Sequence[int] | None = None,
+    nearest: int | None = None,
+    shares: Sequence[float] | None = None,
 ) -> Floats:
     """Weights a_kl in [0, 1] from cosines: exp(-sharpness |f_k - f_l|^2) of the unit fingerprints, which is 2 - 2 cos.
 
-    `labels`: no edges between clusters. `nearest`: only edges to so many nearest clients of either end. The weights of
+    `labels`: no edges between clusters. `nearest`: only edges to so many nearest clients of either end. `shares`: each
+    client pulls in proportion to its rows, a_kl = share_l * exp(...), which is not symmetric. The weights of
     each connected part are divided by its largest degree, the edge to itself included, and the diagonal is zero: up to
-    eta * lambda = 1 every client becomes a weighted mean, and in a complete graph of equal clients a_kl = 1 / n, where
-    that step is FedAvg.
+    eta * lambda = 1 every client becomes a weighted mean, and in a complete graph of equal clients a_kl = 1 / n (or the
+    share of l), where that step is FedAvg.
     """
     weights = np.exp(-sharpness * np.clip(2.0 - 2.0 * np.asarray(similarity, dtype=np.float64), 0.0, None))
     weights = (weights + weights.T) / 2
@@ -39,6 +46,8 @@ def adjacency(
         weights *= np.equal.outer(labels, labels)
     if nearest is not None:
         weights *= _near(weights, nearest)
+    if shares is not None:
+        weights *= np.asarray(shares, dtype=np.float64)
     return _scaled(weights)
 
 
@@ -69,10 +78,15 @@ def _scaled(weights: Floats) -> Floats:
     return weights
 
 
-def largest_eigenvalue(graph: Floats) -> float:
-    """The largest eigenvalue of the graph's Laplacian; the step is stable while eta * lambda is below 2 / of it."""
+def largest_step(graph: Floats) -> float:
+    """Below this eta * lambda the step is stable: 2 / the largest eigenvalue of the graph's Laplacian.
+
+    Where the weights are not symmetric the eigenvalues may be complex: |1 - eta lambda mu| must stay below 1.
+    """
     _check(graph)
-    return float(np.linalg.eigvalsh(_laplacian(graph))[-1])
+    values = np.linalg.eigvals(_laplacian(graph))
+    values = values[np.abs(values) > ROUNDING]
+    return float((2.0 * values.real / np.abs(values) ** 2).min()) if len(values) else math.inf
 
 
 def is_convex(graph: Floats, eta_lambda: float) -> bool:
@@ -127,11 +141,11 @@ def _weights(graph: Floats, eta_lambda: float, clients: int) -> Floats:
     _check(graph)
     if len(graph) != clients:
         raise ValueError(f"a graph of {len(graph)} clients, and {clients} updates")
-    largest = largest_eigenvalue(graph)
-    if not 0.0 <= eta_lambda * largest < 2.0:
+    limit = largest_step(graph)
+    if not 0.0 <= eta_lambda < limit:
         raise ValueError(
-            f"eta * lambda = {eta_lambda:g} is not below {2 / largest:.4g}, 2 / the largest eigenvalue of the graph's"
-            " Laplacian: the step would diverge"
+            f"eta * lambda = {eta_lambda:g} is not from 0 to below {limit:.4g}, 2 / the largest eigenvalue of the"
+            " graph's Laplacian: the step would diverge"
         )
     weights: Floats = np.eye(clients) - eta_lambda * _laplacian(graph)
     return weights
@@ -146,5 +160,5 @@ def _laplacian(graph: Floats) -> Floats:
 def _check(graph: Floats) -> None:
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1] or not np.isfinite(graph).all():
         raise ValueError("a graph is a square matrix of finite weights")
-    if (graph < 0).any() or not np.allclose(graph, graph.T, rtol=0.0, atol=ROUNDING):
-        raise ValueError("a graph is symmetric, and its weights are at least 0")
+    if (graph < 0).any():
+        raise ValueError("the weights of a graph are at least 0")
