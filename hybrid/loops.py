@@ -107,7 +107,11 @@ class Exchange(Protocol):
 
 @runtime_checkable
 class SharingLoop(Loop, Protocol):
-    """A loop that shares something with the other loops of its stage."""
+    """A loop that shares something with the other loops of its stage.
+
+    Its state is kept after every round. So what it shares at the beginning of a round, of the rounds before, is never
+    newer than its state.
+    """
 
     def connect(self, exchange: Exchange) -> None:
         """Take the exchange. Called once, before `load` and `round`."""

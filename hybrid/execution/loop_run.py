@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from hybrid.errors import BadData
 from hybrid.execution.loop_state import LoopState
-from hybrid.loops import Loop, NotYet, RoundFailed
+from hybrid.loops import Loop, NotYet, RoundFailed, SharingLoop
 from hybrid.protocols import Tensors
 
 LOG = logging.getLogger("hybrid")
@@ -24,8 +24,8 @@ class LoopRun:
     """The loop of a series of `rounds` rounds, whose states are kept in `tensors` under `name`.
 
     `make` makes the loop. `least` are the seconds between two states that are kept; more pass when they are large, or
-    slow to keep, unless it is 0. `tell` is told the text of every round as soon as it is computed. `now` is a clock in
-    seconds.
+    slow to keep, unless it is 0, as it is for a loop that shares something. `tell` is told the text of every round as
+    soon as it is computed. `now` is a clock in seconds.
     """
 
     def __init__(
@@ -86,7 +86,10 @@ class LoopRun:
             return loop
         self.close()
         self._state = LoopState()
-        return self._resumed()
+        loop = self._resumed()
+        if isinstance(loop, SharingLoop):  # what is shared must not be newer than every state
+            self._least = self._pause = 0.0
+        return loop
 
     def _resumed(self) -> Loop:
         """The loop, gone on from the newest state that it accepts."""

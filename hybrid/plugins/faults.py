@@ -102,7 +102,7 @@ def _with_checks(pipeline: Pipeline, stage: Stage) -> Stage:
     if isinstance(work, Tune):
         work = replace(work, examples=CheckedExamples(pipeline, stage.name, work.examples))
     if isinstance(work, Rounds):
-        work = replace(work, loop=partial(CheckedLoop, pipeline, stage.name, work.loop))
+        work = replace(work, loop=partial(checked_loop, pipeline, stage.name, work.loop))
     return replace(stage, work=work)
 
 
@@ -192,15 +192,21 @@ class CheckedExamples:
             return [checked(example, Example) for example in self._make(*given)]
 
 
+def checked_loop(
+    pipeline: Pipeline, stage: str, make: Callable[..., Loop], series: Series, lab: Lab, *given: Any
+) -> CheckedLoop:
+    """The loop that `make` makes, whose exceptions are attributed to the pipeline."""
+    place = f"'{series.name:.200}' in the stage '{stage}'"
+    with attributed_to(pipeline, f"making the loop of {place}"):
+        loop = make(series, lab, *given)
+        return (CheckedSharingLoop if isinstance(loop, SharingLoop) else CheckedLoop)(pipeline, place, loop)
+
+
 class CheckedLoop:
     """A loop whose exceptions are attributed, but for RoundFailed and NotYet."""
 
-    def __init__(
-        self, pipeline: Pipeline, stage: str, make: Callable[..., Loop], series: Series, lab: Lab, *given: Any
-    ) -> None:
-        self._pipeline, self._place = pipeline, f"'{series.name:.200}' in the stage '{stage}'"
-        with self._attributed("making the loop"):
-            self._loop = make(series, lab, *given)
+    def __init__(self, pipeline: Pipeline, place: str, loop: Loop) -> None:
+        self._pipeline, self._place, self._loop = pipeline, place, loop
 
     def round(self, number: int) -> RoundMetrics:
         with self._attributed(f"computing round {number}"):
@@ -211,11 +217,6 @@ class CheckedLoop:
             else:
                 return found
         raise raised
-
-    def connect(self, exchange: Exchange) -> None:
-        if isinstance(self._loop, SharingLoop):
-            with self._attributed("being connected"):
-                self._loop.connect(exchange)
 
     def state(self) -> bytes:
         with self._attributed("giving its state"):
@@ -232,3 +233,13 @@ class CheckedLoop:
 
     def _attributed(self, doing: str) -> AbstractContextManager[None]:
         return attributed_to(self._pipeline, f"{doing} of {self._place}")
+
+
+class CheckedSharingLoop(CheckedLoop):
+    """The same of a loop that shares something."""
+
+    _loop: SharingLoop
+
+    def connect(self, exchange: Exchange) -> None:
+        with self._attributed("being connected"):
+            self._loop.connect(exchange)
