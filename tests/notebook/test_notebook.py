@@ -109,12 +109,12 @@ def code_of(path: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
-def submitted(folder: Path, **of: str) -> Run:
-    """A run of two items on tasks that stand beside the folder."""
+def submitted(folder: Path, tasks: int = 2, **of: str) -> Run:
+    """A run of one item for each of `tasks` tasks, which stand beside the folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     task = {"train": [{"input": [[1, 2]], "output": [[1]]}], "test": [{"input": [[3, 4]]}]}
     for kind, content in (("challenges", task), ("solutions", [[[3]]])):
-        (folder.parent / f"{kind}.json").write_text(json.dumps({f"{n:08x}": content for n in range(2)}))
+        (folder.parent / f"{kind}.json").write_text(json.dumps({f"{n:08x}": content for n in range(tasks)}))
     texts = [f"{kind}={folder.parent / kind}.json" for kind in ("challenges", "solutions")]
     made = settings.build(
         installed.load("pipelines", "seal-eval"), [*texts, "permute_n=0", "views=", f"instruction={TEXT}"]
