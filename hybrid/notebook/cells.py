@@ -65,6 +65,11 @@ def run(*command, **more):
     return process.returncode
 
 
+def bring(files):
+    """A folder that has these files of the shared one: itself, unless this machine copies only a part of it."""
+    return FOLDER
+
+
 def look_at_folder(advice):
     """Stop unless FOLDER is a shared folder with this run in it."""
     try:
@@ -137,6 +142,14 @@ def fetch():
     return run(*RCLONE, *wanted, REMOTE, FOLDER) == 0
 
 
+def bring(files):
+    """A copy of packed models. It is not below FOLDER: what is there becomes the output of the notebook."""
+    wanted = [f"--include={path}" for path in ("/hybrid.json", *files)]
+    if run(*RCLONE, *wanted, REMOTE, LOCAL / "packed"):
+        raise Stop(f"rclone cannot copy the model from {REMOTE}, see above. Run all cells again.")
+    return LOCAL / "packed"
+
+
 def send(*filters):
     """Take what this machine has of this run to the shared folder; True when rclone says that it could."""
     return run(*RCLONE, *filters, f"{FOLDER}/runs/{RUN}", f"{REMOTE}/runs/{RUN}") == 0
@@ -180,37 +193,30 @@ def secret(name):
 }
 
 OLLAMA = """
-if run(WITH, "-m", "hybrid", "models", "restore", MODEL, "--folder", FOLDER):
+if run(WITH, "-m", "hybrid", "models", "restore", MODEL, "--folder", bring(OLLAMA_FILES)):
     raise Stop(f"the model {MODEL} is not here, see above: `hybrid models pack {MODEL}` on the laptop brings it")
 WITHIN = [WITH, "-m", "hybrid", "ollama", "up", *(["--from", OLLAMA] if OLLAMA else []), "--"]
 """
 
-RESTORE = """
+OLLAMA_OF_REMOTE = """
+if ":" in str(OLLAMA):  # as rclone names it
+    if run(*RCLONE, OLLAMA, LOCAL / "ollama"):
+        raise Stop(f"rclone cannot copy {OLLAMA}, see above. Is OLLAMA right?")
+    OLLAMA = LOCAL / "ollama" / OLLAMA.rpartition(":")[2].rpartition("/")[2]
+elif not OLLAMA and not shutil.which("ollama"):
+    raise Stop("this machine has no Ollama: say in OLLAMA where the archive of its release is")
+"""
+
+MODELS = """
 RESTORED = []
 for NAME, FROM, INNER, FILES in PACKED:
     if any(str(option).startswith((f"{NAME}=", f"--model={NAME}=")) for option in OPTIONS):
         continue  # it is here already
-    if not bring(FILES):
-        raise Stop(f"rclone cannot copy the model {FROM} from {REMOTE}, see above. Run all cells again.")
     PLACE = LOCAL / "models" / FROM
-    if run(WITH, "-m", "hybrid", "models", "restore", FROM, "--folder", FOLDER, "--to", PLACE):
+    if run(WITH, "-m", "hybrid", "models", "restore", FROM, "--folder", bring(FILES), "--to", PLACE):
         raise Stop(f"the model {FROM} is not here, see above. It may still be on its way: run all cells again.")
     RESTORED += ["--model", f"{NAME}={PLACE / INNER}"]
 """
-
-ALL_HERE = """
-def bring(files):
-    return True
-
-"""
-
-BRING = """
-def bring(files):
-    return run(*RCLONE, *(f"--include={path}" for path in files), REMOTE, FOLDER) == 0
-
-"""
-
-MODELS = {"colab": ALL_HERE + RESTORE, "kaggle": BRING + RESTORE, "plain": ALL_HERE + RESTORE}
 
 COMMAND = '''
 

@@ -47,7 +47,7 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 class NotebookPlan:
     """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
     folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks;
-    `packed` those of them that it restores from the folder.
+    `packed` those of them that are packed in the folder.
     """
 
     kind: NotebookKind
@@ -61,6 +61,11 @@ class NotebookPlan:
     def models(self) -> list[ModelSpec]:
         """The models that this machine asks."""
         return [self.run.models[role] for role in self.roles]
+
+    @property
+    def restored(self) -> list[PackedModel]:
+        """The models that are restored as files; those of Ollama go into its store."""
+        return [one for one in self.packed if not one.served]
 
 
 def place_there(kind: NotebookKind, folder: Path) -> str:
@@ -97,16 +102,17 @@ def write_notebook(plan: NotebookPlan, path: Path) -> None:
 
 
 def refuse_unsupported(plan: NotebookPlan) -> None:
-    """Raise UsageError for several models of Ollama, and for one on Kaggle, where only the run's files are copied."""
-    if plan.kind == "kaggle" and by_ollama(plan):
+    """Raise UsageError for several models of Ollama, and on Kaggle for one that is not packed in the folder."""
+    served = _served(plan)
+    if len(served) > 1:
         raise UsageError(
-            "a notebook for Kaggle cannot bring a model of Ollama to the machine",
-            hint="submit the run with --backend vllm or transformers, or use Colab",
-        )
-    if len(_served(plan)) > 1:
-        raise UsageError(
-            f"a notebook brings one model of Ollama to the machine, not {' and '.join(_served(plan))}",
+            f"a notebook brings one model of Ollama to the machine, not {' and '.join(served)}",
             hint="start `hybrid worker` there by hand",
+        )
+    if plan.kind == "kaggle" and served and not any(one.served for one in plan.packed):
+        raise UsageError(
+            f"Ollama's model {clean_line(served[0], 200)} is not packed in the folder, where Kaggle's machine gets it",
+            hint="pack it, then run the command again: hybrid models pack NAME",
         )
 
 
@@ -124,12 +130,16 @@ def document(plan: NotebookPlan) -> dict[str, Any]:
         _cell("ground", assigned(fixed(plan)) + cells.GROUND),
         _cell("folder", cells.FOLDER[plan.kind]),
         _cell("install", cells.INSTALL),
-        *([_cell("ollama", cells.OLLAMA)] if by_ollama(plan) else []),
-        *([_cell("models", cells.MODELS[plan.kind])] if plan.packed else []),
+        *([_cell("ollama", _ollama_cell(plan.kind))] if by_ollama(plan) else []),
+        *([_cell("models", cells.MODELS)] if plan.restored else []),
         _cell("worker", cells.WORKER[plan.kind]),
         _cell("end", cells.END[plan.kind]),
     ]
     return {"cells": found, "metadata": _metadata(plan), "nbformat": 4, "nbformat_minor": 5}
+
+
+def _ollama_cell(kind: NotebookKind) -> str:
+    return cells.OLLAMA_OF_REMOTE + cells.OLLAMA if kind == "kaggle" else cells.OLLAMA
 
 
 def _cell(name: str, text: str, *, kind: str = "code", tags: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -182,7 +192,8 @@ def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     both = plan.kind == "kaggle" and _by_torch(plan)  # Kaggle gives two T4
     found["GPUS"] = ("all" if both else "", "'all': one worker for each GPU of this machine, if it has several")
     if by_ollama(plan):
-        found["OLLAMA"] = ("", "Ollama's program, folder or release archive, in Drive for example; '': it is installed")
+        where = "a path or, as rclone names it, a file" if plan.kind == "kaggle" else "in Drive for example"
+        found["OLLAMA"] = ("", f"Ollama's program, folder or release archive, {where}; '': it is installed")
         found["MODEL"] = (_served(plan)[0], "the model, packed in the shared folder by `hybrid models pack`")
     if plan.kind == "colab":
         found["FLUSH"] = (False, "at the end, wait until Drive has uploaded everything, then unmount it")
@@ -244,9 +255,13 @@ def fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         "PACKED": (
             [
                 (one.name, one.packed, one.inner, list(one.files) if plan.kind == "kaggle" else [])
-                for one in plan.packed
+                for one in plan.restored
             ],
             "models that are packed in the folder and restored from there",
+        ),
+        "OLLAMA_FILES": (
+            [path for one in plan.packed if one.served for path in one.files] if plan.kind == "kaggle" else [],
+            "what is copied of the folder for the model of Ollama",
         ),
         "RESTORED": ([], "where they are then, as options of the worker"),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
@@ -265,7 +280,8 @@ def _about(plan: NotebookPlan) -> str:
     for model in plan.models:
         if model.backend == "ollama":
             lines.append(words.OLLAMA.format(model=_shown(model.name)))
-        elif model.name in {one.name for one in plan.packed}:
+            lines.extend([words.OLLAMA_ON_KAGGLE] if plan.kind == "kaggle" else [])
+        elif model.name in {one.name for one in plan.restored}:
             lines.append(words.PACKED.format(model=_shown(model.name)))
         elif model.name not in PACKAGED and not _on_the_hub(model):
             lines.append(words.OWN_MODEL.format(model=_shown(model.name)))

@@ -143,7 +143,7 @@ def program(script: Script) -> str:
         cells.FOLDER["plain"],
         ONE_INSTALLS + cells.INSTALL + INSTALLED,
         *([cells.OLLAMA] if by_ollama(script.plan) else []),
-        *([cells.MODELS["plain"]] if script.plan.packed else []),
+        *([cells.MODELS] if script.plan.restored else []),
         cells.WORKER["plain"],
         cells.END["plain"],
         AFTER,

@@ -59,3 +59,8 @@ An Ollama server is started on this machine's own disk and ends with the worker.
 shared folder; on the laptop, once: `hybrid models pack NAME`. Say in `OLLAMA` where the program is, if this machine
 does not have it.
 """
+
+OLLAMA_ON_KAGGLE = """
+Kaggle has no Ollama and keeps no disk: each session copies the program and the model again. `OLLAMA` may be a file of
+a data set (`/kaggle/input/...`) or of your Drive, as `rclone` names it (`drive:ollama-linux-amd64.tar.zst`).
+"""

@@ -35,8 +35,11 @@ from packaging.requirements import Requirement
 from hybrid import settings
 from hybrid.commands.notebook import notebook as command
 from hybrid.errors import BadData, Temporary, UsageError
+from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
+from hybrid.models.names import OllamaName
+from hybrid.models.ollama_store import OllamaStore
 from hybrid.models.packing import pack, plain_source
 from hybrid.notebook import NotebookKind, is_guess, place_there
 from hybrid.notebook.document import needed
@@ -44,6 +47,7 @@ from hybrid.plugins import installed, wheel
 from hybrid.protocols import Inputs
 from tests.support.in_process import Hybrid
 from tests.support.nvidia import nvidia_smi
+from tests.support.packed_models import add_model, noise, repack
 
 KINDS: tuple[NotebookKind, ...] = ("colab", "kaggle", "plain")
 TOKEN = "hf_thisMustNeverBeWrittenAnywhere"  # noqa: S105 - it opens nothing
@@ -391,6 +395,33 @@ def test_a_model_of_ollama_is_restored_and_its_server_ends_with_the_worker(tmp_p
     assert "ASK_HF_TOKEN = False" in code_of(site.write("colab"))[0]
     with pytest.raises(UsageError, match="Kaggle"):
         site.write("kaggle")
+
+
+@pytest.mark.slow
+def test_kaggle_copies_the_program_and_the_packed_model_of_ollama_beside_its_output(
+    tmp_path: Path, kaggle: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, submitted(tmp_path / "shared", backend="ollama", model="tiny:3b"))
+    theirs, ours = OllamaStore(tmp_path / "theirs"), OllamaStore(tmp_path / "ours")
+    manifest, _ = add_model(theirs, "tiny:3b", noise(4500)), add_model(theirs, "other:3b", noise(4500, seed=1))
+    for name in ("tiny:3b", "other:3b"):
+        repack(Disk(site.folder), theirs, name)
+    (tmp_path / "ollama.tgz").write_text("an archive")
+    python = tmp_path / "python-that-restores"
+    python.write_text(f'#!/bin/sh\n[ "$4" = restore ] && exec {sys.executable} "$@"\necho "called: $*"\n')
+    python.chmod(0o700)
+    monkeypatch.setenv("OLLAMA_MODELS", str(ours.root))
+    monkeypatch.setenv("PATH", os.pathsep.join(str(Path(which(one) or "/").parent) for one in ("rclone", "sh")))
+    program = f":local:{tmp_path / 'ollama.tgz'}"
+    done = site.execute("kaggle", PYTHON=str(python), OLLAMA=program, **kaggle)
+    assert done.code == 0, done.said + done.error
+    assert ours.manifest_path(OllamaName.parse("tiny:3b")).read_bytes() == manifest
+    copied = tmp_path / "local" / "ollama" / "ollama.tgz"
+    assert copied.read_text() == "an archive"
+    assert f"called: -m hybrid ollama up --from {copied} -- {python} -m hybrid worker" in done.said
+    assert not Path(kaggle["FOLDER"], "models").exists()
+    assert len(list((tmp_path / "local" / "packed" / "models" / "manifests").iterdir())) == 1
+    assert "this machine has no Ollama" in site.execute("kaggle", PYTHON=str(python), **kaggle).stopped
 
 
 def test_the_words_of_a_spec_are_no_markup_and_no_code(tmp_path: Path) -> None:
