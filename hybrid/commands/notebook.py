@@ -18,7 +18,6 @@ from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.roles import asked_on, stages_of_run
 from hybrid.folder.medium import Disk
-from hybrid.folder.object_store import directory
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, is_guess, place_there, write_notebook
 from hybrid.notebook.document import as_json as bytes_of
@@ -61,7 +60,7 @@ def notebook(
     if push and kind != "kaggle":
         raise UsageError("--push is for Kaggle: no other site has a command line", hint="hybrid notebook kaggle RUN")
     place = chosen_folder(folder)
-    medium = directory(join_folder(place, make=False), "notebook finds it: use `hybrid worker URL`")
+    medium = join_folder(place, make=False)
     found = open_run(medium, run)
     wheels = (wheel.build(), *(() if without_plugins else _plugin_wheels(found)))
     notebook_kind: Any = "plain" if kind in SCRIPTS else kind
@@ -79,7 +78,7 @@ def notebook(
         else:
             write_notebook(plan, there)
     about = {"notebook": str(path), "run": found.id, "at": plan.place}
-    if kind == "colab" and (inside := _copy_into(medium, plan)):
+    if kind == "colab" and isinstance(medium, Disk) and (inside := _copy_into(medium, plan)):
         about["in_folder"] = inside
     if push:
         about["url"] = push_to_kaggle(plan)

@@ -5,7 +5,7 @@ Every cell can be run again at any time. An error ends its cell with a message t
 
 from __future__ import annotations
 
-from hybrid.notebook import install_cell
+from hybrid.notebook import install_cell, store_cell
 
 GROUND = '''
 import hashlib
@@ -70,17 +70,24 @@ def bring(files):
     return FOLDER
 
 
+def read_of(path, limit):
+    """The beginning of a file of the shared folder, at most `limit` bytes. Raises OSError."""
+    with Path(FOLDER, path).open("rb") as file:
+        return file.read(limit)
+
+
 def look_at_folder(advice):
     """Stop unless FOLDER is a shared folder with this run in it."""
     try:
-        with Path(FOLDER, "hybrid.json").open("rb") as file:
-            found = file.read(len(MARK) + 1)
+        found = read_of("hybrid.json", len(MARK) + 1)
     except OSError as error:
         raise Stop(f"{FOLDER} is not the shared folder, or not yet: {error.strerror}. {advice}") from None
     if found != MARK:
         raise Stop(f"{FOLDER} has another mark than a folder that this hybrid reads, or a part of it. {advice}")
-    if not Path(FOLDER, "runs", RUN, "run.json").is_file():
-        raise Stop(f"{FOLDER} is a shared folder, but {RUN} is not in it, or not yet. {advice}")
+    try:
+        read_of(f"runs/{RUN}/run.json", 1 << 20)
+    except OSError:
+        raise Stop(f"{FOLDER} is a shared folder, but {RUN} is not in it, or not yet. {advice}") from None
     print(f"{FOLDER} is the shared folder, and {RUN} is in it.")
 '''
 
@@ -166,6 +173,7 @@ if not fetch():
     raise Stop(f"rclone cannot copy from {REMOTE}, see above. Is REMOTE right, and the secret RCLONE_CONF?")
 look_at_folder("Is REMOTE right? What the laptop has just written may need minutes: then run all cells again.")
 ''',
+    "store": store_cell.FOLDER,
     "plain": """
 look_at_folder("Is the path right, and is the mount there? A sync may need minutes: then run all cells again.")
 """,

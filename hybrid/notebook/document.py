@@ -13,11 +13,13 @@ from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
 from hybrid.folder.spec import ModelSpec
-from hybrid.machine import nvidia
+from hybrid.machine import home, nvidia
+from hybrid.machine.redaction import redacted
 from hybrid.machine.replacing import replacing
+from hybrid.machine.store_urls import checked_url, is_url
 from hybrid.machine.terminal import clean_line
 from hybrid.model_files.location import HUB_NAME, PACKAGED
-from hybrid.notebook import cells, words
+from hybrid.notebook import cells, store_cell, words
 from hybrid.notebook.packed import PackedModel
 from hybrid.plugins.wheel import Wheel
 
@@ -67,11 +69,26 @@ class NotebookPlan:
         """The models that are restored as files; those of Ollama go into its store."""
         return [one for one in self.packed if not one.served]
 
+    @property
+    def in_store(self) -> bool:
+        """Whether the machine reads the folder in an object store."""
+        return self.kind == "plain" and is_url(self.place)
+
 
 def place_there(kind: NotebookKind, folder: Path) -> str:
-    """The likely path of the shared folder on the other machine: in the Drive, by its path below "My Drive" here."""
+    """The likely path of the shared folder on the other machine: in the Drive, by its path below "My Drive" here.
+
+    Raises UsageError for Colab and a folder in an object store.
+    """
     if kind == "plain":
-        return str(folder.absolute())
+        return home.shown(folder)
+    if url := home.store_url(folder):
+        if kind == "colab":
+            raise UsageError(
+                f"a notebook for Colab finds the folder in Google Drive, and {url} is a bucket",
+                hint="hybrid notebook plain RUN, opened in Colab, with the bucket's keys in the kernel's environment",
+            )
+        return url.replace("://", ":")  # a remote called as the scheme
     shared, inside = _in_drive(folder) or (False, folder.name)
     if kind == "kaggle":
         return f"drive:{inside}"  # of a shared drive, rclone's remote names the drive
@@ -80,7 +97,7 @@ def place_there(kind: NotebookKind, folder: Path) -> str:
 
 def is_guess(kind: NotebookKind, folder: Path) -> bool:
     """Whether nothing in the path of the folder here says where in a Drive it is."""
-    return kind != "plain" and _in_drive(folder) is None
+    return kind != "plain" and (bool(home.store_url(folder)) or _in_drive(folder) is None)
 
 
 def _in_drive(folder: Path) -> tuple[bool, str] | None:
@@ -102,7 +119,17 @@ def write_notebook(plan: NotebookPlan, path: Path) -> None:
 
 
 def refuse_unsupported(plan: NotebookPlan) -> None:
-    """Raise UsageError for several models of Ollama, and on Kaggle for one that is not packed in the folder."""
+    """Raise UsageError for several models of Ollama, on Kaggle for one that is not packed in the folder, and for the
+    URL of a store that hybrid does not know.
+    """
+    if plan.in_store:
+        checked_url(plan.place)
+    elif is_url(plan.place):
+        wanted = {"colab": "a path in Google Drive", "kaggle": "REMOTE:BUCKET/PREFIX, the folder as rclone names it"}
+        raise UsageError(
+            f"a notebook for {words.SITES[plan.kind]} cannot read the folder at {redacted(plan.place)[:200]}",
+            hint=f"--at takes {wanted[plan.kind]}",
+        )
     served = _served(plan)
     if len(served) > 1:
         raise UsageError(
@@ -128,7 +155,7 @@ def document(plan: NotebookPlan) -> dict[str, Any]:
         _cell("about", _about(plan), kind="markdown"),
         _cell("parameters", assigned(parameters(plan)), tags=("parameters",)),
         _cell("ground", assigned(fixed(plan)) + cells.GROUND),
-        _cell("folder", cells.FOLDER[plan.kind]),
+        _cell("folder", folder_cell(plan)),
         _cell("install", cells.INSTALL),
         *([_cell("ollama", _ollama_cell(plan.kind))] if by_ollama(plan) else []),
         *([_cell("models", cells.MODELS)] if plan.restored else []),
@@ -136,6 +163,11 @@ def document(plan: NotebookPlan) -> dict[str, Any]:
         _cell("end", cells.END[plan.kind]),
     ]
     return {"cells": found, "metadata": _metadata(plan), "nbformat": 4, "nbformat_minor": 5}
+
+
+def folder_cell(plan: NotebookPlan) -> str:
+    """The code that finds the folder."""
+    return cells.FOLDER["store" if plan.in_store else plan.kind]
 
 
 def _ollama_cell(kind: NotebookKind) -> str:
@@ -168,6 +200,8 @@ def _metadata(plan: NotebookPlan) -> dict[str, Any]:
 def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
     """Name -> value and comment of the parameters, which a user may change or papermill may set."""
     extras, packages = needed(plan.models)
+    if plan.in_store:
+        extras = ",".join(filter(None, (extras, store_cell.EXTRA)))
     place = COPY_IN_KAGGLE if plan.kind == "kaggle" else plan.place
     found: dict[str, tuple[Any, str]] = {
         "FOLDER": (place, "the shared folder, as this machine sees it"),
@@ -263,8 +297,16 @@ def fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
             [path for one in plan.packed if one.served for path in one.files] if plan.kind == "kaggle" else [],
             "what is copied of the folder for the model of Ollama",
         ),
+        **(_fixed_for_store(plan.place) if plan.in_store else {}),
         "RESTORED": ([], "where they are then, as options of the worker"),
         "WITHIN": ([], "what the worker is started by, when that is not Python itself"),
+    }
+
+
+def _fixed_for_store(url: str) -> dict[str, tuple[Any, str]]:
+    return {
+        "STORE_PINS": (store_cell.pins(), "what reads the store before hybrid is here"),
+        "STORE_KEYS": (store_cell.keys(url), "the variables of which one has the key"),
     }
 
 
@@ -274,7 +316,10 @@ def assigned(values: Mapping[str, tuple[Any, str]]) -> str:
 
 
 def _about(plan: NotebookPlan) -> str:
-    lines = [words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]), words.STEPS[plan.kind]]
+    lines = [
+        words.TITLE.format(run=plan.run.id, site=words.SITES[plan.kind]),
+        words.STEPS["store" if plan.in_store else plan.kind],
+    ]
     named = "".join(f", backend {_shown(one.backend)}, model {_shown(one.name)}" for one in plan.models)
     lines.append(f"Pipeline {_shown(str(plan.run.spec['pipeline']))}{named}.")
     for model in plan.models:

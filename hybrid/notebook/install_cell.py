@@ -15,8 +15,7 @@ ROOM = 3.2  # bytes of disk while a byte of wheels is installed
 def wheel(path, name, sha256, size):
     """A wheel from the shared folder, checked, as a file on this machine's own disk."""
     try:
-        with Path(FOLDER, path).open("rb") as file:
-            data = file.read(size + 1)
+        data = read_of(path, size + 1)
     except OSError as error:
         raise Stop(f"{path} in {FOLDER} cannot be read, or not yet: {error.strerror}. Run all cells again.") from None
     if hashlib.sha256(data).hexdigest() != sha256:

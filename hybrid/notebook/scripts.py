@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 from typing import Literal, get_args
@@ -21,6 +21,7 @@ from hybrid.notebook.document import (
     assigned,
     by_ollama,
     fixed,
+    folder_cell,
     parameters,
     refuse_unsupported,
 )
@@ -115,7 +116,7 @@ class Script:
 
 def write_script(script: Script, path: Path) -> None:
     """Write the script. Raises UsageError when `path` is another file, or a worker needs a notebook's person."""
-    refuse_unsupported(script.plan)
+    refuse_unsupported(replace(script.plan, place=script.folder))
     with replacing(path, BEGINS[script.kind]) as stream:
         stream.write(text_of(script).encode(errors="backslashreplace"))
 
@@ -133,17 +134,17 @@ def text_of(script: Script) -> str:
 
 def program(script: Script) -> str:
     """The Python program: parameters, then the notebook's cells."""
-    given = {**parameters(script.plan), "LOCAL": (LOCAL, "a place for the environment, never in the shared folder")}
-    given["FOLDER"] = (script.folder, given["FOLDER"][1])
+    plan = replace(script.plan, place=script.folder)
+    given = {**parameters(plan), "LOCAL": (LOCAL, "a place for the environment, never in the shared folder")}
     folder = "FOLDER = os.path.expanduser(FOLDER)\n" if script.mounts else ""
     parts = [
         assigned(given),
-        assigned(fixed(script.plan)) + cells.GROUND,
+        assigned(fixed(plan)) + cells.GROUND,
         BEFORE + (OWN_SPOOL if script.kind == "slurm" else "") + folder,
-        cells.FOLDER["plain"],
+        folder_cell(plan),
         ONE_INSTALLS + cells.INSTALL + INSTALLED,
-        *([cells.OLLAMA] if by_ollama(script.plan) else []),
-        *([cells.MODELS] if script.plan.restored else []),
+        *([cells.OLLAMA] if by_ollama(plan) else []),
+        *([cells.MODELS] if plan.restored else []),
         cells.WORKER["plain"],
         cells.END["plain"],
         AFTER,

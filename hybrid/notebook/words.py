@@ -38,6 +38,13 @@ shared folder to this machine, and then every minute the results back and the la
 """,
 }
 
+STEPS["store"] = """1. Put the keys of the bucket into the environment of this machine, before the notebook's kernel is
+   started; never into a cell. `hybrid` takes them from there alone.
+2. Look at the parameters: is `FOLDER` the bucket and prefix?
+3. Run all cells. The last one says how it ended and what to do next. What this machine computed is safe when
+   `hybrid status` on the laptop says that it was received: only then give this machine back.
+"""
+
 GPU_ADVICE = {
     "colab": "Runtime > Change runtime type: choose a GPU, T4 or newer; then run all cells again.",
     "kaggle": "Settings > Accelerator: choose GPU T4 x2; then run all cells again.",

@@ -288,7 +288,6 @@ def test_commands_take_a_store_or_say_that_it_is_not_offered(
     for refused in (
         ["run", "local", "seal-eval", "--backend=scripted", "--model=x"],
         ["models", "prune", "--unused"],
-        ["notebook", "plain", "x"],
     ):
         done = hybrid(*refused)
         assert done.code == 2, done.stderr
