@@ -65,11 +65,6 @@ def run(*command, **more):
     return process.returncode
 
 
-def bring(files):
-    """A folder that has these files of the shared one: itself, unless this machine copies only a part of it."""
-    return FOLDER
-
-
 def read_of(path, limit):
     """The beginning of a file of the shared folder, at most `limit` bytes. Raises OSError."""
     with Path(FOLDER, path).open("rb") as file:
@@ -89,6 +84,13 @@ def look_at_folder(advice):
     except OSError:
         raise Stop(f"{FOLDER} is a shared folder, but {RUN} is not in it, or not yet. {advice}") from None
     print(f"{FOLDER} is the shared folder, and {RUN} is in it.")
+'''
+
+ALL_HERE = '''
+
+def bring(files):
+    """A folder that has these files of the shared one: itself, since nothing has to be copied."""
+    return FOLDER
 '''
 
 FOLDER = {
@@ -115,7 +117,8 @@ look_at_folder(
     "Is the path right, and does this account have the folder? What the laptop has just written may need minutes to "
     "get here: then run all cells again."
 )
-""",
+"""
+    + ALL_HERE,
     "kaggle": '''
 import base64
 import shutil
@@ -173,10 +176,11 @@ if not fetch():
     raise Stop(f"rclone cannot copy from {REMOTE}, see above. Is REMOTE right, and the secret RCLONE_CONF?")
 look_at_folder("Is REMOTE right? What the laptop has just written may need minutes: then run all cells again.")
 ''',
-    "store": store_cell.FOLDER,
+    "store": store_cell.FOLDER + ALL_HERE,
     "plain": """
 look_at_folder("Is the path right, and is the mount there? A sync may need minutes: then run all cells again.")
-""",
+"""
+    + ALL_HERE,
 }
 
 INSTALL = install_cell.INSTALL
