@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.metrics import RoundMetrics
@@ -56,6 +56,17 @@ class Series:
         for number in range(self.rounds):
             made_of = {"series": self.name, "round": number, "settings": dict(self.settings)}
             yield Item(self.name, f"{self.name}/{number:05d}", Request(Sampling(max_tokens=1), template=made_of))
+
+
+class EncodedText(NamedTuple):
+    """A text as token ids. `types`, for models that have them: 1 for the tokens of a pair's second text.
+
+    `truncated`: the text was longer.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...] = ()
+    truncated: bool = False
 
 
 class Lab(Protocol):
