@@ -1,0 +1,176 @@
+"""Files beside outputs.json in the form of the guide: a JSON file per experiment, and tables of results and of tests.
+
+What is not measured is null or an empty cell: the text of records holds no times and no memory, so that the same run
+gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from hybrid.records import Output
+from hybrid.statistics.paired import PairedComparison, holm
+from pipelines.atlas.comparison import (
+    ACCURACY,
+    CONTROLS,
+    F1,
+    MAJORITY,
+    MCC,
+    MEGABYTE,
+    TENTH,
+    TRAFFIC,
+    WORST,
+    Comparison,
+)
+from pipelines.atlas.results import SeriesResult, read_series
+
+MOST_FILES = 60
+"""Series that get a JSON file of their own; all are in the tables."""
+DIGITS = 6
+SUMMARY = (
+    "Experiment", "Task", "Model", "LoRA", "Rounds", "Final Accuracy", "Final Loss", "Time (min)", "Avg Memory (MB)",
+    "Avg Comm (MB)", "Method", "Seed", "Most frequent label", "F1", "MCC", "Worst client", "10th percentile",
+    "Total Comm (MB)", "Compared",
+)  # fmt: skip
+"""The guide's columns, then those that it lacks."""
+TESTS = (
+    "Method", "Control", "Seeds", "Mean difference", "95 % low", "95 % high", "t", "p (paired t)", "p (Holm)",
+    "p (Wilcoxon)", "least p of Wilcoxon", "bootstrap low", "bootstrap high", "Cohen's d", "Verdict", "Caveat",
+)  # fmt: skip
+
+Cell = str | float | int | None
+
+
+def pages(tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+    """The files of a run: name -> text. `tasks` are those of the run, which say what the data are."""
+    data = tasks.get("data")
+    named = data.get("tasks") if isinstance(data, Mapping) else None
+    known: Mapping[str, Any] = named if isinstance(named, Mapping) else {}
+    metrics = {str(name): str(one.get("metric", "")) for name, one in known.items() if isinstance(one, Mapping)}
+    comparison = Comparison(read_series(outputs), _same_as(tasks), metrics)
+    names = {one.name: _experiment(place, one) for place, one in enumerate(comparison.series, start=1)}
+    experiments = {
+        f"{names[one.name]}.json": _experiment_json(names[one.name], one, list(known), comparison)
+        for one in comparison.series[:MOST_FILES]
+    }
+    return {
+        "experiment_summary.csv": _table(
+            SUMMARY, [_summary(names[one.name], one, list(known), comparison) for one in comparison.series]
+        ),
+        "statistical_tests.csv": _table(TESTS, _tests(comparison)),
+        **experiments,
+    }
+
+
+def _same_as(tasks: Mapping[str, Any]) -> dict[str, str]:
+    """Methods that are the same as others at the run's settings, as its series say it."""
+    series = [one for one in tasks.values() if isinstance(one, Mapping)]
+    return {str(one["method"]): str(one["same_as"]) for one in series if one.get("same_as") and "method" in one}
+
+
+def _experiment(place: int, one: SeriesResult) -> str:
+    return f"exp{place}_{one.method.replace('-', '_')}_seed{one.seed}"[:41]
+
+
+def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison) -> str:
+    """An experiment with the guide's keys. The first line is constant, so that the file is known again."""
+    spent = [0.0, *one.spent().values()]
+    sent = [after - before for before, after in pairwise(spent)]
+    rounds = [
+        {
+            "round": number + 1, "accuracy": metrics.get("accuracy"), "loss": metrics.get("loss"),
+            "train_loss": metrics.get("train_loss"), "time_seconds": None, "memory_mb": None,
+            "communication_mb": round(sent[place] / MEGABYTE, DIGITS) if place < len(sent) else None,
+        }
+        for place, (number, metrics) in enumerate(sorted(one.rounds.items()))
+    ]  # fmt: skip
+    value = {
+        "experiment_name": name, "model_name": None, "task_name": ", ".join(tasks), "num_rounds": one.records,
+        "num_clients": len(one.clients), "use_lora": one.method != "fedavg", "lora_rank": _rank(one),
+        "total_time_minutes": None, "final_accuracy": _of(one, "dev_accuracy"), "final_loss": _of(one, "dev_loss"),
+        "method": one.method, "seed": one.seed, "majority_accuracy": _of(one, "dev_majority"),
+        "not_compared": comparison.void.get(one.name),
+        "notes": (
+            "accuracy and loss of a round: on clients' own held-out rows; the final ones: on the tasks' dev rows; "
+            "communication_mb are the files sent and fetched, both ways; times and memory are not in the records; "
+            "the model is named in outputs.json"
+        ),
+        "round_results": rounds,
+    }  # fmt: skip
+    body = json.dumps(value, indent=1, ensure_ascii=True)
+    return f'{{"made_by": "hybrid, pipeline atlas",{body.removeprefix("{")}\n'
+
+
+def _summary(name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison) -> Sequence[Cell]:
+    total = TRAFFIC.of(one)
+    average = total / len(one.rounds) if total is not None and one.rounds else None
+    return (
+        name, " ".join(tasks), None, "no" if one.method == "fedavg" else "yes", len(one.rounds),
+        ACCURACY.of(one), _of(one, "dev_loss"), None, None, average, one.method, one.seed, MAJORITY.of(one), F1.of(one),
+        MCC.of(one), WORST.of(one), TENTH.of(one), total, comparison.void.get(one.name, "yes"),
+    )  # fmt: skip
+
+
+def _tests(comparison: Comparison) -> list[Sequence[Cell]]:
+    """Each method against each control, by the accuracy of the last round, paired by seed."""
+    found = [
+        (method, control, paired)
+        for control in CONTROLS
+        for method in comparison.methods
+        if (paired := comparison.paired(method, control))
+    ]
+    known = [paired.t_p for _, _, paired in found if paired.t_p is not None]
+    corrected = iter(holm(known))
+    return [
+        _test(method, control, paired, None if paired.t_p is None else next(corrected))
+        for method, control, paired in found
+    ]
+
+
+def _test(method: str, control: str, found: PairedComparison, p: float | None) -> Sequence[Cell]:
+    low, high = found.interval or (None, None)
+    least, most = found.bootstrap or (None, None)
+    return (
+        method, control, found.n, found.mean, low, high, found.t, found.t_p, p, found.wilcoxon_p,
+        found.least_wilcoxon_p, least, most, found.cohens_d, verdict(found), found.caveat,
+    )  # fmt: skip
+
+
+def verdict(found: PairedComparison | None) -> str:
+    """Better or worse where the 95 % interval of Student's t does not hold 0; "" without a comparison."""
+    if found is None:
+        return ""
+    if found.interval is None or found.interval[0] <= 0 <= found.interval[1]:
+        return "not told apart"
+    return "better" if found.mean > 0 else "worse"
+
+
+def _rank(one: SeriesResult) -> float | int | None:
+    value = one.mean("rank") if one.method != "fedavg" else None
+    return int(value) if value is not None and value == int(value) else value
+
+
+def _of(one: SeriesResult, name: str) -> float | None:
+    return one.mean(name) if one.whole else None
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """CSV. A cell that a spreadsheet would take for a formula is quoted as text."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows([_cell(one) for one in row] for row in rows)
+    return written.getvalue()
+
+
+def _cell(value: Cell) -> Cell:
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t"):
+        return f"'{value}"
+    return value
