@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from pipelines.atlas.leading import Floats, leading
+
 Ranks = int | Mapping[str, int]
 """One rank, or one for each layer by name."""
 
@@ -117,8 +118,14 @@ def check(update: Update, client: int, widths: Mapping[str, tuple[int, int]]) ->
             raise ValueError(f"client {client}: layer {name!r} has no two factors of one rank: {shapes}")
         if part.widths != (width_in, width_out):
             raise ValueError(f"client {client}: layer {name!r} has {shapes}, not {width_in} in, {width_out} out")
-        if not (np.isfinite(part.a).all() and np.isfinite(part.b).all()):
+        if not (is_finite(part.a) and is_finite(part.b)):
             raise ValueError(f"client {client}: layer {name!r} holds numbers that are not finite")
+
+
+def is_finite(array: NDArray[Any]) -> bool:
+    """Whether all numbers are finite; their sum is not if one is not, and is faster to compute."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum(dtype=np.float64))) or bool(np.isfinite(array).all())
 
 
 def shares(counts: Sequence[float]) -> list[float]:
@@ -134,14 +141,33 @@ def stacked(updates: Sequence[Update], weights: Sequence[float]) -> Update:
 
     The weights may be any finite numbers. With one update of weight 1 the result is that update, to the bit.
     """
-    _check_all(updates, weights)
-    used = [(update, weight) for update, weight in zip(updates, weights, strict=True) if weight] or [(updates[0], 0.0)]
-    found = {}
+    used = _used(updates, weights)
+    return {name: _stacked(name, used) for name in updates[0]}
+
+
+def compressed_sum(updates: Sequence[Update], weights: Sequence[float], rank: Ranks) -> tuple[Update, Errors]:
+    """`compressed` of `stacked`, one layer after another: the stacked factors of all layers are never there at once."""
+    used, found, lost, total = _used(updates, weights), {}, {}, {}
     for name in updates[0]:
-        a = np.concatenate([update[name].a for update, _ in used], dtype=np.float64)
-        b = np.concatenate([update[name].b * weight for update, weight in used], axis=1, dtype=np.float64)
-        found[name] = Factors(a, b)
-    return found
+        found[name], lost[name], total[name] = _compressed(_stacked(name, used), rank_of(rank, name))
+    return found, Errors(lost, total)
+
+
+def _used(updates: Sequence[Update], weights: Sequence[float]) -> list[tuple[Update, float]]:
+    """The updates whose weight is not zero; one of weight zero if there are none."""
+    _check_all(updates, weights)
+    used = [(update, weight) for update, weight in zip(updates, weights, strict=True) if weight]
+    return used or [(updates[0], 0.0)]
+
+
+def _stacked(name: str, used: Sequence[tuple[Update, float]]) -> Factors:
+    """The factors of one layer side by side, the weights in B."""
+    parts = [(update[name], weight) for update, weight in used]
+    b, end = np.empty((parts[0][0].widths[1], sum(part.rank for part, _ in parts))), 0
+    for part, weight in parts:
+        np.multiply(part.b, weight, out=b[:, end : end + part.rank])
+        end += part.rank
+    return Factors(np.concatenate([part.a for part, _ in parts], dtype=np.float64), b)
 
 
 def compressed(update: Update, rank: Ranks) -> tuple[Update, Errors]:
@@ -168,6 +194,10 @@ def _compressed(part: Factors, rank: int) -> tuple[Factors, float, float]:
     """The approximation of one layer, the squared norms of what it loses and of the update."""
     if part.rank <= rank:
         return part, 0.0, part.norm() ** 2
+    found = leading(part.b, part.a, rank) if 2 * part.rank > min(part.widths) else None
+    if found:
+        roots = np.sqrt(found.values)
+        return Factors(roots[:, None] * found.right, found.left * roots), found.lost, found.total
     basis_b, of_b = np.linalg.qr(part.b)
     basis_a, of_a = np.linalg.qr(part.a.T)
     left, values, right = np.linalg.svd(of_b @ of_a.T, full_matrices=False)
@@ -240,7 +270,7 @@ def check_tensors(tensors: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         for name in {**tensors[0], **one}:
             if name not in one or name not in tensors[0] or one[name].shape != tensors[0][name].shape:
                 raise ValueError(f"client {client}: tensor {name!r} is missing, or has another shape than client 0's")
-            if not np.isfinite(one[name]).all():
+            if not is_finite(one[name]):
                 raise ValueError(f"client {client}: tensor {name!r} holds numbers that are not finite")
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.machine.late_imports import import_object
-from pipelines.atlas.aggregation import Floats, Update
+from pipelines.atlas.aggregation import Update
+from pipelines.atlas.leading import Floats
 
 FEWEST = 4
 """Clients from which on clusters are looked for."""

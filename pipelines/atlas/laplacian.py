@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybrid.machine.late_imports import import_object
-from pipelines.atlas.aggregation import Errors, Floats, Ranks, Update, check_tensors, compressed, stacked
+from pipelines.atlas.aggregation import Errors, Ranks, Update, check_tensors, compressed_sum
+from pipelines.atlas.leading import Floats
 
 ROUNDING = 1e-12
 
@@ -111,7 +112,7 @@ def step(
     weights = _weights(graph, eta_lambda, len(updates))
     found, errors = list(updates), []
     for client in range(len(updates)) if only is None else sorted(only):
-        found[client], error = compressed(stacked(updates, weights[client].tolist()), ranks[client])
+        found[client], error = compressed_sum(updates, weights[client].tolist(), ranks[client])
         errors.append(error)
     return found, Errors.joined(errors)
 

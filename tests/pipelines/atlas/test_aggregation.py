@@ -15,10 +15,10 @@ import numpy as np
 from pipelines.atlas.aggregation import (
     Errors,
     Factors,
-    Floats,
     Update,
     check,
     compressed,
+    compressed_sum,
     factor_mean,
     mean,
     nested_mean,
@@ -28,6 +28,7 @@ from pipelines.atlas.aggregation import (
     stacked,
     zero_padded,
 )
+from pipelines.atlas.leading import Floats, leading
 
 SEEDS = st.integers(0, 2**32 - 1)
 LAYERS = {"block.0.query": (7, 12), "block.0.wide": (9, 4)}
@@ -77,6 +78,11 @@ def test_compression_is_the_best_of_its_rank_and_says_what_it_loses(ranks: list[
     updates, weights = made(ranks, seed), shares([float(one) for one in ranks])
     wanted = dense(updates, weights)
     found, errors = compressed(stacked(updates, weights), rank)
+    again, same = compressed_sum(updates, weights, rank)
+    assert (errors, [part.b.tobytes() for part in found.values()]) == (
+        same,
+        [part.b.tobytes() for part in again.values()],
+    )
     for name, matrix in wanted.items():
         values = np.linalg.svd(matrix, compute_uv=False)
         tail = float(np.sqrt((values[rank:] ** 2).sum() / (values**2).sum()))
@@ -86,6 +92,30 @@ def test_compression_is_the_best_of_its_rank_and_says_what_it_loses(ranks: list[
         assert found[name].rank <= max(rank, 1)
     assert errors.whole == pytest.approx(distance(found, wanted), abs=1e-12)
     assert errors.whole == pytest.approx(product_error(found, updates, weights), abs=1e-12)
+
+
+def test_the_leading_part_of_a_sum_of_many_columns_is_the_best_of_its_rank() -> None:
+    """Where singular values fall; where they do not, and where nothing is lost, there is no answer."""
+    draws = np.random.default_rng(0)
+    for width_in, width_out in ((70, 90), (90, 70)):
+        a, b = draws.normal(size=(4, width_in)), draws.normal(size=(width_out, 4))
+        parts = [Factors(a + 0.2 * draws.normal(size=a.shape), b + 0.2 * draws.normal(size=b.shape)) for _ in range(20)]
+        whole = stacked([{"x": part} for part in parts], [0.05] * 20)["x"]
+        values = np.linalg.svd(whole.product(), compute_uv=False)
+        found = leading(whole.b, whole.a, 4)
+        assert found is not None
+        assert found.values == pytest.approx(values[:4], rel=1e-6)
+        assert found.total == pytest.approx((values**2).sum(), rel=1e-6)
+        assert found.lost == pytest.approx((values[4:] ** 2).sum(), rel=1e-4)
+        off = whole.product() - (found.left * found.values) @ found.right
+        assert np.linalg.norm(off) ** 2 == pytest.approx(found.lost, rel=1e-4)
+        small, errors = compressed({"x": whole}, 4)
+        assert np.allclose(small["x"].product(), (found.left * found.values) @ found.right, atol=1e-12)
+        assert errors.layers["x"] == pytest.approx((found.lost / found.total) ** 0.5)
+    assert leading(draws.normal(size=(300, 300)), draws.normal(size=(300, 300)), 4) is None
+    assert leading(np.tile(b, 20), np.tile(a.T, 20).T, 4) is None
+    for scale in (1e30, 1e-30, 0.0):
+        assert leading(scale * whole.b, scale * whole.a, 4) is None
 
 
 def test_the_rank_may_differ_by_layer_and_a_smaller_update_stays_as_it_is() -> None:

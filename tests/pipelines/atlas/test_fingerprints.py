@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.metrics import silhouette_score
 
 from pipelines.atlas import fingerprints
-from pipelines.atlas.aggregation import Factors, Floats
+from pipelines.atlas.aggregation import Factors
 from pipelines.atlas.fingerprints import (
     agreement,
     clusters,
@@ -23,6 +23,7 @@ from pipelines.atlas.fingerprints import (
     similarity,
     similarity_of_updates,
 )
+from pipelines.atlas.leading import Floats
 
 Gradient = dict[str, Floats]
 TRUTH = [client % 3 for client in range(12)]

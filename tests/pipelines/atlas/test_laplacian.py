@@ -11,7 +11,7 @@ pytest.importorskip("scipy", reason="needs scipy, which is not installed")
 
 import numpy as np
 
-from pipelines.atlas.aggregation import Factors, Floats, Update, compressed, shares, stacked
+from pipelines.atlas.aggregation import Factors, Update, compressed, shares, stacked
 from pipelines.atlas.laplacian import (
     adjacency,
     is_convex,
@@ -20,6 +20,7 @@ from pipelines.atlas.laplacian import (
     step,
     step_dense,
 )
+from pipelines.atlas.leading import Floats
 
 SEEDS = st.integers(0, 2**32 - 1)
 FULL = 9
