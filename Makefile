@@ -4,6 +4,8 @@ PYTHON ?= python3
 DEMO := demo
 WORKERS ?= 2
 SLOW_WORKERS ?= 3
+# Hundreds of processes of `hybrid` are started by the tests: compiled once, not anew in each, whatever the shell says.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
 
 .PHONY: help demo test ollama check lint bench lock clean
