@@ -6,9 +6,9 @@ newest one and computes the rounds after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.metrics import RoundMetrics
@@ -69,12 +69,40 @@ class EncodedText(NamedTuple):
     truncated: bool = False
 
 
+class LabelledText(NamedTuple):
+    """A text that a classifier of a slot is trained on. `weight`: of its loss in the slot's, 1 / batch size, say."""
+
+    slot: int
+    text: EncodedText
+    label: int
+    weight: float
+
+
 class Lab(Protocol):
-    """What a loop may use of the machine that it runs on."""
+    """What a loop may use of the machine that it runs on. All but `device` need a backend with a model."""
 
     @property
     def device(self) -> str:
         """The device of torch to compute on, `cuda` or `cpu`. Raises CannotRun for a GPU that torch cannot use."""
+        ...
+
+    def tokenize(self, texts: Sequence[str | tuple[str, str]], longest: int) -> list[EncodedText]:
+        """The texts, or pairs of texts, cut after `longest` tokens or what the model takes. Raises CannotRun."""
+        ...
+
+    def classifiers(self, slots: int, rank: int, targets: Sequence[str] | None, labels: int) -> Any:
+        """A `hybrid.training.classifier_bank.ClassifierBank`: adapters of up to `rank` and heads in `slots` slots.
+
+        `targets`: ends of the names of layers, None for all linear layers of the blocks. Raises CannotRun for a target
+        that matches none, naming those there are.
+        """
+        ...
+
+    def full_classifier(self, labels: int, seed: int) -> Any:
+        """A `hybrid.training.full_classifier.FullClassifier`: a model all of whose parameters are trained.
+
+        `seed`: of its head. Raises CannotRun.
+        """
         ...
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from hybrid.backends.options import whole_number
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, nearest
+from hybrid.loops import EncodedText
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
@@ -40,6 +41,21 @@ class NoModel:
         """`hybrid.loops.Lab`."""
         find = import_object("hybrid.backends.devices:find_device", needed_for="a loop on this machine's device")
         return str(find(self._device).kind)
+
+    def tokenize(self, texts: Sequence[str | tuple[str, str]], longest: int) -> list[EncodedText]:
+        """Raises CannotRun."""
+        raise self._nothing_to_train()
+
+    def classifiers(self, slots: int, rank: int, targets: Sequence[str] | None, labels: int) -> Any:
+        """Raises CannotRun."""
+        raise self._nothing_to_train()
+
+    def full_classifier(self, labels: int, seed: int) -> Any:
+        """Raises CannotRun."""
+        raise self._nothing_to_train()
+
+    def _nothing_to_train(self) -> CannotRun:
+        return CannotRun(f"the backend '{NAME}' has no model to train", hint="--backend classifier --model tiny")
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """A failure a request."""

@@ -21,6 +21,7 @@ BACKENDS = {
     "ollama": "hybrid.backends.ollama.chat:OllamaBackend",
     "scripted": "hybrid.backends.scripted:ScriptedBackend",
     "none": "hybrid.backends.no_model:NoModel",
+    "classifier": "hybrid.backends.classifier:ClassifierBackend",
 }
 """Name on the command line -> class. An instance is created from (model name, options) and has loaded its model."""
 
@@ -31,6 +32,7 @@ SUMMARIES = {
     "ollama": "a local Ollama server",
     "scripted": "answers read from a file: for tests and dry runs",
     "none": "no language model: for loops that bring models of their own",
+    "classifier": "classifiers of texts that loops train: adapters and heads over one Hugging Face model",
 }
 
 EMBEDDERS = {
@@ -40,7 +42,12 @@ EMBEDDERS = {
 }
 """Name -> class of an embedder, which is created as a backend is."""
 
-NAMED_MODELS = {"hashed": ("", "ngrams"), "sentence-transformers": ("minilm",), "none": ("none",)}
+NAMED_MODELS = {
+    "hashed": ("", "ngrams"),
+    "sentence-transformers": ("minilm",),
+    "none": ("none",),
+    "classifier": ("tiny",),
+}
 """Backend or embedder -> its models that go by the same name on every machine."""
 
 TRAINING = ("transformers", "vllm")
@@ -188,7 +195,7 @@ def digest_before_loading(
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))
-    if name == NO_MODEL:
+    if name in (NO_MODEL, "classifier"):
         return str(backend_class(name).digest_of(model))
     if name != "scripted":
         return digest_of(locate(model))

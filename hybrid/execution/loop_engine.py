@@ -12,15 +12,10 @@ from hybrid.records import Completion, Request
 
 
 @runtime_checkable
-class LoopBackend(Backend, Protocol):
+class LoopBackend(Backend, Lab, Protocol):
     """A backend that loops can run on: it is their `Lab`."""
 
     checkpoint: float  # least seconds between two states that are kept
-
-    @property
-    def device(self) -> str:
-        """The device of torch."""
-        ...
 
 
 class LoopEngine:

@@ -30,7 +30,10 @@ MAX_BYTES = 8 * 1024**3
 
 @dataclass(frozen=True, slots=True)
 class LoraWeights:
-    """LoRA matrices on the CPU: layer -> (A [rank, in], B [out, rank]). The layer's update is alpha / rank * B A x."""
+    """LoRA matrices on the CPU: layer -> (A [rank, in], B [out, rank]). The layer's update is alpha / rank * B A x.
+
+    A layer's matrices may have a smaller rank than `rank`; the factor of its update is the same.
+    """
 
     layers: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
     rank: int
@@ -67,7 +70,14 @@ class LoraWeights:
             "inference_mode": True,
             "base_model_name_or_path": None,
             "target_modules": sorted({name.rpartition(".")[2] for name in self.layers}),
+            **self._patterns(),
         }
+
+    def _patterns(self) -> dict[str, Any]:
+        """The ranks and alphas of layers with a smaller rank."""
+        smaller = {name: len(a) for name, (a, _) in sorted(self.layers.items()) if len(a) != self.rank}
+        alphas = {name: self.scale * rank for name, rank in smaller.items()}
+        return {"rank_pattern": smaller, "alpha_pattern": alphas} if smaller else {}
 
     def stacked_on(self, other: LoraWeights) -> LoraWeights:
         """One adapter whose update is the sum of both: their ranks are concatenated, `other`'s first."""
@@ -152,15 +162,15 @@ def load(bank: AdapterBank, slot: int, weights: LoraWeights) -> None:
         if layout is None or a.shape[1] != layout.width_in or b.shape[0] != layout.width_out:
             raise BadData(f"the adapter's layer {name:.100} is not one of this model", hint="is it of another model?")
         to_a, to_b = (each[slot] for each in bank.pair(bank.values, name))
-        to_a[:, : weights.rank] = a.t().to(to_a.device)
-        to_b[: weights.rank] = b.t().to(to_b.device)
+        to_a[:, : len(a)] = a.t().to(to_a.device)
+        to_b[: len(a)] = b.t().to(to_b.device)
 
 
 def extract(bank: AdapterBank, slot: int, weights: LoraWeights) -> LoraWeights:
     """The present values of a slot, with the layers, rank and alpha of `weights`, on the CPU."""
     values = bank.values[slot : slot + 1].to("cpu", copy=True)
     found = {}
-    for name in weights.layers:
+    for name, (of_layer, _) in weights.layers.items():
         a, b = (each[0] for each in bank.pair(values, name))
-        found[name] = a[:, : weights.rank].t().contiguous(), b[: weights.rank].t().contiguous()
+        found[name] = a[:, : len(of_layer)].t().contiguous(), b[: len(of_layer)].t().contiguous()
     return LoraWeights(found, weights.rank, weights.alpha)

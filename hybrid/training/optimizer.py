@@ -7,9 +7,11 @@ with the device: the gradient is divided by `grad_scale`, which combines loss sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch.optim.adamw import adamw
 
 from hybrid.training.slots import AdapterBank
 from hybrid.tuning import Tuning
@@ -76,23 +78,69 @@ class SlotAdamW:
             self.scale[slot].mul_(scale)
         return skipped
 
+    def step_together(self, slots: Sequence[int], learning_rate: float) -> torch.Tensor:
+        """A step of several slots as one operation. Returns [slots]: 1 where skipped, else 0.
+
+        Unlike `step`, it waits for the device once. The slots have the same weight decay.
+        """
+        index = torch.tensor(slots, device=self._values.device)
+        for slot in slots:
+            if slot in self._frozen:
+                self._grads[slot].masked_fill_(self._frozen[slot][0], 0.0)
+        norms = torch.stack([self._grads[slot].norm() for slot in slots]) / self.scale[index]
+        clip = torch.tensor([self._clip[slot] or math.inf for slot in slots], device=norms.device)
+        divisors = self.scale[index] * (norms / clip + 1e-6 / clip).clamp(min=1.0)
+        finite = norms.isfinite()
+        able = [slot for slot, well in zip(slots, finite.tolist(), strict=True) if well]
+        rows, states = [self._values[slot] for slot in able], [self._states(slot) for slot in able]
+        if able:
+            grads = [self._grads[slot] for slot in able]
+            torch._foreach_div_(grads, list(divisors[finite].unbind()))
+            adamw(
+                rows,
+                grads,
+                *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+                [],
+                [state["step"] for state in states],
+                fused=True,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=learning_rate,
+                weight_decay=self._of[able[0]].param_groups[0]["weight_decay"],
+                eps=1e-8,
+                maximize=False,
+            )
+        for slot in slots:
+            self._grads[slot].zero_()
+            if slot in self._frozen:  # weight decay would still change them
+                frozen, kept = self._frozen[slot]
+                torch.where(frozen, kept, self._values[slot], out=self._values[slot])
+        skipped = (~finite).float()
+        if self._scaled:
+            self.scale[index] *= 1 - 0.5 * skipped
+        return skipped
+
+    def _states(self, slot: int) -> dict[str, torch.Tensor]:
+        (row,) = self._of[slot].param_groups[0]["params"]
+        state: dict[str, torch.Tensor] = self._of[slot].state[row]
+        return state
+
     def forget_gradients(self, slot: int) -> None:
         """Zero what was accumulated of the slot's step."""
         self._grads[slot].zero_()
 
     def state(self, slot: int) -> dict[str, torch.Tensor]:
         """The state of a slot beside its values, not copied: moments, step count, loss scale, accumulated gradients."""
-        (row,) = self._of[slot].param_groups[0]["params"]
-        kept = {name: value for name, value in self._of[slot].state[row].items() if isinstance(value, torch.Tensor)}
+        kept = {name: value for name, value in self._states(slot).items() if isinstance(value, torch.Tensor)}
         return {**kept, "scale": self.scale[slot], "grad": self._grads[slot]}
 
     def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
         """Restore the result of `state`. Call `begin` before."""
         device = self._values.device
-        (row,) = self._of[slot].param_groups[0]["params"]
         moments = {name: state[name].to(device) for name in ("step", "exp_avg", "exp_avg_sq") if name in state}
         if moments:
-            self._of[slot].state[row].update(moments)
+            self._states(slot).update(moments)
         self.scale[slot] = state["scale"].to(device)
         if "grad" in state:
             self._grads[slot].copy_(state["grad"])

@@ -9,12 +9,14 @@ computes A x for all of them: the speed of a small model depends on the number o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from hybrid.errors import CannotRun
 from hybrid.training.grouped import RowGroups, best_method
@@ -57,11 +59,11 @@ class AdapterBank:
     Values for inference have the model's type.
 
     A smaller rank is padded with zeros, whose gradients are always zero. `scales` are alpha / rank. A layer that is in
-    no group of `layers.groups` is a group of its own.
+    no group of `layers.groups` is a group of its own. `more` numbers a slot come after those of the adapters.
     """
 
     def __init__(
-        self, layers: Mapping[str, tuple[int, int]], slots: int, rank: int, model: Any, *, training: bool
+        self, layers: Mapping[str, tuple[int, int]], slots: int, rank: int, model: Any, *, training: bool, more: int = 0
     ) -> None:
         self.slots, self.rank = slots, aligned(rank)
         of = {name: group for group in getattr(layers, "groups", ()) for name in group}
@@ -73,7 +75,7 @@ class AdapterBank:
             for column, name in enumerate(group):
                 self.places[name] = LayerLayout(name, *layers[name], start_a, size, column, len(group))
                 size += self.rank * layers[name][1]
-        self.size = size
+        self.size = size = size + more
         wide = torch.float64 if model.dtype == torch.float64 else torch.float32
         dtype = wide if training else model.dtype
         self.values = torch.zeros(slots, size, device=model.device, dtype=dtype)
@@ -116,11 +118,21 @@ class Route:
         self.groups = RowGroups(lengths, device, best_method(device, dtype, used, bank.rank))
         self.order = order
         self.values = bank.values.to(dtype)  # the same buffer when the types agree
-        scales = torch.tensor(bank.scales, dtype=dtype).repeat_interleave(torch.tensor(lengths))
-        self.scale = scales.to(device)[:, None]
+        self.scale = self._scales(lengths)
         self.anchor = torch.zeros((), device=device, requires_grad=bank.grads is not None)
         # Layer -> the input it is expected to get, and its output.
         self.ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def narrowed(self, lengths: Sequence[int]) -> Route:
+        """The same for fewer rows, `lengths[k]` of slot k."""
+        route = copy(self)
+        route.groups = RowGroups(lengths, self.values.device, self.groups.method)
+        route.scale, route.ready = self._scales(lengths), {}
+        return route
+
+    def _scales(self, lengths: Sequence[int]) -> torch.Tensor:
+        scales = torch.tensor(self.bank.scales, dtype=self.values.dtype).repeat_interleave(torch.tensor(lengths))
+        return scales.to(self.values.device)[:, None]
 
 
 class SlotLinear(torch.nn.Module):  # type: ignore[misc]
@@ -214,17 +226,29 @@ class _Packed(torch.autograd.Function):  # type: ignore[misc]
             return None, None, None, None, None
         of_rows = route.groups.times(of_inner, a.transpose(1, 2))
         for grad, layer in zip(grads, layers, strict=True):
-            of_rows.addmm_(grad, layer.weight)
+            of_rows.addmm_(grad, _matrix(layer).t())
         return of_rows, None, None, None, None
 
 
 def _add_plain(added: torch.Tensor, rows: torch.Tensor, layer: torch.nn.Linear) -> torch.Tensor:
     """Add the output of the plain layer to `added`, in place."""
-    added.addmm_(rows, layer.weight.t())
+    added.addmm_(rows, _matrix(layer))
     return added if layer.bias is None else added.add_(layer.bias)
 
 
-def shared_inputs(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tuple[str, ...]]:
+def _matrix(layer: Any) -> torch.Tensor:
+    """The weight as [in, out]: GPT-2's Conv1D has it so, a linear layer transposed."""
+    weight: torch.Tensor = layer.weight
+    return weight if isinstance(layer, Conv1D) else weight.t()
+
+
+def _widths(layer: Any) -> tuple[int, int]:
+    return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
+
+
+def shared_inputs(
+    model: Any, layers: Mapping[str, torch.nn.Module], probe: Callable[[], object] | None = None
+) -> list[tuple[str, ...]]:
     """The groups of layers that get the same input tensor, observed in a forward pass over one token."""
     given: list[tuple[str, torch.Tensor]] = []  # keeps the tensors alive: an id is reused when its tensor is freed
     watched = [
@@ -233,7 +257,9 @@ def shared_inputs(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tup
     ]
     try:
         with torch.no_grad():
-            model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+            probe() if probe else model(
+                input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False
+            )
     finally:
         for hook in watched:
             hook.remove()
@@ -244,41 +270,65 @@ def shared_inputs(model: Any, layers: Mapping[str, torch.nn.Module]) -> list[tup
     return [tuple(group) for group in groups.values() if all(once[name] == 1 for name in group)]
 
 
-def linear_layers(model: torch.nn.Module, targets: Sequence[str]) -> dict[str, torch.nn.Module]:
-    """The linear layers whose last name is one of `targets`, by full name. Raises CannotRun for a target without any.
+def linear_layers(
+    model: torch.nn.Module, targets: Sequence[str] | None, inside: Sequence[torch.nn.Module] = ()
+) -> dict[str, torch.nn.Module]:
+    """The linear layers, Conv1D among them, whose full name is or ends with one of `targets`, by full name.
 
-    The output head is never among them: its rows are selected separately.
+    None: all. The output head is never among them: its rows are selected separately. `inside`: only those of these
+    modules. Raises CannotRun for a target without any.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    linear = {name: one for name, one in model.named_modules() if type(one) is torch.nn.Linear and one is not head}
-    found = {name: layer for name, layer in linear.items() if name.rpartition(".")[2] in targets}
-    missing = set(targets) - {name.rpartition(".")[2] for name in found}
-    if missing:
-        names = sorted({name.rpartition(".")[2] for name in linear})
+    allowed = {id(one) for part in inside or (model,) for one in part.modules()}
+    linear = {
+        name: one
+        for name, one in model.named_modules()
+        if type(one) in (torch.nn.Linear, Conv1D) and one is not head and id(one) in allowed
+    }
+    names = sorted({name.rpartition(".")[2] for name in linear})
+    wanted = names if targets is None else targets
+    found = {name: layer for name, layer in linear.items() if any(_ends(name, target) for target in wanted)}
+    missing = {target for target in wanted if not any(_ends(name, target) for name in found)}
+    if missing or not found:
         raise CannotRun(
-            f"{type(model).__name__} has no linear layer called {', '.join(sorted(missing))}",
+            f"{type(model).__name__} has no linear layer called {', '.join(sorted(missing)) or 'anything'}",
             hint=f"its linear layers are called {', '.join(names) or 'nothing: it has none'}; --set targets=...",
         )
     return found
 
 
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
 class SlottedModel:
     """A model whose linear layers apply the adapter of each row's slot while a route is set; else the plain model.
 
-    The parameters of the base model are frozen. `group_inputs`: find the layers that share their input, for training.
-    `close` restores the plain layers.
+    The parameters of the base model are frozen. `group_inputs`: find the layers that share their input, for training;
+    `probe` computes the model over a token for that, if it needs more than ids.
+    `targets` and `inside` as in `linear_layers`. `close` restores the plain layers; `open` undoes that.
     """
 
-    def __init__(self, model: Any, targets: Sequence[str], *, group_inputs: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        targets: Sequence[str] | None,
+        *,
+        group_inputs: bool = False,
+        inside: Sequence[torch.nn.Module] = (),
+        probe: Callable[[], object] | None = None,
+    ) -> None:
         self.model = model
         self._routes: list[Route] = []
-        self._plain = linear_layers(model, targets)
-        self.layers = LayerWidths((name, (one.in_features, one.out_features)) for name, one in self._plain.items())
-        if group_inputs:
-            self.layers.groups = shared_inputs(model, self._plain)
+        self._plain = linear_layers(model, targets, inside)
+        self.layers = LayerWidths((name, _widths(one)) for name, one in self._plain.items())
+        if group_inputs or probe:
+            self.layers.groups = shared_inputs(model, self._plain, probe)
         model.requires_grad_(requires_grad=False)
-        for name, layer in self._plain.items():
-            _put(model, name, SlotLinear(name, layer, self._routes, self._plain))
+        self._slotted = {
+            name: SlotLinear(name, layer, self._routes, self._plain) for name, layer in self._plain.items()
+        }
+        self.open()
 
     @contextmanager
     def routed(self, route: Route) -> Iterator[None]:
@@ -288,6 +338,11 @@ class SlottedModel:
             yield
         finally:
             self._routes.pop()
+
+    def open(self) -> None:
+        """Put the layers with slots into the model."""
+        for name, layer in self._slotted.items():
+            _put(self.model, name, layer)
 
     def close(self) -> None:
         """Restore the plain layers."""

@@ -21,7 +21,7 @@ NAMES = (*SPIN_SETTINGS, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV"
 ENGINES = [
     path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in ("scripted", "ollama", "hashed", "none")
 ]
-NEEDS = {"llamacpp": "xllamacpp"}
+NEEDS = {"llamacpp": "xllamacpp", "classifier": "torch"}
 
 
 def python(code: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,7 @@ def test_a_model_without_such_linear_layers_is_refused_with_the_names_it_has() -
     model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
     with pytest.raises(CannotRun, match="no linear layer called q_proj") as caught:
         Trainer(model, ("q_proj",), slots=1, tokens=64, free=lambda: 1 << 30)
-    assert "nothing: it has none" in str(caught.value.hint)
+    assert "its linear layers are called c_attn, c_fc, c_proj" in str(caught.value.hint)
 
 
 def test_the_output_head_takes_no_adapter() -> None:
