@@ -1,0 +1,135 @@
+"""Tables of texts in files: tab-separated as GLUE has them, comma-separated, or JSON Lines.
+
+Files are untrusted input: sizes are bounded, and every message names the file and the row, which is counted from 1
+without the header. A tab-separated file has no quotes: a quotation mark is one of the text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybrid.canonical import decode_once
+from hybrid.errors import BadData, CannotRun, keys_of, listed
+from hybrid.machine.text_files import utf8
+
+MAX_FILE = 256 * 1024 * 1024  # bytes; the largest train set of GLUE's small tasks has 10 million
+MAX_CELL = 100_000  # characters
+MAX_ROWS = 2_000_000
+ENDINGS = ".tsv", ".csv", ".jsonl", ".txt"
+"""Of the files that are read; .txt is tab-separated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a file, each with as many cells as there are columns."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+    def column(self, names: Sequence[str]) -> int | None:
+        """The place of the first of `names` that is a column, in any case; None when none is."""
+        places = {name.strip().lower(): place for place, name in reversed(list(enumerate(self.columns)))}
+        return next((places[name.lower()] for name in names if name.lower() in places), None)
+
+
+def read_table(path: Path, headerless: Sequence[str] = ()) -> Table:
+    """The table in a file. `headerless`: the columns of a tab-separated file that may have no header.
+
+    Raises CannotRun when the file cannot be read, BadData when it is no such table.
+    """
+    text = utf8(_bytes(path), str(path)).decode()
+    if path.suffix.lower() == ".jsonl":
+        return _json_lines(path, text)
+    lines = _comma_separated(path, text) if path.suffix.lower() == ".csv" else _tab_separated(path, text)
+    if not lines:
+        raise BadData(f"{path}: no row", hint="its first row names the columns")
+    header = tuple(lines[0])
+    if headerless and len(header) == len(headerless) and not {name.lower() for name in header} & {*headerless}:
+        header = tuple(headerless)
+    else:
+        lines = lines[1:]
+    if not lines:
+        raise BadData(f"{path}: a header without a row after it")
+    return Table(path, header, [_row(path, number, cells, header) for number, cells in enumerate(lines, 1)])
+
+
+def _bytes(path: Path) -> bytes:
+    hint = f"files of a task end in {', '.join(ENDINGS)}"
+    if path.suffix.lower() not in ENDINGS:
+        raise CannotRun(f"{path}: not a file of a kind that is read", hint=hint)
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CannotRun(f"{path}: cannot be read: {error.strerror}", hint=hint) from error
+    if len(data) > MAX_FILE:
+        raise BadData(f"{path}: more than the {MAX_FILE:,} bytes allowed")
+    return data
+
+
+def _tab_separated(path: Path, text: str) -> list[list[str]]:
+    """The rows; only line feeds end a line, since texts may hold other separators of Unicode."""
+    return _bounded(path, (line.removesuffix("\r").split("\t") for line in text.split("\n") if line.strip("\r")))
+
+
+def _comma_separated(path: Path, text: str) -> list[list[str]]:
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)  # a spreadsheet may write semicolons
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return _bounded(path, (cells for cells in reader if cells))
+    except csv.Error as error:
+        raise BadData(f"{path}: line {reader.line_num}: {error}", hint="quotes in a quoted cell are doubled") from error
+
+
+def _json_lines(path: Path, text: str) -> Table:
+    """One object a line; the columns are those of all lines together, and what a line lacks is an empty cell."""
+    found: list[dict[str, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            value = decode_once(line.encode(), what=f"{path}: line {number}", limit=MAX_FILE)
+            if not isinstance(value, dict):
+                raise BadData(f"{path}: line {number}: not an object but {keys_of(value).removeprefix('it is ')}")
+            found.append({name: _cell(cell) for name, cell in value.items()})
+    columns = tuple(dict.fromkeys(name for row in found for name in row))
+    if not columns:
+        raise BadData(f"{path}: no row", hint='a line is an object such as {"text": "...", "label": "..."}')
+    rows = _bounded(path, ([row.get(name, "") for name in columns] for row in found))
+    return Table(path, columns, [_row(path, number, cells, columns) for number, cells in enumerate(rows, 1)])
+
+
+def _cell(value: object) -> str:
+    """A text as it is, a number or a truth value as JSON writes it; null is nothing. Other columns do not matter."""
+    if value is None or isinstance(value, list | dict):
+        return ""
+    if isinstance(value, float) and not value.is_integer():
+        return repr(value)
+    return value if isinstance(value, str) else str(int(value)) if isinstance(value, int | float) else ""
+
+
+def _bounded(path: Path, rows: Iterator[list[str]]) -> list[list[str]]:
+    found = []
+    for row in rows:
+        found.append(row)
+        if len(found) > MAX_ROWS:
+            raise BadData(f"{path}: more than the {MAX_ROWS:,} rows allowed")
+    return found
+
+
+def _row(path: Path, number: int, cells: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    if len(cells) != len(columns):
+        quoted = path.suffix.lower() != ".csv" and any(cell.startswith('"') for cell in cells)
+        hint = (
+            "a tab-separated file has no quotes; save it as .csv" if quoted else "each row has a cell for each column"
+        )
+        raise BadData(
+            f"{path}: row {number}: {len(cells)} cells for the {len(columns)} columns {listed(columns)}", hint=hint
+        )
+    if any(len(cell) > MAX_CELL for cell in cells):
+        raise BadData(f"{path}: row {number}: a cell of more than the {MAX_CELL:,} characters allowed")
+    return tuple(cells)
