@@ -1,0 +1,270 @@
+"""The loop of one method and seed: clients train side by side, the server combines, all are tested."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.errors import BadData, CannotRun
+from hybrid.loops import Lab, RoundFailed, Series
+from hybrid.metrics import RoundMetrics
+from pipelines.atlas import aggregation, fingerprints, rank_budget
+from pipelines.atlas.client_models import ClientModel, Part, packed, unpacked
+from pipelines.atlas.grouping import Grouping, fingerprint_bytes, grouped
+from pipelines.atlas.methods import METHODS, Method
+from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
+from pipelines.atlas.rows import ClientRows, FederatedRows
+from pipelines.atlas.scores import tested
+from pipelines.atlas.server import Member, Server, size_of
+from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.trained_slots import Slots
+
+LOG = logging.getLogger("hybrid")
+Ranks = Sequence[Mapping[str, int]]
+CANDIDATES = 1, 2, 4, 8, 16, 32, 64
+"""Ranks of a layer within a budget."""
+
+
+class Federation:
+    """A `hybrid.loops.Loop`. A member trains one model: a client, or for `centralised` all clients of a task together.
+
+    All that is drawn depends on the seed, the round and the member alone, so no random state is kept.
+    """
+
+    def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
+        self.settings, self.rows, self._lab = settings, rows, lab
+        self.name, self.seed = series.name, int(str(series.settings["seed"]))
+        self.method: Method = METHODS[series.settings["method"]]  # type: ignore[index]
+        pooled = self.method.groups == "pooled"
+        self.members: Sequence[ClientRows] = rows.pools() if pooled else rows.clients
+        self._count = 0 if pooled else settings.participants
+        self.member_of = rows.pool_of() if pooled else list(range(len(rows.clients)))
+        self.slots: Slots | None = None
+        self.models: list[ClientModel] = []
+        self.fetched: list[str] = []  # the digest of what each member has
+        self.fingerprint_bytes = [0] * len(self.members)
+        self.refused = 0  # updates of the round in hand that cannot be used
+
+    def round(self, number: int) -> RoundMetrics:
+        """Train the clients of a round, combine what they send, test everyone. Raises RoundFailed."""
+        traffic = Traffic.of(len(self.members))
+        if self.slots is None:
+            self._begin()
+        if number == 0:
+            traffic.up = list(self.fingerprint_bytes)
+        chosen = participants(len(self.members), self._count, self.seed, number)
+        self._fetch(chosen, traffic)
+        notes: list[dict[str, float]] = [{} for _ in self.members]
+        trained = self._trained(chosen, number, traffic, notes)
+        if not trained:
+            raise RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
+        held = dict(enumerate(self.models))
+        combined = self.server.combined(held, trained)
+        self.models = [combined[one] for one in range(len(self.members))]
+        last = number == self.settings.rounds - 1
+        if last:
+            self._fetch(range(len(self.members)), traffic)
+        for one in range(len(self.members)):
+            notes[one] |= self._note(one, traffic)
+        scores = tested(self._slots, self.rows, self.member_of, self.models, last=last)
+        clients = [{**notes[of], **score} for of, score in zip(self.member_of, scores, strict=True)]
+        more = {"clients": len(trained), "left_out": self.refused, **self._of_server(), **self._of_round(chosen)}
+        if number == 0 and self.grouping.p_value is not None:
+            more["structure_p"] = self.grouping.p_value
+        return metrics_of(number, self.rows, clients, traffic, more, self._layers() if last else {})
+
+    def state(self) -> bytes:
+        """The models of all members, one that several have once, and what was found before the first round."""
+        about: dict[str, object] = {
+            "series": self.name,
+            "models": [model.digest for model in self.models],
+            "fetched": self.fetched,
+            "ranks": [dict(member.ranks) for member in self.server.members],
+            "grouping": self.grouping.to_json(),
+        }
+        return packed({model.digest: model for model in self.models}, about)
+
+    def load(self, state: bytes) -> None:
+        """Go on from a state. Raises BadData for one of another federation."""
+        named, about = unpacked(state, f"the state of {self.name}")
+        try:
+            self._restore(named, about)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise BadData(f"the state of {self.name} does not fit: {error!s:.200}") from error
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        if self.slots is not None:
+            self.slots.close()
+
+    @property
+    def _slots(self) -> Slots:
+        if self.slots is None:
+            raise RuntimeError("the federation has not begun")
+        return self.slots
+
+    def _begin(self) -> None:
+        """Compare fingerprints, where the method does, choose ranks, and give everyone the same start."""
+        tasks = [member.task for member in self.members]
+        gradients, ranks = None, None
+        if self.method.fingerprinted:
+            gradients, ranks = self._fingerprints()
+        if gradients is not None:
+            self.fingerprint_bytes = [fingerprint_bytes(one) for one in gradients]
+        self.grouping = grouped(self.method, tasks, gradients, self.settings.most_clusters, self.seed)
+        most = self._uniform_ranks()
+        if ranks is not None:
+            most = [max(one.values()) for one in ranks]
+        self._open(most, ranks)
+        self.models = [
+            self._slots.first(rank, member.ranks) for rank, member in zip(most, self.server.members, strict=True)
+        ]
+        self.fetched = [model.digest for model in self.models]  # everyone makes the start from the seed
+
+    def _open(self, most: Sequence[int], ranks: Ranks | None) -> None:
+        """Slots for the members, whose largest ranks are `most`, and their server."""
+        self.slots = Slots(self._lab, self.settings, self.method, self.seed, most, self.rows.labels)
+        ranks = ranks or [dict.fromkeys(self.slots.layers, rank) for rank in most]
+        members = [
+            Member(member.task, len(member.train), rank) for member, rank in zip(self.members, ranks, strict=True)
+        ]
+        self.server = Server(
+            self.method.combine, members, self.grouping.labels, self.settings.smoothing, self.settings.server_rank,
+            self.grouping.similarity,
+        )  # fmt: skip
+
+    def _uniform_ranks(self) -> list[int]:
+        ranks = self.settings.ranks()
+        if self.method.groups == "pooled":
+            return [max(ranks)] * len(self.members)
+        return [min(ranks)] * len(ranks) if self.method.equal_ranks else list(ranks)
+
+    def _fingerprints(self) -> tuple[list[dict[str, NDArray[np.float64]]], Ranks | None]:
+        """Everyone's mean gradient of B at the same start, whose A and head all share; ranks within the budgets."""
+        rank = max(self.settings.ranks())
+        slots = Slots(self._lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.rows.labels)
+        try:
+            start = slots.first(rank)
+            for one in range(len(self.members)):
+                slots.install(one, start)
+            rows = self.settings.fingerprint_rows
+            found = slots.gradients(
+                {one: [member.sample(rows, draw_key(self.seed, -1, one))] for one, member in enumerate(self.members)}
+            )
+            budgeted = self.method.budgeted and self.settings.budget_kb
+            return found, self._device_ranks(found, slots) if budgeted else None
+        finally:
+            slots.close()
+
+    def _device_ranks(self, gradients: Sequence[Mapping[str, NDArray[np.float64]]], slots: Slots) -> Ranks:
+        """Ranks by layer within the members' budgets, more where the gradient is larger. Raises CannotRun."""
+        head = sum(value.size for value in slots.first(1).head.values()) * rank_budget.TRAINED_BYTES
+        found = []
+        for one, gradient in enumerate(gradients):
+            budget = self.settings.budget_kb[one % len(self.settings.budget_kb)] * 1000
+            try:
+                shares = fingerprints.importance([gradient])
+                found.append(rank_budget.allocate(slots.layers, shares, budget, CANDIDATES, head).ranks)
+            except rank_budget.BudgetTooSmall as error:
+                raise CannotRun(f"client {one}: {error}", hint=f"--set budget_kb={-(-error.needed // 1000)}") from error
+        return found
+
+    def _fetch(self, chosen: Sequence[int], traffic: Traffic) -> None:
+        """What the server has for its members is sent to those who do not have it yet."""
+        for one in chosen:
+            if self.fetched[one] != self.models[one].digest:
+                data = self.models[one].to_wire(self.settings.wire, self._part)
+                traffic.down[one] += len(data)
+                self.models[one] = self.models[one].from_wire(data)
+                self.fetched[one] = self.models[one].digest
+
+    def _trained(
+        self, chosen: Sequence[int], number: int, traffic: Traffic, notes: Sequence[dict[str, float]]
+    ) -> dict[int, ClientModel]:
+        """Train the members side by side. Returns what they sent, as the server reads it; who sent no numbers is
+        left out, and named.
+        """
+        slots, how, self.refused = self._slots, self.settings, 0
+        for one in chosen:
+            slots.install(one, self.models[one])
+            if not slots.installed(one, self.models[one]):
+                raise RoundFailed("not-installed", f"member {one} does not hold what the server sent")
+        batches = {
+            one: self.members[one].batches(how.batch, how.epochs, draw_key(self.seed, number, one)) for one in chosen
+        }
+        losses = slots.train(batches)
+        found = {}
+        for one in chosen:
+            model, before = slots.read(one, self.server.members[one].ranks), self.models[one]
+            notes[one] |= {"steps": len(losses[one]), "installed": 1.0}
+            if not model.finite:
+                self._refuse(number, one, "its numbers are not finite")
+                continue
+            notes[one] |= {"train_loss": fmean(losses[one]), "moved": moved(self.method, before, model)}
+            data = model.to_wire(how.wire, self._part)
+            traffic.up[one] += len(data)
+            found[one] = model.from_wire(data)
+        return found
+
+    def _refuse(self, number: int, member: int, why: str) -> None:
+        self.refused += 1
+        LOG.warning("%s, round %d: the update of client %d is left out: %s", self.name, number, member, why)
+
+    @property
+    def _part(self) -> Part:
+        """What is sent of an adapter."""
+        return "b" if self.method.combine == "nested" else "all"
+
+    def _note(self, member: int, traffic: Traffic) -> dict[str, float]:
+        """What is known of a member beside its training and its tests."""
+        nearest = self.grouping.nearest()
+        return {
+            "samples": len(self.members[member].train),
+            "cluster": self.server.labels[member],
+            "rank": fmean(self.server.members[member].ranks.values()),
+            "upload_bytes": traffic.up[member],
+            "download_bytes": traffic.down[member],
+            **({"nearest": nearest[member]} if nearest else {}),
+        }
+
+    def _layers(self) -> dict[str, dict[str, float]]:
+        """Mean, least and most of the ranks of each layer, where they differ."""
+        ranks = [member.ranks for member in self.server.members]
+        if len({rank for one in ranks for rank in one.values()}) == 1:
+            return {}
+        found = {}
+        for name in self._slots.layers:
+            of = [one[name] for one in ranks]
+            found[name] = {"rank": fmean(of), "rank_least": min(of), "rank_most": max(of)}
+        return found
+
+    def _of_round(self, chosen: Sequence[int]) -> dict[str, float]:
+        """Further metrics of a round."""
+        return {}
+
+    def _of_server(self) -> dict[str, float]:
+        errors = self.server.errors
+        return {"clusters": len(set(self.server.labels))} | ({"aggregation_error": max(errors)} if errors else {})
+
+    def _restore(self, named: Mapping[str, ClientModel], about: Mapping[str, Any]) -> None:
+        if about["series"] != self.name or len(about["models"]) != len(self.members):
+            raise ValueError(f"it is of {about['series']!s:.100}")
+        ranks = [{str(layer): int(rank) for layer, rank in one.items()} for one in about["ranks"]]
+        self.grouping = Grouping.from_json(about["grouping"], len(self.members))
+        self._open([max(one.values()) for one in ranks], ranks)
+        self.models = [named[digest] for digest in about["models"]]
+        self.fetched = [str(digest) for digest in about["fetched"]]
+        for one, model in enumerate(self.models):
+            aggregation.check(model.update, one, self._slots.layers)
+
+
+def moved(method: Method, before: ClientModel, trained: ClientModel) -> float:
+    """The Frobenius norm of what training changed in the product, or with `stack` added to it."""
+    if method.combine == "stack":
+        return size_of(trained.update)
+    return size_of(aggregation.stacked([trained.update, before.update], [1.0, -1.0]))

@@ -1,0 +1,226 @@
+"""A federation whose clients and server are series of their own, on any machines, and meet in the run's folder.
+
+The server gives every client its model, waits for what they send, combines, tests and goes on; a client waits for its
+model, trains it and sends it back. Nobody waits for a machine that is gone: after `deadline` seconds a round is closed
+with the clients that have sent, if they are `quorum` of all or more, and who comes later takes part in the next one.
+So what comes of a round depends on who was in time; its record names the clients.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from hybrid.bounds import Bounds
+from hybrid.canonical import Json, encode
+from hybrid.errors import BadData
+from hybrid.loops import Exchange, Lab, NotYet, RoundFailed, Series
+from hybrid.metrics import RoundMetrics
+from hybrid.tuning import MOST_RANK
+from pipelines.atlas import aggregation
+from pipelines.atlas.client_models import ClientModel, note_of
+from pipelines.atlas.federation import Federation, moved
+from pipelines.atlas.methods import METHODS, Method
+from pipelines.atlas.rounds import Traffic, draw_key, participants
+from pipelines.atlas.rows import FederatedRows
+from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.trained_slots import Slots
+
+NOTES = "steps", "train_loss", "moved", "installed"
+"""What a client says of its training."""
+LARGEST = Bounds(-1e12, 1e12)
+
+
+class FolderServer(Federation):
+    """A federation whose members train elsewhere. The rows are known here, too: the server tests the models."""
+
+    exchange: Exchange
+
+    def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
+        super().__init__(settings, series, lab, rows)
+        self.shared = -1  # the round whose models were shared last, and when, in seconds of `time.monotonic`
+        self.since = -math.inf
+        self.sizes = [0] * len(self.members)  # bytes of the models that were shared last
+        self.arrived: dict[int, bytes] = {}  # what the members sent in the round in hand
+
+    def connect(self, exchange: Exchange) -> None:
+        """`hybrid.loops.SharingLoop`."""
+        self.exchange = exchange
+
+    def round(self, number: int) -> RoundMetrics:
+        """Close a round, once enough clients have sent. Raises NotYet, RoundFailed."""
+        if self.slots is None:
+            self._begin()
+        if self.shared < number:
+            self._share(number)
+        self._wait(number)
+        found = super().round(number)
+        if number == self.settings.rounds - 1:
+            self._share(number + 1)  # who was late need not wait for a round that does not come
+        return found
+
+    def _share(self, number: int) -> None:
+        """Give every member its model of a round."""
+        for one, model in enumerate(self.models):
+            sent = {name: part.rank for name, part in model.update.items()}
+            note: Json = {"sent": dict(sent), "ranks": dict(self.server.members[one].ranks)}
+            data = model.to_wire(self.settings.wire, self._part, encode(note).decode())
+            self.exchange.share(down(self.name, one), number, data)
+            self.models[one], self.sizes[one] = model.from_wire(data), len(data)
+        self.shared, self.since, self.arrived = number, time.monotonic(), {}
+
+    def _wait(self, number: int) -> None:
+        """Take what has arrived. Raises NotYet when that is not enough to close the round."""
+        chosen = participants(len(self.members), self._count, self.seed, number)
+        for one in chosen:
+            if one not in self.arrived:
+                found = self.exchange.newest(up(self.name, one), after=number - 1)
+                if found and found[0] == number:
+                    self.arrived[one] = found[1]
+        missing, least = len(chosen) - len(self.arrived), math.ceil(self.settings.quorum * len(chosen))
+        late = 0 < self.settings.deadline <= time.monotonic() - self.since
+        if missing and not (late and len(self.arrived) >= max(1, least)):
+            raise NotYet(f"{missing} of {len(chosen)} clients have not sent their update of round {number}")
+
+    def _fetch(self, chosen: Sequence[int], traffic: Traffic) -> None:
+        for one in chosen:
+            traffic.down[one] += self.sizes[one]
+
+    def _trained(
+        self, chosen: Sequence[int], number: int, traffic: Traffic, notes: Sequence[dict[str, float]]
+    ) -> dict[int, ClientModel]:
+        self.refused, found = 0, {}
+        for one, data in sorted(self.arrived.items()):
+            traffic.up[one] += len(data)
+            ranks = self.server.members[one].ranks
+            try:
+                model = self._shaped(one, ranks).from_wire(data)
+                notes[one].update(_said(note_of(data)))
+                if not model.finite:
+                    raise BadData("its numbers are not finite")
+            except BadData as error:
+                self._refuse(number, one, error.message)
+            else:
+                found[one] = model
+        return found
+
+    def _shaped(self, member: int, ranks: Mapping[str, int]) -> ClientModel:
+        """What the update of a member must look like, with the A that it has where none is sent."""
+        if self.method.combine == "nested":
+            return self.models[member]
+        return ClientModel.shaped(self._slots.layers, ranks, self.models[member].head)
+
+    def _of_round(self, chosen: Sequence[int]) -> dict[str, float]:
+        return {"late": len(chosen) - len(self.arrived)}
+
+
+class FolderClient:
+    """One client of a federation: a `hybrid.loops.SharingLoop` without a state of its own."""
+
+    exchange: Exchange
+
+    def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
+        self.settings = settings
+        self.server, self.number = str(series.settings["server"]), int(str(series.settings["client"]))
+        self.seed, self.rows = int(str(series.settings["seed"])), rows.clients[self.number]
+        self.method: Method = METHODS[series.settings["method"]]  # type: ignore[index]
+        self._lab, self._labels = lab, rows.labels
+        self._slots: tuple[int, Slots] | None = None  # of how many ranks
+
+    def connect(self, exchange: Exchange) -> None:
+        """`hybrid.loops.SharingLoop`."""
+        self.exchange = exchange
+
+    def round(self, number: int) -> RoundMetrics:
+        """Train the server's model of a round, and send it. A round that was closed without this client is skipped.
+
+        Raises NotYet, and RoundFailed for a model that does not fit.
+        """
+        sent = self.exchange.newest(up(self.server, self.number), after=number - 1)
+        if sent and sent[0] == number:  # before a kill
+            return RoundMetrics(number, {**_said(note_of(sent[1])), "upload_bytes": len(sent[1])})
+        found = self.exchange.newest(down(self.server, self.number), after=number - 1)
+        if found is None:
+            raise NotYet(f"the server's model of round {number}")
+        if found[0] > number:
+            return RoundMetrics(number, {"skipped": 1.0})
+        try:
+            note = note_of(found[1])
+            given, ranks = _ranks(note, "sent"), _ranks(note, "ranks")
+            slots = self._open(max(ranks.values()))
+            start = slots.first(max(ranks.values()), ranks)
+            shaped = ClientModel.shaped(slots.layers, given, start.head)
+            before = (start if self.method.combine == "nested" else shaped).from_wire(found[1])
+            aggregation.check(before.update, self.number, slots.layers)
+        except (BadData, ValueError, KeyError) as error:
+            raise RoundFailed("bad-model", f"what the server sent does not fit: {error!s:.200}") from error
+        return self._answer(number, slots, before, ranks)
+
+    def _answer(self, number: int, slots: Slots, before: ClientModel, ranks: Mapping[str, int]) -> RoundMetrics:
+        how = self.settings
+        slots.install(0, before)
+        if not slots.installed(0, before):
+            raise RoundFailed("not-installed", "the slot does not hold what the server sent")
+        batches = self.rows.batches(how.batch, how.epochs, draw_key(self.seed, number, self.number))
+        (losses,) = slots.train({0: batches}).values()
+        trained = slots.read(0, ranks)
+        metrics = {"steps": float(len(losses)), "installed": 1.0}
+        if trained.finite:
+            metrics |= {"train_loss": fmean(losses), "moved": moved(self.method, before, trained)}
+        data = trained.to_wire(how.wire, "b" if self.method.combine == "nested" else "all", encode(metrics).decode())
+        self.exchange.share(up(self.server, self.number), number, data)
+        return RoundMetrics(number, {**metrics, "upload_bytes": len(data)})
+
+    def state(self) -> bytes:
+        """Nothing: all that a round depends on comes from the server."""
+        return b"client"
+
+    def load(self, state: bytes) -> None:
+        """Raises BadData for anything else than nothing."""
+        if state != b"client":
+            raise BadData("the state of a client is empty")
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        if self._slots is not None:
+            self._slots[1].close()
+
+    def _open(self, rank: int) -> Slots:
+        if self._slots is None or self._slots[0] != rank:
+            self.close()
+            self._slots = rank, Slots(self._lab, self.settings, self.method, self.seed, [rank], self._labels)
+        return self._slots[1]
+
+
+def down(series: str, member: int) -> str:
+    """Under what the server shares a member's model."""
+    return f"{series}/down/{member}"
+
+
+def up(series: str, member: int) -> str:
+    """Under what a member shares its update."""
+    return f"{series}/up/{member}"
+
+
+def _ranks(note: Json, name: str) -> dict[str, int]:
+    """The ranks by layer of a message, untrusted. Raises ValueError."""
+    value = note.get(name) if isinstance(note, dict) else None
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"it does not say its {name}")
+    for layer, rank in value.items():
+        if type(rank) is not int or not 1 <= rank <= MOST_RANK:
+            raise ValueError(f"{layer:.100} has the rank {rank!r:.40}")
+    return {layer: int(str(rank)) for layer, rank in value.items()}
+
+
+def _said(note: Json) -> dict[str, float]:
+    """What a client says of its training, untrusted: finite numbers only. Raises BadData."""
+    if not isinstance(note, dict):
+        raise BadData("it says nothing of its training")
+    said = {name: note[name] for name in NOTES if name in note}
+    found = {name: float(value) for name, value in said.items() if type(value) in (int, float)}
+    if len(found) < len(said) or not all(LARGEST.hold(value) for value in found.values()):
+        raise BadData("what it says of its training are no numbers")
+    return found

@@ -1,0 +1,160 @@
+"""The loop of `fedavg`: all weights of the model are trained, by one client after another, and averaged.
+
+McMahan and others 2017 (AISTATS). The heads are averaged among the clients of a task only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from hybrid.errors import BadData
+from hybrid.loops import Lab, RoundFailed, Series
+from hybrid.metrics import RoundMetrics
+from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
+from pipelines.atlas.rows import ClientRows, FederatedRows
+from pipelines.atlas.scores import most_frequent, scored
+from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.trained_slots import labelled
+
+LOG = logging.getLogger("hybrid")
+Weights = dict[str, NDArray[np.float32]]
+
+
+class FullFederation:
+    """A `hybrid.loops.Loop`. One model is in memory at a time, and the weighted sums of those that were trained."""
+
+    def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
+        self.settings, self.rows = settings, rows
+        self.name, self.seed = series.name, int(str(series.settings["seed"]))
+        self.model: Any = lab.full_classifier(rows.labels, self.seed)
+        start = _arrays(self.model.weights())
+        names = set(self.model.head_names)
+        self.body = {name: value for name, value in start.items() if name not in names}
+        head = {name: value for name, value in start.items() if name in names}
+        self.heads = dict.fromkeys(rows.tasks, head)
+        self.size = len(safetensors.numpy.save(start))
+
+    def round(self, number: int) -> RoundMetrics:
+        """Train the clients of a round, one after another, average them, test everyone. Raises RoundFailed."""
+        traffic = Traffic.of(len(self.rows.clients))
+        notes: list[dict[str, float]] = [{} for _ in self.rows.clients]
+        chosen = participants(len(self.rows.clients), self.settings.participants, self.seed, number)
+        sums, heads = _Sum(), defaultdict[str, _Sum](_Sum)
+        for one in chosen:
+            client = self.rows.clients[one]
+            traffic.down[one] += self.size if number else 0  # everyone makes the start from the seed
+            weights = self._trained(client, draw_key(self.seed, number, one), notes[one])
+            if weights is None:
+                LOG.warning("%s, round %d: the weights of client %d are not finite: left out", self.name, number, one)
+                continue
+            traffic.up[one] += self.size
+            sums.add({name: weights[name] for name in self.body}, len(client.train))
+            heads[client.task].add({name: weights[name] for name in self.heads[client.task]}, len(client.train))
+        if not sums.rows:
+            raise RoundFailed("diverged", "no client sent finite numbers; a lower full_learning_rate may do")
+        self.body = sums.mean()
+        self.heads |= {task: one.mean() for task, one in heads.items()}
+        last = number == self.settings.rounds - 1
+        for one, note in enumerate(notes):
+            traffic.down[one] += self.size if last else 0
+            note |= {
+                "samples": len(self.rows.clients[one].train), "cluster": 0, "installed": 1.0,
+                "upload_bytes": traffic.up[one], "download_bytes": traffic.down[one],
+            }  # fmt: skip
+        more = {"clients": sums.clients, "left_out": len(chosen) - sums.clients, "clusters": 1}
+        return metrics_of(number, self.rows, self._tested(notes, last=last), traffic, more, {})
+
+    def state(self) -> bytes:
+        """The weights of the body and of each task's head, in float32."""
+        heads = {f"{task}:{name}": value for task, head in self.heads.items() for name, value in head.items()}
+        data: bytes = safetensors.numpy.save({**{f":{name}": value for name, value in self.body.items()}, **heads})
+        return data
+
+    def load(self, state: bytes) -> None:
+        """Go on from a state. Raises BadData for one of another model or of other tasks."""
+        try:
+            given = safetensors.numpy.load(state)
+            self.body = _like(self.body, given, "")
+            self.heads = {task: _like(head, given, task) for task, head in self.heads.items()}
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise BadData(f"the state of {self.name} does not fit: {error!s:.200}") from error
+
+    def close(self) -> None:
+        """Free the model."""
+        self.model.close()
+
+    def _trained(self, client: ClientRows, key: str, note: dict[str, float]) -> Weights | None:
+        """A client's weights after its rows of a round; None when they are not finite."""
+        how = self.settings
+        before = {**self.body, **self.heads[client.task]}
+        self.model.load(before)
+        losses = self.model.train(
+            [labelled({0: batch}) for batch in client.batches(how.batch, how.epochs, key)],
+            how.full_learning_rate, how.tuning(self.seed, 1),
+        )  # fmt: skip
+        found = _arrays(self.model.weights())
+        note["steps"] = len(losses)
+        if not all(np.isfinite(value).all() for value in found.values()):
+            return None
+        moved = sum(float(np.square(found[name] - before[name], dtype=np.float64).sum()) for name in found)
+        note |= {"train_loss": fmean(losses), "moved": moved**0.5}
+        return found
+
+    def _tested(self, notes: list[dict[str, float]], *, last: bool) -> list[dict[str, float]]:
+        """The notes of the clients, with the scores of their task's model."""
+        found = [dict(note) for note in notes]
+        usual = {one.task: most_frequent(one.train) for one in self.rows.pools()}
+        for task in self.rows.tasks:
+            self.model.load({**self.body, **self.heads[task]})
+            shared = self._scores(self.rows.dev[task], usual[task], "dev_") if last else {}
+            for one, client in zip(found, self.rows.clients, strict=True):
+                if client.task == task:
+                    one |= {**self._scores(client.test, most_frequent(client.train), ""), **shared}
+        return found
+
+    def _scores(self, rows: Any, usual: int, prefix: str) -> dict[str, float]:
+        logits = np.asarray(self.model.logits([row.text for row in rows]).double().cpu().numpy())
+        return {f"{prefix}{name}": value for name, value in scored([row.label for row in rows], logits, usual).items()}
+
+
+class _Sum:
+    """A weighted sum of weights, in float64."""
+
+    def __init__(self) -> None:
+        self.rows, self.clients = 0, 0
+        self.total: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, weights: Weights, rows: int) -> None:
+        """Add a client's weights, as many times as it has rows."""
+        for name, value in weights.items():
+            wide = value.astype(np.float64) * rows
+            self.total[name] = self.total[name] + wide if name in self.total else wide
+        self.rows, self.clients = self.rows + rows, self.clients + 1
+
+    def mean(self) -> Weights:
+        """The mean over the rows."""
+        return {name: (value / self.rows).astype(np.float32) for name, value in self.total.items()}
+
+
+def _arrays(tensors: Mapping[str, Any]) -> Weights:
+    return {name: np.array(value.detach().cpu().float().numpy()) for name, value in tensors.items()}
+
+
+def _like(weights: Weights, given: Mapping[str, NDArray[Any]], task: str) -> Weights:
+    """The tensors of `given` under a task's names. Raises ValueError for other shapes, KeyError."""
+    found = {}
+    for name, value in weights.items():
+        one = given[f"{task}:{name}"]
+        if one.shape != value.shape or one.dtype != np.float32 or not np.isfinite(one).all():
+            raise ValueError(f"{name:.100} has another shape or type, or numbers that are not finite")
+        found[name] = one
+    return found

@@ -1,0 +1,25 @@
+"""The loop of a series: its rows, tokenized and divided, and the federation of its method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid.loops import Lab, Loop, Series
+from pipelines.atlas.federation import Federation
+from pipelines.atlas.folder_federation import FolderClient, FolderServer
+from pipelines.atlas.full_federation import FullFederation
+from pipelines.atlas.methods import METHODS
+from pipelines.atlas.rows import federated_rows
+from pipelines.atlas.settings import AtlasSettings
+
+
+def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
+    """The federation of a series, on the rows that the run froze."""
+    rows = federated_rows(settings, int(str(series.settings["seed"])), lab, data)
+    if "client" in series.settings:
+        return FolderClient(settings, series, lab, rows)
+    if settings.exchange == "folder":
+        return FolderServer(settings, series, lab, rows)
+    full = METHODS[series.settings["method"]].combine == "full"  # type: ignore[index]
+    return (FullFederation if full else Federation)(settings, series, lab, rows)

@@ -1,0 +1,126 @@
+"""The settings of the pipeline `atlas`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
+from hybrid.tuning import MOST_RANK, Tuning
+from pipelines.atlas.methods import ALL, METHODS, MethodName
+
+Split = Literal["iid", "dirichlet", "quantity"]
+Wire = Literal["fp32", "fp16", "int8"]
+MOST_CLIENTS = 500
+
+
+@dataclass(frozen=True)
+class AtlasSettings:
+    """Which methods on which tasks, how the rows are divided, and how clients train."""
+
+    methods: tuple[MethodName, ...] = field(
+        default=("local", "fedavg-lora", "flexlora", "atlas"),
+        metadata=help_of(f"which are compared, each from the same start on the same rows: {', '.join(ALL)}"),
+    )
+    tasks: tuple[str, ...] = field(
+        default=("polarity", "paraphrase", "agreement"),
+        metadata=help_of(
+            "generated ones, sst2, mrpc, cola, qnli, rte, or files of your own; several are one federation"
+        ),
+    )
+    data: str = field(default="", metadata=help_of("the folder with the files of sst2, mrpc, cola, qnli, rte"))
+    seeds: tuple[int, ...] = field(default=(0,), metadata=help_of("each method is run once for each"))
+    clients: int = field(default=6, metadata=help_of("in all; the tasks have equally many, or one more"))
+    rounds: int = field(default=5, metadata=help_of("how often the updates are combined"))
+    samples: int = field(default=300, metadata=help_of("rows of a client, on average; a part of them is held out"))
+    held_out: float = field(default=0.2, metadata=help_of("share of a client's rows that it is tested on every round"))
+    dev: int = field(
+        default=0, metadata=help_of("rows of a task's dev set that the final models are tested on; 0: all")
+    )
+    partition: Split = field(
+        default="iid", metadata=help_of("how a task's rows are divided: alike, by label or by number (Dirichlet)")
+    )
+    concentration: float = field(
+        default=0.5, metadata=help_of("of the Dirichlet distribution: the lower, the more the clients differ")
+    )
+    participants: int = field(default=0, metadata=help_of("clients that train in a round, drawn anew; 0: all"))
+    epochs: int = field(default=1, metadata=help_of("how often a client goes through its rows in a round"))
+    batch: int = field(default=16, metadata=help_of("rows of an optimizer step"))
+    learning_rate: float = field(default=1e-3, metadata=help_of("of AdamW, constant"))
+    full_learning_rate: float = field(default=2e-5, metadata=help_of("of the method fedavg, which trains all weights"))
+    weight_decay: float = field(default=0.01, metadata=help_of("of AdamW"))
+    clip: float = field(default=1.0, metadata=help_of("a client's gradient is cut to this norm; 0: never"))
+    rank: tuple[int, ...] = field(default=(8,), metadata=help_of("of the clients' adapters; several take turns"))
+    scale: float = field(default=2.0, metadata=help_of("alpha / rank of every adapter: its update is scale * B A"))
+    targets: tuple[str, ...] = field(
+        default=(), metadata=help_of("adapted layers; empty: all linear ones in the blocks")
+    )
+    longest: int = field(default=128, metadata=help_of("tokens of a row; what is longer is cut and counted"))
+    smoothing: float = field(
+        default=0.5,
+        metadata=help_of("of mira and atlas, eta * lambda: 0 is local training, 1 goes to the neighbours' mean"),
+    )
+    most_clusters: int = field(default=5, metadata=help_of("clusters that fingerprints may show, at most"))
+    fingerprint_rows: int = field(default=256, metadata=help_of("rows of a client whose gradient is its fingerprint"))
+    budget_kb: tuple[int, ...] = field(
+        default=(),
+        metadata=help_of("memory of a client for its adapter, gradients and moments, for atlas; several take turns"),
+    )
+    server_rank: int = field(default=32, metadata=help_of("rank of flora's frozen adapter, to which it is compressed"))
+    exchange: Literal["memory", "folder"] = field(
+        default="memory",
+        metadata=help_of(
+            "memory: one worker trains all clients side by side; folder: every client is a series of its own"
+        ),
+    )
+    quorum: float = field(
+        default=1.0, metadata=help_of("with exchange=folder: share of the clients with which a round is closed late")
+    )
+    deadline: float = field(
+        default=0.0, metadata=help_of("with exchange=folder: seconds after which the quorum is enough; 0: wait for all")
+    )
+    wire: Wire = field(default="fp32", metadata=help_of("number format of what is sent"))
+
+    def __post_init__(self) -> None:
+        refuse_outside(
+            self, clients=Bounds(1, MOST_CLIENTS), rounds=Bounds(1, 10_000), samples=Bounds(2, 1_000_000),
+            held_out=Bounds(0, 1, over=True, under=True), dev=NOT_NEGATIVE, concentration=Bounds(0, 1e6, over=True),
+            participants=NOT_NEGATIVE, epochs=Bounds(1, 1000), batch=Bounds(1, 4096), learning_rate=SHARE,
+            full_learning_rate=SHARE, weight_decay=Bounds(0, 1, under=True), clip=NOT_NEGATIVE,
+            scale=Bounds(0, 1000, over=True), longest=Bounds(4, 100_000), smoothing=Bounds(0, 1),
+            most_clusters=Bounds(1, 100), fingerprint_rows=Bounds(1, 100_000),
+            server_rank=Bounds(1, MOST_RANK), quorum=SHARE, deadline=NOT_NEGATIVE,
+        )  # fmt: skip
+        for name in ("methods", "tasks", "seeds", "rank"):
+            values = getattr(self, name)
+            if not values:
+                raise ValueError(f"{name} is empty: name one or more")
+            if name != "rank" and len(set(values)) < len(values):
+                raise ValueError(f"{name}: one is named twice")
+        for values, bounds, name in (
+            (self.rank, Bounds(1, MOST_RANK), "rank"),
+            (self.seeds, SEED, "seeds"),
+            (self.budget_kb, Bounds(1, 1e9), "budget_kb"),
+        ):
+            if wrong := [one for one in values if not bounds.hold(one)]:
+                raise ValueError(f"{name}={wrong[0]} is not {bounds}")
+        if self.participants > self.clients:
+            raise ValueError(f"participants={self.participants} of clients={self.clients}: more than there are")
+        if len(self.tasks) > self.clients:
+            raise ValueError(f"clients={self.clients}: fewer than the {len(self.tasks)} tasks")
+        alone = [name for name in self.methods if METHODS[name].groups == "pooled" or METHODS[name].combine == "full"]
+        if self.exchange == "folder" and alone:
+            raise ValueError(f"exchange=folder is for methods with clients that send adapters, and {alone[0]} is none")
+        if any(METHODS[name].budgeted for name in self.methods) and len(self.budget_kb) > self.clients:
+            raise ValueError(f"budget_kb has more values than there are clients ({self.clients})")
+
+    def tuning(self, seed: int, rank: int) -> Tuning:
+        """How a client's optimizer is set."""
+        return Tuning(
+            {}, self.learning_rate, self.epochs, rank=rank, alpha=self.scale * rank, targets=self.targets or ("*",),
+            batch=self.batch, warmup=0, schedule="constant", weight_decay=self.weight_decay, clip=self.clip, seed=seed,
+        )  # fmt: skip
+
+    def ranks(self) -> tuple[int, ...]:
+        """The rank of each client's adapter, before budgets."""
+        return tuple(self.rank[one % len(self.rank)] for one in range(self.clients))

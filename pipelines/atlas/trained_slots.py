@@ -1,0 +1,148 @@
+"""The members of a federation in the slots of one frozen model: installed, trained side by side, read, tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybrid.loops import EncodedText, Lab, LabelledText
+from pipelines.atlas.aggregation import Factors, Update
+from pipelines.atlas.client_models import ClientModel, Head
+from pipelines.atlas.methods import Method
+from pipelines.atlas.rows import Encoded
+from pipelines.atlas.settings import AtlasSettings
+
+Batches = Sequence[Sequence[Encoded]]
+"""The steps of a member in a round, each the rows of one optimizer step."""
+
+
+class Slots:
+    """One slot a member, over one model. `ranks` are the largest ranks of the members' adapters."""
+
+    def __init__(
+        self, lab: Lab, settings: AtlasSettings, method: Method, seed: int, ranks: Sequence[int], labels: int
+    ) -> None:
+        self._settings, self._method, self._seed = settings, method, seed
+        self._ranks, self._labels = ranks, labels
+        self._stacks = method.combine == "stack"
+        most = max(ranks) + (settings.server_rank if self._stacks else 0)
+        self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, labels)
+        self.layers: Mapping[str, tuple[int, int]] = self._bank.layers
+
+    def first(self, rank: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
+        """What a member of this rank begins with: the same A, cut to the rank, and the same head for all; B is zero."""
+        return _model(self._fresh(rank), self._head, ranks)
+
+    def install(self, member: int, model: ClientModel) -> None:
+        """Put a model into its member's slot for training; with `stack` frozen, below a fresh adapter."""
+        weights, rank, frozen = self._adapter(model.update), self._ranks[member], 0
+        if self._stacks:
+            frozen = weights.rank
+            weights = self._fresh(rank).stacked_on(weights)
+        trains_a = self._method.combine != "nested"
+        tuning = self._settings.tuning(self._seed, weights.rank)
+        self._bank.put(member, weights, model.head, tuning, frozen=frozen, train_a=trains_a)
+
+    def installed(self, member: int, model: ClientModel) -> bool:
+        """Whether the slot holds exactly `model`, as float32."""
+        held = _model(self._bank.weights(member), self._bank.head(member), None)
+        expected = {name: (one.a, one.b) for name, one in model.update.items()}
+        same_head = all(np.array_equal(held.head[name], np.float32(value)) for name, value in model.head.items())
+        return same_head and all(
+            np.array_equal(held.update[name].a[: len(a)], np.float32(a))
+            and np.allclose(held.update[name].b[:, : len(a)], b, rtol=1e-6, atol=0)
+            for name, (a, b) in expected.items()
+        )
+
+    def train(self, batches: Mapping[int, Batches]) -> dict[int, list[float]]:
+        """Train the members, each on its batches, a step of all at a time. Returns the loss of each step."""
+        found: list[tuple[list[int], Any]] = []
+        for number in range(max(map(len, batches.values()), default=0)):
+            now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
+            found.append((list(now), self._bank.backward(labelled(now))))
+            self._bank.step(list(now), self._settings.learning_rate)
+        losses: dict[int, list[float]] = {member: [] for member in batches}
+        for members, values in found:  # read at the end: each reading waits for a GPU
+            known = values.tolist()
+            for member in members:
+                losses[member].append(known[member])
+        return losses
+
+    def gradients(self, batches: Mapping[int, Batches]) -> list[dict[str, NDArray[np.float64]]]:
+        """The gradient of each member's B, summed over its batches, in ascending order. Nothing is trained."""
+        for number in range(max(map(len, batches.values()))):
+            now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
+            self._bank.backward(labelled(now))
+        found = [_arrays(self._bank.gradients_of_b(member)) for member in sorted(batches)]
+        for member in batches:
+            self._bank.forget_gradients(member)
+        return found
+
+    def read(self, member: int, ranks: Mapping[str, int]) -> ClientModel:
+        """The model in a slot; with `stack` what was trained on top of what was installed."""
+        weights, head = self._bank.weights(member), self._bank.head(member)
+        if not self._stacks:
+            return _model(weights, head, ranks)
+        own = self._ranks[member]
+        update = {
+            name: Factors(_array(a)[-own:], _array(b)[:, -own:] * weights.scale)
+            for name, (a, b) in weights.layers.items()
+        }
+        return ClientModel(update, _arrays(head))
+
+    def show(self, models: Sequence[ClientModel]) -> None:
+        """Put everyone's model into its slot to be tested."""
+        for member, model in enumerate(models):
+            weights = self._adapter(model.update)
+            self._bank.put(member, weights, model.head, self._settings.tuning(self._seed, weights.rank))
+
+    def logits(self, rows: Iterable[tuple[int, EncodedText]]) -> NDArray[np.float64]:
+        """The logits [rows, labels] of rows, each with the model of its member. `show` the models before."""
+        return _array(self._bank.logits(list(rows)))
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self._bank.close()
+
+    def _fresh(self, rank: int) -> Any:
+        return self._bank.new_adapter(rank, self._settings.scale * rank, self._seed)
+
+    @cached_property
+    def _head(self) -> Head:
+        return self._bank.new_head(self._labels, self._seed)  # type: ignore[no-any-return]
+
+    def _adapter(self, update: Update) -> Any:
+        """The adapter of an update, for the bank."""
+        rank, scale = max(len(one.a) for one in update.values()), self._settings.scale
+        layers = {name: (one.a, one.b / scale) for name, one in update.items()}
+        return self._bank.adapter(layers, rank, scale * rank)
+
+
+def labelled(batches: Mapping[int, Sequence[Encoded]]) -> list[LabelledText]:
+    """The rows of one optimizer step of each member, the loss of a member being the mean over its rows."""
+    return [
+        LabelledText(member, row.text, row.label, 1 / len(rows)) for member, rows in batches.items() for row in rows
+    ]
+
+
+def _model(weights: Any, head: Mapping[str, Any], ranks: Mapping[str, int] | None) -> ClientModel:
+    """The adapter as an update, each layer cut to its rank."""
+    update = {}
+    for name, (a, b) in weights.layers.items():
+        rank = ranks[name] if ranks else len(a)
+        update[name] = Factors(_array(a)[:rank], _array(b)[:, :rank] * weights.scale)
+    return ClientModel(update, _arrays(head))
+
+
+def _arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+    return {name: _array(value) for name, value in tensors.items()}
+
+
+def _array(value: Any) -> NDArray[np.float64]:
+    """A tensor of torch, or an array, in float64 on the CPU."""
+    value = value.detach().cpu().double().numpy() if hasattr(value, "detach") else value
+    return np.asarray(value, np.float64)

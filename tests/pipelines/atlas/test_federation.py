@@ -1,0 +1,218 @@
+"""Federations on a real small model: limits in which methods agree, resuming, traffic, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybrid import testing
+from hybrid.errors import BadData, CannotRun, UsageError
+from hybrid.loops import Lab
+from hybrid.metrics import RoundMetrics
+from hybrid.settings import build
+from pipelines.atlas.client_models import ClientModel
+from pipelines.atlas.loop import loop
+from pipelines.atlas.methods import ALL, METHODS
+from pipelines.atlas.pipeline import DATA, Atlas
+from pipelines.atlas.trained_slots import Slots
+
+SMALL = (
+    "tasks=polarity,paraphrase", "clients=5", "samples=20", "dev=16", "rounds=2", "batch=8", "rank=4",
+    "learning_rate=0.01", "fingerprint_rows=8",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    pytest.importorskip("torch")
+    from hybrid.backends.classifier import ClassifierBackend
+
+    backend = ClassifierBackend("tiny", {"device": "cpu"})
+    yield backend
+    backend.close()
+
+
+def made(lab: Lab, method: str, *settings: str) -> Any:
+    """The loop of a method with seed 0."""
+    pipeline = build(Atlas, [*SMALL, *settings, f"methods={method}"])
+    inputs = pipeline.inputs()
+    (series, *_) = pipeline.stages()[0].work.series(inputs.tasks)  # type: ignore[union-attr]
+    return loop(pipeline, series, lab, inputs.tasks[DATA])
+
+
+def results(lab: Lab, method: str, *settings: str) -> list[RoundMetrics]:
+    """The records of all rounds."""
+    federation = made(lab, method, *settings)
+    try:
+        return [federation.round(number) for number in range(federation.settings.rounds)]
+    finally:
+        federation.close()
+
+
+def figures(records: list[RoundMetrics]) -> list[Mapping[str, float]]:
+    """What the models of a federation are worth, without bytes and what only some methods tell."""
+    names = "accuracy", "loss", "train_loss", "dev_loss", "dev_accuracy"
+    return [{name: one.metrics[name] for name in names if name in one.metrics} for one in records]
+
+
+def test_the_pipeline_is_sound() -> None:
+    testing.check_pipeline(build(Atlas, SMALL))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "settings"),
+    [
+        ("hetlora", "fedavg-lora", ()),  # equal ranks
+        ("mira", "local", ("smoothing=0",)),
+        ("atlas", "local", ("smoothing=0",)),
+        ("oracle-clusters", "flexlora", ("tasks=polarity",)),
+        ("random-clusters", "flexlora", ("tasks=polarity",)),
+        ("fedavg-lora", "local", ("clients=1", "tasks=polarity")),
+        ("centralised", "local", ("clients=1", "tasks=polarity")),
+    ],
+)
+def test_methods_that_are_the_same_in_a_limit_give_the_same(
+    lab: Lab, one: str, other: str, settings: tuple[str, ...]
+) -> None:
+    assert figures(results(lab, one, *settings)) == figures(results(lab, other, *settings))
+
+
+def test_methods_that_differ_give_other_figures(lab: Lab) -> None:
+    names = [name for name in ALL if name != "random-clusters"]
+    found = {name: str(figures(results(lab, name, "rank=2,4"))) for name in names}
+    assert len(set(found.values())) >= len(found) - 1, "only cluster may be oracle-clusters or flexlora"
+
+
+@pytest.mark.parametrize("method", ["fedavg", "fedavg-lora", "flora", "ffa", "atlas", "centralised"])
+def test_a_federation_that_is_killed_after_any_round_goes_on_to_the_bit(lab: Lab, method: str) -> None:
+    settings = "rounds=3", "participants=3", "rank=2,4"
+    whole = results(lab, method, *settings)
+    state: bytes | None = None
+    for number, expected in enumerate(whole):
+        federation = made(lab, method, *settings)
+        if state is not None:
+            federation.load(state)
+        assert federation.round(number).to_text() == expected.to_text()
+        state = federation.state()
+        federation.close()
+
+
+@pytest.mark.parametrize("method", ["fedavg", "atlas"])
+def test_a_state_of_something_else_is_refused(lab: Lab, method: str) -> None:
+    federation = made(lab, method)
+    federation.round(0)
+    state = federation.state()
+    other = made(lab, method, "clients=4") if method == "atlas" else made(lab, "fedavg", "tasks=agreement")
+    for bad in (b"", b"{}", state[:-8], state[8:]):
+        with pytest.raises(BadData, match="seed-0"):
+            federation.load(bad)
+    with pytest.raises(BadData, match="does not fit"):
+        other.load(state)
+    federation.close()
+
+
+def test_what_is_sent_is_counted_in_bytes_of_files(lab: Lab) -> None:
+    whole, part = results(lab, "fedavg-lora"), results(lab, "ffa")
+    clients = [one for name, one in whole[0].groups.items() if name.startswith("client-")]
+    assert whole[0].metrics["upload_bytes"] == sum(one["upload_bytes"] for one in clients)
+    assert whole[0].metrics["download_bytes"] == 0, "everyone makes the start from the seed"
+    assert whole[1].metrics["download_bytes"] == 2 * whole[0].metrics["upload_bytes"], (
+        "before the round, and at the end"
+    )
+    assert part[0].metrics["upload_bytes"] < 0.7 * whole[0].metrics["upload_bytes"], "A is not sent"
+    assert results(lab, "fedavg-lora", "wire=int8")[0].metrics["upload_bytes"] < 0.55 * whole[0].metrics["upload_bytes"]
+    fingerprints = results(lab, "atlas")[0].metrics["upload_bytes"] - whole[0].metrics["upload_bytes"]
+    assert fingerprints > 0, "they are sent, too"
+
+
+@pytest.mark.parametrize(("wire", "most"), [("fp32", 1e-7), ("fp16", 1e-3), ("int8", 1e-2)])
+def test_the_wire_formats_keep_what_they_can(lab: Lab, wire: str, most: float) -> None:
+    federation = made(lab, "local")
+    federation.round(0)
+    model = federation.models[0]
+    back = model.from_wire(model.to_wire(wire))
+    for name, part in model.update.items():
+        assert np.abs(back.update[name].b - part.b).max() <= most * max(np.abs(part.b).max(), 1e-9)
+    federation.close()
+
+
+def test_a_client_whose_numbers_are_not_finite_is_left_out_and_counted(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = Slots.read
+
+    def spoiled(self: Slots, member: int, ranks: Mapping[str, int]) -> ClientModel:
+        model = read(self, member, ranks)
+        if member == 2:
+            next(iter(model.update.values())).b[0, 0] = math.nan
+        return model
+
+    monkeypatch.setattr(Slots, "read", spoiled)
+    found = results(lab, "flexlora")
+    assert [one.metrics["left_out"] for one in found] == [1, 1]
+    assert "client 2" in caplog.text
+    assert "moved" not in found[0].groups["client-02"]
+    assert found[0].groups["client-01"]["moved"] > 0
+
+
+def test_every_client_moves_and_holds_what_was_sent(lab: Lab) -> None:
+    for method in ("flexlora", "flora", "ffa", "atlas"):
+        found = results(lab, method)
+        clients = [one for record in found for name, one in record.groups.items() if name.startswith("client-")]
+        assert all(one["moved"] > 0 and one["steps"] == 2 for one in clients)
+
+
+def test_ranks_fit_the_budgets_and_one_that_is_too_small_is_told(lab: Lab) -> None:
+    federation = made(lab, "atlas", "budget_kb=120,400", "rank=8")
+    federation.round(0)
+    small, large = (federation.server.members[one].ranks for one in (0, 1))
+    assert sum(small.values()) < sum(large.values())
+    bytes_of = [
+        16
+        * sum(
+            (federation.slots.layers[name][0] + federation.slots.layers[name][1]) * rank for name, rank in one.items()
+        )
+        for one in (small, large)
+    ]
+    assert bytes_of[0] <= 120_000
+    assert bytes_of[1] <= 400_000
+    state = federation.state()
+    again = made(lab, "atlas", "budget_kb=120,400", "rank=8")
+    again.load(state)
+    assert [one.ranks for one in again.server.members] == [one.ranks for one in federation.server.members]
+    federation.close()
+    again.close()
+    with pytest.raises(CannotRun, match=r"client 0: the smallest adapter needs [\d,]+ bytes"):
+        results(lab, "atlas", "budget_kb=1")
+
+
+def test_targets_that_match_nothing_are_refused(lab: Lab) -> None:
+    with pytest.raises(CannotRun, match="q_proj"):
+        results(lab, "fedavg-lora", "targets=q_proj")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("participants=9", "more than there are"),
+        ("clients=1", "fewer than the 2 tasks"),
+        ("methods=local,local", "named twice"),
+        ("seeds=", "empty"),
+        ("rank=0", "rank=0"),
+        ("smoothing=1.5", "smoothing"),
+        ("exchange=folder", "centralised"),
+        ("tasks=polarity,polarty", "polarity"),
+    ],
+)
+def test_impossible_settings_are_refused(setting: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(Atlas, [*SMALL, "methods=local,centralised", setting]).inputs()
+    assert message in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_all_methods_have_a_row() -> None:
+    assert set(METHODS) == set(ALL)

@@ -1,0 +1,170 @@
+"""A federation whose clients and server meet in the folder: as if they trained side by side, and what may go wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from hybrid.errors import NotFinished
+from hybrid.execution.exchange import TensorExchange
+from hybrid.execution.local import Engine, LocalResult, run_here
+from hybrid.folder.medium import Disk
+from hybrid.folder.tensors import RunTensors
+from hybrid.loops import Lab, NotYet
+from hybrid.metrics import RoundMetrics
+from hybrid.progress import SilentProgress
+from hybrid.settings import build
+from pipelines.atlas.folder_federation import FolderClient, FolderServer, up
+from pipelines.atlas.loop import loop
+from pipelines.atlas.pipeline import DATA, Atlas
+
+SMALL = (
+    "tasks=polarity,paraphrase", "clients=4", "samples=20", "dev=16", "rounds=3", "batch=8", "rank=4",
+    "learning_rate=0.01", "fingerprint_rows=8",
+)  # fmt: skip
+ONLY_HERE = "late", "upload_bytes", "download_bytes"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    pytest.importorskip("torch")
+    from hybrid.backends.classifier import ClassifierBackend
+
+    backend = ClassifierBackend("tiny", {"device": "cpu"})
+    yield backend
+    backend.close()
+
+
+def parts(lab: Lab, root: Path, *settings: str) -> tuple[FolderServer, list[FolderClient], TensorExchange]:
+    """The server and the clients of a federation, connected."""
+    pipeline = build(Atlas, [*SMALL, "methods=flexlora", "exchange=folder", *settings])
+    inputs = pipeline.inputs()
+    exchange = TensorExchange(RunTensors("run", "20260101t000000z-aaaaaaaa", Disk(root)), "rounds/1", "0" * 64)
+    made: list[Any] = [loop(pipeline, one, lab, inputs.tasks[DATA]) for one in pipeline._series(inputs.tasks)]
+    for one in made:
+        one.connect(exchange)
+    return made[0], made[1:], exchange
+
+
+def compared(one: RoundMetrics) -> Any:
+    """The numbers of a record, but for bytes: messages have more. Sums of floats depend on who trains beside."""
+    parts = {"": one.metrics, **one.groups}
+    values = {(part, name): value for part, found in parts.items() for name, value in found.items()}
+    return pytest.approx({key: value for key, value in values.items() if key[1] not in ONLY_HERE}, rel=1e-3, abs=1e-4)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Question -> the record of a round."""
+    (path,) = folder.glob("results/*/outputs.json")
+    return {one["question"]: one["text"] for one in json.loads(path.read_text())["records"]}
+
+
+@pytest.mark.parametrize("method", ["flexlora", "flora", "ffa", "atlas"])
+def test_in_the_folder_the_same_comes_as_side_by_side(lab: Lab, tmp_path: Path, method: str) -> None:
+    server, clients, _ = parts(lab, tmp_path, f"methods={method}", "rank=2,4")
+    pipeline = build(Atlas, [*SMALL, f"methods={method}", "rank=2,4"])
+    inputs = pipeline.inputs()
+    alone = loop(pipeline, next(pipeline._series(inputs.tasks)), lab, inputs.tasks[DATA])
+    for number in range(3):
+        with pytest.raises(NotYet, match=f"4 of 4 clients have not sent their update of round {number}"):
+            server.round(number)
+        for one in clients:
+            one.round(number)
+        found, expected = server.round(number), alone.round(number)
+        assert compared(found).expected == compared(expected)
+    for one in (server, alone, *clients):
+        one.close()
+
+
+def test_who_is_late_is_not_waited_for_and_takes_part_again(lab: Lab, tmp_path: Path) -> None:
+    server, clients, _ = parts(lab, tmp_path, "quorum=0.5", "deadline=1e-6")
+    with pytest.raises(NotYet):
+        server.round(0)
+    clients[0].round(0)
+    with pytest.raises(NotYet):
+        server.round(0)  # one of four is no quorum
+    clients[1].round(0)
+    assert {name: server.round(0).metrics[name] for name in ("clients", "late", "left_out")} == {
+        "clients": 2, "late": 2, "left_out": 0,
+    }  # fmt: skip
+    with pytest.raises(NotYet):
+        server.round(1)
+    assert clients[2].round(0).metrics == {"skipped": 1.0}
+    for one in clients:
+        one.round(1)
+    assert server.round(1).metrics["clients"] == 4
+
+
+def lies(tensors: dict[str, Any]) -> dict[str, bytes]:
+    """Messages that are none."""
+    save, note = safetensors.numpy.save, '{"steps": 2, "train_loss": 0.5, "moved": 1}'
+    name = next(one for one in tensors if one.endswith(".B"))
+    return {
+        "nothing": b"",
+        "no tensors": b"\xff" * 100,
+        "another shape": save({**tensors, name: tensors[name][:-1]}, {"note": note}),
+        "not finite": save({**tensors, name: np.full_like(tensors[name], np.inf)}, {"note": note}),
+        "no note": save(tensors),
+        "a note of texts": save(tensors, {"note": '{"steps": "two"}'}),
+        "a number too large": save(tensors, {"note": '{"steps": 1e300}'}),
+    }
+
+
+@pytest.mark.parametrize(
+    "lie", ["nothing", "no tensors", "another shape", "not finite", "no note", "a note of texts", "a number too large"]
+)
+def test_a_client_that_lies_is_left_out_and_named(
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
+) -> None:
+    server, clients, exchange = parts(lab, tmp_path, "rounds=1")
+    with pytest.raises(NotYet):
+        server.round(0)
+    for one in clients:
+        one.round(0)
+    found = exchange.newest(up(server.name, 3))
+    assert found is not None
+    data = lies(safetensors.numpy.load(found[1]))[lie]
+    for path in (tmp_path / "runs").rglob("*.bin"):
+        if path.parts[-4] == exchange._key(up(server.name, 3)):
+            path.unlink()
+    exchange.share(up(server.name, 3), 0, data)
+    metrics = server.round(0).metrics
+    assert (metrics["clients"], metrics["left_out"]) == (3, 1)
+    assert "client 3 is left out" in caplog.text
+
+
+def test_killed_in_every_round_the_run_ends_in_the_same_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    pipeline = build(Atlas, [*SMALL, "methods=flexlora", "exchange=folder", "clients=2", "rounds=2"])
+
+    def run(folder: Path) -> LocalResult:
+        return run_here(
+            folder, "atlas", pipeline, {"": Engine("classifier", "tiny", {"device": "cpu"})}, SilentProgress()
+        )
+
+    whole = run(tmp_path / "whole")
+    died = set[tuple[int, int]]()
+    answer = FolderClient._answer
+
+    def dies(self: FolderClient, number: int, *given: Any) -> RoundMetrics:
+        found = answer(self, number, *given)
+        if (self.number, number) not in died:
+            died.add((self.number, number))
+            raise KeyboardInterrupt  # after its update was shared, before it is a record
+        return found
+
+    monkeypatch.setattr(FolderClient, "_answer", dies)
+    for _ in range(4):
+        with pytest.raises(NotFinished):
+            run(tmp_path / "killed")
+    run(tmp_path / "killed")
+    assert texts(tmp_path / "killed") == texts(tmp_path / "whole")
+    assert whole.failed == 0
