@@ -61,8 +61,10 @@ class Curves(Section):
                 notes.append(el("p", REPEATS, cls="note"))
             if len(group) > 1:
                 notes.append(_seed_note(label, group))
+            tasks = _tasks(series)
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
-                lines.setdefault(key[0], []).append((key, _line(_name(label, key, series), key, series)))
+                name = _name(label, key, several=len(tasks[key[0]]) > 1)
+                lines.setdefault(key[0], []).append((key, _line(name, key, series)))
         charts = [_chart(metric, lines[metric]) for metric in sorted(lines)[:MAX_CHARTS]]
         if left := len(lines) - len(charts):
             notes.append(el("p", f"{count_of(left, 'more metric')} not drawn.", cls="none"))
@@ -179,10 +181,18 @@ def _seed_note(label: str, group: Sequence[ReportRun]) -> Html:
     return el("p", f"{mean}, {band}", cls="note")
 
 
-def _name(label: str, key: Key, series: Sequence[Series]) -> str:
-    """The name of a line: run, task and group, as far as they distinguish the lines of a chart."""
-    tasks = {task for each in series for metric, task, _ in each if metric == key[0]}
-    parts = [label, key[1] if len(tasks) > 1 else "", key[2]]
+def _tasks(series: Sequence[Series]) -> dict[str, set[str]]:
+    """The tasks that have each metric."""
+    found: dict[str, set[str]] = {}
+    for each in series:
+        for metric, task, _ in each:
+            found.setdefault(metric, set()).add(task)
+    return found
+
+
+def _name(label: str, key: Key, *, several: bool) -> str:
+    """The name of a line: run, task (of several) and group, as far as they distinguish the lines of a chart."""
+    parts = [label, key[1] if several else "", key[2]]
     return " · ".join(part for part in parts if part) or "all"
 
 

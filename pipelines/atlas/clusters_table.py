@@ -10,8 +10,11 @@ from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from pipelines.atlas.comparison import Comparison
+from pipelines.atlas.methods import METHODS
 from pipelines.atlas.results import SeriesResult
 
+CLUSTERED = frozenset(name for name, method in METHODS.items() if method.groups in ("found", "true", "random"))
+"""Methods whose clients are put into clusters."""
 MOST_SERIES = 40
 """Series whose clusters are drawn."""
 MOST_LAYERS = 300
@@ -20,15 +23,18 @@ LONGEST = 60
 
 
 def clusters(comparison: Comparison, truth: Mapping[str, str]) -> Html:
-    """A row for each series that has more than one cluster: the cluster of each client, task by task, and the ARI."""
-    shown = [one for one in comparison.series if len(set(labels_of(one).values())) > 1]
+    """A row for each series of a method with clusters: the cluster of each client, task by task, and the ARI."""
+    shown = [one for one in comparison.series if one.method in CLUSTERED and one.clients]
     if not shown:
         return Html("")
     tasks = sorted({truth.get(name, "") for one in shown for name in one.clients})
     head = [el("th", name or "clients", scope="col") for name in tasks]
     if truth:
         head.append(el("th", "ARI", scope="col", cls="n"))
-    rows = [_clusters(one, tasks, truth) for one in shown[:MOST_SERIES]]
+    tested = any(one.structure_p is not None for one in shown)
+    if tested:
+        head.append(el("th", "p", scope="col", cls="n"))
+    rows = [_clusters(one, tasks, truth, tested=tested) for one in shown[:MOST_SERIES]]
     table = el(
         "table",
         el("thead", el("tr", el("th", "", scope="col"), *head)),
@@ -38,6 +44,11 @@ def clusters(comparison: Comparison, truth: Mapping[str, str]) -> Html:
     said = (
         "A square is a client, its letter and colour the cluster that it was put into, in the last round; columns are "
         "the true tasks. ARI is the adjusted Rand index of both: 1 where they agree, about 0 by chance."
+        + (
+            " p: how often permuted fingerprints are as clustered; above 0.05 all clients are one cluster."
+            if tested
+            else ""
+        )
     )
     left = [el("p", f"{count_of(len(shown) - MOST_SERIES, 'more series', 'more series')} not shown", cls="none")]
     return join(
@@ -57,7 +68,7 @@ def labels_of(one: SeriesResult) -> dict[str, int]:
     return {name: numbers.setdefault(label, len(numbers)) for name, label in known.items()}
 
 
-def _clusters(one: SeriesResult, tasks: Sequence[str], truth: Mapping[str, str]) -> Html:
+def _clusters(one: SeriesResult, tasks: Sequence[str], truth: Mapping[str, str], *, tested: bool) -> Html:
     labels = labels_of(one)
     cells = []
     for task in tasks:
@@ -67,6 +78,9 @@ def _clusters(one: SeriesResult, tasks: Sequence[str], truth: Mapping[str, str])
         known = [name for name in labels if name in truth]
         value = adjusted_rand([labels[name] for name in known], [truth[name] for name in known])
         cells.append(el("td", f"{value:.2f}".replace("-", "−"), cls="n", data_label="ARI"))
+    if tested:
+        shown = "–" if one.structure_p is None else f"{one.structure_p:.3f}"
+        cells.append(el("td", shown, cls="n", data_label="p"))
     return el("tr", el("th", one.name, scope="row"), *cells)
 
 

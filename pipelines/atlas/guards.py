@@ -36,9 +36,9 @@ def findings(series: Sequence[SeriesResult], same_as: Mapping[str, str]) -> list
 
     `same_as` names for a method another one that it is the same as at these settings (method -> method).
     """
-    found = [*_doubles(series, same_as), *_idle_seeds(series)]
+    found = [*_doubles(series, same_as), *_idle_seeds(series), *_no_better(series)]
     for one in series:
-        found += [*_missing(one), *_untrained(one), *_not_installed(one), *_same_fingerprints(one), *_no_better(one)]
+        found += [*_missing(one), *_untrained(one), *_not_installed(one), *_same_fingerprints(one)]
     order: tuple[Weight, ...] = ("fault", "warning", "note")
     return sorted(found, key=lambda finding: order.index(finding.weight))
 
@@ -149,16 +149,21 @@ def _same_fingerprints(one: SeriesResult) -> Iterator[Finding]:
         yield Finding("fault", said, (one.name,))
 
 
-def _no_better(one: SeriesResult) -> Iterator[Finding]:
-    """The tasks in which a series is not better than the answer that is always the same."""
-    for task in one.tasks or ("",):
-        accuracy, majority = one.mean("dev_accuracy", task), one.mean("dev_majority", task)
-        if accuracy is not None and majority is not None and accuracy <= majority:
-            where = f" on {task}" if len(one.tasks) > 1 else ""
-            said = (
-                f"{one.name}: accuracy {accuracy:.3f}{where} is not above the {majority:.3f} of the most frequent label"
-            )
-            yield Finding("warning", said, (one.name,))
+def _no_better(series: Sequence[SeriesResult]) -> Iterator[Finding]:
+    """The tasks in which the seeds of a method are not better than the answer that is always the same."""
+    for method in methods_of(series):
+        told, names = [], []
+        for one in series:
+            if one.method != method:
+                continue
+            for task in one.tasks or ("",):
+                accuracy, majority = one.mean("dev_accuracy", task), one.mean("dev_majority", task)
+                if accuracy is not None and majority is not None and accuracy <= majority:
+                    told.append(f"{accuracy:.3f} against {majority:.3f} ({task + ', ' if task else ''}seed {one.seed})")
+                    names.append(one.name)
+        if told:
+            said = f"{method}: accuracy is not above that of the most frequent label: {_listed(told)}"
+            yield Finding("warning", said, tuple(dict.fromkeys(names)))
 
 
 def _listed(names: Sequence[str]) -> str:

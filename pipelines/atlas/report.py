@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from hybrid.report.formatting import count_of, percent, signed
 from hybrid.report.markup import Html, el, join
-from hybrid.report.section import Section, TaskView
+from hybrid.report.section import Measure, Section, TaskView
 from hybrid.report.sources import ReportRun
 from pipelines.atlas.clusters_table import clusters, ranks
 from pipelines.atlas.comparison import ACCURACY, CONTROLS, MAJORITY, Comparison
@@ -59,6 +59,10 @@ class AtlasReport(Section):
         """What the score is."""
         return (SCORE,)
 
+    def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
+        """None: their means mix methods."""
+        return {}
+
     def style(self) -> str:
         """Of tables and charts."""
         return files("pipelines.atlas").joinpath("report.css").read_text(encoding="utf-8")
@@ -104,4 +108,4 @@ def _beside(comparison: Comparison, method: str, control: str) -> str:
     found = comparison.paired(method, control)
     if found is None:
         return ""
-    return f"{signed(found.mean)} points on {control} ({verdict(found)})"
+    return f"{signed(found.mean)} points against {control} ({verdict(found)})"

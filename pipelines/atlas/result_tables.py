@@ -71,7 +71,8 @@ def guards(found: Sequence[Finding]) -> Html:
         if any(one.weight == "fault" for one in found)
         else ""
     )
-    return el("div", el("ul", *shown), el("p", said, cls="note") if said else Html(""), cls="atlas-guards")
+    kind = "atlas-guards" if said else "atlas-guards mild"
+    return el("div", el("ul", *shown), el("p", said, cls="note") if said else Html(""), cls=kind)
 
 
 def methods(comparison: Comparison) -> Html:
@@ -109,7 +110,12 @@ def _figure(found: Summary | None, figure: Figure) -> Html:
         return Html("–")
     if figure in (MCC, TRAFFIC):
         said = el("small", _range(found.interval)) if found.interval and not figure.exact else Html("")
-        return join([el("b", number(found.mean) if figure.exact else f"{found.mean:.2f}".replace("-", "−")), said])
+        return join(
+            [
+                el("b", number(float(f"{found.mean:.3g}")) if figure.exact else f"{found.mean:.2f}".replace("-", "−")),
+                said,
+            ]
+        )
     return join([el("b", percent(found.mean)), el("small", interval_text(found.interval)) if found.interval else ""])
 
 

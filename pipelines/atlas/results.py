@@ -61,6 +61,11 @@ class SeriesResult:
         """The metrics of the last round that there is; empty without any."""
         return self.rounds[max(self.rounds)] if self.rounds else {}
 
+    @property
+    def structure_p(self) -> float | None:
+        """The p value of the test whether fingerprints have clusters at all; None where nobody tested."""
+        return next(iter(self.curve("structure_p").values()), None)
+
     def mean(self, name: str, task: str = "") -> float | None:
         """The mean of a metric over the clients (of a task) in the last round; None where none has it."""
         if task:

@@ -53,6 +53,8 @@ def federation(
             groups[f"task-{task}"] = _means([groups[f"client-{one:02}"] for one in range(clients) if one % 3 == place])
         if method == "atlas":
             groups |= {f"layer-{name}": {"rank": 2.0 + place} for place, name in enumerate(LAYERS)}
+        if method in ("cluster", "atlas") and not number:
+            metrics["structure_p"] = 0.005
         if change:
             change(number, metrics, groups)
         made.append(output(f"{method}/seed-{seed}", number, RoundMetrics(number, metrics, groups)))

@@ -118,4 +118,7 @@ def test_an_accuracy_at_the_majority_is_flagged_with_its_task_and_keeps_its_scor
 
     (warning,) = found(federation("local", 0, change=bad))
     assert warning.weight == "warning"
-    assert "accuracy 0.684 on polarity is not above the 0.684 of the most frequent label" in warning.text
+    assert warning.text == (
+        "local: accuracy is not above that of the most frequent label: 0.684 against 0.684 (polarity, seed 0)"
+    )
+    assert void([warning]) == {}

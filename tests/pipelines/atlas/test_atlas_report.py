@@ -62,7 +62,7 @@ def test_each_method_stands_beside_its_controls_and_the_headline_says_how_it_com
     assert tab.eval("document.querySelectorAll('.atlas-methods')[0].querySelectorAll('tbody tr').length") == 14
     lede = tab.eval("document.querySelector('.lede').textContent")
     assert lede.startswith(f"atlas: {atlas[0].split(' %')[0]} % of the dev rows, +")
-    assert "points on local (better)" in lede
+    assert "points against local (better)" in lede
     assert "13 methods, 3 seeds" in lede
     assert "No guard was tripped" in texts(tab, "#section-atlas")[0]
 
@@ -76,8 +76,9 @@ def test_every_part_is_drawn_and_the_general_curves_have_a_line_a_method(tab: Ta
     names = texts(tab, ".atlas-grid figcaption b")
     assert names == [*WORTH, *(name for name in WORTH if name != "local")]  # local sends nothing
     assert len(texts(tab, ".atlas-heat tbody td")) == 13 * 12
-    ari = [cells[-1] for cells in _rows(tab, ".atlas-clusters tbody tr")]
-    assert ari[:6] == ["1.00"] * 6  # cluster and atlas
+    agreement = [cells[-2:] for cells in _rows(tab, ".atlas-clusters tbody tr")]
+    assert agreement[:9] == [["1.00", "0.005"]] * 6 + [["1.00", "–"]] * 3  # cluster, atlas, oracle-clusters
+    assert len(agreement) == 12
     assert [cells[-1] for cells in _rows(tab, ".atlas-ranks tbody tr")] == ["2", "3", "4", "5", "6", "7"]
     assert len(texts(tab, "#section-curves figure.series:first-child tbody th")) == 13
     assert texts(tab, "article:first-of-type summary") == ["3 rounds", "12 clients in round 3"]
