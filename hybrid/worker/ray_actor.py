@@ -42,7 +42,7 @@ class RayWorker:
         self._folder, self._arguments, self._deadline = folder, list(arguments), deadline
         self._lines: deque[str] = deque(maxlen=MOST_LINES)
         self._changed = threading.Condition()
-        self._stopping = threading.Event()
+        self._stopping, self._ended = threading.Event(), False
         self._child: subprocess.Popen[str] | None = None
 
     def look(self) -> dict[str, object]:
@@ -58,6 +58,14 @@ class RayWorker:
 
     def work(self) -> int:
         """Run the worker until it ends by itself; one that was killed is started again. Returns its exit code."""
+        try:
+            return self._until_end()
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _until_end(self) -> int:
         deaths = 0
         while True:
             code = self._once()
@@ -69,9 +77,9 @@ class RayWorker:
                 return code
 
     def lines(self) -> list[str]:
-        """What the worker has printed since the last call; waits a little for the first line."""
+        """What the worker has printed since the last call; waits a little for the first line, unless it has ended."""
         with self._changed:
-            self._changed.wait_for(lambda: self._lines, LONG_POLL_SECONDS)
+            self._changed.wait_for(lambda: self._lines or self._ended, LONG_POLL_SECONDS)
             found = list(self._lines)
             self._lines.clear()
         return found

@@ -148,11 +148,14 @@ def _refuse_other_folder(name: str, found: Mapping[str, Any], runs: Runs) -> Non
 
 
 def _watch(ray: Any, members: list[Member], stopped: Callable[[], bool], say: Callable[[str], None]) -> None:
-    """Print what the workers print, until all have ended; a signal stops them in order."""
+    """Print what the workers print, until all have ended; a signal stops them in order.
+
+    The actor of a worker that has ended is released at once: one whose node was lost may need its GPU.
+    """
     works = {member.actor.work.remote(): member for member in members}
     reads = {member.actor.lines.remote(): member for member in members}
     stopping = False
-    while works:
+    while works or reads:
         if stopped() and not stopping:
             stopping = True
             say("stopping every worker in order; once more stops at once")
@@ -163,14 +166,15 @@ def _watch(ray: Any, members: list[Member], stopped: Callable[[], bool], say: Ca
             if one in works:
                 member = works.pop(one)
                 member.code = int(_result(ray, one, member))
-            else:
-                member = reads.pop(one)
-                _tell(member, _result(ray, one, member), say)
-                if member.code is None:
-                    reads[member.actor.lines.remote()] = member
-    for member in members:
-        _tell(member, _result(ray, member.actor.lines.remote(), member), say)
-        say(f"{member.name}: ended with exit code {member.code}")
+                continue
+            member = reads.pop(one)
+            _tell(member, _result(ray, one, member), say)
+            if member.code is None:
+                reads[member.actor.lines.remote()] = member
+                continue
+            _tell(member, _result(ray, member.actor.lines.remote(), member), say)
+            say(f"{member.name}: ended with exit code {member.code}")
+            ray.kill(member.actor)
 
 
 def _tell(member: Member, lines: Sequence[str], say: Callable[[str], None]) -> None:

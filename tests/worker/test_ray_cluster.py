@@ -1,4 +1,4 @@
-"""`hybrid worker --ray` on a real Ray of this machine: one head that claims to have two GPUs."""
+"""`hybrid worker --ray` on a real Ray of two nodes on this machine, each of which claims to have a GPU."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import pytest
 
 from hybrid.errors import BadData, CannotRun, Missed, NotFinished, UsageError
 from hybrid.worker import ray_cluster
+from hybrid.worker.ray_actor import RayWorker
 from hybrid.worker.ray_cluster import Member
 from tests.support.fleet import until
 from tests.support.in_process import Hybrid
@@ -27,29 +28,42 @@ from tests.support.real_machines import ITEMS, Machine, Machines
 
 PATIENCE = 120
 SWITCHES = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+SEES_A_LOST_NODE_SOON = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 
 
 @contextmanager
-def head(machine: Machine) -> Iterator[str]:
-    """The address of a Ray cluster whose one node is this machine, with the environment of `machine`."""
-    if find_spec("ray") is None:
-        pytest.skip("needs ray, which is not installed")
-    sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds the paths of sockets
-    port, log = free_port(), machine.root / "ray.log"
-    command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}"]
-    resources = ["--num-gpus=2", "--num-cpus=2", "--include-dashboard=false", f"--temp-dir={sockets}"]
+def started(machine: Machine, name: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of a Ray cluster on this machine, with the environment of `machine`."""
+    log = machine.root / f"{name}.log"
+    command = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--node-ip-address=127.0.0.1"]
+    resources = ["--num-gpus=1", "--num-cpus=1", "--object-store-memory=100000000", "--include-log-monitor=false"]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [*command, *resources, "--node-ip-address=127.0.0.1", "--object-store-memory=100000000"],
-            env=machine.environment | SWITCHES, cwd=sockets, stdout=stream, stderr=stream, start_new_session=True,
+            [*command, *resources, *options], env=machine.environment | SWITCHES | SEES_A_LOST_NODE_SOON,
+            cwd=machine.root, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
         try:
             until(lambda: b"Ray runtime started" in log.read_bytes(), "Ray", PATIENCE)
-            yield f"127.0.0.1:{port}"
+            yield process
         finally:
             process.terminate()
             process.wait(PATIENCE)
-            shutil.rmtree(sockets, ignore_errors=True)
+
+
+@contextmanager
+def cluster_of_two(machine: Machine) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The address of a cluster, and its node that is not the head."""
+    if find_spec("ray") is None:
+        pytest.skip("needs ray, which is not installed")
+    sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds the paths of sockets
+    address = f"127.0.0.1:{(port := free_port())}"
+    head = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={sockets}"]
+    head.append(f"--ray-client-server-port={free_port()}")
+    try:
+        with started(machine, "head", *head), started(machine, "node", f"--address={address}") as node:
+            yield address, node
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def workers(folder: Path) -> dict[int, int]:
@@ -82,20 +96,20 @@ def last_of(process: subprocess.Popen[str]) -> list[str]:
 def test_a_worker_on_every_gpu_of_a_cluster(tmp_path: Path) -> None:
     machines = Machines(tmp_path)
     run = machines.submit()
-    cluster = machines.side("cluster")
-    cluster.environment |= SWITCHES
-    with head(cluster) as address:
-        _one_ctrl_c_stops_all(machines, cluster, address)
-        _ray_starts_a_killed_actor_again(machines, cluster, address, run)
-        _a_node_must_see_the_folder(machines, cluster, address)
-    done = cluster.run("worker", str(machines.folder), f"--ray={address}")
+    machine = machines.side("cluster")
+    machine.environment |= SWITCHES
+    with cluster_of_two(machine) as (address, node):
+        _one_ctrl_c_stops_all(machines, machine, address)
+        machine.environment["RAY_ADDRESS"] = address
+        _the_worker_of_a_lost_node_is_started_elsewhere(machines, machine, node, run)
+    done = machine.run("worker", str(machines.folder), f"--ray={address}")
     assert done.returncode == 5, done.stderr
     assert f"no Ray cluster is found at {address}" in done.stderr
 
 
-def _one_ctrl_c_stops_all(machines: Machines, cluster: Machine, address: str) -> None:
-    process = cluster.start(*cluster.worker(f"--ray={address}", "--workers=2", delay_ms=300, shard_seconds=0.5))
-    until(lambda: len(workers(machines.folder)) == 2 and len(cluster.calls()) > 3, "two workers", PATIENCE)
+def _one_ctrl_c_stops_all(machines: Machines, machine: Machine, address: str) -> None:
+    process = machine.start(*machine.worker(f"--ray={address}", "--workers=2", delay_ms=300, shard_seconds=0.5))
+    until(lambda: len(workers(machines.folder)) == 2 and len(machine.calls()) > 3, "two workers", PATIENCE)
     process.send_signal(signal.SIGINT)
     said = last_of(process)
     assert process.returncode == 4, said
@@ -104,33 +118,34 @@ def _one_ctrl_c_stops_all(machines: Machines, cluster: Machine, address: str) ->
     assert workers(machines.folder) == {}
 
 
-def _ray_starts_a_killed_actor_again(machines: Machines, cluster: Machine, address: str, run: str) -> None:
+def _the_worker_of_a_lost_node_is_started_elsewhere(
+    machines: Machines, machine: Machine, node: subprocess.Popen[bytes], run: str
+) -> None:
+    """Where both nodes had one GPU, it is started when the other worker has ended."""
     before = len(beating(machines))
-    process = cluster.start(*cluster.worker(f"--ray={address}", delay_ms=250, shard_seconds=0.5))
+    process = machine.start(*machine.worker("--ray=auto", delay_ms=250, shard_seconds=0.5))
     until(lambda: len(beating(machines)) == before + 2, "two workers at work", PATIENCE)
-    (victim, actor), *_ = sorted(workers(machines.folder).items())
-    os.kill(actor, signal.SIGKILL)
-    until(lambda: victim not in workers(machines.folder), "the end of the worker of a killed actor")
+    os.killpg(node.pid, signal.SIGKILL)
     said = last_of(process)
     assert process.returncode == 0, said
+    assert "2 workers on the Ray cluster at auto" in said
     begun = [line.split(": worker ") for line in said if ": worker 20" in line]
     assert sorted({name.split(" on ")[0] for name, _ in begun}) == ["ray-1", "ray-2"]
     assert len(begun) == 3, said
-    assert {re.search("GPU (.)", line)[1] for line in said if "GPU " in line} == {"0", "1"}  # type: ignore[index]
     assert sum("ended with exit code 0" in line for line in said) == 2
     assert any(f"{run}: done" in line for line in said)
     shown = machines.laptop.run("status", "seal-eval", "--json").stdout
-    assert [attempt for _, attempt in begun[:2] if attempt.split()[0] not in shown] == []  # the third may find all done
+    assert [attempt for _, attempt in begun[:2] if attempt.split()[0] not in shown] == []  # the third finds all done
     assert machines.fetch().returncode == 0
     assert len(machines.texts()) == ITEMS
 
 
-def _a_node_must_see_the_folder(machines: Machines, cluster: Machine, address: str) -> None:
-    """The path is one that means something else to each process."""
-    done = cluster.run("worker", f"/proc/self/cwd/{machines.folder.name}", f"--ray={address}")
-    assert done.returncode == 7
-    assert "does not see the folder" in done.stderr
-    assert "at the same path on every node" in done.stderr
+def test_a_node_that_does_not_see_the_folder_is_refused(tmp_path: Path) -> None:
+    found = RayWorker(str(tmp_path), [], None).look()
+    assert "is not a folder of hybrid" in str(found["error"])
+    with pytest.raises(CannotRun, match=f"ray-1, on the node {found['host']}, does not see the folder") as refused:
+        ray_cluster._refuse_other_folder("ray-1", found, {"seal-eval-1": "aa"})
+    assert "at the same path on every node" in refused.value.hint
 
 
 def test_a_node_with_another_folder_at_the_path_is_refused() -> None:
