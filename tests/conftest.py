@@ -24,6 +24,7 @@ from tests.support.in_process import Hybrid, commands
 from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_folder, find_binary
 
 threads.limit_spinning()  # before any test imports torch; what tests start inherits it
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a test process for each core: more threads wait for each other
 
 ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
