@@ -20,6 +20,8 @@ from hybrid import BadData, Inputs, Lab, Role, RoundFailed, RoundMetrics, Rounds
 
 POINTS = [[(x / 4, 3 * x / 4 + client) for x in range(client, client + 4)] for client in range(4)]
 BITS = float(os.environ.get("OTHER_BITS", "0"))  # what another kind of machine computes differently
+PAUSE = float(os.environ.get("ROUNDS_PAUSE", "0"))  # seconds
+HELD_AT = int(os.environ.get("HELD_AT", "-1"))  # this round waits until there is a file, HELD_UNTIL
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class Averaging:
 
     rounds: int = 12
     rates: tuple[float, ...] = (0.02, 0.05)
-    pause_ms: int = 0
     roles: ClassVar[Mapping[str, Role]] = {"": Role("", backend="none", model="none")}
 
     def inputs(self) -> Inputs:
@@ -41,20 +42,22 @@ class Averaging:
         return (Series(name, self.rounds, {"rate": rate}) for name, rate in tasks.items())
 
     def loop(self, series: Series, lab: Lab, tasks: Mapping[str, Any]) -> "Line":
-        return Line(tasks[series.name], self.pause_ms)
+        return Line(tasks[series.name])
 
 
 class Line:
     """The line that all clients begin a round with."""
 
-    def __init__(self, rate: float, pause_ms: int) -> None:
-        self.rate, self.pause, self.slope, self.height = rate, pause_ms / 1000, 0.0, 0.0
+    def __init__(self, rate: float) -> None:
+        self.rate, self.slope, self.height = rate, 0.0, 0.0
 
     def round(self, number: int) -> RoundMetrics:
-        time.sleep(self.pause)
         if log := os.environ.get("ROUNDS_LOG"):
             with open(log, "a") as file:
                 file.write(f"{self.rate:g}/{number}\\n")
+        time.sleep(PAUSE)
+        while number == HELD_AT and not os.path.exists(os.environ["HELD_UNTIL"]):
+            time.sleep(0.02)
         fits = [self.fit(points) for points in POINTS]
         self.slope = sum(slope for slope, _ in fits) / len(fits) + BITS
         self.height = sum(height for _, height in fits) / len(fits)
