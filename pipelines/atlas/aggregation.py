@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.atlas.leading import Floats, leading
+from pipelines.atlas.leading import Floats, Term, leading
 
 Ranks = int | Mapping[str, int]
 """One rank, or one for each layer by name."""
@@ -142,14 +142,14 @@ def stacked(updates: Sequence[Update], weights: Sequence[float]) -> Update:
     The weights may be any finite numbers. With one update of weight 1 the result is that update, to the bit.
     """
     used = _used(updates, weights)
-    return {name: _stacked(name, used) for name in updates[0]}
+    return {name: _stacked(_terms(name, used)) for name in updates[0]}
 
 
 def compressed_sum(updates: Sequence[Update], weights: Sequence[float], rank: Ranks) -> tuple[Update, Errors]:
     """`compressed` of `stacked`, one layer after another: the stacked factors of all layers are never there at once."""
     used, found, lost, total = _used(updates, weights), {}, {}, {}
     for name in updates[0]:
-        found[name], lost[name], total[name] = _compressed(_stacked(name, used), rank_of(rank, name))
+        found[name], lost[name], total[name] = _compressed(_terms(name, used), rank_of(rank, name))
     return found, Errors(lost, total)
 
 
@@ -160,14 +160,14 @@ def _used(updates: Sequence[Update], weights: Sequence[float]) -> list[tuple[Upd
     return used or [(updates[0], 0.0)]
 
 
-def _stacked(name: str, used: Sequence[tuple[Update, float]]) -> Factors:
+def _terms(name: str, used: Sequence[tuple[Update, float]]) -> list[Term]:
+    return [(weight, update[name].b, update[name].a) for update, weight in used]
+
+
+def _stacked(terms: Sequence[Term]) -> Factors:
     """The factors of one layer side by side, the weights in B."""
-    parts = [(update[name], weight) for update, weight in used]
-    b, end = np.empty((parts[0][0].widths[1], sum(part.rank for part, _ in parts))), 0
-    for part, weight in parts:
-        np.multiply(part.b, weight, out=b[:, end : end + part.rank])
-        end += part.rank
-    return Factors(np.concatenate([part.a for part, _ in parts], dtype=np.float64), b)
+    b = np.concatenate([weight * b for weight, b, _ in terms], axis=1, dtype=np.float64)
+    return Factors(np.concatenate([a for _, _, a in terms], dtype=np.float64), b)
 
 
 def compressed(update: Update, rank: Ranks) -> tuple[Update, Errors]:
@@ -178,7 +178,7 @@ def compressed(update: Update, rank: Ranks) -> tuple[Update, Errors]:
     """
     found, lost, total = {}, {}, {}
     for name, part in update.items():
-        found[name], lost[name], total[name] = _compressed(part, rank_of(rank, name))
+        found[name], lost[name], total[name] = _compressed([(1.0, part.b, part.a)], rank_of(rank, name))
     return found, Errors(lost, total)
 
 
@@ -190,26 +190,34 @@ def rank_of(ranks: Ranks, name: str) -> int:
     return rank
 
 
-def _compressed(part: Factors, rank: int) -> tuple[Factors, float, float]:
-    """The approximation of one layer, the squared norms of what it loses and of the update."""
-    if part.rank <= rank:
+def _compressed(terms: Sequence[Term], rank: int) -> tuple[Factors, float, float]:
+    """The approximation of the sum of one layer, the squared norms of what it loses and of the sum."""
+    (_, b, a), stack = terms[0], sum(len(a) for _, _, a in terms)
+    if stack <= rank:
+        part = _stacked(terms)
         return part, 0.0, part.norm() ** 2
-    found = leading(part.b, part.a, rank) if 2 * part.rank > min(part.widths) else None
+    found = leading(terms, rank) if 2 * stack > min(len(b), a.shape[1]) else None
     if found:
         roots = np.sqrt(found.values)
         return Factors(roots[:, None] * found.right, found.left * roots), found.lost, found.total
+    left, values, right = _decomposed(_stacked(terms))
+    squares = values**2
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    roots, idle = np.sqrt(values), values <= IDLE * values[0]
+    roots[idle] = 0.0
+    scales = np.where(idle, 1.0 / math.sqrt(3.0), roots)  # the norm of a row that is uniform within 1 / sqrt(in)
+    return Factors(scales[:, None] * right, left * roots), float(squares[rank:].sum()), float(squares.sum())
+
+
+def _decomposed(part: Factors) -> tuple[Floats, Floats, Floats]:
+    """U, S, V^T of B A: of a small matrix where the rank is smaller than the layer."""
+    if part.rank >= min(part.widths):
+        left, values, right = np.linalg.svd(part.product(), full_matrices=False)
+        return left, values, right
     basis_b, of_b = np.linalg.qr(part.b)
     basis_a, of_a = np.linalg.qr(part.a.T)
     left, values, right = np.linalg.svd(of_b @ of_a.T, full_matrices=False)
-    squares = values**2
-    roots = np.sqrt(values[:rank])
-    a = roots[:, None] * (right[:rank] @ basis_a.T)
-    b = (basis_b @ left[:, :rank]) * roots
-    idle = values[:rank] <= IDLE * values[0]
-    if idle.any():
-        a[idle] = (right[:rank][idle] @ basis_a.T) / math.sqrt(3.0)  # the norm of a row that is uniform in 1 / sqrt(in)
-        b[:, idle] = 0.0
-    return Factors(a, b), float(squares[rank:].sum()), float(squares.sum())
+    return basis_b @ left, values, right @ basis_a.T
 
 
 def zero_padded(updates: Sequence[Update], weights: Sequence[float], ranks: Sequence[Ranks]) -> list[Update]:

@@ -8,6 +8,7 @@ the values hardly fall, there is no answer, and the whole decomposition has to b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,9 @@ LEAST = 1e-15
 EXACT = 1e-8
 """A share of the energy below this, which is lost, is not told by fp32."""
 
+Term = tuple[float, Floats, Floats]
+"""Weight, B [out, k] and A [k, in] of weight * B A, of which there is a sum."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leading:
@@ -40,24 +44,44 @@ class Leading:
     total: float
 
 
-def leading(b: Floats, a: Floats, rank: int) -> Leading | None:
-    """The `rank` largest singular values of B [out, k] A [k, in], or None where they cannot be found or told so."""
-    if len(b) > a.shape[1]:  # the basis is of the shorter side
-        found = leading(a.T, b.T, rank)
+def leading(terms: Sequence[Term], rank: int) -> Leading | None:
+    """The `rank` largest singular values of a sum, or None where they cannot be found or told so."""
+    if len(terms[0][1]) > terms[0][2].shape[1]:  # the basis is of the shorter side
+        found = leading([(weight, a.T, b.T) for weight, b, a in terms], rank)
         return found and Leading(found.right.T, found.values, found.left.T, found.lost, found.total)
-    with np.errstate(over="ignore", invalid="ignore"):
-        whole: Singles = b.astype(np.float32) @ a.astype(np.float32)
+    whole = _whole(terms)
     if not LEAST < max(float(whole.max()), -float(whole.min())) < 1 / LEAST:
         return None
     basis = _basis(whole, rank)
     if basis is None:
         return None
     basis = np.linalg.qr(basis.astype(np.float64))[0]
-    left, values, right = np.linalg.svd((basis.T @ b) @ a, full_matrices=False)
+    core = np.zeros((rank, whole.shape[1]))
+    for weight, b, a in terms:
+        core += (weight * (basis.T @ b)) @ a
+    left, values, right = np.linalg.svd(core, full_matrices=False)
     left = basis @ left
     whole -= (left * values).astype(np.float32) @ right.astype(np.float32)
     lost, kept = float(np.vdot(whole, whole)), float(values @ values)
     return Leading(left, values, right, lost, kept + lost) if lost > EXACT * kept else None
+
+
+def _whole(terms: Sequence[Term]) -> Singles:
+    """The sum [out, in], not finite where fp32 has no such numbers."""
+    columns = sum(b.shape[1] for _, b, _ in terms)
+    left, right = (
+        np.empty((len(terms[0][1]), columns), np.float32),
+        np.empty((columns, terms[0][2].shape[1]), np.float32),
+    )
+    end = 0
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for weight, b, a in terms:
+            here = slice(end, end := end + b.shape[1])
+            left[:, here] = b
+            left[:, here] *= np.float32(weight)
+            right[here] = a
+        found: Singles = left @ right
+    return found
 
 
 def _basis(whole: Singles, rank: int) -> Singles | None:
@@ -71,7 +95,7 @@ def _basis(whole: Singles, rank: int) -> Singles | None:
     for _ in range(STEPS):
         block = whole @ right[:, -width:]
         block = _orthonormal(block - left @ (left.T @ block))
-        block = _orthonormal(block - left @ (left.T @ block))
+        block = _orthonormal(block - left @ (left.T @ block))  # once leaves the rounding of a large difference
         left, right = np.hstack([left, block]), np.hstack([right, whole.T @ block])
         energies, mix = np.linalg.eigh(right.T @ right)
         values, mix = np.sqrt(np.maximum(energies[::-1][:rank], 0.0)), mix[:, ::-1][:, :rank]
