@@ -13,7 +13,7 @@ from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
 from pipelines.atlas.methods import client_name, same_as
-from pipelines.atlas.reading import read_task
+from pipelines.atlas.reading import read_tasks
 from pipelines.atlas.settings import AtlasSettings
 
 DATA = "data"
@@ -36,8 +36,9 @@ class Atlas(AtlasSettings):
 
     def inputs(self) -> Inputs:
         """The rows of the tasks, as they are now. Raises HybridError for files that cannot be read."""
-        found = {name: read_task(name, self) for name in self.tasks}
-        clients = {client_name(one, self.clients): self.tasks[one % len(self.tasks)] for one in range(self.clients)}
+        found = read_tasks(self)
+        names = list(found)
+        clients = {client_name(one, self.clients): names[one % len(names)] for one in range(self.clients)}
         same = {name: same_as(name, self.ranks(), len(self.tasks), self.smoothing) for name in self.methods}
         series = {
             f"{method}/seed-{seed}": {"method": method, "seed": seed, "same_as": same[method]}

@@ -29,6 +29,9 @@ class AtlasSettings:
         ),
     )
     data: str = field(default="", metadata=help_of("the folder with the files of sst2, mrpc, cola, qnli, rte"))
+    columns: tuple[str, ...] = field(
+        default=(), metadata=help_of("of files of your own: the text, perhaps a second text, and the label")
+    )
     seeds: tuple[int, ...] = field(default=(0,), metadata=help_of("each method is run once for each"))
     clients: int = field(default=6, metadata=help_of("in all; the tasks have equally many, or one more"))
     rounds: int = field(default=5, metadata=help_of("how often the updates are combined"))
