@@ -13,8 +13,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
-from hybrid.errors import BadData, CannotRun, UsageError, listed
+from hybrid.errors import BadData, CannotRun, UsageError, listed, nearest
 from hybrid.machine.late_imports import import_object
+from pipelines.atlas.generated import TASKS
 from pipelines.atlas.tables import ENDINGS, Table, read_table
 from pipelines.atlas.task_data import Metric, Row, TaskData
 
@@ -182,8 +183,10 @@ def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:
         files = [one for one in _entries(path) if one.suffix.lower() in ENDINGS]
         learned, tests = _part(files, TRAIN), _part(files, DEV)
     elif not path.is_file():
-        known = f"{listed(GLUE)}, a generated task, or a file that ends in {', '.join(ENDINGS)}"
-        raise UsageError(f"{path}: neither a task nor a file", hint=f"known: {known}")
+        known = nearest(str(path), {*GLUE, *TASKS})
+        raise UsageError(
+            f"{path}: neither a task nor a file", hint=f"{known}, and files that end in {', '.join(ENDINGS)}"
+        )
     elif path.stem.lower().endswith(TRAIN):
         begin = path.stem[: -len(TRAIN[0])].lower()
         others = [one for one in _entries(path.parent) if one.suffix.lower() == path.suffix.lower()]
