@@ -21,6 +21,7 @@ import torch
 
 from hybrid.errors import BadData
 from hybrid.training.slots import AdapterBank
+from hybrid.training.transfer import to_device
 from hybrid.tuning import MOST_RANK
 
 PREFIX = "base_model.model."
@@ -155,15 +156,16 @@ def initial_weights(
 
 def load(bank: AdapterBank, slot: int, weights: LoraWeights) -> None:
     """Write an adapter into a slot, padded with zeros to the bank's rank. Raises BadData when its shapes do not fit."""
-    bank.values[slot].zero_()
-    bank.scales[slot] = weights.scale
+    host = torch.zeros(1, bank.size, dtype=bank.values.dtype)
     for name, (a, b) in weights.layers.items():
         layout = bank.places.get(name)
         if layout is None or a.shape[1] != layout.width_in or b.shape[0] != layout.width_out:
             raise BadData(f"the adapter's layer {name:.100} is not one of this model", hint="is it of another model?")
-        to_a, to_b = (each[slot] for each in bank.pair(bank.values, name))
-        to_a[:, : len(a)] = a.t().to(to_a.device)
-        to_b[: len(a)] = b.t().to(to_b.device)
+        to_a, to_b = (each[0] for each in bank.pair(host, name))
+        to_a[:, : len(a)] = a.t()
+        to_b[: len(a)] = b.t()
+    bank.values[slot].copy_(to_device([host[0]], bank.values.device)[0])
+    bank.scales[slot] = weights.scale
 
 
 def extract(bank: AdapterBank, slot: int, weights: LoraWeights) -> LoraWeights:

@@ -8,7 +8,7 @@ anything for pairs of tokens of different texts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -60,10 +60,10 @@ class PackLayout:
         about = rows, keys, behind, window
         if about not in self.masks:
             columns = -(-keys // ALIGNED) * ALIGNED
-            distance = torch.arange(rows)[:, None] + behind - torch.arange(columns)[None]
+            row, column = (torch.arange(size, device=like.device) for size in (rows, columns))
+            distance = row[:, None] + behind - column[None]
             hidden = (distance < 0) | (distance >= window)
-            added = torch.zeros(rows, columns, dtype=like.dtype).masked_fill(hidden, -torch.inf)
-            self.masks[about] = added.to(like.device)[:, :keys]
+            self.masks[about] = like.new_zeros(rows, columns).masked_fill_(hidden, -torch.inf)[:, :keys]
         return self.masks[about]
 
 
@@ -247,14 +247,6 @@ def _with_gradients(
         found, _ = packed_attention(None, q, k, v, None, sliding_window=window)
         gradients = torch.autograd.grad(found.float().square().sum() / 2, (q, k, v))
     return tuple(one.detach().float() for one in (found, *gradients))
-
-
-def layout_of(lengths: Sequence[int], padding: Sequence[int], device: torch.device, *, varlen: bool) -> PackLayout:
-    """The layout of a pack. Trained padding needs a mask, so a pack with it does not use the variable-length kernel."""
-    if not varlen or any(padding):
-        return PackLayout(tuple(lengths), tuple(padding))
-    cumulative = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-    return PackLayout(tuple(lengths), tuple(padding), cumulative.to(device))
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -12,6 +12,7 @@ import safetensors
 import safetensors.torch
 import torch
 
+from hybrid.canonical import Json
 from hybrid.errors import BadData
 from hybrid.training.jobs import Job
 from hybrid.training.memory import MemoryPlan
@@ -22,8 +23,8 @@ VERSION = 2
 """2: the A matrices of layers with the same input are adjacent in a slot's values."""
 PARTS = ("values", "scale")
 PLAN_FIELDS = ("slots", "tokens", "activations", "per_token", "per_label")
-LATER_PLAN_FIELDS = ("per_square", "checkpointed")
-"""Fields of the plan that an earlier version did not write: nothing was computed again, no square was measured."""
+LATER_PLAN_FIELDS: Mapping[str, Json] = {"per_square": 0.0, "checkpointed": False, "passing": 0}
+"""Fields of the plan that an earlier version did not write, and their values then."""
 OPTIONAL_PARTS = ("exp_avg", "exp_avg_sq", "step", "grad")
 """Tensors that may be missing: moments exist after the first step, gradients within a step."""
 
@@ -79,7 +80,7 @@ class Checkpoint:
         Raises BadData when it does not fit here.
         """
         plan = self.metadata["plan"]
-        later = {"per_square": plan.get("per_square", 0.0), "checkpointed": plan.get("checkpointed", False)}
+        later = {name: plan.get(name, absent) for name, absent in LATER_PLAN_FIELDS.items()}
         found = replace(here, **{name: plan[name] for name in PLAN_FIELDS}, **later)
         if found.peak > here.free:
             raise BadData("the training that is to go on was planned for a device with more free memory")
@@ -128,10 +129,7 @@ def read(data: bytes) -> Checkpoint:
             raise ValueError("its slots have no size")
         if metadata["version"] != VERSION:
             raise ValueError(f"version {metadata['version']!r:.20}")
-        if not all(_integer(metadata["plan"][name]) > 0 for name in PLAN_FIELDS) or slots != len(metadata["slots"]):
-            raise ValueError("its memory plan is invalid")
-        square, again = metadata["plan"].get("per_square", 0.0), metadata["plan"].get("checkpointed", False)
-        if type(square) is not float or not 0 <= square < math.inf or type(again) is not bool:
+        if not _valid_plan(metadata["plan"]) or slots != len(metadata["slots"]):
             raise ValueError("its memory plan is invalid")
         if not all(isinstance(one, str) for one in metadata["jobs"]):
             raise ValueError("its jobs have no names")
@@ -142,6 +140,16 @@ def read(data: bytes) -> Checkpoint:
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadData(f"not a state of training: {type(error).__name__}: {error!s:.200}") from error
     return Checkpoint(metadata, tensors)
+
+
+def _valid_plan(plan: Mapping[str, Any]) -> bool:
+    square, again, passing = (plan.get(name, absent) for name, absent in LATER_PLAN_FIELDS.items())
+    return (
+        all(_integer(plan[name]) > 0 for name in PLAN_FIELDS)
+        and (type(square) is float and 0 <= square < math.inf)
+        and type(again) is bool
+        and 0 <= _integer(passing) <= plan["per_token"]
+    )
 
 
 def _integer(value: Any) -> int:

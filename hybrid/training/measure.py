@@ -88,25 +88,40 @@ _measured: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], PassCosts]] = we
 def _pass_costs(model: PackedModel, rank: int, unit: int, *, checkpointed: bool) -> PassCosts:
     lengths = [unit * times for times in (1, 2, 3)]
     peak = partial(pass_peak, model, rank, checkpointed=checkpointed)
-    low, middle, high = (peak(tokens, 1) for tokens in lengths)
+    low, middle, high = (peak(tokens, 0) for tokens in lengths)
     square = max(0.0, (high - 2 * middle + low) / (2 * unit**2))
     if square * SQUARES_AT <= 0.1 * (high - low) / (2 * unit):  # kernels align what they keep to 32 tokens
         square = 0.0
     per_token = (high - low) / (2 * unit) - square * (lengths[0] + lengths[2])
-    per_label = (peak(unit, unit - 1) - low) / (unit - 2)
-    at_zero = low - per_token * unit - square * unit**2 - per_label
-    return PassCosts(max(0, int(at_zero)), max(1, int(per_token)), square, max(1, int(per_label)), checkpointed)
+    per_slot = low - per_token * unit - square * unit**2
+    per_label = (peak(lengths[1], lengths[1] - 1) - peak(lengths[1], unit)) / (unit - 1)
+    passing = 0.0
+    if checkpointed:  # the logits are gone when a layer is computed again
+        few, many = (kept_bytes(model, rank, tokens) for tokens in (lengths[0], lengths[2]))
+        passing = min(per_token, max(0.0, per_token - (many - few) / (2 * unit)))
+    whole = max(0, int(per_slot)), max(1, int(per_token)), square, max(1, int(per_label))
+    return PassCosts(*whole, checkpointed, int(passing))
 
 
 def pass_peak(model: PackedModel, rank: int, tokens: int, labels: int, *, checkpointed: bool = False) -> int:
     """The peak of the bytes that a pass makes over one text with so many tokens and labels, with one adapter."""
     bank = AdapterBank(model.slotted.layers, 1, rank, model.model, training=True)
+    return peak_bytes(lambda: _loss(model, bank, tokens, labels, checkpointed=checkpointed).backward())
+
+
+def kept_bytes(model: PackedModel, rank: int, tokens: int) -> int:
+    """The bytes between the forward and the backward pass over one text without a label, with checkpointed layers."""
+    bank = AdapterBank(model.slotted.layers, 1, rank, model.model, training=True)
+    with _Storages() as storages:
+        loss = _loss(model, bank, tokens, 0, checkpointed=True)
+        kept = storages.bytes
+    del loss
+    return int(kept)
+
+
+def _loss(model: PackedModel, bank: AdapterBank, tokens: int, labels: int, *, checkpointed: bool) -> torch.Tensor:
     text = Tokens((0,) * tokens, tuple(place >= tokens - labels for place in range(tokens)))
-
-    def forward_and_backward() -> None:
-        one = model.pack([PackedText(0, text, 1.0)], 1)
-        logits = model.logits_of(one, Route(bank, one.lengths, model.dtype), checkpointed=checkpointed)
-        each = F.cross_entropy(logits.to(bank.values.dtype), one.targets, reduction="none") * one.weight
-        each.sum().backward()
-
-    return peak_bytes(forward_and_backward)
+    one = model.pack([PackedText(0, text, 1.0)], 1)
+    route = Route(bank, one.lengths, model.dtype, groups=one.groups, slot_of_row=one.slot_of_row)
+    logits = model.logits_of(one, route, checkpointed=checkpointed)
+    return (F.cross_entropy(logits.to(bank.values.dtype), one.targets, reduction="none") * one.weight).sum()

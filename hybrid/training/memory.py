@@ -23,7 +23,8 @@ RECOMPUTATION = 1.5
 class PassCosts:
     """The peak of the bytes of a pass: for each slot, token, token of a text times tokens of that text, and label.
 
-    `checkpointed`: with activation checkpointing.
+    `checkpointed`: with activation checkpointing. `passing` of the bytes of a token, and the squares, then exist only
+    while a layer is computed again, when the logits are gone.
     """
 
     per_slot: int
@@ -31,10 +32,14 @@ class PassCosts:
     per_square: float
     per_label: int
     checkpointed: bool = False
+    passing: int = 0
 
     def of_text(self, tokens: int, labels: int) -> int:
         """The bytes of a text."""
-        return tokens * self.per_token + int(tokens * tokens * self.per_square) + labels * self.per_label
+        squares, logits = int(tokens * tokens * self.per_square), labels * self.per_label
+        if self.checkpointed:
+            return tokens * (self.per_token - self.passing) + max(tokens * self.passing + squares, logits)
+        return tokens * self.per_token + squares + logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,8 @@ class Work:
 class MemoryPlan:
     """The limits of a pass: `slots` adapters, `tokens` tokens and `activations` bytes. One text is always allowed.
 
-    The activations of a text are tokens * `per_token` + tokens^2 * `per_square` + labels * `per_label` bytes.
-    `per_slot` is the bytes of a slot, `free` the device's free bytes. `checkpointed`: layers are computed again in the
-    backward pass.
+    `PassCosts` says what the activations of a text are. `per_slot` is the bytes of a slot, `free` the device's free
+    bytes. `checkpointed`: layers are computed again in the backward pass.
     """
 
     slots: int
@@ -67,10 +71,12 @@ class MemoryPlan:
     free: int
     per_square: float = 0.0
     checkpointed: bool = False
+    passing: int = 0
 
     def cost(self, tokens: int, labels: int) -> int:
         """The bytes of activations of a text with so many tokens and labels."""
-        return PassCosts(0, self.per_token, self.per_square, self.per_label).of_text(tokens, labels)
+        costs = PassCosts(0, self.per_token, self.per_square, self.per_label, self.checkpointed, self.passing)
+        return costs.of_text(tokens, labels)
 
     def halved(self, tokens: int, used: int) -> MemoryPlan:
         """The plan after a pass with so many tokens and bytes has run out of memory: half of it at a time."""
@@ -119,6 +125,7 @@ def plan_memory(work: Work, costs: PassCosts, *, slots: int, tokens: int, free: 
             free,
             costs.per_square,
             costs.checkpointed,
+            costs.passing,
         )
         for count in range(slots, 0, -1)
         if room - count * each >= (max(needs) if count > 1 else min(needs))

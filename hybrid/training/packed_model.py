@@ -13,7 +13,7 @@ from torch.nn.attention import sdpa_kernel
 from hybrid.training.attention import NAME, PackLayout, fused_kernels, packed_layout, varlen_works
 from hybrid.training.packing import Pack, PackedText, pack
 from hybrid.training.recompute import recomputed, repeatable_layers
-from hybrid.training.slots import Route, SlottedModel
+from hybrid.training.slots import Route, SlottedModel, method_for
 
 
 class PackedModel:
@@ -45,7 +45,8 @@ class PackedModel:
 
     def pack(self, entries: Sequence[PackedText], slots: int) -> Pack:
         """The pack of `entries` for this device."""
-        return pack(entries, slots, self.device, varlen=self._varlen)
+        method = partial(method_for, self.slotted.layers, device=self.device, dtype=self.dtype)
+        return pack(entries, slots, self.device, lambda lengths: method(lengths=lengths), varlen=self._varlen)
 
     def logits_of(self, pack: Pack, route: Route, *, checkpointed: bool = False) -> torch.Tensor:
         """The logits [labelled rows, vocabulary] of a pack; `checkpointed`: its layers keep their inputs only."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 
-from hybrid.training.attention import PackLayout, layout_of
+from hybrid.training.attention import PackLayout
+from hybrid.training.grouped import GroupingMethod, RowGroups, RowIndices
 from hybrid.training.jobs import Tokens
+from hybrid.training.slots import slots_of_rows
+from hybrid.training.transfer import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Pack:
     """One pass: ids and positions [1, T], and the labels.
 
     Label i: `rows[i]` is its index in the pack, `targets[i]` the next token, `slot[i]` and `weight[i]` the slot and the
-    weight of its loss. `lengths[k]` consecutive tokens belong to slot k.
+    weight of its loss. `lengths[k]` consecutive tokens belong to slot k, `slot_of_row` [T] says so on the device;
+    `groups` are these tokens.
     """
 
     ids: torch.Tensor
@@ -36,11 +40,22 @@ class Pack:
     slot: torch.Tensor
     weight: torch.Tensor
     lengths: tuple[int, ...]
+    slot_of_row: torch.Tensor
+    groups: RowGroups
     layout: PackLayout
 
 
-def pack(entries: Sequence[PackedText], slots: int, device: torch.device, *, varlen: bool = False) -> Pack:
-    """Pack the texts, sorted by slot. No label crosses from one text into the next."""
+def pack(
+    entries: Sequence[PackedText],
+    slots: int,
+    device: torch.device,
+    method: Callable[[Sequence[int]], GroupingMethod],
+    *,
+    varlen: bool = False,
+) -> Pack:
+    """Pack the texts, sorted by slot; everything goes to the device in one copy. No label crosses from one text into
+    the next. `method`: how rows of these lengths are multiplied with the matrices of their slots.
+    """
     entries = sorted(entries, key=lambda entry: entry.slot)
     sizes = [len(entry.text.ids) for entry in entries]
     starts = [0, *accumulate(sizes)]
@@ -56,15 +71,26 @@ def pack(entries: Sequence[PackedText], slots: int, device: torch.device, *, var
         lengths[entry.slot] += size
 
     def whole(values: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+        return torch.tensor(values, dtype=torch.long)
 
-    return Pack(
-        ids=whole([id for entry in entries for id in entry.text.ids])[None],
-        positions=whole([place for size in sizes for place in range(size)])[None],
-        rows=whole(rows),
-        targets=whole(targets),
-        slot=whole(slot),
-        weight=torch.tensor(weight, dtype=torch.float32).to(device, non_blocking=True),
-        lengths=tuple(lengths),
-        layout=layout_of(sizes, [entry.text.padding for entry in entries], device, varlen=varlen),
+    indices = RowIndices(lengths, method(lengths))
+    ids, positions, label_rows, targets, slot_of_label, weights, slot_of_row, cumulative, *sent = to_device(
+        [
+            whole([id for entry in entries for id in entry.text.ids])[None],
+            whole([place for size in sizes for place in range(size)])[None],
+            whole(rows),
+            whole(targets),
+            whole(slot),
+            torch.tensor(weight, dtype=torch.float32),
+            slots_of_rows(lengths),
+            torch.tensor(starts, dtype=torch.int32),
+            *indices.arrays(),
+        ],
+        device,
     )
+    padding = [entry.text.padding for entry in entries]
+    # Trained padding needs a mask, so a pack with it does not use the variable-length kernel.
+    layout = PackLayout(tuple(sizes), tuple(padding), cumulative if varlen and not any(padding) else None)
+    groups = RowGroups(indices, device, indices.method, sent)
+    labels = label_rows, targets, slot_of_label, weights
+    return Pack(ids, positions, *labels, tuple(lengths), slot_of_row, groups, layout)

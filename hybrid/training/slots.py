@@ -8,6 +8,7 @@ computes A x for all of them: the speed of a small model depends on the number o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from hybrid.errors import CannotRun
-from hybrid.training.grouped import RowGroups, best_method
+from hybrid.training.grouped import GroupingMethod, RowGroups, RowIndices, best_method
+from hybrid.training.transfer import to_device
 
 ALIGNED = 8
 """Ranks are rounded up to a multiple of this, since torch's grouped_mm needs rows of a multiple of 16 bytes."""
@@ -65,7 +67,7 @@ class AdapterBank:
     def __init__(
         self, layers: Mapping[str, tuple[int, int]], slots: int, rank: int, model: Any, *, training: bool, more: int = 0
     ) -> None:
-        self.slots, self.rank = slots, aligned(rank)
+        self.slots, self.rank, self.layers = slots, aligned(rank), layers
         of = {name: group for group in getattr(layers, "groups", ()) for name in group}
         self.groups = {name: of.get(name, (name,)) for name in layers}
         self.places: dict[str, LayerLayout] = {}
@@ -81,6 +83,14 @@ class AdapterBank:
         self.values = torch.zeros(slots, size, device=model.device, dtype=dtype)
         self.grads = torch.zeros_like(self.values) if training else None
         self.scales = [0.0] * slots
+        self._scales: tuple[list[float], torch.Tensor] = [], self.values[:0, 0]
+
+    def scales_on_device(self) -> torch.Tensor:
+        """The scales [slots], copied to the device when they have changed."""
+        if self._scales[0] != self.scales:
+            (copied,) = to_device([torch.tensor(self.scales, dtype=self.values.dtype)], self.values.device)
+            self._scales = list(self.scales), copied
+        return self._scales[1]
 
     def pair(self, flat: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The views A [slots, in, rank] and B [slots, rank, out] of a layer in a buffer laid out as `values`."""
@@ -102,37 +112,63 @@ class AdapterBank:
         return flat[:, place.start_b : place.start_b + self.rank * place.width_out].view(-1, self.rank, place.width_out)
 
 
+def slots_of_rows(lengths: Sequence[int]) -> torch.Tensor:
+    """The slot [T] of each row on the host, where `lengths[k]` consecutive rows belong to slot k."""
+    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+
+
+def method_for(
+    layers: Mapping[str, tuple[int, int]], lengths: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> GroupingMethod:
+    """How the rows of a pack are multiplied with the matrices of adapters of these layers."""
+    width = math.gcd(ALIGNED, *(width for widths in layers.values() for width in widths))
+    return best_method(device, dtype, sum(length > 0 for length in lengths), width)
+
+
 class Route:
     """The assignment of rows to slots: the rows of a pack are sorted by slot; for others `order` sorts them.
 
     `lengths[k]` rows belong to slot k. With `order`, row order[i] of the batch is the i-th sorted row; rows without a
-    slot are not in it. `values` is the bank's buffer in the type of the computation.
+    slot are not in it. `values` is the bank's buffer in the type of the computation. `groups` and `slot_of_row`: the
+    same on the device, if it is there.
     """
 
     def __init__(
-        self, bank: AdapterBank, lengths: Sequence[int], dtype: torch.dtype, order: torch.Tensor | None = None
+        self,
+        bank: AdapterBank,
+        lengths: Sequence[int],
+        dtype: torch.dtype,
+        order: torch.Tensor | None = None,
+        *,
+        groups: RowGroups | None = None,
+        slot_of_row: torch.Tensor | None = None,
     ) -> None:
-        device = bank.values.device
-        used = sum(length > 0 for length in lengths)
-        self.bank = bank
-        self.groups = RowGroups(lengths, device, best_method(device, dtype, used, bank.rank))
-        self.order = order
+        if groups is None or slot_of_row is None:
+            method = method_for(bank.layers, lengths, bank.values.device, dtype)
+            groups, slot_of_row = _grouped(lengths, method, bank.values.device)
+        self.bank, self.groups, self.order = bank, groups, order
         self.values = bank.values.to(dtype)  # the same buffer when the types agree
-        self.scale = self._scales(lengths)
-        self.anchor = torch.zeros((), device=device, requires_grad=bank.grads is not None)
+        self.scale = self._scales(slot_of_row)
+        self.anchor = torch.zeros((), device=bank.values.device, requires_grad=bank.grads is not None)
         # Layer -> the input it is expected to get, and its output.
         self.ready: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def narrowed(self, lengths: Sequence[int]) -> Route:
         """The same for fewer rows, `lengths[k]` of slot k."""
         route = copy(self)
-        route.groups = RowGroups(lengths, self.values.device, self.groups.method)
-        route.scale, route.ready = self._scales(lengths), {}
+        route.groups, slot_of_row = _grouped(lengths, self.groups.method, self.values.device)
+        route.scale, route.ready = self._scales(slot_of_row), {}
         return route
 
-    def _scales(self, lengths: Sequence[int]) -> torch.Tensor:
-        scales = torch.tensor(self.bank.scales, dtype=self.values.dtype).repeat_interleave(torch.tensor(lengths))
-        return scales.to(self.values.device)[:, None]
+    def _scales(self, slot_of_row: torch.Tensor) -> torch.Tensor:
+        return self.bank.scales_on_device().to(self.values.dtype)[slot_of_row][:, None]
+
+
+def _grouped(lengths: Sequence[int], method: GroupingMethod, device: torch.device) -> tuple[RowGroups, torch.Tensor]:
+    """Groups of rows, and the slot of each row, in one copy to the device."""
+    indices = RowIndices(lengths, method)
+    slot_of_row, *sent = to_device([slots_of_rows(lengths), *indices.arrays()], device)
+    return RowGroups(indices, device, method, sent), slot_of_row
 
 
 class SlotLinear(torch.nn.Module):  # type: ignore[misc]
@@ -257,8 +293,9 @@ def shared_inputs(
     ]
     try:
         with torch.no_grad():
+            # With a cache, transformers does not look for packed texts, which needs values and synchronises.
             probe() if probe else model(
-                input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False
+                input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=True
             )
     finally:
         for hook in watched:

@@ -42,11 +42,15 @@ class TrainableBank(AdapterBank):
 
         Returns the slots' unscaled losses [slots], on the device.
         """
-        route = Route(self, pack.lengths, self.model.dtype)
-        logits = self.model.logits_of(pack, route, checkpointed=self.checkpointed)
-        each = F.cross_entropy(logits.to(self.values.dtype), pack.targets, reduction="none") * pack.weight
+        each = self._losses(pack)
         (each * self.optimizer.scale[pack.slot]).sum().backward()
         return each.new_zeros(self.slots).index_add_(0, pack.slot, each.detach())
+
+    def _losses(self, pack: Pack) -> torch.Tensor:
+        """The weighted loss of each label. The logits are freed at its end: the backward pass needs their memory."""
+        route = Route(self, pack.lengths, self.model.dtype, groups=pack.groups, slot_of_row=pack.slot_of_row)
+        logits = self.model.logits_of(pack, route, checkpointed=self.checkpointed)
+        return F.cross_entropy(logits.to(self.values.dtype), pack.targets, reduction="none") * pack.weight
 
     def step(self, slot: int, learning_rate: float) -> torch.Tensor:
         """One optimizer step of a slot with its gradients, which are then zero. Returns 1 when skipped, else 0."""

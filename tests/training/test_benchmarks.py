@@ -112,3 +112,25 @@ def test_flops_are_those_of_the_formula(benchmark: Any) -> None:
     frozen = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64)  # q, k and v, o, and the three of the MLP
     attention = 7 * 4 * 8 * 23 * 2
     assert gpu.flops(model, 1000, 23, 2) == 23 * (4 * frozen + 6 * 1000 + attention) + 4 * 301 * 32 * 2
+
+
+def test_memory_is_planned_as_the_allocator_hands_it_out(benchmark: Any) -> None:
+    memory = benchmark("train_memory")
+    tiny = {**memory.SMOLLM2, "vocab_size": 301, "hidden_size": 72, "intermediate_size": 96, "num_hidden_layers": 4}
+    for checkpointed, vocabulary in ((False, 301), (True, 301), (True, 9001)):
+        shape = memory.Shape(
+            "Llama", {**tiny, "vocab_size": vocabulary}, [[300, 40], [150]], rank=8, checkpointed=checkpointed
+        )
+        assert memory.of_shape(shape)["ratio"] == pytest.approx(1, abs=memory.TOLERANCE)
+
+
+def test_gpus_are_planned_without_one(benchmark: Any) -> None:
+    """The rows of `train_memory`, with two layers instead of sixteen."""
+    memory = benchmark("train_memory")
+    found = memory.measured({}, {"T4": memory.GPUS["T4"]}, {**memory.LLAMA_1B, "num_hidden_layers": 2})
+    for row in found["t4_texts"].values():
+        assert row["ratio"] == pytest.approx(1, abs=memory.TOLERANCE)
+    assert found["t4_texts"]["4000"]["old_ratio"] < 0.4
+    assert found["gpus"]["T4"]["adapters"] > 1
+    assert not found["gpus"]["T4"]["checkpointed"]
+    assert found["met"]

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from hybrid.training.adapters import PREFIX, LoraWeights, from_bytes, initial_weights, load, write_folder
-from hybrid.training.grouped import GroupingMethod, RowGroups
 from hybrid.training.jobs import Job, Tokens, Trained
 from hybrid.training.packing import PackedText
 from hybrid.training.session import TrainingSession
@@ -211,20 +210,6 @@ def test_logits_in_a_pack_are_those_of_each_text_alone() -> None:
     assert len(packed) == sum(len(text.ids) - 1 for text in everything)
     ours.close()
     assert torch.equal(model(input_ids=torch.tensor([everything[0].ids])).logits[0], plain[0])
-
-
-@pytest.mark.parametrize("way", ["grouped", "padded"])
-@pytest.mark.parametrize("lengths", [[3, 1, 7], [0, 5, 0, 2], [4], [0, 0, 6]])
-def test_the_three_ways_of_grouped_products_agree(way: GroupingMethod, lengths: list[int]) -> None:
-    torch.manual_seed(0)
-    rows, matrices = torch.randn(sum(lengths), 12), torch.randn(len(lengths), 12, 8)
-    right = torch.randn(sum(lengths), 8)
-    device = rows.device
-    loop, other = RowGroups(lengths, device, "loop"), RowGroups(lengths, device, way)
-    assert torch.allclose(loop.times(rows, matrices), other.times(rows, matrices), atol=1e-5)
-    assert torch.allclose(loop.outer(rows, right), other.outer(rows, right), atol=1e-5)
-    turned = torch.randn(len(lengths), 8, 12).transpose(1, 2)
-    assert torch.allclose(loop.times(rows, turned), other.times(rows, turned), atol=1e-5)
 
 
 def test_the_gradients_are_those_of_a_functional_oracle() -> None:
