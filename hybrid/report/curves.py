@@ -1,7 +1,7 @@
 """Metrics over rounds for every pipeline whose records hold them (`hybrid.metrics`): one chart per metric.
 
 Runs whose settings differ only in the seed are one line: their mean, with a band from the lowest to the highest. So are
-tasks of a run whose names differ only in a last `/seed-N`.
+tasks of a run whose names differ only in `/seed-N`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_VALUES = 2_000_000
 """Most values of a run that are drawn; a note says when there are more."""
 MAX_WITH_GROUPS = 24
 """Lines of a chart from which on those of groups are counted, not drawn, beside lines of whole rounds."""
-SEED = re.compile(r"/seed-(\d{1,15})$")
+SEED = re.compile(r"/seed-(\d{1,15})(?=/|$)")
 MAX_COLUMNS = 12
 """Most metrics in the table of a task."""
 

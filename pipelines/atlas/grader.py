@@ -75,7 +75,7 @@ class AtlasMeasures:
         """The score of a last round; anything else has none."""
         one = self._series.get(output.task)
         if one is None:
-            return Grade(None, "not a round of a series")
+            return Grade(None, "not a round of a method: what a client trains has no score of its own")
         if reason := self._comparison.void.get(one.name):
             return Grade(None, reason)
         if RoundMetrics.from_text(output.text or "").round < max(one.rounds):

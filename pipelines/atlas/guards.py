@@ -125,11 +125,13 @@ def _missing(one: SeriesResult) -> Iterator[Finding]:
 
 
 def _untrained(one: SeriesResult) -> Iterator[Finding]:
-    """Clients that took steps and did not change. Updates that were refused have no change, and are a warning."""
-    if one.refused:
-        said = f"{one.name}: {one.refused} updates were not finite numbers and were left out"
+    """Clients that took steps and did not change; that updates were left out is a warning."""
+    if one.left_out:
+        said = f"{one.name}: {one.left_out} updates were left out, since they were late or not finite numbers"
         yield Finding("warning", said, (one.name,))
-    if len(one.unmoved) > one.refused:
+    if one.whole and one.moved is None:
+        yield Finding("warning", f"{one.name}: no client says what training changed", (one.name,))
+    if one.unmoved:
         named = _listed([f"{client} in round {number}" for number, client in one.unmoved])
         said = f"{one.name}: training did not change the weights of {named}"
         yield Finding("fault", said, (one.name,))

@@ -50,9 +50,9 @@ ONE_SEED = (
 EVIDENCE = (
     "Optimizer steps of all clients, seeds and rounds; the least that training changed a client's update in any round "
     "(Frobenius norm; 0 would be a fault); the mean training loss of the first and the last round; updates that were "
-    "refused since they are not finite; the largest relative error of an aggregation against the exact sum. Seconds "
-    "and memory are not part of the records, so that the same run gives the same bytes; the wall time stands below, "
-    "under settings and digests."
+    "left out, since they were late or not finite; the largest relative error of an aggregation against the exact sum. "
+    "Seconds and memory are not part of the records, so that the same run gives the same bytes; the wall time stands "
+    "below, under settings and digests."
 )
 
 
@@ -220,7 +220,7 @@ def _cell(value: float | None, low: float, high: float) -> Html:
 
 def evidence(comparison: Comparison) -> Html:
     """What shows that clients were trained: steps, changed weights, falling losses."""
-    names = ("steps", "least change", "training loss", "refused", "error of aggregation")
+    names = ("steps", "least change", "training loss", "left out", "error of aggregation")
     head = el("tr", el("th", "", scope="col"), *(el("th", name, scope="col", cls="n") for name in names))
     rows = [_evidence(comparison, method, names) for method in comparison.methods]
     table = el("table", el("thead", head), el("tbody", *rows), cls="atlas-methods atlas-stack")
@@ -235,7 +235,7 @@ def _evidence(comparison: Comparison, method: str, names: Sequence[str]) -> Html
     change = f"{_mean([one[0] for one in losses])} → {_mean([one[-1] for one in losses])}" if losses else "–"
     cells = (
         f"{sum(one.steps for one in own):,.0f}", number(min(moved)) if moved else "–", change,
-        f"{sum(one.refused for one in own):,}", number(max(errors)) if errors else "–",
+        f"{sum(one.left_out for one in own):,}", number(max(errors)) if errors else "–",
     )  # fmt: skip
     labelled = [el("td", cell, cls="n", data_label=name) for cell, name in zip(cells, names, strict=True)]
     return el("tr", el("th", method, scope="row"), *labelled)

@@ -14,7 +14,7 @@ from hybrid.records import Output
 from pipelines.atlas.methods import ALL
 
 NAME = re.compile(r"(?P<method>[a-z][a-z0-9-]{0,39})/seed-(?P<seed>\d{1,15})")
-"""The name of a series, which is the task of its records."""
+"""The name of a series, which is the task of its records. A client that trains elsewhere has one more part."""
 CLIENT, TASK, LAYER = "client-", "task-", "layer-"
 """What the names of groups begin with."""
 LEARNED = ("accuracy", "loss", "train_loss", "f1", "mcc", "dev_accuracy", "dev_loss")
@@ -48,8 +48,8 @@ class SeriesResult:
     """The least that training changed a client's update in a round; None where no client says."""
     unmoved: list[tuple[int, str]] = field(default_factory=list)
     """Rounds and clients that took steps and did not change, or whose change is not a finite number."""
-    refused: int = 0
-    """Updates that the server left out because they were not finite."""
+    left_out: int = 0
+    """Updates that the server left out: they were not finite, or late."""
 
     @property
     def whole(self) -> bool:
@@ -105,14 +105,17 @@ class SeriesResult:
 
     def _count(self, found: RoundMetrics) -> None:
         """Add a round to what shows that clients were trained."""
-        self.refused += int(found.metrics.get("left_out", 0))
+        left_out, still = int(found.metrics.get("left_out", 0)), []
         for name, metrics in _groups(found, CLIENT).items():
             self.steps += metrics.get("steps", 0)
             moved = metrics.get("moved")
             if moved is not None:
                 self.moved = moved if self.moved is None else min(moved, self.moved)
             if (moved is None and metrics.get("steps", 0) > 0) or (moved is not None and moved <= 0):
-                self.unmoved.append((found.round, name))
+                still.append((found.round, name))
+        self.left_out += left_out
+        if len(still) > left_out:  # what was refused did not change anything either
+            self.unmoved += still
 
 
 def read_series(outputs: Iterable[Output]) -> list[SeriesResult]:

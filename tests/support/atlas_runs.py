@@ -94,7 +94,7 @@ def tasks_of(outputs: Sequence[Output]) -> dict[str, Any]:
         name: {"train": [], "dev": [], "labels": ["no", "yes"], "metric": metric, "source": "made up"}
         for name, metric in TASKS.items()
     }
-    named = [(one.task, *one.task.split("/seed-")) for one in outputs if "/seed-" in one.task]
+    named = [(one.task, *one.task.split("/seed-")) for one in outputs if re.fullmatch(r".*/seed-\d+", one.task)]
     series = {task: {"method": method, "seed": int(seed)} for task, method, seed in named}
     truth = {name: list(TASKS)[place % 3] for place, name in enumerate(clients)}
     return {**series, "data": {"tasks": tasks, "clients": truth}}

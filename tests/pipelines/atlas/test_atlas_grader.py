@@ -13,6 +13,7 @@ import pytest
 
 from hybrid.execution.pages import write_pages
 from hybrid.grading.grade_file import grade_file
+from hybrid.metrics import RoundMetrics
 from hybrid.records import Failure, Output
 from pipelines.atlas.exports import SUMMARY, pages
 from pipelines.atlas.grader import Atlas
@@ -105,6 +106,7 @@ def test_records_of_any_content_have_no_score_and_no_figures(tmp_path: Path) -> 
         Output(f"x{n}", f"local/seed-{n}", f"local/seed-{n}/0", {}, 0, one, None, None)
         for n, one in enumerate(PAYLOADS)
     ]
+    strange.append(output("local/seed-0/client-00", 0, RoundMetrics(0, {"steps": 1.0})))  # trained elsewhere
     other = [Output("y", "zzz", "zzz/0", {}, 0, '{"round": 0, "metrics": {}}', None, None)]
     summary = graded(tmp_path, [*federation("ffa", 0, change=huge), *sorted(strange, key=lambda one: one.task), *other])
     assert summary["score"] is None
@@ -136,6 +138,14 @@ def test_the_files_have_the_guides_columns_and_keys_and_invent_no_times(tmp_path
     ]  # fmt: skip
     assert (tests[0]["p (Wilcoxon)"], tests[0]["bootstrap low"]) == ("0.25", "")
     assert float(tests[0]["p (Holm)"]) >= float(tests[0]["p (paired t)"])
+
+
+def test_the_controls_are_tested_against_each_other_once() -> None:
+    outputs = atlas_outputs(("local", "fedavg-lora", "atlas"), (0, 1, 2))
+    rows = list(csv.DictReader(io.StringIO(pages(tasks_of(outputs), outputs)["statistical_tests.csv"])))
+    assert [(row["Method"], row["Control"]) for row in rows] == [
+        ("fedavg-lora", "local"), ("atlas", "local"), ("atlas", "fedavg-lora"),
+    ]  # fmt: skip
 
 
 def test_the_files_are_written_beside_the_outputs_and_again(tmp_path: Path) -> None:

@@ -88,7 +88,26 @@ def test_an_update_that_the_server_refused_is_a_warning_and_a_client_that_sat_ou
 
     (warning,) = found(federation("local", 0, change=refused))
     assert (warning.weight, void([warning])) == ("warning", {})
-    assert "1 updates were not finite numbers" in warning.text
+    assert "1 updates were left out" in warning.text
+
+
+def test_an_update_that_was_left_out_does_not_hide_a_client_that_did_not_change() -> None:
+    def frozen(number: int, metrics: dict[str, float], groups: Groups) -> None:
+        if number == 1:
+            groups["client-01"]["moved"] = 0.0
+        metrics["left_out"] = int(number == 2)
+
+    assert [one.weight for one in found(federation("local", 0, change=frozen))] == ["fault", "warning"]
+
+
+def test_a_series_that_does_not_say_what_training_changed_is_a_warning() -> None:
+    def silent(number: int, metrics: dict[str, float], groups: Groups) -> None:
+        for one in groups.values():
+            one.pop("moved", None)
+            one.pop("steps", None)
+
+    (warning,) = found(federation("local", 0, change=silent))
+    assert (warning.weight, warning.text) == ("warning", "local/seed-0: no client says what training changed")
 
 
 def test_a_series_with_missing_rounds_is_not_compared() -> None:
