@@ -22,6 +22,7 @@ from hybrid.folder.medium import Medium
 from hybrid.folder.runs import check_mark, run_ids
 from hybrid.folder.spec import MAX_SPEC
 from hybrid.machine import guard, home
+from hybrid.machine.late_imports import import_object
 
 GRACE_SECONDS = 300.0
 """How long a worker may take to carry its files once it was asked to stop, or once its actor has died."""
@@ -58,6 +59,8 @@ class RayWorker:
 
     def work(self) -> int:
         """Run the worker until it ends by itself; one that was killed is started again. Returns its exit code."""
+        if _was_restarted():
+            self._say(f"Ray has started it again, on {platform.node()}")
         try:
             return self._until_end()
         finally:
@@ -116,6 +119,12 @@ class RayWorker:
         with self._changed:
             self._lines.append(line[:LONGEST_LINE])
             self._changed.notify_all()
+
+
+def _was_restarted() -> bool:
+    """Whether this process is that of an actor which had another one, perhaps on another node."""
+    ray = import_object("ray", needed_for="hybrid worker --ray")
+    return bool(ray.get_runtime_context().was_current_actor_reconstructed)
 
 
 def seen(folder: Medium) -> dict[str, str]:

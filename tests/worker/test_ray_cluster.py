@@ -132,6 +132,7 @@ def _the_worker_of_a_lost_node_is_started_elsewhere(
     begun = [line.split(": worker ") for line in said if ": worker 20" in line]
     assert sorted({name.split(" on ")[0] for name, _ in begun}) == ["ray-1", "ray-2"]
     assert len(begun) == 3, said
+    assert sum("Ray has started it again, on " in line for line in said) == 1
     assert sum("ended with exit code 0" in line for line in said) == 2
     assert any(f"{run}: done" in line for line in said)
     shown = machines.laptop.run("status", "seal-eval", "--json").stdout
