@@ -78,8 +78,8 @@ def connected(address: str) -> Any:
             hint="on a machine of the cluster: hybrid worker --ray auto; from elsewhere: ray job submit",
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray = import_object("ray", needed_for="hybrid worker --ray")
     _refuse_nobody(address)
+    ray = import_object("ray", needed_for="hybrid worker --ray")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except ConnectionError as error:
