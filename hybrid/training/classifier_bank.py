@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from hybrid.errors import CannotRun
 from hybrid.loops import EncodedText, LabelledText
-from hybrid.training import adapters
+from hybrid.training import adapters, crossing
 from hybrid.training.adapters import LoraWeights, initial_weights
 from hybrid.training.classifier_model import ClassifierModel
 from hybrid.training.heads import SlotHeads, initial_head
@@ -180,6 +180,16 @@ class ClassifierBank(AdapterBank):
         """Restore the result of `state`. Call `put` before."""
         self.values[slot].copy_(state["values"])
         self.optimizer.restore(slot, state)
+
+    def cut(self, after: int, kind: str) -> AbstractContextManager[crossing.Crossing]:
+        """Within it, what the first `after` blocks give to the others is sent as `kind`; see `training.crossing`."""
+        return crossing.cut(self.model.base, after, kind)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Of the base model: its numbers, its blocks, and the width of what they give to each other."""
+        base = self.model.base
+        return sum(one.numel() for one in base.parameters()), len(crossing.blocks_of(base)), self.model.width
 
     def close(self) -> None:
         """Free the memory of the slots."""

@@ -22,7 +22,8 @@ from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
 from pipelines.atlas.server import Member, Server, size_of
 from pipelines.atlas.settings import AtlasSettings
-from pipelines.atlas.trained_slots import Slots
+from pipelines.atlas.split import LABEL_BYTES
+from pipelines.atlas.trained_slots import Batches, Slots, load
 
 LOG = logging.getLogger("hybrid")
 Ranks = Sequence[Mapping[str, int]]
@@ -57,14 +58,12 @@ class Federation:
             self._begin()
         if number == 0:
             traffic.up = list(self.fingerprint_bytes)
-        chosen = participants(len(self.members), self._count, self.seed, number)
-        self._fetch(chosen, traffic)
+        chosen = self._begun(number, traffic)
         notes: list[dict[str, float]] = [{} for _ in self.members]
         trained = self._trained(chosen, number, traffic, notes)
         if not trained:
             raise RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
-        held = dict(enumerate(self.models))
-        combined = self.server.combined(held, trained)
+        combined = self.server.combined(dict(enumerate(self.models)), trained)
         self.models = [combined[one] for one in range(len(self.members))]
         last = number == self.settings.rounds - 1
         if last:
@@ -80,6 +79,11 @@ class Federation:
 
     def state(self) -> bytes:
         """The models of all members, one that several have once, and what was found before the first round."""
+        kept, about = self._kept()
+        return packed({model.digest: model for model in kept}, about)
+
+    def _kept(self) -> tuple[list[ClientModel], dict[str, object]]:
+        """The models that a state holds, and what is to be known of them."""
         about: dict[str, object] = {
             "series": self.name,
             "models": [model.digest for model in self.models],
@@ -87,7 +91,7 @@ class Federation:
             "ranks": [dict(member.ranks) for member in self.server.members],
             "grouping": self.grouping.to_json(),
         }
-        return packed({model.digest: model for model in self.models}, about)
+        return list(self.models), about
 
     def load(self, state: bytes) -> None:
         """Go on from a state. Raises BadData for one of another federation."""
@@ -174,6 +178,20 @@ class Federation:
                 raise CannotRun(f"client {one}: {error}", hint=f"--set budget_kb={-(-error.needed // 1000)}") from error
         return found
 
+    def _begun(self, number: int, traffic: Traffic) -> list[int]:
+        """The members whose updates the round combines, with the models that they train."""
+        chosen = participants(len(self.members), self._count, self.seed, number)
+        self._fetch(chosen, traffic)
+        return chosen
+
+    def _base(self, member: int) -> ClientModel:
+        """The model that a member begins to train with."""
+        return self.models[member]
+
+    def _received(self, member: int, model: ClientModel) -> ClientModel:
+        """What counts of the update that a member sent."""
+        return model
+
     def _fetch(self, chosen: Sequence[int], traffic: Traffic) -> None:
         """What the server has for its members is sent to those who do not have it yet."""
         for one in chosen:
@@ -191,16 +209,17 @@ class Federation:
         """
         slots, how, self.refused = self._slots, self.settings, 0
         for one in chosen:
-            slots.install(one, self.models[one])
-            if not slots.installed(one, self.models[one]):
+            slots.install(one, self._base(one))
+            if not slots.installed(one, self._base(one)):
                 raise RoundFailed("not-installed", f"member {one} does not hold what the server sent")
         batches = {
             one: self.members[one].batches(how.batch, how.epochs, draw_key(self.seed, number, one)) for one in chosen
         }
         losses = slots.train(batches)
+        self._count_split(batches, traffic)
         found = {}
         for one in chosen:
-            model, before = slots.read(one, self.server.members[one].ranks), self.models[one]
+            model, before = slots.read(one, self.server.members[one].ranks), self._base(one)
             notes[one] |= {"steps": len(losses[one]), "installed": 1.0}
             if not model.finite:
                 self._refuse(number, one, "its numbers are not finite")
@@ -208,8 +227,16 @@ class Federation:
             notes[one] |= {"train_loss": fmean(losses[one]), "moved": moved(self.method, before, model)}
             data = model.to_wire(how.wire, self._part)
             traffic.up[one] += len(data)
-            found[one] = model.from_wire(data)
+            found[one] = self._received(one, model.from_wire(data))
         return found
+
+    def _count_split(self, batches: Mapping[int, Batches], traffic: Traffic) -> None:
+        """What crossed the cut of a split model is traffic of the members by their tokens, their labels too."""
+        crossed, loads = self._slots.crossed, {one: load(steps) for one, steps in batches.items()}
+        tokens = sum(one.tokens for one in loads.values())
+        for one, of in loads.items() if crossed.up else ():
+            traffic.up[one] += crossed.up * of.tokens // tokens + of.texts * LABEL_BYTES
+            traffic.down[one] += crossed.down * of.tokens // tokens
 
     def _refuse(self, number: int, member: int, why: str) -> None:
         self.refused += 1
@@ -245,7 +272,10 @@ class Federation:
 
     def _of_round(self, chosen: Sequence[int]) -> dict[str, float]:
         """Further metrics of a round."""
-        return {}
+        crossed = self._slots.crossed
+        if not crossed.up:
+            return {}
+        return {"split_up_bytes": crossed.up, "split_down_bytes": crossed.down, "split_error": crossed.error}
 
     def _of_server(self) -> dict[str, float]:
         errors = self.server.errors

@@ -12,6 +12,7 @@ from pipelines.atlas.full_federation import FullFederation
 from pipelines.atlas.methods import METHODS
 from pipelines.atlas.rows import federated_rows
 from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.timed_federation import TimedFederation
 
 
 def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
@@ -21,5 +22,8 @@ def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, A
         return FolderClient(settings, series, lab, rows)
     if settings.exchange == "folder":
         return FolderServer(settings, series, lab, rows)
-    full = METHODS[series.settings["method"]].combine == "full"  # type: ignore[index]
-    return (FullFederation if full else Federation)(settings, series, lab, rows)
+    method = METHODS[series.settings["method"]]  # type: ignore[index]
+    if method.combine == "full":
+        return FullFederation(settings, series, lab, rows)
+    timed = settings.devices and method.groups != "pooled"
+    return (TimedFederation if timed else Federation)(settings, series, lab, rows)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
 from hybrid.tuning import MOST_RANK, Tuning
 from pipelines.atlas.methods import ALL, METHODS, MethodName
+from pipelines.atlas.virtual_clock import DEVICES, Mode
 
 Split = Literal["iid", "dirichlet", "quantity"]
 Wire = Literal["fp32", "fp16", "int8"]
@@ -83,6 +85,26 @@ class AtlasSettings:
         default=0.0, metadata=help_of("with exchange=folder: seconds after which the quorum is enough; 0: wait for all")
     )
     wire: Wire = field(default="fp32", metadata=help_of("number format of what is sent"))
+    devices: tuple[str, ...] = field(
+        default=(),
+        metadata=help_of(f"of the clients, taking turns, for a virtual clock: {', '.join(DEVICES)}; empty: no clock"),
+    )
+    arrivals: Mode = field(
+        default="sync",
+        metadata=help_of(
+            "with devices, whom a round waits for: sync: all; deadline: who arrives within round_seconds; buffered: the"
+            " next `buffer` updates, whatever version they began with"
+        ),
+    )
+    round_seconds: float = field(default=60.0, metadata=help_of("with arrivals=deadline: virtual seconds of a round"))
+    buffer: int = field(default=2, metadata=help_of("with arrivals=buffered: updates that make a round"))
+    most_stale: int = field(
+        default=10, metadata=help_of("with arrivals=buffered: versions that an update may be old; older ones are lost")
+    )
+    split_after: int = field(
+        default=0,
+        metadata=help_of("blocks of the model on a client, the others on the server: split learning; 0: not split"),
+    )
 
     def __post_init__(self) -> None:
         refuse_outside(
@@ -93,6 +115,8 @@ class AtlasSettings:
             scale=Bounds(0, 1000, over=True), longest=Bounds(4, 100_000), smoothing=Bounds(0, 1),
             most_clusters=Bounds(1, 100), fingerprint_rows=Bounds(1, 100_000),
             server_rank=Bounds(1, MOST_RANK), quorum=SHARE, deadline=NOT_NEGATIVE,
+            round_seconds=Bounds(0, 1e9, over=True), buffer=Bounds(1, MOST_CLIENTS), most_stale=Bounds(0, 10_000),
+            split_after=Bounds(0, 1000),
         )  # fmt: skip
         for name in ("methods", "tasks", "seeds", "rank"):
             values = getattr(self, name)
@@ -116,6 +140,22 @@ class AtlasSettings:
             raise ValueError(f"exchange=folder is for methods with clients that send adapters, and {alone[0]} is none")
         if any(METHODS[name].budgeted for name in self.methods) and len(self.budget_kb) > self.clients:
             raise ValueError(f"budget_kb has more values than there are clients ({self.clients})")
+
+        self._check_devices(alone)
+
+    def _check_devices(self, alone: Sequence[str]) -> None:
+        """`alone` are the methods whose clients send no adapters."""
+        if unknown := [name for name in self.devices if name not in DEVICES]:
+            raise ValueError(f"devices={unknown[0]!s:.50} is none of {', '.join(DEVICES)}")
+        if self.arrivals != "sync" and not self.devices:
+            raise ValueError(f"arrivals={self.arrivals} needs a virtual clock: name devices, too")
+        if self.arrivals == "buffered" and (self.participants or self.buffer > self.clients):
+            raise ValueError(f"arrivals=buffered takes the next {self.buffer} of all clients; participants must be 0")
+        full = [name for name in alone if METHODS[name].combine == "full"]  # type: ignore[index]
+        if full and (self.arrivals != "sync" or self.split_after):
+            raise ValueError(f"arrivals and split_after are for methods that train adapters, and {full[0]} does not")
+        if self.exchange == "folder" and (self.devices or self.split_after):
+            raise ValueError("devices and split_after are simulated, and exchange=folder is not")
 
     def tuning(self, seed: int, rank: int) -> Tuning:
         """How a client's optimizer is set."""

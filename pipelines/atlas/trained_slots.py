@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybrid.errors import CannotRun
 from hybrid.loops import EncodedText, Lab, LabelledText
 from pipelines.atlas.aggregation import Factors, Update
 from pipelines.atlas.client_models import ClientModel, Head
 from pipelines.atlas.methods import Method
 from pipelines.atlas.rows import Encoded
 from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.split import Batch
 
 Batches = Sequence[Sequence[Encoded]]
 """The steps of a member in a round, each the rows of one optimizer step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """What crossed the cut of a split model in a round: bytes up and down, and the relative error of its format."""
+
+    up: int = 0
+    down: int = 0
+    error: float = 0.0
 
 
 class Slots:
@@ -32,6 +44,12 @@ class Slots:
         most = max(ranks) + (settings.server_rank if self._stacks else 0)
         self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, labels)
         self.layers: Mapping[str, tuple[int, int]] = self._bank.layers
+        self.sizes: tuple[int, int, int] = self._bank.sizes
+        """Of the base model: its numbers, its blocks, and the width of what they give to each other."""
+        self.split = 0 if method.groups == "pooled" else settings.split_after
+        if self.split > self.sizes[1]:
+            raise CannotRun(f"split_after={self.split}: the model has {self.sizes[1]} blocks")
+        self.crossed = Crossed()
 
     def first(self, rank: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
         """What a member of this rank begins with: the same A, cut to the rank, and the same head for all; B is zero."""
@@ -61,10 +79,12 @@ class Slots:
     def train(self, batches: Mapping[int, Batches]) -> dict[int, list[float]]:
         """Train the members, each on its batches, a step of all at a time. Returns the loss of each step."""
         found: list[tuple[list[int], Any]] = []
-        for number in range(max(map(len, batches.values()), default=0)):
-            now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
-            found.append((list(now), self._bank.backward(labelled(now))))
-            self._bank.step(list(now), self._settings.learning_rate)
+        with self._bank.cut(self.split, self._settings.wire) as crossing:
+            for number in range(max(map(len, batches.values()), default=0)):
+                now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
+                found.append((list(now), self._bank.backward(labelled(now))))
+                self._bank.step(list(now), self._settings.learning_rate)
+        self.crossed = Crossed(crossing.up, crossing.down, crossing.error)
         losses: dict[int, list[float]] = {member: [] for member in batches}
         for members, values in found:  # read at the end: each reading waits for a GPU
             known = values.tolist()
@@ -120,6 +140,12 @@ class Slots:
         rank, scale = max(len(one.a) for one in update.values()), self._settings.scale
         layers = {name: (one.a, one.b / scale) for name, one in update.items()}
         return self._bank.adapter(layers, rank, scale * rank)
+
+
+def load(batches: Batches) -> Batch:
+    """The texts and tokens of all steps together."""
+    rows = [row for step in batches for row in step]
+    return Batch(len(rows), sum(len(row.text.ids) for row in rows))
 
 
 def labelled(batches: Mapping[int, Sequence[Encoded]]) -> list[LabelledText]:

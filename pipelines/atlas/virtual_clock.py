@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
@@ -144,6 +145,11 @@ class VirtualClock:
         self.now = found.ended
         self.version += 1
         return found
+
+    @property
+    def computing(self) -> AbstractSet[int]:
+        """The clients that are still computing, with `buffered`."""
+        return self._flying.keys()
 
     def _together(self, work: Mapping[int, Work]) -> TimedRound:
         """All begin at once; if all drop out, they begin again."""

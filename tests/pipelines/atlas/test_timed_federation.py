@@ -1,0 +1,138 @@
+"""Federations on a virtual clock and with a split model: limits, resuming, and what each costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hybrid.errors import CannotRun, UsageError
+from hybrid.loops import Lab
+from hybrid.metrics import RoundMetrics
+from hybrid.settings import build
+from pipelines.atlas.loop import loop
+from pipelines.atlas.pipeline import DATA, Atlas
+
+SMALL = (
+    "tasks=polarity,paraphrase", "clients=4", "samples=12", "dev=8", "rounds=2", "batch=8", "rank=4",
+    "learning_rate=0.01", "fingerprint_rows=8",
+)  # fmt: skip
+CLOCK = ("devices=cpu-2gb,laptop-8gb,gpu-16gb",)
+
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    pytest.importorskip("torch")
+    from hybrid.backends.classifier import ClassifierBackend
+
+    backend = ClassifierBackend("tiny", {"device": "cpu"})
+    yield backend
+    backend.close()
+
+
+def made(lab: Lab, method: str, *settings: str) -> Any:
+    pipeline = build(Atlas, [*SMALL, *settings, f"methods={method}"])
+    inputs = pipeline.inputs()
+    (series, *_) = pipeline.stages()[0].work.series(inputs.tasks)  # type: ignore[union-attr]
+    return loop(pipeline, series, lab, inputs.tasks[DATA])
+
+
+def results(lab: Lab, method: str, *settings: str) -> list[RoundMetrics]:
+    federation = made(lab, method, *settings)
+    try:
+        return [federation.round(number) for number in range(federation.settings.rounds)]
+    finally:
+        federation.close()
+
+
+def learned(records: list[RoundMetrics]) -> list[dict[str, float]]:
+    return [{name: one.metrics[name] for name in ("accuracy", "loss", "train_loss")} for one in records]
+
+
+def test_a_clock_that_waits_for_all_changes_no_figure_and_tells_the_time(lab: Lab, monkeypatch: Any) -> None:
+    reliable(monkeypatch)
+    plain, timed = results(lab, "flexlora"), results(lab, "flexlora", *CLOCK)
+    assert learned(timed) == learned(plain)
+    assert learned(results(lab, "flexlora", *CLOCK, "arrivals=buffered", "buffer=4")) == learned(plain)
+    assert learned(results(lab, "flexlora", *CLOCK, "arrivals=deadline", "round_seconds=1e6")) == learned(plain)
+    seconds = [one.metrics["virtual_seconds"] for one in timed]
+    assert 0 < seconds[0] < seconds[1]
+    assert "virtual_seconds" not in plain[0].metrics
+
+
+def reliable(monkeypatch: Any) -> None:
+    """Devices that never drop out."""
+    from dataclasses import replace
+
+    from pipelines.atlas import timed_federation
+    from pipelines.atlas.virtual_clock import DEVICES
+
+    monkeypatch.setattr(timed_federation, "DEVICES", {name: replace(one, dropout=0) for name, one in DEVICES.items()})
+
+
+@pytest.mark.parametrize("method", ["fedavg-lora", "flora", "ffa", "atlas"])
+def test_a_buffered_federation_goes_on_to_the_bit_and_learns_from_stale_updates(lab: Lab, method: str) -> None:
+    settings = (*CLOCK, "arrivals=buffered", "buffer=1", "rounds=4")
+    whole = results(lab, method, *settings)
+    assert [one.metrics["clients"] for one in whole] == [1] * 4
+    assert max(one.metrics["staleness"] for one in whole) > 0
+    first, second = made(lab, method, *settings), made(lab, method, *settings)
+    for number in range(2):
+        first.round(number)
+    second.load(first.state())
+    assert [second.round(number).to_text() for number in (2, 3)] == [one.to_text() for one in whole[2:]]
+    first.close()
+    second.close()
+
+
+def test_who_misses_the_deadline_is_late_and_the_round_is_shorter(lab: Lab) -> None:
+    whole = results(lab, "flexlora", *CLOCK)
+    seconds = whole[0].metrics["virtual_seconds"]
+    found = results(lab, "flexlora", *CLOCK, "arrivals=deadline", f"round_seconds={seconds / 2}")
+    assert any(one.metrics["late"] for one in found)
+    assert found[-1].metrics["virtual_seconds"] < whole[-1].metrics["virtual_seconds"]
+    assert all(one.metrics["clients"] + one.metrics["late"] <= 4 for one in found)
+
+
+def test_a_split_model_learns_the_same_and_costs_its_traffic(lab: Lab) -> None:
+    method = "flora"
+    plain, split = results(lab, method), results(lab, method, "split_after=1")
+    assert learned(split) == learned(plain)
+    assert learned(results(lab, method, "split_after=2")) == learned(plain), "all blocks are on the client"
+    first = split[0].metrics
+    assert first["split_up_bytes"] == first["split_down_bytes"] > 0
+    assert first["split_error"] == 0
+    more = first["upload_bytes"] - plain[0].metrics["upload_bytes"]
+    rows = sum(one["samples"] for name, one in split[0].groups.items() if name.startswith("client-"))
+    assert more == pytest.approx(first["split_up_bytes"] + 8 * rows, abs=4)
+    assert "split_up_bytes" not in plain[0].metrics
+    small = results(lab, method, "split_after=1", "wire=int8")[0].metrics
+    assert small["split_up_bytes"] < 0.3 * first["split_up_bytes"]
+    assert 0 < small["split_error"] < 0.02
+
+
+def test_a_split_takes_virtual_time_for_its_traffic(lab: Lab) -> None:
+    plain, split = results(lab, "flexlora", *CLOCK), results(lab, "flexlora", *CLOCK, "split_after=1")
+    assert split[0].metrics["virtual_seconds"] > plain[0].metrics["virtual_seconds"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("devices=phone",), ("arrivals=buffered",), (*CLOCK, "arrivals=buffered", "buffer=5"),
+        (*CLOCK, "arrivals=buffered", "participants=2"), ("split_after=1", "methods=fedavg"),
+        (*CLOCK, "exchange=folder"), ("split_after=-1",), (*CLOCK, "arrivals=deadline", "round_seconds=0"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_each_other_are_refused(settings: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError):
+        build(Atlas, [*SMALL, *settings])
+
+
+def test_a_cut_after_more_blocks_than_there_are_is_refused_before_a_round(lab: Lab) -> None:
+    with pytest.raises(CannotRun, match="split_after=3: the model has 2 blocks"):
+        results(lab, "flexlora", "split_after=3")
