@@ -27,7 +27,7 @@ from hybrid.backends.tuned.tokenization import TokenizationWorker
 from tests.support.small_hf_model import of_words, tuning
 from pathlib import Path
 if __name__ == "__main__":
-    worker = TokenizationWorker(Path(sys.argv[1]), of_words, 512)
+    worker = TokenizationWorker(Path(sys.argv[1]), of_words, 512, short=0)
     for line in chain(["first"], sys.stdin):
         how = tuning({"words": [line]})
         built = worker.tokenized([how], ahead=[])[how.digest]
@@ -48,7 +48,7 @@ def slow(wanted):
     return of_words(wanted)
 
 if __name__ == "__main__":
-    with closing(TokenizationWorker(Path(sys.argv[1]), slow, 512)) as worker:
+    with closing(TokenizationWorker(Path(sys.argv[1]), slow, 512, short=0)) as worker:
         ahead = [tuning({"words": [word]}) for word in ("slow", "b", "c")]
         worker.tokenized([tuning({"words": ["quick"]})], ahead=ahead)
         time.sleep(0.5)
@@ -128,14 +128,17 @@ def test_a_faulted_asker_ends_at_once_whatever_is_tokenized_ahead(tmp_path: Path
     assert done.stderr.endswith("ValueError: a fault\n"), done.stderr
 
 
-def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thread: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("short", [0, 60])
+def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(
+    in_thread: None, tmp_path: Path, short: float
+) -> None:
     seen: list[Mapping[str, Json]] = []
 
     def examples(wanted: Mapping[str, Json]) -> list[Example]:
         seen.append(wanted)
         return of_words(wanted)
 
-    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
+    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512, short)
     words: dict[str, Json] = {"words": ["red"]}
     same = [tuning(words), tuning(words, rank=8), tuning(words, epochs=5, learning_rate=1e-3)]
     other = tuning(words, learned="all")
@@ -150,11 +153,27 @@ def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(in_thre
     worker.close()
 
 
-def test_examples_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path) -> None:
+def test_few_texts_are_tokenized_without_a_process_and_many_with_one(in_thread: None, tmp_path: Path) -> None:
+    def examples(wanted: Mapping[str, Json]) -> list[Example]:
+        time.sleep(0.2 * (wanted["words"] == ["long"]))
+        return of_words(wanted)
+
+    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512, short=0.1)
+    quick, long, after = (tuning({"words": [word]}) for word in ("quick", "long", "after"))
+    worker.tokenized([quick], ahead=[long])
+    assert worker._pool is None
+    worker.tokenized([long], ahead=[after])
+    assert worker._pool is not None
+    assert list(worker._submitted) == [text_digest(after)]
+    worker.close()
+
+
+@pytest.mark.parametrize("short", [0, 60])
+def test_examples_that_raise_are_an_error_of_the_run(in_thread: None, tmp_path: Path, short: float) -> None:
     def examples(wanted: Mapping[str, Json]) -> list[Example]:
         raise Temporary("the data went away")
 
-    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512)
+    worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512, short)
     with pytest.raises(Temporary, match="went away"):
         worker.tokenized([tuning({})], ahead=[])
     worker.close()

@@ -32,9 +32,8 @@ from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.session import TrainingSession
 from hybrid.training.slots import AdapterBank
 from hybrid.tuning import Tuning
-from tests.support.small_hf_model import ask, chatml, in_thread, of_words, tuning, write_model
+from tests.support.small_hf_model import ask, chatml, of_words, tuning, write_model
 
-__all__ = ["in_thread"]
 COLLECT = gc.collect
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
 RED, BLUE, GREEN = (tuning({"words": [word, f"{word}ish", word * 2]}) for word in ("red", "blue", "green"))
@@ -63,7 +62,7 @@ def prepared(engine: Backend, tensors: Tensors, pairs: Sequence[tuple[Tuning, st
 
 
 @pytest.fixture
-def opened(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+def opened(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     """Opens engines, and closes them."""
     monkeypatch.setattr(gc, "collect", lambda: 0)  # a second for each engine, beside all that pytest holds
     engines: list[Backend] = []
@@ -295,14 +294,14 @@ def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, 
     stage = weakref.ref(engine._stage)
     tokenization, cache = engine._stage._tokenization, engine._answering._backend.adapter_cache
     assert held() - before == {id(cache._bank)}, "the bank that answers; those of training went with their trainer"
-    assert tokenization._pool is not None
+    assert tokenization._here is not None
     prepared(engine, kept_in(tmp_path), [])
-    assert (stage(), tokenization._pool, cache._bank, cache._registered) == (None, None, None, {})
+    assert (stage(), tokenization._here, cache._bank, cache._registered) == (None, None, None, {})
     assert held() <= before
     assert completions(engine, ask("Base."))["Base."].text
 
 
-def test_a_backend_that_was_told_no_stage_says_so(folder: Path, in_thread: None) -> None:
+def test_a_backend_that_was_told_no_stage_says_so(folder: Path) -> None:
     engine = open_tuned("transformers", str(folder), {"device": "cpu"})
     with pytest.raises(CannotRun, match="`prepare` was not called"):
         completions(engine, ask("Base."))
@@ -484,7 +483,7 @@ class Sleeper(Server):
 
 
 @pytest.fixture
-def served(folder: Path, tmp_path: Path, in_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+def served(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     """Opens engines that train and answer in turns."""
     engines: list[Backend] = []
     memory = tmp_path / "memory"

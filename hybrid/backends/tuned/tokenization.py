@@ -1,6 +1,7 @@
-"""Render and tokenize training examples in a worker process, one group ahead of the training.
+"""Render and tokenize training examples: few in this process, many in a worker process, a group ahead of the training.
 
-Tokenization takes CPU time, so the texts of the next group are tokenized while the device trains this one.
+Tokenization takes CPU time, so the texts of the next group are tokenized while the device trains this one. The worker
+process needs seconds to import its libraries, so it is only started when the texts of a group have taken about as long.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +30,8 @@ from hybrid.training.jobs import Tokens
 from hybrid.tuning import Tuning
 
 Examples = Callable[[Mapping[str, Json]], Sequence[Example]]
+SHORT = 2.0
+"""Seconds of tokenization for a group, above which a worker process tokenizes the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,25 @@ class _Processes(SpawnContext):
 class TokenizationWorker:
     """Tokenizes the texts of trainings. Trainings with equal examples and equal rendering share their texts."""
 
-    def __init__(self, folder: Path, examples: Examples, context: int) -> None:
+    def __init__(self, folder: Path, examples: Examples, context: int, short: float = SHORT) -> None:
         self._folder, self._examples, self._context = folder, examples, context
+        self._left = self._short = short
+        self._here: Tokenization | None = None
         self._pool: ProcessPoolExecutor | None = None
         self._processes = _Processes()
         self._submitted: dict[str, Future[TokenizedTexts]] = {}
 
     def tokenized(self, tunings: Sequence[Tuning], *, ahead: Sequence[Tuning]) -> dict[str, TokenizedTexts]:
-        """Tuning digest -> texts of `tunings`. Starts to tokenize those of `ahead`; drops all others.
+        """Tuning digest -> texts of `tunings`. A worker process starts to tokenize those of `ahead`; drops all others.
 
         Raises Temporary when the worker process was killed.
         """
-        for tuning in (*tunings, *ahead):
+        self._left = self._short
+        for tuning in tunings:
             self._submit(tuning)
+        if self._pool or self._left <= 0:
+            for tuning in ahead:
+                self._submit(tuning)
         try:
             found = {tuning.digest: self._submitted[text_digest(tuning)].result() for tuning in tunings}
         except BrokenProcessPool as error:
@@ -81,13 +91,26 @@ class TokenizationWorker:
         name = text_digest(tuning)
         if name in self._submitted:
             return
+        if self._pool is None and self._left > 0:
+            self._submitted[name] = self._tokenized_here(tuning)
+            return
         if self._pool is None:
             arguments = str(self._folder), self._examples, self._context
             self._pool = ProcessPoolExecutor(1, self._processes, _start, arguments)
         self._submitted[name] = self._pool.submit(_tokenize, tuning)
 
+    def _tokenized_here(self, tuning: Tuning) -> Future[TokenizedTexts]:
+        if self._here is None:
+            self._here = Tokenization(str(self._folder), self._examples, self._context)
+        done: Future[TokenizedTexts] = Future()
+        started = time.monotonic()
+        done.set_result(self._here.texts(tuning))
+        self._left -= time.monotonic() - started
+        return done
+
     def close(self) -> None:
-        """End the process, also in the middle of a text."""
+        """Free the tokenizer and end the process, also in the middle of a text."""
+        self._here = None
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -100,8 +123,23 @@ def text_digest(tuning: Tuning) -> str:
     return digest([tuning.examples, tuning.learned, tuning.padding, tuning.texts])
 
 
-_state: dict[str, Any] = {}
-"""The worker process's arguments: tokenizer, examples, context."""
+class Tokenization:
+    """A tokenizer, the examples of tunings, and the model's context in tokens."""
+
+    def __init__(self, folder: str, examples: Examples, context: int) -> None:
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self._examples, self._context = examples, context
+
+    def texts(self, tuning: Tuning) -> TokenizedTexts:
+        """The texts of a training. A bad example is an error of the training; what `examples` raises is raised."""
+        try:
+            return TokenizedTexts(*texts_of(self._examples(tuning.examples), tuning, self._tokenizer, self._context))
+        except BadRequest as error:
+            return TokenizedTexts(error=error.failure.message)
+
+
+_worker: list[Tokenization] = []
+"""That of the worker process."""
 
 
 def _start(folder: str, examples: Examples, context: int) -> None:
@@ -109,8 +147,7 @@ def _start(folder: str, examples: Examples, context: int) -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    _state.update(tokenizer=tokenizer, examples=examples, context=context)
+    _worker[:] = [Tokenization(folder, examples, context)]
 
 
 def _end_with(parent: Any) -> None:
@@ -119,8 +156,4 @@ def _end_with(parent: Any) -> None:
 
 
 def _tokenize(tuning: Tuning) -> TokenizedTexts:
-    try:
-        texts, left_out = texts_of(_state["examples"](tuning.examples), tuning, _state["tokenizer"], _state["context"])
-    except BadRequest as error:
-        return TokenizedTexts(error=error.failure.message)
-    return TokenizedTexts(texts, left_out)
+    return _worker[0].texts(tuning)
