@@ -38,7 +38,8 @@ class EndlessWalk(RuntimeError):
 class Together:
     """Walks that advance at the same time, each on its own outputs. Who yields it is sent what they returned, in order.
 
-    They share nothing that changes: which of them goes on first depends on what is answered first.
+    They share nothing that changes: which of them goes on first depends on what is answered first. What the first ones
+    wait for is asked first, so those that the most depends on stand there.
     """
 
     walks: Sequence[Walk]
@@ -61,12 +62,13 @@ class Frontier:
 class Strand:
     """One generator of a walk: that of the task, or one of a `Together`. It waits for outputs or for other strands."""
 
-    __slots__ = ("ended", "history", "keys", "parent", "path", "place", "quiet", "unknown", "walk")
+    __slots__ = ("ended", "history", "keys", "order", "parent", "path", "place", "quiet", "unknown", "walk")
 
     def __init__(self, walk: Walk, path: str, history: bytes, parent: Strand | None = None, place: int = 0) -> None:
         if not isinstance(walk, Generator):
             raise TypeError(f"a walk is a generator, a function with `yield`, not a {type(walk).__name__}")
         self.walk, self.path, self.parent, self.place = walk, path, parent, place
+        self.order: tuple[int, ...] = (*parent.order, place) if parent else ()  # its places, from the walk's own on
         self.history = history  # digest of all that it was sent
         self.keys: list[bytes] = []  # the items of its last batch
         self.ended: list[tuple[bytes, Any]] = []  # history and value of each strand that it began last
@@ -90,6 +92,10 @@ class Replay:
         """Every item that was asked for, by key."""
         self.asked_by: dict[bytes, tuple[str, str, int]] = {}
         """By key: the path of the first strand that asked for an item, its history, the item's place in the batch."""
+        self.order: dict[bytes, tuple[int, ...]] = {}
+        """By key: in which order items are to be answered, equal ones in that of `items`: the place of the strand."""
+        self.arrived = deque[bytes]()
+        """The items that have come to the frontier; who takes from it sees each once."""
         self.asked_at: dict[str, Collection[bytes]] = {}
         """By history: what a strand asked for then."""
         self.values: dict[str, Any] = {}
@@ -155,8 +161,11 @@ class Replay:
         for place, (key, item) in enumerate(zip(strand.keys, batch, strict=True)):
             if key not in self.items:
                 self.items[key], self.asked_by[key], strand.quiet = item, (strand.path, history, place), 0
+                self.order[key] = strand.order
         for key in dict.fromkeys(strand.keys):
             if self._known(key) is None:
+                if key not in self._waiting:
+                    self.arrived.append(key)
                 self._waiting.setdefault(key, []).append(strand)
                 strand.unknown += 1
 

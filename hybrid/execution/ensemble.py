@@ -13,15 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from hybrid.protocols import Backend
 from hybrid.records import Completion, Request
 
-AHEAD = 32
-"""Requests that are read from the stream before an engine takes them."""
+AHEAD = 8
+"""Requests that are read from the stream before an engine takes them. What comes later may be more urgent."""
 LOOK = 0.05
 """Seconds between two looks for requests while nothing is answered."""
 LONGEST_JOIN = 30.0
 """Seconds to wait for an engine that has answered all of its requests."""
 
-Result = Completion | BaseException | None
-"""What an engine's thread tells: an answer, the error that ended it, or that it has ended."""
+
+class Taken:
+    """An engine has taken the last request that was read ahead for it."""
+
+
+Result = Completion | BaseException | Taken | None
+"""What an engine's thread tells: an answer, the error that ended it, that it wants more, or that it has ended."""
 
 
 def unheard(completion: Completion) -> None:
@@ -43,7 +48,8 @@ class Ensemble:
         """Completions of all engines as they come."""
         source, results = iter(requests), queue.SimpleQueue[Result]()
         engines = {role: self.further.get(role, self.first) for role in ("", *self.further)}
-        by_engine = {id(engine): (engine, Inbox()) for engine in engines.values()}  # two roles may ask one engine
+        # two roles may ask one engine
+        by_engine = {id(engine): (engine, Inbox(results)) for engine in engines.values()}
         inboxes = {role: by_engine[id(engine)][1] for role, engine in engines.items()}
         running = [
             threading.Thread(target=self._serve, args=(*one, results), daemon=True) for one in by_engine.values()
@@ -76,7 +82,8 @@ class Ensemble:
 class Inbox:
     """The requests for one engine, which reads them in its own thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, results: queue.SimpleQueue[Result]) -> None:
+        self._results = results
         self._changed = threading.Condition()
         self._waiting = deque[Request]()
         self._unanswered = 0
@@ -98,7 +105,10 @@ class Inbox:
                     return None
                 self._changed.wait()
             self._unanswered += 1
-            return self._waiting.popleft()
+            request = self._waiting.popleft()
+            if not self._waiting:
+                self._results.put(Taken())
+            return request
 
     def put(self, request: Request) -> None:
         with self._changed:
@@ -146,6 +156,8 @@ def _dispatched(
             continue
         if result is None:
             return
+        if isinstance(result, Taken):
+            continue
         if isinstance(result, BaseException):
             raise result
         unanswered -= 1

@@ -6,9 +6,11 @@ Nothing of a walk is saved. Whoever sees the records replays it, and so knows wh
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import Any, ClassVar
 
 from hybrid.errors import PluginFault
@@ -22,6 +24,7 @@ from hybrid.machine.terminal import count_of
 from hybrid.plugins.faults import raise_attributed
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion, Item, Record, Request
+from hybrid.walks import Replay
 
 NEIGHBOURS = 8
 """Items of a batch that one worker answers together, so that it need not wait for the records of others between two
@@ -62,8 +65,10 @@ class SearchWork:
         self._walking: Searching | None = None
         self._asked: dict[bytes, tuple[Item, str]] = {}  # what was given out: the item, and the history of its walk
         self._answered = deque[Record]()
-        self._queue = deque[bytes]()
-        self._queued_for = Others()
+        self._in_open_shard: list[int] = []  # answered items that this machine's other workers cannot read yet
+        self._queue: list[tuple[bool, tuple[int, ...], int, bytes]] = []  # a heap of what this attempt is to answer
+        self._queued_for: tuple[Replay | None, Others] = (None, Others())
+        self._turn = itertools.count()
         self._checked = -1  # at which step of the walks they were last run again
 
     @property
@@ -146,25 +151,33 @@ class SearchWork:
 
     def may_begin(self, others: Others) -> bool:
         """Whether there is something to do that this worker is to do."""
-        return bool(self._open(others))
+        return self._open(others) is not None
 
     def claimed(self) -> list[int]:
         """The items that are held, by the first bytes of their keys, sorted. Called from any thread."""
         return sorted(_number(key) for key in list(self._asked))
 
-    def _open(self, others: Others) -> deque[bytes]:
-        """The items that this worker is to answer and that nobody was given, in the order in which they were asked for.
+    def _open(self, others: Others) -> bytes | None:
+        """The next item that this worker is to answer and that nobody was given: embeddings first, then `Replay.order`.
 
-        They are found anew only when others have come or gone, or there are none.
+        All of them are looked through only when others have come or gone, or there are none.
         """
-        walks = self._walks()
-        frontier = walks.replay.frontier
-        while self._queue and (self._queue[0] not in frontier or self._queue[0] in self._asked):
-            self._queue.popleft()
-        if others != self._queued_for or not self._queue:
-            self._queued_for = others
-            self._queue = deque(key for key in frontier if key not in self._asked and self._own(key, others))
-        return self._queue
+        replay = self._walks().replay
+        fresh: Iterable[bytes] = [replay.arrived.popleft() for _ in range(len(replay.arrived))]
+        self._drop_answered(replay)
+        if self._queued_for != (replay, others) or not (self._queue or fresh):
+            self._queued_for, self._queue, fresh = (replay, others), [], replay.frontier
+        for key in fresh:
+            if key not in self._asked and self._own(key, others):
+                embeds = replay.items[key].request.embed  # that takes milliseconds, and a walk waits for it
+                heappush(self._queue, (not embeds, replay.order[key], next(self._turn), key))
+        self._drop_answered(replay)
+        return self._queue[0][-1] if self._queue else None
+
+    def _drop_answered(self, replay: Replay) -> None:
+        """Take from the queue's beginning what is answered or given out by now."""
+        while self._queue and (self._queue[0][-1] not in replay.frontier or self._queue[0][-1] in self._asked):
+            heappop(self._queue)
 
     def _own(self, key: bytes, others: Others) -> bool:
         """Whether this attempt is the one to answer an item: items of one strand, and neighbours, go to one worker."""
@@ -180,8 +193,9 @@ class SearchWork:
         is answered. A `taken` of None ends it: nothing may be begun any more.
         """
         while (others := taken()) is not None:
-            if queue := self._open(others):
-                if self.claims.take(_number(key := queue.popleft())):
+            if (key := self._open(others)) is not None:
+                heappop(self._queue)
+                if self.claims.take(_number(key)):
                     yield self._given_out(key)
             elif self._asked:
                 yield None
@@ -211,9 +225,14 @@ class SearchWork:
         """The record of an answer. The walks go on with it when the next request is made, after it was kept."""
         record, key = self.record_of(completion), bytes.fromhex(completion.key)
         del self._asked[key]
-        self.claims.release([_number(key)])
+        self._in_open_shard.append(_number(key))
         self._answered.append(record)
         return record
+
+    def closed_shard(self) -> None:
+        """Give back the claims on what is in a closed shard, where this machine's other workers find it."""
+        self.claims.release(self._in_open_shard)
+        self._in_open_shard = []
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
         """What the engines answer to `requests`. Raises HybridError."""
@@ -232,6 +251,7 @@ class SearchWork:
     def give_up(self) -> None:
         """Forget what was given out and never answered: it is left to do."""
         self.claims.release()
+        self._in_open_shard = []
         self._asked.clear()
         self._queue.clear()
 

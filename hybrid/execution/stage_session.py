@@ -55,6 +55,13 @@ class StageSession:
     def tick(self) -> None:
         self.writer.tick()
 
+    def end(self) -> None:
+        """Close the open shard before what is held is given up, so that others find its records first."""
+        try:
+            self.writer.close()
+        finally:
+            self.work.give_up()
+
     def look(self, set_aside: Collection[str]) -> None:
         self.work.look(set_aside)
 
@@ -122,6 +129,8 @@ def shard_writer(
     """
     stage = stage_name(work.stage.name)
     place = f"{work.run.place}/{stage}/{attempt}"
+    if isinstance(work, SearchWork):
+        how.setdefault("on_close", lambda path, count: work.closed_shard())
     writer = ShardWriter(medium, place, shard_header(work, attempt, engine), **how)
     if journals and work.stage.asks_a_model and not isinstance(work, RoundsWork):
         writer.journal = journals.journal(work.run.id, stage, attempt)

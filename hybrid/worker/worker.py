@@ -293,8 +293,7 @@ class Worker:
             raise
         finally:
             self.session = None
-            work.give_up()
-            writer.close()
+            session.end()
             self._seqs[place] = writer.seq
             if self.siblings:
                 self.siblings.closed_shards()

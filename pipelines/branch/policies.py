@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from pipelines.branch.nodes import Node, Tree
 
@@ -28,7 +28,10 @@ class Expansion:
 
 
 class Policy(Protocol):
-    """Says where to grow, until it has nothing more to say."""
+    """Says where to grow, until it has nothing more to say. One that grows `by_level` never comes back to a level."""
+
+    @property
+    def by_level(self) -> bool: ...
 
     def choose(self, tree: Tree) -> list[Expansion]:
         """The next expansions, at most one a parent; none when the tree is as it should be."""
@@ -43,6 +46,7 @@ Choose = Callable[[Sequence[Node], int], list[Node]]
 class Beam:
     """Level by level: of all candidates of a level the best and most different ones go on."""
 
+    by_level: ClassVar[bool] = True
     candidates: int
     keep: int
     select: Choose
@@ -64,6 +68,7 @@ class Beam:
 class BestFirst:
     """Always the best nodes that have no children yet; of equally good ones the deeper first."""
 
+    by_level: ClassVar[bool] = False
     candidates: int
     keep: int
     most: int  # nodes of the whole tree
@@ -85,6 +90,7 @@ class Ucb:
     higher upper confidence bound, as AB-MCTS decides. What is under way counts as a visit without a reward.
     """
 
+    by_level: ClassVar[bool] = False
     candidates: int
     keep: int
     most: int
@@ -127,6 +133,7 @@ class MapElites:
     first. So what is rare is followed even where its score is lower.
     """
 
+    by_level: ClassVar[bool] = False
     candidates: int
     keep: int
     most: int

@@ -7,24 +7,23 @@ before, so the tree does not depend on the order in which answers come.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from hybrid.records import Failure, Item, Output, Request, Sampling
-from hybrid.sampling import item_seed
 from hybrid.work import Together, Walk
 from pipelines.branch.acceptance import refused
 from pipelines.branch.budget import Allowance
+from pipelines.branch.control import Control
 from pipelines.branch.judging import Judging
 from pipelines.branch.nodes import Node, Tree
 from pipelines.branch.policies import Beam, BestFirst, Expansion, MapElites, Policy, Ucb
 from pipelines.branch.scenario import Level, Scenario, from_task
 from pipelines.branch.selecting import Selecting
 from pipelines.branch.settings import BranchSettings
-from pipelines.branch.strategies import STRATEGIES, Place, Strategy, question, tokens_a_call
+from pipelines.branch.strategies import STRATEGIES, Place, question, tokens_a_call
 from pipelines.branch.unrelated import UNRELATED
 
 EMBED = "embed"
@@ -62,6 +61,11 @@ class Job:
     attempt: int  # the number of its first call
     others: tuple[Node, ...]  # accepted on the same level before
 
+    @property
+    def depth(self) -> int:
+        """The level of its candidates."""
+        return len(self.place.story) + 1
+
 
 def searched(settings: BranchSettings, task: str, tasks: Mapping[str, Any]) -> Walk:
     """The walk of one scenario, which returns `Found`."""
@@ -85,20 +89,30 @@ class Searching:
             told = f"the embedding model cannot be calibrated: {why}; take another: --model embed=NAME"
             return Found(self._scenario, tree, failure=Failure("embedding", told))
         self._selecting = Selecting(self._settings, self._scenario, known, brief)
-        yield from self._grow(tree)
-        control = (yield from self._control(tree)) if self._settings.control else None
+        control = self._control(tree) if self._settings.control else None
+        yield from self._grow(tree, control)
         if control:
-            yield from self._judging.prefer(tree, control)
-        return Found(self._scenario, tree, control, self._selecting)
+            yield from control.sampled(_counts(tree), tree.levels)
+            yield from self._judging.prefer(tree, control.tree)
+        return Found(self._scenario, tree, control.tree if control else None, self._selecting)
 
-    def _grow(self, tree: Tree) -> Walk:
+    def _control(self, tree: Tree) -> Control:
+        return Control(f"{tree.root}/control", tree.levels, self._scenario.keep, self._settings.seed, self._samples)
+
+    def _grow(self, tree: Tree, control: Control | None) -> Walk:
         policy, left = self._policy(), self._settings.allowance()
         while expansions := policy.choose(tree):
             jobs = [job for expansion in expansions for job in self._jobs(tree, expansion)]
             cost = max(STRATEGIES[job.strategy].texts_a_call for job in jobs)
             tokens = max(tokens_a_call(STRATEGIES[job.strategy], job.place.level) for job in jobs)
             shares = left.shares(len(jobs), cost, tokens)
-            grown = yield Together([self._expanded(job, share) for job, share in zip(jobs, shares, strict=True)])
+            parts = list(zip(jobs, shares, strict=True))
+            counts = _counts(tree)
+            ended = max(counts, default=0) if policy.by_level else 0
+            for job, share in parts:
+                counts[job.depth] += self._calls(job, share, 0, 0)
+            beside = [control.sampled(counts, ended)] if control else []
+            grown, *_ = yield Together([_all([self._expanded(*part) for part in parts]), *beside])
             fresh = [node for job, one in zip(jobs, grown, strict=True) for node in _added(tree, job, one)]
             if not fresh:
                 break
@@ -145,12 +159,9 @@ class Searching:
         strategy, done = STRATEGIES[job.strategy], Grown()
         accepted: list[Node] = []
         seen = Counter[int]()
-        most = -(-job.wanted // strategy.texts_a_call)
-        most += int(most * self._settings.retries)
-        while len(accepted) < job.wanted and done.calls < most:
+        while len(accepted) < job.wanted:
             left = share.less(done.nodes)
-            calls = int(min(self._turn(job, strategy, len(accepted)), most - done.calls,
-                            left.calls(strategy.texts_a_call, tokens_a_call(strategy, job.place.level))))  # fmt: skip
+            calls = self._calls(job, left, len(accepted), done.calls)
             if calls <= 0:
                 break
             texts = [node.text or "" for node in (*job.others, *accepted)]
@@ -171,11 +182,17 @@ class Searching:
                 break
         return done
 
-    def _turn(self, job: Job, strategy: Strategy, accepted: int) -> int:
-        """Calls of the next turn: what is wanted still, or a part of it for a strategy that looks at what is there."""
-        missing = job.wanted - accepted
+    def _calls(self, job: Job, left: Allowance, accepted: int, made: int) -> int:
+        """Calls of the next turn: what is wanted still, or a part of it for a strategy that looks at what is there; as
+        many as the retries and the budget allow after those that were made.
+        """
+        strategy = STRATEGIES[job.strategy]
+        most = -(-job.wanted // strategy.texts_a_call)
+        most += int(most * self._settings.retries)
         part = -(-job.wanted // strategy.rounds)
-        return -(-min(missing, part) // strategy.texts_a_call)
+        wanted = -(-min(job.wanted - accepted, part) // strategy.texts_a_call)
+        affordable = left.calls(strategy.texts_a_call, tokens_a_call(strategy, job.place.level))
+        return max(0, int(min(wanted, most - made, affordable)))
 
     def _admit(self, node: Node, job: Job, accepted: list[Node], done: Grown, seen: Counter[int]) -> None:
         """Let a node in, or refuse it. What is more than wanted is a candidate too: it is paid for."""
@@ -221,7 +238,7 @@ class Searching:
         prompt = " ".join(f"{place.level.ask} {said}".split())
         failed = isinstance(text, Failure)
         node = Node(
-            id="", parent=place.parent, depth=len(place.story) + 1, level=place.level.name, strategy=job.strategy,
+            id="", parent=place.parent, depth=job.depth, level=place.level.name, strategy=job.strategy,
             prompt=prompt if len(prompt) <= PROMPT else f"{prompt[: PROMPT - 3]}...",
             text=None if isinstance(text, Failure) else text, failure=text if isinstance(text, Failure) else None,
             tokens=generated // texts, seconds=output.seconds / texts, finish=output.finish,
@@ -261,43 +278,25 @@ class Searching:
                 grown = any(child.accepted for child in tree.children(node.id))
                 node.decide(*(("expanded",) if grown else ("dropped-beam", "it was not chosen to go on")))
 
-    def _control(self, tree: Tree) -> Walk:
-        """The control: on each level as many plain samples as the tree has nodes, below what chance has kept."""
-        control = Tree(f"{tree.root}/control", tree.levels)
-        parents = [control.root]
-        for depth in range(1, tree.levels + 1):
-            count = len(tree.at(depth))
-            shares = Counter(parents[number % len(parents)] for number in range(count)) if parents else {}
-            jobs = [
-                Job(self._place(control.root, parent, control.story(parent), depth), "iid", share, 0, ())
-                for parent, share in shares.items()
-            ]
-            found = yield Together([self._sampled(job) for job in jobs])
-            for job, nodes in zip(jobs, found, strict=True):
-                _added(control, job, Grown(nodes=nodes))
-            pool = control.accepted(depth)
-            drawn = random.Random(item_seed(self._settings.seed, control.root, depth))
-            kept = drawn.sample(pool, min(self._scenario.keep, len(pool)))
-            self._drawn(control, depth, kept)
-            parents = sorted(
-                (node.id for node in kept), key=lambda id: [int(part) for part in id.rpartition("/")[2].split(".")]
-            )
-        return control
-
-    def _sampled(self, job: Job) -> Walk:
+    def _samples(self, parent: str, story: Sequence[tuple[str, str]], depth: int, numbers: range) -> Walk:
         """Plain samples: nothing is refused, only what failed is no candidate."""
-        requests = [STRATEGIES["iid"].request(job.place, number, ()) for number in range(job.wanted)]
-        walks = [self._candidates(job, request, number, control=True) for number, request in enumerate(requests)]
-        return [replace(node, control=True) for nodes in (yield Together(walks)) for node in nodes]
+        job = Job(self._place(f"{self._scenario.name}/control", parent, story, depth), "iid", len(numbers), 0, ())
+        requests = [STRATEGIES["iid"].request(job.place, number, ()) for number in numbers]
+        walks = [
+            self._candidates(job, request, number, control=True)
+            for number, request in zip(numbers, requests, strict=True)
+        ]
+        return [node for nodes in (yield Together(walks)) for node in nodes]
 
-    def _drawn(self, control: Tree, depth: int, kept: Sequence[Node]) -> None:
-        ids = {node.id for node in kept}
-        last = depth == control.levels
-        for node in control.accepted(depth):
-            if node.id in ids:
-                node.decide("kept" if last else "expanded")
-            else:
-                node.decide("dropped-beam", "chance did not draw it")
+
+def _all(walks: Sequence[Walk]) -> Walk:
+    """What these return that advance at the same time."""
+    return (yield Together(walks))
+
+
+def _counts(tree: Tree) -> Counter[int]:
+    """How many nodes a tree has on each level, refused ones too."""
+    return Counter(node.depth for node in tree)
 
 
 def _added(tree: Tree, job: Job, grown: Grown) -> list[Node]:

@@ -271,6 +271,23 @@ def test_a_walk_that_is_not_deterministic_or_fails_is_told_and_what_was_answered
     assert list(place.root.glob("folder/runs/*/search/*/*/shard-*"))
 
 
+def test_what_the_first_walks_of_a_together_wait_for_is_asked_first(place: Place) -> None:
+    def chain(task: str) -> Walk:
+        for number in range(3):
+            yield [asked(task, f"chain/{number}", f"chain {number}")]
+
+    def crowd(task: str) -> Walk:
+        yield [asked(task, f"crowd/{number}", f"crowd {number}") for number in range(60)]
+
+    def walk(task: str, tasks: Tasks) -> Walk:
+        yield Together([chain(task), crowd(task)])
+
+    place.pipeline = one_search(walk)
+    place.run()
+    chained = {one["key"] for one in place.records() if one["question"].startswith("chain")}
+    assert [number for number, key in enumerate(place.calls()) if key in chained][-1] < 30
+
+
 def test_a_role_that_a_search_asks_needs_its_model(place: Place) -> None:
     engine = Engine("scripted", str(place.root / "script.json"))
     with pytest.raises(UsageError, match="needs a model for 'embed'") as caught:
