@@ -6,14 +6,16 @@ import html
 import logging
 import re
 import tempfile
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
+from hybrid.canonical import digest
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import HybridError, OwnFault, PluginFault, UsageError, Waits
@@ -29,6 +31,8 @@ MAX_MESSAGE = 500
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 MAX_HEAD = 65_536
 """Bytes of an existing page in which its title is looked for."""
+WATCH_SECONDS = 10
+"""Seconds between two looks, and between two reloads of the page in a browser."""
 LOG = logging.getLogger("hybrid")
 
 
@@ -52,24 +56,62 @@ LOG = logging.getLogger("hybrid")
     show_default=True,
     help="Characters shown of one model text.",
 )
-def report(sources: tuple[str, ...], folder: Path | None, out: Path | None, grader: str, limit: int, text: int) -> None:
+@click.option("--watch", is_flag=True, help="Write it again whenever a run has news, until all are done or Ctrl-C.")
+def report(sources: tuple[str, ...], watch: bool, **how: Any) -> None:
     """Draw one HTML page of runs: each FILE is an outputs file, a run, or a grades.json.
 
     Outputs without grades are drawn without scores, an unfinished run in its present state. Several files are compared
     with the first, question by question. The page needs no network; its path is printed.
+    """
+    if not watch:
+        _written(sources, "", **how)
+        return
+    if how["out"] == STDOUT:
+        raise UsageError("--watch writes a page again and again", hint="name a file with -o")
+    seen, over = "", False
+    with suppress(KeyboardInterrupt):
+        while not over:
+            now, over = _written(sources, seen, watch=True, **how)
+            if now != seen and not over:
+                click.echo("written; Ctrl-C ends it, and the page stays", err=True)
+            seen = now
+            if not over:
+                time.sleep(WATCH_SECONDS)
+
+
+def _written(
+    sources: Sequence[str],
+    seen: str,
+    *,
+    folder: Path | None,
+    out: Path | None,
+    grader: str,
+    limit: int,
+    text: int,
+    watch: bool = False,
+) -> tuple[str, bool]:
+    """Write the page, unless the runs are as when they were `seen`, and print its path if it is the first.
+
+    Returns a digest of how they are now, and whether all are done. Of one that is not, the page reloads itself.
     """
     faults: list[HybridError] = []
     with ExitStack() as stack:
         spares = [stack.enter_context(spare_path()) if out else None for _ in sources]
         runs = [_found(name, folder, grader, stack, spare) for name, spare in zip(sources, spares, strict=True)]
         _refuse_same(sources, runs)
+        states = [run.state() for run in runs] if watch else []
+        now, over = digest([state for state, _ in states]), all(complete for _, complete in states)
+        if now == seen:
+            return now, over
         path = out or _default_path(runs)
         with writable_path(path) as there:
-            write_report(runs, there, tasks=limit, text=text, on_fault=faults.append, on_load_error=_warn)
-    if path != STDOUT:
+            how: Any = {"tasks": limit, "text": text, "reload": None if over else WATCH_SECONDS}
+            write_report(runs, there, **how, on_fault=faults.append, on_load_error=_warn)
+    if path != STDOUT and not seen:
         click.echo(path)
     if faults:
         _raise_faults(path, faults)
+    return now, over
 
 
 def _found(name: str, folder: Path | None, grader: str, stack: ExitStack, spare: Path | None) -> ReportRun:

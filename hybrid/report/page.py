@@ -59,14 +59,16 @@ def write_report(
     *,
     tasks: int = MAX_TASKS,
     text: int = MAX_TEXT,
+    reload: int | None = None,
     on_fault: Callable[[HybridError], None] = lambda fault: None,
     on_load_error: Callable[[HybridError], None] = lambda error: None,
 ) -> Path:
     """Write the page of `runs` to `out`, at most `tasks` tasks and `text` characters of each model text.
 
-    The same runs give the same bytes. `on_fault` is called with each exception that a section raised, `on_load_error`
-    with the error of each section that could not be loaded; only their parts of the page are missing. Raises BadData
-    when a file is damaged or does not match its grades, CannotRun or Temporary when `out` cannot be written.
+    The same runs give the same bytes. A browser loads the page again every `reload` seconds. `on_fault` is called with
+    each exception that a section raised, `on_load_error` with the error of each section that could not be loaded; only
+    their parts of the page are missing. Raises BadData when a file is damaged or does not match its grades, CannotRun
+    or Temporary when `out` cannot be written.
     """
     if not runs:
         raise UsageError("nothing to report", hint="name at least one outputs.json, grades.json or run")
@@ -81,7 +83,7 @@ def write_report(
             body.seek(0)
             body.truncate()
             drawn = _draw(merged(runs, sort=True), runs, sections, body, (tasks, text))
-        head = _head(runs, drawn, sections)
+        head = _head(runs, drawn, sections, sections.opening(text), reload)
         body.seek(0)
         _write(out, head, body, _foot(runs, drawn, _scripts(sections)))
     for fault in sections.faults:
@@ -147,7 +149,7 @@ def _hash(content: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
-def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> str:
+def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections, opening: Html, reload: int | None) -> str:
     style, scripts = _asset("page.css") + sections.style(), " ".join(map(_hash, _scripts(sections)))
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {scripts}; img-src data:; "
@@ -166,12 +168,14 @@ def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections) -> s
             el("meta", name="viewport", content="width=device-width, initial-scale=1"),
             el("meta", name="color-scheme", content="light dark"),
             el("meta", name="referrer", content="no-referrer"),
+            el("meta", http_equiv="refresh", content=str(reload)) if reload else Html(""),
             title_of(runs),
             Html(f"\n<style>{style}</style>\n</head>\n<body>\n"),
             sections.head(),
             el("a", "Skip to the tasks", href="#results", cls="skip"),
             _top(runs, drawn.totals, sections),
             Html("\n<main>\n"),
+            opening,
             el("section", el("h2", "Result"), result, notes, sections.problems(), id="summary"),
             parts,
             comparison(runs) if len(runs) > 1 else Html(""),

@@ -58,6 +58,8 @@ class Section:
     scope: ClassVar[Scope] = "pipeline"
     title: ClassVar[str] = ""
     """The heading over `overall`."""
+    opening_title: ClassVar[str] = ""
+    """The heading over `opening`."""
     names: ClassVar[Mapping[str, str]] = {}
     """Name of a figure or control of a grader -> its name on the page."""
 
@@ -71,6 +73,13 @@ class Section:
 
     def headline(self, run: ReportRun) -> Html:
         """The result of a run in a sentence, at the top of the page; empty: the score with its interval."""
+        return NOTHING
+
+    def opening(self, runs: Sequence[ReportRun], longest: int) -> Html:
+        """What a reader wants to see first, before the result, once per page; at most `longest` characters of a text.
+
+        `runs` are those that the section wants.
+        """
         return NOTHING
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:

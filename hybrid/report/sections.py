@@ -120,6 +120,16 @@ class Sections:
             [self._call(one.section, "giving its definitions", str, one.section.head) or "" for one in self._active]
         )
 
+    def opening(self, longest: int) -> Html:
+        """What sections put before the result, each under its heading."""
+        return join([self._opening(one, longest) for one in self._active])
+
+    def _opening(self, one: NamedSection, longest: int) -> Html:
+        drawn = self._call(one.section, "opening the page", str, one.section.opening, self._wanted[one.name], longest)
+        if not drawn:
+            return Html("")
+        return el("section", el("h2", one.section.opening_title or one.name), join([drawn]), id=f"opening-{one.name}")
+
     def overall(self) -> Html:
         """The part of each section, with its heading."""
         return join([self._overall(one) for one in self._active])

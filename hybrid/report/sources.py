@@ -73,6 +73,15 @@ class ReportRun:
         """The grades in file order; none without a grades file. Raises BadData."""
         return self.grades.grades() if self.grades else iter(())
 
+    def state(self) -> tuple[list[Json], bool]:
+        """What changes when the run has news, and whether every item has a record. Reads all outputs."""
+        grades = self.grades.sha256 if self.grades else ""
+        if self.unfinished:
+            return [[stage.name, stage.content, stage.done] for stage in self.unfinished.stages], False
+        with closing(self.outputs.records()) as records:
+            missing = sum(one.error is not None and one.error.kind == "missing" for one in records)
+        return [self.outputs.sha256, grades], not missing
+
     def first_tasks(self) -> list[Any]:
         """The data of the first tasks, by which a section recognizes a data set."""
         return [self.outputs.tasks[task] for task in islice(self.outputs.tasks, FIRST)]

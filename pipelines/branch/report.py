@@ -9,17 +9,18 @@ from importlib.resources import files
 from typing import Any, ClassVar
 
 from hybrid.metrics import Interval, Measured
-from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Section, TaskView
 from hybrid.report.sources import MAX_QUESTIONS, ReportRun, TaskResult
 from pipelines.branch.funnel import budget, funnel, outcome
-from pipelines.branch.reading import TreeNode, kept_of, node_of
+from pipelines.branch.reading import TreeNode, kept_of, node_of, trees
 from pipelines.branch.tree_page import Names, cards, tree
 from pipelines.branch.tree_pictures import heat_map, plane
 
 LONGEST_NAME = 100
+MOST_SCENARIOS = 50
+"""Whose kept texts stand at the beginning of the page."""
 SAMPLES = (
     "A control is as many plain samples of the same prompt, without refusals and without selection, of which chance "
     "chose as many as were kept: the mean over such choices, and what holds 95 % of them; of a single choice "
@@ -37,6 +38,7 @@ class BranchReport(Section):
     """The figures of a run of `branch` beside their control, and its trees."""
 
     title: ClassVar[str] = "What the candidates are worth"
+    opening_title: ClassVar[str] = "Kept"
     right_or_wrong: ClassVar[bool] = False
     names: ClassVar[Mapping[str, str]] = {
         "plain samples by chance": "plain samples, chosen by chance",
@@ -50,6 +52,10 @@ class BranchReport(Section):
         """How many candidates were kept, and what became of the others."""
         with closing(run.outputs.records()) as records:
             return outcome(node_of(output) for output in records)
+
+    def opening(self, runs: Sequence[ReportRun], longest: int) -> Html:
+        """What was kept, scenario by scenario, with what it grew from."""
+        return join([_kept(run, longest, several=len(runs) > 1) for run in runs])
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """What was measured of all candidates together; nothing where nobody graded."""
@@ -76,6 +82,21 @@ class BranchReport(Section):
     def script(self) -> str:
         """Filter, comparison, and links into what is folded."""
         return _asset("tree.js")
+
+
+def _kept(run: ReportRun, longest: int, *, several: bool) -> Html:
+    parts = [el("h3", run.label)] if several else []
+    with closing(run.outputs.records()) as records:
+        for place, (task, nodes) in enumerate(trees(records)):
+            if place == MOST_SCENARIOS:
+                parts.append(el("p", "What the other scenarios kept stands with their trees.", cls="none"))
+                break
+            names = Names(run.label, task, nodes, longest)
+            parts += [
+                _brief(run.outputs.tasks.get(task), longest) or el("h4", task),
+                cards(kept_of(nodes), nodes, names),
+            ]
+    return join(parts)
 
 
 def _asset(name: str) -> str:
@@ -147,7 +168,7 @@ def _read(run: ReportRun, task: str) -> Iterator[TreeNode]:
 def _scenario(run: ReportRun, part: TaskResult, shown: TaskView) -> Html:
     nodes = _nodes(run, part, shown.task)
     kept = kept_of(nodes)
-    names = Names(run.label, shown.task, kept, shown.longest)
+    names = Names(run.label, shown.task, nodes, shown.longest)
     short = [
         el("p", truncated(one.reason, shown.longest), cls="error") for one in nodes if not one.depth and one.reason
     ]
@@ -159,8 +180,6 @@ def _scenario(run: ReportRun, part: TaskResult, shown: TaskView) -> Html:
             *short,
             funnel(nodes),
             budget(nodes, about.get("budget") if isinstance(about, Mapping) else None),
-            el("h4", f"Kept: {count_of(len(kept), 'text')}"),
-            cards(kept, nodes, names),
             pictures,
             tree(nodes, names),
         ]

@@ -23,6 +23,8 @@ from pipelines.branch.settings import BranchSettings
 HIGHEST = 0.98
 """No threshold is higher: above it two texts are the same for every model."""
 GRAM = 3
+THEME = 0.5
+"""Sigma above the middle of the nodes' own cosines at which two are of one cluster."""
 FEWEST = 4
 """Texts before the chance of a new one is estimated."""
 
@@ -130,11 +132,15 @@ class Selecting:
         return [nodes[place] for place in found.kept]
 
     def clusters(self, nodes: Sequence[Node]) -> Sequence[int]:
-        """The cluster of each node, as many as there are at the threshold of the selection."""
-        if not nodes:
-            return []
+        """The cluster of each node: its members are nearer to each other than most of these nodes are.
+
+        All are about one brief, so "near" is measured among themselves and not beside unrelated texts.
+        """
+        ids = [node.id for node in nodes]
+        if len(set(ids)) < 2:
+            return [0] * len(ids)
         rows = stacked(nodes, self.dimensions)
-        return clustered(rows, [node.id for node in nodes], self._similar).labels
+        return clustered(rows, ids, min(calibrated(rows, ids).at(THEME), self._similar)).labels
 
 
 def own_shares(texts: Sequence[str]) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
-from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode, path_to
+from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode, kept_of, path_to
 
 MOST_NODES = 2000
 """Nodes of a scenario that are drawn; all are counted."""
@@ -29,9 +29,14 @@ SIGNS = {"kept": "✓", "expanded": "↳", "failed": "!", "over-budget": "!"}
 class Names:
     """What nodes are called on the page, by number and by anchor, and how much of a text is shown."""
 
-    def __init__(self, label: str, task: str, kept: Sequence[TreeNode], longest: int) -> None:
+    def __init__(self, label: str, task: str, nodes: Sequence[TreeNode], longest: int) -> None:
         self._salt, self._task, self.longest = f"{label}\0{task}", task, longest
-        self._numbers = {one.id: number for number, one in enumerate(kept, start=1)}
+        self._numbers = {one.id: number for number, one in enumerate(kept_of(nodes), start=1)}
+        sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
+        several = sorted((one for one in sizes if sizes[one] > 1), key=lambda one: (-sizes[one], one))
+        self.clusters = {one: (number, sizes[one]) for number, one in enumerate(several, start=1)}
+        """Number and size of each cluster of more than one text; the largest is 1."""
+        self.alone = len(sizes) - len(several)
 
     def anchor(self, id: str) -> str:
         """The place on the page of a node."""
@@ -40,6 +45,10 @@ class Names:
     def number(self, node: TreeNode) -> int:
         """The number of a kept text, the best being 1; 0 for others."""
         return self._numbers.get(node.id, 0)
+
+    def cluster(self, node: TreeNode) -> str:
+        """The cluster of a node, as it is called on the page; "" for one that is alone."""
+        return f"cluster {self.clusters[node.cluster][0]}" if node.cluster in self.clusters else ""
 
     def short(self, node: TreeNode) -> str:
         """The id without the name of the scenario."""
@@ -55,9 +64,9 @@ def cards(kept: Sequence[TreeNode], nodes: Sequence[TreeNode], names: Names) -> 
     drawn = [
         el(
             "li",
-            el("p", el("b", f"{names.number(one)}"), " ", _link(one.id, names), " ", _facts(one), cls="facts"),
-            _story(path_to(one, by_id)[:-1], names),
+            el("p", el("b", f"{names.number(one)}"), " ", _link(one.id, names), " ", _facts(one, names), cls="facts"),
             el("p", truncated(one.text or "", names.longest), cls="said", dir="auto", tabindex="0"),
+            _story(path_to(one, by_id)[:-1], names),
         )
         for one in kept[:MOST_CARDS]
     ]
@@ -167,9 +176,10 @@ class Drawing:
             "summary",
             badge(node.verdict),
             " ",
+            el("span", f"{number}", cls="number") if (number := self._names.number(node)) else "",
             el("b", self._names.short(node)),
             " ",
-            _facts(node),
+            _facts(node, self._names),
             " ",
             el("span", cut_plainly(preview, PREVIEW), cls="preview"),
         )
@@ -214,9 +224,9 @@ def cut_plainly(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _facts(node: TreeNode) -> Html:
+def _facts(node: TreeNode, names: Names) -> Html:
     said = ["" if node.score is None else f"score {node.score:.2f}", cut_plainly(node.strategy, LONGEST_NAME)]
-    said.append("" if node.cluster is None else f"cluster {node.cluster}")
+    said.append(names.cluster(node))
     return el("span", " · ".join(one for one in said if one), cls="facts")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
@@ -33,7 +32,7 @@ def plane(nodes: Sequence[TreeNode], kept: Sequence[TreeNode], names: Names) -> 
     if len({one.position for one in some}) < 3:
         return el("p", "No map: fewer than three texts have an embedding.", cls="none")
     at = _scaled(some)
-    colours = _colours(some, kept)
+    colours = _colours(names)
     drawn = [_point(one, *at(one), _colour(one, colours), names) for one in some]
     spoken = f"Map of {count_of(len(some), 'text')} by their embeddings, {count_of(len(kept), 'kept text')} numbered"
     svg = (
@@ -44,7 +43,7 @@ def plane(nodes: Sequence[TreeNode], kept: Sequence[TreeNode], names: Names) -> 
         "figure",
         el("figcaption", el("b", "Map of the embeddings")),
         Html(svg),
-        _legend(some, colours),
+        _legend(names, colours),
         el("p", said, cls="note"),
     )
 
@@ -65,13 +64,9 @@ def _scaled(nodes: Sequence[TreeNode]) -> Callable[[TreeNode], tuple[float, floa
     return at
 
 
-def _colours(nodes: Sequence[TreeNode], kept: Sequence[TreeNode]) -> dict[int, str]:
-    """The class of each cluster with a colour of its own: those of kept texts, then those of most texts."""
-    sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
-    first = {one.cluster for one in kept}
-    known = [cluster for cluster in sizes if cluster in first or sizes[cluster] > 1]
-    ranked = sorted(known, key=lambda cluster: (cluster not in first, -sizes[cluster], cluster))
-    return {cluster: f"k{place}" for place, cluster in enumerate(ranked[:COLOURS])}
+def _colours(names: Names) -> dict[int, str]:
+    """The class of each cluster with a colour of its own: those of the most texts."""
+    return {cluster: f"k{place}" for place, cluster in enumerate(list(names.clusters)[:COLOURS])}
 
 
 def _colour(node: TreeNode, colours: Mapping[int, str]) -> str:
@@ -90,14 +85,17 @@ def _point(node: TreeNode, x: float, y: float, colour: str, names: Names) -> str
     return f'<circle class="{kind} {colour}" cx="{x:.1f}" cy="{y:.1f}" r="{5 if node.chosen else 3.5}">{title}</circle>'
 
 
-def _legend(nodes: Sequence[TreeNode], colours: Mapping[int, str]) -> Html:
-    sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
+def _legend(names: Names, colours: Mapping[int, str]) -> Html:
     said = [
-        el("span", el("i", cls=colour, aria_hidden="true"), f"cluster {cluster}: {sizes[cluster]:,}")
-        for cluster, colour in colours.items()
+        el("span", el("i", cls=colour, aria_hidden="true"), f"cluster {number}: {count_of(size, 'text')}")
+        for (number, size), colour in ((names.clusters[cluster], colour) for cluster, colour in colours.items())
     ]
-    if left := len(sizes) - len(colours):
+    if left := len(names.clusters) - len(colours):
         said.append(el("span", el("i", cls="none", aria_hidden="true"), count_of(left, "more cluster")))
+    if names.alone:
+        said.append(
+            el("span", el("i", cls="none", aria_hidden="true"), f"{count_of(names.alone, 'text')} in no cluster")
+        )
     return el("p", *said, cls="clusters")
 
 

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hybrid.canonical import encode
+from hybrid.commands import report as report_command
 from hybrid.folder.shards import pack, verify_shard
 from hybrid.report.provenance import MIN_SECONDS
 from hybrid.report.timing import timing_of
@@ -73,6 +76,37 @@ def test_a_run_that_lacks_records_of_its_last_stage_is_drawn(folder: Path, hybri
     done = hybrid("report", folder)
     assert done.code == 0, done.stderr
     assert "<b>not finished</b>: 0 of 4 outputs are there so far." in Path(done.stdout.strip()).read_text()
+
+
+@pytest.mark.parametrize("stage", ["ask", "rounds"])
+def test_a_watched_page_is_written_again_with_each_news_until_the_run_is_done(
+    folder: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setattr(report_command, "WATCH_SECONDS", 0.05)
+    (path,) = shards(folder, stage)
+    away = path.rename(folder.parent / path.name)
+    (out,) = folder.glob("results/*/outputs.json")
+    out.unlink()
+    page, first = out.with_name("report.html"), list[str]()
+
+    def arrive() -> None:
+        deadline = time.monotonic() + 60
+        while not page.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        first.append(page.read_text())
+        away.rename(path)
+
+    arriving = threading.Thread(target=arrive)
+    arriving.start()
+    done = hybrid("report", folder, "--watch")
+    arriving.join()
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == [str(page)]
+    assert 'http-equiv="refresh"' in first[0]
+    assert "not finished" in first[0]
+    assert 'http-equiv="refresh"' not in page.read_text()
+    assert "<b>not finished" not in page.read_text()
+    assert hybrid("report", folder, "--watch", "-o", "-").code == 2
 
 
 def test_date_wall_time_and_tokens_of_all_stages_are_shown(folder: Path, hybrid: Hybrid) -> None:

@@ -16,7 +16,7 @@ from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
 from pipelines.branch.grader import Branch
 from pipelines.branch.reading import kept_of, trees
-from pipelines.branch.tree_page import MOST_NODES
+from pipelines.branch.tree_page import MOST_NODES, Names
 from tests.support.chromium import Tab
 from tests.support.hostile_texts import PAYLOADS
 from tests.support.tree_runs import pipeline_outputs, tree_outputs, tree_run
@@ -72,6 +72,20 @@ def test_a_card_tells_the_whole_story_that_a_kept_text_grew_from(tab: Tab, page:
     tab.open(page)
     assert tab.eval("document.querySelector('.cards .story .said').textContent") == above.text
     assert not tab.eval("document.querySelector('.cards .story').open")
+    assert tab.eval("document.querySelector('main > section').textContent").startswith("Kept")
+    numbers = tab.eval("[...document.querySelectorAll('.branch-tree .number')].map(one => one.textContent)")
+    assert sorted(numbers, key=int) == [str(number + 1) for number in range(len(kept_of(nodes)))]
+
+
+def test_a_cluster_is_named_by_its_size_and_a_text_that_is_alone_by_none(outputs: list[Output]) -> None:
+    ((_, nodes),) = trees(outputs)
+    first, second, third, *others = [dataclasses.replace(one, cluster=7) for one in nodes]
+    first, second, third = (
+        dataclasses.replace(one, cluster=cluster) for one, cluster in ((first, 1), (second, 2), (third, 2))
+    )
+    names = Names("run", "mars", [first, second, third, *others], 100)
+    assert [names.cluster(one) for one in (first, second, others[0])] == ["", "cluster 2", "cluster 1"]
+    assert names.alone == 1
 
 
 def choose(tab: Tab, selector: str, value: str) -> None:
@@ -169,8 +183,8 @@ def test_map_and_heat_map_show_what_was_kept(tab: Tab, page: Path, outputs: list
         ".map(c => [c.getAttribute('class'), getComputedStyle(c).fill])"
     )
     clusters = {one.cluster for one in kept}
-    assert {name for name, _ in colours} == {f"k{place}" for place in range(len(clusters))}
-    assert len({fill for _, fill in colours}) == len(clusters)
+    assert all(name.startswith("k") for name, _ in colours)
+    assert len({fill for _, fill in colours}) == len({name for name, _ in colours}) == len(clusters)
 
 
 def test_a_scenario_of_shares_is_not_said_to_have_nothing_right(tab: Tab, page: Path) -> None:
