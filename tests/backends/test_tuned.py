@@ -34,7 +34,6 @@ from hybrid.training.slots import AdapterBank
 from hybrid.tuning import Tuning
 from tests.support.small_hf_model import ask, chatml, of_words, tuning, write_model
 
-COLLECT = gc.collect
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch and transformers warn of themselves
 RED, BLUE, GREEN = (tuning({"words": [word, f"{word}ish", word * 2]}) for word in ("red", "blue", "green"))
 THREE = (RED, BLUE, GREEN)
@@ -62,9 +61,8 @@ def prepared(engine: Backend, tensors: Tensors, pairs: Sequence[tuple[Tuning, st
 
 
 @pytest.fixture
-def opened(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+def opened(folder: Path, tmp_path: Path) -> Iterator[Opener]:
     """Opens engines, and closes them."""
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # a second for each engine, beside all that pytest holds
     engines: list[Backend] = []
 
     def opener(
@@ -287,7 +285,7 @@ def held() -> set[int]:
 
 
 def test_what_a_stage_needed_is_freed_when_the_next_is_prepared(opened: Opener, tmp_path: Path) -> None:
-    COLLECT()
+    gc.collect()
     before = held()
     engine: Any = opened(THREE, slots=2)
     completions(engine, *each(*THREE))
