@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from hybrid.errors import CannotRun
-from hybrid.machine import threads
+from hybrid.machine import gpu_memory, threads
 
 EXTRA_OF = {
     "xllamacpp": "llamacpp",
@@ -33,11 +33,12 @@ EXTRA_OF = {
 def import_object(path: str, *, needed_for: str) -> Any:
     """The object at `module:name`. Raises CannotRun when a library of an extra is missing on this machine.
 
-    Most heavy libraries load OpenMP, which reads its settings when it is loaded. So they are set here first.
+    Most heavy libraries load OpenMP or torch, which read settings when they are loaded. So these are set here first.
     """
     module, _, name = path.partition(":")
     if not module.startswith("hybrid.commands."):  # they load nothing heavy and may start the user's programs
         threads.limit_spinning()
+        gpu_memory.let_segments_grow()
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -12,6 +12,9 @@ from hybrid.errors import CannotRun
 BYTES_PER_PARAMETER = 16
 """Bytes per trained parameter: its value, its gradient and AdamW's two moments, in fp32."""
 
+FROZEN_BYTES_PER_PARAMETER = 5
+"""Bytes in addition where an adapter starts from another one, which must not change: its values and a mask."""
+
 PLANNABLE_FRACTION = 0.9
 """Fraction of the free memory that may be planned with: allocators lose some to fragmentation."""
 
@@ -46,12 +49,17 @@ class PassCosts:
 class Work:
     """What jobs ask of a pass: for each its largest text as (tokens, labels), and the mean tokens of a step.
 
-    `parameters` is the number of trained parameters of an adapter.
+    `parameters` is the number of trained parameters of an adapter. `frozen`: some adapters start from another one.
     """
 
     texts: Sequence[tuple[int, int]]
     step_tokens: float
     parameters: int
+    frozen: bool = False
+
+    @property
+    def bytes_per_parameter(self) -> int:
+        return BYTES_PER_PARAMETER + (FROZEN_BYTES_PER_PARAMETER if self.frozen else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,7 @@ def plan_memory(work: Work, costs: PassCosts, *, slots: int, tokens: int, free: 
     When a large text leaves room for one adapter only, there is one; the caller refuses jobs whose text does not fit
     even then. Raises CannotRun with the arithmetic when nothing fits.
     """
-    room, each = int(free * PLANNABLE_FRACTION), BYTES_PER_PARAMETER * work.parameters + costs.per_slot
+    room, each = int(free * PLANNABLE_FRACTION), work.bytes_per_parameter * work.parameters + costs.per_slot
     needs = [costs.of_text(*text) for text in work.texts]
     longest = max(count for count, _ in work.texts)
     most = max(*needs, int(tokens * (costs.per_token + longest * costs.per_square + costs.per_label)))
@@ -134,7 +142,7 @@ def plan_memory(work: Work, costs: PassCosts, *, slots: int, tokens: int, free: 
         count, labels = work.texts[needs.index(min(needs))]
         raise CannotRun(
             f"training does not fit: one adapter takes {_mib(each)} ({work.parameters:,} parameters x "
-            f"{BYTES_PER_PARAMETER} bytes, and {_mib(costs.per_slot)} in a pass) and a text {_mib(min(needs))} "
+            f"{work.bytes_per_parameter} bytes, and {_mib(costs.per_slot)} in a pass) and a text {_mib(min(needs))} "
             f"({count:,} tokens x {costs.per_token:,} bytes + {labels:,} labels x {costs.per_label:,}); "
             f"{_mib(room)} of {_mib(free)} free may be used",
             hint="take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device",

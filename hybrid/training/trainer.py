@@ -101,10 +101,11 @@ class Trainer(PackedModel):
         rank, slots = max(job.rank for job in jobs), min(self.slots, len(jobs))
         parameters = sum(aligned(rank) * sum(widths) for widths in self.slotted.layers.values())
         step_tokens = sum(job.tokens for job in jobs) / sum(job.steps for job in jobs)
+        frozen = any(job.start for job in jobs)
         free, plans, refused = self._free(), list[MemoryPlan](), None
         for checkpointed in (False, True) if self.layers else (False,):
             costs = pass_costs(self, rank, checkpointed=checkpointed)
-            work = Work([_largest(job, costs) for job in jobs], step_tokens, parameters)
+            work = Work([_largest(job, costs) for job in jobs], step_tokens, parameters, frozen)
             try:
                 plans.append(plan_memory(work, costs, slots=slots, tokens=self.tokens, free=free))
             except CannotRun as error:

@@ -12,11 +12,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hybrid.errors import CannotRun
 from hybrid.training import attention
+from hybrid.training.adapters import initial_weights
 from hybrid.training.jobs import Trained
-from hybrid.training.measure import pass_costs, pass_peak, peak_bytes
+from hybrid.training.measure import _Storages, pass_costs, pass_peak, peak_bytes
 from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, plan_memory
 from hybrid.training.session import TrainingSession
-from tests.support.peft_reference import job, tiny_model, trainer
+from tests.support.peft_reference import TARGETS, job, tiny_model, trainer
 
 torch.set_num_threads(1)
 
@@ -78,6 +79,27 @@ def test_a_pass_of_several_adapters_takes_what_is_planned() -> None:
     costs = sum(plan.cost(len(entry.text.ids), entry.text.labelled) for entry in entries)
     in_slots = plan.per_slot - 4 * bank.values[0].numel() * bank.values.element_size()
     assert plan.slots * in_slots + costs == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_what_slots_hold_is_planned(start: bool) -> None:
+    """Values, gradients and moments, and where an adapter starts from another one, that one."""
+    ours = trainer(tiny_model())
+    jobs = [job(str(seed), seed, count=4, rank=8) for seed in range(3)]
+    if start:
+        first = initial_weights(ours.slotted.layers, TARGETS, 8, 8.0, 0)
+        jobs = [replace(one, start=first) for one in jobs]
+    plan = ours.planned(jobs)
+    with _Storages() as storages:
+        session = TrainingSession(ours, jobs, plan)
+        session._fill()
+        held = storages.bytes
+    ours.close()
+    on_the_host = sum(
+        part.nbytes for one in session.bank._shapes.values() for pair in one.layers.values() for part in pair
+    )
+    in_a_pass = pass_costs(ours, 16 if start else 8).per_slot
+    assert held - on_the_host == pytest.approx(plan.slots * (plan.per_slot - in_a_pass), rel=0.02)
 
 
 COSTS = PassCosts(0, 10, 0.0, 5)

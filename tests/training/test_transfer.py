@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid.training.adapters import initial_weights
+from hybrid.training.packing import PackedText
 from hybrid.training.session import TrainingSession
 from hybrid.training.trainable import TrainableBank
 from hybrid.training.transfer import to_device
@@ -62,11 +63,8 @@ def test_a_pass_copies_one_buffer_to_the_device_and_an_adapter_one(monkeypatch: 
                 for slot, one in enumerate(jobs):
                     bank.put(slot, initial_weights(ours.slotted.layers, TARGETS, 4, 8.0, slot), one.tuning)
             assert watch.copies == ["_to_copy"] * len(jobs)
-            session = TrainingSession(ours, jobs, ours.planned(jobs))
-            session.bank = bank
-            session._fill()
             bank.scales_on_device()
-            entries = session._chosen()
+            entries = [PackedText(slot, text, 1.0) for slot, one in enumerate(jobs) for text in one.texts]
             with Watch() as watch:
                 bank.backward(ours.pack(entries, 5))
             assert watch.copies == ["_to_copy"]
