@@ -158,7 +158,7 @@ class Federation:
                 slots.install(one, start)
             rows = self.settings.fingerprint_rows
             found = slots.gradients(
-                {one: [member.sample(rows, draw_key(self.seed, -1, one))] for one, member in enumerate(self.members)}
+                {one: member.sample(rows, draw_key(self.seed, -1, one)) for one, member in enumerate(self.members)}
             )
             budgeted = self.method.budgeted and self.settings.budget_kb
             return found, self._device_ranks(found, slots) if budgeted else None

@@ -27,12 +27,17 @@ class Atlas(AtlasSettings):
 
     roles: ClassVar[Mapping[str, Role]] = {"": Role("", backend="classifier", model="tiny")}
 
+    # fmt: off
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "demo": {"rounds": 5, "clients": 9, "samples": 120, "epochs": 3, "learning_rate": 0.005},
+        "demo": {
+            "tasks": ["polarity", "paraphrase"], "clients": 8, "samples": 120, "rounds": 6, "epochs": 3,
+            "learning_rate": 0.005, "seeds": [0, 1, 2],
+        },
         "default": {**GUIDE, "rounds": 5, "clients": 5, "samples": 300, "batch": 8},
         "fast": {**GUIDE, "rounds": 3, "clients": 3, "samples": 200, "batch": 16},
         "very-fast": {**GUIDE, "rounds": 2, "clients": 3, "samples": 100, "batch": 16},
     }
+    # fmt: on
 
     def inputs(self) -> Inputs:
         """The rows of the tasks, as they are now. Raises HybridError for files that cannot be read."""

@@ -21,7 +21,7 @@ class AtlasSettings:
     """Which methods on which tasks, how the rows are divided, and how clients train."""
 
     methods: tuple[MethodName, ...] = field(
-        default=("local", "fedavg-lora", "flexlora", "atlas"),
+        default=("local", "fedavg-lora", "flexlora", "cluster", "atlas"),
         metadata=help_of(f"which are compared, each from the same start on the same rows: {', '.join(ALL)}"),
     )
     tasks: tuple[str, ...] = field(
@@ -62,7 +62,7 @@ class AtlasSettings:
     )
     longest: int = field(default=128, metadata=help_of("tokens of a row; what is longer is cut and counted"))
     smoothing: float = field(
-        default=0.5,
+        default=1.0,
         metadata=help_of("of mira and atlas, eta * lambda: 0 is local training, 1 goes to the neighbours' mean"),
     )
     most_clusters: int = field(default=5, metadata=help_of("clusters that fingerprints may show, at most"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,13 +93,14 @@ class Slots:
                 losses[member].append(known[member])
         return losses
 
-    def gradients(self, batches: Mapping[int, Batches]) -> list[dict[str, NDArray[np.float64]]]:
-        """The gradient of each member's B, summed over its batches, in ascending order. Nothing is trained."""
-        for number in range(max(map(len, batches.values()))):
-            now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
-            self._bank.backward(labelled(now))
-        found = [_arrays(self._bank.gradients_of_b(member)) for member in sorted(batches)]
-        for member in batches:
+    def gradients(self, rows: Mapping[int, Sequence[Encoded]]) -> list[dict[str, NDArray[np.float64]]]:
+        """The gradient of B on each member's rows, members in ascending order. Nothing is trained.
+
+        All labels of a member weigh the same: else the gradients would tell above all which label is frequent where.
+        """
+        self._bank.backward([text for member, some in rows.items() for text in balanced(member, some)])
+        found = [_arrays(self._bank.gradients_of_b(member)) for member in sorted(rows)]
+        for member in rows:
             self._bank.forget_gradients(member)
         return found
 
@@ -153,6 +155,12 @@ def labelled(batches: Mapping[int, Sequence[Encoded]]) -> list[LabelledText]:
     return [
         LabelledText(member, row.text, row.label, 1 / len(rows)) for member, rows in batches.items() for row in rows
     ]
+
+
+def balanced(member: int, rows: Sequence[Encoded]) -> list[LabelledText]:
+    """The rows with weights that sum to 1, in which every label that is there has the same part."""
+    counts = Counter(row.label for row in rows)
+    return [LabelledText(member, row.text, row.label, 1 / (len(counts) * counts[row.label])) for row in rows]
 
 
 def _model(weights: Any, head: Mapping[str, Any], ranks: Mapping[str, int] | None) -> ClientModel:
