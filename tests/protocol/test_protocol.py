@@ -24,6 +24,8 @@ QUICK = 48
 BUDGET = 8.0
 """Processor seconds of a slow part."""
 CHAINS = 8
+SEARCHES = 8
+WHICH = {"chained": "stages_that_come_after", "searching": "histories_of_searches"}
 ONE = os.environ.get("HYBRID_TEST_SEED")
 PARTS = 8
 
@@ -36,17 +38,17 @@ def _quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def run_histories(seeds: Iterable[int], *, chained: bool = False, budget: float = 0.0) -> None:
+def run_histories(seeds: Iterable[int], *, budget: float = 0.0, **kind: bool) -> None:
     """Run a history for each seed until the budget is spent. A failure names the seed and the command that replays it.
 
-    `budget` is in processor seconds, 0 for no end.
+    `budget` is in processor seconds, 0 for no end. `kind` is of the simulation's pipeline.
     """
     until, count = time.process_time() + budget, 0
     for count, seed in enumerate([int(ONE)] if ONE else seeds, start=1):  # noqa: B007
         try:
-            scenarios.random_history(seed, chained=chained)
+            scenarios.random_history(seed, **kind)
         except Exception as error:
-            which = "stages_that_come_after" if chained else "test_histories_keep"
+            which = next((WHICH[name] for name in kind), "test_histories_keep")
             again = f"HYBRID_TEST_SEED={seed} python -m pytest tests/protocol/test_protocol.py -k {which}"
             raise AssertionError(f"seed {seed}: {error}; replay: {again}") from error
         if budget and time.process_time() > until:
@@ -67,6 +69,11 @@ def test_histories_keep_every_promise(part: int) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_histories_of_stages_that_come_after_others_keep_every_promise(part: int) -> None:
     run_histories(range(part, CHAINS, PARTS), chained=True)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_histories_of_searches_keep_every_promise(part: int) -> None:
+    run_histories(range(part, SEARCHES, PARTS), searching=True)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -13,18 +13,18 @@ from tests.simulator.world import SETTLE
 HOUR = 3600.0
 
 
-def simulate(seed: int, *, chained: bool = False) -> Simulation:
-    """One random history: participants, faults and their rates all follow from the seed."""
+def simulate(seed: int, **kind: bool) -> Simulation:
+    """One random history: participants, faults and their rates all follow from the seed. `kind` is of the pipeline."""
     chance = random.Random(seed)
     faults = NONE if chance.random() < 0.05 else Faults.random(chance)
     simulation = Simulation(
         seed,
         faults,
-        items=chance.choice((3, 12, 24)),
+        items=chance.choice((4, 12, 24) if kind.get("searching") else (3, 12, 24)),
         workers=chance.choice((1, 2, 3)),
         failing=chance.choice((0, 0, 20)),
         lost_machines=chance.choice((0.0, 0.3, 1.0)),
-        chained=chained,
+        **kind,
     )
     simulation.submit()
     for _ in range(2):
@@ -51,9 +51,9 @@ def finish_everything(simulation: Simulation) -> None:
         simulation.order("retry")
 
 
-def random_history(seed: int, *, chained: bool = False) -> None:
+def random_history(seed: int, **kind: bool) -> None:
     """Any fault may occur; then the faults end, and every item must arrive exactly once and be freed in every spool."""
-    with simulate(seed, chained=chained) as simulation:
+    with simulate(seed, **kind) as simulation:
         finish_everything(simulation)
         assert len(simulation.good()) == simulation.items, (
             f"P4: {simulation.items - len(simulation.good())} items never arrived"

@@ -31,6 +31,7 @@ from hybrid.records import Completion, Failure, Item, Output, Request, Sampling
 from hybrid.work import Ask
 from hybrid.worker.worker import Worker, WorkerOptions
 from tests.simulator import NONE, SETTLE, Actor, Faults, Killed, World
+from tests.simulator.growing import Growing
 
 READER = "reader-00000000"
 ITEM_SECONDS = 20.0
@@ -158,6 +159,7 @@ class Simulation:
     timeouts: LeaseTimeouts = field(default_factory=lambda: LeaseTimeouts(60.0))
     stays: bool = False  # whether workers wait for more when all is done
     chained: bool = False  # whether the stage whose items are counted comes after another
+    searching: bool = False  # whether the items depend on answers
 
     def __post_init__(self) -> None:
         self.world = World(self.seed, self.faults, spared=lambda path: "/" not in path or path.count("/") < 3)
@@ -169,7 +171,8 @@ class Simulation:
         self.kills = 0
         self._held: dict[str, set[str]] = {}
         self.keys: list[str] = []
-        self.pipeline = TwoStages(self.items) if self.chained else OneStage(self.items)
+        kind = Growing if self.searching else TwoStages if self.chained else OneStage
+        self.pipeline: Any = kind(self.items)
 
     def __enter__(self) -> Self:
         return self
@@ -202,6 +205,8 @@ class Simulation:
 
     def keys_with(self, digest: str) -> list[str]:
         """The keys of the last stage's items when the model of that digest answers all."""
+        if self.searching:
+            return list(self.pipeline.keys(digest, answer))
         tasks, (first, *more) = self.pipeline.inputs().tasks, self.pipeline.stages()
         keys = {item.key(first.identity, digest): item for item in first.items(tasks)}
         for stage in more:
@@ -400,7 +405,7 @@ class Simulation:
         bound_to = self.bound()
         mine = [one for one in shards if one.header["model"]["digest"] == bound_to]
         good = {record["key"] for shard in mine for record in shard.records if record["text"] is not None}
-        return good & set(self.keys_with(bound_to)) if self.chained else good
+        return good & set(self.keys_with(bound_to)) if self.chained or self.searching else good
 
     def bound(self) -> str:
         """The model that the run is bound to, as the laptop sees it."""
