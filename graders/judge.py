@@ -110,12 +110,16 @@ class Judge:
             for sample in range(self.samples)
         ]
 
+    @property
+    def asking(self) -> Asking:
+        """How the judges are asked."""
+        return Asking(self.explain, self.temperature, self.seed, self.max_tokens, self.schema, self.instruction)
+
     def request(self, output: Output, place: tuple[bool, int], attempt: int) -> Request:
         """The request for one vote; each attempt has another seed."""
         swapped, sample = place
-        how = Asking(self.explain, self.temperature, self.seed, self.max_tokens, self.schema, self.instruction)
         asked, wanted = self.question_of(output), acceptable(output.reference)
-        return how.request(asked, wanted, output.text or "", swapped=swapped, sample=sample, attempt=attempt)
+        return self.asking.request(asked, wanted, output.text or "", swapped=swapped, sample=sample, attempt=attempt)
 
     def vote(self, output: Output, place: tuple[bool, int], kept: ReplyCache, digest: str, attempts: int) -> Vote:
         """The first readable verdict of `attempts` attempts; else why the last one is unreadable."""
@@ -189,7 +193,8 @@ class ReadyJudges:
     def about(self) -> Mapping[str, Json]:
         """Models and their digests, the numbers of grades by rule and by verdict, and the agreement of votes."""
         models = [{"name": name, "digest": one} for name, one in zip(self._judge.models, self._digests, strict=True)]
-        about: dict[str, Any] = {"models": models, "version": self._judge.version, "counts": dict(self._counts)}
+        asked: dict[str, Any] = {"version": self._judge.version, "prompt": asking.prompt_digest(self._judge.asking)}
+        about: dict[str, Any] = {"models": models, **asked, "counts": dict(self._counts)}
         if self._alpha.rows:
             about["agreement"] = {"alpha": self._alpha.value, "rows": self._alpha.rows}
         if self._judge.swap:

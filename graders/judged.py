@@ -9,7 +9,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.grading.answers import normal
 from hybrid.grading.judging import verdict
-from hybrid.grading.judging.asking import VERSION, question_of, settled, usual_settings
+from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, question_of, settled, usual_settings
 from hybrid.grading.judging.verdict import Verdict, Vote
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
@@ -69,9 +69,10 @@ class ReadyJudged:
         return _by_verdict(vote)
 
     def about(self) -> Mapping[str, Json]:
-        """The judge, its digest, the version of prompt and rules, and the numbers of grades by rule and by verdict."""
+        """The judge, its digest, version and digest of its prompt, and the numbers of grades by rule and by verdict."""
         judge: Json = {"name": self._name, "digest": self._digest, "backend": self._backend}
-        return {"models": [judge], "version": VERSION, "counts": dict(self._counts)}
+        asked = prompt_digest(Asking())
+        return {"models": [judge], "version": VERSION, "prompt": asked, "counts": dict(self._counts)}
 
 
 def _is_judge(model: Any) -> bool:

@@ -105,7 +105,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     if how["member"]:
         end_with_parent()
     here = Machine(models, how["options"], home.spool_of(place))
-    _report(_worked(isolated, here, clock, options, _show if how["member"] else _say))
+    _report(_worked(isolated, here, clock, options, _show if how["member"] else _say), here)
 
 
 def _worked(
@@ -166,7 +166,9 @@ def _say(line: str) -> None:
     click.echo(clean_line(line, MAX_LINE), err=True)
 
 
-def _report(this_worker: Worker) -> None:
+def _report(this_worker: Worker, here: Machine) -> None:
+    for text in here.unused_models() if this_worker.run_states else ():
+        _say(f"--model {text} was not needed: no run that this worker looked at has a model of that name")
     waiting = len(this_worker.spool.unreceipted)
     if waiting:
         _say(

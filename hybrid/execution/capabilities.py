@@ -48,6 +48,11 @@ class Machine:
 
     def __init__(self, models: Sequence[str], options: Sequence[str], spool: Path) -> None:
         self._models, self._texts, self._spool = models, options, spool
+        self._asked_for = set[str]()  # names of models of the runs so far
+
+    def unused_models(self) -> list[str]:
+        """The `name=path` texts whose name no run so far has a model of."""
+        return [text for text in self._models if not any(text.startswith(f"{name}=") for name in self._asked_for)]
 
     def pipeline(self, run: Run) -> Pipeline:
         return pipeline_of(run)
@@ -95,6 +100,7 @@ class Machine:
 
         `a=b=c` may be the path of `a` or of `a=b`: of several paths for a name, one that exists counts, else the last.
         """
+        self._asked_for.add(name)
         given = [text.removeprefix(f"{name}=") for text in self._models if text.startswith(f"{name}=")]
         return next((path for path in reversed(given) if Path(path).exists()), given[-1] if given else "")
 

@@ -35,5 +35,7 @@ def test_the_name_of_a_model_and_its_path_may_hold_an_equals_sign(tmp_path: Path
     digests = [Machine([f"m={path}"], [], tmp_path).digest(run_of("m"), "") for path in (a, ab, odd)]
     assert len(set(digests)) == 3
     assert [here.digest(run_of(name), "") for name in ("a", "a=b", "odd")] == digests
+    assert here.unused_models() == []
+    assert Machine([f"a={a}", "x=y"], [], tmp_path).unused_models() == [f"a={a}", "x=y"], "no run has asked yet"
     with pytest.raises(CannotRun, match="names the model 'b', which this machine does not know"):
         here.digest(run_of("b"), "")

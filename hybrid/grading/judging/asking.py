@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from hybrid.canonical import Json
+from hybrid.canonical import Json, digest
 from hybrid.grading.answers import RULES
 from hybrid.grading.judging import prompt
 from hybrid.grading.references import NO_REFERENCE, acceptable, worded
@@ -72,6 +72,12 @@ class Asking:
             question, references, answer, instruction=self.instruction, explain=self.explain, swapped=swapped
         )
         return Request(how, messages=chat, schema=prompt.schema(explain=self.explain) if self.schema else None)
+
+
+def prompt_digest(how: Asking) -> str:
+    """The sha256 of what a judge is asked, with names in place of question, reference and answer."""
+    request = how.request("question", ["reference"], "answer")
+    return digest([[[one.role, one.content] for one in request.messages], request.schema])
 
 
 def usual_settings(backend: str) -> dict[str, Json]:

@@ -90,6 +90,7 @@ def test_a_run_here_ends_judged_as_the_grader_judges_the_same_answers(
         hybrid, outputs, "--grader", "judge", "--backend", "scripted", "--model", tmp_path / "judge.json"
     )
     assert summary == again
+    assert len(summary["judge"]["prompt"]) == 64
     assert by_question == by_judge
     assert (summary["judge"]["check"], summary["judge"]["counts"]["unreadable"]) == (None, 4)
     told = hybrid("grade", outputs).stdout
