@@ -3,7 +3,7 @@
 PYTHON ?= python3
 DEMO := demo
 WORKERS ?= 2
-SLOW_WORKERS ?= 3
+SLOW_WORKERS ?= 4
 # Hundreds of processes of `hybrid` are started by the tests: compiled once, not anew in each, whatever the shell says.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
@@ -33,7 +33,7 @@ demo:
 	@.venv-demo/bin/hybrid grade $(DEMO)/outputs.json --grader arc
 	@.venv-demo/bin/hybrid report $(DEMO)/outputs.json -o $(DEMO)/report.html
 
-# The slow tests wait much of the time, for processes, servers and clocks: one process more than for the fast ones.
+# The slow tests wait much of the time, for processes, servers and clocks: two processes more than for the fast ones.
 # What takes minutes to start is started in one of them (ONE_PROCESS in tests/conftest.py).
 test:
 	$(call environment,.venv-test,test)

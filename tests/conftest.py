@@ -39,8 +39,11 @@ NOT_TO_BE_INSTALLED = (
 )
 """How the reason of a skip begins that no package lifts: only these are let through in strict mode."""
 
-ONE_PROCESS = ("vllm",)
-"""Words of test names: what these tests share takes minutes to start, so one process of `make test` runs them all."""
+ONE_PROCESS = ("vllm", "test_kills")
+"""Words of test names: what these tests share takes long to make, so one process of `make test` runs them all."""
+
+FIRST = ("test_learning", "test_ray_cluster", "test_failing_calls", "test_histories", "test_search_machines")
+"""Words of test names: these take longest and begin first, lest one process works at the end and the others wait."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -55,6 +58,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return next((word for word in ONE_PROCESS if word in nodeid), nodeid)
 
     return ByName(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first."""
+    items.sort(key=lambda item: not any(word in item.nodeid for word in (*ONE_PROCESS, *FIRST)))
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,7 @@ from tests.support.real_machines import heed_signals
 
 pytestmark = pytest.mark.slow
 
-ROWS = 18
+ROWS = 12
 IN_FLIGHT = 2
 FAST = ("--set", "explain=false", "--set", "rules=", "--set", "retries=0", "--backend-option", f"parallel={IN_FLIGHT}")
 
@@ -94,7 +94,7 @@ def test_kill_9_at_any_moment_repeats_no_call_that_was_answered(own_server: Olla
     process = grading.start()
     while process.poll() is None:
         before = grading.kept()
-        grading.wait_for(before + rng.randint(1, 3), process)
+        grading.wait_for(before + rng.randint(1, 2), process)
         time.sleep(rng.random() * 0.3)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -108,7 +108,7 @@ def test_kill_9_at_any_moment_repeats_no_call_that_was_answered(own_server: Olla
     done = grading.run()
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])["summary"]
-    assert kills >= 3
+    assert kills >= 2
     assert grading.kept() == ROWS == summary["n"] + summary["ungraded"]["count"]
     # What was in flight when a process died may have been finished by the server for nobody.
     assert ROWS <= calls(own_server) - SHOWN <= ROWS + kills * (IN_FLIGHT + 1 + SHOWN) + 1

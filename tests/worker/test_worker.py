@@ -28,7 +28,7 @@ from hybrid.settings import build, freeze
 from tests.support.real_machines import ITEMS, SCRIPT, Machine, Machines
 from tests.support.small_disks import mounted
 
-KILLS = int(os.environ.get("HYBRID_TEST_KILLS", "25"))
+KILLS = int(os.environ.get("HYBRID_TEST_KILLS", "10"))
 
 
 @pytest.fixture
