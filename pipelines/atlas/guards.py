@@ -1,6 +1,7 @@
 """What shows that a comparison is void, in finished records: a method that did nothing, clients that did not train.
 
-A fault takes the score from its series. A warning does not: it has to be known to read the numbers.
+A fault takes the score from its series, and so does a missing round. A warning does not: it has to be known to read the
+numbers.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal
+from typing import Literal, get_args
 
 from pipelines.atlas.methods import METHODS
 from pipelines.atlas.results import SeriesResult, methods_of
 
-Weight = Literal["fault", "warning", "note"]
+Weight = Literal["fault", "missing", "warning", "note"]
+VOID: tuple[Weight, ...] = ("fault", "missing")
+"""What takes the score from its series."""
 COMBINED: Mapping[str, str] = {name: method.combine for name, method in METHODS.items()}
 """How each method combines updates."""
 SAME_FINGERPRINT = 1 - 1e-12
@@ -39,7 +42,7 @@ def findings(series: Sequence[SeriesResult], same_as: Mapping[str, str]) -> list
     found = [*_doubles(series, same_as), *_idle_seeds(series), *_no_better(series)]
     for one in series:
         found += [*_missing(one), *_untrained(one), *_not_installed(one), *_same_fingerprints(one)]
-    order: tuple[Weight, ...] = ("fault", "warning", "note")
+    order = get_args(Weight)
     return sorted(found, key=lambda finding: order.index(finding.weight))
 
 
@@ -47,7 +50,7 @@ def void(found: Sequence[Finding]) -> dict[str, str]:
     """The series that get no score: name -> reason."""
     reasons: dict[str, str] = {}
     for one in found:
-        if one.weight == "fault":
+        if one.weight in VOID:
             for name in one.series:
                 reasons.setdefault(name, one.text)
     return reasons
@@ -121,7 +124,7 @@ def _missing(one: SeriesResult) -> Iterator[Finding]:
         return
     there = f"{len(one.rounds)} of {one.records} rounds"
     why = f": {one.failure:.200}" if one.failure else ""
-    yield Finding("fault", f"{one.name} has {there}{why}; it is not compared as if it were whole", (one.name,))
+    yield Finding("missing", f"{one.name} has {there}{why}; it is not compared as if it were whole", (one.name,))
 
 
 def _untrained(one: SeriesResult) -> Iterator[Finding]:

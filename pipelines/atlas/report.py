@@ -90,18 +90,21 @@ def _overall(comparison: Comparison, truth: Mapping[str, str]) -> Html:
 
 
 def _headline(comparison: Comparison) -> Html:
-    faults = [one for one in comparison.findings if one.weight == "fault"]
-    warning = el("b", f"{count_of(len(faults), 'fault')} found by the guards: see Methods. ") if faults else Html("")
+    weights = [one.weight for one in comparison.findings]
+    said = [f"{count_of(weights.count('fault'), 'fault')} found by the guards"] if "fault" in weights else []
+    if "missing" in weights:
+        said.append(f"{count_of(weights.count('missing'), 'series is', 'series are')} not whole")
+    warning = el("b", f"{', '.join(said)}: see Methods. ") if said else Html("")
     found = {name: one for name in comparison.methods if (one := comparison.summary(name, ACCURACY))}
     if not found:
         return join([warning, "No series is whole and sound, so no method is compared."])
     method = OWN if OWN in found else max(found, key=lambda name: found[name].mean)
-    said = [el("b", f"{method}: {percent(found[method].mean)}"), " of the dev rows"]
-    said += [f", {_beside(comparison, method, control)}" for control in CONTROLS if comparison.paired(method, control)]
+    parts = [el("b", f"{method}: {percent(found[method].mean)}"), " of the dev rows"]
+    parts += [f", {_beside(comparison, method, control)}" for control in CONTROLS if comparison.paired(method, control)]
     if majority := comparison.summary(method, MAJORITY):
-        said.append(f"; the most frequent label {percent(majority.mean)}")
+        parts.append(f"; the most frequent label {percent(majority.mean)}")
     seeds = count_of(max(one.n for one in found.values()), "seed")
-    return join([warning, *said, f". {count_of(len(found), 'method')}, {seeds}."])
+    return join([warning, *parts, f". {count_of(len(found), 'method')}, {seeds}."])
 
 
 def _beside(comparison: Comparison, method: str, control: str) -> str:

@@ -23,7 +23,7 @@ from pipelines.atlas.comparison import (
     Summary,
 )
 from pipelines.atlas.exports import verdict
-from pipelines.atlas.guards import Finding
+from pipelines.atlas.guards import VOID, Finding
 
 MOST_FINDINGS = 30
 MOST_CLIENTS = 40
@@ -66,12 +66,10 @@ def guards(found: Sequence[Finding]) -> Html:
     ]
     if left := len(found) - len(shown):
         shown.append(el("li", f"{count_of(left, 'more finding')}", cls="none"))
-    said = (
-        "A fault takes the score from its series, and the series out of every comparison."
-        if any(one.weight == "fault" for one in found)
-        else ""
-    )
-    kind = "atlas-guards" if said else "atlas-guards mild"
+    weights = {one.weight for one in found}
+    said = "A fault or a missing round takes the score from its series, and the series out of every comparison."
+    said = said if weights & set(VOID) else ""
+    kind = "atlas-guards" if "fault" in weights else "atlas-guards mild"
     return el("div", el("ul", *shown), el("p", said, cls="note") if said else Html(""), cls=kind)
 
 

@@ -113,12 +113,13 @@ def test_a_series_that_does_not_say_what_training_changed_is_a_warning() -> None
 def test_a_series_with_missing_rounds_is_not_compared() -> None:
     rounds = federation("local", 0)
     rounds[2] = output("local/seed-0", 2, Failure("diverged", "the loss is nan"))
-    (fault,) = found(rounds)
-    assert fault.text.startswith("local/seed-0 has 3 of 4 rounds: the loss is nan")
+    (missing,) = found(rounds)
+    assert missing.text.startswith("local/seed-0 has 3 of 4 rounds: the loss is nan")
+    assert void([missing]).keys() == {"local/seed-0"}
     (first,) = found([output("local/seed-0", 0, Failure("diverged", "at once"))])
     assert "0 of 1 rounds" in first.text
     gap = [one for one in federation("local", 0) if not one.question.endswith("00001")]
-    assert [one.weight for one in found(gap)] == ["fault"]
+    assert [one.weight for one in found(gap)] == ["missing"]
 
 
 def test_what_was_not_installed_and_equal_fingerprints_are_faults() -> None:

@@ -138,10 +138,10 @@ def test_faults_stand_on_top_and_take_their_series_out_of_the_comparison(tab: Ta
     lost = federation("ffa", 0)
     lost[-1] = output("ffa/seed-0", 3, Failure("diverged", "the loss is nan"))
     tab.open(page_of(tmp_path / "run", [*doubled, *federation("fedavg-lora", 0), *lost, *own]))
-    assert texts(tab, ".atlas-guards li b") == ["fault", "fault"]
+    assert texts(tab, ".atlas-guards li b") == ["fault", "missing"]
     assert "local and atlas (seed 0) are equal to the bit" in texts(tab, ".atlas-guards li")[0]
     lede = tab.eval("document.querySelector('.lede').textContent")
-    assert lede.startswith("2 faults found by the guards: see Methods. fedavg-lora: ")
+    assert lede.startswith("1 fault found by the guards, 1 series is not whole: see Methods. fedavg-lora: ")
     assert row(tab, "atlas") == row(tab, "ffa") == ["not compared: see above"]
     assert row(tab, "fedavg-lora")[0].endswith("%")
 
