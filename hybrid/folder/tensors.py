@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hybrid.errors import BadData, HybridError, Temporary
-from hybrid.folder.medium import Medium, Store
+from hybrid.folder.medium import Medium, NotThere, Store
 from hybrid.folder.names import DIGEST, TENSORS, TensorName, allowed, checked
 from hybrid.machine.terminal import clean_line
 
@@ -146,6 +146,8 @@ def _read(medium: Medium, path: str) -> bytes | None:
     try:
         data = _again(lambda: medium.read(path, PART))
         verify_part(path, data)
+    except NotThere:  # its writer has replaced it since it was listed
+        return None
     except HybridError as error:
         LOG.warning("passed over: %s", clean_line(error.message, 500))
         return None

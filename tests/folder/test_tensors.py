@@ -450,3 +450,20 @@ def test_doctor_knows_the_names_and_explains_what_is_torn(run: Run, monkeypatch:
         ("gap", "000000001"),
         ("unknown", "notes.txt"),
     }
+
+
+def test_a_version_that_its_writer_replaces_while_it_is_read_is_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = RunTensors("r", "one", Disk(tmp_path))
+    kept.keep(NAME, 1, content(1))
+
+    class Replaced(Disk):
+        def read(self, path: str, limit: int) -> bytes:
+            if "/000000001/" in path:
+                kept.keep(NAME, 2, content(2))  # removes what was listed
+            return super().read(path, limit)
+
+    assert RunTensors("r", "two", Replaced(tmp_path)).newest(NAME) is None
+    assert not caplog.records
+    assert RunTensors("r", "two", Replaced(tmp_path)).newest(NAME) == (2, content(2))
