@@ -192,7 +192,7 @@ def _metadata(plan: NotebookPlan) -> dict[str, Any]:
     if plan.kind == "colab":
         return {**common, "colab": {"provenance": []}, **({"accelerator": "GPU"} if gpu else {})}
     if plan.kind == "kaggle":
-        chosen = {"accelerator": "nvidiaTeslaT4"} if gpu else {}  # else Kaggle gives a P100, which torch cannot use
+        chosen = {"accelerator": "nvidiaTeslaT4"} if gpu else {}  # two of them; by default one GPU, formerly a P100
         return {**common, "kaggle": {"isGpuEnabled": gpu, **chosen, "isInternetEnabled": True, "language": "python"}}
     return common
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -43,11 +44,16 @@ def started(machine: Machine, name: str, *options: str) -> Iterator[subprocess.P
             cwd=machine.root, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
         try:
-            until(lambda: b"Ray runtime started" in log.read_bytes(), "Ray", PATIENCE)
             yield process
         finally:
             process.terminate()
             process.wait(PATIENCE)
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 @contextmanager
@@ -56,12 +62,17 @@ def cluster_of_two(machine: Machine) -> Iterator[tuple[str, subprocess.Popen[byt
     if find_spec("ray") is None:
         pytest.skip("needs ray, which is not installed")
     sockets = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: it holds the paths of sockets
-    address = f"127.0.0.1:{(port := free_port())}"
+    port = free_port()
+    address = f"127.0.0.1:{port}"
     head = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor", f"--temp-dir={sockets}"]
     head.append(f"--ray-client-server-port={free_port()}")
     try:
-        with started(machine, "head", *head), started(machine, "node", f"--address={address}") as node:
-            yield address, node
+        with started(machine, "head", *head):
+            until(lambda: listens(port), "the head", PATIENCE)
+            with started(machine, "node", f"--address={address}") as node:
+                logs = [machine.root / "head.log", machine.root / "node.log"]
+                until(lambda: all(b"Ray runtime started" in log.read_bytes() for log in logs), "Ray", PATIENCE)
+                yield address, node
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
 
