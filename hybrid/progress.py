@@ -219,7 +219,8 @@ class ProgressLines(SilentProgress):
         left = counts.eta_seconds if counts.done < counts.total else None
         eta = f", about {duration(left)} to go" if left else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
-        so_far = " so far" if counts.grows and counts.done < counts.total else ""
+        more = not self._ended.is_set() or counts.done < counts.total
+        so_far = " so far" if counts.grows and more else ""
         return f"{counts.stage}: {counts.done}/{counts.total}{so_far}{failed}, {counts.pace}{eta}"
 
     def _say(self, text: str) -> None:

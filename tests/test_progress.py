@@ -88,3 +88,19 @@ def test_lines_go_on_while_no_item_comes_back() -> None:
     assert said[1].startswith("answer: 0/1, 0.00 items/min")
     assert said[-1].startswith("answer: 1/1, ")
     assert not lines._thread.is_alive()
+
+
+def test_the_lines_of_a_search_say_so_far_until_it_has_ended() -> None:
+    stream = LineCounter()
+    lines = ProgressLines(stream, every_seconds=0.01)
+    lines.started("search", 2, 1)
+    lines.grown(2)
+    lines.finished_item(DONE)
+    for _ in range(2):  # the first of them may have been made before
+        assert stream.third.wait(60)
+        stream.third.clear()
+    assert stream.third.wait(60)
+    lines.ended()
+    *under_way, last = stream.getvalue().splitlines()
+    assert under_way[-1].startswith("search: 2/2 so far, ")
+    assert last.startswith("search: 2/2, ")

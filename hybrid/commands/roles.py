@@ -6,7 +6,7 @@ before the `=`; the first model, if its own name begins so, is written `--model 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def engines(pipeline: Pipeline, how: Mapping[str, Any]) -> dict[str, Engine]:
     roles = roles_of(pipeline)
     models, backends = one_each("--model", how["models"], roles), one_each("--backend", how["backends"], roles)
     options = by_role(how.get("options", ()), roles)
+    _refuse_unasked(pipeline, {*models, *backends, *options} - {""})
     _refuse_unnamed((*backends, *options), ("", *models, *(role for role, one in roles.items() if one.model)))
     usual: Role = getattr(pipeline, "roles", {}).get("", Role(""))
     first = backends.get("") or usual.backend or DEFAULT_BACKEND
@@ -97,6 +98,16 @@ def _refuse_unnamed(roles: Iterable[str], named: Container[str]) -> None:
     for role in roles:
         if role not in named:
             raise UsageError(f"no model is named for '{role}'", hint=f"--model {role}=NAME names one")
+
+
+def _refuse_unasked(pipeline: Pipeline, given: Collection[str]) -> None:
+    """Raise UsageError for a role for which something is given although no stage asks its model with these settings."""
+    asked = {role for stage in pipeline.stages() for role in stage.roles} if given else ()
+    if unasked := sorted(role for role in given if role not in asked):
+        raise UsageError(
+            f"with these settings no stage asks the model '{unasked[0]}'",
+            hint=f"leave it out; '{unasked[0]}' {roles_of(pipeline)[unasked[0]].help}",
+        )
 
 
 def _first(named: str | None, backend: str) -> str:

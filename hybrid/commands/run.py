@@ -159,8 +159,13 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
     folder = chosen_folder(how.folder)
     directory(medium_at(folder), "run is local: use `hybrid run remote` and `hybrid worker`")
     note, observer = checked_note(how.note), _progress(as_json=how.as_json)
-    if how.folder is None and str(folder) == DEFAULT_FOLDER and not folder.exists():
-        LOG.warning("the run and its results go into the new folder %s; --folder names another", folder.absolute())
+    makes_default = how.folder is None and str(folder) == DEFAULT_FOLDER and not folder.exists()
+
+    def begins(run: Run) -> None:
+        if makes_default:
+            LOG.warning("the run and its results go into the new folder %s; --folder names another", folder.absolute())
+        submitted(folder, run, note)
+
     result = run_here(
         folder,
         name,
@@ -169,7 +174,7 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
         observer,
         None if how.output == STDOUT else how.output,
         Effort(how.shard_seconds, how.retry_failed),
-        lambda run: submitted(folder, run, note),
+        begins,
     )
     _report_result(result, observer, how)
 

@@ -70,6 +70,17 @@ def test_a_judge_that_the_settings_ask_for_but_nobody_names_is_exit_code_2(tmp_p
     assert "--model judge=NAME" in done.stderr
 
 
+@pytest.mark.parametrize("given", [("--model", "judge=smollm2"), ("--backend-option", "judge=parallel=2")])
+def test_a_judge_that_no_setting_asks_for_is_refused_before_anything_is_made(
+    tmp_path: Path, hybrid: Hybrid, given: tuple[str, str]
+) -> None:
+    done = hybrid("run", "local", "branch", *scripted(tmp_path, SAME), *given, "--folder", tmp_path / "f")
+    assert done.code == 2
+    assert "with these settings no stage asks the model 'judge'" in done.stderr
+    assert "--set judge=N" in done.stderr
+    assert not (tmp_path / "f").exists()
+
+
 @pytest.mark.slow
 def test_the_embedded_model_writes_a_tree_without_any_server(
     tmp_path: Path, hybrid: Hybrid, smollm2_gguf: Path
