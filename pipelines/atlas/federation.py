@@ -194,7 +194,7 @@ class Federation:
 
     def _fetch(self, chosen: Sequence[int], traffic: Traffic) -> None:
         """What the server has for its members is sent to those who do not have it yet."""
-        for one in chosen:
+        for one in chosen if self._exchanged else ():
             if self.fetched[one] != self.models[one].digest:
                 data = self.models[one].to_wire(self.settings.wire, self._part)
                 traffic.down[one] += len(data)
@@ -225,8 +225,8 @@ class Federation:
                 self._refuse(number, one, "its numbers are not finite")
                 continue
             notes[one] |= {"train_loss": fmean(losses[one]), "moved": moved(self.method, before, model)}
-            data = model.to_wire(how.wire, self._part)
-            traffic.up[one] += len(data)
+            data = model.to_wire(how.wire if self._exchanged else "fp32", self._part)  # as states keep it, too
+            traffic.up[one] += len(data) if self._exchanged else 0
             found[one] = self._received(one, model.from_wire(data))
         return found
 
@@ -241,6 +241,11 @@ class Federation:
     def _refuse(self, number: int, member: int, why: str) -> None:
         self.refused += 1
         LOG.warning("%s, round %d: the update of client %d is left out: %s", self.name, number, member, why)
+
+    @property
+    def _exchanged(self) -> bool:
+        """Whether members send and fetch: a model that each of them keeps never leaves its place."""
+        return self.method.combine != "keep"
 
     @property
     def _part(self) -> Part:

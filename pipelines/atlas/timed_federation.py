@@ -73,7 +73,7 @@ class TimedFederation(Federation):
         return Work(operations, fetched + down, self._sizes[key] + up)
 
     def _size(self, model: ClientModel) -> int:
-        return len(model.to_wire(self.settings.wire, self._part))
+        return len(model.to_wire(self.settings.wire, self._part)) if self._exchanged else 0
 
     def _base(self, member: int) -> ClientModel:
         return self._begins[member]

@@ -127,6 +127,8 @@ def test_what_is_sent_is_counted_in_bytes_of_files(lab: Lab) -> None:
     assert results(lab, "fedavg-lora", "wire=int8")[0].metrics["upload_bytes"] < 0.55 * whole[0].metrics["upload_bytes"]
     fingerprints = results(lab, "atlas")[0].metrics["upload_bytes"] - whole[0].metrics["upload_bytes"]
     assert fingerprints > 0, "they are sent, too"
+    for one in results(lab, "local", "wire=int8"):
+        assert one.metrics["upload_bytes"] == one.metrics["download_bytes"] == 0, "who trains alone sends nothing"
 
 
 @pytest.mark.parametrize(("wire", "most"), [("fp32", 1e-7), ("fp16", 1e-3), ("int8", 1e-2)])
