@@ -27,7 +27,7 @@ from hybrid.training.slots import AdapterBank, Route, SlottedModel
 from hybrid.tuning import Tuning
 
 LOG = logging.getLogger("hybrid")
-PASS_TOKENS, PASS_TOKENS_CPU = 16384, 1024
+PASS_TOKENS, PASS_TOKENS_CPU = 16384, 512
 """Tokens of a pass. More are no faster, and take memory."""
 
 
@@ -241,16 +241,18 @@ class ClassifierBank(AdapterBank):
         self, slots: Sequence[int], texts: Sequence[EncodedText], which: torch.Tensor, grads: torch.Tensor | None
     ) -> torch.Tensor:
         """The logits [texts, labels] of texts that are sorted by slot."""
-        rows, tokens = [0] * self.slots, [0] * self.slots
+        first, end = min(slots), max(slots) + 1
+        rows, tokens = [0] * (end - first), [0] * (end - first)
         for slot, text in zip(slots, texts, strict=True):
-            rows[slot] += 1
-            tokens[slot] += len(text.ids)
-        route = Route(self, tokens, self.model.dtype)
+            rows[slot - first] += 1
+            tokens[slot - first] += len(text.ids)
+        route = Route(self.window(first, end), tokens, self.model.dtype)
         with self._slotted.routed(route):
             features = self.model.features(
                 self.model.pack(texts), narrowed=lambda: self._slotted.routed(route.narrowed(rows))
             )
-        logits = self._heads.logits(features.to(self.values.dtype), rows, self.values, grads)
+        own = None if grads is None else grads[first:end]
+        logits = self._heads.logits(features.to(self.values.dtype), rows, self.values[first:end], own)
         missing = torch.arange(self.labels, device=logits.device) >= self._counts[which][:, None]
         return logits.masked_fill(missing, -torch.inf)
 

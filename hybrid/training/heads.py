@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -100,7 +101,8 @@ class SlotHeads:
     ) -> torch.Tensor:
         """rows [n, in], sorted by slot, `lengths[k]` of slot k -> [n, labels]. Gradients are added to `grads`."""
         used = sum(length > 0 for length in lengths)
-        groups = RowGroups(lengths, rows.device, best_method(rows.device, rows.dtype, used, aligned(1)))
+        width = math.gcd(aligned(1), *(layer.width_in for layer in self.layers))
+        groups = RowGroups(lengths, rows.device, best_method(rows.device, rows.dtype, used, width))
         slot = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(rows.device)
         of_grads = self.views(grads) if grads is not None else [(None, None)] * len(self.layers)
         for layer, pair, grad in zip(self.layers, self.views(values), of_grads, strict=True):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from transformers.pytorch_utils import Conv1D
@@ -91,6 +91,13 @@ class AdapterBank:
             (copied,) = to_device([torch.tensor(self.scales, dtype=self.values.dtype)], self.values.device)
             self._scales = list(self.scales), copied
         return self._scales[1]
+
+    def window(self, first: int, end: int) -> Self:
+        """A bank of the slots `first` to `end` - 1 alone, with the same memory: what it adds to gradients is theirs."""
+        part = copy(self)
+        part.slots, part.values, part.scales = end - first, self.values[first:end], self.scales[first:end]
+        part.grads = None if self.grads is None else self.grads[first:end]
+        return part
 
     def pair(self, flat: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The views A [slots, in, rank] and B [slots, rank, out] of a layer in a buffer laid out as `values`."""

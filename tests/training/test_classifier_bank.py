@@ -277,3 +277,26 @@ def test_another_family_is_refused() -> None:
     config = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9)
     with pytest.raises(CannotRun, match="do not know models of the kind 't5'"):
         ClassifierModel(T5EncoderModel(config))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_has_values_and_heads_in_fp32(dtype: torch.dtype) -> None:
+    """Losses of float16 are scaled; a step whose gradient overflows is skipped and halves the scale of its slot."""
+    model = stock("DistilBert").base_model.to(dtype)
+    half, whole = ClassifierBank(ClassifierModel(model), 2, 4, None, LABELS), bank_of(slots=2, targets=None)
+    for bank in (half, whole):
+        for slot in range(2):
+            filled(bank, slot, seed=slot)
+    losses = [bank.backward([*batch(0, 0), *batch(1, 1)]) for bank in (half, whole)]
+    assert half.values.dtype == losses[0].dtype == torch.float32
+    assert torch.allclose(*losses, atol=0.05)
+    for name, value in half.gradients_of_b(0).items():
+        wanted = whole.gradients_of_b(0)[name]
+        assert (value - wanted).norm() < 0.1 * wanted.norm()
+    scaled = dtype == torch.float16
+    assert half.optimizer.scale.tolist() == [1024.0 if scaled else 1.0] * 2
+    assert half.step([0, 1], 1e-2).tolist() == [0, 0]
+    half.backward([*batch(2, 0), *(text._replace(weight=1e9) for text in batch(3, 1))])
+    if scaled:
+        assert half.step([0, 1], 1e-2).tolist() == [0, 1]
+        assert half.optimizer.scale.tolist() == [1024.0, 512.0]
