@@ -45,7 +45,8 @@ def clusters(comparison: Comparison, truth: Mapping[str, str]) -> Html:
         "A square is a client, its letter and colour the cluster that it was put into, in the last round; columns are "
         "the true tasks. ARI is the adjusted Rand index of both: 1 where they agree, about 0 by chance."
         + (
-            " p: how often permuted fingerprints are as clustered; above 0.05 all clients are one cluster."
+            " p: how often the clients are as clustered when halves of their rows are dealt to them at random; above"
+            " 0.05 all clients are one cluster."
             if tested
             else ""
         )

@@ -15,7 +15,7 @@ from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from pipelines.atlas import aggregation, fingerprints, rank_budget
 from pipelines.atlas.client_models import ClientModel, Part, packed, unpacked
-from pipelines.atlas.grouping import Grouping, fingerprint_bytes, grouped
+from pipelines.atlas.grouping import Gradients, Grouping, fingerprint_bytes, grouped
 from pipelines.atlas.methods import METHODS, Method
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
@@ -29,6 +29,8 @@ LOG = logging.getLogger("hybrid")
 Ranks = Sequence[Mapping[str, int]]
 CANDIDATES = 1, 2, 4, 8, 16, 32, 64
 """Ranks of a layer within a budget."""
+LEAST_ROWS = 32
+"""Of a fingerprint, where a client has them."""
 
 
 class Federation:
@@ -115,12 +117,11 @@ class Federation:
     def _begin(self) -> None:
         """Compare fingerprints, where the method does, choose ranks, and give everyone the same start."""
         tasks = [member.task for member in self.members]
-        gradients, ranks = None, None
+        halves, ranks = None, None
         if self.method.fingerprinted:
-            gradients, ranks = self._fingerprints()
-        if gradients is not None:
-            self.fingerprint_bytes = [fingerprint_bytes(one) for one in gradients]
-        self.grouping = grouped(self.method, tasks, gradients, self.settings.most_clusters, self.seed)
+            halves, ranks = self._fingerprints()
+            self.fingerprint_bytes = [sum(map(fingerprint_bytes, both)) for both in zip(*halves, strict=True)]
+        self.grouping = grouped(self.method, tasks, halves, self.settings.most_clusters, self.seed)
         most = self._uniform_ranks()
         if ranks is not None:
             most = [max(one.values()) for one in ranks]
@@ -148,20 +149,28 @@ class Federation:
             return [max(ranks)] * len(self.members)
         return [min(ranks)] * len(ranks) if self.method.equal_ranks else list(ranks)
 
-    def _fingerprints(self) -> tuple[list[dict[str, NDArray[np.float64]]], Ranks | None]:
-        """Everyone's mean gradient of B at the same start, whose A and head all share; ranks within the budgets."""
+    def _fingerprints(self) -> tuple[tuple[Gradients, Gradients], Ranks | None]:
+        """Everyone's gradients of B at the same start, whose A and head all share, of two halves of its rows; ranks
+        within the budgets.
+
+        Everyone has as many rows as the one with the fewest, or LEAST_ROWS: fingerprints of many rows are less noisy,
+        and would be told from the others by that.
+        """
         rank = max(self.settings.ranks())
         slots = Slots(self._lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.rows.labels)
         try:
             start = slots.first(rank)
             for one in range(len(self.members)):
                 slots.install(one, start)
-            rows = self.settings.fingerprint_rows
-            found = slots.gradients(
-                {one: member.sample(rows, draw_key(self.seed, -1, one)) for one, member in enumerate(self.members)}
+            least = min(len(member.train) for member in self.members)
+            count = min(self.settings.fingerprint_rows, max(least, LEAST_ROWS))
+            rows = [member.halves(count, draw_key(self.seed, -1, one)) for one, member in enumerate(self.members)]
+            first, second = (
+                slots.gradients({one: halves[half] or halves[0] for one, halves in enumerate(rows)}) for half in (0, 1)
             )
+            whole = [{name: one[name] + other[name] for name in one} for one, other in zip(first, second, strict=True)]
             budgeted = self.method.budgeted and self.settings.budget_kb
-            return found, self._device_ranks(found, slots) if budgeted else None
+            return (first, second), self._device_ranks(whole, slots) if budgeted else None
         finally:
             slots.close()
 

@@ -52,14 +52,20 @@ class Grouping:
         return cls(labels, near, _number(value["p"]), _number(value["silhouette"]))
 
 
-def grouped(method: Method, tasks: Sequence[str], gradients: Gradients | None, most: int, seed: int) -> Grouping:
-    """The groups of members whose tasks are `tasks`; `gradients` are their fingerprints, where the method has them."""
+def grouped(
+    method: Method, tasks: Sequence[str], halves: tuple[Gradients, Gradients] | None, most: int, seed: int
+) -> Grouping:
+    """The groups of members whose tasks are `tasks`.
+
+    `halves` are their fingerprints, of the first and the second half of their rows, where the method has them.
+    """
     names = sorted(set(tasks))
     true = [names.index(task) for task in tasks]
-    similarity = None if gradients is None else fingerprints.similarity(gradients)
+    gradients = [*halves[0], *halves[1]] if halves else []
+    similarity = fingerprints.joined(fingerprints.similarity(gradients)) if gradients else None
     match method.groups:
-        case "found" if similarity is not None:
-            found = fingerprints.clusters(similarity, most, seed)
+        case "found" if gradients:
+            found = fingerprints.clusters(gradients, most, seed)
             return Grouping(list(found.labels), similarity, found.p_value, found.silhouette)
         case "true":
             return Grouping(true)

@@ -38,9 +38,11 @@ class ClientRows:
             found += [rows[start : start + size] for start in range(0, len(rows), size)]
         return found
 
-    def sample(self, count: int, key: str) -> list[Encoded]:
-        """At most `count` rows to train on, drawn by `key`."""
-        return Random(f"{key} sample").sample(list(self.train), min(count, len(self.train)))
+    def halves(self, count: int, key: str) -> tuple[list[Encoded], list[Encoded]]:
+        """At most `count` rows to train on, drawn by `key`, the rows of each label dealt to two halves in turn."""
+        rows = Random(f"{key} sample").sample(list(self.train), min(count, len(self.train)))
+        rows.sort(key=lambda row: row.label)
+        return rows[::2], rows[1::2]
 
 
 @dataclass(frozen=True, slots=True)

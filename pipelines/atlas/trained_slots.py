@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,15 +93,20 @@ class Slots:
         return losses
 
     def gradients(self, rows: Mapping[int, Sequence[Encoded]]) -> list[dict[str, NDArray[np.float64]]]:
-        """The gradient of B on each member's rows, members in ascending order. Nothing is trained.
+        """The mean gradient of B over each member's rows of each label, members in ascending order; nothing is trained.
 
-        All labels of a member weigh the same: else the gradients would tell above all which label is frequent where.
+        Layer -> [labels, out, rank], zero for a label without rows. In the sum over the labels the gradients of a task
+        whose labels differ by no single word cancel, and what is left is how many rows of each a member has.
         """
-        self._bank.backward([text for member, some in rows.items() for text in balanced(member, some)])
-        found = [_arrays(self._bank.gradients_of_b(member)) for member in sorted(rows)]
-        for member in rows:
-            self._bank.forget_gradients(member)
-        return found
+        parts: dict[int, list[dict[str, NDArray[np.float64]]]] = {member: [] for member in sorted(rows)}
+        for label in range(self._labels):
+            now = {member: [row for row in of if row.label == label] for member, of in rows.items()}
+            if texts := labelled({member: of for member, of in now.items() if of}):
+                self._bank.backward(texts)
+            for member, found in parts.items():
+                found.append(_arrays(self._bank.gradients_of_b(member)))
+                self._bank.forget_gradients(member)
+        return [{name: np.stack([part[name] for part in found]) for name in self.layers} for found in parts.values()]
 
     def read(self, member: int, ranks: Mapping[str, int]) -> ClientModel:
         """The model in a slot; with `stack` what was trained on top of what was installed."""
@@ -155,12 +159,6 @@ def labelled(batches: Mapping[int, Sequence[Encoded]]) -> list[LabelledText]:
     return [
         LabelledText(member, row.text, row.label, 1 / len(rows)) for member, rows in batches.items() for row in rows
     ]
-
-
-def balanced(member: int, rows: Sequence[Encoded]) -> list[LabelledText]:
-    """The rows with weights that sum to 1, in which every label that is there has the same part."""
-    counts = Counter(row.label for row in rows)
-    return [LabelledText(member, row.text, row.label, 1 / (len(counts) * counts[row.label])) for row in rows]
 
 
 def _model(weights: Any, head: Mapping[str, Any], ranks: Mapping[str, int] | None) -> ClientModel:
