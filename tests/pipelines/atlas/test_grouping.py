@@ -1,4 +1,4 @@
-"""The clusters of real clients: tasks that differ are found by the gradients of a real model, and random labels are not."""
+"""The clusters of clients by gradients of a real model: tasks that differ are found, and random labels are not."""
 
 from __future__ import annotations
 
