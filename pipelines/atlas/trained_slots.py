@@ -47,9 +47,21 @@ class Slots:
         self.sizes: tuple[int, int, int] = self._bank.sizes
         """Of the base model: its numbers, its blocks, and the width of what they give to each other."""
         self.split = 0 if method.groups == "pooled" else settings.split_after
+        self.crossed = Crossed()
+        try:
+            self._check(max(ranks))
+        except CannotRun:
+            self.close()
+            raise
+
+    def _check(self, rank: int) -> None:
+        """Raise CannotRun for a rank or a cut that the model does not have."""
+        narrow = min(self.layers, key=lambda name: min(self.layers[name]))
+        width = min(self.layers[narrow])
+        if rank > width:
+            raise CannotRun(f"rank={rank} is above the width {width} of {narrow}", hint=f"--set rank={width} or less")
         if self.split > self.sizes[1]:
             raise CannotRun(f"split_after={self.split}: the model has {self.sizes[1]} blocks")
-        self.crossed = Crossed()
 
     def first(self, rank: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
         """What a member of this rank begins with: the same A, cut to the rank, and the same head for all; B is zero."""

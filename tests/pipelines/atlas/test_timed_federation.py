@@ -136,3 +136,10 @@ def test_settings_that_do_not_fit_each_other_are_refused(settings: tuple[str, ..
 def test_a_cut_after_more_blocks_than_there_are_is_refused_before_a_round(lab: Lab) -> None:
     with pytest.raises(CannotRun, match="split_after=3: the model has 2 blocks"):
         results(lab, "flexlora", "split_after=3")
+
+
+def test_a_rank_above_the_width_of_a_layer_is_refused_before_a_round(lab: Lab) -> None:
+    with pytest.raises(CannotRun, match="rank=65 is above the width 64 of ") as caught:
+        results(lab, "local", "rank=4,65")
+    assert caught.value.hint == "--set rank=64 or less"
+    assert results(lab, "local", "rounds=1", "clients=2"), "the model is as it was"
