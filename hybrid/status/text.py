@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from hybrid.backends.registry import NO_MODEL
 from hybrid.execution.stage_view import StageView
+from hybrid.folder.spec import models_of
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line, count_of, duration, has_or_have, per_minute
 from hybrid.status.attempts import Attempt
@@ -225,7 +226,8 @@ def _next(run: RunStatus) -> list[str]:
     """What goes on with a run that nobody is at work on."""
     if not run.stopped or not run.next_command:
         return []
-    again = "" if run.attempts else "if `hybrid run local` began it, the same command again also goes on"
+    local = not run.attempts and all(one.digest for one in models_of(run.spec).values())  # it binds every model
+    again = "if `hybrid run local` began it, the same command again also goes on" if local else ""
     return [run.next_command, again]
 
 
