@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,7 +125,7 @@ class Comparison:
         """The figures that are compared, in the order in which they are shown."""
         by_task = [self._of_task(task) for task in self._tasks()]
         mcc = [MCC] if self.mcc_asked() and len(self.metrics) < 2 else []
-        return [F1, *mcc, *by_task, WORST, TENTH, TRAFFIC, *self._until()]
+        return [F1, *mcc, *by_task, WORST, TENTH, TRAFFIC, *self.until()]
 
     def _tasks(self) -> list[str]:
         found = sorted({task for one in self.series for task in one.tasks})
@@ -138,26 +138,41 @@ class Comparison:
         low = -1.0 if metric == "mcc" else 0.0
         return Figure(f"{shown} of {task}", lambda one: one.mean(f"dev_{metric}", task), range=(low, 1.0))
 
-    def _until(self) -> Iterator[Figure]:
-        """What a series spends until it reaches the target."""
-        if self.target:
-            said = f"accuracy {self.target:.3f} on own rows"
-            everything = 0.0, math.inf
-            yield Figure(f"MB until {said}", lambda one: self._first(one)[1], "lower", everything)
-            yield Figure(f"rounds until {said}", lambda one: self._first(one)[0], "lower", everything)
+    def until(self) -> list[Figure]:
+        """What a series spends until it reaches the target: rounds, traffic and, where a run has a clock, its time."""
+        if not self.target:
+            return []
+        said, everything = f"until accuracy {self.target:.3f} on own rows", (0.0, math.inf)
+        figures = [
+            Figure(f"MB {said}", self._megabytes, "lower", everything),
+            Figure(f"rounds {said}", self._rounds, "lower", everything),
+        ]
+        if any("virtual_seconds" in one.last for one in self.series):
+            figures.append(Figure(f"virtual seconds {said}", self._seconds, "lower", everything))
+        return figures
 
-    def _first(self, one: SeriesResult) -> tuple[float | None, float | None]:
-        """Rounds and megabytes until the target is reached; None where it is not, or not known."""
-        spent = one.spent()
-        for number, accuracy in one.curve("accuracy").items():
-            if accuracy >= self.target:
-                return number + 1, spent[number] / MEGABYTE if number in spent else None
-        return None, None
+    def _first(self, one: SeriesResult) -> int | None:
+        """The round in which a series reaches the target, from 0."""
+        return next((number for number, value in one.curve("accuracy").items() if value >= self.target), None)
+
+    def _rounds(self, one: SeriesResult) -> float | None:
+        first = self._first(one)
+        return None if first is None else first + 1.0
+
+    def _spent(self, one: SeriesResult, spent: Mapping[int, float], unit: float = 1.0) -> float | None:
+        first = self._first(one)
+        return spent[first] / unit if first is not None and first in spent else None
+
+    def _megabytes(self, one: SeriesResult) -> float | None:
+        return self._spent(one, one.spent(), MEGABYTE)
+
+    def _seconds(self, one: SeriesResult) -> float | None:
+        return self._spent(one, one.curve("virtual_seconds"))
 
     def reached(self, method: str) -> tuple[int, int]:
         """In how many of its seeds a method reaches the target."""
         sound = self.sound(method)
-        return sum(self._first(one)[0] is not None for one in sound), len(sound)
+        return sum(self._first(one) is not None for one in sound), len(sound)
 
     def _reached(self) -> float:
         """What each seed of fedavg-lora ends with on own rows, else of local, in whole thousandths; 0 without one."""

@@ -17,7 +17,7 @@ from pipelines.atlas.comparison import ACCURACY, CONTROLS, MAJORITY, Comparison
 from pipelines.atlas.exports import verdict
 from pipelines.atlas.grader import about_of
 from pipelines.atlas.result_charts import charts
-from pipelines.atlas.result_tables import clients, evidence, guards, methods
+from pipelines.atlas.result_tables import clients, evidence, guards, methods, until
 from pipelines.atlas.results import NAME, read_series
 from pipelines.atlas.series_page import series_page
 
@@ -83,8 +83,8 @@ def _truth(run: ReportRun) -> dict[str, str]:
 
 def _overall(comparison: Comparison, truth: Mapping[str, str]) -> Html:
     parts: Iterable[Html] = (
-        guards(comparison.findings), methods(comparison), charts(comparison), clients(comparison, truth),
-        clusters(comparison, truth), ranks(comparison), evidence(comparison),
+        guards(comparison.findings), methods(comparison), charts(comparison), until(comparison),
+        clients(comparison, truth), clusters(comparison, truth), ranks(comparison), evidence(comparison),
     )  # fmt: skip
     return join(parts)
 

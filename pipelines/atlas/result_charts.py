@@ -47,12 +47,15 @@ class Across:
 
 
 def charts(comparison: Comparison) -> Html:
-    """Accuracy on clients' own rows by round, and by megabytes sent and fetched."""
-    by_round = {method: _by_round(comparison.sound(method)) for method in comparison.methods}
-    by_bytes = {method: _by_bytes(comparison.sound(method)) for method in comparison.methods}
+    """Accuracy on clients' own rows by round, by megabytes sent and fetched, and by virtual time where there is one."""
+    sound = {method: comparison.sound(method) for method in comparison.methods}
+    by_round = {method: _by_round(own) for method, own in sound.items()}
+    by_bytes = {method: _over(own, [one.spent() for one in own], MEGABYTE) for method, own in sound.items()}
+    by_time = {method: _over(own, [one.curve("virtual_seconds") for one in own]) for method, own in sound.items()}
     parts = [
-        _grid("Accuracy by round", {name: one for name, one in by_round.items() if one.points}, _rounds(by_round)),
-        _grid("Accuracy by traffic", {name: one for name, one in by_bytes.items() if one.points}, _traffic(by_bytes)),
+        _grid("Accuracy by round", by_round, _rounds(by_round)),
+        _grid("Accuracy by traffic", by_bytes, _amounts(by_bytes, "MB")),
+        _grid("Accuracy by virtual time", by_time, _amounts(by_time, "seconds of the virtual clock")),
     ]
     return join(part for part in parts if part)
 
@@ -61,11 +64,10 @@ def _by_round(sound: Sequence[SeriesResult]) -> Curve:
     return _mean([one.curve("accuracy") for one in sound], {})
 
 
-def _by_bytes(sound: Sequence[SeriesResult]) -> Curve:
-    """Over the traffic up to each round, on average; nothing for a method that sends nothing."""
-    spent = [one.spent() for one in sound]
+def _over(sound: Sequence[SeriesResult], spent: Sequence[Mapping[int, float]], unit: float = 1.0) -> Curve:
+    """Over what was spent up to each round, on average; nothing for a method that spends nothing."""
     common = set[int](spent[0]).intersection(*spent[1:]) if spent else set()
-    at = {number: fmean(one[number] for one in spent) / MEGABYTE for number in common}
+    at = {number: fmean(one[number] for one in spent) / unit for number in common}
     if not any(at.values()):
         return Curve(())
     return _mean([one.curve("accuracy") for one in sound], at)
@@ -88,19 +90,21 @@ def _rounds(curves: Mapping[str, Curve]) -> Across:
     return Across(axis.low, axis.high, axis.ticks, "round")
 
 
-def _traffic(curves: Mapping[str, Curve]) -> Across:
+def _amounts(curves: Mapping[str, Curve], unit: str) -> Across:
+    """An axis from 0, or a logarithmic one where methods differ much."""
     every = [x for one in curves.values() for x, _ in one.points if x > 0]
     if not every or max(every) < LOGARITHMIC * min(every):
         axis = axis_of([0.0, *every], 4)
-        return Across(axis.low, axis.high, axis.ticks, "MB")
+        return Across(axis.low, axis.high, axis.ticks, unit)
     low, high = min(every), max(every)
     powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     shown = [(one, f"{one:g}") for one in powers if low <= one <= high]
-    return Across(low, high, shown[:: -(-len(shown) // 4) or 1], "MB", logarithmic=True)
+    return Across(low, high, shown[:: -(-len(shown) // 4) or 1], unit, logarithmic=True)
 
 
 def _grid(title: str, curves: Mapping[str, Curve], across: Across) -> Html:
-    """The charts of all methods; in each the controls are thin lines behind."""
+    """The charts of all methods that have points; in each the controls are thin lines behind."""
+    curves = {name: one for name, one in curves.items() if one.points}
     if not curves:
         return Html("")
     values = [value for one in curves.values() for _, value in one.points]

@@ -47,6 +47,11 @@ ONE_SEED = (
     "With one seed nothing is known of other seeds: there are no intervals, and a difference is told by the own rows "
     "of its clients alone (Student's t over clients, 95 %). Three or more seeds tell more: --set seeds=0,1,2."
 )
+UNTIL = (
+    "Mean over seeds, until the mean accuracy on clients' own held-out rows is reached for the first time; nothing for "
+    "a method that does not get there with every seed. The accuracy is what every seed of fedavg-lora (else of local) "
+    "ends with, unless the grader was given another target."
+)
 EVIDENCE = (
     "Optimizer steps of all clients, seeds and rounds; the least that training changed a client's update in any round "
     "(Frobenius norm; 0 would be a fault); the mean training loss of the first and the last round; updates that were "
@@ -159,6 +164,25 @@ def _majority(comparison: Comparison, names: Sequence[str]) -> Html:
 def _reading(comparison: Comparison) -> str:
     seeds = max((len(comparison.sound(method)) for method in comparison.methods), default=0)
     return ROWS + (SEEDS if seeds > 1 else ONE_SEED)
+
+
+def until(comparison: Comparison) -> Html:
+    """What each method spends until it reaches the target accuracy, and in how many of its seeds it does."""
+    figures = comparison.until()
+    if not figures:
+        return Html("")
+    names = ("reached", *(one.name.partition(" until")[0] for one in figures))
+    head = el("tr", el("th", "", scope="col"), *(el("th", name, scope="col", cls="n") for name in names))
+    rows = []
+    for method in comparison.methods:
+        reached, seeds = comparison.reached(method)
+        cells = [f"{reached} of {count_of(seeds, 'seed')}"]
+        cells += [number(found.mean) if (found := comparison.summary(method, one)) else "–" for one in figures]
+        labelled = [el("td", cell, cls="n", data_label=name) for cell, name in zip(cells, names, strict=True)]
+        rows.append(el("tr", el("th", method, scope="row"), *labelled))
+    table = el("table", el("thead", head), el("tbody", *rows), cls="atlas-methods atlas-stack")
+    title = f"Until an accuracy of {percent(comparison.target)}"
+    return join([el("h3", title), table, el("p", UNTIL, cls="note")])
 
 
 def clients(comparison: Comparison, truth: Mapping[str, str]) -> Html:

@@ -82,6 +82,7 @@ def test_bytes_and_rounds_are_counted_up_to_the_accuracy_that_is_asked_for(tmp_p
     atlas = figures(graded(tmp_path, federation("atlas", 0), target), "atlas")
     assert atlas[f"rounds until accuracy {target:.3f} on own rows"]["value"] == 3
     assert atlas[f"MB until accuracy {target:.3f} on own rows"]["value"] == pytest.approx(3 * 2 * 0.24)
+    assert atlas[f"virtual seconds until accuracy {target:.3f} on own rows"]["value"] == 90
     never = figures(graded(tmp_path, federation("atlas", 0), 0.999), "atlas")
     assert not any("until" in name for name in never)
 

@@ -69,12 +69,14 @@ def test_each_method_stands_beside_its_controls_and_the_headline_says_how_it_com
 
 def test_every_part_is_drawn_and_the_general_curves_have_a_line_a_method(tab: Tab, page: Path) -> None:
     tab.open(page)
+    until = texts(tab, "#section-atlas h3")[3]
+    assert until.startswith("Until an accuracy of ")
     assert texts(tab, "#section-atlas h3") == [
-        "Accuracy by round", "Accuracy by traffic", "Clients", "Clusters and true tasks", "Ranks by layer",
-        "Training happened",
+        "Accuracy by round", "Accuracy by traffic", "Accuracy by virtual time", until, "Clients",
+        "Clusters and true tasks", "Ranks by layer", "Training happened",
     ]  # fmt: skip
     names = texts(tab, ".atlas-grid figcaption b")
-    assert names == [*WORTH, *(name for name in WORTH if name != "local")]  # local sends nothing
+    assert names == [*WORTH, *(name for name in WORTH if name != "local"), *WORTH]  # local sends nothing
     assert len(texts(tab, ".atlas-heat tbody td")) == 13 * 12
     agreement = [cells[-2:] for cells in _rows(tab, ".atlas-clusters tbody tr")]
     assert agreement[:9] == [["1.00", "0.005"]] * 6 + [["1.00", "–"]] * 3  # cluster, atlas, oracle-clusters
