@@ -21,7 +21,6 @@ import torch
 
 from hybrid.errors import BadData
 from hybrid.training.slots import AdapterBank
-from hybrid.training.transfer import to_device
 from hybrid.tuning import MOST_RANK
 
 PREFIX = "base_model.model."
@@ -156,15 +155,15 @@ def initial_weights(
 
 def load(bank: AdapterBank, slot: int, weights: LoraWeights) -> None:
     """Write an adapter into a slot, padded with zeros to the bank's rank. Raises BadData when its shapes do not fit."""
-    host = torch.zeros(1, bank.size, dtype=bank.values.dtype)
+    host = torch.zeros(bank.size, dtype=bank.values.dtype, pin_memory=bank.values.device.type == "cuda")
     for name, (a, b) in weights.layers.items():
         layout = bank.places.get(name)
         if layout is None or a.shape[1] != layout.width_in or b.shape[0] != layout.width_out:
             raise BadData(f"the adapter's layer {name:.100} is not one of this model", hint="is it of another model?")
-        to_a, to_b = (each[0] for each in bank.pair(host, name))
+        to_a, to_b = (each[0] for each in bank.pair(host[None], name))
         to_a[:, : len(a)] = a.t()
         to_b[: len(a)] = b.t()
-    bank.values[slot].copy_(to_device([host[0]], bank.values.device)[0])
+    bank.values[slot].copy_(host, non_blocking=True)
     bank.scales[slot] = weights.scale
 
 

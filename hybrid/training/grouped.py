@@ -70,7 +70,7 @@ class RowIndices:
             length = torch.tensor([self.lengths[group] for group in groups])[:, None]
             start = torch.tensor([self.ends[group] for group in groups])[:, None] - length
             column = torch.arange(longest)[None]
-            rows, beyond = start + torch.minimum(column, length - 1), column >= length
+            rows, beyond = (start + torch.minimum(column, length - 1)).clamp(min=0), column >= length
             place_of_row[rows[~beyond]] = filled + (~beyond).flatten().nonzero()[:, 0]
             filled += beyond.numel()
             found += [torch.tensor(groups), rows.flatten(), beyond[..., None]]
@@ -131,7 +131,10 @@ def _sums(left: torch.Tensor, right: torch.Tensor, beyond: torch.Tensor) -> torc
 
 
 def _rectangles(lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    """The groups that have rows, divided so that the lengths in each part differ by less than `MAX_WASTE` times."""
+    """The groups that have rows, divided so that the lengths in a part differ by at most `MAX_WASTE` times.
+
+    When that is one part, empty groups are in it, too: then no matrix is copied.
+    """
     found: list[list[int]] = []
     longest = 0
     for group in sorted((one for one, length in enumerate(lengths) if length), key=lambda one: -lengths[one]):
@@ -139,7 +142,7 @@ def _rectangles(lengths: Sequence[int]) -> list[tuple[int, ...]]:
             found.append([])
             longest = lengths[group]
         found[-1].append(group)
-    return [tuple(sorted(groups)) for groups in found]
+    return [tuple(sorted(groups)) for groups in found] if len(found) > 1 else [tuple(range(len(lengths)))]
 
 
 def best_method(device: torch.device, dtype: torch.dtype, groups: int, width: int) -> GroupingMethod:

@@ -27,7 +27,7 @@ JOBS = [
 ]
 
 
-ON_THE_HOST = {"initial_weights", "extract", "state"}
+ON_THE_HOST = {"initial_weights", "extract", "state", "load"}
 """Functions that copy to the host or compute there, which takes none of a GPU's memory."""
 
 

@@ -62,7 +62,7 @@ def test_a_pass_copies_one_buffer_to_the_device_and_an_adapter_one(monkeypatch: 
             with Watch() as watch:
                 for slot, one in enumerate(jobs):
                     bank.put(slot, initial_weights(ours.slotted.layers, TARGETS, 4, 8.0, slot), one.tuning)
-            assert watch.copies == ["_to_copy"] * len(jobs)
+            assert watch.copies == ["copy_"] * len(jobs)
             bank.scales_on_device()
             entries = [PackedText(slot, text, 1.0) for slot, one in enumerate(jobs) for text in one.texts]
             with Watch() as watch:
