@@ -49,11 +49,16 @@ def metrics_of(
     layers: Mapping[str, Mapping[str, float]],
 ) -> RoundMetrics:
     """The record of a round: clients, the means of each task and of all, the bytes of all, `more`, and `layers`."""
-    groups = {client_name(one, len(clients)): found for one, found in enumerate(clients)}
+    groups: dict[str, Mapping[str, float]] = {}
+    truncated = [one.truncated for one in rows.clients]
+    for one, (found, cut) in enumerate(zip(clients, truncated, strict=True)):
+        groups[client_name(one, len(clients))] = {**found, "truncated": cut} if cut else found
     for task in rows.tasks:
         of = [found for found, one in zip(clients, rows.clients, strict=True) if one.task == task]
         groups[f"task-{task}"] = averages(of)
     if len(layers) <= MOST_LAYERS:
         groups |= {f"layer-{name}"[:LONGEST]: found for name, found in layers.items()}
     sums = {"upload_bytes": sum(traffic.up), "download_bytes": sum(traffic.down)}
+    if any(truncated):
+        sums["truncated"] = sum(truncated)
     return RoundMetrics(number, {**averages(clients), **spread(clients), **sums, **more}, groups)

@@ -29,6 +29,11 @@ class ClientRows:
     train: Sequence[Encoded]
     test: Sequence[Encoded]
 
+    @property
+    def truncated(self) -> int:
+        """Rows that were longer than what the model is shown of them."""
+        return sum(row.text.truncated for row in (*self.train, *self.test))
+
     def batches(self, size: int, epochs: int, key: str) -> list[list[Encoded]]:
         """The batches of a round: every row once an epoch, in an order that `key` draws."""
         found = []

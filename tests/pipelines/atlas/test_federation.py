@@ -218,3 +218,11 @@ def test_impossible_settings_are_refused(setting: str, message: str) -> None:
 
 def test_all_methods_have_a_row() -> None:
     assert set(METHODS) == set(ALL)
+
+
+def test_rows_that_are_cut_are_counted(lab: Lab) -> None:
+    (cut,) = results(lab, "local", "tasks=paraphrase", "clients=2", "rounds=1", "longest=6")
+    assert cut.metrics["truncated"] == 2 * 20, "every list has three things or more"
+    assert cut.groups["client-00"]["truncated"] == 20
+    (whole,) = results(lab, "local", "tasks=paraphrase", "clients=2", "rounds=1")
+    assert "truncated" not in {**whole.metrics, **whole.groups["client-00"]}
