@@ -116,7 +116,9 @@ def _stage(stage: StageView) -> Html:
         waits = el("td", "not known yet: it waits for the stages before it", colspan=4, cls="none")
         return el("tr", el("th", stage.name, scope="row"), waits)
     answered = (stage.total, stage.done - stage.failed, stage.failed, stage.total - stage.done)
-    return el("tr", el("th", stage.name, scope="row"), *(el("td", f"{number:,}", cls="n") for number in answered))
+    told = [f"{number:,}" for number in answered]
+    told[0] += " so far" if stage.so_far else ""
+    return el("tr", el("th", stage.name, scope="row"), *(el("td", text, cls="n") for text in told))
 
 
 def _measure_row(name: str, columns: Sequence[tuple[str, Measure] | None]) -> Html:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from hybrid.errors import Waits
-from hybrid.execution.assembly import assembled
+from hybrid.execution.assembly import MISSING, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.index import with_index
@@ -14,7 +15,9 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run
 from hybrid.machine import home
 from hybrid.outputs import open_outputs, write_outputs
+from hybrid.records import Output
 from hybrid.report.sources import ReportRun, Unfinished
+from hybrid.work import Search
 
 
 def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
@@ -28,8 +31,16 @@ def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
     shown = next((stage for stage, view in reversed(known) if view.done), chain.stages[0])
     path = place / "outputs.json"
     with assembled(chain.run, shown) as assembly:
-        write_outputs(path, {**run.spec, "id": run.id}, assembly.models, run.tasks(), assembly.outputs())
+        outputs = _texts(assembly.outputs()) if isinstance(shown.work, Search) else assembly.outputs()
+        write_outputs(path, {**run.spec, "id": run.id}, assembly.models, run.tasks(), outputs)
     return ReportRun(run.id, open_outputs(path), None, Unfinished(views, shown.name), folder)
+
+
+def _texts(outputs: Iterator[Output]) -> Iterator[Output]:
+    """What is answered of a search, without embeddings: the items that its walks wait for are no failures."""
+    for one in outputs:
+        if one.vector is None and not (one.error and one.error.kind == MISSING.kind):
+            yield one
 
 
 def _views(chain: Bound, folder: Path) -> list[StageView]:

@@ -81,6 +81,21 @@ def test_a_judge_that_no_setting_asks_for_is_refused_before_anything_is_made(
     assert not (tmp_path / "f").exists()
 
 
+def test_what_a_search_waits_for_is_not_drawn_as_failed(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    hybrid("init", tmp_path / "f")
+    scripted(tmp_path, SAME)
+    submitted = ("run", "remote", "branch", "--backend", "scripted", "--model", "script", *SMALL)
+    assert hybrid(*submitted, "--folder", tmp_path / "f").code == 0
+    done = hybrid("report", "branch", "--folder", tmp_path / "f")
+    assert done.code == 0, done.stderr
+    page = Path(done.stdout.strip()).read_text()
+    assert '<td class="n">13 so far</td>' in page
+    assert "failed: missing" not in page
+
+
 @pytest.mark.slow
 def test_the_embedded_model_writes_a_tree_without_any_server(
     tmp_path: Path, hybrid: Hybrid, smollm2_gguf: Path
