@@ -1,10 +1,11 @@
 """Processor seconds and memory of a round of federated LoRA with 12 clients, compared with a plain PEFT loop.
 
-    python benchmarks/fed_round.py [--model minilm|distilbert] [--rounds 2]
+    python benchmarks/fed_round.py [--model minilm|distilbert|tiny] [--rounds 2]
 
 A round: each client takes the global adapter and head, trains them for an epoch on its own texts, the server averages
 all, and each client is evaluated on its own held-out texts. The model has the shape of all-MiniLM-L6-v2 (or of
-DistilBERT) with random weights, which compute at the speed of real ones; texts have the lengths of SST-2's.
+DistilBERT, or of the built-in `tiny`) with random weights, which compute at the speed of real ones. Texts have the
+lengths of SST-2's.
 
 The peer is what one writes with PEFT: a model for each client, held in memory, batches padded to their longest text,
 torch's AdamW, `get_peft_model_state_dict` and `set_peft_model_state_dict`. Both begin with the same values, use equal

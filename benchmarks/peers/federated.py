@@ -19,6 +19,11 @@ SHAPES: Mapping[str, tuple[str, Mapping[str, Any], tuple[str, ...]]] = {
         {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},
         ("query", "key", "value", "attention.output.dense"),
     ),
+    "tiny": (
+        "Bert",
+        {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
+        ("query", "key", "value", "attention.output.dense"),
+    ),
 }
 """Family, what differs from its usual shape, and the adapted layers."""
 

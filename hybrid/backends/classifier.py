@@ -35,7 +35,7 @@ class ClassifierBackend:
     options: ClassVar[Mapping[str, str]] = {
         "device": "auto, cpu, cuda (default auto: a GPU if there is one)",
         "dtype": "auto, float32, float16, bfloat16 (auto: bfloat16 from Ampere on, float16 before, float32 on a CPU)",
-        "tokens": "tokens in one pass (default 16384 on a GPU, 512 on a CPU)",
+        "tokens": "tokens in one pass (default 16384 on a GPU, 512 to 4096 on a CPU)",
         "checkpoint": "least seconds between two states of a loop that are kept, 0 for one a round (default 30)",
     }
 

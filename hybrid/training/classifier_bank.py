@@ -27,8 +27,10 @@ from hybrid.training.slots import AdapterBank, Route, SlottedModel
 from hybrid.tuning import Tuning
 
 LOG = logging.getLogger("hybrid")
-PASS_TOKENS, PASS_TOKENS_CPU = 16384, 512
-"""Tokens of a pass. More are no faster, and take memory."""
+PASS_TOKENS = 16384
+"""Tokens of a pass on a GPU. More are no faster, and take memory."""
+CPU_TOKENS, CPU_NUMBERS = (512, 4096), 1 << 18
+"""Tokens of a pass on a CPU: as many as have so many numbers in a layer. A narrow model needs more to be fast."""
 
 
 class ClassifierBank(AdapterBank):
@@ -58,7 +60,7 @@ class ClassifierBank(AdapterBank):
         self._counts = torch.zeros(slots, dtype=torch.long, device=model.device)  # labels of each slot's head
         self._shapes: dict[int, LoraWeights] = {}  # slot -> what was put there, for the shapes of the result
         self._pending: list[list[LabelledText]] = [[] for _ in range(slots)]  # texts of the step that is open
-        self.tokens = tokens or (PASS_TOKENS_CPU if model.device.type == "cpu" else PASS_TOKENS)
+        self.tokens = tokens or pass_tokens(model)
 
     def new_adapter(self, rank: int, alpha: float, seed: int, *, ranks: Mapping[str, int] | None = None) -> LoraWeights:
         """A new adapter; `ranks`: of single layers, at most `rank`.
@@ -279,6 +281,14 @@ def _slotted(model: ClassifierModel, targets: Sequence[str] | None) -> SlottedMo
     found = SlottedModel(model.base, targets, inside=repeatable_layers(model.base), probe=model.probe)
     found.close()
     return found
+
+
+def pass_tokens(model: ClassifierModel) -> int:
+    """The tokens of a pass, unless memory is lacking."""
+    if model.device.type != "cpu":
+        return PASS_TOKENS
+    least, most = CPU_TOKENS
+    return min(most, max(least, CPU_NUMBERS // model.width))
 
 
 def passes(texts: Sequence[Any], tokens: int, text_of: Callable[[Any], EncodedText]) -> Iterator[list[Any]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 
 from hybrid.errors import CannotRun
 from hybrid.loops import EncodedText, LabelledText
-from hybrid.training.classifier_bank import PASS_TOKENS, PASS_TOKENS_CPU, passes
+from hybrid.training.classifier_bank import pass_tokens, passes
 from hybrid.training.classifier_model import ClassifierModel
 from hybrid.training.heads import initial_head
 from hybrid.training.out_of_memory import fits
@@ -35,7 +35,7 @@ class FullClassifier:
         head = initial_head(model.layers, labels, model.deviation, seed)
         self._head = {name: value.to(model.device).requires_grad_() for name, value in head.items()}
         self.labels = labels
-        self.tokens = tokens or (PASS_TOKENS_CPU if model.device.type == "cpu" else PASS_TOKENS)
+        self.tokens = tokens or pass_tokens(model)
 
     @property
     def head_names(self) -> tuple[str, ...]:
