@@ -20,7 +20,7 @@ from pipelines.atlas.methods import METHODS, Method
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
-from pipelines.atlas.server import Member, Server, size_of
+from pipelines.atlas.server import Member, Server, rounded, size_of
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.split import LABEL_BYTES
 from pipelines.atlas.trained_slots import Batches, Slots, load
@@ -140,7 +140,7 @@ class Federation:
         ]
         self.server = Server(
             self.method.combine, members, self.grouping.labels, self.settings.smoothing, self.settings.server_rank,
-            self.grouping.similarity,
+            self.grouping.similarity, self.settings.sharpness,
         )  # fmt: skip
 
     def _uniform_ranks(self) -> list[int]:
@@ -218,7 +218,7 @@ class Federation:
         """
         slots, how, self.refused = self._slots, self.settings, 0
         for one in chosen:
-            slots.install(one, self._base(one))
+            slots.install(one, self._base(one), number)
             if not slots.installed(one, self._base(one)):
                 raise RoundFailed("not-installed", f"member {one} does not hold what the server sent")
         batches = {
@@ -293,7 +293,9 @@ class Federation:
 
     def _of_server(self) -> dict[str, float]:
         errors = self.server.errors
-        return {"clusters": len(set(self.server.labels))} | ({"aggregation_error": max(errors)} if errors else {})
+        return {"clusters": len(set(self.server.labels))} | (
+            {"aggregation_error": rounded(max(errors))} if errors else {}
+        )
 
     def _restore(self, named: Mapping[str, ClientModel], about: Mapping[str, Any]) -> None:
         if about["series"] != self.name or len(about["models"]) != len(self.members):

@@ -160,7 +160,7 @@ class FolderClient:
 
     def _answer(self, number: int, slots: Slots, before: ClientModel, ranks: Mapping[str, int]) -> RoundMetrics:
         how = self.settings
-        slots.install(0, before)
+        slots.install(0, before, number)
         if not slots.installed(0, before):
             raise RoundFailed("not-installed", "the slot does not hold what the server sent")
         batches = self.rows.batches(how.batch, how.epochs, draw_key(self.seed, number, self.number))

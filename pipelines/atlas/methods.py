@@ -59,18 +59,21 @@ METHODS: Mapping[MethodName, Method] = {
 ALL: tuple[MethodName, ...] = get_args(MethodName)
 
 
-def same_as(name: MethodName, ranks: Sequence[int], tasks: int, smoothing: float) -> str:
+def same_as(name: MethodName, ranks: Sequence[int], tasks: int, smoothing: float, *, budget: bool = False) -> str:
     """The method that `name` is the same as at these settings, by construction; "" for none.
 
-    Equal figures of the two are then no sign that one of them did nothing.
+    `ranks` are those of all clients; with a `budget` those of `budgeted` methods are others. Equal figures of the two
+    methods are no sign that one of them did nothing.
     """
+    if len(ranks) == 1 and name not in ("local", "fedavg", "flora", "ffa") and not (budget and METHODS[name].budgeted):
+        return "local"  # a client without others
     if name == "hetlora" and len(set(ranks)) == 1:
         return "fedavg-lora"
     if name in ("oracle-clusters", "random-clusters") and tasks == 1:
         return "flexlora"
     if name == "cluster" and tasks == 1:
         return "flexlora"  # where no structure is found
-    if METHODS[name].combine == "laplacian" and smoothing == 0 and not METHODS[name].budgeted:
+    if METHODS[name].combine == "laplacian" and smoothing == 0 and not (budget and METHODS[name].budgeted):
         return "local"
     return ""
 

@@ -44,7 +44,10 @@ class Atlas(AtlasSettings):
         found = read_tasks(self)
         names = list(found)
         clients = {client_name(one, self.clients): names[one % len(names)] for one in range(self.clients)}
-        same = {name: same_as(name, self.ranks(), len(self.tasks), self.smoothing) for name in self.methods}
+        budget = bool(self.budget_kb)
+        same = {
+            name: same_as(name, self.ranks(), len(self.tasks), self.smoothing, budget=budget) for name in self.methods
+        }
         series = {
             f"{method}/seed-{seed}": {"method": method, "seed": seed, "same_as": same[method]}
             for method in self.methods

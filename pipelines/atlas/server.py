@@ -36,6 +36,7 @@ class Server:
     smoothing: float
     server_rank: int
     similarity: NDArray[np.float64] | None = None
+    sharpness: float = 1.0
     errors: list[float] = field(default_factory=list)
     """Relative errors of what was combined in the last round, one a group or member."""
 
@@ -108,7 +109,7 @@ class Server:
             raise ValueError("a Laplacian needs the similarity of the members")
         now = {**held, **trained}
         shares = self._shares(range(len(self.members)))
-        graph = laplacian.adjacency(self.similarity, labels=self.labels, shares=shares)
+        graph = laplacian.adjacency(self.similarity, sharpness=self.sharpness, labels=self.labels, shares=shares)
         ranks = [member.ranks for member in self.members]
         updates, errors = laplacian.step(
             [now[one].update for one in range(len(now))], graph, self.smoothing, ranks, only=trained
@@ -135,7 +136,12 @@ class Server:
 
 def size_of(update: Update) -> float:
     """The Frobenius norm of the products of all layers together."""
-    return float(np.sqrt(sum(one.norm() ** 2 for one in update.values())))
+    return rounded(float(np.sqrt(sum(one.norm() ** 2 for one in update.values()))))
+
+
+def rounded(value: float) -> float:
+    """To 9 digits: the last ones of a factorization depend on where in memory its matrices are."""
+    return float(f"{value:.9g}")
 
 
 def _first(update: Update, ranks: Mapping[str, int]) -> Update:

@@ -65,6 +65,10 @@ class AtlasSettings:
         default=1.0,
         metadata=help_of("of mira and atlas, eta * lambda: 0 is local training, 1 goes to the neighbours' mean"),
     )
+    sharpness: float = field(
+        default=1.0,
+        metadata=help_of("of mira and atlas: how much less a client with another fingerprint pulls; 0: all pull alike"),
+    )
     most_clusters: int = field(default=5, metadata=help_of("clusters that fingerprints may show, at most"))
     fingerprint_rows: int = field(default=256, metadata=help_of("rows of a client whose gradient is its fingerprint"))
     budget_kb: tuple[int, ...] = field(
@@ -113,7 +117,7 @@ class AtlasSettings:
             participants=NOT_NEGATIVE, epochs=Bounds(1, 1000), batch=Bounds(1, 4096), learning_rate=SHARE,
             full_learning_rate=SHARE, weight_decay=Bounds(0, 1, under=True), clip=NOT_NEGATIVE,
             scale=Bounds(0, 1000, over=True), longest=Bounds(4, 100_000), smoothing=Bounds(0, 1),
-            most_clusters=Bounds(1, 100), fingerprint_rows=Bounds(1, 100_000),
+            sharpness=Bounds(0, 1000), most_clusters=Bounds(1, 100), fingerprint_rows=Bounds(1, 100_000),
             server_rank=Bounds(1, MOST_RANK), quorum=SHARE, deadline=NOT_NEGATIVE,
             round_seconds=Bounds(0, 1e9, over=True), buffer=Bounds(1, MOST_CLIENTS), most_stale=Bounds(0, 10_000),
             split_after=Bounds(0, 1000),

@@ -21,6 +21,8 @@ from pipelines.atlas.split import Batch
 
 Batches = Sequence[Sequence[Encoded]]
 """The steps of a member in a round, each the rows of one optimizer step."""
+SEEDS = 1_000_003
+"""Between the seeds of the adapters of two rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Slots:
         self._settings, self._method, self._seed = settings, method, seed
         self._ranks, self._labels = ranks, labels
         self._stacks = method.combine == "stack"
-        most = max(ranks) + (settings.server_rank if self._stacks else 0)
+        most = max(ranks) + (max(settings.server_rank, *ranks) if self._stacks else 0)  # the start has their ranks
         self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, labels)
         self.layers: Mapping[str, tuple[int, int]] = self._bank.layers
         self.sizes: tuple[int, int, int] = self._bank.sizes
@@ -67,12 +69,12 @@ class Slots:
         """What a member of this rank begins with: the same A, cut to the rank, and the same head for all; B is zero."""
         return _model(self._fresh(rank), self._head, ranks)
 
-    def install(self, member: int, model: ClientModel) -> None:
-        """Put a model into its member's slot for training; with `stack` frozen, below a fresh adapter."""
+    def install(self, member: int, model: ClientModel, number: int = 0) -> None:
+        """Put a model into its member's slot for training; with `stack` frozen, below an adapter of this round."""
         weights, rank, frozen = self._adapter(model.update), self._ranks[member], 0
         if self._stacks:
             frozen = weights.rank
-            weights = self._fresh(rank).stacked_on(weights)
+            weights = self._fresh(rank, number).stacked_on(weights)
         trains_a = self._method.combine != "nested"
         tuning = self._settings.tuning(self._seed, weights.rank)
         self._bank.put(member, weights, model.head, tuning, frozen=frozen, train_a=trains_a)
@@ -146,8 +148,9 @@ class Slots:
         """Give the model back as it was."""
         self._bank.close()
 
-    def _fresh(self, rank: int) -> Any:
-        return self._bank.new_adapter(rank, self._settings.scale * rank, self._seed)
+    def _fresh(self, rank: int, number: int = 0) -> Any:
+        """A new adapter, the same for all members in a round."""
+        return self._bank.new_adapter(rank, self._settings.scale * rank, self._seed + number * SEEDS)
 
     @cached_property
     def _head(self) -> Head:

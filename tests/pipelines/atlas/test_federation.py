@@ -16,7 +16,7 @@ from hybrid.metrics import RoundMetrics
 from hybrid.settings import build
 from pipelines.atlas.client_models import ClientModel
 from pipelines.atlas.loop import loop
-from pipelines.atlas.methods import ALL, METHODS
+from pipelines.atlas.methods import ALL, METHODS, same_as
 from pipelines.atlas.pipeline import DATA, Atlas
 from pipelines.atlas.trained_slots import Slots
 
@@ -71,6 +71,7 @@ def test_the_pipeline_is_sound() -> None:
         ("atlas", "local", ("smoothing=0",)),
         ("oracle-clusters", "flexlora", ("tasks=polarity",)),
         ("random-clusters", "flexlora", ("tasks=polarity",)),
+        ("flexlora", "local", ("clients=1", "tasks=polarity")),
         ("fedavg-lora", "local", ("clients=1", "tasks=polarity")),
         ("centralised", "local", ("clients=1", "tasks=polarity")),
     ],
@@ -79,6 +80,14 @@ def test_methods_that_are_the_same_in_a_limit_give_the_same(
     lab: Lab, one: str, other: str, settings: tuple[str, ...]
 ) -> None:
     assert figures(results(lab, one, *settings)) == figures(results(lab, other, *settings))
+
+
+def test_the_guards_know_which_methods_are_the_same_at_the_settings() -> None:
+    assert same_as("atlas", [4, 4], 2, 0.0) == same_as("mira", [4, 4], 2, 0.0) == "local"
+    assert same_as("atlas", [4, 4], 2, 0.0, budget=True) == same_as("atlas", [4, 4], 2, 0.5) == ""
+    assert same_as("hetlora", [4, 4], 2, 0.5) == "fedavg-lora"
+    assert same_as("hetlora", [4, 8], 2, 0.5) == same_as("ffa", [4], 1, 0.5) == same_as("local", [4], 1, 0.5) == ""
+    assert {same_as(name, [4], 1, 0.5) for name in ("fedavg-lora", "flexlora", "atlas", "centralised")} == {"local"}
 
 
 def test_methods_that_differ_give_other_figures(lab: Lab) -> None:

@@ -133,6 +133,19 @@ def test_settings_that_do_not_fit_each_other_are_refused(settings: tuple[str, ..
         build(Atlas, [*SMALL, *settings])
 
 
+def test_a_whole_step_where_all_pull_alike_is_the_exact_average(lab: Lab) -> None:
+    mira = results(lab, "mira", "tasks=polarity", "sharpness=0", "smoothing=1")
+    average = results(lab, "flexlora", "tasks=polarity")
+    for one, other in zip(mira, average, strict=True):
+        for name in ("loss", "train_loss", "aggregation_error"):
+            assert one.metrics[name] == pytest.approx(other.metrics[name], rel=1e-4)
+
+
+def test_a_stack_begins_with_more_ranks_than_the_server_keeps(lab: Lab) -> None:
+    found = results(lab, "flora", "rank=4,8", "server_rank=2")
+    assert 0 < found[0].metrics["aggregation_error"] < 1
+
+
 def test_a_cut_after_more_blocks_than_there_are_is_refused_before_a_round(lab: Lab) -> None:
     with pytest.raises(CannotRun, match="split_after=3: the model has 2 blocks"):
         results(lab, "flexlora", "split_after=3")
