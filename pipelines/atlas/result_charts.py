@@ -13,7 +13,7 @@ from hybrid.report.markup import Html, el, join, plain
 from pipelines.atlas.comparison import CONTROLS, MEGABYTE, Comparison
 from pipelines.atlas.results import SeriesResult
 
-WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 220, 132, 30, 8, 8, 20
+WIDE, HIGH, LEFT, RIGHT, TOP, BOTTOM = 220, 132, 30, 14, 8, 20
 """Size and margins of a chart in units of its view box."""
 MOST_POINTS = 200
 LOGARITHMIC = 30.0
