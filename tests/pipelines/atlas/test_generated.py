@@ -122,8 +122,8 @@ class Learner:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "least", "most"), [("polarity", 0.75, 1), ("random-labels", 0, 0.6)])
+@pytest.mark.parametrize(("name", "least", "most"), [("polarity", 0.7, 1), ("random-labels", 0, 0.6)])
 def test_an_adapter_of_rank_4_learns_what_can_be_learned(name: str, least: float, most: float) -> None:
     data, learner = generated.read(name, 400, 300, seed=0), Learner()
-    learner.learn(data.train, 120)
+    learner.learn(data.train, 80)
     assert least <= learner.accuracy(data.dev) <= most
