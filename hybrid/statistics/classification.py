@@ -16,16 +16,15 @@ def accuracy(truth: Labels, answers: Labels) -> float:
     return sum(map(int.__eq__, truth, answers)) / len(truth)
 
 
-def f1(truth: Labels, answers: Labels) -> float | None:
-    """F1 of label 1 where no other labels than 0 and 1 are met, else the mean over the labels (macro).
+def f1(truth: Labels, answers: Labels, labels: int = 2) -> float | None:
+    """F1 of label 1 in a task of two labels, in one of more the mean over its labels (macro).
 
     A label that is neither right nor given has no F1; None when there is none with one.
     """
     _check(truth, answers)
-    labels = {*truth, *answers}
-    if labels <= {0, 1}:
+    if labels == 2:
         return _f1_of(1, truth, answers)
-    found = [value for label in sorted(labels) if (value := _f1_of(label, truth, answers)) is not None]
+    found = [value for label in range(labels) if (value := _f1_of(label, truth, answers)) is not None]
     return fmean(found) if found else None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,7 +20,7 @@ from hybrid.errors import BadData
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
-from pipelines.atlas.rows import ClientRows, FederatedRows
+from pipelines.atlas.rows import ClientRows, Encoded, FederatedRows
 from pipelines.atlas.scores import most_frequent, scored
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.trained_slots import labelled
@@ -115,15 +115,16 @@ class FullFederation:
         usual = {one.task: most_frequent(one.train) for one in self.rows.pools()}
         for task in self.rows.tasks:
             self.model.load({**self.body, **self.heads[task]})
-            shared = self._scores(self.rows.dev[task], usual[task], "dev_") if last else {}
+            shared = self._scores(task, self.rows.dev[task], usual[task]) if last else {}
+            dev = {f"dev_{name}": value for name, value in shared.items()}
             for one, client in zip(found, self.rows.clients, strict=True):
                 if client.task == task:
-                    one |= {**self._scores(client.test, most_frequent(client.train), ""), **shared}
+                    one |= {**self._scores(task, client.test, most_frequent(client.train)), **dev}
         return found
 
-    def _scores(self, rows: Any, usual: int, prefix: str) -> dict[str, float]:
+    def _scores(self, task: str, rows: Sequence[Encoded], usual: int) -> dict[str, float]:
         logits = np.asarray(self.model.logits([row.text for row in rows]).double().cpu().numpy())
-        return {f"{prefix}{name}": value for name, value in scored([row.label for row in rows], logits, usual).items()}
+        return scored([row.label for row in rows], logits, usual, self.rows.task_labels[task])
 
 
 class _Sum:

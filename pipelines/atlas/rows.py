@@ -52,11 +52,16 @@ class ClientRows:
 
 @dataclass(frozen=True, slots=True)
 class FederatedRows:
-    """The rows of all clients, the rows of each task that final models are tested on, and the number of labels."""
+    """The rows of all clients, and of each task the rows that final models are tested on and its number of labels."""
 
     clients: Sequence[ClientRows]
     dev: dict[str, Sequence[Encoded]]
-    labels: int
+    task_labels: Mapping[str, int]
+
+    @property
+    def labels(self) -> int:
+        """The labels of a head: those of the task that has the most."""
+        return max(self.task_labels.values())
 
     @property
     def tasks(self) -> list[str]:
@@ -92,7 +97,7 @@ def federated_rows(settings: AtlasSettings, seed: int, lab: Lab, data: Mapping[s
             encoded = _encoded([*train, *test], lab, settings.longest)
             clients[client] = ClientRows(name, encoded[: len(train)], encoded[len(train) :])
         dev[name] = _encoded(task.dev, lab, settings.longest)
-    labels = max(len(task.labels) for task in found.values())
+    labels = {name: len(task.labels) for name, task in found.items()}
     return FederatedRows([clients[name] for name in data["clients"]], dev, labels)
 
 

@@ -24,11 +24,15 @@ MEANS = (
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """Rows that a member's model answers. `usual` is the label that a model without any learning would always give."""
+    """Rows that a member's model answers. `usual` is the label that a model without any learning would always give.
+
+    `labels`: how many the task has.
+    """
 
     member: int
     rows: Sequence[Encoded]
     usual: int
+    labels: int
 
 
 def tested(
@@ -39,13 +43,16 @@ def tested(
     A model that several clients of a task have answers the dev rows once.
     """
     slots.show(models)
-    own = [Test(of, one.test, most_frequent(one.train)) for of, one in zip(member_of, rows.clients, strict=True)]
+    own = [
+        Test(of, one.test, most_frequent(one.train), rows.task_labels[one.task])
+        for of, one in zip(member_of, rows.clients, strict=True)
+    ]
     found = _scores(slots, own)
     if last:
         usual = {one.task: most_frequent(one.train) for one in rows.pools()}
         keys = [(one.task, models[of].digest) for of, one in zip(member_of, rows.clients, strict=True)]
         distinct = dict(zip(keys, member_of, strict=True))
-        tests = [Test(of, rows.dev[task], usual[task]) for (task, _), of in distinct.items()]
+        tests = [Test(of, rows.dev[task], usual[task], rows.task_labels[task]) for (task, _), of in distinct.items()]
         of_model = dict(zip(distinct, _scores(slots, tests), strict=True))
         for one, key in zip(found, keys, strict=True):
             one |= {f"dev_{name}": value for name, value in of_model[key].items()}
@@ -56,15 +63,18 @@ def _scores(slots: Slots, tests: Sequence[Test]) -> list[dict[str, float]]:
     logits = slots.logits([(one.member, row.text) for one in tests for row in one.rows])
     found, start = [], 0
     for one in tests:
-        found.append(scored([row.label for row in one.rows], logits[start : start + len(one.rows)], one.usual))
+        found.append(
+            scored([row.label for row in one.rows], logits[start : start + len(one.rows)], one.usual, one.labels)
+        )
         start += len(one.rows)
     return found
 
 
-def scored(truth: Sequence[int], logits: NDArray[np.float64], usual: int) -> dict[str, float]:
+def scored(truth: Sequence[int], logits: NDArray[np.float64], usual: int, labels: int) -> dict[str, float]:
     """Accuracy, loss (mean cross-entropy, nats), F1 and MCC, and accuracy and F1 of always answering `usual`.
 
-    `logits` are [rows, labels]. What is not defined, as the MCC where all answers are the same, is left out.
+    `logits` are [rows, labels of the head], of which the task has `labels`. What is not defined, as the MCC where all
+    answers are the same, is left out.
     """
     if not truth:
         return {}
@@ -75,10 +85,10 @@ def scored(truth: Sequence[int], logits: NDArray[np.float64], usual: int) -> dic
     found = {
         "accuracy": classification.accuracy(truth, answers),
         "loss": float(-chances[np.arange(len(truth)), truth].mean()),
-        "f1": classification.f1(truth, answers),
+        "f1": classification.f1(truth, answers, labels),
         "mcc": classification.mcc(truth, answers),
         "majority": classification.accuracy(truth, same),
-        "majority_f1": classification.f1(truth, same),
+        "majority_f1": classification.f1(truth, same, labels),
     }
     return {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
 

@@ -20,12 +20,12 @@ def test_they_are_those_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
     assert classification.accuracy(truth, answers) == pytest.approx(metrics.accuracy_score(truth, answers))
     mcc = classification.mcc(truth, answers)
     assert (0.0 if mcc is None else mcc) == pytest.approx(metrics.matthews_corrcoef(truth, answers), abs=1e-12)
-    labels = sorted({*truth, *answers})
-    if set(labels) <= {0, 1}:
-        expected = metrics.f1_score(truth, answers, pos_label=1, labels=[0, 1], zero_division=0.0)
-    else:
-        expected = metrics.f1_score(truth, answers, labels=labels, average="macro", zero_division=0.0)
-    assert (classification.f1(truth, answers) or 0.0) == pytest.approx(expected)
+    binary = [[label % 2 for label in one] for one in (truth, answers)]
+    expected = metrics.f1_score(*binary, pos_label=1, labels=[0, 1], zero_division=0.0)
+    assert (classification.f1(*binary) or 0.0) == pytest.approx(expected)
+    met = sorted({*truth, *answers})
+    expected = metrics.f1_score(truth, answers, labels=met, average="macro", zero_division=0.0)
+    assert (classification.f1(truth, answers, 4) or 0.0) == pytest.approx(expected)
 
 
 def test_what_is_not_defined_has_no_value() -> None:
