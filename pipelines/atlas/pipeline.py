@@ -30,7 +30,7 @@ class Atlas(AtlasSettings):
     # fmt: off
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "demo": {
-            "tasks": ["polarity", "paraphrase"], "clients": 8, "samples": 120, "rounds": 6, "epochs": 3,
+            "tasks": ["polarity", "paraphrase"], "clients": 8, "samples": 120, "rounds": 5, "epochs": 3,
             "learning_rate": 0.005, "seeds": [0, 1, 2],
         },
         "default": {**GUIDE, "rounds": 5, "clients": 5, "samples": 300, "batch": 8},
