@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
 from hybrid.tuning import MOST_RANK, Tuning
-from pipelines.atlas.methods import ALL, METHODS, MethodName
+from pipelines.atlas.methods import METHODS, MethodName
 from pipelines.atlas.virtual_clock import DEVICES, Mode
 
 Split = Literal["iid", "dirichlet", "quantity"]
@@ -22,7 +21,7 @@ class AtlasSettings:
 
     methods: tuple[MethodName, ...] = field(
         default=("local", "fedavg-lora", "flexlora", "cluster", "atlas"),
-        metadata=help_of(f"which are compared, each from the same start on the same rows: {', '.join(ALL)}"),
+        metadata=help_of("which are compared, each from the same start on the same rows"),
     )
     tasks: tuple[str, ...] = field(
         default=("polarity", "paraphrase", "agreement"),
@@ -122,6 +121,15 @@ class AtlasSettings:
             round_seconds=Bounds(0, 1e9, over=True), buffer=Bounds(1, MOST_CLIENTS), most_stale=Bounds(0, 10_000),
             split_after=Bounds(0, 1000),
         )  # fmt: skip
+        self._check_lists()
+        if self.participants > self.clients:
+            raise ValueError(f"participants={self.participants} of clients={self.clients}: more than there are")
+        if len(self.tasks) > self.clients:
+            raise ValueError(f"clients={self.clients}: fewer than the {len(self.tasks)} tasks")
+        self._check_exchange()
+        self._check_devices()
+
+    def _check_lists(self) -> None:
         for name in ("methods", "tasks", "seeds", "rank"):
             values = getattr(self, name)
             if not values:
@@ -135,31 +143,32 @@ class AtlasSettings:
         ):
             if wrong := [one for one in values if not bounds.hold(one)]:
                 raise ValueError(f"{name}={wrong[0]} is not {bounds}")
-        if self.participants > self.clients:
-            raise ValueError(f"participants={self.participants} of clients={self.clients}: more than there are")
-        if len(self.tasks) > self.clients:
-            raise ValueError(f"clients={self.clients}: fewer than the {len(self.tasks)} tasks")
-        alone = [name for name in self.methods if METHODS[name].groups == "pooled" or METHODS[name].combine == "full"]
-        if self.exchange == "folder" and alone:
-            raise ValueError(f"exchange=folder is for methods with clients that send adapters, and {alone[0]} is none")
-        if any(METHODS[name].budgeted for name in self.methods) and len(self.budget_kb) > self.clients:
+        if self.budget_kb and not any(METHODS[name].budgeted for name in self.methods):
+            raise ValueError("budget_kb is for the method atlas, which is not among the methods")
+        if len(self.budget_kb) > self.clients:
             raise ValueError(f"budget_kb has more values than there are clients ({self.clients})")
 
-        self._check_devices(alone)
+    def _check_exchange(self) -> None:
+        others = [name for name in self.methods if METHODS[name].groups == "pooled" or METHODS[name].combine == "full"]
+        if self.exchange == "folder" and others:
+            raise ValueError(f"exchange=folder is for methods with clients that send adapters, and {others[0]} is none")
+        if self.exchange == "folder" and (self.devices or self.split_after):
+            raise ValueError("devices and split_after are simulated, and exchange=folder is not")
+        if self.exchange != "folder" and (self.deadline or self.quorum < 1):
+            raise ValueError("quorum and deadline are for exchange=folder; devices have arrivals and round_seconds")
 
-    def _check_devices(self, alone: Sequence[str]) -> None:
-        """`alone` are the methods whose clients send no adapters."""
+    def _check_devices(self) -> None:
         if unknown := [name for name in self.devices if name not in DEVICES]:
             raise ValueError(f"devices={unknown[0]!s:.50} is none of {', '.join(DEVICES)}")
         if self.arrivals != "sync" and not self.devices:
             raise ValueError(f"arrivals={self.arrivals} needs a virtual clock: name devices, too")
-        if self.arrivals == "buffered" and (self.participants or self.buffer > self.clients):
-            raise ValueError(f"arrivals=buffered takes the next {self.buffer} of all clients; participants must be 0")
-        full = [name for name in alone if METHODS[name].combine == "full"]  # type: ignore[index]
-        if full and (self.arrivals != "sync" or self.split_after):
-            raise ValueError(f"arrivals and split_after are for methods that train adapters, and {full[0]} does not")
-        if self.exchange == "folder" and (self.devices or self.split_after):
-            raise ValueError("devices and split_after are simulated, and exchange=folder is not")
+        if self.arrivals == "buffered" and self.participants:
+            raise ValueError(f"participants={self.participants}: with arrivals=buffered all clients take part, 0")
+        if self.arrivals == "buffered" and self.buffer > self.clients:
+            raise ValueError(f"buffer={self.buffer} of clients={self.clients}: more than there are")
+        full = [name for name in self.methods if METHODS[name].combine == "full"]
+        if full and (self.devices or self.split_after):
+            raise ValueError(f"devices and split_after are for methods that train adapters, and {full[0]} does not")
 
     def tuning(self, seed: int, rank: int) -> Tuning:
         """How a client's optimizer is set."""

@@ -94,7 +94,7 @@ def _json_lines(path: Path, text: str) -> Table:
         if line.strip():
             value = decode_once(line.encode(), what=f"{path}: line {number}", limit=MAX_FILE)
             if not isinstance(value, dict):
-                raise BadData(f"{path}: line {number}: not an object but {keys_of(value).removeprefix('it is ')}")
+                raise BadData(f"{path}: line {number}: {keys_of(value)}")
             found.append({name: _cell(cell) for name, cell in value.items()})
     columns = tuple(dict.fromkeys(name for row in found for name in row))
     if not columns:

@@ -216,6 +216,8 @@ def test_targets_that_match_nothing_are_refused(lab: Lab) -> None:
         ("rank=0", "rank=0"),
         ("smoothing=1.5", "smoothing"),
         ("exchange=folder", "centralised"),
+        ("quorum=0.5", "exchange=folder"),
+        ("budget_kb=100", "not among the methods"),
         ("tasks=polarity,polarty", "polarity"),
     ],
 )

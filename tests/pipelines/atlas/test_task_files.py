@@ -154,7 +154,7 @@ def test_what_is_wrong_with_a_file_of_glue_is_said(
         ("a.csv", "text,label\na,\n", BadData, "row 1: 'label' has no label"),
         ("a.csv", "text,label\n" + "".join(f"a {n},{n}\n" for n in range(101)), BadData, "more than 100 labels"),
         ("a.csv", "text,label\na,1\nb,2\n", BadData, "2 rows are too few to part"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n["b"]\n', BadData, "line 2: not an object but a list"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n["b"]\n', BadData, "line 2: it is a list, not an object"),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', BadData, "row 2: 'label' has no label"),
         ("a.jsonl", "{oops\n", BadData, "line 1"),
         ("a.jsonl", "\n", BadData, "no row"),
