@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from hybrid.commands.grade import _measures
 from hybrid.metrics import Measured, RoundMetrics
 
 
@@ -63,3 +66,12 @@ def test_a_figure_is_told_apart_from_its_control_by_the_interval_of_the_differen
 def test_a_direction_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="neither higher nor lower"):
         Measured("a", "figure", 1.0, 9, better="up")
+
+
+@pytest.mark.parametrize(("controls", "named"), [(("plain", "plain"), False), (("local", "majority"), True)])
+def test_the_table_of_a_grade_names_the_controls_where_they_differ(controls: tuple[str, str], named: bool) -> None:
+    rows = [Measured("a", f"figure {one}", 0.5, 3, control=0.25, against=one) for one in controls]
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(_measures([one.to_json() for one in rows], framed=False))
+    assert ("control is" in screen.getvalue()) == named
+    assert all((one in screen.getvalue().replace(f"figure {one}", "")) == named for one in controls)

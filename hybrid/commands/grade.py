@@ -154,16 +154,20 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
 
 
 def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:
-    """A table of what was measured of the outputs together, each beside its control."""
+    """A table of what was measured of the outputs together, each beside its control, named where there are several."""
+    several = len({one["against"] for one in measures if one["control"] is not None}) > 1
     table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
     table.add_column("")
     for heading in ("measured", "n", "value", "95 % interval", "control", "its interval", "standing"):
         table.add_column(heading, justify="left" if heading == "measured" else "right")
+    if several:
+        table.add_column("control is")
     for one in measures:
         ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else "–" for end in (one["interval"], one["control_interval"])]
         control = "–" if one["control"] is None else f"{one['control']:.4g}"
         cells = (f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1])
-        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells, one["standing"] or "–")
+        named = (_safe(one["against"]),) if several else ()
+        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells, one["standing"] or "–", *named)
     return table
 
 
