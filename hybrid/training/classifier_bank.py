@@ -208,13 +208,7 @@ class ClassifierBank(AdapterBank):
                 raise ValueError(f"the label {text.label} is none of the {counts[text.slot]} of slot {text.slot}")
 
     def _take_less(self, texts: Sequence[EncodedText]) -> None:
-        if self.tokens <= min((len(text.ids) for text in texts), default=1):
-            raise CannotRun(
-                "the device has not enough memory for a pass over one text",
-                hint="take a smaller rank, shorter texts, a smaller model or a larger device",
-            )
-        self.tokens //= 2
-        LOG.warning("a pass ran out of memory; from now on passes have %d tokens", self.tokens)
+        self.tokens = fewer_tokens(self.tokens, texts)
 
     def _accumulate_all(
         self, again: Sequence[LabelledText], texts: Sequence[LabelledText], losses: torch.Tensor
@@ -304,3 +298,14 @@ def passes(texts: Sequence[Any], tokens: int, text_of: Callable[[Any], EncodedTe
         size += more
     if part:
         yield part
+
+
+def fewer_tokens(tokens: int, texts: Sequence[EncodedText]) -> int:
+    """Half of the tokens of a pass over `texts` that ran out of memory. Raises CannotRun when it was one text."""
+    if tokens <= min((len(text.ids) for text in texts), default=1):
+        raise CannotRun(
+            "the device has not enough memory for a pass over one text",
+            hint="take a smaller rank, shorter texts, a smaller model or a larger device",
+        )
+    LOG.warning("a pass ran out of memory; from now on passes have %d tokens", tokens // 2)
+    return tokens // 2

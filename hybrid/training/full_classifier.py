@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -12,15 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from hybrid.errors import CannotRun
 from hybrid.loops import EncodedText, LabelledText
-from hybrid.training.classifier_bank import pass_tokens, passes
+from hybrid.training.classifier_bank import fewer_tokens, pass_tokens, passes
 from hybrid.training.classifier_model import ClassifierModel
 from hybrid.training.heads import initial_head
 from hybrid.training.out_of_memory import fits
 from hybrid.tuning import Tuning
-
-LOG = logging.getLogger("hybrid")
 
 
 class FullClassifier:
@@ -124,13 +120,7 @@ class FullClassifier:
         return torch.autocast(self._model.device.type, self._dtype) if half else nullcontext()
 
     def _take_less(self, texts: Sequence[EncodedText]) -> None:
-        if self.tokens <= min((len(text.ids) for text in texts), default=1):
-            raise CannotRun(
-                "the device has not enough memory for a pass over one text",
-                hint="take a smaller rank, shorter texts, a smaller model or a larger device",
-            )
-        self.tokens //= 2
-        LOG.warning("a pass ran out of memory; from now on passes have %d tokens", self.tokens)
+        self.tokens = fewer_tokens(self.tokens, texts)
 
     def _parameters(self) -> dict[str, torch.Tensor]:
         return {**dict(self._model.base.named_parameters()), **self._head}

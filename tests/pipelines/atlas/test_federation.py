@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -15,42 +14,10 @@ from hybrid.loops import Lab
 from hybrid.metrics import RoundMetrics
 from hybrid.settings import build
 from pipelines.atlas.client_models import ClientModel
-from pipelines.atlas.loop import loop
 from pipelines.atlas.methods import ALL, METHODS, same_as
-from pipelines.atlas.pipeline import DATA, Atlas
+from pipelines.atlas.pipeline import Atlas
 from pipelines.atlas.trained_slots import Slots
-
-SMALL = (
-    "tasks=polarity,paraphrase", "clients=5", "samples=20", "dev=16", "rounds=2", "batch=8", "rank=4",
-    "learning_rate=0.01", "fingerprint_rows=8",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    pytest.importorskip("torch")
-    from hybrid.backends.classifier import ClassifierBackend
-
-    backend = ClassifierBackend("tiny", {"device": "cpu"})
-    yield backend
-    backend.close()
-
-
-def made(lab: Lab, method: str, *settings: str) -> Any:
-    """The loop of a method with seed 0."""
-    pipeline = build(Atlas, [*SMALL, *settings, f"methods={method}"])
-    inputs = pipeline.inputs()
-    (series, *_) = pipeline.stages()[0].work.series(inputs.tasks)  # type: ignore[union-attr]
-    return loop(pipeline, series, lab, inputs.tasks[DATA])
-
-
-def results(lab: Lab, method: str, *settings: str) -> list[RoundMetrics]:
-    """The records of all rounds."""
-    federation = made(lab, method, *settings)
-    try:
-        return [federation.round(number) for number in range(federation.settings.rounds)]
-    finally:
-        federation.close()
+from tests.support.small_federation import SMALL, made, results
 
 
 def figures(records: list[RoundMetrics]) -> list[Mapping[str, float]]:

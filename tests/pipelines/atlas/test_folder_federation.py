@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,6 @@ SMALL = (
     "learning_rate=0.01", "fingerprint_rows=8",
 )  # fmt: skip
 ONLY_HERE = "late", "upload_bytes", "download_bytes"
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    pytest.importorskip("torch")
-    from hybrid.backends.classifier import ClassifierBackend
-
-    backend = ClassifierBackend("tiny", {"device": "cpu"})
-    yield backend
-    backend.close()
 
 
 def parts(lab: Lab, root: Path, *settings: str) -> tuple[FolderServer, list[FolderClient], TensorExchange]:

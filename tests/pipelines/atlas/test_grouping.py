@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,16 +13,6 @@ from pipelines.atlas.loop import loop
 from pipelines.atlas.pipeline import DATA, Atlas
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    pytest.importorskip("torch")
-    from hybrid.backends.classifier import ClassifierBackend
-
-    backend = ClassifierBackend("tiny", {"device": "cpu"})
-    yield backend
-    backend.close()
 
 
 def begun(lab: Lab, *settings: str) -> Any:

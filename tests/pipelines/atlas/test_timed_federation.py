@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,42 +10,22 @@ from hybrid.errors import CannotRun, UsageError
 from hybrid.loops import Lab
 from hybrid.metrics import RoundMetrics
 from hybrid.settings import build
-from pipelines.atlas.loop import loop
-from pipelines.atlas.pipeline import DATA, Atlas
+from pipelines.atlas.pipeline import Atlas
+from tests.support import small_federation
 
-SMALL = (
-    "tasks=polarity,paraphrase", "clients=4", "samples=12", "dev=8", "rounds=2", "batch=8", "rank=4",
-    "learning_rate=0.01", "fingerprint_rows=8",
-)  # fmt: skip
+FEW = "clients=4", "samples=12", "dev=8"
 CLOCK = ("devices=cpu-2gb,laptop-8gb,gpu-16gb",)
 
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    pytest.importorskip("torch")
-    from hybrid.backends.classifier import ClassifierBackend
-
-    backend = ClassifierBackend("tiny", {"device": "cpu"})
-    yield backend
-    backend.close()
-
-
 def made(lab: Lab, method: str, *settings: str) -> Any:
-    pipeline = build(Atlas, [*SMALL, *settings, f"methods={method}"])
-    inputs = pipeline.inputs()
-    (series, *_) = pipeline.stages()[0].work.series(inputs.tasks)  # type: ignore[union-attr]
-    return loop(pipeline, series, lab, inputs.tasks[DATA])
+    return small_federation.made(lab, method, *FEW, *settings)
 
 
 def results(lab: Lab, method: str, *settings: str) -> list[RoundMetrics]:
-    federation = made(lab, method, *settings)
-    try:
-        return [federation.round(number) for number in range(federation.settings.rounds)]
-    finally:
-        federation.close()
+    return small_federation.results(lab, method, *FEW, *settings)
 
 
 def learned(records: list[RoundMetrics]) -> list[dict[str, float]]:
@@ -130,7 +109,7 @@ def test_a_split_takes_virtual_time_for_its_traffic(lab: Lab) -> None:
 )  # fmt: skip
 def test_settings_that_do_not_fit_each_other_are_refused(settings: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
-        build(Atlas, [*SMALL, *settings])
+        build(Atlas, [*small_federation.SMALL, *FEW, *settings])
 
 
 def test_a_whole_step_where_all_pull_alike_is_the_exact_average(lab: Lab) -> None:
