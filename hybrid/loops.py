@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.metrics import RoundMetrics
-from hybrid.records import Failure, Item, Request, Sampling
+from hybrid.records import Failure, Item, Message, Request, Sampling
+from hybrid.tuning import PolicyTuning
 
 MOST_ROUNDS = 100_000
 """Rounds of a series."""
@@ -78,6 +79,119 @@ class LabelledText(NamedTuple):
     weight: float
 
 
+class Prompt(NamedTuple):
+    """What the policy of a slot is to complete. The seeds of several samples of a prompt differ."""
+
+    slot: int
+    ids: tuple[int, ...]
+    sampling: Sampling
+
+
+class Sampled(NamedTuple):
+    """A completion that a policy wrote: its tokens, the end token too if there is one, and its text without that.
+
+    `ended`: it wrote the end token; else it was cut after `max_tokens`. `logprobs`: of each token when it was drawn, at
+    the temperature of its sampling (a greedy one: at 1).
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    ended: bool
+    logprobs: tuple[float, ...]
+
+
+class PolicyText(NamedTuple):
+    """A prompt and its completion that the policy of a slot is trained on: the tokens from `start` on are labels.
+
+    `weights`: of each label's cross-entropy in the slot's loss, `len(ids) - start` of them. A negative weight makes a
+    token less likely. So a policy gradient is a cross-entropy with the weight advantage / denominator.
+    """
+
+    slot: int
+    ids: tuple[int, ...]
+    start: int
+    weights: tuple[float, ...]
+
+
+class Step(NamedTuple):
+    """An optimizer step: the norm of its gradient before it was cut.
+
+    `skipped`: the gradient is not finite, and nothing was changed.
+    """
+
+    norm: float
+    skipped: bool
+
+
+class Policies(Protocol):
+    """Language models that are trained with what they wrote, one in each slot, over one base model.
+
+    Everything about a slot depends on what was done with that slot alone, up to the rounding of sums.
+    """
+
+    slots: int
+    context: int
+    """Tokens of a prompt and a completion together."""
+    end: int
+    """The token that ends a completion."""
+    tokenizer: str
+    """Digest of the tokenizer: texts may be exchanged as token ids where it is the same."""
+
+    def begin(self, slot: int, seed: int) -> None:
+        """Begin with the base model, and a fresh optimizer. `seed`: of an adapter's first values."""
+        ...
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The prompt by the model's chat template. Raises ValueError for one that is longer than the context."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of a completion's text, without special ones."""
+        ...
+
+    def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
+        """A completion of each prompt, in their order. All slots are decoded together; equal prompts are computed once.
+
+        Raises ValueError for a prompt that leaves no room for `max_tokens`; Temporary, CannotRun.
+        """
+        ...
+
+    def backward(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> tuple[float, ...]:
+        """Accumulate the gradients of the texts in their slots. Returns the slots' losses [slots].
+
+        The cross-entropy is that of logits / temperature. Texts beyond one pass's memory are divided into several.
+        """
+        ...
+
+    def logprobs(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> list[tuple[float, ...]]:
+        """The log-probabilities of each text's labels; nothing is accumulated."""
+        ...
+
+    def step(self, slot: int, learning_rate: float) -> Step:
+        """One optimizer step of a slot with its gradients, which are then zero."""
+        ...
+
+    def digest(self, slot: int) -> str:
+        """The sha256 of the slot's trained weights."""
+        ...
+
+    def adapter(self, slot: int) -> bytes:
+        """The slot's weights as safetensors: an adapter in PEFT's layout, or a whole model."""
+        ...
+
+    def state(self) -> bytes:
+        """Weights, moments and step counts of all slots, as safetensors."""
+        ...
+
+    def load(self, state: bytes) -> None:
+        """Go on from what `state` gave. Raises BadData for bytes that are none, or of another shape."""
+        ...
+
+    def close(self) -> None:
+        """Free the memory, and leave the base model as it was."""
+        ...
+
+
 class Lab(Protocol):
     """What a loop may use of the machine that it runs on. All but `device` need a backend with a model."""
 
@@ -103,6 +217,11 @@ class Lab(Protocol):
 
         `seed`: of its head. Raises CannotRun.
         """
+        ...
+
+
+    def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
+        """Policies over the language model that is open. Raises CannotRun, also when they do not fit its memory."""
         ...
 
 
@@ -154,4 +273,52 @@ class SharingLoop(Loop, Protocol):
 
     def connect(self, exchange: Exchange) -> None:
         """Take the exchange. Called once, before `load` and `round`."""
+        ...
+
+
+class Segment(NamedTuple):
+    """What a loop published under a name and a number. `id` is the sha256 of `data`."""
+
+    name: str
+    number: int
+    data: bytes
+    id: str
+
+
+class Publications(Protocol):
+    """What the loops of a stage publish in the run's folder, for good, from whichever machine they are advanced.
+
+    What others published is hostile until it is checked. A number has several segments when two machines computed it.
+    """
+
+    def publish(self, name: str, number: int, data: bytes) -> str:
+        """Publish a segment, which is never changed, and return its id. Publishing it again does nothing.
+
+        `name` is of `a-z`, `0-9` and `-`. On return it is safe on this disk; it is carried to the folder in the
+        background. Raises Temporary when there is no room, BadData for what cannot be published.
+        """
+        ...
+
+    def arrived(self) -> list[Segment]:
+        """The segments of all names that have arrived here and were not returned before, one's own among them.
+
+        They are sorted by number, name and id.
+        """
+        ...
+
+    def read(self, name: str, number: int) -> list[Segment]:
+        """The segments of a name and number that are here, sorted by id."""
+        ...
+
+
+@runtime_checkable
+class PublishingLoop(Loop, Protocol):
+    """A loop that publishes segments, which the other loops of its stage may read.
+
+    Publishing changes nothing that a round computes, so the state is kept as that of any loop: a machine that goes on
+    from an older state computes rounds again, and finds what was published of them.
+    """
+
+    def publish_to(self, publications: Publications) -> None:
+        """Take the publications. Called once, before `load` and `round`."""
         ...

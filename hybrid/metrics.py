@@ -22,12 +22,16 @@ LARGEST = 1e100
 class RoundMetrics:
     """The metrics of one round, in whatever unit, and those of groups in it (`node-3`).
 
-    Raises ValueError when made of anything else; a metric that is not finite has no value and is left out by its maker.
+    `notes` are what else belongs to the round's record, such as the names of what was trained. `costs` are seconds and
+    bytes by group ("" for all): they differ whenever a round is computed again, so they are not in the text. Raises
+    ValueError when made of anything else; a metric that is not finite has no value and is left out by its maker.
     """
 
     round: int
     metrics: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Mapping[str, Json] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if type(self.round) is not int or not 0 <= self.round < 2**53:
@@ -36,11 +40,15 @@ class RoundMetrics:
         _check_names("groups", self.groups)
         for name, values in self.groups.items():
             _check(f"the group {name}", values)
+        if not isinstance(self.notes, Mapping):
+            raise ValueError("the notes of a round are an object")
+        for name, values in self.costs.items():
+            _check(f"the costs of {name}", values)
 
     def to_text(self) -> str:
-        """The text of the record: canonical JSON of `round`, `metrics` and `groups`."""
+        """The text of the record: canonical JSON of `round`, `metrics`, `groups` and, where there are any, `notes`."""
         value: dict[str, Json] = {"round": self.round, "metrics": self.metrics, "groups": self.groups}
-        return encode(value).decode()
+        return encode({**value, "notes": dict(self.notes)} if self.notes else value).decode()
 
     @classmethod
     def from_text(cls, text: str) -> RoundMetrics:
@@ -49,7 +57,7 @@ class RoundMetrics:
             raise ValueError("not the metrics of a round: no JSON object")
         try:
             value = decode(text, what="the metrics of a round")
-            return cls(value["round"], value["metrics"], value.get("groups", {}))
+            return cls(value["round"], value["metrics"], value.get("groups", {}), value.get("notes", {}))
         except (BadData, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the metrics of a round: {error}") from error
 

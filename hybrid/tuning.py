@@ -84,3 +84,23 @@ class Tuning:
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         values["lessons"] = values.pop("examples")
         return {**values, "targets": list(self.targets)}
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTuning:
+    """How the policies of a loop are trained: with adapters of `rank`, or, with rank 0, all of their parameters.
+
+    An adapter adds alpha / rank * B A x to the layers `targets` (ends of their names; none: all linear layers of the
+    blocks). Optimizer: AdamW with betas 0.9 and 0.999 and eps 1e-8; the gradient's norm is cut at `clip`, 0 for never.
+    Raises ValueError for values that cannot be trained with.
+    """
+
+    rank: int = 32
+    alpha: float = 64.0
+    targets: tuple[str, ...] = ()
+    weight_decay: float = 0.0
+    clip: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, rank=Bounds(0, MOST_RANK), alpha=Bounds(0, over=True))
+        refuse_outside(self, weight_decay=Bounds(0, 1, under=True), clip=NOT_NEGATIVE)

@@ -15,7 +15,7 @@ from hybrid.backends.devices import Device, find_device
 from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of
 from hybrid.backends.options import one_of, whole_number
 from hybrid.errors import CannotRun, HybridError
-from hybrid.loops import EncodedText
+from hybrid.loops import EncodedText, Policies
 from hybrid.model_files.location import digest_of, locate
 from hybrid.model_files.weight_files import check_files
 from hybrid.model_files.weights import quiet_transformers, refuse_incomplete
@@ -25,6 +25,7 @@ from hybrid.training.classifier_bank import ClassifierBank
 from hybrid.training.classifier_model import ClassifierModel
 from hybrid.training.full_classifier import FullClassifier
 from hybrid.training.tiny_classifier import DIGEST, TinyTokenizer, tiny_model
+from hybrid.tuning import PolicyTuning
 
 NAME, TINY = "classifier", "tiny"
 
@@ -83,6 +84,10 @@ class ClassifierBackend:
     def full_classifier(self, labels: int, seed: int) -> FullClassifier:
         """`hybrid.loops.Lab`."""
         return FullClassifier(self._base, labels, seed, tokens=self._tokens)
+
+    def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
+        """Raises CannotRun."""
+        raise CannotRun("a classifier writes no texts", hint="--backend transformers --model MODEL")
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """A failure a request."""

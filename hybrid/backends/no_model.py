@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from hybrid.backends.options import whole_number
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun, nearest
-from hybrid.loops import EncodedText
+from hybrid.loops import EncodedText, Policies
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
+from hybrid.tuning import PolicyTuning
 
 NAME = "none"
 
@@ -53,6 +54,10 @@ class NoModel:
     def full_classifier(self, labels: int, seed: int) -> Any:
         """Raises CannotRun."""
         raise self._nothing_to_train()
+
+    def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
+        """Raises CannotRun."""
+        raise CannotRun(f"the backend '{NAME}' has no language model", hint="--backend transformers --model MODEL")
 
     def _nothing_to_train(self) -> CannotRun:
         return CannotRun(f"the backend '{NAME}' has no model to train", hint="--backend classifier --model tiny")
