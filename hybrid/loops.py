@@ -219,7 +219,6 @@ class Lab(Protocol):
         """
         ...
 
-
     def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
         """Policies over the language model that is open. Raises CannotRun, also when they do not fit its memory."""
         ...

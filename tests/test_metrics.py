@@ -75,3 +75,12 @@ def test_the_table_of_a_grade_names_the_controls_where_they_differ(controls: tup
     Console(file=screen, width=200).print(_measures([one.to_json() for one in rows], framed=False))
     assert ("control is" in screen.getvalue()) == named
     assert all((one in screen.getvalue().replace(f"figure {one}", "")) == named for one in controls)
+
+
+def test_notes_of_a_round_are_in_its_text_and_costs_are_not() -> None:
+    made = RoundMetrics(3, {"loss": 1.0}, notes={"node-0": ["a", "b"]}, costs={"": {"seconds": 2.5}})
+    read = RoundMetrics.from_text(made.to_text())
+    assert read == made
+    assert read.notes == {"node-0": ["a", "b"]}
+    assert not read.costs
+    assert "notes" not in RoundMetrics(3, {"loss": 1.0}).to_text()
