@@ -130,6 +130,8 @@ class Policies(Protocol):
     """
 
     slots: int
+    together: bool
+    """Whether gradients of several slots can be accumulated at once; else a slot's `step` comes before the next one."""
     context: int
     """Tokens of a prompt and a completion together."""
     end: int
@@ -147,6 +149,10 @@ class Policies(Protocol):
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of a completion's text, without special ones."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a completion's tokens, without the end token. Raises ValueError for ids that there are not."""
         ...
 
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
@@ -298,10 +304,10 @@ class Publications(Protocol):
         """
         ...
 
-    def arrived(self) -> list[Segment]:
+    def arrived(self, since: int = 0) -> list[Segment]:
         """The segments of all names that have arrived here and were not returned before, one's own among them.
 
-        They are sorted by number, name and id.
+        They are sorted by number, name and id. Numbers below `since` are not read, and never will be.
         """
         ...
 
