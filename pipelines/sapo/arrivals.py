@@ -14,11 +14,9 @@ from typing import Any, NamedTuple
 from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.machine.files import unpack as unpack_zstd
-from pipelines.sapo.rollouts import FORMAT, VERSION, Answer, Batch, Rollout
+from pipelines.sapo.rollouts import FORMAT, MOST_PACKED, MOST_UNPACKED, VERSION, Answer, Batch, Rollout
 from pipelines.sapo.streams import INDICES
 
-MOST_PACKED = 8 * 1024 * 1024
-MOST_UNPACKED = 32 * 1024 * 1024
 MOST_REFUSALS = 1000
 """Refusals of a segment; what comes after so many is not looked at."""
 LOWEST_LOGPROB = -1e4

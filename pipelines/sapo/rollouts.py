@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import zstandard
@@ -20,6 +20,9 @@ FORMAT = "hybrid/rollouts"
 VERSION = 1
 DIGITS = 5
 """Decimal digits of a shared log-probability."""
+MOST_PACKED = 8 * 1024 * 1024
+"""Bytes of a segment, as it is published."""
+MOST_UNPACKED = 32 * 1024 * 1024
 
 Place = tuple[int, int, int]
 """Node, round and slot of a rollout: where a node asked its question."""
@@ -100,6 +103,26 @@ def pack(batches: Sequence[Batch]) -> bytes:
         "batches": [_batch_json(batch) for batch in batches],
     }
     return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(encode(value))
+
+
+def packed(batches: Sequence[Batch], most: int = MOST_UNPACKED // 4) -> list[bytes]:
+    """The batches in as many segments as they need, each of about `most` bytes at most before it is packed.
+
+    A batch that is larger is divided. Texts of models are not larger when they are packed.
+    """
+    parts, size = list[list[Batch]](), most
+    for batch in batches:
+        for one in batch.rollouts:
+            length = len(encode(one.to_json()))
+            if size + length > most:
+                parts, size = [*parts, []], 0
+            size += length
+            last = parts[-1][-1] if parts[-1] else None
+            if last and (last.node, last.round) == (batch.node, batch.round):
+                parts[-1][-1] = replace(last, rollouts=(*last.rollouts, one))
+            else:
+                parts[-1].append(replace(batch, rollouts=(one,)))
+    return [pack(part) for part in parts]
 
 
 def _batch_json(batch: Batch) -> dict[str, Json]:

@@ -187,5 +187,23 @@ def importance(now: Sequence[float], behaviour: Sequence[float], cap: float) -> 
     """
     if not behaviour:
         return (1.0,) * len(now)
-    most = math.log(cap)
-    return tuple(math.exp(min(here - then, most)) for here, then in zip(now, behaviour, strict=True))
+    largest = 700.0  # whose exponential is finite
+    return tuple(min(math.exp(min(here - then, largest)), cap) for here, then in zip(now, behaviour, strict=True))
+
+
+def truncated(
+    texts: Sequence[PolicyText], behaviours: Sequence[Sequence[float]], now: Sequence[Sequence[float]], cap: float
+) -> tuple[list[PolicyText], float, float]:
+    """The texts with their weights times `importance`, the mean of that, and the share of it that is cut.
+
+    Mean and share are over the tokens whose `behaviours` are known; 1 and 0 when there are none.
+    """
+    found = [importance(new, then, cap) for new, then in zip(now, behaviours, strict=True)]
+    weighted = [
+        text._replace(weights=tuple(weight * one for weight, one in zip(text.weights, ratios, strict=True)))
+        for text, ratios in zip(texts, found, strict=True)
+    ]
+    known = [one for ratios, then in zip(found, behaviours, strict=True) if then for one in ratios]
+    if not known:
+        return weighted, 1.0, 0.0
+    return weighted, math.fsum(known) / len(known), sum(one >= cap for one in known) / len(known)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hybrid.canonical import encode
 from pipelines.sapo.arrivals import Expected, unpack
-from pipelines.sapo.rollouts import Answer, Batch, Rollout, pack
+from pipelines.sapo.rollouts import Answer, Batch, Rollout, pack, packed
 from pipelines.sapo.streams import question
 
 TASKS = ("bf", "arc_1d")
@@ -61,6 +61,20 @@ def test_what_was_packed_comes_back_with_the_same_ids(texts: list[str], slots: i
 def test_a_segment_may_hold_several_rounds_and_nodes() -> None:
     sent = [batch(rollout(node, round), node=node, round=round) for round in range(3) for node in range(3)]
     assert unpack(pack(sent), expected(question=asked)).batches == sent
+
+
+@given(most=st.integers(1, 3000), slots=st.lists(st.integers(0, 4), max_size=5))
+def test_what_is_too_much_for_a_segment_is_published_in_several(most: int, slots: list[int]) -> None:
+    sent = [
+        batch(*(rollout(1, number, slot) for slot in range(count)), round=number) for number, count in enumerate(slots)
+    ]
+    parts = [unpack(data, expected(question=asked)).batches for data in packed(sent, most)]
+    found = [one for part in parts for batch in part for one in batch.rollouts]
+    assert found == [one for batch in sent for one in batch.rollouts]
+    sizes = [sum(len(encode(one.to_json())) for batch in part for one in batch.rollouts) for part in parts]
+    assert all(
+        size <= most or sum(len(one.rollouts) for one in part) == 1 for size, part in zip(sizes, parts, strict=True)
+    )
 
 
 def rollout_of(value: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.sapo.advantages import advantages
 from pipelines.sapo.ledger import Group
 from pipelines.sapo.rollouts import Answer, Rollout
-from pipelines.sapo.training_set import Reader, TrainingSet, importance, training_set
+from pipelines.sapo.training_set import Reader, TrainingSet, importance, training_set, truncated
 
 END, TOKENIZER = 0, "t" * 64
 PROMPT = (7, 8, 9)
@@ -154,7 +154,19 @@ def test_importance_is_the_ratio_by_token_up_to_a_cap() -> None:
     assert importance((-1.0, -2.0), (), 2.0) == (1.0, 1.0)
 
 
+def test_the_weights_of_importance_multiply_those_of_known_tokens_alone() -> None:
+    drawn = Answer("ab", True, (97, 98, END), (-1.0, -2.0, -3.0))
+    made = built([group([drawn, SHORT], (0, 1), own=False, node=1)])
+    now = [(-1.0, -1.0, -9.0), (-1.0, -1.0)]
+    texts, mean, cut = truncated(made.texts, made.behaviours, now, 2.0)
+    (weight, *_), ratios = made.texts[0].weights, (1.0, 2.0, math.exp(-6))
+    assert texts[0].weights == tuple(weight * one for one in ratios)
+    assert texts[1] == made.texts[1]
+    assert (mean, cut) == (math.fsum(ratios) / 3, 1 / 3)
+    assert truncated([], [], [], 2.0) == ([], 1.0, 0.0)
+
+
 @given(pairs=st.lists(st.tuples(st.floats(-1e4, 0), st.floats(-1e4, 0)), max_size=9), cap=st.floats(1e-3, 1e3))
 def test_importance_is_finite_whatever_a_sender_says(pairs: list[tuple[float, float]], cap: float) -> None:
     found = importance([one for one, _ in pairs], [one for _, one in pairs], cap)
-    assert all(0 <= one <= cap * (1 + 1e-12) for one in found)
+    assert all(0 <= one <= cap for one in found)
