@@ -9,31 +9,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch.optim.adamw import adamw
-
-from hybrid.training.slots import AdapterBank
-from hybrid.tuning import Tuning
 
 FIRST_SCALE = 1024.0
 """Initial loss scale of float16; halved whenever a gradient overflows."""
 
 
-class SlotAdamW:
-    """The optimizer of one bank. `begin` a slot before its first `step`; `scale[k]` multiplies slot k's loss."""
+class Decay(Protocol):
+    """The settings of an optimizer: `hybrid.tuning.Tuning` and `PolicyTuning` have them."""
 
-    def __init__(self, bank: AdapterBank, *, scaled: bool) -> None:
+    @property
+    def weight_decay(self) -> float: ...
+
+    @property
+    def clip(self) -> float: ...
+
+
+class Trained(Protocol):
+    """What is trained: values [slots, N] and their gradients, which slots that never train at once may share."""
+
+    slots: int
+    values: torch.Tensor
+    grads: torch.Tensor | None
+
+
+class SlotAdamW:
+    """The optimizer of one bank. `begin` a slot before its first `step`; `scale[k]` multiplies slot k's loss.
+
+    `norms[k]` is the norm of the gradient of slot k's last `step`, before it was cut.
+    """
+
+    def __init__(self, bank: Trained, *, scaled: bool) -> None:
         if bank.grads is None:
             raise ValueError("a bank without gradients cannot be trained")
         self._values, self._grads = bank.values, bank.grads  # not the bank, which holds its optimizer
         self.scale = torch.full((bank.slots,), FIRST_SCALE if scaled else 1.0, device=bank.values.device)
+        self.norms = torch.zeros_like(self.scale)
         self._scaled = scaled
         self._of: dict[int, torch.optim.AdamW] = {}
         self._clip: dict[int, float] = {}
         self._frozen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # mask of frozen parameters, their values
 
-    def begin(self, slot: int, tuning: Tuning, frozen: torch.Tensor | None = None) -> None:
+    def begin(self, slot: int, tuning: Decay, frozen: torch.Tensor | None = None) -> None:
         """Reset the state of a slot. Parameters where `frozen` [N] is true are never changed."""
         row = self._values[slot]
         row.grad = self._grads[slot].zero_()
@@ -63,6 +83,7 @@ class SlotAdamW:
         if frozen is not None:
             grad.masked_fill_(frozen, 0.0)
         norm = grad.norm() / self.scale[slot]
+        self.norms[slot] = norm
         skipped = (~norm.isfinite()).float()
         clipping = (norm / self._clip[slot] + 1e-6 / self._clip[slot]).clamp(min=1.0) if self._clip[slot] else 1.0
         optimizer.grad_scale = (self.scale[slot] * clipping).float()
