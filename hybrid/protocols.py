@@ -126,10 +126,11 @@ class Pipeline(Protocol):
 class MakesPages(Protocol):
     """A pipeline that writes files for people beside outputs.json."""
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
-        """Name (`kept.md`; .txt, .csv and .json are allowed, too) -> text. Its first line is the same every time: by
-        it the file is known again and may be replaced; of JSON it has to say more than `{`. What models wrote is
-        hostile in these as on any page.
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str | Iterable[str]]:
+        """Name (`kept.md`; .txt, .csv and .json are allowed, too) -> text, or its parts one after another.
+
+        Its first line is the same every time: by it the file is known again and may be replaced; of JSON it has to say
+        more than `{`. It stands whole in the first part. What models wrote is hostile in these as on any page.
         """
         ...
 
@@ -281,7 +282,10 @@ class ReadyGrader(OutputGrader, Protocol):
 
 @runtime_checkable
 class MeasuringGrader(OutputGrader, Protocol):
-    """A grader that has measured the outputs together: figures that are no mean over questions, in any unit."""
+    """A grader that has measured the outputs together: figures that are no mean over questions, in any unit.
+
+    With an attribute `mixes`, such as "methods", it says that its scores are of several of them, so have no mean.
+    """
 
     def measures(self) -> Iterable[Measured]:
         """What it measured, in the order in which it is shown."""

@@ -178,6 +178,7 @@ def _report(done: remote_runs.Fetched, summary: dict[str, Any] | None, *, as_jso
     for line in fetched_lines(done):
         click.echo(clean_line(line, MAX_LINE), err=True)
     if summary:
-        score = "no score yet" if summary["score"] is None else f"score {summary['score']:.4f}"
+        none = f"score: {summary['method']};" if summary["n"] else "no score yet"
+        score = none if summary["score"] is None else f"score {summary['score']:.4f}"
         so_far = "" if done.done else ", so far: what has not arrived is counted as ungraded"
         click.echo(f"{score} over {summary['n']} of {summary['n'] + summary['ungraded']['count']}{so_far}", err=True)

@@ -113,6 +113,8 @@ def _check(summary: dict[str, Any], threshold: float | None) -> None:
     if threshold is None:
         return
     score = summary["score"]
+    if score is None and summary["n"]:
+        raise Missed(f"the threshold is missed: the score is {summary['method']}")
     if score is None:
         raise Missed(
             "nothing could be graded, so the threshold is missed", hint="the reasons are counted under 'ungraded'"
@@ -131,7 +133,8 @@ def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
         console.print(_measures(summary["measures"], console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line), soft_wrap=True)
-    console.print(_safe(f"interval: {summary['method']}; grades: {grades}"))
+    what = "score" if summary["score"] is None and summary["n"] else "interval"
+    console.print(_safe(f"{what}: {summary['method']}; grades: {grades}"))
 
 
 def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
@@ -141,6 +144,8 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
     for heading in ("n", "score", "95 % interval"):
         table.add_column(heading, justify="right")
     _row(table, f"{name} (by {summary['unit']})", summary, summary["score"], style="bold")
+    if summary["score"] is None and summary["n"]:
+        return table
     for control, values in summary["controls"].items():
         _row(table, f"control: {control}", values, values["score"])
         if "gain" in values:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 from hybrid.machine import home
@@ -26,22 +27,26 @@ def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
     """
     if not isinstance(pipeline, MakesPages):
         return []
-    with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "making the pages beside the outputs"):
-        made = _checked(pipeline.pages(opened.tasks, opened.records()))
     written = []
-    for name, text in made.items():
-        path, content = path_beside(outputs, name), text.encode("utf-8", "replace")
-        with replacing(path, content.partition(b"\n")[0], home.parts_folder()) as file:
-            file.write(content)
-        written.append(path)
+    with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "making the pages beside the outputs"):
+        for name, (first, rest) in _checked(pipeline.pages(opened.tasks, opened.records())).items():
+            path, begins = path_beside(outputs, name), first.encode("utf-8", "replace").partition(b"\n")[0]
+            with replacing(path, begins, home.parts_folder()) as file:
+                for part in chain((first,), rest):
+                    file.write(part.encode("utf-8", "replace"))
+            written.append(path)
     return written
 
 
-def _checked(made: Mapping[str, str]) -> Mapping[str, str]:
-    """The pages, in order of name. Raises ValueError, TypeError."""
-    for name, text in checked(made, Mapping).items():
+def _checked(made: Mapping[str, str | Iterable[str]]) -> dict[str, tuple[str, Iterator[str]]]:
+    """The first part and the others of each page, in order of name. Raises ValueError, TypeError."""
+    found: dict[str, tuple[str, Iterator[str]]] = {}
+    for name, page in sorted(checked(made, Mapping).items()):
         if not NAME.fullmatch(name) or name in TAKEN:
             raise ValueError(f"a page is called like kept.md, not {name!r:.80}")
-        if checked(text, str).partition("\n")[0].strip() in ("", "{", "["):
+        parts = (checked(part, str) for part in ((page,) if isinstance(page, str) else checked(page, Iterable)))
+        first: str = next(parts, "")
+        if first.partition("\n")[0].strip() in ("", "{", "["):
             raise ValueError(f"the page {name} has no first line, by which it is known again")
-    return dict(sorted(made.items()))
+        found[name] = first, parts
+    return found

@@ -14,7 +14,7 @@ import orjson
 from hybrid.canonical import Json, encode
 from hybrid.grading import calibration
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
-from hybrid.grading.summary import GradeSummary, Reasons
+from hybrid.grading.summary import GradeSummary, Reasons, without_mean
 from hybrid.machine import home
 from hybrid.machine.replacing import refuse_foreign, replacing
 from hybrid.metrics import Measured
@@ -173,6 +173,8 @@ class GradesWriter:
             summary["judge"] = judge
         if isinstance(self._judge, MeasuringGrader):
             with attributed_to(self._grader, "measuring the outputs"):
+                if mixed := checked(getattr(self._judge, "mixes", ""), str):
+                    summary |= without_mean(mixed)
                 summary["measures"] = [checked(one, Measured).to_json() for one in self._judge.measures()]
         return summary
 

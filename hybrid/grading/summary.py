@@ -138,6 +138,14 @@ class GradeSummary:
         }
 
 
+def without_mean(mixed: str) -> dict[str, Any]:
+    """What a summary has instead of a mean over scores that are of several `mixed` (methods, say): their mean would say
+    nothing of any of them.
+    """
+    said = f"none, since the scores are of several {mixed}: see what is measured of each"
+    return {"score": None, "interval": None, "method": said, "figures": {}, "controls": {}}
+
+
 def _lowest(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The lowest value of every name that occurs in all."""
     names = set(each[0]).intersection(*each)

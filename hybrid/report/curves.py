@@ -1,7 +1,7 @@
 """Metrics over rounds for every pipeline whose records hold them (`hybrid.metrics`): one chart per metric.
 
 Runs whose settings differ only in the seed are one line: their mean, with a band from the lowest to the highest. So are
-tasks of a run whose names differ only in `/seed-N`.
+tasks of a run whose names differ only in `/seed-N`. Metrics that never change are named, not drawn.
 """
 
 from __future__ import annotations
@@ -65,8 +65,12 @@ class Curves(Section):
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
                 name = _name(label, key, several=len(tasks[key[0]]) > 1)
                 lines.setdefault(key[0], []).append((key, _line(name, key, series)))
-        charts = [_chart(metric, lines[metric]) for metric in sorted(lines)[:MAX_CHARTS]]
-        if left := len(lines) - len(charts):
+        still = [metric for metric in sorted(lines) if _is_still(lines[metric])]
+        moving = [metric for metric in sorted(lines) if metric not in still]
+        charts = [_chart(metric, lines[metric]) for metric in moving[:MAX_CHARTS]]
+        if still:
+            notes.append(el("p", _still_note([(name, lines[name]) for name in still]), cls="none"))
+        if left := len(moving) - len(charts):
             notes.append(el("p", f"{count_of(left, 'more metric')} not drawn.", cls="none"))
         return join([*notes, el("div", *charts, cls="all-series")])
 
@@ -100,8 +104,12 @@ def _rounds(outputs: Sequence[Output]) -> Iterator[RoundMetrics]:
 
 
 def _series(run: ReportRun) -> Series:
-    """All metrics of a run, up to MAX_VALUES values."""
+    """All metrics of a run, up to MAX_VALUES values.
+
+    Of a group's line that is only counted, beside too many others, its first value stands for it.
+    """
     series: Series = {}
+    lines: dict[str, set[tuple[str, str]]] = {}
     held = 0
     with closing(run.outputs.records()) as records:
         for output in records:
@@ -110,10 +118,15 @@ def _series(run: ReportRun) -> Series:
                 continue
             if held >= MAX_VALUES:
                 break
+            name = SEED.sub("", output.task)
             for group, metrics in {"": found.metrics, **found.groups}.items():
                 for metric, value in metrics.items():
-                    series.setdefault((metric, output.task, group), {})[found.round] = float(value)
-                    held += 1
+                    known = lines.setdefault(metric, set())
+                    known.add((name, group))
+                    points = series.setdefault((metric, output.task, group), {})
+                    if not points or not group or metric not in found.metrics or len(known) <= MAX_WITH_GROUPS:
+                        points[found.round] = float(value)
+                        held += 1
     return series
 
 
@@ -140,6 +153,27 @@ def _by_seed(series: Series) -> list[Series]:
         else:
             found.setdefault("", {})[metric, task, group] = points
     return [found[seed] for seed in sorted(found)]
+
+
+def _is_still(lines: Sequence[tuple[Key, Line]]) -> bool:
+    """Whether a metric shows nothing over rounds: all lines are level, at one height or of groups alone."""
+    level = all(
+        len(one.points) > 1 and len({*one.points.values()}) == 1 and len({*one.band.values()}) < 2 for _, one in lines
+    )
+    heights = {value for _, line in lines for value in line.points.values()}
+    return level and (len(heights) == 1 or all(group for (_, _, group), _ in lines))
+
+
+def _still_note(metrics: Sequence[tuple[str, Sequence[tuple[Key, Line]]]]) -> str:
+    """The metrics that never change, with their values."""
+    told = []
+    for name, lines in metrics[:MAX_CHARTS]:
+        values = sorted({value for _, line in lines for value in line.points.values()})
+        ends = [number(value) for value in dict.fromkeys((values[0], values[-1]))]
+        told.append(f"{name} ({' to '.join(ends)})")
+    left = len(metrics) - len(told)
+    more = f" and {left:,} more" if left else ""
+    return f"Not drawn, since they do not change from round to round: {', '.join(told)}{more}."
 
 
 def _chart(metric: str, lines: Sequence[tuple[Key, Line]]) -> Html:

@@ -55,9 +55,8 @@ def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
     summary = run.grades.summary
     unit = summary["unit"]
     if summary["score"] is None:
-        return el(
-            "p", name, el("b", "no score"), f": none of {count_of(summary['questions'], 'question')} could be graded."
-        )
+        none = f"none of {count_of(summary['questions'], 'question')} could be graded"
+        return el("p", name, el("b", "no score"), f": {summary['method'] if summary['n'] else none}.")
     return el(
         "p",
         name,
@@ -137,8 +136,9 @@ def _measures(run: ReportRun, sections: Sections) -> Iterator[tuple[str, str, Me
     if run.grades is None:
         return
     summary, names = run.grades.summary, sections.names
-    main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
-    yield f"Score ({run.grader}, by {run.unit})", "score", main
+    if summary["score"] is not None or not summary["n"]:  # else it is of what has no mean
+        main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
+        yield f"Score ({run.grader}, by {run.unit})", "score", main
     for name, value in summary["controls"].items():
         yield f"Control: {display_name(name, names)}", "control", value
     figures, known = sections.figures(run, run.figures), list(names)

@@ -71,6 +71,11 @@ class AtlasMeasures:
         self._comparison = comparison
         self._series = {one.name: one for one in comparison.series}
 
+    @property
+    def mixes(self) -> str:
+        """What the scores are of, where that makes their mean say nothing."""
+        return "methods" if len(self._comparison.methods) > 1 else ""
+
     def grade(self, output: Output) -> Grade:
         """The score of a last round; anything else has none."""
         one = self._series.get(output.task)

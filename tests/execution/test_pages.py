@@ -40,7 +40,7 @@ class AnswerPage:
     def ask(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("a", "a/0", Request(Sampling(8), messages=(Message("user", tasks["a"]),)))
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str | Iterable[str]]:
         return self.made or {
             "answers.md": "# Answers\n\n" + "".join(f"{tasks[one.task]} {one.text}\n" for one in outputs)
         }
@@ -73,12 +73,15 @@ def test_a_page_is_made_anew_and_never_takes_the_place_of_somebody_elses_file(tm
     with pytest.raises(UsageError, match=r"kept\.md holds something else"):
         write_pages(AnswerPage({"kept.md": "# Kept\n3"}), path)
     assert (tmp_path / "kept.md").read_text() == "my own notes"
+    write_pages(AnswerPage({"rows.csv": iter(["a,b\n", "1,2\n", "3,4\n"])}), path)  # never held as one text
+    assert (tmp_path / "rows.csv").read_text() == "a,b\n1,2\n3,4\n"
 
 
 @pytest.mark.parametrize(
     "made",
     [
         {"../kept.md": "# x"}, {"kept.html": "# x"}, {"kept.md": ""}, {"kept.md": 3},
+        {"a.csv": iter([])}, {"a.csv": iter(["a\n", 3])}, {"a.md": "# fine", "b.csv": [1]},
         {"outputs.json": '{"a": 1}'}, {"grades.json": '{"a": 1}'}, {"exp1.json": "{\n}"}, {"exp1.json": " { \n}"},
     ],
 )  # fmt: skip

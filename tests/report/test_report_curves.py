@@ -13,6 +13,7 @@ from hybrid.metrics import RoundMetrics
 from hybrid.outputs import write_outputs
 from hybrid.records import Output
 from hybrid.report.axes import axis_of
+from hybrid.report.curves import MAX_WITH_GROUPS, _series
 from hybrid.report.line_charts import MAX_GREY_LINES, STYLED_LINES, Line, line_chart, thinned
 from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
@@ -122,6 +123,22 @@ def test_thirteen_methods_with_their_clients_are_thirteen_lines(tmp_path: Path) 
     reward = charts(page)["reward"]
     assert reward.count('<tr><th scope="row">') == 13
     assert "156 more lines not drawn" in reward
+
+
+def test_metrics_that_never_change_are_named_and_not_drawn(tmp_path: Path) -> None:
+    made = [
+        RoundMetrics(n, {"loss": 1.0 - n / 10, "rank": 8.0}, {f"c-{c}": {"cluster": float(c)} for c in range(3)})
+        for n in range(3)
+    ]
+    page = write_report([find_source(records(tmp_path, made, {}))], tmp_path / "r.html").read_text()
+    assert list(charts(page)) == ["loss"]
+    assert "Not drawn, since they do not change from round to round: cluster (0 to 2), rank (8)." in page
+
+
+def test_of_very_many_lines_of_groups_no_more_than_a_value_is_kept(tmp_path: Path) -> None:
+    held = _series(find_source(repeats(tmp_path, 13, 1, 12)))
+    assert {len(points) for (_, _, group), points in held.items() if not group} == {3}
+    assert sum(len(points) for (_, _, group), points in held.items() if group) < 13 * 12 + 3 * MAX_WITH_GROUPS
 
 
 def test_names_of_metrics_and_groups_are_escaped(tmp_path: Path) -> None:

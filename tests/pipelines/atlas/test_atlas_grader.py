@@ -19,6 +19,7 @@ from pipelines.atlas.exports import SUMMARY, pages
 from pipelines.atlas.grader import Atlas
 from tests.support.atlas_runs import WORTH, Groups, atlas_outputs, atlas_run, federation, output, tasks_of
 from tests.support.hostile_texts import PAYLOADS
+from tests.support.in_process import Hybrid
 
 
 def graded(folder: Path, outputs: Sequence[Output], target: float = 0.0) -> dict[str, Any]:
@@ -44,6 +45,19 @@ def test_a_last_round_scores_its_accuracy_on_the_dev_rows_beside_the_majority_an
     assert summary["score"] == pytest.approx(sum(dev) / len(dev))
     assert (summary["n"], summary["ungraded"]["reasons"]) == (1, {"not the last round": 3})
     assert summary["controls"]["most frequent label"]["score"] == pytest.approx(0.55)
+
+
+def test_scores_of_several_methods_have_no_mean(tmp_path: Path, hybrid: Hybrid) -> None:
+    outputs = atlas_outputs(("local", "atlas"), seeds=(0, 1))
+    summary = graded(tmp_path, outputs)
+    assert (summary["n"], summary["score"], summary["interval"]) == (4, None, None)
+    assert summary["method"] == "none, since the scores are of several methods: see what is measured of each"
+    assert (summary["figures"], summary["controls"]) == ({}, {})
+    done = hybrid("grade", str(tmp_path / "outputs.json"), "--threshold", "0.1")
+    assert done.code == 3
+    assert "the score is none, since the scores are of several methods" in done.stderr
+    assert "atlas (by question)  4      –" in done.stdout
+    assert "control: none" not in done.stdout
 
 
 def test_differences_are_paired_by_seed_and_say_better_or_not_told_apart(tmp_path: Path) -> None:
