@@ -15,7 +15,7 @@ from pipelines.sapo.advantages import is_dead
 from pipelines.sapo.arrivals import Refusal
 from pipelines.sapo.ledger import Ledger
 from pipelines.sapo.rollouts import Place, Rollout
-from pipelines.sapo.streams import key
+from pipelines.sapo.streams import order
 
 Choice = Literal["uniform-nonzero", "uniform", "best-total", "first", "fixed-positions"]
 """How foreign rollouts are chosen:
@@ -55,21 +55,22 @@ def choose(
 
     It depends on which candidates there are, not on their order. `seed`: of the run. Ids in `taken` are not chosen.
     """
-    free = [one for one in sorted(pool, key=_order) if one.rollout.id not in taken]
-    if choice == "first":
-        return free[:wanted]
-    if choice == "fixed-positions":
-        places = sorted(range(len(free)), key=lambda place: key("position", seed, node, place))
-        return [free[place] for place in sorted(places[:wanted])]
-    if choice == "best-total":
-        scored = [one for one in free if sum(one.rewards)]
-        return sorted(scored, key=lambda one: -sum(one.rewards))[:wanted]
+    free = [one for one in pool if one.rollout.id not in taken]
     if choice == "uniform-nonzero":
         free = [one for one in free if not is_dead(one.rewards)]
-    return sorted(free, key=lambda one: (key("foreign", seed, node, round, one.rollout.id), one.rollout.id))[:wanted]
+    if choice in ("uniform-nonzero", "uniform"):
+        drawn = order("foreign", seed, node, round)
+        return sorted(free, key=lambda one: drawn(one.rollout.id))[:wanted]
+    free = sorted(free, key=_listed)
+    if choice == "best-total":
+        return sorted((one for one in free if sum(one.rewards)), key=lambda one: -sum(one.rewards))[:wanted]
+    if choice == "first":
+        return free[:wanted]
+    drawn = order("position", seed, node)
+    return [free[place] for place in sorted(sorted(range(len(free)), key=lambda one: drawn(str(one)))[:wanted])]
 
 
-def _order(one: Candidate) -> tuple[int, int, int, str]:
+def _listed(one: Candidate) -> tuple[int, int, int, str]:
     return one.age, one.rollout.node, one.rollout.slot, one.rollout.id
 
 

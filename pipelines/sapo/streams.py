@@ -7,7 +7,7 @@ those of generators with neighbouring seeds do.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hybrid.canonical import encode
 
@@ -22,6 +22,21 @@ MOST_SEED = 2**31
 def key(purpose: str, *place: int | str) -> int:
     """64 bits that depend on the purpose and the place alone: run seed, node, round, slot, as the purpose has them."""
     return int.from_bytes(hashlib.sha256(encode([purpose, *place])).digest()[:8], "big")
+
+
+def order(purpose: str, *place: int | str) -> Callable[[str], bytes]:
+    """A sort key that puts texts into an order of no meaning, every order being as likely.
+
+    The first n of a set in such an order are n of it, drawn uniformly without replacement.
+    """
+    start = hashlib.sha256(encode([purpose, *place]))
+
+    def place_of(text: str) -> bytes:
+        hashed = start.copy()
+        hashed.update(text.encode())
+        return hashed.digest()
+
+    return place_of
 
 
 def seed_of(purpose: str, *place: int | str) -> int:
