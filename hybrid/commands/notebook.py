@@ -36,7 +36,7 @@ LOG = logging.getLogger("hybrid")
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
-@click.option("-o", "--out", type=OUTPUT, help="Where to write it, - for standard output [RUN.ipynb here]")
+@click.option("-o", "--out", type=OUTPUT, help="Where to write it, - for standard output [RUN-KIND.ipynb here]")
 @click.option("--push", is_flag=True, help="kaggle: push it with Kaggle's own command line; Kaggle runs it at once.")
 @click.option("--without-plugins", is_flag=True, help="Include hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
@@ -69,7 +69,7 @@ def notebook(
     plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), roles, packed)
     if not at and is_guess(notebook_kind, place):
         LOG.warning("the place of the folder there is a guess, %s: --at says where it is", plan.place)
-    path = out or Path(f"{found.id}{SUFFIX.get(kind, '.ipynb')}")
+    path = out or Path(f"{found.id}{SUFFIX.get(kind, f'-{kind}.ipynb')}")
     for one in wheels:
         medium.write(one.path, one.data)
     with writable_path(path) as there:

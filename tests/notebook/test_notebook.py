@@ -238,14 +238,17 @@ def test_a_notebook_of_ours_is_replaced_also_after_jupyter_saved_it_and_nothing_
         assert path.read_text() == other
 
 
-def test_without_a_name_the_notebook_is_named_after_the_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_name_the_notebook_is_named_after_the_run_and_the_site(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(site.root)
     monkeypatch.setenv("HYBRID_FOLDER", str(site.folder))
-    assert invoke("plain", "seal").strip() == f"{site.run.id}.ipynb"
     told = json.loads(invoke("colab", "seal", "--json"))
     assert told["run"] == site.run.id
     assert told["at"] == "/content/drive/MyDrive/shared"
-    assert Path(told["notebook"]).is_file()
+    written = {kind: invoke(kind, "seal").strip() for kind in ("plain", "colab", "kaggle")}
+    assert written == {kind: f"{site.run.id}-{kind}.ipynb" for kind in written}
+    assert all(Path(name).is_file() for name in (*written.values(), told["notebook"]))
 
 
 def test_colabs_notebook_is_in_the_folder_too_where_what_was_changed_in_it_is_kept(
