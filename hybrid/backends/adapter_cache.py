@@ -58,7 +58,7 @@ class AdapterCache:
         config_data = _read(config, MAX_CONFIG) if config.is_file() else b""
         weights = from_bytes(data, str(path), config_data)
         for settings, what in ((config_data, config), (settings_in(data), path)):
-            refuse_other_kinds(settings, str(what))
+            refuse_other_kinds(settings, str(what), scales=True)
         self.put(digest, weights)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Refuse adapters that are not plain LoRA, W x + alpha / r * B A x, by their `adapter_config.json`.
+"""Refuse adapters that are not plain LoRA, W x + scale * B A x, by their `adapter_config.json`.
 
 Every PEFT setting that does not change the computation is listed here. A setting that is not listed, and is set, may
 change what the same matrices mean, so the adapter is refused.
@@ -42,6 +42,9 @@ NEUTRAL_SETTINGS = frozenset(
 )
 """Settings that do not change how an adapter is computed."""
 
+SCALE_SETTINGS = frozenset({"rank_pattern", "alpha_pattern", "use_rslora"})
+"""Settings of ranks and scales that differ from r and alpha / r: `training.adapters` reads them, vLLM not always."""
+
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Values of `init_lora_weights` that leave the base weights unchanged. Other initialisations (PiSSA, OLoRA, CorDA,
 LoftQ, LoRA-GA) may change the base weights, so the adapter fits another base model than the one that is loaded."""
@@ -61,9 +64,9 @@ def settings_in(data: bytes) -> bytes:
     return str(metadata.get("adapter_config", "")).encode()
 
 
-def refuse_other_kinds(config: bytes, what: str) -> None:
+def refuse_other_kinds(config: bytes, what: str, *, scales: bool = False) -> None:
     """Raise BadData when `config`, which may be empty, makes PEFT compute the adapter in another way than plain
-    LoRA.
+    LoRA. `scales`: the reader knows the scales of single layers.
     """
     settings = decode(config, what=what, limit=MAX_CONFIG) if config else {}
     if not isinstance(settings, dict) or settings.get("peft_type", "LORA") != "LORA":
@@ -74,7 +77,8 @@ def refuse_other_kinds(config: bytes, what: str) -> None:
             f"{what}: an adapter that began as {init!r:.40} is not one of the model as it is",
             hint="PEFT makes a plain LoRA of it: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
         )
-    others = [name for name, value in settings.items() if not _is_neutral(name, value)]
+    known = NEUTRAL_SETTINGS | SCALE_SETTINGS if scales else NEUTRAL_SETTINGS
+    others = [name for name, value in settings.items() if name not in known and not _is_neutral(name, value)]
     if others:
         shown = ", ".join(f"{name:.40}" for name in sorted(others)[:5])
         raise BadData(
@@ -84,4 +88,4 @@ def refuse_other_kinds(config: bytes, what: str) -> None:
 
 
 def _is_neutral(name: str, value: Any) -> bool:
-    return name in NEUTRAL_SETTINGS or name == "init_lora_weights" or value in UNSET
+    return name == "init_lora_weights" or value in UNSET

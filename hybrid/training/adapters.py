@@ -18,10 +18,11 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch.nn.functional import pad
 
 from hybrid.errors import BadData
+from hybrid.training.adapter_scales import AdapterScales
 from hybrid.training.slots import AdapterBank
-from hybrid.tuning import MOST_RANK
 
 PREFIX = "base_model.model."
 NAME = re.compile(r"base_model\.model\.([A-Za-z0-9_.]{1,200})\.lora_([AB])\.weight")
@@ -84,9 +85,17 @@ class LoraWeights:
         alpha, scale = self.scale * (self.rank + other.rank), self.scale
         joined = {}
         for name in {**other.layers, **self.layers}:
-            (a, b), (c, d) = (part.layers.get(name) or part.zeros(name, self, other) for part in (other, self))
+            (a, b), (c, d) = (part.padded(name) or part.zeros(name, self, other) for part in (other, self))
             joined[name] = torch.cat([a, c]), torch.cat([b * (other.scale / scale), d], dim=1)
         return LoraWeights(joined, self.rank + other.rank, alpha)
+
+    def padded(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """A layer's matrices with zeros up to `rank`; None for a layer that this adapter does not change."""
+        if name not in self.layers:
+            return None
+        a, b = self.layers[name]
+        more = self.rank - len(a)
+        return (pad(a, (0, 0, 0, more)), pad(b, (0, more))) if more else (a, b)
 
     def zeros(self, name: str, *others: LoraWeights) -> tuple[torch.Tensor, torch.Tensor]:
         """Zero matrices for a layer that one of the `others` changes and this adapter does not."""
@@ -100,39 +109,60 @@ def adapter_digest(data: bytes) -> str:
 
 
 def write_folder(folder: Path, weights: LoraWeights, data: bytes) -> None:
-    """Write a folder that PEFT and vLLM load."""
+    """Write a folder that PEFT and vLLM load; `data` is the content of the adapter's file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_bytes(data)
-    (folder / "adapter_config.json").write_text(json.dumps(weights.config(), sort_keys=True))
+    (folder / "adapter_config.json").write_text(json.dumps(_config_in(data) or weights.config(), sort_keys=True))
 
 
 def from_bytes(data: bytes, what: str, config_file: bytes = b"") -> LoraWeights:
-    """The adapter in an untrusted file; `config_file`: the content of its adapter_config.json. Raises BadData."""
+    """The adapter in an untrusted file; `config_file`: the content of its adapter_config.json. Raises BadData.
+
+    Where layers have scales of their own, the matrices B contain what differs from the adapter's scale.
+    """
     try:
         tensors = safetensors.torch.load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        config = json.loads(metadata.get("adapter_config", config_file))
-        rank, alpha = config["r"], float(config["lora_alpha"])
-        if type(rank) is not int or not 1 <= rank <= 2 * MOST_RANK or not (math.isfinite(alpha) and alpha > 0):
-            raise ValueError("rank or alpha are out of range")
-        return LoraWeights(_layers(tensors, rank), rank, alpha)
+        scales = AdapterScales.of(_config_in(data) or json.loads(config_file))
+        layers = _layers(tensors, scales)
+        rank = max(len(a) for a, _ in layers.values())
+        return LoraWeights(layers, rank, scales.scale * rank)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadData(f"{what}: not an adapter: {type(error).__name__}: {error!s:.200}") from error
 
 
-def _layers(tensors: Mapping[str, torch.Tensor], rank: int) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def _config_in(data: bytes) -> Any:
+    """The configuration in the metadata of an adapter's file; None without any. Raises AttributeError, ValueError."""
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    return json.loads(metadata["adapter_config"]) if "adapter_config" in metadata else None
+
+
+def _layers(tensors: Mapping[str, torch.Tensor], scales: AdapterScales) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The matrices of each layer, B times what the layer's scale is of the adapter's. Raises ValueError."""
     parts: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         match = NAME.fullmatch(name)
         if not match or tensor.ndim != 2 or not tensor.is_floating_point() or not bool(tensor.isfinite().all()):
             raise ValueError(f"{name:.200} is not a LoRA matrix of finite numbers")
         parts.setdefault(match[1], {})[match[2]] = tensor
-    for name, part in parts.items():
-        if set(part) != {"A", "B"} or part["A"].shape[0] != rank or part["B"].shape[1] != rank:
-            raise ValueError(f"{name:.200} has not both matrices of rank {rank}")
     if not parts:
         raise ValueError("it holds no matrix")
-    return {name: (part["A"], part["B"]) for name, part in parts.items()}
+    layers = {}
+    for name, part in parts.items():
+        rank, scale = scales.of_layer(name)
+        if set(part) != {"A", "B"} or part["A"].shape[0] != rank or part["B"].shape[1] != rank:
+            raise ValueError(f"{name:.200} has not both matrices of rank {rank}")
+        layers[name] = part["A"], _times(part["B"], scale / scales.scale)
+    return layers
+
+
+def _times(matrix: torch.Tensor, factor: float) -> torch.Tensor:
+    """In fp32 and finite, unless the factor is 1: then it is the matrix itself. Raises ValueError."""
+    if math.isclose(factor, 1.0, rel_tol=1e-9):
+        return matrix
+    found = matrix.double() * factor
+    if not bool(found.abs().le(torch.finfo(torch.float32).max).all()):
+        raise ValueError("a matrix times its scale is not finite")
+    return found.float()
 
 
 def initial_weights(
