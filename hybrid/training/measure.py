@@ -19,12 +19,14 @@ from torch.utils._pytree import tree_leaves
 
 from hybrid.training.jobs import Tokens
 from hybrid.training.memory import PassCosts
+from hybrid.training.out_of_memory import fits
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.packing import PackedText
 from hybrid.training.slots import AdapterBank, Route
 
 PROBE_TOKENS = 16
 """Tokens of the shortest pack; others have two and three times as many."""
+PROBES = 3
 LONG_PROBE_TOKENS, SQUARES_AT = 256, 1024
 """Tokens of the shortest pack of another measurement where squares are more than a tenth at `SQUARES_AT` tokens: what
 grows with the square and exists for a moment only is not the peak of a short pack.
@@ -70,15 +72,20 @@ def peak_bytes(act: Callable[[], object]) -> int:
 
 
 def pass_costs(model: PackedModel, rank: int, *, checkpointed: bool = False) -> PassCosts:
-    """The costs of a pass with adapters of `rank`, measured once for a Hugging Face model."""
+    """The costs of a pass with adapters of `rank`, measured once for a Hugging Face model.
+
+    Without memory for the longer packs the shorter ones are the measure. Raises torch's error without any for these.
+    """
     known = _measured.setdefault(model.model, {})
     about = tuple(model.slotted.layers), rank, checkpointed
     if about not in known:
         with model.packed():
             found = _pass_costs(model, rank, PROBE_TOKENS, checkpointed=checkpointed)
+            longer = list[PassCosts]()
             if found.per_square:
-                found = _pass_costs(model, rank, LONG_PROBE_TOKENS, checkpointed=checkpointed)
-            known[about] = found
+                measured = partial(_pass_costs, model, rank, LONG_PROBE_TOKENS, checkpointed=checkpointed)
+                fits(lambda: longer.append(measured()))
+            known[about] = longer[0] if longer else found
     return known[about]
 
 
@@ -86,7 +93,7 @@ _measured: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], PassCosts]] = we
 
 
 def _pass_costs(model: PackedModel, rank: int, unit: int, *, checkpointed: bool) -> PassCosts:
-    lengths = [unit * times for times in (1, 2, 3)]
+    lengths = [unit * times for times in range(1, PROBES + 1)]
     peak = partial(pass_peak, model, rank, checkpointed=checkpointed)
     low, middle, high = (peak(tokens, 0) for tokens in lengths)
     square = max(0.0, (high - 2 * middle + low) / (2 * unit**2))

@@ -22,6 +22,10 @@ RECOMPUTATION = 1.5
 """Operations of a pass whose layers are computed again: two forward passes and one backward instead of one and one."""
 
 
+SMALLER = "take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device"
+"""The hint of whatever does not fit."""
+
+
 @dataclass(frozen=True, slots=True)
 class PassCosts:
     """The peak of the bytes of a pass: for each slot, token, token of a text times tokens of that text, and label.
@@ -145,9 +149,19 @@ def plan_memory(work: Work, costs: PassCosts, *, slots: int, tokens: int, free: 
             f"{work.bytes_per_parameter} bytes, and {_mib(costs.per_slot)} in a pass) and a text {_mib(min(needs))} "
             f"({count:,} tokens x {costs.per_token:,} bytes + {labels:,} labels x {costs.per_label:,}); "
             f"{_mib(room)} of {_mib(free)} free may be used",
-            hint="take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device",
+            hint=SMALLER,
         )
     return max(plans, key=lambda plan: plan.tokens_in_flight(work))
+
+
+def not_measurable(work: Work, tokens: int, free: int) -> CannotRun:
+    """The error where there is no memory for the passes of up to `tokens` tokens that a plan is measured with."""
+    return CannotRun(
+        f"training does not fit: passes of one adapter and at most {tokens} tokens, with which the plan is measured, "
+        f"run out of memory; the adapter takes {_mib(work.bytes_per_parameter * work.parameters)} ({work.parameters:,} "
+        f"parameters x {work.bytes_per_parameter} bytes), {_mib(free)} are free",
+        hint=f"{SMALLER}; nvidia-smi lists the programs that use a GPU",
+    )
 
 
 def fastest(plans: Sequence[MemoryPlan], work: Work, half_speed: int) -> MemoryPlan:

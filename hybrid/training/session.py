@@ -18,7 +18,7 @@ import torch
 from hybrid.errors import CannotRun
 from hybrid.training import adapters, checkpoint
 from hybrid.training.jobs import Job, Trained, longest_first
-from hybrid.training.memory import MemoryPlan
+from hybrid.training.memory import SMALLER, MemoryPlan
 from hybrid.training.out_of_memory import fits
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.packing import PackedText
@@ -131,8 +131,7 @@ class TrainingSession:
             if self.plan.slots == 1:
                 raise CannotRun(
                     f"training ran out of memory with the least that it can take, {what}: {self.plan.explain()}",
-                    hint="take a smaller rank (--set rank=16), shorter texts, a smaller model or a larger device; "
-                    "nvidia-smi lists the programs that use a GPU",
+                    hint=f"{SMALLER}; nvidia-smi lists the programs that use a GPU",
                 )
             count = self.plan.slots // 2
             self._put_back([progress.job for progress, _ in kept[count:]])

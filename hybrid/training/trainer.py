@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Job, Trained
-from hybrid.training.measure import pass_costs
-from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, plan_memory
+from hybrid.training.measure import PROBE_TOKENS, PROBES, pass_costs
+from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, not_measurable, plan_memory
 from hybrid.training.out_of_memory import fits, is_out_of_memory
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.session import TrainingSession
@@ -49,8 +49,8 @@ class Trainer(PackedModel):
         After every pass `after_pass` is called with a function that returns the checkpoint as bytes. `resume` is such a
         checkpoint of the same jobs; jobs that had been yielded before it are not yielded again. Resuming gives
         bit-identical adapters on the same machine. A pass that runs out of memory is redone in smaller ones. Raises
-        CannotRun when training does not fit, also not one text of one adapter; BadData for a checkpoint of other jobs;
-        Temporary when memory is lacking outside the passes.
+        CannotRun when training does not fit, also not one text of one adapter, and when memory is lacking outside the
+        passes; BadData for a checkpoint of other jobs.
         """
         todo: list[Job] = []
         for job in jobs:
@@ -104,7 +104,10 @@ class Trainer(PackedModel):
         frozen = any(job.start for job in jobs)
         free, plans, refused = self._free(), list[MemoryPlan](), None
         for checkpointed in (False, True) if self.layers else (False,):
-            costs = pass_costs(self, rank, checkpointed=checkpointed)
+            costs = self._measured(rank, checkpointed=checkpointed)
+            if costs is None:
+                refused = not_measurable(Work([], step_tokens, parameters, frozen), PROBES * PROBE_TOKENS, free)
+                continue
             work = Work([_largest(job, costs) for job in jobs], step_tokens, parameters, frozen)
             try:
                 plans.append(plan_memory(work, costs, slots=slots, tokens=self.tokens, free=free))
@@ -117,18 +120,24 @@ class Trainer(PackedModel):
             raise refused
         return fastest(plans, work, HALF_SPEED_CPU if self.device.type == "cpu" else HALF_SPEED)
 
+    def _measured(self, rank: int, *, checkpointed: bool) -> PassCosts | None:
+        """The costs of a pass; None without memory for measuring them."""
+        found = list[PassCosts]()
+        fits(lambda: found.append(pass_costs(self, rank, checkpointed=checkpointed)))
+        return found[0] if found else None
+
 
 @contextmanager
 def _no_internal_error() -> Iterator[None]:
-    """Memory that is lacking outside a pass is a condition of the machine. Raises Temporary."""
+    """Memory that is lacking outside a pass is a condition of the machine. Raises CannotRun."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise Temporary(
+        raise CannotRun(
             f"the device's memory does not suffice for training: {str(error).partition(chr(10))[0]:.300}",
-            hint="end other programs that use the device, or take a smaller model or a larger device",
+            hint="end other programs that use the device (nvidia-smi lists those of a GPU), or take a smaller model",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hybrid.errors import BadData, CannotRun, Temporary
+from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Trained
+from hybrid.training.measure import pass_costs
 from hybrid.training.out_of_memory import fits
 from tests.support.peft_reference import VOCABULARY, job, tiny_model, trainer
 
@@ -169,8 +172,28 @@ def test_memory_that_is_lacking_before_the_first_pass_is_no_internal_error() -> 
     with pytest.raises(CannotRun, match="an adapter: 1 adapters"):
         trained(lambda device: device.number == 0)
     model = tiny_model()
-    with Allocator(lambda _: True), pytest.raises(Temporary, match="does not suffice for training"):
+    with Allocator(lambda _: True), pytest.raises(CannotRun, match="does not suffice for training"):
         trainer(model)
+
+
+def test_memory_that_is_lacking_while_the_plan_is_measured_is_refused_with_the_arithmetic() -> None:
+    ours = trainer(tiny_model())
+    with Allocator(lambda device: device.tokens > 30), pytest.raises(CannotRun) as caught:
+        list(ours.train(JOBS))
+    ours.close()
+    assert "at most 48 tokens, with which the plan is measured" in caught.value.message
+    assert re.search(r"takes \d+ MiB \(\d+,\d+ parameters x 16 bytes\), 1,024 MiB are free", caught.value.message)
+    assert "nvidia-smi" in caught.value.hint
+
+
+def test_without_memory_for_the_longer_packs_the_shorter_ones_are_the_measure() -> None:
+    """Attention that keeps squares is measured at up to 768 tokens; texts may be shorter."""
+    ours = trainer(tiny_model())
+    with sdpa_kernel(SDPBackend.MATH), Allocator(lambda device: device.tokens > 200) as allocator:
+        costs = pass_costs(ours, 4)
+    ours.close()
+    assert allocator.refused == 1
+    assert costs.per_square >= 4 * 6 * 2  # a number of 4 bytes for each pair, head and layer
 
 
 @pytest.mark.slow
