@@ -83,6 +83,8 @@ def _single_run(run: ReportRun, total: Totals, sections: Sections) -> Html:
         "tr", *(el("th", name, scope="col", cls=cls) for name, cls in names), el("th", _axis(), scope="col", cls="axis")
     )
     rows = [_row(name, value, kind) for name, kind, value in _measures(run, sections)]
+    if not rows:
+        return el("div", facts, cls="result")
     return el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores"), facts, cls="result")
 
 
@@ -184,7 +186,7 @@ def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
         f"Ungraded {run.unit}s": f"{summary['ungraded']:,}{_reasons(summary['reasons'])}",
         "Ungraded outputs": _count_with_reasons(summary["ungraded_outputs"]),
         "Failed outputs": _count_with_reasons(summary["failed"]),
-        "Interval": summary["method"] or "not named",
+        "Interval" if summary["score"] is not None or not summary["n"] else "Score": summary["method"] or "not named",
     }
 
 

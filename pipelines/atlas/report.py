@@ -22,8 +22,8 @@ from pipelines.atlas.results import NAME, read_series
 from pipelines.atlas.series_page import series_page
 
 SCORE = (
-    "The score is the mean over all series of the accuracy of their last round on the dev rows: it mixes methods. The "
-    "table of methods compares them."
+    "The score of a series is the accuracy of its last round on the dev rows. Scores of several methods have no common "
+    "mean: the table of methods compares them."
 )
 OWN = "atlas"
 """The method that the headline speaks of, if the run has it."""

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from hybrid.metrics import RoundMetrics
 from hybrid.report.curves import metrics_of
 from hybrid.report.formatting import count_of
-from hybrid.report.line_charts import number
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
+from hybrid.report.round_tables import folded, metrics_table
 from hybrid.report.section import TaskView
 from hybrid.report.sources import TaskResult
-from pipelines.atlas.comparison import MEGABYTE
 from pipelines.atlas.results import CLIENT, NAME
 
 ROUND = (
@@ -51,40 +50,15 @@ def _series(part: TaskResult, longest: int) -> Html:
     rows = {f"{one.round + 1:,}": one.metrics for one in rounds}
     groups = {name: one for name, one in rounds[-1].groups.items() if name.startswith(CLIENT)}
     left = len(part.scores) - len(part.questions)
-    said.append(_folded(count_of(len(rounds), "round"), _table("round", rows, ROUND)))
+    said.append(folded(count_of(len(rounds), "round"), metrics_table("round", rows, ROUND, NAMES)))
     if left:
         said.append(el("p", f"{count_of(left, 'more round')} not shown", cls="none"))
     if groups:
         some = dict(list(groups.items())[:MOST_CLIENTS])
-        said.append(_folded(_clients(groups, rounds[-1]), _table("client", some, OF_CLIENT)))
+        said.append(folded(_clients(groups, rounds[-1]), metrics_table("client", some, OF_CLIENT, NAMES)))
     return join(said)
 
 
 def _clients(groups: Mapping[str, Mapping[str, float]], last: RoundMetrics) -> str:
     more = f", {MOST_CLIENTS} shown" if len(groups) > MOST_CLIENTS else ""
     return f"{count_of(len(groups), 'client')} in round {last.round + 1:,}{more}"
-
-
-def _folded(name: str, table: Html) -> Html:
-    return el("details", el("summary", name), el("div", table, cls="scroll rounds", tabindex="0"))
-
-
-def _table(first: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> Html:
-    shown = [name for name in names if any(name in metrics for metrics in rows.values())]
-    labels = [NAMES.get(name, name.replace("_", " ")) for name in shown]
-    head = el("tr", el("th", first, scope="col"), *(el("th", label, scope="col", cls="n") for label in labels))
-    body = [
-        el(
-            "tr",
-            el("th", truncated(row, 100), scope="row"),
-            *(el("td", _value(name, metrics), cls="n") for name in shown),
-        )
-        for row, metrics in rows.items()
-    ]
-    return el("table", el("thead", head), el("tbody", *body))
-
-
-def _value(name: str, metrics: Mapping[str, float]) -> str:
-    if name not in metrics:
-        return "–"
-    return number(metrics[name] / MEGABYTE if name in NAMES else metrics[name])

@@ -131,6 +131,7 @@ class Comparison:
 
     def __init__(self, swarms: Sequence[Swarm], context: Context) -> None:
         self.swarms, self.context = [one for one in swarms if one.nodes], context
+        self.empty = [one for one in swarms if not one.nodes]
         self.figures = Figures(context)
         self.arms = arms_of(self.swarms)
 

@@ -37,7 +37,7 @@ class Finding:
 
 def findings(comparison: Comparison) -> list[Finding]:
     """All that was found, faults first."""
-    found: list[Finding] = [*_doubles(comparison.swarms)]
+    found: list[Finding] = [*_doubles(comparison.swarms), *_empty(comparison.empty)]
     for arm in comparison.arms:
         swarms = comparison.of(arm)
         found += [*_missing(arm, swarms), *_cold(arm, swarms), *_short(arm, swarms), *_counted(arm, swarms)]
@@ -47,6 +47,13 @@ def findings(comparison: Comparison) -> list[Finding]:
         found.append(Finding("note", "", said))
     order = get_args(Weight)
     return sorted(found, key=lambda one: order.index(one.weight))
+
+
+def _empty(swarms: Sequence[Swarm]) -> Iterator[Finding]:
+    """Swarms without any round."""
+    if swarms:
+        why = next((f": {one.failure:.200}" for one in swarms if one.failure), "")
+        yield Finding("missing", "", f"no round is there of {_listed([one.name for one in swarms])}{why}")
 
 
 def _missing(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:

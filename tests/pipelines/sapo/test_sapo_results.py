@@ -77,7 +77,7 @@ def test_a_swarm_takes_the_memory_of_its_numbers_alone() -> None:
 
 
 def test_results_need_no_torch_and_no_numpy() -> None:
-    modules = "results", "grader", "exports"
+    modules = "results", "grader", "report", "exports", "figures"
     imports = "; ".join(f"import pipelines.sapo.{one}" for one in modules)
     code = f"import sys; {imports}; assert not {{'torch', 'numpy', 'transformers'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
