@@ -9,7 +9,7 @@ compared with those of both and are the same.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +22,17 @@ from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.batch import Batch
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer
-from hybrid.backends.decoding import Sequence
-from hybrid.backends.devices import Device, find_device
+from hybrid.backends.decoding import Sequence as InFlight
+from hybrid.backends.devices import Device, find_device, free_memory
 from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, stopped
 from hybrid.backends.options import one_of, whole_number
+from hybrid.backends.policies import LanguageModelPolicies
+from hybrid.backends.policy_cache import bytes_of_token
+from hybrid.backends.policy_sampling import Limits, PolicySampler
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, HybridError
+from hybrid.loops import EncodedText
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
@@ -37,11 +41,15 @@ from hybrid.model_files.weights import quiet_transformers, refuse_incomplete
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import thinking_provenance
+from hybrid.training.policies import policy_bank
+from hybrid.tuning import PolicyTuning
 
 CACHE_SHARE = 0.4
 """Fraction of the free memory for keys and values: rows are copied when they join, and each step needs memory too."""
 
 ROWS = {"cpu": 16}
+POLICY_ROWS = 4096
+"""Most rows of a decode loop of policies: they wait for nobody, so the memory is the limit."""
 PREFILL = {"cpu": 2048}
 """Padded prompt tokens in one prefill: more is no faster on a CPU and needs memory."""
 
@@ -53,10 +61,13 @@ class TransformersBackend:
         "device": "auto, cpu, cuda, mps or xpu (default auto: the accelerator that torch sees)",
         "dtype": "auto, float32, float16, bfloat16 (auto: bfloat16 from Ampere on, float16 before, float32 on a CPU)",
         "context": "tokens of prompt and completion together (default: what the model was made for)",
-        "rows": "requests in flight (default 256 on a GPU, 16 on a CPU); with 1, no answer depends on its neighbours",
+        "rows": "requests in flight (default 256 on a GPU, 16 on a CPU, what fits the memory for loops); with 1, no "
+        "answer depends on its neighbours",
         "tokens": "cached tokens of all requests in flight (default: from the free memory)",
         "threads": "CPU threads (default: torch's)",
         "loras": "LoRA adapters in one batch (default 16)",
+        "train_tokens": "for loops: tokens of a training pass (default: from the free memory)",
+        "checkpoint": "for loops: least seconds between two states that are kept, 0 for one a round (default 30)",
     }
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
@@ -68,20 +79,23 @@ class TransformersBackend:
         threads = whole_number(options, "threads", 0, low=1, high=1024)
         context = whole_number(options, "context", 0, low=16, high=1 << 30)
         tokens = whole_number(options, "tokens", 0, low=16, high=1 << 40)
-        self._rows = whole_number(options, "rows", ROWS.get(device.kind, 256), low=1, high=4096)
+        rows = whole_number(options, "rows", 0, low=1, high=4096)
+        self._rows, self._policy_rows = rows or ROWS.get(device.kind, 256), rows or POLICY_ROWS
+        self._train_tokens = whole_number(options, "train_tokens", 0, low=16, high=1 << 24)
+        self.checkpoint = whole_number(options, "checkpoint", 30, low=0, high=1 << 24)
         self._prefill = PREFILL.get(device.kind, 16384)
         if threads:
             torch.set_num_threads(threads)
         folder = as_folder(path)
         context = context_of(folder, context)
         self._tokenizer, self.engine = load(str(folder), device)
-        self.device = device
+        self.found_device = device
         self.adapter_cache = AdapterCache(self.engine, whole_number(options, "loras", 16, low=1, high=1024))
         self._chat_template = chat_template_of(self._tokenizer, model)
         self._chat_template.warn()
         self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._chat_template.ends
         self._grammars: Any = None
-        self._tokens = tokens or _cache_tokens(self.engine.config, device)
+        self._tokens, self._given_tokens = tokens or _cache_tokens(self.engine.config, device), tokens
         self.model = Model(
             name=model,
             digest=digest_of(path),
@@ -118,6 +132,50 @@ class TransformersBackend:
                     done = batch.step()
                 yield from done
 
+    @property
+    def device(self) -> str:
+        """`hybrid.loops.Lab`."""
+        return self.found_device.kind
+
+    def tokenize(self, texts: Sequence[str | tuple[str, str]], longest: int) -> list[EncodedText]:
+        """Raises CannotRun."""
+        raise _no_classifiers()
+
+    def classifiers(self, slots: int, rank: int, targets: Sequence[str] | None, labels: int) -> Any:
+        """Raises CannotRun."""
+        raise _no_classifiers()
+
+    def full_classifier(self, labels: int, seed: int) -> Any:
+        """Raises CannotRun."""
+        raise _no_classifiers()
+
+    def policies(self, slots: int, tuning: PolicyTuning) -> LanguageModelPolicies:
+        """`hybrid.loops.Lab`."""
+        self.adapter_cache.close()  # its layers and those of a bank exclude each other
+        bank = policy_bank(self.engine, slots, tuning, self._train_tokens)
+        detokenizer = Detokenizer(self._tokenizer)
+        limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
+        sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)
+        return LanguageModelPolicies(
+            self._tokenizer, self._chat_template, bank, sampler, self.model.context, self._end_of_turn()
+        )
+
+    def _policy_memory(self) -> int:
+        """Bytes for the rows of a decode loop, as a power of two: which rows share a loop affects their rounding."""
+        if self._given_tokens:
+            return self._given_tokens * bytes_of_token(self.engine.config, self.engine.dtype.itemsize)
+        return 1 << int(free_memory(self.device) * CACHE_SHARE).bit_length() - 1
+
+    def _end_of_turn(self) -> int:
+        """The token that ends a completion: a turn's, by the chat template, else the text's."""
+        listed = [*sorted(self._chat_template.ends), self._tokenizer.eos_token_id, *sorted(self._ends)]
+        found = next((one for one in listed if one is not None), None)
+        if found is None:
+            raise CannotRun(
+                f"the model {self.model.name:.100} has no token that ends a text", hint="take another model"
+            )
+        return int(found)
+
     def close(self) -> None:
         """Free the memory of the weights."""
         self.adapter_cache.close()
@@ -149,7 +207,7 @@ class TransformersBackend:
         except (OSError, BadData) as error:
             raise BadRequest("no-adapter", f"the adapter {adapter.digest[:12]} cannot be read: {error}") from error
 
-    def _sequences(self, requests: Iterable[Request | None]) -> Iterator[Sequence | Completion | None]:
+    def _sequences(self, requests: Iterable[Request | None]) -> Iterator[InFlight | Completion | None]:
         """Each request as a tokenized sequence, or as the completion that refuses it; None while there is none."""
         for request in requests:
             if request is None:
@@ -159,7 +217,7 @@ class TransformersBackend:
                 fitted = self._chat_template.fit(request)
                 ids = token_ids(self._tokenizer, fitted, self.model.context)
                 self._adapter(request.adapter)
-                yield Sequence(fitted, ids, grammar=self._grammar(request.schema))
+                yield InFlight(fitted, ids, grammar=self._grammar(request.schema))
             except BadRequest as error:
                 yield refused(request, error)
 
@@ -178,15 +236,15 @@ def _explained_errors() -> Iterator[None]:
 class _RequestSource:
     """The requests that are not in the batch yet, in order; one that does not fit is held until rows are free."""
 
-    def __init__(self, sequences: Iterator[Sequence | Completion | None]) -> None:
+    def __init__(self, sequences: Iterator[InFlight | Completion | None]) -> None:
         self._rest = sequences
-        self._held: Sequence | None = None
+        self._held: InFlight | None = None
         self.empty = False
         self.starved = False  # there was nothing to ask when it was looked at last
 
-    def take(self, batch: Batch, most: int) -> tuple[list[Sequence], list[Completion]]:
+    def take(self, batch: Batch, most: int) -> tuple[list[InFlight], list[Completion]]:
         """The next sequences that fit into `batch`, and the refusals among them; at most `most` refusals."""
-        taken: list[Sequence] = []
+        taken: list[InFlight] = []
         refusals: list[Completion] = []
         self.starved = False
         while len(refusals) < most:
@@ -207,6 +265,13 @@ class _RequestSource:
                 self._held = one
                 break
         return taken, refusals
+
+
+def _no_classifiers() -> CannotRun:
+    return CannotRun(
+        "the backend 'transformers' offers loops language models, no classifiers",
+        hint="--backend classifier --model tiny",
+    )
 
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -260,9 +325,5 @@ def _end_tokens(generation: GenerationConfig, tokenizer: Any) -> frozenset[int]:
 
 
 def _cache_tokens(config: Any, device: Device) -> int:
-    """Tokens whose keys and values fit the device: each takes 2 x layers x key-value heads x head width x bytes."""
-    text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    each: int = 2 * text.num_hidden_layers * heads * width * device.dtype.itemsize
-    return max(1024, int(device.memory * CACHE_SHARE) // each)
+    """Tokens whose keys and values fit the device."""
+    return max(1024, int(device.memory * CACHE_SHARE) // bytes_of_token(config, device.dtype.itemsize))

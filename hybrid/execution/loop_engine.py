@@ -24,7 +24,9 @@ class LoopEngine:
     def __init__(self, backend: Backend, tensors: Tensors) -> None:
         if not isinstance(backend, LoopBackend):
             raise CannotRun(
-                f"no loop can run on the backend of the model {backend.model.name}", hint="--backend none --model none"
+                f"no loop can run on the backend of the model {backend.model.name}",
+                hint="as the pipeline's page says: --backend none --model none, --backend classifier (classifiers of "
+                "texts) or transformers (language models)",
             )
         self._backend = backend
         self.lab: Lab = backend

@@ -77,7 +77,7 @@ class Together:
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
         self._backend = TransformersBackend(model, options)
-        self.device, self.model = self._backend.device, self._backend.model
+        self.device, self.model = self._backend.found_device, self._backend.model
 
     @contextmanager
     def training(self) -> Iterator[Any]:

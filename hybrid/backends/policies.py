@@ -1,0 +1,137 @@
+"""Language models that loops train and sample from: prompts and tokens here, weights in a bank, sampling beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from hybrid.backends.chat_templates import NO_TEMPLATE, ChatTemplate
+from hybrid.backends.policy_sampling import PolicySampler, SlottedBank
+from hybrid.backends.prompts import BadRequest, prompt_ids
+from hybrid.canonical import digest
+from hybrid.loops import PolicyText, Prompt, Sampled, Step
+from hybrid.records import Message, Request, Sampling
+
+VOCABULARY = ("model", "added_tokens", "normalizer", "pre_tokenizer", "decoder")
+"""The parts of a tokenizer that say how a text and token ids are each other's."""
+ROLES = {"system": "Instructions", "user": "Question", "assistant": "Answer"}
+"""What stands before a message where a model has no chat template."""
+
+
+class Bank(SlottedBank, Protocol):
+    """What trains the weights of the slots, as in `hybrid.loops.Policies`."""
+
+    def begin(self, slot: int, seed: int) -> None: ...
+
+    def backward(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> Sequence[float]: ...
+
+    def logprobs(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> list[tuple[float, ...]]: ...
+
+    def step(self, slot: int, learning_rate: float) -> Step: ...
+
+    def digest(self, slot: int) -> str: ...
+
+    def adapter(self, slot: int) -> bytes: ...
+
+    def state(self) -> bytes: ...
+
+    def load(self, state: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class LanguageModelPolicies:
+    """`hybrid.loops.Policies` of a tokenizer, a bank and its sampler. `together`: the bank trains all slots at once."""
+
+    def __init__(
+        self, tokenizer: Any, chat_template: ChatTemplate, bank: Bank, sampler: PolicySampler, context: int, end: int
+    ) -> None:
+        self._tokenizer, self._chat_template, self._bank, self._sampler = tokenizer, chat_template, bank, sampler
+        self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, end
+        self.begin, self.step, self.digest, self.adapter = bank.begin, bank.step, bank.digest, bank.adapter
+        self.state, self.load, self.close = bank.state, bank.load, bank.close
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """`hybrid.loops.Policies`."""
+        return tokenizer_digest(self._tokenizer)
+
+    @property
+    def decode_steps(self) -> int:
+        """Steps of the decode loops so far: calls of the model, each for a token of all rows in flight."""
+        return self._sampler.decode_steps
+
+    @property
+    def prefilled(self) -> int:
+        """Prompt tokens that were computed so far."""
+        return self._sampler.prefilled
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """`hybrid.loops.Policies`. Raises ValueError for messages that the chat template cannot write, too."""
+        try:
+            ids = tuple(prompt_ids(self._tokenizer, self._request(tuple(messages))))
+        except BadRequest as error:
+            raise ValueError(error.failure.message) from error
+        if len(ids) >= self.context:
+            raise ValueError(
+                f"the prompt has {len(ids):,} tokens; the context, with the completion, is {self.context:,}"
+            )
+        return ids
+
+    def _request(self, messages: tuple[Message, ...]) -> Request:
+        if self._chat_template.refusal == NO_TEMPLATE and messages:
+            return Request(Sampling(1), prompt=transcript(messages))
+        return self._chat_template.fit(Request(Sampling(1), messages=messages))
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """`hybrid.loops.Policies`. What looks like a special token is characters, as any other text."""
+        return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+    def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
+        """`hybrid.loops.Policies`."""
+        for one in prompts:
+            length, most = len(one.ids), one.sampling.max_tokens
+            if not (0 <= one.slot < self.slots and length):
+                raise ValueError(f"a prompt has tokens and a slot below {self.slots}: {length} tokens, slot {one.slot}")
+            if not 1 <= most <= self.context - length:
+                raise ValueError(f"max_tokens {most} and {length} tokens of a prompt exceed the context {self.context}")
+        return self._sampler.sample([self._stopping(one) for one in prompts])
+
+    def _stopping(self, prompt: Prompt) -> Prompt:
+        """The prompt with the texts that end a turn and are no tokens of the model as stop strings."""
+        if not (stops := self._chat_template.stops):
+            return prompt
+        return prompt._replace(sampling=replace(prompt.sampling, stop=(*prompt.sampling.stop, *stops)))
+
+    def backward(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> tuple[float, ...]:
+        """`hybrid.loops.Policies`."""
+        return tuple(self._bank.backward(texts, temperature))
+
+    def logprobs(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> list[tuple[float, ...]]:
+        """`hybrid.loops.Policies`."""
+        if self.together:
+            return self._bank.logprobs(texts, temperature)
+        found: dict[int, tuple[float, ...]] = {}
+        for slot in range(self.slots):
+            numbers = [number for number, one in enumerate(texts) if one.slot == slot]
+            if numbers:
+                of_slot = self._bank.logprobs([texts[number] for number in numbers], temperature)
+                found |= dict(zip(numbers, of_slot, strict=True))
+        return [found[number] for number in range(len(texts))]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """The messages as a model without a chat template reads them: `Question: ...`, and `Answer:` at the end."""
+    said = [f"{ROLES.get(one.role, one.role)}: {one.content.strip()}\n\n" for one in messages]
+    return "".join([*said, f"{ROLES['assistant']}:"])
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """The sha256 over what makes token ids of texts: vocabulary, merges, added tokens and how texts are divided."""
+    if not getattr(tokenizer, "is_fast", False):
+        return digest({"vocabulary": tokenizer.get_vocab(), "class": type(tokenizer).__name__})
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({name: parts.get(name) for name in VOCABULARY})
