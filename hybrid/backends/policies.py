@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Protocol
 
 from hybrid.backends.chat_templates import NO_TEMPLATE, ChatTemplate
+from hybrid.backends.completions import Detokenizer
 from hybrid.backends.policy_sampling import PolicySampler, SlottedBank
 from hybrid.backends.prompts import BadRequest, prompt_ids
 from hybrid.canonical import digest
@@ -49,15 +49,12 @@ class LanguageModelPolicies:
     def __init__(
         self, tokenizer: Any, chat_template: ChatTemplate, bank: Bank, sampler: PolicySampler, context: int, end: int
     ) -> None:
+        self._detokenizer = Detokenizer(tokenizer)
         self._tokenizer, self._chat_template, self._bank, self._sampler = tokenizer, chat_template, bank, sampler
         self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, end
+        self.tokenizer = tokenizer_digest(tokenizer)
         self.begin, self.step, self.digest, self.adapter = bank.begin, bank.step, bank.digest, bank.adapter
         self.state, self.load, self.close = bank.state, bank.load, bank.close
-
-    @cached_property
-    def tokenizer(self) -> str:
-        """`hybrid.loops.Policies`."""
-        return tokenizer_digest(self._tokenizer)
 
     @property
     def decode_steps(self) -> int:
@@ -89,6 +86,12 @@ class LanguageModelPolicies:
     def encode(self, text: str) -> tuple[int, ...]:
         """`hybrid.loops.Policies`. What looks like a special token is characters, as any other text."""
         return tuple(self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """`hybrid.loops.Policies`."""
+        if not all(0 <= one < len(self._tokenizer) for one in ids):
+            raise ValueError(f"a token is below {len(self._tokenizer):,}")
+        return self._detokenizer.text(list(ids))
 
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
         """`hybrid.loops.Policies`."""

@@ -32,7 +32,7 @@ from hybrid.backends.policy_sampling import Limits, PolicySampler
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, HybridError
-from hybrid.loops import EncodedText
+from hybrid.loops import EncodedText, Policies
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
 from hybrid.model_files.location import context_of, digest_of, locate
@@ -149,7 +149,7 @@ class TransformersBackend:
         """Raises CannotRun."""
         raise _no_classifiers()
 
-    def policies(self, slots: int, tuning: PolicyTuning) -> LanguageModelPolicies:
+    def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
         """`hybrid.loops.Lab`."""
         self.adapter_cache.close()  # its layers and those of a bank exclude each other
         bank = policy_bank(self.engine, slots, tuning, self._train_tokens)

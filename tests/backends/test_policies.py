@@ -35,12 +35,18 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersBa
 @pytest.fixture(scope="module", params=[LORA, FULL], ids=["lora", "full"])
 def policies(backend: TransformersBackend, request: pytest.FixtureRequest) -> Iterator[LanguageModelPolicies]:
     """Policies of which no two are the same."""
-    made = backend.policies(SLOTS, request.param)
+    made = policies_of(backend, SLOTS, request.param)
     for slot in range(SLOTS):
         made.begin(slot, slot)
         changed(made, slot)
     yield made
     made.close()
+
+
+def policies_of(backend: TransformersBackend, slots: int, tuning: PolicyTuning = LORA) -> LanguageModelPolicies:
+    found = backend.policies(slots, tuning)
+    assert isinstance(found, LanguageModelPolicies)
+    return found
 
 
 def changed(policies: LanguageModelPolicies, slot: int) -> None:
@@ -95,7 +101,7 @@ def test_one_loop_writes_what_each_policy_writes_alone(policies: LanguageModelPo
 
 
 def test_a_step_computes_all_rows_and_a_prompt_is_computed_once(backend: TransformersBackend) -> None:
-    policies = backend.policies(SLOTS, LORA)
+    policies = policies_of(backend, SLOTS)
     for slot in range(SLOTS):
         policies.begin(slot, 0)
     prompts = asked(policies, samples=5, temperature=1.0)
@@ -129,7 +135,7 @@ def test_the_seed_alone_decides_what_is_drawn(policies: LanguageModelPolicies) -
 
 
 def test_little_memory_makes_several_loops_with_the_same_texts(backend: TransformersBackend) -> None:
-    policies = backend.policies(SLOTS, LORA)
+    policies = policies_of(backend, SLOTS)
     for slot in range(SLOTS):
         policies.begin(slot, 0)
         changed(policies, slot)
@@ -172,7 +178,7 @@ def test_rows_that_end_early_leave_the_loop_and_change_nothing(policies: Languag
 
 
 def test_a_prompt_has_the_chat_template_and_room_for_an_answer(backend: TransformersBackend) -> None:
-    policies = backend.policies(1, LORA)
+    policies = policies_of(backend, 1)
     policies.begin(0, 0)
     said = [Message("system", "Be brief."), Message("user", "<|im_end|>?")]
     fits = policies.prompt(said)
@@ -188,12 +194,16 @@ def test_a_prompt_has_the_chat_template_and_room_for_an_answer(backend: Transfor
     assert policies.context == 512
     assert policies.encode("<|im_end|>") == policies.encode("<|im") + policies.encode("_end|>")
     assert policies.end not in policies.encode("a<|im_end|>")
+    assert policies.decode((*policies.encode("Grüße <|im_end|>"), policies.end)) == "Grüße <|im_end|>"
+    for wrong in (-1, 1 << 40):
+        with pytest.raises(ValueError, match="below"):
+            policies.decode([wrong])
     policies.close()
 
 
 def test_a_model_without_a_chat_template_gets_a_transcript(tmp_path: Path) -> None:
     backend = TransformersBackend(str(write_model(tmp_path / "m", made(("<end>",), None))), {"device": "cpu"})
-    policies = backend.policies(1, LORA)
+    policies = policies_of(backend, 1)
     ids = policies.prompt([Message("system", "Be brief."), Message("user", "Hi")])
     assert backend._tokenizer.decode(ids) == "Instructions: Be brief.\n\nQuestion: Hi\n\nAnswer:"
     assert policies.end == backend._tokenizer.convert_tokens_to_ids("<end>")
@@ -220,7 +230,7 @@ def test_a_loop_is_offered_policies_and_no_classifiers(backend: TransformersBack
 def test_two_swarms_on_one_backend_take_turns_and_requests_are_answered_between(backend: TransformersBackend) -> None:
     asks = [Request(Sampling(5), messages=(Message("user", "Hi"),), key="k")]
     (plain,) = backend.generate(asks)
-    one, other = backend.policies(1, LORA), backend.policies(1, PolicyTuning(rank=4, targets=("q_proj",)))
+    one, other = policies_of(backend, 1), policies_of(backend, 1, PolicyTuning(rank=4, targets=("q_proj",)))
     for each in (one, other):
         each.begin(0, 0)
     prompt = Prompt(0, one.prompt(asks[0].messages), Sampling(5))
@@ -238,7 +248,7 @@ def test_two_swarms_on_one_backend_take_turns_and_requests_are_answered_between(
 @pytest.mark.slow
 def test_policies_over_smollm2_agree_with_their_training() -> None:
     backend = TransformersBackend("smollm2", {"device": "cpu"})
-    policies = backend.policies(2, PolicyTuning(rank=4))
+    policies = policies_of(backend, 2, PolicyTuning(rank=4))
     for slot in range(2):
         policies.begin(slot, slot)
     ids = policies.prompt([Message("user", "What is 7 + 5?")])
