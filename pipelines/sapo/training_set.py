@@ -33,7 +33,7 @@ class Labels(NamedTuple):
 
 
 class Reader:
-    """The tokens of answers, found once for each rollout, since many nodes train the same.
+    """The tokens of answers, found once for each of the last `most` rollouts, since many nodes train the same.
 
     `tokenizer`: the digest of this node's; `end`: the token that ends an answer. Foreign ids are used when the digests
     agree and `decode` makes the published text of them; without `decode` never. Else the text is encoded anew, since
@@ -46,7 +46,7 @@ class Reader:
         end: int,
         tokenizer: str = "",
         decode: Callable[[Sequence[int]], str] | None = None,
-        most: int = 4096,
+        most: int = 1024,
     ) -> None:
         self._encode, self._end, self._tokenizer, self._decode, self._most = encode, end, tokenizer, decode, most
         self._known: dict[tuple[str, bool], tuple[Labels, ...]] = {}
@@ -56,7 +56,7 @@ class Reader:
         at = rollout.id, own
         if at not in self._known:
             if len(self._known) >= self._most:
-                self._known.clear()
+                del self._known[next(iter(self._known))]
             self._known[at] = tuple(self._answer(one, rollout.tokenizer, own=own) for one in rollout.answers)
         return self._known[at]
 

@@ -119,6 +119,20 @@ def test_ids_of_another_tokenizer_are_not_used() -> None:
         assert [one.ids for one in found] == [(200, END)] * 2
 
 
+def test_a_text_is_encoded_once_for_all_nodes_and_the_oldest_is_forgotten() -> None:
+    encoded = []
+
+    def counting(text: str) -> tuple[int, ...]:
+        encoded.append(text)
+        return encode(text)
+
+    reader = Reader(counting, END, most=2)
+    rollouts = [group([Answer(text, True)] * 2, (0, 1)).rollout for text in "cde"]
+    for one in (*rollouts[:2], *rollouts[:2], rollouts[2], rollouts[1], rollouts[0]):
+        reader.labels(one, own=False)
+    assert encoded == [*"ccddeecc"]
+
+
 def test_what_is_beyond_the_context_is_cut_with_its_end() -> None:
     made = built([group([LONG, SHORT], (0, 1))], context=6)
     assert [one.ids for one in made.texts] == [(*PROMPT, 99, 100, 101), (*PROMPT, 102, END)]
