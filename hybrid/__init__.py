@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from hybrid.loops import Exchange as Exchange
     from hybrid.loops import Lab as Lab
     from hybrid.loops import NotYet as NotYet
+    from hybrid.loops import Publications as Publications
     from hybrid.loops import RoundFailed as RoundFailed
+    from hybrid.loops import Segment as Segment
     from hybrid.loops import Series as Series
     from hybrid.metrics import Measured as Measured
     from hybrid.metrics import RoundMetrics as RoundMetrics
@@ -78,7 +80,7 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
-    "loops": ("Exchange", "Lab", "NotYet", "RoundFailed", "Series"),
+    "loops": ("Exchange", "Lab", "NotYet", "Publications", "RoundFailed", "Segment", "Series"),
     "metrics": ("Measured", "RoundMetrics"),
     "protocols": (
         "Backend", "Embedder", "Inputs", "MakesPages", "MeasuringGrader", "Model", "ModelGrader", "OutputGrader",

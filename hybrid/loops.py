@@ -6,7 +6,7 @@ newest one and computes the rounds after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -304,10 +304,11 @@ class Publications(Protocol):
         """
         ...
 
-    def arrived(self, since: int = 0) -> list[Segment]:
-        """The segments of all names that have arrived here and were not returned before, one's own among them.
+    def arrived(self, since: int = 0, names: Collection[str] | None = None) -> list[Segment]:
+        """The segments that have arrived here and were not returned before, one's own among them.
 
-        They are sorted by number, name and id. Numbers below `since` are not read, and never will be.
+        They are sorted by number, name and id. Numbers below `since` are not read, and never will be; nor are other
+        names than `names` now. Of much that has arrived a part comes with the next call.
         """
         ...
 

@@ -42,8 +42,7 @@ class RoundMetrics:
             _check(f"the group {name}", values)
         if not isinstance(self.notes, Mapping):
             raise ValueError("the notes of a round are an object")
-        for name, values in self.costs.items():
-            _check(f"the costs of {name}", values)
+        checked_costs(self.costs)
 
     def to_text(self) -> str:
         """The text of the record: canonical JSON of `round`, `metrics`, `groups` and, where there are any, `notes`."""
@@ -60,6 +59,24 @@ class RoundMetrics:
             return cls(value["round"], value["metrics"], value.get("groups", {}), value.get("notes", {}))
         except (BadData, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the metrics of a round: {error}") from error
+
+
+def costs_of(trained: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """The costs of a round by group, "" for all, of its record or output (`trained`): none where they are none."""
+    try:
+        return checked_costs(trained.get("costs", {}))
+    except ValueError:
+        return {}
+
+
+def checked_costs(costs: Any) -> Mapping[str, Mapping[str, float]]:
+    """`costs`, if they are names of groups, or "", with numbers by name. Raises ValueError."""
+    if not isinstance(costs, Mapping):
+        raise ValueError("the costs of a round are an object")
+    _check_names("costs", {name: None for name in costs if name != ""})
+    for name, values in costs.items():
+        _check(f"the costs of {name}", values)
+    return costs
 
 
 Interval = tuple[float, float]

@@ -15,6 +15,8 @@ from hybrid.folder.medium import Medium, NotThere
 from hybrid.folder.names import NoteName, ShardName, TensorName
 from hybrid.folder.notes import MAX_NOTE, MAX_PACKED, verify_note
 from hybrid.folder.runs import MARK, MAX_INPUTS, Run, blob_name
+from hybrid.folder.segments import MAX_PACKED as MAX_PACKED_SEGMENT
+from hybrid.folder.segments import MAX_SEGMENT, verify_segment
 from hybrid.folder.shards import MAX_FILE, MAX_PAYLOAD, Shard, verify_shard
 from hybrid.folder.spec import MAX_SPEC, SPEC_FORMAT, check_spec, models_of
 from hybrid.folder.tensors import PART, verify_part
@@ -31,6 +33,7 @@ LIMITS: Mapping[FileType, tuple[int, int]] = {
     "shard": (MAX_FILE, MAX_PAYLOAD),
     "model": (MAX_MANIFEST, MAX_MANIFEST),
     "tensors": (PART, PART),
+    "segment": (MAX_PACKED_SEGMENT, MAX_SEGMENT),
     "part": (0, 0),
     "beside": (0, 0),
 }
@@ -44,6 +47,7 @@ WAIT = {
     "model": "wait for the sync; if it stays so, delete it and pack the model again where it still is",
     "note": "wait for the sync; if it stays so, delete it: nothing is lost with it but time",
     "tensors": "wait for the sync; if it stays so, delete it: training goes on from an older one, or is done again",
+    "segment": "wait for the sync; if it stays so, delete it: the others go on without it",
     "shard": "wait for the sync; if it stays so, delete it: a worker that still has it writes it again, "
     "else its items are done again",
 }
@@ -169,7 +173,7 @@ class FileChecker:
         if file_type in ("beside", "part"):
             raise BadData(f"{path}: no part of the protocol")
         checks = {"mark": _mark, "probe": _probe, "spec": _spec, "note": _note, "model": _model, "shard": self._shard}
-        checks["tensors"] = _tensors
+        checks |= {"tensors": _tensors, "segment": _segment}
         return self._blob(path, data) if file_type == "blob" else checks[file_type](path, data)
 
     def _shard(self, path: str, data: bytes) -> list[str]:
@@ -253,6 +257,11 @@ def _tensors(path: str, data: bytes) -> list[str]:
     return []
 
 
+def _segment(path: str, data: bytes) -> list[str]:
+    verify_segment(path, data)
+    return []
+
+
 def _note(path: str, data: bytes) -> list[str]:
     note = verify_note(path, data)
     name = NoteName.parse(path.rpartition("/")[2], note["format"].removeprefix("hybrid/"))
@@ -303,7 +312,7 @@ def _what_is_wrong(path: str, file_type: FileType, data: bytes) -> tuple[str, st
         name = TensorName.parse(path.rpartition("/")[2])
         short = name and name.part < name.of - 1 and len(data) < PART
         return ("torn", f"ends early: only {len(data):,} bytes are here") if short else None
-    if file_type in ("blob", "note", "shard"):
+    if file_type in ("blob", "note", "shard", "segment"):
         return _wrong_frame(path, file_type, data)
     return _wrong_json(file_type, data)
 

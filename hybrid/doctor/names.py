@@ -14,8 +14,10 @@ from hybrid.folder.names import (
     NAME,
     NOTES,
     RESERVED,
+    SEGMENTS,
     TENSORS,
     NoteName,
+    SegmentName,
     ShardName,
     TensorName,
     allowed,
@@ -24,7 +26,7 @@ from hybrid.machine import home
 from hybrid.models.manifest import FILE as MODEL
 from hybrid.models.manifest import PART_FILE
 
-FileType = Literal["mark", "probe", "spec", "blob", "note", "shard", "tensors", "model", "part", "beside"]
+FileType = Literal["mark", "probe", "spec", "blob", "note", "shard", "segment", "tensors", "model", "part", "beside"]
 
 BESIDE = ("results", "wheels", "notebooks")
 """Places in a folder that are not part of the protocol; hybrid reads nothing in them."""
@@ -33,6 +35,8 @@ RUN = re.compile(r"[a-z0-9._-]+-[0-9a-f]{12}")
 BLOB = re.compile(r"(inputs|references)-([0-9a-f]{16})\.json\.zst")
 BATCH = re.compile(r"[0-9]{3}")
 NUMBER = re.compile(r"[0-9]{9}")
+WINDOWS = tuple(map(re.compile, ("[0-9a-f]{16}", "[0-9]{4}", "[0-9]{6}")))
+"""The patterns of the path components between a run's folder of segments and these."""
 LAYERS = tuple(map(re.compile, ("models", "layers", "[0-9a-f]{2}", "[0-9a-f]{64}", BATCH.pattern)))
 """The patterns of the path components above the parts of a model's layer."""
 
@@ -83,6 +87,8 @@ def _of_run(parts: tuple[str, ...]) -> FileType | None:
         return "spec" if parts[2] == "run.json" else "blob" if BLOB.fullmatch(parts[2]) else None
     if parts[2:3] == (TENSORS,):
         return "tensors" if len(parts) == 7 and TensorName.parse(parts[6]) else None
+    if parts[2:3] == (SEGMENTS,):
+        return "segment" if len(parts) == 7 and SegmentName.parse(parts[6]) else None
     return _leaf(parts) if len(parts) == 6 and allowed(parts[5]) else None
 
 
@@ -107,8 +113,8 @@ def is_place(parts: tuple[str, ...]) -> bool:
         return len(parts) <= 5 and shaped and (len(parts) < 4 or parts[3].startswith(parts[2]))
     if parts[0] != "runs" or not RUN.fullmatch(parts[1]) or not all(map(allowed, parts)):
         return False
-    if parts[2:3] == (TENSORS,):
-        shapes = (DIGEST, NAME, NUMBER)
+    if parts[2:3] in ((TENSORS,), (SEGMENTS,)):
+        shapes = (DIGEST, NAME, NUMBER) if parts[2] == TENSORS else WINDOWS
         return len(parts) <= 6 and all(shape.fullmatch(part) for shape, part in zip(shapes, parts[3:], strict=False))
     return len(parts) <= 5
 

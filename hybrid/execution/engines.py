@@ -12,7 +12,7 @@ from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import digest as digest_of
 from hybrid.execution.ensemble import Ensemble
-from hybrid.execution.loop_engine import LoopEngine
+from hybrid.execution.loop_engine import LoopEngine, Shelves
 from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
 from hybrid.tuning import Tuning
@@ -118,11 +118,13 @@ def engine_for(
     tensors: Tensors | None,
     make: Opening,
     options: Mapping[str, str],
+    segments: Shelves | None = None,
 ) -> Backend:
     """The engine of a stage, prepared for what the stage trains; an open engine is used again if it fits.
 
     `digest` is that of the model whose records count. `tensors` is the store for the state of training, None for a
-    stage whose model is not trained. `make` opens a model of the run, with `options` of this machine.
+    stage whose model is not trained. `make` opens a model of the run, with `options` of this machine. `segments` is for
+    stages of rounds.
     """
     named = run.models[stage.role]
     if isinstance(stage.work, Derive):
@@ -131,7 +133,7 @@ def engine_for(
     if tensors is None:
         return engines.get(model, lambda: make(stage.role, trains=False))
     if isinstance(stage.work, Rounds):
-        return LoopEngine(engines.get(model, lambda: make(stage.role, trains=False)), tensors)
+        return LoopEngine(engines.get(model, lambda: make(stage.role, trains=False)), tensors, segments)
     training, trained = Training(tensors), list[object]()
     if isinstance(stage.work, Tune):
         tasks = run.tasks()

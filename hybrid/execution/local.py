@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, opened, trained_roles
+from hybrid.execution.loop_engine import shelves
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_session import run_stage
@@ -156,6 +158,7 @@ def run_here(
     outputs = output or outputs_path(folder, draft)
     refuse_foreign(outputs, BEGINS)
     tensors = RunTensors(draft.id, new_attempt(), Disk(folder))
+    segments = shelves(draft.id, Disk(folder), None, time.monotonic)
     with Engines() as engines:
         load = partial(_loaded, models, observer)
 
@@ -164,7 +167,7 @@ def run_here(
                 return ensemble_for(engines, run, stage, load, lambda role: models[role].options)
             kept = tensors if needs_tensors(stage, stages) else None
             options = models[stage.role].options
-            return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options)
+            return engine_for(engines, run, stage, run.models[stage.role].digest, kept, load, options, segments)
 
         if not _is_there(folder, draft):
             _check(draft, pipeline, open_for)

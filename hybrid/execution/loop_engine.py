@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 from hybrid.errors import CannotRun
+from hybrid.folder.medium import Medium, Store
+from hybrid.folder.segment_shelf import SegmentShelf
+from hybrid.folder.segments import stage_place, window_length
 from hybrid.loops import Lab
 from hybrid.protocols import Backend, Tensors
 from hybrid.records import Completion, Request
@@ -18,10 +21,29 @@ class LoopBackend(Backend, Lab, Protocol):
     checkpoint: float  # least seconds between two states that are kept
 
 
-class LoopEngine:
-    """An opened backend for loops, and where their states are kept. Raises CannotRun for a backend without loops."""
+Shelves = Callable[[str, str, int], SegmentShelf]
+"""Opens the segments of a stage, by its identity, the digest of its model, and how many series it has."""
 
-    def __init__(self, backend: Backend, tensors: Tensors) -> None:
+
+def shelves(run: str, own: Store, folder: Medium | None, now: Callable[[], float]) -> Shelves:
+    """The segments of a run's stages, written into `own` and read there and in the shared `folder`, if that is another.
+
+    `now` is a clock in seconds.
+    """
+
+    def opened(identity: str, model: str, series: int) -> SegmentShelf:
+        return SegmentShelf(stage_place(run, identity, model), window_length(series), own, folder, now)
+
+    return opened
+
+
+class LoopEngine:
+    """An opened backend for loops, where their states are kept, and what they publish.
+
+    Raises CannotRun for a backend without loops.
+    """
+
+    def __init__(self, backend: Backend, tensors: Tensors, shelves: Shelves | None = None) -> None:
         if not isinstance(backend, LoopBackend):
             raise CannotRun(
                 f"no loop can run on the backend of the model {backend.model.name}",
@@ -31,6 +53,7 @@ class LoopEngine:
         self._backend = backend
         self.lab: Lab = backend
         self.tensors, self.model, self.checkpoint = tensors, backend.model, backend.checkpoint
+        self.shelves = shelves
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """What the backend answers."""

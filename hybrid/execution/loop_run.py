@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from hybrid.errors import BadData
-from hybrid.execution.loop_state import LoopState
+from hybrid.execution.loop_state import DoneRound, LoopState
 from hybrid.loops import Loop, NotYet, RoundFailed, SharingLoop
 from hybrid.protocols import Tensors
 
@@ -45,8 +45,8 @@ class LoopRun:
         self._kept = now()
         self._pause = least
 
-    def rounds(self, go_on: Callable[[], bool]) -> Iterator[tuple[str, float]]:
-        """Text and seconds of every round from the first, each once a state that contains it is safe.
+    def rounds(self, go_on: Callable[[], bool]) -> Iterator[DoneRound]:
+        """Every round from the first, each once a state that contains it is safe.
 
         The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
         RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
@@ -110,10 +110,12 @@ class LoopRun:
     def _round(self, loop: Loop) -> RoundFailed | NotYet | None:
         began = self._now()
         try:
-            text = loop.round(len(self._state.rounds)).to_text()
+            made = loop.round(len(self._state.rounds))
+            text = made.to_text()
         except (RoundFailed, NotYet) as error:
             return error
-        self._state.rounds.append((text, self._now() - began))
+        costs = {name: dict(values) for name, values in made.costs.items()}
+        self._state.rounds.append(DoneRound(text, self._now() - began, costs))
         self._tell(text)
         return None
 

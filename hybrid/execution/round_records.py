@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from hybrid.execution.completed import CompletedItems
 from hybrid.execution.trajectories import beginning, longest
@@ -11,7 +12,7 @@ from hybrid.folder.runs import Run
 from hybrid.folder.shards import Shard
 from hybrid.loops import Series
 from hybrid.protocols import Stage
-from hybrid.records import Record
+from hybrid.records import Item, Record
 
 
 class RoundRecords(CompletedItems):
@@ -20,9 +21,13 @@ class RoundRecords(CompletedItems):
     It is looked at by one thread while another adds to it.
     """
 
-    def __init__(self, run: Run, stage: Stage, model: str, series: Sequence[Series]) -> None:
+    def __init__(
+        self, run: Run, stage: Stage, model: str, series: Sequence[Series], keys: Sequence[bytes] | None = None
+    ) -> None:
+        """`keys` are those of all items of the stage, where they are known already."""
         super().__init__(run, stage.name, model)
-        self.keys = [[item.digest(stage.identity, model) for item in one.items()] for one in series]
+        known = iter(keys if keys is not None else (item.digest(stage.identity, model) for item in items_of(series)))
+        self.keys = [list(islice(known, one.rounds)) for one in series]
         """The keys of the rounds of each series."""
         self.beginnings = [beginning(stage.identity, model, one.name) for one in series]
         """The history of each series before its first round."""
@@ -64,3 +69,8 @@ class RoundRecords(CompletedItems):
     def forked(self) -> set[bytes]:
         """The rounds with texts of other trajectories alone, and without a failure."""
         return {key for key, texts in self._texts.items() if texts and key not in self.good} - self.failed().keys()
+
+
+def items_of(series: Sequence[Series]) -> Iterator[Item]:
+    """The rounds of all series, in the order of the stage's items."""
+    return (item for one in series for item in one.items())

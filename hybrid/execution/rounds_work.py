@@ -14,12 +14,14 @@ from hybrid.errors import CannotRun
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.loop_engine import LoopEngine
 from hybrid.execution.loop_run import LoopRun
+from hybrid.execution.publications import StagePublications
 from hybrid.execution.round_records import RoundRecords
 from hybrid.execution.stage_work import StageWork, without_secrets
 from hybrid.execution.trajectories import continued
 from hybrid.folder.leases import choose
 from hybrid.folder.runs import Run
-from hybrid.loops import Loop, NotYet, RoundFailed, Series, SharingLoop
+from hybrid.folder.segment_shelf import SegmentShelf
+from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, Series, SharingLoop
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion, Item, Record
 from hybrid.work import Rounds
@@ -42,13 +44,14 @@ class RoundsWork(StageWork):
         super().__init__(run, stage, tasks, digest, start)
         self._work = rounds_of(stage)
         self.series = tuple(self._work.series(tasks))
-        self.completed = RoundRecords(run, stage, digest, self.series)
+        self.completed = RoundRecords(run, stage, digest, self.series, self.keys)
         self.size, self.blocks = 1, len(self.series)
         self._start = start % max(1, self.blocks)
         self.latest: Mapping[str, Json] = {}
         """The series that is advanced, and the metrics of its last round, safe or not."""
         self._waiting: dict[int, float] = {}  # series that waits for others -> when to try it again
         self._runs: dict[int, LoopRun] = {}  # those that wait, the one that waits longest first
+        self._shelf: SegmentShelf | None = None
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
@@ -95,12 +98,15 @@ class RoundsWork(StageWork):
         run = self._runs.pop(block, None) or self._run_of(series, engine)
         left = iter(zip(self._keys(block), series.items(), strict=True))
         try:
-            for text, seconds in run.rounds(go_on):
+            for text, seconds, costs in run.rounds(go_on):
                 key, item = next(left)
                 history = continued(history, text)
                 if self.completed.histories.get(key) != history:
                     self._told[key] = item, history
-                    yield Completion(key.hex(), text=text, finish="stop", seconds=seconds)
+                    trained: dict[str, Json] = (
+                        {"costs": {name: dict(one) for name, one in costs.items()}} if costs else {}
+                    )
+                    yield Completion(key.hex(), text=text, finish="stop", seconds=seconds, trained=trained)
         except NotYet as error:
             LOG.log(logging.DEBUG if block in self._waiting else logging.INFO, "%s waits: %s", series.name, error)
             self._waiting[block] = time.monotonic() + PAUSE
@@ -121,7 +127,17 @@ class RoundsWork(StageWork):
         loop = self._work.loop(series, engine.lab, self._tasks)
         if isinstance(loop, SharingLoop):
             loop.connect(TensorExchange(engine.tensors, self.stage.identity, self.digest))
+        if isinstance(loop, PublishingLoop):
+            loop.publish_to(StagePublications(self._shelf_of(engine)))
         return loop
+
+    def _shelf_of(self, engine: LoopEngine) -> SegmentShelf:
+        """What all loops of the stage publish, and what has arrived of others."""
+        if self._shelf is None:
+            if engine.shelves is None:
+                raise CannotRun(f"the stage '{self.stage.name}' has no place to publish", hint="please report this")
+            self._shelf = engine.shelves(self.stage.identity, self.digest, self.blocks)
+        return self._shelf
 
     def _computed(self, series: str, text: str) -> None:
         self._waiting.update(dict.fromkeys(self._waiting, 0.0))  # what others wait for may be there now

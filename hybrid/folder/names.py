@@ -18,13 +18,16 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
 NOTE = re.compile(r"([a-z]{1,10})-(\d{6})-([0-9a-f]{16})\.json\.zst")
 TENSOR = re.compile(r"part-(\d{9})-(\d{3})-(\d{3})-([0-9a-f]{32})-([0-9a-f]{16})\.bin")
+SEGMENT = re.compile(r"segment-(\d{6})-([a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?)-([0-9a-f]{16})\.zst")
 FILES_PER_FOLDER = 250
 
 NOTES = ("beats", "logs", "acks", "orders")
 """The folders of notes in a run's folder."""
 TENSORS = "tensors"
 """The folder of checkpoints and adapters in a run's folder."""
-BESIDE_STAGES = (*NOTES, TENSORS)
+SEGMENTS = "segments"
+"""The folder of what the loops of a run have published."""
+BESIDE_STAGES = (*NOTES, TENSORS, SEGMENTS)
 """The folders of a run that are not stages; no stage may have such a name."""
 
 
@@ -129,3 +132,21 @@ class TensorName:
         match = TENSOR.fullmatch(name)
         found = cls(int(match[1]), int(match[2]), int(match[3]), match[4], match[5]) if match else None
         return found if found and found.part < found.of else None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentName:
+    """`segment-<number>-<name>-<first 16 hex digits of the file's sha256>.zst`; a name has at most 60 characters."""
+
+    number: int
+    name: str
+    sha16: str
+
+    def __str__(self) -> str:
+        return f"segment-{self.number:06d}-{self.name}-{self.sha16}.zst"
+
+    @classmethod
+    def parse(cls, name: str) -> SegmentName | None:
+        """The parts of a segment's name, None when it is not one."""
+        match = SEGMENT.fullmatch(name)
+        return cls(int(match[1]), match[2], match[3]) if match else None

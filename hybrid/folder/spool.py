@@ -1,14 +1,15 @@
 """The spool: files made on this machine stay on its own disk until a receipt confirms that the other side has them.
 
 A write returns when the file is safe on the local disk. The upload (`carry`) copies files into the shared folder and
-may fail at any moment. Only a receipt with a shard's path and sha256 frees it. Records and notes are uploaded before
-tensors, which may be gigabytes; but a record that names an adapter is uploaded after that adapter.
+may fail at any moment. Only a receipt with a shard's path and sha256 frees it. Segments are uploaded first, since other
+machines wait for them, and records and notes before tensors, which may be gigabytes; but a record that names an adapter
+is uploaded after that adapter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from hybrid.canonical import decode
@@ -18,6 +19,7 @@ from hybrid.folder.names import ShardName, TensorName, allowed
 from hybrid.folder.notes import verify_note
 from hybrid.folder.outdated import Checkpoints
 from hybrid.folder.runs import check_mark
+from hybrid.folder.segments import is_segment, verify_segment
 from hybrid.folder.shards import MAX_FILE, Shard, verify_shard
 from hybrid.folder.spec import MAX_SPEC, check_spec
 from hybrid.folder.tensors import is_adapter, is_tensors, verify_part
@@ -84,7 +86,7 @@ class Spool:
         waiting = [path for path in waiting if path.split("/")[1] in there]
         tensors = [path for path in waiting if is_tensors(path)]
         after = [path for path in waiting if is_shard(path) and self._names_adapter_in(path, tensors)]
-        for path in waiting:
+        for path in sorted(waiting, key=lambda one: not is_segment(one)):
             if not is_tensors(path) and path not in after:
                 self._carry(folder, path)
         self._carry_tensors(folder, tensors)
@@ -117,6 +119,8 @@ class Spool:
             if self._clock.now() - began > TENSORS_SECONDS:
                 return
             self._carry(folder, path)
+            for segment in filter(is_segment, self.carriable):  # published meanwhile
+                self._carry(folder, segment)
 
     def _carry(self, folder: Medium, path: str) -> None:
         data = self._read_verified(path)
@@ -128,7 +132,7 @@ class Spool:
         except BadData as error:  # something else is at that path: tried again later, and the other files go on
             self.stranded[path] = error.message
         self._carried[path] = self._clock.now()
-        if not is_shard(path) and not is_adapter(path):  # notes and checkpoints get no receipt
+        if not (is_shard(path) or is_adapter(path) or is_segment(path)):  # notes and checkpoints get no receipt
             if path not in self.stranded and (name := TensorName.parse(path.rpartition("/")[2])):
                 self._checkpoints.uploaded(path, name)
             self._free(path)
@@ -151,7 +155,8 @@ class Spool:
         """Mark files that were uploaded RECHECK seconds ago and are missing or damaged in the folder as waiting again.
 
         A mount that died may have lost them, or a sync program may have overwritten one with a damaged copy. When no
-        shard of a run is left here, all its shards have receipts, and its adapters are freed.
+        shard of a run is left here, all its shards have receipts, and its adapters are freed. A segment gets no
+        receipt, and is freed when it is still in the folder now.
         """
         runs = {path.split("/")[1] for path in self.unreceipted}
         old = self._clock.now() - RECHECK
@@ -161,8 +166,12 @@ class Spool:
                 self._free(path)
                 continue
             data = self._read_verified(path)
-            if data is not None:
-                self._carried[path] = self._clock.now() if _content_at(folder, path) == data else None
+            if data is None:
+                continue
+            there = _content_at(folder, path) == data
+            self._carried[path] = self._clock.now() if there else None
+            if there and is_segment(path):
+                self._free(path)
 
     def release(self, receipts: Mapping[str, str]) -> None:
         """Free the shards in `receipts` (path -> sha256 of the content). A shard of other content stays."""
@@ -214,8 +223,14 @@ def _content_at(folder: Medium, path: str) -> bytes:
 
 
 def verified(path: str, data: bytes) -> None:
-    """Raise BadData when the bytes are not those of the shard, note or part of tensors that belongs at `path`."""
-    (verify_shard if is_shard(path) else verify_part if is_tensors(path) else verify_note)(path, data)
+    """Raise BadData when the bytes are not those of the shard, note, segment or tensors that belong at `path`."""
+    verify: Callable[[str, bytes], object] = (
+        verify_shard if is_shard(path)
+        else verify_part if is_tensors(path)
+        else verify_segment if is_segment(path)
+        else verify_note
+    )  # fmt: skip
+    verify(path, data)
 
 
 def adapters_of(shard: Shard) -> set[Any]:

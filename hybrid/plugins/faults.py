@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
-from hybrid.loops import Exchange, Lab, Loop, NotYet, RoundFailed, Series, SharingLoop
+from hybrid.loops import (
+    Exchange,
+    Lab,
+    Loop,
+    NotYet,
+    Publications,
+    PublishingLoop,
+    RoundFailed,
+    Series,
+    SharingLoop,
+)
 from hybrid.machine.files import explained_error
 from hybrid.metrics import RoundMetrics
 from hybrid.plugins import installed, wheel
@@ -199,7 +209,13 @@ def checked_loop(
     place = f"'{series.name:.200}' in the stage '{stage}'"
     with attributed_to(pipeline, f"making the loop of {place}"):
         loop = make(series, lab, *given)
-        return (CheckedSharingLoop if isinstance(loop, SharingLoop) else CheckedLoop)(pipeline, place, loop)
+        kind = {
+            (False, False): CheckedLoop,
+            (True, False): CheckedSharingLoop,
+            (False, True): CheckedPublishingLoop,
+            (True, True): CheckedMeetingLoop,
+        }[isinstance(loop, SharingLoop), isinstance(loop, PublishingLoop)]
+        return kind(pipeline, place, loop)
 
 
 class CheckedLoop:
@@ -243,3 +259,19 @@ class CheckedSharingLoop(CheckedLoop):
     def connect(self, exchange: Exchange) -> None:
         with self._attributed("being connected"):
             self._loop.connect(exchange)
+
+
+class CheckedPublishingLoop(CheckedLoop):
+    """The same of a loop that publishes."""
+
+    _loop: PublishingLoop
+
+    def publish_to(self, publications: Publications) -> None:
+        with self._attributed("being told where to publish"):
+            self._loop.publish_to(publications)
+
+
+class CheckedMeetingLoop(CheckedSharingLoop, CheckedPublishingLoop):
+    """The same of a loop that does both."""
+
+    _loop: Any

@@ -17,6 +17,7 @@ from typing import Any
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, all_before, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
+from hybrid.execution.loop_engine import shelves
 from hybrid.execution.search_records import digests_of
 from hybrid.execution.stage_session import AnyWork, StageSession, kept_at_once, place_of, shard_writer, work_on
 from hybrid.execution.stage_view import StageView, counted_once
@@ -359,7 +360,8 @@ class Worker:
         kept = needs_tensors(work.stage, chain.stages)
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if kept else None
         of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
-        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role)
+        segments = shelves(run.id, self.spool, self.folder, self.clock.now)
+        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role, segments)
 
     def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
         model, began = f"the model {run.models[role].name}", self.clock.now()

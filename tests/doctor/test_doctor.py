@@ -239,7 +239,9 @@ def test_a_good_shard_under_a_wrong_name_is_named_with_its_right_one(folder: Pat
     assert [one.kind for one in findings_in(Disk(folder)) if one.path == found.path] == ["conflict-copy"]
 
 
-@pytest.mark.parametrize("other", ["inputs-", "references-", "/beats/", "/acks/", "/orders/", "/logs/", "run.json"])
+@pytest.mark.parametrize(
+    "other", ["inputs-", "references-", "/beats/", "/acks/", "/orders/", "/logs/", "/segments/", "run.json"]
+)
 @pytest.mark.parametrize(
     ("happens", "kinds"), [(truncated, {"torn"}), (emptied, {"empty"}), (flipped, {"damaged", "torn", "changed"})]
 )
@@ -569,7 +571,7 @@ def test_names_of_the_protocol_are_no_names_of_copies(name: str) -> None:
 
 def test_the_type_of_every_file_of_a_good_folder_is_known(good: dict[str, bytes]) -> None:
     types = {names.file_type_of(tuple(path.split("/"))) for path in good}
-    assert types == {"mark", "probe", "spec", "blob", "note", "shard", "beside"}
+    assert types == {"mark", "probe", "spec", "blob", "note", "shard", "segment", "beside"}
 
 
 def test_where_a_good_file_belongs_is_known_by_its_content_alone(good: dict[str, bytes]) -> None:

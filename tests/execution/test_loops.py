@@ -251,7 +251,7 @@ def test_a_state_that_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pyte
         kept.keep(name, number, data)
         caplog.clear()
         again = list(LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 0).rounds(lambda: True))
-        assert [text for text, _ in again] == [text for text, _ in whole]
+        assert [one.text for one in again] == [one.text for one in whole]
         assert "passed over" in caplog.text
     with pytest.raises(BadData, match="number of rounds"):
         LoopState.read(good.pack(), 4)

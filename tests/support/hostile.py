@@ -20,6 +20,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.names import NoteName, ShardName
 from hybrid.folder.notes import pack_note
 from hybrid.folder.runs import Run, join_folder, submit
+from hybrid.folder.segments import pack_segment, stage_place
 from hybrid.folder.shards import FORMAT, MAX_FILE, ShardWriter
 from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs, Stage
@@ -78,6 +79,7 @@ def good_folder(root: Path) -> dict[str, bytes]:
     received = {path: hashlib.sha256((root / path).read_bytes()).hexdigest() for path in shards}
     folder.write(*pack_note(first.id, "ack", "reader-0a1b2c3d", 0, {"received": received}))
     folder.write(*pack_note(first.id, "order", "reader-0a1b2c3d", 0, {"order": "retry", "shards": shards[:1]}))
+    folder.write(*pack_segment(stage_place(first.id, "answer/1", str(MODEL["digest"])), 25, "node-3", 61, b"published"))
     probe = {"format": "hybrid/probe", "version": 1, "machine": "reader-0a1b2c3d", "number": 7}
     folder.write("probes/reader-0a1b2c3d.json", encode(probe) + b"\n")
     folder.write(f"results/{first.id}/outputs.json", b"{}\n")
