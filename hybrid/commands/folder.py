@@ -52,8 +52,9 @@ def init(folder: Path) -> None:
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("--rollouts", is_flag=True, help="Also what the nodes of a swarm have published, for `hybrid replay`.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
-def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> None:
+def fetch(run: str, folder: Path | None, output: Path | None, rollouts: bool, as_json: bool) -> None:
     """Copy the results of RUN that have arrived to this machine: verify, acknowledge, assemble outputs.json.
 
     Repeat it as often as you like. The GPU machine deletes its copies of acknowledged shards.
@@ -63,7 +64,7 @@ def fetch(run: str, folder: Path | None, output: Path | None, as_json: bool) -> 
     named = opened_run(place, run)
     outputs = outputs_path(place, named) if output in (None, STDOUT) else output
     with spare_path() as spare:
-        done = remote_runs.fetch(place, named.id, outputs, spare if output == STDOUT else None)
+        done = remote_runs.fetch(place, named.id, outputs, spare if output == STDOUT else None, published=rollouts)
         if as_json:
             click.echo(encode(_as_json(done)))
         else:
@@ -81,6 +82,7 @@ def _as_json(done: remote_runs.Fetched) -> dict[str, object]:
         "run": done.run.id,
         "new_shards": done.new.shards,
         "new_records": done.new.records,
+        "new_segments": done.new.segments,
         "healed": done.new.healed,
         "refused": done.new.refused,
         "items": done.items,
@@ -102,6 +104,8 @@ def fetched_lines(done: remote_runs.Fetched) -> list[str]:
     if done.new.healed:
         shards, was = count_of(done.new.healed, "shard"), was_or_were(done.new.healed)
         lines.append(f"{shards} {was} damaged or gone on this machine and {was} taken over again")
+    if done.new.segments:
+        lines.append(f"{count_of(done.new.segments, 'published file')} {is_or_are(done.new.segments)} new here")
     lines += [f"passed over: {reason}" for reason in done.new.refused[:10]]
     if len(done.new.refused) > 10:
         lines.append(f"passed over: {count_of(len(done.new.refused) - 10, 'more file')}; `hybrid doctor` explains each")

@@ -11,15 +11,19 @@ verify, and counts as missing. Whoever writes the same path writes the same byte
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import zstandard
 
 from hybrid.canonical import Json, decode, encode
 from hybrid.canonical import digest as digest_of
-from hybrid.errors import BadData
-from hybrid.folder.names import FILES_PER_FOLDER, SEGMENTS, SegmentName
+from hybrid.errors import BadData, HybridError
+from hybrid.folder.medium import Medium
+from hybrid.folder.names import FILES_PER_FOLDER, SEGMENTS, SegmentName, allowed
+from hybrid.folder.runs import Run
 from hybrid.loops import Segment
 from hybrid.machine.files import unpack
+from hybrid.protocols import Stage
 
 FORMAT = "hybrid/segment"
 MAX_PACKED = 8 * 1024 * 1024
@@ -92,6 +96,54 @@ def name_of(path: str) -> SegmentName | None:
 def is_segment(path: str) -> bool:
     """Whether the file at `path` has the name of a segment."""
     return name_of(path) is not None
+
+
+def segment_paths(medium: Medium, place: str, levels: int) -> Iterator[str]:
+    """The path of every segment that is `levels` folders below `place`, sorted. Raises what listing raises."""
+    for entry in sorted(medium.entries(place), key=lambda one: one.name):
+        path = f"{place}/{entry.name}"
+        if levels and entry.kind == "folder" and allowed(entry.name):
+            yield from segment_paths(medium, path, levels - 1)
+        elif not levels and entry.kind == "file" and is_segment(path):
+            yield path
+
+
+class StoredSegments:
+    """The segments at a stage's `place` in all `media`, as they are when they are first read: for looking at them
+    afterwards. Whoever follows a stage has a `segment_shelf.SegmentShelf`.
+    """
+
+    def __init__(self, media: tuple[Medium, ...], place: str) -> None:
+        self._media, self._place = media, place
+        self._found: dict[tuple[str, int], dict[str, list[Medium]]] | None = None
+
+    def read(self, name: str, number: int) -> list[Segment]:
+        """The segments of a name and number that are whole in one of the media, sorted by id. Raises Temporary."""
+        found: dict[str, Segment] = {}
+        for path, media in self._paths().get((name, number), {}).items():
+            for medium in media:
+                try:
+                    segment = verify_segment(path, medium.read(path, MAX_PACKED))
+                except HybridError:
+                    continue
+                found[segment.id] = segment
+                break
+        return [found[id] for id in sorted(found)]
+
+    def _paths(self) -> dict[tuple[str, int], dict[str, list[Medium]]]:
+        if self._found is None:
+            self._found = {}
+            for medium in self._media:
+                for path in segment_paths(medium, self._place, 2):
+                    if name := name_of(path):
+                        self._found.setdefault((name.name, name.number), {}).setdefault(path, []).append(medium)
+        return self._found
+
+
+def segments_of(run: Run, stage: Stage) -> StoredSegments:
+    """What the loops of a stage have published, as far as it is in the run's folder or on this machine."""
+    place = stage_place(run.id, stage.identity, run.model_digest(stage.name))
+    return StoredSegments(run.sources or (run.folder,), place)
 
 
 def _head(run: str, stage: str, name: str, number: int) -> bytes:

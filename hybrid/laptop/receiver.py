@@ -16,10 +16,11 @@ from hybrid.canonical import Json
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder import orders
 from hybrid.folder.medium import Disk, NotThere, Store
-from hybrid.folder.names import NoteName
+from hybrid.folder.names import SEGMENTS, NoteName
 from hybrid.folder.notes import Note, note_paths, pack_note, read_notes
 from hybrid.folder.orders import Orders, known_orders
 from hybrid.folder.runs import Run
+from hybrid.folder.segments import MAX_PACKED, segment_paths, verify_segment
 from hybrid.folder.shards import MAX_FILE, Shard, shard_paths, verify_payload, verify_shard
 from hybrid.machine import home
 
@@ -29,7 +30,7 @@ MOST_NAMED = 5000
 
 @dataclass(slots=True)
 class Received:
-    """The result of `receive`: numbers of new shards and records, and why others were refused.
+    """The result of `receive`: numbers of new shards, records and segments, and why others were refused.
 
     `healed` shards were here already, but damaged or deleted. `unsent` is why not all acks and orders could be written
     into the folder: the same command tries again.
@@ -38,6 +39,7 @@ class Received:
     shards: int = 0
     records: int = 0
     healed: int = 0
+    segments: int = 0
     refused: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)  # the shards among them, by path
     unsent: Temporary | CannotRun | None = None
@@ -82,6 +84,19 @@ class Receiver:
                 elif shard:
                     yield path, shard.sha256, shard.name.count
             result.refused += [f"{path}: was received, and its copy here is damaged or gone" for path in sorted(lost)]
+
+    def receive_segments(self, result: Received) -> None:
+        """Copy what the run's loops have published, and is not whole here, to this machine. Raises Temporary."""
+        for path in segment_paths(self.run.folder, f"{self.run.place}/{SEGMENTS}", 3):
+            if _whole_segment(self._store, path):
+                continue
+            try:
+                verify_segment(path, data := self.run.folder.read(path, MAX_PACKED))
+            except HybridError as error:
+                result.refused.append(error.message)
+                continue
+            self._store.write(path, data, heal=True)
+            result.segments += 1
 
     def _taken(self, path: str, result: Received) -> Shard | None:
         """The shard in the folder, copied to this machine; None, with the reason in `result`, when it cannot be."""
@@ -169,6 +184,14 @@ def own_notes(store: Store, run: str, kind: str, by: str) -> Iterator[tuple[str,
 def acknowledged(store: Store, run: str, by: str) -> set[str]:
     """The shards of a run that `by` has acknowledged, by its own notes."""
     return {path for _, note in own_notes(store, run, "ack", by) for path in note["received"]}
+
+
+def _whole_segment(store: Store, path: str) -> bool:
+    try:
+        verify_segment(path, store.read(path, MAX_PACKED))
+    except (BadData, NotThere):
+        return False
+    return True
 
 
 def whole(store: Store, path: str) -> bool:

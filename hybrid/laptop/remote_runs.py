@@ -87,8 +87,9 @@ class Fetched:
         return not self.missing and not self.again and not self.waits
 
 
-def fetch(folder: Path, name: str, outputs: Path, spare: Path | None = None) -> Fetched:
-    """Receive the new shards of a run, acknowledge them, and write outputs.json.
+def fetch(folder: Path, name: str, outputs: Path, spare: Path | None = None, *, published: bool = False) -> Fetched:
+    """Receive the new shards of a run, acknowledge them, and write outputs.json; with `published`, receive what its
+    loops have published as well.
 
     Written to `spare` where `outputs` cannot be written. Raises Temporary when the folder is unavailable or a
     disk is full: nothing is lost, and the same call resumes.
@@ -102,6 +103,8 @@ def fetch(folder: Path, name: str, outputs: Path, spare: Path | None = None) -> 
         receiver.receive(_stages_there(run))  # copy the shards all the same: that does not need the pipeline
         raise
     new = receiver.receive(stages)
+    if published:
+        receiver.receive_segments(new)
     here = replace(
         run, sources=(Disk(home.received_of(folder)),)
     )  # shards that arrive meanwhile are for the next fetch
