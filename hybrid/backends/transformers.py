@@ -152,7 +152,7 @@ class TransformersBackend:
     def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
         """`hybrid.loops.Lab`."""
         self.adapter_cache.close()  # its layers and those of a bank exclude each other
-        bank = policy_bank(self.engine, slots, tuning, self._train_tokens)
+        bank = policy_bank(self.engine, slots, tuning, self._train_tokens, free_memory(self.device))
         detokenizer = Detokenizer(self._tokenizer)
         limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
         sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)

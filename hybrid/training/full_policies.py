@@ -55,6 +55,11 @@ class FullBank(PolicyPasses):
         self._held: set[int] = set()
         self._present: int | None = None  # the slot whose parameters are in the model
 
+    @staticmethod
+    def parameters_of(model: Any, _: PolicyTuning) -> int:
+        """The numbers of a slot."""
+        return sum(one.numel() for one in model.parameters())
+
     def begin(self, slot: int, seed: int) -> None:
         """`hybrid.loops.Policies`."""
         self._refuse_open(slot)
@@ -159,7 +164,7 @@ class FullBank(PolicyPasses):
             return
         with torch.inference_mode(mode=False):  # the caller may be in it
             grads = self._views(self._gradients())
-            for name, view in self._views(self._of(slot)).items():
+            for name, view in self._views(self.values[slot].detach()).items():
                 one = self._parameters[name]
                 one.grad = None
                 one.data = view

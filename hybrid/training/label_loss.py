@@ -52,7 +52,7 @@ def weighted_loss(
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def cross_entropies(rows: torch.Tensor, head: Head, targets: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     """The cross-entropies [n] of logits / temperature."""
-    found = [each for _, _, each, _ in _chunks(rows.to(head.weight.dtype), head, targets, temperature)]
+    found = [each for _, _, each, _, _ in _chunks(rows.to(head.weight.dtype), head, targets, temperature)]
     return torch.cat(found) if found else rows.new_zeros(0, dtype=_wide(rows.dtype))
 
 
@@ -63,10 +63,12 @@ class _WeightedLoss(torch.autograd.Function):  # type: ignore[misc]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         of_rows = torch.empty_like(rows)
         found = weights.new_zeros(len(rows), dtype=_wide(rows.dtype))
-        for start, end, each, shares in _chunks(rows, head, targets, temperature):
+        for start, end, each, shares, of_logits in _chunks(rows, head, targets, temperature):
             found[start:end] = each
             shares.scatter_add_(1, targets[start:end, None], shares.new_full((end - start, 1), -1.0))
-            of_logits = shares.mul_(weights[start:end, None] * (head.scale / temperature)).to(head.weight.dtype)
+            shares.mul_(weights[start:end, None] * (head.scale / temperature))
+            if of_logits.dtype != shares.dtype:
+                of_logits.copy_(shares)
             torch.mm(of_logits, head.weight, out=of_rows[start:end])
             if head.trained:
                 _accumulate(head.trained, of_logits, rows[start:end])
@@ -82,22 +84,28 @@ class _WeightedLoss(torch.autograd.Function):  # type: ignore[misc]
 
 def _chunks(
     rows: torch.Tensor, head: Head, targets: torch.Tensor, temperature: float
-) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
-    """For each chunk: its first row and its end, the cross-entropies, and the softmax [chunk, vocabulary].
+) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each chunk: its first row and its end, the cross-entropies, the softmax [chunk, vocabulary] in fp32, and
+    memory of that shape in the model's type: the softmax itself where that is fp32.
 
-    All is computed in place: a chunk has one matrix in fp32, and one in the model's type where that is smaller.
+    All chunks use the same memory.
     """
-    size = chunk_rows(len(head.weight), rows.device)
-    for start in range(0, len(rows), size):
+    size = min(chunk_rows(len(head.weight), rows.device), len(rows))
+    whole = rows.new_empty(size, len(head.weight))
+    wide = whole if whole.dtype == _wide(whole.dtype) else torch.empty_like(whole, dtype=_wide(whole.dtype))
+    for start in range(0, len(rows), max(1, size)):
         end = min(start + size, len(rows))
-        logits = rows[start:end] @ head.weight.t()
+        small, logits = whole[: end - start], wide[: end - start]
+        torch.mm(rows[start:end], head.weight.t(), out=small)
         if head.bias is not None:
-            logits += head.bias
-        logits = logits.to(_wide(logits.dtype)).mul_(head.scale / temperature)
+            small += head.bias
+        if logits.dtype != small.dtype:
+            logits.copy_(small)
+        logits.mul_(head.scale / temperature)
         of_target = logits.gather(1, targets[start:end, None])[:, 0]
         largest = logits.amax(1)
         total = logits.sub_(largest[:, None]).exp_().sum(1)
-        yield start, end, total.log() + largest - of_target, logits.div_(total[:, None])
+        yield start, end, total.log() + largest - of_target, logits.div_(total[:, None]), small
 
 
 def _accumulate(trained: tuple[torch.Tensor, torch.Tensor | None], of_logits: torch.Tensor, rows: torch.Tensor) -> None:

@@ -33,7 +33,7 @@ grows with the square and exists for a moment only is not the peak of a short pa
 """
 
 
-class _Storages(TorchDispatchMode):  # type: ignore[misc]
+class Storages(TorchDispatchMode):  # type: ignore[misc]
     """Counts the bytes of the storages that are made inside its block, and their peak."""
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ def _storage(tensor: torch.Tensor) -> int:
 
 def peak_bytes(act: Callable[[], object]) -> int:
     """The peak of the bytes of the tensors that `act` makes."""
-    with _Storages() as storages:
+    with Storages() as storages:
         act()
     return int(storages.peak)
 
@@ -119,7 +119,7 @@ def pass_peak(model: PackedModel, rank: int, tokens: int, labels: int, *, checkp
 def kept_bytes(model: PackedModel, rank: int, tokens: int) -> int:
     """The bytes between the forward and the backward pass over one text without a label, with checkpointed layers."""
     bank = AdapterBank(model.slotted.layers, 1, rank, model.model, training=True)
-    with _Storages() as storages:
+    with Storages() as storages:
         loss = _loss(model, bank, tokens, 0, checkpointed=True)
         kept = storages.bytes
     del loss

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 
 from hybrid.canonical import Json
+from hybrid.loops import Step
 from hybrid.training import adapters, policy_state
 from hybrid.training.adapters import LoraWeights, initial_weights
 from hybrid.training.label_loss import Head
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.policy_model import PolicyModel
 from hybrid.training.policy_passes import PolicyPasses
-from hybrid.training.slots import AdapterBank, Route, SlottedModel
+from hybrid.training.recompute import repeatable_layers
+from hybrid.training.slots import AdapterBank, Route, SlottedModel, aligned, linear_layers, widths
 from hybrid.tuning import PolicyTuning
 
 
@@ -46,6 +48,12 @@ class PolicyBank(PolicyPasses):
         self._held: dict[int, LoraWeights] = {}  # slot -> what it began with, for the shapes of the result
         self._routes: dict[tuple[int, ...], Route] = {}  # of the steps of decoding
 
+    @staticmethod
+    def parameters_of(model: Any, tuning: PolicyTuning) -> int:
+        """The numbers of a slot. Raises CannotRun for targets that the model does not have."""
+        layers = linear_layers(model, tuning.targets or None, repeatable_layers(model))
+        return sum(aligned(tuning.rank) * sum(widths(one)) for one in layers.values())
+
     def begin(self, slot: int, seed: int) -> None:
         """`hybrid.loops.Policies`."""
         names = [name.rpartition(".")[2] for name in self._slotted.layers]
@@ -54,7 +62,7 @@ class PolicyBank(PolicyPasses):
         self.optimizer.begin(slot, self.tuning)
         self._changed(slot)
 
-    def step(self, slot: int, learning_rate: float) -> Any:
+    def step(self, slot: int, learning_rate: float) -> Step:
         """`hybrid.loops.Policies`."""
         self._routes.clear()
         return super().step(slot, learning_rate)

@@ -6,7 +6,7 @@ last row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -70,32 +70,41 @@ def pack(texts: Sequence[PolicyText], slots: int, device: torch.device, dtype: t
     )
 
 
-def passes(texts: Sequence[PolicyText], tokens: int) -> Iterator[list[PolicyText]]:
-    """The texts, sorted by slot and prompt, in parts of at most `tokens` tokens, or one text.
+def passes(texts: Sequence[PolicyText], fits: Callable[[int, int, int], bool]) -> Iterator[list[PolicyText]]:
+    """The texts, sorted by slot and prompt, in parts that fit, or of one text.
 
-    The texts of a prompt are divided only where they are more than a part.
+    `fits` is asked about tokens, keys and labels. The texts of a prompt are divided only where they are more than a
+    part.
     """
     part: list[PolicyText] = []
-    size = 0
+    size = (0, 0, 0)
     for group in _groups(texts):
-        shared = group[0].start
-        if part and size + shared + sum(own_tokens(text) for text in group) > tokens:
+        whole = _sum(size, size_of(group))
+        if part and not fits(*whole):
             yield part
-            part, size = [], 0
-        size += shared
-        for text in group:
-            if part and size + own_tokens(text) > tokens:
+            part, size, whole = [], (0, 0, 0), size_of(group)
+        if fits(*whole):
+            part, size = [*part, *group], whole
+            continue
+        for text in group:  # part is empty, or of this group's texts
+            if part and not fits(*size_of([*part, text])):
                 yield part
-                part, size = [], shared
+                part = []
             part.append(text)
-            size += own_tokens(text)
+        size = size_of(part)
     if part:
         yield part
 
 
-def own_tokens(text: PolicyText) -> int:
-    """The tokens of a text in a pass beside its prompt's."""
-    return len(text.ids) - text.start - 1
+def size_of(group: Sequence[PolicyText]) -> tuple[int, int, int]:
+    """The tokens, the keys of attention, and the labels of texts of one prompt in a pass."""
+    prompt, own = group[0].start, [len(text.ids) - text.start - 1 for text in group]
+    continued = sum(one > 0 for one in own)
+    return prompt + sum(own), prompt + continued * (prompt + max(own)), sum(own) + len(own)
+
+
+def _sum(one: tuple[int, int, int], other: tuple[int, int, int]) -> tuple[int, int, int]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]
 
 
 def _groups(texts: Sequence[PolicyText]) -> list[list[PolicyText]]:
@@ -103,3 +112,12 @@ def _groups(texts: Sequence[PolicyText]) -> list[list[PolicyText]]:
     for text in texts:
         groups.setdefault(group_of(text), []).append(text)
     return sorted(groups.values(), key=lambda group: group[0].slot)
+
+
+def merged(texts: Sequence[PolicyText]) -> list[PolicyText]:
+    """Each text once, with the sum of its weights, without those whose weights are all zero: they have no gradient."""
+    found: dict[tuple[int, tuple[int, ...], int], tuple[float, ...]] = {}
+    for slot, ids, start, weights in texts:
+        about = slot, ids, start
+        found[about] = tuple(map(sum, zip(found[about], weights, strict=True))) if about in found else weights
+    return [PolicyText(*about, weights) for about, weights in found.items() if any(weights)]

@@ -16,8 +16,10 @@ from hybrid.loops import PolicyText, Step
 from hybrid.training.label_loss import Head, cross_entropies, weighted_loss
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.out_of_memory import fits
+from hybrid.training.policy_memory import PolicyPlan
 from hybrid.training.policy_model import PolicyModel
-from hybrid.training.policy_pack import PolicyPack, pack, passes
+from hybrid.training.policy_pack import PolicyPack, merged, pack, passes, size_of
+from hybrid.tuning import PolicyTuning
 
 LOG = logging.getLogger("hybrid")
 PASS_TOKENS = 16384
@@ -32,12 +34,15 @@ Asked = tuple[Sequence[PolicyText], float]
 class PolicyPasses(ABC):
     """The passes of `slots` policies over one model. It must be used from one thread.
 
-    `tokens`: of a pass, halved whenever memory is lacking; without memory for one text, CannotRun is raised.
+    `tokens`: of a pass, halved whenever memory is lacking; without memory for one text, CannotRun is raised. With a
+    `plan`, passes are also within its bytes.
     """
 
     optimizer: SlotAdamW
+    tuning: PolicyTuning
     values: torch.Tensor
     """What is trained, [slots, N]."""
+    plan: PolicyPlan | None = None
 
     def __init__(self, model: PolicyModel, slots: int, *, tokens: int = 0, checkpointed: bool = False) -> None:
         self.policy_model, self.tokens, self.checkpointed = model, tokens or pass_tokens(model), checkpointed
@@ -59,9 +64,12 @@ class PolicyPasses(ABC):
         """The head of a pack whose first text is of this slot."""
 
     def backward(self, texts: Sequence[PolicyText], temperature: float = 1.0) -> tuple[float, ...]:
-        """`hybrid.loops.Policies`. Raises ValueError for texts that the model cannot compute, CannotRun."""
+        """`hybrid.loops.Policies`.
+
+        Raises ValueError for texts that the model cannot compute, CannotRun without memory for one of them.
+        """
         self.refuse(texts)
-        kept = [text for text in texts if any(text.weights)]  # the others have no gradient
+        kept = merged(texts)
         slots = {text.slot for text in kept}
         open_steps = [asked for slot in slots for asked in self._pending[slot]]
         losses = self.values.new_zeros(len(self._pending))
@@ -93,6 +101,11 @@ class PolicyPasses(ABC):
         skipped = self.optimizer.step(slot, learning_rate)
         return Step(float(self.optimizer.norms[slot]), bool(skipped))
 
+    def rest(self, slot: int) -> None:
+        """Go on with the weights of a slot and a fresh optimizer."""
+        self._pending[slot] = []
+        self.optimizer.begin(slot, self.tuning)
+
     def forget_gradients(self, slot: int) -> None:
         """Zero what was accumulated of the slot's step."""
         self._pending[slot] = []
@@ -110,6 +123,11 @@ class PolicyPasses(ABC):
                 )
             if len(text.ids) > model.positions:
                 raise ValueError(f"a text has {len(text.ids)} tokens; the model takes {model.positions}")
+            if self.plan and not self.plan.allows(*size_of([text])):
+                raise CannotRun(
+                    f"a text of {len(text.ids)} tokens does not fit: {self.plan.explain()}",
+                    hint="take shorter texts (--set max_tokens=...), fewer nodes, a smaller model or a larger device",
+                )
             if not 0 <= min(text.ids) <= max(text.ids) < model.vocabulary:
                 raise ValueError(f"token ids are 0 to {model.vocabulary - 1}")
 
@@ -119,9 +137,9 @@ class PolicyPasses(ABC):
         self._accumulate(*asked, losses)
 
     def _accumulate(self, texts: Sequence[PolicyText], temperature: float, losses: torch.Tensor) -> None:
-        for part in passes(texts, self.tokens):
-            one = self._pack(part)
-            rows = self._rows(one, gradients=True)
+        for part in passes(texts, self._fits):
+            one = self.pack(part)
+            rows = self.rows(one, gradients=True)
             scaled = one.weight * self.optimizer.scale[one.slot].to(one.weight.dtype)
             loss, each = weighted_loss(rows, self.head(part[0].slot), one.targets, scaled, temperature)
             loss.backward()
@@ -129,19 +147,24 @@ class PolicyPasses(ABC):
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def _fill(self, texts: Sequence[PolicyText], temperature: float, found: dict[PolicyText, Any]) -> None:
-        for part in passes(texts, self.tokens):
-            one = self._pack(part)
-            rows = self._rows(one, gradients=False)
+        for part in passes(texts, self._fits):
+            one = self.pack(part)
+            rows = self.rows(one, gradients=False)
             each = -cross_entropies(rows, self.head(part[0].slot), one.targets, temperature)
             parts = each.split([len(text.weights) for text in part])
             found |= {text: tuple(own.tolist()) for text, own in zip(part, parts, strict=True)}
 
-    def _pack(self, part: Sequence[PolicyText]) -> PolicyPack:
+    def pack(self, part: Sequence[PolicyText]) -> PolicyPack:
+        """The pack of a pass."""
         return pack(part, len(self._pending), self.policy_model.device, self.values.dtype)
 
-    def _rows(self, one: PolicyPack, *, gradients: bool) -> torch.Tensor:
+    def rows(self, one: PolicyPack, *, gradients: bool) -> torch.Tensor:
+        """The hidden rows of a pack's labels; with `gradients`, a backward pass accumulates those of its slots."""
         computing = self.computing(one.lengths, gradients=gradients)
         return self.policy_model.rows(one, computing, checkpointed=self.checkpointed and gradients)
+
+    def _fits(self, tokens: int, keys: int, labels: int) -> bool:
+        return tokens <= self.tokens and (self.plan is None or self.plan.allows(tokens, keys, labels))
 
     def _take_less(self, texts: Sequence[PolicyText]) -> None:
         if self.tokens <= min((len(text.ids) for text in texts), default=1):

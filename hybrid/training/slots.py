@@ -285,7 +285,8 @@ def _matrix(layer: Any) -> torch.Tensor:
     return weight if isinstance(layer, Conv1D) else weight.t()
 
 
-def _widths(layer: Any) -> tuple[int, int]:
+def widths(layer: Any) -> tuple[int, int]:
+    """The widths of a linear layer's input and output."""
     return (layer.nx, layer.nf) if isinstance(layer, Conv1D) else (layer.in_features, layer.out_features)
 
 
@@ -365,7 +366,7 @@ class SlottedModel:
         self.model = model
         self._routes: list[Route] = []
         self._plain = linear_layers(model, targets, inside)
-        self.layers = LayerWidths((name, _widths(one)) for name, one in self._plain.items())
+        self.layers = LayerWidths((name, widths(one)) for name, one in self._plain.items())
         if group_inputs or probe:
             self.layers.groups = shared_inputs(model, self._plain, probe)
         model.requires_grad_(requires_grad=False)

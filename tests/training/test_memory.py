@@ -14,7 +14,7 @@ from hybrid.errors import CannotRun
 from hybrid.training import attention
 from hybrid.training.adapters import initial_weights
 from hybrid.training.jobs import Trained
-from hybrid.training.measure import _Storages, pass_costs, pass_peak, peak_bytes
+from hybrid.training.measure import Storages, pass_costs, pass_peak, peak_bytes
 from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, plan_memory
 from hybrid.training.session import TrainingSession
 from tests.support.peft_reference import TARGETS, job, tiny_model, trainer
@@ -90,7 +90,7 @@ def test_what_slots_hold_is_planned(start: bool) -> None:
         first = initial_weights(ours.slotted.layers, TARGETS, 8, 8.0, 0)
         jobs = [replace(one, start=first) for one in jobs]
     plan = ours.planned(jobs)
-    with _Storages() as storages:
+    with Storages() as storages:
         session = TrainingSession(ours, jobs, plan)
         session._fill()
         held = storages.bytes

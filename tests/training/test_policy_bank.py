@@ -187,3 +187,24 @@ def test_decoding_with_a_cache_has_the_log_probabilities_of_the_labels() -> None
     plain = of_labels(bank.policy_model.model, texts[0])
     assert torch.allclose(plain, of_labels(stock(), texts[0]))
     assert stepped(bank, texts, [0])[0] > 0
+
+
+def test_the_same_text_twice_is_one_text_with_both_weights() -> None:
+    one, other = bank_of(), bank_of()
+    text = PolicyText(0, (5, 6, 7, 8), 2, (0.5, -1.0))
+    more = text._replace(weights=(0.25, 3.0))
+    both = text._replace(weights=(0.75, 2.0))
+    assert one.backward([text, more]) == pytest.approx(other.backward([both]))
+    assert one.backward([text, text._replace(weights=(-0.5, 1.0))]) == (0.0,)
+    assert_same(gradients(one), gradients(other))
+
+
+def test_a_step_without_gradients_goes_on_with_the_moments_and_a_rest_forgets_them() -> None:
+    bank = bank_of()
+    digests = [bank.digest(0)]
+    bank.step(0, 0.1)
+    digests.append(bank.digest(0))
+    bank.rest(0)
+    assert bank.digest(0) == digests[1] != digests[0]
+    bank.step(0, 0.1)
+    assert bank.digest(0) == digests[1]
