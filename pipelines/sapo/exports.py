@@ -26,8 +26,8 @@ COLUMNS: Mapping[str, str] = {
     "ext_mean_age": "ext_age_mean", "frac_zero_adv": "dead", "tagged": "tagged", "ended": "ended",
     **{f"reward_{task}": f"{REWARD}{task}" for task in TASKS}, **{f"eval_{task}": f"{EVAL}{task}" for task in TASKS},
     "tokens_gen": "tokens_generated", "tokens_train": "tokens_trained", "loss": "loss", "grad_norm": "gradient_norm",
-    "refused": "refused", "skipped": "skipped", "t_gen": "generate_seconds", "t_wait": "wait_seconds",
-    "t_train": "train_seconds", "peak_mem": "peak_bytes",
+    "refused": "refused", "skipped": "skipped", "no_room": "no_room", "left_out": "left_out",
+    "t_gen": "generate_seconds", "t_wait": "wait_seconds", "t_train": "train_seconds", "peak_mem": "peak_bytes",
 }  # fmt: skip
 """Column -> metric or cost of the node."""
 HEAD = ("round", "node", "config", "seed", *COLUMNS, "cum_paper", "cum_completions")

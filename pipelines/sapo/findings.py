@@ -96,10 +96,12 @@ def _short(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:
 
 
 def _counted(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:
-    """Refused rollouts and skipped steps."""
+    """Refused rollouts, skipped steps, and what had no room."""
     for metric, what in (
         ("refused", "foreign rollouts were refused, since they were not valid"),
         ("skipped", "optimizer steps were skipped, since the gradient was not finite"),
+        ("no_room", "own questions were not asked, since they left no room for an answer in the model's context"),
+        ("left_out", "rollouts were not trained on, since their questions leave no room for an answer"),
     ):
         count = math.fsum(value for one in swarms for value in one.sums(metric).values())
         if count > 0:

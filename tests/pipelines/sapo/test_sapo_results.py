@@ -199,7 +199,7 @@ def test_a_node_that_fell_behind_is_no_part_of_the_last_rounds(tmp_path: Path) -
 def test_what_has_to_be_known_is_a_row_of_its_own(tmp_path: Path) -> None:
     def cold(number: int, node: int, metrics: Metrics) -> None:
         metrics |= {"dead": 0.995, "tagged": 0.004}
-        metrics |= {"n_ext": 1.0, "refused": 2.0 * (node == 1), "skipped": 1.0 * (number == 3)}
+        metrics |= {"n_ext": 1.0, "refused": 2.0 * (node == 1), "skipped": 1.0 * (number == 3), "no_room": 1.0}
 
     outputs = swarm("4-4", 0, rounds=25, change=cold)
     found = figures(graded(tmp_path, outputs, warm_up=50), "4-4")
@@ -208,6 +208,7 @@ def test_what_has_to_be_known_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert found["warning: foreign rollouts that were missing"]["value"] == 25 * 4 * 3
     assert found["warning: refused"]["value"] == 50
     assert found["warning: skipped"]["value"] == 4
+    assert found["warning: no_room"]["value"] == 100
     assert found["n_ext of ext_wanted, over nodes"]["value"] == 0.25
     told = [text for _, text in found_in(outputs, warm_up=50)]
     assert "in the newest 20 rounds 99.5 % of rollouts have equal rewards" in told[0]
