@@ -13,9 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
-from hybrid.metrics import RoundMetrics
+from hybrid.metrics import RoundMetrics, costs_of
 from hybrid.records import Output
 from pipelines.sapo.arms import Arm, arm_of
 
@@ -187,7 +186,7 @@ class Swarm:
             self.lacking += 1
             self.failure = self.failure or (output.error.message if output.error else str(error))
             return
-        costs = _costs(output.trained)
+        costs = costs_of(output.trained)
         for name, metrics in found.groups.items():
             known = NODE.fullmatch(name)
             if known and (node is None or int(known[1]) == node) and int(known[1]) < MOST_NODES:
@@ -226,19 +225,3 @@ def arms_of(swarms: Sequence[Swarm]) -> list[str]:
 def _rank(arm: Arm) -> tuple[int, int, str]:
     """Arms that do not share first, then by how much they share; controls after the arms."""
     return (1 if arm.control else 0, arm.foreign, arm.name)
-
-
-def _costs(trained: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The costs in a record by group, as far as they are numbers."""
-    found = trained.get("costs")
-    if not isinstance(found, Mapping):
-        return {}
-    return {
-        str(group): {
-            name: float(value)
-            for name, value in values.items()
-            if name in COSTS and isinstance(value, int | float) and math.isfinite(value)
-        }
-        for group, values in found.items()
-        if isinstance(values, Mapping)
-    }
