@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 from hybrid.errors import CannotRun
 from hybrid.folder.medium import Medium, Store
@@ -19,6 +19,14 @@ class LoopBackend(Backend, Lab, Protocol):
     """A backend that loops can run on: it is their `Lab`."""
 
     checkpoint: float  # least seconds between two states that are kept
+
+
+def is_for_loops(backend: Backend) -> TypeGuard[LoopBackend]:
+    """Whether loops can run on a backend.
+
+    Its class is asked, not the backend: to know its device it may have to import torch, which a loop need not have.
+    """
+    return all(hasattr(type(backend), name) for name in vars(Lab) if not name.startswith("_"))
 
 
 Shelves = Callable[[str, str, int], SegmentShelf]
@@ -44,7 +52,7 @@ class LoopEngine:
     """
 
     def __init__(self, backend: Backend, tensors: Tensors, shelves: Shelves | None = None) -> None:
-        if not isinstance(backend, LoopBackend):
+        if not is_for_loops(backend):
             raise CannotRun(
                 f"no loop can run on the backend of the model {backend.model.name}",
                 hint="as the pipeline's page says: --backend none --model none, --backend classifier (classifiers of "

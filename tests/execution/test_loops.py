@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,12 +15,14 @@ from typing import Any, ClassVar
 import pytest
 
 from hybrid import testing
+from hybrid.backends.registry import open_backend
 from hybrid.errors import BadData, CannotRun, NotFinished, PluginFault
 from hybrid.execution import rounds_work
 from hybrid.execution.chain import bound
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.index import Index
 from hybrid.execution.local import Effort, Engine, LocalResult, run_here
+from hybrid.execution.loop_engine import LoopEngine
 from hybrid.execution.loop_run import LoopRun
 from hybrid.execution.loop_state import LoopState
 from hybrid.execution.rounds_work import RoundsWork
@@ -342,3 +345,12 @@ def test_a_version_is_read_once_it_is_newer(tmp_path: Path) -> None:
     assert one.newest("x", after=2) == (3, b"second")
     assert one.newest("x", after=3) is None
     assert TensorExchange(tensors(Disk(tmp_path)), "rounds/2", "0" * 64).newest("x") is None
+
+
+def test_a_loop_without_a_model_needs_no_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "hybrid.backends.devices", raising=False)
+    backend = open_backend("none", "none", {})
+    with pytest.raises(CannotRun):
+        _ = backend.device  # type: ignore[attr-defined]
+    assert LoopEngine(backend, RunTensors("run", "attempt-1", Disk(tmp_path))).lab is backend
