@@ -140,7 +140,7 @@ class Federation:
         ]
         self.server = Server(
             self.method.combine, members, self.grouping.labels, self.settings.smoothing, self.settings.server_rank,
-            self.grouping.similarity, self.settings.sharpness,
+            self.grouping.similarity, self.settings.sharpness, self.settings.hetlora_weights == "norms",
         )  # fmt: skip
 
     def _uniform_ranks(self) -> list[int]:

@@ -5,7 +5,7 @@ Every method is a row of `METHODS`; `docs/atlas.md` names the papers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -59,21 +59,25 @@ METHODS: Mapping[MethodName, Method] = {
 ALL: tuple[MethodName, ...] = get_args(MethodName)
 
 
-def same_as(name: MethodName, ranks: Sequence[int], tasks: int, smoothing: float, *, budget: bool = False) -> str:
+def same_as(
+    name: MethodName, ranks: Sequence[int], tasks: int, smoothing: float, *, changed: Collection[MethodName] = ()
+) -> str:
     """The method that `name` is the same as at these settings, by construction; "" for none.
 
-    `ranks` are those of all clients; with a `budget` those of `budgeted` methods are others. Equal figures of the two
-    methods are no sign that one of them did nothing.
+    `ranks` are those of all clients. Those of `changed` have a setting of their own: `atlas` a budget, which chooses
+    other ranks, and `hetlora` the norms as weights. Equal figures of the two methods are no sign that one of them did
+    nothing.
     """
-    if len(ranks) == 1 and name not in ("local", "fedavg", "flora", "ffa") and not (budget and METHODS[name].budgeted):
+    budgeted = METHODS[name].budgeted and name in changed
+    if len(ranks) == 1 and name not in ("local", "fedavg", "flora", "ffa") and not budgeted:
         return "local"  # a client without others
-    if name == "hetlora" and len(set(ranks)) == 1:
+    if name == "hetlora" and len(set(ranks)) == 1 and name not in changed:
         return "fedavg-lora"
     if name in ("oracle-clusters", "random-clusters") and tasks == 1:
         return "flexlora"
     if name == "cluster" and tasks == 1:
         return "flexlora"  # where no structure is found
-    if METHODS[name].combine == "laplacian" and smoothing == 0 and not (budget and METHODS[name].budgeted):
+    if METHODS[name].combine == "laplacian" and smoothing == 0 and not budgeted:
         return "local"
     return ""
 

@@ -12,7 +12,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
-from pipelines.atlas.methods import client_name, same_as
+from pipelines.atlas.methods import MethodName, client_name, same_as
 from pipelines.atlas.reading import read_tasks
 from pipelines.atlas.settings import AtlasSettings
 
@@ -44,10 +44,10 @@ class Atlas(AtlasSettings):
         found = read_tasks(self)
         names = list(found)
         clients = {client_name(one, self.clients): names[one % len(names)] for one in range(self.clients)}
-        budget = bool(self.budget_kb)
-        same = {
-            name: same_as(name, self.ranks(), len(self.tasks), self.smoothing, budget=budget) for name in self.methods
-        }
+        own: dict[MethodName, bool] = {"atlas": bool(self.budget_kb), "hetlora": self.hetlora_weights == "norms"}
+        changed = [name for name, changes in own.items() if changes]
+        ranks, tasks = self.ranks(), len(self.tasks)
+        same = {name: same_as(name, ranks, tasks, self.smoothing, changed=changed) for name in self.methods}
         series = {
             f"{method}/seed-{seed}": {"method": method, "seed": seed, "same_as": same[method]}
             for method in self.methods

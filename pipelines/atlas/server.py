@@ -37,6 +37,8 @@ class Server:
     server_rank: int
     similarity: NDArray[np.float64] | None = None
     sharpness: float = 1.0
+    by_norm: bool = False
+    """With `padded`: an update counts by its norm, too."""
     errors: list[float] = field(default_factory=list)
     """Relative errors of what was combined in the last round, one a group or member."""
 
@@ -75,6 +77,7 @@ class Server:
                 self.errors.append(aggregation.product_error(one, updates, weights))
                 return {member: _first(one, self.members[member].ranks) for member in group}
             case "padded":
+                weights = aggregation.norm_weights(updates, weights) if self.by_norm else weights
                 mixed = aggregation.zero_padded(updates, weights, [self.members[one].ranks for one in group])
                 self.errors += [aggregation.product_error(one, updates, weights) for one in mixed]
                 return dict(zip(group, mixed, strict=True))

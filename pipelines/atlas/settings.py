@@ -74,6 +74,10 @@ class AtlasSettings:
         default=(),
         metadata=help_of("memory of a client for its adapter, gradients and moments, for atlas; several take turns"),
     )
+    hetlora_weights: Literal["rows", "norms"] = field(
+        default="rows",
+        metadata=help_of("what a client counts by with hetlora: its rows, or these times the norm of its update"),
+    )
     server_rank: int = field(default=32, metadata=help_of("rank of flora's frozen adapter, to which it is compressed"))
     exchange: Literal["memory", "folder"] = field(
         default="memory",
@@ -145,6 +149,8 @@ class AtlasSettings:
                 raise ValueError(f"{name}={wrong[0]} is not {bounds}")
         if self.budget_kb and not any(METHODS[name].budgeted for name in self.methods):
             raise ValueError("budget_kb is for the method atlas, which is not among the methods")
+        if self.hetlora_weights != "rows" and "hetlora" not in self.methods:
+            raise ValueError("hetlora_weights is for the method hetlora, which is not among the methods")
         if len(self.budget_kb) > self.clients:
             raise ValueError(f"budget_kb has more values than there are clients ({self.clients})")
 

@@ -51,10 +51,19 @@ def test_methods_that_are_the_same_in_a_limit_give_the_same(
 
 def test_the_guards_know_which_methods_are_the_same_at_the_settings() -> None:
     assert same_as("atlas", [4, 4], 2, 0.0) == same_as("mira", [4, 4], 2, 0.0) == "local"
-    assert same_as("atlas", [4, 4], 2, 0.0, budget=True) == same_as("atlas", [4, 4], 2, 0.5) == ""
+    assert same_as("atlas", [4, 4], 2, 0.0, changed=["atlas"]) == same_as("atlas", [4, 4], 2, 0.5) == ""
     assert same_as("hetlora", [4, 4], 2, 0.5) == "fedavg-lora"
+    assert same_as("hetlora", [4, 4], 2, 0.5, changed=["hetlora"]) == ""
+    assert same_as("hetlora", [4], 1, 0.5, changed=["hetlora"]) == "local"
     assert same_as("hetlora", [4, 8], 2, 0.5) == same_as("ffa", [4], 1, 0.5) == same_as("local", [4], 1, 0.5) == ""
     assert {same_as(name, [4], 1, 0.5) for name in ("fedavg-lora", "flexlora", "atlas", "centralised")} == {"local"}
+
+
+def test_the_updates_of_hetlora_count_by_their_norms_when_asked(lab: Lab) -> None:
+    skewed = "partition=quantity", "rounds=1"
+    by_rows, by_norms = (results(lab, "hetlora", *skewed, f"hetlora_weights={by}") for by in ("rows", "norms"))
+    assert figures(by_rows)[-1]["train_loss"] == figures(by_norms)[-1]["train_loss"], "clients train as before"
+    assert figures(by_rows)[-1]["loss"] != figures(by_norms)[-1]["loss"]
 
 
 def test_methods_that_differ_give_other_figures(lab: Lab) -> None:
@@ -182,6 +191,7 @@ def test_targets_that_match_nothing_are_refused(lab: Lab) -> None:
         ("seeds=", "empty"),
         ("rank=0", "rank=0"),
         ("smoothing=1.5", "smoothing"),
+        ("hetlora_weights=norms", "hetlora"),
         ("exchange=folder", "centralised"),
         ("quorum=0.5", "exchange=folder"),
         ("budget_kb=100", "not among the methods"),
