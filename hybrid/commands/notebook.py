@@ -16,8 +16,10 @@ from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, writable_path
 from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder
-from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.execution.roles import stages_of_run
+from hybrid.execution.sides import asked_on, moved
 from hybrid.folder.medium import Disk
+from hybrid.folder.orders import known_orders
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.notebook import NotebookPlan, is_guess, place_there, write_notebook
 from hybrid.notebook.document import as_json as bytes_of
@@ -127,7 +129,8 @@ def _roles(run: Run) -> tuple[str, ...]:
     """The roles of the models that the GPU side uses; all roles when the pipeline is not installed."""
     if len(run.models) == 1 or str(run.spec["pipeline"]) not in installed.names("pipelines"):
         return tuple(run.models)
-    return tuple(asked_on(stages_of_run(run, pipeline_of(run)), ("gpu", "any")))
+    sides = known_orders((run.folder,), run.id, []).sides
+    return tuple(asked_on(moved(stages_of_run(run, pipeline_of(run)), sides), ("gpu", "any"), sides))
 
 
 def _plugin_wheels(run: Run) -> tuple[Wheel, ...]:

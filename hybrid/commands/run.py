@@ -19,7 +19,8 @@ from hybrid.commands.roles import MODELS, engines, specs
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.local import DEFAULT_FOLDER, Effort, Engine, LocalResult, chosen_folder, run_here
-from hybrid.execution.roles import asked_on, stages_of_run
+from hybrid.execution.roles import stages_of_run, stages_with
+from hybrid.execution.sides import FIRST, asked_on, moved, parts, sides_given
 from hybrid.folder.object_store import directory, medium_at
 from hybrid.folder.runs import Run
 from hybrid.laptop.forgetting import checked_note, submitted
@@ -30,7 +31,7 @@ from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.outputs import stale_words
 from hybrid.plugins import installed
 from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
-from hybrid.protocols import Stage
+from hybrid.protocols import Side, Stage
 from hybrid.status.next_command import model_options
 from hybrid.status.text import failed_items
 
@@ -91,6 +92,10 @@ def _pipeline(pipeline: str, values: Iterable[str], preset: str, **short: int | 
     "--model-digest", "digests", multiple=True, metavar="HEX",
     help="Digest that the model files must have [those of the first worker]. For a further model: ROLE=HEX.",
 )  # fmt: skip
+@click.option(
+    "--side-of", "sides", multiple=True, metavar="NAME=SIDE",
+    help=f"gpu, laptop or any: who does a stage, or answers for a role ('{FIRST}': the first model) of a search.",
+)  # fmt: skip
 @click.option("--wait", is_flag=True, help="Fetch and grade results as they arrive, until the run is done.")
 @click.option("--timeout", type=Duration(), help="Longest time for --wait, such as 8h; then exit code 4.")
 @click.option(
@@ -105,29 +110,33 @@ def remote(
     refuse_both_on_stdout(how["output"], as_json=how["as_json"])
     made = _pipeline(pipeline, values, preset, limit=limit, seed=seed)
     models = specs(made, how)
+    sides = sides_given(how["sides"], stages_with(made, models))
     folder = chosen_folder(how["folder"])
     note = checked_note(how["note"])
-    run = submit_remote(folder, pipeline, made, models)
+    run = submit_remote(folder, pipeline, made, models, sides)
     submitted(folder, run, note)
     if not how["wait"]:
-        _report_submitted(run, stages_of_run(run, made), folder, as_json=how["as_json"])
+        _report_submitted(run, moved(stages_of_run(run, made), sides), sides, folder, as_json=how["as_json"])
         return
     follow(run, folder, how["output"], how["every"], how["timeout"], how["as_json"])
 
 
-def _report_submitted(run: Run, stages: Sequence[Stage], folder: Path, *, as_json: bool) -> None:
+def _report_submitted(
+    run: Run, stages: Sequence[Stage], sides: Mapping[str, Side], folder: Path, *, as_json: bool
+) -> None:
     if as_json:
         ProgressEvents(sys.stdout).emit({"event": "submitted", "run": run.id, "folder": home.shown(folder)})
         return
     if logging.getLogger().level < logging.ERROR:
-        for line in _next_commands(run, stages):
+        for line in _next_commands(run, stages, sides):
             click.echo(line, err=True)
     click.echo(run.id)
 
 
-def _next_commands(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
+def _next_commands(run: Run, stages: Sequence[Stage], sides: Mapping[str, Side]) -> Iterator[str]:
     """The next commands for the run, on the GPU machine and on this one."""
-    models = [run.models[role] for role in asked_on(stages, ("gpu", "any")) or [""]]
+    divided = [stage.name for stage in stages if parts(stage, sides)]
+    models = [run.models[role] for role in asked_on(stages, ("gpu", "any"), sides) or [""]]
     server = ""
     if served := [one.name for one in models if one.backend == "ollama"]:
         yield from (f"the model, once:     hybrid models pack {name}" for name in served)
@@ -135,9 +144,11 @@ def _next_commands(run: Run, stages: Sequence[Stage]) -> Iterator[str]:
         server = f"{restored}hybrid ollama up -- "
     yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{model_options(models)}"
     yield f"or as a notebook:    hybrid notebook colab {run.id}"
-    if any(stage.side == "laptop" for stage in stages):
-        models = [run.models[role] for role in asked_on(stages, ("laptop",))]
+    if divided or any(stage.side == "laptop" for stage in stages):
+        models = [run.models[role] for role in asked_on(stages, ("laptop",), sides)]
         yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{model_options(models)}"
+    if divided:
+        yield f"this is slow: each step of '{divided[0]}' waits until the folder was carried there and back"
     yield f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}"
 
 

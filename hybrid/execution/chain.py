@@ -16,11 +16,12 @@ from hybrid.errors import CannotRun, Waits
 from hybrid.execution.assembly import assembled, outputs_of
 from hybrid.execution.roles import root_of, stages_of_run
 from hybrid.execution.search_records import reached
+from hybrid.execution.sides import moved
 from hybrid.folder.runs import Run
 from hybrid.loops import Loop
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import count_of, has_or_have
-from hybrid.protocols import Pipeline, Stage
+from hybrid.protocols import Pipeline, Side, Stage
 from hybrid.records import Item, Output
 from hybrid.work import Derive, Rounds, Search, Walk, maker_of, with_maker
 
@@ -33,9 +34,16 @@ class Bound:
     stages again to see newer records. Raises CannotRun when `check_order` does.
     """
 
-    def __init__(self, run: Run, stages: Sequence[Stage], pipeline: Pipeline | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        stages: Sequence[Stage],
+        pipeline: Pipeline | None = None,
+        sides: Mapping[str, Side] | None = None,
+    ) -> None:
         check_order(stages)
-        self.pipeline = pipeline
+        self.pipeline, self.sides = pipeline, sides or {}
+        stages = moved(stages, self.sides)
         by_name = {stage.name: stage for stage in stages}
         roots = {stage.name: root for stage in stages if (root := root_of(stage, by_name))}
         self.run = replace(run, roots=roots, stage_roles={stage.name: stage.role for stage in stages})
@@ -118,9 +126,11 @@ def _is_derived(model: Mapping[str, Any]) -> bool:
     return isinstance(about, dict) and about.get("engine") == "derived"
 
 
-def bound(run: Run, pipeline: Pipeline) -> Bound:
-    """The stages of a pipeline, bound to one of its runs. Raises CannotRun when `check_order` does."""
-    return Bound(run, stages_of_run(run, pipeline), pipeline)
+def bound(run: Run, pipeline: Pipeline, sides: Mapping[str, Side] | None = None) -> Bound:
+    """The stages of a pipeline, bound to one of its runs, on the `sides` that the run gives them. Raises CannotRun when
+    `check_order` does.
+    """
+    return Bound(run, stages_of_run(run, pipeline), pipeline, sides)
 
 
 def check_order(stages: Sequence[Stage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from types import TracebackType
@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import digest as digest_of
-from hybrid.execution.ensemble import Ensemble
+from hybrid.execution.ensemble import Elsewhere, Ensemble
 from hybrid.execution.loop_engine import LoopEngine, Shelves
 from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
@@ -96,13 +96,27 @@ def needs_tensors(stage: Stage, stages: Sequence[Stage]) -> bool:
 
 
 def ensemble_for(
-    engines: Engines, run: Run, stage: Stage, make: Opening, options: Callable[[str], Mapping[str, str]]
-) -> Backend:
-    """The engines of a search, one for each of its roles. `options` are those of a role's backend on this machine."""
-    names = {role: _model_of(run, role, options(role)) for role in stage.roles}
+    engines: Engines,
+    run: Run,
+    stage: Stage,
+    make: Opening,
+    options: Callable[[str], Mapping[str, str]],
+    roles: Collection[str] | None = None,
+) -> Ensemble:
+    """The engines of a search, one for each of its roles, or of the `roles` that are answered here.
+
+    `options` are those of a role's backend on this machine.
+    """
+    here = [role for role in stage.roles if roles is None or role in roles]
+    names = {role: _model_of(run, role, options(role)) for role in here}
     found = engines.together({name: partial(make, role, trains=False) for role, name in names.items()})
-    first, *further = stage.roles
-    return Ensemble(found[names[first]], {role: found[names[role]] for role in further})
+    first: Backend
+    if stage.role in names:
+        first = found[names[stage.role]]
+    else:
+        bound = run.bound_model(stage.name)
+        first = Elsewhere(str(bound.get("name", "")), run.model_digest(stage.name), bound.get("about"))
+    return Ensemble(first, {role: found[name] for role, name in names.items() if role != stage.role})
 
 
 def _model_of(run: Run, role: str, options: Mapping[str, str]) -> tuple[str, ...]:

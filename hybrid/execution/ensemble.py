@@ -10,7 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from hybrid.protocols import Backend
+from hybrid.errors import CannotRun
+from hybrid.protocols import Backend, Model
 from hybrid.records import Completion, Request
 
 AHEAD = 8
@@ -77,6 +78,22 @@ class Ensemble:
 
     def close(self) -> None:
         """The engines are closed by whoever opened them."""
+
+
+class Elsewhere:
+    """The stage's own model, where it is on the other side of a divided search: it is asked nothing here."""
+
+    def __init__(self, name: str, digest: str, about: object) -> None:
+        self.model = Model(name, digest, 0, about if isinstance(about, dict) else {})
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        """Wait until there are no more requests. Raises CannotRun for one."""
+        for _ in requests:
+            raise CannotRun(f"the model {self.model.name} is on the other side", hint="report it, with this message")
+        yield from ()
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Inbox:

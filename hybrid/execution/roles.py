@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -90,12 +90,6 @@ def with_grader(inputs: Inputs, pipeline: Pipeline, named: Collection[str]) -> I
             hint=nearest(grader[:100], known),
         )
     return replace(inputs, about={**inputs.about, "grader": grader}) if graders else inputs
-
-
-def asked_on(stages: Sequence[Stage], sides: Collection[str]) -> list[str]:
-    """The roles whose models the stages of these sides (worker, laptop) ask, in the order of the stages."""
-    asking = [stage for stage in stages if stage.side in sides and stage.asks_a_model]
-    return list(dict.fromkeys(role for stage in asking for role in stage.roles))
 
 
 def root_of(stage: Stage, stages: Mapping[str, Stage]) -> str:

@@ -60,6 +60,8 @@ class SearchWork:
         self.run, self.stage, self.digests, self.attempt = run, stage, digests, attempt
         self._tasks = tasks
         self.claims: Claims = NoClaims()  # those of this machine's other workers
+        self.roles: Collection[str] | None = None
+        """The roles whose items are answered here, where the search is divided between two sides."""
         self.completed = SearchRecords(run, stage.name, self.digest, attempt)
         self._aside: frozenset[str] = frozenset()
         self._walking: Searching | None = None
@@ -146,7 +148,7 @@ class SearchWork:
 
     def _others(self, monitor: BeatMonitor, within: float) -> Others:
         stage, siblings = self.stage.name, self.claims.others(within)
-        attempts = siblings.attempts | monitor.at_work(stage, self.size, within)
+        attempts = siblings.attempts | monitor.at_work(stage, self.size, within, self.roles)
         return Others(attempts, siblings.blocks | monitor.claimed(stage, self.size, within))
 
     def may_begin(self, others: Others) -> bool:
@@ -168,7 +170,7 @@ class SearchWork:
         if self._queued_for != (replay, others) or not (self._queue or fresh):
             self._queued_for, self._queue, fresh = (replay, others), [], replay.frontier
         for key in fresh:
-            if key not in self._asked and self._own(key, others):
+            if key not in self._asked and self._for_here(replay.items[key]) and self._own(key, others):
                 embeds = replay.items[key].request.embed  # that takes milliseconds, and a walk waits for it
                 heappush(self._queue, (not embeds, replay.order[key], next(self._turn), key))
         self._drop_answered(replay)
@@ -187,6 +189,16 @@ class SearchWork:
         unit = f"{path} {place // NEIGHBOURS}"
         mine = _weight(self.attempt, unit)
         return _number(key) not in others.held and all(_weight(one, unit) < mine for one in others.attempts)
+
+    def _for_here(self, item: Item) -> bool:
+        """Whether the model that an item asks is one of this side."""
+        return self.roles is None or (item.role or self.stage.role) in self.roles
+
+    @property
+    def waits_for_others(self) -> bool:
+        """Whether the search is divided, and all that its walks wait for is asked on the other side."""
+        replay = self._walks().replay
+        return self.roles is not None and not any(self._for_here(replay.items[key]) for key in replay.frontier)
 
     def requests(self, taken: Callable[[], Others | None]) -> Iterator[Request | None]:
         """What to ask the engines, until there is nothing more for this worker. None: nothing as long as nothing more

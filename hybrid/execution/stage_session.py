@@ -19,7 +19,7 @@ from hybrid.folder.medium import Medium
 from hybrid.folder.names import new_attempt, stage_name
 from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run
-from hybrid.folder.shards import FORMAT, ShardWriter
+from hybrid.folder.shards import FORMAT, ShardWriter, pack
 from hybrid.machine.clock import Clock
 from hybrid.machine.terminal import count_of
 from hybrid.progress import Observer, ProgressCounts
@@ -66,7 +66,9 @@ class StageSession:
         self.work.look(set_aside)
 
     def claim(self) -> Mapping[str, Json]:
-        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": self.work.claimed()}
+        roles = getattr(self.work, "roles", None)
+        divided = {} if roles is None else {"roles": sorted(roles)}
+        return {"stage": self.work.stage.name, "size": self.work.size, "blocks": self.work.claimed(), **divided}
 
     def answered(self, completion: Completion) -> Record:
         """The record of an answer, which is counted."""
@@ -100,24 +102,42 @@ def work_on(
 def place_of(work: AnyWork) -> str:
     """A name of the stage and exactly these items of it, for the claims of this machine's workers."""
     items = hashlib.blake2b(b"".join(getattr(work, "keys", ())), digest_size=16).hexdigest()
-    return f"{work.run.id}/{work.stage.name}/{work.size}/{work.digest}/{items}"
+    roles = getattr(work, "roles", None)
+    return "/".join(
+        [
+            work.run.id,
+            work.stage.name,
+            str(work.size),
+            work.digest,
+            items,
+            *(["+".join(sorted(roles))] if roles else []),
+        ]
+    )
 
 
 def shard_header(work: AnyWork, attempt: str, engine: Backend) -> dict[str, object]:
     """The header of the shards that an attempt writes: the models of its engine are what answers."""
-    model = engine.model
-    if model.digest != work.digest:
+    if engine.model.digest != work.digest:
         raise CannotRun(
-            f"the model {model.name} that was loaded is not the one of {work.run.id}",
+            f"the model {engine.model.name} that was loaded is not the one of {work.run.id}",
             hint="did its files change meanwhile? run the command again",
         )
-    about = _about(model)
-    if work.stage.role:
-        about["role"] = work.stage.role
+    return _header(work.run, work.stage, attempt, engine)
+
+
+def _header(run: Run, stage: Stage, attempt: str, engine: Backend) -> dict[str, object]:
+    about = _about(engine.model)
+    if stage.role:
+        about["role"] = stage.role
     if isinstance(engine, Ensemble) and engine.further:
         about["roles"] = {role: _about(one.model) for role, one in engine.further.items()}
-    run, stage = work.run.id, work.stage.name
-    return {"format": FORMAT, "version": 1, "run": run, "stage": stage, "attempt": attempt, "model": about}
+    return {"format": FORMAT, "version": 1, "run": run.id, "stage": stage.name, "attempt": attempt, "model": about}
+
+
+def bind(run: Run, stage: Stage, engine: Backend, medium: Medium, attempt: str) -> None:
+    """Bind a stage to the model of an engine before there is a record: by a shard without one."""
+    name, data = pack({**_header(run, stage, attempt, engine), "seq": 0}, [], 0)
+    medium.write(f"{run.place}/{stage_name(stage.name)}/{attempt}/{name.batch}/{name}", data)
 
 
 def shard_writer(

@@ -88,12 +88,18 @@ class BeatMonitor:
                 found |= claims_of(last.beat, stage, size)
         return found
 
-    def at_work(self, stage: str, size: int, within: float) -> set[str]:
-        """The attempts whose last beat is less than `within` seconds old and claims blocks of that stage, or none."""
+    def at_work(self, stage: str, size: int, within: float, roles: Collection[str] | None = None) -> set[str]:
+        """The attempts whose last beat is less than `within` seconds old and claims blocks of that stage, or none.
+
+        Of a search that is divided: those that answer for the same `roles`.
+        """
+        wanted = None if roles is None else sorted(roles)
         return {
             attempt
             for attempt, last in list(self.latest.items())
-            if self.silent(attempt) < within and _claim(last.beat, stage, size) is not None
+            if self.silent(attempt) < within
+            and (claim := _claim(last.beat, stage, size)) is not None
+            and claim.get("roles") == wanted
         }
 
 

@@ -16,6 +16,7 @@ CANCEL: Mapping[str, Json] = {"order": "cancel"}
 FORGET: Mapping[str, Json] = {"order": "forget"}
 MOST_NOTES = 5
 LONGEST_NOTE = 200
+SIDES = ("gpu", "laptop", "any")
 
 
 def resume(orders: Orders) -> Mapping[str, Json]:
@@ -26,6 +27,11 @@ def resume(orders: Orders) -> Mapping[str, Json]:
 def note(text: str, orders: Orders) -> Mapping[str, Json]:
     """The order that attaches the note `text` to the run and replaces every note seen so far."""
     return {"order": "note", "text": text, "of": sorted(orders.active_notes)}
+
+
+def sides(given: Mapping[str, str], orders: Orders) -> Mapping[str, Json]:
+    """The order that puts stages and roles on sides, by name, and replaces every such order seen so far."""
+    return {"order": "sides", "sides": dict(given), "of": sorted(orders.active_sides)}
 
 
 def retry(shards: set[str]) -> Mapping[str, Json]:
@@ -41,6 +47,7 @@ class Orders:
         self._cancels: set[str] = set()
         self._forgets: set[str] = set()
         self._notes: dict[str, str] = {}
+        self._sides: dict[str, dict[str, Any]] = {}
         self._revoked: set[str] = set()
         self.set_aside: set[str] = set()  # shards whose failed items are to be retried
 
@@ -54,6 +61,12 @@ class Orders:
             self._forgets.add(path)
         elif kind == "note":
             self._notes[path] = str(note.get("text", ""))[:LONGEST_NOTE]
+            self._revoked.update(_texts(note.get("of")))
+        elif kind == "sides":
+            given = note.get("sides")
+            self._sides[path] = (
+                {str(name): side for name, side in given.items() if side in SIDES} if isinstance(given, dict) else {}
+            )
             self._revoked.update(_texts(note.get("of")))
         elif kind == "resume":
             self._revoked.update(_texts(note.get("of")))
@@ -74,6 +87,16 @@ class Orders:
     def active_notes(self) -> dict[str, str]:
         """The notes that no later note has replaced, by path."""
         return {path: text for path, text in sorted(self._notes.items()) if path not in self._revoked}
+
+    @property
+    def active_sides(self) -> dict[str, dict[str, Any]]:
+        """The sides that no later order has replaced, by path."""
+        return {path: given for path, given in sorted(self._sides.items()) if path not in self._revoked}
+
+    @property
+    def sides(self) -> dict[str, Any]:
+        """On which side a stage or a role is, by its name, where it is not on that of the pipeline."""
+        return {name: side for given in self.active_sides.values() for name, side in given.items()}
 
     @property
     def notes(self) -> tuple[str, ...]:

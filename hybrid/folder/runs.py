@@ -95,11 +95,16 @@ class Run:
         A spec without one leaves it to who comes first: the shard that is first by attempt and name decides, which is
         the same for everybody who sees the same files. Nothing of two models is ever mixed.
         """
-        if pinned := self.pinned_digest(stage):
-            return pinned
+        return self.pinned_digest(stage) or str(self.bound_model(stage).get("digest", ""))
+
+    def bound_model(self, stage: str) -> Mapping[str, Any]:
+        """The model that this stage's records come from, as the first shard of it says; empty without one."""
+        pinned = self.pinned_digest(stage)
         for _, shard in self._verified(self.roots.get(stage, stage), [], ()):
-            return str(shard.header["model"]["digest"])
-        return ""
+            model: Mapping[str, Any] = shard.header["model"]
+            if not pinned or model["digest"] == pinned:
+                return model
+        return {}
 
     def role_digest(self, stage: str, role: str) -> str:
         """The digest of a further model that a search asks; "" while that is open. The first shard that names it

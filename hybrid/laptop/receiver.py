@@ -147,6 +147,11 @@ class Receiver:
         known = self.orders()
         self.order(orders.note(text, known) if known.notes != ((text,) if text else ()) else None)
 
+    def sides(self, given: Mapping[str, str]) -> None:
+        """Put stages and roles on these sides, and all others on those of the pipeline. Raises as `order` does."""
+        known = self.orders()
+        self.order(orders.sides(given, known) if known.sides != given else None)
+
     def retry(self, shards: Collection[str]) -> None:
         """Ask for the failed items of these shards again. Raises as `order` does."""
         named = sorted(shards)

@@ -24,15 +24,22 @@ from hybrid.folder.spec import ModelSpec
 from hybrid.laptop.receiver import Received, receiver_of
 from hybrid.machine import home
 from hybrid.plugins.faults import inputs_of
-from hybrid.protocols import Pipeline
+from hybrid.protocols import Pipeline, Side
 
 
-def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[str, ModelSpec]) -> Run:
+def submit_remote(
+    folder: Path,
+    name: str,
+    pipeline: Pipeline,
+    models: Mapping[str, ModelSpec],
+    sides: Mapping[str, Side] | None = None,
+) -> Run:
     """Write a run into the folder for workers to execute. Equal settings, data and models give the same run.
 
     `models` is by role. A digest pins the model's files; with "" the first worker's files become the run's. Submitting
-    a cancelled run again revokes the cancel. Raises the error of items that cannot be made before anything is written.
-    The folder is never created here: while a mount is missing, that would make a local folder in its place.
+    a cancelled run again revokes the cancel. `sides` puts stages and roles on other sides than the pipeline; what was
+    put there before and is not named now is put back. Raises the error of items that cannot be made before anything is
+    written. The folder is never created here: while a mount is missing, that would make a local folder in its place.
     """
     refuse_missing(pipeline, models)
     trained, embedding = trained_roles(stages_with(pipeline, models)), embedding_roles(pipeline)
@@ -45,7 +52,9 @@ def submit_remote(folder: Path, name: str, pipeline: Pipeline, models: Mapping[s
     place = join_folder(folder, make=False)
     stages_with_items(submit(InMemoryFolder(), name, frozen, inputs, models), pipeline)
     run = submit(place, name, frozen, inputs, models)
-    receiver_of(folder, run).resume()
+    receiver = receiver_of(folder, run)
+    receiver.resume()
+    receiver.sides(sides or {})
     return run
 
 

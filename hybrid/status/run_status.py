@@ -13,7 +13,7 @@ from hybrid.errors import BadData, HybridError, Missed, NotFinished, Temporary
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.index import Index
-from hybrid.execution.roles import asked_on
+from hybrid.execution.sides import asked_on, parts
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.medium import Disk, Medium
 from hybrid.folder.names import BESIDE_STAGES, allowed
@@ -25,7 +25,7 @@ from hybrid.machine import home
 from hybrid.machine.lock import is_locked
 from hybrid.machine.terminal import clean_line, count_of
 from hybrid.plugins import installed
-from hybrid.protocols import Stage
+from hybrid.protocols import Side, Stage
 from hybrid.status.attempts import Attempt, read_attempts
 from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 from hybrid.status.next_command import worker_command
@@ -224,7 +224,7 @@ def read_status(
     place = home.folder_at(str(run.folder))
     orders = known_orders((store, run.folder), run.id, refused)
     attempts = read_attempts(run.folder, run.id, index, now := time.time(), refused)
-    run, named, why = _bound_stages(run, store)
+    run, named, why = _bound_stages(run, store, orders.sides)
     stages = stage_views(run, named, store, index, orders.set_aside, why=why, tell=on_read)
     why = next((stage.why for stage in stages if stage.why), why)
     first = run.models[""]
@@ -251,18 +251,24 @@ def read_status(
         models=models,
         open_here=Journals(home.journals_of(place)).open_records(run.id),
         local=is_locked(place / run.place),
-        next_command=_next_command(run, place, named, stages),
+        next_command=_next_command(run, place, named, stages, orders.sides),
     )
 
 
-def _next_command(run: Run, place: Path, stages: Sequence[tuple[str, Stage | None]], views: Sequence[StageView]) -> str:
+def _next_command(
+    run: Run,
+    place: Path,
+    stages: Sequence[tuple[str, Stage | None]],
+    views: Sequence[StageView],
+    sides: Mapping[str, Side],
+) -> str:
     """The command that goes on with a run; "" when nothing is left, or the next stage is not known here."""
     left = [stage for (_, stage), view in zip(stages, views, strict=True) if stage and view.left != 0]
     if not left:
         return ""
-    side = left[0].side
-    models = [run.models[role] for role in asked_on(left, (side,))]
-    return worker_command(run.id, side, home.shown(place), models)
+    where = ("gpu", "laptop") if parts(left[0], sides) else (left[0].side,)
+    named = {side: [run.models[role] for role in asked_on(left, (side,), sides)] for side in where}
+    return "; and ".join(worker_command(run.id, side, home.shown(place), named[side]) for side in where)
 
 
 def _content_digest(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:
@@ -271,13 +277,15 @@ def _content_digest(stages: Sequence[StageView], attempts: Sequence[Attempt], or
     return digest([done, [[one.name, one.beat_number] for one in attempts], sorted(orders.known)])
 
 
-def _bound_stages(run: Run, store: Medium) -> tuple[Run, list[tuple[str, Stage | None]], str]:
+def _bound_stages(
+    run: Run, store: Medium, sides: Mapping[str, Side]
+) -> tuple[Run, list[tuple[str, Stage | None]], str]:
     """The run with its model digests bound, its stages by name, and "".
 
     When its pipeline cannot be loaded: the run as it is, the names of the stages that have a folder, and the reason.
     """
     try:
-        chain = bound(run, pipeline_of(run))
+        chain = bound(run, pipeline_of(run), sides)
         return chain.run, [(stage.name, stage) for stage in chain.stages], ""
     except HybridError as error:
         pipeline = str(run.spec["pipeline"])

@@ -9,7 +9,7 @@ from typing import Protocol
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.execution.chain import Bound
-from hybrid.execution.roles import asked_on
+from hybrid.execution.sides import asked_on
 from hybrid.folder.runs import Run
 from hybrid.machine import nvidia
 from hybrid.machine.terminal import clean_line
@@ -51,8 +51,11 @@ class RunState:
     side: str = ""  # which side it waits for
 
 
-def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str]) -> RunState | None:
-    """The state that says why another machine has to execute a stage; None when this one, of `sides`, can.
+def elsewhere(
+    here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str], roles: Collection[str]
+) -> RunState | None:
+    """The state that says why another machine has to execute a stage, or those `roles` of it that are of these `sides`;
+    None when this one can.
 
     Raises CannotRun and UsageError when no model that stages of these sides ask can be opened here.
     """
@@ -61,7 +64,7 @@ def elsewhere(here: Capabilities, chain: Bound, stage: Stage, sides: Collection[
         return RunState("other side", words, side=stage.side)
     if not stage.asks_a_model or len(chain.run.models) == 1:
         return None
-    return next((away for role in stage.roles if (away := _model_elsewhere(here, chain, stage, role, sides))), None)
+    return next((away for role in roles if (away := _model_elsewhere(here, chain, stage, role, sides))), None)
 
 
 def _model_elsewhere(
@@ -78,6 +81,19 @@ def _model_elsewhere(
         words = f"waits for a machine with the model {called} to do the stage '{stage.name}': {error.message}"
         return RunState("other side", words, error)
     return None
+
+
+def refuse_other_models(
+    here: Capabilities, run: Run, stage: Stage, digests: Mapping[str, str], roles: Collection[str]
+) -> None:
+    """Raise CannotRun when a model of one of the `roles` is not the one here that a stage is bound to (`digests`)."""
+    for role, bound_to in digests.items():
+        if role in stage.roles and role in roles and (own := here.digest(run, role)) != bound_to:
+            name = run.models[role].name
+            raise CannotRun(
+                f"{run.id} was begun with the model {bound_to[:12]}; {name} on this machine is {own[:12]}",
+                hint="bring the same files of the model here, or submit the run anew, say with another --seed",
+            )
 
 
 def device_of(engine: Backend) -> str:

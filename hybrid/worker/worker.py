@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import logging
 import math
-import zlib
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
-from hybrid.execution.chain import Bound, all_before, bound
+from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
 from hybrid.execution.loop_engine import shelves
-from hybrid.execution.search_records import digests_of
-from hybrid.execution.stage_session import AnyWork, StageSession, kept_at_once, place_of, shard_writer, work_on
+from hybrid.execution.sides import roles_here
+from hybrid.execution.stage_session import AnyWork, StageSession, bind, kept_at_once, place_of, shard_writer
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
+from hybrid.folder.orders import Orders
 from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.spool import Spool
@@ -33,9 +33,11 @@ from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
 from hybrid.work import Search
-from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, silent_cpu
+from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, refuse_other_models, silent_cpu
 from hybrid.worker.courier import Courier
+from hybrid.worker.divided import unbound, waits_for_others
 from hybrid.worker.siblings import Siblings
+from hybrid.worker.works import Works
 
 LOG = logging.getLogger("hybrid")
 TIME_IS_UP = "the time is up"
@@ -88,7 +90,7 @@ class Worker:
         self.doing = ""  # what takes long beside answering
         self.tell: Callable[[str], None] = LOG.info
         self._engines = Engines()
-        self._works: dict[tuple[str, str], tuple[AnyWork, object]] = {}
+        self._works = Works(capabilities, options.sides, attempt, siblings)
         self._seqs: dict[str, int] = {}
         self._orders_when_done: dict[str, int] = {}
         self._touched: set[str] = set()
@@ -193,22 +195,19 @@ class Worker:
         if self._orders_when_done.get(name) == heard:
             return self.run_states[name]
         run = self._opened_run(name)
-        chain, views, waits = bound(run, self.capabilities.pipeline(run)), list[StageView](), dict[str, RunState]()
+        chain = bound(run, self.capabilities.pipeline(run), orders.sides)
+        views, waits = list[StageView](), dict[str, RunState]()
         for stage in chain.stages:
             if not waits.keys().isdisjoint(stage.after):
                 waits[stage.name] = next(iter(waits.values()))
                 continue
-            work = self._work_of(chain, stage)
-            if work is None or work.left:
-                if there := elsewhere(self.capabilities, chain, stage, self.options.sides):
-                    waits[stage.name] = there
-                    continue
-                work = work or self._opened(chain, stage, self._own_digests(chain, stage))
-                yield from self._session(work, chain)
-                work.look(orders.set_aside)
-            if work.left:
+            work = yield from self._advanced(chain, stage, orders)
+            if isinstance(work, RunState):
+                waits[stage.name] = work
+            elif work.left:
                 return self._unfinished(work)
-            views.append(work.view())
+            else:
+                views.append(work.view())
         if waits:
             return next(iter(waits.values()))
         if len(orders.known) > heard:  # perhaps of a stage that was looked at before
@@ -216,6 +215,34 @@ class Worker:
         self._orders_when_done[name] = heard
         failed = sum(view.own_failures for view in counted_once(views, chain.stages))
         return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
+
+    def _advanced(self, chain: Bound, stage: Stage, orders: Orders) -> Generator[float, None, AnyWork | RunState]:
+        """Execute what can be executed of a stage now; its work, or the state that says why it waits for others."""
+        work = self._works.bound(chain, stage, orders)
+        if work is None or work.left:
+            if there := self._elsewhere(chain, stage):
+                return there
+            work = work or self._works.begun(chain, stage, orders)
+            yield from self._session(work, chain)
+            work.look(orders.set_aside)
+        return (waits_for_others(chain, work) if work.left else None) or work
+
+    def _elsewhere(self, chain: Bound, stage: Stage) -> RunState | None:
+        """The state that says why a stage, or this side's part of it, cannot be done here now; None when it can."""
+        here = roles_here(stage, chain.sides, self.options.sides)
+        there = elsewhere(self.capabilities, chain, stage, self.options.sides, here)
+        return there or unbound(chain, stage, here, partial(self._bind, chain, stage, here))
+
+    def _bind(self, chain: Bound, stage: Stage, here: Collection[str]) -> None:
+        run, place = chain.run, f"{chain.run.id}/{stage.name}"
+        self.courier.beat(run.id, {"state": "begins"})
+        self._touched.add(run.id)
+        options = partial(self.capabilities.options, run)
+        engine = ensemble_for(self._engines, run, stage, partial(self._loaded, run), options, here)
+        bind(run, stage, engine, self.spool, self.attempt)
+        self._seqs[place] = 1
+        if self.siblings:
+            self.siblings.closed_shards()
 
     def _opened_run(self, name: str) -> Run:
         """A run, with the records of processes that were killed on this machine."""
@@ -231,51 +258,13 @@ class Worker:
         state = "unfinished" if self.stopping or self.courier.fenced else "held"
         return RunState(state, f"{count_of(work.left, 'item')} left: {why}")
 
-    def _work_of(self, chain: Bound, stage: Stage) -> AnyWork | None:
-        """The work of a stage with the model that its records are bound to; None when no model is bound yet.
-
-        A stage that gets no items from earlier ones is done with any model.
-        """
-        digests = digests_of(chain.run, stage)
-        if not (all(digests.values()) or stage.after):
-            return None
-        work = self._opened(chain, stage, digests)
-        return work if all(digests.values()) or not work.total else None
-
-    def _own_digests(self, chain: Bound, stage: Stage) -> dict[str, str]:
-        """The digests of a stage's models: the bound ones, else those of this machine's models."""
-        digests, here = digests_of(chain.run, stage), self.capabilities.digest
-        roles = {"": stage.role, **{role: role for role in stage.roles}}
-        return {name: digests[name] or here(chain.run, role) for name, role in roles.items()}
-
-    def _opened(self, chain: Bound, stage: Stage, digests: Mapping[str, str]) -> AnyWork:
-        """The work of a stage; its items are made again when there are new records of earlier stages."""
-        run, place = chain.run, (chain.run.id, stage.name)
-        made_of = (
-            digests,
-            [len(self._works[run.id, one.name][0].completed.known) for one in all_before(chain.stages, stage)],
-        )
-        if place not in self._works or self._works[place][1] != made_of:
-            start = zlib.crc32(self.attempt.encode())  # workers that start together begin with different blocks
-            if place in self._works:
-                self._works[place][0].claims.release()
-            self._works[place] = self._shared(work_on(run, stage, run.tasks(), digests, self.attempt, start)), made_of
-        work = self._works[place][0]
-        work.look(self.courier.orders(run.id).set_aside)
-        return work
-
-    def _shared(self, work: AnyWork) -> AnyWork:
-        """The work with the claims that the workers of this machine share."""
-        if self.siblings:
-            work.claims = self.siblings.of(place_of(work))
-        return work
-
     def _session(self, work: AnyWork, chain: Bound) -> Iterator[float]:
         """Execute a stage until no item is left for this worker."""
+        here = roles_here(work.stage, chain.sides, self.options.sides)
         if not work.may_begin(self._others(work)):
             return
         if work.stage.asks_a_model:
-            self._same_models(work)
+            refuse_other_models(self.capabilities, work.run, work.stage, work.digests, here)
         if self.siblings:
             self.siblings.works_on(place_of(work))
         engine = self._engine(work, chain)
@@ -284,7 +273,8 @@ class Worker:
         place = f"{work.run.id}/{work.stage.name}"
         how = {"seconds": self.options.shard_seconds, "first_seq": self._seqs.get(place, 0), "clock": self.clock.now}
         writer = shard_writer(work, engine, self.spool, self.attempt, self.journals, **how)
-        self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock, device_of(engine))
+        device = device_of(engine) if work.stage.role in here else ""
+        self.session = session = StageSession(work, writer, self.capabilities.gauges, self.clock, device)
         try:
             with kept_at_once(work, engine, writer):
                 yield from self._answers(session, engine)
@@ -298,15 +288,6 @@ class Worker:
             self._seqs[place] = writer.seq
             if self.siblings:
                 self.siblings.closed_shards()
-
-    def _same_models(self, work: AnyWork) -> None:
-        for role, bound_to in work.digests.items():
-            if role in work.stage.roles and (own := self.capabilities.digest(work.run, role)) != bound_to:
-                name = work.run.models[role].name
-                raise CannotRun(
-                    f"{work.run.id} was begun with the model {bound_to[:12]}; {name} on this machine is {own[:12]}",
-                    hint="bring the same files of the model here, or submit the run anew, say with another --seed",
-                )
 
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
@@ -356,7 +337,8 @@ class Worker:
         run = work.run
         if isinstance(work.stage.work, Search):
             options = partial(self.capabilities.options, run)
-            return ensemble_for(self._engines, run, work.stage, partial(self._loaded, run), options)
+            here = roles_here(work.stage, chain.sides, self.options.sides)
+            return ensemble_for(self._engines, run, work.stage, partial(self._loaded, run), options, here)
         kept = needs_tensors(work.stage, chain.stages)
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if kept else None
         of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
