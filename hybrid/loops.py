@@ -177,6 +177,10 @@ class Policies(Protocol):
         """One optimizer step of a slot with its gradients, which are then zero."""
         ...
 
+    def rest(self, slot: int) -> None:
+        """Go on with the same weights and a fresh optimizer."""
+        ...
+
     def digest(self, slot: int) -> str:
         """The sha256 of the slot's trained weights."""
         ...

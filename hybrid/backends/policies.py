@@ -32,6 +32,8 @@ class Bank(SlottedBank, Protocol):
 
     def step(self, slot: int, learning_rate: float) -> Step: ...
 
+    def rest(self, slot: int) -> None: ...
+
     def digest(self, slot: int) -> str: ...
 
     def adapter(self, slot: int) -> bytes: ...
@@ -53,7 +55,8 @@ class LanguageModelPolicies:
         self._tokenizer, self._chat_template, self._bank, self._sampler = tokenizer, chat_template, bank, sampler
         self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, end
         self.tokenizer = tokenizer_digest(tokenizer)
-        self.begin, self.step, self.digest, self.adapter = bank.begin, bank.step, bank.digest, bank.adapter
+        self.begin, self.step, self.rest = bank.begin, bank.step, bank.rest
+        self.digest, self.adapter = bank.digest, bank.adapter
         self.state, self.load, self.close = bank.state, bank.load, bank.close
 
     @property

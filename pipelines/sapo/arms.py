@@ -29,10 +29,10 @@ class Arm:
     def __post_init__(self) -> None:
         if not (0 <= self.own <= MOST and 0 <= self.foreign <= MOST):
             raise ValueError(f"the arm {self.name}: 0 to {MOST} rollouts each")
-        if self.own + self.foreign == 0:
-            raise ValueError(f"the arm {self.name} trains on nothing: give it rollouts of its own, or of others")
-        if self.control and not (self.own and self.foreign):
-            raise ValueError(f"the arm {self.name} is a control of one that shares: both numbers are over 0")
+        if not self.own:
+            raise ValueError(f"the arm {self.name}: its nodes write nothing, so that there is nothing to train on")
+        if self.control and not self.foreign:
+            raise ValueError(f"the arm {self.name} is a control of one that shares, and OWN-0 does not")
 
     @property
     def name(self) -> str:

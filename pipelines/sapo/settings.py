@@ -19,6 +19,8 @@ PAPER: tuple[TaskName, ...] = (
 )  # fmt: skip
 """The tasks of the paper."""
 MOST_NODES = 64
+MOST_TOKENS = 500_000
+"""Tokens of all answers to a question: they are published together."""
 CLIP = 0.2, 0.28
 """The paper's clip, which is without effect as long as a round has one update."""
 
@@ -39,8 +41,11 @@ class SapoSettings:
     rounds: int = field(default=100, metadata=help_of("how often every node writes, shares and trains"))
     group: int = field(default=8, metadata=help_of("completions of a question, whose rewards are compared"))
     tasks: tuple[TaskName, ...] = field(default=PAPER, metadata=help_of("each question is of one of them, drawn anew"))
-    level: Literal["paper", "easy"] = field(
-        default="paper", metadata=help_of("paper: as reasoning-gym makes the tasks; easy: for small models")
+    level: Literal["paper", "rl-swarm", "easy"] = field(
+        default="paper",
+        metadata=help_of(
+            "paper: reasoning-gym's defaults; rl-swarm: as that program sets them; easy: for small models"
+        ),
     )
     questions: Literal["own", "shared"] = field(
         default="own", metadata=help_of("own: every node draws its own questions; shared: all get the same")
@@ -131,6 +136,10 @@ class SapoSettings:
                 raise ValueError(f"{name}: one is named twice")
         if wrong := [one for one in self.seeds if not SEED.hold(one)]:
             raise ValueError(f"seeds={wrong[0]} is not {SEED}")
+        if self.group * self.max_tokens > MOST_TOKENS:
+            raise ValueError(
+                f"group={self.group}, max_tokens={self.max_tokens}: more than {MOST_TOKENS:,} tokens a question"
+            )
         if len(self.prefix) > 1000:
             raise ValueError("prefix has more than 1,000 characters")
         self._check_sharing()
@@ -160,6 +169,8 @@ class SapoSettings:
             idle = {"foreign_ids": self.foreign_ids, "importance_cap": self.importance_cap}
             if wrong := [name for name, value in idle.items() if value]:
                 raise ValueError(f"{wrong[0]} is for arms that share, and there is none")
+        if self.importance_cap and not self.foreign_ids:
+            raise ValueError("importance_cap needs foreign_ids: old probabilities are of the tokens of who wrote them")
 
     def tuning(self) -> PolicyTuning:
         """How the policies are trained."""

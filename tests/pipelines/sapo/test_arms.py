@@ -10,12 +10,14 @@ from pipelines.sapo.arms import Arm, arm_of
 from pipelines.sapo.settings import SapoSettings
 
 
-@pytest.mark.parametrize("name", ["8-0", "0-4", "4-4", "filter-only-6-2", "equal-compute-2-6"])
+@pytest.mark.parametrize("name", ["8-0", "1-7", "4-4", "filter-only-6-2", "equal-compute-2-6"])
 def test_a_name_is_that_of_its_arm(name: str) -> None:
     assert arm_of(name).name == name
 
 
-@pytest.mark.parametrize("name", ["0-0", "4", "4-4-4", "-1-4", "04-4", "99-1", "filter-only-8-0", "best-4-4", "4-4\n"])
+@pytest.mark.parametrize(
+    "name", ["0-0", "0-4", "4", "4-4-4", "-1-4", "04-4", "99-1", "filter-only-8-0", "best-4-4", "4-4\n"]
+)
 def test_what_is_no_arm_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="arm"):
         arm_of(name)
@@ -32,7 +34,7 @@ def test_controls_take_nothing_of_others() -> None:
     [
         ({"arms": ()}, "arms is empty"),
         ({"arms": ("4-4", "4-4")}, "twice"),
-        ({"arms": ("0-0",)}, "trains on nothing"),
+        ({"arms": ("0-0",)}, "nothing to train on"),
         ({"nodes": 1}, "nodes=1"),
         ({"arms": ("filter-only-4-4",)}, "max_age"),
         ({"exchange": "folder"}, "8-0 does not"),
@@ -40,6 +42,7 @@ def test_controls_take_nothing_of_others() -> None:
         ({"barrier": "async"}, "exchange=folder"),
         ({"arms": ("4-4",), "exchange": "folder", "barrier": "async", "quorum": 0.5}, "barrier is async"),
         ({"arms": ("8-0",), "foreign_ids": True}, "foreign_ids"),
+        ({"importance_cap": 2.0}, "foreign_ids"),
         ({"group": 1}, "group=1"),
         ({"temperature": 0.0}, "temperature"),
         ({"seeds": (-1,)}, "seeds=-1"),

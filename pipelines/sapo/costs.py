@@ -1,0 +1,34 @@
+"""Seconds and bytes that a round took on this machine. They differ from run to run, and are beside its record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hybrid.machine.late_imports import import_object
+
+
+class Costs(dict[str, float]):
+    """Name -> seconds or bytes."""
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self[name] = self.get(name, 0.0) + time.monotonic() - began
+
+    def measure_memory(self, device: str) -> None:
+        """The most bytes that this process has had so far: of the GPU, or in memory where the system tells."""
+        if device == "cuda":
+            measured = import_object("torch.cuda:max_memory_allocated", needed_for="the memory of a GPU")
+            self["peak_bytes"] = float(measured())
+            return
+        with suppress(OSError, StopIteration, ValueError):
+            lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+            peak = next(line for line in lines if line.startswith("VmHWM:"))
+            self["peak_bytes"] = float(peak.split()[1]) * 1024

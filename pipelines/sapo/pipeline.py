@@ -1,0 +1,77 @@
+"""A swarm of policies that share rollouts; docs/sapo.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybrid.loops import Lab, Loop, Series
+from hybrid.machine.late_imports import import_object
+from hybrid.protocols import Inputs, Role, Stage
+from hybrid.records import Output
+from hybrid.work import Rounds
+from pipelines.sapo.arms import arm_of, node_name
+from pipelines.sapo.settings import SapoSettings
+
+NEEDED_FOR = "the pipeline sapo"
+PAPER: Mapping[str, object] = {"nodes": 8, "rounds": 2000, "group": 8, "rank": 0, "scoring": "paper"}
+"""What the controlled experiment of the paper says, or the code that it names."""
+
+
+@dataclass(frozen=True)
+class Sapo(SapoSettings):
+    """Train policies with rewards that a program checks, on rollouts of their own and of each other."""
+
+    roles: ClassVar[Mapping[str, Role]] = {"": Role("", backend="transformers", model="smollm2")}
+
+    # fmt: off
+    presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "demo": {
+            "arms": ["4-0", "2-2"], "nodes": 4, "rounds": 8, "tasks": ["basic_arithmetic"], "level": "easy",
+            "max_tokens": 16, "learning_rate": 2e-4, "eval_every": 4, "eval_questions": 16,
+        },
+        "paper-8-0": {**PAPER, "arms": ["8-0"]},
+        "paper-6-2": {**PAPER, "arms": ["6-2"]},
+        "paper-4-4": {**PAPER, "arms": ["4-4"]},
+        "paper-2-6": {**PAPER, "arms": ["2-6"]},
+        "paper-text": {**PAPER, "arms": ["4-4"], "learning_rate": 1e-3},
+        "guide": {**PAPER, "arms": ["4-4"], "warm_up": 50, "max_tokens": 256},
+        "friends": {
+            "arms": ["4-4"], "exchange": "folder", "barrier": "deadline", "max_age": 4, "shortfall": "own",
+        },
+    }
+    # fmt: on
+
+    def inputs(self) -> Inputs:
+        """The series. Raises HybridError when the tasks cannot be made here."""
+        about = import_object("pipelines.sapo.tasks_known:about", needed_for=NEEDED_FOR)(self)
+        return Inputs(dict(self._named()), {}, {"grader": "sapo", **about})
+
+    def stages(self) -> tuple[Stage, ...]:
+        """One stage of rounds, a series for each arm and seed, or for each of their nodes."""
+        return (Stage("rounds", "gpu", 1, Rounds(self._series, self._loop)),)
+
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, Any]:
+        """The tables beside outputs.json."""
+        make = import_object("pipelines.sapo.exports:pages", needed_for=NEEDED_FOR)
+        pages: Mapping[str, Any] = make(outputs, group=self.group)
+        return pages
+
+    def _named(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name in self.arms:
+            for seed in self.seeds:
+                swarm: dict[str, Any] = {"arm": arm_of(name).name, "seed": seed}
+                if self.exchange == "memory":
+                    yield f"{name}/seed-{seed}", swarm
+                    continue
+                for node in range(self.nodes):
+                    yield f"{name}/seed-{seed}/{node_name(node)}", {**swarm, "node": node}
+
+    def _series(self, tasks: Mapping[str, Any]) -> Iterator[Series]:
+        for name, of in tasks.items():
+            yield Series(name, self.rounds, of)
+
+    def _loop(self, series: Series, lab: Lab, tasks: Mapping[str, Any]) -> Loop:
+        loop: Loop = import_object("pipelines.sapo.loop:loop", needed_for=NEEDED_FOR)(self, series, lab)
+        return loop
