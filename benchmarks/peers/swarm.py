@@ -1,0 +1,102 @@
+"""The swarm of `swarm_round`: model, questions and rewards, the same for all of its sides."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM
+
+NODES, OWN, FOREIGN, GROUP = 8, 4, 4, 8
+RANK, ALPHA, RATE, EPSILON = 16, 32.0, 1e-4, 1e-4
+QUESTION = 64
+"""Bytes, which are the tokens, of a question."""
+SHAPES: Mapping[str, Mapping[str, int]] = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 1024},
+    "small": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "vocab_size": 4096},
+    "smollm2": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
+}
+HEADS: Mapping[str, tuple[int, int]] = {"tiny": (4, 2), "small": (4, 2), "smollm2": (9, 3)}
+
+
+class Plan(NamedTuple):
+    """What a side is told: the folder of the model, tokens of a completion, and rounds after a first one."""
+
+    model: str
+    tokens: int
+    rounds: int
+
+
+class Figures(NamedTuple):
+    """Of the round that took least: processor seconds of its halves; and decode steps and completion tokens of it.
+
+    `mib`: the peak of the process above what it took when its libraries were loaded. `model_mib`: of that, what the
+    model took when it had been loaded.
+    """
+
+    generating: float
+    training: float
+    steps: int
+    tokens: int
+    mib: float
+    model_mib: float
+
+
+def question(node: int, number: int) -> str:
+    """A question of a node."""
+    text = f"Node {node}, question {number}: what is {37 * node + 11} times {number + 13}, less {node + number}? "
+    return text.ljust(QUESTION, ".")[:QUESTION]
+
+
+def reward(ids: Sequence[int]) -> float:
+    """A reward in [0, 1] that differs within a group, so that no group is dead."""
+    return sum(ids) % 11 / 10
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """GRPO's, as TRL computes them."""
+    values = torch.tensor(rewards)
+    found: list[float] = ((values - values.mean()) / (values.std() + EPSILON)).tolist()
+    return found
+
+
+def load(folder: str) -> Any:
+    """The model, fp32."""
+    return AutoModelForCausalLM.from_pretrained(Path(folder), dtype=torch.float32).eval()
+
+
+def peak_mib() -> float:
+    """The peak of this process's resident memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+class Counted:
+    """Counts the calls of a model that compute one column, the steps of decoding."""
+
+    def __init__(self, model: Any) -> None:
+        self.steps = 0
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, _: Any, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        ids = named.get("input_ids", given[0] if given else None)
+        self.steps += ids is not None and ids.shape[1] == 1
+
+
+class Clock:
+    """Processor seconds of this process by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Count the block's."""
+        began = time.process_time()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.process_time() - began

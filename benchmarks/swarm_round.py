@@ -1,0 +1,233 @@
+"""Processor seconds and memory of a round of a swarm: eight nodes, groups of eight, four of them own and four foreign.
+
+    python benchmarks/swarm_round.py [--shape tiny|small|smollm2] [--tokens 32] [--rounds 1] [--python PYTHON]
+
+A round: every node writes eight completions of four questions, takes four rollouts of others, and makes one step of
+GRPO on the 64 completions. All sides train LoRA over the same model, whose weights are random, with questions of 64
+tokens and completions of `--tokens` (a few end before), all of whose groups have a gradient.
+
+The peers: TRL's GRPOTrainer, eight steps one after the other, which writes all eight questions of a node itself, since
+it trains on nothing else (`ratio`); and the way of the fork of rl-swarm that this replaces, one `generate` a question
+and node and one padded pass over the training set (`ratio_fork`). Each side is a process of its own with one thread.
+TRL is installed into `.venv-trl` beside what is here, unless `--python` names a Python that has it. `memory` is the
+peak above what the process takes with its libraries loaded, over TRL's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from peers import swarm
+from peers.swarm import FOREIGN, GROUP, NODES, OWN, Clock, Figures, Plan
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from hybrid.backends.transformers import TransformersBackend
+from hybrid.loops import PolicyText, Prompt, Sampled
+from hybrid.records import Sampling
+from hybrid.tuning import PolicyTuning
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.support.small_hf_model import made  # noqa: E402
+
+TRL = "trl==1.16.0"
+GOALS = {"ratio": 4.0, "ratio_fork": 10.0, "steps": 1 / 32}
+
+
+class Side(Protocol):
+    """One way of doing rounds."""
+
+    def round(self, number: int) -> tuple[dict[str, float], int, int]:
+        """Processor seconds of generating and of training, decode steps, and tokens written."""
+        ...
+
+
+class ByUs:
+    """All nodes in the slots of one bank, written in one decode loop and trained in the same passes."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._tokens = plan.tokens
+        self._policies: Any = TransformersBackend(plan.model, {"device": "cpu"}).policies(
+            NODES, PolicyTuning(rank=swarm.RANK, alpha=swarm.ALPHA)
+        )
+        for node in range(NODES):
+            self._policies.begin(node, node)
+
+    def round(self, number: int) -> tuple[dict[str, float], int, int]:
+        """`Side`."""
+        clock, before = Clock(), self._policies.decode_steps
+        with clock.of("generating"):
+            prompts = [self._prompt(number, node, slot, copy) for node, slot, copy in _asked()]
+            found = self._policies.sample(prompts)
+        with clock.of("training"):
+            groups = [
+                (prompts[start].slot, prompts[start].ids, found[start : start + GROUP])
+                for start in range(0, len(found), GROUP)
+            ]
+            self._policies.backward([text for node in range(NODES) for text in _texts(node, groups)])
+            for node in range(NODES):
+                self._policies.step(node, swarm.RATE)
+        return clock.seconds, self._policies.decode_steps - before, sum(len(one.ids) for one in found)
+
+    def _prompt(self, number: int, node: int, slot: int, copy: int) -> Prompt:
+        seed = random.Random(f"{number} {node} {slot} {copy}").getrandbits(32)
+        ids = self._policies.encode(swarm.question(node, slot))
+        return Prompt(node, ids, Sampling(self._tokens, temperature=1.0, seed=seed))
+
+
+def _asked() -> list[tuple[int, int, int]]:
+    return [(node, slot, copy) for node in range(NODES) for slot in range(OWN) for copy in range(GROUP)]
+
+
+def _texts(node: int, groups: list[tuple[int, tuple[int, ...], list[Sampled]]]) -> list[PolicyText]:
+    """The training set of a node."""
+    others = [one for one in groups if one[0] != node]
+    chosen = [one for one in groups if one[0] == node] + others[node : node + FOREIGN]
+    tokens = sum(len(one.ids) for _, _, answers in chosen for one in answers)
+    texts = []
+    for _, prompt, answers in chosen:
+        gains = swarm.advantages([swarm.reward(one.ids) for one in answers])
+        for one, gain in zip(answers, gains, strict=True):
+            texts.append(PolicyText(node, prompt + one.ids, len(prompt), (gain / tokens,) * len(one.ids)))
+    return texts
+
+
+SIDES = {"ours": "swarm_round:ByUs", "fork": "peers.swarm_fork:ByFork"}
+
+
+def measure(side: str, plan: Plan) -> dict[str, float]:
+    """The figures of one side, in this process."""
+    module, _, name = SIDES[side].partition(":")
+    make = getattr(importlib.import_module(module), name)
+    torch.set_num_threads(1)
+    LlamaForCausalLM(LlamaConfig(**{**swarm.SHAPES["tiny"], "num_attention_heads": 4}))  # loads the code of models
+    before = swarm.peak_mib()
+    one: Side = make(plan)
+    loaded = swarm.peak_mib()
+    rounds = [one.round(number) for number in range(plan.rounds + 1)][1:]
+    seconds, steps, tokens = min(rounds, key=lambda found: sum(found[0].values()))
+    halves = seconds["generating"], seconds["training"]
+    return Figures(*halves, steps, tokens, swarm.peak_mib() - before, loaded - before)._asdict()
+
+
+def write(folder: Path, shape: str) -> Path:
+    """A random model with a tokenizer of bytes."""
+    tokenizer = made(("<end>", "<pad>"), None, pads=True)
+    heads, shared = swarm.HEADS[shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        **swarm.SHAPES[shape],
+        num_attention_heads=heads,
+        num_key_value_heads=shared,
+        tie_word_embeddings=True,
+        max_position_embeddings=2048,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def python_with_trl(given: str | None) -> str:
+    """A Python that has TRL: with the packages that are here, and what else TRL needs."""
+    if given:
+        return given
+    place = ROOT / ".venv-trl"
+    python = place / "bin" / "python"
+    if (
+        subprocess.run([python, "-c", "import trl"], capture_output=True, check=False).returncode
+        if python.exists()
+        else True
+    ):
+        venv.create(place, clear=True)
+        (packages,) = place.glob("lib/python3*/site-packages")
+        here = next(path for path in sys.path if path.endswith("site-packages"))
+        packages.joinpath("here.pth").write_text(f"{here}\n", encoding="utf-8")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", TRL], check=True, stdout=sys.stderr)
+    return str(python)
+
+
+def in_process(side: str, plan: Plan, python: str) -> dict[str, float]:
+    """The figures of one side, in a process of its own."""
+    given = [plan.model, str(plan.tokens), str(plan.rounds)]
+    here = Path(__file__).parent
+    command = [python, str(here / "peers" / "swarm_trl.py"), *given] if side == "trl" else [
+        sys.executable, __file__, "--side", side, "--model", given[0], "--tokens", given[1], "--rounds", given[2]
+    ]  # fmt: skip
+    path = os.pathsep.join([str(here), str(ROOT)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{side:5} {json.dumps({name: round(value, 2) for name, value in found.items()})}", flush=True)
+    return found
+
+
+def main() -> None:
+    """Print the result as one JSON object on the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--shape", choices=tuple(swarm.SHAPES), default="small")
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--python", help="a Python with TRL; made when it is not given")
+    parser.add_argument("--side", choices=tuple(SIDES), help="this side alone, in this process")
+    parser.add_argument("--model", default="")
+    how = parser.parse_args()
+    if how.side:
+        print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds))))
+        return
+    python = python_with_trl(how.python)
+    with tempfile.TemporaryDirectory() as place:
+        plan = Plan(str(write(Path(place) / "model", how.shape)), how.tokens, how.rounds)
+        ours, trl, fork = (in_process(side, plan, python) for side in ("ours", "trl", "fork"))
+    print(json.dumps(compared(ours, trl, fork, how)))
+
+
+def compared(
+    ours: dict[str, float], trl: dict[str, float], fork: dict[str, float], how: argparse.Namespace
+) -> dict[str, Any]:
+    """The result."""
+    halves = ("generating", "training")
+    whole, of_trl, of_fork = (sum(one[half] for half in halves) for one in (ours, trl, fork))
+    figures = {
+        "ratio": round(of_trl / whole, 2),
+        "ratio_fork": round(of_fork / whole, 2),
+        **{
+            f"{half}_{name}": round(peer[half] / ours[half], 2)
+            for half in halves
+            for name, peer in (("trl", trl), ("fork", fork))
+        },
+        "steps": ours["steps"] / fork["steps"],
+        "memory": round(ours["mib"] / trl["mib"], 2),
+        "memory_fork": round(ours["mib"] / fork["mib"], 2),
+    }
+    met = figures["ratio"] >= GOALS["ratio"] and figures["ratio_fork"] >= GOALS["ratio_fork"]
+    return {
+        "name": "swarm-round",
+        "peer": "TRL's GRPOTrainer, eight steps one after the other; the fork's way, one generate a question",
+        **figures,
+        "goal": GOALS,
+        "met": met and figures["steps"] <= GOALS["steps"],
+        "shape": how.shape,
+        "tokens": how.tokens,
+        "ours": ours,
+        "trl": trl,
+        "fork": fork,
+    }
+
+
+if __name__ == "__main__":
+    main()
