@@ -13,7 +13,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
-from hybrid.metrics import Measured
+from hybrid.loops import Segment
+from hybrid.metrics import Measured, RoundMetrics
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
 from hybrid.tuning import Tuning
 from hybrid.work import Ask, Derive, Rounds, Search, Work, item_of, maker_of
@@ -131,6 +132,39 @@ class MakesPages(Protocol):
 
         Its first line is the same every time: by it the file is known again and may be replaced; of JSON it has to say
         more than `{`. It stands whole in the first part. What models wrote is hostile in these as on any page.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What was used in a round of a loop, made again from what its stage published.
+
+    `value` is all of it as JSON, `lines` say it to people; both hold what models wrote. `missing` names each part that
+    is not here, `wrong` what differs from what the round's record says.
+    """
+
+    value: Json
+    lines: Sequence[str]
+    missing: Sequence[str] = ()
+    wrong: Sequence[str] = ()
+
+
+@runtime_checkable
+class ReplaysRounds(Protocol):
+    """A pipeline that can make again what was used in a round of its loops."""
+
+    def replay(
+        self,
+        tasks: Mapping[str, Any],
+        series: str,
+        metrics: RoundMetrics,
+        group: str,
+        read: Callable[[str, int], Sequence[Segment]],
+    ) -> Replayed:
+        """What `group`, one with notes in the record of a round of `series`, used in it.
+
+        `read` gives the segments of a name and a number that are here. They are hostile until they are checked.
         """
         ...
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybrid.loops import Lab, Loop, Series
+from hybrid.loops import Lab, Loop, Segment, Series
 from hybrid.machine.late_imports import import_object
-from hybrid.protocols import Inputs, Role, Stage
+from hybrid.metrics import RoundMetrics
+from hybrid.protocols import Inputs, Replayed, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
 from pipelines.sapo.arms import arm_of, node_name
@@ -57,6 +58,19 @@ class Sapo(SapoSettings):
         make = import_object("pipelines.sapo.exports:pages", needed_for=NEEDED_FOR)
         pages: Mapping[str, Any] = make(outputs, group=self.group)
         return pages
+
+    def replay(
+        self,
+        tasks: Mapping[str, Any],
+        series: str,
+        metrics: RoundMetrics,
+        group: str,
+        read: Callable[[str, int], Sequence[Segment]],
+    ) -> Replayed:
+        """`hybrid.protocols.ReplaysRounds`."""
+        make = import_object("pipelines.sapo.replay:replay", needed_for="hybrid replay")
+        made: Replayed = make(self, tasks[series], series, metrics, group, read)
+        return made
 
     def _named(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in self.arms:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from hybrid.canonical import Json, digest
+from hybrid.canonical import Json
 from hybrid.loops import Lab, Policies, Publications, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from pipelines.sapo import scores
@@ -14,10 +14,11 @@ from pipelines.sapo.advantages import is_dead, mean_reward
 from pipelines.sapo.arms import arm_of, node_name
 from pipelines.sapo.arrivals import Expected
 from pipelines.sapo.chosen import Chosen, chosen, with_more
+from pipelines.sapo.configuration import configuration_of, expected_of
 from pipelines.sapo.costs import Costs
 from pipelines.sapo.evaluation import Evaluation
 from pipelines.sapo.ledger import Ledger
-from pipelines.sapo.node import Node, asked_in, rewards_of
+from pipelines.sapo.node import Node, rewards_of
 from pipelines.sapo.pool import Candidate, Pool
 from pipelines.sapo.rollouts import Batch, Rollout, packed
 from pipelines.sapo.segment_names import segment_name
@@ -269,26 +270,10 @@ class Swarm:
 
     def expected(self) -> Expected:
         """What rollouts of this swarm look like, whoever wrote them."""
-        how = self.settings
-        slots = self.arm.own + self.arm.foreign
-        return Expected(
-            self.configuration, how.group, how.nodes, slots, how.rounds, how.tasks,
-            lambda node, round, slot: asked_in(how, self.seed, node, round, slot),
-            longest=max(65_536, 256 * how.max_tokens), most_tokens=how.max_tokens,
-        )  # fmt: skip
+        return expected_of(self.settings, self.arm, self.seed)
 
     def close(self) -> None:
         """Give the base model back as it was."""
         if self._policies is not None:
             self._policies.close()
             self._policies = None
-
-
-MEETING = {"arms", "seeds", "exchange", "barrier", "quorum", "deadline", "publish_every"}
-"""Settings of how nodes meet, and those that a swarm has one value of."""
-
-
-def configuration_of(settings: SapoSettings, arm: str, seed: int) -> str:
-    """The digest of all that the nodes of a swarm have in common, however they meet."""
-    made_of: dict[str, Json] = {name: value for name, value in asdict(settings).items() if name not in MEETING}
-    return digest({"settings": made_of, "arm": arm, "seed": seed})
