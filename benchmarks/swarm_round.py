@@ -136,6 +136,7 @@ def write(folder: Path, shape: str) -> Path:
         eos_token_id=0,
         pad_token_id=0,
         bos_token_id=None,
+        initializer_range=0.3 if shape == "recorded" else 0.02,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -161,9 +162,9 @@ def python_with_trl(given: str | None) -> str:
     return str(python)
 
 
-def in_process(side: str, plan: Plan, python: str) -> dict[str, float]:
+def in_process(side: str, plan: Plan, python: str, record: str = "") -> dict[str, float]:
     """The figures of one side, in a process of its own."""
-    given = [plan.model, str(plan.tokens), str(plan.rounds)]
+    given = [plan.model, str(plan.tokens), str(plan.rounds), *(["--record", record] if record else [])]
     here = Path(__file__).parent
     command = [python, str(here / "peers" / "swarm_trl.py"), *given] if side == "trl" else [
         sys.executable, __file__, "--side", side, "--model", given[0], "--tokens", given[1], "--rounds", given[2]
@@ -185,7 +186,17 @@ def main() -> None:
     parser.add_argument("--python", help="a Python with TRL; made when it is not given")
     parser.add_argument("--side", choices=tuple(SIDES), help="this side alone, in this process")
     parser.add_argument("--model", default="")
+    parser.add_argument("--record", help="write one step of TRL to this file, for tests/pipelines/sapo/test_trl.py")
     how = parser.parse_args()
+    if how.record:
+        with tempfile.TemporaryDirectory() as place:
+            in_process(
+                "trl",
+                Plan(str(write(Path(place) / "model", "recorded")), how.tokens, 1),
+                python_with_trl(how.python),
+                how.record,
+            )
+        return
     if how.side:
         print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds))))
         return

@@ -16,12 +16,15 @@ NODES, OWN, FOREIGN, GROUP = 8, 4, 4, 8
 RANK, ALPHA, RATE, EPSILON = 16, 32.0, 1e-4, 1e-4
 QUESTION = 64
 """Bytes, which are the tokens, of a question."""
+RECORDED, DEAD = 3, "question 2:"
+"""Questions of the step that is recorded for a test, and what is in the one whose answers are rewarded alike."""
 SHAPES: Mapping[str, Mapping[str, int]] = {
+    "recorded": {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "vocab_size": 258},
     "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 1024},
     "small": {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 8, "vocab_size": 4096},
     "smollm2": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152},
 }
-HEADS: Mapping[str, tuple[int, int]] = {"tiny": (4, 2), "small": (4, 2), "smollm2": (9, 3)}
+HEADS: Mapping[str, tuple[int, int]] = {"recorded": (2, 1), "tiny": (4, 2), "small": (4, 2), "smollm2": (9, 3)}
 
 
 class Plan(NamedTuple):

@@ -13,6 +13,7 @@ import argparse
 import json
 import tempfile
 import time
+from importlib.metadata import version
 from typing import Any
 
 import peft
@@ -72,10 +73,15 @@ def rewards(completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [swarm.reward(ids) for ids in completion_ids]
 
 
-def trainer_of(
-    model: str, tokens: int, steps: int, place: str, *, questions: int = 8, lora: bool = True
-) -> tuple[Timed, Watched]:
-    """A trainer of `steps` optimizer steps, of 64 completions each."""
+def half_dead(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    """As all sides reward, but for one question."""
+    pairs = zip(prompts, completion_ids, strict=True)
+    return [0.5 if swarm.DEAD in prompt else swarm.reward(ids) for prompt, ids in pairs]
+
+
+def trainer_of(model: str, tokens: int, steps: int, place: str, *, recorded: bool = False) -> tuple[Timed, Watched]:
+    """A trainer of `steps` optimizer steps, of 64 completions each; `recorded`: fewer, all parameters."""
+    questions = swarm.RECORDED if recorded else swarm.OWN + swarm.FOREIGN
     asked = [swarm.question(node, number) for node in range(steps) for number in range(questions)]
     settings = GRPOConfig(
         output_dir=place,
@@ -100,15 +106,15 @@ def trainer_of(
         seed=0,
     )
     adapter = peft.LoraConfig(task_type="CAUSAL_LM", r=swarm.RANK, lora_alpha=swarm.ALPHA, target_modules="all-linear")
-    watched = Watched()
+    watched = Watched(keep=recorded)
     trainer = Timed(
         model=swarm.load(model),
-        reward_funcs=rewards,
+        reward_funcs=half_dead if recorded else rewards,
         args=settings,
         train_dataset=Dataset.from_dict({"prompt": asked}),
         processing_class=AutoTokenizer.from_pretrained(model),
         callbacks=[watched],
-        **({"peft_config": adapter} if lora else {}),
+        **({} if recorded else {"peft_config": adapter}),
     )
     return trainer, watched
 
@@ -147,13 +153,19 @@ def measured(given: argparse.Namespace, place: str) -> dict[str, float]:
 
 def record(given: argparse.Namespace, place: str) -> dict[str, Any]:
     """Write one step of full fine-tuning to a file."""
-    trainer, watched = trainer_of(given.model, given.tokens, 1, place, questions=2, lora=False)
-    watched.keep = True
+    trainer, watched = trainer_of(given.model, given.tokens, 1, place, recorded=True)
     parts = {f"weight/{name}": one.detach().clone() for name, one in trainer.model.named_parameters()}
     trainer.train()
     parts |= {f"gradient/{name}": one for name, one in watched.gradients.items()}
-    safetensors.torch.save_file(parts, given.record)
-    return {}
+    told = trainer.scored
+    masked = ((told[f"{part}_ids"], told[f"{part}_mask"]) for part in ("prompt", "completion"))
+    prompts, completions = ([row[kept.bool()].tolist() for row, kept in zip(*one, strict=True)] for one in masked)
+    texts = trainer.processing_class.batch_decode(prompts)
+    rewarded = half_dead(texts, completions)
+    about = {"trl": version("trl"), "prompts": prompts, "completions": completions, "rewards": rewarded}
+    about |= {"advantages": told["advantages"].tolist(), "config": trainer.model.config.to_diff_dict()}
+    safetensors.torch.save_file(parts, given.record, {name: json.dumps(one) for name, one in about.items()})
+    return {"completions": len(completions), "ended": sum(ids[-1] == 0 for ids in completions)}
 
 
 if __name__ == "__main__":
