@@ -54,9 +54,12 @@ class Series:
 
     def items(self) -> Iterator[Item]:
         """One item a round, numbered from 0."""
-        for number in range(self.rounds):
-            made_of = {"series": self.name, "round": number, "settings": dict(self.settings)}
-            yield Item(self.name, f"{self.name}/{number:05d}", Request(Sampling(max_tokens=1), template=made_of))
+        return map(self.item, range(self.rounds))
+
+    def item(self, number: int) -> Item:
+        """The item of a round."""
+        made_of = {"series": self.name, "round": number, "settings": dict(self.settings)}
+        return Item(self.name, f"{self.name}/{number:05d}", Request(Sampling(max_tokens=1), template=made_of))
 
 
 class EncodedText(NamedTuple):

@@ -25,7 +25,7 @@ from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, opened, trained_roles
-from hybrid.execution.loop_engine import shelves
+from hybrid.execution.loop_engine import Shelves
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
 from hybrid.execution.stage_session import run_stage
@@ -158,7 +158,7 @@ def run_here(
     outputs = output or outputs_path(folder, draft)
     refuse_foreign(outputs, BEGINS)
     tensors = RunTensors(draft.id, new_attempt(), Disk(folder))
-    segments = shelves(draft.id, Disk(folder), None, time.monotonic)
+    segments = Shelves(draft.id, Disk(folder), None, time.monotonic)
     with Engines() as engines:
         load = partial(_loaded, models, observer)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeGuard, runtime_checkable
 
 from hybrid.errors import CannotRun
@@ -29,20 +31,22 @@ def is_for_loops(backend: Backend) -> TypeGuard[LoopBackend]:
     return all(hasattr(type(backend), name) for name in vars(Lab) if not name.startswith("_"))
 
 
-Shelves = Callable[[str, str, int], SegmentShelf]
-"""Opens the segments of a stage, by its identity, the digest of its model, and how many series it has."""
-
-
-def shelves(run: str, own: Store, folder: Medium | None, now: Callable[[], float]) -> Shelves:
-    """The segments of a run's stages, written into `own` and read there and in the shared `folder`, if that is another.
-
-    `now` is a clock in seconds.
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """Opens the segments of a run's stages, written into `own` and read there and in the shared `folder`, if that is
+    another. `now` is a clock in seconds.
     """
 
-    def opened(identity: str, model: str, series: int) -> SegmentShelf:
-        return SegmentShelf(stage_place(run, identity, model), window_length(series), own, folder, now)
+    run: str
+    own: Store
+    folder: Medium | None
+    now: Callable[[], float]
 
-    return opened
+    def of(self, identity: str, model: str, series: int) -> SegmentShelf:
+        """Those of a stage, by its identity, the digest of its model, and how many series it has."""
+        return SegmentShelf(
+            stage_place(self.run, identity, model), window_length(series), self.own, self.folder, self.now
+        )
 
 
 class LoopEngine:
@@ -61,7 +65,7 @@ class LoopEngine:
         self._backend = backend
         self.lab: Lab = backend
         self.tensors, self.model, self.checkpoint = tensors, backend.model, backend.checkpoint
-        self.shelves = shelves
+        self.shelves, self.now = shelves, shelves.now if shelves else time.monotonic
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """What the backend answers."""

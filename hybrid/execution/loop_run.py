@@ -6,9 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from hybrid.errors import BadData
+from hybrid.errors import BadData, HybridError
 from hybrid.execution.loop_state import DoneRound, LoopState
-from hybrid.loops import Loop, NotYet, RoundFailed, SharingLoop
+from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, SharingLoop
+from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Tensors
 
 LOG = logging.getLogger("hybrid")
@@ -43,27 +44,30 @@ class LoopRun:
         self._state = LoopState()
         self._loop: Loop | None = None  # one that waits for others
         self._kept = now()
+        self._safe = self._told = 0  # rounds in a state that is kept, and those of them that were yielded
         self._pause = least
+        self.stays = False
+        """Whether the loop, while it waits, is to be gone on with here: not all of its rounds need be safe then."""
 
-    def rounds(self, go_on: Callable[[], bool]) -> Iterator[DoneRound]:
-        """Every round from the first, each once a state that contains it is safe.
+    def rounds(self, go_on: Callable[[], bool], *, claimed: bool = False) -> Iterator[tuple[int, DoneRound]]:
+        """Number and result of every round from the first, each once a state that contains it is safe.
 
         The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
         RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
-        again, or `close`.
+        again, or `close`: it then goes on with the rounds that were not yielded yet, unless another worker has taken
+        the series meanwhile, which is not looked for where the series was `claimed` all the time.
         """
-        loop, raised = self._opened(), None
+        loop, raised = self._opened(claimed=claimed), None
         try:
-            yield from self._state.rounds
-            told = kept = len(self._state.rounds)
+            yield from self._untold()
             while len(self._state.rounds) < self._most and raised is None and go_on():
                 raised = self._round(loop)
                 if self._now() - self._kept >= self._pause:
-                    kept = self._keep(loop, kept)
-                    yield from self._state.rounds[told:kept]
-                    told = kept
-            kept = self._keep(loop, kept)
-            yield from self._state.rounds[told:kept]
+                    self._keep(loop)
+                    yield from self._untold()
+            if not (isinstance(raised, NotYet) and self.stays):
+                self._keep(loop)
+                yield from self._untold()
         finally:
             if isinstance(raised, NotYet):
                 self._loop = loop
@@ -73,20 +77,29 @@ class LoopRun:
             raise raised
 
     def close(self) -> None:
-        """Close a loop that waits."""
-        if self._loop is not None:
+        """Close a loop that waits, after its state was kept, if that can be."""
+        if self._loop is None:
+            return
+        try:
+            self._keep(self._loop)
+        except HybridError as error:
+            lost = len(self._state.rounds) - self._safe
+            LOG.warning("the last %d rounds of a loop are lost: %s", lost, clean_line(error.message, 500))
+        finally:
             self._loop.close()
             self._loop = None
 
-    def _opened(self) -> Loop:
+    def _opened(self, *, claimed: bool) -> Loop:
         """The loop that waits, unless another worker has gone on with its series; else one of the newest state."""
-        loop = self._loop
-        if loop is not None and self._tensors.newest(self._name, after=len(self._state.rounds)) is None:
-            self._loop = None
-            return loop
-        self.close()
-        self._state = LoopState()
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            if claimed or self._tensors.newest(self._name, after=len(self._state.rounds)) is None:
+                return loop
+            loop.close()
+        self._state, self._told = LoopState(), 0
         loop = self._resumed()
+        self._safe = len(self._state.rounds)
+        self.stays = isinstance(loop, PublishingLoop) and not isinstance(loop, SharingLoop)
         if isinstance(loop, SharingLoop):  # what is shared must not be newer than every state
             self._least = self._pause = 0.0
         return loop
@@ -107,6 +120,12 @@ class LoopRun:
         LOG.info("going on after round %d of %d", len(state.rounds), self._most)
         return loop
 
+    def _untold(self) -> Iterator[tuple[int, DoneRound]]:
+        """The rounds that are safe and were not yielded yet."""
+        while self._told < self._safe:
+            number, self._told = self._told, self._told + 1
+            yield number, self._state.rounds[number]
+
     def _round(self, loop: Loop) -> RoundFailed | NotYet | None:
         began = self._now()
         try:
@@ -119,16 +138,15 @@ class LoopRun:
         self._tell(text)
         return None
 
-    def _keep(self, loop: Loop, kept: int) -> int:
-        """Keep the state, unless that after `kept` rounds was kept and there are no more; how many rounds are safe."""
-        if (count := len(self._state.rounds)) > kept:
+    def _keep(self, loop: Loop) -> None:
+        """Keep the state, unless that of the last round is kept."""
+        if (count := len(self._state.rounds)) > self._safe:
             began = self._now()
             self._state.data = loop.state()
             packed = self._state.pack()
             self._state.data = b""
             self._tensors.keep(self._name, count, packed)
-            self._kept = self._now()
+            self._kept, self._safe = self._now(), count
             if self._least:
                 cost = min(LONGEST, max((self._kept - began) / SHARE, len(packed) / BYTES))
                 self._pause = max(self._least, cost)
-        return count

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,7 @@ from hybrid.execution.publications import StagePublications
 from hybrid.execution.round_records import RoundRecords
 from hybrid.execution.stage_work import StageWork, without_secrets
 from hybrid.execution.trajectories import continued
-from hybrid.folder.leases import choose
+from hybrid.folder.leases import BeatMonitor, LeaseTimeouts, choose
 from hybrid.folder.runs import Run
 from hybrid.folder.segment_shelf import SegmentShelf
 from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, Series, SharingLoop
@@ -31,8 +33,21 @@ PAUSE = 2.0
 """Seconds after which a series that waits for others is tried again."""
 TICK = 0.5
 """Seconds between two looks while all series wait."""
+WOKEN = -math.inf
+"""When to try a series for which there may be news."""
 MOST_OPEN = 16
 """Loops that wait and stay open; further ones begin again from their states."""
+PATIENCE = 20.0
+"""Seconds without a new round after which one of MOST_OPEN loops that all wait is closed, and another one opened."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A series whose loop waits for others: its run, and the history of the rounds that were told so far."""
+
+    run: LoopRun
+    history: str
+    told: int = 0
 
 
 class RoundsWork(StageWork):
@@ -50,78 +65,136 @@ class RoundsWork(StageWork):
         self.latest: Mapping[str, Json] = {}
         """The series that is advanced, and the metrics of its last round, safe or not."""
         self._waiting: dict[int, float] = {}  # series that waits for others -> when to try it again
-        self._runs: dict[int, LoopRun] = {}  # those that wait, the one that waits longest first
+        self._open: dict[int, _Open] = {}  # those that wait, the one that waits longest first
+        self._mine: set[int] = set()  # those of them that stay claimed
+        self._progress = -math.inf  # when a round was computed or a loop opened last
+        self._workers = 1  # at work on this stage, as far as is known
+        self._now: Callable[[], float] = time.monotonic
         self._shelf: SegmentShelf | None = None
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
-    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
-        """Advance one series after the other. Raises HybridError, such as the fault of a plugin whose loop fails.
+    def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> set[int]:
+        """The series that others hold, as far as that is to be respected now."""
+        beating = monitor.at_work(self.stage.name, self.size, timeouts.idle)
+        self._workers = 1 + len(beating | self.claims.others(timeouts.idle).attempts)
+        return super().others(monitor, timeouts)
 
-        A series that waits for what others share is left to whoever takes it next; while all do, none is tried.
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion | None]:
+        """Advance one series after the other; None when all wait, for the caller to wait `TICK` seconds.
+
+        A series that waits for what others share is left to whoever takes it next. One that waits for what others
+        publish stays claimed here, unless this worker has more of them than its share. Raises HybridError, such as the
+        fault of a plugin whose loop fails.
         """
         if not isinstance(engine, LoopEngine):
             raise CannotRun(f"the stage '{self.stage.name}' was given no engine for loops", hint="please report this")
+        self._now = engine.now
         try:
             yield from self._turns(engine, taken)
         finally:
-            for run in self._runs.values():
-                run.close()
-            self._runs.clear()
+            for one in self._open.values():
+                one.run.close()
+            self._open.clear()
+            self._mine.clear()
 
-    def _turns(self, engine: LoopEngine, taken: Callable[[], Any]) -> Iterator[Completion]:
+    def _turns(self, engine: LoopEngine, taken: Callable[[], Any]) -> Iterator[Completion | None]:
         while (others := taken()) is not None:
-            free = [one for one in self.open_blocks() if one not in others]
-            ready = [one for one in free if self._waiting.get(one, 0.0) <= time.monotonic()]
-            block = choose(ready, others, self._last, self._start)
+            share = self._share()
+            yield from self._given_back(engine, share if share < MOST_OPEN or not self._is_stuck(others) else share - 1)
+            block, left = self._next(others)
             if block is not None:
-                if self.claims.take(block):
+                if block in self._mine or self.claims.take(block):
                     yield from self._held(block, engine, lambda: taken() is not None)
-            elif free:
-                time.sleep(TICK)
+            elif left:
+                if self._shelf and self._shelf.news():
+                    self._try_all()
+                yield None
             else:
                 return
+        yield from self._given_back(engine, 0)
+
+    def _share(self) -> int:
+        """How many series that wait this worker may keep: as many as any other, and no more than fit."""
+        unfinished = len(self.open_blocks()) + len(self._mine)
+        return max(1, min(MOST_OPEN, -(-unfinished // self._workers)))
+
+    def _next(self, others: Collection[int]) -> tuple[int | None, bool]:
+        """The series to go on with now, and whether there are any left for this worker."""
+        now = self._now()
+        mine = [one for one in self._open if one in self._mine and self._waiting[one] <= now]
+        if woken := [one for one in mine if self._waiting[one] == WOKEN]:
+            return woken[0], True
+        free = [one for one in self.open_blocks() if one not in others]
+        if len(self._mine) >= self._share():
+            free = []
+        ready = [one for one in free if self._waiting.get(one, WOKEN) <= now]
+        block = choose(ready, others, self._last, self._start)
+        return mine[0] if block is None and mine else block, bool(free or self._mine)
+
+    def _is_stuck(self, others: Collection[int]) -> bool:
+        """Whether all loops that are open wait in vain, and another one might be what they wait for."""
+        return self._now() - self._progress > PATIENCE and not set(self.open_blocks()) <= set(others)
+
+    def _given_back(self, engine: LoopEngine, most: int) -> Iterator[Completion]:
+        """Give back the series that wait and stay claimed, but for `most` of them: their states are kept first."""
+        while len(self._mine) > most >= 0:
+            block = next(one for one in self._open if one in self._mine)
+            self._mine.remove(block)
+            self._waiting[block] = self._now() + PAUSE
+            yield from self._held(block, engine, lambda: False)
 
     def _held(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
+        claimed = block in self._open and block in self.held
         self._last, self.held[block] = block, set(self._keys(block))
+        self._mine.discard(block)
         try:
-            yield from self._advanced(block, engine, go_on)
+            yield from self._advanced(block, engine, go_on, claimed=claimed)
         finally:
-            self.held.pop(block, None)
-            if all(map(self.done, self._keys(block))):
-                self._answered.add(block)
-            else:
-                self.claims.release([block])
+            if block not in self._mine:
+                self.held.pop(block, None)
+                if all(map(self.done, self._keys(block))):
+                    self._answered.add(block)
+                else:
+                    self.claims.release([block])
 
-    def _advanced(self, block: int, engine: LoopEngine, go_on: Callable[[], bool]) -> Iterator[Completion]:
+    def _advanced(
+        self, block: int, engine: LoopEngine, go_on: Callable[[], bool], *, claimed: bool
+    ) -> Iterator[Completion]:
         """The rounds of a series that have no record, or one of another trajectory than the newest state's."""
-        series, history = self.series[block], self.completed.beginnings[block]
-        run = self._runs.pop(block, None) or self._run_of(series, engine)
-        left = iter(zip(self._keys(block), series.items(), strict=True))
+        series, keys, beginning = self.series[block], self._keys(block), self.completed.beginnings[block]
+        here = self._open.pop(block, None) or _Open(self._run_of(series, engine), beginning)
         try:
-            for text, seconds, costs in run.rounds(go_on):
-                key, item = next(left)
-                history = continued(history, text)
-                if self.completed.histories.get(key) != history:
-                    self._told[key] = item, history
-                    trained: dict[str, Json] = (
-                        {"costs": {name: dict(one) for name, one in costs.items()}} if costs else {}
+            for number, (text, seconds, costs) in here.run.rounds(go_on, claimed=claimed):
+                here.history = continued(here.history if number else beginning, text)
+                here.told, key = number + 1, keys[number]
+                if self.completed.histories.get(key) != here.history:
+                    self._told[key] = series.item(number), here.history
+                    trained: dict[str, Json] = {"costs": {name: dict(one) for name, one in costs.items()}}
+                    yield Completion(
+                        key.hex(), text=text, finish="stop", seconds=seconds, trained=trained if costs else {}
                     )
-                    yield Completion(key.hex(), text=text, finish="stop", seconds=seconds, trained=trained)
         except NotYet as error:
-            LOG.log(logging.DEBUG if block in self._waiting else logging.INFO, "%s waits: %s", series.name, error)
-            self._waiting[block] = time.monotonic() + PAUSE
-            self._runs[block] = run
-            if len(self._runs) > MOST_OPEN:
-                self._runs.pop(next(iter(self._runs))).close()
+            self._waits(block, here, error)
         except RoundFailed as error:
-            for key, item in left:
-                self._told[key] = item, ""
-                yield Completion(key.hex(), error=error.failure)
+            for number in range(here.told, series.rounds):
+                self._told[keys[number]] = series.item(number), ""
+                yield Completion(keys[number].hex(), error=error.failure)
+
+    def _waits(self, block: int, here: _Open, error: NotYet) -> None:
+        level = logging.DEBUG if block in self._waiting else logging.INFO
+        LOG.log(level, "%s waits: %s", self.series[block].name, error)
+        self._waiting[block] = self._now() + PAUSE
+        self._open[block] = here
+        if here.run.stays:
+            self._mine.add(block)
+        elif len(self._open) > MOST_OPEN:
+            self._open.pop(next(one for one in self._open if one not in self._mine)).run.close()
 
     def _run_of(self, series: Series, engine: LoopEngine) -> LoopRun:
         name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
+        self._progress = self._now()
         make, tell = partial(self._connected, series, engine), partial(self._computed, series.name)
-        return LoopRun(make, engine.tensors, name, series.rounds, engine.checkpoint, tell)
+        return LoopRun(make, engine.tensors, name, series.rounds, engine.checkpoint, tell, engine.now)
 
     def _connected(self, series: Series, engine: LoopEngine) -> Loop:
         loop = self._work.loop(series, engine.lab, self._tasks)
@@ -136,12 +209,16 @@ class RoundsWork(StageWork):
         if self._shelf is None:
             if engine.shelves is None:
                 raise CannotRun(f"the stage '{self.stage.name}' has no place to publish", hint="please report this")
-            self._shelf = engine.shelves(self.stage.identity, self.digest, self.blocks)
+            self._shelf = engine.shelves.of(self.stage.identity, self.digest, self.blocks)
         return self._shelf
 
     def _computed(self, series: str, text: str) -> None:
-        self._waiting.update(dict.fromkeys(self._waiting, 0.0))  # what others wait for may be there now
+        self._progress = self._now()
+        self._try_all()  # what others wait for may be there now
         self.latest = {"series": series, "text": text}
+
+    def _try_all(self) -> None:
+        self._waiting.update(dict.fromkeys(self._waiting, WOKEN))
 
     def answered(self, completion: Completion) -> Record:
         """The record of a round."""

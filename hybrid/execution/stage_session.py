@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun, HybridError, NotFinished, Temporary
 from hybrid.execution.ensemble import Ensemble, unheard
-from hybrid.execution.rounds_work import RoundsWork
+from hybrid.execution.rounds_work import TICK, RoundsWork
 from hybrid.execution.search_work import SearchWork
 from hybrid.execution.stage_view import StageView
 from hybrid.execution.stage_work import StageWork
@@ -227,6 +228,9 @@ def _answered(
     observer.working()
     with ticking(writer, tick) as failures, kept_at_once(work, engine, writer):
         for completion in work.answers(engine, work.nobody):
+            if completion is None:
+                time.sleep(TICK)
+                continue
             writer.add(work.answered(completion))
             if work.grows:
                 observer.grown(work.total)

@@ -161,8 +161,11 @@ class StageWork:
         """The name of the stage's backend, for messages."""
         return f"the backend '{self.run.models[self.stage.role].backend}'"
 
-    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
-        """The engine's answers to `requests`, as they come. Raises HybridError."""
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion | None]:
+        """The engine's answers to `requests`, as they come; None where there is nothing to do for the moment.
+
+        Raises HybridError.
+        """
         try:
             yield from engine.generate(self.requests(taken))
         except Exception as error:  # noqa: BLE001 - engines have errors of many libraries

@@ -96,6 +96,7 @@ class SegmentShelf:
         self._mine: set[str] = set()  # those of them on the own disk, as far as is known
         self._kept: OrderedDict[str, Segment] = OrderedDict()  # the last that were used, by path
         self._faulty: dict[str, tuple[int, float]] = {}  # path -> how often it was tried, and when to try it again
+        self._watched: tuple[int, int] | None = None  # what was looked for last
         self.listed = 0
         """Listings of the folder so far."""
 
@@ -111,9 +112,17 @@ class SegmentShelf:
 
     def look(self, since: int, front: int) -> None:
         """List the windows that are due, of the numbers from `since` on; `front` is the number in use."""
+        self._watched = since, front
         for listings in self._listings:
             for window in listings.due(since // self._length, front // self._length):
                 self._list(listings, window)
+
+    def news(self) -> bool:
+        """Whether a file has come that was not there before, where a loop has looked last."""
+        before = len(self._names)
+        if self._watched:
+            self.look(*self._watched)
+        return len(self._names) > before
 
     def look_once(self, number: int) -> None:
         """List the window of a number where it was never listed."""

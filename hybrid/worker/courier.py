@@ -150,6 +150,12 @@ class Courier:
             self._claimed = claim
             self._did(what)
 
+    def show_claim(self, run: str, claim: Mapping[str, Json]) -> None:
+        """Write a heartbeat of a worker that waits for work of a run, when one is due. Raises Temporary."""
+        if self._due(f"beat {run}", self.timeouts.beat):
+            self.beat(run, {"state": "begins", "claim": claim})
+            self._did(f"beat {run}")
+
     def beat(self, run: str, body: Mapping[str, Json]) -> None:
         """Write a heartbeat now. Raises Temporary when that fails."""
         number, began = self._numbers.get((run, "beat"), 0), self._clock.now()

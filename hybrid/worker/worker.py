@@ -16,7 +16,8 @@ from typing import Any
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
-from hybrid.execution.loop_engine import shelves
+from hybrid.execution.loop_engine import Shelves
+from hybrid.execution.rounds_work import TICK, RoundsWork
 from hybrid.execution.sides import roles_here
 from hybrid.execution.stage_session import AnyWork, StageSession, bind, kept_at_once, place_of, shard_writer
 from hybrid.execution.stage_view import StageView, counted_once
@@ -262,6 +263,8 @@ class Worker:
         """Execute a stage until no item is left for this worker."""
         here = roles_here(work.stage, chain.sides, self.options.sides)
         if not work.may_begin(self._others(work)):
+            if isinstance(work, RoundsWork):
+                self._ask_for_a_share(work)
             return
         if work.stage.asks_a_model:
             refuse_other_models(self.capabilities, work.run, work.stage, work.digests, here)
@@ -289,9 +292,19 @@ class Worker:
             if self.siblings:
                 self.siblings.closed_shards()
 
+    def _ask_for_a_share(self, work: RoundsWork) -> None:
+        """Let the workers that hold all series of a stage know that this one has none: they give some of them back."""
+        if self.siblings:
+            self.siblings.works_on(place_of(work))
+        self._touched.add(work.run.id)
+        self.courier.show_claim(work.run.id, {"stage": work.stage.name, "size": work.size, "blocks": []})
+
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
         for completion in work.answers(engine, lambda: self._taken(work)):
+            if completion is None:
+                yield TICK
+                continue
             self._busy = self.clock.now()
             yield from self._keep(session, completion)
             yield 0.0
@@ -342,7 +355,7 @@ class Worker:
         kept = needs_tensors(work.stage, chain.stages)
         tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if kept else None
         of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
-        segments = shelves(run.id, self.spool, self.folder, self.clock.now)
+        segments = Shelves(run.id, self.spool, self.folder, self.clock.now)
         return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role, segments)
 
     def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:

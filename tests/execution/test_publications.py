@@ -73,7 +73,10 @@ def test_killed_in_any_round_nothing_is_read_twice_or_lost(
         return done
 
     monkeypatch.setattr(meeting.Node, "round", dying)
-    for most_open in (0, 16) * NODES:
+    monkeypatch.setattr(rounds_work, "PATIENCE", 0.0)
+    monkeypatch.setattr(rounds_work, "PAUSE", 0.0)
+    monkeypatch.setattr("hybrid.execution.stage_session.TICK", 0.01)
+    for most_open in (1, 16) * NODES:
         monkeypatch.setattr(rounds_work, "MOST_OPEN", most_open)
         with pytest.raises(NotFinished):
             run(meeting, tmp_path / "folder", quorum=NODES)
