@@ -263,8 +263,7 @@ class Worker:
         """Execute a stage until no item is left for this worker."""
         here = roles_here(work.stage, chain.sides, self.options.sides)
         if not work.may_begin(self._others(work)):
-            if isinstance(work, RoundsWork):
-                self._ask_for_a_share(work)
+            self._ask_for_a_share(work)
             return
         if work.stage.asks_a_model:
             refuse_other_models(self.capabilities, work.run, work.stage, work.digests, here)
@@ -292,8 +291,10 @@ class Worker:
             if self.siblings:
                 self.siblings.closed_shards()
 
-    def _ask_for_a_share(self, work: RoundsWork) -> None:
+    def _ask_for_a_share(self, work: AnyWork) -> None:
         """Let the workers that hold all series of a stage know that this one has none: they give some of them back."""
+        if not isinstance(work, RoundsWork):
+            return
         if self.siblings:
             self.siblings.works_on(place_of(work))
         self._touched.add(work.run.id)
