@@ -41,8 +41,8 @@ class FolderNode(Swarm):
         self._wrote: list[Written] = []
         self._since = 0.0
         self._costs = Costs()
-        self._started = -1.0  # when this process first waited
-        self._heard: dict[int, float] = {}  # node -> when something of it arrived last
+        self._looked = 0.0  # when it last looked whether to wait, in this round
+        self._waited: dict[int, float] = {}  # node -> seconds that it was waited for since something of it arrived
         self._refused: Counter[str] = Counter()  # kind -> rollouts of the round in hand
         self._told: set[str] = set()  # kinds of refusals that were told
 
@@ -53,6 +53,7 @@ class FolderNode(Swarm):
             with self._costs.timed("generate_seconds"):
                 self._wrote = self._own(number)
             self._round, self._since, self._refused = number, time.monotonic(), Counter()
+            self._looked = self._since
         self._take(number)
         self._wait(number)
         self._costs["wait_seconds"] = time.monotonic() - self._since
@@ -113,7 +114,7 @@ class FolderNode(Swarm):
                 else:
                     refused.append(Refusal("round-mismatch", f"rollouts of round {batch.round}", sender, batch.round))
             if found.batches:
-                self._heard[sender] = time.monotonic()
+                self._waited[sender] = 0.0
             self._refuse(refused, segment)
 
     def _refuse(self, refused: Sequence[Refusal], segment: Segment) -> None:
@@ -127,14 +128,19 @@ class FolderNode(Swarm):
                 )  # fmt: skip
 
     def _wait(self, number: int) -> None:
-        """Raises NotYet while others are waited for."""
+        """Raises NotYet while others are waited for: those that are not there, nor gone.
+
+        A node is gone when it was waited for `deadline` seconds in all, over however many rounds, since something of it
+        arrived. The time in which this node writes and trains does not count: all may be slow.
+        """
         how, now = self.settings, time.monotonic()
         (pool,) = self.pools
-        if self._started < 0:
-            self._started = now
         here = pool.arrived_from(number)
         missing = [one for one in range(how.nodes) if one != self.number and one not in here]
-        alive = [one for one in missing if now - self._heard.get(one, self._started) < how.deadline]
+        for one in missing:
+            self._waited[one] = self._waited.get(one, 0.0) + now - self._looked
+        self._looked = now
+        alive = [one for one in missing if self._waited[one] < how.deadline]
         if how.barrier == "deadline":
             waiting = bool(alive) and now - self._since < how.deadline
         else:

@@ -16,7 +16,14 @@ from pipelines.sapo.arms import arm_of, node_name
 from pipelines.sapo.settings import SapoSettings
 
 NEEDED_FOR = "the pipeline sapo"
-PAPER: Mapping[str, object] = {"nodes": 8, "rounds": 2000, "group": 8, "rank": 0, "scoring": "paper"}
+PAPER: Mapping[str, object] = {
+    "nodes": 8,
+    "rounds": 2000,
+    "group": 8,
+    "rank": 0,
+    "scoring": "paper",
+    "level": "rl-swarm",
+}
 """What the controlled experiment of the paper says, or the code that it names."""
 
 

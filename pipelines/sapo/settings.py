@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
@@ -23,6 +23,8 @@ MOST_TOKENS = 500_000
 """Tokens of all answers to a question: they are published together."""
 CLIP = 0.2, 0.28
 """The paper's clip, which is without effect as long as a round has one update."""
+SHARING = "shortfall", "foreign_ids", "importance_cap"
+"""Settings of what is taken of others."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ class SapoSettings:
     deadline: float = field(
         default=900.0,
         metadata=help_of(
-            "seconds: barrier=deadline waits no longer; with quorum, a node that is silent for so long is gone"
+            "seconds: barrier=deadline waits no longer in a round; with quorum too, a node that was waited for so long"
+            " in all is gone until it is heard of"
         ),
     )
 
@@ -161,16 +164,32 @@ class SapoSettings:
         """Raise ValueError for settings that would do nothing."""
         if self.updates == 1 and (self.clip_low, self.clip_high) != CLIP:
             raise ValueError("clip_low, clip_high: with updates=1 the ratio is 1, so they would do nothing")
-        if self.exchange == "memory" and (self.barrier != "quorum" or self.quorum < 1):
-            raise ValueError("barrier and quorum are for exchange=folder: in memory all nodes are in time")
-        if self.exchange == "folder" and self.barrier != "quorum" and self.quorum < 1:
-            raise ValueError(f"quorum is for barrier=quorum, and barrier is {self.barrier}")
-        if not any(arm_of(name).shared for name in self.arms):
-            idle = {"foreign_ids": self.foreign_ids, "importance_cap": self.importance_cap}
-            if wrong := [name for name, value in idle.items() if value]:
-                raise ValueError(f"{wrong[0]} is for arms that share, and there is none")
+        arms = [arm_of(name) for name in self.arms]
+        memory, shares = self.exchange == "memory", any(arm.shared for arm in arms)
+        takes = shares or any(arm.repeated for arm in arms)
+        self._refuse_set(
+            memory, "is for exchange=folder: in memory all nodes are in time", "barrier", "quorum", "deadline"
+        )
+        self._refuse_set(not memory, "is for exchange=memory: in the folder every round is published", "publish_every")
+        self._refuse_set(self.barrier != "quorum", f"is for barrier=quorum, and barrier is {self.barrier}", "quorum")
+        self._refuse_set(
+            self.barrier == "async", "is of what is waited for, and barrier=async waits for none", "deadline"
+        )
+        self._refuse_set(not shares, "is for arms that share, and there is none", *SHARING)
+        self._refuse_set(
+            not takes, "is for arms that take rollouts of others or of earlier rounds", "foreign", "max_age"
+        )
+        self._refuse_set(
+            not self.rank, "is of adapters, and with rank=0 all parameters are trained", "scale", "targets"
+        )
         if self.importance_cap and not self.foreign_ids:
             raise ValueError("importance_cap needs foreign_ids: old probabilities are of the tokens of who wrote them")
+
+    def _refuse_set(self, idle: bool, why: str, *names: str) -> None:
+        """Raise ValueError for the first of these settings that is not at its default, when all are `idle`."""
+        defaults = {one.name: one.default for one in fields(SapoSettings)}
+        if wrong := [name for name in names if idle and getattr(self, name) != defaults[name]]:
+            raise ValueError(f"{wrong[0]} {why}")
 
     def tuning(self) -> PolicyTuning:
         """How the policies are trained."""

@@ -39,9 +39,7 @@ def _train(policies: Policies, sets: Mapping[int, TrainingSet], settings: SapoSe
     done = {slot: Trained() for slot in sets}
     texts = [text for one in sets.values() for text in one.texts]
     if settings.importance_cap and texts:
-        behaviours = [then for one in sets.values() for then in one.behaviours]
-        likely = policies.logprobs(texts, settings.temperature)
-        texts, _, _ = truncated(texts, behaviours, likely, settings.importance_cap)
+        texts = _important(policies, texts, [then for one in sets.values() for then in one.behaviours], settings)
     before = policies.logprobs(texts, settings.temperature) if settings.updates > 1 and texts else []
     for update in range(settings.updates):
         now = _clipped(policies, texts, before, settings) if update and texts else texts
@@ -52,6 +50,20 @@ def _train(policies: Policies, sets: Mapping[int, TrainingSet], settings: SapoSe
             if not update:
                 one.loss, one.norm = losses[slot], step.norm
     return done
+
+
+def _important(
+    policies: Policies, texts: Sequence[PolicyText], behaviours: Sequence[Sequence[float]], settings: SapoSettings
+) -> list[PolicyText]:
+    """The texts with weights of importance; only those are computed whose old probabilities are known."""
+    known = [place for place, then in enumerate(behaviours) if then]
+    if not known:
+        return list(texts)
+    foreign, then = [texts[place] for place in known], [behaviours[place] for place in known]
+    now = policies.logprobs(foreign, settings.temperature)
+    weighted, _, _ = truncated(foreign, then, now, settings.importance_cap)
+    found = dict(zip(known, weighted, strict=True))
+    return [found.get(place, text) for place, text in enumerate(texts)]
 
 
 def _clipped(

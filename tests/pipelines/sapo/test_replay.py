@@ -62,12 +62,15 @@ def memory() -> Ran:
 
 @pytest.fixture(scope="module")
 def nodes() -> Ran:
-    return ran(exchange="folder", barrier="async")
+    return ran(exchange="folder", barrier="async", publish_every=10)
 
 
-@pytest.mark.parametrize("arm", ["2-2", "4-0", "filter-only-2-2"])
-def test_every_training_set_of_a_swarm_comes_back_to_the_bit(arm: str) -> None:
-    made = ran(arms=(arm,))
+ALONE = {"max_age": 0, "foreign": "uniform-nonzero", "shortfall": "short"}
+
+
+@pytest.mark.parametrize(("arm", "more"), [("2-2", {}), ("4-0", ALONE), ("filter-only-2-2", {"shortfall": "short"})])
+def test_every_training_set_of_a_swarm_comes_back_to_the_bit(arm: str, more: dict[str, Any]) -> None:
+    made = ran(arms=(arm,), **more)
     for metrics in made.rounds[f"{arm}/seed-0"]:
         for group, note in metrics.notes.items():
             found = made.replay(f"{arm}/seed-0", metrics.round, group)

@@ -41,7 +41,7 @@ def swarm(folder: Folder | None = None, lab: TableLab | None = None, **more: Any
 
 
 def nodes(folder: Folder, **more: Any) -> list[FolderNode]:
-    settings = Sapo(**(SMALL | {"exchange": "folder"} | more))
+    settings = Sapo(**({**SMALL, "publish_every": 10} | {"exchange": "folder"} | more))
     made = [loop(settings, one, TableLab()) for one in series_of(settings)]  # type: ignore[arg-type]
     for one in made:
         assert isinstance(one, FolderNode)
@@ -84,13 +84,18 @@ def test_all_nodes_write_in_one_call_and_are_tested_in_it() -> None:
 @pytest.mark.parametrize("arm", ["4-0", "2-2", "filter-only-2-2", "equal-compute-2-2"])
 def test_a_resumed_swarm_goes_on_to_the_bit(arm: str) -> None:
     folder, again = Folder(), Folder()
-    made = swarm(folder, arms=(arm,), max_age=2, shortfall="own")
+    more: dict[str, Any] = {"arms": (arm,)}
+    if arm in ("2-2", "filter-only-2-2"):
+        more["max_age"] = 2
+    if arm == "2-2":
+        more["shortfall"] = "own"
+    made = swarm(folder, **more)
     states, texts = [], []
     for number in range(12):
         states.append(made.state())
         texts.append(made.round(number).to_text())
     for start in (1, 7, 11):
-        resumed = swarm(again, arms=(arm,), max_age=2, shortfall="own")
+        resumed = swarm(again, **more)
         resumed.load(states[start])
         assert [resumed.round(number).to_text() for number in range(start, 12)] == texts[start:]
     assert again.segments.keys() <= folder.segments.keys()
@@ -149,6 +154,20 @@ def test_a_node_that_came_back_is_waited_for_again(monkeypatch: pytest.MonkeyPat
     assert [len(one) for one in run(made[:2], 4, 2)] == [1, 1]
     now[0] += 30
     assert [len(one) for one in run(made[:2], 4, 3)] == [0, 0]
+
+
+def test_where_all_are_slow_nobody_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("pipelines.sapo.folder_node.time.monotonic", lambda: now[0])
+    made = nodes(Folder(), deadline=60.0)
+    for number in range(3):
+        for one in made[:2]:
+            now[0] += 100  # a round takes longer than the deadline
+            with pytest.raises(NotYet):
+                one.round(number)
+        assert made[2].round(number).groups["node-2"]["ext_pool"] == 4
+        for one in made[:2]:
+            one.round(number)
 
 
 def test_an_asynchronous_node_waits_for_nothing_and_takes_what_is_not_too_old() -> None:
