@@ -1,17 +1,18 @@
-"""Keys and values of rows that are decoded together, in buffers of their final size, and attention over them.
+"""Keys and values of rows that are decoded together: a prompt's are held and read once for all of its samples.
 
-Nothing is copied from step to step: a step writes one column. Heads that share keys and values are computed as several
-queries over one head, where Hugging Face's library copies the keys and values for each of them.
+What rows write goes into buffers of the final size, so nothing is copied from step to step. All queries of a prompt's
+samples, and of the heads that share keys, are one product with its keys: Hugging Face's library, and a cache with a row
+for each sample, read these keys once for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -20,73 +21,110 @@ from transformers.masking_utils import sdpa_mask
 NAME = "hybrid_decoding"
 
 
-class BufferedLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values: the first columns of buffers [rows, heads, columns, width]."""
+class SharingLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values: of prompts [prompts, heads, columns, width], and of what rows wrote behind them.
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, used: int) -> None:
+    The latter are the first `used` columns of buffers [rows, heads, columns, width].
+    """
+
+    def __init__(self, prompts: tuple[torch.Tensor, torch.Tensor], rows: int, columns: int) -> None:
         super().__init__()
-        self.key_buffer, self.value_buffer = keys, values
-        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._use(used)
+        self.prompts = prompts
+        shapes = [(rows, one.shape[1], columns, one.shape[3]) for one in prompts]
+        self.buffers = [one.new_empty(shape) for one, shape in zip(prompts, shapes, strict=True)]
+        self.dtype, self.device, self.is_initialized = prompts[0].dtype, prompts[0].device, True
+        self.used = 0
+
+    def get_seq_length(self) -> int:
+        """Columns of prompts and of what was written."""
+        return int(self.prompts[0].shape[2]) + self.used
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write columns behind those in use, and return all of them."""
-        used, end = self.used, self.used + key_states.shape[2]
-        self.key_buffer[:, :, used:end] = key_states
-        self.value_buffer[:, :, used:end] = value_states
-        self._use(end)
-        return self.keys, self.values
+        """Write a column behind those in use. Returns all but the prompts'."""
+        self.used += 1
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, self.used - 1 : self.used] = new
+        keys, values = (buffer[:, :, : self.used] for buffer in self.buffers)
+        return keys, values
 
-    def keep(self, rows: torch.Tensor, first: int) -> None:
-        """Keep these rows, and the columns from `first` on; nothing is kept of the others."""
-        used, columns = self.used - first, self.key_buffer.shape[2] - first
-        for name in ("key_buffer", "value_buffer"):
-            old = getattr(self, name)
-            new = old.new_empty(len(rows), old.shape[1], columns, old.shape[3])
-            new[:, :, :used] = old[rows, :, first : self.used]
-            setattr(self, name, new)
-        self._use(used)
-
-    def _use(self, used: int) -> None:
-        self.used = used
-        self.keys, self.values = self.key_buffer[:, :, :used], self.value_buffer[:, :, :used]
+    def keep(self, rows: torch.Tensor, prompts: torch.Tensor, first: int) -> None:
+        """Keep these rows and prompts, and the columns of prompts from `first` on."""
+        keys, values = (one[prompts, :, first:] for one in self.prompts)
+        self.prompts = keys, values
+        for place, old in enumerate(self.buffers):
+            new = old.new_empty(len(rows), *old.shape[1:])
+            new[:, :, : self.used] = old[rows, :, : self.used]
+            self.buffers[place] = new
 
 
-class BufferedCache(DynamicCache):  # type: ignore[misc]
-    """The layers of a model: prompts are written into rows first, then all rows grow together.
+class Sharing:
+    """Which prompt each row begins with: row r with number `prompt[r]` of `count`; equal ones are side by side.
 
-    The prompts end with column `prompts` - 1. Columns in front of a shorter prompt are zero: attention is masked there,
-    but what is no number would stay none. Layers with a sliding window keep all columns, too: the model masks them.
+    `grouped` and `single` change between [rows, heads, n, width] and [prompts, heads, widest * n, width], where a
+    prompt has as many places as the `widest` has rows.
     """
 
-    def __init__(self, rows: int, prompts: int, columns: int) -> None:
+    def __init__(self, prompt: torch.Tensor) -> None:
+        rows = torch.arange(len(prompt), device=prompt.device)
+        first = torch.searchsorted(prompt, prompt)  # the first row of each one's prompt
+        self.prompt, self.count = prompt, int(prompt[-1]) + 1
+        self.widest = int((rows - first).max()) + 1
+        self._place = prompt * self.widest + rows - first
+        self._full = self.count * self.widest == len(prompt)
+
+    def grouped(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of each prompt beside each other."""
+        _, heads, n, width = rows.shape
+        if not self._full:
+            placed = rows.new_zeros(self.count * self.widest, heads, n, width)
+            placed[self._place] = rows
+            rows = placed
+        return rows.view(self.count, self.widest, heads, n, width).transpose(1, 2).flatten(2, 3)
+
+    def single(self, grouped: torch.Tensor) -> torch.Tensor:
+        """The rows one behind the other."""
+        prompts, heads, _, width = grouped.shape
+        apart = grouped.view(prompts, heads, self.widest, -1, width).transpose(1, 2).flatten(0, 1)
+        return apart if self._full else apart[self._place]
+
+
+class SharingCache(DynamicCache):  # type: ignore[misc]
+    """Keys and values of prompts, each held once for all of its rows, and of what the rows write.
+
+    `prompt_of_row` are sorted numbers of prompts. The prompts end with column `longest` - 1. Columns in front of a
+    shorter one are zero: attention is masked there, but what is no number would stay none. Layers with a sliding window
+    keep all columns, too: the model masks them.
+    """
+
+    def __init__(self, prompt_of_row: torch.Tensor, longest: int, columns: int) -> None:
         super().__init__()
-        self._rows, self._prompts, self._columns = rows, prompts, columns
-        self.layers: list[BufferedLayer] = []
+        self.sharing, self._longest, self._columns = Sharing(prompt_of_row), longest, columns
+        self.layers: list[SharingLayer] = []
         self.layer_class_to_replicate = None
 
-    def write(self, first: int, count: int, of: DynamicCache, row: int) -> None:
-        """Copy row `row` of a prefilled cache into `count` rows from `first` on."""
+    def write(self, prompt: int, of: DynamicCache, row: int) -> None:
+        """Copy row `row` of a prefilled cache to a prompt's place."""
         if not self.layers:
             self.layers = [self._layer(one) for one in of.layers]
         for layer, one in zip(self.layers, of.layers, strict=True):
-            start = self._prompts - one.keys.shape[2]
-            for buffer, new in ((layer.key_buffer, one.keys), (layer.value_buffer, one.values)):
-                buffer[first : first + count, :, :start] = 0
-                buffer[first : first + count, :, start : self._prompts] = new[row]
+            for kept, new in zip(layer.prompts, (one.keys, one.values), strict=True):
+                kept[prompt, :, self._longest - new.shape[2] :] = new[row]
 
-    def _layer(self, like: DynamicLayer) -> BufferedLayer:
+    def _layer(self, like: DynamicLayer) -> SharingLayer:
+        count, rows = self.sharing.count, len(self.sharing.prompt)
         keys, values = (
-            one.new_empty(self._rows, one.shape[1], self._columns, one.shape[3]) for one in (like.keys, like.values)
+            one.new_zeros(count, one.shape[1], self._longest, one.shape[3]) for one in (like.keys, like.values)
         )
-        return BufferedLayer(keys, values, self._prompts)
+        return SharingLayer((keys, values), rows, self._columns)
 
     def keep(self, rows: torch.Tensor, first: int) -> None:
         """Keep these rows, and the columns from `first` on. One layer after the other, so that little is held twice."""
+        prompts, numbers = self.sharing.prompt[rows].unique_consecutive(return_inverse=True)
+        self.sharing = Sharing(numbers)
         for layer in self.layers:
-            layer.keep(rows, first)
+            layer.keep(rows, prompts, first)
 
 
 def bytes_of_token(config: Any, itemsize: int) -> int:
@@ -97,15 +135,20 @@ def bytes_of_token(config: Any, itemsize: int) -> int:
     return int(2 * text.num_hidden_layers * heads * width * itemsize)
 
 
+_cache: ContextVar[SharingCache] = ContextVar("cache")
+
+
 @contextmanager
-def decoding_attention(model: Any) -> Iterator[None]:
-    """Within it, the model uses this module's attention."""
+def decoding(model: Any, cache: SharingCache) -> Iterator[None]:
+    """Within it, the model computes a token of each row of the cache, with this module's attention."""
     before = model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
+    token = _cache.set(cache)
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+        _cache.reset(token)
 
 
 def attention(
@@ -120,22 +163,28 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """As transformers' attention functions: query [rows, heads, 1, width] -> [rows, 1, heads, width].
 
-    Prompts, and models whose mask differs from head to head, are computed by its `sdpa`.
+    `key` and `value` are those behind the prompts. `mask` [rows, 1, 1, columns]: true where attended to. Models whose
+    mask differs from head to head are computed by transformers' `sdpa`, with a copy of its prompt for each row.
     """
-    rows, heads, tokens, _ = query.shape
-    shared = key.shape[1]
-    if (
-        tokens > 1
-        or heads == shared
-        or (mask is not None and mask.shape[1] != 1)
-        or more.get("position_bias") is not None
-    ):
+    cache = _cache.get()
+    prompts, sharing = cache.layers[module.layer_idx].prompts, cache.sharing
+    if more.get("position_bias") is not None or (mask is not None and (mask.shape[1] > 1 or mask.dtype != torch.bool)):
+        key, value = (
+            torch.cat([one[sharing.prompt], new], dim=2) for one, new in zip(prompts, (key, value), strict=True)
+        )
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, **more
         )
         return found
-    grouped = query.reshape(rows, shared, heads // shared, -1)
-    out = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=scaling)
+    rows, heads, _, width = query.shape
+    queries = (query * (width**-0.5 if scaling is None else scaling)).view(rows, key.shape[1], -1, width)
+    on_prompts = sharing.single(sharing.grouped(queries) @ prompts[0].transpose(2, 3))
+    scores = torch.cat([on_prompts, queries @ key.transpose(2, 3)], dim=-1)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, -torch.inf)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    of_prompts, of_rows = weights.split([prompts[0].shape[2], key.shape[2]], dim=-1)
+    out = sharing.single(sharing.grouped(of_prompts) @ prompts[1]) + of_rows @ value
     return out.reshape(rows, 1, heads, -1), None
 
 

@@ -1,8 +1,8 @@
 """Completions of many policies over one model in one decode loop: all slots, all prompts and all of their samples.
 
-Equal prompts of a slot are prefilled once, and their keys and values copied for each sample. Rows are sorted by slot,
-so that a step computes the adapters of all slots; rows that have ended leave when that saves more than copying the
-others costs. Everything stays on the device until the last row has ended.
+Equal prompts of a slot are prefilled once, and their keys and values held once for all samples. Rows are sorted by
+slot, so that a step computes the adapters of all slots; rows that have ended leave when that saves more than copying
+the others costs. Everything stays on the device until the last row has ended.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from transformers import DynamicCache
 
 from hybrid.backends.completions import Detokenizer
-from hybrid.backends.policy_cache import BufferedCache, bytes_of_token, decoding_attention
+from hybrid.backends.policy_cache import SharingCache, bytes_of_token, decoding
 from hybrid.backends.token_draws import Draws
 from hybrid.loops import Prompt, Sampled
 
@@ -61,7 +61,7 @@ class PolicySampler:
         """`hybrid.loops.Policies.sample`, for prompts that fit the context."""
         found: list[Sampled | None] = [None] * len(prompts)
         slots = [range(self._bank.slots)] if self._bank.together else [[slot] for slot in range(self._bank.slots)]
-        with torch.inference_mode(), decoding_attention(self._model):
+        with torch.inference_mode():
             for some in slots:
                 of_these = [number for number, one in enumerate(prompts) if one.slot in some]
                 for numbers in _waves(prompts, of_these, self._limits, self._bytes_of_row):
@@ -70,29 +70,31 @@ class PolicySampler:
                         found[number] = one
         return [one for one in found if one is not None]
 
-    def _bytes_of_row(self, prompt: Prompt) -> int:
-        """Memory for a row: its keys and values, its logits, and what is computed of them."""
+    def _bytes_of_row(self, prompt: Prompt, samples: int) -> int:
+        """Memory for one of `samples` of a prompt: keys and values, a share of the prompt's, and logits with copies."""
         width = int(self._model.get_output_embeddings().weight.shape[0])
-        config, itemsize = self._model.config, int(self._model.dtype.itemsize)
-        return columns_of(prompt) * bytes_of_token(config, itemsize) + width * (itemsize + 8)
+        itemsize = int(self._model.dtype.itemsize)
+        columns = prompt.sampling.max_tokens + -(-len(prompt.ids) // samples)
+        return columns * bytes_of_token(self._model.config, itemsize) + width * (itemsize + 8)
 
     def _wave(self, prompts: list[Prompt]) -> list[Sampled]:
         """The completions of prompts in flight together, sorted by slot, equal ones side by side."""
         self.passes += 1
         rows = RowsInFlight(prompts, self._ends, self._model.device)
         logits = self._prefill(rows)
-        while rows.advance(logits, self._detokenizer):
-            with self._bank.using(rows.lengths(self._bank.slots)):
-                answer = self._model(
-                    input_ids=rows.newest[:, None],
-                    attention_mask=rows.mask[:, : rows.columns],
-                    position_ids=rows.positions[:, None],
-                    past_key_values=rows.cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-            logits = answer.logits[:, -1]
-            self.decode_steps += 1
+        with decoding(self._model, rows.cache):
+            while rows.advance(logits, self._detokenizer):
+                with self._bank.using(rows.lengths(self._bank.slots)):
+                    answer = self._model(
+                        input_ids=rows.newest[:, None],
+                        attention_mask=rows.mask[:, : rows.columns],
+                        position_ids=rows.positions[:, None],
+                        past_key_values=rows.cache,
+                        use_cache=True,
+                        logits_to_keep=1,
+                    )
+                logits = answer.logits[:, -1]
+                self.decode_steps += 1
         return rows.sampled(self._detokenizer)
 
     def _prefill(self, rows: RowsInFlight) -> torch.Tensor:
@@ -116,7 +118,7 @@ class PolicySampler:
                     logits_to_keep=1,
                 )
             for row, one in enumerate(group):
-                rows.cache.write(one.first, one.rows, cache, row)
+                rows.cache.write(one.number, cache, row)
                 logits[one.first : one.first + one.rows] = answer.logits[row, -1]
         return logits
 
@@ -126,6 +128,7 @@ class SharedPrompt(NamedTuple):
 
     slot: int
     ids: tuple[int, ...]
+    number: int
     first: int
     rows: int
 
@@ -141,8 +144,10 @@ class RowsInFlight:
         self.count, self._prompts = len(prompts), prompts
         self.shared = _shared(prompts)
         self.columns = max(len(one.ids) for one in prompts)
-        every = self.columns + max(one.sampling.max_tokens for one in prompts)
-        self.cache = BufferedCache(self.count, self.columns, every)
+        longest = max(one.sampling.max_tokens for one in prompts)
+        every = self.columns + longest
+        numbers = torch.tensor([one.number for one in self.shared for _ in range(one.rows)], device=device)
+        self.cache = SharingCache(numbers, self.columns, longest)
         lengths = torch.tensor([len(one.ids) for one in prompts])
         column = torch.arange(every)
         self.mask = (column >= self.columns - lengths[:, None]).long().to(device)
@@ -151,12 +156,11 @@ class RowsInFlight:
         self._slots = [one.slot for one in prompts]
         self._draws = Draws([one.sampling for one in prompts], device)
         self._ends = torch.tensor(sorted(ends), device=device)
-        limits = [one.sampling.max_tokens for one in prompts]
-        self._limit = torch.tensor(limits, device=device)
+        self._limit = torch.tensor([one.sampling.max_tokens for one in prompts], device=device)
         self._row = torch.arange(self.count, device=device)
         self._alive = torch.ones(self.count, dtype=torch.bool, device=device)
-        self._tokens = torch.zeros(self.count, max(limits), dtype=torch.long, device=device)
-        self._logprobs = torch.zeros(self.count, max(limits), device=device)
+        self._tokens = torch.zeros(self.count, longest, dtype=torch.long, device=device)
+        self._logprobs = torch.zeros(self.count, longest, device=device)
         self._drawn = torch.zeros_like(self._row)
         self._ended = torch.zeros_like(self._alive)
         self._stopping = [number for number, one in enumerate(prompts) if one.sampling.stop]
@@ -229,19 +233,15 @@ class RowsInFlight:
         return found
 
 
-def columns_of(prompt: Prompt) -> int:
-    """Most tokens of a prompt and its completion."""
-    return len(prompt.ids) + prompt.sampling.max_tokens
-
-
 def _waves(
-    prompts: Sequence[Prompt], numbers: list[int], limits: Limits, bytes_of: Callable[[Prompt], int]
+    prompts: Sequence[Prompt], numbers: list[int], limits: Limits, bytes_of: Callable[[Prompt, int], int]
 ) -> Iterator[list[int]]:
     """The numbers of prompts in parts of about equal size that fit the memory, each sorted by slot.
 
     Equal ones are side by side, and long ones in the same parts. A part has at least one.
     """
-    sizes = {number: bytes_of(prompts[number]) for number in numbers}
+    samples = Counter(prompts[number][:2] for number in numbers)
+    sizes = {number: bytes_of(prompts[number], samples[prompts[number][:2]]) for number in numbers}
     ordered = sorted(numbers, key=lambda number: (-sizes[number], prompts[number].ids, prompts[number].slot))
     start = 0
     while start < len(ordered):
@@ -260,7 +260,7 @@ def _shared(prompts: Sequence[Prompt]) -> list[SharedPrompt]:
         if found and (one.slot, one.ids) == found[-1][:2]:
             found[-1] = found[-1]._replace(rows=found[-1].rows + 1)
         else:
-            found.append(SharedPrompt(one.slot, one.ids, row, 1))
+            found.append(SharedPrompt(one.slot, one.ids, len(found), row, 1))
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from hybrid.backends.policies import LanguageModelPolicies, tokenizer_digest
 from hybrid.backends.policy_sampling import Limits, PolicySampler
@@ -243,6 +244,38 @@ def test_two_swarms_on_one_backend_take_turns_and_requests_are_answered_between(
     assert between.text == plain.text
     one.close()
     other.close()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "sliding"])
+def test_models_with_other_attention_write_what_requests_get(tmp_path: Path, kind: str) -> None:
+    """GPT-2, whose heads share nothing, and a model that sees the last eight tokens only."""
+    tokenizer = chatml()
+    shape = {"vocab_size": len(tokenizer), "initializer_range": 0.3, "eos_token_id": 0, "bos_token_id": None}
+    torch.manual_seed(0)
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **shape))
+    else:
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        model = MistralForCausalLM(MistralConfig(**sizes, num_key_value_heads=2, sliding_window=8, **shape))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    backend = TransformersBackend(str(tmp_path), {"device": "cpu"})
+    chats = [(Message("user", text),) for text in ("Hi", "What is 2 + 3?", "Hi")]
+    wanted = {one.key: one.text for one in backend.generate(_requests(chats))}
+    policies = policies_of(backend, 2)
+    for slot in range(2):
+        policies.begin(slot, slot)
+    prompts = [Prompt(slot, policies.prompt(chat), Sampling(12)) for slot in range(2) for chat in chats]
+    found = policies.sample(prompts)
+    assert [one.text for one in found] == [wanted[str(number % 3)] for number in range(6)]
+    again = policies.logprobs(texts_of(prompts, found))
+    for told, logprobs in zip(found, again, strict=True):
+        assert told.logprobs == pytest.approx(logprobs, abs=1e-4)
+    backend.close()
+
+
+def _requests(chats: list[tuple[Message, ...]]) -> list[Request]:
+    return [Request(Sampling(12), messages=chat, key=str(number)) for number, chat in enumerate(chats)]
 
 
 @pytest.mark.slow
