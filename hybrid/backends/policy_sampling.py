@@ -18,7 +18,9 @@ from transformers import DynamicCache
 from hybrid.backends.completions import Detokenizer
 from hybrid.backends.policy_cache import SharingCache, bytes_of_token, decoding
 from hybrid.backends.token_draws import Draws
+from hybrid.errors import Temporary
 from hybrid.loops import Prompt, Sampled
+from hybrid.training.out_of_memory import fits
 
 COPY_COST = 1.0
 """Steps that a row may be computed in vain, for each row that would be copied to be rid of it."""
@@ -58,17 +60,33 @@ class PolicySampler:
         self.decode_steps = self.prefilled = self.passes = 0
 
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
-        """`hybrid.loops.Policies.sample`, for prompts that fit the context."""
-        found: list[Sampled | None] = [None] * len(prompts)
+        """`hybrid.loops.Policies.sample`, for prompts that fit the context. Raises Temporary without memory for one."""
+        found: dict[int, Sampled] = {}
         slots = [range(self._bank.slots)] if self._bank.together else [[slot] for slot in range(self._bank.slots)]
         with torch.inference_mode():
             for some in slots:
                 of_these = [number for number, one in enumerate(prompts) if one.slot in some]
                 for numbers in _waves(prompts, of_these, self._limits, self._bytes_of_row):
-                    rows = [prompts[number] for number in numbers]
-                    for number, one in zip(numbers, self._wave(rows), strict=True):
-                        found[number] = one
-        return [one for one in found if one is not None]
+                    self._fill(found, prompts, numbers)
+        return [found[number] for number in range(len(prompts))]
+
+    def _fill(self, found: dict[int, Sampled], prompts: Sequence[Prompt], numbers: list[int]) -> None:
+        """Sample these prompts together; in two halves, and fewer from then on, when the memory does not suffice."""
+
+        def compute() -> None:
+            found.update(zip(numbers, self._wave([prompts[number] for number in numbers]), strict=True))
+
+        if fits(compute):
+            return
+        half = len(numbers) // 2
+        if not half:
+            raise Temporary(
+                f"no memory for one completion: {len(prompts[numbers[0]].ids):,} tokens of prompt",
+                hint="fewer max_tokens, shorter prompts, fewer policies or a smaller model",
+            )
+        self._limits = self._limits._replace(rows=half)
+        for part in (numbers[:half], numbers[half:]):
+            self._fill(found, prompts, part)
 
     def _bytes_of_row(self, prompt: Prompt, samples: int) -> int:
         """Memory for one of `samples` of a prompt: keys and values, a share of the prompt's, and logits with copies."""

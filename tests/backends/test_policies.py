@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from hybrid.backends.policies import LanguageModelPolicies, tokenizer_digest
-from hybrid.backends.policy_sampling import Limits, PolicySampler
+from hybrid.backends.policy_sampling import Limits, PolicySampler, SlottedBank
 from hybrid.backends.transformers import TransformersBackend
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, Temporary
 from hybrid.execution.loop_engine import LoopBackend
 from hybrid.loops import PolicyText, Prompt, Sampled
 from hybrid.records import Message, Request, Sampling
@@ -147,6 +148,35 @@ def test_little_memory_makes_several_loops_with_the_same_texts(backend: Transfor
         small = PolicySampler(backend.engine, bank, policies._sampler._detokenizer, ends, limits)
         assert [one.ids for one in small.sample(prompts)] == [one.ids for one in wanted]
         assert small.passes == (3 if limits.rows == 4 else len(prompts))
+    policies.close()
+
+
+class ShortOfMemory:
+    """A bank whose device holds so many tokens of a pass at most. The error is torch's own."""
+
+    def __init__(self, bank: SlottedBank, most: int) -> None:
+        self._bank, self._most = bank, most
+        self.slots, self.together = bank.slots, bank.together
+
+    def using(self, lengths: Sequence[int]) -> AbstractContextManager[None]:
+        if sum(lengths) > self._most:
+            torch.empty(1 << 60)
+        return self._bank.using(lengths)
+
+
+def test_without_memory_for_all_rows_they_are_halved_with_the_same_texts(backend: TransformersBackend) -> None:
+    policies = policies_of(backend, SLOTS)
+    for slot in range(SLOTS):
+        policies.begin(slot, slot)
+    prompts = asked(policies, samples=6, temperature=1.0)
+    wanted = policies.sample(prompts)
+    longest = max(len(one.ids) for one in prompts)
+    for most, works in ((longest, True), (longest - 1, False)):
+        bank = ShortOfMemory(policies._bank, most)
+        limits, ends = Limits(99, 1 << 40, longest), frozenset([policies.end])
+        sampler = PolicySampler(backend.engine, bank, policies._sampler._detokenizer, ends, limits)
+        with nullcontext() if works else pytest.raises(Temporary, match="no memory for one completion"):
+            assert [one.ids for one in sampler.sample(prompts)] == [one.ids for one in wanted]
     policies.close()
 
 
