@@ -16,11 +16,12 @@ from pipelines.sapo.results import NodeRounds, Swarm
 MOST_POINTS = 60
 """Points of a curve; of more rounds a point is the mean of several."""
 SHARES = 0.0, 1.0
+AGE = "ext_age_mean"
 CHARTS: Sequence[tuple[str, str, Interval]] = (
     ("reward_own: own rollouts", "reward_own", SHARES), ("eval_pass1: held-out questions", "eval_pass1", SHARES),
     ("reward_train: the training set, not to be compared between arms", "reward_train", SHARES),
     ("dead: rollouts without advantage", "dead", SHARES), ("tagged: completions with an answer", "tagged", SHARES),
-    ("Mean age of foreign rollouts, in rounds", "ext_age_mean", (0.0, math.inf)),
+    ("Mean age of foreign rollouts, in rounds", AGE, (0.0, math.inf)),
 )  # fmt: skip
 CUMULATIVE = "Cumulative reward, the paper's: the sum over rounds and nodes of reward_train"
 
@@ -35,7 +36,8 @@ def curves(comparison: Comparison) -> Html:
     for title, metric, most in CHARTS:
         lines = [_line(comparison, arm, _blocks_of(metric, size), Figure(metric, lambda *_: {}, "", most))
                  for arm in comparison.arms]  # fmt: skip
-        charts.append(_chart(title, lines))
+        if metric != AGE or any(value for one in lines for value in one.points.values()):
+            charts.append(_chart(title, lines))  # an age of 0 in all rounds shows nothing
     total = Figure("cumulative", lambda *_: {}, "", (0.0, math.inf), total=True)
     ends = max((one.done for one in comparison.swarms), default=1) - 1
     charts.append(_chart(CUMULATIVE, [_line(comparison, arm, _sums(size, ends), total) for arm in comparison.arms]))
@@ -91,13 +93,12 @@ def _line(comparison: Comparison, arm: str, of: Callable[[Swarm], Mapping[int, B
         each: list[Blocks] = [_any(list(nodes.values()), combine) for nodes in by_swarm]
     else:
         each = list(by_swarm[0].values())
-    points, band = {}, {}
+    points, band = dict[int, float](), dict[int, Interval]()
     for start in _shared(each):
         found = summarised([one[start] for one in each], figure, over)
         points[start] = found.mean
-        if found.interval:
-            band[start] = found.interval
-    return Line(arm, points, band if band.keys() == points.keys() else {})
+        band[start] = found.interval or (found.mean, found.mean)  # equal values have no known spread
+    return Line(arm, points, band if any(low < high for low, high in band.values()) else {})
 
 
 def _blocks_of(metric: str, size: int) -> Callable[[Swarm], Mapping[int, Blocks]]:

@@ -15,7 +15,7 @@ from hybrid.report.page import write_report
 from hybrid.report.sources import find_source
 from pipelines.sapo.comparison import Comparison
 from pipelines.sapo.context import context_of
-from pipelines.sapo.figures import MOST_POINTS, block_size, blocks
+from pipelines.sapo.figures import MOST_POINTS, block_size, blocks, curves
 from pipelines.sapo.grader import Sapo
 from pipelines.sapo.results import read_swarms
 from tests.support.chromium import Tab
@@ -102,6 +102,16 @@ def test_curves_have_a_line_an_arm_with_its_interval(tab: Tab, page: Path) -> No
     assert texts(tab, "#section-sapo details summary") == ["Curves of the nodes"]
     assert len(texts(tab, "#section-sapo details figure")) == 4
     assert texts(tab, "article:first-of-type summary") == ["20 rounds", "4 nodes in round 19"]
+
+
+def test_a_round_in_which_all_seeds_are_equal_does_not_take_the_band_of_the_others() -> None:
+    def equal(number: int, node: int, metrics: Metrics) -> None:
+        metrics |= {"reward_own": 0.25, "ext_age_mean": 0.0} if number == 3 else {"ext_age_mean": 0.0}
+
+    swarms = read_swarms([one for seed in (0, 1) for one in swarm("4-4", seed, change=equal)])
+    drawn = curves(Comparison(swarms, context_of(run_of())))
+    assert drawn.count('<path class="band k0"') == 5  # all but tagged, which is level
+    assert "Mean age" not in drawn
 
 
 def test_many_rounds_are_blocks_of_means_and_the_sum_is_that_at_the_end_of_each() -> None:
