@@ -69,11 +69,16 @@ def check(request: Request) -> None:
         raise BadRequest("bad-request", "an empty stop string would end every answer before it begins")
     if any(message.role == "system" for message in request.messages[1:]):
         raise BadRequest("bad-request", "a system message can only be the first: many templates drop a later one")
+    refuse_half_characters(texts, "request")
+
+
+def refuse_half_characters(texts: Iterable[str], what: str) -> None:
+    """Raise BadRequest when a text of a "request" or "example" cannot be encoded: no tokenizer takes it."""
     try:
         for text in texts:
             text.encode()
     except UnicodeEncodeError as error:
-        raise BadRequest("bad-request", f"the request holds half a character: {error.reason}") from error
+        raise BadRequest(f"bad-{what}", f"the {what} holds half a character: {error.reason}") from error
 
 
 def _tokenize(tokenizer: Any, request: Request) -> list[int]:

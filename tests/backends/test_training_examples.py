@@ -196,6 +196,9 @@ def test_a_model_without_a_template_learns_texts_alone() -> None:
         (Example((Message("user", "a"),)), "the last message"),
         (Example((Message("assistant", "a"), Message("user", "b"))), "the last message"),
         (replace(chat("a", "b"), template={"messages": "x"}), "multiple values"),
+        (chat("a", "half a character: \ud83d"), "surrogates"),
+        (chat("half a character: \ud83d", "a"), "surrogates"),
+        (Example(text="half a character: \ud83d"), "surrogates"),
     ],
 )
 def test_a_example_that_is_none_is_refused(example: Example, why: str) -> None:

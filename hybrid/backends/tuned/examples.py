@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
-from hybrid.backends.prompts import BadRequest, prompt_ids, render_chat
+from hybrid.backends.prompts import BadRequest, prompt_ids, refuse_half_characters, render_chat
 from hybrid.records import Example, Message, Request, Sampling
 from hybrid.thoughts import without_empty
 from hybrid.training.jobs import Tokens
@@ -45,6 +45,7 @@ def _fitted(example: Example, form: ChatTemplate) -> Example:
 def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate) -> Tokens:
     if bool(example.messages) == bool(example.text):
         raise BadRequest("bad-example", "an example needs messages or a text, one of the two")
+    refuse_half_characters([example.text, *(message.content for message in example.messages)], "example")
     if example.text:
         ids = prompt_ids(tokenizer, Request(Sampling(1), prompt=example.text))
         ids += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []

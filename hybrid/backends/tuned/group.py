@@ -105,7 +105,7 @@ class Group:
             if resume is None:
                 raise
             LOG.warning("%s; the group is trained anew", error.message)
-            self._made = {}
+            self._made, self._unkept = {}, set()
             self._run(trainer, jobs, left_out, None)
         for one in self._wanted:
             made = self._made[one.name]

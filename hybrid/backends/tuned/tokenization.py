@@ -72,12 +72,12 @@ class TokenizationWorker:
         Raises Temporary when the worker process was killed.
         """
         self._left = self._short
-        for tuning in tunings:
-            self._submit(tuning)
-        if self._pool or self._left <= 0:
-            for tuning in ahead:
-                self._submit(tuning)
         try:
+            for tuning in tunings:
+                self._submit(tuning)
+            if self._pool or self._left <= 0:
+                for tuning in ahead:
+                    self._submit(tuning)
             found = {tuning.digest: self._submitted[text_digest(tuning)].result() for tuning in tunings}
         except BrokenProcessPool as error:
             raise Temporary(
