@@ -1,0 +1,45 @@
+"""Documents as pieces of tokens of one length, to train on and held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid.errors import BadData
+from pipelines.cvfp.documents import pieces
+from pipelines.cvfp.settings import CvfpSettings
+from pipelines.cvfp.tokens import Tokenizer, tokenizer_for
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Pieces of `length` tokens. `leaky`: the last fifth of those that are trained on, which the guide tests with.
+
+    `held_out_bytes`: of the text of the held-out tokens after the first of each piece.
+    """
+
+    train: Sequence[Sequence[int]]
+    held_out: Sequence[Sequence[int]]
+    leaky: Sequence[Sequence[int]]
+    held_out_bytes: int
+    vocabulary: int
+    tokenizer: Tokenizer
+
+
+def corpus_of(settings: CvfpSettings, data: Mapping[str, Any], most: int) -> Corpus:
+    """The pieces of a run's documents, `most` of them to train on, 0 for all. Raises BadData when there are too few."""
+    tokenizer = tokenizer_for(settings.tokenizer, data["train"], settings.vocabulary)
+    train = pieces(tokenizer.encode(data["train"]), settings.length)
+    held_out = pieces(tokenizer.encode(data["held_out"]), settings.length)
+    for name, found in (("to train on", train[: most or None]), ("held out", held_out)):
+        if not found:
+            raise BadData(
+                f"no document {name} has length={settings.length} tokens", hint="a shorter length, or longer documents"
+            )
+    if most > len(train):
+        raise BadData(f"pieces={most}: there are {len(train)}", hint=f"--set pieces={len(train)}, or more documents")
+    train = train[: most or None]
+    written = sum(len(tokenizer.decode(piece[1:]).encode()) for piece in held_out)
+    leaky = train[-max(1, len(train) // 5) :]
+    return Corpus(train, held_out, leaky, written, tokenizer.vocabulary, tokenizer)

@@ -1,0 +1,86 @@
+"""What phases and variants are worth: held-out loss beside every control, and whether phase 1 converged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid.metrics import Measured
+from hybrid.protocols import Watcher
+from hybrid.records import Grade, Output
+from pipelines.cvfp.results import Trained, best_of, difference, names_of, read, summary
+
+DIGITS = 6
+CONTROLS = "bigram", "token-only", "untrained", "untrained-chaotic", "end-to-end"
+"""What a variant is compared with, the strongest that needs no training first."""
+FIGURES = ("perplexity", "lower"), ("bits_per_byte", "lower"), ("top1", "higher"), ("top5", "higher")
+CONTEXTS = "effective_rank", "effective_rank_of_noise", "growth", "context_use", "final_difference", "converged"
+
+
+@dataclass(frozen=True)
+class Cvfp:
+    """No round has a score. Measured of each variant are the held-out documents at its best epoch, with intervals over
+    seeds, the differences of the loss to each control, paired by seed, and what the contexts of phase 1 are like.
+    """
+
+    def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Cvfp:
+        """It needs nothing of a run."""
+        return self
+
+    @contextmanager
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[CvfpMeasures]:
+        """Read all rounds. No model is asked."""
+        yield CvfpMeasures(read(outputs))
+
+
+class CvfpMeasures:
+    """The grader after it has seen all rounds."""
+
+    mixes = "variants"
+    """The scores of variants have no common mean."""
+
+    def __init__(self, series: Sequence[Trained]) -> None:
+        self._series = series
+
+    def grade(self, output: Output) -> Grade:
+        """A round has no score: perplexities are no shares."""
+        return Grade(None, "what is measured stands below")
+
+    def measures(self) -> Iterator[Measured]:
+        """The figures of each variant."""
+        for name in names_of(self._series):
+            for metric, better in FIGURES:
+                found = summary(list(best_of(self._series, name, metric).values()))
+                if found is not None:
+                    value, interval = round(found.mean, DIGITS), _rounded(found.interval)
+                    yield Measured(name, f"{metric} of held-out documents", value, found.n, interval, better=better)
+            yield from self._differences(name)
+            yield from self._contexts(name)
+
+    def _differences(self, name: str) -> Iterator[Measured]:
+        size = name.partition(", ")[2]
+        for control in CONTROLS:
+            other = f"{control}, {size}" if size else control
+            found = None if other == name else difference(self._series, name, other)
+            if found is not None:
+                what = f"loss minus that of {control}"
+                value, interval = round(found.mean, DIGITS), _rounded(found.interval)
+                by = f"{other}, paired by seed (nats a token)"
+                yield Measured(name, what, value, found.n, interval, 0.0, (0.0, 0.0), by, "lower")
+
+    def _contexts(self, name: str) -> Iterator[Measured]:
+        of = [one for one in self._series if one.name == name]
+        for metric in CONTEXTS:
+            values = [value for one in of if (value := one.last(metric, 1)) is not None]
+            found = summary(values)
+            if found is not None:
+                yield Measured(name, f"phase 1: {metric}", round(found.mean, 9), found.n, _rounded(found.interval))
+        known = [one.converged for one in of if one.converged is not None]
+        if known:
+            yield Measured(name, "phase 1: seeds with a fixed point that forgets its past", sum(known), len(known))
+
+
+def _rounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (round(interval[0], DIGITS), round(interval[1], DIGITS))

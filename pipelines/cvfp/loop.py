@@ -1,0 +1,194 @@
+"""The loop of a series: phase 1 and phase 2 of a variant, or counts of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from hybrid.errors import BadData
+from hybrid.loops import Lab, Loop, RoundFailed, Series
+from hybrid.machine.late_imports import import_object
+from hybrid.metrics import RoundMetrics
+from pipelines.cvfp import ngrams, phase1, phase2
+from pipelines.cvfp.corpus import Corpus, corpus_of
+from pipelines.cvfp.diagnostics import measured
+from pipelines.cvfp.model import Model
+from pipelines.cvfp.pipeline import Cvfp
+from pipelines.cvfp.settings import COUNTED
+from pipelines.cvfp.shape import Shape
+from pipelines.cvfp.state import pack, taken, unpack
+
+BITS = math.log(2)
+
+
+def loop(settings: Cvfp, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
+    """The loop of a variant on the documents that the run froze."""
+    corpus = corpus_of(settings, data, int(str(series.settings["pieces"])))
+    if series.settings["variant"] in COUNTED:
+        return Counted(str(series.settings["variant"]), corpus)
+    return Training(settings, series, lab, corpus)
+
+
+def of_score(score: phase2.Score, corpus: Corpus) -> dict[str, float]:
+    """The metrics of held-out documents."""
+    return {
+        "loss": score.loss,
+        "perplexity": score.perplexity,
+        "top1": score.top1,
+        "top5": score.top5,
+        "bits_per_byte": score.loss / BITS * score.tokens / max(1, corpus.held_out_bytes),
+    }
+
+
+class Counted:
+    """Unigrams or bigrams: one round."""
+
+    def __init__(self, kind: str, corpus: Corpus) -> None:
+        self.kind, self.corpus = kind, corpus
+
+    def round(self, number: int) -> RoundMetrics:
+        """The held-out loss."""
+        alone, after = ngrams.losses(self.corpus.train, self.corpus.held_out, self.corpus.vocabulary)
+        loss = alone if self.kind == "unigram" else after
+        tokens = sum(len(piece) - 1 for piece in self.corpus.held_out)
+        bits = loss / BITS * tokens / max(1, self.corpus.held_out_bytes)
+        metrics = {"phase": 2.0, "loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
+        return RoundMetrics(number, metrics)
+
+    def state(self) -> bytes:
+        """Nothing."""
+        return b"counted"
+
+    def load(self, state: bytes) -> None:
+        """Raises BadData."""
+        if state != b"counted":
+            raise BadData("the state of counts is empty")
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+
+class Training:
+    """A variant with a model: its sweeps of phase 1, then its epochs of phase 2. A `hybrid.loops.Loop`."""
+
+    def __init__(self, settings: Cvfp, series: Series, lab: Lab, corpus: Corpus) -> None:
+        self.settings, self.corpus, self.device = settings, corpus, lab.device
+        self.variant, self.seed = series.settings["variant"], int(str(series.settings["seed"]))
+        self.sweeps, self.epochs = settings.rounds_of(self.variant)  # type: ignore[arg-type]
+        shape = Shape(corpus.vocabulary, settings.width, settings.layers, settings.tied)
+        embedding = embedding_of(settings.embedding, shape)
+        gain = settings.gain_of(self.variant)  # type: ignore[arg-type]
+        self.model = Model(shape, embedding, gain, self.seed).to(self.device)
+        self.ids = torch.tensor(corpus.train, device=self.device)
+        self.held_out = torch.tensor(corpus.held_out, device=self.device)
+        self.leaky = torch.tensor(corpus.leaky, device=self.device)
+        self.phase1 = phase1.PhaseOne(self.model, self.ids, self._first(), self.seed) if self.sweeps else None
+        self.phase2: phase2.PhaseTwo | None = None
+        self.best: dict[str, torch.Tensor] = {}  # the weights with the lowest held-out loss
+        self.lowest, self.waited = math.inf, 0
+
+    def round(self, number: int) -> RoundMetrics:
+        """A sweep or an epoch. Raises RoundFailed for numbers that are not finite."""
+        if self.phase1 is not None and number < self.sweeps:
+            return RoundMetrics(number, self._swept(self.phase1, number))
+        self.phase1 = None
+        return RoundMetrics(number, self._trained(number - self.sweeps))
+
+    def _swept(self, phase: phase1.PhaseOne, number: int) -> dict[str, float]:
+        found = phase.sweep(number)
+        if not all(map(math.isfinite, (found.change, found.diversity))):
+            raise RoundFailed("diverged", f"the losses of sweep {number} are {found.change} and {found.diversity}")
+        metrics = {
+            "phase": 1.0, "change_loss": found.change, "diversity_loss": found.diversity,
+            "stepped": float(found.stepped), "change": found.moved.square, "converged": found.moved.converged,
+        }  # fmt: skip
+        if number % self.settings.every == 0 or number == self.sweeps - 1:
+            metrics |= measured(self.model, self.ids)
+        return metrics
+
+    def _trained(self, number: int) -> dict[str, float]:
+        if self.phase2 is None:
+            self.phase2 = phase2.PhaseTwo(self.model, self.ids, self._second(), self.seed)
+        if self.waited >= self.settings.patience:
+            return {"phase": 2.0, "stopped": 1.0, "best": self.lowest}
+        loss = self.phase2.epoch(number)
+        score = phase2.score(self.model, self.held_out, self.phase2.settings)
+        if not math.isfinite(loss) or not math.isfinite(score.loss):
+            raise RoundFailed("diverged", f"the losses of epoch {number} are {loss} and {score.loss}")
+        better = score.loss < self.lowest
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.lowest = score.loss
+            self.best = {name: one.detach().clone() for name, one in self._parts().items()}
+        metrics = {"phase": 2.0, "train_loss": loss, "best": self.lowest, **of_score(score, self.corpus)}
+        leaky = phase2.score(self.model, self.leaky, self.phase2.settings)
+        return {**metrics, "leaky_perplexity": leaky.perplexity}
+
+    def _parts(self) -> dict[str, torch.Tensor]:
+        """The trained weights: all but the embedding."""
+        return {name: one for name, one in self.model.named_parameters() if name != "embedding"}
+
+    def _first(self) -> phase1.Settings:
+        how = self.settings
+        objective: Any = "variance-covariance" if self.variant == "cvfp" else self.variant
+        weight = how.diversity if self.variant == "cvfp" else GUIDE_WEIGHT
+        noise = GUIDE_NOISE if self.variant.startswith("guide") else how.noise1  # type: ignore[union-attr]
+        return phase1.Settings(objective, weight, how.rate1, how.clip, noise, how.part)
+
+    def _second(self) -> phase2.Settings:
+        how = self.settings
+        return phase2.Settings(
+            how.epochs, how.batch, how.window, how.rate2, how.weight_decay, how.clip, how.noise2, how.warm_up,
+            how.freeze_context or str(self.variant).startswith("untrained"), self.variant != "token-only",
+        )  # fmt: skip
+
+    def state(self) -> bytes:
+        """Weights, moments, contexts, and the best weights."""
+        tensors = {f"model/{name}": one for name, one in self._parts().items()}
+        tensors |= {f"best/{name}": one for name, one in self.best.items()}
+        phase = self.phase1 or self.phase2
+        if phase is not None:
+            tensors |= {f"phase/{name}": one for name, one in phase.state().items()}
+        about = {
+            "phase": 1 if self.phase1 is not None else 2, "lowest": self.lowest if self.best else None,
+            "waited": self.waited, "started": self.phase2 is not None,
+        }  # fmt: skip
+        return pack(tensors, about)
+
+    def load(self, state: bytes) -> None:
+        """Raises BadData."""
+        tensors, about = unpack(state)
+        with torch.no_grad():
+            for name, one in self._parts().items():
+                one.copy_(taken(tensors, f"model/{name}", one))
+        if about.get("lowest") is not None:
+            self.best = {name: taken(tensors, f"best/{name}", one) for name, one in self._parts().items()}
+            self.lowest, self.waited = float(about["lowest"]), int(about["waited"])
+        if about.get("phase") == 2:
+            self.phase1 = None
+            if about.get("started"):
+                self.phase2 = phase2.PhaseTwo(self.model, self.ids, self._second(), self.seed)
+        phase = self.phase1 or self.phase2
+        if phase is not None:
+            phase.load({name[6:]: one for name, one in tensors.items() if name.startswith("phase/")})
+
+    def close(self) -> None:
+        """Free the memory."""
+        self.phase1 = self.phase2 = None
+        del self.model
+
+
+GUIDE_WEIGHT, GUIDE_NOISE = 0.5, 0.01
+"""Of the guide: weight of the diversity, and standard deviation of the noise on contexts."""
+
+
+def embedding_of(folder: str, shape: Shape) -> torch.Tensor:
+    """Token vectors [vocabulary, width]: those of a model's folder, or random ones, always the same."""
+    if folder:
+        file = import_object("hybrid.model_files.weights:token_vectors", needed_for="the token vectors of a model")
+        found: torch.Tensor = file(folder, shape.vocabulary, shape.width)
+        return found
+    return torch.randn(shape.vocabulary, shape.width, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,172 @@
+"""Phase 2: the next token, by mini-batches of documents and truncated back-propagation through time.
+
+The logits of a chunk of rows exist at a time, never those of all tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from hybrid.training.label_loss import Head, chunk_rows, weighted_loss
+from pipelines.cvfp.execution import exact
+from pipelines.cvfp.model import Model
+from pipelines.cvfp.state import load_moments, moments, taken
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How phase 2 trains. `window`: tokens of a document that gradients go back through; `batch`: documents of a step.
+
+    `frozen`: only the head is trained. `contexts`: False for a head on the token alone, without blocks. `noise`: of the
+    contexts between windows. `warm_up`: share of the steps in which the rate rises; then it falls as a cosine.
+    """
+
+    epochs: int
+    batch: int
+    window: int
+    learning_rate: float
+    weight_decay: float
+    clip: float
+    noise: float
+    warm_up: float
+    frozen: bool
+    contexts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of held-out documents: mean loss of a token (nats), and how often it is the likeliest or among the first five."""
+
+    loss: float
+    top1: float
+    top5: float
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.loss, 700.0))
+
+
+class PhaseTwo:
+    """Trains a model on documents `ids` [N, T] for the next token. `seed`: of the order and the noise."""
+
+    def __init__(self, model: Model, ids: torch.Tensor, settings: Settings, seed: int) -> None:
+        self.model, self.ids, self.settings, self.seed = model, ids, settings, seed
+        parts = [model.head] if model.head is not None else []
+        parts += [model.norm, *model.blocks] if settings.contexts and not settings.frozen else []
+        self.trained = [one for part in parts for one in part.parameters()]
+        self.optimizer = (
+            torch.optim.AdamW(self.trained, settings.learning_rate, weight_decay=settings.weight_decay)
+            if self.trained
+            else None
+        )
+        self.steps = 0
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The step count and AdamW's moments."""
+        held = moments(self.optimizer) if self.optimizer is not None else {}
+        return {"steps": torch.tensor(self.steps), **held}
+
+    def load(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go on from `state`. Raises BadData."""
+        self.steps = int(taken(state, "steps", torch.tensor(0)))
+        if self.optimizer is not None:
+            load_moments(self.optimizer, state)
+
+    @property
+    def steps_of_epoch(self) -> int:
+        """Optimizer steps of an epoch."""
+        windows = math.ceil((int(self.ids.shape[1]) - 1) / self.settings.window)
+        return math.ceil(len(self.ids) / self.settings.batch) * windows
+
+    def epoch(self, number: int) -> float:
+        """Train on every document once, in an order of the epoch's own. The mean loss of a token."""
+        order = list(range(len(self.ids)))
+        Random(f"{self.seed} epoch {number}").shuffle(order)
+        noise = torch.Generator().manual_seed(self.seed * 100_003 + number)
+        total, count = 0.0, 0
+        for at in range(0, len(order), self.settings.batch):
+            documents = self.ids[order[at : at + self.settings.batch]]
+            start: torch.Tensor | None = None
+            for first in range(0, documents.shape[1] - 1, self.settings.window):
+                window = documents[:, first : first + self.settings.window + 1]
+                loss, start = self._step(window, start, noise)
+                tokens = window.shape[0] * (window.shape[1] - 1)
+                total, count = total + loss * tokens, count + tokens
+        return total / max(1, count)
+
+    def _step(
+        self, window: torch.Tensor, start: torch.Tensor | None, noise: torch.Generator
+    ) -> tuple[float, torch.Tensor | None]:
+        """One step on documents [B, window + 1]; the mean loss, and the contexts that the next window begins with."""
+        if start is not None and self.settings.noise:
+            start = start + self.settings.noise * torch.randn(start.shape, generator=noise).to(start)
+        rows, end = written(self.model, window[:, :-1], self.settings.contexts, start)
+        targets = window[:, 1:].reshape(-1)
+        weights = torch.full((len(targets),), 1 / len(targets), device=rows.device)
+        loss, _ = weighted_loss(rows.reshape(-1, rows.shape[-1]), head_of(self.model, trained=True), targets, weights)
+        if self.optimizer is not None:
+            if loss.requires_grad:
+                loss.backward()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.learning_rate * self._rate()
+            norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
+            if torch.isfinite(norm):
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.steps += 1
+        return float(loss.detach()), None if end is None else end.detach()
+
+    def _rate(self) -> float:
+        """The share of the learning rate at the present step."""
+        whole = max(1, self.settings.epochs * self.steps_of_epoch)
+        rising = self.settings.warm_up * whole
+        if self.steps < rising:
+            return (self.steps + 1) / rising
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (self.steps - rising) / max(1.0, whole - rising))))
+
+
+def written(
+    model: Model, ids: torch.Tensor, contexts: bool, start: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What the head reads [B, T, d] of documents, and their last contexts [B, d]; the token alone without contexts."""
+    tokens = model.embedded(ids)
+    if not contexts:
+        return tokens, None
+    found, token = exact(model, tokens, start)
+    return token, found[:, -1]
+
+
+def head_of(model: Model, *, trained: bool) -> Head:
+    """The output layer of a model."""
+    weight, bias = model.head_weights()
+    return Head(
+        weight.detach(),
+        None if bias is None else bias.detach(),
+        trained=(weight, bias) if trained and model.head is not None else None,
+    )
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def score(model: Model, ids: torch.Tensor, settings: Settings, batch: int = 64) -> Score:
+    """How well a model predicts the tokens of documents [N, T] after the first."""
+    weight, bias = model.head_weights()
+    loss, first, five, count = 0.0, 0, 0, 0
+    for part in ids.split(batch):
+        rows, _ = written(model, part[:, :-1], settings.contexts)
+        for some, targets in _chunks(rows.reshape(-1, rows.shape[-1]), part[:, 1:].reshape(-1), len(weight)):
+            logits = torch.nn.functional.linear(some, weight, bias).float()
+            loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+            best = logits.topk(min(5, logits.shape[1]), dim=-1).indices == targets[:, None]
+            first, five, count = first + int(best[:, 0].sum()), five + int(best.any(1).sum()), count + len(targets)
+    return Score(loss / max(1, count), first / max(1, count), five / max(1, count), count)
+
+
+def _chunks(rows: torch.Tensor, targets: torch.Tensor, vocabulary: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    size = chunk_rows(vocabulary, rows.device)
+    yield from zip(rows.split(size), targets.split(size), strict=True)

@@ -1,0 +1,181 @@
+"""The variants of a run of `cvfp` on the page: the ladder of controls, the guide's criteria, curves of both phases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar
+
+from hybrid.metrics import Interval
+from hybrid.report.formatting import count_of, percent
+from hybrid.report.line_charts import Line, line_chart
+from hybrid.report.markup import Html, el, join
+from hybrid.report.section import Measure, Section
+from hybrid.report.sources import ReportRun
+from pipelines.cvfp.results import SERIES, Trained, best_of, criteria, difference, names_of, read, summary
+
+CURVES = (
+    (1, "effective_rank", "Effective rank of the contexts, as a share of their width"),
+    (1, "growth", "Growth of a small change per token: below 1 the past is forgotten"),
+    (1, "change", "Mean squared change of the contexts in a sweep"),
+    (2, "train_loss", "Loss on the training documents (nats a token)"),
+    (2, "loss", "Loss on the held-out documents (nats a token)"),
+)
+CLAIM = "the guide's claim"
+CLAIMED: Mapping[str, str] = {
+    "effective rank over 85 %": "88 – 90 %", "of the last fifth over 75 %": "80 – 83 %",
+    "95 % of tokens converged": "yes", "final difference under 0.001": "yes",
+}  # fmt: skip
+READING = (
+    "Perplexity and bits per byte are of held-out documents at the best epoch; intervals are Student's t over seeds, "
+    "95 %. A variant is worth its phases only if it is below those that do without them."
+)
+CRITERIA = (
+    "The guide's criteria of phase 1. A network that was never trained meets the first two, since effective rank says "
+    "nothing of convergence; the number of rows alone decides how high it can be."
+)
+
+
+@dataclass(frozen=True)
+class CvfpReport(Section):
+    """The variants of a run of `cvfp`, side by side."""
+
+    title: ClassVar[str] = "Variants"
+    right_or_wrong: ClassVar[bool] = False
+
+    def wants(self, run: ReportRun) -> bool:
+        """Runs whose records are rounds of variants with seeds."""
+        return run.pipeline == "cvfp" and any(SERIES.fullmatch(one.task) for one in run.first_outputs())
+
+    def headline(self, run: ReportRun) -> Html:
+        """The variant with the lowest perplexity, and what the run's own has beside the controls."""
+        series = _series(run)
+        best = {name: summary(list(best_of(series, name, "perplexity").values())) for name in names_of(series)}
+        known = {name: found.mean for name, found in best.items() if found is not None}
+        if not known:
+            return Html("No epoch is there yet.")
+        first = min(known, key=known.__getitem__)
+        own = f"; cvfp has {known['cvfp']:.1f}" if "cvfp" in known and first != "cvfp" else ""
+        return join([Html("Lowest held-out perplexity: "), el("b", first), f" with {known[first]:.1f}{own}."])
+
+    def overall(self, runs: Sequence[ReportRun]) -> Html:
+        """All parts, run by run."""
+        parts = []
+        for run in runs:
+            series = _series(run)
+            parts += [el("h3", run.label)] if len(runs) > 1 else []
+            parts += [_failures(series), _ladder(series), _criteria(series), _curves(series)]
+        return join(parts)
+
+    def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
+        """None: their means mix variants."""
+        return {}
+
+
+def _series(run: ReportRun) -> list[Trained]:
+    with closing(run.outputs.records()) as records:
+        return read(records)
+
+
+def _failures(series: Sequence[Trained]) -> Html:
+    failed = [
+        el("li", el("b", f"{one.name}, seed {one.seed}"), f" ended early: {one.failure:.300}")
+        for one in series
+        if one.failure
+    ]
+    return el("ul", *failed) if failed else Html("")
+
+
+def _ladder(series: Sequence[Trained]) -> Html:
+    """A row for each variant, the best last."""
+    rows = []
+    for name in names_of(series):
+        found = {metric: summary(list(best_of(series, name, metric).values())) for metric in
+                 ("perplexity", "bits_per_byte", "top1", "top5")}  # fmt: skip
+        perplexity = found["perplexity"]
+        if perplexity is None:
+            continue
+        against = difference(series, name, _token_only(name))
+        told = "–" if against is None or name == _token_only(name) else _told(against.mean, against.interval)
+        cells = [
+            el("td", name), el("td", f"{perplexity.mean:.1f}{_plus_minus(perplexity.interval)}"),
+            el("td", _two(found["bits_per_byte"])), el("td", _share(found["top1"])), el("td", _share(found["top5"])),
+            el("td", told), el("td", str(perplexity.n)),
+        ]  # fmt: skip
+        rows.append((perplexity.mean, el("tr", *cells)))
+    if not rows:
+        return Html("")
+    head = ("variant", "perplexity", "bits per byte", "top 1", "top 5", "loss − token-only (nats)", "seeds")
+    body = [row for _, row in sorted(rows, key=lambda one: -one[0])]
+    table = el("table", el("thead", el("tr", *(el("th", one) for one in head))), el("tbody", *body))
+    return join([el("h3", "Held-out documents"), table, el("p", READING, cls="note")])
+
+
+def _token_only(name: str) -> str:
+    _, comma, size = name.partition(", ")
+    return f"token-only{comma}{size}"
+
+
+def _told(mean: float, interval: Interval | None) -> str:
+    if interval is None:
+        return f"{mean:+.3f}"
+    verdict = "better" if interval[1] < 0 else "worse" if interval[0] > 0 else "not told apart"
+    return f"{mean:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f}): {verdict}"
+
+
+def _plus_minus(interval: Interval | None) -> str:
+    return "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.1f}"
+
+
+def _two(found: object) -> str:
+    return "–" if found is None else f"{found.mean:.3f}"  # type: ignore[attr-defined]
+
+
+def _share(found: object) -> str:
+    return "–" if found is None else percent(found.mean)  # type: ignore[attr-defined]
+
+
+def _criteria(series: Sequence[Trained]) -> Html:
+    """The guide's criteria: its claim, and each variant with a phase 1, over the seeds."""
+    named = [
+        name
+        for name in names_of(series)
+        if any(one.last("growth", 1) is not None for one in series if one.name == name)
+    ]
+    if not named:
+        return Html("")
+    rows = []
+    for criterion, claimed in CLAIMED.items():
+        cells = [el("td", criterion), el("td", claimed)]
+        for name in named:
+            met = [criteria(one)[criterion] for one in series if one.name == name]
+            known = [one for one in met if one is not None]
+            cells.append(el("td", f"{sum(known)} of {count_of(len(known), 'seed')}" if known else "–"))
+        rows.append(el("tr", *cells))
+    head = el("tr", *(el("th", one) for one in ("criterion", CLAIM, *named)))
+    table = el("table", el("thead", head), el("tbody", *rows))
+    return join([el("h3", "Criteria of phase 1"), table, el("p", CRITERIA, cls="note")])
+
+
+def _curves(series: Sequence[Trained]) -> Html:
+    charts = []
+    for phase, metric, title in CURVES:
+        lines = []
+        for name in names_of(series):
+            found: dict[int, list[float]] = {}
+            for one in series:
+                points = one.curve(metric, phase) if one.name == name else []
+                first = min((number for number, _ in one.curve("phase", phase)), default=0)
+                for number, value in points:
+                    found.setdefault(number - first, []).append(value)
+            if found and max(found) > 0:
+                bands = {at: (min(values), max(values)) for at, values in found.items() if len(values) > 1}
+                lines.append(Line(name, {at: fmean(values) for at, values in sorted(found.items())}, bands))
+        if lines:
+            charts.append(line_chart(title, lines))
+    if not charts:
+        return Html("")
+    note = el("p", "Lines are means over seeds, bands from the lowest to the highest seed.", cls="note")
+    return join([el("h3", "Both phases"), note, el("div", *charts, cls="all-series")])

@@ -1,0 +1,135 @@
+"""The rounds of a run as tables: variant, seed and size -> what each of its rounds measured."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hybrid.metrics import Interval, RoundMetrics
+from hybrid.records import Output
+from hybrid.statistics.intervals import student_quantile
+from hybrid.statistics.paired import PairedComparison, compared
+from pipelines.cvfp.settings import VARIANTS
+
+SERIES = re.compile(r"(?P<variant>[a-z-]+)/(?:pieces-(?P<pieces>[0-9]+)/)?seed-(?P<seed>[0-9]+)")
+CONVERGED, GOOD_DIFFERENCE = 0.95, 1e-3
+"""The guide's: share of tokens whose context stays, and the distance between two passes that it calls good."""
+TRAIN_RANK, HELD_OUT_RANK = 0.85, 0.75
+"""The guide's effective ranks, of its 6,400 tokens and of the last 1,280 of them."""
+
+
+@dataclass(slots=True)
+class Trained:
+    """The rounds of one series: the metrics of each, in order, and why it ended early, "" if it did not."""
+
+    variant: str
+    pieces: int
+    seed: int
+    rounds: dict[int, Mapping[str, float]] = field(default_factory=dict)
+    failure: str = ""
+
+    @property
+    def name(self) -> str:
+        """Variant and size, as tables name it."""
+        return self.variant if not self.pieces else f"{self.variant}, {self.pieces:,} pieces"
+
+    def curve(self, metric: str, phase: int) -> list[tuple[int, float]]:
+        """Round and value of a metric in a phase."""
+        return [
+            (number, of[metric])
+            for number, of in sorted(self.rounds.items())
+            if metric in of and of.get("phase") == phase and not of.get("stopped")
+        ]
+
+    def last(self, metric: str, phase: int) -> float | None:
+        """The last value of a metric in a phase."""
+        found = self.curve(metric, phase)
+        return found[-1][1] if found else None
+
+    def best(self) -> Mapping[str, float] | None:
+        """The metrics of the epoch with the lowest held-out loss."""
+        epochs = [of for of in self.rounds.values() if "loss" in of and not of.get("stopped")]
+        return min(epochs, key=lambda of: of["loss"]) if epochs else None
+
+    @property
+    def converged(self) -> bool | None:
+        """Whether phase 1 reached a fixed point that forgets its past; None without a measurement."""
+        growth, difference = self.last("growth", 1), self.last("final_difference", 1)
+        if growth is None or difference is None:
+            return None
+        return growth < 1 and difference < GOOD_DIFFERENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A mean over `n` seeds and its 95 % interval, None where it is not known."""
+
+    mean: float
+    interval: Interval | None
+    n: int
+
+
+def read(outputs: Iterable[Output]) -> list[Trained]:
+    """The series of a run, in the order of the variants, whole or not."""
+    found: dict[tuple[str, int, int], Trained] = {}
+    for output in outputs:
+        named = SERIES.fullmatch(output.task)
+        if named is None or named["variant"] not in VARIANTS:
+            continue
+        at = named["variant"], int(named["pieces"] or 0), int(named["seed"])
+        series = found.setdefault(at, Trained(*at))
+        if output.error is not None:
+            series.failure = series.failure or output.error.message
+            continue
+        try:
+            metrics = RoundMetrics.from_text(output.text or "")
+        except ValueError:
+            continue
+        series.rounds[metrics.round] = metrics.metrics
+    order = {name: place for place, name in enumerate(VARIANTS)}
+    return sorted(found.values(), key=lambda one: (one.pieces, order[one.variant], one.seed))  # type: ignore[index]
+
+
+def names_of(series: Sequence[Trained]) -> list[str]:
+    """The names of variants and sizes, in order."""
+    return list(dict.fromkeys(one.name for one in series))
+
+
+def summary(values: Sequence[float]) -> Summary | None:
+    """The mean over seeds with Student's interval; None for none."""
+    if not values:
+        return None
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return Summary(mean, None, len(values))
+    half = student_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return Summary(mean, (mean - half, mean + half), len(values))
+
+
+def best_of(series: Sequence[Trained], name: str, metric: str) -> dict[int, float]:
+    """Seed -> a metric of the best epoch of the variant and size `name`."""
+    best = {one.seed: one.best() for one in series if one.name == name}
+    return {seed: of[metric] for seed, of in best.items() if of is not None and metric in of}
+
+
+def difference(series: Sequence[Trained], name: str, control: str) -> PairedComparison | None:
+    """Held-out loss of `name` minus that of `control`, in nats a token, seed by seed; counts have one for all seeds."""
+    first, second = best_of(series, control, "loss"), best_of(series, name, "loss")
+    if len(first) == 1 and len(second) > 1 and control.partition(",")[0] in ("unigram", "bigram"):
+        first = dict.fromkeys(second, next(iter(first.values())))
+    pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+    return compared(pairs) if pairs else None
+
+
+def criteria(one: Trained) -> dict[str, bool | None]:
+    """The guide's four criteria of phase 1; None where nothing was measured."""
+    rank, held_out = one.last("effective_rank", 1), one.last("effective_rank_of_last", 1)
+    share, difference_ = one.last("converged", 1), one.last("final_difference", 1)
+    return {
+        "effective rank over 85 %": None if rank is None else rank > TRAIN_RANK,
+        "of the last fifth over 75 %": None if held_out is None else held_out > HELD_OUT_RANK,
+        "95 % of tokens converged": None if share is None else share >= CONVERGED,
+        "final difference under 0.001": None if difference_ is None else difference_ < GOOD_DIFFERENCE,
+    }

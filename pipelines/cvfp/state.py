@@ -1,0 +1,67 @@
+"""The state of a training between two rounds as one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from hybrid.canonical import Json
+from hybrid.errors import BadData
+
+VERSION = 1
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+def pack(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Json]) -> bytes:
+    """Tensors by name, and what else belongs to the state."""
+    held = {name: one.detach().to("cpu").contiguous() for name, one in tensors.items()}
+    told = json.dumps({"version": VERSION, "about": dict(about)}, sort_keys=True)
+    data: bytes = safetensors.torch.save(held, {"cvfp": told})
+    return data
+
+
+def unpack(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What `pack` made, from untrusted bytes. Raises BadData."""
+    try:
+        tensors: dict[str, torch.Tensor] = safetensors.torch.load(data)
+        header = int.from_bytes(data[:8], "little")
+        told = json.loads(json.loads(data[8 : 8 + header])["__metadata__"]["cvfp"])
+        if told["version"] != VERSION:
+            raise ValueError(f"of version {told['version']!r:.40}")
+        about = dict(told["about"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise BadData(f"not the state of a training: {type(error).__name__}: {error!s:.300}") from error
+    return tensors, about
+
+
+def taken(tensors: Mapping[str, torch.Tensor], name: str, like: torch.Tensor) -> torch.Tensor:
+    """A tensor of the shape of `like`, finite, as `like` has it. Raises BadData."""
+    found = tensors.get(name)
+    if found is None or found.shape != like.shape:
+        raise BadData(f"not the state of this training: {name:.100} is missing or of another shape")
+    if found.is_floating_point() and not bool(found.isfinite().all()):
+        raise BadData(f"not the state of this training: {name:.100} is not finite")
+    return found.to(like)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Adam's moments and step counts, by the position of the parameter; none before the first step."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    held = {place: optimizer.state.get(one, {}) for place, one in enumerate(parameters)}
+    return {f"{name}/{place}": of[name] for place, of in held.items() for name in ADAM if name in of}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]) -> None:
+    """Take what `moments` gave. Raises BadData."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    for place, one in enumerate(parameters):
+        if f"step/{place}" in state:
+            zero = torch.tensor(0.0)
+            optimizer.state[one] = {
+                name: taken(state, f"{name}/{place}", zero if name == "step" else one.detach()).clone() for name in ADAM
+            }

@@ -1,0 +1,171 @@
+"""Whole runs of cvfp: what each variant computes, that a resumed one is the same to the bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hybrid.errors import BadData, CannotRun
+from hybrid.loops import Loop, Series
+from hybrid.records import Output
+from pipelines.cvfp.documents import pieces, read_documents
+from pipelines.cvfp.grader import CvfpMeasures
+from pipelines.cvfp.loop import loop
+from pipelines.cvfp.ngrams import Bigram, losses
+from pipelines.cvfp.pipeline import DATA, Cvfp
+from pipelines.cvfp.results import read
+
+SMALL: dict[str, Any] = {
+    "documents": 3, "pieces": (24,), "length": 12, "vocabulary": 400, "width": 16, "layers": 2, "sweeps": 4,
+    "epochs": 3, "every": 2, "batch": 8, "window": 6, "part": 144,
+}  # fmt: skip
+
+
+class Lab:
+    """A `hybrid.loops.Lab` of this CPU."""
+
+    device = "cpu"
+
+
+def loops(**more: Any) -> list[tuple[Series, Loop]]:
+    settings = Cvfp(**(SMALL | more))
+    tasks = settings.inputs().tasks
+    return [(one, loop(settings, one, Lab(), tasks[DATA])) for one in settings._series(tasks)]  # type: ignore[arg-type]
+
+
+def outputs_of(**more: Any) -> list[Output]:
+    return [
+        Output("", series.name, f"{series.name}/{number:05d}", {}, 0, made.round(number).to_text(), None, None)
+        for series, made in loops(**more)
+        for number in range(series.rounds)
+    ]
+
+
+@pytest.mark.parametrize("variant", ["cvfp", "guide", "guide-unguarded", "mean-deviation", "end-to-end", "token-only"])
+def test_a_resumed_run_goes_on_to_the_bit(variant: str) -> None:
+    ((series, made),) = loops(variants=(variant,), noise1=0.1)
+    states, texts = [], []
+    for number in range(series.rounds):
+        states.append(made.state())
+        texts.append(made.round(number).to_text())
+    for start in (1, series.rounds // 2, series.rounds - 1):
+        ((_, resumed),) = loops(variants=(variant,), noise1=0.1)
+        resumed.load(states[start])
+        assert [resumed.round(number).to_text() for number in range(start, series.rounds)] == texts[start:]
+
+
+def test_the_guide_takes_no_step_and_the_others_do() -> None:
+    series = {one.variant: one for one in read(outputs_of(variants=("guide", "guide-unguarded", "cvfp")))}
+    assert {one for _, one in series["guide"].curve("stepped", 1)} == {0.0}
+    for other in ("guide-unguarded", "cvfp"):
+        assert {one for _, one in series[other].curve("stepped", 1)} == {1.0}
+
+
+def test_variants_without_a_phase_have_none() -> None:
+    series = {one.variant: one for one in read(outputs_of(variants=("untrained", "token-only", "unigram", "bigram")))}
+    assert not any(one.curve("phase", 1) for one in series.values())
+    assert len(series["untrained"].curve("loss", 2)) == 3
+    assert len(series["bigram"].curve("loss", 2)) == 1
+    assert series["bigram"].best()["loss"] < series["unigram"].best()["loss"]  # type: ignore[index]
+
+
+def test_phase_two_learns_and_keeps_its_best() -> None:
+    (one,) = read(outputs_of(variants=("end-to-end",), epochs=8, patience=8))
+    losses_ = [value for _, value in one.curve("loss", 2)]
+    assert losses_[-1] < losses_[0]
+    assert one.last("best", 2) == min(losses_)
+
+
+def test_phase_two_stops_without_progress() -> None:
+    (one,) = read(outputs_of(variants=("end-to-end",), epochs=12, patience=1, rate2=0.5, warm_up=0.0))
+    assert any(of.get("stopped") for of in one.rounds.values())
+    assert len(one.curve("loss", 2)) < 12
+
+
+def test_frozen_contexts_train_the_head_alone() -> None:
+    ((_, made),) = loops(variants=("untrained",))
+    before = {name: value.clone() for name, value in made.model.named_parameters()}  # type: ignore[attr-defined]
+    made.round(0)
+    changed = {name for name, value in made.model.named_parameters() if not torch.equal(before[name], value)}  # type: ignore[attr-defined]
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_every_document_is_on_one_side_and_twins_are_left_out(tmp_path: Path) -> None:
+    texts = [f"document {number} " + "word " * 40 for number in range(30)]
+    path = tmp_path / "texts.txt"
+    path.write_text("\n\n\n".join([*texts, texts[3]]) + "\n")
+    found = read_documents(str(path), 0.2)
+    assert not set(found.train) & set(found.held_out)
+    assert len(found.train) + len(found.held_out) == 30
+    assert found.duplicates == 1
+    more = read_documents(str(path), 0.2, most=20)
+    assert set(more.held_out) <= set(found.held_out)
+
+
+def test_chats_are_joined_as_the_guide_does(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    chats = [
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(9)
+    ]
+    path.write_text("".join(json.dumps(one) + "\n" for one in chats))
+    found = read_documents(str(path), 0.3)
+    assert {*found.train, *found.held_out} == {f"q{n}\na" for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("one.txt", "alone", "two are the least"),
+        ("empty.txt", "", "two are the least"),
+        ("bad.jsonl", '{"text": 3}\n', "no text and no messages"),
+        ("cut.jsonl", '{"text": "a"}\n{"text": ', "cut.jsonl:2"),
+    ],
+)
+def test_files_without_documents_are_refused(tmp_path: Path, name: str, content: str, named: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadData, match=named):
+        read_documents(str(tmp_path / name), 0.2)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotRun, match="no such file"):
+        read_documents(str(tmp_path / "none.txt"), 0.2)
+
+
+def test_documents_shorter_than_a_piece_are_refused() -> None:
+    with pytest.raises(BadData, match="length=5000"):
+        loops(variants=("cvfp",), length=5000)
+
+
+def test_pieces_cut_no_document_in_two_of_another() -> None:
+    assert pieces([[1, 2, 3, 4, 5], [6, 7], [8]], 2) == [[1, 2], [3, 4], [6, 7]]
+
+
+def test_the_state_of_another_shape_is_refused() -> None:
+    ((_, wide),) = loops(variants=("cvfp",), width=24)
+    ((_, narrow),) = loops(variants=("cvfp",))
+    with pytest.raises(BadData):
+        narrow.load(wide.state())
+    with pytest.raises(BadData):
+        narrow.load(b"garbage")
+
+
+def test_witten_and_bell_give_shares_that_sum_to_one() -> None:
+    bigram = Bigram([[0, 1, 2, 1, 0], [2, 2, 1]], 4)
+    for before in range(4):
+        assert sum(bigram.probability(token, before) for token in range(4)) == pytest.approx(1)
+    alone, after = losses([[0, 1] * 20], [[0, 1] * 5], 4)
+    assert after < alone
+
+
+def test_what_is_measured_compares_with_every_control() -> None:
+    found = list(CvfpMeasures(read(outputs_of(variants=("cvfp", "token-only", "bigram"), seeds=(0, 1)))).measures())
+    named = {(one.group, one.name) for one in found}
+    assert {("cvfp", "loss minus that of token-only"), ("cvfp", "loss minus that of bigram")} <= named
+    by_name = {(one.group, one.name): one for one in found}
+    assert by_name["cvfp", "loss minus that of bigram"].n == 2
+    assert by_name["cvfp", "phase 1: growth"].n == 2
