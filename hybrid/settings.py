@@ -7,6 +7,7 @@ A field is a `str`, `int`, `float`, `bool`, `Literal`, a tuple of one of them (`
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -104,7 +105,7 @@ def _known(cls: type[Any], called: str) -> str:
 
 def _about(cls: type[Any], message: str) -> str:
     """The setting that a message such as `balance=3.0 is not 0 to 1` begins with, and what it means; "" for others."""
-    name = message.partition("=")[0]
+    name = re.split(r"\W", message, maxsplit=1)[0]
     one = next((setting for setting in describe(cls) if setting.name == name), None)
     if one is None:
         return ""

@@ -150,7 +150,10 @@ class SapoSettings:
 
     def _check_sharing(self) -> None:
         """Raise ValueError for arms that cannot share as they are to."""
-        arms = [arm_of(name) for name in self.arms]
+        try:
+            arms = [arm_of(name) for name in self.arms]
+        except ValueError as error:
+            raise ValueError(f"arms: {error}") from error
         shared = max(arm.shared for arm in arms)
         if shared and self.nodes == 1:
             raise ValueError(f"arms: {shared} rollouts of others, and nodes=1 has no others")

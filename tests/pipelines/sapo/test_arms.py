@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from hybrid.errors import UsageError
+from hybrid.settings import build
 from pipelines.sapo.arms import Arm, arm_of
 from pipelines.sapo.settings import SapoSettings
 
@@ -61,3 +63,11 @@ def test_controls_take_nothing_of_others() -> None:
 def test_settings_that_cannot_be_or_would_do_nothing_are_refused(wrong: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         SapoSettings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [["arms=5"], ["arms=0-8"], ["nodes=1"], ["clip_low=0.1"], ["barrier=async"]])
+def test_a_refused_setting_is_explained_not_all_of_them(wrong: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(SapoSettings, wrong, called="sapo")
+    assert caught.value.hint.partition(":")[0] in ("arms", "clip_low", "barrier")
+    assert "; the default is" in caught.value.hint
