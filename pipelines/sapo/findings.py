@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, get_args
 
+from hybrid.report.formatting import count_of
 from pipelines.sapo.comparison import Comparison
 from pipelines.sapo.results import Swarm
 
 Weight = Literal["fault", "missing", "warning", "note"]
 COLD_AFTER = 20
-"""Rounds from which on a swarm that does not begin to learn is named, and of which that is said."""
+"""Rounds from which on a swarm that does not begin to learn is named, and of which that is said: of all that a shorter
+run has when it is whole."""
 COLD_DEAD, COLD_TAGGED = 0.99, 0.01
 """Share of rollouts without advantage from which on, and of completions with an answer below which, none is learned."""
 COLD = {
@@ -70,17 +72,20 @@ def _missing(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:
 def _cold(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:
     """Swarms that have nothing to learn from, in their newest rounds."""
     for metric in ("dead", "tagged"):
-        known = {one.seed: _newest(one, metric) for one in swarms if one.done >= COLD_AFTER}
+        known = {one.seed: _newest(one, metric) for one in swarms if one.done >= COLD_AFTER or one.whole}
         wrong = [value for value in known.values() if value is not None and _is_cold(metric, value)]
         if wrong:
             value = math.fsum(wrong) / len(wrong)
-            said = f"cold start of {arm}: in the newest {COLD_AFTER} rounds {100 * value:.1f} % of {COLD[metric]}"
+            rounds = min(COLD_AFTER, max(one.done for one in swarms))
+            said = (
+                f"cold start of {arm}: in the newest {count_of(rounds, 'round')} {100 * value:.1f} % of {COLD[metric]}"
+            )
             seeds = f"{len(wrong)} of {len(swarms)} seed{'s' if len(swarms) > 1 else ''}"
             yield Finding("warning", arm, f"{said} ({seeds})", f"cold start: {metric}", value, len(wrong))
 
 
 def _newest(one: Swarm, metric: str) -> float | None:
-    return one.mean(metric, range(one.done - COLD_AFTER, one.done))
+    return one.mean(metric, range(max(0, one.done - COLD_AFTER), one.done))
 
 
 def _is_cold(metric: str, value: float) -> bool:

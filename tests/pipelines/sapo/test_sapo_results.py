@@ -214,6 +214,9 @@ def test_what_has_to_be_known_is_a_row_of_its_own(tmp_path: Path) -> None:
     assert "in the newest 20 rounds 99.5 % of rollouts have equal rewards" in told[0]
     assert "the models were fine-tuned on the format of answers for 50 steps" in told[-1]
     assert found_in(swarm("4-4", 0)) == []
+    short = [text for _, text in found_in(swarm("4-4", 0, rounds=8, change=cold))]
+    assert "cold start of 4-4: in the newest 8 rounds 99.5 %" in short[0]
+    assert not any("cold" in text for _, text in found_in(swarm("4-4", 0, rounds=12, present=8, change=cold)))
 
 
 def test_arms_that_learned_the_same_to_the_bit_are_a_fault_unless_nothing_was_learned() -> None:
