@@ -12,27 +12,29 @@ from torch.nn.functional import cross_entropy
 from peers.federated import ALPHA, BATCH, CLIENTS, CLIP, HELD_OUT, RANK, RATE, SHAPES, TRAIN, Text, model_of, texts
 
 
+def peft_model(name: str) -> Any:
+    """A client's model, whose adapter is the same for all."""
+    kind = peft.TaskType.SEQ_CLS
+    config = peft.LoraConfig(
+        task_type=kind, r=RANK, lora_alpha=ALPHA, target_modules=list(SHAPES[name][2]), lora_dropout=0.0
+    )
+    model = peft.get_peft_model(model_of(name), config).eval()
+    with torch.no_grad():
+        for parameter in (one for key, one in model.named_parameters() if "lora_A" in key):
+            draw = torch.Generator().manual_seed(1)
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1] ** 0.5)
+    return model
+
+
 class ByPeft:
     """A model with an adapter for each client."""
 
     def __init__(self, name: str) -> None:
-        self.models = [self._model(name) for _ in range(CLIENTS)]
+        self.models = [peft_model(name) for _ in range(CLIENTS)]
         first = peft.get_peft_model_state_dict(self.models[0])
         self._global = {name: value.clone() for name, value in first.items()}  # else it is trained with the model
         self._train = [texts(client, TRAIN, "train") for client in range(CLIENTS)]
         self._held_out = [texts(client, HELD_OUT, "held out") for client in range(CLIENTS)]
-
-    def _model(self, name: str) -> Any:
-        kind = peft.TaskType.SEQ_CLS
-        config = peft.LoraConfig(
-            task_type=kind, r=RANK, lora_alpha=ALPHA, target_modules=list(SHAPES[name][2]), lora_dropout=0.0
-        )
-        model = peft.get_peft_model(model_of(name), config).eval()
-        with torch.no_grad():
-            for parameter in (one for key, one in model.named_parameters() if "lora_A" in key):
-                draw = torch.Generator().manual_seed(1)
-                parameter.copy_(torch.randn(parameter.shape, generator=draw) / parameter.shape[1] ** 0.5)
-        return model
 
     def round(self) -> tuple[list[float], float]:
         """`Side`."""
