@@ -1,7 +1,7 @@
 """Files beside outputs.json in the form of the guide: a JSON file per experiment, and tables of results and of tests.
 
-What is not measured is null or an empty cell: the text of records holds no times and no memory, so that the same run
-gives the same bytes.
+What is not measured is null or an empty cell. Times and memory are those of the machine that computed a round, beside
+its record: without them the same run gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from hybrid.records import Output
@@ -84,21 +85,25 @@ def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], compari
     rounds = [
         {
             "round": number + 1, "accuracy": metrics.get("accuracy"), "loss": metrics.get("loss"),
-            "train_loss": metrics.get("train_loss"), "time_seconds": None, "memory_mb": None,
+            "train_loss": metrics.get("train_loss"), "time_seconds": one.costs.get(number, {}).get("round_seconds"),
+            "memory_mb": _megabytes(one.costs.get(number, {}).get("peak_bytes")),
             "communication_mb": round(sent[place] / MEGABYTE, DIGITS) if place < len(sent) else None,
+            **({"virtual_seconds": metrics["virtual_seconds"]} if "virtual_seconds" in metrics else {}),
         }
         for place, (number, metrics) in enumerate(sorted(one.rounds.items()))
     ]  # fmt: skip
     value = {
         "experiment_name": name, "model_name": None, "task_name": ", ".join(tasks), "num_rounds": one.records,
         "num_clients": len(one.clients), "use_lora": one.method != "fedavg", "lora_rank": _rank(one),
-        "total_time_minutes": None, "final_accuracy": _of(one, "dev_accuracy"), "final_loss": _of(one, "dev_loss"),
+        "total_time_minutes": _minutes(one), "final_accuracy": _of(one, "dev_accuracy"),
+        "final_loss": _of(one, "dev_loss"),
         "method": one.method, "seed": one.seed, "majority_accuracy": _of(one, "dev_majority"),
         "not_compared": comparison.void.get(one.name),
         "notes": (
             "accuracy and loss of a round: on clients' own held-out rows; the final ones: on the tasks' dev rows; "
-            "communication_mb are the files sent and fetched, both ways; times and memory are not in the records; "
-            "the model is named in outputs.json"
+            "communication_mb are the files sent and fetched, both ways; time_seconds and memory_mb: of the machine "
+            "that trained all clients side by side, its peak so far; virtual_seconds: "
+            "of the devices; the model is named in outputs.json"
         ),
         "round_results": rounds,
     }  # fmt: skip
@@ -111,9 +116,26 @@ def _summary(name: str, one: SeriesResult, tasks: Sequence[str], comparison: Com
     average = total / len(one.rounds) if total is not None and one.rounds else None
     return (
         name, " ".join(tasks), None, "no" if one.method == "fedavg" else "yes", len(one.rounds),
-        ACCURACY.of(one), _of(one, "dev_loss"), None, None, average, one.method, one.seed, MAJORITY.of(one), F1.of(one),
+        ACCURACY.of(one), _of(one, "dev_loss"), _minutes(one), _memory(one), average, one.method, one.seed,
+        MAJORITY.of(one), F1.of(one),
         MCC.of(one), WORST.of(one), TENTH.of(one), total, comparison.void.get(one.name, "yes"),
     )  # fmt: skip
+
+
+def _minutes(one: SeriesResult) -> float | None:
+    """Of all rounds together, where they were computed."""
+    seconds = one.cost("round_seconds")
+    return None if seconds is None else sum(seconds) / 60
+
+
+def _memory(one: SeriesResult) -> float | None:
+    """The mean of the rounds' peaks in MB."""
+    peaks = one.cost("peak_bytes")
+    return None if peaks is None else fmean(peaks) / MEGABYTE
+
+
+def _megabytes(size: float | None) -> float | None:
+    return None if size is None else round(size / MEGABYTE, DIGITS)
 
 
 def _tests(comparison: Comparison) -> list[Sequence[Cell]]:

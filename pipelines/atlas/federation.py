@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hybrid.errors import BadData, CannotRun
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import with_costs
 from pipelines.atlas import aggregation, fingerprints, rank_budget
 from pipelines.atlas.client_models import ClientModel, Part, packed, unpacked
 from pipelines.atlas.grouping import Gradients, Grouping, fingerprint_bytes, grouped
@@ -40,7 +41,7 @@ class Federation:
     """
 
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
-        self.settings, self.rows, self._lab = settings, rows, lab
+        self.settings, self.rows, self.lab = settings, rows, lab
         self.name, self.seed = series.name, int(str(series.settings["seed"]))
         self.method: Method = METHODS[series.settings["method"]]  # type: ignore[index]
         pooled = self.method.groups == "pooled"
@@ -53,6 +54,7 @@ class Federation:
         self.fingerprint_bytes = [0] * len(self.members)
         self.refused = 0  # updates of the round in hand that cannot be used
 
+    @with_costs
     def round(self, number: int) -> RoundMetrics:
         """Train the clients of a round, combine what they send, test everyone. Raises RoundFailed."""
         traffic = Traffic.of(len(self.members))
@@ -133,7 +135,7 @@ class Federation:
 
     def _open(self, most: Sequence[int], ranks: Ranks | None) -> None:
         """Slots for the members, whose largest ranks are `most`, and their server."""
-        self.slots = Slots(self._lab, self.settings, self.method, self.seed, most, self.rows.labels)
+        self.slots = Slots(self.lab, self.settings, self.method, self.seed, most, self.rows.labels)
         ranks = ranks or [dict.fromkeys(self.slots.layers, rank) for rank in most]
         members = [
             Member(member.task, len(member.train), rank) for member, rank in zip(self.members, ranks, strict=True)
@@ -157,7 +159,7 @@ class Federation:
         and would be told from the others by that.
         """
         rank = max(self.settings.ranks())
-        slots = Slots(self._lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.rows.labels)
+        slots = Slots(self.lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.rows.labels)
         try:
             start = slots.first(rank)
             for one in range(len(self.members)):

@@ -18,6 +18,7 @@ from hybrid.canonical import Json, encode
 from hybrid.errors import BadData
 from hybrid.loops import Exchange, Lab, NotYet, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import with_costs
 from hybrid.tuning import MOST_RANK
 from pipelines.atlas import aggregation
 from pipelines.atlas.client_models import ClientModel, note_of
@@ -49,6 +50,7 @@ class FolderServer(Federation):
         """`hybrid.loops.SharingLoop`."""
         self.exchange = exchange
 
+    @with_costs
     def round(self, number: int) -> RoundMetrics:
         """Close a round, once enough clients have sent. Raises NotYet, RoundFailed."""
         if self.slots is None:
@@ -126,13 +128,14 @@ class FolderClient:
         self.server, self.number = str(series.settings["server"]), int(str(series.settings["client"]))
         self.seed, self.rows = int(str(series.settings["seed"])), rows.clients[self.number]
         self.method: Method = METHODS[series.settings["method"]]  # type: ignore[index]
-        self._lab, self._labels = lab, rows.labels
+        self.lab, self._labels = lab, rows.labels
         self._slots: tuple[int, Slots] | None = None  # of how many ranks
 
     def connect(self, exchange: Exchange) -> None:
         """`hybrid.loops.SharingLoop`."""
         self.exchange = exchange
 
+    @with_costs
     def round(self, number: int) -> RoundMetrics:
         """Train the server's model of a round, and send it. A round that was closed without this client is skipped.
 
@@ -190,7 +193,7 @@ class FolderClient:
     def _open(self, rank: int) -> Slots:
         if self._slots is None or self._slots[0] != rank:
             self.close()
-            self._slots = rank, Slots(self._lab, self.settings, self.method, self.seed, [rank], self._labels)
+            self._slots = rank, Slots(self.lab, self.settings, self.method, self.seed, [rank], self._labels)
         return self._slots[1]
 
 

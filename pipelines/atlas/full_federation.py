@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from hybrid.errors import BadData
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import with_costs
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, Encoded, FederatedRows
 from pipelines.atlas.scores import most_frequent, scored
@@ -33,7 +34,7 @@ class FullFederation:
     """A `hybrid.loops.Loop`. One model is in memory at a time, and the weighted sums of those that were trained."""
 
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
-        self.settings, self.rows = settings, rows
+        self.settings, self.rows, self.lab = settings, rows, lab
         self.name, self.seed = series.name, int(str(series.settings["seed"]))
         self.model: Any = lab.full_classifier(rows.labels, self.seed)
         start = _arrays(self.model.weights())
@@ -43,6 +44,7 @@ class FullFederation:
         self.heads = dict.fromkeys(rows.tasks, head)
         self.size = len(safetensors.numpy.save(start))
 
+    @with_costs
     def round(self, number: int) -> RoundMetrics:
         """Train the clients of a round, one after another, average them, test everyone. Raises RoundFailed."""
         traffic = Traffic.of(len(self.rows.clients))

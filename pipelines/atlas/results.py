@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from hybrid.canonical import encode
-from hybrid.metrics import RoundMetrics
+from hybrid.metrics import RoundMetrics, costs_of
 from hybrid.records import Output
 from pipelines.atlas.methods import ALL
 
@@ -42,6 +42,8 @@ class SeriesResult:
     tasks: Mapping[str, Metrics] = field(default_factory=dict)
     layers: Mapping[str, Metrics] = field(default_factory=dict)
     learned: dict[int, bytes] = field(default_factory=dict)
+    costs: dict[int, Metrics] = field(default_factory=dict)
+    """Seconds and bytes that a round took where it was computed, by its number; those that say so."""
     steps: float = 0.0
     """Optimizer steps of all clients in all rounds."""
     moved: float | None = None
@@ -89,6 +91,11 @@ class SeriesResult:
         """Round -> a metric of the whole round."""
         return {number: metrics[name] for number, metrics in sorted(self.rounds.items()) if name in metrics}
 
+    def cost(self, name: str) -> list[float] | None:
+        """A cost of every round; None where a round does not say."""
+        known = [self.costs[number][name] for number in sorted(self.rounds) if name in self.costs.get(number, {})]
+        return known if known and len(known) == len(self.rounds) else None
+
     def add(self, output: Output) -> None:
         """Take in one record."""
         self.records += 1
@@ -99,6 +106,8 @@ class SeriesResult:
             return
         self.rounds[found.round] = found.metrics
         self.learned[found.round] = _digest(found)
+        if costs := costs_of(output.trained).get(""):
+            self.costs[found.round] = costs
         self._count(found)
         if found.round == max(self.rounds):
             self.clients, self.tasks, self.layers = (_groups(found, kind) for kind in (CLIENT, TASK, LAYER))

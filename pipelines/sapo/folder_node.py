@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from hybrid.loops import Lab, NotYet, Segment, Series
 from hybrid.machine.terminal import clean_line
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import Costs
 from pipelines.sapo.arms import node_name
 from pipelines.sapo.arrivals import Refusal, unpack
-from pipelines.sapo.costs import Costs
 from pipelines.sapo.node import Node
 from pipelines.sapo.pool import Candidate
 from pipelines.sapo.rollouts import Batch, Rollout, packed

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from hybrid.canonical import Json
 from hybrid.loops import Lab, Policies, Publications, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import Costs
 from pipelines.sapo import scores
 from pipelines.sapo.advantages import is_dead, mean_reward
 from pipelines.sapo.arms import arm_of, node_name
 from pipelines.sapo.arrivals import Expected
 from pipelines.sapo.chosen import Chosen, chosen, with_more
 from pipelines.sapo.configuration import configuration_of, expected_of
-from pipelines.sapo.costs import Costs
 from pipelines.sapo.evaluation import Evaluation
 from pipelines.sapo.ledger import Ledger
 from pipelines.sapo.node import Node, rewards_of

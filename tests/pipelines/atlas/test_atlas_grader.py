@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,16 @@ def test_the_files_have_the_guides_columns_and_keys_and_invent_no_times(tmp_path
     }  # fmt: skip
     assert (one["num_rounds"], one["num_clients"], one["lora_rank"], one["total_time_minutes"]) == (4, 6, 8, None)
     assert one["final_accuracy"] == pytest.approx(float(rows[6]["Final Accuracy"]), abs=1e-6)
-    keys = {"round", "accuracy", "loss", "train_loss", "time_seconds", "memory_mb", "communication_mb"}
+    keys = {
+        "round",
+        "accuracy",
+        "loss",
+        "train_loss",
+        "time_seconds",
+        "memory_mb",
+        "communication_mb",
+        "virtual_seconds",
+    }
     assert [each.keys() for each in one["round_results"]] == [keys] * 4
     assert one["round_results"][0]["communication_mb"] == pytest.approx(0.48)
     tests = list(csv.DictReader(io.StringIO(made["statistical_tests.csv"])))
@@ -153,6 +163,21 @@ def test_the_files_have_the_guides_columns_and_keys_and_invent_no_times(tmp_path
     ]  # fmt: skip
     assert (tests[0]["p (Wilcoxon)"], tests[0]["bootstrap low"]) == ("0.25", "")
     assert float(tests[0]["p (Holm)"]) >= float(tests[0]["p (paired t)"])
+
+
+def test_the_files_have_the_seconds_and_the_memory_of_rounds_that_say_them() -> None:
+    costs = {"": {"round_seconds": 30.0, "peak_bytes": 2e8}}
+    outputs = [replace(one, trained={"costs": costs}) for one in federation("local", 0)]
+    outputs += [
+        replace(one, trained={"costs": costs} if number else {}) for number, one in enumerate(federation("ffa", 0))
+    ]
+    made = pages(tasks_of(outputs), outputs)
+    rows = list(csv.DictReader(io.StringIO(made["experiment_summary.csv"])))
+    assert [(row["Time (min)"], row["Avg Memory (MB)"]) for row in rows] == [("2", "200"), ("", "")]
+    one, part = (json.loads(made[f"exp{name}_seed0.json"]) for name in ("1_local", "2_ffa"))
+    assert (one["total_time_minutes"], part["total_time_minutes"]) == (2, None)
+    assert [each["time_seconds"] for each in part["round_results"]] == [None, 30, 30, 30]
+    assert {each["memory_mb"] for each in one["round_results"]} == {200}
 
 
 def test_the_controls_are_tested_against_each_other_once() -> None:

@@ -100,6 +100,14 @@ def test_a_state_of_something_else_is_refused(lab: Lab, method: str) -> None:
     federation.close()
 
 
+@pytest.mark.parametrize("method", ["fedavg", "local"])
+def test_a_round_says_what_it_cost_beside_its_record(lab: Lab, method: str) -> None:
+    (found,) = results(lab, method, "rounds=1")
+    assert found.costs[""]["round_seconds"] > 0
+    assert found.costs[""]["peak_bytes"] > 1e8, "torch alone takes more"
+    assert "round_seconds" not in found.to_text()
+
+
 def test_what_is_sent_is_counted_in_bytes_of_files(lab: Lab) -> None:
     whole, part = results(lab, "fedavg-lora"), results(lab, "ffa")
     clients = [one for name, one in whole[0].groups.items() if name.startswith("client-")]

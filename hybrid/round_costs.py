@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from hybrid.machine.late_imports import import_object
+from hybrid.metrics import RoundMetrics
 
 
 class Costs(dict[str, float]):
@@ -32,3 +36,17 @@ class Costs(dict[str, float]):
             lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
             peak = next(line for line in lines if line.startswith("VmHWM:"))
             self["peak_bytes"] = float(peak.split()[1]) * 1024
+
+
+def with_costs(advance: Callable[[Any, int], RoundMetrics]) -> Callable[[Any, int], RoundMetrics]:
+    """The method `round` of a loop whose lab is `lab`, with the seconds and the memory of the whole round."""
+
+    @wraps(advance)
+    def measured(loop: Any, number: int) -> RoundMetrics:
+        costs = Costs()
+        with costs.timed("round_seconds"):
+            found = advance(loop, number)
+        costs.measure_memory(loop.lab.device)
+        return replace(found, costs={"": costs})
+
+    return measured
