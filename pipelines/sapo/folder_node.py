@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from hybrid.loops import Lab, NotYet, Segment, Series
 from hybrid.machine.terminal import clean_line
@@ -19,13 +19,15 @@ from hybrid.round_costs import Costs
 from pipelines.sapo.arms import node_name
 from pipelines.sapo.arrivals import Refusal, unpack
 from pipelines.sapo.node import Node
-from pipelines.sapo.pool import Candidate
+from pipelines.sapo.pool import AHEAD, Candidate
 from pipelines.sapo.rollouts import Batch, Rollout, packed
 from pipelines.sapo.segment_names import MORE
 from pipelines.sapo.settings import SapoSettings
 from pipelines.sapo.swarm import Swarm, Written
 
 LOG = logging.getLogger("hybrid")
+MOST_LATER = 20_000
+"""Segments far ahead that are remembered."""
 
 
 class FolderNode(Swarm):
@@ -43,6 +45,7 @@ class FolderNode(Swarm):
         self._costs = Costs()
         self._looked = 0.0  # when it last looked whether to wait, in this round
         self._waited: dict[int, float] = {}  # node -> seconds that it was waited for since something of it arrived
+        self._later: set[tuple[str, int]] = set()  # names and numbers of segments that are too far ahead
         self._refused: Counter[str] = Counter()  # kind -> rollouts of the round in hand
         self._told: set[str] = set()  # kinds of refusals that were told
 
@@ -103,8 +106,7 @@ class FolderNode(Swarm):
     def _take(self, number: int) -> None:
         """Put what has arrived into the pool, and count what is refused."""
         (pool,) = self.pools
-        oldest = max(0, number - self.settings.max_age)
-        for segment in self.publications.arrived(since=oldest, names=self._senders.keys()):
+        for segment in self._arrived(number):
             sender = self._senders[segment.name]
             found = unpack(segment.data, self.expected(), sender)
             refused = list(found.refused)
@@ -116,6 +118,19 @@ class FolderNode(Swarm):
             if found.batches:
                 self._waited[sender] = 0.0
             self._refuse(refused, segment)
+
+    def _arrived(self, number: int) -> Iterator[Segment]:
+        """What has arrived of others. What is far ahead is left in the folder until its round is near."""
+        oldest, near = max(0, number - self.settings.max_age), number + AHEAD
+        due = sorted(one for one in self._later if one[1] <= near)
+        self._later.difference_update(due)
+        for name, of in due:
+            yield from self.publications.read(name, of)
+        for segment in self.publications.arrived(since=oldest, names=self._senders.keys()):
+            if segment.number <= near:
+                yield segment
+            elif len(self._later) < MOST_LATER:
+                self._later.add((segment.name, segment.number))
 
     def _refuse(self, refused: Sequence[Refusal], segment: Segment) -> None:
         self._refused.update(one.kind for one in refused)

@@ -43,6 +43,7 @@ class Sapo(SapoSettings):
         "paper-6-2": {**PAPER, "arms": ["6-2"]},
         "paper-4-4": {**PAPER, "arms": ["4-4"]},
         "paper-2-6": {**PAPER, "arms": ["2-6"]},
+        "paper-genrl": {**PAPER, "arms": ["4-4"], "learning_rate": 1e-6},
         "paper-text": {**PAPER, "arms": ["4-4"], "learning_rate": 1e-3},
         "guide": {**PAPER, "arms": ["4-4"], "warm_up": 50, "max_tokens": 256},
         "friends": {

@@ -29,7 +29,7 @@ Choice = Literal["uniform-nonzero", "uniform", "best-total", "first", "fixed-pos
 - `fixed-positions`: the same positions of the list in every round (Elrashid's rl-swarm, whose generator is seeded alike
   each round).
 """
-AHEAD = 100
+AHEAD = 30
 """Rounds that another node may be ahead; what is further in the future is refused."""
 
 

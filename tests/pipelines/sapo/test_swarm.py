@@ -181,6 +181,17 @@ def test_an_asynchronous_node_waits_for_nothing_and_takes_what_is_not_too_old() 
     assert slow.round(3).groups["node-1"]["ext_pool"] == 8 - found["n_ext"]
 
 
+def test_a_node_that_is_far_behind_takes_what_the_others_wrote_in_its_rounds() -> None:
+    folder = Folder()
+    quick, slow, _ = nodes(folder, barrier="async", rounds=80, max_tokens=1, foreign="uniform")
+    for number in range(80):
+        quick.round(number)
+    for number in range(80):
+        found = slow.round(number).groups["node-1"]
+        assert (found["ext_pool"], found["refused"]) == (2, 0)
+        assert len(slow.pools[0]._held) <= 2 * 32  # 30 rounds ahead, and this one
+
+
 def test_too_few_foreign_rollouts_are_replaced_by_own_ones_when_that_is_asked_for() -> None:
     lone = nodes(Folder(), barrier="async", shortfall="own")[0]
     short = nodes(Folder(), barrier="async")[0]
