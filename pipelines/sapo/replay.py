@@ -147,7 +147,8 @@ def _lines(entry: Entry, groups: Sequence[Group], asked: Sequence[str]) -> Itera
         yield ""
         dead = ", no advantage" if group.advantages is None else ""
         yield f"{number + 1}. {whose}, round {of.round}, slot {of.slot}: {of.task} {of.index}, {of.id}{dead}"
-        yield f"   question: {_cut(question)}"
+        yield "   question:"
+        yield from (f"      {line}" for line in _cut(question).splitlines())
         learnt = group.advantages or (0.0,) * len(of.answers)
         for answer, reward, advantage in zip(of.answers, group.rewards, learnt, strict=True):
             end = "" if answer.ended else " (cut)"

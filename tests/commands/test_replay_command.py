@@ -84,7 +84,7 @@ def test_a_training_set_is_printed_for_people_and_as_json(swarm: Ran, hybrid: Hy
     done = hybrid("replay", swarm.run, "--round", 3, "--node", 1)
     assert done.code == 0, done.stderr
     assert "round 3 of node-1: " in done.stdout
-    assert "question: " in done.stdout
+    assert "question:" in done.stdout
     whole: Any = json.loads(hybrid("replay", swarm.run, "--round", 3, "--node", "node-1", "--json").stdout)
     assert whole["replay"]["matches"]
     assert len(whole["replay"]["groups"]) == 4

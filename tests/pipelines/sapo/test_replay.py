@@ -152,6 +152,6 @@ def test_people_see_questions_rewards_and_texts(memory: Ran) -> None:
     found = memory.replay("2-2/seed-0", 1, "node-2")
     text = "\n".join(found.lines)
     assert "round 1 of node-2: " in text
-    assert text.count("question: ") == len(found.value["groups"])  # type: ignore[index,call-overload,arg-type]
+    assert text.count("question:") == len(found.value["groups"])  # type: ignore[index,call-overload,arg-type]
     assert "<answer>" in text
     encode(found.value)
