@@ -84,6 +84,31 @@ def test_slots_that_train_together_are_those_that_train_alone() -> None:
         assert_same(one, other)
 
 
+def grpo(model: Any, texts: Sequence[PolicyText], temperature: float) -> torch.Tensor:
+    """GRPO's loss with one update a batch: ratios to the policy itself, cut unevenly, the mean over all labels.
+
+    The texts' weights are advantages.
+    """
+    each = []
+    for text in texts:
+        logprobs, advantage = of_labels(model, text, temperature), torch.tensor(text.weights)
+        ratio = (logprobs - logprobs.detach()).exp()
+        each.append(-torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.28) * advantage))
+    return torch.cat(each).mean()
+
+
+def test_gradients_are_those_of_grpo_with_a_mean_over_all_labels() -> None:
+    bank = bank_of()
+    texts = [
+        text._replace(weights=(advantage,) * len(text.weights))
+        for text, advantage in zip(group(7), (1.2, -0.4, 0.0, -0.8), strict=True)
+    ]
+    _, grads, _ = by_peft(bank, "Llama", texts, 0.9, grpo)
+    labels = sum(len(text.weights) for text in texts)  # those of the text without advantage count, too
+    bank.backward([text._replace(weights=tuple(one / labels for one in text.weights)) for text in texts], 0.9)
+    assert_same(gradients(bank), grads)
+
+
 @pytest.mark.parametrize("how", [{"tokens": 1}, {"tokens": 20}, {"checkpointed": True}])
 def test_passes_of_any_size_give_the_same(how: dict[str, Any]) -> None:
     texts = [*group(1), *group(2, 1), *group(3)]
