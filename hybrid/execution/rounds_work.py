@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,7 +80,7 @@ class RoundsWork(StageWork):
         self._workers = 1 + len(beating | self.claims.others(timeouts.idle).attempts)
         return super().others(monitor, timeouts)
 
-    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion | None]:
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Generator[Completion | None, None, None]:
         """Advance one series after the other; None when all wait, for the caller to wait `TICK` seconds.
 
         A series that waits for what others share is left to whoever takes it next. One that waits for what others
@@ -92,10 +93,13 @@ class RoundsWork(StageWork):
         try:
             yield from self._turns(engine, taken)
         finally:
-            for one in self._open.values():
-                one.run.close()
-            self._open.clear()
             self._mine.clear()
+            with ExitStack() as closing:  # each of them, whatever another one raises
+                for one in self._open.values():
+                    closing.callback(one.run.close)
+                self._open.clear()
+            if self._shelf:
+                LOG.info("looked into the folder %d times for what others publish", self._shelf.listed)
 
     def _turns(self, engine: LoopEngine, taken: Callable[[], Any]) -> Iterator[Completion | None]:
         while (others := taken()) is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from typing import Any, ClassVar
@@ -246,7 +246,7 @@ class SearchWork:
         self.claims.release(self._in_open_shard)
         self._in_open_shard = []
 
-    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion]:
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Generator[Completion, None, None]:
         """What the engines answer to `requests`. Raises HybridError."""
         try:
             yield from engine.generate(self.requests(taken))

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from hybrid.canonical import Json
@@ -226,8 +226,9 @@ def _answered(
 ) -> Iterator[Completion]:
     """Give the backend the items that are left, and write its answers, in any order, into shards of a new attempt."""
     observer.working()
-    with ticking(writer, tick) as failures, kept_at_once(work, engine, writer):
-        for completion in work.answers(engine, work.nobody):
+    answers = work.answers(engine, work.nobody)
+    with ticking(writer, tick) as failures, kept_at_once(work, engine, writer), closing(answers):
+        for completion in answers:
             if completion is None:
                 time.sleep(TICK)
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any, ClassVar
@@ -161,7 +161,7 @@ class StageWork:
         """The name of the stage's backend, for messages."""
         return f"the backend '{self.run.models[self.stage.role].backend}'"
 
-    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Iterator[Completion | None]:
+    def answers(self, engine: Backend, taken: Callable[[], Any]) -> Generator[Completion | None, None, None]:
         """The engine's answers to `requests`, as they come; None where there is nothing to do for the moment.
 
         Raises HybridError.

@@ -19,6 +19,7 @@ from typing import IO, Any, Literal
 
 from hybrid.canonical import encode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
+from hybrid.folder.names import SEGMENTS
 from hybrid.folder.runs import MARK
 from hybrid.machine.files import NotThere
 from hybrid.machine.redaction import redacted
@@ -109,6 +110,9 @@ class Carrier:
             (result.received, False, self._filters(sending=False)),
             (result.sent, True, self._filters(sending=True)),
         ]
+        if self.side == "gpu" and any(self.folder.glob(f"runs/{self._run or '*'}/{SEGMENTS}")):
+            segments = "--ignore-existing", f"--filter=+ {self._segments}"
+            ways += [(result.sent, True, segments), (result.received, False, segments)]
         if not self._run:
             packed = tuple(f"--filter=+ {one}" for one in PACKED)
             ways.append((result.sent, True, ("--ignore-existing", *packed)))
@@ -131,7 +135,13 @@ class Carrier:
         laptop = ["/hybrid.json", *(f"{place}/{one}" for one in OF_LAPTOP)]
         if sending == (self.side == "laptop"):
             return [f"--filter=+ {one}" for one in laptop]
-        return [*(f"--filter=- {one}" for one in laptop), f"--filter=+ {place}/**"]
+        others = [self._segments] if self.side == "gpu" else []
+        return [*(f"--filter=- {one}" for one in (*laptop, *others)), f"--filter=+ {place}/**"]
+
+    @property
+    def _segments(self) -> str:
+        """What workers publish for each other: between them it goes both ways, and never over another file."""
+        return f"/runs/{self._run or '*'}/{SEGMENTS}/**"
 
     def _at(self, path: str) -> str:
         return f"{self.remote}{path}" if self.remote.endswith(":") else f"{self.remote}/{path}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -302,13 +303,14 @@ class Worker:
 
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
-        for completion in work.answers(engine, lambda: self._taken(work)):
-            if completion is None:
-                yield TICK
-                continue
-            self._busy = self.clock.now()
-            yield from self._keep(session, completion)
-            yield 0.0
+        with closing(work.answers(engine, lambda: self._taken(work))) as answers:
+            for completion in answers:
+                if completion is None:
+                    yield TICK
+                    continue
+                self._busy = self.clock.now()
+                yield from self._keep(session, completion)
+                yield 0.0
         if work.unanswered:
             left = count_of(work.unanswered, "item")
             raise Temporary(f"the engine left {left} of {work.run.id} unanswered", hint="run it again")

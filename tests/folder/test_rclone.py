@@ -73,6 +73,23 @@ def test_files_go_from_their_writer_to_the_other_side(places: Places) -> None:
 
 
 @pytest.mark.slow
+def test_what_workers_publish_reaches_the_other_workers(places: Places) -> None:
+    first, second = (f"{RUN}/segments/0123456789abcdef/0000/000000/segment-{one}" for one in "12")
+    places.sync("laptop")
+    places.sync("gpu")
+    Disk(places.gpu).write(first, b"of this machine")
+    Disk(places.remote).write(second, b"of another machine")
+    places.sync("gpu")
+    (places.gpu / second).write_bytes(b"torn")
+    places.sync("gpu")
+    assert below(places.remote)[first] == b"of this machine"
+    assert below(places.remote)[second] == b"of another machine", "a torn copy does not go back"
+    assert set(below(places.gpu)) >= {first, second}
+    places.sync("laptop")
+    assert set(below(places.laptop)) >= {first, second}
+
+
+@pytest.mark.slow
 def test_torn_and_deleted_files_come_back_from_their_writer(places: Places) -> None:
     for path in OF_WORKER:
         Disk(places.laptop).write(path, path.encode())

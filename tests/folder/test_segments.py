@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -14,8 +15,10 @@ import zstandard
 from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.execution.publications import StagePublications
 from hybrid.folder.in_memory import InMemoryFolder
-from hybrid.folder.medium import Entry
+from hybrid.folder.medium import Disk, Entry, Medium
 from hybrid.folder.names import SegmentName
+from hybrid.folder.notes import pack_note
+from hybrid.folder.runs import join_folder, submit
 from hybrid.folder.segment_shelf import MOST_TOLD, SegmentShelf
 from hybrid.folder.segments import (
     MAX_PACKED,
@@ -26,7 +29,11 @@ from hybrid.folder.segments import (
     verify_segment,
     window_length,
 )
+from hybrid.folder.spec import ModelSpec
+from hybrid.folder.spool import RECHECK, Spool
 from hybrid.loops import Segment
+from hybrid.protocols import Inputs
+from tests.support.manual_clock import ManualClock
 
 RUN = "p-0123456789ab"
 PLACE = stage_place(RUN, "rounds/1", "0" * 64)
@@ -322,3 +329,42 @@ def is_whole(path: str, data: bytes) -> bool:
         return bool(verify_segment(path, data))
     except HybridError:
         return False
+
+
+def test_segments_are_uploaded_before_all_else_and_freed_once_they_were_seen_again(tmp_path: Path) -> None:
+    clock, folder = ManualClock(), join_folder(tmp_path / "folder", make=True)
+    run = submit(folder, "p", {}, Inputs({}, {}, {}), {"": ModelSpec("none", "none", "0" * 64)})
+    spool = Spool(Disk(tmp_path / "spool"), clock)
+    spool.write(*pack_note(run.id, "log", "one", 0, {"lines": []}))
+    path, packed = pack_segment(stage_place(run.id, "rounds/1", "0" * 64), LENGTH, "node-0", 0, b"published")
+    spool.write(path, packed)
+    full = Full(folder)
+    with pytest.raises(Temporary):
+        spool.carry(full)  # type: ignore[arg-type]
+    assert full.asked == [path], "nothing was before it"
+    spool.carry(folder)
+    assert spool.waiting == []
+    assert folder.read(path, MAX_PACKED) == packed
+    clock.time += RECHECK
+    (tmp_path / "folder" / path).write_bytes(b"lost by the mount")
+    spool.recheck(folder)
+    assert spool.waiting == [path]
+    spool.carry(folder)
+    clock.time += RECHECK
+    spool.recheck(folder)
+    assert (spool.waiting, spool.entries(path.rpartition("/")[0])) == ([], [])
+    assert folder.read(path, MAX_PACKED) == packed
+
+
+class Full:
+    """A folder without room."""
+
+    def __init__(self, folder: Medium) -> None:
+        self._folder, self.asked = folder, list[str]()
+
+    def read(self, path: str, limit: int) -> bytes:
+        return self._folder.read(path, limit)
+
+    def write(self, path: str, data: bytes, *, heal: bool = False) -> None:
+        self.asked.append(path)
+        raise Temporary("no room")

@@ -13,7 +13,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from hybrid.canonical import encode
 from hybrid.errors import HybridError
@@ -36,6 +36,8 @@ from tests.simulator.growing import Growing
 READER = "reader-00000000"
 ITEM_SECONDS = 20.0
 IN_FLIGHT = 4
+LEAST = 5.0
+"""Seconds of a worker's wait: shorter ones are made as long."""
 COURIER = 20.0
 """Seconds between two rounds of a courier."""
 
@@ -160,6 +162,7 @@ class Simulation:
     stays: bool = False  # whether workers wait for more when all is done
     chained: bool = False  # whether the stage whose items are counted comes after another
     searching: bool = False  # whether the items depend on answers
+    model: ClassVar[tuple[str, str]] = "sim", "m"
 
     def __post_init__(self) -> None:
         self.world = World(self.seed, self.faults, spared=lambda path: "/" not in path or path.count("/") < 3)
@@ -196,7 +199,7 @@ class Simulation:
                     "sums",
                     {"items": self.items},
                     pipeline.inputs(),
-                    models={"": ModelSpec("sim", "m", digest)},
+                    models={"": ModelSpec(*self.model, digest)},
                 ).id
                 break
             except HybridError:
@@ -278,7 +281,7 @@ class Simulation:
             machine.actor.start()
         machine.lives += 1
         actor = machine.actor
-        bench = SimulatedCapabilities(self, machine, self.digests[int(name[3:]) % len(self.digests)])
+        bench = self.capabilities(machine, self.digests[int(name[3:]) % len(self.digests)])
         attempt = f"{name}-{machine.lives:04d}"
         run, idle = ("", 1e6) if self.stays else (self.run_id, 3600.0)
         options = WorkerOptions(("gpu",), run=run, max_idle=idle, timeouts=self.timeouts, shard_seconds=60.0)
@@ -290,6 +293,10 @@ class Simulation:
             self._ended(machine)
         else:
             machine.due = machine.courier_due = self.world.time
+
+    def capabilities(self, machine: Machine, digest: str) -> SimulatedCapabilities:
+        """What a worker on a machine can do."""
+        return SimulatedCapabilities(self, machine, digest)
 
     def step(self, name: str) -> None:
         """Continue the thread of a machine that is due first."""
@@ -313,7 +320,7 @@ class Simulation:
         assert machine.worker is not None
         wait = next(machine.steps, None)
         if wait is not None:
-            machine.due = self.world.time + (wait or ITEM_SECONDS / self.timeouts.beat * 60)
+            machine.due = self.world.time + (max(wait, LEAST) if wait else ITEM_SECONDS / self.timeouts.beat * 60)
         elif machine.leaving:
             self._ended(machine)
         else:
@@ -426,12 +433,16 @@ class Simulation:
         """P1 and P2: accepted shards verify and are correct, and acknowledged shards are on the laptop's disk."""
         for path in self.received():
             if self._whole(path):
-                for record in self._shard(path).records:
-                    assert record["text"] in (None, answer(record["key"])), f"P1: {path} was accepted"
+                self.check_shard(path)
         for path, sha256 in self.acked().items():
             data = self.laptop.files.held.get(path)
             assert data is not None, f"P2: {path} was acknowledged and is not on the laptop"
             assert verified(path, data).sha256 == sha256, f"P2: {path} is not what was acknowledged"
+
+    def check_shard(self, path: str) -> None:
+        """The records of a shard that was accepted are right."""
+        for record in self._shard(path).records:
+            assert record["text"] in (None, answer(record["key"])), f"P1: {path} was accepted"
 
     def acked(self) -> dict[str, str]:
         """What the acks say, those in the cloud and those on the laptop."""
