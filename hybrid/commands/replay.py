@@ -141,7 +141,7 @@ class Told:
         if self.missing:
             raise NotFinished(
                 f"{run}: {count_of(len(self.missing), 'rollout')} not here",
-                hint=f"`hybrid fetch --rollouts {run}` brings what has arrived in the folder",
+                hint=f"of a remote run, `hybrid fetch --rollouts {run}` brings what has been published",
             )
 
 

@@ -74,9 +74,13 @@ class Library:
     def told(self, used: Used) -> str:
         """What is missing, in words."""
         segments = " or ".join(f"{name} {number}" for name, number in self._names(used))
-        place = used.node, used.round, used.slot
-        other = any(one.place == place for shelf in self._shelves(used) for one in shelf.rollouts.values())
-        return f"{told(used)} ({used.id:.32}), of the segment {segments}{': another is in its place' * other}"
+        place, how = (used.node, used.round, used.slot), self._settings
+        if any(one.place == place for shelf in self._shelves(used) for one in shelf.rollouts.values()):
+            segments += ": another is in its place"
+        elif how.exchange == "memory":
+            last = min((used.round // how.publish_every + 1) * how.publish_every, how.rounds) - 1
+            segments += f", which is published in round {last}"
+        return f"{told(used)} ({used.id:.32}), of the segment {segments}"
 
     def _names(self, used: Used) -> list[tuple[str, int]]:
         series = self._series
