@@ -18,6 +18,8 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from hybrid.training.attention import attending_with
+
 NAME = "hybrid_decoding"
 
 
@@ -141,13 +143,11 @@ _cache: ContextVar[SharingCache] = ContextVar("cache")
 @contextmanager
 def decoding(model: Any, cache: SharingCache) -> Iterator[None]:
     """Within it, the model computes a token of each row of the cache, with this module's attention."""
-    before = model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
     token = _cache.set(cache)
-    model.set_attn_implementation(NAME)
     try:
-        yield
+        with attending_with(model, NAME):
+            yield
     finally:
-        model.set_attn_implementation(before)
         _cache.reset(token)
 
 

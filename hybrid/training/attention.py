@@ -67,6 +67,25 @@ class PackLayout:
         return self.masks[about]
 
 
+@contextmanager
+def attending_with(model: Any, name: str) -> Iterator[None]:
+    """Within it, a model computes attention with the function `name` that is registered with transformers.
+
+    Raises CannotRun for a model whose code has attention of its own: it would compute that in silence.
+    """
+    before = model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:  # noqa: SLF001
+        raise CannotRun(
+            f"{type(model).__name__} has attention of its own in transformers, which cannot be given packed texts",
+            hint="take a model of another family, such as Llama, Qwen, Mistral, GPT-2 or GPT-NeoX",
+        )
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 _layout: ContextVar[PackLayout] = ContextVar("layout")
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.attention import sdpa_kernel
 
-from hybrid.training.attention import NAME, PackLayout, fused_kernels, packed_layout, varlen_works
+from hybrid.training.attention import (
+    NAME,
+    PackLayout,
+    attending_with,
+    fused_kernels,
+    packed_layout,
+    varlen_works,
+)
 from hybrid.training.packing import Pack, PackedText, pack
 from hybrid.training.recompute import recomputed, repeatable_layers
 from hybrid.training.slots import Route, SlottedModel, method_for
@@ -33,15 +40,9 @@ class PackedModel:
         self._varlen = varlen_works(self.device, self.dtype, *heads)
         self.computed = self.logits = self.passes = self.steps = 0  # tokens, logit rows, passes, optimizer steps so far
 
-    @contextmanager
-    def packed(self) -> Iterator[None]:
+    def packed(self) -> AbstractContextManager[None]:
         """Within this context, the model uses packed attention."""
-        before = self.model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
-        self.model.set_attn_implementation(NAME)
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(before)
+        return attending_with(self.model, NAME)
 
     def pack(self, entries: Sequence[PackedText], slots: int) -> Pack:
         """The pack of `entries` for this device."""

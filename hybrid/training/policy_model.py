@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import sdpa_kernel
 
 from hybrid.errors import CannotRun
-from hybrid.training.attention import fused_kernels
+from hybrid.training.attention import attending_with, fused_kernels
 from hybrid.training.policy_pack import PolicyPack
 from hybrid.training.prefix_attention import NAME, prefix_layout
 from hybrid.training.recompute import recomputed, repeatable_layers
@@ -37,16 +37,12 @@ class PolicyModel:
         wide = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self._kernels = fused_kernels(self.device, self.dtype, text.num_attention_heads, shared, wide)
         self.scale = self._scale()
+        with self.packed():  # a model that cannot is refused before anything is trained
+            pass
 
-    @contextmanager
-    def packed(self) -> Iterator[None]:
+    def packed(self) -> AbstractContextManager[None]:
         """Within this context, the model's attention is that of packs."""
-        before = self.model.config._attn_implementation  # noqa: SLF001  (there is no public accessor)
-        self.model.set_attn_implementation(NAME)
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(before)
+        return attending_with(self.model, NAME)
 
     def rows(
         self, pack: PolicyPack, within: Callable[[], AbstractContextManager[Any]], *, checkpointed: bool = False

@@ -10,8 +10,10 @@ import torch
 
 from hybrid.errors import CannotRun
 from hybrid.training.packing import PackedText
+from hybrid.training.policies import policy_bank
 from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer
+from hybrid.tuning import PolicyTuning
 from tests.support.peft_reference import VOCABULARY, texts
 
 torch.set_num_threads(1)
@@ -70,6 +72,19 @@ def test_capped_attention_is_refused_and_not_trained_wrongly() -> None:
     one = ours.pack([PackedText(0, texts(1, 1)[0], 1.0)], 1)
     with pytest.raises(CannotRun, match="caps, drops or masks"), ours.packed():
         ours.logits_of(one, Route(bank, one.lengths, ours.dtype))
+    ours.close()
+
+
+@pytest.mark.parametrize("name", ["Bloom", "GPTNeo"])
+def test_a_model_with_attention_of_its_own_is_refused_and_not_trained_wrongly(name: str) -> None:
+    more = {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]} if name == "GPTNeo" else {}
+    model = family(name, n_layer=2, n_head=4, num_key_value_heads=4, **more)
+    target = "query_key_value" if name == "Bloom" else "q_proj"
+    with pytest.raises(CannotRun, match="attention of its own"):
+        policy_bank(model, 1, PolicyTuning(rank=4, targets=(target,)), 64)
+    ours = Trainer(model, (target,), slots=1, tokens=64, free=lambda: 1 << 30)
+    with pytest.raises(CannotRun, match="attention of its own"), ours.packed():
+        pass
     ours.close()
 
 
