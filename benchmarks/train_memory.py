@@ -35,14 +35,13 @@ from train_gpu import LLAMA_1B
 
 from hybrid.training import attention
 from hybrid.training.jobs import Job, Tokens
-from hybrid.training.measure import pass_costs, pass_peak
+from hybrid.training.measure import pass_costs, pass_peak, saved_bytes
 from hybrid.training.memory import (
     BYTES_PER_PARAMETER,
     PLANNABLE_FRACTION,
     PassCosts,
     Work,
     plan_memory,
-    saved_bytes,
 )
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.packing import Pack, PackedText

@@ -56,6 +56,10 @@ def test_list_and_describe_load_nothing_heavy() -> None:
     assert sorted(loaded_after(code) & set(HEAVY)) == []
 
 
+def test_the_memory_of_training_is_planned_without_heavy_libraries() -> None:
+    assert sorted(loaded_after("import hybrid.training.policy_memory") & set(HEAVY)) == []
+
+
 def test_every_module_of_the_laptop_side_loads_without_what_only_posix_has() -> None:
     hidden = [*POSIX_ONLY, *GPU_LIBRARIES]
     modules = [module_name(path) for path in SOURCES]

@@ -71,6 +71,21 @@ def peak_bytes(act: Callable[[], object]) -> int:
     return int(storages.peak)
 
 
+def saved_bytes(act: Callable[[], object]) -> int:
+    """The bytes that autograd saves for the backward pass of `act`, each storage counted once."""
+    seen: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is reused
+
+    def keep(tensor: torch.Tensor) -> None:
+        """The graph gets nothing to keep: a node that holds its own output is never freed."""
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            seen[storage._cdata] = storage  # noqa: SLF001  (without memory, every data_ptr is 0)
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+        act()
+    return sum(storage.nbytes() for storage in seen.values())
+
+
 def pass_costs(model: PackedModel, rank: int, *, checkpointed: bool = False) -> PassCosts:
     """The costs of a pass with adapters of `rank`, measured once for a Hugging Face model.
 

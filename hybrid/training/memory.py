@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import torch
 
 from hybrid.errors import CannotRun
 
@@ -177,21 +175,6 @@ def fastest(plans: Sequence[MemoryPlan], work: Work, half_speed: int) -> MemoryP
         return fitting, tokens / (tokens + half_speed) / (RECOMPUTATION if plan.checkpointed else 1)
 
     return max(plans, key=merit)
-
-
-def saved_bytes(act: Callable[[], object]) -> int:
-    """The bytes that autograd saves for the backward pass of `act`, each storage counted once."""
-    seen: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is reused
-
-    def keep(tensor: torch.Tensor) -> None:
-        """The graph gets nothing to keep: a node that holds its own output is never freed."""
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            seen[storage._cdata] = storage  # noqa: SLF001  (without memory, every data_ptr is 0)
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-        act()
-    return sum(storage.nbytes() for storage in seen.values())
 
 
 def _mib(size: int) -> str:

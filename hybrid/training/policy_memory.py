@@ -1,6 +1,7 @@
 """The memory of policies in training: what the plain way takes, what this one does, and the plan that refuses before.
 
-All of it is arithmetic: what a pass takes of a device's memory is measured elsewhere (`policy_measure`).
+All of it is arithmetic and needs no torch: what a pass takes of a device's memory is measured elsewhere
+(`policy_measure`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 A pack is a row of segments: of a prompt, whose tokens attend to those before them in it, and of continuations, whose
 tokens attend to all of their prompt and to those before them in their own segment. It is registered with transformers
-as an attention function. All continuations of a prompt are one rectangle; on GPUs from Ampere on the pack is one call
-of torch's variable-length kernel.
+as an attention function. A prompt is one call of torch's attention, and all of its continuations another.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hybrid.training.attention import (
     packed_layout,
 )
 from hybrid.training.grouped import best_method
-from hybrid.training.memory import saved_bytes
+from hybrid.training.measure import saved_bytes
 
 torch.set_num_threads(1)
 GPU = torch.device("cuda")

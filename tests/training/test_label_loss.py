@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from hybrid.training import label_loss
 from hybrid.training.label_loss import Head, cross_entropies, weighted_loss
-from hybrid.training.memory import saved_bytes
+from hybrid.training.measure import saved_bytes
 
 torch.set_num_threads(1)
 
