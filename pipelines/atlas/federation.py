@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid.errors import BadData, CannotRun
+from hybrid.errors import BadData
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from hybrid.round_costs import with_costs
-from pipelines.atlas import aggregation, fingerprints, rank_budget
+from pipelines.atlas import aggregation, fingerprints
 from pipelines.atlas.client_models import ClientModel, Part, packed, unpacked
 from pipelines.atlas.grouping import Gradients, Grouping, fingerprint_bytes, grouped
 from pipelines.atlas.methods import METHODS, Method
+from pipelines.atlas.model_check import budgeted_ranks
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
@@ -28,8 +29,6 @@ from pipelines.atlas.trained_slots import Batches, Slots, load
 
 LOG = logging.getLogger("hybrid")
 Ranks = Sequence[Mapping[str, int]]
-CANDIDATES = 1, 2, 4, 8, 16, 32, 64
-"""Ranks of a layer within a budget."""
 LEAST_ROWS = 32
 """Of a fingerprint, where a client has them."""
 
@@ -178,16 +177,10 @@ class Federation:
 
     def _device_ranks(self, gradients: Sequence[Mapping[str, NDArray[np.float64]]], slots: Slots) -> Ranks:
         """Ranks by layer within the members' budgets, more where the gradient is larger. Raises CannotRun."""
-        head = sum(value.size for value in slots.first(1).head.values()) * rank_budget.TRAINED_BYTES
-        found = []
-        for one, gradient in enumerate(gradients):
-            budget = self.settings.budget_kb[one % len(self.settings.budget_kb)] * 1000
-            try:
-                shares = fingerprints.importance([gradient])
-                found.append(rank_budget.allocate(slots.layers, shares, budget, CANDIDATES, head).ranks)
-            except rank_budget.BudgetTooSmall as error:
-                raise CannotRun(f"client {one}: {error}", hint=f"--set budget_kb={-(-error.needed // 1000)}") from error
-        return found
+        return [
+            budgeted_ranks(self.settings, slots, one, fingerprints.importance([gradient]))
+            for one, gradient in enumerate(gradients)
+        ]
 
     def _begun(self, number: int, traffic: Traffic) -> list[int]:
         """The members whose updates the round combines, with the models that they train."""

@@ -10,6 +10,7 @@ from pipelines.atlas.federation import Federation
 from pipelines.atlas.folder_federation import FolderClient, FolderServer
 from pipelines.atlas.full_federation import FullFederation
 from pipelines.atlas.methods import METHODS
+from pipelines.atlas.model_check import check_model
 from pipelines.atlas.rows import federated_rows
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.timed_federation import TimedFederation
@@ -18,6 +19,7 @@ from pipelines.atlas.timed_federation import TimedFederation
 def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
     """The federation of a series, on the rows that the run froze."""
     rows = federated_rows(settings, int(str(series.settings["seed"])), lab, data)
+    check_model(settings, lab, rows.labels)
     if "client" in series.settings:
         return FolderClient(settings, series, lab, rows)
     if settings.exchange == "folder":

@@ -185,6 +185,13 @@ def test_ranks_fit_the_budgets_and_one_that_is_too_small_is_told(lab: Lab) -> No
         results(lab, "atlas", "budget_kb=1")
 
 
+@pytest.mark.parametrize("wrong", ["budget_kb=1", "targets=q_proj", "rank=65", "budget_kb=120,1"])
+def test_what_the_model_does_not_allow_is_told_before_the_first_round_of_any_method(lab: Lab, wrong: str) -> None:
+    with pytest.raises(CannotRun, match=r"smallest adapter|q_proj|rank=65"):
+        made(lab, "fedavg,atlas", wrong)
+    made(lab, "fedavg", "rank=65").close()  # it has no adapters
+
+
 def test_targets_that_match_nothing_are_refused(lab: Lab) -> None:
     with pytest.raises(CannotRun, match="q_proj"):
         results(lab, "fedavg-lora", "targets=q_proj")
