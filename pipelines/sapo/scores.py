@@ -12,9 +12,10 @@ from pipelines.sapo.pool import Candidate
 from pipelines.sapo.training import Trained
 from pipelines.sapo.training_set import TrainingSet
 
-SUMS = frozenset(
-    {"n_own", "n_ext", "ext_wanted", "tokens_generated", "tokens_trained", "refused", "skipped", "no_room", "left_out"}
-)
+SUMS = frozenset((
+    "n_own", "n_ext", "ext_wanted", "tokens_generated", "tokens_trained", "refused", "skipped", "no_room", "left_out",
+    "cut",
+))  # fmt: skip
 """Metrics of which the swarm has the sum over its nodes; of the others it has the mean."""
 
 
@@ -53,6 +54,7 @@ def trained(
         "skipped": done.skipped,
         "refused": sum(entry.refused.values()),
         "left_out": made.left_out,
+        "cut": made.cut,
     }
     if entry.ages:
         found |= {"ext_age_max": max(entry.ages), "ext_age_mean": fmean(entry.ages)}

@@ -85,8 +85,8 @@ class TrainingSet:
 
     `own`, `behaviours`: of each of `texts`, whether the node wrote it, and the log-probabilities that its labels were
     drawn with: () for own ones and where they are not known. `tokens`: completion tokens of all groups, dead ones too;
-    `trained`: those of `texts`. `dead`: groups without an advantage; `cut`: answers that were cut at the context's
-    end; `left_out`: groups whose prompt leaves no room for an answer.
+    `trained`: those of `texts`. `dead`: groups without an advantage; `cut`: answers that were cut; `left_out`: groups
+    whose prompt leaves no room for an answer.
     """
 
     texts: list[PolicyText] = field(default_factory=list)
@@ -121,8 +121,9 @@ def training_set(
 ) -> TrainingSet:
     """The texts that `slot` is trained on, their weights summing the groups' loss as `normalise` says.
 
-    `prompt_of` raises ValueError for a prompt that is too long. `context`: tokens of prompt and answer together; what
-    is beyond is cut, its end token too. `longest`: most tokens of an answer, for `constant`. Dead groups make no texts
+    `prompt_of` raises ValueError for a prompt that is too long. `context`: tokens of prompt and answer together;
+    `longest`: of an answer, 0 for no limit. What is beyond is cut, its end token too: so a foreign text of any length
+    takes no more memory, and no more of the divisor, than one that a node could have written. Dead groups make no texts
     and count in the divisor: their gradient is zero, so it is the same as if they had been computed.
     """
     if normalise == "constant" and longest < 1:
@@ -134,7 +135,8 @@ def training_set(
             made.left_out += 1
             continue
         found = reader.labels(group.rollout, own=group.own)
-        kept = [one.ids[: context - len(prompt)] for one in found]
+        room = min(context - len(prompt), longest or context)
+        kept = [one.ids[:room] for one in found]
         made.cut += sum(len(ids) < len(one.ids) for ids, one in zip(kept, found, strict=True))
         made.tokens += sum(map(len, kept))
         made.dead += group.advantages is None

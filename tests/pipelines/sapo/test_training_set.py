@@ -139,6 +139,13 @@ def test_what_is_beyond_the_context_is_cut_with_its_end() -> None:
     assert (made.cut, made.tokens) == (1, 5)
 
 
+def test_a_foreign_text_takes_no_more_room_than_one_that_a_node_could_have_written() -> None:
+    """Else one answer of 60,000 tokens takes the memory, and makes the divisor so large that nothing else is learnt."""
+    made = built([group([Answer("c" * 60_000, True), SHORT], (0, 1), own=False, node=1)], context=32_768, longest=4)
+    assert [len(one.weights) for one in made.texts] == [4, 2]
+    assert (made.cut, made.tokens) == (1, 6)
+
+
 @pytest.mark.parametrize("context", [2, 3])
 def test_a_prompt_that_leaves_no_room_is_left_out_and_counted(context: int) -> None:
     made = built([group([LONG, SHORT], (0, 1))], context=context)
