@@ -22,6 +22,8 @@ COLD = {
     "dead": "rollouts have equal rewards, so that nothing is learned from them",
     "tagged": "completions have an answer that can be scored",
 }
+NOTHING_LEARNED = "cold start: dead"
+COLD_NAMES = {"dead": NOTHING_LEARNED, "tagged": "cold start: tagged"}
 MOST_NAMED = 6
 
 
@@ -81,7 +83,7 @@ def _cold(arm: str, swarms: Sequence[Swarm]) -> Iterator[Finding]:
                 f"cold start of {arm}: in the newest {count_of(rounds, 'round')} {100 * value:.1f} % of {COLD[metric]}"
             )
             seeds = f"{len(wrong)} of {len(swarms)} seed{'s' if len(swarms) > 1 else ''}"
-            yield Finding("warning", arm, f"{said} ({seeds})", f"cold start: {metric}", value, len(wrong))
+            yield Finding("warning", arm, f"{said} ({seeds})", COLD_NAMES[metric], value, len(wrong))
 
 
 def _newest(one: Swarm, metric: str) -> float | None:

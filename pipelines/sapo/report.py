@@ -15,7 +15,7 @@ from hybrid.report.sources import ReportRun
 from pipelines.sapo.comparison import Comparison
 from pipelines.sapo.context import PART, context_of
 from pipelines.sapo.figures import curves, node_curves
-from pipelines.sapo.findings import findings
+from pipelines.sapo.findings import NOTHING_LEARNED, findings
 from pipelines.sapo.result_tables import arms, costs, notices, sharing, tasks, training
 from pipelines.sapo.results import SERIES, read_swarms
 from pipelines.sapo.series_page import series_page
@@ -72,9 +72,13 @@ def _overall(comparison: Comparison) -> Html:
 
 
 def _headline(comparison: Comparison) -> Html:
-    weights = [one.weight for one in findings(comparison)]
+    found = findings(comparison)
+    weights = [one.weight for one in found]
     told = [count_of(weights.count(one), one) for one in ("fault", "warning") if one in weights]
-    warning = el("b", f"{' and '.join(told)}: see Arms. ") if told else Html("")
+    cold = list(dict.fromkeys(one.arm for one in found if one.name == NOTHING_LEARNED))
+    said = [f"{' and '.join(told)}: see Arms."] if told else []
+    said += [f"Nothing is learned by {', '.join(cold)} (cold start)."] if cold else []
+    warning = el("b", " ".join(said), " ") if said else Html("")
     if not comparison.swarms:
         return Html("No round is there yet.")
     sentences = [_sentence(comparison, arm) for arm in comparison.arms]

@@ -162,6 +162,15 @@ def test_a_running_run_of_nodes_in_the_folder_is_drawn_up_to_where_it_is(tab: Ta
     assert texts(tab, "article:first-of-type summary") == []  # 2-6 has no round yet
 
 
+def test_a_cold_start_stands_in_the_headline(tab: Tab, tmp_path: Path) -> None:
+    def cold(number: int, node: int, metrics: Metrics) -> None:
+        metrics |= {"dead": 1.0, "reward_own": 0.0}
+
+    tab.open(page_of(tmp_path / "run", [*swarm("8-0", 0), *swarm("4-4", 0, change=cold)]))
+    lede = tab.eval("document.querySelector('.lede').textContent")
+    assert lede.startswith("1 warning: see Arms. Nothing is learned by 4-4 (cold start). 8-0: ")
+
+
 def test_nothing_yet_and_failures_are_said(tab: Tab, tmp_path: Path) -> None:
     failed = [record("4-4/seed-0", number, Failure("diverged", "the loss is nan")) for number in range(3)]
     tab.open(page_of(tmp_path / "run", failed))
