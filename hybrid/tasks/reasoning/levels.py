@@ -29,7 +29,7 @@ PUBLISHED: Mapping[str, Parameters] = {
 """Where the configuration that the paper's code was published with differs from reasoning-gym's defaults."""
 
 EASY: Mapping[str, Parameters] = {
-    "base_conversion": {"min_base": 8, "max_base": 10, "min_value": 1, "max_value": 12},
+    "base_conversion": {"min_base": 8, "max_base": 10, "min_value": 1, "max_value": 30},
     "basic_arithmetic": {
         "max_terms": 2,
         "max_digits": 1,
@@ -38,15 +38,15 @@ EASY: Mapping[str, Parameters] = {
     },
     "arc_1d": {"min_size": 8, "max_size": 8, "num_train": 2},
     "propositional_logic": {"max_vars": 3, "max_statements": 2, "max_complexity": 2},
-    "fraction_simplification": {"max_value": 5, "min_factor": 2, "max_factor": 2, "styles": ("plain",)},
+    "fraction_simplification": {"max_value": 9, "min_factor": 2, "max_factor": 3, "styles": ("plain",)},
     "decimal_arithmetic": {
         "min_num_decimal_places": 1,
         "max_num_decimal_places": 1,
         "max_terms": 2,
         "precision": 3,
     },
-    "calendar_arithmetic": {"tasks": ("weekday_offset",), "offset_upper_bound": 2},
-    "binary_matrix": {"min_n": 2, "max_n": 2, "p_zero": 0.4},
+    "calendar_arithmetic": {"tasks": ("is_leap_year",)},
+    "binary_matrix": {"min_n": 3, "max_n": 3, "p_zero": 0.4},
 }
 
 LEVELS: Mapping[str, Mapping[str, Parameters]] = {"paper": {}, "rl-swarm": PUBLISHED, "easy": EASY}
@@ -54,25 +54,35 @@ LEVELS: Mapping[str, Mapping[str, Parameters]] = {"paper": {}, "rl-swarm": PUBLI
 
 
 class Example(NamedTuple):
-    """What an easy prompt shows: what stands between the tags, a question, its answer."""
+    """What an easy prompt shows: how to answer, a question, its answer."""
 
-    form: str
+    system: str
     question: str
     answer: str
 
 
 EXAMPLES: Mapping[str, Example] = {
-    "base_conversion": Example("number", "Write 9 of base 10 in base 8.", "11"),
-    "basic_arithmetic": Example("number", "Calculate 5 + 6.", "11"),
-    "arc_1d": Example("numbers", "0 0 2 0 -> 0 0 0 2\n0 5 5 0 -> 0 0 5 5\n3 0 0 0 -> ?", "0 3 0 0"),
-    "bf": Example("text", "What does this BF program print? ++++++++[>++++++++<-]>+.", "A"),
-    "propositional_logic": Example("formula", "Given: Q, (P → R). What follows?", "(Q ∧ (P → R))"),
-    "fraction_simplification": Example("fraction", "Simplify 6/8.", "3/4"),
-    "decimal_arithmetic": Example("number", "Calculate 2.5+1.2.", "3.7"),
-    "calendar_arithmetic": Example(
-        "weekday", "If today is Friday, May 6, 2022, what day of the week will it be in 1 days?", "Saturday"
+    "base_conversion": Example("Answer with <answer>number</answer>.", "Write 9 of base 10 in base 8.", "11"),
+    "basic_arithmetic": Example("Answer with <answer>number</answer>.", "Calculate 5 + 6.", "11"),
+    "arc_1d": Example(
+        "Answer with <answer>numbers</answer>.", "0 0 2 0 -> 0 0 0 2\n0 5 5 0 -> 0 0 5 5\n0 3 0 0 -> ?", "0 0 3 0"
     ),
-    "binary_matrix": Example("matrix", "How far is the nearest 0 of each cell?\n1 1\n0 1", "1 2\n0 1"),
+    "bf": Example(
+        "Answer with <answer>text</answer>.", "What does this BF program print? ++++++++[>++++++++<-]>+.", "A"
+    ),
+    "propositional_logic": Example(
+        "Answer with <answer>formula</answer>.", "Given: Q, (P → R). What follows?", "(Q ∧ (P → R))"
+    ),
+    "fraction_simplification": Example("Answer with <answer>fraction</answer>.", "Simplify 6/8.", "3/4"),
+    "decimal_arithmetic": Example("Answer with <answer>number</answer>.", "Calculate 2.5+1.2.", "3.7"),
+    "calendar_arithmetic": Example(
+        "Answer with <answer>Yes</answer> or <answer>No</answer>.",
+        "Is 2011 a leap year? Answer with Yes or No.",
+        "No",
+    ),
+    "binary_matrix": Example(
+        "Answer with <answer>matrix</answer>.", "How far is the nearest 0 of each cell?\n1 1\n0 1", "1 2\n0 1"
+    ),
 }
 
 

@@ -68,9 +68,9 @@ def messages(question: Question) -> tuple[Message, ...]:
     """What a model is asked: reasoning-gym's system prompt and the question; a short one with an example if easy."""
     if question.level != "easy":
         return Message("system", system_prompt()), Message("user", question.text)
-    form, asked, answer = EXAMPLES[question.task]
+    system, asked, answer = EXAMPLES[question.task]
     return (
-        Message("system", f"Answer with <answer>{form}</answer>."),
+        Message("system", system),
         Message("user", asked),
         Message("assistant", f"<answer>{answer}</answer>"),
         Message("user", question.text),
