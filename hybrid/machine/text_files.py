@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import codecs
 import io
+from pathlib import Path
 from typing import BinaryIO, cast
 
-from hybrid.errors import BadData
+from hybrid.errors import BadData, CannotRun
 
 PIECE = 64 * 1024
 HINT = "save it as UTF-8"
@@ -33,6 +34,23 @@ def utf8(data: bytes, what: str) -> bytes:
         data.decode()
     except UnicodeDecodeError as error:
         raise BadData(f"{what}: not UTF-8: byte {data[error.start]:#04x} at {error.start:,}", hint=HINT) from error
+    return data
+
+
+def read_text_file(path: Path, limit: int, hint: str) -> bytes:
+    """The bytes of a file of texts that the user named, at most `limit`; a link is followed. `hint` says what to name.
+
+    Raises CannotRun for what is no file or cannot be read, BadData for a larger one.
+    """
+    try:
+        if not path.is_file():
+            raise CannotRun(f"{path}: not a file", hint=hint)
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise CannotRun(f"{path}: cannot be read: {error.strerror}", hint=hint) from error
+    if len(data) > limit:
+        raise BadData(f"{path}: more than the {limit:,} bytes allowed")
     return data
 
 

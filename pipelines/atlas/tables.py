@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hybrid.canonical import decode_once
 from hybrid.errors import BadData, CannotRun, keys_of, listed
-from hybrid.machine.text_files import utf8
+from hybrid.machine.text_files import read_text_file, utf8
 
 MAX_FILE = 256 * 1024 * 1024  # bytes; the largest train set of GLUE's small tasks has 10 million
 MAX_CELL = 100_000  # characters
@@ -42,7 +42,10 @@ def read_table(path: Path, headerless: Sequence[str] = ()) -> Table:
 
     Raises CannotRun when the file cannot be read, BadData when it is no such table.
     """
-    text = utf8(_bytes(path), str(path)).decode()
+    hint = f"files of a task end in {', '.join(ENDINGS)}"
+    if path.suffix.lower() not in ENDINGS:
+        raise CannotRun(f"{path}: not a file of a kind that is read", hint=hint)
+    text = utf8(read_text_file(path, MAX_FILE, hint), str(path)).decode()
     if path.suffix.lower() == ".jsonl":
         return _json_lines(path, text)
     lines = _comma_separated(path, text) if path.suffix.lower() == ".csv" else _tab_separated(path, text)
@@ -56,20 +59,6 @@ def read_table(path: Path, headerless: Sequence[str] = ()) -> Table:
     if not lines:
         raise BadData(f"{path}: a header without a row after it")
     return Table(path, header, [_row(path, number, cells, header) for number, cells in enumerate(lines, 1)])
-
-
-def _bytes(path: Path) -> bytes:
-    hint = f"files of a task end in {', '.join(ENDINGS)}"
-    if path.suffix.lower() not in ENDINGS:
-        raise CannotRun(f"{path}: not a file of a kind that is read", hint=hint)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE + 1)
-    except OSError as error:
-        raise CannotRun(f"{path}: cannot be read: {error.strerror}", hint=hint) from error
-    if len(data) > MAX_FILE:
-        raise BadData(f"{path}: more than the {MAX_FILE:,} bytes allowed")
-    return data
 
 
 def _tab_separated(path: Path, text: str) -> list[list[str]]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import decode_once
-from hybrid.errors import BadData, CannotRun, keys_of
-from hybrid.machine.text_files import utf8
+from hybrid.errors import BadData, keys_of
+from hybrid.machine.text_files import read_text_file, utf8
 
 SAMPLE = Path(__file__).with_name("sample.json")
 """Twelve short passages with three questions each, written for this project."""
@@ -78,7 +78,7 @@ class _RawPassage:
 
 def read(path: Path) -> PassageFile:
     """The passages of a file. Raises CannotRun when it cannot be read, BadData when it is not such a file."""
-    data = _bytes(path)
+    data = read_text_file(path, MAX_FILE, "name a JSON file of passages with questions: --set data=FILE")
     value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
     together: dict[tuple[str, str], _RawPassage] = {}
     for raw in _raw_passages(value, str(path)):  # equal passages are merged
@@ -91,20 +91,6 @@ def read(path: Path) -> PassageFile:
     files = {path.name: hashlib.sha256(data).hexdigest()}
     size = {"passages": len(passages), "questions": sum(len(passage.questions) for passage in passages)}
     return PassageFile(passages, {"dataset": path.stem, "files": files, "whole file": {**size, **dict(counts)}})
-
-
-def _bytes(path: Path) -> bytes:
-    hint = "name a JSON file of passages with questions: --set data=FILE"
-    try:
-        if not path.is_file():
-            raise CannotRun(f"{path}: not a file", hint=hint)
-        with path.open("rb") as stream:
-            data = stream.read(MAX_FILE + 1)
-    except OSError as error:
-        raise CannotRun(f"{path}: cannot be read: {error.strerror}", hint=hint) from error
-    if len(data) > MAX_FILE:
-        raise BadData(f"{path}: more than the {MAX_FILE:,} bytes allowed")
-    return data
 
 
 def _raw_passages(value: Any, what: str) -> Iterator[_RawPassage]:
