@@ -115,7 +115,7 @@ def _lacking(spec: Mapping[str, Any], pipelines: Mapping[str, object]) -> Iterat
     if spec["pipeline"] not in pipelines:
         yield f"its pipeline '{spec['pipeline']:.100}' is not installed here"
     for backend in sorted({model.backend for model in models_of(spec).values()}):
-        if backend not in BACKENDS:
+        if backend not in BACKENDS and backend not in EMBEDDERS:
             yield f"its backend '{backend:.100}' is unknown to this hybrid"
         elif missing := missing_libraries(backend):
             yield f"its backend '{backend}' needs {', '.join(missing)}"

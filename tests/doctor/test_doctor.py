@@ -24,8 +24,10 @@ from hybrid.doctor.walk import MOST_ENTRIES, FolderWalk
 from hybrid.errors import CannotRun, Temporary
 from hybrid.folder.medium import Disk, Entry, Medium
 from hybrid.folder.names import NoteName
-from hybrid.folder.runs import join_folder
+from hybrid.folder.runs import join_folder, submit
+from hybrid.folder.spec import ModelSpec
 from hybrid.machine import home
+from hybrid.protocols import Inputs
 from tests.support.hostile import files_of, good_folder, header, lay_out, record, sealed
 from tests.support.manual_clock import ManualClock
 from tests.support.nvidia import nvidia_smi
@@ -597,6 +599,14 @@ def test_runs_that_cannot_be_done_here_are_told_with_what_is_missing(
     told_here = [one.what for one in environment.runs_impossible_here(Disk(folder))]
     assert told_here.count("its pipeline 'sums' is not installed here") == 2
     assert told_here.count("its backend 'scripted' needs no_such_library") == 2
+
+
+def test_the_embedder_of_a_run_is_a_backend_that_is_known(tmp_path: Path) -> None:
+    backends = {"": "scripted", "embed": "hashed", "judge": "of-2030"}
+    models = {role: ModelSpec(backend, "m") for role, backend in backends.items()}
+    submit(place := join_folder(tmp_path / "embedding", make=True), "branch", {}, Inputs({}, {}, {}), models)
+    told_here = [one.what for one in environment.runs_impossible_here(place)]
+    assert told_here == ["its backend 'of-2030' is unknown to this hybrid"]
 
 
 def test_every_backend_and_the_default_model_are_told() -> None:
