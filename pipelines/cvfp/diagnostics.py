@@ -12,6 +12,8 @@ from pipelines.cvfp.model import Model
 
 SMALL = 1e-3
 """Length of the perturbation whose growth is measured, of vectors with length sqrt(d)."""
+ROWS, STRIPS = 8192, 8
+"""Rows that are turned to float64 at once, and strips of the columns of a Gram matrix."""
 CONVERGED = 0.05
 """Mean squared change below which the guide calls a token converged."""
 
@@ -22,17 +24,24 @@ def effective_rank(contexts: torch.Tensor) -> float:
     Roy and Vetterli 2007. By the eigenvalues of the Gram matrix [d, d] in float64, a block of rows at a time, so that N
     does not matter for the memory. Singular values below 1e-8 of the largest are rounding, and 0.
     """
-    rows = contexts.reshape(-1, contexts.shape[-1])
-    gram = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
-    for block in rows.split(8192):
-        wide = block.to("cpu", torch.float64)
-        gram += wide.T @ wide
-    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(_gram(contexts.reshape(-1, contexts.shape[-1]))).clamp(min=0).sqrt()
     values = values[values > 1e-8 * values.max()]
     if not len(values):
         return 0.0
     shares = values / values.sum()
     return math.exp(float(-(shares * shares.log()).sum()))
+
+
+def _gram(rows: torch.Tensor) -> torch.Tensor:
+    """The lower triangle of the Gram matrix [d, d] in float64, by strips of columns: the other half is its mirror."""
+    width = rows.shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64)
+    strip = max(1, width // STRIPS)
+    for block in rows.split(ROWS):
+        wide = block.to("cpu", torch.float64)
+        for start in range(0, width, strip):
+            gram[start:, start : start + strip] += wide[:, start:].T @ wide[:, start : start + strip]
+    return gram
 
 
 def rank_of_noise(rows: int, width: int, seed: int = 0) -> float:

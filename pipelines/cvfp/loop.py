@@ -8,20 +8,26 @@ from typing import Any
 
 import torch
 
+from hybrid.canonical import Json
 from hybrid.errors import BadData
 from hybrid.loops import Lab, Loop, RoundFailed, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.metrics import RoundMetrics
+from hybrid.round_costs import with_costs
+from hybrid.training.label_loss import chunk_rows
 from pipelines.cvfp import ngrams, phase1, phase2
 from pipelines.cvfp.corpus import Corpus, corpus_of
 from pipelines.cvfp.diagnostics import measured
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.pipeline import Cvfp
 from pipelines.cvfp.settings import COUNTED
-from pipelines.cvfp.shape import Shape
+from pipelines.cvfp.shape import Shape, guide_memory, phase1_memory, phase2_memory
 from pipelines.cvfp.state import pack, taken, unpack
+from pipelines.cvfp.writing import written_after
 
 BITS = math.log(2)
+BEGINNING, WRITTEN = 8, 60
+"""Tokens of a held-out document that a text begins with, and tokens that are written."""
 
 
 def loop(settings: Cvfp, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
@@ -75,7 +81,7 @@ class Training:
     """A variant with a model: its sweeps of phase 1, then its epochs of phase 2. A `hybrid.loops.Loop`."""
 
     def __init__(self, settings: Cvfp, series: Series, lab: Lab, corpus: Corpus) -> None:
-        self.settings, self.corpus, self.device = settings, corpus, lab.device
+        self.settings, self.corpus, self.lab, self.device = settings, corpus, lab, lab.device
         self.variant, self.seed = series.settings["variant"], int(str(series.settings["seed"]))
         self.sweeps, self.epochs = settings.rounds_of(self.variant)  # type: ignore[arg-type]
         shape = Shape(corpus.vocabulary, settings.width, settings.layers, settings.tied)
@@ -90,12 +96,44 @@ class Training:
         self.best: dict[str, torch.Tensor] = {}  # the weights with the lowest held-out loss
         self.lowest, self.waited = math.inf, 0
 
+    @with_costs
     def round(self, number: int) -> RoundMetrics:
         """A sweep or an epoch. Raises RoundFailed for numbers that are not finite."""
+        notes: dict[str, Json] = {"shape": self._shape()} if number == 0 else {}
         if self.phase1 is not None and number < self.sweeps:
-            return RoundMetrics(number, self._swept(self.phase1, number))
+            return RoundMetrics(number, self._swept(self.phase1, number), notes=notes)
         self.phase1 = None
-        return RoundMetrics(number, self._trained(number - self.sweeps))
+        metrics = self._trained(number - self.sweeps)
+        if number == self.sweeps + self.epochs - 1:
+            notes["text"] = self._text()
+        return RoundMetrics(number, metrics, notes=notes)
+
+    def _shape(self) -> dict[str, Json]:
+        """The size of the model, and the memory that it is planned to take: the guide's figures, and ours."""
+        how, shape, tokens = self.settings, self.model.shape, self.ids.numel()
+        frozen = self._second().frozen
+        chunk = chunk_rows(shape.vocabulary, self.ids.device)
+        return {
+            "parameters": shape.parameters, "vocabulary": shape.vocabulary, "tokens": tokens,
+            "pieces": len(self.ids), "held_out_pieces": len(self.held_out),
+            "guide_mib": guide_memory(shape, tokens), "phase1_mib": phase1_memory(shape, tokens, min(how.part, tokens)),
+            "phase2_mib": phase2_memory(shape, how.batch, how.window, frozen=frozen, chunk=chunk),
+        }  # fmt: skip
+
+    def _text(self) -> str:
+        """What the best weights write after the first tokens of a held-out document."""
+        now = {name: one.detach().clone() for name, one in self._parts().items()}
+        self._put(self.best or now)
+        beginning = list(self.corpus.held_out[0][:BEGINNING])
+        contexts = self._second().contexts
+        found = written_after(self.model, beginning, WRITTEN, contexts=contexts, temperature=0.8, seed=self.seed)
+        self._put(now)
+        return self.corpus.tokenizer.decode(beginning) + " | " + self.corpus.tokenizer.decode(found)
+
+    def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, one in self._parts().items():
+                one.copy_(weights[name])
 
     def _swept(self, phase: phase1.PhaseOne, number: int) -> dict[str, float]:
         found = phase.sweep(number)

@@ -35,6 +35,10 @@ class Cvfp(CvfpSettings):
             "vocabulary": 1000, "width": 96, "layers": 3, "sweeps": 20, "epochs": 4,
         },
         "good": {"seeds": [0, 1, 2]},
+        "ladder": {
+            "variants": ["cvfp", "untrained", "token-only", "bigram"], "data": "ultrachat", "documents": 900,
+            "width": 768, "layers": 6, "pieces": [50, 78, 195, 390, 781],
+        },
         "guide": {
             "variants": ["guide", "untrained-chaotic", "unigram", "bigram"], "data": "ultrachat", "documents": 781,
             "width": 768, "layers": 6, "gain": 0.1, "sweeps": 10, "diversity": 0.5, "noise1": 0.01, "epochs": 10,

@@ -12,6 +12,7 @@ from hybrid.metrics import Interval
 from hybrid.report.formatting import count_of, percent
 from hybrid.report.line_charts import Line, line_chart
 from hybrid.report.markup import Html, el, join
+from hybrid.report.output_texts import truncated
 from hybrid.report.section import Measure, Section
 from hybrid.report.sources import ReportRun
 from pipelines.cvfp.results import SERIES, Trained, best_of, criteria, difference, names_of, read, summary
@@ -32,6 +33,11 @@ READING = (
     "Perplexity and bits per byte are of held-out documents at the best epoch; intervals are Student's t over seeds, "
     "95 %. A variant is worth its phases only if it is below those that do without them."
 )
+MEMORY = (
+    "The guide's table counts the activations of all tokens at once, though it has those of one, and neither gradients "
+    "nor logits. The peak is that of the whole process, the libraries and earlier variants included."
+)
+LONGEST = 600
 CRITERIA = (
     "The guide's criteria of phase 1. A network that was never trained meets the first two, since effective rank says "
     "nothing of convergence; the number of rows alone decides how high it can be."
@@ -66,7 +72,14 @@ class CvfpReport(Section):
         for run in runs:
             series = _series(run)
             parts += [el("h3", run.label)] if len(runs) > 1 else []
-            parts += [_failures(series), _ladder(series), _criteria(series), _curves(series)]
+            parts += [
+                _failures(series),
+                _ladder(series),
+                _criteria(series),
+                _curves(series),
+                _memory(series),
+                _texts(series),
+            ]
         return join(parts)
 
     def figures(self, run: ReportRun, figures: Mapping[str, Measure]) -> Mapping[str, Measure]:
@@ -157,6 +170,39 @@ def _criteria(series: Sequence[Trained]) -> Html:
     head = el("tr", *(el("th", one) for one in ("criterion", CLAIM, *named)))
     table = el("table", el("thead", head), el("tbody", *rows))
     return join([el("h3", "Criteria of phase 1"), table, el("p", CRITERIA, cls="note")])
+
+
+def _memory(series: Sequence[Trained]) -> Html:
+    """What each variant of the first seed was planned to take, and took."""
+    rows = []
+    for name in names_of(series):
+        one = next(found for found in series if found.name == name)
+        planned = [_total(one.shape, key) for key in ("guide_mib", "phase1_mib", "phase2_mib")]
+        if any(planned):
+            cells = [f"{value:,.0f}" if value else "–" for value in (*planned, one.peak_bytes / 2**20)]
+            parameters = one.shape.get("parameters")
+            count = f"{parameters:,}" if isinstance(parameters, int) else "–"
+            rows.append(el("tr", *(el("td", cell) for cell in (name, count, *cells))))
+    if not rows:
+        return Html("")
+    head = ("variant", "parameters", "guide's table", "planned, phase 1", "planned, phase 2", "peak of the process")
+    table = el("table", el("thead", el("tr", *(el("th", one) for one in head))), el("tbody", *rows))
+    return join([el("h3", "Memory in MiB"), table, el("p", MEMORY, cls="note")])
+
+
+def _total(shape: Mapping[str, object], key: str) -> float:
+    rows = shape.get(key)
+    value = rows.get("total") if isinstance(rows, dict) else None
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _texts(series: Sequence[Trained]) -> Html:
+    """What each variant's best weights write."""
+    found = {one.name: one.text for one in reversed(series) if one.text}
+    if not found:
+        return Html("")
+    shown = [join([el("dt", name), el("dd", truncated(text, LONGEST))]) for name, text in reversed(found.items())]
+    return join([el("h3", "Written after the beginning of a held-out document"), el("dl", *shown)])
 
 
 def _curves(series: Sequence[Trained]) -> Html:

@@ -6,8 +6,9 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from hybrid.metrics import Interval, RoundMetrics
+from hybrid.metrics import Interval, RoundMetrics, costs_of
 from hybrid.records import Output
 from hybrid.statistics.intervals import student_quantile
 from hybrid.statistics.paired import PairedComparison, compared
@@ -29,6 +30,9 @@ class Trained:
     seed: int
     rounds: dict[int, Mapping[str, float]] = field(default_factory=dict)
     failure: str = ""
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+    peak_bytes: float = 0.0
 
     @property
     def name(self) -> str:
@@ -88,6 +92,10 @@ def read(outputs: Iterable[Output]) -> list[Trained]:
         except ValueError:
             continue
         series.rounds[metrics.round] = metrics.metrics
+        series.peak_bytes = max(series.peak_bytes, costs_of(output.trained).get("", {}).get("peak_bytes", 0.0))
+        shape, text = metrics.notes.get("shape"), metrics.notes.get("text")
+        series.shape = shape if isinstance(shape, dict) else series.shape
+        series.text = text if isinstance(text, str) else series.text
     order = {name: place for place, name in enumerate(VARIANTS)}
     return sorted(found.values(), key=lambda one: (one.pieces, order[one.variant], one.seed))  # type: ignore[index]
 

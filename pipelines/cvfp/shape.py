@@ -63,3 +63,35 @@ def guide_memory(shape: Shape, tokens: int) -> dict[str, float]:
         "activations": FLOAT * tokens * (shape.layers + 1) * 2 * shape.width / MIB,
     }
     return {**rows, "total": sum(rows.values())}
+
+
+SAVED = 9
+"""Vectors of d numbers that a block saves of a token for its backward pass: the joined input (2), what ReLU kept (2),
+sums and the inputs of both normalisations.
+"""
+
+
+def phase1_memory(shape: Shape, tokens: int, part: int) -> dict[str, float]:
+    """MiB that phase 1 takes: all weights, gradients and Adam's moments of the blocks alone, contexts, one part's saved
+    activations. `tokens`: of all documents; `part`: of those that are computed at once.
+    """
+    rows = {
+        "weights": FLOAT * shape.parameters / MIB,
+        "gradients and moments": 3 * FLOAT * shape.blocks / MIB,
+        "contexts": 3 * 2 * tokens * shape.width / MIB,
+        "activations": FLOAT * part * SAVED * shape.layers * shape.width / MIB,
+    }
+    return {**rows, "total": sum(rows.values())}
+
+
+def phase2_memory(shape: Shape, batch: int, window: int, *, frozen: bool, chunk: int) -> dict[str, float]:
+    """MiB that phase 2 takes. `batch` documents of `window` tokens are a step; `chunk`: rows of logits at once."""
+    trained = shape.head + (0 if frozen else shape.norm + shape.blocks)
+    rows = {
+        "weights": FLOAT * shape.parameters / MIB,
+        "gradients and moments": 3 * FLOAT * trained / MIB,
+        "best weights": FLOAT * (shape.parameters - shape.embedding) / MIB,
+        "activations": FLOAT * batch * window * SAVED * shape.layers * shape.width / MIB,
+        "logits": FLOAT * chunk * shape.vocabulary / MIB,
+    }
+    return {**rows, "total": sum(rows.values())}

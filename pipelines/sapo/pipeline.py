@@ -37,7 +37,7 @@ class Sapo(SapoSettings):
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "demo": {
             "arms": ["4-0", "2-2"], "nodes": 4, "rounds": 8, "tasks": ["basic_arithmetic"], "level": "easy",
-            "max_tokens": 16, "learning_rate": 2e-4, "eval_every": 4, "eval_questions": 16,
+            "max_tokens": 16, "rank": 8, "learning_rate": 2e-4, "eval_every": 4, "eval_questions": 16,
         },
         "paper-8-0": {**PAPER, "arms": ["8-0"]},
         "paper-6-2": {**PAPER, "arms": ["6-2"]},

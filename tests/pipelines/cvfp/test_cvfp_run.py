@@ -58,6 +58,14 @@ def test_a_resumed_run_goes_on_to_the_bit(variant: str) -> None:
         assert [resumed.round(number).to_text() for number in range(start, series.rounds)] == texts[start:]
 
 
+def test_the_records_say_what_the_model_is_and_what_it_writes() -> None:
+    one, other = read(outputs_of(variants=("cvfp", "token-only"), tied=True))
+    assert one.shape["parameters"] == 400 * 16 + 2 * 16 + 2 * (32 * 32 + 32 + 64)
+    assert 2 * one.shape["phase1_mib"]["total"] == pytest.approx(sum(one.shape["phase1_mib"].values()))
+    assert " | " in one.text
+    assert one.text != other.text
+
+
 def test_the_guide_takes_no_step_and_the_others_do() -> None:
     series = {one.variant: one for one in read(outputs_of(variants=("guide", "guide-unguarded", "cvfp")))}
     assert {one for _, one in series["guide"].curve("stepped", 1)} == {0.0}
