@@ -32,6 +32,7 @@ from hybrid.backends.policy_sampling import Limits, PolicySampler
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
 from hybrid.errors import BadData, CannotRun, HybridError
+from hybrid.folder.tensors import MAX_TOTAL
 from hybrid.loops import EncodedText, Policies
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf import as_folder
@@ -152,7 +153,7 @@ class TransformersBackend:
     def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
         """`hybrid.loops.Lab`."""
         self.adapter_cache.close()  # its layers and those of a bank exclude each other
-        bank = policy_bank(self.engine, slots, tuning, self._train_tokens, free_memory(self.device))
+        bank = policy_bank(self.engine, slots, tuning, self._train_tokens, free_memory(self.device), MAX_TOTAL)
         detokenizer = Detokenizer(self._tokenizer)
         limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
         sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)

@@ -17,6 +17,7 @@ from hybrid.training.policy_memory import (
     full_bytes,
     plan_passes,
     refuse_held,
+    refuse_state,
 )
 from hybrid.tuning import PolicyTuning
 
@@ -26,18 +27,20 @@ LEAST_TOKENS = 64
 
 
 def policy_bank(
-    model: Any, slots: int, tuning: PolicyTuning, tokens: int = 0, free: int | None = None
+    model: Any, slots: int, tuning: PolicyTuning, tokens: int = 0, free: int | None = None, most_state: int = 0
 ) -> PolicyBank | FullBank:
     """Policies over a causal model of Hugging Face: adapters, or with rank 0 copies of all parameters.
 
     `tokens`: of a pass. `free`: bytes of the device, for the plan of memory; without them nothing is planned. Where a
-    full pass does not fit, layers are computed again in the backward pass. Raises CannotRun, with the arithmetic where
-    the policies do not fit.
+    full pass does not fit, layers are computed again in the backward pass. `most_state`: bytes of a state that can be
+    kept, 0 for any. Raises CannotRun, with the arithmetic where the policies do not fit.
     """
     made = PolicyBank if tuning.rank else FullBank
+    parameters = made.parameters_of(model, tuning)
+    if most_state:
+        refuse_state(parameters, slots, most_state)
     if free is None:
         return made(model, slots, tuning, tokens=tokens)
-    parameters = made.parameters_of(model, tuning)
     held = (adapter_bytes if tuning.rank else full_bytes)(parameters, slots)
     arithmetic = (describe_adapters if tuning.rank else describe_full)(parameters, slots)
     refuse_held(held, free, arithmetic)

@@ -141,6 +141,17 @@ def refuse_held(held: int, free: int, arithmetic: str) -> None:
         )
 
 
+def refuse_state(parameters: int, nodes: int, most: int) -> None:
+    """Raise CannotRun for policies whose state, weights and moments of all, has more than `most` bytes."""
+    size = WEIGHT_AND_MOMENTS * parameters * nodes
+    if size > most:
+        raise CannotRun(
+            f"the policies' state cannot be kept: {WEIGHT_AND_MOMENTS} bytes x {parameters:,} parameters x {nodes} "
+            f"nodes = {_gib(size)}; {_gib(most)} are the most",
+            hint="take one node a machine (--set exchange=folder), fewer nodes, or adapters (--set rank=8)",
+        )
+
+
 def plan_passes(held: int, free: int, arithmetic: str, costs: PassCosts, *, tokens: int, least: int) -> PolicyPlan:
     """The plan of passes of up to `tokens` tokens. Raises CannotRun where a text of `least` tokens does not fit."""
     room = int(free * PLANNABLE_FRACTION) - held

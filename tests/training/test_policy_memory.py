@@ -104,6 +104,14 @@ def test_policies_that_do_not_fit_are_refused_with_the_arithmetic() -> None:
     bank.close()
 
 
+def test_a_state_that_cannot_be_kept_is_refused_before_anything_is_made() -> None:
+    parameters = sum(one.numel() for one in stock().parameters())
+    with pytest.raises(CannotRun, match=f"12 bytes x {parameters:,} parameters x 3 nodes") as refused:
+        policy_bank(stock(), 3, PolicyTuning(rank=0), most_state=36 * parameters - 1)
+    assert "exchange=folder" in refused.value.hint
+    policy_bank(stock(), 3, PolicyTuning(rank=0), most_state=36 * parameters).close()
+
+
 def test_where_memory_is_little_layers_are_computed_again_and_passes_are_within_it() -> None:
     model = stock("Llama", num_hidden_layers=6)
     tuning = PolicyTuning(rank=8)
