@@ -225,8 +225,11 @@ class Worker:
             if there := self._elsewhere(chain, stage):
                 return there
             work = work or self._works.begun(chain, stage, orders)
-            yield from self._session(work, chain)
-            work.look(orders.set_aside)
+            known = -1
+            while work.left and known < work.total and not self._stopped():  # what has arrived may lead a search on
+                known = work.total
+                yield from self._session(work, chain)
+                work.look(orders.set_aside)
         return (waits_for_others(chain, work) if work.left else None) or work
 
     def _elsewhere(self, chain: Bound, stage: Stage) -> RunState | None:
