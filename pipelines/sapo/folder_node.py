@@ -31,7 +31,7 @@ MOST_LATER = 20_000
 
 
 class FolderNode(Swarm):
-    """Node `number` of a swarm. A `hybrid.loops.PublishingLoop`."""
+    """Node `number` of a swarm. A `hybrid.loops.PublishingLoop`. One of an arm that does not share waits for nobody."""
 
     def __init__(self, settings: SapoSettings, series: Series, lab: Lab, number: int) -> None:
         super().__init__(settings, series, lab, [number])
@@ -55,10 +55,13 @@ class FolderNode(Swarm):
             self._costs = Costs()
             with self._costs.timed("generate_seconds"):
                 self._wrote = self._own(number)
+            if self.arm.repeated:
+                self.kept.recent += self.batches(number, self._wrote)
             self._round, self._since, self._refused = number, time.monotonic(), Counter()
             self._looked = self._since
-        self._take(number)
-        self._wait(number)
+        if self.arm.shared:
+            self._take(number)
+            self._wait(number)
         self._costs["wait_seconds"] = time.monotonic() - self._since
         return self.train(number, self._wrote, self._costs)
 

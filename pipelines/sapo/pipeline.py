@@ -23,8 +23,9 @@ PAPER: Mapping[str, object] = {
     "rank": 0,
     "scoring": "paper",
     "level": "rl-swarm",
+    "exchange": "folder",
 }
-"""What the controlled experiment of the paper says, or the code that it names."""
+"""What the controlled experiment of the paper says, or the code that it names: a node a GPU, each of them a series."""
 
 
 @dataclass(frozen=True)

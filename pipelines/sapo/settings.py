@@ -159,9 +159,6 @@ class SapoSettings:
             raise ValueError(f"arms: {shared} rollouts of others, and nodes=1 has no others")
         if any(arm.repeated for arm in arms) and not self.max_age:
             raise ValueError("arms: filter-only repeats a node's rollouts of earlier rounds; set max_age, 1 or more")
-        if self.exchange == "folder" and not all(arm.shared for arm in arms):
-            lone = next(arm.name for arm in arms if not arm.shared)
-            raise ValueError(f"exchange=folder is for nodes that share, and {lone} does not: exchange=memory")
 
     def _check_idle(self) -> None:
         """Raise ValueError for settings that would do nothing."""
@@ -172,6 +169,9 @@ class SapoSettings:
         takes = shares or any(arm.repeated for arm in arms)
         self._refuse_set(
             memory, "is for exchange=folder: in memory all nodes are in time", "barrier", "quorum", "deadline"
+        )
+        self._refuse_set(
+            not shares, "is of what nodes wait for, and without an arm that shares none waits", "barrier", "deadline"
         )
         self._refuse_set(not memory, "is for exchange=memory: in the folder every round is published", "publish_every")
         self._refuse_set(self.barrier != "quorum", f"is for barrier=quorum, and barrier is {self.barrier}", "quorum")

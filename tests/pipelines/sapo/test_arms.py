@@ -39,7 +39,7 @@ def test_controls_take_nothing_of_others() -> None:
         ({"arms": ("0-0",)}, "nothing to train on"),
         ({"nodes": 1}, "nodes=1"),
         ({"arms": ("filter-only-4-4",)}, "max_age"),
-        ({"exchange": "folder"}, "8-0 does not"),
+        ({"arms": ("8-0",), "exchange": "folder", "deadline": 60.0}, "none waits"),
         ({"clip_low": 0.1}, "updates=1"),
         ({"barrier": "async"}, "exchange=folder"),
         ({"arms": ("4-4",), "exchange": "folder", "barrier": "async", "quorum": 0.5}, "barrier is async"),

@@ -111,6 +111,19 @@ def test_the_nodes_of_a_folder_compute_what_a_swarm_in_memory_does() -> None:
             assert apart[node][number].notes[name] == found.notes[name]
 
 
+@pytest.mark.parametrize("arm", ["4-0", "filter-only-2-2", "equal-compute-2-2"])
+def test_nodes_of_an_arm_that_does_not_share_wait_for_nobody_and_compute_the_same(arm: str) -> None:
+    taken = {"max_age": 3} if arm.startswith("filter") else {}
+    whole, (lone, *_) = swarm(arms=(arm,), **taken), nodes(Folder(), arms=(arm,), **taken)
+    for number in range(8):
+        found = whole.round(number)
+        if number == 5:
+            kept = lone.state()
+            lone = nodes(Folder(), arms=(arm,), **taken)[0]
+            lone.load(kept)
+        assert lone.round(number).groups["node-0"] == found.groups["node-0"]
+
+
 def test_a_node_that_was_killed_finds_what_it_has_published_and_trains_nothing_twice() -> None:
     folder, whole = Folder(), run(nodes(Folder()), 8)
     made = nodes(folder)
