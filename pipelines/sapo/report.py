@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import ClassVar
 
+from hybrid.canonical import encode
 from hybrid.report.formatting import count_of, percent, signed
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Measure, Section, TaskView
 from hybrid.report.sources import ReportRun
 from pipelines.sapo.comparison import Comparison
+from pipelines.sapo.configuration import MEETING
 from pipelines.sapo.context import PART, context_of
 from pipelines.sapo.figures import curves, node_curves
 from pipelines.sapo.findings import NOTHING_LEARNED, findings
 from pipelines.sapo.result_tables import arms, costs, notices, sharing, tasks, training
-from pipelines.sapo.results import SERIES, read_swarms
+from pipelines.sapo.results import SERIES, in_order, read_swarms
 from pipelines.sapo.series_page import series_page
 
 
@@ -37,10 +39,14 @@ class SapoReport(Section):
         return _headline(_comparison(run))
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
-        """All parts, run by run."""
-        return join(
-            join([el("h3", run.label) if len(runs) > 1 else Html(""), _overall(_comparison(run))]) for run in runs
-        )
+        """All parts, run by run, after the arms of all together where the runs differ in arms and seeds."""
+        if len(runs) == 1:
+            return _overall(_comparison(runs[0]))
+        found = [_comparison(run) for run in runs]
+        parts = [_together(found) if _differ_in_arms_alone(runs, found) else Html("")]
+        for run, one in zip(runs, found, strict=True):
+            parts += [el("h3", run.label), _overall(one)]
+        return join(parts)
 
     def task(self, shown: TaskView) -> Html:
         """A series: its rounds, and its nodes in the last of them."""
@@ -59,6 +65,27 @@ def _comparison(run: ReportRun) -> Comparison:
     part = run.grades.settings.get("part", PART) if run.grades and run.grader == "sapo" else PART
     with closing(run.outputs.records()) as records:
         return Comparison(read_swarms(records), context_of(run.outputs.run, float(part)))
+
+
+def _differ_in_arms_alone(runs: Sequence[ReportRun], found: Sequence[Comparison]) -> bool:
+    """Whether runs are parts of one comparison: other arms or seeds of the same model, settings and questions.
+
+    How their nodes meet may differ, too.
+    """
+    made_of = set()
+    for run in runs:
+        settings = run.outputs.run.get("settings")
+        others = {k: v for k, v in settings.items() if k not in MEETING} if isinstance(settings, Mapping) else run.label
+        model = [run.outputs.run.get(name) for name in ("backend", "model", "model_digest")]
+        made_of.add(encode([others, model]))
+    names = [swarm.name for one in found for swarm in one.swarms]
+    return len(made_of) == 1 and len(set(names)) == len(names) > 1
+
+
+def _together(found: Sequence[Comparison]) -> Html:
+    """The arms of several runs, as if they were one."""
+    every = Comparison(in_order([swarm for one in found for swarm in one.swarms]), found[0].context)
+    return join([el("h3", "All runs together"), arms(every), sharing(every), curves(every), tasks(every)])
 
 
 def _overall(comparison: Comparison) -> Html:

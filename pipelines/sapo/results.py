@@ -197,7 +197,7 @@ class Swarm:
 
 
 def read_swarms(outputs: Iterable[Output]) -> list[Swarm]:
-    """The swarms of a run, arms in the order of their records; records of other tasks are passed over."""
+    """The swarms of a run in their order; records of other tasks are passed over."""
     found: dict[tuple[str, int], Swarm] = {}
     for output in outputs:
         named = SERIES.fullmatch(output.task)
@@ -214,7 +214,12 @@ def read_swarms(outputs: Iterable[Output]) -> list[Swarm]:
         swarm.nodes = dict(sorted(swarm.nodes.items()))
         for one in (*swarm.nodes.values(), swarm.together):
             one.ordered()
-    return sorted(found.values(), key=lambda one: (*_rank(one.arm), one.seed))
+    return in_order(found.values())
+
+
+def in_order(swarms: Iterable[Swarm]) -> list[Swarm]:
+    """Arms that do not share first, then by how much they share, their controls last; by seed."""
+    return sorted(swarms, key=lambda one: (*_rank(one.arm), one.seed))
 
 
 def arms_of(swarms: Sequence[Swarm]) -> list[str]:

@@ -162,6 +162,16 @@ def test_a_running_run_of_nodes_in_the_folder_is_drawn_up_to_where_it_is(tab: Ta
     assert texts(tab, "article:first-of-type summary") == []  # 2-6 has no round yet
 
 
+def test_runs_of_other_arms_of_the_same_swarm_are_compared_on_their_seeds(tab: Tab, tmp_path: Path) -> None:
+    paths = [sapo_run(tmp_path / arm, sapo_outputs((arm,), seeds=(0, 1))) for arm in ("4-4", "8-0")]
+    other = sapo_run(tmp_path / "other", sapo_outputs(("2-6",), seeds=(0, 1)), group=4)
+    tab.open(write_report([find_source(path) for path in paths], tmp_path / "both.html"))
+    assert texts(tab, "#section-sapo h3")[0] == "All runs together"
+    assert row(tab, 1, "4-4 minus 8-0")[0].endswith("better")
+    tab.open(write_report([find_source(path) for path in (*paths, other)], tmp_path / "three.html"))
+    assert "All runs together" not in texts(tab, "#section-sapo h3")
+
+
 def test_a_cold_start_stands_in_the_headline(tab: Tab, tmp_path: Path) -> None:
     def cold(number: int, node: int, metrics: Metrics) -> None:
         metrics |= {"dead": 1.0, "reward_own": 0.0}
