@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -56,6 +56,7 @@ class ClassifierModel:
         self.deviation = float(getattr(config, "initializer_range", 0.02))
         self.layers = _head(self.kind, self.width)
         self._narrowing = _before_last_layers(self.kind, base)
+        self._last_attention = _last_attention(self.kind, base)
         base.eval().set_attn_implementation(text_attention.NAME)
 
     @property
@@ -94,8 +95,9 @@ class ClassifierModel:
         """
         types = {} if pack.types is None else {"token_type_ids": pack.types}
         with text_layout(pack.layout), ExitStack() as stack:
-            if self._narrowing:
+            if self._narrowing and self._last_attention:
                 stack.enter_context(self._narrow(*self._narrowing, pack.read, stack, narrowed))
+                stack.enter_context(self._narrow_queries(*self._last_attention, pack, stack, narrowed))
             answer = self.base(
                 input_ids=pack.ids,
                 position_ids=pack.positions,
@@ -136,6 +138,50 @@ class ClassifierModel:
             yield
         finally:
             hook.remove()
+
+    @contextmanager
+    def _narrow_queries(
+        self,
+        attention: Any,
+        name: str,
+        pack: TextPack,
+        stack: ExitStack,
+        narrowed: Callable[[], AbstractContextManager[None]] | None,
+    ) -> Iterator[None]:
+        """Within this context, only the rows that are read ask in the last layer: of all, keys and values are needed.
+
+        The hook comes before those that look which layers have the same input: this one's is another.
+        """
+        route = ExitStack()
+
+        def select(_: Any, rows: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            if narrowed:
+                route.enter_context(narrowed())
+            return (rows[0].index_select(1, pack.read),)
+
+        def widen(_: Any, __: Any, found: torch.Tensor) -> torch.Tensor:
+            route.close()
+            stack.enter_context(text_layout(replace(pack.layout, first_only=True)))
+            whole = found.new_zeros(1, pack.ids.shape[1], found.shape[-1])
+            return whole.index_copy(1, pack.read, found)
+
+        layer = getattr(attention, name)  # as it is now: with slots or without
+        hooks = layer.register_forward_pre_hook(select, prepend=True), layer.register_forward_hook(widen)
+        try:
+            yield
+        finally:
+            route.close()
+            for hook in hooks:
+                hook.remove()
+
+
+def _last_attention(kind: str, base: Any) -> tuple[Any, str] | None:
+    """Of an encoder: the attention of its last layer, and the name of its queries' layer."""
+    if kind in DECODERS:
+        return None
+    if kind == "distilbert":
+        return base.transformer.layer[-1].attention, "q_lin"
+    return base.encoder.layer[-1].attention.self, "query"
 
 
 def _head(kind: str, width: int) -> tuple[HeadLayer, ...]:

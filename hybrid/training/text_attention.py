@@ -46,6 +46,8 @@ class TextLayout:
     rectangles: tuple[Rectangle, ...]
     places: torch.Tensor
     longest: int
+    first_only: bool = False
+    """Only the first token of each text asks: of the others' queries nothing is read, and nothing is answered."""
 
 
 _layout: ContextVar[TextLayout] = ContextVar("text_layout")
@@ -114,6 +116,8 @@ def text_attention(  # noqa: PLR0913  (transformers decides what it is called wi
         )
     causal, shared = bool(module.is_causal), query.shape[1] != key.shape[1]
     rows = [one[0].transpose(0, 1) for one in (query, key, value)]
+    if layout.first_only:
+        return _of_first_tokens(layout, rows, scaling)[None], None
     found = []
     for one in layout.rectangles:
         shape = one.texts, one.longest, -1, query.shape[-1]
@@ -125,6 +129,21 @@ def text_attention(  # noqa: PLR0913  (transformers decides what it is called wi
         found.append(part.transpose(1, 2).flatten(0, 1))
     joined = found[0] if len(found) == 1 else torch.cat(found)
     return joined.index_select(0, layout.places)[None], None
+
+
+def _of_first_tokens(layout: TextLayout, rows: Sequence[torch.Tensor], scaling: float | None) -> torch.Tensor:
+    """Queries, keys and values [T, heads, width] of an encoder -> [T, heads, width], zero but for first tokens."""
+    answers = rows[0].new_zeros(rows[0].shape)
+    for one in layout.rectangles:
+        shape = one.texts, one.longest, -1, answers.shape[-1]
+        first = one.rows.view(one.texts, one.longest)[:, 0]
+        k, v = (each.index_select(0, one.rows).view(shape).transpose(1, 2) for each in rows[1:])
+        q = rows[0].index_select(0, first)[:, :, None]
+        part = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=one.real, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        answers = answers.index_copy(0, first, part[:, :, 0])
+    return answers
 
 
 AttentionInterface.register(NAME, text_attention)

@@ -300,3 +300,19 @@ def test_a_model_in_half_precision_has_values_and_heads_in_fp32(dtype: torch.dty
     if scaled:
         assert half.step([0, 1], 1e-2).tolist() == [0, 1]
         assert half.optimizer.scale.tolist() == [1024.0, 512.0]
+
+
+@pytest.mark.parametrize(("family", "query"), [("Bert", "attention.self.query"), ("DistilBert", "attention.q_lin")])
+def test_in_the_last_layer_only_what_the_head_reads_asks(family: str, query: str) -> None:
+    model = shared_base(family)
+    texts = [EncodedText(tuple(range(2, 2 + length))) for length in (3, 9, 4)]
+    seen = {}
+    layers = {name: one for name, one in model.base.named_modules() if name.endswith(query)}
+    hooks = [
+        layer.register_forward_hook(lambda _, rows, __, name=name: seen.update({name: rows[0].shape[1]}))
+        for name, layer in layers.items()
+    ]
+    model.features(model.pack(texts))
+    for hook in hooks:
+        hook.remove()
+    assert list(seen.values()) == [16] * (len(layers) - 1) + [3]
