@@ -41,7 +41,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.support.small_hf_model import chatml, write_model  # noqa: E402
 
-LOOKS = 2.0
+LOOKS, MOST_LIES = 2.0, 500
 LOOKED = re.compile(r"looked into the folder (\d+) times")
 PARTS = "wait", "generate", "train"
 SETTINGS = {
@@ -98,6 +98,25 @@ class Place:
         return list(self.folder.glob(f"runs/{self.run}/**/{kind}-*"))
 
 
+def lies(path: Path, chance: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of hostile files that look like the segment at `path`; none while it is being written."""
+    found, good = name_of(str(path)), path.read_bytes()
+    try:
+        head, _, body = zstandard.ZstdDecompressor().decompress(good, 1 << 26).partition(b"\n")
+    except zstandard.ZstdError:
+        return
+    if found is None or not body:
+        return
+    changed = bytearray(body)
+    changed[chance.randrange(len(changed))] ^= 1
+    other = chance.choice((bytes(changed), bytes(30_000_000), b"\xff" * 1000, b"[" * 1000, b""))
+    packed = zstandard.ZstdCompressor().compress(head + b"\n" + other)
+    for data in (packed, good[: len(good) // 2], b"garbage"):
+        sha16 = hashlib.sha256(packed).hexdigest()[:16] if data is packed else f"{chance.getrandbits(64):016x}"
+        yield f"segment-{found.number:06d}-{found.name}-{sha16}.zst", data
+    yield f"{path.stem} (1).zst", good
+
+
 @contextmanager
 def liar(place: Place) -> Iterator[None]:
     """Write hostile files beside the segments as they appear, under the names of nodes, until the block ends."""
@@ -105,26 +124,10 @@ def liar(place: Place) -> Iterator[None]:
 
     def lie() -> None:
         told = 0
-        while not stop.wait(0.5):
+        while not stop.wait(0.5) and told < MOST_LIES:
             for path in place.files("segment"):
-                if told > 500 or chance.random() < 0.7:
-                    continue
-                found = name_of(str(path))
-                if found is None:
-                    continue
-                good = path.read_bytes()
-                head, _, body = zstandard.ZstdDecompressor().decompress(good, 1 << 26).partition(b"\n")
-                changed = bytearray(body)
-                changed[chance.randrange(len(changed))] ^= 1
-                other = chance.choice((bytes(changed), bytes(30_000_000), b"\xff" * 1000, b"[" * 1000, b""))
-                packed = zstandard.ZstdCompressor().compress(head + b"\n" + other)
-                for data in (packed, good[: len(good) // 2], b"garbage"):
-                    sha16 = (
-                        hashlib.sha256(packed).hexdigest()[:16] if data is packed else f"{chance.getrandbits(64):016x}"
-                    )
-                    name = f"segment-{found.number:06d}-{found.name}-{sha16}.zst"
+                for name, data in lies(path, chance) if chance.random() < 0.3 else ():
                     (path.parent / name).write_bytes(data)
-                    (path.parent / f"{path.stem} (1).zst").write_bytes(good)
                     told += 1
 
     thread = threading.Thread(target=lie, daemon=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -70,14 +70,19 @@ class RoundsWork(StageWork):
         self._mine: set[int] = set()  # those of them that stay claimed
         self._progress = -math.inf  # when a round was computed or a loop opened last
         self._workers = 1  # at work on this stage, as far as is known
+        self._asked_for = False  # whether one of them has no series
+        self._rivals: set[int] = set()  # series that another one has, too, which goes on with them
         self._now: Callable[[], float] = time.monotonic
         self._shelf: SegmentShelf | None = None
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
 
     def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> set[int]:
         """The series that others hold, as far as that is to be respected now."""
-        beating = monitor.at_work(self.stage.name, self.size, timeouts.idle)
-        self._workers = 1 + len(beating | self.claims.others(timeouts.idle).attempts)
+        where = self.stage.name, self.size, timeouts.idle
+        siblings = self.claims.others(timeouts.idle)
+        self._workers = 1 + len(monitor.at_work(*where) | siblings.attempts)
+        self._asked_for = bool(monitor.without_block(*where)) or len(siblings.attempts) > len(siblings.blocks)
+        self._rivals = monitor.claimed_first(*where)
         return super().others(monitor, timeouts)
 
     def answers(self, engine: Backend, taken: Callable[[], Any]) -> Generator[Completion | None, None, None]:
@@ -103,9 +108,9 @@ class RoundsWork(StageWork):
 
     def _turns(self, engine: LoopEngine, taken: Callable[[], Any]) -> Iterator[Completion | None]:
         while (others := taken()) is not None:
-            share = self._share()
-            yield from self._given_back(engine, share if share < MOST_OPEN or not self._is_stuck(others) else share - 1)
-            block, left = self._next(others)
+            stuck = self._is_stuck(others)
+            yield from self._given_back(engine, self._too_many(stuck=stuck))
+            block, left = self._next(others, stuck=stuck)
             if block is not None:
                 if block in self._mine or self.claims.take(block):
                     yield from self._held(block, engine, lambda: taken() is not None)
@@ -115,21 +120,30 @@ class RoundsWork(StageWork):
                 yield None
             else:
                 return
-        yield from self._given_back(engine, 0)
+        yield from self._given_back(engine, list(self._mine))
 
     def _share(self) -> int:
         """How many series that wait this worker may keep: as many as any other, and no more than fit."""
         unfinished = len(self.open_blocks()) + len(self._mine)
         return max(1, min(MOST_OPEN, -(-unfinished // self._workers)))
 
-    def _next(self, others: Collection[int]) -> tuple[int | None, bool]:
+    def _too_many(self, *, stuck: bool) -> list[int]:
+        """The series that wait and are to be given back: what another worker has, too, and more than one's share."""
+        waiting = [one for one in self._open if one in self._mine]
+        found = [one for one in waiting if one in self._rivals]
+        left = [one for one in waiting if one not in self._rivals]
+        if self._asked_for:
+            return found + left[self._share() :]
+        return found + left[: stuck and len(left) >= MOST_OPEN]
+
+    def _next(self, others: Collection[int], *, stuck: bool) -> tuple[int | None, bool]:
         """The series to go on with now, and whether there are any left for this worker."""
         now = self._now()
         mine = [one for one in self._open if one in self._mine and self._waiting[one] <= now]
         if woken := [one for one in mine if self._waiting[one] == WOKEN]:
             return woken[0], True
         free = [one for one in self.open_blocks() if one not in others]
-        if len(self._mine) >= self._share():
+        if len(self._mine) >= self._share() and not stuck:
             free = []
         ready = [one for one in free if self._waiting.get(one, WOKEN) <= now]
         block = choose(ready, others, self._last, self._start)
@@ -139,10 +153,9 @@ class RoundsWork(StageWork):
         """Whether all loops that are open wait in vain, and another one might be what they wait for."""
         return self._now() - self._progress > PATIENCE and not set(self.open_blocks()) <= set(others)
 
-    def _given_back(self, engine: LoopEngine, most: int) -> Iterator[Completion]:
-        """Give back the series that wait and stay claimed, but for `most` of them: their states are kept first."""
-        while len(self._mine) > most >= 0:
-            block = next(one for one in self._open if one in self._mine)
+    def _given_back(self, engine: LoopEngine, blocks: Sequence[int]) -> Iterator[Completion]:
+        """Give back series that wait and stay claimed: their states are kept first."""
+        for block in blocks:
             self._mine.remove(block)
             self._waiting[block] = self._now() + PAUSE
             yield from self._held(block, engine, lambda: False)

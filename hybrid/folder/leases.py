@@ -102,6 +102,15 @@ class BeatMonitor:
             and claim.get("roles") == wanted
         }
 
+    def without_block(self, stage: str, size: int, within: float) -> set[str]:
+        """Those of the attempts at work on a stage that claim no block: they wait for one."""
+        return {one for one in self.at_work(stage, size, within) if not claims_of(self.latest[one].beat, stage, size)}
+
+    def claimed_first(self, stage: str, size: int, within: float) -> set[int]:
+        """The blocks held by attempts whose names come before that of this process, which gives way to them."""
+        first = [one for one in self.at_work(stage, size, within) if one < self._own]
+        return {block for one in first for block in claims_of(self.latest[one].beat, stage, size)}
+
 
 def claims_of(beat: Mapping[str, Any], stage: str, size: int) -> set[int]:
     """The blocks that a beat claims in a stage, if its block size is ours. The beat is untrusted input."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections import OrderedDict
+import statistics
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,8 +25,14 @@ from hybrid.machine.terminal import clean_line
 LOG = logging.getLogger("hybrid")
 OFTEN, SELDOM = 1.0, 30.0
 """Least seconds between two listings of the window in use, and of another window."""
+LONGEST_WAIT = 60.0
+"""Seconds that a number in use is expected to be waited for, at most, before it is looked for."""
 SHARE = 0.2
 """Share of the time that listings may take."""
+SOONER = 0.75
+"""Share of a wait that is expected next time when the first look found everything: it was there before, perhaps."""
+AHEAD = 2
+"""Numbers by which others may be ahead, whose window is listed, too."""
 AT_FIRST = 8
 """Windows that one look lists for the first time."""
 LONGEST_READ = 5.0
@@ -51,17 +58,17 @@ class _Listings:
     away_until: float = -math.inf
     pause: float = 2.5
 
-    def due(self, first: int, front: int) -> list[int]:
-        """The windows to list now, of those from `first` to the one after `front`, which is in use."""
+    def due(self, first: int, front: int, last: int, wait: _Wait) -> list[int]:
+        """The windows to list now, of those from `first` to `last`; `front` is in use."""
         now = self.now()
         if now < max(self.not_before, self.away_until):
             return []
-        found = [front] if now - self.at.get(front, -math.inf) >= OFTEN else []
-        others = [one for one in range(first, front + 2) if one != front]
+        found = [front] if now >= wait.next_look(self.at.get(front, -math.inf)) else []
+        others = [one for one in range(first, last + 1) if one != front]
         if unseen := list(islice((one for one in others if one not in self.at), AT_FIRST)):
             return found + unseen
-        oldest = min(others, key=self.at.__getitem__)
-        return found + ([oldest] if now - self.at[oldest] >= SELDOM else [])
+        oldest = min(others, key=self.at.__getitem__, default=front)
+        return found + ([oldest] if others and now - self.at[oldest] >= SELDOM else [])
 
     def names(self, place: str, window: int) -> list[str]:
         """The files of a window; none when the medium does not answer, and then it is not asked for a while."""
@@ -84,6 +91,33 @@ class _Listings:
         LOG.warning("cannot look for segments: %s", clean_line(error.message, 500))
 
 
+@dataclass
+class _Wait:
+    """How long the numbers in use are waited for: a loop looks when it is likely that what it waits for is there."""
+
+    front: int = -1
+    began: float = -math.inf  # when the number in use was first looked for
+    news: float = -math.inf  # when something of others came last
+    looks: int = 0  # since it was first looked for
+    waits: deque[float] = field(default_factory=lambda: deque(maxlen=3))  # seconds that the last numbers took
+
+    def goes_on(self, front: int, now: float) -> None:
+        """A number is in use now."""
+        if front > self.front:
+            if self.front >= 0:
+                waited = max(0.0, self.news - self.began)
+                self.waits.append(min(LONGEST_WAIT, waited if self.looks > 1 else SOONER * waited))
+            self.front, self.began, self.looks = front, now, 0
+
+    def next_look(self, last: float) -> float:
+        """When to list the window in use again that was listed at `last`."""
+        expected = 1.1 * statistics.median(self.waits) if len(self.waits) > 1 else 0.0
+        if last < self.began + expected:
+            return max(self.began + expected, last + OFTEN) if expected > OFTEN else last + OFTEN
+        late = last - self.began - expected
+        return last + max(OFTEN, expected / 4, min(SELDOM, late / 2))
+
+
 class SegmentShelf:
     """The segments at a stage's `place`, with windows of `length` numbers: in `own`, where they are written, and in
     the shared `folder`, unless that is the same. `now` is a clock in seconds.
@@ -96,6 +130,7 @@ class SegmentShelf:
         self._mine: set[str] = set()  # those of them on the own disk, as far as is known
         self._kept: OrderedDict[str, Segment] = OrderedDict()  # the last that were used, by path
         self._faulty: dict[str, tuple[int, float]] = {}  # path -> how often it was tried, and when to try it again
+        self._wait = _Wait()
         self._watched: tuple[int, int] | None = None  # what was looked for last
         self.listed = 0
         """Listings of the folder so far."""
@@ -113,9 +148,14 @@ class SegmentShelf:
     def look(self, since: int, front: int) -> None:
         """List the windows that are due, of the numbers from `since` on; `front` is the number in use."""
         self._watched = since, front
+        self._wait.goes_on(front, self._now())
+        before = len(self._names)
+        first, now, last = (number // self._length for number in (since, front, front + AHEAD))
         for listings in self._listings:
-            for window in listings.due(since // self._length, front // self._length):
+            for window in listings.due(first, now, last, self._wait):
                 self._list(listings, window)
+        if len(self._names) > before:
+            self._wait.news = self._now()
 
     def news(self) -> bool:
         """Whether a file has come that was not there before, where a loop has looked last."""
@@ -133,7 +173,9 @@ class SegmentShelf:
 
     def _list(self, listings: _Listings, window: int) -> None:
         place = window_place(self._place, window)
-        self.listed += listings is self._listings[-1]
+        if listings is self._listings[-1]:
+            self.listed += 1
+            self._wait.looks += window == self._wait.front // self._length
         for name in listings.names(self._place, window):
             found = SegmentName.parse(name)
             if found and found.number // self._length == window and len(self._names) < MOST_NAMES:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import pytest
 
+from hybrid.folder.shards import Shard
 from tests.simulator import NONE, Faults
 from tests.simulator.meeting import NODES, MeetingSimulation, Node, Publishing, Sharing
 
 HOUR = 3600.0
-ROUNDS = 6
+ROUNDS = 20
 
 
 @pytest.mark.parametrize("kind", [Publishing, Sharing])
@@ -22,6 +24,26 @@ def test_without_faults_all_rounds_are_done_and_nothing_twice(kind: type[Node]) 
         simulation.check_end()
         if kind is Publishing:
             assert len(simulation.published()) == NODES * ROUNDS
+
+
+def test_a_worker_that_comes_later_gets_its_share_of_the_series_that_wait() -> None:
+    with MeetingSimulation(1, NONE, items=NODES * 40, workers=2) as simulation:
+        simulation.meet(Publishing)
+        late = simulation.machines["gpu1"]
+        late.due = late.courier_due = simulation.world.time + 900
+        simulation.live(899)
+        alone = simulation.opened()
+        assert writers(alone.shards("rounds", [])) == {"gpu0"}
+        assert 0 < len(simulation.published()) < NODES * 40
+        simulation.finish()
+        simulation.check_end()
+        assert writers(simulation.opened().shards("rounds", [])) == {"gpu0", "gpu1"}
+        assert len(simulation.published()) == NODES * 40, "no round was computed again"
+
+
+def writers(shards: Iterable[tuple[str, Shard]]) -> set[str]:
+    """The machines that wrote them."""
+    return {str(shard.header["attempt"]).partition("-")[0] for _, shard in shards}
 
 
 @pytest.mark.parametrize("kind", [Publishing, Sharing])

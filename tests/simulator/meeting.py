@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from hybrid.work import Rounds
 from tests.simulator.simulation import Machine, SimulatedCapabilities, Simulation
 
 NODES = 3
+ROUND_SECONDS = 60.0
 DIGEST = NoModel.digest_of(NAME)
 
 
@@ -29,7 +30,8 @@ class Node:
 
     name: str
     names: list[str]
-    value: float = 0.0
+    value: float
+    now: Callable[[], float]
 
     def __post_init__(self) -> None:
         self.got: set[str] = set()
@@ -69,7 +71,9 @@ class Node:
 
 
 class Publishing(Node):
-    """A `PublishingLoop`."""
+    """A `PublishingLoop`. A round takes ROUND_SECONDS."""
+
+    begun = -1, 0.0
 
     def publish_to(self, publications: Publications) -> None:
         self.publications = publications
@@ -84,6 +88,10 @@ class Publishing(Node):
             assert one.number >= number, f"{one.name} {one.number} is older than what was asked for"
             self.got.add(one.id)
             self.hear(one.name, one.data, one.id)
+        if self.begun[0] != number:
+            self.begun = number, self.now()
+        if self.now() < self.begun[1] + ROUND_SECONDS:
+            raise NotYet("it computes")
 
 
 class Sharing(Node):
@@ -107,6 +115,7 @@ class Meeting:
 
     rounds: int
     kind: type[Node]
+    now: Callable[[], float]
 
     def inputs(self) -> Inputs:
         return Inputs({f"node-{number}": number for number in range(NODES)}, {}, {})
@@ -118,14 +127,14 @@ class Meeting:
         return (Series(name, self.rounds) for name in tasks)
 
     def loop(self, series: Series, lab: Lab, tasks: Mapping[str, Any]) -> Node:
-        return self.kind(series.name, list(tasks), float(tasks[series.name]))
+        return self.kind(series.name, list(tasks), float(tasks[series.name]), self.now)
 
 
 class MeetingCapabilities(SimulatedCapabilities):
     """The capabilities of a machine on which loops run."""
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
-        return NoModel(NAME, {"checkpoint": "120"})
+        return NoModel(NAME, {"checkpoint": "60"})
 
 
 class MeetingSimulation(Simulation):
@@ -139,7 +148,7 @@ class MeetingSimulation(Simulation):
 
     def meet(self, kind: type[Node]) -> None:
         """Submit the run."""
-        self.pipeline = Meeting(self.items // NODES, kind)
+        self.pipeline = Meeting(self.items // NODES, kind, lambda: self.world.time)
         self.submit()
 
     def capabilities(self, machine: Machine, digest: str) -> SimulatedCapabilities:
