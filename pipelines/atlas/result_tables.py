@@ -56,8 +56,7 @@ EVIDENCE = (
     "Optimizer steps of all clients, seeds and rounds; the least that training changed a client's update in any round "
     "(Frobenius norm; 0 would be a fault); the mean training loss of the first and the last round; updates that were "
     "left out, since they were late or not finite; the largest relative error of an aggregation against the exact sum. "
-    "Seconds and memory are not part of the records, so that the same run gives the same bytes; the wall time stands "
-    "below, under settings and digests."
+    "Seconds and memory of the rounds are in experiment_summary.csv beside outputs.json: they differ from run to run."
 )
 
 
