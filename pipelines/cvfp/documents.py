@@ -48,8 +48,13 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
     `share` of them is held out, chosen by a hash of the text; `most`: documents that are read, 0 for all. Raises
     CannotRun for a file that is not there, BadData for one that holds fewer than two documents.
     """
-    texts = list(dict.fromkeys(text for text in _texts(data) if text.strip()))[: most or None]
-    count = sum(1 for text in _texts(data) if text.strip()) if not most and data != ULTRACHAT else len(texts)
+    texts, duplicates = dict[str, None](), 0
+    for text in _texts(data):
+        duplicates += text in texts
+        if text.strip():
+            texts[text] = None
+        if len(texts) == most:
+            break
     limit = share * 2**64
     held = [text for text in texts if _place(text) < limit]
     train = [text for text in texts if _place(text) >= limit]
@@ -59,7 +64,7 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
     if not train or not held:
         what = data or "the built-in text"
         raise BadData(f"{what}: {len(texts)} documents, and two are the least", hint=f"separate them by {GAP!r}")
-    return Documents(tuple(train), tuple(held), data or "built-in", count - len(texts))
+    return Documents(tuple(train), tuple(held), data or "built-in", duplicates)
 
 
 def _place(text: str) -> int:
