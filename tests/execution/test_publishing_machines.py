@@ -15,7 +15,7 @@ from tests.support.real_machines import Machine
 
 pytestmark = pytest.mark.slow
 EVERY = "--backend-option=checkpoint=0"
-NODES, ROUNDS = 4, 8
+NODES, ROUNDS = 4, 5
 
 
 def segments(run: MeetingRun) -> list[Path]:
