@@ -38,8 +38,8 @@ class Sapo(SapoSettings):
     # fmt: off
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "demo": {
-            "arms": ["4-0", "2-2"], "nodes": 4, "rounds": 8, "tasks": ["basic_arithmetic"], "level": "easy",
-            "max_tokens": 16, "rank": 8, "learning_rate": 2e-4, "eval_every": 4, "eval_questions": 16,
+            "arms": ["4-0", "2-2"], "nodes": 3, "rounds": 6, "tasks": ["basic_arithmetic"], "level": "easy",
+            "max_tokens": 16, "rank": 8, "learning_rate": 2e-4, "eval_every": 5, "eval_questions": 8,
         },
         "paper-8-0": {**PAPER, "arms": ["8-0"]},
         "paper-6-2": {**PAPER, "arms": ["6-2"]},
