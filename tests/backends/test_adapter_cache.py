@@ -209,8 +209,6 @@ CHANGES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], Any]] = {
     "no rank": lambda _, config: config.pop("r"),
     "a rank in words": lambda _, config: config.update(r="4"),
     "no alpha": lambda _, config: config.update(lora_alpha=0),
-    "another scale": lambda _, config: config.update(use_rslora=True),
-    "scales of layers": lambda _, config: config.update(alpha_pattern={"q_proj": 3}),
     "another kind": lambda _, config: config.update(peft_type="IA3"),
     "another method": lambda _, config: config.update(use_dora=True),
     "another beginning": lambda _, config: config.update(init_lora_weights="pissa_niter_4"),

@@ -66,7 +66,7 @@ def done_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("HYBRID_HOME", str(root / "home"))
         patch.syspath_prepend(install(root / "packages", "tables", "swarm_tables:Tables", MODULE))
         with pytest.raises(SystemExit) as left:
-            main(["run", "local", "tables", *SMALL, "--folder", str(root / "folder"), "-q"])
+            main(["run", "local", "tables", *SMALL, "--folder", str(root / "folder")])
         assert not left.value.code
         yield root / "folder"
 
