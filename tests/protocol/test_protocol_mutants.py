@@ -18,7 +18,7 @@ from hybrid.worker import courier, worker
 from tests.simulator import scenarios, simulation
 
 Patch = pytest.MonkeyPatch
-TRIES = 120
+TRIES = 300
 """Seeds within which a bug has to be caught."""
 
 

@@ -15,7 +15,7 @@ import pytest
 from pipelines.sapo.advantages import advantages, mean_reward
 from pipelines.sapo.arrivals import Expected, unpack
 from pipelines.sapo.ledger import Entry, Group, Ledger, Used, digest_of
-from pipelines.sapo.pool import Pool, choose
+from pipelines.sapo.pool import AHEAD, Pool, choose
 from pipelines.sapo.pool import digest_of as digest_of_pool
 from pipelines.sapo.rollouts import Answer, Batch, Rollout, pack
 from pipelines.sapo.streams import question
@@ -65,6 +65,7 @@ class Node:
         self.entries: dict[int, Entry] = {}
         self.rewards: dict[int, float] = {}
         self.refused: Counter[str] = Counter()
+        self.later: list[Batch] = []
         self.kept: tuple[int, object] = 0, self.ledger.to_json()
 
     def write(self) -> Batch:
@@ -79,7 +80,11 @@ class Node:
         """One round: as a loop does it, with the least that stands for a policy."""
         own = self.write()
         folder.publish(own, now)
-        for batch in folder.arrived(self.number, now):
+        arrived = [*self.later, *folder.arrived(self.number, now)]
+        self.later = [batch for batch in arrived if batch.round > self.round + AHEAD]  # as a loop leaves it there
+        for batch in arrived:
+            if batch.round > self.round + AHEAD:
+                continue
             self.refused.update(one.kind for one in self.pool.add(batch.rollouts, self.round))
         pool = self.pool.candidates(self.round, lambda one: (1000, 1000), self.ledger)
         taken = choose(pool, FOREIGN, "uniform", SEED, node=self.number, round=self.round)
