@@ -125,16 +125,6 @@ class PolicyBank(PolicyPasses):
         self._of(slot)
         return hashlib.sha256(self.values[slot].detach().cpu().numpy().tobytes()).hexdigest()
 
-    def state(self) -> bytes:
-        """`hybrid.loops.Policies`. Raises ValueError within a step."""
-        if any(self._pending):
-            raise ValueError("a state is of policies whose gradients are zero: step or forget them first")
-        parts = [
-            {"values": self.values[slot], **self.optimizer.state(slot)} if slot in self._held else None
-            for slot in range(self.slots)
-        ]
-        return policy_state.to_bytes(parts, self._about())
-
     def load(self, state: bytes) -> None:
         """`hybrid.loops.Policies`."""
         for slot, one in enumerate(policy_state.from_bytes(state, self._about(), self.slots, self._bank.size)):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import torch
 
+from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.loops import PolicyText, Step
+from hybrid.training import policy_state
 from hybrid.training.label_loss import Head, cross_entropies, weighted_loss
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.out_of_memory import fits
@@ -43,10 +45,15 @@ class PolicyPasses(ABC):
     values: torch.Tensor
     """What is trained, [slots, N]."""
     plan: PolicyPlan | None = None
+    _held: Container[int]  # the slots that have begun
 
     def __init__(self, model: PolicyModel, slots: int, *, tokens: int = 0, checkpointed: bool = False) -> None:
         self.policy_model, self.tokens, self.checkpointed = model, tokens or pass_tokens(model), checkpointed
         self._pending: list[list[Asked]] = [[] for _ in range(slots)]  # of the slots' open steps
+
+    @abstractmethod
+    def _about(self) -> dict[str, Json]:
+        """What a bank must have in common with one whose state it takes."""
 
     @abstractmethod
     def training(self) -> AbstractContextManager[None]:
@@ -110,6 +117,16 @@ class PolicyPasses(ABC):
         """Zero what was accumulated of the slot's step."""
         self._pending[slot] = []
         self.optimizer.forget_gradients(slot)
+
+    def state(self) -> bytes:
+        """`hybrid.loops.Policies`. Raises ValueError within a step."""
+        if any(self._pending):
+            raise ValueError("a state is of policies whose gradients are zero: step or forget them first")
+        parts = [
+            {"values": self.values[slot], **self.optimizer.state(slot)} if slot in self._held else None
+            for slot in range(len(self._pending))
+        ]
+        return policy_state.to_bytes(parts, self._about())
 
     def refuse(self, texts: Sequence[PolicyText]) -> None:
         """Raise ValueError for texts that the model cannot compute."""

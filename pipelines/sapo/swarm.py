@@ -11,7 +11,7 @@ from hybrid.loops import Lab, Policies, Publications, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
 from hybrid.round_costs import Costs
 from pipelines.sapo import scores
-from pipelines.sapo.advantages import is_dead, mean_reward
+from pipelines.sapo.advantages import is_dead
 from pipelines.sapo.arms import arm_of, node_name
 from pipelines.sapo.arrivals import Expected
 from pipelines.sapo.chosen import Chosen, chosen, with_more
@@ -145,13 +145,13 @@ class Swarm:
         notes: dict[str, Json] = {}
         for node, one, of in zip(self.nodes, wrote, sets, strict=True):
             at, total = node.place, self.kept.cumulative[node.place]
-            groups[node_name(node.number)] = {
+            groups[node_name(node.number)] = found = {
                 **scores.written(one.own, self.settings.prefix, one.tokens),
                 **one.evaluation,
                 **scores.trained(of.groups, of.entry, texts[at], done[at], total),
                 "no_room": self.arm.own - sum(each.rollout.slot < self.arm.own for each in one.own),
             }
-            self.kept.cumulative[at] = total + mean_reward([group.rewards for group in of.groups])
+            self.kept.cumulative[at] = found["cumulative"]
             self.kept.ledgers[at].add(of.entry)
             notes[node_name(node.number)] = self._note(number, node, of)
         self.kept.forget(number, self.settings.max_age)
