@@ -64,7 +64,7 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
         (show or say)(line := progress(worker))
         note(worker, line)
 
-    worker.tell = tell
+    worker.loader.tell = tell
     stopped = False
     failure: HybridError | None = None
     try:
@@ -101,7 +101,7 @@ def _report_run_states(worker: Worker, told: dict[str, str], say: Callable[[str]
 def progress(worker: Worker) -> str:
     """One line: the stage, its rate, the files that are not uploaded or received yet, and errors."""
     session, spool = worker.session, worker.spool
-    parts = [worker.doing or "waiting for work"]
+    parts = [worker.loader.doing or "waiting for work"]
     if session:
         counts = session.counts
         parts = [f"{session.run} {counts.stage}: {counts.done}/{counts.total}", counts.pace]

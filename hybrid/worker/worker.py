@@ -16,8 +16,6 @@ from typing import Any
 
 from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
-from hybrid.execution.loop_engine import Shelves
 from hybrid.execution.rounds_work import TICK, RoundsWork
 from hybrid.execution.sides import roles_here
 from hybrid.execution.stage_session import AnyWork, StageSession, bind, kept_at_once, place_of, shard_writer
@@ -28,16 +26,14 @@ from hybrid.folder.orders import Orders
 from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run, open_run, run_ids
 from hybrid.folder.spool import Spool
-from hybrid.folder.tensors import RunTensors
 from hybrid.machine.clock import Clock
-from hybrid.machine.terminal import count_of, duration
-from hybrid.plugins.faults import attributed_to
+from hybrid.machine.terminal import count_of
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
-from hybrid.work import Search
-from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, refuse_other_models, silent_cpu
+from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, refuse_other_models
 from hybrid.worker.courier import Courier
 from hybrid.worker.divided import unbound, waits_for_others
+from hybrid.worker.loader import Loader
 from hybrid.worker.siblings import Siblings
 from hybrid.worker.works import Works
 
@@ -89,9 +85,7 @@ class Worker:
         self.runs: list[str] = []  # all that are in the folder, as last seen
         self.run_states: dict[str, RunState] = {}
         self.stopping = ""  # why no more work is taken
-        self.doing = ""  # what takes long beside answering
-        self.tell: Callable[[str], None] = LOG.info
-        self._engines = Engines()
+        self.loader = Loader(capabilities, self.spool, folder, clock, attempt, options.sides)
         self._works = Works(capabilities, options.sides, attempt, siblings)
         self._seqs: dict[str, int] = {}
         self._orders_when_done: dict[str, int] = {}
@@ -131,7 +125,7 @@ class Worker:
 
     def close(self) -> None:
         """Free the model."""
-        self._engines.close()
+        self.loader.close()
 
     def _stopped(self) -> bool:
         if not self.stopping and self.clock.now() >= self.options.until:
@@ -242,8 +236,7 @@ class Worker:
         run, place = chain.run, f"{chain.run.id}/{stage.name}"
         self.courier.beat(run.id, {"state": "begins"})
         self._touched.add(run.id)
-        options = partial(self.capabilities.options, run)
-        engine = ensemble_for(self._engines, run, stage, partial(self._loaded, run), options, here)
+        engine = self.loader.ensemble(run, stage, here)
         bind(run, stage, engine, self.spool, self.attempt)
         self._seqs[place] = 1
         if self.siblings:
@@ -273,7 +266,7 @@ class Worker:
             refuse_other_models(self.capabilities, work.run, work.stage, work.digests, here)
         if self.siblings:
             self.siblings.works_on(place_of(work))
-        engine = self._engine(work, chain)
+        engine = self.loader.engine(work, chain, here)
         self.courier.beat(work.run.id, {"state": "begins"})  # a worker that cannot write a heartbeat does not begin
         self._touched.add(work.run.id)
         place = f"{work.run.id}/{work.stage.name}"
@@ -351,33 +344,6 @@ class Worker:
     def _others(self, work: AnyWork) -> Any:
         """The work that others hold by leases that are still valid."""
         return work.others(self.courier.monitor(work.run.id), self.options.timeouts)
-
-    def _engine(self, work: AnyWork, chain: Bound) -> Backend:
-        run = work.run
-        if isinstance(work.stage.work, Search):
-            options = partial(self.capabilities.options, run)
-            here = roles_here(work.stage, chain.sides, self.options.sides)
-            return ensemble_for(self._engines, run, work.stage, partial(self._loaded, run), options, here)
-        kept = needs_tensors(work.stage, chain.stages)
-        tensors = RunTensors(run.id, self.attempt, self.spool, (self.folder,)) if kept else None
-        of_role, load = self.capabilities.options(run, work.stage.role), partial(self._loaded, run)
-        segments = Shelves(run.id, self.spool, self.folder, self.clock.now)
-        return engine_for(self._engines, run, work.stage, work.digest, tensors, load, of_role, segments)
-
-    def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
-        model, began = f"the model {run.models[role].name}", self.clock.now()
-        self.doing = f"loading {model}"
-        self.tell(f"{run.id}: {self.doing}")
-        try:
-            with attributed_to(f"the backend '{run.models[role].backend}'", self.doing):
-                engine = self.capabilities.open(run, role, trains=trains)
-        finally:
-            self.doing = ""
-        on = f" on {device}" if (device := device_of(engine)) else ""
-        self.tell(f"{run.id}: {model} is loaded{on}, in {duration(self.clock.now() - began)}")
-        if why := silent_cpu(device, self.options.sides):
-            self.tell(f"{run.id}: {model} computes {why}")
-        return engine
 
     def leave(self, linger: float | None = None) -> Generator[float, None, None]:
         """Wait, within bounds, until all files are uploaded and receipts have arrived; then write the last heartbeat.
