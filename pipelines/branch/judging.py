@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from hybrid.records import Item, Message, Output, Request, Sampling
+from hybrid.statistics.bradley_terry import Verdict, next_pairs, strengths
 from hybrid.work import Walk
-from pipelines.branch.bradley_terry import Verdict, next_pairs, strengths
 from pipelines.branch.nodes import Node, Tree
 from pipelines.branch.scenario import Scenario
 

@@ -14,7 +14,7 @@ CODE = """
 import hashlib
 import numpy as np
 from hybrid.statistics.diversity import vendi
-from pipelines.branch.bradley_terry import Verdict, next_pairs, strengths
+from hybrid.statistics.bradley_terry import Verdict, next_pairs, strengths
 from pipelines.branch.calibration import calibrated
 from pipelines.branch.clusters import clustered
 from pipelines.branch.features import mixed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ pytest.importorskip("numpy", reason="needs numpy, which is not installed")
 
 
 from hybrid.errors import BadData, UsageError
-from pipelines.branch.bradley_terry import PRIOR, Verdict, next_pairs, strengths
+from hybrid.statistics.bradley_terry import PRIOR, PairedResults, Verdict, next_pairs, standings, strengths
 
 
 def judged(true: dict[str, float], pairs: list[tuple[str, str]], order: float, seed: int) -> list[Verdict]:
@@ -104,3 +105,82 @@ def test_what_is_no_verdict_is_refused() -> None:
             Verdict(first, second, won)
     with pytest.raises(UsageError, match="the same id"):
         strengths(["a", "a"], [])
+
+
+# --- arms that meet on many questions
+
+
+def met(true: dict[str, float], tasks: int, size: int, spread: float, seed: int) -> PairedResults:
+    """Results of every pair on `size` questions of each task; in a task each arm is better or worse by a draw."""
+    draws, results = random.Random(seed), PairedResults(list(true))
+    for task in range(tasks):
+        here = {name: value + draws.gauss(0, spread) for name, value in true.items()}
+        for _ in range(size):
+            for one, other in results.pairs:
+                chance = 1 / (1 + math.exp(here[other] - here[one]))
+                results.add(str(task), one, other, float(draws.random() < chance))
+    return results
+
+
+def test_the_strengths_of_arms_are_the_maximum_that_scipy_finds() -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    results = met({"a": 0.8, "b": 0.1, "c": -0.9}, 60, 1, 0.0, 3)
+
+    def posterior(values: Sequence[float]) -> float:
+        place = dict(zip(results.ids, values, strict=True))
+        likely = sum(value**2 for value in values) / (2 * PRIOR**2)
+        for (one, other), mean in zip(results.pairs, results.means, strict=True):
+            gap = place[one] - place[other]
+            likely += mean.total * math.log1p(math.exp(-gap)) + (mean.n - mean.total) * math.log1p(math.exp(gap))
+        return likely
+
+    best = optimize.minimize(posterior, [0.0] * 3, tol=1e-12).x
+    found = standings(results)
+    above = standings(results, "c")
+    for place, id in enumerate(results.ids):
+        assert found[id].log_odds.value == pytest.approx(best[place] - sum(best) / 3, abs=1e-4)
+        assert above[id].log_odds.value == pytest.approx(best[place] - best[2], abs=1e-4)
+        assert found[id].verdicts == 120
+    assert above["c"].log_odds == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("tasks", "size", "spread"), [(40, 1, 0.0), (12, 5, 0.7), (80, 2, 0.4)])
+def test_the_intervals_of_arms_hold_the_truth_as_often_as_they_say_also_with_clusters(
+    tasks: int, size: int, spread: float
+) -> None:
+    true, inside, trials = {"a": 0.4, "b": 0.0, "c": -0.1, "d": -0.3}, 0, 100
+    for seed in range(trials):
+        found = standings(met(true, tasks, size, spread, seed))
+        inside += sum(found[id].log_odds.low <= true[id] <= found[id].log_odds.high for id in true)
+    assert 0.92 <= inside / (4 * trials) <= 1.0
+
+
+def test_clusters_make_the_interval_wider_and_unanimous_ones_leave_it_open() -> None:
+    alone, together = PairedResults(["a", "b"]), PairedResults(["a", "b"])
+    for number in range(60):
+        alone.add(str(number), "a", "b", float(number % 10 < 7))
+    for number in range(60):
+        together.add(str(number // 10), "a", "b", float(number // 10 < 4))
+    one, other = standings(alone)["a"].log_odds, standings(together)["a"].log_odds
+    assert other.high - other.low > 2 * (one.high - one.low)
+    few, many = PairedResults(["a", "b"]), PairedResults(["a", "b"])
+    for number in range(60):
+        few.add(str(number // 20), "a", "b", 1.0)
+        many.add(str(number), "a", "b", 1.0)
+    assert standings(few)["a"].log_odds.low < 0 < standings(many)["a"].log_odds.low
+
+
+def test_a_result_is_the_same_from_either_side_and_no_result_says_nothing() -> None:
+    one, other = PairedResults(["a", "b", "c"]), PairedResults(["a", "b", "c"])
+    for number, won in enumerate((1.0, 0.5, 0.0, 1.0, 0.75)):
+        one.add(str(number), "a", "b", won)
+        other.add(str(number), "b", "a", 1 - won)
+    assert standings(one) == standings(other)
+    assert standings(one)["c"].verdicts == 0
+    nothing = standings(PairedResults(["a", "b"]))
+    assert nothing["a"].log_odds.value == 0
+    assert nothing["a"].log_odds.low < -2
+    with pytest.raises(KeyError):
+        one.add("9", "a", "z", 1.0)
+    with pytest.raises(UsageError, match="the same name"):
+        PairedResults(["a", "a"])
