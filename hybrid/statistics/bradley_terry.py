@@ -133,7 +133,7 @@ def standings(results: PairedResults, baseline: str = "") -> dict[str, Strength]
     worth = np.array([one.effective_size() / one.n if one.n else 0.0 for one in results.means])
     values, information = _maximum(design, worth * won, worth * n, np.full(k, PRIOR**-2))
     contrast = np.eye(k) - (np.eye(k)[places[baseline]] if baseline else np.full(k, 1 / k))
-    covariance = np.linalg.inv(information)
+    covariance: Floats = np.linalg.inv(information).astype(np.float64)
     squares, g = Z**2 * _variances(contrast, covariance), results.clusters
     if g > 1:
         residuals = results.covariance(1 / (1 + np.exp(-(design @ values)))) * np.outer(worth, worth)
