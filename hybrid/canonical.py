@@ -98,14 +98,17 @@ def decode_once(data: bytes, *, what: str, limit: int = MAX_RECORD) -> Any:
 
 
 def too_deep(value: Any, data: bytes | str) -> bool:
-    """Whether `value`, parsed from `data`, has more than MAX_DEPTH levels of objects and arrays.
+    """Whether `value`, parsed from `data`, has more than MAX_DEPTH levels of objects and arrays."""
+    openings = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
+    return openings > MAX_DEPTH and is_deep(value)  # nearly always there are fewer
+
+
+def is_deep(value: Any) -> bool:
+    """Whether `value` has more than MAX_DEPTH levels of objects and arrays.
 
     Without recursion, since a deep value would exceed Python's limit.
     """
-    openings = data.count("[") + data.count("{") if isinstance(data, str) else data.count(b"[") + data.count(b"{")
-    if openings <= MAX_DEPTH:  # nearly always
-        return False
-    level = [value]
+    level = [value] if isinstance(value, dict | list | tuple) else []
     for _ in range(MAX_DEPTH):
         children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
         level = [child for child in children if isinstance(child, dict | list | tuple)]

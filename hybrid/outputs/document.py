@@ -9,12 +9,11 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from hybrid.canonical import MAX_DEPTH, MAX_RECORD
+from hybrid.canonical import MAX_DEPTH
 from hybrid.errors import BadData
+from hybrid.machine.bounded_stream import PIECE, BoundedStream
 from hybrid.outputs.header import HEAD, HINT_AGAIN, HINT_FOREIGN, TAIL, Header, RecordBlock, Trailer, canonical
 from hybrid.outputs.source import OutputsSource
-
-PIECE = 64 * 1024
 
 
 class Document:
@@ -77,32 +76,11 @@ def _unknown(source: OutputsSource, names: list[str], *, ours: bool) -> BadData:
     return BadData(f"{source.name}: not an outputs file: {what}; needed are {known}", hint=HINT_FOREIGN)
 
 
-class _BoundedStream:
-    """A stream that counts bytes and lines, and raises BadData for a value that is too large."""
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, self._name = stream, name
-        self.position = 0
-        self.start = 0  # of the value that is being read
-        self.line = 1
-
-    def read(self, size: int = -1) -> bytes:
-        if self.position - self.start > MAX_RECORD + 2 * PIECE:
-            raise BadData(
-                f"{self._name}, near line {self.line}: more than the {MAX_RECORD:,} bytes allowed in one value",
-                hint=HINT_FOREIGN,
-            )
-        data = self._stream.read(PIECE if size < 0 else size)
-        self.position += len(data)
-        self.line += data.count(b"\n")
-        return data
-
-
 class _Events:
     """The parser events of one document, and methods that read whole values from them."""
 
     def __init__(self, source: OutputsSource, stream: BinaryIO) -> None:
-        self._bytes = _BoundedStream(stream, source.name)
+        self._bytes = BoundedStream(stream, source.name, HINT_FOREIGN)
         self._source = source
         self._events: Iterator[tuple[str, Any]] = ijson.basic_parse(self._bytes, buf_size=PIECE)
 

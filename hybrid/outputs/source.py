@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import zstandard
-
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import UsageError
 from hybrid.machine.files import explain_errors
-from hybrid.machine.text_files import utf8_stream
-
-BUFFER = 32 * 1024
-"""Bytes that are read and decoded at once: few enough that the decoded records fit into the processor's cache."""
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+from hybrid.machine.packed_texts import BUFFER, opened_text, plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +35,7 @@ def open_source(path: Path | str) -> OutputsSource:
     if str(path) == "-":
         copy = _copy_of_input()
         return OutputsSource(
-            "standard input", Path("-"), lambda: _plain(_reopened(copy), "standard input"), False, copy.close
+            "standard input", Path("-"), lambda: plain_text(_reopened(copy), "standard input"), False, copy.close
         )
     file = Path(path)
     if not file.is_file():
@@ -49,12 +43,7 @@ def open_source(path: Path | str) -> OutputsSource:
             f"there is no file {file}", hint="name an outputs.json, a .jsonl, a .jsonl.zst, or - for standard input"
         )
     lines = file.name.removesuffix(".zst").endswith(".jsonl")
-    return OutputsSource(str(file), file, lambda: _plain(_opened(file), str(file)), lines)
-
-
-def _opened(path: Path) -> io.BufferedReader:
-    with explain_errors(path, doing="opening it"):
-        return io.BufferedReader(path.open("rb", buffering=0), BUFFER)
+    return OutputsSource(str(file), file, lambda: opened_text(file), lines)
 
 
 def _copy_of_input() -> BinaryIO:
@@ -82,60 +71,3 @@ class _KeptOpen(io.RawIOBase):
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
-
-
-def _plain(stream: io.BufferedReader, name: str) -> io.BufferedReader:
-    """`stream` decompressed, as UTF-8 without a byte order mark."""
-    return utf8_stream(_unpacked(stream, name), name)
-
-
-def _unpacked(stream: io.BufferedReader, name: str) -> io.BufferedReader:
-    """`stream`, decompressed when it begins with zstd's magic number."""
-    packed = stream.peek(4)[:4] == ZSTD_MAGIC
-    return io.BufferedReader(_ZstdReader(stream, name), BUFFER) if packed else stream
-
-
-class _ZstdReader(io.RawIOBase):
-    """Decompresses zstd piece by piece. Raises BadData for a truncated frame, which zstandard's own reader ignores."""
-
-    PIECE = 1024  # packed bytes at a time: four of them unpack to 128 KiB at most, so memory stays bounded
-
-    def __init__(self, stream: BinaryIO, name: str) -> None:
-        self._stream, self._name = stream, name
-        self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._inside = False
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._ready:
-            piece = self._frame.unused_data or self._stream.read(self.PIECE)
-            if not piece:
-                return self._end()
-            self._ready = memoryview(self._unpack(piece))
-        size = min(len(buffer), len(self._ready))
-        buffer[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        return size
-
-    def _unpack(self, piece: bytes) -> bytes:
-        if self._frame.eof:
-            self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._inside = True
-        try:
-            return self._frame.decompress(piece)
-        except zstandard.ZstdError as error:
-            raise BadData(f"{self._name}: damaged zstd data: {error}", hint="copy the file again") from error
-
-    def _end(self) -> int:
-        if self._inside and not self._frame.eof:
-            raise BadData(
-                f"{self._name}: the zstd data ends early", hint="wait for the sync to finish, or copy the file again"
-            )
-        return 0
