@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("ollama", reason="needs ollama, which is not installed")
 
 from hybrid.backends.ollama import transport
-from hybrid.backends.ollama.api import ErrorReply, address
+from hybrid.backends.ollama.api import address
 from hybrid.backends.ollama.server import Server
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.errors import BadData, Temporary
 from tests.support.faulty_ollama import FaultyOllama, Raw, Refuse, Reply
 from tests.support.ollama_server import MODEL, OllamaServer

@@ -5,15 +5,13 @@ Replies are untrusted input: their size is bounded and their types are checked.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import shutil
-import ssl
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import httpx
-
+from hybrid.backends.servers.connection import Endpoint
+from hybrid.backends.servers.replies import MAX_REPLY, ErrorReply
 from hybrid.canonical import Json, decode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.machine.terminal import clean_line
@@ -22,9 +20,6 @@ OLDEST_VERSION = (0, 13, 0)
 """The first version with `truncate`, `shift` and `logprobs`: an older one truncates prompts silently."""
 
 PORT = 11434
-MAX_REPLY = 64 << 20
-"""Bytes of a reply that is not a stream; the description of a large model is some MiB."""
-
 CRASHED = (
     "has terminated",
     "unexpectedly stopped",
@@ -36,15 +31,6 @@ CRASHED = (
     "error reading llm response",
 )
 """Parts of error messages that say that the runner process has ended. Ollama starts another one at the next request."""
-
-
-class ErrorReply(Exception):
-    """The server replied with an error. `status` is the HTTP status, or 0 for an error within a stream."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = clean_line(message)[:500]
 
 
 def address(host: str = "") -> str:
@@ -70,20 +56,6 @@ def _name_and_port(where: str) -> tuple[str, str]:
         return where, ""
     name, _, port = where.partition(":")
     return name, port
-
-
-def trusts_proxies(url: str) -> bool:
-    """Whether the proxies of the environment apply to `url`: never to an address of this machine."""
-    host = httpx.URL(url).host
-    try:
-        return not ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
-def certificates(url: str) -> bool | ssl.SSLContext:
-    """The `verify` argument of httpx. Without TLS the trusted certificates are not loaded, since that is slow."""
-    return True if url.startswith("https") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def model_name(name: str) -> str:
@@ -187,4 +159,16 @@ def cannot_use(error: ErrorReply, name: str) -> HybridError:
         return Temporary(f"Ollama is busy: {text}", hint="run the same command again, or raise OLLAMA_MAX_QUEUE")
     return Temporary(
         f"Ollama cannot run '{name}': {text}", hint="Ollama's log says why; then run the same command again"
+    )
+
+
+def endpoint(url: str) -> Endpoint:
+    """The Ollama server at `url`."""
+    return Endpoint(
+        url=url,
+        name="Ollama",
+        unreachable=not_reachable,
+        error_in=error_in,
+        restart="restart it (`ollama serve`)",
+        when_busy=", or raise OLLAMA_MAX_QUEUE",
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import ClassVar
 
+from hybrid.backends.ollama.api import endpoint
 from hybrid.backends.ollama.concurrency import MAX_PARALLEL, ConcurrencyLimit
 from hybrid.backends.ollama.context_window import FIRST, ContextWindow
 from hybrid.backends.ollama.loading import (
@@ -16,11 +17,12 @@ from hybrid.backends.ollama.loading import (
     timeouts_of,
     with_rendered_template,
 )
+from hybrid.backends.ollama.model_check import refuse_changed
 from hybrid.backends.ollama.model_info import read_model_info
-from hybrid.backends.ollama.request_pool import RequestPool
 from hybrid.backends.ollama.requests import RequestBuilder
 from hybrid.backends.ollama.server import Server
 from hybrid.backends.options import whole_number
+from hybrid.backends.servers.request_pool import RequestPool
 from hybrid.errors import CannotRun
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Model
@@ -77,10 +79,10 @@ class OllamaBackend:
         return RequestPool(
             partial(self._builder.answer, concurrency=concurrency),
             requests,
-            url=self._url,
+            endpoint=endpoint(self._url),
             timeouts=self._timeouts,
             concurrency=concurrency,
-            model=(self.model.name, self.model.digest),
+            check=partial(refuse_changed, name=self.model.name, digest=self.model.digest),
         ).results()
 
     def close(self) -> None:

@@ -8,10 +8,11 @@ from operator import itemgetter
 
 from hybrid.backends.chat_templates import ChatTemplate
 from hybrid.backends.memory import available
-from hybrid.backends.ollama.api import ErrorReply, is_recent, model_name, too_old
+from hybrid.backends.ollama.api import is_recent, model_name, too_old
 from hybrid.backends.ollama.model_info import chat_template_in
 from hybrid.backends.ollama.rendering import HINT
 from hybrid.backends.ollama.server import Server
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.errors import HybridError
 from hybrid.machine.terminal import clean_line
 

@@ -6,18 +6,21 @@ import asyncio
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
-from hybrid.backends.ollama.api import ErrorReply, cannot_use
+from hybrid.backends.ollama.api import cannot_use, endpoint
 from hybrid.backends.ollama.concurrency import MAX_PARALLEL, ConcurrencyLimit
-from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable
 from hybrid.backends.ollama.loading import load_settings_of, timeouts_of
+from hybrid.backends.ollama.model_check import refuse_changed
 from hybrid.backends.ollama.model_info import ModelInfo, read_model_info
-from hybrid.backends.ollama.request_pool import RequestPool
 from hybrid.backends.ollama.requests import ATTEMPTS, TOO_LONG
 from hybrid.backends.ollama.server import Server
 from hybrid.backends.options import whole_number
+from hybrid.backends.servers.connection import Connection
+from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
+from hybrid.backends.servers.request_pool import RequestPool
 from hybrid.errors import CannotRun, Temporary
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Model, Vector
@@ -73,10 +76,10 @@ class OllamaEmbedder:
         pool = RequestPool(
             self._serve,
             enumerate(_batches(texts)),
-            url=self._url,
+            endpoint=endpoint(self._url),
             timeouts=self._timeouts,
             concurrency=ConcurrencyLimit(self._parallel),
-            model=(self.model.name, self.model.digest),
+            check=partial(refuse_changed, name=self.model.name, digest=self.model.digest),
         )
         early: dict[int, Embedded] = {}
         next_batch = 0

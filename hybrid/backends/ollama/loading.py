@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hybrid.backends.ollama.api import ErrorReply, cannot_use, model_name
-from hybrid.backends.ollama.connection import Timeouts
+from hybrid.backends.ollama.api import cannot_use, model_name
 from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.ollama.model_info import ModelInfo
 from hybrid.backends.ollama.rendering import chat_template_from_server
 from hybrid.backends.ollama.server import Server
 from hybrid.backends.options import whole_number
+from hybrid.backends.servers.connection import Timeouts
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.errors import UsageError
 
 KEEP_ALIVE = "30m"

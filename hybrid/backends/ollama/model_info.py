@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid.backends.chat_templates import ChatTemplate
-from hybrid.backends.ollama.api import ErrorReply, cannot_use, digest_among, is_recent, no_model, rows, too_old
+from hybrid.backends.ollama.api import cannot_use, digest_among, is_recent, no_model, rows, too_old
 from hybrid.backends.ollama.context_window import tokens_of
 from hybrid.backends.ollama.rendering import DATE, chat_template_from_text
 from hybrid.backends.ollama.server import Server
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.canonical import digest
 from hybrid.errors import CannotRun
 from hybrid.machine.terminal import clean_line

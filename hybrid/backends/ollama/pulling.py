@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from hybrid.backends.ollama.api import ErrorReply, digest_among
+from hybrid.backends.ollama.api import digest_among
 from hybrid.backends.ollama.server import Server
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
 from hybrid.machine.terminal import clean_line
 

@@ -20,8 +20,9 @@ from hybrid.backends.chat_templates import (
     USER,
     ChatTemplate,
 )
-from hybrid.backends.ollama.api import CRASHED, ErrorReply, cannot_use
+from hybrid.backends.ollama.api import CRASHED, cannot_use
 from hybrid.backends.ollama.server import Server
+from hybrid.backends.servers.replies import ErrorReply
 from hybrid.records import Message
 from hybrid.thoughts import opened_by
 

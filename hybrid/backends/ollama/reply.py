@@ -8,8 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid.backends.ollama.api import ErrorReply
-from hybrid.backends.ollama.connection import MAX_LINE, ReplyError
+from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.machine.terminal import clean_line

@@ -8,15 +8,16 @@ import time
 from typing import Any
 
 from hybrid.backends.completions import separate_thought
-from hybrid.backends.ollama.api import CRASHED, ErrorReply, cannot_use
+from hybrid.backends.ollama.api import CRASHED, cannot_use
 from hybrid.backends.ollama.concurrency import ConcurrencyLimit
-from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable, TruncatedReply
 from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.ollama.loading import LoadSettings
 from hybrid.backends.ollama.model_info import ModelInfo
 from hybrid.backends.ollama.rendering import HINT
 from hybrid.backends.ollama.reply import REPEATS, Reply, ReplyReader
 from hybrid.backends.prompts import BadRequest, refused
+from hybrid.backends.servers.connection import Connection
+from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable, TruncatedReply
 from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Completion, Failure, Request, unanswered
 from hybrid.thoughts import opened_by

@@ -15,14 +15,9 @@ from typing import Any
 
 import httpx
 
-from hybrid.backends.ollama.api import (
-    MAX_REPLY,
-    ErrorReply,
-    certificates,
-    error_in,
-    not_reachable,
-    trusts_proxies,
-)
+from hybrid.backends.ollama.api import error_in, not_reachable
+from hybrid.backends.servers.addresses import certificates, trusts_proxies
+from hybrid.backends.servers.replies import MAX_REPLY, ErrorReply
 from hybrid.canonical import decode
 from hybrid.errors import BadData, Temporary
 from hybrid.machine.terminal import clean_line

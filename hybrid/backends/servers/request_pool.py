@@ -1,7 +1,7 @@
 """A pool of requests in flight, without threads: its event loop runs whenever the caller asks for a result.
 
 When the caller stops reading, or at Ctrl-C, the requests in flight are cancelled: their connections close and the
-server stops computing. A result is yielded only after the model's digest was found unchanged at a later time.
+server stops computing. A result is yielded only after a later check that the model is still the same, if there is one.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from hybrid.backends.ollama.api import ErrorReply, cannot_use, digest_in
-from hybrid.backends.ollama.concurrency import ConcurrencyLimit
-from hybrid.backends.ollama.connection import Connection, ReplyError, ServerUnavailable, Timeouts
+from hybrid.backends.servers.connection import Connection, Endpoint, Timeouts
+from hybrid.backends.servers.replies import ReplyError, ServerUnavailable
 from hybrid.errors import CannotRun, Temporary
 from hybrid.machine.signals import Handler, replaced_handlers
-from hybrid.machine.terminal import clean_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Done = TypeVar("Done")
 
+Check = Callable[[Connection], Coroutine[Any, Any, None]]
+
 CHECK_SHARE = 0.02
-"""Largest fraction of the time that is spent on checking the model's digest."""
+"""Largest fraction of the time that is spent on checking the model."""
 
 LOOK = 0.05
 """Seconds between two looks for a job while there is none."""
@@ -33,10 +33,19 @@ MIN_CHECK_PAUSE, MAX_CHECK_PAUSE = 0.05, 1.0
 """Seconds between two checks."""
 
 
-class RequestPool(Generic[Job, Result]):
-    """Runs `serve` on each of `jobs`, as many at once as `concurrency` allows. `model`: its name and digest.
+class Concurrency(Protocol):
+    """How many requests may be in flight now (`limit`), and how many are, set by the pool."""
 
-    A None among the jobs says that there is none now, while a result is awaited.
+    limit: int
+    in_flight: int
+
+
+class RequestPool(Generic[Job, Result]):
+    """Runs `serve` on each of `jobs`, as many at once as `concurrency` allows.
+
+    A None among the jobs says that there is none now, while a result is awaited. `check` raises HybridError when the
+    server has another model now; it may raise ServerUnavailable and ReplyError, and is then called again. Without it
+    results are yielded at once.
     """
 
     def __init__(
@@ -44,14 +53,14 @@ class RequestPool(Generic[Job, Result]):
         serve: Callable[[Connection, Job], Coroutine[Any, Any, Result]],
         jobs: Iterable[Job | None],
         *,
-        url: str,
+        endpoint: Endpoint,
         timeouts: Timeouts,
-        concurrency: ConcurrencyLimit,
-        model: tuple[str, str],
+        concurrency: Concurrency,
+        check: Check | None,
     ) -> None:
         self._serve, self._jobs = serve, iter(jobs)
-        self._url, self._timeouts, self._concurrency = url, timeouts, concurrency
-        self._name, self._digest = model
+        self._endpoint, self._timeouts, self._concurrency = endpoint, timeouts, concurrency
+        self._confirm = check
         self._tasks: set[asyncio.Task[Result]] = set()
         self._finished: list[Result] = []  # no check of the digest has started since
         self._under_check: list[Result] = []  # finished before the current check started
@@ -64,7 +73,7 @@ class RequestPool(Generic[Job, Result]):
     def results(self) -> Iterator[Result]:
         """Results in any order. Raises what `serve` raises, after yielding what was finished before."""
         _refuse_inside_a_loop()
-        connection = Connection(self._url, self._timeouts)
+        connection = Connection(self._endpoint, self._timeouts)
         loop = asyncio.new_event_loop()
         try:
             paused = time.monotonic()
@@ -133,12 +142,17 @@ class RequestPool(Generic[Job, Result]):
 
     def _start_check(self, connection: Connection) -> None:
         now = time.monotonic()
+        if self._confirm is None:
+            return
         if self._check is None and self._finished and (now >= self._next_check or not self._tasks):
             self._under_check, self._finished = self._finished, []
-            self._check = asyncio.get_running_loop().create_task(self._check_digest(connection))
+            self._check = asyncio.get_running_loop().create_task(self._check_model(self._confirm, connection))
 
     def _checked_results(self) -> list[Result]:
-        """Results that the check that has just ended confirms."""
+        """Results that the check that has just ended confirms; all that are finished, when there is none to make."""
+        if self._confirm is None:
+            ready, self._finished = self._finished, []
+            return ready
         if self._check is None or not self._check.done():
             return []
         ready, self._under_check = self._under_check, []
@@ -153,13 +167,13 @@ class RequestPool(Generic[Job, Result]):
             task.cancel()
         return []
 
-    async def _check_digest(self, connection: Connection) -> float:
-        """Check the model's digest; returns the seconds that it took. Raises CannotRun when it has changed."""
+    async def _check_model(self, confirm: Check, connection: Connection) -> float:
+        """Check that the model is the same; returns the seconds that it took. Raises HybridError when it is not."""
         patience = time.monotonic() + self._timeouts.patience
         while True:
             started = time.monotonic()
             try:
-                found = digest_in(await connection.get("/api/tags"), self._name)
+                await confirm(connection)
             except ServerUnavailable as error:
                 if self._fatal:
                     raise self._fatal from error
@@ -167,14 +181,11 @@ class RequestPool(Generic[Job, Result]):
             except ReplyError as error:
                 if started > patience:
                     raise Temporary(
-                        f"Ollama does not tell which models it has: {error.message}",
-                        hint="is it well? restart it (`ollama serve`), then run the same command again",
+                        f"{self._endpoint.name} does not tell which models it has: {error.message}",
+                        hint=f"is it well? {self._endpoint.restart}; then run the same command again",
                     ) from error
                 await asyncio.sleep(0.2)
-            except ErrorReply as error:
-                raise cannot_use(error, self._name) from error
             else:
-                _refuse_changed(self._name, self._digest, found)
                 return time.monotonic() - started
 
     async def _cancel_all(self, connection: Connection) -> None:
@@ -212,27 +223,12 @@ def run_interruptibly(
             deliver()
 
 
-def _refuse_changed(name: str, digest: str, found: str) -> None:
-    """Raise CannotRun when the digest `found` is not that of the model that was opened."""
-    name = clean_line(name)
-    if not found:
-        raise CannotRun(
-            f"Ollama has no model '{name}' any more: it was removed while it was used",
-            hint=f"hybrid models pull {name}; what was answered before is kept",
-        )
-    if found != digest:
-        raise CannotRun(
-            f"the model '{name}' is another one now: its digest was {digest[:12]} and is {found[:12]}",
-            hint="what it answered before is kept, nothing after; `ollama cp` keeps a model under a name of its own",
-        )
-
-
 def _refuse_inside_a_loop() -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
     raise CannotRun(
-        "the backend 'ollama' cannot be used from inside an event loop, as in a notebook's cell",
+        "a backend that asks a server cannot be used from inside an event loop, as in a notebook's cell",
         hint="use the command line, `!hybrid ...`, or a thread of its own",
     )
