@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from hybrid.errors import Temporary as Temporary
     from hybrid.errors import UsageError as UsageError
     from hybrid.errors import Waits as Waits
+    from hybrid.export.graded_run import GradedOutput as GradedOutput
+    from hybrid.export.graded_run import GradedRun as GradedRun
+    from hybrid.export.graded_run import read_run as read_run
     from hybrid.loops import Exchange as Exchange
     from hybrid.loops import Lab as Lab
     from hybrid.loops import NotYet as NotYet
@@ -80,6 +83,7 @@ NAMES = {
     "bounds": ("NOT_NEGATIVE", "SEED", "SHARE", "Bounds", "refuse_outside"),
     "canonical": ("Json",),
     "errors": ("BadData", "CannotRun", "HybridError", "NotFinished", "Temporary", "UsageError", "Waits"),
+    "export.graded_run": ("GradedOutput", "GradedRun", "read_run"),
     "loops": ("Exchange", "Lab", "NotYet", "Publications", "RoundFailed", "Segment", "Series"),
     "metrics": ("Measured", "RoundMetrics"),
     "protocols": (

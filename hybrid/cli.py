@@ -27,6 +27,7 @@ COMMANDS = {
     "grade": ("hybrid.commands.grade:grade", "Grade the outputs of a run: score, interval, controls, ungraded."),
     "judge": ("hybrid.commands.judge:judge", "Measure how good a judge is on answers that are already graded."),
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
+    "export": ("hybrid.commands.export:export", "Write a run for other tools: inspect, lm-eval, batches, tables."),
     "replay": ("hybrid.commands.replay:replay", "Make again what a node was trained on in a round."),
     "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
     "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),

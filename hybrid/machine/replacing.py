@@ -23,13 +23,13 @@ MAX_PART_AGE = 86_400.0
 
 
 @contextmanager
-def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, begins: bytes, parts: Path | None = None, *, only_new: bool = False) -> Iterator[BinaryIO]:
     """A stream to a new file that replaces `path` when the block ends without an error; else nothing is left behind.
 
     The file is written in the folder `parts`, else beside `path`: a sync program would copy an unfinished file out of a
     shared folder. A file with the same content is not touched. An existing file is replaced only if it begins with
-    `begins`. Raises UsageError when it does not, Temporary when the disk is full, CannotRun without
-    permission, all naming `path`.
+    `begins`, and none that has other content with `only_new`. Raises UsageError for such a file, Temporary when the
+    disk is full, CannotRun without permission, all naming `path`.
     """
     make_room(path, begins)
     place = _place(path, parts)
@@ -42,6 +42,7 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
             os.fsync(stream.fileno())
         with explain_errors(path, doing="writing it"):
             if not _same(part, path):
+                _refuse_other(path, only_new=only_new)
                 _take_place(part, path)
     except CannotRun as error:
         if str(path) in error.message:  # else it comes from what the block does besides, such as judging
@@ -50,6 +51,13 @@ def replacing(path: Path, begins: bytes, parts: Path | None = None) -> Iterator[
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def _refuse_other(path: Path, *, only_new: bool) -> None:
+    if only_new and path.exists():
+        raise UsageError(
+            f"{path} is there already and has other content", hint="-f overwrites it, -o FILE names another"
+        )
 
 
 def _place(path: Path, parts: Path | None) -> Path:

@@ -248,25 +248,31 @@ def tasks_of(source: ReportRun, *, sort: bool) -> Iterator[tuple[str, TaskResult
     Raises OutOfOrder when the outputs are not sorted by task and question and `sort` is False, BadData when the two
     files have different questions or a digest does not match.
     """
-    records = in_order(source.outputs.records()) if sort else source.outputs.records()
-    questions = grouped(records, {}, str(source.outputs.path))
-    for task, rows in groupby(_joined(source, questions, sort), key=lambda result: result.grade.task):
+    for task, rows in groupby(graded_questions(source, sort=sort), key=lambda row: row[0].task):
         part = TaskResult()
-        for result in rows:
-            part.scores.append(result.grade.score)
+        for grade, question in rows:
+            result = _question_result(grade, question)
+            part.scores.append(grade.score)
             part.totals.add(result.totals)
             if len(part.questions) < MAX_QUESTIONS:
                 part.questions.append(result)
         yield task, part
+
+
+def graded_questions(source: ReportRun, *, sort: bool) -> Iterator[tuple[GradeRow, Question]]:
+    """Every question with all its outputs, and its grade, which has no score and no reason in a run without grades.
+
+    Reads, verifies and raises as `tasks_of` does.
+    """
+    records = in_order(source.outputs.records()) if sort else source.outputs.records()
+    yield from _joined(source, grouped(records, {}, str(source.outputs.path)), sort)
     _check_digest(source)
 
 
-def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Iterator[QuestionResult]:
+def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Iterator[tuple[GradeRow, Question]]:
     if source.grades is None:
         for question in questions:
-            yield _question_result(
-                GradeRow(question.task, question.id, None, "", {}, {}, len(question.outputs)), question
-            )
+            yield GradeRow(question.task, question.id, None, "", {}, {}, len(question.outputs)), question
         return
     grades = source.grades.checked()
     for question in questions:
@@ -278,7 +284,7 @@ def _joined(source: ReportRun, questions: Iterator[Question], sort: bool) -> Ite
                 f"{source.grades.path}: grades other questions than {source.outputs.path} (at {question.id})",
                 hint=f"hybrid grade {source.outputs.path}",
             )
-        yield _question_result(grade, question)
+        yield grade, question
     if (left := next(grades, None)) is not None:
         raise BadData(
             f"{source.grades.path}: has a grade without outputs ({left.question})", hint="grade the outputs again"

@@ -1,0 +1,55 @@
+"""`hybrid export`: a run in the format of another tool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
+from hybrid.commands.stdout import STDOUT, writable_path
+from hybrid.errors import NotFinished, UsageError
+from hybrid.execution.assembly import MISSING
+from hybrid.export import formats
+from hybrid.export.formats import FORMATS
+from hybrid.export.graded_run import GradedRun, read_run
+from hybrid.machine.terminal import clean_line, count_of, is_or_are
+
+MAX_LINE = 1000
+
+
+@click.command()
+@click.argument("source", type=NonEmptyText())
+@click.option("--to", "name", type=click.Choice(list(FORMATS)), required=True, help="The format.")
+@click.option(
+    "-o", "--out", type=OUTPUT, help="The file, - for standard output. Default: beside the outputs, named after them."
+)
+@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
+@click.option("--grader", default="", metavar="NAME", help="Take the grades of this grader, when there are several.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite a file that has other content.")
+def export(source: str, name: str, out: Path | None, folder: Path | None, grader: str, force: bool) -> None:
+    """Write SOURCE, an outputs file or a run, in the format of another tool, with its grades where there are any.
+
+    The path is printed. What the format cannot hold is said.
+    """
+    if source == "-":
+        raise UsageError("export reads a file or a run, not standard input", hint="name an outputs.json")
+    run = read_run(source, grader=grader, folder=folder)
+    path = out or formats.default_path(run, name)
+    if path == STDOUT and FORMATS[name].folder:
+        raise UsageError(f"{name} is a folder of several files", hint="name one with -o")
+    with writable_path(path) as place:
+        notes = formats.export(run, name, place, replace=force)
+    if path != STDOUT:
+        click.echo(path)
+    for note in notes:
+        click.echo(clean_line(note, MAX_LINE), err=True)
+    _refuse_unfinished(run)
+
+
+def _refuse_unfinished(run: GradedRun) -> None:
+    """Raise NotFinished when records of a run are missing: what is written holds only those that were there."""
+    missing = run.sums.failed[MISSING.kind]
+    if missing and run.outputs.run.get("id"):
+        lacks = f"{missing:,} of {count_of(run.sums.outputs, 'output')} {is_or_are(missing)} missing"
+        raise NotFinished(f"{run.id:.120} is not finished: {lacks}", hint="export it again when the rest is there")

@@ -1,0 +1,64 @@
+"""What a run asked, found again: the items of its last stage by their keys, made anew from its data."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from hybrid.canonical import decode
+from hybrid.errors import NotFinished
+from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.chain import bound
+from hybrid.execution.search_records import keys_of
+from hybrid.folder.runs import Run
+from hybrid.machine.database import connect_temporary, no_room
+from hybrid.records import Item
+
+SCHEMA = "CREATE TABLE request (key TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;"
+
+
+def keyed_items(run: Run) -> Iterator[tuple[str, Item]]:
+    """Key and item of everything that the stage of outputs.json asks, in the pipeline's order.
+
+    Raises Waits while earlier stages are not finished, NotFinished while no digest of a model is known, which is a part
+    of every key, CannotRun when the pipeline is not installed here.
+    """
+    chain = bound(run, pipeline_of(run))
+    chain.refuse_waiting()
+    stage = chain.stages[-1]
+    digest = chain.run.model_digest(stage.name)
+    if not digest:
+        raise NotFinished(
+            f"{run.id}: no worker has said which model answers, and the keys of the items contain its digest",
+            hint="wait for the first shard, or submit the run with --model-digest",
+        )
+    key_of = keys_of(chain.run, stage, digest)
+    for item in stage.items(chain.run.tasks()):
+        yield key_of(item).hex(), item
+
+
+class Requests:
+    """The requests of a run by the key of their item, in a temporary database."""
+
+    def __init__(self, rows: sqlite3.Connection) -> None:
+        self._rows = rows
+
+    def of(self, key: str) -> dict[str, Any] | None:
+        """The request of an item as the object that its key is made of (docs/format.md); None for an unknown key."""
+        row = self._rows.execute("SELECT line FROM request WHERE key = ?", (key,)).fetchone()
+        found: dict[str, Any] | None = decode(row[0].encode(), what="a request") if row else None
+        return found
+
+
+@contextmanager
+def requests_of(run: Run) -> Iterator[Requests]:
+    """The requests of a run as long as the block runs. Raises as `keyed_items`, and Temporary without room for them."""
+    with closing(connect_temporary(SCHEMA)) as rows:
+        try:
+            lines = ((key, item.request.encoded()) for key, item in keyed_items(run))
+            rows.executemany("INSERT OR IGNORE INTO request VALUES (?, ?)", lines)
+            yield Requests(rows)
+        except sqlite3.Error as error:
+            raise no_room(error) from error
