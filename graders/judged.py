@@ -10,13 +10,13 @@ from hybrid.canonical import Json
 from hybrid.grading.answers import normal
 from hybrid.grading.judging import verdict
 from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, question_of, settled, usual_settings
+from hybrid.grading.judging.replies import NOT_JUDGED, UNREADABLE
 from hybrid.grading.judging.verdict import Verdict, Vote
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
 
 ROLE = "judge"
 NO_VERDICTS = "the output holds no verdicts (view.judge)"
-NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _vote(output: Output) -> Vote | None:
         if isinstance(kind := fields.get("error"), str):
             return f"the judge failed: {kind}"
         if not isinstance(text := fields.get("text"), str):
-            return verdict.UNREADABLE
+            return UNREADABLE
         read = verdict.read(text, str(fields.get("finish", "")))
         if isinstance(read, Verdict):
             return read

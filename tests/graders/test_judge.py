@@ -19,7 +19,8 @@ from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.grading.grade_file import grade_file
 from hybrid.grading.judging import prompt, verdict
 from hybrid.grading.judging.asking import NO_QUESTION
-from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE, Verdict
+from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE
+from hybrid.grading.judging.verdict import Verdict
 from hybrid.grading.references import NO_REFERENCE
 from hybrid.machine import home
 from hybrid.progress import SilentProgress

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from hybrid.canonical import Json, digest
 from hybrid.grading.answers import RULES
 from hybrid.grading.judging import prompt
 from hybrid.grading.references import NO_REFERENCE, acceptable, worded
-from hybrid.records import Grade, Output, Request, Sampling
+from hybrid.records import Grade, Message, Output, Request, Sampling
 
 NO_QUESTION = "the output does not say what was asked (view.question)"
 VERSION = 2
@@ -63,15 +64,19 @@ class Asking:
         attempt: int = 0,
     ) -> Request:
         """What one verdict is asked with; a further attempt is another draw."""
+        chat = prompt.messages(
+            question, references, answer, instruction=self.instruction, explain=self.explain, swapped=swapped
+        )
+        return self.of(chat, prompt.schema(explain=self.explain), sample, attempt)
+
+    def of(self, chat: tuple[Message, ...], schema: Mapping[str, Any], sample: int, attempt: int) -> Request:
+        """The request for a verdict that has the form of `schema`; a further attempt is another draw."""
         how = Sampling(
             max_tokens=self.max_tokens,
             temperature=max(self.temperature, WARM) if attempt else self.temperature,
             seed=(self.seed + sample + 1009 * attempt) % 2**31,
         )
-        chat = prompt.messages(
-            question, references, answer, instruction=self.instruction, explain=self.explain, swapped=swapped
-        )
-        return Request(how, messages=chat, schema=prompt.schema(explain=self.explain) if self.schema else None)
+        return Request(how, messages=chat, schema=schema if self.schema else None)
 
 
 def prompt_digest(how: Asking) -> str:

@@ -14,7 +14,7 @@ from hybrid.backends.scripted import ScriptedBackend
 from hybrid.errors import CannotRun
 from hybrid.execution.roles import stages_with, with_grader
 from hybrid.grading.judging.asking import Asking
-from hybrid.grading.judging.verdict import CONTRADICTORY, CUT, UNREADABLE
+from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE
 from hybrid.protocols import Inputs
 from hybrid.records import Failure, Item, Output
 from hybrid.testing import check_grader
