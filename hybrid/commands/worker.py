@@ -62,6 +62,13 @@ GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
 @click.option("--member", is_flag=True, hidden=True, help="One of the processes that --gpus starts.")
 @SHARD_SECONDS
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
+@click.option(
+    "--idle-alarm",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    help="Report a GPU that is idle for so long while no item is finished.",
+)
 @click.option("--ray", metavar="ADDRESS", help="One worker a GPU of this Ray cluster: auto, or HOST:PORT.")
 @click.option("--workers", type=click.IntRange(1, 1000), help="With --ray: how many [one a GPU].")
 @click.option(
@@ -100,6 +107,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         until=until,
         linger=how["linger"],
         shard_seconds=how["shard_seconds"],
+        idle_alarm=how["idle_alarm"],
         timeouts=LeaseTimeouts(how["beat"]),
     )
     if how["member"]:

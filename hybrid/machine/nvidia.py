@@ -5,11 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-FIELDS = ("name", "memory.used", "memory.total", "utilization.gpu", "driver_version", "compute_cap", "uuid")
+FIELDS = (
+    "name",
+    "memory.used",
+    "memory.total",
+    "utilization.gpu",
+    "driver_version",
+    "compute_cap",
+    "uuid",
+    "power.draw",
+)
 TIMEOUT_SECONDS = 10
 MIN_CAPABILITY = (7, 5)
 """Current torch and vLLM have no code for older GPUs: P100 (6.0), V100 (7.0)."""
@@ -19,7 +28,7 @@ MIN_DRIVER = {12: 525, 13: 580}
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU. Memory is in MiB, `busy` in per cent; None and "" are what nvidia-smi does not tell."""
+    """A GPU. Memory is in MiB, `busy` in per cent, `power` in watts; None and "" are what is not told of it."""
 
     name: str
     memory_used: int | None = None
@@ -28,6 +37,7 @@ class Gpu:
     driver: str = ""
     capability: tuple[int, int] | None = None
     uuid: str = ""
+    power: float | None = None
 
     def __str__(self) -> str:
         known = [f"driver {self.driver}"] if self.driver else []
@@ -71,14 +81,23 @@ def visible() -> list[str]:
 
 def own_gpu() -> Gpu | None:
     """The first GPU that this process may use; None where there is none."""
-    found = gpus()
-    names = visible() if "CUDA_VISIBLE_DEVICES" in os.environ else ["0"]
-    if not found or not names:
-        return None
-    first = names[0]
-    if first.isdecimal():
-        return found[int(first)] if int(first) < len(found) else None
-    return next((gpu for gpu in found if gpu.uuid.startswith(first)), found[0])  # MIG: a part of one of them
+    return next(iter(own_gpus(gpus())), None)
+
+
+def own_gpus(found: Sequence[Gpu]) -> list[Gpu]:
+    """Those of `found`, the GPUs of this machine, that this process may use, in the order of CUDA_VISIBLE_DEVICES."""
+    if "CUDA_VISIBLE_DEVICES" not in os.environ or not found:
+        return list(found)
+    own: dict[str, Gpu] = {}
+    for name in visible():
+        if not name.isdecimal():  # MIG: a part of one of them
+            gpu = next((gpu for gpu in found if gpu.uuid.startswith(name)), found[0])
+        elif int(name) < len(found):
+            gpu = found[int(name)]
+        else:
+            break  # CUDA ignores what follows, too
+        own[gpu.uuid or name] = gpu
+    return list(own.values())
 
 
 def hidden() -> bool:
@@ -87,13 +106,20 @@ def hidden() -> bool:
 
 
 def _gpu(row: Mapping[str, str]) -> Gpu:
-    name, used, total, busy, driver, capability, uuid = (row.get(field, "") for field in FIELDS)
+    name, used, total, busy, driver, capability, uuid, power = (row.get(field, "") for field in FIELDS)
     major, _, minor = capability.partition(".")
     known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
-    return Gpu(name[:100], _number(used), _number(total), _number(busy), driver[:20], known, uuid[:80])
+    watts = _decimal(power)
+    return Gpu(name[:100], _number(used), _number(total), _number(busy), driver[:20], known, uuid[:80], watts)
 
 
 def _number(text: str) -> int | None:
     """The whole number that a text begins with; None for "[N/A]"."""
     whole = text.partition(".")[0]
     return int(whole) if whole.isdecimal() else None
+
+
+def _decimal(text: str) -> float | None:
+    """The number that a text is, such as "71.25"; None for "[N/A]"."""
+    whole, _, part = text.partition(".")
+    return float(text) if whole.isdecimal() and (not part or part.isdecimal()) else None

@@ -15,6 +15,7 @@ from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium
 from hybrid.folder.notes import Note, latest_note, writers
 from hybrid.machine.terminal import clean_line
+from hybrid.machine.usage import Usage, quantity
 from hybrid.metrics import RoundMetrics
 
 MAX_ATTEMPTS = 500
@@ -50,6 +51,7 @@ class Attempt:
     prompt_tokens_per_second: float | None = None
     items_per_second: float | None = None
     gpu: Mapping[str, Any] = field(default_factory=dict)
+    usage: Usage | None = None
     device: str = ""
     disk_free: float | None = None
     troubles: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +69,9 @@ class Attempt:
         names = [name for name in self.__dataclass_fields__ if name not in renamed]
         silent = None if self.silent_seconds is None else round(self.silent_seconds, 1)
         head: dict[str, Json] = {"attempt": self.name, "silent_seconds": silent, "beat": self.beat_number}
-        return {**head, "its_clock": self.worker_time, **{name: getattr(self, name) for name in names}}
+        rest = {name: getattr(self, name) for name in names}
+        rest["usage"] = self.usage.to_json() if self.usage else None
+        return {**head, "its_clock": self.worker_time, **rest}
 
 
 def read_attempts(folder: Medium, run: str, index: Index, now: float, refused: list[str]) -> list[Attempt]:
@@ -89,7 +93,7 @@ def read_attempts(folder: Medium, run: str, index: Index, now: float, refused: l
 def attempt_of(name: str, beat: Note, silent_seconds: float | None) -> Attempt:
     """The attempt that a heartbeat describes. Members with wrong types or sizes are left out."""
     spool, progress, gpu = (_object(beat.get(key)) for key in ("spool", "progress", "gpu"))
-    fresh, seconds = _number(progress.get("fresh")), _number(progress.get("seconds"))
+    fresh, seconds = quantity(progress.get("fresh")), quantity(progress.get("seconds"))
     return Attempt(
         name=name,
         state=_state(beat, silent_seconds),
@@ -98,16 +102,17 @@ def attempt_of(name: str, beat: Note, silent_seconds: float | None) -> Attempt:
         worker_time=_text(beat.get("time"), 40),
         stage=_text(progress.get("stage"), 120),
         model=_text(beat.get("model"), 64),
-        open_records=_number(beat.get("open_records")),
-        waiting=_number(spool.get("waiting")),
-        unreceipted=_number(spool.get("unreceipted")),
-        total=_number(progress.get("total")),
-        tokens_per_second=_number(progress.get("tokens_per_second")),
-        prompt_tokens_per_second=_number(progress.get("prompt_tokens_per_second")),
+        open_records=quantity(beat.get("open_records")),
+        waiting=quantity(spool.get("waiting")),
+        unreceipted=quantity(spool.get("unreceipted")),
+        total=quantity(progress.get("total")),
+        tokens_per_second=quantity(progress.get("tokens_per_second")),
+        prompt_tokens_per_second=quantity(progress.get("prompt_tokens_per_second")),
         items_per_second=fresh / seconds if fresh and seconds else None,
         gpu=_gpu(gpu),
+        usage=Usage.from_json(beat.get("usage")),
         device=_text(beat.get("device"), 100),
-        disk_free=_number(beat.get("disk_free")),
+        disk_free=quantity(beat.get("disk_free")),
         troubles=_troubles(beat.get("troubles")),
         **_round(_object(beat.get("round"))),
     )
@@ -133,7 +138,7 @@ def _state(beat: Note, silent_seconds: float | None) -> str:
 
 
 def _gpu(reported: Mapping[str, Any]) -> dict[str, Any]:
-    numbers = {key: _number(reported.get(key)) for key in ("memory_used", "memory_total", "busy")}
+    numbers = {key: quantity(reported.get(key)) for key in ("memory_used", "memory_total", "busy")}
     return {"name": _text(reported.get("name"), 100), **numbers} if reported else {}
 
 
@@ -148,10 +153,3 @@ def _object(value: object) -> Mapping[str, Any]:
 
 def _text(value: object, limit: int) -> str:
     return clean_line(value, limit) if isinstance(value, str) else ""
-
-
-def _number(value: object) -> float | None:
-    """A number in [0, 1e15); None for anything else, NaN included."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if 0 <= value < 1e15 else None

@@ -258,7 +258,9 @@ def _gpu(one: Attempt) -> str:
         return f"on the {one.device}" if one.device else ""
     used, total, busy = gpu["memory_used"], gpu["memory_total"], gpu["busy"]
     memory = "" if used is None or total is None else f": {used / 1024:.1f} of {total / 1024:.1f} GiB"
-    return f"{gpu['name'] or 'GPU'}{memory}" + (f", {busy:.0f} % busy" if busy is not None else "")
+    power = one.usage.last("power") if one.usage else None
+    known = ["" if busy is None else f"{busy:.0f} % busy", "" if power is None else f"{power:.0f} W"]
+    return ", ".join(filter(None, [f"{gpu['name'] or 'GPU'}{memory}", *known]))
 
 
 def _disk(one: Attempt) -> str:

@@ -77,6 +77,7 @@ class Courier:
         self._clock, self._gone = clock, gone
         self.confirmed = clock.now()  # when a heartbeat of ours was last written
         self.troubles: dict[str, str] = {}
+        self.usage: Callable[[str], Mapping[str, Json]] = lambda run: {}  # what was measured of the machine
         self.lines: deque[str] = deque(maxlen=MOST_LINES)
         self._pauses: dict[str, tuple[float, float]] = {}  # what -> (not before, how long the pause was)
         self._done_at: dict[str, float] = {}
@@ -163,6 +164,7 @@ class Courier:
         self._numbers[run, "beat"] = number + 1  # even if writing fails: a number is used once
         waits = {"waiting": len(self.spool.waiting), "unreceipted": len(self.spool.unreceipted)}
         common: dict[str, Json] = {"time": self._clock.stamp(), "spool": waits, "troubles": dict(self.troubles)}
+        common.update(self.usage(run))
         self.folder.write(*pack_note(run, "beat", self.attempt, number, {**common, **body}))
         self.confirmed = began
 

@@ -20,6 +20,7 @@ from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import count_of, duration
 from hybrid.worker.capability import RunState
 from hybrid.worker.courier import LONGEST_LINE
+from hybrid.worker.meter import metered
 from hybrid.worker.worker import TIME_IS_UP, Worker
 
 LOG = logging.getLogger("hybrid")
@@ -68,7 +69,7 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
     stopped = False
     failure: HybridError | None = None
     try:
-        with _courier(worker, tell_progress), _deadline(worker):
+        with _courier(worker, tell_progress), metered(worker), _deadline(worker):
             _drive(worker, tell)
     except KeyboardInterrupt:
         stopped = not worker.stopping

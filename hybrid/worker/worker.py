@@ -58,6 +58,7 @@ class WorkerOptions:
     until: float = math.inf
     linger: float = 60.0
     shard_seconds: float = 60.0
+    idle_alarm: float = 600.0
     timeouts: LeaseTimeouts = field(default_factory=LeaseTimeouts)
 
 
