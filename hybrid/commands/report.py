@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,11 +23,10 @@ from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import path_beside
 from hybrid.report.page import MAX_TASKS, MAX_TEXT, PAGE_START, labelled, title_of, write_report
-from hybrid.report.sources import ReportRun, find_source
+from hybrid.report.sources import ReportRun, find_source, with_folder
 from hybrid.report.unfinished import unfinished_run
 
 MAX_MESSAGE = 500
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 MAX_HEAD = 65_536
 """Bytes of an existing page in which its title is looked for."""
 WATCH_SECONDS = 10
@@ -120,7 +118,7 @@ def _found(name: str, folder: Path | None, grader: str, stack: ExitStack, spare:
     Its outputs are assembled in `spare` where their own place cannot be written.
     """
     try:
-        return _with_folder(find_source(Path(find_outputs(name, folder, spare)), grader), folder)
+        return with_folder(find_source(Path(find_outputs(name, folder, spare)), grader), folder)
     except Waits:
         if grader:
             raise
@@ -143,14 +141,6 @@ def _refuse_same(sources: Sequence[str], runs: Sequence[ReportRun]) -> None:
                 f"{seen[same]} and {name} are the same run with the same grades", hint="name each run once"
             )
         seen[same] = name
-
-
-def _with_folder(run: ReportRun, folder: Path | None) -> ReportRun:
-    """The run with the chosen folder where that holds it and its outputs lie elsewhere: date and time are there."""
-    id, here = str(run.outputs.run.get("id") or ""), chosen_folder(folder)
-    if run.folder or not RUN_ID.fullmatch(id) or not (here / "runs" / id / "run.json").is_file():
-        return run
-    return replace(run, folder=here)
 
 
 def _default_path(runs: Sequence[ReportRun]) -> Path:

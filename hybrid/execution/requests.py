@@ -8,13 +8,14 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from hybrid.canonical import decode
-from hybrid.errors import NotFinished
+from hybrid.errors import CannotRun, NotFinished
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import bound
 from hybrid.execution.search_records import keys_of
 from hybrid.folder.runs import Run
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.records import Item
+from hybrid.work import Derive, Rounds
 
 SCHEMA = "CREATE TABLE request (key TEXT PRIMARY KEY, line TEXT) WITHOUT ROWID;"
 
@@ -23,11 +24,13 @@ def keyed_items(run: Run) -> Iterator[tuple[str, Item]]:
     """Key and item of everything that the stage of outputs.json asks, in the pipeline's order.
 
     Raises Waits while earlier stages are not finished, NotFinished while no digest of a model is known, which is a part
-    of every key, CannotRun when the pipeline is not installed here.
+    of every key, CannotRun when the pipeline is not installed here or the stage asks no model.
     """
     chain = bound(run, pipeline_of(run))
     chain.refuse_waiting()
     stage = chain.stages[-1]
+    if isinstance(stage.work, Derive | Rounds):
+        raise CannotRun(f"{run.id}: its last stage, '{stage.name}', sends no request to a model")
     digest = chain.run.model_digest(stage.name)
     if not digest:
         raise NotFinished(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from hybrid.export.graded_run import GradedRun
 from hybrid.machine import home
@@ -17,10 +17,16 @@ Write = Callable[[GradedRun, BinaryIO], list[str]]
 """Writes a run into a stream that can seek; returns what the user should know, such as what the format cannot hold."""
 
 
+class WriteFolder(Protocol):
+    """Writes a run into the files of a folder; each that is there already is kept, unless `replace`."""
+
+    def __call__(self, run: GradedRun, folder: Path, *, replace: bool) -> list[str]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
     """`writer` is `module:function`, a `Write`; `name` that of the file beside the outputs; `folder` says that it is
-    a folder of several files, whose writer gets the folder and `replace`.
+    a folder of several files, whose writer is a `WriteFolder`.
     """
 
     writer: str
@@ -29,6 +35,11 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
+    "inspect": Format("hybrid.export.inspect_log:write_inspect", "export.eval"),
+    "lm-eval": Format("hybrid.export.lm_eval:write_lm_eval", "lm-eval", folder=True),
+    "openai-batch": Format("hybrid.export.openai_batch:write_output", "batch-output.jsonl"),
+    "openai-batch-input": Format("hybrid.export.openai_batch:write_input", "batch-input.jsonl"),
+    "arc-submission": Format("hybrid.export.arc_submission:write_submission", "submission.json"),
     "jsonl": Format("hybrid.export.text_tables:write_jsonl", "export.jsonl"),
     "csv": Format("hybrid.export.text_tables:write_csv", "export.csv"),
     "parquet": Format("hybrid.export.parquet:write_parquet", "export.parquet"),
@@ -46,6 +57,8 @@ def export(run: GradedRun, name: str, path: Path, *, replace: bool = False) -> l
     A file with other content is only replaced with `replace`; else that raises UsageError. The same run gives the same
     bytes. Raises BadData for damaged outputs or grades, CannotRun without the format's library.
     """
-    write = cast("Write", import_object(FORMATS[name].writer, needed_for=f"export to {name}"))
+    write: Any = import_object(FORMATS[name].writer, needed_for=f"export to {name}")
+    if FORMATS[name].folder:
+        return cast("WriteFolder", write)(run, path, replace=replace)
     with replacing(path, b"", home.parts_folder(), only_new=not replace) as stream:
-        return write(run, stream)
+        return cast("Write", write)(run, stream)

@@ -13,7 +13,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.outputs import OutputsFile
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import GradeRow
-from hybrid.report.sources import ReportRun, find_source, graded_questions
+from hybrid.report.sources import ReportRun, find_source, graded_questions, with_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +128,6 @@ def read_run(source: Path | str, *, grader: str = "", folder: Path | str | None 
     `grader` chooses between several grades beside the outputs. Raises UsageError when there is no such run or no such
     grades, BadData when a file is damaged or the grades are of other outputs.
     """
-    path = find_outputs(str(source), Path(folder) if folder else None)
-    return GradedRun(find_source(Path(path), grader))
+    here = Path(folder) if folder else None
+    found = find_source(Path(find_outputs(str(source), here)), grader)
+    return GradedRun(with_folder(found, here))

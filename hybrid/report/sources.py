@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import heapq
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
+from hybrid.execution.local import chosen_folder
 from hybrid.execution.stage_view import StageView
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.machine import home
@@ -30,6 +32,9 @@ MAX_QUESTIONS = 200
 
 FIRST = 20
 """How many tasks or outputs a section sees when it decides whether it wants a run."""
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+"""What the id of a run may be as a part of a path."""
 
 LOG = logging.getLogger("hybrid")
 
@@ -192,6 +197,14 @@ def _folder_of(path: Path, run: object) -> Path | None:
         return None
     folder = place.parents[2]
     return folder if home.store_url(folder) or (folder / "hybrid.json").is_file() else None
+
+
+def with_folder(run: ReportRun, folder: Path | None) -> ReportRun:
+    """The run with the chosen folder where that holds it and its outputs lie elsewhere."""
+    id, here = str(run.outputs.run.get("id") or ""), chosen_folder(folder)
+    if run.folder or not RUN_ID.fullmatch(id) or not (here / "runs" / id / "run.json").is_file():
+        return run
+    return replace(run, folder=here)
 
 
 def _beside(path: Path, grader: str) -> Path | None:
