@@ -29,8 +29,12 @@ METHOD = "Rogan and Gladen, interval of Lang and Reiczigel, 95 %"
 
 
 def identity(name: str, grader: Any, about: Mapping[str, Any]) -> Mapping[str, Json]:
-    """The identity of a grader: its settings, and the models in its `about()`."""
-    settings = {key: value for key, value in freeze(grader).items() if key not in OF_THE_MACHINE}
+    """The identity of a grader: its settings, and the models in its `about()`.
+
+    A grader may name further settings that say what is judged and not who judges it: `of_the_task`.
+    """
+    left_out = (*OF_THE_MACHINE, *getattr(grader, "of_the_task", ()))
+    settings = {key: value for key, value in freeze(grader).items() if key not in left_out}
     if calibrates(grader) and settings.get("threshold") is None:
         settings.pop("threshold", None)
     models = [model["digest"] for model in about.get("models", [])]
@@ -103,13 +107,13 @@ def _who(judge: Mapping[str, Any]) -> str:
 
 
 def _agreement(judge: Mapping[str, Any]) -> list[str]:
+    agreements = [("", judge["agreement"])] if judge.get("agreement") else []
+    agreements += [(f" on {name}", agreed) for name, agreed in (judge.get("agreements") or {}).items()]
     lines = []
-    agreed = judge.get("agreement")
-    if agreed:
+    for on, agreed in agreements:
         alpha = "not defined, all votes are alike" if agreed["alpha"] is None else f"{float(agreed['alpha']):.3f}"
-        lines.append(
-            f"agreement of the votes: Krippendorff's alpha {alpha} over {count_of(int(agreed['rows']), 'answer')}"
-        )
+        rows = count_of(int(agreed["rows"]), "answer")
+        lines.append(f"agreement of the votes{on}: Krippendorff's alpha {alpha} over {rows}")
     swaps = judge.get("swaps")
     if swaps and swaps["pairs"]:
         lines.append(f"the order alone changed {int(swaps['changed']):,} of {int(swaps['pairs']):,} verdicts")

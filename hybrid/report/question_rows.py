@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hybrid.canonical import encode
@@ -14,6 +14,9 @@ from hybrid.report.sources import QuestionResult
 
 MAX_VERDICTS = 20
 """Most verdicts that are shown of one answer."""
+
+MAX_CRITERIA = 50
+"""Most criteria of a rubric that are shown of one answer."""
 
 PREVIEW = 400
 """Characters of an answer that are shown with its question; the full text is folded."""
@@ -85,7 +88,20 @@ def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
     lines = [el("dd", truncated(by, longest))]
     if isinstance(verdicts, list):
         lines = [el("dd", truncated(_verdict(one), longest)) for one in verdicts[:MAX_VERDICTS]]
+    if isinstance(criteria := detail.get("criteria"), list):
+        said = [line for one in criteria[:MAX_CRITERIA] if isinstance(one, dict) for line in _on_criterion(one)]
+        lines = [el("dd", truncated(line, longest)) for line in said]
     return el("dt", "Judged"), *lines
+
+
+def _on_criterion(one: Mapping[str, Any]) -> Iterator[str]:
+    """What was said on one criterion of a rubric, verdict by verdict."""
+    verdicts = one.get("verdicts")
+    for verdict in verdicts[:MAX_VERDICTS] if isinstance(verdicts, list) else ():
+        found = verdict if isinstance(verdict, dict) else {}
+        said = {True: "yes", False: "no"}.get(found["said"], found["said"]) if "said" in found else "no verdict"
+        reason = found.get("reason") if "said" in found else found.get("problem")
+        yield f"{one.get('name', '')}: {said}" + (f" ({reason})" if reason else "")
 
 
 def _verdict(one: Any) -> str:

@@ -86,27 +86,29 @@ def _sums(rows: Iterable[Sequence[ConfusionTable]]) -> list[ConfusionTable]:
 
 
 class KrippendorffAlpha:
-    """Krippendorff's alpha of binary votes, as a stream. Rows with fewer than two votes do not count."""
+    """Krippendorff's alpha of votes that are whole numbers, as a stream. Rows with fewer than two votes do not count.
+
+    Votes differ by the square of their distance (the interval metric), so that of two values it is the nominal alpha.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
-        self._votes = [0, 0]  # wrong, right
+        self._n = self._sum = self._squares = 0
         self._unlike = 0.0
 
-    def add(self, votes: Sequence[bool]) -> None:
+    def add(self, votes: Sequence[int]) -> None:
         """Add the votes on one row."""
         if len(votes) < 2:
             return
-        right = sum(votes)
+        total, squares = sum(votes), sum(vote * vote for vote in votes)
         self.rows += 1
-        self._votes[1] += right
-        self._votes[0] += len(votes) - right
-        self._unlike += 2 * right * (len(votes) - right) / (len(votes) - 1)
+        self._n += len(votes)
+        self._sum += total
+        self._squares += squares
+        self._unlike += 2 * (len(votes) * squares - total * total) / (len(votes) - 1)
 
     @property
     def value(self) -> float | None:
         """KrippendorffAlpha; None when it is undefined: no row with two votes, or all votes equal."""
-        wrong, right = self._votes
-        if not wrong or not right:
-            return None
-        return 1 - (wrong + right - 1) * self._unlike / (2 * wrong * right)
+        expected = 2 * (self._n * self._squares - self._sum * self._sum)
+        return 1 - (self._n - 1) * self._unlike / expected if expected else None

@@ -73,6 +73,21 @@ def test_alpha_is_that_of_nltk(agreement: Any, rows: list[list[bool]]) -> None:
     assert alpha.value == pytest.approx(agreement.AnnotationTask(data=data).alpha(), abs=1e-9)
 
 
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=5), min_size=1, max_size=12))
+def test_alpha_of_marks_is_that_of_nltk_with_the_interval_metric(agreement: Any, rows: list[list[int]]) -> None:
+    alpha = KrippendorffAlpha()
+    for row in rows:
+        alpha.add(row)
+    if len({vote for row in rows if len(row) > 1 for vote in row}) < 2:
+        assert alpha.value is None
+        return
+    data = [
+        (f"rater {n}", f"row {r}", vote) for r, row in enumerate(rows) if len(row) > 1 for n, vote in enumerate(row)
+    ]
+    distance = pytest.importorskip("nltk.metrics.distance").interval_distance
+    assert alpha.value == pytest.approx(agreement.AnnotationTask(data=data, distance=distance).alpha(), abs=1e-9)
+
+
 def test_alpha_of_krippendorffs_own_example() -> None:
     """Computing Krippendorff's alpha-reliability (2011), example A: two observers, ten units, alpha 0.095."""
     alpha = KrippendorffAlpha()

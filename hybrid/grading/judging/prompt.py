@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybrid.grading.judging.tags import block, escaping
 from hybrid.records import Message
 
 INSTRUCTION = (
@@ -20,7 +20,7 @@ WITH_REASON = (
     'Reply with one JSON object and nothing else: {"reason": "<one short sentence>", "correct": true or false}'
 )
 
-_TAG = re.compile(r"<(?=/?(?:question|correct_answers?|student_answer)\b)", re.IGNORECASE)
+_ESCAPED = escaping("question", "correct_answers?", "student_answer")
 
 
 def schema(*, explain: bool) -> Mapping[str, Any]:
@@ -41,15 +41,9 @@ def messages(
     """The chat that asks for one verdict; `swapped` shows the student's answer before the correct one."""
     tag, note = ("correct_answer", "") if len(references) == 1 else ("correct_answers", " (each of them is correct)")
     listed = references[0] if len(references) == 1 else "\n".join(f"- {one}" for one in references)
-    blocks = [_block(tag, listed, note), _block("student_answer", answer)]
+    blocks = [block(tag, listed, _ESCAPED, note), block("student_answer", answer, _ESCAPED)]
     if swapped:
         blocks.reverse()
     rule = WITH_REASON if explain else BRIEFLY
     system = f"{instruction or INSTRUCTION}\n{rule}"
-    return Message("system", system), Message("user", "\n".join([_block("question", question), *blocks, rule]))
-
-
-def _block(tag: str, text: str, note: str = "") -> str:
-    """`text` between tags that it cannot close itself."""
-    clean = _TAG.sub("&lt;", text.encode("utf-8", "replace").decode())
-    return f"<{tag}>{note}\n{clean}\n</{tag}>"
+    return Message("system", system), Message("user", "\n".join([block("question", question, _ESCAPED), *blocks, rule]))
