@@ -19,12 +19,17 @@ from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, wr
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
+from hybrid.export.graded_run import GradedRun
+from hybrid.export.junit import BEGINS, write_junit
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
+from hybrid.machine.replacing import refuse_foreign
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
-from hybrid.outputs import OutputsFile, grades_of, open_outputs, stale_words
+from hybrid.outputs import OutputsFile, grades_of, open_outputs, outputs_stem, stale_words
 from hybrid.plugins import installed
+from hybrid.report.grades_file import open_grades
+from hybrid.report.sources import ReportRun
 
 FILE_WIDTH = 200
 """Width of the table when stdout is not a terminal, so that no name is cut."""
@@ -44,6 +49,7 @@ LONGEST_NAME = 100
     help="The grades, - for standard output. Default: beside SOURCE, grades.GRADER.json or NAME.grades.GRADER.json.",
 )
 @click.option("--threshold", type=FiniteRange(0, 1), help="Exit with 3 when the score is lower, or when there is none.")
+@click.option("--junit", type=OUTPUT, help="Also write the grades as JUnit XML, for CI: a test case for each unit.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
 def grade(
     source: str,
@@ -51,6 +57,7 @@ def grade(
     grader: str,
     out: Path | None,
     threshold: float | None,
+    junit: Path | None,
     as_json: bool,
     **asked: Any,
 ) -> None:
@@ -59,6 +66,7 @@ def grade(
     Writes a grades file and prints the score, its interval, controls, and what could not be graded.
     """
     refuse_both_on_stdout(out, as_json=as_json)
+    _refuse_other_file(junit)
     interrupt_on_termination()
     with spare_path() as spare:
         path = find_outputs(source, folder, spare if out else None)
@@ -68,6 +76,8 @@ def grade(
             grades = _place(path, name, out)
             with writable_path(grades) as place:
                 summary = grade_outputs(outputs, judge, name, place, call_progress())
+                if junit:
+                    _write_junit(junit, outputs, place, threshold)
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))
@@ -77,6 +87,19 @@ def grade(
             click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary)
     _check(summary, threshold)
+
+
+def _refuse_other_file(junit: Path | None) -> None:
+    """Raise UsageError, before anything is graded, when this is no place for JUnit XML."""
+    if junit == STDOUT:
+        raise UsageError("--junit writes a file", hint="name one: --junit grades.xml")
+    if junit:
+        refuse_foreign(junit, BEGINS)
+
+
+def _write_junit(path: Path, outputs: OutputsFile, grades: Path, threshold: float | None) -> None:
+    run = ReportRun(str(outputs.run.get("id") or outputs_stem(outputs.path)), outputs, open_grades(grades))
+    write_junit(GradedRun(run), path, threshold)
 
 
 def _place(source: str, grader: str, out: Path | None) -> Path:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.support.graded_runs import OUTPUTS, graded_run, said
+from tests.support.graded_runs import OUTPUTS, exported, graded_run, said
 from tests.support.in_process import Hybrid
 
 ROOT = Path(__file__).parents[1]
@@ -16,25 +15,6 @@ RUN = "seal-eval-92ee1ced8af4"
 
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    return graded_run(tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A shared folder with a run of two test inputs in three views, its outputs, and their grades."""
-    place = tmp_path / "folder"
-    shutil.copytree(ROOT / "data" / "v1", place)
-    return place
-
-
-def exported(hybrid: Hybrid, source: object, name: str, *more: object, code: int = 0) -> Path:
-    done = hybrid("export", source, "--to", name, *more)
-    assert done.code == code, done.stderr
-    return Path(done.stdout.strip())
 
 
 def test_inspect_reads_scores_failures_and_what_is_ungraded(outputs: Path, hybrid: Hybrid) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,11 @@ import pytest
 from hybrid.export.inspect_log import sample_id
 from hybrid.export.lm_eval import _hash
 from hybrid.export.running_mean import RunningMean
-from tests.support.graded_runs import OUTPUTS, graded_run, said
+from tests.support.graded_runs import OUTPUTS, exported, said
 from tests.support.in_process import Hybrid
 
 ROOT = Path(__file__).parents[1]
 RUN = "seal-eval-92ee1ced8af4"
-
-
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    return graded_run(tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A shared folder with a run of two test inputs in three views, its outputs, and their grades."""
-    place = tmp_path / "folder"
-    shutil.copytree(ROOT / "data" / "v1", place)
-    return place
-
-
-def exported(hybrid: Hybrid, source: object, name: str, *more: object, code: int = 0) -> Path:
-    done = hybrid("export", source, "--to", name, *more)
-    assert done.code == code, done.stderr
-    return Path(done.stdout.strip())
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -24,11 +24,6 @@ from tests.support.in_process import Hybrid
 SCORES = [0.5, 0.5, 1.0, 1.0, None, None, None, None, 0.5, 0.5]
 
 
-@pytest.fixture
-def outputs(tmp_path: Path) -> Path:
-    return graded_run(tmp_path)
-
-
 def unguarded(cell: str) -> str:
     return cell.removeprefix("'")
 

