@@ -42,7 +42,7 @@ def read_rows(path: Path, *, bad: Told | None = None) -> Iterator[Row]:
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint=f"name one that ends with {_either(ENDINGS)}")
-    ending = Path(path.name.removesuffix(PACKED)).suffix.lower()
+    ending = _ending(path)
     if ending == PARQUET:
         return parquet_rows(Faults(path, "row", bad))
     if ending not in TEXTS:
@@ -51,6 +51,15 @@ def read_rows(path: Path, *, bad: Told | None = None) -> Iterator[Row]:
         )
     unit, reader = TEXTS[ending]
     return _text_rows(reader, Faults(path, unit, bad))
+
+
+def unit_of(path: Path) -> Unit:
+    """What the number of a row of the file counts."""
+    return TEXTS[_ending(path)][0] if _ending(path) in TEXTS else "row"
+
+
+def _ending(path: Path) -> str:
+    return Path(path.name.removesuffix(PACKED)).suffix.lower()
 
 
 def _text_rows(reader: Reader, faults: Faults) -> Iterator[Row]:

@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Literal
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, Bounds, help_of, refuse_outside
 from hybrid.errors import BadData
+from hybrid.grading.judging import stages as judging
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Item, Message, Request, Sampling
 from hybrid.sampling import check_sampling, item_seed
 from hybrid.tasks.squad.data import SAMPLE, Passage, SquadQuestion, read
 from hybrid.work import Ask
-from pipelines.qa import judging
 
 SHORT = "Answer with as few words as possible: a name, a number or a short phrase, not a sentence."
 INSTRUCTIONS = {

@@ -1,4 +1,4 @@
-"""The stages in which a judge, a second model of the run, judges the answers.
+"""The stages of a pipeline in which a judge, a second model of the run, judges the answers.
 
 A record of the last stage is an answer. Its `view.answer` holds the other fields of that answer's record; `view.judge`
 holds the replies of the judge: none where a rule decides, one, or two where the first could not be read. The requests
@@ -53,7 +53,7 @@ def _further_verdicts(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[I
 def _item(answer: Output, attempt: int) -> Item:
     question = question_of(answer)
     request = Asking().request(question, acceptable(answer.reference), answer.text or "", attempt=attempt)
-    return Item(answer.task, answer.question, request, {"question": question}, answer.sample)
+    return Item(answer.task, answer.question, request, {"question": question, **_arm(answer)}, answer.sample)
 
 
 def _joined(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
@@ -75,12 +75,21 @@ def _reply(reply: Output) -> Json:
     return {"error": reply.error.kind} if reply.error else {"text": reply.text, "finish": reply.finish}
 
 
+def _arm(output: Output) -> Mapping[str, Any]:
+    """The member of a view that names the arm; none of an output without one."""
+    return {"arm": output.view["arm"]} if "arm" in output.view else {}
+
+
+def _place(output: Output) -> tuple[object, ...]:
+    return output.task, output.question, output.sample, output.view.get("arm")
+
+
 def _beside(answers: Iterable[Output], replies: Iterable[Output]) -> Iterator[tuple[Output, Output | None]]:
     """Each answer with the judge's reply or None. Both inputs are in the order of outputs.json."""
     rest = iter(replies)
     reply = next(rest, None)
     for answer in answers:
-        if reply and (reply.task, reply.question, reply.sample) == (answer.task, answer.question, answer.sample):
+        if reply and _place(reply) == _place(answer):
             yield answer, reply
             reply = next(rest, None)
         else:
