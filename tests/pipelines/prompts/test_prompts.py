@@ -148,7 +148,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "a late system message": ({"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}]},
                               "message 2 is of the system"),
     "no question": ({"messages": [{"role": "assistant", "content": "x"}]}, "the last message is not of the user"),
-    "a picture": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "the content of message 1 has a part that is no text"),
+    "a picture": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "the content of message 1 has"),
     "a wrong bound": ({"prompt": "x", "max_tokens": 1.5}, "'max_tokens' is 1.5, not a whole number from 1 to"),
     "a bound that is no number": ({"prompt": "x", "max_tokens": "many"}, "'max_tokens' is 'many'"),
     "an empty stop": ({"prompt": "x", "stop": ["a", ""]}, "'stop' is not one to 16 texts"),
