@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class AdapterCache:
         self._model, self.slots = model, slots
         self._layers = _linear(model)
         self._registered: dict[str, LoraWeights] = {}
+        self._settings: dict[str, bytes] = {}  # digest -> sha256 of the configuration that its weights were read with
+        self._folders = set[tuple[str, Path]]()  # those that were read
         self._slot_of: dict[str, int] = {}  # digest -> slot, the least recently used first
         self._slotted: SlottedModel | None = None
         self._bank: AdapterBank | None = None
@@ -40,17 +43,24 @@ class AdapterCache:
         for digest in digests:
             self._registered.pop(digest, None)
             self._slot_of.pop(digest, None)
+            self._settings.pop(digest, None)
+            self._folders = {one for one in self._folders if one[0] != digest}
 
     def clear(self) -> None:
         """Free the memory of all adapters and of the slots."""
         self.close()
-        self._registered = {}
+        self._registered, self._settings, self._folders = {}, {}, set()
 
-    def knows(self, digest: str) -> bool:
-        return digest in self._registered
+    def knows(self, digest: str, folder: str = "") -> bool:
+        """Whether the adapter is registered; with `folder`, whether that one was read."""
+        return digest in self._registered and (not folder or (digest, Path(folder)) in self._folders)
 
     def read(self, digest: str, folder: Path) -> None:
-        """Register the adapter in a folder of PEFT's layout. Raises BadData, OSError."""
+        """Register the adapter in a folder of PEFT's layout. Raises BadData, OSError.
+
+        The digest is that of the weights, but the configuration has their scales: the same weights with another
+        configuration are another adapter, and are refused beside the first.
+        """
         path, config = folder / "adapter_model.safetensors", folder / CONFIG
         data = _read(path, MAX_FILE)
         if adapter_digest(data) != digest:
@@ -59,7 +69,15 @@ class AdapterCache:
         weights = from_bytes(data, str(path), config_data)
         for settings, what in ((config_data, config), (settings_in(data), path)):
             refuse_other_kinds(settings, str(what), scales=True)
+        found = sha256(config_data).digest()
+        if self._settings.get(digest, found) != found:
+            raise BadData(
+                f"{config}: other settings than those that the same weights were loaded with before",
+                hint="answer with one of the two adapters in a run of its own",
+            )
         self.put(digest, weights)
+        self._settings[digest] = found
+        self._folders.add((digest, folder))
 
     @contextmanager
     def answering(self, digests: Sequence[str], columns: int) -> Iterator[None]:

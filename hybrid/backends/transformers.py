@@ -201,7 +201,7 @@ class TransformersBackend:
 
     def _adapter(self, adapter: Adapter | None) -> None:
         """Register a request's adapter. Raises BadRequest (kind `no-adapter`) when it cannot be read."""
-        if adapter is None or self.adapter_cache.knows(adapter.digest):
+        if adapter is None or self.adapter_cache.knows(adapter.digest, adapter.path):
             return
         try:
             self.adapter_cache.read(adapter.digest, Path(adapter.path))

@@ -107,3 +107,24 @@ def test_scales_that_cannot_be_read_are_refused(wrong: dict[str, Any]) -> None:
 def test_the_first_pattern_that_matches_counts() -> None:
     found = AdapterScales.of({**PLAIN, "rank_pattern": {"q": 1, "0.q": 2, "^1.q": 3}, "alpha_pattern": {"1.q": 2}})
     assert [found.of_layer(name) for name in ("0.q", "1.q", "aq", "1.qa")] == [(1, 8), (1, 2), (4, 2), (4, 2)]
+
+
+def test_the_same_weights_with_other_settings_are_refused_beside_the_first(tmp_path: Path) -> None:
+    model = tiny_model()
+    width = model.model.layers[0].self_attn.q_proj.in_features
+    layers = {"model.layers.0.self_attn.q_proj": (torch.ones(2, width), torch.ones(width, 2))}
+    data = LoraWeights(layers, 2, 4.0).to_bytes(torch.float32)
+    digest = adapter_digest(data)
+    for name, alpha in (("one", 4.0), ("same", 4.0), ("other", 8.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_model.safetensors").write_bytes(data)
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({**PLAIN, "r": 2, "lora_alpha": alpha}))
+    cache = AdapterCache(model, 2)
+    cache.read(digest, tmp_path / "one")
+    assert cache.knows(digest)
+    assert not cache.knows(digest, str(tmp_path / "other"))
+    cache.read(digest, tmp_path / "same")
+    with pytest.raises(BadData, match=r"other.adapter_config.json: other settings"):
+        cache.read(digest, tmp_path / "other")
+    cache.forget([digest])
+    cache.read(digest, tmp_path / "other")
