@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pipelines.cvfp.execution import exact, shifted
+from pipelines.cvfp.execution import exact, shifted, sweep
 from pipelines.cvfp.model import Model
 
 SMALL = 1e-3
@@ -128,13 +128,49 @@ def certified(square: float, rate: float) -> float | None:
     return (rate / (1 - rate)) ** 2 * square if 0 <= rate < 1 else None
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Jacobi sweeps from contexts 0 without training: how many, their measured rate, and the bound that this gives.
+
+    `error` is the mean squared distance to the exact contexts, which the bound must not be below.
+    """
+
+    sweeps: int
+    rate: float
+    bound: float | None
+    error: float
+
+
+BOUND = 1e-6
+"""Mean squared distance to the exact contexts below which sweeps need not go on."""
+MOST_SWEEPS = 64
+
+
+def certificate(model: Model, tokens: torch.Tensor, contexts: torch.Tensor) -> Certificate:
+    """Sweep documents [B, T, d] until the bound is below `BOUND`; `contexts` are the exact ones.
+
+    The rate is the root of the largest ratio of two neighbouring sweeps' squared changes, from the second sweep on.
+    """
+    before, squares, rate, bound = torch.zeros_like(contexts), list[float](), 0.0, None
+    for _ in range(MOST_SWEEPS):
+        now, _ = sweep(model, tokens, before)
+        squares.append(change(now, before).square)
+        before = now
+        if len(squares) > 2:
+            rate = max(rate, (squares[-1] / max(squares[-2], 1e-30)) ** 0.5)
+            bound = certified(squares[-1], rate)
+            if bound is not None and bound < BOUND:
+                break
+    return Certificate(len(squares), rate, bound, float((before - contexts).square().mean()))
+
+
 MOST_ROWS = 6400
 """Tokens that contexts are measured on, as many as the guide measures."""
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
-def measured(model: Model, ids: torch.Tensor) -> dict[str, float]:
-    """The figures of the exact contexts of the first documents of `ids` [N, T]."""
+def measured(model: Model, ids: torch.Tensor, *, certify: bool = False) -> dict[str, float]:
+    """The figures of the exact contexts of the first documents of `ids` [N, T]; `certify`: those of sweeps, too."""
     some = ids[: max(1, MOST_ROWS // ids.shape[1])]
     tokens = model.embedded(some)
     contexts, _ = exact(model, tokens)
@@ -142,6 +178,7 @@ def measured(model: Model, ids: torch.Tensor) -> dict[str, float]:
     rank, noise = effective_rank(contexts), rank_of_noise(rows, contexts.shape[2])
     last = contexts.reshape(rows, -1)[-max(1, rows // 5) :]
     return {
+        **(_certified(model, tokens, contexts) if certify else {}),
         "effective_rank_of_last": effective_rank(last) / contexts.shape[2],
         "effective_rank_of_last_noise": rank_of_noise(len(last), contexts.shape[2]) / contexts.shape[2],
         "effective_rank": rank / contexts.shape[2],
@@ -150,3 +187,10 @@ def measured(model: Model, ids: torch.Tensor) -> dict[str, float]:
         "context_use": context_use(model, tokens, contexts),
         "final_difference": final_difference(model, tokens.reshape(-1, tokens.shape[2])),
     }
+
+
+def _certified(model: Model, tokens: torch.Tensor, contexts: torch.Tensor) -> dict[str, float]:
+    """The figures of a certificate; no bound where sweeps do not come closer."""
+    found = certificate(model, tokens, contexts)
+    bound = {} if found.bound is None else {"sweep_bound": found.bound}
+    return {"sweeps_needed": float(found.sweeps), "sweep_rate": found.rate, "sweep_error": found.error, **bound}

@@ -1,14 +1,23 @@
 """Contexts of documents: exactly, one token after the other, or all at once from those of the sweep before.
 
 Documents are independent: each begins with the context 0. So the exact contexts of many documents take as many steps
-as the longest has tokens, each with all documents as a batch.
+as the longest has tokens, each with all documents as a batch. Where the pieces of all documents are one stream instead,
+a piece begins with what the tokens before it leave behind, which fades where the network contracts.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 
 from pipelines.cvfp.model import Model
+
+TOLERANCE = 1e-3
+"""What is left of a wrong context's error where a piece of a stream begins."""
+MOST_BURN_IN = 4096
+"""Tokens that a piece of a stream is begun with, at most."""
 
 
 def exact(model: Model, tokens: torch.Tensor, start: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,10 +40,41 @@ def shifted(contexts: torch.Tensor, start: torch.Tensor | None = None) -> torch.
     return torch.cat([first, contexts[:, :-1]], 1)
 
 
-def sweep(model: Model, tokens: torch.Tensor, previous: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def sweep(
+    model: Model, tokens: torch.Tensor, previous: torch.Tensor, start: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """One Jacobi sweep: all tokens at once, each from its predecessor's context of the sweep before.
 
-    After k sweeps the first k tokens of each document are exact.
+    After k sweeps the first k tokens of each document are exact, if `start` [B, d] is (0 without it).
     """
-    context, written = model.step(shifted(previous), tokens)
+    context, written = model.step(shifted(previous, start), tokens)
     return context, written
+
+
+def burn_in(growth: float) -> int:
+    """Tokens before a place after which a wrong context's error has become TOLERANCE of itself: growth^m.
+
+    Raises ValueError where a change grows, since then no number of tokens is enough, or where they are too many.
+    """
+    if growth >= 1:
+        raise ValueError(f"a change of the context grows {growth:.3f} times a token, so what came before never fades")
+    needed = math.ceil(math.log(TOLERANCE) / math.log(max(growth, 1e-6)))
+    if needed > MOST_BURN_IN:
+        raise ValueError(f"with a growth of {growth:.4f} a token it takes {needed:,} tokens for the past to fade")
+    return needed
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def starts(model: Model, ids: torch.Tensor, pieces: Sequence[int], tokens: int) -> torch.Tensor:
+    """The contexts [B, d] that `pieces` of the stream `ids` [N, T] begin with, from as many tokens before each.
+
+    The first of these begins with the context 0; so does the stream.
+    """
+    stream = ids.flatten()
+    ends = torch.tensor(list(pieces), device=ids.device) * ids.shape[1]
+    context = torch.zeros(len(ends), model.shape.width, device=ids.device)
+    for back in range(min(tokens, int(ends.max())), 0, -1):
+        places = ends - back
+        stepped, _ = model.step(context, model.embedded(stream[places.clamp(min=0)]))
+        context = torch.where((places >= 0)[:, None], stepped, context)
+    return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,16 +16,18 @@ from hybrid.machine.late_imports import import_object
 from hybrid.metrics import RoundMetrics
 from hybrid.round_costs import with_costs
 from hybrid.training.label_loss import chunk_rows
-from pipelines.cvfp import ngrams, phase1, phase2
+from pipelines.cvfp import ngrams, phase1, phase2, token_by_token
 from pipelines.cvfp.corpus import Corpus, corpus_of
-from pipelines.cvfp.diagnostics import measured
+from pipelines.cvfp.diagnostics import MOST_ROWS, growth, measured
+from pipelines.cvfp.execution import burn_in
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.pipeline import Cvfp
-from pipelines.cvfp.settings import COUNTED
+from pipelines.cvfp.settings import COUNTED, GUIDED
 from pipelines.cvfp.shape import Shape, guide_memory, phase1_memory, phase2_memory
 from pipelines.cvfp.state import pack, taken, unpack
 from pipelines.cvfp.writing import written_after
 
+FirstPhase = phase1.PhaseOne | token_by_token.TokenByToken
 BITS = math.log(2)
 BEGINNING, WRITTEN = 8, 60
 """Tokens of a held-out document that a text begins with, and tokens that are written."""
@@ -91,7 +94,9 @@ class Training:
         self.ids = torch.tensor(corpus.train, device=self.device)
         self.held_out = torch.tensor(corpus.held_out, device=self.device)
         self.leaky = torch.tensor(corpus.leaky, device=self.device)
-        self.phase1 = phase1.PhaseOne(self.model, self.ids, self._first(), self.seed) if self.sweeps else None
+        walks = settings.execution == "token-by-token" and self.variant in GUIDED
+        make = token_by_token.TokenByToken if walks else phase1.PhaseOne
+        self.phase1 = make(self.model, self.ids, self._first(), self.seed) if self.sweeps else None
         self.phase2: phase2.PhaseTwo | None = None
         self.best: dict[str, torch.Tensor] = {}  # the weights with the lowest held-out loss
         self.lowest, self.waited = math.inf, 0
@@ -101,7 +106,7 @@ class Training:
         """A sweep or an epoch. Raises RoundFailed for numbers that are not finite."""
         notes: dict[str, Json] = {"shape": self._shape()} if number == 0 else {}
         if self.phase1 is not None and number < self.sweeps:
-            return RoundMetrics(number, self._swept(self.phase1, number), notes=notes)
+            return RoundMetrics(number, self._swept(self.phase1, number, notes), notes=notes)
         self.phase1 = None
         metrics = self._trained(number - self.sweeps)
         if number == self.sweeps + self.epochs - 1:
@@ -135,7 +140,7 @@ class Training:
             for name, one in self._parts().items():
                 one.copy_(weights[name])
 
-    def _swept(self, phase: phase1.PhaseOne, number: int) -> dict[str, float]:
+    def _swept(self, phase: FirstPhase, number: int, notes: dict[str, Json]) -> dict[str, float]:
         found = phase.sweep(number)
         if not all(map(math.isfinite, (found.change, found.diversity))):
             raise RoundFailed("diverged", f"the losses of sweep {number} are {found.change} and {found.diversity}")
@@ -144,12 +149,15 @@ class Training:
             "stepped": float(found.stepped), "change": found.moved.square, "converged": found.moved.converged,
         }  # fmt: skip
         if number % self.settings.every == 0 or number == self.sweeps - 1:
-            metrics |= measured(self.model, self.ids)
+            metrics |= measured(self.model, self.ids, certify=number == self.sweeps - 1)
+        if isinstance(phase, token_by_token.TokenByToken):
+            notes["log"] = token_by_token.log_line(number, found, metrics.get("effective_rank"))
         return metrics
 
     def _trained(self, number: int) -> dict[str, float]:
         if self.phase2 is None:
             self.phase2 = phase2.PhaseTwo(self.model, self.ids, self._second(), self.seed)
+        self.phase2.settings = replace(self.phase2.settings, burn_in=self._burn_in())
         if self.waited >= self.settings.patience:
             return {"phase": 2.0, "stopped": 1.0, "best": self.lowest}
         loss = self.phase2.epoch(number)
@@ -165,6 +173,19 @@ class Training:
         leaky = phase2.score(self.model, self.leaky, self.phase2.settings)
         return {**metrics, "leaky_perplexity": leaky.perplexity}
 
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def _burn_in(self) -> int:
+        """Tokens before a piece that its first context is computed from. Raises RoundFailed where none suffice."""
+        if self.settings.carry == "document" or self.variant == "token-only":
+            return 0
+        some = self.ids[: max(1, MOST_ROWS // self.ids.shape[1])]
+        try:
+            return burn_in(growth(self.model, self.model.embedded(some)))
+        except ValueError as error:
+            raise RoundFailed(
+                "no-fixed-point", f"carry=stream is refused: {error}; carry=document needs none"
+            ) from None
+
     def _parts(self) -> dict[str, torch.Tensor]:
         """The trained weights: all but the embedding."""
         return {name: one for name, one in self.model.named_parameters() if name != "embedding"}
@@ -174,7 +195,7 @@ class Training:
         objective: Any = "variance-covariance" if self.variant == "cvfp" else self.variant
         weight = how.diversity if self.variant == "cvfp" else GUIDE_WEIGHT
         noise = GUIDE_NOISE if self.variant.startswith("guide") else how.noise1  # type: ignore[union-attr]
-        return phase1.Settings(objective, weight, how.rate1, how.clip, noise, how.part)
+        return phase1.Settings(objective, weight, how.rate1, how.clip, noise, how.part, how.carry == "stream")
 
     def _second(self) -> phase2.Settings:
         how = self.settings

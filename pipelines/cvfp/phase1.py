@@ -33,6 +33,7 @@ class Settings:
     clip: float
     noise: float
     tokens: int
+    stream: bool = False  # the first token of a document begins with the last context of the one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class PhaseOne:
             with torch.no_grad():
                 tokens = self.model.embedded(self.ids[part])
             before = self.contexts[part].to(tokens.dtype)
-            contexts, _ = sweep(self.model, tokens, self._noisy(before, number, part.start))
+            noisy = self._noisy(before, number, part.start)
+            contexts, _ = sweep(self.model, tokens, noisy, self._starts(part, noisy))
             change, spread = self._losses(contexts, before, first=number == 0)
             loss = (1 - self.settings.weight) * change + self.settings.weight * spread
             changes.append(float(change.detach()))
@@ -92,6 +94,13 @@ class PhaseOne:
         count = math.ceil(len(self.ids) / size)
         size = math.ceil(len(self.ids) / count)  # parts of like size: each has its own covariance
         return [slice(at, min(at + size, len(self.ids))) for at in range(0, len(self.ids), size)]
+
+    def _starts(self, part: slice, before: torch.Tensor) -> torch.Tensor | None:
+        """The contexts [B, d] of the sweep before that the documents of a part begin with; None for 0."""
+        if not self.settings.stream:
+            return None
+        first = self.contexts[part.start - 1, -1] if part.start else torch.zeros_like(self.contexts[0, 0])
+        return torch.cat([first[None].to(before), before[:-1, -1]])
 
     def _noisy(self, before: torch.Tensor, number: int, start: int) -> torch.Tensor:
         if not self.settings.noise:

@@ -6,14 +6,14 @@ The logits of a chunk of rows exist at a time, never those of all tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
 import torch
 
 from hybrid.training.label_loss import Head, chunk_rows, weighted_loss
-from pipelines.cvfp.execution import exact
+from pipelines.cvfp.execution import exact, starts
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.state import load_moments, moments, taken
 
@@ -36,6 +36,7 @@ class Settings:
     warm_up: float
     frozen: bool
     contexts: bool
+    burn_in: int = 0  # tokens before a document that its first context is computed from; 0: it begins with 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,8 @@ class PhaseTwo:
         noise = torch.Generator().manual_seed(self.seed * 100_003 + number)
         total, count = 0.0, 0
         for at in range(0, len(order), self.settings.batch):
-            documents = self.ids[order[at : at + self.settings.batch]]
-            start: torch.Tensor | None = None
+            chosen = order[at : at + self.settings.batch]
+            documents, start = self.ids[chosen], begun(self.model, self.ids, chosen, self.settings)
             for first in range(0, documents.shape[1] - 1, self.settings.window):
                 window = documents[:, first : first + self.settings.window + 1]
                 loss, start = self._step(window, start, noise)
@@ -131,6 +132,13 @@ class PhaseTwo:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (self.steps - rising) / max(1.0, whole - rising))))
 
 
+def begun(model: Model, ids: torch.Tensor, chosen: Sequence[int], settings: Settings) -> torch.Tensor | None:
+    """The contexts that the chosen documents of `ids` begin with; None for 0."""
+    if not (settings.burn_in and settings.contexts):
+        return None
+    return starts(model, ids, chosen, settings.burn_in)
+
+
 def written(
     model: Model, ids: torch.Tensor, contexts: bool, start: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -157,8 +165,10 @@ def score(model: Model, ids: torch.Tensor, settings: Settings, batch: int = 64) 
     """How well a model predicts the tokens of documents [N, T] after the first."""
     weight, bias = model.head_weights()
     loss, first, five, count = 0.0, 0, 0, 0
-    for part in ids.split(batch):
-        rows, _ = written(model, part[:, :-1], settings.contexts)
+    for at in range(0, len(ids), batch):
+        part = ids[at : at + batch]
+        start = begun(model, ids, range(at, at + len(part)), settings)
+        rows, _ = written(model, part[:, :-1], settings.contexts, start)
         for some, targets in _chunks(rows.reshape(-1, rows.shape[-1]), part[:, 1:].reshape(-1), len(weight)):
             logits = torch.nn.functional.linear(some, weight, bias).float()
             loss += float(torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))

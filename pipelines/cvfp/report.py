@@ -35,9 +35,15 @@ READING = (
 )
 MEMORY = (
     "The guide's table counts the activations of all tokens at once, though it has those of one, and neither gradients "
-    "nor logits. The peak is that of the whole process, the libraries and earlier variants included."
+    "nor logits. The peak is that of the whole process, the libraries and earlier variants included. Tokens a second "
+    "are those of the training documents over the seconds of a round, what is measured in it included."
 )
 LONGEST = 600
+MOST_LINES = 100
+LOG = (
+    "Its loss is 2 (1 - cos) / d of two sweeps' contexts of a token, so it is small whatever they are: 4 / d is the "
+    "most that it can be, and contexts that have nothing to do with each other have 2 / d."
+)
 CRITERIA = (
     "The guide's criteria of phase 1. A network that was never trained meets the first two, since effective rank says "
     "nothing of convergence; the number of rows alone decides how high it can be."
@@ -79,6 +85,7 @@ class CvfpReport(Section):
                 _curves(series),
                 _memory(series),
                 _texts(series),
+                _logs(series),
             ]
         return join(parts)
 
@@ -179,15 +186,17 @@ def _memory(series: Sequence[Trained]) -> Html:
         one = next(found for found in series if found.name == name)
         planned = [_total(one.shape, key) for key in ("guide_mib", "phase1_mib", "phase2_mib")]
         if any(planned):
-            cells = [f"{value:,.0f}" if value else "–" for value in (*planned, one.peak_bytes / 2**20)]
+            speeds = (one.tokens_per_second(phase) or 0 for phase in (1, 2))
+            cells = [f"{value:,.0f}" if value else "–" for value in (*planned, one.peak_bytes / 2**20, *speeds)]
             parameters = one.shape.get("parameters")
             count = f"{parameters:,}" if isinstance(parameters, int) else "–"
             rows.append(el("tr", *(el("td", cell) for cell in (name, count, *cells))))
     if not rows:
         return Html("")
-    head = ("variant", "parameters", "guide's table", "planned, phase 1", "planned, phase 2", "peak of the process")
+    head = ("variant", "parameters", "guide's table", "planned, phase 1", "planned, phase 2", "peak of the process",
+            "tokens a second, phase 1", "tokens a second, phase 2")  # fmt: skip
     table = el("table", el("thead", el("tr", *(el("th", one) for one in head))), el("tbody", *rows))
-    return join([el("h3", "Memory in MiB"), table, el("p", MEMORY, cls="note")])
+    return join([el("h3", "Memory in MiB, and speed"), table, el("p", MEMORY, cls="note")])
 
 
 def _total(shape: Mapping[str, object], key: str) -> float:
@@ -203,6 +212,16 @@ def _texts(series: Sequence[Trained]) -> Html:
         return Html("")
     shown = [join([el("dt", name), el("dd", truncated(text, LONGEST))]) for name, text in reversed(found.items())]
     return join([el("h3", "Written after the beginning of a held-out document"), el("dl", *shown)])
+
+
+def _logs(series: Sequence[Trained]) -> Html:
+    """What the guide's own log says of its phase 1, of each series that was trained in its order."""
+    shown = [
+        join([el("dt", f"{one.name}, seed {one.seed}"), el("dd", el("pre", "\n".join(one.log[:MOST_LINES])))])
+        for one in series
+        if one.log
+    ]
+    return join([el("h3", "The guide's log"), el("dl", *shown), el("p", LOG, cls="note")]) if shown else Html("")
 
 
 def _curves(series: Sequence[Trained]) -> Html:

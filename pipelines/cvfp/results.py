@@ -32,7 +32,9 @@ class Trained:
     failure: str = ""
     shape: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
+    log: list[str] = field(default_factory=list)  # the guide's lines, of phase 1 in its own order
     peak_bytes: float = 0.0
+    seconds: dict[int, float] = field(default_factory=dict)  # of each round
 
     @property
     def name(self) -> str:
@@ -51,6 +53,12 @@ class Trained:
         """The last value of a metric in a phase."""
         found = self.curve(metric, phase)
         return found[-1][1] if found else None
+
+    def tokens_per_second(self, phase: int) -> float | None:
+        """Tokens of the training documents per second of a round: the median of those of a phase."""
+        tokens = self.shape.get("tokens")
+        known = [self.seconds[number] for number, _ in self.curve("phase", phase) if self.seconds.get(number)]
+        return tokens / statistics.median(known) if known and isinstance(tokens, int) else None
 
     def best(self) -> Mapping[str, float] | None:
         """The metrics of the epoch with the lowest held-out loss."""
@@ -92,8 +100,12 @@ def read(outputs: Iterable[Output]) -> list[Trained]:
         except ValueError:
             continue
         series.rounds[metrics.round] = metrics.metrics
-        series.peak_bytes = max(series.peak_bytes, costs_of(output.trained).get("", {}).get("peak_bytes", 0.0))
-        shape, text = metrics.notes.get("shape"), metrics.notes.get("text")
+        costs = costs_of(output.trained).get("", {})
+        series.peak_bytes = max(series.peak_bytes, costs.get("peak_bytes", 0.0))
+        if "round_seconds" in costs:
+            series.seconds[metrics.round] = costs["round_seconds"]
+        shape, text, line = (metrics.notes.get(name) for name in ("shape", "text", "log"))
+        series.log += [line] if isinstance(line, str) else []
         series.shape = shape if isinstance(shape, dict) else series.shape
         series.text = text if isinstance(text, str) else series.text
     order = {name: place for place, name in enumerate(VARIANTS)}

@@ -15,6 +15,8 @@ Variant = Literal[
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 COUNTED: tuple[Variant, ...] = ("unigram", "bigram")
 """Variants that are counted, not trained."""
+GUIDED: tuple[Variant, ...] = ("guide", "guide-unguarded")
+"""Variants whose phase 1 is the guide's."""
 GUIDE_GAIN = 0.1
 """Standard deviation of the guide's first weights, at its width of 768."""
 GUIDE_WIDTH = 768
@@ -65,6 +67,14 @@ class CvfpSettings:
     freeze_context: bool = field(default=False, metadata=help_of("phase 2 trains the head alone"))
     clip: float = field(default=1.0, metadata=help_of("gradients are cut to this norm; 0: never"))
     part: int = field(default=16_384, metadata=help_of("tokens that phase 1 computes at once"))
+    carry: Literal["document", "stream"] = field(
+        default="document",
+        metadata=help_of("stream: a piece begins with what all pieces before it left behind; document: with nothing"),
+    )
+    execution: Literal["sweeps", "token-by-token"] = field(
+        default="sweeps",
+        metadata=help_of("of phase 1 of the guide's variants: token-by-token as published, for few tokens"),
+    )
     every: int = field(default=5, metadata=help_of("sweeps between two exact measurements of the contexts"))
 
     def __post_init__(self) -> None:
@@ -84,6 +94,8 @@ class CvfpSettings:
                 raise ValueError(f"{name}: one is named twice")
         if wrong := [one for one in self.seeds if not SEED.hold(one)]:
             raise ValueError(f"seeds={wrong[0]} is not {SEED}")
+        if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
+            raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
         if wrong := [one for one in self.pieces if one < 0]:
             raise ValueError(f"pieces={wrong[0]} is negative")
 
@@ -91,3 +103,8 @@ class CvfpSettings:
         """The standard deviation of a variant's first weights at this width: of the same gain as at width 768."""
         guide = variant.startswith("guide") or variant == "untrained-chaotic"
         return float((GUIDE_GAIN if guide else self.gain) * (GUIDE_WIDTH / self.width) ** 0.5)
+
+
+def _is_swept(variant: Variant) -> bool:
+    """Whether a variant has a phase 1 that is not the guide's."""
+    return variant in ("cvfp", "mean-deviation")

@@ -54,7 +54,7 @@ def guide_memory(shape: Shape, tokens: int) -> dict[str, float]:
     """The rows of the guide's memory table in MiB, as it computes them.
 
     Its activations are those of all tokens at once, though it has one token's; gradients, logits and the metric's
-    pairwise matrices are missing, and Adam has moments of parameters that are never trained. See `true_memory`.
+    pairwise matrices are missing, and Adam has moments of parameters that are never trained.
     """
     rows = {
         "weights": FLOAT * shape.parameters / MIB,
@@ -65,33 +65,44 @@ def guide_memory(shape: Shape, tokens: int) -> dict[str, float]:
     return {**rows, "total": sum(rows.values())}
 
 
-SAVED = 9
-"""Vectors of d numbers that a block saves of a token for its backward pass: the joined input (2), what ReLU kept (2),
-sums and the inputs of both normalisations.
+SAVED, BESIDE = 6, 11
+"""Vectors of d numbers of a token at the peak of a pass: those that a block saves for its backward pass (the joined
+input, what ReLU kept, the inputs of both normalisations), and those that there are once: embedded tokens, contexts of
+the sweep before, what losses need.
 """
 
 
 def phase1_memory(shape: Shape, tokens: int, part: int) -> dict[str, float]:
-    """MiB that phase 1 takes: all weights, gradients and Adam's moments of the blocks alone, contexts, one part's saved
-    activations. `tokens`: of all documents; `part`: of those that are computed at once.
+    """MiB that phase 1 takes: all weights, Adam's moments of the blocks alone, contexts, and a pass over one part.
+
+    `tokens`: of all documents; `part`: of those that are computed at once. Gradients come as saved vectors go.
     """
     rows = {
         "weights": FLOAT * shape.parameters / MIB,
-        "gradients and moments": 3 * FLOAT * shape.blocks / MIB,
+        "moments": 2 * FLOAT * shape.blocks / MIB,
         "contexts": 3 * 2 * tokens * shape.width / MIB,
-        "activations": FLOAT * part * SAVED * shape.layers * shape.width / MIB,
+        "pass": max(_saved(shape, part), FLOAT * shape.blocks / MIB),
     }
     return {**rows, "total": sum(rows.values())}
 
 
 def phase2_memory(shape: Shape, batch: int, window: int, *, frozen: bool, chunk: int) -> dict[str, float]:
-    """MiB that phase 2 takes. `batch` documents of `window` tokens are a step; `chunk`: rows of logits at once."""
-    trained = shape.head + (0 if frozen else shape.norm + shape.blocks)
+    """MiB that phase 2 takes. `batch` documents of `window` tokens are a step; `chunk`: rows of logits at once.
+
+    The head's gradient is there while the blocks' saved vectors are; theirs come as these go.
+    """
+    trained, tokens = shape.head + (0 if frozen else shape.norm + shape.blocks), batch * window
+    logits = FLOAT * min(chunk, tokens) * shape.vocabulary / MIB
+    head = FLOAT * shape.head / MIB
     rows = {
         "weights": FLOAT * shape.parameters / MIB,
-        "gradients and moments": 3 * FLOAT * trained / MIB,
+        "moments": 2 * FLOAT * trained / MIB,
         "best weights": FLOAT * (shape.parameters - shape.embedding) / MIB,
-        "activations": FLOAT * batch * window * SAVED * shape.layers * shape.width / MIB,
-        "logits": FLOAT * chunk * shape.vocabulary / MIB,
+        "pass": max(_saved(shape, tokens) + logits + head, FLOAT * trained / MIB),
     }
     return {**rows, "total": sum(rows.values())}
+
+
+def _saved(shape: Shape, tokens: int) -> float:
+    """MiB of the vectors of a pass over so many tokens."""
+    return FLOAT * tokens * (SAVED * shape.layers + BESIDE) * shape.width / MIB

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hybrid.errors import BadData, CannotRun
-from hybrid.loops import Loop, Series
+from hybrid.loops import Loop, RoundFailed, Series
 from hybrid.records import Output
 from pipelines.cvfp.documents import pieces, read_documents
 from pipelines.cvfp.grader import CvfpMeasures
@@ -18,6 +18,7 @@ from pipelines.cvfp.loop import loop
 from pipelines.cvfp.ngrams import Bigram, losses
 from pipelines.cvfp.pipeline import DATA, Cvfp
 from pipelines.cvfp.results import read
+from pipelines.cvfp.settings import GUIDED
 
 SMALL: dict[str, Any] = {
     "documents": 3, "pieces": (24,), "length": 12, "vocabulary": 400, "width": 16, "layers": 2, "sweeps": 4,
@@ -177,3 +178,43 @@ def test_what_is_measured_compares_with_every_control() -> None:
     by_name = {(one.group, one.name): one for one in found}
     assert by_name["cvfp", "loss minus that of bigram"].n == 2
     assert by_name["cvfp", "phase 1: growth"].n == 2
+
+
+def test_the_published_order_of_the_guide_takes_no_step_and_logs_it() -> None:
+    found = {one.variant: one for one in read(outputs_of(variants=GUIDED, execution="token-by-token"))}
+    assert {one for _, one in found["guide"].curve("stepped", 1)} == {0.0}
+    assert {one for _, one in found["guide-unguarded"].curve("stepped", 1)} == {1.0}
+    assert [line.partition(":")[0] for line in found["guide"].log] == [f"Iteration {n}" for n in range(1, 5)]
+    assert max(loss for _, loss in found["guide"].curve("change_loss", 1)) <= 4 / 16
+
+
+def test_the_published_order_resumes_to_the_bit_and_is_for_few_tokens() -> None:
+    how: dict[str, Any] = {"variants": ("guide-unguarded",), "execution": "token-by-token", "noise1": 0.1}
+    ((series, made),) = loops(**how)
+    states, texts = [], []
+    for number in range(series.rounds):
+        states.append(made.state())
+        texts.append(made.round(number).to_text())
+    ((_, resumed),) = loops(**how)
+    resumed.load(states[2])
+    assert [resumed.round(number).to_text() for number in range(2, series.rounds)] == texts[2:]
+    with pytest.raises(CannotRun, match="one by one; 10,000 are the most"):
+        loops(variants=("guide",), execution="token-by-token", pieces=(0,), documents=60)
+    with pytest.raises(ValueError, match="of the guide's variants alone, not of cvfp"):
+        Cvfp(variants=("cvfp",), execution="token-by-token")
+
+
+def test_pieces_of_a_stream_begin_with_what_came_before_and_chaos_is_refused() -> None:
+    alone, stream = (read(outputs_of(variants=("cvfp",), carry=carry))[0] for carry in ("document", "stream"))
+    assert alone.last("loss", 2) != stream.last("loss", 2)
+    ((_, made),) = loops(variants=("cvfp",), carry="stream")
+    ((_, other),) = loops(variants=("untrained-chaotic",), carry="stream", width=64, layers=6)
+    made.round(0)
+    with pytest.raises(RoundFailed, match=r"carry=stream is refused: a change of the context grows 1\.\d+ times"):
+        other.round(0)
+
+
+def test_the_last_sweep_says_how_close_sweeps_come_without_training() -> None:
+    (found,) = read(outputs_of(variants=("cvfp",)))
+    assert found.last("sweep_error", 1) <= max(found.last("sweep_bound", 1), 1e-9)  # type: ignore[operator,type-var]
+    assert 2 < found.last("sweeps_needed", 1) <= 64  # type: ignore[operator]

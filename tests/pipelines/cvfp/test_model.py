@@ -16,7 +16,7 @@ from pipelines.cvfp.diagnostics import (
     growth,
     rank_of_noise,
 )
-from pipelines.cvfp.execution import exact, sweep
+from pipelines.cvfp.execution import burn_in, exact, starts, sweep
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.shape import GUIDE, Shape, guide_memory
 
@@ -89,6 +89,26 @@ def test_where_the_past_is_forgotten_sweeps_come_closer_geometrically_and_the_ce
     bound = certified(squares[-1], max(ratios) ** 0.5)
     assert bound is not None
     assert float((before - right).square().mean()) <= bound
+
+
+@torch.no_grad()
+def test_a_piece_of_a_stream_begins_with_the_context_that_the_whole_stream_gives_it() -> None:
+    of = model()
+    ids = torch.randint(50, (9, 12), generator=torch.Generator().manual_seed(1))
+    right, _ = exact(of, of.embedded(ids.reshape(1, -1)))
+    needed = burn_in(growth(of, of.embedded(ids)))
+    found = starts(of, ids, [0, 1, 4, 8], needed)
+    assert not found[0].any()
+    for row, piece in ((1, 1), (2, 4), (3, 8)):
+        assert float((found[row] - right[0, piece * 12 - 1]).norm()) < 0.05
+    torch.testing.assert_close(starts(of, ids, [2], 1000)[0], right[0, 23], rtol=1e-4, atol=1e-4)
+
+
+def test_no_burn_in_is_long_enough_for_what_grows() -> None:
+    assert burn_in(0.5) == 10
+    for rate in (1.0, 1.9, 0.9999):
+        with pytest.raises(ValueError, match="fade"):
+            burn_in(rate)
 
 
 def test_nothing_is_certified_of_what_does_not_contract() -> None:
