@@ -20,6 +20,7 @@ from hybrid.machine.terminal import clean, clean_line
 
 COMMANDS = {
     "run": ("hybrid.commands.run:run", "Run a pipeline; the same command continues an interrupted run."),
+    "plan": ("hybrid.commands.plan:plan", "Show what a run will need and cost, before it starts."),
     "init": ("hybrid.commands.folder:init", "Make or join the folder that laptop and GPU machine share."),
     "worker": ("hybrid.commands.worker:worker", "Run the stages of submitted runs on this machine."),
     "status": ("hybrid.commands.status:status", "Show what is done, where it is safe, and which workers run."),

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
+from hybrid.loads import Foreseen, RoundsLoad
 from hybrid.loops import Segment
 from hybrid.metrics import Measured, RoundMetrics
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
@@ -132,6 +133,19 @@ class MakesPages(Protocol):
 
         Its first line is the same every time: by it the file is known again and may be replaced; of JSON it has to say
         more than `{`. It stands whole in the first part. What models wrote is hostile in these as on any page.
+        """
+        ...
+
+
+@runtime_checkable
+class Planned(Protocol):
+    """A pipeline that can tell before a run what those of its stages will ask for whose items are not known yet."""
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> Iterable[Foreseen] | RoundsLoad | None:
+        """Of a stage of rounds its load, of another one its items, at most; None: it cannot be told.
+
+        Asked of stages that come after others, of searches and of rounds. It is for `hybrid plan` alone, so it may
+        repeat one item for many that are like it, and is fast.
         """
         ...
 

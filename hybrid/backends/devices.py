@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from hybrid.backends.capacity import BFLOAT16_FROM, CPU_CACHE
 from hybrid.backends.memory import available
 from hybrid.errors import CannotRun
 from hybrid.machine import nvidia, threads
-
-CPU_CACHE = 2 * 1024**3
-"""Bytes for keys and values on a CPU, whose memory is shared with everything else on the machine."""
-
 
 ON_THE_CPU = "on the CPU instead: CUDA_VISIBLE_DEVICES= in front of the command"
 
@@ -122,8 +119,7 @@ def _dtype(kind: str, name: str) -> torch.dtype:
         return chosen
     if kind == "cpu":
         return torch.float32
-    # A T4 (7.5) has no bfloat16 units and torch emulates it slowly, whatever is_bf16_supported says.
-    supported = kind == "cuda" and capability() >= (8, 0) and torch.cuda.is_bf16_supported()
+    supported = kind == "cuda" and capability() >= BFLOAT16_FROM and torch.cuda.is_bf16_supported()
     return torch.bfloat16 if supported or kind == "xpu" else torch.float16
 
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import xllamacpp
 
 from hybrid import thoughts
+from hybrid.backends.capacity import llamacpp_context, llamacpp_parallel
 from hybrid.backends.completions import separate_thought
 from hybrid.backends.dates import with_pinned_dates
 from hybrid.backends.llamacpp_client import LlamaCppClient
@@ -36,7 +37,6 @@ from hybrid.model_files.location import digest_of, locate
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
 
-MAX_PARALLEL = 64
 LOOK_AHEAD = 8
 """Requests per slot that are read from the stream before a slot is free for them."""
 
@@ -71,7 +71,7 @@ class LlamaCppBackend:
         path = locate(model)
         if not path.is_file():
             raise CannotRun(f"llamacpp reads GGUF files; {path} is not one", hint="--backend transformers, or a GGUF")
-        self._parallel = whole_number(options, "parallel", min(4, threads.available_cores()), low=1, high=MAX_PARALLEL)
+        self._parallel = llamacpp_parallel(options)
         self._reuse = one_of(options, "reuse", ("true", "false")) == "true"
         self._closed = False
         self._threads: list[threading.Thread] = []
@@ -261,7 +261,7 @@ def _load(
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
     params.n_parallel = parallel
-    params.n_ctx = whole_number(options, "context", 8192, low=64, high=1 << 20) * parallel
+    params.n_ctx = llamacpp_context(options) * parallel
     params.n_gpu_layers = whole_number(options, "gpu_layers", -1, low=-1, high=10_000)
     params.cpuparams.n_threads = whole_number(options, "threads", threads.thread_count(), low=1, high=1024)
     params.verbosity = 0

@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from hybrid.backends.capacity import cached_bytes
 from hybrid.training.attention import attending_with
 
 NAME = "hybrid_decoding"
@@ -130,11 +131,11 @@ class SharingCache(DynamicCache):  # type: ignore[misc]
 
 
 def bytes_of_token(config: Any, itemsize: int) -> int:
-    """The keys and values of a token: 2 x layers x key-value heads x head width x bytes."""
+    """The bytes of the keys and values of a token, by a model's configuration."""
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * width * itemsize)
+    return cached_bytes(int(text.num_hidden_layers), int(heads), int(width), itemsize)
 
 
 _cache: ContextVar[SharingCache] = ContextVar("cache")

@@ -79,6 +79,16 @@ def backend_class(name: str) -> Any:
     return import_object(BACKENDS[name], needed_for=f"the backend '{name}'")
 
 
+def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool, embeds: bool = False) -> Backend:
+    """A model loaded in a backend; with `trains`, one that can be trained, with `embeds`, one that embeds texts.
+
+    Raises UsageError, CannotRun.
+    """
+    if embeds:
+        return open_embedding_backend(backend, model, options)
+    return (open_tuned if trains else open_backend)(backend, model, options)
+
+
 def open_backend(name: str, model: str, options: Mapping[str, str]) -> Backend:
     """Load `model` in the backend `name`. Raises UsageError on unknown options, CannotRun when it cannot be loaded."""
     refuse_unknown(name, options)

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from hybrid.backends.adapter_cache import AdapterCache
 from hybrid.backends.batch import Batch
+from hybrid.backends.capacity import CACHE_SHARE, CPU_PREFILL, POLICY_ROWS, PREFILL, rows_of
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer
 from hybrid.backends.decoding import Sequence as InFlight
@@ -44,15 +45,6 @@ from hybrid.records import Adapter, Completion, Request
 from hybrid.thoughts import thinking_provenance
 from hybrid.training.policies import policy_bank
 from hybrid.tuning import PolicyTuning
-
-CACHE_SHARE = 0.4
-"""Fraction of the free memory for keys and values: rows are copied when they join, and each step needs memory too."""
-
-ROWS = {"cpu": 16}
-POLICY_ROWS = 4096
-"""Most rows of a decode loop of policies: they wait for nobody, so the memory is the limit."""
-PREFILL = {"cpu": 2048}
-"""Padded prompt tokens in one prefill: more is no faster on a CPU and needs memory."""
 
 
 class TransformersBackend:
@@ -80,11 +72,11 @@ class TransformersBackend:
         threads = whole_number(options, "threads", 0, low=1, high=1024)
         context = whole_number(options, "context", 0, low=16, high=1 << 30)
         tokens = whole_number(options, "tokens", 0, low=16, high=1 << 40)
-        rows = whole_number(options, "rows", 0, low=1, high=4096)
-        self._rows, self._policy_rows = rows or ROWS.get(device.kind, 256), rows or POLICY_ROWS
+        self._rows = rows_of(options, cpu=device.kind == "cpu")
+        self._policy_rows = whole_number(options, "rows", POLICY_ROWS, low=1, high=4096)
         self._train_tokens = whole_number(options, "train_tokens", 0, low=16, high=1 << 24)
         self.checkpoint = whole_number(options, "checkpoint", 30, low=0, high=1 << 24)
-        self._prefill = PREFILL.get(device.kind, 16384)
+        self._prefill = CPU_PREFILL if device.kind == "cpu" else PREFILL
         if threads:
             torch.set_num_threads(threads)
         folder = as_folder(path)

@@ -30,6 +30,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.adapter_memory import adapter_bytes, adapters_that_fit
+from hybrid.backends.capacity import BFLOAT16_FROM, VLLM_RESERVED, rows_of
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer, separate_thought
 from hybrid.backends.devices import capability, refuse_unusable_gpu, try_kernel
@@ -63,9 +64,6 @@ LOG = logging.getLogger("hybrid")
 GIB = 1024**3
 SPARE = 1.5
 """Times the bytes of the weights that the host must have free, for the engine to sleep."""
-
-RESERVED = 0.04
-"""Fraction of the GPU's memory that vLLM must not use: it is for CUDA graphs and other libraries' buffers."""
 
 REFUSALS = (VLLMClientError,)
 """What vLLM raises for a request that it does not take; anything else is a fault of the engine."""
@@ -259,7 +257,7 @@ def _arguments(options: Mapping[str, str], folder: Path) -> dict[str, Any]:
     chosen: dict[str, Any] = {
         "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
         "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: as much as fits
-        "max_num_seqs": whole_number(options, "rows", 16 if on_cpu else 256, low=1, high=4096),
+        "max_num_seqs": rows_of(options, cpu=on_cpu),
         "enforce_eager": on_cpu if eager == "auto" else eager == "true",
         "tensor_parallel_size": whole_number(options, "gpus", 1, low=1, high=64),
         "enable_prefix_caching": True,
@@ -317,13 +315,13 @@ def _dtype(asked: str) -> str:
         return asked
     if current_platform.is_cpu():
         return "float32"
-    return "bfloat16" if capability() >= (8, 0) else "float16"
+    return "bfloat16" if capability() >= BFLOAT16_FROM else "float16"
 
 
 def _free_fraction() -> float:
-    """The free fraction of the GPU's memory less `RESERVED`: vLLM refuses to start with more than is free."""
+    """The free fraction of the GPU's memory less `VLLM_RESERVED`: vLLM refuses to start with more than is free."""
     free, total = map(float, torch.cuda.mem_get_info())
-    return max(0.1, free / total - RESERVED)
+    return max(0.1, free / total - VLLM_RESERVED)
 
 
 def _start(folder: Path, arguments: Mapping[str, Any]) -> Any:

@@ -15,7 +15,7 @@ import click
 from hybrid.backends.options import by_role, pairs
 from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES, refuse_unknown_role
 from hybrid.errors import UsageError, nearest
-from hybrid.execution.local import Engine
+from hybrid.execution.chosen_model import Engine
 from hybrid.execution.roles import roles_of
 from hybrid.folder.names import DIGEST
 from hybrid.folder.spec import ROLE, ModelSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import click
 from rich.console import Console
 
-from hybrid import settings
 from hybrid.commands.follow import follow
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
-from hybrid.commands.roles import MODELS, engines, specs
+from hybrid.commands.options import OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
+from hybrid.commands.roles import engines, specs
+from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
-from hybrid.execution.local import DEFAULT_FOLDER, Effort, Engine, LocalResult, chosen_folder, run_here
+from hybrid.execution.chosen_model import Engine
+from hybrid.execution.local import DEFAULT_FOLDER, Effort, LocalResult, chosen_folder, run_here
 from hybrid.execution.roles import stages_of_run, stages_with
 from hybrid.execution.sides import FIRST, asked_on, moved, parts, sides_given
 from hybrid.folder.object_store import directory, medium_at
@@ -29,7 +30,6 @@ from hybrid.machine import home
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.outputs import stale_words
-from hybrid.plugins import installed
 from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
 from hybrid.protocols import Side, Stage
 from hybrid.status.next_command import model_options
@@ -44,25 +44,6 @@ def run() -> None:
     """Run a pipeline; the same command again continues where it stopped."""
 
 
-RUN_OPTIONS = (
-    click.argument("pipeline"),
-    click.option("--folder", type=FOLDER, help=FOLDER_HELP),
-    click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe`."),
-    click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set overrides it."),
-    *MODELS,
-    click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
-    click.option("--seed", type=int, help="Short for --set seed=N."),
-    click.option("--note", help="A line that `hybrid status` shows for the run; it does not change the run's id."),
-)
-"""The options of `run local` and `run remote` that define the run."""
-
-
-def with_run_options(command: Any) -> Any:
-    for option in reversed(RUN_OPTIONS):
-        command = option(command)
-    return command
-
-
 @run.command("local")
 @with_run_options
 @click.option(
@@ -75,15 +56,9 @@ def with_run_options(command: Any) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Run all of PIPELINE on this machine and write outputs.json."""
-    made = _pipeline(pipeline, values, preset, limit=limit, seed=seed)
+    made = pipeline_with(pipeline, values, preset, limit=limit, seed=seed)
     models = engines(made, how)
     _run_local(pipeline, made, models, LocalOptions(**{name: how[name] for name in LocalOptions.__slots__}))
-
-
-def _pipeline(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
-    """The pipeline with its settings."""
-    texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
-    return settings.build(installed.load("pipelines", pipeline), texts, preset, pipeline)
 
 
 @run.command("remote")
@@ -108,7 +83,7 @@ def remote(
 ) -> None:
     """Submit PIPELINE to the shared folder for workers. The same command again is the same run."""
     refuse_both_on_stdout(how["output"], as_json=how["as_json"])
-    made = _pipeline(pipeline, values, preset, limit=limit, seed=seed)
+    made = pipeline_with(pipeline, values, preset, limit=limit, seed=seed)
     models = specs(made, how)
     sides = sides_given(how["sides"], stages_with(made, models))
     folder = chosen_folder(how["folder"])

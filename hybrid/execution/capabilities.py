@@ -14,10 +14,9 @@ from typing import Any, cast
 
 from hybrid import settings
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import NAMED_MODELS, digest_before_loading, refuse_unknown_role
+from hybrid.backends.registry import NAMED_MODELS, digest_before_loading, opened, refuse_unknown_role
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
-from hybrid.execution.engines import opened
 from hybrid.execution.roles import embedding_roles
 from hybrid.folder.runs import Run
 from hybrid.machine.nvidia import own_gpu

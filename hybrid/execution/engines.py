@@ -8,7 +8,6 @@ from itertools import chain
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from hybrid.backends import registry
 from hybrid.backends.derived import DerivedBackend
 from hybrid.canonical import digest as digest_of
 from hybrid.execution.ensemble import Elsewhere, Ensemble
@@ -17,16 +16,6 @@ from hybrid.folder.runs import Run
 from hybrid.protocols import Backend, Stage, Tensors, Training, TrainingBackend
 from hybrid.tuning import Tuning
 from hybrid.work import Derive, Rounds, Tune
-
-
-def opened(backend: str, model: str, options: Mapping[str, str], *, trains: bool, embeds: bool = False) -> Backend:
-    """A model loaded in a backend; with `trains`, one that can be trained, with `embeds`, one that embeds texts.
-
-    Raises UsageError, CannotRun.
-    """
-    if embeds:
-        return registry.open_embedding_backend(backend, model, options)
-    return (registry.open_tuned if trains else registry.open_backend)(backend, model, options)
 
 
 class Opening(Protocol):

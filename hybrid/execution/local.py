@@ -7,24 +7,19 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hybrid import settings
-from hybrid.backends.registry import (
-    NOTHING_TO_LOAD,
-    digest_before_loading,
-    refuse_unknown,
-    refuse_unknown_embedding,
-    refuse_untrainable,
-)
+from hybrid.backends.registry import NOTHING_TO_LOAD
 from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
-from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, opened, trained_roles
+from hybrid.execution.chosen_model import Engine
+from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, trained_roles
 from hybrid.execution.loop_engine import Shelves
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
@@ -67,38 +62,6 @@ def opened_run(folder: Path, name: str) -> Run:
 def outputs_path(folder: Path, run: Run) -> Path:
     """The default path of a run's outputs.json, below the folder."""
     return folder / "results" / run.id / "outputs.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A backend, its model and its options. The options do not enter the run's id, because each machine has its own;
-    the shards record them.
-    """
-
-    backend: str
-    model: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    embeds: bool = False
-
-    def open(self, *, trains: bool = False) -> Backend:
-        return opened(self.backend, self.model, self.options, trains=trains, embeds=self.embeds)
-
-    def check(self, *, trains: bool) -> None:
-        """Raise HybridError for a backend that cannot train or embed as it must, and for an option that it lacks."""
-        if self.embeds:
-            refuse_unknown_embedding(self.backend, self.options, self.model)
-            return
-        if trains:
-            refuse_untrainable(self.backend)
-        if self.options:
-            refuse_unknown(self.backend, self.options, training=trains)
-
-    def spec(self) -> ModelSpec:
-        """The model as a run specifies it, with its digest."""
-        return ModelSpec(self.backend, self.model, self.digest())
-
-    def digest(self) -> str:
-        return digest_before_loading(self.backend, self.model, self.options, embeds=self.embeds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ With `transformers`, training and inference share one model in memory; with `vll
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 import torch
 
-from hybrid.backends.devices import Device, free_memory
-from hybrid.backends.options import whole_number
+from hybrid.backends.capacity import TrainingOptions
+from hybrid.backends.devices import free_memory
 from hybrid.backends.ranks import rank_too_large
 from hybrid.backends.tuned.answering import Answering, InTurns, Together
 from hybrid.backends.tuned.group import Group, TrainedAdapter, TrainingRequest
@@ -49,7 +49,9 @@ class TunedBackend:
     def __init__(self, name: str, model: str, options: Mapping[str, str]) -> None:
         own = {key: value for key, value in options.items() if key not in OPTIONS}
         self._answering: Answering = ANSWERING[name](model, own)
-        self._options = TrainingOptions.of(options, self._answering.device, apart=name == "vllm")
+        device = self._answering.device
+        half = device.dtype == torch.float16
+        self._options = TrainingOptions.of(options, cpu=device.kind == "cpu", half=half, apart=name == "vllm")
         self._folder = as_folder(locate(model))
         about = self._answering.model.about
         self.model: Model = replace(self._answering.model, about={**about, "training": self._options.to_json()})
@@ -192,31 +194,6 @@ class TunedBackend:
     def _job(self, wanted: TrainingRequest, built: TokenizedTexts) -> Job:
         start = self._prepared.kept(wanted.start).weights if wanted.start else None
         return Job(wanted.name, wanted.tuning, built.texts, start, built.error)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingOptions:
-    """How many trainings share a pass and a group, and seconds between checkpoints."""
-
-    slots: int
-    tokens: int
-    group: int
-    checkpoint: int
-
-    @classmethod
-    def of(cls, options: Mapping[str, str], device: Device, *, apart: bool) -> TrainingOptions:
-        cpu, half = device.kind == "cpu", device.dtype == torch.float16
-        tokens = 2048 if cpu else 6144 if half else 16384
-        return cls(
-            whole_number(options, "slots", 8 if cpu else 32, low=1, high=1000),
-            whole_number(options, "train_tokens", tokens, low=16, high=1 << 24),
-            whole_number(options, "group", 32 if apart else 16, low=1, high=1 << 20),
-            whole_number(options, "checkpoint", 300, low=0, high=1 << 24),
-        )
-
-    def to_json(self) -> dict[str, Json]:
-        """The options that affect results, through rounding."""
-        return {"slots": self.slots, "tokens": self.tokens, "group": self.group}
 
 
 def name_of(request: Request) -> str:

@@ -1,0 +1,37 @@
+"""The options of a command line that define a run, and the pipeline with its settings that they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from hybrid import settings
+from hybrid.commands.options import FOLDER, FOLDER_HELP
+from hybrid.commands.roles import MODELS
+from hybrid.plugins import installed
+
+RUN_OPTIONS = (
+    click.argument("pipeline"),
+    click.option("--folder", type=FOLDER, help=FOLDER_HELP),
+    click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A setting; see `hybrid describe`."),
+    click.option("--preset", default="", help="A named set of settings, such as 'paper'; --set overrides it."),
+    *MODELS,
+    click.option("--limit", type=int, help="Only the first N tasks: short for --set limit=N."),
+    click.option("--seed", type=int, help="Short for --set seed=N."),
+    click.option("--note", help="A line that `hybrid status` shows for the run; it does not change the run's id."),
+)
+"""The options of `run local` and `run remote` that define the run."""
+
+
+def with_run_options(command: Any) -> Any:
+    for option in reversed(RUN_OPTIONS):
+        command = option(command)
+    return command
+
+
+def pipeline_with(pipeline: str, values: Iterable[str], preset: str, **short: int | None) -> Any:
+    """The pipeline with its settings."""
+    texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
+    return settings.build(installed.load("pipelines", pipeline), texts, preset, pipeline)

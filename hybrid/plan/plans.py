@@ -1,0 +1,176 @@
+"""The plan of a run: what each of its stages needs and takes on each GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+from hybrid.backends.registry import NOTHING_TO_LOAD
+from hybrid.errors import CannotRun
+from hybrid.execution.roles import refuse_missing, stages_with
+from hybrid.plan.counting import TokenCounter, counter_of
+from hybrid.plan.gpus import Gpu
+from hybrid.plan.memory import Needs, needs_of
+from hybrid.plan.shapes import ModelShape, shape_of
+from hybrid.plan.speed import NO_TIME, Span, answering, starting
+from hybrid.plan.workload import StageLoad, loads_of
+from hybrid.plugins.faults import inputs_of
+from hybrid.protocols import Inputs, Pipeline
+
+PLANNED = ("transformers", "vllm", "llamacpp", "ollama")
+"""Backends whose memory and time are planned."""
+
+
+class Chosen(Protocol):
+    """A model as the command line names it."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What a model of a role takes on a GPU for one stage, and how long it answers."""
+
+    role: str
+    model: str
+    needs: Needs
+    seconds: Span
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage on a GPU. Its models are in memory together."""
+
+    load: StageLoad
+    models: tuple[ModelPlan, ...]
+
+    @property
+    def seconds(self) -> Span:
+        return sum((one.seconds for one in self.models), NO_TIME)
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.needs.total for one in self.models)
+
+    @property
+    def most(self) -> int:
+        """Bytes that they may take."""
+        return min((one.needs.most for one in self.models), default=0)
+
+    @property
+    def fits(self) -> bool:
+        return not self.models or self.bytes <= self.most
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPlan:
+    """A run on a GPU. `start`: of all engines, each once. `refusal`: why it cannot run there at all."""
+
+    gpu: Gpu
+    stages: tuple[StagePlan, ...]
+    start: Span
+    refusal: str = ""
+
+    @property
+    def fits(self) -> bool:
+        return not self.refusal and all(one.fits for one in self.stages)
+
+    @property
+    def largest(self) -> StagePlan | None:
+        """The stage that needs the most memory."""
+        return max((one for one in self.stages if one.models), key=lambda one: one.bytes, default=None)
+
+    @property
+    def seconds(self) -> Span:
+        """All stages one after another, with their engines' starts."""
+        return sum((one.seconds for one in self.stages), self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run: the loads of its stages, the shapes of its models by role (or why one is not known), and each GPU."""
+
+    pipeline: str
+    inputs: Inputs
+    loads: tuple[StageLoad, ...]
+    shapes: Mapping[str, ModelShape | str]
+    gpus: tuple[GpuPlan, ...]
+    models: Mapping[str, Chosen]
+
+    @property
+    def items(self) -> int:
+        return sum(one.items for one in self.loads)
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens in, and the bound of tokens out, of all stages."""
+        each = [one.tokens() for one in self.loads]
+        return sum(one for one, _ in each), sum(one for _, one in each)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether some counts are bounds."""
+        return any(one.bound for one in self.loads)
+
+
+def plan_run(
+    name: str, pipeline: Pipeline, models: Mapping[str, Chosen], gpus: Sequence[Gpu], *, exact: bool = False
+) -> RunPlan:
+    """The plan of a pipeline with these settings and models on each of the GPUs. Nothing is loaded or written.
+
+    `exact`: the tokens of all prompts are counted, however many there are. Raises HybridError where a run would before
+    its model is loaded.
+    """
+    refuse_missing(pipeline, models)
+    inputs, shapes = inputs_of(pipeline), {role: _shape(one) for role, one in models.items()}
+
+    @cache
+    def counter(role: str) -> TokenCounter:
+        return counter_of(models[role].model)
+
+    loads = loads_of(pipeline, stages_with(pipeline, models), inputs.tasks, counter, exact=exact)
+    made = tuple(_on(gpu, loads, models, shapes) for gpu in gpus)
+    return RunPlan(name, inputs, tuple(loads), shapes, made, models)
+
+
+def _shape(one: Chosen) -> ModelShape | str:
+    if one.backend in NOTHING_TO_LOAD or one.backend not in PLANNED:
+        return f"the backend '{one.backend}' is not planned"
+    try:
+        return shape_of(one.model)
+    except CannotRun as error:
+        return f"{error.message} ({error.hint})"
+
+
+def _on(
+    gpu: Gpu, loads: Sequence[StageLoad], models: Mapping[str, Chosen], shapes: Mapping[str, ModelShape | str]
+) -> GpuPlan:
+    started: dict[str, Span] = {}
+    stages = []
+    for load in loads:
+        found = []
+        for one in load.roles:
+            chosen, shape = models[one.role], shapes[one.role]
+            if isinstance(shape, str):
+                continue
+            needs = needs_of(chosen.backend, shape, chosen.options, gpu, one)
+            seconds = answering(chosen.backend, shape, needs, gpu, one)
+            found.append(ModelPlan(one.role, chosen.model, needs, seconds))
+            started[one.role] = starting(chosen.backend, needs)
+        stages.append(StagePlan(load, tuple(found)))
+    return GpuPlan(gpu, tuple(stages), sum(started.values(), NO_TIME), _refusal(gpu, models, loads))
+
+
+def _refusal(gpu: Gpu, models: Mapping[str, Chosen], loads: Sequence[StageLoad]) -> str:
+    """Why a device cannot run this at all; "" where it can."""
+    asked = {one.role for load in loads for one in load.roles}
+    backends = {models[role].backend for role in asked}
+    if gpu.too_old and backends & {"transformers", "vllm"}:
+        return "current torch and vLLM have no code for it (compute capability {}.{})".format(*gpu.capability)
+    return ""

@@ -1,0 +1,199 @@
+"""A plan as lines for people and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hybrid.canonical import Json
+from hybrid.machine.terminal import clean_line, count_of, duration
+from hybrid.plan.gpus import GIB
+from hybrid.plan.money import PriceTable
+from hybrid.plan.plans import GpuPlan, RunPlan, StagePlan
+from hybrid.plan.shapes import ModelShape
+from hybrid.plan.speed import ANSWERED, Span
+from hybrid.plan.workload import StageLoad
+
+NAME_WIDTH = 24
+LONGEST = 300
+
+
+def run_lines(plan: RunPlan, prices: PriceTable) -> Iterator[str]:
+    """All of a plan."""
+    yield from _loads(plan)
+    yield from _shapes(plan)
+    for one in plan.gpus:
+        yield ""
+        yield from gpu_lines(one, prices)
+    yield ""
+    yield f"time: a model of each device; at least with answers of {ANSWERED:.0%} of max_tokens, at most with all of it"
+    yield f"prices: {prices.path}, each with its source and day; they go stale"
+
+
+def one_line(plan: RunPlan, gpu: GpuPlan, prices: PriceTable) -> str:
+    """A GPU in one line: does it fit, how long, how much."""
+    verdict = "fits" if gpu.fits else "does NOT fit"
+    needed = f", {_gib(gpu.largest.bytes)} of {_gib(gpu.gpu.memory)}" if gpu.largest else ""
+    price = prices.price(gpu.gpu.name)
+    cost = f", {_dollars(*price.of(gpu.seconds))} ({price.where})" if price and gpu.fits else ""
+    return f"{gpu.gpu.name}: {verdict}{needed}, {span_of(gpu.seconds)}{cost}; {items_of(plan)}"
+
+
+def items_of(plan: RunPlan) -> str:
+    """Items and tokens of all stages."""
+    given, new = plan.tokens()
+    most = "at most " if plan.is_bound else ""
+    return f"{most}{count_of(plan.items, 'item')}, {given:,} tokens in, at most {new:,} out"
+
+
+def span_of(seconds: Span) -> str:
+    """`2 min to 1 h 5 min`."""
+    low, high = duration(seconds.low), duration(seconds.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _loads(plan: RunPlan) -> Iterator[str]:
+    yield f"{plan.pipeline}: {count_of(len(plan.inputs.tasks), 'task')}; {items_of(plan)}"
+    for load in plan.loads:
+        yield f"  {load.name:<{NAME_WIDTH}} {_load(load)}"
+        yield from (f"  {'':<{NAME_WIDTH}} {clean_line(one, LONGEST)}" for one in _how(load))
+
+
+def _load(load: StageLoad) -> str:
+    if load.unknown:
+        return clean_line(load.unknown, LONGEST)
+    given, new = load.tokens()
+    most = "at most " if load.bound else ""
+    asked = f"{most}{count_of(load.items, 'item')}"
+    trained = f", {count_of(sum(n for _, n in load.trainings), 'training')}" if load.trainings else ""
+    return f"{asked}, {given:,} tokens in, at most {new:,} out{trained}" if load.roles else asked + trained
+
+
+def _how(load: StageLoad) -> Iterator[str]:
+    yield from dict.fromkeys(one.prompts.how for one in load.roles)
+
+
+def _shapes(plan: RunPlan) -> Iterator[str]:
+    for role, shape in plan.shapes.items():
+        chosen = plan.models[role]
+        called = clean_line(f"{role + ' ' if role else ''}{chosen.model} on {chosen.backend}", 100)
+        if isinstance(shape, ModelShape):
+            kept = f"{shape.parameters:,} parameters, {shape.layers} layers; from {shape.source}"
+            yield clean_line(f"model {called}: {kept}", LONGEST)
+        else:
+            yield clean_line(f"model {called}: {shape}", LONGEST)
+
+
+def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
+    """The block of a GPU."""
+    yield f"{gpu.gpu.name}: {_verdict(gpu)}"
+    if gpu.refusal:
+        return
+    stage = gpu.largest
+    if stage:
+        yield from _memory(stage, several=sum(1 for one in gpu.stages if one.models) > 1)
+    yield f"  {'time':<{NAME_WIDTH}} {span_of(gpu.seconds)}, of which {span_of(gpu.start)} to start"
+    yield from _costs(gpu, prices)
+    if not gpu.fits and stage:
+        yield from (f"  change: {hint}" for hint in dict.fromkeys(one.needs.hint for one in stage.models) if hint)
+
+
+def _verdict(gpu: GpuPlan) -> str:
+    if gpu.refusal:
+        return f"cannot run it: {gpu.refusal}"
+    if not gpu.largest:
+        return "needs no memory that is planned"
+    words = "fits" if gpu.fits else "does NOT fit"
+    return f"{words}: {_gib(gpu.largest.bytes)} of {_gib(gpu.largest.most)}"
+
+
+def _memory(stage: StagePlan, *, several: bool) -> Iterator[str]:
+    if several:
+        yield f"  the stage '{stage.load.name}', which needs the most:"
+    for model in stage.models:
+        named = f"{model.role} " if model.role else ""
+        for line in model.needs.lines:
+            yield f"  {named + line.name:<{NAME_WIDTH}} {_gib(line.bytes):>10}  {line.how}"
+
+
+def _costs(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
+    price = prices.price(gpu.gpu.name)
+    if price:
+        where = f"{price.where}, ${price.usd_per_hour:.2f} an hour on {price.read_on}"
+        yield f"  {'money':<{NAME_WIDTH}} {_dollars(*price.of(gpu.seconds))} ({where})"
+    for site in prices.lending(gpu.gpu.name):
+        low, high = site.sessions(gpu.seconds.low), site.sessions(gpu.seconds.high)
+        count = count_of(high, "session") if low == high else f"{low} to {count_of(high, 'session')}"
+        week = f" and {site.week_hours:g} h a week" if site.week_hours else ""
+        limits = f"of {site.session_hours:g} h{week}, read on {site.read_on}"
+        yield f"  {site.where:<{NAME_WIDTH}} {count} {limits}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:,.2f} GiB"
+
+
+def _dollars(low: float, high: float) -> str:
+    return f"${low:,.2f} to ${high:,.2f}"
+
+
+def run_json(plan: RunPlan, prices: PriceTable) -> dict[str, Json]:
+    """All of a plan as one JSON object."""
+    given, new = plan.tokens()
+    return {
+        "pipeline": plan.pipeline,
+        "tasks": len(plan.inputs.tasks),
+        "items": plan.items,
+        "bound": plan.is_bound,
+        "prompt_tokens": given,
+        "most_new_tokens": new,
+        "stages": [_load_json(one) for one in plan.loads],
+        "models": {role: _model_json(plan, role) for role in plan.models},
+        "gpus": [_gpu_json(one, prices) for one in plan.gpus],
+    }
+
+
+def _load_json(load: StageLoad) -> Json:
+    given, new = load.tokens()
+    return {
+        "stage": load.name,
+        "side": load.stage.side,
+        "items": load.items,
+        "bound": load.bound,
+        "prompt_tokens": given,
+        "most_new_tokens": new,
+        "trainings": sum(n for _, n in load.trainings),
+        "exact": all(one.prompts.exact for one in load.roles),
+        "unknown": load.unknown,
+    }
+
+
+def _model_json(plan: RunPlan, role: str) -> Json:
+    shape, chosen = plan.shapes[role], plan.models[role]
+    about: dict[str, Json] = {"backend": chosen.backend, "model": chosen.model}
+    if isinstance(shape, ModelShape):
+        return {**about, "parameters": shape.parameters, "source": shape.source}
+    return {**about, "unknown": shape}
+
+
+def _gpu_json(gpu: GpuPlan, prices: PriceTable) -> Json:
+    price, stage = prices.price(gpu.gpu.name), gpu.largest
+    lines: list[Json] = [
+        {"role": model.role, "name": line.name, "bytes": line.bytes, "how": line.how}
+        for model in (stage.models if stage else ())
+        for line in model.needs.lines
+    ]
+    return {
+        "gpu": gpu.gpu.name,
+        "fits": gpu.fits,
+        "refusal": gpu.refusal,
+        "bytes": stage.bytes if stage else 0,
+        "most_bytes": stage.most if stage else gpu.gpu.memory,
+        "memory": lines,
+        "seconds": [gpu.seconds.low, gpu.seconds.high],
+        "usd": list(price.of(gpu.seconds)) if price else None,
+        "usd_per_hour": price.usd_per_hour if price else None,
+        "sessions": {
+            site.where: [site.sessions(gpu.seconds.low), site.sessions(gpu.seconds.high)]
+            for site in prices.lending(gpu.gpu.name)
+        },
+    }

@@ -1,0 +1,123 @@
+"""What each stage of a pipeline will ask for: items, tokens in, the bound of tokens out, trainings, rounds.
+
+The items of stages that depend on nothing are made by the pipeline itself, as in a run; those of others are bounded by
+what the pipeline foresees (`hybrid.protocols.Planned`), if it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybrid.items import Item, Request
+from hybrid.loads import Foreseen, RoundsLoad
+from hybrid.plan.counting import PromptTokens, TokenCounter, counted
+from hybrid.protocols import Pipeline, Planned, Stage
+from hybrid.tuning import Tuning
+from hybrid.work import Derive, FineTuning, Rounds, Search, item_of
+
+Counters = Callable[[str], TokenCounter]
+"""Role -> the counter of its model's tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleLoad:
+    """What a stage asks the model of a role: `new` bounds the tokens of all answers together.
+
+    `sampled`: some are drawn at a temperature. `requests` are kept with how often each is asked.
+    """
+
+    role: str
+    count: int
+    prompts: PromptTokens
+    new: int
+    sampled: bool
+    requests: Sequence[tuple[Request, int]] = field(repr=False, default=())
+
+    @property
+    def mean(self) -> float:
+        """Tokens of a prompt and its completion, at most."""
+        return (self.prompts.total + self.new) / max(1, self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoad:
+    """The load of a stage. `bound`: the counts are what it may come to, not what is known. `unknown`: why there are no
+    counts, "" where there are. `trainings`: each with how many adapters are trained so.
+    """
+
+    stage: Stage
+    items: int
+    roles: tuple[RoleLoad, ...] = ()
+    trainings: tuple[tuple[Tuning, int], ...] = ()
+    rounds: RoundsLoad | None = None
+    bound: bool = False
+    unknown: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    def tokens(self) -> tuple[int, int]:
+        """Tokens in, and the bound of tokens out."""
+        return sum(one.prompts.total for one in self.roles), sum(one.new for one in self.roles)
+
+
+def loads_of(
+    pipeline: Pipeline, stages: Sequence[Stage], tasks: Mapping[str, Any], counters: Counters, *, exact: bool = False
+) -> list[StageLoad]:
+    """The load of every stage. Raises what the pipeline raises."""
+    return [_load(pipeline, stage, tasks, counters, exact=exact) for stage in stages]
+
+
+def _load(pipeline: Pipeline, stage: Stage, tasks: Mapping[str, Any], counters: Counters, *, exact: bool) -> StageLoad:
+    if isinstance(stage.work, Derive):
+        return StageLoad(stage, 0)
+    known = not (stage.after or isinstance(stage.work, Search | Rounds))
+    if known:
+        return _of_items(stage, map(Foreseen, map(_made, stage.items(tasks))), counters, bound=False, exact=exact)
+    foreseen = pipeline.foresee(stage.name, tasks) if isinstance(pipeline, Planned) else None
+    if foreseen is None:
+        rounds = 0 if stage.after else sum(1 for _ in stage.items(tasks)) if isinstance(stage.work, Rounds) else 0
+        return StageLoad(stage, rounds, unknown="its items depend on answers, and the pipeline does not foresee them")
+    if isinstance(foreseen, RoundsLoad):
+        asked = _of_items(stage, foreseen.asked, counters, bound=True, exact=exact)
+        return StageLoad(stage, foreseen.rounds, asked.roles, rounds=foreseen, bound=not isinstance(stage.work, Rounds))
+    return _of_items(stage, foreseen, counters, bound=True, exact=exact)
+
+
+def _made(made: Any) -> Item:
+    return item_of(made) if isinstance(made, FineTuning) else made
+
+
+def _of_items(stage: Stage, items: Iterable[Foreseen], counters: Counters, *, bound: bool, exact: bool) -> StageLoad:
+    """The load of items: what each role is asked, and each training once."""
+    asked: dict[str, dict[int, list[Any]]] = {}
+    trainings: dict[str, tuple[Tuning, int]] = {}
+    count, kept = 0, []
+    for item, times in items:
+        count += times
+        request = item.request
+        if request.tuning is not None:
+            tuning, before = trainings.get(request.tuning.digest, (request.tuning, 0))
+            trainings[request.tuning.digest] = tuning, max(before, times)
+        if request.messages or request.prompt:
+            kept.append(request)  # an id is used again when its object is gone
+            asked.setdefault(item.role or stage.role, {}).setdefault(id(request), [request, 0])[1] += times
+    roles = tuple(
+        _of_role(role, [(one, n) for one, n in found.values()], counters, exact=exact) for role, found in asked.items()
+    )
+    return StageLoad(stage, count, roles, tuple(trainings.values()), bound=bound)
+
+
+def _of_role(role: str, requests: Sequence[tuple[Request, int]], counters: Counters, *, exact: bool) -> RoleLoad:
+    embeds = all(request.embed for request, _ in requests)
+    return RoleLoad(
+        role,
+        sum(times for _, times in requests),
+        counted(counters(role), requests, all_of_them=exact),
+        0 if embeds else sum(request.sampling.max_tokens * times for request, times in requests),
+        any(request.sampling.temperature > 0 for request, _ in requests),
+        requests,
+    )

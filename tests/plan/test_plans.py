@@ -1,0 +1,92 @@
+"""Plans of whole runs, by the command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybrid.plan.gpus import every, named_by
+from hybrid.plan.money import price_table
+from tests.conftest import Hybrid
+
+SMALL = ("--limit", "2", "--set", "questions=1")
+
+
+def test_a_plan_says_line_by_line_what_takes_memory(hybrid: Hybrid) -> None:
+    done = hybrid("plan", "qa-eval", *SMALL, "--gpu", "t4,h100", "--backend", "vllm", "--model", "llama3.1:8b")
+    assert done.code == 0
+    t4, h100 = done.stdout.split("\n\n")[1:3]
+    assert "does NOT fit" in t4
+    assert "change: --backend-option gpus=2" in t4
+    assert "fits: " in h100
+    assert "14.96 GiB  8,030,261,248 parameters x 2 bytes" in h100
+
+
+def test_nothing_is_loaded_and_nothing_is_written(tmp_path: Path) -> None:
+    """In a process of its own: neither torch nor a library on top of it is imported."""
+    code = (
+        "import sys\nfrom hybrid.cli import hybrid\n"
+        "hybrid.main(['plan', 'qa-eval', '--backend', 'transformers', '--gpu', 't4'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'vllm', 'xllamacpp', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_names_are_told_with_the_nearest_one(hybrid: Hybrid) -> None:
+    done = hybrid("plan", "qa-eval", "--gpu", "a100")
+    assert done.code == 2
+    assert "hint: one of a100-40, a100-80" in done.stderr
+    assert hybrid("plan", "qa-evil").code == 2
+    assert hybrid("plan", "qa-eval", "--set", "limt=3").code == 2
+    assert hybrid("plan", "qa-eval", "--backend-option", "context=many", "--gpu", "t4").code == 2
+
+
+def test_a_model_of_unknown_shape_still_has_its_items_counted(hybrid: Hybrid) -> None:
+    done = hybrid("plan", "qa-eval", *SMALL, "--model", "nobody/nothing-1b", "--gpu", "t4", "--json")
+    plan = json.loads(done.stdout)
+    assert plan["items"] == 2
+    assert "neither here nor in the table" in plan["models"][""]["unknown"]
+    assert plan["gpus"][0]["memory"] == []
+
+
+def test_ones_own_prices_win_and_a_damaged_table_names_its_row(hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybrid.machine.home import home
+
+    rows = 'where = "here"\nsource = "a bill"\nread_on = 2026-11-29\n'
+    home().mkdir(parents=True, exist_ok=True)
+    (home() / "prices.toml").write_text(f'[[price]]\ngpu = "t4"\nusd_per_hour = 100\n{rows}')
+    done = hybrid("plan", "qa-eval", *SMALL, "--gpu", "t4")
+    assert "here, $100.00 an hour on 2026-11-29" in done.stdout
+    (home() / "prices.toml").write_text(f'[[price]]\ngpu = "t4"\nusd_per_hour = "much"\n{rows}')
+    done = hybrid("plan", "qa-eval", *SMALL, "--gpu", "t4")
+    assert done.code == 6
+    assert "price 1: 'usd_per_hour' is not a number" in done.stderr
+
+
+def test_every_price_and_session_is_of_a_gpu_that_is_known_and_names_its_source() -> None:
+    known, table = {gpu.name for gpu in every()}, price_table()
+    assert {one.gpu for one in table.prices} <= known
+    assert {gpu for site in table.sites for gpu in site.gpus} <= known
+    assert all(one.source.startswith("https://") for one in (*table.prices, *table.sites))
+
+
+def test_devices_are_known_by_the_names_that_drivers_give_them() -> None:
+    given = {
+        "Tesla T4": "t4",
+        "NVIDIA A100-SXM4-40GB": "a100-40",
+        "NVIDIA A100-SXM4-80GB": "a100-80",
+        "NVIDIA A100 80GB PCIe": "a100-80",
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA GeForce RTX 4090": "4090",
+        "NVIDIA L40S": "l40s",
+        "NVIDIA L4": "l4",
+        "cpu": "cpu",
+    }
+    assert {name: found.name for name in given if (found := named_by(name))} == given
+    assert named_by("Matrox G200") is None
