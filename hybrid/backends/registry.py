@@ -19,6 +19,7 @@ BACKENDS = {
     "transformers": "hybrid.backends.transformers:TransformersBackend",
     "vllm": "hybrid.backends.vllm:VllmBackend",
     "ollama": "hybrid.backends.ollama.chat:OllamaBackend",
+    "openai": "hybrid.backends.openai.chat:OpenaiBackend",
     "scripted": "hybrid.backends.scripted:ScriptedBackend",
     "none": "hybrid.backends.no_model:NoModel",
     "classifier": "hybrid.backends.classifier:ClassifierBackend",
@@ -30,6 +31,7 @@ SUMMARIES = {
     "transformers": "Hugging Face transformers: any GPU or CPU",
     "vllm": "vLLM: a CUDA GPU",
     "ollama": "a local Ollama server",
+    "openai": "any server with OpenAI's interface: llama-server, vLLM, LM Studio, hosted ones",
     "scripted": "answers read from a file: for tests and dry runs",
     "none": "no language model: for loops that bring models of their own",
     "classifier": "classifiers of texts that loops train: adapters and heads over one Hugging Face model",
@@ -49,6 +51,9 @@ NAMED_MODELS = {
     "classifier": ("tiny",),
 }
 """Backend or embedder -> its models that go by the same name on every machine."""
+
+SERVED = ("ollama", "openai")
+"""The backends whose models a server has: their names are names there, never paths here."""
 
 TRAINING = ("transformers", "vllm")
 """The backends that can train adapters and answer with them."""
@@ -195,7 +200,7 @@ def lazy_backend(make: Callable[[], Backend]) -> Iterator[Callable[[], Backend]]
 def digest_before_loading(
     name: str, model: str, options: Mapping[str, str] | None = None, *, embeds: bool = False
 ) -> str:
-    """The digest of `model` as the opened backend will report it, from the files alone or from the Ollama server.
+    """The digest of `model` as the opened backend will report it, from the files alone or from its server.
 
     Raises CannotRun, and Temporary when the server does not answer.
     """
@@ -205,6 +210,9 @@ def digest_before_loading(
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")
         return str(of_tag(model, options or {}))
+    if name == "openai":
+        of_name = import_object("hybrid.backends.openai.chat:digest_of_name", needed_for="the backend 'openai'")
+        return str(of_name(model, options or {}))
     if name in (NO_MODEL, "classifier"):
         return str(backend_class(name).digest_of(model))
     if name != "scripted":

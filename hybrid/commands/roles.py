@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SUMMARIES, refuse_unknown_role
+from hybrid.backends.registry import DEFAULT_BACKEND, DEFAULT_MODEL, SERVED, SUMMARIES, refuse_unknown_role
 from hybrid.errors import UsageError, nearest
 from hybrid.execution.chosen_model import Engine
 from hybrid.execution.roles import roles_of
@@ -112,6 +112,7 @@ def _refuse_unasked(pipeline: Pipeline, given: Collection[str]) -> None:
 
 def _first(named: str | None, backend: str) -> str:
     """The model that was named, else the default one, which a server does not have."""
-    if named is None and backend == "ollama":
-        raise UsageError("no model is named", hint="--model NAME, one of those that `ollama list` shows")
+    if named is None and backend in SERVED:
+        listing = "that `ollama list` shows" if backend == "ollama" else "that its server lists at /models"
+        raise UsageError("no model is named", hint=f"--model NAME, one of those {listing}")
     return DEFAULT_MODEL if named is None else named

@@ -29,6 +29,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
     "vllm": ("vllm",),
     "ollama": ("httpx", "ollama"),
+    "openai": ("httpx",),
     "sentence-transformers": ("torch", "sentence_transformers"),
 }
 """Backend or embedder -> the libraries it imports; a backend that is not listed needs none besides hybrid."""

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from hybrid import settings
 from hybrid.backends.options import by_role, pairs
-from hybrid.backends.registry import NAMED_MODELS, digest_before_loading, opened, refuse_unknown_role
+from hybrid.backends.registry import NAMED_MODELS, SERVED, digest_before_loading, opened, refuse_unknown_role
 from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.execution.roles import embedding_roles
@@ -85,8 +85,8 @@ class Machine:
         name = run.models[role].name
         if path := self._path(name):
             return path
-        if run.models[role].backend == "ollama" or name in NAMED_MODELS.get(run.models[role].backend, ()):
-            return name  # a tag on this machine's server, never a path
+        if run.models[role].backend in SERVED or name in NAMED_MODELS.get(run.models[role].backend, ()):
+            return name  # a name on the server that this machine's user chose, never a path
         if name in PACKAGED or (HUB_NAME.fullmatch(name) and not Path(name).exists()):
             return name
         raise CannotRun(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY", re.IGNORECASE)
+SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSW|API_?KEY|CREDENTIAL|ACCESS_KEY|ACCOUNT_KEY|_KEY$", re.IGNORECASE)
 KNOWN_FORMS = re.compile(
     r"\b(?:hf_|sk-|ghp_|github_pat_|glpat-|xox[abp]-|AKIA|ya29\.)[A-Za-z0-9_\-.]{12,}|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
 )

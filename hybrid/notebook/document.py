@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from hybrid.backends.registry import SERVED
 from hybrid.canonical import encode
 from hybrid.errors import UsageError
 from hybrid.folder.runs import MARK, Run
@@ -42,7 +43,7 @@ KAGGLE_HOURS = 12
 COPY_IN_KAGGLE = "/kaggle/working/shared"
 LOCAL = {"colab": "/content/hybrid-local", "kaggle": "/kaggle/temp/hybrid", "plain": "~/.cache/hybrid-notebook"}
 ON_A_GPU = {"transformers", "vllm", "ollama"}
-EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "ollama": "ollama"}
+EXTRAS = {"vllm": "vllm", "transformers": "torch", "llamacpp": "llamacpp", "ollama": "ollama", "openai": "ollama"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,7 @@ def _by_torch(plan: NotebookPlan) -> bool:
 
 def _on_the_hub(model: ModelSpec) -> bool:
     name = model.name
-    return model.backend != "ollama" and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
+    return model.backend not in SERVED and HUB_NAME.fullmatch(name) is not None and not Path(name).exists()
 
 
 def fixed(plan: NotebookPlan) -> dict[str, tuple[Any, str]]:
@@ -330,6 +331,8 @@ def _about(plan: NotebookPlan) -> str:
         if model.backend == "ollama":
             lines.append(words.OLLAMA.format(model=_shown(model.name)))
             lines.extend([words.OLLAMA_ON_KAGGLE] if plan.kind == "kaggle" else [])
+        elif model.backend == "openai":
+            lines.append(words.OPENAI.format(model=_shown(model.name)))
         elif model.name in {one.name for one in plan.restored}:
             lines.append(words.PACKED.format(model=_shown(model.name)))
         elif model.name not in PACKAGED and not _on_the_hub(model):

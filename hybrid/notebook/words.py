@@ -61,6 +61,12 @@ in the parameters: `OPTIONS = ['--model', 'NAME=/where/it/is/here']`, with its n
 on the laptop with `hybrid models pack`, and make this notebook again.
 """
 
+OPENAI = """
+The model {model} is asked of a server with OpenAI's interface. Say where it is, in the parameters:
+`OPTIONS = ['--backend-option', 'url=https://HOST/v1']`. A key goes into the environment variable
+`HYBRID_OPENAI_KEY` of this machine, never into this notebook.
+"""
+
 OLLAMA = """
 An Ollama server is started on this machine's own disk and ends with the worker. Its model {model} is restored from the
 shared folder; on the laptop, once: `hybrid models pack NAME`. Say in `OLLAMA` where the program is, if this machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from hybrid.backends.registry import NAMED_MODELS
+from hybrid.backends.registry import NAMED_MODELS, SERVED
 from hybrid.folder.spec import ModelSpec
 from hybrid.model_files.location import HUB_NAME, PACKAGED
 
@@ -13,7 +13,7 @@ from hybrid.model_files.location import HUB_NAME, PACKAGED
 def model_options(models: Sequence[ModelSpec]) -> str:
     """The options of `hybrid worker` for models whose names do not locate them on another machine."""
     known = {one for names in NAMED_MODELS.values() for one in names}
-    named = [one.name for one in models if one.backend != "ollama" and one.name not in known]
+    named = [one.name for one in models if one.backend not in SERVED and one.name not in known]
     unknown = [name for name in named if name not in PACKAGED and not HUB_NAME.fullmatch(name)]
     return "".join(f" --model {shlex.quote(name)}=PATH" for name in dict.fromkeys(unknown))
 

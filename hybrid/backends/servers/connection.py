@@ -88,13 +88,13 @@ class Connection:
 
     async def get(self, path: str) -> Any:
         """The JSON value at `path`. Raises ServerUnavailable, ReplyError, ErrorReply."""
-        whole = ReplyBuffer(self.endpoint.name)
+        whole = ReplyBuffer(self.endpoint)
         await self._exchange("GET", path, None, whole.add, Timeouts(first=CHECK_SECONDS, idle=CHECK_SECONDS))
         return whole.value(path)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON reply to a POST of `body`. Raises ServerUnavailable, ReplyError, ErrorReply."""
-        whole = ReplyBuffer(self.endpoint.name)
+        whole = ReplyBuffer(self.endpoint)
         await self._exchange("POST", path, body, whole.add, self._timeouts)
         return whole.value(path)
 
@@ -103,7 +103,8 @@ class Connection:
 
         Raises ServerUnavailable, ReplyError, ErrorReply.
         """
-        lines = LineSplitter(self.endpoint.name, take)
+        secret = self.endpoint.secret
+        lines = LineSplitter(self.endpoint.name, (lambda line: take(without(secret, line))) if secret else take)
         await self._exchange("POST", path, body, lines.add, self._timeouts, over=lambda: lines.done)
         lines.end()
 
@@ -177,10 +178,10 @@ class Connection:
 
 
 class ReplyBuffer:
-    """Collects a reply of `server`. Raises ReplyError when it is longer than MAX_REPLY."""
+    """Collects a reply of a server. Raises ReplyError when it is longer than MAX_REPLY."""
 
-    def __init__(self, server: str) -> None:
-        self._server = server
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._server, self._secret = endpoint.name, endpoint.secret
         self._data = bytearray()
 
     def add(self, chunk: bytes) -> None:
@@ -191,7 +192,9 @@ class ReplyBuffer:
     def value(self, path: str) -> Any:
         """The JSON value of the reply. Raises ReplyError when it is none."""
         try:
-            return decode(bytes(self._data), what=f"the reply of {self._server} to {path}", limit=MAX_REPLY)
+            return decode(
+                without(self._secret, bytes(self._data)), what=f"the reply of {self._server} to {path}", limit=MAX_REPLY
+            )
         except BadData as error:
             raise ReplyError("engine", error.message) from error
 

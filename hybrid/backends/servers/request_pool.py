@@ -72,7 +72,7 @@ class RequestPool(Generic[Job, Result]):
 
     def results(self) -> Iterator[Result]:
         """Results in any order. Raises what `serve` raises, after yielding what was finished before."""
-        _refuse_inside_a_loop()
+        refuse_inside_a_loop()
         connection = Connection(self._endpoint, self._timeouts)
         loop = asyncio.new_event_loop()
         try:
@@ -223,7 +223,8 @@ def run_interruptibly(
             deliver()
 
 
-def _refuse_inside_a_loop() -> None:
+def refuse_inside_a_loop() -> None:
+    """Raise CannotRun when this thread runs an event loop already."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

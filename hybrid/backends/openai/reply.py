@@ -1,0 +1,178 @@
+"""One streamed reply of /chat/completions or /completions, read event by event; only a complete one is returned."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hybrid.backends.openai.address import error_in
+from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
+from hybrid.canonical import decode
+from hybrid.errors import BadData
+from hybrid.machine.terminal import clean_line
+
+BYTES_PER_TOKEN = 16_384
+"""Most bytes of a reply for each requested token: an event has some hundred, with log-probabilities some thousand."""
+
+THOUGHTS = ("reasoning_content", "reasoning")
+"""Under which names servers give the thought apart from the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A complete reply. Counts are 0 when the server does not say them."""
+
+    text: str
+    thought: str  # as separated by the server
+    finish: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    logprob: float | None
+    model: str  # which model answered, as the server calls it
+
+
+class ReplyReader:
+    """Reads the events of the reply to a request of at most `tokens` new tokens, as server-sent events."""
+
+    def __init__(self, tokens: int) -> None:
+        self._most_bytes = MAX_LINE + BYTES_PER_TOKEN * tokens
+        self._bytes = 0
+        self._parts: list[str] = []
+        self._thoughts: list[str] = []
+        self._tokens: list[tuple[bytes, float]] = []  # text and natural logarithm of each
+        self._finish: str | None = None
+        self._usage: dict[str, Any] = {}
+        self._model = ""
+
+    def take(self, line: bytes) -> bool:
+        """Read a line; true when it is the last. Raises ReplyError for an invalid one, ErrorReply for an error."""
+        self._bytes += len(line)
+        if self._bytes > self._most_bytes:
+            raise ReplyError("engine", f"the server wrote more than was asked for: {self._bytes:,} bytes")
+        name, found, payload = line.strip().partition(b":")
+        if not found or name not in (b"", b"data", b"event", b"id", b"retry"):
+            raise ReplyError("engine", f"the server does not stream its reply: {clean_line(_text(line))[:100]}")
+        if name != b"data":  # a comment, or what an event is called
+            return False
+        payload = payload.strip()
+        if payload == b"[DONE]":
+            return True
+        self._add(_object(payload))
+        return False
+
+    def reply(self) -> Reply:
+        """The reply. Raises ReplyError when the server did not say why it ended."""
+        if self._finish is None:
+            raise ReplyError("engine", "the server ended its reply without a reason")
+        text, details = _encodable("".join(self._parts)), self._usage.get("prompt_tokens_details")
+        return Reply(
+            text=text,
+            thought=_encodable("".join(self._thoughts)),
+            finish=self._finish,
+            prompt_tokens=_count(self._usage, "prompt_tokens"),
+            cached_tokens=_count(details if isinstance(details, dict) else {}, "cached_tokens"),
+            completion_tokens=_count(self._usage, "completion_tokens"),
+            logprob=_logprob_of(text, self._tokens),
+            model=self._model,
+        )
+
+    def _add(self, event: dict[str, Any]) -> None:
+        if event.get("error"):
+            body = json.dumps(event).encode()
+            raise ErrorReply(0, error_in(body), body)
+        if isinstance(usage := event.get("usage"), dict):
+            self._usage = usage
+        if isinstance(model := event.get("model"), str):
+            self._model = model
+        choices = event.get("choices")
+        for choice in choices[:1] if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                raise ReplyError("engine", "a choice in the server's reply is not an object")
+            self._add_choice(choice)
+
+    def _add_choice(self, choice: dict[str, Any]) -> None:
+        delta = choice.get("delta")
+        said: dict[str, Any] = delta if isinstance(delta, dict) else {}
+        for piece in (choice.get("text"), said.get("content"), said.get("refusal")):
+            if not isinstance(piece, str | None):
+                raise ReplyError("engine", "the text in the server's reply is not a text")
+            if piece:
+                self._parts.append(piece)
+        thought = next((one for name in THOUGHTS if isinstance(one := said.get(name), str)), "")
+        if thought:
+            self._thoughts.append(thought)
+        if choice.get("finish_reason") is not None:
+            self._finish = clean_line(str(choice["finish_reason"]))[:40]
+        self._tokens.extend(_tokens(choice.get("logprobs")))
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    try:
+        value = decode(payload, what="an event of the server's reply", limit=MAX_LINE)
+    except BadData as error:
+        raise ReplyError("engine", clean_line(error.message)) from error
+    if not isinstance(value, dict):
+        raise ReplyError("engine", "an event of the server's reply is not a JSON object")
+    return value
+
+
+def _tokens(logprobs: Any) -> list[tuple[bytes, float]]:
+    """Text and natural logarithm of each token in an event: of a chat, or in the older form of /completions."""
+    if not isinstance(logprobs, dict):
+        return []
+    if isinstance(content := logprobs.get("content"), list):
+        rows = [one if isinstance(one, dict) else {} for one in content]
+        return [(_bytes_of(row), _logarithm(row.get("logprob"))) for row in rows]
+    texts, numbers = logprobs.get("tokens"), logprobs.get("token_logprobs")
+    if isinstance(texts, list) and isinstance(numbers, list) and len(texts) == len(numbers):
+        return [(str(text).encode(errors="replace"), _logarithm(one)) for text, one in zip(texts, numbers, strict=True)]
+    return []
+
+
+def _bytes_of(row: dict[str, Any]) -> bytes:
+    """The bytes of a token, which may be a part of a character; else its text."""
+    given = row.get("bytes")
+    if isinstance(given, list) and all(type(one) is int and 0 <= one < 256 for one in given):
+        return bytes(given)
+    return str(row.get("token", "")).encode(errors="replace")
+
+
+def _logarithm(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ReplyError("engine", "a log-probability in the server's reply is no number")
+    return float(value)
+
+
+def _logprob_of(text: str, tokens: list[tuple[bytes, float]]) -> float | None:
+    """The sum over the tokens of the text, without what ends it: a special token, a stop string. None without any."""
+    if not tokens:
+        return None
+    total, size, whole = 0.0, 0, len(text.encode())
+    for piece, logarithm in tokens:
+        if size >= whole:
+            break
+        size += len(piece)
+        total += logarithm
+    return total
+
+
+def _count(value: dict[str, Any], name: str) -> int:
+    """A number of tokens; 0 when there is none."""
+    found = value.get(name)
+    if found is None:
+        return 0
+    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << 40:
+        raise ReplyError("engine", f"{name} in the server's reply is no number of tokens")
+    return found
+
+
+def _encodable(text: str) -> str:
+    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _text(data: bytes) -> str:
+    return data[:200].decode(errors="replace")

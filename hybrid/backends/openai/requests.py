@@ -1,0 +1,169 @@
+"""One request until it is answered: sent again when the server is busy or its reply is broken, within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+
+from hybrid.backends.completions import separate_thought
+from hybrid.backends.openai.body import BodyBuilder
+from hybrid.backends.openai.limit import RequestLimit
+from hybrid.backends.openai.refusals import cannot_use, is_about_all, is_about_schema, is_busy, is_too_long
+from hybrid.backends.openai.reply import Reply, ReplyReader
+from hybrid.backends.openai.schemas import SchemaSupport
+from hybrid.backends.prompts import BadRequest, refused
+from hybrid.backends.servers.connection import Connection
+from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
+from hybrid.errors import Temporary
+from hybrid.machine.terminal import clean_line
+from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.thoughts import opened_by
+
+LOG = logging.getLogger("hybrid")
+
+ATTEMPTS = 3
+LONGEST_BACKOFF = 30.0
+"""Seconds between two attempts at a busy server that does not say when to come again."""
+
+
+@dataclass(slots=True)
+class Asking:
+    """What the requests to one model share. `context`: tokens of prompt and completion, 0 when unknown."""
+
+    builder: BodyBuilder
+    context: int
+    schemas: dict[str, Failure | None] = field(default_factory=dict)  # what is known of schemas (SchemaSupport)
+    _answered_as: set[str] = field(default_factory=set)
+
+    async def answer(
+        self, connection: Connection, request: Request, *, schemas: SchemaSupport, limit: RequestLimit
+    ) -> Completion:
+        """The completion of a request, perhaps an error completion. Raises HybridError for what concerns all."""
+        try:
+            request = self.builder.model.chat_template.fit(request)
+        except BadRequest as error:
+            return refused(request, error)
+        if request.adapter:
+            return Completion(request.key, error=Failure("unsupported", "the server takes no adapter a request"))
+        call = RetriedRequest(self, connection, request, schemas, limit)
+        outcome: Completion | Failure | None = None
+        while outcome is None:
+            outcome = await call.attempt()
+        return outcome if isinstance(outcome, Completion) else Completion(request.key, error=outcome)
+
+    def note_model(self, model: str) -> None:
+        """Say once when the server answers with a model that it calls otherwise: an alias, or another model."""
+        if model and model not in (self.builder.model.name, *self._answered_as):
+            self._answered_as.add(model)
+            LOG.warning(
+                "asked for '%s', the server says that '%s' has answered",
+                clean_line(self.builder.model.name)[:200],
+                clean_line(model)[:200],
+            )
+
+
+class RetriedRequest:
+    """One request, with the number of its failed attempts."""
+
+    def __init__(
+        self, asking: Asking, connection: Connection, request: Request, schemas: SchemaSupport, limit: RequestLimit
+    ) -> None:
+        self._asking, self._connection, self._request = asking, connection, request
+        self._schemas, self._limit = schemas, limit
+        self._failures = self._refusals = 0
+        self._started = 0.0
+
+    async def attempt(self) -> Completion | Failure | None:
+        """Send the request once. None means that it must be sent again."""
+        self._started = time.monotonic()
+        reader = ReplyReader(self._request.sampling.max_tokens)
+        try:
+            failure = await self._schemas.failure(self._connection, self._request)
+            if failure is not None:
+                return failure
+            await self._connection.stream(*self._asking.builder.path_and_body(self._request), reader.take)
+            return self._checked(reader.reply())
+        except ServerUnavailable as error:
+            await self._connection.wait_for_server(error)
+            return None
+        except ErrorReply as error:
+            return await self._refused(error)
+        except ReplyError as error:
+            return await self._retry(error.kind, error.message)
+
+    def _checked(self, reply: Reply) -> Completion | Failure:
+        """The completion, unless the context was full, or the server withheld the answer."""
+        self._limit.answered()
+        self._asking.note_model(reply.model)
+        sampling, used = self._request.sampling, reply.prompt_tokens + reply.completion_tokens
+        if reply.finish == "content_filter":
+            return Failure("filtered", "the server has withheld the answer: its filter for contents")
+        if reply.finish not in ("stop", "length"):
+            raise ReplyError("engine", f"the server ended a reply because of '{reply.finish}'")
+        cut = reply.finish == "length" and 0 < reply.completion_tokens < sampling.max_tokens
+        if cut or 0 < self._asking.context < used - 1:
+            told = f" of {self._asking.context}" if self._asking.context else ""
+            return Failure("too-long", f"the context{told} was full after {reply.completion_tokens} new tokens")
+        return self._completion(reply)
+
+    def _completion(self, reply: Reply) -> Completion:
+        request, only_thought = self._request, bool(reply.thought) and not reply.text.strip()
+        written = Completion(
+            request.key,
+            text=None if only_thought else reply.text,
+            error=unanswered(reply.thought) if only_thought else None,
+            thought=reply.thought,
+            finish="stop" if reply.finish == "stop" else "length",
+            prompt_tokens=reply.prompt_tokens,
+            cached_tokens=min(reply.cached_tokens, reply.prompt_tokens),
+            completion_tokens=reply.completion_tokens,
+            logprob=reply.logprob if request.logprobs else None,
+            seconds=time.monotonic() - self._started,
+        )
+        return separate_thought(request, written, self._opened(reply))
+
+    def _opened(self, reply: Reply) -> str:
+        """The mark of the thought that the prompt has opened, where the text may still be within it.
+
+        The server may have cut an empty thought out: then a chat that came to its end is an answer.
+        """
+        if not self._request.messages:
+            return opened_by(self._request.prompt)
+        return self._asking.builder.model.chat_template.opens if reply.finish == "length" else ""
+
+    async def _refused(self, error: ErrorReply) -> Failure | None:
+        """The failure of this request, None to send it again. Raises HybridError for what concerns all requests."""
+        if is_too_long(error):
+            told = f" of {self._asking.context} tokens" if self._asking.context else ""
+            return Failure("too-long", f"the request does not fit into the context{told}: {error.message}")
+        if is_busy(error):
+            self._limit.refused()
+            self._refusals += 1
+            error.retry_after = error.retry_after or min(LONGEST_BACKOFF, 0.25 * 2**self._refusals)
+            await self._connection.wait_while_busy(error)
+            return None
+        if is_about_all(error):
+            raise cannot_use(error, self._connection.endpoint, self._asking.builder.model.name)
+        about_schema = self._request.schema is not None and is_about_schema(error)
+        if error.status in (0, *range(500, 600)) and not about_schema:
+            return await self._retry("engine", error.message)
+        return Failure("bad-schema" if about_schema else "bad-request", error.message)
+
+    async def _retry(self, kind: str, message: str) -> Failure | None:
+        """Wait, and return None to retry; after ATTEMPTS the failure. Raises Temporary for a server that is gone."""
+        self._failures += 1
+        if self._failures < ATTEMPTS:
+            await asyncio.sleep(random.uniform(0.1, 0.5) * self._failures)
+            return None
+        endpoint = self._connection.endpoint
+        try:
+            await self._connection.get("/models")
+        except (ErrorReply, ReplyError, ServerUnavailable) as error:
+            raise Temporary(
+                f"{endpoint.name} does not answer any more: {message}",
+                hint=f"{endpoint.restart}; then run the same command again: nothing is lost",
+            ) from error
+        return Failure(kind, f"{message} ({self._failures} attempts)")
