@@ -1,8 +1,7 @@
-"""`hybrid init`, `fetch`, `retry`, `cancel`, `forget` and `logs`: the laptop's commands for a shared folder."""
+"""`hybrid init`, `fetch`, `retry`, `cancel` and `forget`: the laptop's commands for a shared folder."""
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,10 +10,9 @@ import click
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout, spare_path
-from hybrid.errors import BadData, CannotRun, HybridError, Missed, NotFinished, UsageError
+from hybrid.errors import BadData, CannotRun, Missed, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder, opened_run, outputs_path
-from hybrid.folder.notes import Note, read_notes
-from hybrid.folder.runs import Run, folder_above, join_folder
+from hybrid.folder.runs import folder_above, join_folder
 from hybrid.laptop import remote_runs
 from hybrid.laptop.forgetting import forget as hide
 from hybrid.laptop.forgetting import recall
@@ -24,8 +22,6 @@ from hybrid.outputs import stale_words
 from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
-FOLLOW_SECONDS = 10.0
-"""Seconds between two readings of the logs."""
 
 
 @click.command()
@@ -175,42 +171,3 @@ def retry(run: str, folder: Path | None) -> None:
     named, count = remote_runs.retry(place, opened_run(place, run).id)
     failed = f"{count_of(count, 'failed item')} {is_or_are(count)}"
     click.echo(f"{named.id}: {failed} to be done again, by the next worker that sees this", err=True)
-
-
-@click.command()
-@click.argument("run", type=NonEmptyText())
-@click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("-f", "--follow", is_flag=True, help="Continue until Ctrl-C.")
-@click.option("-n", "--lines", type=click.IntRange(1), help="Only the last N lines of each attempt.")
-def logs(run: str, folder: Path | None, follow: bool, lines: int | None) -> None:
-    """Show the logs of the workers of RUN, each line with its attempt. They arrive about once a minute."""
-    place = chosen_folder(folder)
-    named = opened_run(place, run)
-    known: set[str] = set()
-    shown = _show_logs(named, known, lines)
-    while follow:
-        time.sleep(FOLLOW_SECONDS)
-        shown += _show_logs(named, known, None)
-    if not shown:
-        raise NotFinished(f"no log of a worker of {named.id} has arrived yet", hint="`hybrid status` shows the workers")
-
-
-def _show_logs(run: Run, known: set[str], last: int | None) -> int:
-    """Print the lines of new log notes by attempt. Returns the number of lines."""
-    by: dict[str, list[str]] = {}
-    refused: list[str] = []
-    try:
-        for path, note in read_notes(run.folder, run.id, "log", known=known, refused=refused):
-            known.add(path)
-            by.setdefault(str(note["by"]), []).extend(_lines(note))
-    except HybridError as error:
-        click.echo(clean_line(error.message, MAX_LINE), err=True)
-    for attempt, attempt_lines in sorted(by.items()):
-        for line in attempt_lines[-last:] if last else attempt_lines:
-            click.echo(clean_line(f"{attempt} {line}", MAX_LINE))
-    return sum(map(len, by.values()))
-
-
-def _lines(note: Note) -> list[str]:
-    lines = note.get("lines")
-    return [one for one in lines if isinstance(one, str)] if isinstance(lines, list) else []
