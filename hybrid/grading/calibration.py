@@ -93,7 +93,7 @@ def sentences(judge: Any) -> list[str]:
     if not isinstance(judge, Mapping):
         return []
     try:
-        return [_who(judge), *_agreement(judge), _trust(judge), *_corrected(judge)]
+        return [_who(judge), *_scored(judge), *_agreement(judge), _trust(judge), *_corrected(judge)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ["what judged cannot be read"]
 
@@ -104,6 +104,13 @@ def _who(judge: Mapping[str, Any]) -> str:
     limit = judge.get("threshold")
     from_on = f"; right from {float(limit['value']):.2f} on ({limit['from']})" if limit else ""
     return f"judged by {models}" + (f": {counts}" if counts else "") + from_on
+
+
+def _scored(judge: Mapping[str, Any]) -> list[str]:
+    """What a score says of arms that were compared in pairs."""
+    if "baseline" not in judge:
+        return []
+    return [f"a question's score is what the other arms win against {judge['baseline']}: 1 a win, 0.5 a tie, 0 a loss"]
 
 
 def _agreement(judge: Mapping[str, Any]) -> list[str]:
