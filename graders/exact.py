@@ -39,6 +39,10 @@ class Exact:
         wanted = acceptable(reference)
         return self.normal(wanted[0]) if wanted else None
 
+    def vote(self, text: str) -> str | None:
+        """What an answer votes for among several samples: its normal form."""
+        return self.normal(text) or None
+
     def normal(self, text: str) -> str:
         """`text` without the differences that do not count."""
         return _normal(text, self.case, self.space)

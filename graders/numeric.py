@@ -54,6 +54,11 @@ class Numeric:
         found = [number for one in acceptable(reference) for number in numbers(one)[-1:]]
         return str(found[0].normalize()) if found else None
 
+    def vote(self, text: str) -> str | None:
+        """The number that an answer votes for among several samples."""
+        found = numbers(text)
+        return str(found[-1 if self.which == "last" else 0].normalize()) if found else None
+
     def _equal(self, one: Decimal, other: Decimal) -> bool:
         allowed = max(Decimal(self.absolute), Decimal(self.relative) * max(abs(one), abs(other)))
         return one == other or abs(one - other) <= allowed

@@ -283,7 +283,11 @@ class Embedder(Protocol):
 
 @runtime_checkable
 class OutputGrader(Protocol):
-    """Judges each output alone; a question's score is the mean over its outputs."""
+    """Judges each output alone; a question's score is the mean over its outputs.
+
+    One with a method `vote(text)` says what an answer votes for among several samples (None: for nothing), such as the
+    number in it; by default that is the whole answer as SQuAD's script compares it.
+    """
 
     def grade(self, output: Output) -> Grade:
         """Judge one output that has a text. Must not raise on any text."""

@@ -14,6 +14,7 @@ import orjson
 from hybrid.canonical import Json, encode
 from hybrid.grading import calibration
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
+from hybrid.grading.samples import Vote, sample_figures, usual_vote
 from hybrid.grading.summary import GradeSummary, Reasons, without_mean
 from hybrid.machine import home
 from hybrid.machine.replacing import refuse_foreign, replacing
@@ -141,7 +142,7 @@ class GradesWriter:
 
     def _lines(self, records: Iterator[Output], counted: GradeSummary) -> Iterator[bytes]:
         """One line of grades.json for each question; adds each grade to `counted`."""
-        judge = _grading(self._judge, counted)
+        judge = _grading(self._judge, counted, getattr(self._grader, "vote", usual_vote))
         control: Callable[[Json], str | None] | None = getattr(self._grader, "control", None)
         for question in grouped(records, self._outputs.tasks, str(self._outputs.path)):
             for output in question.outputs:
@@ -184,18 +185,19 @@ def _outputs_named(outputs: OutputsFile, sha256: str) -> bytes:
     return encode({"run": run if isinstance(run, str) else None, "sha256": sha256})
 
 
-def _grading(grader: PreparedGrader, counted: GradeSummary) -> Callable[[Question], Grade]:
+def _grading(grader: PreparedGrader, counted: GradeSummary, vote: Vote) -> Callable[[Question], Grade]:
     if isinstance(grader, QuestionGrader):
         return lambda question: checked(grader.grade_question(question), Grade)
-    return lambda question: mean_grade(grader, question, counted.ungraded_outputs)
+    return lambda question: mean_grade(grader, question, counted.ungraded_outputs, vote)
 
 
-def mean_grade(grader: OutputGrader, question: Question, ungraded: Reasons) -> Grade:
-    """A question's grade: the mean score of its outputs that have one.
+def mean_grade(grader: OutputGrader, question: Question, ungraded: Reasons, vote: Vote) -> Grade:
+    """A question's grade: the mean score of its outputs that have one, and of several samples their figures.
 
     Outputs without a text never reach the grader. `ungraded` counts the reasons of outputs without a score.
     """
-    grades: list[Grade] = [checked(grader.grade(one), Grade) for one in question.outputs if one.text is not None]
+    answered = [one for one in question.outputs if one.text is not None]
+    grades: list[Grade] = [checked(grader.grade(one), Grade) for one in answered]
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < len(grades):
         for grade in grades:
@@ -207,11 +209,12 @@ def mean_grade(grader: OutputGrader, question: Question, ungraded: Reasons) -> G
         return Grade(None, grades[0].reason if grades else "no output to grade")
     measured = [grade for grade in grades if grade.score is not None and (grade.figures or grade.controls)]
     score = sum(scores) / len(scores)
-    if len(scores) == len(question.outputs) and not measured:
+    together = sample_figures(list(zip(answered, grades, strict=True)), len(question.outputs), vote)
+    if len(scores) == len(question.outputs) and not (measured or together):
         return _bare(score)
     detail: Mapping[str, Any] = {"graded": len(scores)} if len(scores) < len(question.outputs) else {}
     figures, controls = [grade.figures for grade in measured], [grade.controls for grade in measured]
-    return Grade(score, "", _means(figures), _means(controls), detail)
+    return Grade(score, "", {**_means(figures), **together}, _means(controls), detail)
 
 
 @lru_cache(maxsize=1024)
@@ -239,7 +242,8 @@ def _line(question: Question, grade: Grade) -> bytes:
         "detail": grade.detail,
         "outputs": len(question.outputs),
     }
-    simple = not (grade.figures or grade.controls or grade.arms or grade.detail)
-    if simple and (not grade.score or grade.score >= 0.001):  # both encoders write such numbers with the same digits
+    if not (grade.controls or grade.arms or grade.detail) and all(
+        not one or one >= 0.001 for one in (grade.score, *grade.figures.values())
+    ):  # both encoders write such numbers with the same digits
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     return encode(value)
