@@ -30,6 +30,7 @@ from hybrid.machine.clock import Clock
 from hybrid.machine.terminal import count_of
 from hybrid.protocols import Backend, Stage
 from hybrid.records import Completion
+from hybrid.work import Ask
 from hybrid.worker.capability import Capabilities, RunState, device_of, elsewhere, refuse_other_models
 from hybrid.worker.courier import Courier
 from hybrid.worker.divided import unbound, waits_for_others
@@ -43,6 +44,8 @@ POLL = 15.0
 """Seconds between two searches for work."""
 SIBLINGS_POLL = 0.25
 """Seconds between two looks at what the other workers of this machine do, while there is nothing to do."""
+TURN = 60.0
+"""Seconds after which a worker that asks questions looks whether an earlier stage, which waited, can be done now."""
 CARRY_LIMIT = 120.0
 """Most seconds that a worker stays at the end to upload the files of its spool."""
 
@@ -92,6 +95,8 @@ class Worker:
         self._orders_when_done: dict[str, int] = {}
         self._touched: set[str] = set()
         self._busy = clock.now()  # when there was last something to do
+        self._kept = 0  # answers so far
+        self._turn_ends = math.inf  # when an earlier stage is to be looked at
 
     def step(self) -> None:
         """One round of the courier."""
@@ -170,7 +175,9 @@ class Worker:
         if before and before.state == "refused":
             return
         try:
-            now = yield from self._do(name)
+            now = None
+            while now is None:
+                now = yield from self._do(name)
         except (CannotRun, UsageError) as error:  # permanent: it needs another machine or command
             now = RunState("refused", error.message, error)
             self.courier.note_refusal(name, error.message)
@@ -183,14 +190,17 @@ class Worker:
         if before is None or now.words != before.words:
             LOG.info("%s: %s", name, now.words)
 
-    def _do(self, name: str) -> Generator[float, None, RunState]:
+    def _do(self, name: str) -> Generator[float, None, RunState | None]:
+        """Execute the stages of a run in their order; those that wait for others are passed over.
+
+        None when something was done after a stage that waits: that one may be ready now, and its order says that others
+        need it first.
+        """
         self.courier.read_orders(name)
         orders = self.courier.orders(name)
-        if orders.cancelled:
-            return RunState("cancelled", orders.cancelled_by)
+        if settled := self._settled(name, orders):
+            return settled
         heard = len(orders.known)
-        if self._orders_when_done.get(name) == heard:
-            return self.run_states[name]
         run = self._opened_run(name)
         chain = bound(run, self.capabilities.pipeline(run), orders.sides)
         views, waits = list[StageView](), dict[str, RunState]()
@@ -198,7 +208,10 @@ class Worker:
             if not waits.keys().isdisjoint(stage.after):
                 waits[stage.name] = next(iter(waits.values()))
                 continue
+            kept, self._turn_ends = self._kept, self._turn(stage, waits)
             work = yield from self._advanced(chain, stage, orders)
+            if waits and stage.asks_a_model and self._kept > kept and not self._stopped():
+                return None
             if isinstance(work, RunState):
                 waits[stage.name] = work
             elif work.left:
@@ -212,6 +225,16 @@ class Worker:
         self._orders_when_done[name] = heard
         failed = sum(view.own_failures for view in counted_once(views, chain.stages))
         return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
+
+    def _settled(self, name: str, orders: Orders) -> RunState | None:
+        """The state of a run of which nothing is to be done any more."""
+        if orders.cancelled:
+            return RunState("cancelled", orders.cancelled_by)
+        return self.run_states[name] if self._orders_when_done.get(name) == len(orders.known) else None
+
+    def _turn(self, stage: Stage, waits: Collection[str]) -> float:
+        """When to leave a stage to look at an earlier one. What is trained is never left: it would be trained again."""
+        return self.clock.now() + TURN if waits and isinstance(stage.work, Ask) else math.inf
 
     def _advanced(self, chain: Bound, stage: Stage, orders: Orders) -> Generator[float, None, AnyWork | RunState]:
         """Execute what can be executed of a stage now; its work, or the state that says why it waits for others."""
@@ -305,7 +328,7 @@ class Worker:
                 if completion is None:
                     yield TICK
                     continue
-                self._busy = self.clock.now()
+                self._busy, self._kept = self.clock.now(), self._kept + 1
                 yield from self._keep(session, completion)
                 yield 0.0
         if work.unanswered:
@@ -340,7 +363,7 @@ class Worker:
         """The work that others hold; None when nothing new may be begun."""
         if self._stopped() or self.courier.fenced or self.courier.orders(work.run.id).cancelled:
             return None
-        return self._others(work)
+        return None if self.clock.now() >= self._turn_ends else self._others(work)
 
     def _others(self, work: AnyWork) -> Any:
         """The work that others hold by leases that are still valid."""
