@@ -341,6 +341,17 @@ def test_a_training_starts_on_top_of_an_adapter_of_the_run(opened: Opener, tmp_p
     assert found["0"].text != found["1"].text
 
 
+def test_a_training_on_top_of_an_adapter_may_adapt_fewer_layers(opened: Opener, tmp_path: Path) -> None:
+    policy = replace(RED, keep=True, rank=2)
+    alone = replace(ask("", "policy", tuning=policy), messages=())
+    start = str(completions(opened([policy]), alone)["policy"].trained["adapter"])
+    few = replace(BLUE, targets=("q_proj",))
+    asked = ask("Say it.", "few", tuning=few, adapter=Adapter(start, ""))
+    found = completions(opened([(few, start)], kept_in(tmp_path, "two")), asked)["few"]
+    assert found.error is None, found.error
+    assert found.trained["steps"]
+
+
 def test_a_training_that_fails_is_an_error_of_its_requests_alone(opened: Opener) -> None:
     tunings = (RED, REFUSED, EMPTY, BLUE)
     unknown = ask("Say it.", "unknown", tuning=GREEN)

@@ -7,7 +7,7 @@ With `transformers`, training and inference share one model in memory; with `vll
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -182,7 +182,7 @@ class TunedBackend:
         built = stage.texts(wanted)
         jobs = [self._job(one, built[one.tuning.digest]) for one in wanted]
         left_out = {one.name: built[one.tuning.digest].left_out for one in wanted}
-        targets = sorted({target for one in wanted for target in one.tuning.targets})
+        targets = _targets(jobs)
         with self._answering.training() as model:
             free = partial(free_memory, device.kind)
             trainer = Trainer(model, targets, slots=self._options.slots, tokens=self._options.tokens, free=free)
@@ -194,6 +194,12 @@ class TunedBackend:
     def _job(self, wanted: TrainingRequest, built: TokenizedTexts) -> Job:
         start = self._prepared.kept(wanted.start).weights if wanted.start else None
         return Job(wanted.name, wanted.tuning, built.texts, start, built.error)
+
+
+def _targets(jobs: Sequence[Job]) -> list[str]:
+    """The layers that jobs adapt, and those of the adapters that they start from, by the ends of their names."""
+    started = {layer.rpartition(".")[2] for job in jobs if job.start for layer in job.start.layers}
+    return sorted(started.union(*(job.tuning.targets for job in jobs)))
 
 
 def name_of(request: Request) -> str:
