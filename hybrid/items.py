@@ -25,12 +25,14 @@ class Message:
 class Example:
     """A text to train on: a chat whose last message is the model's, or a raw `text`, never both.
 
-    `template` is passed to the chat template, as in a request.
+    A raw text may follow a `prompt`, as a model that never chats is asked; that has a loss only where all tokens have
+    one. `template` is passed to the chat template, as in a request.
     """
 
     messages: tuple[Message, ...] = ()
     text: str = ""
     template: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str = ""
 
 
 Lesson = Example

@@ -43,13 +43,13 @@ def _fitted(example: Example, form: ChatTemplate) -> Example:
 
 
 def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate) -> Tokens:
-    if bool(example.messages) == bool(example.text):
+    if bool(example.messages) == bool(example.text) or (example.prompt and not example.text):
         raise BadRequest("bad-example", "an example needs messages or a text, one of the two")
-    refuse_half_characters([example.text, *(message.content for message in example.messages)], "example")
+    refuse_half_characters(
+        [example.prompt, example.text, *(message.content for message in example.messages)], "example"
+    )
     if example.text:
-        ids = prompt_ids(tokenizer, Request(Sampling(1), prompt=example.text))
-        ids += [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        return Tokens(tuple(ids), (True,) * len(ids))
+        return _raw_tokens(example, tuning, tokenizer)
     if example.messages[-1].role != "assistant":
         raise BadRequest("bad-example", "the last message of an example is the model's")
     shown = prompt_ids(tokenizer, Request(Sampling(1), messages=example.messages[:-1], template=example.template))
@@ -60,6 +60,17 @@ def _tokens(example: Example, tuning: Tuning, tokenizer: Any, form: ChatTemplate
         shown = [tokenizer.bos_token_id, *shown]
     learned = [tuning.learned == "all"] * len(shown) + [True] * len(answer)
     return Tokens((*shown, *answer), tuple(learned))
+
+
+def _raw_tokens(example: Example, tuning: Tuning, tokenizer: Any) -> Tokens:
+    """A raw text and the end token. What follows a prompt is tokenized separately, as when it is generated."""
+    ends = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    if not example.prompt:
+        ids = [*prompt_ids(tokenizer, Request(Sampling(1), prompt=example.text)), *ends]
+        return Tokens(tuple(ids), (True,) * len(ids))
+    shown = prompt_ids(tokenizer, Request(Sampling(1), prompt=example.prompt))
+    answer = [*tokenizer(example.text, add_special_tokens=False).input_ids, *ends]
+    return Tokens((*shown, *answer), (*[tuning.learned == "all"] * len(shown), *[True] * len(answer)))
 
 
 def _answer_ids(example: Example, tuning: Tuning, tokenizer: Any) -> list[int]:
