@@ -8,15 +8,13 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.grading.answers import normal
-from hybrid.grading.judging import verdict
 from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, question_of, settled, usual_settings
-from hybrid.grading.judging.replies import NOT_JUDGED, UNREADABLE
-from hybrid.grading.judging.verdict import Verdict, Vote
+from hybrid.grading.judging.recorded import grade_of, vote_in
+from hybrid.grading.judging.verdict import Verdict
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
 
 ROLE = "judge"
-NO_VERDICTS = "the output holds no verdicts (view.judge)"
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Judged:
     def grade(self, output: Output) -> Grade:
         """The grade by a rule, else by the first readable verdict."""
         decided = _settled(output)
-        return decided or _by_verdict(_vote(output))
+        return decided or grade_of(vote_in(output.view.get("judge")))
 
 
 class ReadyJudged:
@@ -62,11 +60,11 @@ class ReadyJudged:
         if decided := _settled(output):
             self._counts["by rule"] += 1
             return decided
-        vote = _vote(output)
+        vote = vote_in(output.view.get("judge"))
         self._counts["by verdict"] += 1
         self._counts["unreadable"] += isinstance(vote, str)
         self._counts["repaired"] += isinstance(vote, Verdict) and vote.repaired
-        return _by_verdict(vote)
+        return grade_of(vote)
 
     def about(self) -> Mapping[str, Json]:
         """The judge, its digest, version and digest of its prompt, and the numbers of grades by rule and by verdict."""
@@ -83,29 +81,3 @@ def _is_judge(model: Any) -> bool:
 
 def _settled(output: Output) -> Grade | None:
     return settled(output.text or "", output.reference, question_of(output))
-
-
-def _by_verdict(vote: Vote | None) -> Grade:
-    if vote is None:
-        return Grade(None, NO_VERDICTS)
-    detail = {"by": "verdict", "verdicts": [verdict.told(vote)]}
-    return Grade(None, vote, detail=detail) if isinstance(vote, str) else Grade(float(vote.correct), detail=detail)
-
-
-def _vote(output: Output) -> Vote | None:
-    """The first readable verdict; else why the last reply is unreadable. None when the output holds no verdicts."""
-    replies = output.view.get("judge")
-    if not isinstance(replies, list):
-        return None
-    problem = NOT_JUDGED
-    for reply in replies:
-        fields = reply if isinstance(reply, dict) else {}
-        if isinstance(kind := fields.get("error"), str):
-            return f"the judge failed: {kind}"
-        if not isinstance(text := fields.get("text"), str):
-            return UNREADABLE
-        read = verdict.read(text, str(fields.get("finish", "")))
-        if isinstance(read, Verdict):
-            return read
-        problem = read
-    return problem

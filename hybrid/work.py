@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hybrid.canonical import Json
+from hybrid.canonical import Json, decode
+from hybrid.errors import BadData, Waits
 from hybrid.loops import Loop, Series
-from hybrid.records import Adapter, Example, Failure, Item, Request, Sampling
+from hybrid.records import Adapter, Example, Failure, Item, Output, Request, Sampling
 from hybrid.tuning import Tuning
 from hybrid.walks import EndlessWalk, Finished, Frontier, Replay, Together, Walk, found_in, replayed
 
@@ -31,6 +32,7 @@ __all__ = [
     "Tune",
     "Walk",
     "Work",
+    "adapter_in",
     "found_in",
     "item_of",
     "maker_of",
@@ -187,3 +189,19 @@ def item_of(made: Item | FineTuning | Derived) -> Item:
         failed = {FAILURE: made.failure.to_json()} if made.failure else {}
         request = Request(Sampling(max_tokens=1), prompt=made.text, template=failed)
     return Item(made.task, made.question, request, made.view, made.sample)
+
+
+def adapter_in(output: Output) -> str:
+    """The sha256 of the adapter that the record of a `FineTuning` names. Raises Waits when its training failed, since
+    later items depend on it; BadData when the record names none.
+    """
+    if output.text is None:
+        why = f"{output.error.kind}: {output.error.message}" if output.error else "no text"
+        raise Waits(
+            f"{output.question} was not trained: {why}", hint="do it again: --retry-failed, or hybrid retry RUN"
+        )
+    value = decode(output.text, what=output.question)
+    adapter = value.get("adapter") if isinstance(value, dict) else None
+    if not isinstance(adapter, str) or len(adapter) != 64 or set(adapter) - set("0123456789abcdef"):
+        raise BadData(f"{output.question}: its record names no adapter", hint="docs/format.md says what it holds")
+    return adapter

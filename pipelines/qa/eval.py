@@ -6,25 +6,16 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from hybrid.bounds import NOT_NEGATIVE, SEED, Bounds, help_of, refuse_outside
-from hybrid.errors import BadData
 from hybrid.grading.judging import stages as judging
 from hybrid.protocols import Inputs, Role, Stage
-from hybrid.records import Item, Message, Request, Sampling
+from hybrid.records import Item, Sampling
 from hybrid.sampling import check_sampling, item_seed
 from hybrid.tasks.squad.data import SAMPLE, Passage, SquadQuestion, read
+from hybrid.tasks.squad.prompts import AskedPassage, Format, QuestionPrompt, asked_passage
 from hybrid.work import Ask
-
-SHORT = "Answer with as few words as possible: a name, a number or a short phrase, not a sentence."
-INSTRUCTIONS = {
-    ("chat", True): f"You answer questions about a passage. {SHORT}",
-    ("chat", False): f"You answer questions directly and concisely. {SHORT}",
-    ("plain", True): "Let's answer a question about a passage directly and concisely.",
-    ("plain", False): "Let's answer a question directly and concisely.",  # SEAL's own words
-}
-"""The default instruction, by format and by whether the passage is shown."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class QaEval:
     data: str = field(default="", metadata=help_of("a JSON file in SQuAD's or SEAL's layout; empty: a small sample"))
     context: bool = field(default=True, metadata=help_of("the passage is shown; else it is asked from memory"))
     topic: bool = field(default=True, metadata=help_of("the passage's title stands before the question"))
-    format: Literal["chat", "plain"] = field(
+    format: Format = field(
         default="chat", metadata=help_of("a chat, or a text to be continued by a model that was never taught to chat")
     )
     instruction: str = field(default="", metadata=help_of("how to answer; empty: the format's own"))
@@ -89,35 +80,13 @@ class QaEval:
     def _items(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         """The items passage by passage: prompts of a passage share a prefix, which the engine caches."""
         for id in sorted(tasks):
-            title, context, asked = _checked(tasks[id], id, self.context)
-            for name, question in sorted(asked):
+            passage = asked_passage(tasks[id], id, context=self.context)
+            for name, question in passage.questions:
                 for sample in range(self.samples):
-                    yield self._item(id, f"{id}/{name}", title, context, question, sample)
+                    yield self._item(id, f"{id}/{name}", passage, question, sample)
 
-    def _item(self, task: str, id: str, title: str, context: str, question: str, sample: int) -> Item:
+    def _item(self, task: str, id: str, passage: AskedPassage, question: str, sample: int) -> Item:
         sampling = Sampling(self.max_tokens, self.temperature, self.top_p, item_seed(self.seed, id, sample))
-        instruction = self.instruction or INSTRUCTIONS[self.format, self.context]
-        passage = f"Passage: {context}\n" if self.context else ""
-        topic = f"Topic: {title}\n" if self.topic and title else ""
-        view = {"question": question, "context": self.context}
-        if self.format == "plain":
-            text = f"{instruction}\n{passage}Question: {topic}{question}\nAnswer:\n"
-            return Item(task, id, Request(sampling, prompt=text), view, sample)
-        messages = (Message("system", instruction), Message("user", f"{topic}{passage}Question: {question}"))
-        return Item(task, id, Request(sampling, messages, template={"date_string": self.date}), view, sample)
-
-
-def _checked(task: Any, id: str, context: bool) -> tuple[str, str, list[list[str]]]:
-    """Title, passage ("" when it is not shown) and (name, text) of each question. Raises BadData."""
-    fields = task if isinstance(task, dict) else {}
-    title, text, asked = fields.get("title"), fields.get("context") if context else "", fields.get("questions")
-    if isinstance(title, str) and isinstance(text, str) and isinstance(asked, list) and all(map(_is_pair, asked)):
-        return title, text, asked
-    raise BadData(
-        f"task {id} of the run: not a passage with questions",
-        hint="the run was changed by hand or written by another pipeline",
-    )
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+        prompt = QuestionPrompt(self.format, self.topic, self.instruction, self.date)
+        request = prompt.request(passage.title, question, sampling, passage.context if self.context else None)
+        return Item(task, id, request, {"question": question, "context": self.context}, sample)

@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
-from hybrid.canonical import Json, decode, digest
-from hybrid.errors import BadData, UsageError, Waits
+from hybrid.canonical import Json, digest
+from hybrid.errors import BadData, UsageError
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Example, Item, Message, Output
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.questions import DatasetName
 from hybrid.tuning import Tuning
-from hybrid.work import Ask, Derive, Derived, FineTuning, Tune
+from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in
 from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
@@ -206,7 +206,7 @@ class SealRestem(Editing):
         """The policy of round n: the newest that was trained before it, else the base model."""
         for k in range(n, 0, -1):
             for output in earlier[f"policy-{k}"]:
-                return Policy(_adapter_in(output), n)
+                return Policy(adapter_in(output), n)
         return Policy("", n)
 
 
@@ -236,18 +236,3 @@ def _prompts(tasks: Mapping[str, Any], kept: Sequence[Sequence[str]]) -> str:
     """A digest of the prompts of the kept replies; together they identify all training texts."""
     ids = sorted({id for id, _ in kept})
     return digest([[id, [message.content for message in _prompt(tasks, id)]] for id in ids])
-
-
-def _adapter_in(output: Output) -> str:
-    """The adapter that a policy's record names. Raises Waits when its training failed: later items depend on it. Raises
-    BadData when the record names none."""
-    if output.text is None:
-        why = f"{output.error.kind}: {output.error.message}" if output.error else "no text"
-        raise Waits(
-            f"{output.question} was not trained: {why}", hint="do it again: --retry-failed, or hybrid retry RUN"
-        )
-    value = decode(output.text, what=output.question)
-    adapter = value.get("adapter") if isinstance(value, dict) else None
-    if not isinstance(adapter, str) or len(adapter) != 64 or set(adapter) - set("0123456789abcdef"):
-        raise BadData(f"{output.question}: its record names no adapter", hint="docs/format.md says what it holds")
-    return adapter

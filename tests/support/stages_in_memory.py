@@ -10,7 +10,7 @@ from hybrid.canonical import encode
 from hybrid.protocols import Inputs, Pipeline, Stage
 from hybrid.records import Failure, Item, Output, reference_of
 from hybrid.walks import Replay, walked
-from hybrid.work import Search
+from hybrid.work import FAILURE, Search
 
 Answer = Callable[[Item], "str | Failure"]
 
@@ -50,7 +50,9 @@ def with_references(outputs: list[Output], references: Mapping[str, Any]) -> lis
 
 
 def _output(item: Item, stage: Stage, answer: Answer) -> Output:
-    said = answer(item) if stage.asks_a_model else item.request.prompt
+    failed = item.request.template.get(FAILURE)
+    made = Failure(**failed) if failed else item.request.prompt
+    said = answer(item) if stage.asks_a_model else made
     text, error = (None, said) if isinstance(said, Failure) else (said, None)
     tuning = item.request.tuning
     trained = {"tuning": tuning.digest, "steps": 10 * tuning.epochs, "tokens": 1000} if tuning and text else {}

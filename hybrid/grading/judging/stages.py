@@ -13,6 +13,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.grading.judging import verdict
 from hybrid.grading.judging.asking import Asking, question_of, settled
+from hybrid.grading.judging.recorded import reply_of
 from hybrid.grading.references import acceptable
 from hybrid.protocols import Role, Stage
 from hybrid.records import Item, Output
@@ -60,7 +61,7 @@ def _joined(_tasks: Mapping[str, Any], earlier: Earlier) -> Iterator[Derived]:
     """The answers, each with the judge's replies; a failed answer stays failed."""
     answers, first, again = earlier.values()
     for (answer, one), (_, other) in zip(_beside(answers, first), _beside(answers, again), strict=True):
-        replies = [_reply(reply) for reply in (one, other) if reply]
+        replies = [reply_of(reply) for reply in (one, other) if reply]
         view = {**answer.view, "answer": _about(answer), "judge": replies}
         yield Derived(answer.task, answer.question, answer.text or "", view, answer.sample, answer.error)
 
@@ -69,10 +70,6 @@ def _about(answer: Output) -> Json:
     """The fields of an answer's record beside its text, and the record's key."""
     thought = {"thought": answer.thought} if answer.thought else {}
     return {"key": answer.key, "finish": answer.finish, "tokens": list(answer.tokens), **thought}
-
-
-def _reply(reply: Output) -> Json:
-    return {"error": reply.error.kind} if reply.error else {"text": reply.text, "finish": reply.finish}
 
 
 def _arm(output: Output) -> Mapping[str, Any]:

@@ -85,12 +85,36 @@ def read(path: Path) -> PassageFile:
         merged = together.setdefault((raw.title, raw.context), _RawPassage(raw.title, raw.context, []))
         merged.questions.extend(raw.questions)
     counts: Counter[str] = Counter()
-    passages = tuple(found for raw in together.values() if (found := _passage(raw, counts)).questions)
+    found = [_passage(raw, counts) for raw in together.values()]
+    passages = tuple(one for one in found if one.questions)
+    if len(passages) < len(found):
+        counts["passages without a question, left out"] = len(found) - len(passages)
     if not passages:
         raise BadData(f"{path}: no question with an answer", hint=_HINT)
     files = {path.name: hashlib.sha256(data).hexdigest()}
     size = {"passages": len(passages), "questions": sum(len(passage.questions) for passage in passages)}
     return PassageFile(passages, {"dataset": path.stem, "files": files, "whole file": {**size, **dict(counts)}})
+
+
+def read_completions(path: Path) -> dict[str, tuple[str, ...]]:
+    """Passage id -> the texts that were written about it, of a file in SEAL's layout with `completions`.
+
+    Raises CannotRun when it cannot be read, BadData when it is not such a file.
+    """
+    data = read_text_file(path, MAX_FILE, "name a JSON file of passages with completions")
+    value = decode_once(utf8(data, str(path)), what=str(path), limit=MAX_FILE)
+    if not isinstance(value, list):
+        raise BadData(f"{path}: not a list of passages with completions", hint=_HINT)
+    found: dict[str, tuple[str, ...]] = {}
+    for number, entry in enumerate(value):
+        place = f"{path}: [{number}]"
+        texts = _list(entry, "completions", place)
+        id = passage_id(_title(entry, place), _text(entry, "context", place, MAX_CONTEXT))
+        found[id] = tuple(
+            _text({"completion": text}, "completion", f"{place}.completions[{i}]", MAX_CONTEXT, empty=True)
+            for i, text in enumerate(texts)
+        )
+    return found
 
 
 def _raw_passages(value: Any, what: str) -> Iterator[_RawPassage]:
@@ -146,7 +170,7 @@ def _passage(raw: _RawPassage, counts: Counter[str]) -> Passage:
         if name != wanted:
             counts["asked again"] += 1
         asked[name] = SquadQuestion(name, row.text, answers)
-    return Passage(_passage_id(raw), raw.title, raw.context, tuple(asked.values()))
+    return Passage(passage_id(raw.title, raw.context), raw.title, raw.context, tuple(asked.values()))
 
 
 def _unused_name(name: str, taken: Mapping[str, SquadQuestion], times: Counter[str]) -> str:
@@ -158,9 +182,10 @@ def _unused_name(name: str, taken: Mapping[str, SquadQuestion], times: Counter[s
     return free
 
 
-def _passage_id(raw: _RawPassage) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", raw.title.lower()).strip("-")[:40].strip("-")
-    return f"{words or 'passage'}-" + _short(f"{raw.title}\n{raw.context}")
+def passage_id(title: str, context: str) -> str:
+    """The name of a passage: some of its title, and a hash of title and text."""
+    words = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:40].strip("-")
+    return f"{words or 'passage'}-" + _short(f"{title}\n{context}")
 
 
 def _short(text: str) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from graders.judge import Judge
-from graders.judged import NO_VERDICTS, Judged
+from graders.judged import Judged
 from hybrid.backends.scripted import ScriptedBackend
 from hybrid.errors import CannotRun
 from hybrid.execution.roles import stages_with, with_grader
 from hybrid.grading.judging.asking import Asking
+from hybrid.grading.judging.recorded import NO_VERDICTS
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE
 from hybrid.protocols import Inputs
 from hybrid.records import Failure, Item, Output
