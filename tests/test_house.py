@@ -61,9 +61,15 @@ def module_of(kind: str, name: str) -> set[str]:
     """Where a name of the command line may be defined."""
     snake = name.replace("-", "_")
     if kind == "graders":
-        return {f"graders.{snake}", *(f"pipelines.{room.name}.grader" for room in ROOMS)}
+        return {f"graders.{snake}", *(f"pipelines.{'.'.join(part)}.grader" for part in parts_of_rooms())}
     room, _, module = snake.partition("_")
-    return {f"pipelines.{room}.{module or 'pipeline'}"}
+    return {f"pipelines.{room}.{module or 'pipeline'}", f"pipelines.{room}.{module}.pipeline"}
+
+
+def parts_of_rooms() -> list[tuple[str, ...]]:
+    """The packages below `pipelines`, as parts of their names: a room, or a large part of one."""
+    folders = [path.parent for path in (ROOT / "pipelines").rglob("__init__.py")]
+    return [folder.relative_to(ROOT / "pipelines").parts for folder in folders if folder.name != "pipelines"]
 
 
 ROOMS = sorted(path.parent for path in (ROOT / "pipelines").glob("*/__init__.py"))
