@@ -41,12 +41,13 @@ from hybrid.training.memory import (
     PLANNABLE_FRACTION,
     PassCosts,
     Work,
+    aligned,
     plan_memory,
 )
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.packing import Pack, PackedText
 from hybrid.training.session import TrainingSession
-from hybrid.training.slots import AdapterBank, Route, aligned
+from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -10,14 +10,18 @@ from typing import Protocol
 from hybrid.backends.registry import NOTHING_TO_LOAD
 from hybrid.errors import CannotRun
 from hybrid.execution.roles import refuse_missing, stages_with
+from hybrid.loads import RoundsLoad
 from hybrid.plan.counting import TokenCounter, counter_of
 from hybrid.plan.gpus import Gpu
-from hybrid.plan.memory import Needs, needs_of
+from hybrid.plan.memory import CONTEXT, Line, Needs, needs_of
 from hybrid.plan.shapes import ModelShape, shape_of
-from hybrid.plan.speed import NO_TIME, Span, answering, starting
+from hybrid.plan.speed import NO_TIME, Span, answering, computing, rounds, starting, training
+from hybrid.plan.training_memory import adapter_parameters, policy_needs, training_needs
+from hybrid.plan.training_texts import TrainingTexts
 from hybrid.plan.workload import StageLoad, loads_of
 from hybrid.plugins.faults import inputs_of
 from hybrid.protocols import Inputs, Pipeline
+from hybrid.training.policy_memory import PASS_TOKENS
 
 PLANNED = ("transformers", "vllm", "llamacpp", "ollama")
 """Backends whose memory and time are planned."""
@@ -36,7 +40,7 @@ class Chosen(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What a model of a role takes on a GPU for one stage, and how long it answers."""
+    """What a model of a role takes on a GPU for one phase of a stage, and how long it computes."""
 
     role: str
     model: str
@@ -45,15 +49,11 @@ class ModelPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class StagePlan:
-    """A stage on a GPU. Its models are in memory together."""
+class Phase:
+    """A part of a stage whose models are in memory together: "answering", "training", or "rounds"."""
 
-    load: StageLoad
+    name: str
     models: tuple[ModelPlan, ...]
-
-    @property
-    def seconds(self) -> Span:
-        return sum((one.seconds for one in self.models), NO_TIME)
 
     @property
     def bytes(self) -> int:
@@ -64,9 +64,30 @@ class StagePlan:
         """Bytes that they may take."""
         return min((one.needs.most for one in self.models), default=0)
 
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage on a GPU: its phases, which follow each other."""
+
+    load: StageLoad
+    phases: tuple[Phase, ...]
+
+    @property
+    def seconds(self) -> Span:
+        return sum((one.seconds for phase in self.phases for one in phase.models), NO_TIME)
+
+    @property
+    def largest(self) -> Phase | None:
+        """The phase that needs the most memory."""
+        return max((one for one in self.phases if one.models), key=lambda one: one.bytes, default=None)
+
+    @property
+    def bytes(self) -> int:
+        return self.largest.bytes if self.largest else 0
+
     @property
     def fits(self) -> bool:
-        return not self.models or self.bytes <= self.most
+        return all(phase.bytes <= phase.most for phase in self.phases if phase.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +106,7 @@ class GpuPlan:
     @property
     def largest(self) -> StagePlan | None:
         """The stage that needs the most memory."""
-        return max((one for one in self.stages if one.models), key=lambda one: one.bytes, default=None)
+        return max((one for one in self.stages if one.largest), key=lambda one: one.bytes, default=None)
 
     @property
     def seconds(self) -> Span:
@@ -151,20 +172,53 @@ def _shape(one: Chosen) -> ModelShape | str:
 def _on(
     gpu: Gpu, loads: Sequence[StageLoad], models: Mapping[str, Chosen], shapes: Mapping[str, ModelShape | str]
 ) -> GpuPlan:
+    known = {role: shape for role, shape in shapes.items() if isinstance(shape, ModelShape)}
+    stages = tuple(StagePlan(load, tuple(_phases(gpu, load, models, known))) for load in loads)
     started: dict[str, Span] = {}
-    stages = []
-    for load in loads:
-        found = []
-        for one in load.roles:
-            chosen, shape = models[one.role], shapes[one.role]
-            if isinstance(shape, str):
-                continue
-            needs = needs_of(chosen.backend, shape, chosen.options, gpu, one)
-            seconds = answering(chosen.backend, shape, needs, gpu, one)
-            found.append(ModelPlan(one.role, chosen.model, needs, seconds))
-            started[one.role] = starting(chosen.backend, needs)
-        stages.append(StagePlan(load, tuple(found)))
-    return GpuPlan(gpu, tuple(stages), sum(started.values(), NO_TIME), _refusal(gpu, models, loads))
+    for one in (one for stage in stages for phase in stage.phases for one in phase.models):
+        started[one.role] = starting(models[one.role].backend, one.needs)
+    return GpuPlan(gpu, stages, sum(started.values(), NO_TIME), _refusal(gpu, models, loads))
+
+
+def _phases(
+    gpu: Gpu, load: StageLoad, models: Mapping[str, Chosen], shapes: Mapping[str, ModelShape]
+) -> Iterator[Phase]:
+    role = load.stage.role
+    if load.texts and role in shapes:
+        yield Phase("training", (_training(gpu, load, load.texts, models[role], shapes[role]),))
+    if load.rounds:
+        yield Phase("rounds", tuple(_rounds(gpu, load.rounds, role, models[role], shapes.get(role))))
+    answering_models = []
+    for one in (one for one in load.roles if one.role in shapes):
+        chosen, shape = models[one.role], shapes[one.role]
+        needs = needs_of(chosen.backend, shape, chosen.options, gpu, one)
+        seconds = answering(chosen.backend, shape, needs, gpu, one)
+        answering_models.append(ModelPlan(one.role, chosen.model, needs, seconds))
+    yield Phase("answering", tuple(answering_models))
+
+
+def _training(gpu: Gpu, load: StageLoad, texts: TrainingTexts, chosen: Chosen, shape: ModelShape) -> ModelPlan:
+    """Of the largest rank, and all layers that some training changes."""
+    tunings = [one for one, _ in load.trainings]
+    rank = max(one.rank for one in tunings)
+    targets = sorted({target for one in tunings for target in one.targets})
+    needs, plan = training_needs(shape, texts, (rank, targets), chosen.options, gpu, chosen.backend)
+    seconds = training(shape, texts, adapter_parameters(shape, rank, targets), plan, gpu)
+    return ModelPlan(load.stage.role, chosen.model, needs, seconds)
+
+
+def _rounds(gpu: Gpu, load: RoundsLoad, role: str, chosen: Chosen, shape: ModelShape | None) -> Iterator[ModelPlan]:
+    """What loops hold and compute: policies over the run's model, or a model of their own."""
+    if load.memory:
+        lines = tuple(Line(name, size) for name, size in load.memory.items())
+        most = gpu.memory if gpu.is_cpu else gpu.memory - CONTEXT
+        yield ModelPlan(role, chosen.model, Needs(lines, most), computing(load.operations, gpu))
+    elif shape and load.tuning:
+        needs = policy_needs(shape, load.models, load.tuning, load.longest, chosen.options, gpu)
+        rank, targets = load.tuning.rank, load.tuning.targets
+        parameters = adapter_parameters(shape, rank, targets) if rank else shape.parameters
+        passes = max(load.rounds, -(-load.trained_tokens // PASS_TOKENS))
+        yield ModelPlan(role, chosen.model, needs, rounds(shape, load.trained_tokens, parameters, passes, gpu))
 
 
 def _refusal(gpu: Gpu, models: Mapping[str, Chosen], loads: Sequence[StageLoad]) -> str:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from hybrid.plan.gpus import Gpu
 from hybrid.plan.memory import Needs
 from hybrid.plan.shapes import ModelShape, kv_bytes
+from hybrid.plan.training_texts import TrainingTexts
 from hybrid.plan.workload import RoleLoad
+from hybrid.training.memory import MemoryPlan
+from hybrid.training.memory import Work as MemoryWork
 
 BANDWIDTH_REACHED = (0.5, 0.8)
 """Share of the memory's bandwidth that a step of decoding reaches, from bad to good."""
@@ -81,6 +84,44 @@ def seconds_of(backend: str, shape: ModelShape, needs: Needs, gpu: Gpu, work: Wo
     if not gpu.is_cpu:
         started += STEP_OF_A_LAYER.get(backend, (0.0, 0.0))[side] * shape.layers
     return reading / flops + work.new_tokens / rows * (step + started)
+
+
+OVERHEAD_OF_A_PASS = (2.5e-3, 1.2e-3)
+"""Seconds in which a GPU's program starts the kernels of a layer's forward and backward pass, from bad to good."""
+
+
+def training(shape: ModelShape, texts: TrainingTexts, parameters: int, plan: MemoryPlan | None, gpu: Gpu) -> Span:
+    """Seconds of training adapters with so many `parameters` each.
+
+    Operations of a token: 4 a frozen parameter (forward, and the gradient through it), 6 one of the adapter, and 4 of
+    the output head for a label; half as many again of the frozen ones where layers are computed twice.
+    """
+    twice = 1.5 if plan and plan.checkpointed else 1.0
+    flops = texts.tokens * (4 * twice * shape.matrices + 6 * parameters) + 4 * shape.output_head * texts.labels
+    mean = texts.tokens / max(1, texts.steps)
+    flops += 7 * shape.layers * shape.heads * shape.head * mean / 2 * texts.tokens
+    together = max(1.0, plan.tokens_in_flight(_steps_of(texts)) / max(1.0, mean)) if plan else 1.0
+    return _trained(flops, texts.steps / together * (0 if gpu.is_cpu else shape.layers), gpu)
+
+
+def rounds(shape: ModelShape, tokens: int, parameters: int, passes: int, gpu: Gpu) -> Span:
+    """Seconds of training over so many tokens in `passes`, all of them labels."""
+    flops = tokens * (4 * shape.matrices + 6 * parameters + 4 * shape.output_head)
+    return _trained(flops, passes * (0 if gpu.is_cpu else shape.layers), gpu)
+
+
+def computing(operations: float, gpu: Gpu) -> Span:
+    """Seconds of so many operations of a model of its own."""
+    return _trained(operations, 0.0, gpu)
+
+
+def _trained(flops: float, layers: float, gpu: Gpu) -> Span:
+    bad, good = (flops / (gpu.flops * gpu.reached[side]) + layers * OVERHEAD_OF_A_PASS[side] for side in (0, 1))
+    return Span(good, bad)
+
+
+def _steps_of(texts: TrainingTexts) -> MemoryWork:
+    return MemoryWork(texts.largest, texts.tokens / max(1, texts.steps), 0)
 
 
 def starting(backend: str, needs: Needs) -> Span:

@@ -8,7 +8,7 @@ from hybrid.canonical import Json
 from hybrid.machine.terminal import clean_line, count_of, duration
 from hybrid.plan.gpus import GIB
 from hybrid.plan.money import PriceTable
-from hybrid.plan.plans import GpuPlan, RunPlan, StagePlan
+from hybrid.plan.plans import GpuPlan, Phase, RunPlan, StagePlan
 from hybrid.plan.shapes import ModelShape
 from hybrid.plan.speed import ANSWERED, Span
 from hybrid.plan.workload import StageLoad
@@ -70,6 +70,11 @@ def _load(load: StageLoad) -> str:
 
 def _how(load: StageLoad) -> Iterator[str]:
     yield from dict.fromkeys(one.prompts.how for one in load.roles)
+    if load.texts:
+        some = "" if load.texts.exact else ", by the texts of a few trainings"
+        yield f"trained on: {load.texts.tokens:,} tokens in {count_of(load.texts.steps, 'step')}{some}"
+    if load.rounds and load.rounds.trained_tokens:
+        yield f"trained on: at most {load.rounds.trained_tokens:,} tokens"
 
 
 def _shapes(plan: RunPlan) -> Iterator[str]:
@@ -89,27 +94,30 @@ def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
     if gpu.refusal:
         return
     stage = gpu.largest
-    if stage:
-        yield from _memory(stage, several=sum(1 for one in gpu.stages if one.models) > 1)
+    phase = stage.largest if stage else None
+    if stage and phase:
+        several = sum(bool(one.models) for each in gpu.stages for one in each.phases) > 1
+        yield from _memory(stage, phase, several=several)
     yield f"  {'time':<{NAME_WIDTH}} {span_of(gpu.seconds)}, of which {span_of(gpu.start)} to start"
     yield from _costs(gpu, prices)
-    if not gpu.fits and stage:
-        yield from (f"  change: {hint}" for hint in dict.fromkeys(one.needs.hint for one in stage.models) if hint)
+    if not gpu.fits and phase:
+        yield from (f"  change: {hint}" for hint in dict.fromkeys(one.needs.hint for one in phase.models) if hint)
 
 
 def _verdict(gpu: GpuPlan) -> str:
     if gpu.refusal:
         return f"cannot run it: {gpu.refusal}"
-    if not gpu.largest:
+    phase = gpu.largest.largest if gpu.largest else None
+    if not phase:
         return "needs no memory that is planned"
     words = "fits" if gpu.fits else "does NOT fit"
-    return f"{words}: {_gib(gpu.largest.bytes)} of {_gib(gpu.largest.most)}"
+    return f"{words}: {_gib(phase.bytes)} of {_gib(phase.most)}"
 
 
-def _memory(stage: StagePlan, *, several: bool) -> Iterator[str]:
+def _memory(stage: StagePlan, phase: Phase, *, several: bool) -> Iterator[str]:
     if several:
-        yield f"  the stage '{stage.load.name}', which needs the most:"
-    for model in stage.models:
+        yield f"  {phase.name} in the stage '{stage.load.name}', which needs the most:"
+    for model in phase.models:
         named = f"{model.role} " if model.role else ""
         for line in model.needs.lines:
             yield f"  {named + line.name:<{NAME_WIDTH}} {_gib(line.bytes):>10}  {line.how}"
@@ -162,6 +170,7 @@ def _load_json(load: StageLoad) -> Json:
         "prompt_tokens": given,
         "most_new_tokens": new,
         "trainings": sum(n for _, n in load.trainings),
+        "trained_tokens": load.texts.tokens if load.texts else load.rounds.trained_tokens if load.rounds else 0,
         "exact": all(one.prompts.exact for one in load.roles),
         "unknown": load.unknown,
     }
@@ -176,18 +185,18 @@ def _model_json(plan: RunPlan, role: str) -> Json:
 
 
 def _gpu_json(gpu: GpuPlan, prices: PriceTable) -> Json:
-    price, stage = prices.price(gpu.gpu.name), gpu.largest
+    price, phase = prices.price(gpu.gpu.name), gpu.largest.largest if gpu.largest else None
     lines: list[Json] = [
         {"role": model.role, "name": line.name, "bytes": line.bytes, "how": line.how}
-        for model in (stage.models if stage else ())
+        for model in (phase.models if phase else ())
         for line in model.needs.lines
     ]
     return {
         "gpu": gpu.gpu.name,
         "fits": gpu.fits,
         "refusal": gpu.refusal,
-        "bytes": stage.bytes if stage else 0,
-        "most_bytes": stage.most if stage else gpu.gpu.memory,
+        "bytes": phase.bytes if phase else 0,
+        "most_bytes": phase.most if phase else gpu.gpu.memory,
         "memory": lines,
         "seconds": [gpu.seconds.low, gpu.seconds.high],
         "usd": list(price.of(gpu.seconds)) if price else None,

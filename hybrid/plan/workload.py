@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid.items import Item, Request
+from hybrid.items import Request
 from hybrid.loads import Foreseen, RoundsLoad
 from hybrid.plan.counting import PromptTokens, TokenCounter, counted
+from hybrid.plan.training_texts import TrainingTexts, training_texts
 from hybrid.protocols import Pipeline, Planned, Stage
 from hybrid.tuning import Tuning
-from hybrid.work import Derive, FineTuning, Rounds, Search, item_of
+from hybrid.work import Derive, Rounds, Search, Tune
 
 Counters = Callable[[str], TokenCounter]
 """Role -> the counter of its model's tokens."""
@@ -44,13 +45,14 @@ class RoleLoad:
 @dataclass(frozen=True, slots=True)
 class StageLoad:
     """The load of a stage. `bound`: the counts are what it may come to, not what is known. `unknown`: why there are no
-    counts, "" where there are. `trainings`: each with how many adapters are trained so.
+    counts, "" where there are. `trainings`: each with how many adapters are trained so, and the `texts` of all.
     """
 
     stage: Stage
     items: int
     roles: tuple[RoleLoad, ...] = ()
     trainings: tuple[tuple[Tuning, int], ...] = ()
+    texts: TrainingTexts | None = None
     rounds: RoundsLoad | None = None
     bound: bool = False
     unknown: str = ""
@@ -74,24 +76,27 @@ def loads_of(
 def _load(pipeline: Pipeline, stage: Stage, tasks: Mapping[str, Any], counters: Counters, *, exact: bool) -> StageLoad:
     if isinstance(stage.work, Derive):
         return StageLoad(stage, 0)
-    known = not (stage.after or isinstance(stage.work, Search | Rounds))
-    if known:
-        return _of_items(stage, map(Foreseen, map(_made, stage.items(tasks))), counters, bound=False, exact=exact)
+    if not (stage.after or isinstance(stage.work, Search | Rounds)):
+        return _of_items(stage, map(Foreseen, stage.items(tasks)), counters, tasks, bound=False, exact=exact)
     foreseen = pipeline.foresee(stage.name, tasks) if isinstance(pipeline, Planned) else None
     if foreseen is None:
         rounds = 0 if stage.after else sum(1 for _ in stage.items(tasks)) if isinstance(stage.work, Rounds) else 0
         return StageLoad(stage, rounds, unknown="its items depend on answers, and the pipeline does not foresee them")
     if isinstance(foreseen, RoundsLoad):
-        asked = _of_items(stage, foreseen.asked, counters, bound=True, exact=exact)
+        asked = _of_items(stage, foreseen.asked, counters, tasks, bound=True, exact=exact)
         return StageLoad(stage, foreseen.rounds, asked.roles, rounds=foreseen, bound=not isinstance(stage.work, Rounds))
-    return _of_items(stage, foreseen, counters, bound=True, exact=exact)
+    return _of_items(stage, foreseen, counters, tasks, bound=True, exact=exact)
 
 
-def _made(made: Any) -> Item:
-    return item_of(made) if isinstance(made, FineTuning) else made
-
-
-def _of_items(stage: Stage, items: Iterable[Foreseen], counters: Counters, *, bound: bool, exact: bool) -> StageLoad:
+def _of_items(
+    stage: Stage,
+    items: Iterable[Foreseen],
+    counters: Counters,
+    tasks: Mapping[str, Any],
+    *,
+    bound: bool,
+    exact: bool,
+) -> StageLoad:
     """The load of items: what each role is asked, and each training once."""
     asked: dict[str, dict[int, list[Any]]] = {}
     trainings: dict[str, tuple[Tuning, int]] = {}
@@ -105,10 +110,13 @@ def _of_items(stage: Stage, items: Iterable[Foreseen], counters: Counters, *, bo
         if request.messages or request.prompt:
             kept.append(request)  # an id is used again when its object is gone
             asked.setdefault(item.role or stage.role, {}).setdefault(id(request), [request, 0])[1] += times
-    roles = tuple(
+    roles = [
         _of_role(role, [(one, n) for one, n in found.values()], counters, exact=exact) for role, found in asked.items()
-    )
-    return StageLoad(stage, count, roles, tuple(trainings.values()), bound=bound)
+    ]
+    trained, texts = tuple(trainings.values()), None
+    if trained and isinstance(stage.work, Tune):
+        texts = training_texts(stage.work, tasks, trained, counters(stage.role))
+    return StageLoad(stage, count, tuple(roles), trained, texts, bound=bound)
 
 
 def _of_role(role: str, requests: Sequence[tuple[Request, int]], counters: Counters, *, exact: bool) -> RoleLoad:

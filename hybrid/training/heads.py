@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from hybrid.training.grouped import RowGroups, best_method
-from hybrid.training.slots import aligned
+from hybrid.training.memory import aligned
 
 LABELS = 0
 """The output width of a head's last layer: as many as there are labels."""

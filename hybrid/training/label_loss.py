@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-CHUNK_NUMBERS = {"cpu": 1 << 24}
-"""Logits of a chunk on a CPU: 64 MiB in fp32. More are no faster."""
-DEVICE_CHUNK_NUMBERS = 1 << 27
-"""Logits of a chunk on a GPU: 512 MiB in fp32."""
+from hybrid.training import policy_memory
+
+CHUNK_NUMBERS = {"cpu": policy_memory.CPU_CHUNK_NUMBERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,7 @@ class Head:
 
 def chunk_rows(vocabulary: int, device: torch.device) -> int:
     """The rows of a chunk of labels on this device."""
-    return max(16, CHUNK_NUMBERS.get(device.type, DEVICE_CHUNK_NUMBERS) // vocabulary)
+    return max(16, CHUNK_NUMBERS.get(device.type, policy_memory.CHUNK_NUMBERS) // vocabulary)
 
 
 def weighted_loss(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hybrid.errors import CannotRun
@@ -12,6 +12,9 @@ BYTES_PER_PARAMETER = 16
 
 FROZEN_BYTES_PER_PARAMETER = 5
 """Bytes in addition where an adapter starts from another one, which must not change: its values and a mask."""
+
+ALIGNED = 8
+"""Ranks are rounded up to a multiple of this, since torch's grouped_mm needs rows of a multiple of 16 bytes."""
 
 PLANNABLE_FRACTION = 0.9
 """Fraction of the free memory that may be planned with: allocators lose some to fragmentation."""
@@ -45,6 +48,16 @@ class PassCosts:
         if self.checkpointed:
             return tokens * (self.per_token - self.passing) + max(tokens * self.passing + squares, logits)
         return tokens * self.per_token + squares + logits
+
+
+def aligned(rank: int) -> int:
+    """The rank of a bank for adapters of `rank`."""
+    return -(-rank // ALIGNED) * ALIGNED
+
+
+NO_COSTS = PassCosts(0, 0, 0.0, 0)
+MEASURED_TOKENS = 48
+"""Tokens of the longest pass that costs are measured with first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +188,45 @@ def fastest(plans: Sequence[MemoryPlan], work: Work, half_speed: int) -> MemoryP
         return fitting, tokens / (tokens + half_speed) / (RECOMPUTATION if plan.checkpointed else 1)
 
     return max(plans, key=merit)
+
+
+HALF_SPEED, HALF_SPEED_CPU = 1024, 32
+"""Tokens of a pass that has half the speed of a long one, on a GPU and on a CPU: an estimate."""
+
+
+def choose_plan(
+    costs_of: Callable[[bool], PassCosts | None],
+    work_of: Callable[[PassCosts], Work],
+    *,
+    slots: int,
+    tokens: int,
+    free: int,
+    cpu: bool,
+    ways: Sequence[bool] = (False, True),
+) -> MemoryPlan:
+    """The plan that is expected to train the fastest, with activation checkpointing where memory limits a pass.
+
+    `costs_of(checkpointed)` gives the costs of a pass, None without the memory to measure them; `work_of` the work, as
+    far as it depends on these. `ways`: whether checkpointing may be considered. Raises CannotRun, with the arithmetic,
+    when nothing fits.
+    """
+    plans, refused, work = list[MemoryPlan](), None, None
+    for checkpointed in ways:
+        costs = costs_of(checkpointed)
+        if costs is None:
+            refused = not_measurable(work_of(NO_COSTS), MEASURED_TOKENS, free)
+            continue
+        work = work_of(costs)
+        try:
+            plans.append(plan_memory(work, costs, slots=slots, tokens=tokens, free=free))
+        except CannotRun as error:
+            refused = error
+            continue
+        if plans[-1].tokens_in_flight(work) >= int(min(tokens, slots * work.step_tokens)):
+            break
+    if work is None or not plans:
+        raise refused or ValueError("there was nothing to plan")
+    return fastest(plans, work, HALF_SPEED_CPU if cpu else HALF_SPEED)
 
 
 def _mib(size: int) -> str:

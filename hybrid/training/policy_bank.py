@@ -15,11 +15,12 @@ from hybrid.loops import Step
 from hybrid.training import adapters, policy_state
 from hybrid.training.adapters import LoraWeights, initial_weights
 from hybrid.training.label_loss import Head
+from hybrid.training.memory import aligned
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.policy_model import PolicyModel
 from hybrid.training.policy_passes import PolicyPasses
 from hybrid.training.recompute import repeatable_layers
-from hybrid.training.slots import AdapterBank, Route, SlottedModel, aligned, linear_layers, widths
+from hybrid.training.slots import AdapterBank, Route, SlottedModel, linear_layers, widths
 from hybrid.tuning import PolicyTuning
 
 

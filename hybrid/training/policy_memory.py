@@ -20,6 +20,20 @@ WEIGHT_AND_MOMENTS, GRADIENT = 12, 4
 """Bytes a parameter in fp32: a node's own, and that of the node that trains."""
 
 
+PASS_TOKENS = 16384
+"""Tokens of a pass on a GPU. More are no faster, and take memory."""
+CPU_TOKENS, CPU_NUMBERS = (1024, 4096), 1 << 18
+"""Tokens of a pass on a CPU: as many as have so many numbers in a layer. A narrow model needs more to be fast."""
+CHUNK_NUMBERS, CPU_CHUNK_NUMBERS = 1 << 27, 1 << 24
+"""Logits of a chunk of labels on a GPU and on a CPU: 512 and 64 MiB in fp32. More are no faster."""
+
+
+def tokens_of_a_pass(width: int, *, cpu: bool) -> int:
+    """The tokens of a pass of a model so wide, unless memory is lacking."""
+    least, most = CPU_TOKENS
+    return min(most, max(least, CPU_NUMBERS // width)) if cpu else PASS_TOKENS
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """Of a causal model: parameters (tied ones once), words, layers, and the width of what they give to each other."""

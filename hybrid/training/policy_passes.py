@@ -18,16 +18,12 @@ from hybrid.training import policy_state
 from hybrid.training.label_loss import Head, cross_entropies, weighted_loss
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.out_of_memory import fits
-from hybrid.training.policy_memory import PolicyPlan
+from hybrid.training.policy_memory import PolicyPlan, tokens_of_a_pass
 from hybrid.training.policy_model import PolicyModel
 from hybrid.training.policy_pack import PolicyPack, merged, pack, passes, size_of
 from hybrid.tuning import PolicyTuning
 
 LOG = logging.getLogger("hybrid")
-PASS_TOKENS = 16384
-"""Tokens of a pass on a GPU. More are no faster, and take memory."""
-CPU_TOKENS, CPU_NUMBERS = (1024, 4096), 1 << 18
-"""Tokens of a pass on a CPU: as many as have so many numbers in a layer. A narrow model needs more to be fast."""
 
 Asked = tuple[Sequence[PolicyText], float]
 """Texts and their temperature."""
@@ -195,7 +191,4 @@ class PolicyPasses(ABC):
 
 def pass_tokens(model: PolicyModel) -> int:
     """The tokens of a pass, unless memory is lacking."""
-    if model.device.type != "cpu":
-        return PASS_TOKENS
-    least, most = CPU_TOKENS
-    return min(most, max(least, CPU_NUMBERS // model.width))
+    return tokens_of_a_pass(model.width, cpu=model.device.type == "cpu")

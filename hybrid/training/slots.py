@@ -21,10 +21,8 @@ from transformers.pytorch_utils import Conv1D
 
 from hybrid.errors import CannotRun
 from hybrid.training.grouped import GroupingMethod, RowGroups, RowIndices, best_method
+from hybrid.training.memory import ALIGNED, aligned
 from hybrid.training.transfer import to_device
-
-ALIGNED = 8
-"""Ranks are rounded up to a multiple of this, since torch's grouped_mm needs rows of a multiple of 16 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +45,6 @@ class LayerWidths(dict[str, tuple[int, int]]):
     """Layer name -> (input width, output width). The layers of a group of `groups` get the same input rows."""
 
     groups: Sequence[tuple[str, ...]] = ()
-
-
-def aligned(rank: int) -> int:
-    """The rank of a bank for adapters of `rank`."""
-    return -(-rank // ALIGNED) * ALIGNED
 
 
 class AdapterBank:

@@ -13,16 +13,13 @@ import torch
 from hybrid.errors import BadData, CannotRun
 from hybrid.training import checkpoint
 from hybrid.training.jobs import Job, Trained
-from hybrid.training.measure import PROBE_TOKENS, PROBES, pass_costs
-from hybrid.training.memory import MemoryPlan, PassCosts, Work, fastest, not_measurable, plan_memory
+from hybrid.training.measure import pass_costs
+from hybrid.training.memory import MemoryPlan, PassCosts, Work, aligned, choose_plan
 from hybrid.training.out_of_memory import fits, is_out_of_memory
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.session import TrainingSession
-from hybrid.training.slots import aligned
 
 LOG = logging.getLogger("hybrid")
-HALF_SPEED, HALF_SPEED_CPU = 1024, 32
-"""Tokens of a pass that has half the speed of a long one, on a GPU and on a CPU: an estimate."""
 
 
 class Trainer(PackedModel):
@@ -102,23 +99,15 @@ class Trainer(PackedModel):
         parameters = sum(aligned(rank) * sum(widths) for widths in self.slotted.layers.values())
         step_tokens = sum(job.tokens for job in jobs) / sum(job.steps for job in jobs)
         frozen = any(job.start for job in jobs)
-        free, plans, refused = self._free(), list[MemoryPlan](), None
-        for checkpointed in (False, True) if self.layers else (False,):
-            costs = self._measured(rank, checkpointed=checkpointed)
-            if costs is None:
-                refused = not_measurable(Work([], step_tokens, parameters, frozen), PROBES * PROBE_TOKENS, free)
-                continue
-            work = Work([_largest(job, costs) for job in jobs], step_tokens, parameters, frozen)
-            try:
-                plans.append(plan_memory(work, costs, slots=slots, tokens=self.tokens, free=free))
-            except CannotRun as error:
-                refused = error
-                continue
-            if plans[-1].tokens_in_flight(work) >= int(min(self.tokens, slots * step_tokens)):
-                break
-        if not plans and refused:
-            raise refused
-        return fastest(plans, work, HALF_SPEED_CPU if self.device.type == "cpu" else HALF_SPEED)
+        return choose_plan(
+            lambda checkpointed: self._measured(rank, checkpointed=checkpointed),
+            lambda costs: Work([_largest(job, costs) for job in jobs], step_tokens, parameters, frozen),
+            slots=slots,
+            tokens=self.tokens,
+            free=self._free(),
+            cpu=self.device.type == "cpu",
+            ways=(False, True) if self.layers else (False,),
+        )
 
     def _measured(self, rank: int, *, checkpointed: bool) -> PassCosts | None:
         """The costs of a pass; None without memory for measuring them."""

@@ -13,6 +13,7 @@ from hybrid.plan.gpus import every, named_by
 from hybrid.plan.money import price_table
 from tests.conftest import Hybrid
 
+TRAINS = ("--backend", "transformers")
 SMALL = ("--limit", "2", "--set", "questions=1")
 
 
@@ -90,3 +91,16 @@ def test_devices_are_known_by_the_names_that_drivers_give_them() -> None:
     }
     assert {name: found.name for name in given if (found := named_by(name))} == given
     assert named_by("Matrox G200") is None
+
+
+def test_test_time_training_is_planned_by_the_texts_that_it_trains_on(hybrid: Hybrid) -> None:
+    plan = json.loads(
+        hybrid("plan", "seal-ttt", "--preset", "demo", "--limit", "2", *TRAINS, "--gpu", "t4", "--json").stdout
+    )
+    (stage,) = plan["stages"]
+    assert stage["trainings"] == 2
+    assert stage["exact"] is True
+    assert stage["trained_tokens"] > 100
+    (t4,) = plan["gpus"]
+    assert [line["name"] for line in t4["memory"]] == ["weights", "adapters in training", "activations"]
+    assert t4["fits"] is True
