@@ -29,6 +29,8 @@ EXTRA_OF = {
     "pyarrow": "parquet",
     "pandas": "pandas",
     "pynvml": "nvidia",
+    "jinja2": "plan",
+    "tokenizers": "plan",
 }
 """Library -> the extra of this distribution that installs it."""
 
