@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
+from rich.console import Console
 
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, NonEmptyText, seconds_of
+from hybrid.commands.watch import watch_on_screen
+from hybrid.commands.watch_screen import Look
 from hybrid.errors import BadData, Temporary, UsageError
 from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import chosen_folder
@@ -63,7 +67,9 @@ def status(run: str | None, folder: Path | None, also_forgotten: bool, as_json: 
         if every is None:
             _show(place, runs := read(), run, as_json=as_json)
             return _exit_code(runs, run)
-        return _watch(place, read, run, every, as_json=as_json)
+        if as_json or not _has_screen():
+            return _repeat(place, read, run, every, as_json=as_json)
+        return _watch(place, read, run, every)
 
 
 def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | None]:
@@ -80,6 +86,11 @@ def _interval(run: str | None, watch: str | None) -> tuple[str | None, float | N
     if run is not None:
         raise UsageError(f"--watch: '{watch:.80}' is not a time such as 10s or 2m")
     return watch, WATCH_SECONDS
+
+
+def _has_screen() -> bool:
+    """Whether standard output is a terminal that can be drawn on, unlike one of an editor or a log (TERM=dumb)."""
+    return sys.stdout.isatty() and not Console().is_dumb_terminal
 
 
 def _reader(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> ReadRuns:
@@ -102,22 +113,30 @@ def _tell(records: int) -> None:
         click.echo(f"reading {records:,} new records; they are indexed, so the next time is fast", err=True)
 
 
-def _exit_code(runs: list[RunStatus], run: str | None) -> int:
+def _exit_code(runs: Sequence[RunStatus], run: str | None) -> int:
     """The highest of the runs' codes. Without a named run, cancelled runs that are not done are left out."""
     waited_for = [one for one in runs if run or one.done or not one.cancelled]
     return max((one.exit_code for one in waited_for), default=0)
 
 
-def _show(place: Path, runs: list[RunStatus], run: str | None, *, as_json: bool) -> None:
-    differing = differences({one.id: one.spec for one in runs if one.spec})
+def _differing(runs: Sequence[RunStatus]) -> Mapping[str, Sequence[str]]:
+    return differences({one.id: one.spec for one in runs if one.spec})
+
+
+def _stale(place: Path, run: RunStatus) -> list[str]:
+    """What is said of grades that belong to other outputs of a run."""
+    return list(stale_words(place / "results" / run.id / "outputs.json"))
+
+
+def _show(place: Path, runs: Sequence[RunStatus], run: str | None, *, as_json: bool) -> None:
+    differing = _differing(runs)
     for one in runs:
         if as_json:
             click.echo(encode(one.to_json()))
         elif not run:
             click.echo(summary_line(one, differing.get(one.id, ())))
         else:
-            stale = stale_words(place / "results" / one.id / "outputs.json")
-            for text in (*detail_lines(one), *titled_lines("grades", stale)):
+            for text in (*detail_lines(one), *titled_lines("grades", _stale(place, one))):
                 click.echo(text)
     if not run and not as_json and any(one.stopped for one in runs):
         click.echo("`hybrid status RUN` shows the command that goes on with a stopped run", err=True)
@@ -125,14 +144,30 @@ def _show(place: Path, runs: list[RunStatus], run: str | None, *, as_json: bool)
         click.echo("there is no run in the folder yet, or all were forgotten (--all)")
 
 
-def _watch(place: Path, read: ReadRuns, run: str | None, every: float, *, as_json: bool) -> int:
-    """Show the runs repeatedly until all have ended; Ctrl-C ends it with the exit code of the last reading."""
+def _watch(place: Path, read: ReadRuns, run: str | None, every: float) -> int:
+    """A page on the terminal until all runs have ended, `q` or Ctrl-C; then its last state stays there as text."""
+
+    def look() -> Look:
+        runs = read()
+        stale = [text for one in runs if run for text in _stale(place, one)]
+        return Look(runs, named=bool(run), differences=_differing(runs), stale=stale)
+
+    reader = watch_on_screen(Console(), look, every, f"hybrid status  {run or place}")
+    if reader.problem:
+        click.echo(reader.problem, err=True)
+    if reader.look is None:
+        return reader.code
+    _show(place, reader.look.runs, run, as_json=False)
+    return reader.code if reader.problem else _exit_code(reader.look.runs, run)
+
+
+def _repeat(place: Path, read: ReadRuns, run: str | None, every: float, *, as_json: bool) -> int:
+    """Print the runs repeatedly until all have ended; Ctrl-C ends it with the exit code of the last reading."""
     code = Temporary.exit_code
     try:
         while True:
             try:
                 code = _exit_code(runs := read(), run)
-                click.clear()
                 _show(place, runs, run, as_json=as_json)
                 if all(one.over for one in runs):
                     return code

@@ -29,6 +29,7 @@ from hybrid.protocols import Side, Stage
 from hybrid.status.attempts import Attempt, read_attempts
 from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 from hybrid.status.next_command import worker_command
+from hybrid.status.waiting import SideState, side_states
 
 MAX_LENGTH = 300
 """Most characters of a text from a folder or another machine."""
@@ -71,6 +72,7 @@ class RunStatus:
     open_here: int = 0  # records in open shards of this machine's processes
     local: bool = False  # whether `run local` is at work on it on this machine
     next_command: str = ""  # what goes on with it
+    sides: tuple[SideState, ...] = ()  # what each side does, or waits for
 
     def sum(self, name: str) -> int:
         """The sum of one attribute over the stages, unknown values as 0."""
@@ -179,6 +181,7 @@ class RunStatus:
             "unchanged_seconds": unchanged,
             "settings": self.spec["settings"],
             "stages": [stage.to_json() for stage in self.stages],
+            "sides": [side.to_json() for side in self.sides],
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "passed_over": list(self.refused),
         }
@@ -252,6 +255,7 @@ def read_status(
         open_here=Journals(home.journals_of(place)).open_records(run.id),
         local=is_locked(place / run.place),
         next_command=_next_command(run, place, named, stages, orders.sides),
+        sides=side_states(named, stages, attempts, orders.sides),
     )
 
 
