@@ -82,7 +82,7 @@ def grade(
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
         click.echo(encode({**head, "summary": summary}))
     else:
-        _show(summary, name, grades)
+        show_summary(summary, name, grades)
         for line in [] if path == "-" else stale_words(Path(path)):
             click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary)
@@ -146,7 +146,8 @@ def _check(summary: dict[str, Any], threshold: float | None) -> None:
         raise Missed(f"the score {score:.4f} is below the threshold {threshold:g}")
 
 
-def _show(summary: dict[str, Any], name: str, grades: Path) -> None:
+def show_summary(summary: dict[str, Any], name: str, grades: Path) -> None:
+    """Print score, figures and measures as tables, and below them what could not be graded and who judged."""
     aside = grades == STDOUT
     console = Console(highlight=False, stderr=aside)
     if not console.is_terminal:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybrid.canonical import encode
+from hybrid.commands.compare import compare_command
 from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
@@ -29,6 +30,9 @@ FILE_WIDTH = 200
 @click.group()
 def judge() -> None:
     """What is known of judges."""
+
+
+judge.add_command(compare_command)
 
 
 @judge.command("check")
