@@ -38,9 +38,9 @@ MAX_LINE = 1000
 def sync(remote: str, folder: Path | None, side: Any, run: str, every: float | None, as_json: bool) -> int:
     """Copy FOLDER [HYBRID_FOLDER, the joined one] to REMOTE:PATH and back with this user's own rclone.
 
-    Each file goes one way, from the side that writes it: the laptop sends runs, receipts and orders, a GPU machine
-    shards, heartbeats, logs and tensors; packed models go both ways. Nothing is ever deleted, on either side. Start it
-    on both machines. Exit code 5: a round was not complete, the next one goes on.
+    Each file goes one way, from the side that writes it: the laptop sends runs, receipts, orders and what its own
+    workers write, a GPU machine shards, heartbeats, logs and tensors; packed models go both ways. Nothing is ever
+    deleted, on either side. Start it on both machines. Exit code 5: a round was not complete, the next one goes on.
     """
     _refuse_wrong(remote, run)
     place = chosen_folder(folder)

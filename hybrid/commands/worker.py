@@ -120,7 +120,7 @@ def _worked(
     folder: IsolatedFolder, here: Machine, clock: SystemClock, options: WorkerOptions, show: Callable[[str], None]
 ) -> Worker:
     """A worker that has ended. Raises the error that it ended with."""
-    attempt, spool = new_attempt(), home.spool_of(folder.root)
+    attempt, spool = new_attempt(on_laptop="gpu" not in options.sides), home.spool_of(folder.root)
     with alive(spool / "locks", attempt) as gone:
         ended = partial(has_ended, spool / "locks")
         siblings = Siblings(spool / "claims.sqlite", attempt, clock, ended, options.timeouts, gone)

@@ -27,6 +27,8 @@ TENSORS = "tensors"
 """The folder of checkpoints and adapters in a run's folder."""
 SEGMENTS = "segments"
 """The folder of what the loops of a run have published."""
+ON_LAPTOP = "-laptop"
+"""The end of the names of the attempts of workers that do the laptop side alone."""
 BESIDE_STAGES = (*NOTES, TENSORS, SEGMENTS)
 """The folders of a run that are not stages; no stage may have such a name."""
 
@@ -57,9 +59,12 @@ def run_id(spec: Json, pipeline: str) -> str:
     return checked(f"{pipeline}-{digest(spec)[:12]}", what="run id")
 
 
-def new_attempt() -> str:
-    """A unique name for one attempt: one process at work on runs. Its time is for people only."""
-    return f"{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}"
+def new_attempt(*, on_laptop: bool = False) -> str:
+    """A unique name for one attempt: one process at work on runs. Its time is for people only.
+
+    By the end of the names of those `on_laptop` a program that syncs knows which side writes their files.
+    """
+    return f"{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}{ON_LAPTOP if on_laptop else ''}"
 
 
 @dataclass(frozen=True, slots=True)

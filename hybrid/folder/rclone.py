@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 
 from hybrid.canonical import encode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.folder.names import SEGMENTS
+from hybrid.folder.names import ON_LAPTOP, SEGMENTS, TENSORS
 from hybrid.folder.runs import MARK
 from hybrid.machine.files import NotThere
 from hybrid.machine.redaction import redacted
@@ -28,8 +28,11 @@ OLDEST = (1, 55)
 """The first version whose `cat`, `copy` and JSON log are used here as they are now."""
 VERSION = re.compile(r"^rclone v(\d{1,4})\.(\d{1,4})", re.MULTILINE)
 
-OF_LAPTOP = ("run.json", "inputs-*", "references-*", "acks/**", "orders/**")
-"""What the laptop writes below the place of a run; workers write the rest."""
+OF_LAPTOP = (
+    *("run.json", "inputs-*", "references-*", "acks/**", "orders/**"),
+    *(f"*/*{ON_LAPTOP}/**", f"{TENSORS}/*/*{ON_LAPTOP}/**"),
+)
+"""What the laptop writes below the place of a run, its own workers included; other workers write the rest."""
 PACKED = ("/models/**", "/wheels/**", "/notebooks/**")
 """Written by either side, under names that are made of the content: never copied over another."""
 

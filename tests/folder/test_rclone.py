@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hybrid.folder.medium import Disk
+from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import join_folder
 from tests.support.in_process import Hybrid
 from tests.support.real_machines import Machine
@@ -87,6 +88,25 @@ def test_what_workers_publish_reaches_the_other_workers(places: Places) -> None:
     assert set(below(places.gpu)) >= {first, second}
     places.sync("laptop")
     assert set(below(places.laptop)) >= {first, second}
+
+
+@pytest.mark.slow
+def test_what_a_worker_on_the_laptop_writes_reaches_the_gpu_machine_and_is_never_sent_back(places: Places) -> None:
+    own, of_gpu = new_attempt(on_laptop=True), new_attempt()
+    verdicts = [f"{RUN}/judged/{own}/000/shard-0", f"{RUN}/beats/{own}/000/beat-0", f"{RUN}/tensors/t/{own}/0/part-0"]
+    answers = f"{RUN}/answer/{of_gpu}/000/shard-0"
+    for path in verdicts:
+        Disk(places.laptop).write(path, path.encode())
+    places.sync("laptop")
+    places.sync("gpu")
+    Disk(places.gpu).write(answers, b"answers")
+    (places.gpu / verdicts[0]).write_bytes(b"torn")
+    places.sync("gpu")
+    places.sync("laptop")
+    assert below(places.laptop).items() >= {**{path: path.encode() for path in verdicts}, answers: b"answers"}.items()
+    assert below(places.remote)[verdicts[0]] == verdicts[0].encode(), "a torn copy does not go back"
+    places.sync("gpu")
+    assert below(places.gpu)[verdicts[0]] == verdicts[0].encode()
 
 
 @pytest.mark.slow
