@@ -13,7 +13,7 @@ from rich.text import Text
 
 from hybrid.execution.stage_view import StageView
 from hybrid.machine.terminal import clean_line, count_of, duration, per_minute
-from hybrid.machine.usage import Usage
+from hybrid.machine.usage import Usage, watt_hours
 from hybrid.status.attempts import Attempt
 from hybrid.status.run_status import RunStatus
 from hybrid.status.sparklines import Trend, recent, sparkline
@@ -280,11 +280,6 @@ def _gpu(usage: Usage, busy: float, pen: _Pen) -> str:
     told = [f"{count} {busy:.0f} % busy", "" if power is None else f"{power:,.0f} W"]
     told += [] if energy is None else [f"{watt_hours(energy)} so far"]
     return f"{', '.join(filter(None, told))}; the last {duration(min(len(usage.at), pen.columns) * usage.period)}"
-
-
-def watt_hours(energy: float) -> str:
-    """`420 Wh`, `1.42 kWh`."""
-    return f"{energy / 1000:,.2f} kWh" if energy >= 1000 else f"{energy:.0f} Wh" if energy >= 10 else f"{energy:.1f} Wh"
 
 
 def _summary(run: RunStatus, pen: _Pen, look: Look) -> Iterator[Text]:

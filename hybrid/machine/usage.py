@@ -139,6 +139,11 @@ def quantity(value: object) -> float | None:
     return value if 0 <= value < 1e15 and math.isfinite(value) else None
 
 
+def watt_hours(energy: float) -> str:
+    """`1.4 Wh`, `420 Wh`, `1.42 kWh`."""
+    return f"{energy / 1000:,.2f} kWh" if energy >= 1000 else f"{energy:.0f} Wh" if energy >= 10 else f"{energy:.1f} Wh"
+
+
 def _columns(metrics: object, name: str, length: int) -> tuple[list[float | None], list[float | None]] | None:
     """The means and the highest values of a metric; None when it is not there, or not of this length."""
     column: Any = metrics.get(name) if isinstance(metrics, dict) else None

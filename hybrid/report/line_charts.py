@@ -1,4 +1,6 @@
-"""Line charts over rounds as SVG: axes of any range, bands, and lines distinguished by text, dash and colour."""
+"""Line charts over rounds, or what else is counted, as SVG: axes of any range, bands, lines told apart by text, dash
+and colour.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,18 @@ class Line:
     band: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
-def line_chart(title: str, lines: Sequence[Line], left_out: int = 0) -> Html:
+def line_chart(title: str, lines: Sequence[Line], left_out: int = 0, *, across: str = "round") -> Html:
     """A chart of `lines`, the most important first, with a table of their values as legend.
 
-    `left_out` further lines are counted there, too.
+    `left_out` further lines are counted there, too. `across` is what the numbers of the points count.
     """
     styled, grey = lines[:STYLED_LINES], lines[STYLED_LINES : STYLED_LINES + MAX_GREY_LINES]
     plot = _Plot([*styled, *grey])
-    drawn = [plot.axes()]
+    drawn = [plot.axes(across)]
     drawn += [plot.line(line, "more") for line in grey]
     drawn += [plot.band(line, f"k{number}") for number, line in enumerate(styled) if line.band]
     drawn += [plot.line(line, f"k{number}") for number, line in reversed(list(enumerate(styled)))]
-    aria_label = plain(f"{title} by round, {count_of(len(lines), 'line')}; the table has the numbers")
+    aria_label = plain(f"{title} by {across}, {count_of(len(lines), 'line')}; the table has the numbers")
     svg = (
         f'<svg class="lines" role="img" aria-label="{aria_label}" viewBox="0 0 {WIDTH} {HEIGHT}">{"".join(drawn)}</svg>'
     )
@@ -51,7 +53,7 @@ def line_chart(title: str, lines: Sequence[Line], left_out: int = 0) -> Html:
         "figure",
         el("figcaption", el("b", title)),
         Html(svg),
-        _legend(styled, lines[STYLED_LINES:], left_out),
+        _legend(styled, lines[STYLED_LINES:], left_out, across),
         cls="series",
     )
 
@@ -66,8 +68,8 @@ class _Plot:
         self._y = axis_of(values)
         self._left = 14 + DIGIT_WIDTH * max(len(label) for _, label in self._y.ticks)
 
-    def axes(self) -> str:
-        return "".join([*self._rows(self._y), *self._columns(self._x)])
+    def axes(self, across: str) -> str:
+        return "".join([*self._rows(self._y), *self._columns(self._x, across)])
 
     def _rows(self, axis: Axis) -> Iterator[str]:
         for value, tick in axis.ticks:
@@ -75,11 +77,11 @@ class _Plot:
             yield f'<path class="axis" d="M{self._left:.1f} {y}H{WIDTH - RIGHT}"/>'
             yield f'<text x="{self._left - 6:.1f}" y="{y}" class="tick">{plain(tick)}</text>'
 
-    def _columns(self, axis: Axis) -> Iterator[str]:
+    def _columns(self, axis: Axis, across: str) -> Iterator[str]:
         for value, tick in axis.ticks:
             yield f'<text x="{self._x_of(value)}" y="{HEIGHT - BOTTOM + 15}" class="at">{plain(tick)}</text>'
         middle = (self._left + WIDTH - RIGHT) / 2
-        yield f'<text x="{middle:.1f}" y="{HEIGHT - 3}" class="at">round</text>'
+        yield f'<text x="{middle:.1f}" y="{HEIGHT - 3}" class="at">{plain(across)}</text>'
 
     def _x_of(self, number: float) -> str:
         return f"{self._left + self._x.share(number) * (WIDTH - RIGHT - self._left):.1f}"
@@ -114,18 +116,18 @@ def thinned(points: Mapping[int, float], most: int = MAX_POINTS) -> list[tuple[i
     return sorted(kept)
 
 
-def _legend(styled: Sequence[Line], rest: Sequence[Line], left_out: int) -> Html:
+def _legend(styled: Sequence[Line], rest: Sequence[Line], left_out: int, across: str) -> Html:
     """One row per line: its stroke, its name and its values."""
     names = ("", "first", "lowest", "highest", "last")
     head = el("tr", *(el("th", name, scope="col", cls="n" if name else None) for name in names))
-    rows = [_row(line, f"k{number}") for number, line in enumerate(styled)]
-    rows += [_row(line, "more") for line in rest[:MAX_GREY_LINES]]
+    rows = [_row(line, f"k{number}", across) for number, line in enumerate(styled)]
+    rows += [_row(line, "more", across) for line in rest[:MAX_GREY_LINES]]
     if left := max(0, len(rest) - MAX_GREY_LINES) + left_out:
         rows.append(el("tr", el("td", f"{count_of(left, 'more line')} not drawn", colspan=5, cls="none")))
     return el("div", el("table", el("thead", head), el("tbody", *rows)), cls="scroll", tabindex="0")
 
 
-def _row(line: Line, kind: str) -> Html:
+def _row(line: Line, kind: str, across: str) -> Html:
     known = sorted(line.points.items())
     values = [value for _, value in known]
     numbers = (values[0], min(values), max(values), values[-1])
@@ -134,7 +136,7 @@ def _row(line: Line, kind: str) -> Html:
     )
     name = el("th", key, line.name, scope="row")
     cells = [el("td", number(value), cls="n") for value in numbers]
-    cells[-1] = el("td", number(values[-1]), el("small", f" round {known[-1][0]:,}"), cls="n")
+    cells[-1] = el("td", number(values[-1]), el("small", f" {across} {known[-1][0]:,}"), cls="n")
     return el("tr", name, *cells)
 
 

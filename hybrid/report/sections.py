@@ -105,9 +105,9 @@ class Sections:
             self.faults.append(error)
 
     def style(self) -> str:
-        """The CSS of all sections. CSS with a `<`, which could end the style element, is left out."""
+        """The CSS of all sections, each text once. CSS with a `<`, which could end the style element, is left out."""
         styles = [self._call(one.section, "giving its style", str, one.section.style) or "" for one in self._active]
-        return "".join(f"\n{style.strip()}\n" for style in styles if style and "<" not in style)
+        return "".join(f"\n{style.strip()}\n" for style in dict.fromkeys(styles) if style and "<" not in style)
 
     def scripts(self) -> list[str]:
         """The JavaScript of each section. A script that could end its element or begin an HTML comment is left out."""

@@ -67,13 +67,14 @@ def _timed(chain: Bound, roots: tuple[Path, ...]) -> Timing | None:
             timing.prompt_tokens += record["tokens"][0]
             timing.completion_tokens += record["tokens"][1]
     for attempt, written in ends.items():
-        began = _began(attempt)
+        began = began_at(attempt)
         if began is not None:
             timing.spans[attempt] = began, _last_beat(run, attempt) or written
     return timing if timing.spans else None
 
 
-def _began(attempt: str) -> datetime | None:
+def began_at(attempt: str) -> datetime | None:
+    """When an attempt began, by its name and its machine's clock; None when the name does not say it."""
     found = ATTEMPT.match(attempt)
     with suppress(ValueError):
         return datetime.strptime(found[1] if found else "", "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
