@@ -149,7 +149,7 @@ def _file(check: Mapping[str, Any]) -> str:
 
 def _corrected(judge: Mapping[str, Any]) -> list[str]:
     true = judge.get("corrected")
-    if not judge.get("check"):
+    if not judge.get("check") or "corrected" not in judge:  # nothing was graded, or it has no mean
         return []
     if not true:
         return ["the score cannot be corrected for the judge's errors: it hardly tells right from wrong"]

@@ -164,17 +164,18 @@ class GradesWriter:
         grader measured of all outputs together.
         """
         summary = counted.summary()
+        mixed = checked(getattr(self._judge, "mixes", ""), str)
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
             own = calibration.identity(self._name, self._grader, about)
             known = calibration.known(getattr(self._judge, "checked_as", own))
             judge = {**about, "check": calibration.brief(known)}
-            if known and summary["score"] is not None:
+            if known and summary["score"] is not None and not mixed:
                 judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective_size)
             summary["judge"] = judge
         if isinstance(self._judge, MeasuringGrader):
             with attributed_to(self._grader, "measuring the outputs"):
-                if mixed := checked(getattr(self._judge, "mixes", ""), str):
+                if mixed:
                     summary |= without_mean(mixed)
                 summary["measures"] = [checked(one, Measured).to_json() for one in self._judge.measures()]
         return summary

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.grading import calibration
 from hybrid.grading.answers import normal
+from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, usual_settings
 from hybrid.grading.references import acceptable
-from hybrid.metrics import Measured
+from hybrid.metrics import Interval, Measured
 from hybrid.protocols import Watcher
 from hybrid.records import Grade, Output
-from hybrid.statistics.intervals import ClusteredMean
+from hybrid.statistics.intervals import ClusteredMean, difference
+from pipelines.seal.knowledge.comparison import Comparison, RoundRewards, compare
 from pipelines.seal.knowledge.verdicts import grade
+
+ROLE = "judge"
+DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Knowledge:
     """1 when a rule or the verdict of the run's own judge calls the answer right, 0 when wrong, else no score.
 
-    The answers are those of several arms, so they have no mean; the share of right answers of each is measured, with
-    intervals that are clustered by passage.
+    The answers are those of several arms, so they have no mean. Measured are the share of right answers of each arm on
+    evaluation passages, its gain over controls on the same questions, and the rewards of every round on training
+    passages; intervals are clustered by passage.
     """
 
     def control(self, reference: Json) -> str | None:
@@ -29,15 +37,34 @@ class Knowledge:
         wanted = acceptable(reference)
         return normal(wanted[0]) if wanted else None
 
+    def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Knowledge | JudgedKnowledge:
+        """The grader with the judge's name and digest, when the outputs name exactly one judge."""
+        judges = [one for one in models if _is_judge(one)]
+        named = run.get("models")
+        spec = named.get(ROLE) if isinstance(named, dict) else None
+        backend = spec.get("backend") if isinstance(spec, dict) else None
+        if len(judges) != 1 or not isinstance(backend, str):
+            return self
+        return JudgedKnowledge(judges[0]["name"], judges[0]["digest"], backend)
+
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[KnowledgeMeasures]:
         """Read all answers. No model is asked."""
-        arms: dict[str, ClusteredMean] = {}
-        for output in outputs:
-            score = grade(output).score
-            if score is not None:
-                arms.setdefault(arm_of(output), ClusteredMean()).add(output.task, score)
-        yield KnowledgeMeasures(arms)
+        yield KnowledgeMeasures(compare(outputs), None)
+
+
+@dataclass(frozen=True)
+class JudgedKnowledge(Knowledge):
+    """The same for a run whose judge is known: its measured errors are those of the grader `judge`."""
+
+    name: str
+    digest: str
+    backend: str
+
+    @contextmanager
+    def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[KnowledgeMeasures]:
+        """Read all answers. No model is asked."""
+        yield JudgedMeasures(compare(outputs), self)
 
 
 class KnowledgeMeasures:
@@ -45,21 +72,88 @@ class KnowledgeMeasures:
 
     mixes = "arms"
 
-    def __init__(self, arms: dict[str, ClusteredMean]) -> None:
-        self._arms = arms
+    def __init__(self, found: Comparison, check: Mapping[str, Any] | None) -> None:
+        self._found, self._check = found, check
 
     def grade(self, output: Output) -> Grade:
         """The grade of one answer."""
         return grade(output)
 
     def measures(self) -> Iterator[Measured]:
-        """The share of right answers of every arm."""
-        for name, sums in sorted(self._arms.items()):
-            yield Measured(name, "right", round(sums.mean or 0.0, 6), sums.n, sums.interval(), better="higher")
+        """Every arm beside its controls, then every round's rewards."""
+        for name in self._found.names():
+            of_arm = self._found.arms[name]
+            yield _share(name, "right", of_arm.right)
+            yield from self._corrected(name, of_arm.right)
+            for control, gains in of_arm.gains.items():
+                yield from _gain(name, control, gains)
+            if of_arm.failed:
+                yield Measured(name, "answers without a score", of_arm.failed.total(), of_arm.failed.total())
+        for number, of_round in sorted(self._found.rounds.items()):
+            yield from _rewards(f"training, round {number}", of_round)
+
+    def _corrected(self, name: str, right: ClusteredMean) -> Iterator[Measured]:
+        """The share without the judge's measured errors, where these are known."""
+        known = (
+            self._check and right.n and calibration.corrected_by(self._check, right.mean or 0, right.effective_size())
+        )
+        if known:
+            value: Any = known["score"]
+            interval: Any = known["interval"]
+            what = "right, corrected for the judge's errors"
+            yield Measured(name, what, round(value, DIGITS), right.n, _rounded(interval), better="higher")
 
 
-def arm_of(output: Output) -> str:
-    """Split and arm of a record, with the round where the model without training is that of a round."""
-    arm, split, round = (output.view.get(name) for name in ("arm", "split", "round"))
-    at = f"round-{round}-" if arm == "base" and type(round) is int else ""
-    return f"{split}/{at}{arm}"[:100]
+class JudgedMeasures(KnowledgeMeasures):
+    """The measures of a run whose judge is known."""
+
+    def __init__(self, found: Comparison, judge: JudgedKnowledge) -> None:
+        self._judge = judge
+        settings = usual_settings(judge.backend)
+        identity: Mapping[str, Json] = {
+            "grader": ROLE, "version": VERSION, "settings": settings, "models": [judge.digest],
+        }  # fmt: skip
+        self.checked_as = identity
+        super().__init__(found, calibration.known(identity))
+
+    def about(self) -> Mapping[str, Json]:
+        """The judge, its digest, and version and digest of its prompt."""
+        judge: Json = {"name": self._judge.name, "digest": self._judge.digest, "backend": self._judge.backend}
+        return {"models": [judge], "version": VERSION, "prompt": prompt_digest(Asking())}
+
+
+def _share(group: str, what: str, sums: ClusteredMean) -> Measured:
+    return Measured(group, what, round(sums.mean or 0.0, DIGITS), sums.n, _rounded(sums.interval()), better="higher")
+
+
+def _gain(name: str, control: str, gains: ClusteredMean) -> Iterator[Measured]:
+    """The paired difference to a control."""
+    if gains.n:
+        found = difference(gains)
+        interval = _rounded((found.low, found.high))
+        by = f"{control}, on the same questions, clustered by passage"
+        what = f"right minus that of {control}"
+        yield Measured(name, what, round(found.mean, DIGITS), found.n, interval, 0.0, (0.0, 0.0), by, "higher")
+
+
+def _rewards(group: str, found: RoundRewards) -> Iterator[Measured]:
+    """What a round's texts were worth, and why some had no reward."""
+    for what, sums in (("reward of a text", found.texts), ("reward of the best text", found.best)):
+        if sums.n:
+            yield _share(group, what, sums)
+    if found.base.n:
+        yield _share(group, "right before training", found.base)
+        yield Measured(group, "passages with a text that helped", found.better, found.passages)
+    yield Measured(group, "different texts", found.different, found.written)
+    for why, count in sorted(found.without.items()):
+        yield Measured(group, f"texts without a reward: {why}"[:100], count, found.written)
+
+
+def _rounded(interval: Sequence[float] | None) -> Interval | None:
+    return (round(interval[0], DIGITS), round(interval[1], DIGITS)) if interval else None
+
+
+def _is_judge(model: Any) -> bool:
+    """Whether this is a model of the run with the judge's role."""
+    found = model if isinstance(model, dict) else {}
+    return found.get("role") == ROLE and isinstance(found.get("name"), str) and isinstance(found.get("digest"), str)
