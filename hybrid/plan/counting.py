@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
@@ -67,7 +68,7 @@ class Exact:
 
 def counter_of(model: str) -> TokenCounter:
     """The counter for a model's prompts. Raises nothing."""
-    if model not in PACKAGED and is_hub_name(model):
+    if model not in PACKAGED and (is_hub_name(model) or not Path(model).expanduser().exists()):
         return Estimate(f"the files of {model:.80} are not here")
     try:
         tokenizer = light_tokenizer(locate(model))

@@ -64,6 +64,11 @@ class LightTokenizer:
     added_tokens_decoder: Mapping[int, AddedToken]
     names: Mapping[str, str] = field(default_factory=dict)  # bos_token, eos_token: what templates write
 
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text."""
+        return self.encoder.token_to_id(self.names["eos_token"]) if "eos_token" in self.names else None
+
     def __call__(self, text: str, *, add_special_tokens: bool = True) -> Encoded:
         ids = list(self.encoder.encode(text, add_special_tokens=add_special_tokens).ids)
         if add_special_tokens and self.adds_bos and ids[:1] != [self.bos_token_id]:

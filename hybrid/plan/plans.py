@@ -16,15 +16,16 @@ from hybrid.plan.gpus import Gpu
 from hybrid.plan.memory import CONTEXT, Line, Needs, needs_of
 from hybrid.plan.shapes import ModelShape, shape_of
 from hybrid.plan.speed import NO_TIME, Span, answering, computing, rounds, starting, training
-from hybrid.plan.training_memory import adapter_parameters, policy_needs, training_needs
+from hybrid.plan.training_memory import adapter_parameters, classifier_needs, policy_needs, training_needs
 from hybrid.plan.training_texts import TrainingTexts
 from hybrid.plan.workload import StageLoad, loads_of
 from hybrid.plugins.faults import inputs_of
 from hybrid.protocols import Inputs, Pipeline
-from hybrid.training.policy_memory import PASS_TOKENS
 
-PLANNED = ("transformers", "vllm", "llamacpp", "ollama")
-"""Backends whose memory and time are planned."""
+CLASSIFIER = "classifier"
+ANSWERING = ("transformers", "vllm", "llamacpp", "ollama")
+PLANNED = (*ANSWERING, CLASSIFIER)
+"""Backends whose memory and time are planned, and those that answer requests."""
 
 
 class Chosen(Protocol):
@@ -189,7 +190,7 @@ def _phases(
     if load.rounds:
         yield Phase("rounds", tuple(_rounds(gpu, load.rounds, role, models[role], shapes.get(role))))
     answering_models = []
-    for one in (one for one in load.roles if one.role in shapes):
+    for one in (one for one in load.roles if one.role in shapes and models[one.role].backend in ANSWERING):
         chosen, shape = models[one.role], shapes[one.role]
         needs = needs_of(chosen.backend, shape, chosen.options, gpu, one)
         seconds = answering(chosen.backend, shape, needs, gpu, one)
@@ -212,13 +213,13 @@ def _rounds(gpu: Gpu, load: RoundsLoad, role: str, chosen: Chosen, shape: ModelS
     if load.memory:
         lines = tuple(Line(name, size) for name, size in load.memory.items())
         most = gpu.memory if gpu.is_cpu else gpu.memory - CONTEXT
-        yield ModelPlan(role, chosen.model, Needs(lines, most), computing(load.operations, gpu))
+        yield ModelPlan(role, chosen.model, Needs(lines, most), computing(load, gpu))
     elif shape and load.tuning:
-        needs = policy_needs(shape, load.models, load.tuning, load.longest, chosen.options, gpu)
+        plan = classifier_needs if chosen.backend == CLASSIFIER else policy_needs
+        needs = plan(shape, load.models, load.tuning, load.longest, chosen.options, gpu)
         rank, targets = load.tuning.rank, load.tuning.targets
         parameters = adapter_parameters(shape, rank, targets) if rank else shape.parameters
-        passes = max(load.rounds, -(-load.trained_tokens // PASS_TOKENS))
-        yield ModelPlan(role, chosen.model, needs, rounds(shape, load.trained_tokens, parameters, passes, gpu))
+        yield ModelPlan(role, chosen.model, needs, rounds(shape, load, parameters, gpu))
 
 
 def _refusal(gpu: Gpu, models: Mapping[str, Chosen], loads: Sequence[StageLoad]) -> str:

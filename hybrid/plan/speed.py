@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hybrid.loads import RoundsLoad
 from hybrid.plan.gpus import Gpu
 from hybrid.plan.memory import Needs
 from hybrid.plan.shapes import ModelShape, kv_bytes
@@ -16,6 +17,7 @@ from hybrid.plan.training_texts import TrainingTexts
 from hybrid.plan.workload import RoleLoad
 from hybrid.training.memory import MemoryPlan
 from hybrid.training.memory import Work as MemoryWork
+from hybrid.training.policy_memory import PASS_TOKENS
 
 BANDWIDTH_REACHED = (0.5, 0.8)
 """Share of the memory's bandwidth that a step of decoding reaches, from bad to good."""
@@ -90,6 +92,12 @@ OVERHEAD_OF_A_PASS = (2.5e-3, 1.2e-3)
 """Seconds in which a GPU's program starts the kernels of a layer's forward and backward pass, from bad to good."""
 
 
+SINGLE = 10
+"""Times that operations at 16 bit are faster than at 32, on a GPU."""
+OVERHEAD_OF_A_ROUND = (1.0, 0.05)
+"""Seconds of a round beside its operations: measuring, starting kernels, keeping the state."""
+
+
 def training(shape: ModelShape, texts: TrainingTexts, parameters: int, plan: MemoryPlan | None, gpu: Gpu) -> Span:
     """Seconds of training adapters with so many `parameters` each.
 
@@ -104,15 +112,20 @@ def training(shape: ModelShape, texts: TrainingTexts, parameters: int, plan: Mem
     return _trained(flops, texts.steps / together * (0 if gpu.is_cpu else shape.layers), gpu)
 
 
-def rounds(shape: ModelShape, tokens: int, parameters: int, passes: int, gpu: Gpu) -> Span:
-    """Seconds of training over so many tokens in `passes`, all of them labels."""
-    flops = tokens * (4 * shape.matrices + 6 * parameters + 4 * shape.output_head)
-    return _trained(flops, passes * (0 if gpu.is_cpu else shape.layers), gpu)
+def rounds(shape: ModelShape, load: RoundsLoad, parameters: int, gpu: Gpu) -> Span:
+    """Seconds of the training in rounds, all tokens being labels of models with so many trained `parameters` each."""
+    flops = load.trained_tokens * (4 * shape.matrices + 6 * parameters + 4 * shape.output_head)
+    passes = max(load.rounds, load.trained_tokens // PASS_TOKENS)
+    return _trained(flops, passes * (0 if gpu.is_cpu else shape.layers), gpu) + _between(load.rounds)
 
 
-def computing(operations: float, gpu: Gpu) -> Span:
-    """Seconds of so many operations of a model of its own."""
-    return _trained(operations, 0.0, gpu)
+def computing(load: RoundsLoad, gpu: Gpu) -> Span:
+    """Seconds of rounds of a model of its own that computes in fp32."""
+    return _trained(load.operations * (1 if gpu.is_cpu else SINGLE), 0.0, gpu) + _between(load.rounds)
+
+
+def _between(count: int) -> Span:
+    return Span(count * OVERHEAD_OF_A_ROUND[1], count * OVERHEAD_OF_A_ROUND[0])
 
 
 def _trained(flops: float, layers: float, gpu: Gpu) -> Span:

@@ -38,7 +38,11 @@ OF_A_LOGIT = 12
 """Bytes of a word of a label: logits, their copy in fp32 and its gradient."""
 NORMED = ("qwen3", "qwen3_moe", "gemma3_text")
 """Families that normalise queries and keys."""
+INNER = {"gpt2": 6}
+"""Vectors of an MLP's width that a family keeps, whose activation is made of many operations; gated ones keep 3."""
 LEAST_TOKENS = 64
+CLASSIFIER_TOKENS = 16384
+"""Tokens of a pass of classifiers on a GPU, where memory allows them."""
 
 
 def linear_widths(shape: ModelShape) -> dict[str, tuple[int, int]]:
@@ -77,7 +81,13 @@ def kept_bytes(shape: ModelShape, rank: int, targets: Collection[str], itemsize:
         return any(name in named for name in names)
 
     numbers = width * trained("q_proj", "k_proj", "v_proj") + width * trained("gate_proj", "up_proj")
-    numbers += 3 * inner + inner * trained("down_proj") + 2 * queries + 2 * keys + queries * trained("o_proj")
+    numbers += (
+        INNER.get(shape.family, 3 if shape.gated else 2) * inner
+        + inner * trained("down_proj")
+        + 2 * queries
+        + 2 * keys
+        + queries * trained("o_proj")
+    )
     numbers += aligned(rank) * len(named) if rank else 0
     norms = 4 * (2 * width + 2)
     if shape.family in NORMED:
@@ -237,3 +247,26 @@ def _policy_plan(on: On, tuning: PolicyTuning, held: int, arithmetic: str, longe
     if found is None:
         raise refused or ValueError("there was nothing to plan")
     return found
+
+
+def classifier_needs(
+    shape: ModelShape, models: int, tuning: PolicyTuning, longest: int, options: Mapping[str, str], gpu: Gpu
+) -> Needs:
+    """What so many classifiers over one encoder take while they train; an estimate, by the terms of the other banks.
+
+    `longest`: tokens of a text. With rank 0 every model has all parameters of its own.
+    """
+    on = On(shape, 4 if gpu.is_cpu else itemsize_of(options, gpu), gpu)
+    parameters = adapter_parameters(shape, tuning.rank, tuning.targets) if tuning.rank else shape.parameters
+    held = (adapter_bytes if tuning.rank else full_bytes)(parameters, models)
+    arithmetic = (describe_adapters if tuning.rank else describe_full)(parameters, models)
+    kept = shape.layers * kept_bytes(shape, tuning.rank, tuning.targets, on.itemsize, expanded=False)
+    room = max(0, on.free - held)
+    tokens = max(longest, min(CLASSIFIER_TOKENS, models * longest, room // (2 * kept)))
+    lines = (
+        on.weights,
+        Line("classifiers", held, arithmetic),
+        Line("activations", tokens * kept, f"a pass of {tokens:,} tokens x {kept:,} bytes"),
+    )
+    hint = "fewer clients, a smaller rank (--set rank=4), shorter texts (--set longest=64)"
+    return Needs(lines, on.most, models, on.weights.bytes, hint)

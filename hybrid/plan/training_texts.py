@@ -80,9 +80,14 @@ def _tokens(example: Example, tuning: Tuning, counter: TokenCounter) -> tuple[in
         return len(made[0].ids), made[0].labelled
     answer = len(example.messages[-1].content) if example.messages else len(example.text)
     labels = max(1, int(answer / CHARACTERS))
-    tokens = counter.tokens(Request(Sampling(1), example.messages, "" if example.messages else example.text))
+    tokens = counter.tokens(_as_request(example))
     return max(tokens, labels), labels if tuning.learned == "answer" else tokens
 
 
 def _characters(example: Example) -> int:
-    return characters(Request(Sampling(1), example.messages, example.text))
+    return characters(_as_request(example))
+
+
+def _as_request(example: Example) -> Request:
+    """What is counted: the chat, or the raw text with what stands before it."""
+    return Request(Sampling(1), example.messages, "" if example.messages else example.prompt + example.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hybrid.canonical import Json
-from hybrid.machine.terminal import clean_line, count_of, duration
+from hybrid.machine.terminal import clean_line, count_of, duration, is_or_are
 from hybrid.plan.gpus import GIB
 from hybrid.plan.money import PriceTable
 from hybrid.plan.plans import GpuPlan, Phase, RunPlan, StagePlan
@@ -42,7 +42,11 @@ def items_of(plan: RunPlan) -> str:
     """Items and tokens of all stages."""
     given, new = plan.tokens()
     most = "at most " if plan.is_bound else ""
-    return f"{most}{count_of(plan.items, 'item')}, {given:,} tokens in, at most {new:,} out"
+    unknown = sum(bool(one.unknown) for one in plan.loads)
+    more = (
+        f", and what {count_of(unknown, 'stage')} will ask for that {is_or_are(unknown)} not known" if unknown else ""
+    )
+    return f"{most}{count_of(plan.items, 'item')}, {given:,} tokens in, at most {new:,} out{more}"
 
 
 def span_of(seconds: Span) -> str:
@@ -63,7 +67,7 @@ def _load(load: StageLoad) -> str:
         return clean_line(load.unknown, LONGEST)
     given, new = load.tokens()
     most = "at most " if load.bound else ""
-    asked = f"{most}{count_of(load.items, 'item')}"
+    asked = f"{most}{count_of(load.items, 'round' if load.rounds else 'item')}"
     trained = f", {count_of(sum(n for _, n in load.trainings), 'training')}" if load.trainings else ""
     return f"{asked}, {given:,} tokens in, at most {new:,} out{trained}" if load.roles else asked + trained
 
@@ -99,7 +103,8 @@ def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
         several = sum(bool(one.models) for each in gpu.stages for one in each.phases) > 1
         yield from _memory(stage, phase, several=several)
     yield f"  {'time':<{NAME_WIDTH}} {span_of(gpu.seconds)}, of which {span_of(gpu.start)} to start"
-    yield from _costs(gpu, prices)
+    if gpu.fits:
+        yield from _costs(gpu, prices)
     if not gpu.fits and phase:
         yield from (f"  change: {hint}" for hint in dict.fromkeys(one.needs.hint for one in phase.models) if hint)
 
@@ -120,7 +125,7 @@ def _memory(stage: StagePlan, phase: Phase, *, several: bool) -> Iterator[str]:
     for model in phase.models:
         named = f"{model.role} " if model.role else ""
         for line in model.needs.lines:
-            yield f"  {named + line.name:<{NAME_WIDTH}} {_gib(line.bytes):>10}  {line.how}"
+            yield f"  {named + line.name:<{NAME_WIDTH}} {_gib(line.bytes):>10}  {line.how}".rstrip()
 
 
 def _costs(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:

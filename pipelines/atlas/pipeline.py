@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybrid.canonical import digest
+from hybrid.loads import RoundsLoad
 from hybrid.loops import Lab, Loop, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
+from pipelines.atlas.foreseen import foreseen_rounds
 from pipelines.atlas.methods import MethodName, client_name, same_as
 from pipelines.atlas.reading import read_tasks
 from pipelines.atlas.settings import AtlasSettings
@@ -73,6 +75,10 @@ class Atlas(AtlasSettings):
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds, a series for each method and seed."""
         return (Stage("rounds", "gpu", 1, Rounds(self._series, self._loop)),)
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
+        """`hybrid.protocols.Planned`."""
+        return foreseen_rounds(self, {name: of for name, of in tasks.items() if name != DATA}, tasks[DATA]["tasks"])
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """The tables beside outputs.json."""

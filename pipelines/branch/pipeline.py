@@ -6,10 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hybrid.loads import Foreseen
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Derive, Derived, Search, Walk
+from pipelines.branch.foreseen import foreseen_search
 from pipelines.branch.kept import kept_page
 from pipelines.branch.settings import BranchSettings
 
@@ -62,6 +64,10 @@ class Branch(BranchSettings):
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """What was kept, to be read: the file beside outputs.json."""
         return {"kept.md": kept_page(tasks, outputs)}
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> Iterable[Foreseen] | None:
+        """`hybrid.protocols.Planned`."""
+        return foreseen_search(self, tasks) if stage == SEARCH else None
 
     def _walk(self, task: str, tasks: Mapping[str, Any]) -> Walk:
         walk: Walk = import_object("pipelines.branch.walk:searched", needed_for=NEEDED_FOR)(self, task, tasks)

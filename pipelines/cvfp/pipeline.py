@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData
+from hybrid.loads import RoundsLoad
 from hybrid.loops import Lab, Loop, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
@@ -77,6 +78,12 @@ class Cvfp(CvfpSettings):
         """The tables beside outputs.json."""
         pages: Mapping[str, str] = import_object("pipelines.cvfp.exports:pages", needed_for=NEEDED_FOR)(outputs)
         return pages
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
+        """`hybrid.protocols.Planned`."""
+        make = import_object("pipelines.cvfp.foreseen:foreseen_rounds", needed_for=NEEDED_FOR)
+        load: RoundsLoad = make(self, {name: of for name, of in tasks.items() if name != DATA}, tasks[DATA]["train"])
+        return load
 
     def rounds_of(self, variant: Variant) -> tuple[int, int]:
         """The sweeps of phase 1 and the epochs of phase 2 of a variant; a counted one has one round."""

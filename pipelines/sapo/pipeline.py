@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hybrid.loads import RoundsLoad
 from hybrid.loops import Lab, Loop, Segment, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.metrics import RoundMetrics
@@ -68,6 +69,12 @@ class Sapo(SapoSettings):
         make = import_object("pipelines.sapo.exports:pages", needed_for=NEEDED_FOR)
         pages: Mapping[str, Any] = make(outputs, group=self.group)
         return pages
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
+        """`hybrid.protocols.Planned`."""
+        make = import_object("pipelines.sapo.foreseen:foreseen_rounds", needed_for=NEEDED_FOR)
+        load: RoundsLoad = make(self, tasks)
+        return load
 
     def replay(
         self,

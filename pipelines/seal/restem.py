@@ -9,21 +9,24 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, ClassVar, Literal
 
 from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, UsageError
+from hybrid.loads import Foreseen
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Example, Item, Message, Output
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.questions import DatasetName
 from hybrid.tuning import Tuning
-from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in
+from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in, item_of
 from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
 from pipelines.seal.examples import training_examples
+from pipelines.seal.foreseen import foreseen_answers
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
 
@@ -133,6 +136,25 @@ class SealRestem(Editing):
                 stages.append(Stage(f"policy-{n + 1}", "gpu", 1, work, after, reads_references=True))
         last = tuple(f"edits-{n}" for n in range(self.rounds + 1))
         return (*stages, Stage("curve", "any", 1, Derive(_curve), after=last))
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> Iterable[Foreseen] | None:
+        """`hybrid.protocols.Planned`."""
+        kind, _, number = stage.partition("-")
+        n = int(number or 0)
+        train, held = (_split(tasks, TRAIN) if n < self.rounds else {}), _split(tasks, EVAL)
+        if kind == "sample":
+            return map(Foreseen, self._samples(n, tasks, {f"policy-{k}": () for k in range(1, n + 1)}))
+        if kind == "answer":
+            answers = foreseen_answers(self, train, self.edits), foreseen_answers(self, held, self.eval_edits)
+            return chain.from_iterable(answers)
+        return self._foreseen_policy(_split(tasks, TRAIN), n) if kind == "policy" else None
+
+    def _foreseen_policy(self, tasks: Mapping[str, Any], n: int) -> Iterator[Foreseen]:
+        """One training on as many replies of full length as may be rewarded."""
+        count = self.per_task if self.balance == "balanced" else self.edits
+        kept: list[list[str]] = [[id, "x " * self.edit_tokens] for id in sorted(tasks) for _ in range(count)]
+        about = {"kept": kept, "date": self.date, "prompts": _prompts(tasks, kept)}
+        yield Foreseen(item_of(FineTuning("policy", f"policy-{n}", self._fine_tuning(about))))
 
     def _samples(self, n: int, tasks: Mapping[str, Any], earlier: Earlier = NOTHING) -> Iterator[Item]:
         """The last round asks evaluation tasks alone: no training follows."""

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hybrid.loads import Foreseen
 from hybrid.protocols import Stage
 from hybrid.records import Item, Output
 from hybrid.work import Ask, Derive, Derived, Tune
 from pipelines.seal.editing import Editing, Policy
 from pipelines.seal.examples import training_examples
+from pipelines.seal.foreseen import foreseen_answers
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
 
@@ -44,6 +46,10 @@ class SealSelfEdit(Editing):
             Stage(ANSWER, "gpu", 1, Tune(self._answers, training_examples), after=(SAMPLE,)),
             Stage(EDITS, "any", 1, Derive(self._edits), after=(SAMPLE, ANSWER)),
         )
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> Iterable[Foreseen] | None:
+        """`hybrid.protocols.Planned`."""
+        return foreseen_answers(self, tasks, self.edits) if stage == ANSWER else None
 
     def _samples(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         return self.requested(tasks, self.edits, BASE)

@@ -104,3 +104,39 @@ def test_test_time_training_is_planned_by_the_texts_that_it_trains_on(hybrid: Hy
     (t4,) = plan["gpus"]
     assert [line["name"] for line in t4["memory"]] == ["weights", "adapters in training", "activations"]
     assert t4["fits"] is True
+
+
+FORESEEN = {
+    "seal-self-edit": ("--preset", "demo", *TRAINS),
+    "seal-restem": ("--preset", "demo", *TRAINS),
+    "branch": (),
+    "sapo": ("--preset", "demo"),
+    "cvfp": ("--preset", "demo"),
+    "atlas": ("--preset", "demo"),
+}
+
+
+@pytest.mark.parametrize("name", FORESEEN)
+def test_every_pipeline_tells_what_its_later_stages_may_come_to(hybrid: Hybrid, name: str) -> None:
+    done = hybrid("plan", name, *FORESEEN[name], "--gpu", "a100-80", "--json")
+    assert done.code == 0
+    plan = json.loads(done.stdout)
+    assert [stage["stage"] for stage in plan["stages"] if stage["unknown"]] == []
+    (gpu,) = plan["gpus"]
+    assert gpu["fits"]
+    assert 0 < gpu["seconds"][0] < gpu["seconds"][1]
+    assert sum(line["bytes"] for line in gpu["memory"]) == gpu["bytes"] > 0
+
+
+def test_the_bound_of_a_search_holds_for_one_that_was_done(hybrid: Hybrid, tmp_path: Path) -> None:
+    settings = ("--set", "candidates=3", "--set", "keep=2", "--set", "levels=1", "--set", "control=false")
+    answers = tmp_path / "answers.json"
+    answers.write_text(
+        json.dumps({"answers": {}, "default": "The fog came in over the harbour and nobody saw it leave again."})
+    )
+    plan = json.loads(hybrid("plan", "branch", *settings, "--gpu", "t4", "--json").stdout)
+    out = tmp_path / "outputs.json"
+    done = hybrid("run", "local", "branch", *settings, "--backend", "scripted", "--model", str(answers), "-o", str(out))
+    assert done.code in (0, 3)
+    nodes = json.loads(out.read_text())["records"]
+    assert 0 < len(nodes) <= plan["items"]
