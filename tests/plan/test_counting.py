@@ -34,7 +34,7 @@ def test_tokens_are_those_of_the_model_that_answers(hybrid: Hybrid, smollm2_gguf
     """Prompt tokens of every record, and with a fixed length the tokens of all answers."""
     out = tmp_path / "outputs.json"
     settings = ("--set", "max_tokens=2", "--limit", "2", "--set", "questions=2")
-    assert hybrid("run", "local", "qa-eval", *settings, "-o", str(out)).code == 0
+    assert hybrid("run", "local", "qa-eval", *settings, "--folder", str(tmp_path / "f"), "-o", str(out)).code == 0
     records = json.loads(out.read_text())["records"]
     plan = json.loads(hybrid("plan", "qa-eval", *settings, "--gpu", "t4", "--json").stdout)
     assert plan["items"] == len(records) == 4

@@ -136,7 +136,8 @@ def test_the_bound_of_a_search_holds_for_one_that_was_done(hybrid: Hybrid, tmp_p
     )
     plan = json.loads(hybrid("plan", "branch", *settings, "--gpu", "t4", "--json").stdout)
     out = tmp_path / "outputs.json"
-    done = hybrid("run", "local", "branch", *settings, "--backend", "scripted", "--model", str(answers), "-o", str(out))
+    model = ("--backend", "scripted", "--model", str(answers))
+    done = hybrid("run", "local", "branch", *settings, *model, "--folder", str(tmp_path / "f"), "-o", str(out))
     assert done.code in (0, 3)
     nodes = json.loads(out.read_text())["records"]
     assert 0 < len(nodes) <= plan["items"]
