@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar, Union
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -33,22 +34,39 @@ class Setting:
     required: bool = False
 
 
-def build(cls: type[T], values: Iterable[str] = (), preset: str = "", called: str = "") -> T:
-    """An instance of `cls` from `name=value` texts on top of a preset. Raises UsageError that names the setting.
+def build(
+    cls: type[T],
+    texts: Iterable[str] = (),
+    preset: str = "",
+    called: str = "",
+    given: Mapping[str, Json] = MappingProxyType({}),
+) -> T:
+    """An instance of `cls` from `name=value` texts, and `given` values as JSON has them, on top of a preset.
 
-    `called` is the name of the class in messages, by default its own.
+    `called` is the name of the class in messages, by default its own. Raises UsageError that names the setting.
     """
     called = called or cls.__name__
+    chosen = {**_preset(cls, preset, called), **parsed(cls, texts, called)}
     fields = _fields(cls)
-    chosen = _preset(cls, preset, called)
-    for text in values:
+    for name, value in given.items():
+        if name not in fields:
+            raise UsageError(f"{called} has no setting '{name}'", hint=nearest(name, fields))
+        chosen[name] = _check(name, fields[name], value)
+    return _construct(cls, chosen, called)
+
+
+def parsed(cls: type[Any], texts: Iterable[str], called: str) -> dict[str, Any]:
+    """The values in `name=value` texts, each typed as the field of `cls` declares. Raises UsageError."""
+    fields = _fields(cls)
+    found = {}
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"a setting is written name=value, got '{text}'", hint=_known(cls, called))
         if name not in fields:
             raise UsageError(f"{called} has no setting '{name}'", hint=nearest(name, fields))
-        chosen[name] = _parse(name, fields[name], value)
-    return _construct(cls, chosen, called)
+        found[name] = _parse(name, fields[name], value)
+    return found
 
 
 def freeze(obj: Any) -> dict[str, Json]:

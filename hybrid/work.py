@@ -33,6 +33,7 @@ __all__ = [
     "Walk",
     "Work",
     "adapter_in",
+    "answer_of",
     "found_in",
     "item_of",
     "maker_of",
@@ -42,13 +43,16 @@ __all__ = [
 
 FAILURE = "failure"
 """Where the request of a derived item holds the failure that its record is to be."""
+ANSWER = "answer"
+"""Where it holds what else is known of the answer that its text is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
     """A text that a `Derive` stage computed. It becomes the `text` of a record, under the same task, question, view and
-    sample as an item has. With `failure`, which says why there is no text, the record is that failure. Raises TypeError
-    for a text that is none.
+    sample as an item has. With `failure`, which says why there is no text, the record is that failure. Of a text that
+    is the answer of an earlier record, `answer` is what else that record says of it (`answer_of`). Raises TypeError for
+    a text that is none.
     """
 
     task: str
@@ -57,6 +61,7 @@ class Derived:
     view: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
     failure: Failure | None = None
+    answer: Mapping[str, Json] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -77,6 +82,13 @@ class FineTuning:
     adapter: Adapter | None = None
     view: Mapping[str, Any] = field(default_factory=dict)
     sample: int = 0
+
+
+def answer_of(output: Output) -> Mapping[str, Json]:
+    """How an answer ended, its tokens, its thought and its log probability, for a record that repeats it."""
+    logprob = {} if output.logprob is None else {"logprob": output.logprob}
+    thought = {"thought": output.thought} if output.thought else {}
+    return {"finish": output.finish, "tokens": list(output.tokens), **thought, **logprob}
 
 
 Examples = Callable[[Mapping[str, Any], Mapping[str, Json]], Sequence[Example]]
@@ -187,7 +199,8 @@ def item_of(made: Item | FineTuning | Derived) -> Item:
         request = Request(Sampling(max_tokens=1), adapter=made.adapter, tuning=made.tuning)
     else:
         failed = {FAILURE: made.failure.to_json()} if made.failure else {}
-        request = Request(Sampling(max_tokens=1), prompt=made.text, template=failed)
+        known = {ANSWER: made.answer} if made.answer else {}
+        request = Request(Sampling(max_tokens=1), prompt=made.text, template={**failed, **known})
     return Item(made.task, made.question, request, made.view, made.sample)
 
 

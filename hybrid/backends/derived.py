@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from hybrid.protocols import Model
 from hybrid.records import Completion, Failure, Request
-from hybrid.work import FAILURE
+from hybrid.work import ANSWER, FAILURE
 
 CONTEXT = 1 << 30
 """Derived texts have no limit of their own."""
@@ -30,7 +30,17 @@ class DerivedBackend:
             elif failed := request.template.get(FAILURE):
                 yield Completion(request.key, error=Failure(str(failed["kind"]), str(failed["message"])))
             else:
-                yield Completion(request.key, text=request.prompt, finish="stop")
+                known = request.template.get(ANSWER) or {"finish": "stop"}
+                prompt, completion = known.get("tokens", (0, 0))
+                yield Completion(
+                    request.key,
+                    text=request.prompt,
+                    finish=known["finish"],
+                    prompt_tokens=prompt,
+                    completion_tokens=completion,
+                    logprob=known.get("logprob"),
+                    thought=known.get("thought", ""),
+                )
 
     def close(self) -> None:
         """There is nothing to free."""

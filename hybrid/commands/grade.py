@@ -167,19 +167,39 @@ def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
     table.add_column("")
     for heading in ("n", "score", "95 % interval"):
         table.add_column(heading, justify="right")
-    _row(table, f"{name} (by {summary['unit']})", summary, summary["score"], style="bold")
+    first, *others = summary.get("arms") or [""]
+    said = f" of {first}" if first else ""
+    _row(table, f"{name} (by {summary['unit']}){said}", summary, summary["score"], style="bold")
     if summary["score"] is None and summary["n"]:
         return table
-    for control, values in summary["controls"].items():
+    for arm in others:
+        _arm(table, name, first, arm, summary["controls"].get(arm))
+    controls = {name: values for name, values in summary["controls"].items() if name not in others}
+    for control, values in controls.items():
         _row(table, f"control: {control}", values, values["score"])
         if "gain" in values:
-            _row(table, f"score - {control}", {**values, "interval": values["gain_interval"]}, values["gain"])
-    if not summary["controls"]:
+            _row(table, f"score - {control}", _gain(values), values["gain"])
+    if not controls:
         table.add_row("control: none", "–", "–", "–")
     by = " (by question)" if summary["unit"] == "task" else ""
     for figure, values in summary["figures"].items():
         _row(table, f"{figure}{by}", values, values["mean"])
     return table
+
+
+def _arm(table: Table, grader: str, first: str, arm: str, values: dict[str, Any] | None) -> None:
+    """Rows of the score of an arm, and of its difference to the first arm."""
+    if values is None:
+        table.add_row(_safe(f"{grader} of {arm}"), "0", "–", "–")
+        return
+    _row(table, f"{grader} of {arm}", values, values["score"], style="bold")
+    if "gain" in values:
+        low, high = values["gain_interval"]
+        _row(table, f"{arm} - {first}", {**_gain(values), "interval": [-high, -low]}, 0.0 - values["gain"])
+
+
+def _gain(values: dict[str, Any]) -> dict[str, Any]:
+    return {"n": values["gain_n"], "interval": values["gain_interval"]}
 
 
 def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:

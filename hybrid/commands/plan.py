@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from hybrid.commands.arms import with_arms
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.plan.gpus import chosen
@@ -32,7 +33,8 @@ USUAL = "t4,l4,a100-40,a100-80,h100,h200"
 def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Show what a run of PIPELINE will need on each GPU: memory, tokens, time, money. Nothing is loaded or written."""
     devices = chosen(how["gpus"])
-    made = pipeline_with(pipeline, values, preset, limit=limit, seed=seed)
+    how = with_arms(how)
+    made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     found = plan_run(pipeline, made, engines(made, how), devices, exact=how["exact"])
     prices = price_table()
     if how["as_json"]:

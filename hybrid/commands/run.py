@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from hybrid.commands.arms import with_arms
 from hybrid.commands.follow import follow
 from hybrid.commands.options import OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
 from hybrid.commands.roles import engines, specs
@@ -56,7 +57,8 @@ def run() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Run all of PIPELINE on this machine and write outputs.json."""
-    made = pipeline_with(pipeline, values, preset, limit=limit, seed=seed)
+    how = with_arms(how)
+    made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     models = engines(made, how)
     _run_local(pipeline, made, models, LocalOptions(**{name: how[name] for name in LocalOptions.__slots__}))
 
@@ -83,7 +85,8 @@ def remote(
 ) -> None:
     """Submit PIPELINE to the shared folder for workers. The same command again is the same run."""
     refuse_both_on_stdout(how["output"], as_json=how["as_json"])
-    made = pipeline_with(pipeline, values, preset, limit=limit, seed=seed)
+    how = with_arms(how)
+    made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     models = specs(made, how)
     sides = sides_given(how["sides"], stages_with(made, models))
     folder = chosen_folder(how["folder"])

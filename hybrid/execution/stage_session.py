@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from hybrid.canonical import Json
@@ -74,7 +75,7 @@ class StageSession:
     def answered(self, completion: Completion) -> Record:
         """The record of an answer, which is counted."""
         record = self.work.answered(completion)
-        self.counts.add(completion)
+        self.counts.add(counted(self.work.stage, completion))
         if self.work.grows:
             self.counts.total = self.work.total
         return record
@@ -158,6 +159,11 @@ def shard_writer(
     return writer
 
 
+def counted(stage: Stage, completion: Completion) -> Completion:
+    """A completion as progress counts it: tokens of an answer that a derived record repeats were counted before."""
+    return completion if stage.asks_a_model else replace(completion, prompt_tokens=0, completion_tokens=0)
+
+
 def _about(model: Model) -> dict[str, Any]:
     return {"name": model.name, "digest": model.digest, "about": dict(model.about)}
 
@@ -193,7 +199,7 @@ def run_stage(
             writer = shard_writer(work, engine, run.folder, attempt, journals, **how)
             for completion in _answered(work, engine, writer, observer, min(1.0, shard_seconds)):
                 done += 1
-                observer.finished_item(completion)
+                observer.finished_item(counted(stage, completion))
     except KeyboardInterrupt as error:
         total = count_of(work.total, "item")
         raise NotFinished(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +14,7 @@ import orjson
 
 from hybrid.canonical import Json, encode
 from hybrid.grading import calibration
+from hybrid.grading.arms import arms_named, by_arm
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.grading.samples import Vote, sample_figures, usual_vote
 from hybrid.grading.summary import GradeSummary, Reasons, without_mean
@@ -142,7 +144,8 @@ class GradesWriter:
 
     def _lines(self, records: Iterator[Output], counted: GradeSummary) -> Iterator[bytes]:
         """One line of grades.json for each question; adds each grade to `counted`."""
-        judge = _grading(self._judge, counted, getattr(self._grader, "vote", usual_vote))
+        vote, arms = getattr(self._grader, "vote", usual_vote), arms_named(self._outputs.run)
+        judge = _grading(self._judge, counted, vote, arms)
         control: Callable[[Json], str | None] | None = getattr(self._grader, "control", None)
         for question in grouped(records, self._outputs.tasks, str(self._outputs.path)):
             for output in question.outputs:
@@ -165,6 +168,8 @@ class GradesWriter:
         """
         summary = counted.summary()
         mixed = checked(getattr(self._judge, "mixes", ""), str)
+        if (arms := arms_named(self._outputs.run)) and isinstance(self._judge, OutputGrader):
+            summary["arms"] = arms
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
             own = calibration.identity(self._name, self._grader, about)
@@ -186,34 +191,53 @@ def _outputs_named(outputs: OutputsFile, sha256: str) -> bytes:
     return encode({"run": run if isinstance(run, str) else None, "sha256": sha256})
 
 
-def _grading(grader: PreparedGrader, counted: GradeSummary, vote: Vote) -> Callable[[Question], Grade]:
+def _grading(
+    grader: PreparedGrader, counted: GradeSummary, vote: Vote, arms: Sequence[str]
+) -> Callable[[Question], Grade]:
     if isinstance(grader, QuestionGrader):
         return lambda question: checked(grader.grade_question(question), Grade)
-    return lambda question: mean_grade(grader, question, counted.ungraded_outputs, vote)
+    return lambda question: arms_grade(grader, question, counted.ungraded_outputs, vote, arms)
 
 
-def mean_grade(grader: OutputGrader, question: Question, ungraded: Reasons, vote: Vote) -> Grade:
-    """A question's grade: the mean score of its outputs that have one, and of several samples their figures.
+def arms_grade(
+    grader: OutputGrader, question: Question, ungraded: Reasons, vote: Vote, names: Sequence[str] = ()
+) -> Grade:
+    """The grade of the first arm's outputs, with the scores of the other arms, whose figures are named `FIGURE@ARM`.
+
+    `names` are those of the run's arms in their order.
+    """
+    (_, outputs), *others = by_arm(question.outputs, names).items()
+    grade = mean_grade(grader, outputs, ungraded, vote)
+    if not others:
+        return grade
+    arms = {name: mean_grade(grader, each, ungraded, vote) for name, each in others}
+    figures = {f"{figure}@{name}": value for name, one in arms.items() for figure, value in one.figures.items()}
+    scores = {name: one.score for name, one in arms.items() if one.score is not None}
+    return replace(grade, figures={**grade.figures, **figures}, arms={**grade.arms, **scores})
+
+
+def mean_grade(grader: OutputGrader, outputs: Sequence[Output], ungraded: Reasons, vote: Vote) -> Grade:
+    """The mean score of the outputs that have one, and of several samples their figures.
 
     Outputs without a text never reach the grader. `ungraded` counts the reasons of outputs without a score.
     """
-    answered = [one for one in question.outputs if one.text is not None]
+    answered = [one for one in outputs if one.text is not None]
     grades: list[Grade] = [checked(grader.grade(one), Grade) for one in answered]
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < len(grades):
         for grade in grades:
             if grade.score is None:
                 ungraded.count(grade.reason)
-    if len(grades) == len(question.outputs) == 1:
+    if len(grades) == len(outputs) == 1:
         return grades[0]
     if not scores:
         return Grade(None, grades[0].reason if grades else "no output to grade")
     measured = [grade for grade in grades if grade.score is not None and (grade.figures or grade.controls)]
     score = sum(scores) / len(scores)
-    together = sample_figures(list(zip(answered, grades, strict=True)), len(question.outputs), vote)
-    if len(scores) == len(question.outputs) and not (measured or together):
+    together = sample_figures(list(zip(answered, grades, strict=True)), len(outputs), vote)
+    if len(scores) == len(outputs) and not (measured or together):
         return _bare(score)
-    detail: Mapping[str, Any] = {"graded": len(scores)} if len(scores) < len(question.outputs) else {}
+    detail: Mapping[str, Any] = {"graded": len(scores)} if len(scores) < len(outputs) else {}
     figures, controls = [grade.figures for grade in measured], [grade.controls for grade in measured]
     return Grade(score, "", {**_means(figures), **together}, _means(controls), detail)
 

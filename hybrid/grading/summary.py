@@ -89,23 +89,23 @@ class GradeSummary:
         self._open = []
 
     def _unit_done(self, task: str, grade: Grade) -> None:
+        for name, value in grade.arms.items():  # an arm has its score also where the first arm has none
+            self._controls.setdefault(name, ClusteredMean()).add(task, value)
+            if grade.score is not None:
+                self._gains.setdefault(name, ClusteredMean()).add(task, grade.score - value)
         if grade.score is None:
             self._reasons.count(grade.reason)
             return
         self._score.add(task, grade.score)
-        if not (grade.controls or grade.arms):
-            return
-        for name, value in (*grade.controls.items(), *grade.arms.items()):
+        for name, value in grade.controls.items():
             self._controls.setdefault(name, ClusteredMean()).add(task, value)
-        for name, value in grade.arms.items():
-            self._gains.setdefault(name, ClusteredMean()).add(task, grade.score - value)
 
     def _gain(self, name: str) -> Mapping[str, Json]:
         """The paired difference of the score and an arm, on units that have both; empty for other controls."""
         if name not in self._gains:
             return {}
-        mean, low, high, _ = difference(self._gains[name])
-        return {"gain": round(mean, 12), "gain_interval": [low, high]}
+        mean, low, high, n = difference(self._gains[name])
+        return {"gain": round(mean, 12), "gain_interval": [low, high], "gain_n": n}
 
     @property
     def effective_size(self) -> float:

@@ -19,10 +19,17 @@ HOW_TO_READ = (
     "the paired difference, clustered by task. An interval that contains 0 shows no difference."
 )
 
+HOW_TO_READ_ARMS = (
+    "Each arm minus the first, over the questions that are graded in both, in percentage points. The interval is that "
+    "of the paired difference, clustered by task. An interval that contains 0 shows no difference."
+)
+
 
 @dataclass(slots=True)
 class Difference:
-    """One run minus the first, in score units (0 to 1). `alone` counts units that are graded in one of the two only."""
+    """One run, or arm, minus the first, in score units (0 to 1). `alone` counts units that are graded in one of the two
+    only.
+    """
 
     mean: float | None = None
     interval: tuple[float, float] | None = None
@@ -101,19 +108,58 @@ def _scores(grades: GradesFile) -> Iterator[tuple[tuple[str, str], float | None]
 def comparison(sources: Sequence[ReportRun]) -> Html:
     """The section with the table of paired differences to the first run."""
     first = sources[0]
+    rows = [_row(other.label, difference(first, other)) for other in sources[1:]]
+    return _section("comparison", first.label, HOW_TO_READ, rows)
+
+
+def arms_compared(run: ReportRun, label: str) -> Html:
+    """The section with the paired differences of a run's arms to its first one; empty without several arms.
+
+    `label` is that of the run where the page has several.
+    """
+    first, *others = (run.grades.summary["arms"] if run.grades else ()) or [""]
+    if not others:
+        return Html("")
+    rows = [_row(arm, arm_difference(run, arm)) for arm in others]
+    return _section(f"arms-{run.label}", f"{label}: {first}" if label else first, HOW_TO_READ_ARMS, rows)
+
+
+def arm_difference(run: ReportRun, arm: str) -> Difference:
+    """The paired difference of an arm to the first one, clustered by task, over the questions that both have."""
+    result = Difference()
+    mean, low, high, result.n = paired_difference(_arm_pairs(run, arm, result))
+    if result.n:
+        result.mean, result.interval = mean, (low, high)
+    else:
+        result.why_not = "no question is graded in both"
+    return result
+
+
+def _arm_pairs(run: ReportRun, arm: str, result: Difference) -> Iterator[tuple[str, float, float]]:
+    """Yield (task, first arm's score, the arm's score) of every question that is graded in both; count the others."""
+    for row in run.grade_rows():
+        score = row.controls.get(arm)
+        if row.score is None or score is None:
+            result.alone += (row.score is None) != (score is None)
+            continue
+        result.better += score > row.score
+        result.worse += score < row.score
+        yield row.task, row.score, score
+
+
+def _section(id: str, against: str, how: str, rows: Sequence[Html]) -> Html:
     columns = ("", "points", "95 % interval", "pairs", "better", "worse", "only one graded")
     head = el(
         "tr",
         *(el("th", name, scope="col", cls="n" if name else None) for name in columns),
         el("th", _axis(), scope="col", cls="axis"),
     )
-    rows = [_row(other.label, difference(first, other)) for other in sources[1:]]
     return el(
         "section",
-        el("h2", "Against ", el("span", first.label)),
-        el("p", HOW_TO_READ, cls="note"),
+        el("h2", "Against ", el("span", against)),
+        el("p", how, cls="note"),
         el("div", el("table", el("thead", head), el("tbody", *rows), cls="scores paired"), cls="scroll", tabindex="0"),
-        id="comparison",
+        id=id,
     )
 
 

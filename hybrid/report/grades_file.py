@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class GradeRow:
     figures: Mapping[str, float]
     detail: Mapping[str, Any]
     outputs: int
+    controls: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def _row(value: Any, what: str) -> GradeRow:
             figures={str(name): _number(figure) for name, figure in (value.get("figures") or {}).items()},
             detail=dict(value.get("detail") or {}),
             outputs=int(value.get("outputs", 0)),
+            controls={str(name): _number(score) for name, score in (value.get("controls") or {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise BadData(f"{what}: not a grade: {error}", hint=AGAIN) from error
@@ -182,6 +184,7 @@ def _summary(value: Any) -> dict[str, Any]:
         "outputs": int(value["outputs"]),
         "failed": _counts(value.get("failed_outputs")),
         "judge": sentences(value.get("judge")),
+        "arms": [str(name) for name in value.get("arms") or []],
         "measures": [_measured(one) for one in (value.get("measures") or [])[:MAX_MEASURES]],
         "figures": {
             str(name): _measure(figure, "mean") for name, figure in sorted((value.get("figures") or {}).items())

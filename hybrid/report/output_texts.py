@@ -12,9 +12,11 @@ from hybrid.report.sources import QuestionResult
 
 
 def view_name(view: Mapping[str, Any]) -> str:
-    """The view of a question on one line: `rot90, demonstrations 2 0 1, seal`."""
+    """The view of a question on one line: `rot90, demonstrations 2 0 1, seal`. The question itself stands elsewhere."""
     parts = []
     for key, value in view.items():
+        if key == "question":
+            continue
         if key == "transform":
             parts.append(str(value))
         elif key == "train" and isinstance(value, list):

@@ -22,7 +22,7 @@ from hybrid.grading.questions import OutOfOrder
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
 from hybrid.report.articles import article, statuses_of
-from hybrid.report.compare import comparison
+from hybrid.report.compare import arms_compared, comparison
 from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.navigation import overview, tools
@@ -179,6 +179,7 @@ def _head(runs: Sequence[ReportRun], drawn: DrawnTasks, sections: Sections, open
             el("section", el("h2", "Result"), result, notes, sections.problems(), id="summary"),
             parts,
             comparison(runs) if len(runs) > 1 else Html(""),
+            *(arms_compared(run, run.label if len(runs) > 1 else "") for run in runs),
             Html('\n<section id="results">'),
             el("h2", "Tasks"),
             *tasks,

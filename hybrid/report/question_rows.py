@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hybrid.canonical import encode
+from hybrid.grading.arms import by_arm
 from hybrid.report.formatting import count_of, percent, status_badge, status_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import folded_outputs, output_text, truncated
 from hybrid.report.section import TaskView
-from hybrid.report.sources import QuestionResult
+from hybrid.report.sources import QuestionResult, ReportRun
 
 MAX_VERDICTS = 20
 """Most verdicts that are shown of one answer."""
@@ -24,7 +25,7 @@ PREVIEW = 400
 
 def question_rows(shown: TaskView) -> Html:
     """Every question of the task, run by run."""
-    drawn = [_row(run.label if shown.several else "", result, shown.longest) for run, result in shown.questions()]
+    drawn = [_row(run, run.label if shown.several else "", result, shown.longest) for run, result in shown.questions()]
     more = shown.left_out()
     left = [el("p", f"{count_of(more, 'more question')} not shown", cls="none")] if more else []
     return join([*drawn, *left])
@@ -47,10 +48,9 @@ def ungraded_reason(result: QuestionResult) -> Html:
     return el("p", "Ungraded: ", result.grade.reason, cls="error")
 
 
-def _row(label: str, result: QuestionResult, longest: int) -> Html:
+def _row(run: ReportRun, label: str, result: QuestionResult, longest: int) -> Html:
     reference = result.reference
     shown = reference if isinstance(reference, str) else "" if reference is None else encode(reference).decode()
-    first = output_text(result.outputs[0], min(longest, PREVIEW)) if result.outputs else Html("")
     name = f"{label} · {result.grade.question}" if label else result.grade.question
     status = status_of(result.grade.score)
     score = percent(result.grade.score) if status == "partly" else ""
@@ -64,14 +64,20 @@ def _row(label: str, result: QuestionResult, longest: int) -> Html:
             *(
                 el("dt", "Reference"),
                 el("dd", truncated(shown, longest) or "none"),
-                el("dt", "Answer"),
-                el("dd", first),
             ),
+            *_answers(run, result, min(longest, PREVIEW)),
             *_verdicts(result.grade.detail, longest),
         ),
         folded_outputs(result, longest) if result.count > 1 or _long(result, PREVIEW) else Html(""),
         cls="text",
     )
+
+
+def _answers(run: ReportRun, result: QuestionResult, longest: int) -> Iterator[Html]:
+    """The first answer of each arm."""
+    for arm, outputs in by_arm(result.outputs, run.grades.summary["arms"] if run.grades else ()).items():
+        yield el("dt", f"Answer of {arm}" if arm else "Answer")
+        yield el("dd", output_text(outputs[0], longest) if outputs else Html(""))
 
 
 def _question(result: QuestionResult, longest: int) -> tuple[Html, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hybrid.execution.stage_view import StageView
 from hybrid.report.charts import interval_plot
@@ -64,7 +65,15 @@ def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
         f" of {count_of(summary['n'], unit)}, 95 % interval ",
         el("b", interval_text(summary["interval"])),
         f"; {count_of(summary['ungraded'], unit)} ungraded.",
+        _arms(summary),
     )
+
+
+def _arms(summary: Mapping[str, Any]) -> str:
+    """The scores of the further arms, behind that of the first; "" without arms."""
+    first, *others = summary["arms"] or [""]
+    known = [f"{name} {percent(value['mean'])}" for name in others if (value := summary["controls"].get(name))]
+    return f" That is {first}; {', '.join(known)}." if known else ""
 
 
 def results_table(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:
@@ -140,8 +149,13 @@ def _measures(run: ReportRun, sections: Sections) -> Iterator[tuple[str, str, Me
     summary, names = run.grades.summary, sections.names
     if summary["score"] is not None or not summary["n"]:  # else it is of what has no mean
         main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
-        yield f"Score ({run.grader}, by {run.unit})", "score", main
+        first, *others = summary["arms"] or [""]
+        yield f"Score ({run.grader}, by {run.unit}){f' of {first}' if first else ''}", "score", main
+        for name in others:
+            yield f"Score of {name}", "score", summary["controls"].get(name, {"mean": None, "n": 0, "interval": None})
     for name, value in summary["controls"].items():
+        if name in summary["arms"]:
+            continue
         yield f"Control: {display_name(name, names)}", "control", value
     figures, known = sections.figures(run, run.figures), list(names)
     for name in sorted(figures, key=lambda name: (known.index(name) if name in known else len(known), name)):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from hybrid.errors import UsageError, nearest
+from hybrid.grading.arms import arm_of
 from hybrid.grading.questions import grouped, in_order
 from hybrid.records import Output, Question
 
 MOST = 50
 """Arms that are compared: each pair of them is asked about on every question."""
-LONGEST_NAME = 200
 HOW = "hybrid judge compare A B makes one file of the answers of several runs"
 
 
@@ -24,12 +24,6 @@ class Pair:
     sample: int
     first: Output
     second: Output
-
-
-def arm_of(output: Output) -> str:
-    """The arm that an output belongs to; "" for none."""
-    name = output.view.get("arm")
-    return name[:LONGEST_NAME] if isinstance(name, str) else ""
 
 
 @dataclass(frozen=True, slots=True)
