@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import UsageError
-from hybrid.grading.judging.arms import arm_of
+from hybrid.grading.arms import arm_of
 from hybrid.grading.questions import in_order
 from hybrid.machine import home
 from hybrid.outputs import OutputsFile, write_outputs
