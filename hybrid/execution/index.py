@@ -26,7 +26,7 @@ from hybrid.machine.database import connect_shared, no_room
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 KEY = 16
 """Bytes of an item's key that are stored: enough to tell items apart."""
 WAIT = 5.0
@@ -37,7 +37,7 @@ PARTS = 256
 """Parts of a list of keys: one for each value of a key's first byte."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS shard (path TEXT PRIMARY KEY, model TEXT, sha256 BLOB, received INTEGER, kinds BLOB,
-    seal INTEGER) WITHOUT ROWID;
+    prompt INTEGER, completion INTEGER, seal INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (path TEXT PRIMARY KEY, keys BLOB, seal INTEGER);
 CREATE TABLE IF NOT EXISTS numbers (path TEXT PRIMARY KEY, numbers BLOB, seal INTEGER);
 CREATE TABLE IF NOT EXISTS stage (place TEXT PRIMARY KEY, identity TEXT, total INTEGER, seal INTEGER);
@@ -50,7 +50,7 @@ SHARDS = "SELECT * FROM shard WHERE path > ? || '/' AND path < ? || '0'"
 NUMBERS = "SELECT * FROM numbers WHERE path > ? || '/' AND path < ? || '0' ORDER BY path"
 NUMBERED = "SELECT path FROM numbers WHERE path > ? || '/' AND path < ? || '0'"
 FORGET = "DELETE FROM numbers WHERE path > ? || '/' AND path < ? || '0'"
-PUT_SHARD = "INSERT OR REPLACE INTO shard VALUES (?, ?, ?, ?, ?, ?)"
+PUT_SHARD = "INSERT OR REPLACE INTO shard VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 PUT_KEYS = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?)"
 PUT_NUMBERS = "INSERT OR REPLACE INTO numbers VALUES (?, ?, ?)"
 PUT_STAGE = "INSERT OR REPLACE INTO stage VALUES (?, ?, ?, ?)"
@@ -66,13 +66,15 @@ class Damaged(Exception):
 class Known:
     """A verified shard: its model's digest, the sha256 of its file, the kind of each of its failures.
 
-    `received` is the `Disk.fingerprint` of the verified copy on this machine's disk, 0 when there was none.
+    `tokens` are the sums of prompt and completion tokens over its records. `received` is the `Disk.fingerprint` of the
+    verified copy on this machine's disk, 0 when there was none.
     """
 
     model: str
     sha256: bytes
     kinds: tuple[str, ...] = ()
     received: int = 0
+    tokens: tuple[int, int] = (0, 0)
 
 
 class Index:
@@ -121,7 +123,7 @@ class Index:
         """Store verified shards: path, description, and the keys of their items, those of the failures last."""
         with self.alone():
             for path, known, keys in shards:
-                self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
+                self._put(PUT_SHARD, path, *_row(known))
                 self._put(PUT_KEYS, path, keys)
                 self._rows.execute("DELETE FROM numbers WHERE path = ?", (path,))
 
@@ -129,7 +131,7 @@ class Index:
         """Store that verified copies of known shards are on this machine's disk."""
         with self.alone():
             for path, known in shards:
-                self._put(PUT_SHARD, path, known.model, known.sha256, known.received, encode(known.kinds))
+                self._put(PUT_SHARD, path, *_row(known))
 
     def forget(self, paths: Iterable[str]) -> None:
         """Delete what is stored of these shards: the files at their paths are no longer those that were verified."""
@@ -301,9 +303,13 @@ def in_parts(keys: Iterable[bytes]) -> Iterator[bytes]:
         parts[number] = bytearray()
 
 
-def _known(model: str, sha256: bytes, received: int, kinds: bytes) -> Known:
+def _row(known: Known) -> tuple[Any, ...]:
+    return known.model, known.sha256, known.received, encode(known.kinds), *known.tokens
+
+
+def _known(model: str, sha256: bytes, received: int, kinds: bytes, prompt: int, completion: int) -> Known:
     words = tuple(sys.intern(kind) for kind in decode(kinds, what="index")) if kinds != b"[]" else ()
-    return Known(sys.intern(model), sha256, words, received)
+    return Known(sys.intern(model), sha256, words, received, (prompt, completion))
 
 
 def _seal(values: Iterable[Any]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +31,7 @@ APART = 50_000
 """Number of unread records from which a second process that lists the items is worth its start."""
 MOST_KINDS = 50
 LONGEST_KIND = 60
+MOST_TOKENS = 10**15
 AGAIN = ""
 """Stands, among the kinds of failures, for those that are to be done again. No kind is empty."""
 
@@ -50,7 +51,8 @@ class StageView:
     `failed_in` are the paths of those with failures, `refused` says which files were passed over. `strange` counts
     records that belong to no item. `waits` names the unfinished stage that the items depend on. `content` is a digest
     of the stage's items and shards. The items of a stage that `grows`, a search, are those that are known so far; none
-    is left when it has ended.
+    is left when it has ended. `tokens` are the sums of prompt and completion tokens over all records, those of repeated
+    and failed items too; None where no record was read.
     """
 
     name: str
@@ -72,6 +74,7 @@ class StageView:
     content: str = ""
     error: HybridError | None = None
     grows: bool = False
+    tokens: tuple[int, int] | None = None
 
     @property
     def so_far(self) -> bool:
@@ -103,6 +106,7 @@ class StageView:
             "unknown": self.why,
             "passed_over": list(self.refused),
             "so_far": self.so_far,
+            "tokens": list(self.tokens or ()),
         }
 
 
@@ -198,7 +202,8 @@ class Shards:
         if not self.run.owns(path, shard):
             raise BadData(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
         kinds = tuple(clean_line(kind, LONGEST_KIND) for _, kind in shard.failed)
-        known = Known(str(shard.header["model"]["digest"]), hashlib.sha256(data).digest(), kinds)
+        model, sha256 = str(shard.header["model"]["digest"]), hashlib.sha256(data).digest()
+        known = Known(model, sha256, kinds, tokens=_bounded(shard.tokens))
         return known, b"".join([key[:KEY] for key in (*shard.answered, *(key for key, _ in shard.failed))])
 
     def _is_copy(self, path: str) -> bool:
@@ -333,7 +338,19 @@ def _counted(shards: Shards, index: Index, present: Mapping[str, bool], aside: C
         copies=sum(present.values()),
         reasons=reasons,
         failed_in=tuple(failed_in),
+        tokens=_summed(shards.known[path].tokens for path in present),
     )
+
+
+def _summed(tokens: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    prompt, completion = zip((0, 0), *tokens, strict=True)
+    return sum(prompt), sum(completion)
+
+
+def _bounded(tokens: tuple[int, int]) -> tuple[int, int]:
+    """The sums as a database can keep them; what records claim is untrusted."""
+    prompt, completion = (min(max(0, one), MOST_TOKENS) for one in tokens)
+    return prompt, completion
 
 
 def _mark(marks: bytearray, numbers: Sequence[int], failures: int, *, here: bool, aside: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,6 +20,7 @@ SHARD = re.compile(r"shard-(\d{5})-(\d{1,7})-([0-9a-f]{16})\.jsonl\.zst")
 NOTE = re.compile(r"([a-z]{1,10})-(\d{6})-([0-9a-f]{16})\.json\.zst")
 TENSOR = re.compile(r"part-(\d{9})-(\d{3})-(\d{3})-([0-9a-f]{32})-([0-9a-f]{16})\.bin")
 SEGMENT = re.compile(r"segment-(\d{6})-([a-z0-9](?:[a-z0-9-]{0,58}[a-z0-9])?)-([0-9a-f]{16})\.zst")
+ATTEMPT = re.compile(r"(\d{8}t\d{6}z)-")
 FILES_PER_FOLDER = 250
 
 NOTES = ("beats", "logs", "acks", "orders")
@@ -65,6 +67,14 @@ def new_attempt(*, on_laptop: bool = False) -> str:
     By the end of the names of those `on_laptop` a program that syncs knows which side writes their files.
     """
     return f"{datetime.now(UTC):%Y%m%dt%H%M%Sz}-{secrets.token_hex(4)}{ON_LAPTOP if on_laptop else ''}"
+
+
+def began_at(attempt: str) -> datetime | None:
+    """When an attempt began, by its name and its machine's clock; None when the name does not say it."""
+    found = ATTEMPT.match(attempt)
+    with suppress(ValueError):
+        return datetime.strptime(found[1] if found else "", "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

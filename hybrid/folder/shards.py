@@ -43,10 +43,11 @@ VALUE = rb"(?:%b|%b|true|false|null)" % (TEXT, NUMBER)
 MEMBER = rb"%b:(?:%b|\[(?:%b(?:,%b)*+)?+\])" % (TEXT, VALUE, VALUE, VALUE)
 ANSWER = (
     rb'\{"cached":%b,"error":null,"finish":%b,(?:"history":%b,)?+"key":"(.{64})","logprob":(?:null|%b),"question":%b,"sample":%b,'
-    rb'"seconds":%b,"task":%b,"text":%b,(?:"thought":%b,)?+"tokens":\[%b,%b\],"view":\{(?:%b(?:,%b)*+)?+\}\}'
+    rb'"seconds":%b,"task":%b,"text":%b,(?:"thought":%b,)?+"tokens":\[(%b,%b)\],"view":\{(?:%b(?:,%b)*+)?+\}\}'
 ) % (INTEGER, TEXT, TEXT, NUMBER, TEXT, INTEGER, NUMBER, TEXT, TEXT, TEXT, INTEGER, INTEGER, MEMBER, MEMBER)
 LINE = re.compile(rb"^(?:%b|(.*))$" % ANSWER, re.MULTILINE)
-"""Matches the key of an answer in the layout of `ShardWriter`, else the whole line, which has to be decoded.
+"""Matches the key and the tokens of an answer in the layout of `ShardWriter`, else the whole line, which has to be
+decoded.
 
 It matches nothing that a decoder would refuse: no long number, no `\\u`. The caller checks that the key is hex.
 Takes a fifth of the time of decoding.
@@ -57,7 +58,8 @@ Takes a fifth of the time of decoding.
 class Shard:
     """A verified shard: its header as a decoded JSON object, and the outcome of each item.
 
-    `answered` are the keys of the answers, 32 bytes each, `failed` those of the failures with their kinds.
+    `answered` are the keys of the answers, 32 bytes each, `failed` those of the failures with their kinds. `tokens` are
+    the sums of prompt and completion tokens over all records.
     """
 
     name: ShardName
@@ -66,6 +68,7 @@ class Shard:
     answered: tuple[bytes, ...]
     failed: tuple[tuple[bytes, str], ...]
     content: bytes  # the header and the records, a line each
+    tokens: tuple[int, int] = (0, 0)
 
     @property
     def lines(self) -> list[bytes]:
@@ -116,30 +119,42 @@ def verify_shard(path: str, data: bytes) -> Shard:
     first = payload.find(b"\n") + 1
     header = decode(payload[: first - 1], what=f"{path}: header")
     _check_header(header, path)
-    answered, odd = _answers(payload, first) or (b"", list(enumerate(payload[first:].split(b"\n")[:-1])))
+    answered, tokens, odd = _answers(payload, first) or (
+        b"",
+        (0, 0),
+        list(enumerate(payload[first:].split(b"\n")[:-1])),
+    )
     records = [_record(line, f"{path}: record {n}") for n, line in odd]
     answered += bytes.fromhex("".join(record["key"] for record in records if not record["error"]))
     failed = tuple((bytes.fromhex(one["key"]), str(one["error"]["kind"])) for one in records if one["error"])
     keys = tuple(answered[at : at + 32] for at in range(0, len(answered), 32))
-    return Shard(name, sha256, header, keys, failed, payload)
+    prompt, completion = (tokens[at] + sum(record["tokens"][at] for record in records) for at in (0, 1))
+    return Shard(name, sha256, header, keys, failed, payload, (prompt, completion))
 
 
-def _answers(payload: bytes, first: int) -> tuple[bytes, list[tuple[int, bytes]]] | None:
-    """The keys of the answers that LINE matches from offset `first` on, and all other lines with their numbers.
+def _answers(payload: bytes, first: int) -> tuple[bytes, tuple[int, int], list[tuple[int, bytes]]] | None:
+    """Of the answers that LINE matches from offset `first` on the keys and the sums of tokens; all other lines with
+    their numbers.
 
     None when every line has to be decoded.
     """
     if first == len(payload) or len(payload) > MAX_RECORD or not _is_text(payload):
         return None
-    found = LINE.findall(payload, first, len(payload) - 1)
-    keys = b"".join([key for key, _ in found])
+    matches = LINE.findall(payload, first, len(payload) - 1)
+    found, pairs, others = zip(*matches, strict=True)
+    keys = b"".join(found)
     try:
         packed = bytes.fromhex(keys.decode())
     except ValueError:
         return None
     if packed.hex().encode() != keys:  # a space or a capital
         return None
-    return packed, [(n, line) for n, (key, line) in enumerate(found) if not key]
+    numbers = list(map(int, b",".join(filter(None, pairs)).split(b","))) if packed else []
+    return (
+        packed,
+        (sum(numbers[::2]), sum(numbers[1::2])),
+        [(n, line) for n, (key, line) in enumerate(zip(found, others, strict=True)) if not key],
+    )
 
 
 def _is_text(data: bytes) -> bool:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from hybrid.errors import HybridError
 from hybrid.folder.medium import Medium
+from hybrid.folder.names import began_at
 from hybrid.folder.notes import latest_note, writers
 from hybrid.folder.runs import join_folder
 from hybrid.machine.usage import METRICS, Usage, watt_hours
@@ -19,7 +20,6 @@ from hybrid.report.line_charts import Line, line_chart, number
 from hybrid.report.markup import Html, el, join
 from hybrid.report.section import Scope, Section
 from hybrid.report.sources import ReportRun
-from hybrid.report.timing import began_at
 
 MAX_WORKERS = 200
 """Most workers of a run that are drawn, the last by name."""

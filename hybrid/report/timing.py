@@ -6,7 +6,6 @@ heartbeat or, without a worker, at the modification time of its last shard.
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,13 +16,13 @@ from hybrid.errors import HybridError
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.folder.medium import Disk
+from hybrid.folder.names import began_at
 from hybrid.folder.notes import latest_note
 from hybrid.folder.runs import Run, join_folder, open_run
 from hybrid.machine import home
 
 MAX_SHARDS = 2000
 """Runs with more shards have no timing, since all would have to be read."""
-ATTEMPT = re.compile(r"(\d{8}t\d{6}z)-")
 
 
 @dataclass(slots=True)
@@ -71,14 +70,6 @@ def _timed(chain: Bound, roots: tuple[Path, ...]) -> Timing | None:
         if began is not None:
             timing.spans[attempt] = began, _last_beat(run, attempt) or written
     return timing if timing.spans else None
-
-
-def began_at(attempt: str) -> datetime | None:
-    """When an attempt began, by its name and its machine's clock; None when the name does not say it."""
-    found = ATTEMPT.match(attempt)
-    with suppress(ValueError):
-        return datetime.strptime(found[1] if found else "", "%Y%m%dt%H%M%Sz").replace(tzinfo=UTC)
-    return None
 
 
 def _written(path: str, roots: tuple[Path, ...]) -> datetime | None:

@@ -6,13 +6,16 @@ Heartbeats are untrusted input. The clocks of other machines decide nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.execution.index import Index
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium
+from hybrid.folder.names import began_at
 from hybrid.folder.notes import Note, latest_note, writers
 from hybrid.machine.terminal import clean_line
 from hybrid.machine.usage import Usage, quantity
@@ -23,6 +26,8 @@ MAX_ATTEMPTS = 500
 MAX_TROUBLES = 10
 MAX_LENGTH = 300
 MAX_METRICS, MAX_NAME = 6, 40
+MOST_SECONDS = 366 * 86400.0
+"""Longest time of an attempt that is believed."""
 TIMEOUTS = LeaseTimeouts()
 
 
@@ -60,6 +65,15 @@ class Attempt:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def seconds(self) -> float | None:
+        """The time from its start to its newest heartbeat, by its own clock; None when that is unknown."""
+        began = began_at(self.name)
+        with suppress(ValueError, TypeError):
+            seconds = (datetime.fromisoformat(self.worker_time) - began).total_seconds() if began else -1.0
+            return seconds if 0 <= seconds <= MOST_SECONDS else None
+        return None
+
+    @property
     def at_work(self) -> bool:
         """Whether it may be running, as far as its heartbeats tell."""
         return self.state in ("working", "new")
@@ -69,7 +83,8 @@ class Attempt:
         names = [name for name in self.__dataclass_fields__ if name not in renamed]
         silent = None if self.silent_seconds is None else round(self.silent_seconds, 1)
         head: dict[str, Json] = {"attempt": self.name, "silent_seconds": silent, "beat": self.beat_number}
-        rest = {name: getattr(self, name) for name in names}
+        rest: dict[str, Json] = {name: getattr(self, name) for name in names}
+        rest["seconds"] = self.seconds
         rest["usage"] = self.usage.to_json() if self.usage else None
         return {**head, "its_clock": self.worker_time, **rest}
 

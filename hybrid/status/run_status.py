@@ -29,6 +29,7 @@ from hybrid.protocols import Side, Stage
 from hybrid.status.attempts import Attempt, read_attempts
 from hybrid.status.circuit_breaker import CircuitBreaker, FolderUnavailable
 from hybrid.status.next_command import worker_command
+from hybrid.status.spent import NOTHING_SPENT, Spent, spent_on
 from hybrid.status.waiting import SideState, side_states
 
 MAX_LENGTH = 300
@@ -73,6 +74,7 @@ class RunStatus:
     local: bool = False  # whether `run local` is at work on it on this machine
     next_command: str = ""  # what goes on with it
     sides: tuple[SideState, ...] = ()  # what each side does, or waits for
+    spent: Spent = NOTHING_SPENT
 
     def sum(self, name: str) -> int:
         """The sum of one attribute over the stages, unknown values as 0."""
@@ -182,6 +184,7 @@ class RunStatus:
             "settings": self.spec["settings"],
             "stages": [stage.to_json() for stage in self.stages],
             "sides": [side.to_json() for side in self.sides],
+            "spent": self.spent.to_json(),
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "passed_over": list(self.refused),
         }
@@ -256,6 +259,7 @@ def read_status(
         local=is_locked(place / run.place),
         next_command=_next_command(run, place, named, stages, orders.sides),
         sides=side_states(named, stages, attempts, orders.sides),
+        spent=spent_on(stages, attempts),
     )
 
 

@@ -67,7 +67,15 @@ class RunFolder:
         self.index = root / "index.sqlite"
         self._seqs: dict[str, int] = {}
 
-    def shard(self, *numbers: int, attempt: str = FIRST, error: str = "", model: str = MODEL, key: str = "") -> str:
+    def shard(
+        self,
+        *numbers: int,
+        attempt: str = FIRST,
+        error: str = "",
+        model: str = MODEL,
+        key: str = "",
+        tokens: tuple[int, int] = (0, 0),
+    ) -> str:
         """Write a shard with the records of some items, as a worker does; its path."""
         about = {"name": "made-up", "digest": model, "about": {}}
         header = {"format": FORMAT, "version": 1, "run": self.run.id, "stage": "answer", "attempt": attempt}
@@ -85,7 +93,8 @@ class RunFolder:
         for number in numbers:
             item = self.items[number]
             itself = key or item.key(self.stage.identity, model)
-            done = Completion(itself, error=Failure(error, "words")) if error else Completion(itself, text="1")
+            cost = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+            done = Completion(itself, **cost, **_said(error))
             writer.add(Record(itself, item.task, item.question, item.view, item.sample, done))
         writer.close()
         return paths[0]
@@ -108,6 +117,10 @@ class RunFolder:
     def sums(self, *names: str) -> tuple[int, ...]:
         found = self.look()
         return tuple(found.sum(name) for name in names)
+
+
+def _said(error: str) -> Mapping[str, Any]:
+    return {"error": Failure(error, "words")} if error else {"text": "1"}
 
 
 class CountingDisk(Disk):
