@@ -74,7 +74,13 @@ class RoundsWork(StageWork):
         self._rivals: set[int] = set()  # series that another one has, too, which goes on with them
         self._now: Callable[[], float] = time.monotonic
         self._shelf: SegmentShelf | None = None
+        self._given = self._made = 0  # rounds that were given a record, and that were computed, in this process
         self._told: dict[bytes, tuple[Item, str]] = {}  # rounds that have no record yet: the item and its history
+
+    @property
+    def restored(self) -> int:
+        """Rounds that got a record now and were computed before: they were in a state that was kept."""
+        return max(0, self._given - self._made)
 
     def others(self, monitor: BeatMonitor, timeouts: LeaseTimeouts) -> set[int]:
         """The series that others hold, as far as that is to be respected now."""
@@ -186,6 +192,7 @@ class RoundsWork(StageWork):
                 here.told, key = number + 1, keys[number]
                 if self.completed.histories.get(key) != here.history:
                     self._told[key] = series.item(number), here.history
+                    self._given += 1
                     trained: dict[str, Json] = {"costs": {name: dict(one) for name, one in costs.items()}}
                     yield Completion(
                         key.hex(), text=text, finish="stop", seconds=seconds, trained=trained if costs else {}
@@ -231,6 +238,7 @@ class RoundsWork(StageWork):
 
     def _computed(self, series: str, text: str) -> None:
         self._progress = self._now()
+        self._made += 1
         self._try_all()  # what others wait for may be there now
         self.latest = {"series": series, "text": text}
 

@@ -211,7 +211,7 @@ def run_stage(
     if work.left:
         left = count_of(work.left, "item")
         raise Temporary(f"the engine left {left} of {run.id} unanswered", hint="run it again")
-    return work.view(), done
+    return work.view(), done - (work.restored if isinstance(work, RoundsWork) else 0)
 
 
 @contextmanager

@@ -140,6 +140,15 @@ def test_every_round_is_a_record_and_none_is_computed_twice(place: Place) -> Non
     assert (again.fresh, again.sha256, len(place.computed)) == (0, done.sha256, 2 * ROUNDS)
 
 
+def test_rounds_that_come_from_a_state_are_not_said_to_be_done_now(place: Place) -> None:
+    done = place.run()
+    assert done.fresh == 2 * ROUNDS + 2
+    for shard in place.root.glob("folder/runs/*/sums/*/*/shard-*"):  # as after a kill: the states are newer
+        shard.unlink()
+    again = place.run()
+    assert (again.fresh, again.sha256, len(place.computed)) == (0, done.sha256, 2 * ROUNDS)
+
+
 @pytest.mark.parametrize(("checkpoint", "most"), [(0, 100), (1000, 3)])
 def test_killed_in_every_round_it_goes_on_from_the_last_state(place: Place, checkpoint: int, most: int) -> None:
     whole, died = Place(place.root / "whole"), set[tuple[str, int]]()
