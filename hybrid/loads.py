@@ -35,3 +35,13 @@ class RoundsLoad:
     tuning: PolicyTuning | None = None
     memory: Mapping[str, int] = field(default_factory=dict)
     operations: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GuideTable:
+    """A table that people know from a guide, by its own formula, beside what is true. `note` says why they differ."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""

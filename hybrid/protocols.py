@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
-from hybrid.loads import Foreseen, RoundsLoad
+from hybrid.loads import Foreseen, GuideTable, RoundsLoad
 from hybrid.loops import Segment
 from hybrid.metrics import Measured, RoundMetrics
 from hybrid.records import Completion, Example, Failure, Grade, Item, Output, Question, Request
@@ -147,6 +147,15 @@ class Planned(Protocol):
         Asked of stages that come after others, of searches and of rounds. It is for `hybrid plan` alone, so it may
         repeat one item for many that are like it, and is fast.
         """
+        ...
+
+
+@runtime_checkable
+class Guided(Protocol):
+    """A pipeline whose system has a guide with tables of memory, time or cost."""
+
+    def guide(self) -> Iterable[GuideTable]:
+        """These tables by the guide's own formulas, beside what is true. For `hybrid plan --guide`."""
         ...
 
 

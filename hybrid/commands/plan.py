@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -10,10 +11,12 @@ import click
 from hybrid.commands.arms import with_arms
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
+from hybrid.errors import UsageError
 from hybrid.plan.gpus import chosen
 from hybrid.plan.money import price_table
 from hybrid.plan.plans import plan_run
-from hybrid.plan.words import run_json, run_lines
+from hybrid.plan.words import guide_lines, run_json, run_lines
+from hybrid.protocols import Guided
 
 USUAL = "t4,l4,a100-40,a100-80,h100,h200"
 
@@ -29,16 +32,37 @@ USUAL = "t4,l4,a100-40,a100-80,h100,h200"
     help="For which: t4, l4, a10g, 3090, 4090, l40s, a100-40, a100-80, h100, h200 ..., or cpu, this machine's.",
 )  # fmt: skip
 @click.option("--exact", is_flag=True, help="Count the tokens of every prompt; else of a sample where there are many.")
+@click.option(
+    "--guide", is_flag=True, help="The tables of the guide to the system, by its own formulas, and what is true."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Show what a run of PIPELINE will need on each GPU: memory, tokens, time, money. Nothing is loaded or written."""
     devices = chosen(how["gpus"])
     how = with_arms(how)
     made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
+    if how["guide"]:
+        _show_guide(pipeline, made, as_json=how["as_json"])
+        return
     found = plan_run(pipeline, made, engines(made, how), devices, exact=how["exact"])
     prices = price_table()
     if how["as_json"]:
         click.echo(json.dumps(run_json(found, prices)))
         return
     for line in run_lines(found, prices):
+        click.echo(line)
+
+
+def _show_guide(name: str, pipeline: Any, *, as_json: bool) -> None:
+    """The tables of a pipeline's guide. Raises UsageError when it has none."""
+    if not isinstance(pipeline, Guided):
+        raise UsageError(
+            f"there is no guide to '{name}' whose tables could be shown",
+            hint="there is one to seal-ttt, sapo, atlas, cvfp and branch",
+        )
+    tables = list(pipeline.guide())
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in tables]))
+        return
+    for line in guide_lines(tables):
         click.echo(line)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from textwrap import wrap
 
 from hybrid.canonical import Json
+from hybrid.loads import GuideTable
 from hybrid.machine.terminal import clean_line, count_of, duration, is_or_are
 from hybrid.plan.gpus import GIB
 from hybrid.plan.money import PriceTable
@@ -27,6 +29,19 @@ def run_lines(plan: RunPlan, prices: PriceTable) -> Iterator[str]:
     yield ""
     yield f"time: a model of each device; at least with answers of {ANSWERED:.0%} of max_tokens, at most with all of it"
     yield f"prices: {prices.path}, each with its source and day; they go stale"
+
+
+def guide_lines(tables: Iterable[GuideTable]) -> Iterator[str]:
+    """Tables of a guide, the first column to the left, the others to the right."""
+    for number, table in enumerate(tables):
+        rows = [table.columns, *table.rows]
+        widths = [max(len(row[place]) for row in rows) for place in range(len(table.columns))]
+        yield from ("",) if number else ()
+        yield table.title
+        for row in rows:
+            cells = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+            yield f"  {row[0]:<{widths[0]}}  " + "  ".join(cells)
+        yield from (f"  {line}" for line in wrap(table.note, 110))
 
 
 def one_line(plan: RunPlan, gpu: GpuPlan, prices: PriceTable) -> str:

@@ -60,14 +60,6 @@ def process_bytes(allocated: int) -> int:
     return int(ALLOCATOR_SLACK * allocated + CONTEXT_BYTES)
 
 
-def guide_bytes(shape: Shape, sequences: int, completion: int, number: int) -> int:
-    """The formula of the guide to running a swarm in notebooks: one copy of the logits, and `number` bytes a number.
-
-    It is here to reproduce its table, which is too small by a factor of 2.7: four copies are alive.
-    """
-    return 4 * number * shape.parameters + 4 * sequences * completion * shape.vocabulary
-
-
 def full_bytes(parameters: int, nodes: int) -> int:
     """What `nodes` fully fine-tuned policies hold beside the model that they begin with: weights and moments of each,
     and one gradient.

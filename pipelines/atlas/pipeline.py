@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybrid.canonical import digest
-from hybrid.loads import RoundsLoad
+from hybrid.loads import GuideTable, RoundsLoad
 from hybrid.loops import Lab, Loop, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
+from pipelines.atlas import guide
 from pipelines.atlas.foreseen import foreseen_rounds
 from pipelines.atlas.methods import MethodName, client_name, same_as
 from pipelines.atlas.reading import read_tasks
@@ -71,6 +72,10 @@ class Atlas(AtlasSettings):
             "same_as": {method: other for method, other in same.items() if other},
         }
         return Inputs({**series, DATA: data}, {}, about)
+
+    def guide(self) -> Iterable[GuideTable]:
+        """The guide's tables."""
+        return guide.tables()
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds, a series for each method and seed."""

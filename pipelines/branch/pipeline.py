@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybrid.loads import Foreseen
+from hybrid.loads import Foreseen, GuideTable
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Derive, Derived, Search, Walk
+from pipelines.branch import guide
 from pipelines.branch.foreseen import foreseen_search
 from pipelines.branch.kept import kept_page
 from pipelines.branch.settings import BranchSettings
@@ -52,6 +53,10 @@ class Branch(BranchSettings):
             "grader": "branch",
         }  # fmt: skip
         return Inputs(tasks, {}, about)
+
+    def guide(self) -> Iterable[GuideTable]:
+        """The guide's tables."""
+        return guide.tables()
 
     def stages(self) -> tuple[Stage, ...]:
         """The search, by whoever has the models, and the tree that comes of its records."""

@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 from hybrid.canonical import Json
 from hybrid.errors import BadData
-from hybrid.loads import RoundsLoad
+from hybrid.loads import GuideTable, RoundsLoad
 from hybrid.loops import Lab, Loop, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
+from pipelines.cvfp import guide
 from pipelines.cvfp.documents import read_documents
 from pipelines.cvfp.settings import COUNTED, CvfpSettings, Variant
 
@@ -69,6 +70,10 @@ class Cvfp(CvfpSettings):
             },
         }  # fmt: skip
         return Inputs({**series, DATA: texts}, {}, about)
+
+    def guide(self) -> Iterable[GuideTable]:
+        """The guide's tables."""
+        return guide.tables()
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybrid.loads import RoundsLoad
+from hybrid.loads import GuideTable, RoundsLoad
 from hybrid.loops import Lab, Loop, Segment, Series
 from hybrid.machine.late_imports import import_object
 from hybrid.metrics import RoundMetrics
 from hybrid.protocols import Inputs, Replayed, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
+from pipelines.sapo import guide
 from pipelines.sapo.arms import arm_of, node_name
 from pipelines.sapo.settings import SapoSettings
 
@@ -59,6 +60,10 @@ class Sapo(SapoSettings):
         """The series. Raises HybridError when the tasks cannot be made here."""
         about = import_object("pipelines.sapo.tasks_known:about", needed_for=NEEDED_FOR)(self)
         return Inputs(dict(self._named()), {}, {"grader": "sapo", **about})
+
+    def guide(self) -> Iterable[GuideTable]:
+        """The guide's tables."""
+        return guide.tables()
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds, a series for each arm and seed, or for each of their nodes."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from hybrid.bounds import Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
+from hybrid.loads import GuideTable
 from hybrid.tasks.arc.questions import ArcQuestionSettings
 from hybrid.tuning import SEAL_TARGETS, Tuning
+from pipelines.seal import guide
 from pipelines.seal.examples import AugmentationSettings
 
 SMALL: Mapping[str, object] = {
@@ -66,6 +68,10 @@ class TrainingSettings(ArcQuestionSettings):
             raise ValueError("leave_n takes 1 and 2")
         refuse_outside(self, most=Bounds(1, 100_000))
         self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
+
+    def guide(self) -> Iterable[GuideTable]:
+        """The guide's tables."""
+        return guide.tables()
 
     def augmentation_settings(self, augmentations: tuple[str, ...]) -> AugmentationSettings:
         """How training examples are made with these augmentations."""

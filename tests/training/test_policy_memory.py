@@ -16,7 +16,6 @@ from hybrid.training.policy_memory import (
     Shape,
     adapter_bytes,
     full_bytes,
-    guide_bytes,
     plain_bytes,
     process_bytes,
 )
@@ -56,13 +55,6 @@ def test_a_process_takes_what_real_ones_took() -> None:
     found = process_bytes(plain_bytes(GPT2, 32, 258, PROMPT + 258)) / GIB
     assert found == pytest.approx(9.67, abs=0.01)
     assert found == pytest.approx((9.76 + 9.94) / 2, rel=0.03)
-
-
-def test_the_guide_has_its_own_table_and_is_too_small() -> None:
-    """6.5 GB for GPT-2, with half a GB for whatever else; 16 GB for Qwen, with 2."""
-    assert guide_bytes(GPT2, 64, 256, 4) / 1e9 == pytest.approx(5.3, abs=0.1)
-    assert guide_bytes(QWEN, 64, 256, 2) / 1e9 == pytest.approx(13.9, abs=0.1)
-    assert process_bytes(plain_bytes(GPT2, 64, 256, PROMPT + 256)) > 3 * guide_bytes(GPT2, 64, 256, 4)
 
 
 def test_eight_nodes_in_one_process() -> None:

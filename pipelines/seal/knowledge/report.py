@@ -196,8 +196,18 @@ def _arm(name: str, results: Sequence[QuestionResult], longest: int) -> Html:
     written = [one for one in texts[:MOST_TEXTS] if isinstance(one, str)]
     learned = [el("pre", truncated(one, longest), dir="auto", tabindex="0") for one in written]
     facts = [el("p", _facts(trained), cls="facts")] if trained else []
-    summary = el("summary", el("b", NAMES.get(name, name.replace("-", " "))), f": {told}")
+    summary = el("summary", el("b", _title(name)), f": {told}")
     return el("details", summary, *facts, *learned, *(_answer(one, longest) for one in results), cls="arm")
+
+
+def _title(name: str) -> str:
+    """An arm by the end of a question's name: `round-0-01` is the second text of the writer of round 0."""
+    arm, _, number = name.rpartition("-")
+    writer = ROUND.fullmatch(arm)
+    if number.isdecimal() and (writer or arm in NAMES):
+        of = f"the writer of round {writer[1]}" if writer else "the given ones"
+        return f"text {int(number) + 1} of {of}"
+    return NAMES.get(name, name.replace("-", " "))
 
 
 def _facts(trained: Mapping[str, Any]) -> str:
