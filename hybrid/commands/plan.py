@@ -9,16 +9,14 @@ from typing import Any
 import click
 
 from hybrid.commands.arms import with_arms
+from hybrid.commands.planning import USUAL, show_plan
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.errors import UsageError
 from hybrid.plan.gpus import chosen
-from hybrid.plan.money import price_table
 from hybrid.plan.plans import plan_run
-from hybrid.plan.words import guide_lines, run_json, run_lines
+from hybrid.plan.words import guide_lines
 from hybrid.protocols import Guided
-
-USUAL = "t4,l4,a100-40,a100-80,h100,h200"
 
 
 @click.command()
@@ -45,12 +43,7 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
         _show_guide(pipeline, made, as_json=how["as_json"])
         return
     found = plan_run(pipeline, made, engines(made, how), devices, exact=how["exact"])
-    prices = price_table()
-    if how["as_json"]:
-        click.echo(json.dumps(run_json(found, prices)))
-        return
-    for line in run_lines(found, prices):
-        click.echo(line)
+    show_plan(found, as_json=how["as_json"])
 
 
 def _show_guide(name: str, pipeline: Any, *, as_json: bool) -> None:

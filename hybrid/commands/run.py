@@ -15,6 +15,7 @@ from rich.console import Console
 from hybrid.commands.arms import with_arms
 from hybrid.commands.follow import follow
 from hybrid.commands.options import OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
+from hybrid.commands.planning import DRY_RUN, plan_for_rent, plan_here, show_plan, tell_plan
 from hybrid.commands.roles import engines, specs
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
@@ -51,6 +52,7 @@ def run() -> None:
     "--backend-option", "options", multiple=True, metavar="NAME=VALUE",
     help="An option of the backend on this machine; not part of the run. For a further model: ROLE=NAME=VALUE.",
 )  # fmt: skip
+@DRY_RUN
 @SHARD_SECONDS
 @click.option("--retry-failed", is_flag=True, help="Repeat the items whose record is a failure.")
 @click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
@@ -60,6 +62,9 @@ def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None
     how = with_arms(how)
     made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     models = engines(made, how)
+    if how["dry_run"]:
+        show_plan(plan_here(pipeline, made, models), as_json=how["as_json"])
+        return
     _run_local(pipeline, made, models, LocalOptions(**{name: how[name] for name in LocalOptions.__slots__}))
 
 
@@ -73,6 +78,7 @@ def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None
     "--side-of", "sides", multiple=True, metavar="NAME=SIDE",
     help=f"gpu, laptop or any: who does a stage, or answers for a role ('{FIRST}': the first model) of a search.",
 )  # fmt: skip
+@DRY_RUN
 @click.option("--wait", is_flag=True, help="Fetch and grade results as they arrive, until the run is done.")
 @click.option("--timeout", type=Duration(), help="Longest time for --wait, such as 8h; then exit code 4.")
 @click.option(
@@ -88,12 +94,16 @@ def remote(
     how = with_arms(how)
     made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     models = specs(made, how)
+    if how["dry_run"]:
+        show_plan(plan_for_rent(pipeline, made, engines(made, how)), as_json=how["as_json"])
+        return
     sides = sides_given(how["sides"], stages_with(made, models))
     folder = chosen_folder(how["folder"])
     note = checked_note(how["note"])
     run = submit_remote(folder, pipeline, made, models, sides)
     submitted(folder, run, note)
     if not how["wait"]:
+        tell_plan(pipeline, made, engines(made, how), as_json=how["as_json"])
         _report_submitted(run, moved(stages_of_run(run, made), sides), sides, folder, as_json=how["as_json"])
         return
     follow(run, folder, how["output"], how["every"], how["timeout"], how["as_json"])

@@ -28,6 +28,7 @@ from hybrid.machine import home
 from hybrid.machine.clock import SystemClock
 from hybrid.machine.nvidia import gpus
 from hybrid.machine.terminal import clean_line, count_of
+from hybrid.plan.refusal import refuse_unfitting
 from hybrid.worker.group import Group, Member, chosen_devices, end_with_parent
 from hybrid.worker.process import alive, has_ended, serve
 from hybrid.worker.siblings import Siblings
@@ -112,7 +113,7 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
     )
     if how["member"]:
         end_with_parent()
-    here = Machine(models, how["options"], home.spool_of(place))
+    here = Machine(models, how["options"], home.spool_of(place), refuse_unfitting)
     _report(_worked(isolated, here, clock, options, _show if how["member"] else _say), here)
 
 

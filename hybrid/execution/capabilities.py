@@ -8,7 +8,7 @@ NAME=PATH`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,9 +43,17 @@ class Machine:
 
     `models` says where the models of runs are here, each `name=path`; either may hold a `=`. `options` are backend
     options, each `name=value`, or `role=name=value` for one role. The free space of `spool` is one of the `gauges`.
+    `refuse(backend, model, options)` raises CannotRun for a model that is not to be loaded here.
     """
 
-    def __init__(self, models: Sequence[str], options: Sequence[str], spool: Path) -> None:
+    def __init__(
+        self,
+        models: Sequence[str],
+        options: Sequence[str],
+        spool: Path,
+        refuse: Callable[[str, str, Mapping[str, str]], None] = lambda backend, model, options: None,
+    ) -> None:
+        self._refuse = refuse
         self._models, self._texts, self._spool = models, options, spool
         self._asked_for = set[str]()  # names of models of the runs so far
 
@@ -69,8 +77,8 @@ class Machine:
 
     def open(self, run: Run, role: str, *, trains: bool) -> Backend:
         backend, options = run.models[role].backend, self.options(run, role)
-        embeds = role in embedding_roles(self.pipeline(run))
-        return opened(backend, self._model(run, role), options, trains=trains, embeds=embeds)
+        embeds, model = role in embedding_roles(self.pipeline(run)), self._model(run, role)
+        return opened(backend, model, options, trains=trains, embeds=embeds)
 
     def gauges(self) -> Mapping[str, Json]:
         """`disk_free`, the bytes free for the spool, and `gpu` as the function `gpu` gives it; None if unknown."""
@@ -82,6 +90,12 @@ class Machine:
         return gauges
 
     def _model(self, run: Run, role: str) -> str:
+        """Where the model of a role is here. Raises CannotRun for one that is unknown, or not to be loaded here."""
+        model = self._located(run, role)
+        self._refuse(run.models[role].backend, model, self.options(run, role))
+        return model
+
+    def _located(self, run: Run, role: str) -> str:
         name = run.models[role].name
         if path := self._path(name):
             return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from hybrid.backends.registry import NOTHING_TO_LOAD
 from hybrid.errors import CannotRun
@@ -20,7 +20,7 @@ from hybrid.plan.training_memory import adapter_parameters, classifier_needs, po
 from hybrid.plan.training_texts import TrainingTexts
 from hybrid.plan.workload import StageLoad, loads_of
 from hybrid.plugins.faults import inputs_of
-from hybrid.protocols import Inputs, Pipeline
+from hybrid.protocols import Pipeline, Stage
 
 CLASSIFIER = "classifier"
 ANSWERING = ("transformers", "vllm", "llamacpp", "ollama")
@@ -120,7 +120,7 @@ class RunPlan:
     """A run: the loads of its stages, the shapes of its models by role (or why one is not known), and each GPU."""
 
     pipeline: str
-    inputs: Inputs
+    tasks: int
     loads: tuple[StageLoad, ...]
     shapes: Mapping[str, ModelShape | str]
     gpus: tuple[GpuPlan, ...]
@@ -150,15 +150,30 @@ def plan_run(
     its model is loaded.
     """
     refuse_missing(pipeline, models)
-    inputs, shapes = inputs_of(pipeline), {role: _shape(one) for role, one in models.items()}
+    tasks = inputs_of(pipeline).tasks
+    return plan_stages(name, pipeline, stages_with(pipeline, models), tasks, models, gpus, exact=exact)
+
+
+def plan_stages(
+    name: str,
+    pipeline: Pipeline,
+    stages: Sequence[Stage],
+    tasks: Mapping[str, Any],
+    models: Mapping[str, Chosen],
+    gpus: Sequence[Gpu],
+    *,
+    exact: bool = False,
+) -> RunPlan:
+    """The plan of these stages of a pipeline on tasks that are known. Raises HybridError."""
+    shapes = {role: _shape(one) for role, one in models.items()}
 
     @cache
     def counter(role: str) -> TokenCounter:
         return counter_of(models[role].model)
 
-    loads = loads_of(pipeline, stages_with(pipeline, models), inputs.tasks, counter, exact=exact)
+    loads = loads_of(pipeline, stages, tasks, counter, exact=exact)
     made = tuple(_on(gpu, loads, models, shapes) for gpu in gpus)
-    return RunPlan(name, inputs, tuple(loads), shapes, made, models)
+    return RunPlan(name, len(tasks), tuple(loads), shapes, made, models)
 
 
 def _shape(one: Chosen) -> ModelShape | str:

@@ -44,13 +44,17 @@ def guide_lines(tables: Iterable[GuideTable]) -> Iterator[str]:
         yield from (f"  {line}" for line in wrap(table.note, 110))
 
 
-def one_line(plan: RunPlan, gpu: GpuPlan, prices: PriceTable) -> str:
-    """A GPU in one line: does it fit, how long, how much."""
-    verdict = "fits" if gpu.fits else "does NOT fit"
-    needed = f", {_gib(gpu.largest.bytes)} of {_gib(gpu.gpu.memory)}" if gpu.largest else ""
-    price = prices.price(gpu.gpu.name)
-    cost = f", {_dollars(*price.of(gpu.seconds))} ({price.where})" if price and gpu.fits else ""
-    return f"{gpu.gpu.name}: {verdict}{needed}, {span_of(gpu.seconds)}{cost}; {items_of(plan)}"
+def one_line(plan: RunPlan, prices: PriceTable) -> str:
+    """A plan in one line: its items, and the GPU on which it is cheapest among those that it fits."""
+    fitting = [gpu for gpu in plan.gpus if gpu.fits and gpu.seconds.high]
+    if not fitting:
+        names = ", ".join(one.gpu.name for one in plan.gpus)
+        none = "" if any(one.fits for one in plan.gpus) else f"; it fits none of {names}"
+        return f"plan: {items_of(plan)}{none}"
+    costs = {gpu.gpu.name: price.of(gpu.seconds) for gpu in fitting if (price := prices.price(gpu.gpu.name))}
+    best = min(fitting, key=lambda gpu: costs.get(gpu.gpu.name, (0.0, float("inf")))[1])
+    cost = f", {_dollars(*costs[best.gpu.name])}" if best.gpu.name in costs else ""
+    return f"plan: {items_of(plan)}; on {best.gpu.name} {span_of(best.seconds)}{cost}"
 
 
 def items_of(plan: RunPlan) -> str:
@@ -71,7 +75,7 @@ def span_of(seconds: Span) -> str:
 
 
 def _loads(plan: RunPlan) -> Iterator[str]:
-    yield f"{plan.pipeline}: {count_of(len(plan.inputs.tasks), 'task')}; {items_of(plan)}"
+    yield f"{plan.pipeline}: {count_of(plan.tasks, 'task')}; {items_of(plan)}"
     for load in plan.loads:
         yield f"  {load.name:<{NAME_WIDTH}} {_load(load)}"
         yield from (f"  {'':<{NAME_WIDTH}} {clean_line(one, LONGEST)}" for one in _how(load))
@@ -161,7 +165,7 @@ def _gib(size: int) -> str:
 
 
 def _dollars(low: float, high: float) -> str:
-    return f"${low:,.2f} to ${high:,.2f}"
+    return "under $0.01" if high < 0.01 else f"${low:,.2f} to ${high:,.2f}"
 
 
 def run_json(plan: RunPlan, prices: PriceTable) -> dict[str, Json]:
@@ -169,7 +173,7 @@ def run_json(plan: RunPlan, prices: PriceTable) -> dict[str, Json]:
     given, new = plan.tokens()
     return {
         "pipeline": plan.pipeline,
-        "tasks": len(plan.inputs.tasks),
+        "tasks": plan.tasks,
         "items": plan.items,
         "bound": plan.is_bound,
         "prompt_tokens": given,
