@@ -15,18 +15,20 @@ from rich.text import Text
 from hybrid.canonical import encode
 from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, NonEmptyText
+from hybrid.commands.reading import READING, RECORDED, reading_of, reading_options
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, writable_path
 from hybrid.errors import Missed, NotFinished, UsageError, nearest
 from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.junit import BEGINS, write_junit
+from hybrid.formats import ImportedOutputs, open_any, told
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
 from hybrid.machine.replacing import refuse_foreign
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
-from hybrid.outputs import OutputsFile, grades_of, open_outputs, outputs_stem, stale_words
+from hybrid.outputs import OutputsFile, grades_of, outputs_stem, stale_words
 from hybrid.plugins import installed
 from hybrid.report.grades_file import open_grades
 from hybrid.report.sources import ReportRun
@@ -42,6 +44,7 @@ LONGEST_NAME = 100
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--grader", default="", metavar="NAME", help="Default: the grader that the run's pipeline names.")
 @grader_options
+@reading_options
 @click.option(
     "-o",
     "--out",
@@ -63,14 +66,18 @@ def grade(
 ) -> None:
     """Grade SOURCE: an outputs.json, .jsonl or .jsonl.zst, a run, or - for standard input.
 
+    Or a file of another tool: an inspect log, samples of lm-eval, the output of an OpenAI batch, an ARC submission, a
+    table. Without --grader the scores in it are shown.
+
     Writes a grades file and prints the score, its interval, controls, and what could not be graded.
     """
+    reading = reading_of(**{name: asked.pop(name) for name in READING})
     refuse_both_on_stdout(out, as_json=as_json)
     _refuse_other_file(junit)
     interrupt_on_termination()
     with spare_path() as spare:
         path = find_outputs(source, folder, spare if out else None)
-        with closing(open_outputs(path)) as outputs:
+        with closing(open_any(path, reading, one_filter=grader not in ("", RECORDED))) as outputs:
             name = grader or _grader_of(outputs)
             judge = built_grader(name, **asked)
             grades = _place(path, name, out)
@@ -80,11 +87,13 @@ def grade(
                     _write_junit(junit, outputs, place, threshold)
     if as_json:
         head = {"source": source, "grader": name, "grades": str(grades), "outputs_sha256": outputs.sha256}
-        click.echo(encode({**head, "summary": summary}))
+        click.echo(encode({**head, **_imported(outputs), "summary": summary}))
     else:
         show_summary(summary, name, grades)
         for line in [] if path == "-" else stale_words(Path(path)):
             click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
+    for line in told(outputs):
+        click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary)
     _check(summary, threshold)
 
@@ -123,13 +132,24 @@ def _grader_of(outputs: OutputsFile) -> str:
 
 def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
     """Raise NotFinished when outputs of a run are missing: only those that were there are graded."""
+    imported = outputs if isinstance(outputs, ImportedOutputs) else None
+    if imported and imported.lacks:
+        raise NotFinished(f"{imported.path} is not whole: {imported.lacks}", hint="what is there is graded")
     run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
+    run = str(imported.path) if imported else run
     if run and missing:
         lacks = f"{missing:,} of {count_of(summary['outputs'], 'output')} {is_or_are(missing)} missing"
         raise NotFinished(
             f"{run!s:.120} is not finished: {lacks}, and ungraded",
-            hint="grade it again when the rest is there; `hybrid status` shows its status",
+            hint="grade it again when the rest is there" + ("" if imported else "; `hybrid status` shows its status"),
         )
+
+
+def _imported(outputs: OutputsFile) -> dict[str, Any]:
+    """What --json says of a file of another tool."""
+    if not isinstance(outputs, ImportedOutputs):
+        return {}
+    return {"format": outputs.format, "bad_rows": outputs.skipped.count, "lacks": outputs.lacks}
 
 
 def _check(summary: dict[str, Any], threshold: float | None) -> None:

@@ -9,21 +9,27 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from hybrid.canonical import digest
+from hybrid.commands.judging import built_grader
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
+from hybrid.commands.reading import READING, RECORDED, reading_of, reading_options
 from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import HybridError, OwnFault, PluginFault, UsageError, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
+from hybrid.formats import ImportedOutputs, Reading
+from hybrid.grading.grade_file import grade_outputs
 from hybrid.machine.files import explain_errors
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import path_beside
+from hybrid.report.grades_file import open_grades
 from hybrid.report.page import MAX_TASKS, MAX_TEXT, PAGE_START, labelled, title_of, write_report
-from hybrid.report.sources import ReportRun, find_source, with_folder
+from hybrid.report.sources import ReportRun, find_source, own_grader, with_folder
 from hybrid.report.unfinished import unfinished_run
 
 MAX_MESSAGE = 500
@@ -44,6 +50,7 @@ LOG = logging.getLogger("hybrid")
     help="The page, - for standard output. Default, beside the first FILE: report.html, comparison.html for several.",
 )
 @click.option("--grader", default="", metavar="NAME", help="Show the grades of this grader, when there are several.")
+@reading_options
 @click.option(
     "--limit", type=click.IntRange(min=0), default=MAX_TASKS, show_default=True, help="Draw at most this many tasks."
 )
@@ -56,11 +63,13 @@ LOG = logging.getLogger("hybrid")
 )
 @click.option("--watch", is_flag=True, help="Write it again whenever a run has news, until all are done or Ctrl-C.")
 def report(sources: tuple[str, ...], watch: bool, **how: Any) -> None:
-    """Draw one HTML page of runs: each FILE is an outputs file, a run, or a grades.json.
+    """Draw one HTML page of runs: each FILE is an outputs file, a run, a grades.json, or a file of another tool.
 
     Outputs without grades are drawn without scores, an unfinished run in its present state. Several files are compared
     with the first, question by question. The page needs no network; its path is printed.
     """
+    reading = reading_of(**{name: how.pop(name) for name in READING})
+    how["found"] = Finding(how.pop("folder"), how.pop("grader"), reading)
     if not watch:
         _written(sources, "", **how)
         return
@@ -77,13 +86,21 @@ def report(sources: tuple[str, ...], watch: bool, **how: Any) -> None:
                 time.sleep(WATCH_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How the runs that are named are found and read."""
+
+    folder: Path | None
+    grader: str
+    reading: Reading
+
+
 def _written(
     sources: Sequence[str],
     seen: str,
     *,
-    folder: Path | None,
+    found: Finding,
     out: Path | None,
-    grader: str,
     limit: int,
     text: int,
     watch: bool = False,
@@ -95,7 +112,7 @@ def _written(
     faults: list[HybridError] = []
     with ExitStack() as stack:
         spares = [stack.enter_context(spare_path()) if out else None for _ in sources]
-        runs = [_found(name, folder, grader, stack, spare) for name, spare in zip(sources, spares, strict=True)]
+        runs = [_found(name, found, stack, spare) for name, spare in zip(sources, spares, strict=True)]
         _refuse_same(sources, runs)
         states = [run.state() for run in runs] if watch else []
         now, over = digest([state for state, _ in states]), all(complete for _, complete in states)
@@ -112,23 +129,33 @@ def _written(
     return now, over
 
 
-def _found(name: str, folder: Path | None, grader: str, stack: ExitStack, spare: Path | None) -> ReportRun:
+def _found(name: str, how: Finding, stack: ExitStack, spare: Path | None) -> ReportRun:
     """The run of FILE; in its present state when its last stage waits for earlier ones.
 
     Its outputs are assembled in `spare` where their own place cannot be written.
     """
     try:
-        return with_folder(find_source(Path(find_outputs(name, folder, spare)), grader), folder)
+        found = find_source(Path(find_outputs(name, how.folder, spare)), how.grader, how.reading)
+        return with_folder(_with_recorded(found, stack), how.folder)
     except Waits:
-        if grader:
+        if how.grader:
             raise
-    path, here = Path(name), chosen_folder(folder)
+    path, here = Path(name), chosen_folder(how.folder)
     if (path / "run.json").is_file():
         here, name = path.resolve().parent.parent, path.resolve().name
     elif (path / "hybrid.json").is_file():
         here, name = path, ""
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-report-"))
     return unfinished_run(opened_run(here, name), here, Path(place))
+
+
+def _with_recorded(run: ReportRun, stack: ExitStack) -> ReportRun:
+    """The run with the scores that another tool gave, if they are in its file and it was not graded here."""
+    if run.grades or not isinstance(run.outputs, ImportedOutputs) or own_grader(run.outputs) != RECORDED:
+        return run
+    place = stack.enter_context(spare_path())
+    grade_outputs(run.outputs, built_grader(RECORDED, (), model=(), backend=(), backend_option=()), RECORDED, place)
+    return replace(run, grades=open_grades(place))
 
 
 def _refuse_same(sources: Sequence[str], runs: Sequence[ReportRun]) -> None:

@@ -1,6 +1,15 @@
 """outputs.json: the outputs of a run as one valid JSON document, written and read as a stream (docs/format.md)."""
 
-from hybrid.outputs.file import BEGINS, OutputsFile, grades_of, open_outputs, outputs_stem, path_beside, write_outputs
+from hybrid.outputs.file import (
+    BEGINS,
+    OutputsFile,
+    grades_of,
+    open_outputs,
+    outputs_in,
+    outputs_stem,
+    path_beside,
+    write_outputs,
+)
 from hybrid.outputs.stale import is_stale, stale_words
 
 __all__ = [
@@ -9,6 +18,7 @@ __all__ = [
     "grades_of",
     "is_stale",
     "open_outputs",
+    "outputs_in",
     "outputs_stem",
     "path_beside",
     "stale_words",

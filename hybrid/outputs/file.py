@@ -9,21 +9,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hybrid.errors import BadData
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import count_of
 from hybrid.outputs.document import Document, read_document
-from hybrid.outputs.header import FORMAT, HINT_AGAIN, VERSION, Header, Trailer, canonical
-from hybrid.outputs.lines import JsonLines, LayoutMismatch, RecordLines, read_head, read_json_lines
+from hybrid.outputs.header import FORMAT, HINT_AGAIN, VERSION, Header, RecordBlock, Trailer, canonical
+from hybrid.outputs.lines import LayoutMismatch, read_head, read_json_lines
 from hybrid.outputs.source import OutputsSource, open_source
 from hybrid.records import Output
 
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 """How every outputs file that hybrid wrote begins."""
 
-Reader = RecordLines | JsonLines | Document
+
+class Reader(Protocol):
+    """Reads the records of one layout."""
+
+    def records(
+        self, source: OutputsSource, skip: int = 0, *, exactly: bool = False
+    ) -> Generator[RecordBlock, None, Trailer | None]:
+        """Every record after the first `skip`; returns the trailer. `exactly` puts numbers into their canonical form.
+
+        Raises LayoutMismatch for another layout, BadData.
+        """
+        ...
 
 
 def grades_of(path: Path | str, grader: str) -> Path:
@@ -119,7 +130,11 @@ def open_outputs(path: Path | str) -> OutputsFile:
 
     Raises UsageError when there is no such file, BadData when it is not an outputs file or not of this version.
     """
-    source = open_source(path)
+    return outputs_in(open_source(path))
+
+
+def outputs_in(source: OutputsSource) -> OutputsFile:
+    """`open_outputs` for a source that is open already. Raises BadData."""
     return OutputsFile(source, *_read_header(source))
 
 

@@ -17,10 +17,11 @@ from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
 from hybrid.execution.local import chosen_folder
 from hybrid.execution.stage_view import StageView
+from hybrid.formats import USUAL, Reading, open_any
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.machine import home
 from hybrid.machine.text_files import utf8_stream
-from hybrid.outputs import OutputsFile, grades_of, is_stale, open_outputs, outputs_stem
+from hybrid.outputs import OutputsFile, grades_of, is_stale, outputs_stem
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
 
@@ -162,14 +163,17 @@ class TaskResult:
         return min(graded) if unit == "task" else sum(graded) / len(graded)
 
 
-def find_source(path: Path, grader: str = "") -> ReportRun:
-    """The run of an outputs or grades file. Raises UsageError without such grades, BadData when they do not match."""
+def find_source(path: Path, grader: str = "", reading: Reading = USUAL) -> ReportRun:
+    """The run of an outputs or grades file, or of a file of another tool.
+
+    Raises UsageError without such grades, BadData when they do not match.
+    """
     grades_path: Path | None
     if _is_grades(path):
         open_grades(path)  # a damaged file is reported before its outputs are looked for
         grades_path, outputs_path = path, _outputs_of(path)
     else:
-        grades_path, outputs_path = _beside(path, grader), path
+        grades_path, outputs_path = _beside(path, grader, reading), path
     if grades_path and is_stale(grades_path, outputs_path):
         if grades_path == path or grader:  # requested; others may be of an earlier state of the run
             raise BadData(
@@ -178,7 +182,7 @@ def find_source(path: Path, grader: str = "") -> ReportRun:
             )
         LOG.warning("%s judges other outputs than %s holds now; no scores are drawn", grades_path, outputs_path.name)
         grades_path = None
-    grades, outputs = open_grades(grades_path) if grades_path else None, open_outputs(outputs_path)
+    grades, outputs = open_grades(grades_path) if grades_path else None, open_any(outputs_path, reading)
     label = str(outputs.run.get("id") or _label(outputs_path))
     return ReportRun(label, outputs, grades, folder=_folder_of(outputs_path, outputs.run.get("id")))
 
@@ -207,7 +211,7 @@ def with_folder(run: ReportRun, folder: Path | None) -> ReportRun:
     return replace(run, folder=here)
 
 
-def _beside(path: Path, grader: str) -> Path | None:
+def _beside(path: Path, grader: str, reading: Reading) -> Path | None:
     """The grades file beside an outputs file; None when there is none and `grader` is ""."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
@@ -221,15 +225,15 @@ def _beside(path: Path, grader: str) -> Path | None:
     if grader and grader not in found:
         raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
     if not grader and len(found) > 1:
-        grader = _own_grader(path)
+        grader = own_grader(open_any(path, reading))
         if grader not in found:
             raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
 
 
-def _own_grader(path: Path) -> str:
+def own_grader(outputs: OutputsFile) -> str:
     """The default grader of the outputs, as for `hybrid grade`; "" when they do not name one."""
-    about = open_outputs(path).run.get("about")
+    about = outputs.run.get("about")
     return str(about.get("grader", "")) if isinstance(about, Mapping) else ""
 
 
@@ -246,7 +250,7 @@ def _outputs_of(path: Path) -> Path:
     """The outputs file that a grades file belongs to, by its name. Raises UsageError when there is none."""
     stem, found, _ = path.name.partition(".grades.")
     stem = stem if found else "outputs"
-    for ending in (".json", ".jsonl", ".json.zst", ".jsonl.zst"):
+    for ending in (".json", ".jsonl", ".json.zst", ".jsonl.zst", ""):
         if (path.parent / f"{stem}{ending}").is_file():
             return path.parent / f"{stem}{ending}"
     raise UsageError(

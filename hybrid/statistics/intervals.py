@@ -102,6 +102,15 @@ class ClusteredMean:
         """Wilson's interval of the mean of values in [0, 1]; None without values."""
         return wilson(self.total / self.n, self.effective_size()) if self.n else None
 
+    def unbounded_interval(self) -> Interval | None:
+        """Student's t interval of the mean of values of any size; None when they show no variance."""
+        variance = self.variance()
+        if not variance:
+            return None
+        half = student_quantile(self.clusters - 1) * math.sqrt(variance)
+        mean = self.total / self.n
+        return mean - half, mean + half
+
 
 def wilson(share: float, n: float) -> Interval:
     """Wilson's 95 % score interval of a proportion `share` in [0, 1] with the (effective) sample size `n` > 0."""
