@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
-from hybrid.commands.stdout import STDOUT, writable_path
+from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import NotFinished, UsageError
 from hybrid.execution.assembly import MISSING
+from hybrid.execution.local import find_outputs
 from hybrid.export import formats
 from hybrid.export.formats import FORMATS
 from hybrid.export.graded_run import GradedRun, read_run
@@ -34,22 +35,26 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
     """
     if source == "-":
         raise UsageError("export reads a file or a run, not standard input", hint="name an outputs.json")
-    run = read_run(source, grader=grader, folder=folder)
-    path = out or formats.default_path(run, name)
-    if path == STDOUT and FORMATS[name].folder:
+    if out == STDOUT and FORMATS[name].folder:
         raise UsageError(f"{name} is a folder of several files", hint="name one with -o")
-    with writable_path(path) as place:
-        notes = formats.export(run, name, place, replace=force)
+    with spare_path() as spare:
+        run = read_run(find_outputs(source, folder, spare if out else None), grader=grader, folder=folder)
+        path = out or formats.default_path(run, name)
+        with writable_path(path) as place:
+            notes = formats.export(run, name, place, replace=force)
+        lacks = _lacking(run) if FORMATS[name].answers else ""
     if path != STDOUT:
         click.echo(path)
     for note in notes:
         click.echo(clean_line(note, MAX_LINE), err=True)
-    _refuse_unfinished(run)
+    if lacks:
+        raise NotFinished(lacks, hint="export it again when the rest is there")
 
 
-def _refuse_unfinished(run: GradedRun) -> None:
-    """Raise NotFinished when records of a run are missing: what is written holds only those that were there."""
+def _lacking(run: GradedRun) -> str:
+    """How many records of a run are missing; "" when none is, or the file is of no run."""
     missing = run.sums.failed[MISSING.kind]
-    if missing and run.outputs.run.get("id"):
-        lacks = f"{missing:,} of {count_of(run.sums.outputs, 'output')} {is_or_are(missing)} missing"
-        raise NotFinished(f"{run.id:.120} is not finished: {lacks}", hint="export it again when the rest is there")
+    if not missing or not run.outputs.run.get("id"):
+        return ""
+    of_all = f"{missing:,} of {count_of(run.sums.outputs, 'output')} {is_or_are(missing)} missing"
+    return f"{run.id:.120} is not finished: {of_all}"

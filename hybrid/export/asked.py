@@ -15,6 +15,7 @@ from hybrid.execution.local import opened_run
 from hybrid.execution.requests import Requests, requests_of
 from hybrid.export.graded_run import GradedRun
 from hybrid.folder.runs import Run
+from hybrid.records import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,22 @@ def folder_run(run: GradedRun) -> Run:
     return opened_run(run.folder, run.id)
 
 
-def prompt_of(request: dict[str, Any]) -> str | list[dict[str, str]]:
-    """The prompt of a request: a text, or the messages of a chat (`role`, `content`)."""
+Prompt = str | list[dict[str, str]]
+"""A text, or the messages of a chat (`role`, `content`)."""
+
+
+def prompt_of(request: dict[str, Any]) -> Prompt:
+    """The prompt of a request."""
     messages: list[dict[str, str]] = request["messages"]
     return messages or str(request["prompt"])
+
+
+def shown_prompt(request: dict[str, Any] | None, output: Output) -> Prompt:
+    """The prompt of the request; where that is not known, the question that the output's view tells, or ""."""
+    if request:
+        return prompt_of(request)
+    question = output.view.get("question")
+    return question if isinstance(question, str) else ""
 
 
 def model_name(run: GradedRun) -> str:

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from hybrid.canonical import Json, encode
 from hybrid.errors import BadData
-from hybrid.export.asked import Asked, asked_by, made_at, model_name, prompt_of, provenance, task_name
+from hybrid.export.asked import Asked, asked_by, made_at, model_name, provenance, shown_prompt, task_name
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.running_mean import RunningMean
 from hybrid.export.table import text_of
@@ -86,8 +86,7 @@ class _Log:
         self._archive.writestr(_member(name), encode(value))
 
     def _sample(self, grade: GradeRow | None, output: Output, epoch: int) -> dict[str, Any]:
-        request = self._asked.of(output.key)
-        prompt = prompt_of(request) if request else ""
+        prompt = shown_prompt(self._asked.of(output.key), output)
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         said = {"role": "assistant", "content": _content(output), "model": self._model, "source": "generate"}
         sample: dict[str, Any] = {
@@ -95,7 +94,7 @@ class _Log:
             "epoch": epoch,
             "input": prompt,
             "target": _target(output.reference),
-            "messages": [{**one, "source": "input"} for one in asked if request] + [said] * (output.text is not None),
+            "messages": [{**one, "source": "input"} for one in asked if prompt] + [said] * (output.text is not None),
             "output": {"model": self._model, "choices": [], "completion": output.text or ""},
             "metadata": {"task": output.task, "question": output.question, "key": output.key, "view": output.view},
             "uuid": output.key[:32],

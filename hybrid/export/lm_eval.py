@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 
 from hybrid.canonical import Json, encode
 from hybrid.errors import UsageError
-from hybrid.export.asked import Asked, asked_by, made_at, model_name, prompt_of, provenance, task_name
+from hybrid.export.asked import Asked, asked_by, made_at, model_name, provenance, shown_prompt, task_name
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.running_mean import RunningMean
 from hybrid.export.table import text_of
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
-from hybrid.records import Question
+from hybrid.records import Output, Question
 from hybrid.report.grades_file import GradeRow
 
 FILTER = "none"
@@ -105,9 +105,9 @@ def _metrics(metric: str, grade: GradeRow | None) -> dict[str, float]:
 
 
 def _row(number: int, question: Question, asked: Asked) -> dict[str, Json]:
-    requests = [request for one in question.outputs if (request := asked.of(one.key))]
-    distinct = {encode([prompt_of(one), one["sampling"]]): one for one in requests}
-    arguments: dict[str, Json] = {f"gen_args_{n}": _arguments(one) for n, one in enumerate(distinct.values())}
+    every = [_arguments(asked.of(one.key), one) for one in question.outputs]
+    distinct = {encode(one): one for one in every if one["arg_0"]}
+    arguments: dict[str, Json] = {f"gen_args_{n}": one for n, one in enumerate(distinct.values())}
     texts: list[Json] = [one.text for one in question.outputs if one.text is not None]
     failed: list[Json] = [one.error.to_json() for one in question.outputs if one.error]
     doc: dict[str, Json] = {"task": question.task, "question": question.id, "reference": question.reference}
@@ -128,17 +128,21 @@ def _row(number: int, question: Question, asked: Asked) -> dict[str, Json]:
     }
 
 
-def _arguments(request: dict[str, Any]) -> dict[str, Json]:
+def _arguments(request: dict[str, Any] | None, output: Output) -> dict[str, Json]:
     """A request as lm-eval writes it: the prompt, a chat as the JSON of its messages; and how it was sampled."""
-    prompt, sampling = prompt_of(request), request["sampling"]
-    how: dict[str, Json] = {
+    prompt = shown_prompt(request, output)
+    text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+    return {"arg_0": text, "arg_1": _sampling(request["sampling"]) if request else {}}
+
+
+def _sampling(sampling: dict[str, Any]) -> dict[str, Json]:
+    return {
         "until": sampling["stop"],
         "max_gen_toks": sampling["max_tokens"],
         "do_sample": sampling["temperature"] > 0,
         "temperature": sampling["temperature"],
         "top_p": sampling["top_p"],
     }
-    return {"arg_0": prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False), "arg_1": how}
 
 
 def _hash(text: str) -> str:

@@ -37,18 +37,25 @@ def write_csv(run: GradedRun, stream: BinaryIO) -> list[str]:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
     table = csv.writer(text, lineterminator="\r\n")
     table.writerow([guarded(name) for name in columns_of(run)])
-    marked = 0
+    marked = changed = 0
     for row in run:
         cells = cells_of(run, row)
         shown = [guarded(cell) for cell in cells]
         marked += shown != cells
-        table.writerow(shown)
+        held = [without_nul(cell) for cell in shown]
+        changed += held != shown
+        table.writerow(held)
     text.detach()
-    return [f"rows with a text that a spreadsheet would take for a formula, marked by a ' before it: {marked:,}"] * (
-        marked > 0
-    )
+    formulas = f"rows with a text that a spreadsheet would take for a formula, marked by a ' before it: {marked:,}"
+    nuls = f"rows with a NUL character, which no CSV can hold, replaced by U+FFFD: {changed:,}"
+    return [formulas] * (marked > 0) + [nuls] * (changed > 0)
 
 
 def guarded(cell: Cell) -> Cell:
     """The cell, and if it is a text that a spreadsheet would compute, with a `'` before it."""
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+
+def without_nul(cell: Cell) -> Cell:
+    """The cell, with U+FFFD for each NUL: most readers of CSV refuse one, or end there."""
+    return cell.replace("\0", "\ufffd") if isinstance(cell, str) else cell

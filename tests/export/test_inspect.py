@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.graded_runs import OUTPUTS, exported, graded_run, said
+from hybrid import read_run
+from tests.support.graded_runs import OUTPUTS, exported, graded_run, json_lines, said
 from tests.support.in_process import Hybrid
 
 ROOT = Path(__file__).parents[1]
@@ -92,3 +93,33 @@ def test_the_same_run_is_the_same_log_whenever_it_is_written(
     assert read_eval_log(str(paths[0]), header_only=True).eval.created == "2023-11-14T22:13:20+00:00"
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
     assert hybrid("export", outputs, "--to", "inspect", "-f").code == 7
+
+
+def test_answers_of_a_real_model_are_in_every_format_as_it_gave_them(
+    tmp_path: Path, hybrid: Hybrid, smollm2_gguf: Path
+) -> None:
+    from inspect_ai.log import read_eval_log
+
+    folder = tmp_path / "folder"
+    chosen = ("--preset", "demo", "--limit", "3", "--set", "samples=2", "--set", "max_tokens=12", "--folder", folder)
+    outputs = Path(hybrid("run", "local", "prompts", *chosen).stdout.strip())
+    assert hybrid("grade", outputs).code == 0
+    rows = list(read_run(outputs))
+    log = read_eval_log(str(exported(hybrid, outputs, "inspect")))
+    samples = {one.metadata["key"]: one for one in log.samples or []}
+    asked = {line["custom_id"]: line for line in json_lines(exported(hybrid, outputs, "openai-batch-input"))}
+    answers = {line["custom_id"]: line for line in json_lines(exported(hybrid, outputs, "openai-batch"))}
+    assert len(rows) == len(samples) == len(asked) == len(answers) == 6
+    for row in rows:
+        key, sample = row.output.key, samples[row.output.key]
+        assert row.grade
+        assert sample.output.completion == row.output.text
+        assert not isinstance(sample.input, str)
+        assert [(one.role, one.content) for one in sample.input] == [
+            (one["role"], one["content"]) for one in asked[key]["body"]["messages"]
+        ]
+        assert sample.scores
+        assert sample.scores[log.eval.scorers[0].name].value == row.grade.score  # type: ignore[index]
+        assert answers[key]["response"]["body"]["choices"][0]["message"]["content"] == row.output.text
+        assert sample.output.usage
+        assert (sample.output.usage.input_tokens, sample.output.usage.output_tokens) == row.output.tokens

@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hybrid.export.inspect_log import sample_id
 from hybrid.export.lm_eval import _hash
 from hybrid.export.running_mean import RunningMean
-from tests.support.graded_runs import OUTPUTS, exported, said
+from tests.support.graded_runs import OUTPUTS, exported, json_lines, said
 from tests.support.in_process import Hybrid
 
 ROOT = Path(__file__).parents[1]
 RUN = "seal-eval-92ee1ced8af4"
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_an_export_without_the_run_at_hand_says_that_the_prompts_are_missing(outputs: Path, hybrid: Hybrid) -> None:
@@ -36,7 +31,7 @@ def test_lm_eval_rows_have_the_members_of_real_ones_and_their_mean_is_the_result
     for source, more, metric in ((folder / "outputs.json", ["--folder", folder], "arc"), (outputs, [], "exact")):
         place = exported(hybrid, source, "lm-eval", *more, "-o", folder.parent / f"lm-{metric}")
         (samples,), (results,) = place.glob("samples_*.jsonl"), place.glob("results_*.json")
-        rows, found = lines(samples), json.loads(results.read_text())
+        rows, found = json_lines(samples), json.loads(results.read_text())
         (task,) = found["results"]
         assert samples.name == results.name.replace("results_", f"samples_{task}_").replace(".json", ".jsonl")
         scores = [row[metric] for row in rows if metric in row["metrics"]]
@@ -54,7 +49,7 @@ REAL_ROW = {
 
 
 def test_an_lm_eval_row_without_a_score_is_in_no_metric_and_names_its_failures(outputs: Path, hybrid: Hybrid) -> None:
-    rows = lines(next(exported(hybrid, outputs, "lm-eval").glob("samples_*.jsonl")))
+    rows = json_lines(next(exported(hybrid, outputs, "lm-eval").glob("samples_*.jsonl")))
     scores = [[name for name in row["metrics"] if not name.startswith("figure.")] for row in rows]
     assert scores == [["exact"], ["exact"], [], [], ["exact"]]
     assert rows[0]["figure.pass@2"] == 1.0
@@ -74,8 +69,8 @@ def test_the_hashes_are_those_that_lm_eval_computes() -> None:
 
 def test_batch_output_and_input_are_joined_by_the_keys_of_the_run(folder: Path, hybrid: Hybrid) -> None:
     where = ["--folder", folder]
-    answers = lines(exported(hybrid, RUN, "openai-batch", *where, "-o", folder.parent / "out.jsonl"))
-    asked = lines(exported(hybrid, RUN, "openai-batch-input", *where, "-o", folder.parent / "in.jsonl"))
+    answers = json_lines(exported(hybrid, RUN, "openai-batch", *where, "-o", folder.parent / "out.jsonl"))
+    asked = json_lines(exported(hybrid, RUN, "openai-batch-input", *where, "-o", folder.parent / "in.jsonl"))
     keys = [json.loads(line)["key"] for line in records(folder)]
     assert [one["custom_id"] for one in answers] == keys
     assert {one["custom_id"] for one in asked} == set(keys)
@@ -91,13 +86,32 @@ def test_batch_output_and_input_are_joined_by_the_keys_of_the_run(folder: Path, 
     }
 
 
+def test_requests_of_a_run_that_was_not_begun_are_a_batch_and_prompts_again(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    row = {"id": "a", "prompt": "One?", "system": "Be brief.", "schema": {"type": "integer"}, "max_tokens": 7}
+    Path("rows.jsonl").write_text(json.dumps(row) + "\n")
+    digest = ["--model-digest", "c" * 64]
+    hybrid("init", "shared")
+    run = hybrid("run", "remote", "prompts", "--set", "data=rows.jsonl", "--model=m", *digest).stdout.split()[-1]
+    (asked,) = json_lines(exported(hybrid, run, "openai-batch-input", "-o", "batch.jsonl"))
+    body = asked["body"]
+    assert (body["model"], body["max_tokens"]) == ("m", 7)
+    assert [one["role"] for one in body["messages"]] == ["system", "user"]
+    assert body["response_format"]["json_schema"]["schema"] == {"type": "integer"}
+    again = hybrid("run", "remote", "prompts", "--set", "data=batch.jsonl", "--model=m", *digest).stdout.split()[-1]
+    (same,) = json_lines(exported(hybrid, again, "openai-batch-input", "-o", "again.jsonl"))
+    assert same["body"] == body
+
+
 def records(folder: Path) -> Iterator[str]:
     text = (folder / "results" / RUN / "outputs.json").read_text()
     yield from (line.rstrip(",") for line in text.splitlines() if line.startswith('{"error"'))
 
 
 def test_failures_of_a_batch_are_errors_with_their_kind(outputs: Path, hybrid: Hybrid) -> None:
-    failed = [one for one in lines(exported(hybrid, outputs, "openai-batch")) if one["error"]]
+    failed = [one for one in json_lines(exported(hybrid, outputs, "openai-batch")) if one["error"]]
     assert [one["custom_id"] for one in failed] == [one.key for one in OUTPUTS if one.error]
     assert {one["response"] for one in failed} == {None}
     assert failed[0]["error"]["code"] == "too-long"

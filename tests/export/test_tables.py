@@ -32,7 +32,8 @@ def test_pandas_reads_the_csv_with_every_text_number_and_missing_value(outputs: 
     done = hybrid("export", outputs, "--to", "csv")
     assert (done.code, done.stdout.strip()) == (0, str(outputs.parent / "export.csv"))
     frame = pd.read_csv(done.stdout.strip(), dtype={"text": str}, keep_default_na=False, na_values={"score": [""]})
-    assert [unguarded(text) for text in frame["text"]] == [one.text or "" for one in OUTPUTS]
+    assert [unguarded(text) for text in frame["text"]] == [(one.text or "").replace("\0", "\ufffd") for one in OUTPUTS]
+    assert "a NUL character, which no CSV can hold, replaced by U+FFFD: 1" in done.stderr
     assert [None if pd.isna(score) else score for score in frame["score"]] == SCORES
     assert list(frame["error"]) == [one.error.kind if one.error else "" for one in OUTPUTS]
     assert list(frame["prompt_tokens"]) == [one.tokens[0] for one in OUTPUTS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from graders.exact import Exact
 from hybrid.grading.grade_file import grade_file
@@ -54,3 +56,7 @@ def exported(hybrid: Hybrid, source: object, name: str, *more: object, code: int
     done = hybrid("export", source, "--to", name, *more)
     assert done.code == code, done.stderr
     return Path(done.stdout.strip())
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
