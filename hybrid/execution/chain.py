@@ -60,7 +60,7 @@ class Bound:
         if len(self.run.models) == 1:
             return list(last)
         found = [*self._models, *(one for one in last if one not in self._models)]
-        return [one for one in found if not _is_derived(one)] or found
+        return [one for one in found if not is_derived(one)] or found
 
     def refuse_waiting(self) -> None:
         """Raise Waits while a stage that another depends on is not finished."""
@@ -120,7 +120,7 @@ class Bound:
         return Outputs(self.run, self._finished[name], self.run.references() if reader.reads_references else {})
 
 
-def _is_derived(model: Mapping[str, Any]) -> bool:
+def is_derived(model: Mapping[str, Any]) -> bool:
     """Whether a model, as a shard names it, is that of a `Derive` stage, which asks no model."""
     about = model.get("about")
     return isinstance(about, dict) and about.get("engine") == "derived"

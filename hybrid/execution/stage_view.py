@@ -15,6 +15,7 @@ from functools import partial
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData, HybridError
+from hybrid.execution.chain import is_derived
 from hybrid.execution.index import KEY, Index, Known, cut, in_parts
 from hybrid.execution.item_keys import identity_of, listing, parts_of
 from hybrid.folder.medium import Disk, read_each, read_or_error
@@ -203,7 +204,8 @@ class Shards:
             raise BadData(f"{path}: belongs to run {str(shard.header['run'])[:80]!r}, passed over")
         kinds = tuple(clean_line(kind, LONGEST_KIND) for _, kind in shard.failed)
         model, sha256 = str(shard.header["model"]["digest"]), hashlib.sha256(data).digest()
-        known = Known(model, sha256, kinds, tokens=_bounded(shard.tokens))
+        tokens = (0, 0) if is_derived(shard.header["model"]) else shard.tokens  # those of answers that it repeats
+        known = Known(model, sha256, kinds, tokens=_bounded(tokens))
         return known, b"".join([key[:KEY] for key in (*shard.answered, *(key for key, _ in shard.failed))])
 
     def _is_copy(self, path: str) -> bool:

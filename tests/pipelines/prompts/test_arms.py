@@ -157,6 +157,8 @@ def test_arms_with_their_own_models_are_joined_graded_and_reported(run_of_arms: 
         "one": "stop", "two": "stop", "three": "length",
     }  # fmt: skip
     assert all(one["tokens"][1] == len(one["text"]) for one in records)  # tokens survive the joining
+    status = json.loads(hybrid("status", "prompts", "--folder", place / "f", "--json").stdout)
+    assert status["spent"]["completion_tokens"] == sum(one["tokens"][1] for one in records)  # not twice
     table = hybrid("grade", outputs).stdout
     assert re.search(r"contains \(by question\) of one +12 +0\.0833", table)
     assert re.search(r"contains of two +12 +0\.0833", table)
