@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,12 +21,13 @@ from hybrid.execution.index import Index, with_index
 from hybrid.execution.local import chosen_folder
 from hybrid.folder.child import IsolatedFolder
 from hybrid.folder.medium import Disk
-from hybrid.folder.runs import check_mark
+from hybrid.folder.runs import check_mark, open_run
 from hybrid.laptop.forgetting import forgotten_here
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import stale_words
 from hybrid.status.differences import differences
+from hybrid.status.planned import Planner
 from hybrid.status.run_status import RunStatus, read_statuses
 from hybrid.status.text import detail_lines, summary_line, titled_lines
 
@@ -94,12 +96,17 @@ def _has_screen() -> bool:
 
 
 def _reader(place: Path, folder: IsolatedFolder, run: str | None, *, also_forgotten: bool) -> ReadRuns:
-    store, path = Disk(home.received_of(place)), home.index_of(place)
+    store, path, planner = Disk(home.received_of(place)), home.index_of(place), Planner()
+
+    def with_plan(one: RunStatus) -> RunStatus:
+        if one.error or not run:
+            return one
+        return replace(one, planned=planner.of(open_run(folder, one.id, (store,)), one.attempts))
 
     def work(index: Index) -> list[RunStatus]:
         hidden = set[str]() if also_forgotten else forgotten_here(place)
         found = list(read_statuses(folder, store, index, run, _tell, hidden))
-        return [one for one in found if run or also_forgotten or not one.forgotten]
+        return [with_plan(one) for one in found if run or also_forgotten or not one.forgotten]
 
     def read() -> list[RunStatus]:
         check_mark(folder)

@@ -141,6 +141,7 @@ def _details(run: RunStatus, pen: _Pen, look: Look) -> Iterator[Text]:
     yield from _titled("safe", _safe(run, pen))
     yield from _titled("waits", [line(text) for text in _waits(run)])
     yield from _titled("failed", _failures(run))
+    yield from _titled("planned", [line(text) for text in run.planned.lines()] if run.planned else [])
     yield from _titled("spent", [line(text) for text in run.spent.lines()])
     yield from _titled("workers", _workers(run, pen))
     yield from _titled("skipped", [line(text, "dim") for text in run.refused[:MAX_REFUSED]])

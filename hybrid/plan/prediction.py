@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid.canonical import Json
 from hybrid.errors import HybridError
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chosen_model import Engine
 from hybrid.execution.roles import embedding_roles, stages_of_run
 from hybrid.folder.runs import Run
+from hybrid.machine.terminal import clean_line, count_of
 from hybrid.plan.gpus import named_by
 from hybrid.plan.money import price_table
 from hybrid.plan.plans import plan_stages
 from hybrid.plan.speed import Span
+from hybrid.plan.words import span_of
 
 MOST_TASKS = 2000
 """Runs of more tasks are not predicted: their items take long to make."""
@@ -40,6 +43,29 @@ class Prediction:
     def usd(self, seconds: float) -> float | None:
         """What so many seconds of the device cost."""
         return None if self.usd_per_hour is None else seconds / 3600 * self.usd_per_hour
+
+    def lines(self) -> Iterator[str]:
+        """The prediction for people."""
+        most = "at most " if self.bound else ""
+        out = f"{self.prompt_tokens:,} tokens in, at most {self.most_new_tokens:,} out"
+        yield f"on {self.device}: {most}{count_of(self.items, 'item')}, {out}"
+        if self.seconds.high:
+            low, high = self.usd(self.seconds.low), self.usd(self.seconds.high)
+            known = low is not None and high is not None
+            money = f", ${low:,.2f} to ${high:,.2f} at {clean_line(self.where)}" if known else ""
+            yield f"{span_of(self.seconds)} of one {self.device}{money}"
+
+    def to_json(self) -> dict[str, Json]:
+        """The prediction for programs."""
+        return {
+            "device": self.device,
+            "items": self.items,
+            "bound": self.bound,
+            "prompt_tokens": self.prompt_tokens,
+            "most_completion_tokens": self.most_new_tokens,
+            "seconds": [round(self.seconds.low, 3), round(self.seconds.high, 3)],
+            "usd_per_hour": self.usd_per_hour,
+        }
 
 
 def predicted(run: Run, device: str, options: Mapping[str, Mapping[str, str]] | None = None) -> Prediction | None:

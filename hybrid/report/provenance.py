@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hybrid.canonical import encode
+from hybrid.errors import HybridError
+from hybrid.folder.runs import join_folder, open_run
+from hybrid.plan.prediction import predicted
 from hybrid.report.markup import Html, el
 from hybrid.report.output_texts import truncated
 from hybrid.report.sources import ReportRun, Totals
@@ -16,6 +19,7 @@ MAX_LENGTH = 2000
 
 UNKNOWN = "not recorded"
 
+CPU = "cpu"
 MIN_SECONDS = 10.0
 """Seconds below which no speed is shown: the start of an attempt is known to the second only."""
 
@@ -71,13 +75,30 @@ def _computed(run: ReportRun, total: Totals) -> dict[str, str]:
         if timing.completion_tokens:
             rate = timing.completion_tokens / max(timing.seconds, MIN_SECONDS)
             facts["tokens a second"] = f"{rate:,.1f} out" if timing.seconds >= MIN_SECONDS else "run too short"
-    stages = " (all stages)" if timing else ""
+    stages, devices = " (all stages)" if timing else "", list(dict.fromkeys(_devices(run.outputs.models)))
     return {
         **facts,
-        "device": ", ".join(dict.fromkeys(_devices(run.outputs.models))) or UNKNOWN,
+        **({"planned": planned} if (planned := _planned(run, devices)) else {}),
+        "device": ", ".join(devices) or UNKNOWN,
         "tokens in": f"{found.prompt_tokens:,}{stages}" if found.prompt_tokens else UNKNOWN,
         "tokens out": f"{found.completion_tokens:,}{stages}" if found.completion_tokens else UNKNOWN,
     }
+
+
+def _planned(run: ReportRun, devices: Sequence[str]) -> str:
+    """What was to be expected of the run on its GPU; "" where that cannot be told.
+
+    Of a CPU it depends on the machine that asks, and a page does not.
+    """
+    name = run.outputs.run.get("id")
+    gpus = [device for device in devices if device != CPU]
+    if run.folder is None or not isinstance(name, str) or not gpus:
+        return ""
+    try:
+        plan = predicted(open_run(join_folder(run.folder, make=False), name), gpus[0])
+    except HybridError:
+        return ""
+    return "; ".join(plan.lines()) if plan and plan.seconds.high else ""
 
 
 def _by_role(models: Any) -> Any:

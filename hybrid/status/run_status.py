@@ -24,6 +24,7 @@ from hybrid.folder.spec import MAX_SPEC, check_spec
 from hybrid.machine import home
 from hybrid.machine.lock import is_locked
 from hybrid.machine.terminal import clean_line, count_of
+from hybrid.plan.prediction import Prediction
 from hybrid.plugins import installed
 from hybrid.protocols import Side, Stage
 from hybrid.status.attempts import Attempt, read_attempts
@@ -75,6 +76,7 @@ class RunStatus:
     next_command: str = ""  # what goes on with it
     sides: tuple[SideState, ...] = ()  # what each side does, or waits for
     spent: Spent = NOTHING_SPENT
+    planned: Prediction | None = None  # looked up for a named run only: it may take a second
 
     def sum(self, name: str) -> int:
         """The sum of one attribute over the stages, unknown values as 0."""
@@ -185,6 +187,7 @@ class RunStatus:
             "stages": [stage.to_json() for stage in self.stages],
             "sides": [side.to_json() for side in self.sides],
             "spent": self.spent.to_json(),
+            "planned": self.planned.to_json() if self.planned else None,
             "attempts": [attempt.to_json() for attempt in self.attempts],
             "passed_over": list(self.refused),
         }

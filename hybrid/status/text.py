@@ -47,6 +47,7 @@ def detail_lines(run: RunStatus) -> Iterator[str]:
     yield from titled_lines("workers", _workers(run))
     yield from titled_lines("next", _next(run))
     yield from titled_lines("speed", _speed(run))
+    yield from titled_lines("planned", list(run.planned.lines()) if run.planned else [])
     yield from titled_lines("spent", list(run.spent.lines()))
     yield from titled_lines("orders", _orders(run))
     yield from titled_lines("passed over", _refused(run))

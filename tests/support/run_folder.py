@@ -51,13 +51,15 @@ PAIR = [{"input": [[1]], "output": [[2]]}]
 class RunFolder:
     """A folder with a run of six items, this machine's copies and index, and the files that workers write."""
 
-    def __init__(self, root: Path, model_digest: str = MODEL) -> None:
+    def __init__(
+        self, root: Path, model_digest: str = MODEL, *, backend: str = "scripted", model: str = "made-up"
+    ) -> None:
         self.root, self.folder = root, root / "folder"
         challenges = {f"{n:08x}": {"train": PAIR, "test": [{"input": [[n]]}]} for n in range(6)}
         (root / "challenges.json").write_text(json.dumps(challenges))
         self.pipeline = SealEval(challenges=str(root / "challenges.json"), views=(), permute_n=0)
         frozen = settings.freeze(self.pipeline)
-        how = {"models": {"": ModelSpec("scripted", "made-up", model_digest)}}
+        how = {"models": {"": ModelSpec(backend, model, model_digest)}}
         self.disk = join_folder(self.folder, make=True)
         self.run = submit(self.disk, "seal-eval", frozen, self.pipeline.inputs(), **how)
         (stage,) = self.pipeline.stages()
@@ -65,6 +67,7 @@ class RunFolder:
         self.items = list(stage.items(self.run.tasks()))
         self.store = Disk(home.received_of(self.folder))
         self.index = root / "index.sqlite"
+        self.about: dict[str, Json] = {}  # what the engine tells of the model and its device
         self._seqs: dict[str, int] = {}
 
     def shard(
@@ -77,7 +80,7 @@ class RunFolder:
         tokens: tuple[int, int] = (0, 0),
     ) -> str:
         """Write a shard with the records of some items, as a worker does; its path."""
-        about = {"name": "made-up", "digest": model, "about": {}}
+        about = {"name": "made-up", "digest": model, "about": self.about}
         header = {"format": FORMAT, "version": 1, "run": self.run.id, "stage": "answer", "attempt": attempt}
         paths: list[str] = []
         seq = self._seqs.get(attempt, 0)
