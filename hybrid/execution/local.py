@@ -279,19 +279,36 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
         return source
     if (path / "outputs.json").is_file():
         return str(path / "outputs.json")
+    return str(outputs_of(*_place_of(source, folder), spare))
+
+
+def find_run(source: str, folder: Path | None) -> Run | None:
+    """The run that SOURCE means, as for `find_outputs`; None for a file, `-` and a folder that holds outputs.
+
+    Raises UsageError when it is none of these.
+    """
+    path = Path(source)
+    if source == "-" or path.is_file() or (path / "outputs.json").is_file():
+        return None
+    return opened_run(*_place_of(source, folder))
+
+
+def _place_of(source: str, folder: Path | None) -> tuple[Path, str]:
+    """The shared folder of a run, and its id, the beginning of one, or "" for the only one there. Raises UsageError."""
+    path = Path(source)
     if (path / "run.json").is_file():
-        return str(outputs_of(path.resolve().parent.parent, path.resolve().name, spare))
+        return path.resolve().parent.parent, path.resolve().name
     if (path / "hybrid.json").is_file():
-        return str(outputs_of(path, "", spare))
+        return path, ""
     if is_url(source):
-        return str(outputs_of(home.folder_at(source), "", spare))
+        return home.folder_at(source), ""
     here = chosen_folder(folder)
     if path.suffix in FILE_ENDINGS or (here == Path(DEFAULT_FOLDER) and not (here / "hybrid.json").is_file()):
         raise UsageError(
             f"there is no file '{source}', and no run of that name in {here}",
             hint="name an outputs.json, a .jsonl, a .jsonl.zst, - for standard input, or a run with its --folder",
         )
-    return str(outputs_of(here, source, spare))
+    return here, source
 
 
 def outputs_of(folder: Path, name: str, spare: Path | None = None) -> Path:

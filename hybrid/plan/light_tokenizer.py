@@ -106,6 +106,36 @@ def light_tokenizer(path: Path) -> LightTokenizer:
         raise CannotRun(f"{path}: its tokenizer cannot be read: {error!s:.200}") from error  # the library raises it
 
 
+def template_alone(path: Path) -> LightTokenizer:
+    """The chat template of a GGUF or of a model folder, without what tokenizes. Raises CannotRun without one."""
+    try:
+        if path.is_file():
+            words = ("tokenizer.ggml.tokens",)
+            metadata = metadata_of(path, words)
+            names = _names(metadata, [str(one) for one in metadata.lists.get(words[0], [])])
+            template = str(metadata.values.get("tokenizer.chat_template", ""))
+        else:
+            config = config_of(path, "tokenizer_config.json")
+            names, template = _named(config), _template_of(path, config)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CannotRun(f"{path}: its chat template cannot be read: {error!s:.200}") from error
+    if not template:
+        raise CannotRun(f"{path} has no chat template")
+    return LightTokenizer(None, template, None, False, {}, names)
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, str]:
+    return {name: text for name in ("bos_token", "eos_token") if (text := _content(config.get(name)))}
+
+
+def _template_of(folder: Path, config: Mapping[str, Any]) -> str:
+    beside = folder / "chat_template.jinja"
+    template = beside.read_text(encoding="utf-8") if beside.is_file() else config.get("chat_template")
+    if isinstance(template, list):  # several by name
+        template = next((one.get("template") for one in template if one.get("name") == "default"), "")
+    return str(template or "")
+
+
 def _of_folder(folder: Path) -> LightTokenizer:
     path, config = folder / "tokenizer.json", config_of(folder, "tokenizer_config.json")
     if not path.is_file():
@@ -114,13 +144,9 @@ def _of_folder(folder: Path) -> LightTokenizer:
     encoder = import_object("tokenizers:Tokenizer", needed_for=NEEDED_FOR).from_str(data.decode())
     added = {int(one["id"]): AddedToken(str(one["content"]), bool(one.get("special"))) for one in _added(data)}
     ids = {one.content: number for number, one in added.items()}
-    names = {name: text for name in ("bos_token", "eos_token") if (text := _content(config.get(name)))}
+    names = _named(config)
     bos = ids.get(names.get("bos_token", ""))
-    beside = folder / "chat_template.jinja"
-    template = beside.read_text(encoding="utf-8") if beside.is_file() else config.get("chat_template")
-    if isinstance(template, list):  # several by name
-        template = next((one.get("template") for one in template if one.get("name") == "default"), "")
-    return LightTokenizer(encoder, str(template or ""), bos, False, added, names)
+    return LightTokenizer(encoder, _template_of(folder, config), bos, False, added, names)
 
 
 def _added(data: bytes) -> list[Mapping[str, Any]]:

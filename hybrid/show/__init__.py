@@ -1,0 +1,1 @@
+"""What a model saw and said, item by item: for people, and as JSON."""
