@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from hybrid.grading.judging.comparing import Verdict, Vote, both_of
 from hybrid.grading.judging.panel import Call, Panel, Replies
 from hybrid.grading.judging.tally import Tally
 from hybrid.grading.judging.verdict import LONGEST_REASON
+from hybrid.grading.label_check import KindOfError, LabelledRow, LabelScale
 from hybrid.grading.references import acceptable
 from hybrid.metrics import Measured
 from hybrid.protocols import Watcher
@@ -24,6 +25,29 @@ from hybrid.records import Grade, Output, Question, Request
 
 ANOTHER_QUESTION = "the arms were asked different things"
 ONE_ALONE = "not both arms have an answer"
+WINNERS = ("b", "tie", "a")
+"""Labels of the rows of a check: the first answer loses, draws or wins."""
+ROW_WITH_LABEL = 'a row is {"question": "...", "a": "...", "b": "...", "winner": "a", "b" or "tie"}'
+LABELS = LabelScale(
+    WINNERS,
+    weighted=False,
+    rules={
+        "longer wins": lambda row: 1 + _sign(len(row.outputs[0].text or "") - len(row.outputs[1].text or "")),
+        "first wins": lambda _: 2,
+        "always a tie": lambda _: 1,
+    },
+    errors=(
+        KindOfError("loser called winner", lambda truth: truth != 1, lambda said, truth: said == 2 - truth),
+        KindOfError("winner called tie", lambda truth: truth != 1, lambda said, _: said == 1),
+        KindOfError("tie called winner", lambda truth: truth == 1, lambda said, _: said != 1),
+    ),
+)
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)
+
+
 NO_PAIR = "no other arm answered this question"
 NOT_ALONE = "answers are compared, none is judged alone"
 
@@ -42,6 +66,9 @@ class Pairwise(Panel):
     reference: bool = field(default=False, metadata=help_of("show the judge the reference, where there is one"))
 
     version: ClassVar[int] = 1
+    sample: ClassVar[str] = "pairwise_sample.jsonl"
+    row: ClassVar[str] = ROW_WITH_LABEL
+    scales: ClassVar[Mapping[str, LabelScale]] = {"winner": LABELS}
     of_the_task: ClassVar[tuple[str, ...]] = ("baseline",)
 
     @contextmanager
@@ -51,6 +78,25 @@ class Pairwise(Panel):
         tally = Tally(arms.names)
         with self.replies("pairwise", partial(self._calls, outputs, arms), watcher) as replies:
             yield ReadyPairwise(self, arms, replies, tally)
+
+    def labelled(self, value: Mapping[str, Any], task: str, number: int) -> LabelledRow:
+        """A row of `hybrid judge check`: two answers, and which is better."""
+        question, *answers = (value.get(name) for name in ("question", "a", "b"))
+        if not isinstance(question, str) or not all(isinstance(one, str) for one in answers):
+            raise ValueError("a row needs the texts 'question', 'a' and 'b'")
+        name, winner, reference = f"{task}/{number}", value.get("winner"), value.get("reference")
+        if winner not in WINNERS:
+            raise ValueError(f"the winner is {winner!r:.40}, not a, b or tie")
+        outputs = [
+            Output(f"{name}/{arm}", task, name, {"question": question, "arm": arm}, 0, text, None, reference)
+            for arm, text in zip("ab", answers, strict=True)
+        ]
+        row = Question(task, name, reference, tuple(outputs))
+        return LabelledRow(row, "winner", WINNERS.index(winner))
+
+    def of_rows(self) -> Pairwise:
+        """The same judge without a baseline, which the rows do not have."""
+        return replace(self, baseline="")
 
     def request(self, pair: Pair, turned: bool, sample: int, attempt: int) -> Request:
         """The request about a pair; `turned` shows the second answer first."""
@@ -116,6 +162,13 @@ class ReadyPairwise:
         if not won:
             return Grade(None, problem or NO_PAIR, detail=detail)
         return Grade(sum(won) / len(won), detail=detail)
+
+    def label_of(self, question: Question) -> int | str:
+        """The place of the winner of a row of a check among WINNERS, or why there is none."""
+        (pair,) = self._arms.pairs(question)
+        outcome, votes = self.outcome(pair)
+        self._tally.add(question.task, pair, outcome, votes)
+        return outcome if isinstance(outcome, str) else round(2 * outcome)
 
     def outcome(self, pair: Pair) -> tuple[float | str, list[Vote]]:
         """What the first answer won against the second, or why nobody can tell, and the votes."""

@@ -20,6 +20,7 @@ from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.grading import calibration
 from hybrid.grading.answers import RULES
 from hybrid.grading.judge_check import GradedRows, check
+from hybrid.grading.label_check import JudgesLabels, check_labels
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of
 
@@ -39,7 +40,7 @@ judge.add_command(compare_command)
 @click.option(
     "--data",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Graded rows, one JSON object a line: question, gold, answer, correct, title [a sample that comes along]",
+    help="Rows with labels, one JSON object a line: docs/judge.md, docs/rubric.md [a sample that comes along]",
 )
 @click.option("--grader", default="judge", show_default=True, metavar="NAME", help="What is checked.")
 @grader_options
@@ -54,8 +55,12 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
     """
     interrupt_on_termination()
     made = built_grader(grader, **asked)
-    with _rows(data, limit) as rows:
-        identity, result = check(made, grader, rows, call_progress())
+    by_label = isinstance(made, JudgesLabels)
+    with _file(data, made.sample if by_label else SAMPLE) as path:
+        if by_label:
+            identity, result = check_labels(made, grader, path, limit, call_progress())
+        else:
+            identity, result = check(made, grader, GradedRows(path, limit), call_progress())
     before = calibration.known(identity)
     smaller = before is not None and not replace and before["rows"] > result["rows"]
     path = calibration.place(identity) if smaller else calibration.keep(identity, result)
@@ -71,19 +76,23 @@ def check_command(data: Path | None, grader: str, limit: int, replace: bool, as_
 
 
 @contextmanager
-def _rows(data: Path | None, limit: int) -> Iterator[GradedRows]:
+def _file(data: Path | None, sample: str) -> Iterator[Path]:
+    """The rows: those that the user names, else the sample that comes along."""
     if data is not None:
-        yield GradedRows(data, limit)
+        yield data
         return
-    with resources.as_file(resources.files("graders") / SAMPLE) as path:
-        yield GradedRows(path, limit)
+    with resources.as_file(resources.files("graders") / sample) as path:
+        yield path
 
 
 def _show(result: Mapping[str, Any], name: str) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=FILE_WIDTH, no_color=True)
-    if result["graded"]:
+    for scale, counted in result.get("scales", {}).items():
+        if counted["graded"]:
+            console.print(_label_table(counted, name, scale, framed=console.is_terminal))
+    if result["graded"] and "scales" not in result:
         console.print(_table(result, name, framed=console.is_terminal))
     for line in _lines(result):
         console.print(Text(clean_line(line, 1000)), soft_wrap=True)
@@ -100,12 +109,34 @@ def _table(result: Mapping[str, Any], name: str, *, framed: bool) -> Table:
     return table
 
 
+def _label_table(counted: Mapping[str, Any], name: str, scale: str, *, framed: bool) -> Table:
+    """The judge and the rules on the rows of one scale."""
+    table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
+    kappa = "weighted kappa" if counted["weighted"] else "kappa"
+    for heading in (f"{scale}: {counted['graded']:,}", "accuracy", "95 %", kappa, "95 %", *counted["errors"]):
+        table.add_column(heading, justify="right" if table.columns else "left")
+    rows = [(name, counted), *((f"rule: {rule}", one) for rule, one in counted["rules"].items())]
+    for number, (label, measures) in enumerate(rows):
+        cells = [*_figures(measures), *map(_percent, measures["errors"].values())]
+        table.add_row(Text(clean_line(label, 100)), *cells, style="" if number else "bold")
+    return table
+
+
 def _cells(measures: Mapping[str, Any]) -> list[str]:
+    wrong = (measures["right_called_wrong"], measures["wrong_called_right"])
+    return [*_figures(measures), *map(_percent, wrong)]
+
+
+def _figures(measures: Mapping[str, Any]) -> list[str]:
+    """Accuracy and kappa, each with its interval."""
     cells = []
     for value, low, high in (measures["accuracy"], measures["kappa"]):
         cells += [f"{value:.3f}", f"{low:.3f} to {high:.3f}"]
-    wrong = (measures["right_called_wrong"], measures["wrong_called_right"])
-    return cells + ["–" if share is None else f"{100 * share:.1f} %" for share in wrong]
+    return cells
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _lines(result: Mapping[str, Any]) -> Iterator[str]:
@@ -122,4 +153,4 @@ def _lines(result: Mapping[str, Any]) -> Iterator[str]:
         yield "calls: none, all was known from before"
     if "threshold" in result:
         yield f"threshold: {result['threshold']:.4f} from here on (the figures above are cross-validated)"
-    yield result["worth"]
+    yield from (one["worth"] for one in result["scales"].values()) if "scales" in result else [result["worth"]]

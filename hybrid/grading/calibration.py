@@ -25,6 +25,8 @@ BEGINS = b'{"format":"hybrid/check"'
 LARGEST = 1_000_000
 OF_THE_MACHINE = ("models", "model", "options")
 """Settings that are not part of the identity: digests name the models, and options belong to the machine."""
+BRIEF = ("rows", "graded", "accuracy", "kappa", "errors", "worth")
+"""What is told of each scale of a check on labels, beside a score."""
 METHOD = "Rogan and Gladen, interval of Lang and Reiczigel, 95 %"
 
 
@@ -75,7 +77,9 @@ def brief(check: Mapping[str, Any] | None) -> Mapping[str, Json] | None:
     """The part of a check that stands beside a score: rows, accuracy, kappa with interval, and what it is worth."""
     if check is None:
         return None
-    return {name: check[name] for name in ("data", "rows", "graded", "accuracy", "kappa", "worth") if name in check}
+    told = {name: check[name] for name in ("data", "rows", "graded", "accuracy", "kappa", "worth") if name in check}
+    scales = {name: {part: one[part] for part in BRIEF} for name, one in (check.get("scales") or {}).items()}
+    return {**told, "scales": scales} if scales else told
 
 
 def corrected_by(check: Mapping[str, Any], score: float, n: float) -> Mapping[str, Json] | None:
@@ -93,7 +97,7 @@ def sentences(judge: Any) -> list[str]:
     if not isinstance(judge, Mapping):
         return []
     try:
-        return [_who(judge), *_scored(judge), *_agreement(judge), _trust(judge), *_corrected(judge)]
+        return [_who(judge), *_scored(judge), *_agreement(judge), *_trust(judge), *_corrected(judge)]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ["what judged cannot be read"]
 
@@ -127,7 +131,26 @@ def _agreement(judge: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _trust(judge: Mapping[str, Any]) -> str:
+def _trust(judge: Mapping[str, Any]) -> list[str]:
+    scales = (judge.get("check") or {}).get("scales")
+    if not scales:
+        return [_trust_in_verdicts(judge)]
+    return [_trust_on_scale(name, one, _file(judge["check"])) for name, one in scales.items()]
+
+
+def _trust_on_scale(name: str, one: Mapping[str, Any], file: str) -> str:
+    rows = f"{count_of(int(one['rows']), 'row')} of {file} ({name})"
+    if "kappa" not in one or one["kappa"] is None:
+        return f"checked on {rows}: {one['worth']}"
+    kappa, low, high = (float(value) for value in one["kappa"])
+    shares = [(name, share) for name, share in one["errors"].items() if share is not None]
+    errors = "".join(f", {name} {100 * float(share):.0f} %" for name, share in shares)
+    accuracy = float(one["accuracy"][0])
+    measured = f"accuracy {accuracy:.3f}, kappa {kappa:.3f} ({low:.3f} to {high:.3f}){errors}"
+    return f"checked on {rows}: {measured}; {one['worth']}"
+
+
+def _trust_in_verdicts(judge: Mapping[str, Any]) -> str:
     check = judge.get("check")
     if not check:
         asked = [f"--model {one['name']} --backend {one['backend']}" for one in judge["models"] if "backend" in one]
@@ -149,7 +172,7 @@ def _file(check: Mapping[str, Any]) -> str:
 
 def _corrected(judge: Mapping[str, Any]) -> list[str]:
     true = judge.get("corrected")
-    if not judge.get("check") or "corrected" not in judge:  # nothing was graded, or it has no mean
+    if not judge.get("check") or "corrected" not in judge:  # no mean, or a check on labels
         return []
     if not true:
         return ["the score cannot be corrected for the judge's errors: it hardly tells right from wrong"]

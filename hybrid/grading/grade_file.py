@@ -175,7 +175,7 @@ class GradesWriter:
             own = calibration.identity(self._name, self._grader, about)
             known = calibration.known(getattr(self._judge, "checked_as", own))
             judge = {**about, "check": calibration.brief(known)}
-            if known and summary["score"] is not None and not mixed:
+            if known and "scales" not in known and summary["score"] is not None and not mixed:
                 judge["corrected"] = calibration.corrected_by(known, summary["score"], counted.effective_size)
             summary["judge"] = judge
         if isinstance(self._judge, MeasuringGrader):

@@ -54,16 +54,7 @@ class GradedRows:
         self.path, self._limit = path, limit
 
     def __iter__(self) -> Iterator[GradedRow]:
-        with explain_errors(self.path, doing="reading it"), utf8_stream(self.path.open("rb"), str(self.path)) as file:
-            number = count = 0
-            while line := file.readline(LONGEST + 1):
-                number += 1
-                if not line.strip():
-                    continue
-                count += 1
-                yield _row(line, f"{self.path}: line {number}", number)
-                if count == self._limit:
-                    return
+        return (_row(value, what, number) for value, what, number in rows_in(self.path, self._limit))
 
     def outputs(self) -> Iterable[Output]:
         """The answers alone; every iteration starts at the first."""
@@ -71,8 +62,31 @@ class GradedRows:
 
     @property
     def sha256(self) -> str:
-        with explain_errors(self.path, doing="reading it"), self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(self.path)
+
+
+def rows_in(path: Path, limit: int = 0) -> Iterator[tuple[Any, str, int]]:
+    """The value of each line that is not blank, its place in words, and the number of the line; all with `limit` 0.
+
+    Raises BadData for a line that is no JSON, or longer than LONGEST bytes.
+    """
+    with explain_errors(path, doing="reading it"), utf8_stream(path.open("rb"), str(path)) as file:
+        number = count = 0
+        while line := file.readline(LONGEST + 1):
+            number += 1
+            if not line.strip():
+                continue
+            count += 1
+            what = f"{path}: line {number}"
+            yield decode_once(line, what=what, limit=LONGEST), what, number
+            if count == limit:
+                return
+
+
+def sha256_of(path: Path) -> str:
+    """The digest of a file of rows."""
+    with explain_errors(path, doing="reading it"), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Outputs:
@@ -83,8 +97,7 @@ class _Outputs:
         return (row.output for row in self._rows)
 
 
-def _row(line: bytes, what: str, number: int) -> GradedRow:
-    value = decode_once(line, what=what, limit=LONGEST)
+def _row(value: Any, what: str, number: int) -> GradedRow:
     if not isinstance(value, dict):
         raise BadData(f"{what}: {keys_of(value)}", hint=ROW)
     question, gold, answer, correct = (value.get(name) for name in ("question", "gold", "answer", "correct"))
@@ -251,8 +264,8 @@ def _result(counted: CheckCounts, name: str) -> dict[str, Any]:
     which = list(RULES).index(best) + 1
     gain = estimate(counted.clusters, lambda tables: kappa(tables[0]) - kappa(tables[which]))
     mine = _measures(counted, 0)
-    return {**result, **mine, "rules": right, "best_rule": best, "gain": list(gain),
-            "worth": _sentence(name, counted, mine, best, right[best]["kappa"][0], gain)}  # fmt: skip
+    told = worth(name, (counted.rows, graded), mine["kappa"][0], best, right[best]["kappa"][0], gain)
+    return {**result, **mine, "rules": right, "best_rule": best, "gain": list(gain), "worth": told}
 
 
 def _measures(counted: CheckCounts, which: int) -> dict[str, Any]:
@@ -280,19 +293,18 @@ def _accuracy(counted: CheckCounts, which: int) -> list[float]:
     return [accuracy(counted.table(which)), *interval]
 
 
-def _sentence(name: str, counted: CheckCounts, mine: Mapping[str, Any], best: str, other: float, gain: Estimate) -> str:
-    """Whether the judge is worth running, as a sentence."""
-    silent = 1 - counted.table().n / counted.rows
-    known = f"kappa {mine['kappa'][0]:.2f} against {other:.2f} of the rule '{best}', which needs no model"
+def worth(name: str, rows: tuple[int, int], kappa: float, best: str, other: float, gain: Estimate) -> str:
+    """Whether the judge is worth running, as a sentence; `rows` are all of them and those with a verdict."""
+    given, graded = rows
+    known = f"kappa {kappa:.2f} against {other:.2f} of the rule '{best}', which needs no model"
     by = f"{gain.value:+.2f}, 95 % interval {gain.low:+.2f} to {gain.high:+.2f}"
-    if silent > MOST_UNGRADED:
-        return f"'{name}' is not worth running: {100 * silent:.0f} % of the rows got no verdict ({known} on the rest)"
-    if counted.table().n < FEWEST_ROWS:
-        return (
-            f"whether '{name}' is worth running cannot be told from {count_of(int(counted.table().n), 'row')}: {known}"
-        )
+    if 1 - graded / given > MOST_UNGRADED:
+        silent = 100 * (1 - graded / given)
+        return f"'{name}' is not worth running: {silent:.0f} % of the rows got no verdict ({known} on the rest)"
+    if graded < FEWEST_ROWS:
+        return f"whether '{name}' is worth running cannot be told from {count_of(graded, 'row')}: {known}"
     if gain.low > 0:
         return f"'{name}' is worth running: {known} ({by})"
     if gain.high < 0:
         return f"'{name}' is not worth running: {known} ({by})"
-    return f"whether '{name}' is worth running cannot be told from {count_of(counted.rows, 'row')}: {known} ({by})"
+    return f"whether '{name}' is worth running cannot be told from {count_of(given, 'row')}: {known} ({by})"

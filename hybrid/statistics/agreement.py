@@ -7,8 +7,9 @@ of a difference of two kappas on the same rows, is the delete-one-cluster jackkn
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 from hybrid.statistics.intervals import student_quantile, wilson
 
@@ -38,6 +39,52 @@ class ConfusionTable(NamedTuple):
         return cls(verdict and truth, verdict and not truth, truth and not verdict, not (verdict or truth))
 
 
+@dataclass(frozen=True, slots=True)
+class Crosstab:
+    """How often each of `size` ordered labels was said of rows of each: `counts`, by what was said, then by truth."""
+
+    size: int
+    counts: tuple[int, ...]
+
+    @classmethod
+    def empty(cls, size: int) -> Crosstab:
+        return cls(size, (0,) * size**2)
+
+    @classmethod
+    def of(cls, size: int, said: int, truth: int) -> Crosstab:
+        """The table of a single row."""
+        return cls(size, tuple(int(place == said * size + truth) for place in range(size**2)))
+
+    @property
+    def n(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def agreed(self) -> int:
+        """Rows of which the truth was said."""
+        return sum(self.counts[:: self.size + 1])
+
+    def plus(self, other: Crosstab, times: int = 1) -> Crosstab:
+        """The sum of both tables; `times` = -1 subtracts `other`."""
+        pairs = zip(self.counts, other.counts, strict=True)
+        return Crosstab(self.size, tuple(mine + times * its for mine, its in pairs))
+
+    def cells(self) -> Iterator[tuple[int, int, int]]:
+        """What was said, the truth, and how often."""
+        return ((*divmod(place, self.size), count) for place, count in enumerate(self.counts))
+
+
+class Summable(Protocol):
+    """A table of counts."""
+
+    def plus(self, other: Self, times: int = 1) -> Self:
+        """The sum of both tables; `times` = -1 subtracts `other`."""
+        ...
+
+
+S = TypeVar("S", bound=Summable)
+
+
 class Estimate(NamedTuple):
     """A value with its 95 % interval."""
 
@@ -58,9 +105,24 @@ def kappa(table: ConfusionTable) -> float:
     return 0.0 if chance >= 1 - 1e-12 else (accuracy(table) - chance) / (1 - chance)
 
 
-def estimate(
-    clusters: Mapping[str, Sequence[ConfusionTable]], measure: Callable[[Sequence[ConfusionTable]], float]
-) -> Estimate:
+def label_kappa(table: Crosstab, *, weighted: bool) -> float:
+    """Cohen's kappa of any number of labels, `weighted` by the square of their distance (Cohen 1968).
+
+    0 when all labels are the same, since agreement is then expected by chance.
+    """
+    said, truth = [0] * table.size, [0] * table.size
+    for one, other, count in table.cells():
+        said[one] += count
+        truth[other] += count
+    found = expected = 0
+    for one, other, count in table.cells():
+        apart = (one - other) ** 2 if weighted else int(one != other)
+        found += apart * count
+        expected += apart * said[one] * truth[other]
+    return 1 - found * table.n / expected if expected else 0.0
+
+
+def estimate(clusters: Mapping[str, Sequence[S]], measure: Callable[[Sequence[S]], float]) -> Estimate:
     """`measure` of the summed tables, with its delete-one-cluster jackknife interval. Needs at least one row.
 
     Each cluster has one table per judge; `measure` gets the sums in the same order. With one cluster the variance is
@@ -78,8 +140,8 @@ def estimate(
     return Estimate(value, max(-1.0, value - half), min(1.0, value + half))
 
 
-def _sums(rows: Iterable[Sequence[ConfusionTable]]) -> list[ConfusionTable]:
-    total: list[ConfusionTable] = []
+def _sums(rows: Iterable[Sequence[S]]) -> list[S]:
+    total: list[S] = []
     for row in rows:
         total = [all_.plus(one) for all_, one in zip(total, row, strict=True)] if total else list(row)
     return total
