@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 
 from hybrid.canonical import Json, digest
 from hybrid.errors import BadData
+from hybrid.loads import Foreseen
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Example, Item, Message, Output, Request, Sampling
 from hybrid.sampling import item_seed
-from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in
+from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in, item_of
 from pipelines.seal.knowledge import arms, verdicts
 from pipelines.seal.knowledge.arms import Arms
 from pipelines.seal.knowledge.documents import training_examples
+from pipelines.seal.knowledge.foreseen import imagined_items, imagined_text
 from pipelines.seal.knowledge.passages import EVAL, TRAIN, of_evaluation, of_group, passages_of
 from pipelines.seal.knowledge.results import results
 from pipelines.seal.knowledge.rewards import best, rewards
@@ -31,7 +33,7 @@ NOTHING: Earlier = {}
 MakeArms = Callable[[Mapping[str, Any], Earlier], Arms]
 
 PAPER = {"format": "plain", "write_tokens": 8192, "most_documents": 0, "select": "published"}
-SMALL = {"passages": 8, "eval_passages": 16, "rounds": 1, "completions": 3, "write_tokens": 256, "most_documents": 12}
+SMALL = {"passages": 4, "eval_passages": 8, "rounds": 1, "completions": 3, "write_tokens": 256, "most_documents": 12}
 DEMO = {
     "passages": 2,
     "eval_passages": 2,
@@ -96,6 +98,15 @@ class SealKnowledge(KnowledgeSettings):
                 stages += self._trial(f"eval-{n}", partial(self._evaluated, n), (written, *policies), known)
         marked = tuple(stage.name for stage in stages if stage.name.startswith("marked-"))
         return (*stages, Stage("results", "any", 1, Derive(_together), marked))
+
+    def foresee(self, stage: str, tasks: Mapping[str, Any]) -> Iterable[Foreseen] | None:
+        """The items that a stage may come to have: texts as long as they may be, all unlike, all learned and judged."""
+        if stage.startswith("policy-"):
+            chosen = of_group(tasks, int(stage.removeprefix("policy-")) - 1)
+            kept = [[id, imagined_text(self.write_tokens, id)] for id in sorted(chosen)]
+            about: dict[str, Json] = {"kept": kept, "prompts": self._prompts(tasks, kept)}
+            return [Foreseen(item_of(FineTuning("policy", stage, self.policy_tuning(about))))]
+        return map(Foreseen, imagined_items(self.stages(), stage, tasks))
 
     def _round(self, n: int) -> Iterator[Stage]:
         written, policies, groups = f"write-{n}", _policies(n), range(min(self.groups, self.passages))

@@ -379,7 +379,24 @@ def test_an_own_prompt_holds_the_passage_and_what_a_passage_holds_is_no_placehol
     assert item.request.prompt == "On T2: {title} {passage} 2 (T2)"
 
 
+def test_a_plan_foresees_at_least_what_a_run_comes_to(data: str) -> None:
+    pipeline = small(data)
+    tasks = pipeline.inputs().tasks
+    done, _ = learned(pipeline)
+    for stage in pipeline.stages():
+        if isinstance(stage.work, Derive) or not stage.after or "again" in stage.name:
+            continue
+        foreseen = list(pipeline.foresee(stage.name, tasks) or ())
+        assert len(foreseen) >= max(1, len(done[stage.name])), stage.name
+        trained = {item.request.tuning.digest for item, _ in foreseen if item.request.tuning}
+        assert bool(trained) is stage.name.startswith(("answer-", "policy-"))
+        if isinstance(stage.work, Tune):
+            for item, _ in foreseen:
+                if item.request.tuning:
+                    assert stage.work.examples(tasks, item.request.tuning.examples)
+
+
 def test_the_presets_can_be_built() -> None:
     assert build(SealKnowledge, preset="paper").select == "published"
-    assert build(SealKnowledge, preset="small").passages == 8
+    assert build(SealKnowledge, preset="small").passages == 4
     assert len(build(SealKnowledge, preset="demo").inputs().tasks) == 4
