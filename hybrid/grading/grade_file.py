@@ -168,7 +168,7 @@ class GradesWriter:
         """
         summary = counted.summary()
         mixed = checked(getattr(self._judge, "mixes", ""), str)
-        if not mixed and isinstance(self._judge, OutputGrader) and (arms := arms_named(self._outputs.run)):
+        if not mixed and not isinstance(self._judge, QuestionGrader) and (arms := arms_named(self._outputs.run)):
             summary["arms"] = arms
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()

@@ -73,7 +73,7 @@ def _arms(summary: Mapping[str, Any]) -> str:
     """The scores of the further arms, behind that of the first; "" without arms."""
     first, *others = summary["arms"] or [""]
     known = [f"{name} {percent(value['mean'])}" for name in others if (value := summary["controls"].get(name))]
-    return f" That is {first}; {', '.join(known)}." if known else ""
+    return f" This is the arm {first}; the others: {', '.join(known)}." if known else ""
 
 
 def results_table(runs: Sequence[ReportRun], totals: Sequence[Totals], sections: Sections) -> Html:

@@ -165,9 +165,13 @@ def test_arms_with_their_own_models_are_joined_graded_and_reported(run_of_arms: 
     assert re.search(r"two - one +12 +0\.0000 +-0\.\d+ to 0\.\d+", table)
     assert re.search(r"three - one +12 +-0\.0833", table)
     assert "control: two" not in table
+    (place / "better.json").write_text('{"answers": {}, "default": "x"}')
+    pairs = hybrid("grade", outputs, "--grader", "pairwise", "--backend", "scripted", "--model", place / "better.json")
+    assert "win rate" in pairs.stdout
+    assert "pairwise of" not in pairs.stdout  # its scores are of pairs of arms, not of one
     assert hybrid("report", outputs, "-o", place / "r.html").code == 0
     page = re.sub(r"<svg.*?</svg>|<[^>]+>", " ", (place / "r.html").read_text())
-    assert "That is one; two 8.3 %, three 0.0 %." in page
+    assert "This is the arm one; the others: two 8.3 %, three 0.0 %." in page
     assert re.search(r"Against +one", page)
     assert re.search(r"two +\+0\.0 +−[\d.]+ to \+[\d.]+ +12 +1 +1 +0", page)
     assert "Answer of three" in page
