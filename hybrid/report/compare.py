@@ -21,8 +21,8 @@ HOW_TO_READ = (
 
 HOW_TO_READ_ARMS = (
     "Each arm minus the first, over the questions that are graded in both, in percentage points. The interval is that "
-    "of the paired difference, clustered by task. An interval that contains 0 shows no difference. Below, a task is right "
-    "or wrong as the first arm answered it."
+    "of the paired difference, clustered by task. An interval that contains 0 shows no difference. Below, a task is "
+    "right or wrong as the first arm answered it."
 )
 
 
