@@ -14,6 +14,7 @@ from hybrid.execution.local import find_outputs
 from hybrid.export import formats
 from hybrid.export.formats import FORMATS
 from hybrid.export.graded_run import GradedRun, read_run
+from hybrid.formats import ImportedOutputs, told
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
 
 MAX_LINE = 1000
@@ -31,7 +32,8 @@ MAX_LINE = 1000
 def export(source: str, name: str, out: Path | None, folder: Path | None, grader: str, force: bool) -> None:
     """Write SOURCE, an outputs file or a run, in the format of another tool, with its grades where there are any.
 
-    The path is printed. What the format cannot hold is said.
+    SOURCE may be a file of another tool, too, which is so converted. The path is printed. What a format cannot hold is
+    said.
     """
     if source == "-":
         raise UsageError("export reads a file or a run, not standard input", hint="name an outputs.json")
@@ -45,14 +47,16 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
         lacks = _lacking(run) if FORMATS[name].answers else ""
     if path != STDOUT:
         click.echo(path)
-    for note in notes:
+    for note in (*notes, *told(run.outputs)):
         click.echo(clean_line(note, MAX_LINE), err=True)
     if lacks:
         raise NotFinished(lacks, hint="export it again when the rest is there")
 
 
 def _lacking(run: GradedRun) -> str:
-    """How many records of a run are missing; "" when none is, or the file is of no run."""
+    """How many records of a run, or of another tool's file, are missing; "" when none is, or that is not known."""
+    if isinstance(run.outputs, ImportedOutputs) and run.sums.outputs and run.outputs.lacks:
+        return f"{run.outputs.path} is not whole: {run.outputs.lacks}"
     missing = run.sums.failed[MISSING.kind]
     if not missing or not run.outputs.run.get("id"):
         return ""
