@@ -9,12 +9,14 @@ from typing import Any
 import click
 
 from hybrid.commands.arms import with_arms
-from hybrid.commands.planning import USUAL, show_plan
+from hybrid.commands.planning import USUAL, piloted, show_plan
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.errors import UsageError
+from hybrid.execution.local import chosen_folder
 from hybrid.plan.gpus import chosen
-from hybrid.plan.plans import plan_run
+from hybrid.plan.measured import measured_in
+from hybrid.plan.plans import Basis, plan_run
 from hybrid.plan.words import guide_lines
 from hybrid.protocols import Guided
 
@@ -29,6 +31,10 @@ from hybrid.protocols import Guided
     "--gpu", "gpus", multiple=True, metavar="NAMES", default=(USUAL,), show_default=True,
     help="For which: t4, l4, a10g, 3090, 4090, l40s, a100-40, a100-80, h100, h200 ..., or cpu, this machine's.",
 )  # fmt: skip
+@click.option(
+    "--pilot", type=click.IntRange(1, 10_000), metavar="N",
+    help="Run the first N tasks on this machine first, and correct its time by them.",
+)  # fmt: skip
 @click.option("--exact", is_flag=True, help="Count the tokens of every prompt; else of a sample where there are many.")
 @click.option(
     "--guide", is_flag=True, help="The tables of the guide to the system, by its own formulas, and what is true."
@@ -42,7 +48,12 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
     if how["guide"]:
         _show_guide(pipeline, made, as_json=how["as_json"])
         return
-    found = plan_run(pipeline, made, engines(made, how), devices, exact=how["exact"])
+    models = engines(made, how)
+    folder = chosen_folder(how["folder"])
+    if how["pilot"]:
+        folder = piloted(pipeline, made, models, how["pilot"])
+    past = measured_in(folder, models[""].backend, models[""].model) if len(models) == 1 else {}
+    found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
     show_plan(found, as_json=how["as_json"])
 
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import click
 
-from hybrid.errors import HybridError
+from hybrid import settings
+from hybrid.errors import HybridError, UsageError
 from hybrid.execution.chosen_model import Engine
-from hybrid.machine import nvidia
+from hybrid.execution.local import run_here
+from hybrid.machine import home, nvidia
 from hybrid.machine.terminal import clean_line
 from hybrid.plan.gpus import CPU, chosen, named_by
 from hybrid.plan.money import price_table
 from hybrid.plan.plans import RunPlan, plan_run
 from hybrid.plan.words import one_line, run_json, run_lines
+from hybrid.progress import ProgressLines
 from hybrid.protocols import Pipeline
 
 USUAL = "t4,l4,a100-40,a100-80,h100,h200"
 """GPUs to rent."""
 MAX_LINE = 500
+PILOTS = "pilots"
+"""The folder of pilots in HYBRID_HOME."""
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show what it will need and cost, and start nothing.")
 
 
@@ -34,6 +42,19 @@ def plan_here(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Ru
 def plan_for_rent(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> RunPlan:
     """The plan for GPUs to rent."""
     return plan_run(name, pipeline, models, chosen([USUAL]))
+
+
+def piloted(name: str, pipeline: Any, models: Mapping[str, Engine], tasks: int) -> Path:
+    """Run the first tasks of a pipeline on this machine. Returns the folder that holds such runs.
+
+    Raises UsageError for a pipeline without the setting `limit`, and what a run raises.
+    """
+    if "limit" not in {one.name for one in settings.describe(type(pipeline))}:
+        raise UsageError(f"{name} has no setting 'limit', so that no pilot can be run", hint="leave --pilot out")
+    small = settings.restore(type(pipeline), {**settings.freeze(pipeline), "limit": tasks}, name)
+    folder = home.home() / PILOTS
+    run_here(folder, name, small, models, ProgressLines(sys.stderr))
+    return folder
 
 
 def show_plan(plan: RunPlan, *, as_json: bool) -> None:

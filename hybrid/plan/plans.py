@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
@@ -13,12 +13,13 @@ from hybrid.execution.roles import refuse_missing, stages_with
 from hybrid.loads import RoundsLoad
 from hybrid.plan.counting import TokenCounter, counter_of
 from hybrid.plan.gpus import Gpu
+from hybrid.plan.measured import Measured, by_measurement
 from hybrid.plan.memory import CONTEXT, Line, Needs, needs_of
 from hybrid.plan.shapes import ModelShape, shape_of
 from hybrid.plan.speed import NO_TIME, Span, answering, computing, rounds, starting, training
 from hybrid.plan.training_memory import adapter_parameters, classifier_needs, policy_needs, training_needs
 from hybrid.plan.training_texts import TrainingTexts
-from hybrid.plan.workload import StageLoad, loads_of
+from hybrid.plan.workload import RoleLoad, StageLoad, loads_of
 from hybrid.plugins.faults import inputs_of
 from hybrid.protocols import Pipeline, Stage
 
@@ -37,6 +38,19 @@ class Chosen(Protocol):
     def model(self) -> str: ...
     @property
     def options(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a plan is made by. `exact`: the tokens of all prompts are counted, however many there are. `past`: what
+    earlier runs with the first model measured, by the name of the GPU.
+    """
+
+    exact: bool = False
+    past: Mapping[str, Measured] = field(default_factory=dict)
+
+
+BASIS = Basis()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +107,15 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class GpuPlan:
-    """A run on a GPU. `start`: of all engines, each once. `refusal`: why it cannot run there at all."""
+    """A run on a GPU. `start`: of all engines, each once. `refusal`: why it cannot run there at all. `measured`:
+    the earlier runs that the time of answers is corrected by.
+    """
 
     gpu: Gpu
     stages: tuple[StagePlan, ...]
     start: Span
     refusal: str = ""
+    measured: Measured | None = None
 
     @property
     def fits(self) -> bool:
@@ -142,16 +159,15 @@ class RunPlan:
 
 
 def plan_run(
-    name: str, pipeline: Pipeline, models: Mapping[str, Chosen], gpus: Sequence[Gpu], *, exact: bool = False
+    name: str, pipeline: Pipeline, models: Mapping[str, Chosen], gpus: Sequence[Gpu], basis: Basis = BASIS
 ) -> RunPlan:
     """The plan of a pipeline with these settings and models on each of the GPUs. Nothing is loaded or written.
 
-    `exact`: the tokens of all prompts are counted, however many there are. Raises HybridError where a run would before
-    its model is loaded.
+    Raises HybridError where a run would before its model is loaded.
     """
     refuse_missing(pipeline, models)
     tasks = inputs_of(pipeline).tasks
-    return plan_stages(name, pipeline, stages_with(pipeline, models), tasks, models, gpus, exact=exact)
+    return plan_stages(name, pipeline, stages_with(pipeline, models), tasks, models, gpus, basis)
 
 
 def plan_stages(
@@ -161,8 +177,7 @@ def plan_stages(
     tasks: Mapping[str, Any],
     models: Mapping[str, Chosen],
     gpus: Sequence[Gpu],
-    *,
-    exact: bool = False,
+    basis: Basis = BASIS,
 ) -> RunPlan:
     """The plan of these stages of a pipeline on tasks that are known. Raises HybridError."""
     shapes = {role: _shape(one) for role, one in models.items()}
@@ -171,8 +186,8 @@ def plan_stages(
     def counter(role: str) -> TokenCounter:
         return counter_of(models[role].model)
 
-    loads = loads_of(pipeline, stages, tasks, counter, exact=exact)
-    made = tuple(_on(gpu, loads, models, shapes) for gpu in gpus)
+    loads = loads_of(pipeline, stages, tasks, counter, exact=basis.exact)
+    made = tuple(_on(gpu, loads, models, shapes, basis.past) for gpu in gpus)
     return RunPlan(name, len(tasks), tuple(loads), shapes, made, models)
 
 
@@ -186,31 +201,51 @@ def _shape(one: Chosen) -> ModelShape | str:
 
 
 def _on(
-    gpu: Gpu, loads: Sequence[StageLoad], models: Mapping[str, Chosen], shapes: Mapping[str, ModelShape | str]
+    gpu: Gpu,
+    loads: Sequence[StageLoad],
+    models: Mapping[str, Chosen],
+    shapes: Mapping[str, ModelShape | str],
+    past: Mapping[str, Measured],
 ) -> GpuPlan:
     known = {role: shape for role, shape in shapes.items() if isinstance(shape, ModelShape)}
-    stages = tuple(StagePlan(load, tuple(_phases(gpu, load, models, known))) for load in loads)
+    measured = past.get(gpu.name)
+    stages = tuple(StagePlan(load, tuple(_phases(gpu, load, models, known, measured))) for load in loads)
     started: dict[str, Span] = {}
     for one in (one for stage in stages for phase in stage.phases for one in phase.models):
         started[one.role] = starting(models[one.role].backend, one.needs)
-    return GpuPlan(gpu, stages, sum(started.values(), NO_TIME), _refusal(gpu, models, loads))
+    return GpuPlan(gpu, stages, sum(started.values(), NO_TIME), _refusal(gpu, models, loads), measured)
 
 
 def _phases(
-    gpu: Gpu, load: StageLoad, models: Mapping[str, Chosen], shapes: Mapping[str, ModelShape]
+    gpu: Gpu,
+    load: StageLoad,
+    models: Mapping[str, Chosen],
+    shapes: Mapping[str, ModelShape],
+    measured: Measured | None,
 ) -> Iterator[Phase]:
     role = load.stage.role
     if load.texts and role in shapes:
         yield Phase("training", (_training(gpu, load, load.texts, models[role], shapes[role]),))
     if load.rounds:
         yield Phase("rounds", tuple(_rounds(gpu, load.rounds, role, models[role], shapes.get(role))))
-    answering_models = []
-    for one in (one for one in load.roles if one.role in shapes and models[one.role].backend in ANSWERING):
-        chosen, shape = models[one.role], shapes[one.role]
-        needs = needs_of(chosen.backend, shape, chosen.options, gpu, one)
-        seconds = answering(chosen.backend, shape, needs, gpu, one)
-        answering_models.append(ModelPlan(one.role, chosen.model, needs, seconds))
-    yield Phase("answering", tuple(answering_models))
+    asked = [one for one in load.roles if one.role in shapes and models[one.role].backend in ANSWERING]
+    yield Phase("answering", tuple(_answering(gpu, one, models, shapes, measured) for one in asked))
+
+
+def _answering(
+    gpu: Gpu,
+    load: RoleLoad,
+    models: Mapping[str, Chosen],
+    shapes: Mapping[str, ModelShape],
+    measured: Measured | None,
+) -> ModelPlan:
+    chosen, shape = models[load.role], shapes[load.role]
+    needs = needs_of(chosen.backend, shape, chosen.options, gpu, load)
+    if measured and not load.role:
+        seconds = by_measurement(chosen.backend, shape, needs, gpu, load, measured)
+    else:
+        seconds = answering(chosen.backend, shape, needs, gpu, load)
+    return ModelPlan(load.role, chosen.model, needs, seconds)
 
 
 def _training(gpu: Gpu, load: StageLoad, texts: TrainingTexts, chosen: Chosen, shape: ModelShape) -> ModelPlan:

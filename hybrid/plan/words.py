@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from textwrap import wrap
 
 from hybrid.canonical import Json
 from hybrid.loads import GuideTable
 from hybrid.machine.terminal import clean_line, count_of, duration, is_or_are
 from hybrid.plan.gpus import GIB
+from hybrid.plan.measured import measured_words
 from hybrid.plan.money import PriceTable
 from hybrid.plan.plans import GpuPlan, Phase, RunPlan, StagePlan
 from hybrid.plan.shapes import ModelShape
@@ -27,7 +29,9 @@ def run_lines(plan: RunPlan, prices: PriceTable) -> Iterator[str]:
         yield ""
         yield from gpu_lines(one, prices)
     yield ""
-    yield f"time: a model of each device; at least with answers of {ANSWERED:.0%} of max_tokens, at most with all of it"
+    if not all(one.measured for one in plan.gpus):
+        share = f"{ANSWERED:.0%}"
+        yield f"time: a model of the device; at least with answers of {share} of max_tokens, at most with all of it"
     yield f"prices: {prices.path}, each with its source and day; they go stale"
 
 
@@ -122,6 +126,8 @@ def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
         several = sum(bool(one.models) for each in gpu.stages for one in each.phases) > 1
         yield from _memory(stage, phase, several=several)
     yield f"  {'time':<{NAME_WIDTH}} {span_of(gpu.seconds)}, of which {span_of(gpu.start)} to start"
+    if gpu.measured:
+        yield f"  {'':<{NAME_WIDTH}} {measured_words(gpu.measured)}"
     if gpu.fits:
         yield from _costs(gpu, prices)
     if not gpu.fits and phase:
@@ -223,6 +229,7 @@ def _gpu_json(gpu: GpuPlan, prices: PriceTable) -> Json:
         "most_bytes": phase.most if phase else gpu.gpu.memory,
         "memory": lines,
         "seconds": [gpu.seconds.low, gpu.seconds.high],
+        "measured": asdict(gpu.measured) if gpu.measured else None,
         "usd": list(price.of(gpu.seconds)) if price else None,
         "usd_per_hour": price.usd_per_hour if price else None,
         "sessions": {

@@ -7,12 +7,12 @@ from typing import Any
 
 from hybrid.canonical import encode
 from hybrid.errors import HybridError
+from hybrid.execution.timing import timing_of
 from hybrid.folder.runs import join_folder, open_run
 from hybrid.plan.prediction import predicted
 from hybrid.report.markup import Html, el
 from hybrid.report.output_texts import truncated
 from hybrid.report.sources import ReportRun, Totals
-from hybrid.report.timing import timing_of
 
 MAX_LENGTH = 2000
 """Most characters shown of one setting."""

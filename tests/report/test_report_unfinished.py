@@ -15,9 +15,9 @@ import pytest
 
 from hybrid.canonical import encode
 from hybrid.commands import report as report_command
+from hybrid.execution.timing import timing_of
 from hybrid.folder.shards import pack, verify_shard
 from hybrid.report.provenance import MIN_SECONDS
-from hybrid.report.timing import timing_of
 from tests.support.in_process import Hybrid
 from tests.support.report_runs import in_rounds
 

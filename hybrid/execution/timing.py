@@ -6,11 +6,13 @@ heartbeat or, without a worker, at the modification time of its last shard.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain as chain_of
 from pathlib import Path
+from typing import Any
 
 from hybrid.errors import HybridError
 from hybrid.execution.capabilities import pipeline_of
@@ -27,11 +29,13 @@ MAX_SHARDS = 2000
 
 @dataclass(slots=True)
 class Timing:
-    """Start and end (UTC) of every attempt, and sums over all records of all stages."""
+    """Start and end (UTC) of every attempt, sums over all records of all stages, and the devices that answered."""
 
     spans: dict[str, tuple[datetime, datetime]] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    records: int = 0
+    devices: set[str] = field(default_factory=set)
 
     @property
     def seconds(self) -> float:
@@ -62,7 +66,9 @@ def _timed(chain: Bound, roots: tuple[Path, ...]) -> Timing | None:
         attempt = str(shard.header["attempt"])
         if written := _written(path, roots):
             ends[attempt] = max(written, ends.get(attempt, written))
+        timing.devices |= _device(shard.header["model"])
         for record in shard.records:
+            timing.records += 1
             timing.prompt_tokens += record["tokens"][0]
             timing.completion_tokens += record["tokens"][1]
     for attempt, written in ends.items():
@@ -84,3 +90,10 @@ def _last_beat(run: Run, attempt: str) -> datetime | None:
         if beat is not None:
             return datetime.fromisoformat(beat["time"]).astimezone(UTC)
     return None
+
+
+def _device(model: Mapping[str, Any]) -> set[str]:
+    """The device that a shard's model computed on, if it is told."""
+    about = model.get("about")
+    device = about.get("device") if isinstance(about, Mapping) else None
+    return {device[:100]} if isinstance(device, str) and device else set()
