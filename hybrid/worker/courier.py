@@ -83,6 +83,7 @@ class Courier:
         self._done_at: dict[str, float] = {}
         self._numbers: dict[tuple[str, str], int] = {}
         self._claimed: object = None
+        self._machine: dict[str, dict[str, Json]] = {}  # run -> what it was computed on, as the last heartbeat says
         self._orders: dict[str, Orders] = {}
         self._monitors: dict[str, BeatMonitor] = {}
         self._acks: set[str] = set()
@@ -147,7 +148,9 @@ class Courier:
         what, claim = f"beat {session.run}", session.claim()
         changed = claim != self._claimed and self._due(what, min(READ_SECONDS, self.timeouts.beat / 4))
         if changed or self._due(what, self.timeouts.beat):
-            self.beat(session.run, {"state": "working", "claim": claim, **session.report()})
+            report = session.report()
+            self._machine[session.run] = {name: report[name] for name in ("device", "gpu") if name in report}
+            self.beat(session.run, {"state": "working", "claim": claim, **report})
             self._claimed = claim
             self._did(what)
 
@@ -224,4 +227,8 @@ class Courier:
             self._try(f"the last log of {run}", lambda run=run: self._write_log(run, now=True))  # type: ignore[misc]
         self._try("the last upload", self._upload)
         for run in sorted(runs):
-            self._try(f"the last heartbeat of {run}", lambda run=run: self.beat(run, {"state": "ended"}))  # type: ignore[misc]
+            self._try(f"the last heartbeat of {run}", lambda run=run: self._last_beat(run))  # type: ignore[misc]
+
+    def _last_beat(self, run: str) -> None:
+        """The heartbeat that stays: it says what the run was computed on, for what that has cost."""
+        self.beat(run, {"state": "ended", **self._machine.get(run, {})})

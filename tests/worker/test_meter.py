@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from hybrid.machine.gpu_load import GpuLoad
 from hybrid.machine.usage import Usage
 from hybrid.worker.meter import Meter, Watchdog
 from tests.support.manual_clock import ManualClock
+from tests.support.nvidia import nvidia_smi
 from tests.support.nvml import Nvml, nvml, nvml_library
 from tests.support.real_machines import Machines
 
@@ -90,13 +92,18 @@ def test_a_worker_reports_what_its_machine_does_and_that_its_gpu_is_idle(tmp_pat
     machines = Machines(tmp_path)
     run = machines.submit("--limit=1", "--set=views=", "--set=permute_n=0")
     worker = machines.side("gpu")
-    worker.environment |= nvml.environment
+    place = nvidia_smi(tmp_path / "bin", "Tesla T4, 1024, 15360, 0, 580.82.07, 7.5, GPU-a, 72.0")
+    worker.environment |= {**nvml.environment, "PATH": f"{place}{os.pathsep}{os.environ['PATH']}"}
     nvml.shows(("GPU-a", 0, 72_000, 1024**3, 40 * 1024**3))
     arguments = worker.worker("--beat=1", "--idle-alarm=1s", delay_ms=4000)
     done = worker.run(*arguments)
     assert done.returncode == 0, done.stderr
     assert "the GPU is idle, and no item was finished, for 1 s" in done.stderr
-    (attempt,) = json.loads(machines.laptop.run("status", run, "--json").stdout)["attempts"]
+    status = json.loads(machines.laptop.run("status", run, "--json").stdout)
+    (attempt,) = status["attempts"]
+    assert attempt["state"] in ("ended", "new")
+    assert status["spent"]["gpu_seconds"]["Tesla T4"] >= 3  # also after it has ended
+    assert status["spent"]["usd"] > 0
     measured = Usage.from_json(attempt["usage"])
     assert measured
     assert (measured.gpus, measured.gpu_memory_total) == (1, 40 * 1024)
