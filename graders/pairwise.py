@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from hybrid.bounds import help_of
 from hybrid.canonical import Json, digest
 from hybrid.grading.judging import comparing
-from hybrid.grading.judging.arms import Arms, Pair, arms_of
 from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.comparing import Verdict, Vote, both_of
+from hybrid.grading.judging.pairs import Arms, Pair, arms_of
 from hybrid.grading.judging.panel import Call, Panel, Replies
 from hybrid.grading.judging.tally import Tally
 from hybrid.grading.judging.verdict import LONGEST_REASON

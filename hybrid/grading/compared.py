@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.errors import UsageError
-from hybrid.grading.arms import arm_of
+from hybrid.grading.arms import arm_of, arms_named
 from hybrid.grading.questions import in_order
 from hybrid.machine import home
 from hybrid.outputs import OutputsFile, write_outputs
@@ -39,7 +39,7 @@ def write_compared(sources: Sequence[Source], out: Path) -> str:
     if len({one.arm for one in sources}) < len(sources) or len(sources) < 2:
         raise UsageError("a comparison needs two runs or more with names of their own", hint="NAME=SOURCE names one")
     ordered = [_is_ordered(one.outputs) for one in sources]
-    run = {"pipeline": PIPELINE, "about": {"grader": GRADER, "arms": [one.arm for one in sources],
+    run = {"pipeline": PIPELINE, "about": {"grader": GRADER, "arms": [name for one in sources for name in _names(one)],
            "sources": [_about(one) for one in sources]}}  # fmt: skip
     return write_outputs(out, run, [], _Tasks(sources), _records(sources, ordered), home.parts_folder())
 
@@ -59,6 +59,11 @@ class _Tasks(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _names(source: Source) -> list[str]:
+    """The arms that a source becomes."""
+    return [f"{source.arm}/{own}" for own in arms_named(source.outputs.run)] or [source.arm]
 
 
 def _about(source: Source) -> Json:

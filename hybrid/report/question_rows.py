@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from hybrid.canonical import encode
@@ -12,12 +12,7 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import folded_outputs, output_text, truncated
 from hybrid.report.section import TaskView
 from hybrid.report.sources import QuestionResult, ReportRun
-
-MAX_VERDICTS = 20
-"""Most verdicts that are shown of one answer."""
-
-MAX_CRITERIA = 50
-"""Most criteria of a rubric that are shown of one answer."""
+from hybrid.report.verdicts import judged
 
 PREVIEW = 400
 """Characters of an answer that are shown with its question; the full text is folded."""
@@ -66,7 +61,7 @@ def _row(run: ReportRun, label: str, result: QuestionResult, longest: int) -> Ht
                 el("dd", truncated(shown, longest) or "none"),
             ),
             *_answers(run, result, min(longest, PREVIEW)),
-            *_verdicts(result.grade.detail, longest),
+            *judged(result.grade.detail, longest),
         ),
         folded_outputs(result, longest) if result.count > 1 or _long(result, PREVIEW) else Html(""),
         cls="text",
@@ -84,37 +79,6 @@ def _question(result: QuestionResult, longest: int) -> tuple[Html, ...]:
     """The text of the question, where the view of its outputs has it."""
     text = result.outputs[0].view.get("question") if result.outputs else None
     return (el("dt", "Question"), el("dd", truncated(text, longest))) if isinstance(text, str) else ()
-
-
-def _verdicts(detail: Mapping[str, Any], longest: int) -> tuple[Html, ...]:
-    """The basis of a judge's grade: a rule, or verdicts with their reasons."""
-    verdicts, by = detail.get("verdicts"), detail.get("by")
-    if not isinstance(by, str):
-        return ()
-    lines = [el("dd", truncated(by, longest))]
-    if isinstance(verdicts, list):
-        lines = [el("dd", truncated(_verdict(one), longest)) for one in verdicts[:MAX_VERDICTS]]
-    if isinstance(criteria := detail.get("criteria"), list):
-        said = [line for one in criteria[:MAX_CRITERIA] if isinstance(one, dict) for line in _on_criterion(one)]
-        lines = [el("dd", truncated(line, longest)) for line in said]
-    return el("dt", "Judged"), *lines
-
-
-def _on_criterion(one: Mapping[str, Any]) -> Iterator[str]:
-    """What was said on one criterion of a rubric, verdict by verdict."""
-    verdicts = one.get("verdicts")
-    for verdict in verdicts[:MAX_VERDICTS] if isinstance(verdicts, list) else ():
-        found = verdict if isinstance(verdict, dict) else {}
-        said = {True: "yes", False: "no"}.get(found["said"], found["said"]) if "said" in found else "no verdict"
-        reason = found.get("reason") if "said" in found else found.get("problem")
-        yield f"{one.get('name', '')}: {said}" + (f" ({reason})" if reason else "")
-
-
-def _verdict(one: Any) -> str:
-    if not isinstance(one, dict) or "correct" not in one:
-        return str(one.get("problem", "no verdict")) if isinstance(one, dict) else "no verdict"
-    verdict = "right" if one["correct"] is True else "wrong"
-    return f"{verdict}: {one['reason']}" if one.get("reason") else verdict
 
 
 def _long(result: QuestionResult, characters: int) -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, ClassVar
 
-from hybrid.metrics import Interval, Measured
 from hybrid.report.markup import Html, el, join
+from hybrid.report.measures import measures_table
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Section, TaskView
 from hybrid.report.sources import MAX_QUESTIONS, ReportRun, TaskResult
@@ -18,7 +18,6 @@ from pipelines.branch.reading import TreeNode, kept_of, node_of, trees
 from pipelines.branch.tree_page import Names, cards, tree
 from pipelines.branch.tree_pictures import heat_map, plane
 
-LONGEST_NAME = 100
 MOST_SCENARIOS = 50
 """Whose kept texts stand at the beginning of the page."""
 SAMPLES = (
@@ -59,7 +58,7 @@ class BranchReport(Section):
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """What was measured of all candidates together; nothing where nobody graded."""
-        tables = [table for run in runs if (table := _measures(run, len(runs) > 1))]
+        tables = [table for run in runs if (table := measures_table(run, several=len(runs) > 1))]
         return join([*tables, el("p", SAMPLES, cls="note")]) if tables else Html("")
 
     def task(self, shown: TaskView) -> Html:
@@ -101,46 +100,6 @@ def _kept(run: ReportRun, longest: int, *, several: bool) -> Html:
 
 def _asset(name: str) -> str:
     return files("pipelines.branch").joinpath(name).read_text(encoding="utf-8")
-
-
-def _measures(run: ReportRun, several: bool) -> Html:
-    found: Sequence[Measured] = run.grades.summary["measures"] if run.grades else ()
-    if not found:
-        return Html("")
-    head = [el("th", name, scope="col", cls="n" if place else None) for place, name in enumerate(HEADS)]
-    rows: list[Html] = []
-    for place, one in enumerate(found):
-        if not place or one.group != found[place - 1].group:
-            rows.append(
-                el(
-                    "tr",
-                    el("th", truncated(one.group, LONGEST_NAME), colspan=len(HEADS), scope="rowgroup"),
-                    cls="group",
-                )
-            )
-        rows.append(_row(one))
-    table = el("table", el("thead", el("tr", *head)), el("tbody", *rows), cls="measures")
-    return join([el("h4", run.label) if several else Html(""), table])
-
-
-HEADS = ("", "value", "control", "standing")
-
-
-def _row(one: Measured) -> Html:
-    against = el("small", one.against) if one.against else Html("")
-    control = _number(one.control, one.control_interval) if one.control is not None else Html("–")
-    return el(
-        "tr",
-        el("th", one.name, el("small", f"n {one.n:,}"), scope="row"),
-        el("td", _number(one.value, one.interval), cls="n"),
-        el("td", control, against, cls="n"),
-        el("td", one.standing or "–", cls="n"),
-    )
-
-
-def _number(value: float, interval: Interval | None) -> Html:
-    said = el("small", f"{interval[0]:.3g} – {interval[1]:.3g}".replace("-", "−")) if interval else Html("")
-    return join([el("b", f"{value:.3g}".replace("-", "−")), said])
 
 
 def _brief(data: Any, longest: int) -> Html:

@@ -67,6 +67,12 @@ def test_runs_in_any_order_become_arms_of_one_file_that_is_judged_and_drawn(plac
 def test_arms_of_a_run_keep_their_names_below_that_of_the_run(place: Path) -> None:
     old = lines(place / "old.jsonl", output(1, "a", arm="x"), output(2, "b", arm="y"))
     new = lines(place / "new.jsonl", output(1, "c"))
+    runs = {"id": "r", "about": {"arms": ["x", "y"]}}
+    write_outputs(place / "of-arms.json", runs, [], {}, [output(1, "a", arm="x"), output(2, "b", arm="y")])
+    write_compared(
+        [Source("of", open_outputs(place / "of-arms.json")), Source("new", open_outputs(new))], place / "a.json"
+    )
+    assert open_outputs(place / "a.json").run["about"]["arms"] == ["of/x", "of/y", "new"]
     write_compared([Source("old", open_outputs(old)), Source("new", open_outputs(new))], place / "all.json")
     found = {one.text: one.view["arm"] for one in open_outputs(place / "all.json").records()}
     assert found == {"a": "old/x", "b": "old/y", "c": "new"}

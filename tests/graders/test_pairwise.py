@@ -19,9 +19,9 @@ from graders.pairwise import ANOTHER_QUESTION, NO_PAIR, ONE_ALONE, Pairwise
 from hybrid.errors import UsageError
 from hybrid.grading.grade_file import grade_file
 from hybrid.grading.judging import comparing
-from hybrid.grading.judging.arms import arms_of
 from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.comparing import BothOrders, majority
+from hybrid.grading.judging.pairs import arms_of
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE, Said
 from hybrid.records import Failure, Output
 from tests.support.in_process import Hybrid
@@ -281,6 +281,28 @@ def test_outputs_without_arms_and_an_unknown_baseline_are_refused_before_anythin
         court.graded([output(f"arm {n}", 1, "a") for n in range(51)], "m")
     with pytest.raises(UsageError, match="pairwise: no model"):
         court.graded(arms(1, x="1", y="2"))
+
+
+def test_the_report_draws_strengths_verdicts_and_what_is_known_of_the_judge(court: Court, hybrid: Hybrid) -> None:
+    evil = "<i>x</i>"
+    outputs = [one for n in range(5) for one in arms(n, **{evil: f"{n}", "y": f"{n + 1}"})]
+
+    def with_markup(first: str, second: str) -> str:
+        return by_number(first, second).replace("because", "<b>hostile</b>")
+
+    path = court.place / "outputs.jsonl"
+    court.graded(outputs, court.model("m", with_markup, outputs))
+    (court.place / "grades.json").rename(court.place / "grades.pairwise.json")
+    done = hybrid("report", path, "-o", court.place / "page.html")
+    assert done.code == 0, done.stderr
+    page = (court.place / "page.html").read_text()
+    assert "Arms in pairs" in page
+    assert "strength of y: +" in page
+    assert "prefers the answer shown first" in page
+    assert "&lt;i&gt;x&lt;/i&gt; against y: y" in page
+    assert "A (&lt;b&gt;hostile" in page
+    assert "<i>x" not in page
+    assert "<b>hostile" not in page
 
 
 @pytest.mark.slow

@@ -257,6 +257,7 @@ def test_grades_and_report_hold_each_criterion_and_every_reason(court: Court, tm
     page = (tmp_path / "page.html").read_text()
     assert "polite: yes (&lt;b&gt;hostile" in page
     assert "clear: 4" in page
+    assert "Judged" in page
     assert "<b>hostile" not in page
 
 

@@ -18,7 +18,7 @@ from graders.pairwise import Pairwise
 from graders.rubric import Rubric
 from hybrid.errors import BadData
 from hybrid.grading import calibration
-from hybrid.grading.judging.arms import Pair
+from hybrid.grading.judging.pairs import Pair
 from hybrid.grading.label_check import LabelledRows, check_labels
 from hybrid.progress import SilentProgress
 from hybrid.statistics.agreement import Crosstab, estimate, label_kappa
@@ -34,7 +34,7 @@ def table_of(rows: Sequence[tuple[int, int]], size: int = 5) -> Crosstab:
     return total
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(ROWS)
 def test_kappa_of_labels_is_that_of_scikit_learn_weighted_or_not(rows: list[tuple[int, int]]) -> None:
     metrics = pytest.importorskip("sklearn.metrics")

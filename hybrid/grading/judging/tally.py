@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hybrid.grading.judging import comparing
-from hybrid.grading.judging.arms import Pair
 from hybrid.grading.judging.comparing import Vote, both_of
+from hybrid.grading.judging.pairs import Pair
 from hybrid.machine.late_imports import import_object
 from hybrid.metrics import Interval, Measured
 from hybrid.statistics.agreement import KrippendorffAlpha

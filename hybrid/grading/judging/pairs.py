@@ -1,4 +1,4 @@
-"""Arms of a run that answered the same questions, and the pairs of their answers."""
+"""The pairs of answers that arms gave to the same questions."""
 
 from __future__ import annotations
 
