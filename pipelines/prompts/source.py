@@ -72,7 +72,11 @@ def about(table: Table, references: Sequence[Json]) -> dict[str, Json]:
     """Where the prompts came from, how many they are, what was left out, and the grader that fits the references."""
     given = [one for one in references if one is not None]
     left: Mapping[str, Json] = {"left out": dict(sorted(table.left_out.items()))} if table.left_out else {}
-    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in given)
+    numbers = all(_is_number(one) for each in given for one in (each if isinstance(each, list) else [each]))
     grader = {"grader": "numeric" if numbers else "contains"} if given else {}
     counts = {"prompts": len(references), "references": len(given)}
     return {"dataset": table.path.stem, "files": provenance(table.path), **counts, **left, **grader}
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

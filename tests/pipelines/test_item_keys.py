@@ -32,6 +32,7 @@ EDIT = json.dumps(
 )
 
 KNOWN: dict[str, dict[str, tuple[int, str, str]]] = {
+    "prompts": {"answer": (36, "67e4e8b3d68e1154", "2080ca743ebccad1")},
     "qa-eval": {"answer": (12, "0c24c24556f74bbe", "a39c1f71bd6711b7")},
     "seal-eval": {"answer": (58, "aff09201f4049d88", "2c500b1a2229d660")},
     "seal-ttt": {"answer": (60, "78c846ef8a8c24ce", "6aee869030afbc8f")},

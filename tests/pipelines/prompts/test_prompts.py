@@ -230,7 +230,7 @@ def test_the_references_choose_the_grader(tmp_path: Path) -> None:
         rows = [{"prompt": "x", "reference": one} for one in references]
         return Prompts(data=written(tmp_path, rows)).inputs().about.get("grader")
 
-    assert (grader(1, 2.5), grader("1", 2), grader(None, None), grader(None, 3)) == (
+    assert (grader(1, [2.5, 3]), grader("1", 2), grader(None, None), grader(None, 3)) == (
         "numeric", "contains", None, "numeric",
     )  # fmt: skip
 
@@ -250,3 +250,19 @@ def test_a_small_model_answers_the_sample_and_the_answers_are_graded(
     for record in json.loads((tmp_path / "o.json").read_text())["records"]:
         assert record["reference"] == rows[record["question"]]["reference"]
         assert record["view"] == {"question": rows[record["question"]]["prompt"]}
+
+
+@pytest.mark.slow
+def test_a_model_keeps_to_the_schema_and_the_stop_of_each_row(
+    tmp_path: Path, hybrid: Hybrid, smollm2_gguf: Path
+) -> None:
+    rows = [
+        {"id": "schema", "prompt": "What is 2 + 3?", "schema": {"type": "integer"}, "max_tokens": 8},
+        {"id": "stop", "prompt": "What is the capital of France?", "stop": ["France"]},
+    ]
+    chosen = ("--set", f"data={written(tmp_path, rows)}", "--folder", tmp_path / "f", "-o", tmp_path / "o.json")
+    assert hybrid("run", "local", "prompts", *chosen).code == 0
+    found = {one["question"]: one["text"] for one in json.loads((tmp_path / "o.json").read_text())["records"]}
+    assert isinstance(json.loads(found["schema"]), int)
+    assert found["stop"].strip()
+    assert "France" not in found["stop"]
