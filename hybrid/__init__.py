@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from hybrid.work import Together as Together
     from hybrid.work import Tune as Tune
     from hybrid.work import Walk as Walk
+    from hybrid.work import answer_of as answer_of
     from hybrid.work import found_in as found_in
     from hybrid.work import replayed as replayed
 
@@ -99,7 +100,7 @@ NAMES = {
     "tuning": ("Tuning",),
     "work": (
         "Ask", "Derive", "Derived", "FineTuning", "Finished", "Frontier", "Rounds", "Search", "Together", "Tune",
-        "Walk", "found_in", "replayed",
+        "Walk", "answer_of", "found_in", "replayed",
     ),
 }  # fmt: skip
 """Module -> the names that are offered of it."""
