@@ -22,6 +22,7 @@ from hybrid.commands.reading import READING, RECORDED, reading_of, reading_optio
 from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import HybridError, OwnFault, PluginFault, UsageError, Waits
 from hybrid.execution.local import chosen_folder, find_outputs, opened_run
+from hybrid.execution.requests import requests_of
 from hybrid.formats import ImportedOutputs, Reading
 from hybrid.grading.grade_file import grade_outputs
 from hybrid.machine.files import explain_errors
@@ -61,6 +62,7 @@ LOG = logging.getLogger("hybrid")
     show_default=True,
     help="Characters shown of one model text.",
 )
+@click.option("--requests", is_flag=True, help="Show behind a fold what the model was asked, where the run is at hand.")
 @click.option("--watch", is_flag=True, help="Write it again whenever a run has news, until all are done or Ctrl-C.")
 def report(sources: tuple[str, ...], watch: bool, **how: Any) -> None:
     """Draw one HTML page of runs: each FILE is an outputs file, a run, a grades.json, or a file of another tool.
@@ -103,6 +105,7 @@ def _written(
     out: Path | None,
     limit: int,
     text: int,
+    requests: bool,
     watch: bool = False,
 ) -> tuple[str, bool]:
     """Write the page, unless the runs are as when they were `seen`, and print its path if it is the first.
@@ -119,6 +122,7 @@ def _written(
         if now == seen:
             return now, over
         path = out or _default_path(runs)
+        runs = [_with_requests(run, stack) for run in runs] if requests else runs
         with writable_path(path) as there:
             how: Any = {"tasks": limit, "text": text, "reload": None if over else WATCH_SECONDS}
             write_report(runs, there, **how, on_fault=faults.append, on_load_error=_warn)
@@ -147,6 +151,19 @@ def _found(name: str, how: Finding, stack: ExitStack, spare: Path | None) -> Rep
         here, name = path, ""
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-report-"))
     return unfinished_run(opened_run(here, name), here, Path(place))
+
+
+def _with_requests(run: ReportRun, stack: ExitStack) -> ReportRun:
+    """The run with what it asked; without, and a warning, where that is not to be had."""
+    try:
+        if run.folder is None:
+            raise UsageError("its run is not at hand; --folder names its folder")
+        here = opened_run(run.folder, str(run.outputs.run.get("id") or ""))
+        stage = run.unfinished.shown if run.unfinished else ""
+        return replace(run, requests=stack.enter_context(requests_of(here, stage)))
+    except HybridError as error:
+        LOG.warning("%s: what the model was asked is not shown: %s", run.label, error.message)
+        return run
 
 
 def _with_recorded(run: ReportRun, stack: ExitStack) -> ReportRun:

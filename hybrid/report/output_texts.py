@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybrid.canonical import encode
+from hybrid.execution.requests import Requests
 from hybrid.records import Output
 from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.sources import QuestionResult
+
+MAX_MESSAGES = 40
+"""Most messages of a request that are shown."""
 
 
 def view_name(view: Mapping[str, Any]) -> str:
@@ -26,11 +31,14 @@ def view_name(view: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def folded_outputs(result: QuestionResult, longest: int) -> Html:
-    """The outputs of one question; of each text at most `longest` characters are shown."""
+def folded_outputs(result: QuestionResult, longest: int, requests: Requests | None = None) -> Html:
+    """The outputs of one question, each with its request where these are given, in a fold of its own.
+
+    Of each text at most `longest` characters are shown.
+    """
     if not result.outputs:
         return Html("")
-    rows = [_entry(number, output, longest) for number, output in enumerate(result.outputs, start=1)]
+    rows = [_entry(number, output, longest, requests) for number, output in enumerate(result.outputs, start=1)]
     left = result.count - len(result.outputs)
     if left:
         rows.append(el("li", f"{count_of(left, 'more output')} not shown", cls="none"))
@@ -40,13 +48,29 @@ def folded_outputs(result: QuestionResult, longest: int) -> Html:
     )
 
 
-def _entry(number: int, output: Output, longest: int) -> Html:
+def _entry(number: int, output: Output, longest: int, requests: Requests | None) -> Html:
     facts = [f"{number}", view_name(output.view) or "as is", f"sample {output.sample}"]
     if output.finish:
         facts.append(f"finish: {output.finish}")
     if any(output.tokens):
         facts.append(f"{output.tokens[0]} + {output.tokens[1]} tokens")
-    return el("li", el("p", " · ".join(facts), cls="facts"), output_text(output, longest))
+    request = requests.of(output.key) if requests else None
+    asked = _request(request, longest) if request else Html("")
+    return el("li", el("p", " · ".join(facts), cls="facts"), asked, output_text(output, longest))
+
+
+def _request(request: Mapping[str, Any], longest: int) -> Html:
+    """What was asked, folded: how, and the messages before the chat template, or the raw prompt."""
+    how = {name: value for name, value in request["sampling"].items() if value}
+    settings = {name: request[name] for name in ("schema", "template", "adapter") if request.get(name)}
+    facts = "sampling " + encode({**how, **settings}).decode()
+    messages: list[dict[str, str]] = request["messages"][:MAX_MESSAGES]
+    turns = [part for one in messages for part in (el("p", one["role"], cls="facts"), _boxed(one["content"], longest))]
+    left = len(request["messages"]) - len(messages)
+    more = [el("p", f"{count_of(left, 'more message')} not shown", cls="none")] if left else []
+    raw = [_boxed(request["prompt"], longest)] if request["prompt"] else []
+    said = [*turns, *more, *raw]
+    return el("details", el("summary", "asked"), el("p", truncated(facts, longest), cls="facts"), *said, cls="thought")
 
 
 def output_text(output: Output, longest: int) -> Html:

@@ -63,7 +63,7 @@ def _row(run: ReportRun, label: str, result: QuestionResult, longest: int) -> Ht
             *_answers(run, result, min(longest, PREVIEW)),
             *judged(result.grade.detail, longest),
         ),
-        folded_outputs(result, longest) if result.count > 1 or _long(result, PREVIEW) else Html(""),
+        folded_outputs(result, longest, run.requests) if run.requests or _folds(result) else Html(""),
         cls="text",
     )
 
@@ -81,5 +81,7 @@ def _question(result: QuestionResult, longest: int) -> tuple[Html, ...]:
     return (el("dt", "Question"), el("dd", truncated(text, longest))) if isinstance(text, str) else ()
 
 
-def _long(result: QuestionResult, characters: int) -> bool:
-    return any(max(len(output.text or ""), len(output.thought)) > characters for output in result.outputs)
+def _folds(result: QuestionResult) -> bool:
+    """Whether there is more to show than stands in the row itself."""
+    longest = max((max(len(output.text or ""), len(output.thought)) for output in result.outputs), default=0)
+    return result.count > 1 or longest > PREVIEW

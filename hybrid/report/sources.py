@@ -16,6 +16,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.errors import BadData, UsageError, nearest
 from hybrid.execution.local import chosen_folder
+from hybrid.execution.requests import Requests
 from hybrid.execution.stage_view import StageView
 from hybrid.formats import USUAL, Reading, open_any
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
@@ -45,7 +46,7 @@ class ReportRun:
     """One run of the report.
 
     `label` is unique on the page. `grades` is None for a run that was not graded. `folder` is the shared folder of the
-    run, None when it is unknown.
+    run, None when it is unknown. `requests`, where they are to be shown, are what it asked.
     """
 
     label: str
@@ -53,6 +54,7 @@ class ReportRun:
     grades: GradesFile | None
     unfinished: Unfinished | None = None
     folder: Path | None = None
+    requests: Requests | None = None
 
     @property
     def pipeline(self) -> str:

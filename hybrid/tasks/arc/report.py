@@ -155,4 +155,6 @@ def _run(shown: TaskView, run: ReportRun, result: QuestionResult | None, referen
     if result is None:
         return el("div", name, cls="run")
     drawn = pictures.attempts(result, reference) if run.grades else Html("")
-    return el("div", name, ungraded_reason(result), drawn, folded_outputs(result, shown.longest), cls="run")
+    return el(
+        "div", name, ungraded_reason(result), drawn, folded_outputs(result, shown.longest, run.requests), cls="run"
+    )
