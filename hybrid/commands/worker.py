@@ -65,7 +65,7 @@ GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
 @click.option("--beat", type=FiniteRange(1, 3600), default=120, show_default=True, help="Seconds between heartbeats.")
 @click.option(
     "--idle-alarm",
-    type=Duration(),
+    type=Duration(low=1),
     default="10m",
     show_default=True,
     help="Report a GPU that is idle for so long while no item is finished.",
