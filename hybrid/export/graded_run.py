@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hybrid.execution.local import find_outputs
+from hybrid.export.arm_grades import arm_grades
+from hybrid.grading.arms import arms_named
 from hybrid.machine.late_imports import import_object
 from hybrid.outputs import OutputsFile
 from hybrid.records import Output, Question
@@ -18,7 +20,9 @@ from hybrid.report.sources import ReportRun, find_source, graded_questions, with
 
 @dataclass(frozen=True, slots=True)
 class GradedOutput:
-    """One output, and the grade of its question; None in a run that was not graded."""
+    """One output, and the grade of its question; None in a run that was not graded. Of a question with several arms it
+    is the grade of the output's own arm.
+    """
 
     output: Output
     grade: GradeRow | None
@@ -90,8 +94,15 @@ class GradedRun:
 
     def __iter__(self) -> Iterator[GradedOutput]:
         for grade, question in self.questions():
-            for output in question.outputs:
-                yield GradedOutput(output, grade)
+            if len(question.outputs) == 1 and "arm" not in question.outputs[0].view:
+                yield GradedOutput(question.outputs[0], grade)
+                continue
+            own = {one.key: each for _, outputs, each in self.arms(grade, question) for one in outputs}
+            yield from (GradedOutput(output, own[output.key]) for output in question.outputs)
+
+    def arms(self, grade: GradeRow | None, question: Question) -> list[tuple[str, Sequence[Output], GradeRow | None]]:
+        """The arms of a question, the first under the name "", each with its outputs and its grade."""
+        return arm_grades(grade, question, arms_named(self.outputs.run))
 
     def questions(self) -> Iterator[tuple[GradeRow | None, Question]]:
         """Every question with all its outputs, and its grade. Raises BadData."""

@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, BinaryIO
@@ -51,8 +52,8 @@ class _Log:
         self._run, self._asked, self._archive = run, asked, archive
         self._model = model_name(run)
         self._epochs = 0
-        self._scores = RunningMean()
-        self._unscored = 0
+        self._means: dict[str, RunningMean] = {run.grader: RunningMean()} if run.grader else {}  # by scorer
+        self._unscored: Counter[str] = Counter()
 
     def write(self) -> None:
         """Write all members, the header last."""
@@ -70,22 +71,33 @@ class _Log:
 
     def _question(self, grade: GradeRow | None, question: Question, summaries: BinaryIO) -> None:
         self._epochs = max(self._epochs, len(question.outputs))
-        if grade and grade.score is not None:
-            self._scores.add(grade.score)
-        elif grade:
-            self._unscored += 1
+        of: dict[str, tuple[str, GradeRow] | None] = {}
+        for arm, outputs, own in self._run.arms(grade, question):
+            of |= dict.fromkeys((one.key for one in outputs), self._scored(arm, own))
         for epoch, output in enumerate(question.outputs, start=1):
-            sample = self._sample(grade, output, epoch)
+            sample = self._sample(of[output.key], output, epoch)
             name = f"samples/{sample['id']}_epoch_{epoch}.json"
             if name in self._archive.NameToInfo:
                 raise BadData(f"{self._run.outputs.path}: two questions would both be the sample {sample['id']!r:.200}")
             self._put(name, sample)
             summaries.write(b"," * (summaries.tell() > 1) + encode(_summary(sample)))
 
+    def _scored(self, arm: str, grade: GradeRow | None) -> tuple[str, GradeRow] | None:
+        """The scorer of an arm, which is named after it, and its grade; None where there is no score. Counts both."""
+        if grade is None:
+            return None
+        name = f"{self._run.grader}@{arm}" if arm else self._run.grader
+        mean = self._means.setdefault(name, RunningMean())
+        if grade.score is None:
+            self._unscored[name] += 1
+            return None
+        mean.add(grade.score)
+        return name, grade
+
     def _put(self, name: str, value: Json) -> None:
         self._archive.writestr(_member(name), encode(value))
 
-    def _sample(self, grade: GradeRow | None, output: Output, epoch: int) -> dict[str, Any]:
+    def _sample(self, scored: tuple[str, GradeRow] | None, output: Output, epoch: int) -> dict[str, Any]:
         prompt = shown_prompt(self._asked.of(output.key), output)
         asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         said = {"role": "assistant", "content": _content(output), "model": self._model, "source": "generate"}
@@ -108,14 +120,14 @@ class _Log:
         usage = {"input_tokens": prompt_tokens, "output_tokens": completion_tokens, "total_tokens": sum(output.tokens)}
         sample["output"]["usage"] = usage
         sample["model_usage"] = {self._model: usage}
-        if grade and grade.score is not None:
-            sample["scores"] = {self._run.grader: _score(output, grade)}
+        if scored:
+            sample["scores"] = {scored[0]: _score(output, scored[1])}
         return sample
 
     def _spec(self) -> dict[str, Any]:
         run, sha256 = self._run, str(self._run.outputs.sha256)
         name = task_name(run)
-        scorer = {"name": run.grader, "options": dict(run.settings), "metrics": [{"name": "mean", "options": {}}]}
+        how = {"options": dict(run.settings), "metrics": [{"name": "mean", "options": {}}]}
         return {
             "eval_id": sha256[:22],
             "run_id": sha256[22:44],
@@ -127,7 +139,7 @@ class _Log:
             "model": self._model,
             "config": {"epochs": self._epochs} if self._epochs else {},
             "metadata": {"hybrid": provenance(run)},
-            "scorers": [scorer] if run.grader else [],
+            "scorers": [{"name": name, **how} for name in self._means],
         }
 
     def _plan(self) -> dict[str, Any]:
@@ -146,7 +158,7 @@ class _Log:
             "results": {
                 "total_samples": sums.outputs,
                 "completed_samples": sums.outputs - failed,
-                "scores": [self._results()] if self._run.grader else [],
+                "scores": [self._results(name, mean) for name, mean in self._means.items()],
             },
             "stats": {"model_usage": {self._model: usage}},
         }
@@ -155,23 +167,19 @@ class _Log:
             head["error"] = {"message": why, "traceback": why, "traceback_ansi": why}
         return head
 
-    def _results(self) -> dict[str, Any]:
-        """The mean over questions as inspect computes it, and hybrid's own score with its interval beside it."""
+    def _results(self, name: str, mean: RunningMean) -> dict[str, Any]:
+        """The mean over questions as inspect computes it; of the first arm also our score with its interval."""
         summary = self._run.summary
         low, high = summary["interval"] or (None, None)
-        figures = {
-            "mean": self._scores.mean,
-            "stderr": self._scores.stderr,
-            "hybrid_score": summary["score"],
-            "hybrid_low": low,
-            "hybrid_high": high,
-        }
+        figures = {"mean": mean.mean, "stderr": mean.stderr}
+        if name == self._run.grader:
+            figures |= {"hybrid_score": summary["score"], "hybrid_low": low, "hybrid_high": high}
         return {
-            "name": self._run.grader,
-            "scorer": self._run.grader,
+            "name": name,
+            "scorer": name,
             "reducer": "mean",
-            "scored_samples": self._scores.n,
-            "unscored_samples": self._unscored,
+            "scored_samples": mean.n,
+            "unscored_samples": self._unscored[name],
             "params": dict(self._run.settings),
             "metrics": {
                 name: {"name": name, "value": value, "params": {}}

@@ -66,22 +66,26 @@ def _cases(run: GradedRun) -> Iterator[_Case]:
     by_task = run.summary.get("unit") == "task"
     for task, rows in groupby(run.questions(), key=lambda row: row[1].task):
         if not by_task:
-            yield from (_merged(task, question.id, [(grade, question)]) for grade, question in rows)
+            yield from (_merged(run, task, question.id, [(grade, question)]) for grade, question in rows)
         else:
-            yield _merged(task, task, rows)
+            yield _merged(run, task, task, rows)
 
 
 def _merged(
-    task: str, name: str, rows: Iterator[tuple[GradeRow | None, Question]] | list[tuple[GradeRow | None, Question]]
+    run: GradedRun,
+    task: str,
+    name: str,
+    rows: Iterator[tuple[GradeRow | None, Question]] | list[tuple[GradeRow | None, Question]],
 ) -> _Case:
     case, scores = _Case(task, name), []
     for grade, question in rows:
+        outputs = run.arms(grade, question)[0][1]  # the score is that of the first arm
         score = grade.score if grade else None
         scores.append(score)
         if score is None:
             case.reasons.append(f"{question.id}: {grade.reason if grade else 'not graded'}")
-            case.failed.update(one.error.kind for one in question.outputs if one.error)
-        texts = [one.text for one in question.outputs if one.text is not None]
+            case.failed.update(one.error.kind for one in outputs if one.error)
+        texts = [one.text for one in outputs if one.text is not None]
         if score != 1.0 and len(case.texts) < REST:
             case.texts += [_shown(question, text) for text in texts[:REST]]
     graded = [score for score in scores if score is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,32 +52,35 @@ class _Rows:
     def __init__(self, run: GradedRun, task: str) -> None:
         self._run, self._task = run, task
         self._metric = run.grader
-        self._means = {name: RunningMean() for name in (self._metric, *_figures(run)) if name}
+        self._means: dict[tuple[str, str], RunningMean] = {}  # by metric and filter
+        self._graded = 0
         self._count = 0
         self._repeats = 0
 
     def write(self, asked: Asked, stream: BinaryIO) -> None:
-        """Write a line for each question."""
+        """Write a line for each question, and in a run with arms for each arm, whose name is the filter's."""
         for grade, question in self._run.questions():
-            metrics = _metrics(self._metric, grade)
-            for name, value in metrics.items():
-                self._means.setdefault(name, RunningMean()).add(value)
-            stream.write(encode({**_row(self._count, question, asked), "metrics": list(metrics), **metrics}) + b"\n")
+            for arm, outputs, own in self._run.arms(grade, question):
+                filter_name, metrics = arm or FILTER, _metrics(self._metric, own)
+                for name, value in metrics.items():
+                    self._means.setdefault((name, filter_name), RunningMean()).add(value)
+                row = _row(self._count, question, outputs, asked)
+                stream.write(encode({**row, "filter": filter_name, "metrics": list(metrics), **metrics}) + b"\n")
+                self._repeats = max(self._repeats, len(outputs))
             self._count += 1
-            self._repeats = max(self._repeats, len(question.outputs))
+            self._graded += grade is not None and grade.score is not None
 
     def results(self) -> dict[str, Json]:
         """The content of the results file. What lm-eval would know and hybrid does not is left out."""
         run, task = self._run, self._task
         name = model_name(run)
-        graded = self._means[self._metric].n if self._metric else 0
         config: dict[str, Json] = {"task": task, "output_type": "generate_until", "repeats": self._repeats}
         return {
             "results": {task: {"alias": task, "sample_len": self._count, **self._aggregates()}},
             "group_subtasks": {},
             "configs": {task: {**config, "metadata": dict(run.outputs.run.get("settings") or {})}},
-            "higher_is_better": {task: dict.fromkeys(self._means, True)},
-            "n-samples": {task: {"original": self._count, "effective": graded}},
+            "higher_is_better": {task: dict.fromkeys((name for name, _ in self._means), True)},
+            "n-samples": {task: {"original": self._count, "effective": self._graded}},
             "config": {"model": name.split("/")[0], "model_args": {"pretrained": name.partition("/")[2] or name}},
             "git_hash": None,
             "date": made_at(run).timestamp(),
@@ -87,15 +91,11 @@ class _Rows:
 
     def _aggregates(self) -> dict[str, Json]:
         found: dict[str, Json] = {}
-        for name, sums in self._means.items():
+        for (name, filter_name), sums in self._means.items():
             if sums.mean is not None:
-                found[f"{name},{FILTER}"] = sums.mean
-                found[f"{name}_stderr,{FILTER}"] = "N/A" if sums.stderr is None else sums.stderr
+                found[f"{name},{filter_name}"] = sums.mean
+                found[f"{name}_stderr,{filter_name}"] = "N/A" if sums.stderr is None else sums.stderr
         return found
-
-
-def _figures(run: GradedRun) -> list[str]:
-    return [f"figure.{name}" for name in run.summary.get("figures", {})]
 
 
 def _metrics(metric: str, grade: GradeRow | None) -> dict[str, float]:
@@ -104,12 +104,12 @@ def _metrics(metric: str, grade: GradeRow | None) -> dict[str, float]:
     return {metric: grade.score, **{f"figure.{name}": value for name, value in grade.figures.items()}}
 
 
-def _row(number: int, question: Question, asked: Asked) -> dict[str, Json]:
-    every = [_arguments(asked.of(one.key), one) for one in question.outputs]
+def _row(number: int, question: Question, outputs: Sequence[Output], asked: Asked) -> dict[str, Json]:
+    every = [_arguments(asked.of(one.key), one) for one in outputs]
     distinct = {encode(one): one for one in every if one["arg_0"]}
     arguments: dict[str, Json] = {f"gen_args_{n}": one for n, one in enumerate(distinct.values())}
-    texts: list[Json] = [one.text for one in question.outputs if one.text is not None]
-    failed: list[Json] = [one.error.to_json() for one in question.outputs if one.error]
+    texts: list[Json] = [one.text for one in outputs if one.text is not None]
+    failed: list[Json] = [one.error.to_json() for one in outputs if one.error]
     doc: dict[str, Json] = {"task": question.task, "question": question.id, "reference": question.reference}
     target = "" if question.reference is None else text_of(question.reference)
     prompts = [str(one["arg_0"]) for one in arguments.values() if isinstance(one, dict)]
@@ -120,7 +120,6 @@ def _row(number: int, question: Question, asked: Asked) -> dict[str, Json]:
         "arguments": arguments,
         "resps": [texts],
         "filtered_resps": texts,
-        "filter": FILTER,
         "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
         "prompt_hash": _hash(prompts[0] if prompts else ""),
         "target_hash": _hash(target),
