@@ -120,11 +120,18 @@ def allocated_peak(act: Callable[[], object]) -> int:
     return peak
 
 
-def of_shape(shape: Shape) -> dict[str, Any]:
-    """Planned and measured bytes of the training of a shape's jobs."""
+def measured_costs(model: PackedModel, shape: Shape) -> PassCosts:
+    """The costs of a pass, as the trainer measures them."""
+    return pass_costs(model, shape.rank, checkpointed=shape.checkpointed)
+
+
+def of_shape(shape: Shape, costs_of: Callable[[PackedModel, Shape], PassCosts] = measured_costs) -> dict[str, Any]:
+    """Planned and measured bytes of the training of a shape's jobs. `costs_of` gives what the plan charges for a
+    pass.
+    """
     jobs = shape.jobs()
     model = PackedModel(shape.model(), shape.targets)
-    costs = pass_costs(model, shape.rank, checkpointed=shape.checkpointed)
+    costs = costs_of(model, shape)
     texts = [largest(job, costs) for job in jobs]
     work = Work(texts, sum(job.tokens for job in jobs) / len(jobs), parameters(model, shape.rank))
     plan = plan_memory(work, costs, slots=len(jobs), tokens=TOKENS, free=FREE)

@@ -9,13 +9,11 @@ from typing import Any
 import click
 
 from hybrid.commands.arms import with_arms
-from hybrid.commands.planning import USUAL, piloted, show_plan
+from hybrid.commands.planning import USUAL, past_of, piloted, show_plan
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.errors import UsageError
-from hybrid.execution.local import chosen_folder
 from hybrid.plan.gpus import chosen
-from hybrid.plan.measured import measured_in
 from hybrid.plan.plans import Basis, plan_run
 from hybrid.plan.words import guide_lines
 from hybrid.protocols import Guided
@@ -49,10 +47,8 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
         _show_guide(pipeline, made, as_json=how["as_json"])
         return
     models = engines(made, how)
-    folder = chosen_folder(how["folder"])
-    if how["pilot"]:
-        folder = piloted(pipeline, made, models, how["pilot"])
-    past = measured_in(folder, models[""].backend, models[""].model) if len(models) == 1 else {}
+    folder = piloted(pipeline, made, models, how["pilot"]) if how["pilot"] else how["folder"]
+    past = past_of(folder, models[""]) if len(models) == 1 else {}
     found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
     show_plan(found, as_json=how["as_json"])
 

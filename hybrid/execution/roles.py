@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hybrid.errors import CannotRun, HybridError, UsageError, nearest
-from hybrid.folder.runs import Run
 from hybrid.folder.spec import ROLE
 from hybrid.plugins import installed
 from hybrid.plugins.faults import stages_of
 from hybrid.protocols import Inputs, Pipeline, Role, Stage
 from hybrid.work import Search
+
+if TYPE_CHECKING:
+    from hybrid.folder.runs import Run
 
 
 def roles_of(pipeline: Pipeline) -> dict[str, Role]:

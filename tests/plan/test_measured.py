@@ -51,7 +51,7 @@ def test_answers_are_taken_to_be_as_long_as_they_were() -> None:
 def test_a_plan_says_by_which_runs_its_time_is_corrected(
     hybrid: Hybrid, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybrid.plan.measured.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("hybrid.plan.past_runs.LEAST_SECONDS", 0.0)
     settings, where = ("--limit", "1", "--set", "max_tokens=2"), ("--folder", str(tmp_path / "folder"))
     before = json.loads(hybrid("plan", "qa-eval", *settings, *where, "--gpu", "cpu", "--json").stdout)
     assert before["gpus"][0]["measured"] is None
@@ -68,7 +68,7 @@ def test_a_plan_says_by_which_runs_its_time_is_corrected(
 def test_a_pilot_is_run_here_and_calibrates_this_machine(
     hybrid: Hybrid, smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybrid.plan.measured.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("hybrid.plan.past_runs.LEAST_SECONDS", 0.0)
     done = hybrid("plan", "qa-eval", "--set", "max_tokens=2", "--gpu", "cpu", "--pilot", "1")
     assert done.code == 0
     assert "36 items" in done.stdout
