@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, ClassVar
 
 from hybrid.bounds import help_of
 from hybrid.canonical import Json, digest
+from hybrid.grading.arms import arms_named
 from hybrid.grading.judging import comparing
 from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.comparing import Verdict, Vote, both_of
@@ -74,10 +75,18 @@ class Pairwise(Panel):
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadyPairwise]:
         """Ask the models about every pair of different answers that is not cached."""
-        arms = arms_of(outputs, self.baseline)
+        arms = arms_of(outputs, self.baseline, self.first_arms())
         tally = Tally(arms.names)
         with self.replies("pairwise", partial(self._calls, outputs, arms), watcher) as replies:
             yield ReadyPairwise(self, arms, replies, tally)
+
+    def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Pairwise:
+        """The grader that takes the arms in the order in which a run names them: the first is the one to beat."""
+        return _OfRun(**{one.name: getattr(self, one.name) for one in fields(self)}, order=tuple(arms_named(run)))
+
+    def first_arms(self) -> Sequence[str]:
+        """Arms that come before those that are found in the outputs."""
+        return ()
 
     def labelled(self, value: Mapping[str, Any], task: str, number: int) -> LabelledRow:
         """A row of `hybrid judge check`: two answers, and which is better."""
@@ -131,6 +140,16 @@ class Pairwise(Panel):
                 if self.settled(pair) is None:
                     for both in self.calls(pair):
                         yield from both
+
+
+@dataclass(frozen=True)
+class _OfRun(Pairwise):
+    """The grader for the outputs of a run that names its arms."""
+
+    order: tuple[str, ...] = ()
+
+    def first_arms(self) -> Sequence[str]:
+        return self.order
 
 
 class ReadyPairwise:

@@ -23,6 +23,7 @@ from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.comparing import BothOrders, majority
 from hybrid.grading.judging.pairs import arms_of
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE, Said
+from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from tests.support.in_process import Hybrid
 
@@ -208,6 +209,18 @@ def test_a_judge_who_likes_length_is_found_out(court: Court) -> None:
     assert measured(summary, "the judge", "rank correlation")["value"] > 0.8
     fair = [one for n in range(9) for one in arms(n, x=f"{n} {'so ' * (n % 2)}", y=f"{n + 1} {'so ' * ((n + 1) % 2)}")]
     assert measured(court.graded(fair, court.model("f", by_number, fair)), "the judge", "the longer")["value"] < 0.6
+
+
+def test_the_first_arm_of_a_run_is_the_one_to_beat_wherever_its_outputs_stand(court: Court) -> None:
+    outputs = [one for n in range(4) for one in arms(n, better=f"{n + 9}", usual=f"{n}")]
+    model = court.model("m", by_number, outputs)
+    run = {"id": "r", "about": {"arms": ["gone", "usual", "better"]}}
+    write_outputs(court.place / "run.json", run, [], {}, outputs)
+    grader = Pairwise(models=(model,), backend="scripted")
+    summary = grade_file(court.place / "run.json", grader, "pairwise", court.place / "grades.json")
+    assert (summary["score"], summary["judge"]["baseline"]) == (1.0, "usual")
+    assert "arms" not in summary
+    assert court.graded(outputs, model)["score"] == 0.0  # without a run it is the first to answer
 
 
 def test_three_arms_have_strengths_and_no_common_score_or_stand_against_a_baseline(court: Court) -> None:

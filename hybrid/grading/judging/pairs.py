@@ -50,8 +50,11 @@ class Arms:
                     yield Pair(arms, sample, first, second)
 
 
-def arms_of(outputs: Iterable[Output], baseline: str) -> Arms:
-    """Read all outputs once. Raises UsageError without two arms, with too many, and for an unknown `baseline`."""
+def arms_of(outputs: Iterable[Output], baseline: str, order: Sequence[str] = ()) -> Arms:
+    """Read all outputs once; arms in `order` come first, those that have outputs.
+
+    Raises UsageError without two arms, with too many, and for an unknown `baseline`.
+    """
     names: dict[str, None] = {}
     ordered, last = True, ("", "")
     for output in outputs:
@@ -63,7 +66,8 @@ def arms_of(outputs: Iterable[Output], baseline: str) -> Arms:
                 f"pairwise: more than {MOST} arms", hint="compare fewer; view.arm names the arm of an output"
             )
     _check(list(names), baseline)
-    return Arms(tuple(names), ordered)
+    found = [name for name in order if name in names]
+    return Arms(tuple(dict.fromkeys((*found, *names))), ordered)
 
 
 def _check(names: Sequence[str], baseline: str) -> None:
