@@ -37,6 +37,8 @@ from hybrid.worker.worker import Worker, WorkerOptions
 MAX_LINE = 1000
 GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
 """The option of a backend, perhaps of a role, that has several GPUs share one model."""
+IDLE, PATIENCE = 600.0, 86_400.0
+"""Seconds without work after which a worker leaves; of a laptop, which costs nothing, while the GPU side is at work."""
 
 
 @click.command()
@@ -48,7 +50,11 @@ GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
     help="Only stages of this side [those that this machine can do]",
 )
 @click.option("--once", is_flag=True, help="Do what can be done now, then leave.")
-@click.option("--max-idle", type=Duration(), default="10m", show_default=True, help="Leave after so long without work.")
+@click.option(
+    "--max-idle",
+    type=Duration(),
+    help="Leave after so long without work [10m; 24h on the laptop side while a run waits for the GPU side]",
+)
 @click.option("--until", type=TimeOfDay(), help="Leave in time: 17:30, or a duration such as 11h30m.")
 @click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")
 @click.option("--model", "models", multiple=True, metavar="NAME=PATH", help="Where the model NAME of a run is here.")
@@ -104,7 +110,8 @@ def worker(folder: Path | None, run: str, side: str | None, models: tuple[str, .
         sides=sides(side),
         run=run,
         once=how["once"],
-        max_idle=how["max_idle"],
+        max_idle=IDLE if how["max_idle"] is None else how["max_idle"],
+        max_wait=PATIENCE if how["max_idle"] is None and sides(side) == ("laptop",) else 0.0,
         until=until,
         linger=how["linger"],
         shard_seconds=how["shard_seconds"],

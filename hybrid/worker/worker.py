@@ -58,6 +58,7 @@ class WorkerOptions:
     run: str = ""
     once: bool = False
     max_idle: float = 600.0
+    max_wait: float = 0.0  # the same while a run waits for the other side, if that is longer
     until: float = math.inf
     linger: float = 60.0
     shard_seconds: float = 60.0
@@ -150,10 +151,12 @@ class Worker:
         return bool(self.options.run and states) and states <= {"done", "cancelled", "refused"}
 
     def _idle(self) -> bool:
-        """Whether there was no work for `max_idle` seconds."""
-        if self.clock.now() - self._busy < self.options.max_idle:
+        """Whether there was no work for `max_idle` seconds, or `max_wait` while a run waits for the other side."""
+        waits = any(run_state.state == "other side" for run_state in self.run_states.values())
+        most = max(self.options.max_idle, self.options.max_wait if waits else 0.0)
+        if self.clock.now() - self._busy < most:
             return False
-        self.stopping = f"nothing to do for {self.options.max_idle:.0f} s"
+        self.stopping = f"nothing to do for {most:.0f} s"
         return True
 
     def _round(self) -> Iterator[float]:

@@ -84,10 +84,10 @@ class TimedMachine:
     steps: Generator[float, None, None] | None = None
     courier_at: float = 0.0
 
-    def start(self, folder: Any, store: Path) -> None:
+    def start(self, folder: Any, store: Path, **options: float) -> None:
         store.mkdir(parents=True, exist_ok=True)
-        options = WorkerOptions((self.side, "any"), linger=0.0, max_idle=1e9)
-        self.worker = Worker(folder, Disk(store), self.clock, self, options, attempt=f"0000-{self.side}")
+        how = WorkerOptions((self.side, "any"), linger=0.0, **{"max_idle": 1e9, **options})
+        self.worker = Worker(folder, Disk(store), self.clock, self, how, attempt=f"0000-{self.side}")
         self.steps = self.worker.work()
 
     def step(self) -> bool:
@@ -124,13 +124,20 @@ class TimedMachine:
 
 
 def work_together(
-    folder: Path, machines: Collection[TimedMachine], until: Callable[[], bool], carried: float = 0.0
+    folder: Path,
+    machines: Collection[TimedMachine],
+    until: Callable[[], bool],
+    carried: float = 0.0,
+    **options: float,
 ) -> None:
-    """Let the machines work until something is so. Raises AssertionError when none of them has anything to do."""
+    """Let the machines work until something is so; `options` are those of the workers.
+
+    Raises AssertionError when none of them has anything to do.
+    """
     written: Written = {}
     for machine in machines:
         view = CarriedFolder(Disk(folder), machine.clock, written, carried)
-        machine.start(view, folder.parent / f"store-{machine.side}")
+        machine.start(view, folder.parent / f"store-{machine.side}", **options)
     at_work = list(machines)
     while not until():
         assert at_work, "nobody has anything to do"

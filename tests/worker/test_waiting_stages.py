@@ -95,3 +95,16 @@ def test_a_worker_leaves_a_long_stage_of_questions_for_an_earlier_one_that_becam
     assert min(done["idle-talk"]) < 10, "nothing else was ready"
     assert min(done["judge"]) < max(done["write"]) + TURN + 10
     assert len(done["idle-talk"]) < 100
+
+
+@pytest.mark.parametrize(("options", "leaves"), [({}, 600.0), ({"max_wait": 5000.0}, 5000.0)])
+def test_a_worker_waits_longer_for_the_other_side_than_for_work(
+    tmp_path: Path, options: dict[str, float], leaves: float
+) -> None:
+    laptop = TimedMachine("laptop", Gated(), lambda request: (1.0, "yes"))
+    models = {"": ModelSpec("scripted", "m", ""), "judge": ModelSpec("scripted", "j", "")}
+    submit(join_folder(tmp_path / "folder", make=True), "gated", {}, Gated().inputs(), models)
+    options = {"max_idle": 600.0, **options}
+    with pytest.raises(AssertionError, match="nobody has anything to do"):
+        work_together(tmp_path / "folder", [laptop], lambda: False, **options)
+    assert 100 + leaves <= laptop.clock.time <= 100 + leaves + 60, "idle talk takes 100 s"
