@@ -52,7 +52,7 @@ class ReadyRecorded:
         self._means: dict[tuple[str, str], _Mean] = {}
         self._reasons: dict[tuple[str, str], int] = {}
         self._names = list(names)
-        self._outputs = 0
+        self._outputs = self._collected = 0
         for name in self._names:
             self._known(name)
 
@@ -77,14 +77,16 @@ class ReadyRecorded:
     def _collect(self, output: Output, found: dict[str, list[float]]) -> None:
         """Add the scores of one output to `found`, and count those that it lacks."""
         scores, reasons = output.view.get("scores"), output.view.get("unscored")
-        scores = scores if isinstance(scores, Mapping) else {}
-        reasons = reasons if isinstance(reasons, Mapping) else {}
-        for name in scores:
+        scores = scores if isinstance(scores, dict) else {}
+        reasons = reasons if isinstance(reasons, dict) else {}
+        whose = output.view.get("filter")
+        for name in (*scores, *reasons):
             if name not in found and len(found) < MOST_SCORERS:
                 found[name] = []
                 self._names.append(name)
                 self._known(name)
-        whose = output.view.get("filter")
+                if self._collected and not isinstance(whose, str):  # the outputs before this one lacked it
+                    self._count(name, NO_SCORE, self._collected)
         for name, values in found.items():
             value = scores.get(name)
             if isinstance(value, int | float) and not isinstance(value, bool):
@@ -92,12 +94,13 @@ class ReadyRecorded:
             elif not isinstance(whose, str) or name.endswith(f",{whose}"):  # a row has the scores of its filter alone
                 said = reasons.get(name) or (FAILED if output.error else NO_SCORE)
                 self._count(name, str(said))
+        self._collected += 1
 
-    def _count(self, name: str, reason: str) -> None:
+    def _count(self, name: str, reason: str, times: int = 1) -> None:
         key = (name, reason[:60])
         if key not in self._reasons and len(self._reasons) >= MOST_REASONS:
             key = (name, REST)
-        self._reasons[key] = self._reasons.get(key, 0) + 1
+        self._reasons[key] = self._reasons.get(key, 0) + times
 
     def _known(self, name: str) -> None:
         for rule in self._reducers:
@@ -105,16 +108,16 @@ class ReadyRecorded:
 
     def _grade(self, question: Question, found: Mapping[str, list[float]]) -> Grade:
         chosen = self._scorer or next(iter(self._names), "")
-        means = {name: sum(values) / len(values) for name, values in found.items() if values}
-        detail = {"scores": means} if means else {}
+        values = found.get(chosen)
         if not chosen:
-            return Grade(None, "the file has no scores", detail=detail)
-        if chosen not in means:
+            return Grade(None, "the file has no scores")
+        if not values:
             failed = all(output.error for output in question.outputs)
-            return Grade(None, FAILED if failed else f"{NO_SCORE} of {chosen}", detail=detail)
-        if not 0.0 <= means[chosen] <= 1.0:
-            return Grade(None, f"scores of {chosen} are not in [0, 1]: see what is measured", detail=detail)
-        return Grade(means[chosen], detail=detail)
+            return Grade(None, FAILED if failed else f"{NO_SCORE} of {chosen}")
+        mean = sum(values) / len(values)
+        if not 0.0 <= mean <= 1.0:
+            return Grade(None, f"scores of {chosen} are not in [0, 1]: see what is measured")
+        return Grade(mean)
 
     def measures(self) -> Iterable[Measured]:
         """The mean of every scorer by each reducer, then how many outputs have no score, by scorer and reason."""

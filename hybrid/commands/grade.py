@@ -22,7 +22,7 @@ from hybrid.execution.assembly import MISSING
 from hybrid.execution.local import find_outputs
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.junit import BEGINS, write_junit
-from hybrid.formats import ImportedOutputs, open_any, told
+from hybrid.formats import ImportedOutputs, Reading, open_any, told
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
 from hybrid.machine.replacing import refuse_foreign
@@ -78,6 +78,7 @@ def grade(
     with spare_path() as spare:
         path = find_outputs(source, folder, spare if out else None)
         with closing(open_any(path, reading, one_filter=grader not in ("", RECORDED))) as outputs:
+            _refuse_unused(reading, outputs)
             name = grader or _grader_of(outputs)
             judge = built_grader(name, **asked)
             grades = _place(path, name, out)
@@ -109,6 +110,15 @@ def _refuse_other_file(junit: Path | None) -> None:
 def _write_junit(path: Path, outputs: OutputsFile, grades: Path, threshold: float | None) -> None:
     run = ReportRun(str(outputs.run.get("id") or outputs_stem(outputs.path)), outputs, open_grades(grades))
     write_junit(GradedRun(run), path, threshold)
+
+
+def _refuse_unused(reading: Reading, outputs: OutputsFile) -> None:
+    """Raise UsageError for options that say how another tool's file is read, when it is one of ours."""
+    if not isinstance(outputs, ImportedOutputs) and (reading.columns or reading.inputs or reading.filter):
+        raise UsageError(
+            f"{outputs.path} holds outputs of hybrid: --column, --input and --filter say nothing of these",
+            hint="leave them out, or say with --from what the file is",
+        )
 
 
 def _place(source: str, grader: str, out: Path | None) -> Path:

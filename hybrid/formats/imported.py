@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+
+import orjson
 
 from hybrid.canonical import MAX_RECORD, Json
 from hybrid.errors import BadData
@@ -12,11 +15,14 @@ from hybrid.formats.inputs import Inputs
 from hybrid.formats.reading import BadRow, Format, Found, Reading
 from hybrid.machine.terminal import count_of
 from hybrid.outputs import OutputsFile
-from hybrid.outputs.header import Header, RecordBlock, Trailer, canonical
+from hybrid.outputs.header import Header, RecordBlock, Trailer, canonical, refuse_depth
 from hybrid.outputs.source import OutputsSource
 
 MOST_REASONS = 20
 """Distinct reasons for bad rows that are kept; of the others only the number is known."""
+
+UNSURE = re.compile(rb"[0-9][eE][-+0-9]|\.0000|[0-9]{16}\.")
+"""Numbers that are very small or very large, or texts that look like one: encoders write these in different forms."""
 
 MISSING = "missing"
 """Kind of the failure of an input without an output, as in outputs of our own runs."""
@@ -131,12 +137,22 @@ def _repeat(value: dict[str, Json]) -> str:
 def _checked(value: dict[str, Json], place: str) -> bytes:
     """The canonical JSON of a record and a newline. Raises BadRow for what JSON cannot hold, or a too large one."""
     try:
-        line = canonical(value, place)
+        line = _quickly(value) or canonical(value, place)
+        refuse_depth(value, line, place)
     except BadData as error:
         raise BadRow(error.message.removeprefix(f"{place}: ")) from error
     if len(line) > MAX_RECORD:
         raise BadRow(f"{len(line):,} bytes of text, more than the {MAX_RECORD:,} allowed")
     return line + b"\n"
+
+
+def _quickly(value: dict[str, Json]) -> bytes:
+    """The canonical JSON by the fast encoder; empty where that may write a number in another form, or refuses."""
+    try:
+        line = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        return b""
+    return b"" if UNSURE.search(line) else line
 
 
 def told(outputs: OutputsFile) -> Iterator[str]:

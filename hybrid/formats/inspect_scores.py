@@ -6,12 +6,12 @@ as 0; here they are no score.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.formats.reading import plain
+from hybrid.metrics import LARGEST
 
 LETTERS: Mapping[str, float] = {
     "C": 1.0,
@@ -52,11 +52,7 @@ def number_of(value: Any) -> float | str:
         found = LETTERS.get(value, LETTERS.get(value.lower()) if len(value) > 1 else None)
         return found if found is not None else _in_text(value)
     if isinstance(value, bool | int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            return "too large"
-        return number if math.isfinite(number) else NAN if math.isnan(number) else "infinite"
+        return _bounded(value)
     return "null" if value is None else "no number"
 
 
@@ -65,7 +61,13 @@ def _in_text(value: str) -> float | str:
         number = float(value)
     except ValueError:
         return f"the text {value[:40]!r}"
-    return number if math.isfinite(number) else f"the text {value[:40]!r}"
+    return number if abs(number) <= LARGEST else f"the text {value[:40]!r}"
+
+
+def _bounded(value: float) -> float | str:
+    if value != value:  # noqa: PLR0124 - NaN alone is not itself
+        return NAN
+    return float(value) if abs(value) <= LARGEST else "too large"
 
 
 def _leaves(scores: Any) -> Iterator[tuple[str, Any]]:

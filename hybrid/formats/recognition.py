@@ -17,6 +17,8 @@ FORMATS = ("inspect", "lm-eval", "openai-batch", "arc-submission", "helm", "tabl
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 PARQUET = b"PAR1"
+DELIMITED = (".csv", ".tsv")
+"""Endings of files that are text like any other; only the error for a file without the column depends on them."""
 FIRST_LINE = 1024 * 1024
 """Bytes of the first line that are looked at as a row; a longer one is looked at as a document."""
 FIRST = 4
@@ -46,7 +48,9 @@ def _is_table(source: OutputsSource, begins: bytes, row: Mapping[str, Any] | Non
         return bool(row) and not _ours(row)
     if begins == PARQUET:
         return True
-    return begins[:1] not in (b"{", b"[", b"") and (bool(reading.columns) or _has_text(source))
+    if begins[:1] in (b"{", b"[", b""):
+        return False
+    return bool(reading.columns) or source.path.suffix.lower() in DELIMITED or _has_text(source)
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

@@ -49,6 +49,10 @@ class Table:
         if self._json:
             yield from json_rows(self._source)
             return
+        if str(self._source.path) == "-":
+            raise UsageError(
+                "a table from standard input is JSON lines or a JSON array", hint="name the file of another"
+            )
         bad: list[Found] = []
         tell = (lambda number, reason: bad.append(Found(f"row {number:,}", BadRow(reason)))) if self._skips else None
         for row in read_rows(self._source.path, bad=tell):

@@ -99,8 +99,8 @@ def _line(output: Output) -> tuple[bool, bytes]:
     """The output as JSON, by the fast encoder unless that refuses: whole numbers beyond 64 bits, which it would round
     when it reads them."""
     value = output.to_json()
-    try:
-        return True, orjson.dumps(value)
+    try:  # a copy: what orjson returns keeps a buffer of kilobytes alive, and a chunk holds many lines
+        return True, bytes(memoryview(orjson.dumps(value)))
     except orjson.JSONEncodeError:
         return False, encode(value)
 

@@ -247,6 +247,31 @@ def test_a_wrong_option_is_exit_2(
     assert words in done.stderr
 
 
+def test_options_for_other_files_are_refused_for_our_own(grade: Callable[..., Done], tmp_path: Path) -> None:
+    ours = tmp_path / "a.jsonl"
+    ours.write_text('{"key": "1", "task": "t", "question": "t/0", "text": "x", "reference": "x"}\n')
+    done = grade(ours, *NAMED)
+    assert done.code == 2
+    assert "holds outputs of hybrid" in done.stderr
+    assert grade(ours, "--grader", "exact", "--threshold", 1).code == 0
+
+
+@pytest.mark.parametrize(
+    ("score", "reason"),
+    [("1e999", "too large"), ("NaN", "NaN"), ('"refused"', "the text 'refused'"), ("[]", ""), ("null", "null")],
+)
+def test_a_score_that_is_no_number_is_counted_with_its_reason_and_never_zero(
+    grade: Callable[..., Done], tmp_path: Path, score: str, reason: str
+) -> None:
+    log = tmp_path / "a.json"
+    one = json.dumps(sample(1, scores={"match": {"value": "SCORE"}})).replace('"SCORE"', score)
+    log.write_text(json.dumps({**HEADER, "samples": [sample(2)]})[:-2] + f", {one}]}}")
+    summary = json.loads(grade(log, "--json").stdout)["summary"]
+    assert (summary["n"], summary["score"], summary["questions"]) == (1, 1.0, 2)
+    counted = [one["name"] for one in summary["measures"] if one["group"]]
+    assert counted == [f"match: {reason or 'no score'}"]
+
+
 def test_rows_of_nobody_knows_what_are_no_table(grade: Callable[..., Done], tmp_path: Path) -> None:
     table = tmp_path / "a.jsonl"
     table.write_text(ROWS)
