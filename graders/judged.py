@@ -8,13 +8,11 @@ from typing import Any
 
 from hybrid.canonical import Json
 from hybrid.grading.answers import normal
-from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, question_of, settled, usual_settings
-from hybrid.grading.judging.recorded import grade_of, vote_in
+from hybrid.grading.judging.asking import question_of, settled
+from hybrid.grading.judging.recorded import RunJudge, grade_of, vote_in
 from hybrid.grading.judging.verdict import Verdict
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
-
-ROLE = "judge"
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,8 @@ class Judged:
 
     def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Judged | ReadyJudged:
         """The grader with the judge's name and digest, when the outputs name exactly one judge."""
-        judges = [one for one in models if _is_judge(one)]
-        named = run.get("models")
-        spec = named.get(ROLE) if isinstance(named, dict) else None
-        backend = spec.get("backend") if isinstance(spec, dict) else None
-        if len(judges) != 1 or not isinstance(backend, str):
-            return self
-        return ReadyJudged(judges[0]["name"], judges[0]["digest"], backend)
+        judge = RunJudge.of(run, models)
+        return ReadyJudged(judge) if judge else self
 
     def grade(self, output: Output) -> Grade:
         """The grade by a rule, else by the first readable verdict."""
@@ -45,15 +38,14 @@ class Judged:
 class ReadyJudged:
     """The grades of `Judged`, with the judge's name and counts; it shares the measured errors of the grader `judge`."""
 
-    def __init__(self, name: str, digest: str, backend: str) -> None:
-        self._name, self._digest, self._backend = name, digest, backend
+    def __init__(self, judge: RunJudge) -> None:
+        self._judge = judge
         self._counts = {"by rule": 0, "by verdict": 0, "repaired": 0, "unreadable": 0}
 
     @property
     def checked_as(self) -> Mapping[str, Json]:
         """The identity under which `hybrid judge check` keeps the errors of this judge."""
-        settings = usual_settings(self._backend)
-        return {"grader": "judge", "version": VERSION, "settings": settings, "models": [self._digest]}
+        return self._judge.checked_as
 
     def grade(self, output: Output) -> Grade:
         """The grade of `Judged`; also counts how it was decided."""
@@ -68,15 +60,7 @@ class ReadyJudged:
 
     def about(self) -> Mapping[str, Json]:
         """The judge, its digest, version and digest of its prompt, and the numbers of grades by rule and by verdict."""
-        judge: Json = {"name": self._name, "digest": self._digest, "backend": self._backend}
-        asked = prompt_digest(Asking())
-        return {"models": [judge], "version": VERSION, "prompt": asked, "counts": dict(self._counts)}
-
-
-def _is_judge(model: Any) -> bool:
-    """Whether this is a model of the run with the judge's role."""
-    found = model if isinstance(model, dict) else {}
-    return found.get("role") == ROLE and isinstance(found.get("name"), str) and isinstance(found.get("digest"), str)
+        return {**self._judge.about(), "counts": dict(self._counts)}
 
 
 def _settled(output: Output) -> Grade | None:

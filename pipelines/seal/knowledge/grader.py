@@ -10,7 +10,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.grading import calibration
 from hybrid.grading.answers import normal
-from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, usual_settings
+from hybrid.grading.judging.recorded import RunJudge
 from hybrid.grading.references import acceptable
 from hybrid.metrics import Interval, Measured
 from hybrid.protocols import Watcher
@@ -19,7 +19,6 @@ from hybrid.statistics.intervals import ClusteredMean, difference
 from pipelines.seal.knowledge.comparison import Comparison, RoundRewards, compare
 from pipelines.seal.knowledge.verdicts import grade
 
-ROLE = "judge"
 DIGITS = 6
 
 
@@ -39,13 +38,8 @@ class Knowledge:
 
     def of_run(self, run: Mapping[str, Any], models: Sequence[Any]) -> Knowledge | JudgedKnowledge:
         """The grader with the judge's name and digest, when the outputs name exactly one judge."""
-        judges = [one for one in models if _is_judge(one)]
-        named = run.get("models")
-        spec = named.get(ROLE) if isinstance(named, dict) else None
-        backend = spec.get("backend") if isinstance(spec, dict) else None
-        if len(judges) != 1 or not isinstance(backend, str):
-            return self
-        return JudgedKnowledge(judges[0]["name"], judges[0]["digest"], backend)
+        judge = RunJudge.of(run, models)
+        return JudgedKnowledge(judge) if judge else self
 
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[KnowledgeMeasures]:
@@ -57,14 +51,12 @@ class Knowledge:
 class JudgedKnowledge(Knowledge):
     """The same for a run whose judge is known: its measured errors are those of the grader `judge`."""
 
-    name: str
-    digest: str
-    backend: str
+    judge: RunJudge
 
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[KnowledgeMeasures]:
         """Read all answers. No model is asked."""
-        yield JudgedMeasures(compare(outputs), self)
+        yield JudgedMeasures(compare(outputs), self.judge)
 
 
 class KnowledgeMeasures:
@@ -94,10 +86,9 @@ class KnowledgeMeasures:
 
     def _corrected(self, name: str, right: ClusteredMean) -> Iterator[Measured]:
         """The share without the judge's measured errors, where these are known."""
-        known = (
-            self._check and right.n and calibration.corrected_by(self._check, right.mean or 0, right.effective_size())
-        )
-        if known:
+        if not (self._check and right.n):
+            return
+        if known := calibration.corrected_by(self._check, right.mean or 0.0, right.effective_size()):
             value: Any = known["score"]
             interval: Any = known["interval"]
             what = "right, corrected for the judge's errors"
@@ -107,19 +98,13 @@ class KnowledgeMeasures:
 class JudgedMeasures(KnowledgeMeasures):
     """The measures of a run whose judge is known."""
 
-    def __init__(self, found: Comparison, judge: JudgedKnowledge) -> None:
-        self._judge = judge
-        settings = usual_settings(judge.backend)
-        identity: Mapping[str, Json] = {
-            "grader": ROLE, "version": VERSION, "settings": settings, "models": [judge.digest],
-        }  # fmt: skip
-        self.checked_as = identity
-        super().__init__(found, calibration.known(identity))
+    def __init__(self, found: Comparison, judge: RunJudge) -> None:
+        self._judge, self.checked_as = judge, judge.checked_as
+        super().__init__(found, calibration.known(judge.checked_as))
 
     def about(self) -> Mapping[str, Json]:
         """The judge, its digest, and version and digest of its prompt."""
-        judge: Json = {"name": self._judge.name, "digest": self._judge.digest, "backend": self._judge.backend}
-        return {"models": [judge], "version": VERSION, "prompt": prompt_digest(Asking())}
+        return self._judge.about()
 
 
 def _share(group: str, what: str, sums: ClusteredMean) -> Measured:
@@ -151,9 +136,3 @@ def _rewards(group: str, found: RoundRewards) -> Iterator[Measured]:
 
 def _rounded(interval: Sequence[float] | None) -> Interval | None:
     return (round(interval[0], DIGITS), round(interval[1], DIGITS)) if interval else None
-
-
-def _is_judge(model: Any) -> bool:
-    """Whether this is a model of the run with the judge's role."""
-    found = model if isinstance(model, dict) else {}
-    return found.get("role") == ROLE and isinstance(found.get("name"), str) and isinstance(found.get("digest"), str)
