@@ -14,6 +14,7 @@ from hybrid.items import Request
 from hybrid.loads import Foreseen, RoundsLoad
 from hybrid.plan.counting import PromptTokens, TokenCounter, counted
 from hybrid.plan.training_texts import TrainingTexts, training_texts
+from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Pipeline, Planned, Stage
 from hybrid.tuning import Tuning
 from hybrid.work import Derive, Rounds, Search, Tune
@@ -69,8 +70,12 @@ class StageLoad:
 def loads_of(
     pipeline: Pipeline, stages: Sequence[Stage], tasks: Mapping[str, Any], counters: Counters, *, exact: bool = False
 ) -> list[StageLoad]:
-    """The load of every stage. Raises what the pipeline raises."""
-    return [_load(pipeline, stage, tasks, counters, exact=exact) for stage in stages]
+    """The load of every stage. What a pipeline raises that nobody foresaw is its fault: raises HybridError."""
+    found = []
+    for stage in stages:
+        with attributed_to(pipeline, f"foreseeing the stage '{stage.name}'"):
+            found.append(_load(pipeline, stage, tasks, counters, exact=exact))
+    return found
 
 
 def _load(pipeline: Pipeline, stage: Stage, tasks: Mapping[str, Any], counters: Counters, *, exact: bool) -> StageLoad:

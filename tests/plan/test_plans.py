@@ -128,6 +128,23 @@ def test_every_pipeline_tells_what_its_later_stages_may_come_to(hybrid: Hybrid, 
     assert sum(line["bytes"] for line in gpu["memory"]) == gpu["bytes"] > 0
 
 
+def test_a_pipeline_that_fails_to_foresee_is_named_and_its_run_is_submitted_all_the_same(
+    hybrid: Hybrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no candidates")
+
+    monkeypatch.setattr("pipelines.branch.pipeline.Branch.foresee", broken)
+    done = hybrid("plan", "branch", "--gpu", "t4")
+    assert done.code == 1
+    assert "foreseeing the stage 'search'" in done.stderr
+    assert hybrid("init", str(tmp_path / "folder")).code == 0
+    sent = hybrid("run", "remote", "branch", "--folder", str(tmp_path / "folder"))
+    assert sent.code == 0
+    assert sent.stdout.startswith("branch-")
+    assert "plan: none, " in sent.stderr
+
+
 def test_the_bound_of_a_search_holds_for_one_that_was_done(hybrid: Hybrid, tmp_path: Path) -> None:
     settings = ("--set", "candidates=3", "--set", "keep=2", "--set", "levels=1", "--set", "control=false")
     answers = tmp_path / "answers.json"
