@@ -210,6 +210,7 @@ def test_a_thought_stands_apart_and_alone_it_is_no_answer() -> None:
         (refused(400, "too much", "context_length_exceeded"), "too-long: the request does not fit"),
         (refused(400, "This model's maximum context length is 10 tokens"), "too-long: the request does not fit"),
         (refused(422, "what is that"), "bad-request: what is that"),
+        (stream([{"error": {"message": "what is that", "code": 400}}]), "bad-request: what is that"),
         (said("yes", done=False), "engine: the reply of the server"),
         (said("yes", finish=None), "engine: the server ended its reply without a reason"),
         (said("yes", finish="tool_calls"), "engine: the server ended a reply because of 'tool_calls'"),

@@ -82,7 +82,7 @@ class ReplyReader:
     def _add(self, event: dict[str, Any]) -> None:
         if event.get("error"):
             body = json.dumps(event).encode()
-            raise ErrorReply(0, error_in(body), body)
+            raise ErrorReply(_status_of(event["error"]), error_in(body), body)
         if isinstance(usage := event.get("usage"), dict):
             self._usage = usage
         if isinstance(model := event.get("model"), str):
@@ -107,6 +107,12 @@ class ReplyReader:
         if choice.get("finish_reason") is not None:
             self._finish = clean_line(str(choice["finish_reason"]))[:40]
         self._tokens.extend(_tokens(choice.get("logprobs")))
+
+
+def _status_of(error: Any) -> int:
+    """The HTTP status that an error within a stream names, as vLLM's do; 0 when it names none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else 0
 
 
 def _object(payload: bytes) -> dict[str, Any]:
