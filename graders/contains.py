@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hybrid.bounds import help_of
 from hybrid.canonical import Json
-from hybrid.grading.references import NO_REFERENCE, acceptable
+from hybrid.grading.references import acceptable, why_not_acceptable
 from hybrid.records import Grade, Output
 
 _WORD = re.compile(r"\w")
@@ -25,7 +25,7 @@ class Contains:
         """Ungraded without a reference, or with an empty one, which every answer contains."""
         wanted = [self.normal(one) for one in acceptable(output.reference)]
         if not any(wanted):
-            return Grade(None, NO_REFERENCE)
+            return Grade(None, why_not_acceptable(output.reference))
         answer = self.normal(output.text or "")
         return Grade(float(any(self._occurs(one, answer) for one in wanted if one)))
 

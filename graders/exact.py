@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from hybrid.bounds import help_of
 from hybrid.canonical import Json
-from hybrid.grading.references import NO_REFERENCE, acceptable
+from hybrid.grading.references import acceptable, why_not_acceptable
 from hybrid.records import Grade, Output
 
 
@@ -28,7 +28,7 @@ class Exact:
             return RIGHT
         wanted = acceptable(output.reference)
         if not wanted:
-            return Grade(None, NO_REFERENCE)
+            return Grade(None, why_not_acceptable(output.reference))
         answers, words = _known(wanted, self.case, self.space)
         if not self.space and len(text.split(None, words)) > words:  # the normal form keeps the number of words
             return WRONG

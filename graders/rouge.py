@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal
 
 from hybrid.bounds import help_of
-from hybrid.grading.references import NO_REFERENCE, acceptable
+from hybrid.grading.references import acceptable, why_not_acceptable
 from hybrid.machine.late_imports import import_object
 from hybrid.records import Grade, Output
 
@@ -18,6 +18,9 @@ MOST_WORDS = 4_000
 """Most words of an answer and its references together: the library's table for rougeL has the size of their product."""
 
 _WORD = re.compile(r"[a-z0-9]+", re.IGNORECASE | re.ASCII)
+
+
+NO_WORD = "ROUGE sees no word in the reference"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Rouge:
         """Ungraded without a reference, when it has no ASCII word, and when answer and references are too long."""
         wanted = [one for one in acceptable(output.reference) if _WORD.search(one)]
         if not wanted:
-            return Grade(None, "ROUGE sees no word in the reference" if acceptable(output.reference) else NO_REFERENCE)
+            given = acceptable(output.reference)
+            return Grade(None, NO_WORD if given else why_not_acceptable(output.reference))
         answer = output.text or ""
         if sum(map(_words, (answer, *wanted))) > MOST_WORDS:
             return Grade(None, f"answer and references are too long: over {MOST_WORDS:,} words")

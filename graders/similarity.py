@@ -16,7 +16,7 @@ from hybrid.canonical import Json
 from hybrid.errors import CannotRun
 from hybrid.grading import calibration, embedding_cache
 from hybrid.grading.embedding_cache import EmbeddingCache
-from hybrid.grading.references import NO_REFERENCE, acceptable
+from hybrid.grading.references import acceptable, why_not_acceptable
 from hybrid.protocols import Vector, Watcher
 from hybrid.records import Failure, Grade, Output
 
@@ -106,7 +106,7 @@ class ReadySimilarity:
         """Ungraded without a reference, and when the answer or a reference has no vector; an empty answer is wrong."""
         answer, wanted = _clean(output.text), _references(output)
         if not wanted:
-            return Grade(None, NO_REFERENCE)
+            return Grade(None, why_not_acceptable(output.reference))
         if not answer or answer in wanted:
             return self._scored(float(answer in wanted))
         found = [self._known.of(text) for text in (answer, *wanted)]

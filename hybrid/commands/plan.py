@@ -12,9 +12,10 @@ from hybrid.commands.arms import with_arms
 from hybrid.commands.planning import USUAL, past_of, piloted, show_plan
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
-from hybrid.errors import UsageError
+from hybrid.errors import CannotRun, UsageError
+from hybrid.machine.terminal import clean_line
 from hybrid.plan.gpus import chosen
-from hybrid.plan.plans import Basis, plan_run
+from hybrid.plan.plans import PLANNED, Basis, RunPlan, plan_run
 from hybrid.plan.words import guide_lines
 from hybrid.protocols import Guided
 
@@ -51,6 +52,14 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
     past = past_of(folder, models[""]) if len(models) == 1 else {}
     found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
     show_plan(found, as_json=how["as_json"])
+    _refuse_unknown(found)
+
+
+def _refuse_unknown(found: RunPlan) -> None:
+    """Raise CannotRun when nothing could be planned of a model whose backend is planned."""
+    for role, shape in found.shapes.items():
+        if isinstance(shape, str) and found.models[role].backend in PLANNED:
+            raise CannotRun(f"neither memory nor time is planned of '{clean_line(found.models[role].model)}': {shape}")
 
 
 def _show_guide(name: str, pipeline: Any, *, as_json: bool) -> None:

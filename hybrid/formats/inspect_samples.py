@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybrid.canonical import Json
+from hybrid.formats.exported import in_metadata
 from hybrid.formats.inspect_scores import numbers_in, recorded
 from hybrid.formats.messages import question_in, text_in, thought_in
 from hybrid.formats.reading import Answer, BadRow, id_of, object_in, plain, record, whole
@@ -30,12 +31,14 @@ def record_of(value: Any, model: str, scorer: str) -> dict[str, Json]:
     if failure is None and not text and thought:
         failure = ("no-answer", unanswered(thought).message)
     answer = Answer(text, failure, FINISH.get(finish, ""), _tokens(sample, output, model), thought)
+    named, view = in_metadata(sample.get("metadata")), _view(sample, attached, scorer)
     return record(
-        id,
+        named.question if named else id,
         answer,
-        key=f"{id}#{epoch}",
+        task=named.task if named else "",
+        key=named.key if named else f"{id}#{epoch}",
         reference=plain(sample.get("target")) or None,  # an empty target is how a log says that there is none
-        view=_view(sample, attached, scorer),
+        view={**view, **named.view} if named else view,
         sample=epoch - 1,
     )
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from hybrid.canonical import Json, encoded
-from hybrid.errors import BadData, UsageError, nearest
+from hybrid.errors import UsageError, nearest
+from hybrid.formats.exported import is_table_row, record_of
 from hybrid.formats.inspect_scores import number_of, recorded
 from hybrid.formats.lines import json_rows
 from hybrid.formats.messages import question_in
@@ -38,8 +39,12 @@ class Table:
             raise UsageError(f"--column {unknown[0][:80]}=...: no such field", hint=nearest(unknown[0], FIELDS))
         self._source, self._reading, self._json = source, reading, json
         self._number = 0
-        self._refuse_missing()
-        scored = {"grader": "recorded", "scorers": ["score"]} if "score" in reading.columns else {}
+        first = next(self._good_rows(), {})
+        self._exported = not reading.columns and is_table_row(first)
+        self._scored = not self._exported and ("score" in reading.columns or "score" in first)
+        if first:
+            self._refuse_missing(first)
+        scored = {"grader": "recorded", "scorers": ["score"]} if self._scored else {}
         self.run: Mapping[str, Json] = {"about": {"format": "table", "unknown": UNKNOWN, **scored}}
         self.models: list[Json] = []
 
@@ -69,6 +74,8 @@ class Table:
         """The record of a row. Raises BadRow."""
         self._number += 1
         row = _row(content)
+        if self._exported:
+            return [record_of(row, self._sample(row))]
         error = self._of(row, "error")
         text = None if error else self._text(row)
         id = self._id(row)
@@ -93,19 +100,15 @@ class Table:
     def _of(self, row: Mapping[str, Any], name: str) -> Any:
         return row.get(self._reading.columns.get(name, name))
 
-    def _refuse_missing(self) -> None:
-        """Raise UsageError for a column that the first good row lacks, BadData when nobody said that it is a table."""
-        row = next(self._good_rows(), None)
-        if row is None:
-            return
+    def _refuse_missing(self, row: Mapping[str, Any]) -> None:
+        """Raise UsageError for a column that the first good row lacks."""
         wanted = {**self._reading.columns}
         if "error" not in wanted:
             wanted.setdefault("text", "text")
         for name, column in wanted.items():
             if column not in row:
                 known = ", ".join(f"{one[:40]}" for one in list(row)[:20])
-                named = bool(self._reading.columns or self._reading.format)
-                raise (UsageError if named else BadData)(
+                raise UsageError(
                     f"{self._source.name}: no column {column!r:.80}, which is to hold {FIELDS[name]}",
                     hint=f"its columns are {known}; name one: --column {name}=COLUMN",
                 )
@@ -145,7 +148,7 @@ class Table:
     def _view(self, row: Mapping[str, Any]) -> dict[str, Json]:
         question = question_in(self._of(row, "question"))
         view: dict[str, Json] = {"question": question} if question else {}
-        if "score" not in self._reading.columns:
+        if not self._scored:
             return view
         number = number_of(self._of(row, "score"))
         return {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ import orjson
 
 from hybrid.canonical import Json, encode
 from hybrid.grading import calibration
-from hybrid.grading.arms import arms_named, by_arm
+from hybrid.grading.arms import MOST, arm_of, arms_named, by_arm
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.grading.samples import Vote, sample_figures, usual_vote
 from hybrid.grading.summary import GradeSummary, Reasons, without_mean
@@ -39,6 +40,8 @@ from hybrid.settings import freeze
 from hybrid.statistics.majority import MajorityControl
 
 FORMAT = "hybrid/grades"
+FIRST = 1000
+"""Outputs in which the arms of a file are looked for that does not name them."""
 VERSION = 1
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 
@@ -118,6 +121,7 @@ class GradesWriter:
     ) -> None:
         self._outputs, self._grader, self._judge, self._stream = outputs, grader, judge, stream
         self._name = name
+        self._arms = arms_named(outputs.run) or _arms_in(outputs)
 
     def write(self, records: Generator[Output, None, None]) -> Summary:
         stream, about = self._stream, encode({"name": self._name, "settings": freeze(self._grader)})
@@ -144,8 +148,7 @@ class GradesWriter:
 
     def _lines(self, records: Iterator[Output], counted: GradeSummary) -> Iterator[bytes]:
         """One line of grades.json for each question; adds each grade to `counted`."""
-        vote, arms = getattr(self._grader, "vote", usual_vote), arms_named(self._outputs.run)
-        judge = _grading(self._judge, counted, vote, arms)
+        judge = _grading(self._judge, counted, getattr(self._grader, "vote", usual_vote), self._arms)
         control: Callable[[Json], str | None] | None = getattr(self._grader, "control", None)
         for question in grouped(records, self._outputs.tasks, str(self._outputs.path)):
             for output in question.outputs:
@@ -168,8 +171,8 @@ class GradesWriter:
         """
         summary = counted.summary()
         mixed = checked(getattr(self._judge, "mixes", ""), str)
-        if not mixed and not isinstance(self._judge, QuestionGrader) and (arms := arms_named(self._outputs.run)):
-            summary["arms"] = arms
+        if self._arms and not mixed and not isinstance(self._judge, QuestionGrader):
+            summary["arms"] = self._arms
         if isinstance(self._judge, ReadyGrader):
             about = self._judge.about()
             own = calibration.identity(self._name, self._grader, about)
@@ -184,6 +187,12 @@ class GradesWriter:
                     summary |= without_mean(mixed)
                 summary["measures"] = [checked(one, Measured).to_json() for one in self._judge.measures()]
         return summary
+
+
+def _arms_in(outputs: OutputsFile) -> list[str]:
+    """The arms of the first outputs, by name, of a file that names none in its head."""
+    with closing(outputs.records()) as records:
+        return sorted({arm_of(one) for one in islice(records, FIRST) if "arm" in one.view})[:MOST]
 
 
 def _outputs_named(outputs: OutputsFile, sha256: str) -> bytes:

@@ -23,9 +23,15 @@ def worded(reference: Json) -> tuple[str, ...]:
 
 def why_none(reference: Json) -> str:
     """Why a reference has no `worded` answer."""
-    return NO_WORDS if acceptable(reference) else NO_REFERENCE
+    return NO_WORDS if acceptable(reference) else why_not_acceptable(reference)
+
+
+def why_not_acceptable(reference: Json) -> str:
+    """Why a reference has no `acceptable` answer."""
+    return NONE_GIVEN if reference is None else NO_REFERENCE
 
 
 NO_WORDS = "the reference holds nothing but articles, punctuation and white space"
 NO_REFERENCE = "the reference is not a text or a number"
+NONE_GIVEN = "no reference"
 """Why a grader that needs such a reference gives no score."""

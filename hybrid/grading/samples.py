@@ -64,8 +64,16 @@ def best_of(scores: Sequence[float], k: int) -> float:
 
 @lru_cache(maxsize=256)
 def _weights(n: int, k: int) -> tuple[float, ...]:
-    """The chance of each of n sorted scores to be the best of k: C(i, k - 1) / C(n, k) for the i-th, from 0."""
-    return tuple(math.comb(i, k - 1) / math.comb(n, k) for i in range(n))
+    """The chance of each of n sorted scores to be the best of k: C(i, k - 1) / C(n, k) for the i-th, from 0.
+
+    From the last one, k / n, down: each is (i - k + 1) / i of the one above it, without the binomials themselves.
+    """
+    found = [0.0] * n
+    chance = k / n
+    for i in range(n - 1, k - 2, -1):
+        found[i] = chance
+        chance *= (i - k + 1) / i if i else 0.0
+    return tuple(found)
 
 
 def _of_votes(votes: Sequence[str | None], scores: Sequence[float | None], ks: Sequence[int]) -> dict[str, float]:

@@ -125,6 +125,8 @@ def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
     if stage and phase:
         several = sum(bool(one.models) for each in gpu.stages for one in each.phases) > 1
         yield from _memory(stage, phase, several=several)
+    if not gpu.seconds.high:
+        return  # no model with a known shape: what is not known costs not nothing
     yield f"  {'time':<{NAME_WIDTH}} {span_of(gpu.seconds)}, of which {span_of(gpu.start)} to start"
     if gpu.measured:
         yield f"  {'':<{NAME_WIDTH}} {measured_words(gpu.measured)}"
@@ -139,7 +141,7 @@ def _verdict(gpu: GpuPlan) -> str:
         return f"cannot run it: {gpu.refusal}"
     phase = gpu.largest.largest if gpu.largest else None
     if not phase:
-        return "needs no memory that is planned"
+        return "nothing is planned for it"
     words = "fits" if gpu.fits else "does NOT fit"
     return f"{words}: {_gib(phase.bytes)} of {_gib(phase.most)}"
 

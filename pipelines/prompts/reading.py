@@ -55,7 +55,7 @@ class Table:
 
     def prompts(self) -> Iterator[Prompt]:
         """The prompts in the order of the table; each has an id. Raises HybridError."""
-        rows = read_files(self.path) if self.path.is_dir() else read_rows(self.path, bad=self._bad_number)
+        rows = read_files(self.path, self._bad) if self.path.is_dir() else read_rows(self.path, bad=self._bad_number)
         for row in rows:
             self._seen.add(row.values)
             try:
@@ -124,18 +124,28 @@ class Table:
             raise BadData(f"{self.path}: no prompt in it{left}", hint="docs/prompts.md shows what is read")
 
 
-def read_files(folder: Path) -> Iterator[Row]:
+def read_files(folder: Path, bad: Callable[[str, str], None]) -> Iterator[Row]:
     """A row for each text file below the folder, by name: the file's is the id. Hidden files and links are passed over.
 
-    Raises BadData for what is no text, CannotRun for what cannot be read.
+    `bad` is told of what is no text: the file, and why. Raises CannotRun for what cannot be read.
     """
+    for number, path in enumerate(_files(folder), start=1):
+        name = path.relative_to(folder).as_posix()
+        try:
+            text = utf8(read_text_file(path, MAX_RECORD, ""), name).decode()
+        except BadData as error:
+            bad(f"file {number:,}", error.message)
+            continue
+        yield Row(number, {"id": name, "prompt": text.rstrip("\n")})
+
+
+def _files(folder: Path) -> list[Path]:
+    """The text files below the folder, by name. Raises BadData for too many."""
     with explain_errors(folder, doing="listing it"):
         files = sorted(path for path in folder.rglob("*") if _is_prompt(path, folder))
     if len(files) > MOST_FILES:
         raise BadData(f"{folder}: {len(files):,} files, more than the {MOST_FILES:,} allowed")
-    for number, path in enumerate(files, start=1):
-        text = utf8(read_text_file(path, MAX_RECORD, ""), str(path)).decode()
-        yield Row(number, {"id": path.relative_to(folder).as_posix(), "prompt": text.rstrip("\n")})
+    return files
 
 
 def _is_prompt(path: Path, folder: Path) -> bool:
@@ -147,6 +157,11 @@ def provenance(path: Path) -> dict[str, str]:
     """Name -> sha256 of the file, of a folder that of all names and contents."""
     with explain_errors(path, doing="reading it"):
         if path.is_file():
-            with path.open("rb") as stream:
-                return {path.name: hashlib.file_digest(stream, "sha256").hexdigest()}
-        return {path.name: hashlib.sha256(encode([dict(row.values) for row in read_files(path)])).hexdigest()}
+            return {path.name: _digest(path)}
+        found = {one.relative_to(path).as_posix(): _digest(one) for one in _files(path)}
+        return {path.name: hashlib.sha256(encode(dict(found))).hexdigest()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

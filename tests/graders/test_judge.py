@@ -21,7 +21,7 @@ from hybrid.grading.judging import prompt, verdict
 from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE
 from hybrid.grading.judging.verdict import Verdict
-from hybrid.grading.references import NO_REFERENCE
+from hybrid.grading.references import NO_REFERENCE, NONE_GIVEN
 from hybrid.machine import home
 from hybrid.progress import SilentProgress
 from hybrid.records import Grade, Output
@@ -195,7 +195,7 @@ def test_rules_empty_answers_and_what_cannot_be_judged_need_no_call(court: Court
         (1.0, "rule contained"),
         (0.0, "empty answer"),
         (None, NO_QUESTION),
-        (None, NO_REFERENCE),
+        (None, NONE_GIVEN),
         (None, NO_REFERENCE),
         (None, NO_QUESTION),
     ]

@@ -18,9 +18,8 @@ from hybrid.machine import threads
 from hybrid.machine.threads import SPIN_SETTINGS
 
 NAMES = (*SPIN_SETTINGS, "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "OMP_DISPLAY_ENV")
-ENGINES = [
-    path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in ("scripted", "ollama", "hashed", "none")
-]
+WITHOUT_THREADS = ("scripted", "ollama", "openai", "hashed", "none")
+ENGINES = [path for name, path in {**BACKENDS, **EMBEDDERS}.items() if name not in WITHOUT_THREADS]
 NEEDS = {"llamacpp": "xllamacpp", "classifier": "torch"}
 
 

@@ -67,3 +67,11 @@ def test_a_pipeline_without_a_guide_says_so(hybrid: Hybrid) -> None:
     done = hybrid("plan", "qa-eval", "--guide")
     assert done.code == 2
     assert "there is no guide to 'qa-eval'" in done.stderr
+
+
+def test_what_is_not_known_costs_not_nothing(hybrid: Hybrid) -> None:
+    done = hybrid("plan", "qa-eval", "--limit", "1", "--model", "llama9", "--gpu", "t4")
+    assert done.code == 7
+    assert "t4: nothing is planned for it" in done.stdout
+    assert "money" not in done.stdout
+    assert "neither memory nor time is planned of 'llama9'" in done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 from hybrid.canonical import Json, digest
 from hybrid.grading.answers import RULES
 from hybrid.grading.judging import prompt
-from hybrid.grading.references import NO_REFERENCE, acceptable, worded
+from hybrid.grading.references import acceptable, why_not_acceptable, worded
 from hybrid.records import Grade, Message, Output, Request, Sampling
 
 NO_QUESTION = "the output does not say what was asked (view.question)"
@@ -27,7 +27,7 @@ def settled(text: str, reference: Json, question: str, rules: Iterable[str] = US
     """The grade of an answer that needs no model; None when a model is to be asked."""
     wanted = acceptable(reference)
     if not worded(reference):
-        return Grade(None, NO_REFERENCE)
+        return Grade(None, why_not_acceptable(reference))
     if not text.strip():
         return Grade(0.0, detail={"by": "empty answer"})
     for rule in rules:

@@ -104,6 +104,10 @@ def _compared(run: ReportRun) -> Comparison:
         return compare(records)
 
 
+def _named(arm: str) -> str:
+    return NAMES.get(arm, f"texts of the writer of {arm.replace('-', ' ')}")
+
+
 def _arms(found: Comparison) -> Html:
     """A row for each arm on evaluation passages."""
     rows = []
@@ -112,13 +116,13 @@ def _arms(found: Comparison) -> Html:
         interval = of_arm.right.interval()
         gains = {control: _told(of) for control, of in of_arm.gains.items() if of.n}
         cells = [
-            el("td", NAMES.get(name, f"texts of the writer of {name.replace('-', ' ')}")),
+            el("td", _named(name)),
             el("td", percent(of_arm.right.mean), cls="n"),
             el("td", interval_plot(of_arm.right.mean, interval, f"{name}: {interval_text(interval)}")),
             el("td", interval_text(interval)),
             el("td", f"{of_arm.right.n:,}", cls="n"),
             el("td", f"{of_arm.failed.total():,}", cls="n"),
-            el("td", "; ".join(f"{told} against {NAMES.get(one, one)}" for one, told in gains.items()) or "–"),
+            el("td", "; ".join(f"{told} against {_named(one)}" for one, told in gains.items()) or "–"),
         ]
         rows.append(el("tr", *cells))
     if not rows:
@@ -131,7 +135,7 @@ def _arms(found: Comparison) -> Html:
 def _failures(found: Comparison) -> Html:
     """Why answers have no score, by arm."""
     told = [
-        el("li", f"{NAMES.get(name, name)}: ", ", ".join(f"{why} {count:,}" for why, count in of.failed.most_common(5)))
+        el("li", f"{_named(name)}: ", ", ".join(f"{why} {count:,}" for why, count in of.failed.most_common(5)))
         for name, of in found.arms.items()
         if of.failed
     ]

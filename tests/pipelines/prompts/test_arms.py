@@ -125,7 +125,7 @@ def test_arms_that_no_run_names_are_compared_with_the_first_by_name(tmp_path: Pa
     outputs = [*answered("b", "a/1", "4"), *answered("a", "a/1", "5")]
     summary = graded(tmp_path, outputs, {})
     assert (summary["score"], summary["controls"]["b"]["score"]) == (0.0, 1.0)
-    assert "arms" not in summary
+    assert summary["arms"] == ["a", "b"]
 
 
 @pytest.fixture(scope="module")
