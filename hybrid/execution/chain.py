@@ -114,8 +114,8 @@ class Bound:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
                         f" {missing:,} of its {count_of(assembly.items, 'item')} {has_or_have(missing)} no record here",
-                        hint="`hybrid status` shows who works on it, `hybrid report` what is there; a local run goes on "
-                        "with the same command",
+                        hint="`hybrid status` shows who works on it, `hybrid report` what is there; a local run goes "
+                        "on with the same command",
                     )
                 self._finished[name] = StoredRecords(assembly.lines())
         return Outputs(self.run, self._finished[name], self.run.references() if reader.reads_references else {})
