@@ -128,7 +128,8 @@ def verify_shard(path: str, data: bytes) -> Shard:
     answered += bytes.fromhex("".join(record["key"] for record in records if not record["error"]))
     failed = tuple((bytes.fromhex(one["key"]), str(one["error"]["kind"])) for one in records if one["error"])
     keys = tuple(answered[at : at + 32] for at in range(0, len(answered), 32))
-    prompt, completion = (tokens[at] + sum(record["tokens"][at] for record in records) for at in (0, 1))
+    decoded = [record["tokens"] or (0, 0) for record in records]  # a record may say null, which is none
+    prompt, completion = (tokens[at] + sum(one[at] for one in decoded) for at in (0, 1))
     return Shard(name, sha256, header, keys, failed, payload, (prompt, completion))
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from hybrid.canonical import Json, encoded
-from hybrid.errors import UsageError, nearest
+from hybrid.errors import BadData, UsageError, nearest
 from hybrid.formats.exported import is_table_row, record_of
 from hybrid.formats.inspect_scores import number_of, recorded
 from hybrid.formats.lines import json_rows
@@ -101,14 +101,15 @@ class Table:
         return row.get(self._reading.columns.get(name, name))
 
     def _refuse_missing(self, row: Mapping[str, Any]) -> None:
-        """Raise UsageError for a column that the first good row lacks."""
+        """Raise UsageError for a column that the first good row lacks, BadData when nobody said that it is a table."""
         wanted = {**self._reading.columns}
         if "error" not in wanted:
             wanted.setdefault("text", "text")
         for name, column in wanted.items():
             if column not in row:
                 known = ", ".join(f"{one[:40]}" for one in list(row)[:20])
-                raise UsageError(
+                named = bool(self._reading.columns or self._reading.format)
+                raise (UsageError if named else BadData)(
                     f"{self._source.name}: no column {column!r:.80}, which is to hold {FIELDS[name]}",
                     hint=f"its columns are {known}; name one: --column {name}=COLUMN",
                 )

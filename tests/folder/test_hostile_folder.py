@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybrid.canonical import decode, encode
@@ -516,6 +516,7 @@ def test_any_bytes_in_any_place_are_explained(
 
 @settings(max_examples=200, deadline=None)
 @given(value=JSON, changed=st.sampled_from(["key", "task", "view", "sample", "text", "tokens", "seconds", "whole"]))
+@example(value=None, changed="tokens")
 def test_any_json_in_a_sealed_shard_is_a_record_or_refused(value: Any, changed: str) -> None:
     good = record(1, "x").to_json()
     with suppress(UnicodeEncodeError):

@@ -276,7 +276,7 @@ def test_rows_of_nobody_knows_what_are_no_table(grade: Callable[..., Done], tmp_
     table = tmp_path / "a.jsonl"
     table.write_text(ROWS)
     done = grade(table, "--grader", "exact")
-    assert done.code == 2
+    assert done.code == 6
     assert "its columns are id, answer, gold; name one: --column text=COLUMN" in done.stderr
 
 
