@@ -28,7 +28,6 @@ threads.limit_spinning()  # before any test imports torch; what tests start inhe
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a test process for each core: more threads wait for each other
 
 ROOT = Path(__file__).parents[1]
-LONG = os.environ.get("HYBRID_TEST_LONG", "") not in ("", "0")
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = (
     "needs a GPU",
@@ -43,7 +42,14 @@ NOT_TO_BE_INSTALLED = (
 ONE_PROCESS = ("vllm", "test_kills")
 """Words of test names: what these tests share takes long to make, so one process of `make test` runs them all."""
 
-FIRST = ("test_learning", "test_ray_cluster", "test_failing_calls", "test_histories", "test_search_machines")
+FIRST = (
+    "test_learning",
+    "test_ray_cluster",
+    "test_failing_calls",
+    "test_histories",
+    "test_search_machines",
+    "test_knowledge_machines",
+)
 """Words of test names: these take longest and begin first, lest one process works at the end and the others wait."""
 
 
@@ -61,11 +67,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByName(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest first; what takes minutes only where it is asked for."""
-    if not LONG and (left_out := [item for item in items if item.get_closest_marker("long")]):
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first."""
     items.sort(key=lambda item: not any(word in item.nodeid for word in (*ONE_PROCESS, *FIRST)))
 
 
