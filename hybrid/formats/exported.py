@@ -34,6 +34,8 @@ def record_of(row: Mapping[str, Any], sample: int) -> dict[str, Json]:
     """The record of a row of our tables. Raises BadRow."""
     if missing := next((name for name in sorted(COLUMNS) if name not in row), ""):
         raise BadRow(f"no column {missing!r}, which the first row has")
+    if isinstance(row["sample"], str):  # a CSV, where all cells are texts and formulas have a mark before them
+        row = {name: _unmarked(cell) for name, cell in row.items()}
     named = _named({**row, "view": _json(row["view"])})
     kind = row["error"]
     failure = (str(kind), str(row.get("error_message") or "")) if kind else None
@@ -66,6 +68,11 @@ def _named(values: Mapping[str, Any]) -> Named:
         raise BadRow("its view is no object")
     return Named(id_of(values.get("task"), "task"), id_of(values.get("question"), "question"),
                  id_of(values.get("key"), "key"), dict(view))  # fmt: skip
+
+
+def _unmarked(cell: Any) -> Any:
+    """A cell of a CSV without the `'` that keeps a spreadsheet from computing it."""
+    return cell[1:] if isinstance(cell, str) and cell.startswith("'") else cell
 
 
 def _json(cell: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hybrid.formats.exported import in_metadata, is_table_row
+from hybrid.formats.opening import open_any
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from tests.support.in_process import Hybrid
@@ -59,6 +60,19 @@ def test_an_export_is_graded_as_the_run_was(hybrid: Hybrid, tmp_path: Path, to: 
     else:
         assert (after["score"], after["n"], after["interval"]) == (before["score"], before["n"], before["interval"])
         assert after["figures"] == before["figures"]
+
+
+@pytest.mark.parametrize("to", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize("text", ["=1+1", "'quoted", "+49", "[1, 2]", '{"a": 1}', "a,b\nc", "1"])
+def test_texts_come_back_to_the_letter(hybrid: Hybrid, tmp_path: Path, text: str, to: str) -> None:
+    view = {"question": text}
+    path = tmp_path / "outputs.json"
+    write_outputs(path, {"id": "r"}, [], {}, [Output("k", "t", "q", view, 0, text, None, text)])
+    assert hybrid("grade", path, "--grader", "exact").code == 0
+    exported = tmp_path / f"x.{to}"
+    assert hybrid("export", path, "--to", to, "-o", exported).code == 0
+    (found,) = open_any(exported).records()
+    assert (found.text, found.view, found.task, found.question, found.key) == (text, view, "t", "q", "k")
 
 
 def test_a_table_of_others_with_some_of_our_columns_is_theirs() -> None:
