@@ -1,4 +1,7 @@
-"""`seal-knowledge` on two sides as real processes: rclone between them, a real judge, and what breaks on the way."""
+"""`seal-knowledge` on two sides as real processes: rclone between them, a real judge, and what breaks on the way.
+
+Takes minutes: HYBRID_TEST_LONG=1.
+"""
 
 from __future__ import annotations
 
@@ -153,7 +156,7 @@ def break_on_the_way(both: TwoSides, judging: OllamaServer) -> None:
     both.stop("laptop", signal.SIGTERM)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_and_a_laptop_are_killed_and_the_judge_is_away(
     judging: OllamaServer, tiny_llama: Path, tmp_path: Path, hybrid: Hybrid
 ) -> None:
