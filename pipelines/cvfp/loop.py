@@ -27,7 +27,6 @@ from pipelines.cvfp.shape import Shape, guide_memory, phase1_memory, phase2_memo
 from pipelines.cvfp.state import pack, taken, unpack
 from pipelines.cvfp.writing import written_after
 
-FirstPhase = phase1.PhaseOne | token_by_token.TokenByToken
 BITS = math.log(2)
 BEGINNING, WRITTEN = 8, 60
 """Tokens of a held-out document that a text begins with, and tokens that are written."""
@@ -140,7 +139,7 @@ class Training:
             for name, one in self._parts().items():
                 one.copy_(weights[name])
 
-    def _swept(self, phase: FirstPhase, number: int, notes: dict[str, Json]) -> dict[str, float]:
+    def _swept(self, phase: phase1.PhaseOne, number: int, notes: dict[str, Json]) -> dict[str, float]:
         found = phase.sweep(number)
         if not all(map(math.isfinite, (found.change, found.diversity))):
             raise RoundFailed("diverged", f"the losses of sweep {number} are {found.change} and {found.diversity}")

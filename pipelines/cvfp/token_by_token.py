@@ -6,9 +6,6 @@ given, with noise; the first one of a sweep with the last one of the sweep befor
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 import torch
 
 from hybrid.errors import CannotRun
@@ -16,8 +13,7 @@ from hybrid.sampling import item_seed
 from pipelines.cvfp import objectives
 from pipelines.cvfp.diagnostics import change as change_of
 from pipelines.cvfp.model import Model
-from pipelines.cvfp.phase1 import Settings, Sweep
-from pipelines.cvfp.state import load_moments, moments, taken
+from pipelines.cvfp.phase1 import PhaseOne, Settings, Sweep
 
 MOST_TOKENS = 10_000
 """A sweep of so many takes minutes to an hour."""
@@ -25,7 +21,7 @@ MOMENTUM = 0.99
 """Of the running mean of contexts."""
 
 
-class TokenByToken:
+class TokenByToken(PhaseOne):
     """The sweeps over the stream of documents `ids` [B, T]. `seed`: of the noise on contexts. Raises CannotRun."""
 
     def __init__(self, model: Model, ids: torch.Tensor, settings: Settings, seed: int) -> None:
@@ -34,11 +30,8 @@ class TokenByToken:
                 f"execution=token-by-token walks {ids.numel():,} tokens one by one; {MOST_TOKENS:,} are the most",
                 hint=f"--set pieces={MOST_TOKENS // ids.shape[1]}, or leave execution out",
             )
-        self.model, self.ids, self.settings, self.seed = model, ids, settings, seed
-        self.trained = [*model.blocks.parameters()]
-        self.optimizer = torch.optim.Adam(self.trained, settings.learning_rate)
+        super().__init__(model, ids, settings, seed)
         self.contexts = torch.zeros(ids.numel(), model.shape.width, device=ids.device)
-        self.mean = torch.zeros(model.shape.width, device=ids.device)
 
     def sweep(self, number: int) -> Sweep:
         """Walk the stream once; the losses are means over its tokens."""
@@ -53,7 +46,10 @@ class TokenByToken:
             made, _ = self.model.step(context[None], token[None])
             change, spread = self._losses(made[0], self.contexts[place], first=number == 0)
             changes, spreads = changes + float(change.detach()), spreads + float(spread.detach())
-            steps += self._step((1 - self.settings.weight) * change + self.settings.weight * spread)
+            loss = (1 - self.settings.weight) * change + self.settings.weight * spread
+            if self._steps(loss):
+                loss.backward()
+                steps += self._step()
             context = made[0].detach()
             self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * context
             new[place] = context
@@ -61,32 +57,12 @@ class TokenByToken:
         self.contexts = new
         return Sweep(changes / len(tokens), spreads / len(tokens), moved, steps > 0)
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Contexts, the running mean and Adam's moments."""
-        return {"contexts": self.contexts, "mean": self.mean, **moments(self.optimizer)}
-
-    def load(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go on from `state`. Raises BadData."""
-        self.contexts = taken(state, "contexts", self.contexts)
-        self.mean = taken(state, "mean", self.mean)
-        load_moments(self.optimizer, state)
-
-    def _losses(self, made: torch.Tensor, before: torch.Tensor, *, first: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _losses(
+        self, contexts: torch.Tensor, before: torch.Tensor, *, first: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The normalised change of a token's context since the sweep before, and minus its distance to the mean."""
-        change = made.new_zeros(()) if first else objectives.normalised_change_loss(made, before)
-        return change, -(made - self.mean).norm()
-
-    def _step(self, loss: torch.Tensor) -> bool:
-        """Whether a step was taken: as published only if the loss is above 0, which it never is."""
-        if self.settings.objective == "guide" and float(loss.detach()) <= 0:
-            return False
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            self.optimizer.step()
-        self.optimizer.zero_grad()
-        return finite
+        change = contexts.new_zeros(()) if first else objectives.normalised_change_loss(contexts, before)
+        return change, -(contexts - self.mean).norm()
 
 
 def log_line(number: int, sweep: Sweep, rank: float | None) -> str:
