@@ -39,16 +39,18 @@ LOG = logging.getLogger("hybrid")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @click.option("--at", metavar="PLACE", help="That folder for the notebook's machine; on kaggle: for rclone. Guessed.")
 @click.option("-o", "--out", type=OUTPUT, help="Where to write it, - for standard output [RUN-KIND.ipynb here]")
-@click.option("--push", is_flag=True, help="kaggle: push it with Kaggle's own command line; Kaggle runs it at once.")
+@click.option("--push", is_flag=True, help="kaggle: save it there with Kaggle's own command line.")
+@click.option("--start", is_flag=True, help="With --push: run it at once, where its secret is attached already.")
 @click.option("--without-plugins", is_flag=True, help="Include hybrid alone; PACKAGES or PYTHON has the pipeline.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of the notebook's place.")
-def notebook(
+def notebook(  # noqa: PLR0913, PLR0917
     kind: Any,
     run: str,
     folder: Path | None,
     at: str | None,
     out: Path | None,
     push: bool,
+    start: bool,
     without_plugins: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +63,8 @@ def notebook(
     refuse_both_on_stdout(out, as_json=as_json)
     if push and kind != "kaggle":
         raise UsageError("--push is for Kaggle: no other site has a command line", hint="hybrid notebook kaggle RUN")
+    if start and not push:
+        raise UsageError("--start is for what --push saves", hint="hybrid notebook kaggle RUN --push --start")
     place = chosen_folder(folder)
     medium = join_folder(place, make=False)
     found = open_run(medium, run)
@@ -84,8 +88,8 @@ def notebook(
     if kind == "colab" and isinstance(medium, Disk) and (inside := _copy_into(medium, plan)):
         about["in_folder"] = inside
     if push:
-        about["url"] = push_to_kaggle(plan)
-    _tell(about, wheels, as_json=as_json)
+        about["url"] = push_to_kaggle(plan, start=start)
+    _tell(about, wheels, as_json=as_json, started=start)
 
 
 def _copy_into(folder: Disk, plan: NotebookPlan) -> str:
@@ -105,7 +109,12 @@ def _copy_into(folder: Disk, plan: NotebookPlan) -> str:
     return place
 
 
-def _tell(about: dict[str, str], wheels: Sequence[Wheel], *, as_json: bool) -> None:
+ATTACH = "Open it (Edit), Add-ons > Secrets: add or tick RCLONE_CONF; then Save Version > Save & Run All"
+SAVED = f"it is saved there and does not run yet: only a person can attach a secret. {ATTACH}"
+STARTED = f"Kaggle runs it now. It stops at once where its secret is not attached. {ATTACH}"
+
+
+def _tell(about: dict[str, str], wheels: Sequence[Wheel], *, as_json: bool, started: bool) -> None:
     """Print what was made, and to standard error what a person does next."""
     if as_json:
         ours, *others = [{"wheel": one.path, "sha256": one.sha256} for one in wheels]
@@ -119,11 +128,7 @@ def _tell(about: dict[str, str], wheels: Sequence[Wheel], *, as_json: bool) -> N
     if "url" in about:
         if not as_json:
             click.echo(about["url"], err=about["notebook"] == str(STDOUT))
-        click.echo(
-            "Kaggle runs it now. It stops at once unless RCLONE_CONF is attached there (Add-ons > Secrets): attach "
-            "it, then push again",
-            err=True,
-        )
+        click.echo(STARTED if started else SAVED, err=True)
 
 
 def _roles(run: Run) -> tuple[str, ...]:

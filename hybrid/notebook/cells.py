@@ -138,7 +138,10 @@ def configured():
         text = UserSecretsClient().get_secret("RCLONE_CONF")
         text = text if "[" in text else base64.b64decode(text).decode()
     except Exception as error:
-        raise Stop(f"the secret RCLONE_CONF cannot be read ({type(error).__name__}): Add-ons > Secrets") from None
+        raise Stop(
+            f"the secret RCLONE_CONF cannot be read ({type(error).__name__}). Is it attached? Only you can do that: "
+            "Edit, Add-ons > Secrets, add or tick RCLONE_CONF, then run all cells (Save Version > Save & Run All)."
+        ) from None
     path = LOCAL / "rclone.conf"  # not below /kaggle/working, which is kept as the notebook's output
     path.touch(mode=0o600)
     path.write_text(text)

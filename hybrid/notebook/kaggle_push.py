@@ -25,19 +25,22 @@ SECONDS = 300
 """Seconds that one call of the command line may take; it sends some 30 kB."""
 LONGEST = 300
 """Most characters that are shown of what it said."""
+ONLY_SAVED = "--no-run"
 TALKATIVE = ("VERBOSE", "VERBOSE_OUTPUT")
 """Variables that make it print every request, the keys in it included."""
 
 USER = re.compile(r"^- username: (\S+)$", re.MULTILINE)
-PUSHED = re.compile(r"^Kernel version .*successfully pushed.* (https?://\S+)$", re.MULTILINE)
+PUSHED = re.compile(r"^Kernel version .*successfully (?:pushed|saved).* (https?://\S+)$", re.MULTILINE)
 NO_KEY = re.compile(r"Authentication required|auth login|kaggle\.json|Unauthorized")
 FOR_NOW = re.compile(r"HTTPS?Connection|ConnectionError|timed out|rate limited|on Kaggle's side|HTTPError")
 
 
-def push(plan: NotebookPlan) -> str:
-    """Push the notebook as a new version, which Kaggle begins to run at once; its address.
+def push(plan: NotebookPlan, *, start: bool) -> str:
+    """Push the notebook as a new version; its address. With `start` Kaggle begins to run it at once.
 
-    Raises CannotRun without Kaggle's command line or without a key, Temporary when Kaggle cannot be reached.
+    Without, it is saved only: a person has to attach the secret first, which no program of Kaggle's can do
+    (github.com/Kaggle/kaggle-cli, docs/kernels.md, "Using Secrets in Kernels"). Raises CannotRun without Kaggle's
+    command line or without a key, Temporary when Kaggle cannot be reached.
     """
     refuse_unsupported(plan)
     command = _command()
@@ -48,7 +51,7 @@ def push(plan: NotebookPlan) -> str:
         metadata = kernel_metadata(plan, user[1])
         Path(place, metadata["code_file"]).write_bytes(as_json(plan))
         Path(place, "kernel-metadata.json").write_text(json.dumps(metadata, indent=1), encoding="utf-8")
-        said = _said(command, "kernels", "push", "-p", place)
+        said = _said(command, "kernels", "push", "-p", place, *(() if start else (ONLY_SAVED,)))
     pushed = PUSHED.search(said)
     if pushed is None:  # its exit code is 0 then, too
         raise CannotRun(f"Kaggle did not take the notebook: {_shown(said)}", hint="its words may say what to change")
@@ -108,6 +111,9 @@ def _said(command: list[str], *arguments: str) -> str:
 def _explained(said: str) -> HybridError:
     if NO_KEY.search(said):
         return _no_key()
+    if ONLY_SAVED in said:
+        hint = f"pip install --upgrade kaggle; with --start it is run at once, which needs no {ONLY_SAVED}"
+        return CannotRun("this version of Kaggle's command line cannot save a notebook without running it", hint=hint)
     if FOR_NOW.search(said):
         return Temporary(f"Kaggle cannot be reached: {_shown(said)}", hint="run the command again later")
     return CannotRun(f"Kaggle's command line failed: {_shown(said)}", hint="its words may say what to change")

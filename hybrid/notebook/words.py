@@ -24,7 +24,8 @@ shared folder to this machine, and then every minute the results back and the la
 
 1. Once, on the laptop: `rclone config` makes a remote for your Drive (with a client id of your own), and
    `rclone config file` says where it is written down. Store the text of that file here, under *Add-ons > Secrets*, as
-   `RCLONE_CONF` (as it is, or in base64), and attach it to this notebook. It stays on this machine.
+   `RCLONE_CONF` (as it is, or in base64), and tick it there: that attaches it to this notebook. Only a person can do
+   that; Kaggle's command line attaches no secrets. It stays on this machine.
 2. In the settings of the notebook: Internet on, and GPU T4 x2 if the backend needs a GPU (torch has no code for a
    P100).
 3. Look at the parameters: is `REMOTE` where the shared folder is?

@@ -17,6 +17,15 @@ from tests.notebook.test_notebook import Site, invoke, submitted
 from tests.support.in_process import Hybrid
 from tests.support.kaggle_site import KaggleSite
 
+OLD = """#!/bin/sh
+case "$*" in
+  "config view") echo "- username: me";;
+  *--no-run*) echo "kaggle: error: unrecognized arguments: --no-run" >&2; exit 2;;
+  *) echo "Kernel version 1 successfully pushed.  Please check progress at https://www.kaggle.com/code/me/x";;
+esac
+"""
+"""A version of the command line before it could save without running."""
+
 KEY = "thisKeyMustNeverBeWrittenAnywhere"
 
 
@@ -31,6 +40,13 @@ def kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KaggleSi
         yield site
 
 
+def started(site: Site) -> str:
+    """What is printed when the notebook is pushed to be run at once."""
+    return invoke(
+        "kaggle", site.run.id, f"--folder={site.folder}", f"--out={site.root / 'x.ipynb'}", "--push", "--start"
+    )
+
+
 @pytest.mark.slow
 def test_a_notebook_is_pushed_privately_for_two_t4_and_the_key_is_written_nowhere(
     tmp_path: Path, kaggle: KaggleSite, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
@@ -43,7 +59,8 @@ def test_a_notebook_is_pushed_privately_for_two_t4_and_the_key_is_written_nowher
     done = hybrid("notebook", "kaggle", site.run.id, f"--folder={site.folder}", f"--out={out}", "--push")
     assert done.code == 0, done.stderr
     assert done.stdout.splitlines() == [str(out), f"https://www.kaggle.com/code/me/{site.run.id}"]
-    assert "RCLONE_CONF" in done.stderr
+    assert "does not run yet" in done.stderr
+    assert "tick RCLONE_CONF" in done.stderr
     (saved,) = kaggle.saved
     pushed = json.loads(saved.pop("text"))
     assert saved == {
@@ -56,6 +73,7 @@ def test_a_notebook_is_pushed_privately_for_two_t4_and_the_key_is_written_nowher
         "enableTpu": False,
         "enableInternet": True,
         "machineShape": "NvidiaTeslaT4",
+        "kernelExecutionType": "QUICK_SAVE",
     }
     written = json.loads(out.read_bytes())["cells"]
     assert [cell["source"] for cell in pushed["cells"]] == ["".join(cell["source"]) for cell in written]
@@ -72,6 +90,8 @@ def test_a_notebook_that_kaggle_does_not_take_and_a_site_that_is_away_are_told(
     with pytest.raises(CannotRun, match="has no key that Kaggle accepts"):
         site.write("kaggle", "--push")
     monkeypatch.setenv("KAGGLE_API_TOKEN", KEY)
+    assert "www.kaggle.com/code/by-token/" in started(site)
+    assert "kernelExecutionType" not in kaggle.saved.pop()
     kaggle.error = "Maximum number of batch sessions reached"
     with pytest.raises(CannotRun, match=r"did not take the notebook: Kernel push error: Maximum number of batch"):
         site.write("kaggle", "--push")
@@ -95,6 +115,21 @@ def test_without_kaggles_command_line_the_hint_says_what_to_do(tmp_path: Path, m
     assert "File > Import" in told.value.hint
     with pytest.raises(UsageError, match="--push is for Kaggle"):
         invoke("colab", site.run.id, f"--folder={site.folder}", "--push")
+    with pytest.raises(UsageError, match="--start is for what --push saves"):
+        invoke("kaggle", site.run.id, f"--folder={site.folder}", "--start")
+
+
+def test_an_old_command_line_that_only_runs_notebooks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = tmp_path / "bin" / "kaggle"
+    old.parent.mkdir()
+    old.write_text(OLD)
+    old.chmod(0o755)
+    monkeypatch.setattr("hybrid.notebook.kaggle_push._command", lambda: [str(old)])
+    site = Site(tmp_path, submitted(tmp_path / "shared"))
+    with pytest.raises(CannotRun, match="cannot save a notebook without running it") as told:
+        site.write("kaggle", "--push")
+    assert "--upgrade kaggle" in told.value.hint
+    assert "https://www.kaggle.com/code/me/x" in started(site)
 
 
 def test_the_title_of_a_run_with_a_long_name_still_gives_the_slug(tmp_path: Path) -> None:
