@@ -9,7 +9,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.grading.answers import normal
 from hybrid.grading.judging.asking import question_of, settled
-from hybrid.grading.judging.recorded import RunJudge, grade_of, vote_in
+from hybrid.grading.judging.recorded import NOT_YET, RunJudge, grade_of, vote_in
 from hybrid.grading.judging.verdict import Verdict
 from hybrid.grading.references import acceptable
 from hybrid.records import Grade, Output
@@ -53,9 +53,10 @@ class ReadyJudged:
             self._counts["by rule"] += 1
             return decided
         vote = vote_in(output.view.get("judge"))
-        self._counts["by verdict"] += 1
-        self._counts["unreadable"] += isinstance(vote, str)
-        self._counts["repaired"] += isinstance(vote, Verdict) and vote.repaired
+        if vote != NOT_YET:
+            self._counts["by verdict"] += 1
+            self._counts["unreadable"] += isinstance(vote, str)
+            self._counts["repaired"] += isinstance(vote, Verdict) and vote.repaired
         return grade_of(vote)
 
     def about(self) -> Mapping[str, Json]:

@@ -60,6 +60,10 @@ class Failure:
         return {"kind": self.kind, "message": self.message}
 
 
+NO_RECORD = "missing"
+"""The kind of the failure that stands for an item without a record."""
+
+
 def unanswered(thought: str) -> Failure:
     """Why there is no answer where a model only thought."""
     told = f"the model only thought ({len(thought):,} characters) and gave no answer: max_tokens bounds both together"

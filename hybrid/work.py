@@ -126,9 +126,14 @@ class Derive:
 
     `texts(tasks, earlier)` gives them, called as `items` of `Ask` is. Pipelines written before there was `Derived` give
     items, whose prompt is the text.
+
+    With `of_unfinished` this stage and those before it also make sense of stages that are not finished, in which what
+    has no record yet is a failure of the kind `missing`. A run whose last stage is such a one can be graded before its
+    end; nothing of that is kept as a record.
     """
 
     texts: Callable[..., Iterable[Derived | Item]]
+    of_unfinished: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,19 +17,20 @@ from hybrid.commands.judging import built_grader, call_progress, grader_options
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, NonEmptyText
 from hybrid.commands.reading import READING, RECORDED, reading_of, reading_options
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, writable_path
-from hybrid.errors import Missed, NotFinished, UsageError, nearest
-from hybrid.execution.assembly import MISSING
-from hybrid.execution.local import find_outputs
+from hybrid.errors import Missed, NotFinished, UsageError, Waits, nearest
+from hybrid.execution.local import find_outputs, outputs_so_far
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.junit import BEGINS, write_junit
 from hybrid.formats import ImportedOutputs, Reading, open_any, told
 from hybrid.grading.calibration import sentences
 from hybrid.grading.grade_file import grade_outputs
+from hybrid.grading.judging.recorded import NOT_YET
 from hybrid.machine.replacing import refuse_foreign
 from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.outputs import OutputsFile, grades_of, outputs_stem, stale_words
 from hybrid.plugins import installed
+from hybrid.records import NO_RECORD
 from hybrid.report.grades_file import open_grades
 from hybrid.report.sources import ReportRun
 
@@ -76,7 +77,7 @@ def grade(
     _refuse_other_file(junit)
     interrupt_on_termination()
     with spare_path() as spare:
-        path = find_outputs(source, folder, spare if out else None)
+        path, waits = _outputs_of(source, folder, spare if out else None)
         with closing(open_any(path, reading, one_filter=grader not in ("", RECORDED))) as outputs:
             _refuse_unused(reading, outputs)
             name = grader or _grader_of(outputs)
@@ -95,8 +96,16 @@ def grade(
             click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     for line in told(outputs):
         click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
-    _refuse_unfinished(outputs, summary)
+    _refuse_unfinished(outputs, summary, waits)
     _check(summary, threshold)
+
+
+def _outputs_of(source: str, folder: Path | None, spare: Path | None) -> tuple[str, Waits | None]:
+    """The outputs to grade; of a run whose last stage waits those so far, and for what it waits."""
+    try:
+        return find_outputs(source, folder, spare), None
+    except Waits as waits:
+        return outputs_so_far(source, folder, waits), waits
 
 
 def _refuse_other_file(junit: Path | None) -> None:
@@ -140,19 +149,29 @@ def _grader_of(outputs: OutputsFile) -> str:
     )
 
 
-def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any]) -> None:
-    """Raise NotFinished when outputs of a run are missing: only those that were there are graded."""
+def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any], waits: Waits | None) -> None:
+    """Raise NotFinished when outputs of a run are missing or not judged yet: only what is there is graded."""
     imported = outputs if isinstance(outputs, ImportedOutputs) else None
     if imported and imported.lacks:
         raise NotFinished(f"{imported.path} is not whole: {imported.lacks}", hint="what is there is graded")
-    run, missing = outputs.run.get("id"), summary["failed_outputs"].get(MISSING.kind, 0)
+    run, lacks = outputs.run.get("id"), _lacking(summary)
     run = str(imported.path) if imported else run
-    if run and missing:
-        lacks = f"{missing:,} of {count_of(summary['outputs'], 'output')} {is_or_are(missing)} missing"
+    if run and lacks:
         raise NotFinished(
-            f"{run!s:.120} is not finished: {lacks}, and ungraded",
+            f"{run!s:.120} is not finished: {lacks}; only the rest is graded",
             hint="grade it again when the rest is there" + ("" if imported else "; `hybrid status` shows its status"),
         )
+    if waits:
+        raise NotFinished(f"{waits.message}; all answers are graded", hint=waits.hint)
+
+
+def _lacking(summary: dict[str, Any]) -> str:
+    """How many outputs are missing, and how many have no verdict yet; "" for none."""
+    missing = summary["failed_outputs"].get(NO_RECORD, 0)
+    waiting = summary["ungraded_outputs"]["reasons"].get(NOT_YET, 0)
+    outputs = f"of {count_of(summary['outputs'], 'output')}"
+    lacks = [f"{missing:,} {outputs} {is_or_are(missing)} missing"] if missing else []
+    return ", ".join([*lacks, *([f"{waiting:,} {outputs} {NOT_YET}"] if waiting else [])])
 
 
 def _imported(outputs: OutputsFile) -> dict[str, Any]:

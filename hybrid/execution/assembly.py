@@ -15,13 +15,13 @@ from hybrid.folder.runs import Run
 from hybrid.machine.database import connect_temporary, no_room
 from hybrid.machine.terminal import clean_line, count_of, was_or_were
 from hybrid.protocols import Stage
-from hybrid.records import Completion, Failure, Output, Record, reference_of
+from hybrid.records import NO_RECORD, Completion, Failure, Output, Record, reference_of
 from hybrid.thoughts import split
 from hybrid.work import Rounds
 
 LOG = logging.getLogger("hybrid")
 MOST_LOGGED = 10
-MISSING = Failure("missing", "no record of this item has arrived")
+MISSING = Failure(NO_RECORD, "no record of this item has arrived")
 MIXED = "%s: %s thought about, under an earlier version; the others are not: begin the run in another folder"
 SCHEMA = """
 CREATE TABLE record (

@@ -31,7 +31,8 @@ class Bound:
 
     `run.stage_roles` maps every stage to its role, `run.roots` a dependent stage to the stage that fixes its model
     digest. The outputs of an earlier stage are read when items are first needed, and then stay as they were: bind the
-    stages again to see newer records. Raises CannotRun when `check_order` does.
+    stages again to see newer records. Without `waits` those of an unfinished stage are read as well, and what has no
+    record is a failure of the kind `missing`. Raises CannotRun when `check_order` does.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class Bound:
         stages: Sequence[Stage],
         pipeline: Pipeline | None = None,
         sides: Mapping[str, Side] | None = None,
+        *,
+        waits: bool = True,
     ) -> None:
         check_order(stages)
-        self.pipeline, self.sides = pipeline, sides or {}
+        self.pipeline, self.sides, self._waits = pipeline, sides or {}, waits
         stages = moved(stages, self.sides)
         by_name = {stage.name: stage for stage in stages}
         roots = {stage.name: root for stage in stages if (root := root_of(stage, by_name))}
@@ -110,7 +113,7 @@ class Bound:
         if name not in self._finished:
             with assembled(self.run, stage) as assembly:
                 self._models += [one for one in assembly.models if one not in self._models]
-                if missing := assembly.missing:
+                if (missing := assembly.missing) and self._waits:
                     raise Waits(
                         f"{self.run.id}: the stage '{reader.name}' waits for the stage '{name}':"
                         f" {missing:,} of its {count_of(assembly.items, 'item')} {has_or_have(missing)} no record here",
@@ -127,11 +130,11 @@ def is_derived(model: Mapping[str, Any]) -> bool:
     return isinstance(about, dict) and about.get("engine") == "derived"
 
 
-def bound(run: Run, pipeline: Pipeline, sides: Mapping[str, Side] | None = None) -> Bound:
+def bound(run: Run, pipeline: Pipeline, sides: Mapping[str, Side] | None = None, *, waits: bool = True) -> Bound:
     """The stages of a pipeline, bound to one of its runs, on the `sides` that the run gives them. Raises CannotRun when
     `check_order` does.
     """
-    return Bound(run, stages_of_run(run, pipeline), pipeline, sides)
+    return Bound(run, stages_of_run(run, pipeline), pipeline, sides, waits=waits)
 
 
 def check_order(stages: Sequence[Stage]) -> None:

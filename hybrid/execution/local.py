@@ -14,7 +14,7 @@ from typing import Any
 
 from hybrid import settings
 from hybrid.backends.registry import NOTHING_TO_LOAD
-from hybrid.errors import CannotRun, HybridError, Temporary, UsageError
+from hybrid.errors import CannotRun, HybridError, Temporary, UsageError, Waits
 from hybrid.execution.assembly import Assembly, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
@@ -23,6 +23,7 @@ from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_te
 from hybrid.execution.loop_engine import Shelves
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
+from hybrid.execution.so_far import write_so_far
 from hybrid.execution.stage_session import run_stage
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.in_memory import InMemoryFolder
@@ -45,6 +46,8 @@ from hybrid.work import Search
 
 DEFAULT_FOLDER = "hybrid-folder"
 FILE_ENDINGS = {".json", ".jsonl", ".zst"}
+SO_FAR = "so-far"
+"""The folder, beside the place of a run's outputs.json, of outputs that are not whole."""
 LOG = logging.getLogger("hybrid")
 
 
@@ -280,6 +283,18 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
     if (path / "outputs.json").is_file():
         return str(path / "outputs.json")
     return str(outputs_of(*_place_of(source, folder), spare))
+
+
+def outputs_so_far(source: str, folder: Path | None, waits: Waits) -> str:
+    """The outputs of a run whose last stage waits, made of what its earlier stages have; in a folder of their own.
+
+    Raises `waits` for a run of a pipeline that makes no sense of unfinished stages.
+    """
+    here, name = _place_of(source, folder)
+    run = opened_run(here, name)
+    path = outputs_path(here, run).parent / SO_FAR / "outputs.json"
+    write_so_far(run, pipeline_of(run), path, waits)
+    return str(path)
 
 
 def find_run(source: str, folder: Path | None) -> Run | None:

@@ -17,15 +17,13 @@ from hybrid.machine.terminal import count_of
 from hybrid.outputs import OutputsFile
 from hybrid.outputs.header import Header, RecordBlock, Trailer, canonical, refuse_depth
 from hybrid.outputs.source import OutputsSource
+from hybrid.records import NO_RECORD
 
 MOST_REASONS = 20
 """Distinct reasons for bad rows that are kept; of the others only the number is known."""
 
 UNSURE = re.compile(rb"[0-9][eE][-+0-9]|\.0000|[0-9]{16}\.")
 """Numbers that are very small or very large, or texts that look like one: encoders write these in different forms."""
-
-MISSING = "missing"
-"""Kind of the failure of an input without an output, as in outputs of our own runs."""
 
 
 @dataclass(slots=True)
@@ -92,7 +90,7 @@ class _Records:
             self.lacks = self._made.lacks(rows)
             for number, id in enumerate(inputs.unanswered(), start=1):
                 place = f"{inputs.path}, unanswered input"
-                value = inputs.missing(id, MISSING, f"{self._name} has no output for it")
+                value = inputs.missing(id, NO_RECORD, f"{self._name} has no output for it")
                 yield RecordBlock([value], canonical(value, place) + b"\n", place, number)
         return None
 

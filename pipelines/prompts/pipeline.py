@@ -86,7 +86,9 @@ class Prompts(Asking, Source):
         )
         if len(asked) == 1:
             return *asked, *judging.stages("answer")
-        joined = Stage("answers", "any", 1, Derive(_joined), after=tuple(stage.name for stage in asked))
+        joined = Stage(
+            "answers", "any", 1, Derive(_joined, of_unfinished=True), after=tuple(stage.name for stage in asked)
+        )
         return *asked, joined, *judging.stages("answers")
 
     def _check(self, prompt: Prompt) -> None:

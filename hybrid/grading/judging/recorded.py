@@ -11,10 +11,12 @@ from hybrid.grading.judging import verdict
 from hybrid.grading.judging.asking import VERSION, Asking, prompt_digest, usual_settings
 from hybrid.grading.judging.replies import NOT_JUDGED, UNREADABLE
 from hybrid.grading.judging.verdict import Verdict, Vote
-from hybrid.records import Grade, Output
+from hybrid.records import NO_RECORD, Grade, Output
 
 ROLE = "judge"
 NO_VERDICTS = "the output holds no verdicts (view.judge)"
+NOT_YET = "not judged yet"
+"""Of an answer whose verdict has not arrived when the run is graded."""
 
 
 def reply_of(output: Output) -> Json:
@@ -30,7 +32,7 @@ def vote_in(replies: Json) -> Vote | None:
     for reply in replies:
         fields = reply if isinstance(reply, dict) else {}
         if isinstance(kind := fields.get("error"), str):
-            return f"the judge failed: {kind}"
+            return NOT_YET if kind == NO_RECORD else f"the judge failed: {kind}"
         if not isinstance(text := fields.get("text"), str):
             return UNREADABLE
         read = verdict.read(text, str(fields.get("finish", "")))

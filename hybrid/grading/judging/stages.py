@@ -31,7 +31,8 @@ def stages(answers: str) -> tuple[Stage, ...]:
     judged: dict[str, Any] = {"role": ROLE, "reads_references": True}
     first = Stage("judged", "laptop", 1, Ask(_verdicts), after=(answers,), **judged)
     again = Stage("judged-again", "laptop", 1, Ask(_further_verdicts), after=(answers, first.name), **judged)
-    joined = Stage("answer-judged", "laptop", 1, Derive(_joined), after=(answers, first.name, again.name))
+    beside = Derive(_joined, of_unfinished=True)
+    joined = Stage("answer-judged", "laptop", 1, beside, after=(answers, first.name, again.name))
     return first, again, joined
 
 

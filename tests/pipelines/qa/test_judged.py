@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from graders.judge import Judge
 from graders.judged import Judged
 from hybrid.backends.scripted import ScriptedBackend
 from hybrid.errors import CannotRun
 from hybrid.execution.roles import stages_with, with_grader
+from hybrid.folder.shards import pack
 from hybrid.grading.judging.asking import Asking
-from hybrid.grading.judging.recorded import NO_VERDICTS
+from hybrid.grading.judging.recorded import NO_VERDICTS, NOT_YET
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE
 from hybrid.protocols import Inputs
 from hybrid.records import Failure, Item, Output
@@ -285,6 +288,45 @@ def test_two_machines_each_with_its_own_model_end_judged(two: Two) -> None:
     assert (again["failed"], again["again"], again["exit_code"]) == (0, 1, 4)
     assert json.loads(two.at("laptop", "fetch", run, "--json").stdout)["failed"] == 1
     assert "0 problems, 0 harmless oddities" in two.at("laptop", "doctor", two.folder).stdout
+
+
+def keep_verdicts(folder: Path, run: str) -> None:
+    """Leave the two readable verdicts alone of what the laptop side did, as if it were still at work."""
+    place = folder / "runs" / run
+    for stage in ("judged-again", "answer-judged"):
+        shutil.rmtree(place / stage)
+    (whole,) = (place / "judged").glob("*/*/shard-*")
+    header, *records = zstandard.ZstdDecompressor().decompressobj().decompress(whole.read_bytes()).splitlines()[:-1]
+    whole.unlink()
+    name, data = pack(json.loads(header), [one for one in records if json.loads(one)["text"] in (RIGHT, WRONG)], 0)
+    assert name.count == 2
+    whole.with_name(str(name)).write_bytes(data)
+
+
+def test_a_run_is_graded_while_its_judge_is_at_work_by_the_verdicts_that_are_there(two: Two) -> None:
+    run = two.submit()
+    two.worker("gpu", "gpu", *two.first())
+    none = two.at("laptop", "grade", run, "--json")
+    assert (none.code, "6 of 9 outputs not judged yet" in none.stderr) == (4, True), none.stderr
+    assert json.loads(none.stdout)["summary"]["n"] == 2, "two answers need no judge"
+    assert not (two.folder / "results" / run / "outputs.json").exists(), "what is not whole does not look so"
+    assert two.worker("laptop", "laptop", *two.judge()).code == 3
+    whole = json.loads(two.at("laptop", "grade", run, "--json", "-o", two.root / "whole.json").stdout)
+    keep_verdicts(two.folder, run)
+    done = two.at("laptop", "grade", run)
+    assert (done.code, "is not finished: 4 of 9 outputs not judged yet" in done.stderr) == (4, True), done.stderr
+    assert "not judged yet: 4" in done.stdout
+    graded = two.folder / "results" / run / "so-far" / "grades.judged.json"
+    now, then = ({one["question"]: one for one in json.loads(path.read_text())["grades"]}
+                 for path in (graded, two.root / "whole.json"))  # fmt: skip
+    judged = [one for one in now.values() if one["reason"] != NOT_YET]
+    assert judged == [then[one["question"]] for one in judged]
+    assert len(judged) == 5, "two by a rule, two by a verdict, and the answer that failed"
+    texts = two.at("laptop", "grade", run, "--grader", "contains")
+    assert (texts.code, "all answers are graded" in texts.stderr) == (4, True), texts.stderr
+    assert two.worker("laptop", "laptop", *two.judge()).code == 3
+    again = json.loads(two.at("laptop", "grade", run, "--json").stdout)
+    assert (again["summary"], again["outputs_sha256"]) == (whole["summary"], whole["outputs_sha256"])
 
 
 def test_the_first_verified_shard_binds_each_role_and_others_are_passed_over(two: Two) -> None:
