@@ -11,7 +11,7 @@ from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout, spare_path
 from hybrid.errors import BadData, CannotRun, Missed, NotFinished, UsageError
-from hybrid.execution.local import chosen_folder, opened_run, outputs_path
+from hybrid.execution.local import chosen_folder, note_outputs, opened_run, outputs_path
 from hybrid.folder.runs import folder_above, join_folder
 from hybrid.laptop import remote_runs
 from hybrid.laptop.forgetting import forget as hide
@@ -61,6 +61,8 @@ def fetch(run: str, folder: Path | None, output: Path | None, rollouts: bool, as
     outputs = outputs_path(place, named) if output in (None, STDOUT) else output
     with spare_path() as spare:
         done = remote_runs.fetch(place, named.id, outputs, spare if output == STDOUT else None, published=rollouts)
+        if output not in (None, STDOUT) and not done.waits:
+            note_outputs(place, named, outputs)
         if as_json:
             click.echo(encode(_as_json(done)))
         else:

@@ -21,7 +21,7 @@ from hybrid.commands.folder import check, fetched_lines
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, spare_path
 from hybrid.errors import NotFinished, Temporary
 from hybrid.execution.index import Index, with_index
-from hybrid.execution.local import opened_run, outputs_path
+from hybrid.execution.local import note_outputs, opened_run, outputs_path
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run
 from hybrid.grading.grade_file import grade_outputs
@@ -67,6 +67,7 @@ def follow(run: Run, folder: Path, output: Path | None, every: float, timeout: f
             if snapshot := _snapshot(run, folder, outputs, report, spare if output == STDOUT else None):
                 report.tell(snapshot)
                 if snapshot.done.done:
+                    note_outputs(folder, run, outputs)
                     if output == STDOUT:
                         copy_to_stdout(snapshot.done.outputs)
                     elif not as_json:

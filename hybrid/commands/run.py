@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
 from hybrid.errors import Missed
 from hybrid.execution.chosen_model import Engine
-from hybrid.execution.local import DEFAULT_FOLDER, Effort, LocalResult, chosen_folder, run_here
+from hybrid.execution.local import DEFAULT_FOLDER, Effort, LocalResult, chosen_folder, note_outputs, run_here
 from hybrid.execution.roles import stages_of_run, stages_with
 from hybrid.execution.sides import FIRST, asked_on, moved, parts, sides_given
 from hybrid.folder.object_store import directory, medium_at
@@ -158,11 +159,15 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
     folder = chosen_folder(how.folder)
     directory(medium_at(folder), "run is local: use `hybrid run remote` and `hybrid worker`")
     note, observer = checked_note(how.note), _progress(as_json=how.as_json)
+    is_joined = how.folder is None and not os.environ.get("HYBRID_FOLDER") and home.joined_folder() is not None
     makes_default = how.folder is None and str(folder) == DEFAULT_FOLDER and not folder.exists()
 
     def begins(run: Run) -> None:
         if makes_default:
             LOG.warning("the run and its results go into the new folder %s; --folder names another", folder.absolute())
+        elif is_joined and type(observer) is not SilentProgress:
+            where = f"{run.id} goes into the folder of `hybrid init`, {home.shown(folder)}; --folder names another"
+            click.echo(clean_line(where, MAX_LINE), err=True)
         submitted(folder, run, note)
 
     result = run_here(
@@ -175,6 +180,7 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
         Effort(how.shard_seconds, how.retry_failed),
         begins,
     )
+    note_outputs(folder, result.run, result.outputs)
     _report_result(result, observer, how)
 
 

@@ -55,6 +55,12 @@ def _results(place: Path, folder: IsolatedFolder, *, also_forgotten: bool) -> li
     def work(index: Index) -> list[RunResult]:
         found = read_statuses(folder, store, index, None, hidden=hidden)
         shown = [one for one in found if also_forgotten or not one.forgotten]
-        return [result_of(one, folder, place / "results" / one.id / "outputs.json") for one in shown]
+        return [result_of(one, folder, _places(place, one.id)) for one in shown]
 
     return with_index(home.index_of(place), work)
+
+
+def _places(folder: Path, run: str) -> list[Path]:
+    """Where the outputs of a run may be: at their usual place, and where `-o` put them."""
+    usual, named = folder / "results" / run / "outputs.json", home.outputs_noted(folder, run)
+    return [usual, named] if named else [usual]

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,13 @@ def opened_run(folder: Path, name: str) -> Run:
 def outputs_path(folder: Path, run: Run) -> Path:
     """The default path of a run's outputs.json, below the folder."""
     return folder / "results" / run.id / "outputs.json"
+
+
+def note_outputs(folder: Path, run: Run, path: Path) -> None:
+    """Remember where outputs were written that are not at their default path, so that `hybrid runs` finds them."""
+    if path.absolute() != outputs_path(folder, run).absolute():
+        with suppress(HybridError):  # a home folder that cannot be written loses no outputs
+            home.note_outputs(folder, run.id, path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from hybrid.canonical import decode, encode
-from hybrid.errors import BadData, UsageError
+from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.machine.files import NotThere, explain_errors, read_bounded, write_once
 from hybrid.machine.replacing import replacing
 from hybrid.machine.store_urls import checked_url, file_name, is_url, url_of
@@ -85,6 +85,26 @@ def parts_folder() -> Path:
 def forgotten_of(folder: Path) -> Path:
     """Where this machine keeps a marker for each run of the shared folder that it hides."""
     return home() / "forgotten" / _folder_id(folder)
+
+
+def note_outputs(folder: Path, run: str, path: Path) -> None:
+    """Remember that the outputs of a run were written to a place that somebody named, for `outputs_noted`."""
+    with replacing(_outputs_note(folder, run), b"") as stream:
+        stream.write(encode({"outputs": os.fsdecode(path.absolute())}))
+
+
+def outputs_noted(folder: Path, run: str) -> Path | None:
+    """Where the outputs of a run were last written when somebody named a place; None where nobody did."""
+    try:
+        value = decode(read_bounded(_outputs_note(folder, run), 100_000), what=run)
+    except HybridError:  # not there, or damaged: it is a convenience
+        return None
+    found = value.get("outputs") if isinstance(value, dict) else None
+    return Path(found) if isinstance(found, str) and found else None
+
+
+def _outputs_note(folder: Path, run: str) -> Path:
+    return home() / "outputs" / _folder_id(folder) / f"{run}.json"
 
 
 def set_joined_folder(folder: Path) -> None:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hybrid.canonical import Json
+from hybrid.canonical import Json, encode
 from hybrid.folder.medium import Medium
 from hybrid.grading.scores import Score, scores_of
 from hybrid.machine.terminal import clean_line
+from hybrid.outputs import BEGINS
 from hybrid.status.run_status import RunStatus
 
+HEAD = 1024 * 1024
+"""Bytes at the beginning of an outputs file that contain the id of its run: a spec has that size at most."""
 MAX_LENGTH = 400
 """Most characters of a cell."""
 
@@ -56,11 +59,22 @@ class RunResult:
         return [_cell(one) for one in (run.id, model, _items(run), scores, when, where)]
 
 
-def result_of(run: RunStatus, folder: Medium, outputs: Path) -> RunResult:
-    """The result of a run whose outputs would be at `outputs`. Raises Temporary when the folder cannot be listed."""
+def result_of(run: RunStatus, folder: Medium, places: Iterable[Path]) -> RunResult:
+    """The result of a run whose outputs may be in these `places`, of which the file that was written last counts.
+
+    Raises Temporary when the folder cannot be listed.
+    """
     begun = _last_begun(folder, run)
-    there = outputs.is_file()
-    return RunResult(run, begun, outputs if there else None, tuple(scores_of(outputs)) if there else ())
+    outputs = max((one for one in places if _holds(one, run.id)), key=lambda one: one.stat().st_mtime, default=None)
+    return RunResult(run, begun, outputs, tuple(scores_of(outputs)) if outputs else ())
+
+
+def _holds(outputs: Path, run: str) -> bool:
+    """Whether a file holds outputs of the run; somebody may have put others in their place."""
+    with suppress(OSError), outputs.open("rb") as file:
+        head = file.read(HEAD)
+        return head.startswith(BEGINS) and b'"id":%s' % encode(run) in head
+    return False
 
 
 def newest_first(results: Iterable[RunResult]) -> list[RunResult]:

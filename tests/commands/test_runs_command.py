@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,36 @@ def test_scores_come_from_the_end_of_grades_and_damaged_ones_are_left_out(tmp_pa
         grades.write_bytes(damaged)
         assert scores_of(outputs) == []
     assert scores_of(tmp_path / "away" / "outputs.json") == []
+
+
+def test_outputs_that_somebody_put_elsewhere_are_found_with_their_grades(place: RunFolder, hybrid: Hybrid) -> None:
+    place.shard(0, 1)
+    usual = Path(hybrid("fetch", place.run.id).stdout.strip())
+    named = place.root / "elsewhere" / "mine.json"
+    hybrid("fetch", place.run.id, "-o", named)
+    os.utime(usual, (1, 1))
+    hybrid("grade", named, "--grader", "exact")
+    found = json.loads(hybrid("runs", "--json").stdout)
+    assert (found["outputs"], [one["grader"] for one in found["scores"]]) == (str(named), ["exact"])
+    named.write_text('{"format":"hybrid/outputs","version":1,\n"run":{"id":"another"}')
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(usual), "another run's file took the place"
+    named.unlink()
+    (note,) = (place.root / "home" / "outputs").glob("*/*.json")
+    note.write_bytes(b"{")
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(usual)
+
+
+def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"answers": {}, "default": "Paris"}))
+    asked = ["run", "local", "prompts", "--limit", "1", "--backend", "scripted", "--model", str(script)]
+    assert hybrid("init", "shared").code == 0
+    done = hybrid(*asked, "-o", "mine.json")
+    words = f"goes into the folder of `hybrid init`, {tmp_path / 'shared'}; --folder names another"
+    assert (done.code, words in done.stderr) == (0, True), done.stderr
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(tmp_path / "mine.json")
+    assert words not in hybrid(*asked, "--folder", "own", "-o", "other.json").stderr
