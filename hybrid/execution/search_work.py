@@ -207,8 +207,12 @@ class SearchWork:
         while (others := taken()) is not None:
             if (key := self._open(others)) is not None:
                 heappop(self._queue)
-                if self.claims.take(_number(key)):
+                if not self.claims.take(_number(key)):
+                    continue
+                if key in self._walks().replay.frontier:
                     yield self._given_out(key)
+                else:  # its record was read just before it was claimed
+                    self.claims.release([_number(key)])
             elif self._asked:
                 yield None
             else:

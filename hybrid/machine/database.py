@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from hybrid.machine.files import explain_errors
 
 WAIT_S = 60.0
 """Seconds to wait while another process writes."""
+PAUSE_S = 0.01
+"""Seconds between two tries to open a database that another process makes just now."""
 
 SHARED = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
 """Readers do not wait for the writer. A power cut can lose the last writes, but damages nothing."""
@@ -28,11 +31,29 @@ def connect_shared(path: Path | None, *, wait_s: float = WAIT_S, threads: bool =
     """
     rows = sqlite3.connect(path or "", timeout=wait_s, isolation_level=None, check_same_thread=not threads)
     try:
-        rows.executescript(SHARED)
+        _share(rows, time.monotonic() + wait_s)
     except BaseException:
         rows.close()
         raise
     return rows
+
+
+def _share(rows: sqlite3.Connection, until: float) -> None:
+    """Make it one for several processes. SQLite does not wait here for another process that does the same just now."""
+    while True:
+        try:
+            rows.executescript(SHARED)
+        except sqlite3.OperationalError as error:
+            if not is_busy(error) or time.monotonic() >= until:
+                raise
+            time.sleep(PAUSE_S)
+        else:
+            return
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether there is nothing wrong with the database but that another process writes to it just now."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 
 def connect_temporary(schema: str) -> sqlite3.Connection:

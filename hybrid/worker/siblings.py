@@ -1,7 +1,8 @@
 """The workers of one machine share their claims at once, through a database on its own disk; heartbeats take longer.
 
 A claim lasts as long as its worker, also when its items are answered: their records are in an open shard, which nobody
-else can read yet. What a worker gave back, or left when it ended, stays taken until the records were read once more.
+else can read yet. What a worker gave back, or left when it ended, is numbered and stays taken for everybody who has not
+read the records since, also for whoever never saw that it was claimed: its answer may be there by now.
 All of this only saves work. Without the database, workers share the heartbeats in the folder.
 """
 
@@ -20,15 +21,43 @@ from hybrid.execution.claims import SiblingClaims
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.names import allowed
 from hybrid.machine.clock import Clock
-from hybrid.machine.database import connect_shared
+from hybrid.machine.database import connect_shared, is_busy
 
 LOG = logging.getLogger("hybrid")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS attempts (attempt TEXT PRIMARY KEY, place TEXT, beat INTEGER, closed INTEGER);
 CREATE TABLE IF NOT EXISTS claims
-    (place TEXT, block INTEGER, attempt TEXT, PRIMARY KEY (place, block)) WITHOUT ROWID;
+    (place TEXT, block INTEGER, attempt TEXT, returned INTEGER, PRIMARY KEY (place, block)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS looks
+    (place TEXT, attempt TEXT, number INTEGER, PRIMARY KEY (place, attempt)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS returns (id INTEGER PRIMARY KEY, number INTEGER);
+INSERT OR IGNORE INTO returns VALUES (0, 0);
 """
-WAIT_S = 2.0
+"""`returned` is the number of the return of a claim; a row of `looks` says up to which number an attempt knows all."""
+CHECKS = (
+    "SELECT attempt, place, beat, closed FROM attempts LIMIT 1",
+    "SELECT place, block, attempt, returned FROM claims LIMIT 1",
+    "SELECT place, attempt, number FROM looks LIMIT 1",
+    "SELECT id, number FROM returns LIMIT 1",
+)
+"""What another schema does not understand."""
+TAKE = """
+INSERT INTO claims VALUES (?, ?, ?, NULL)
+ON CONFLICT (place, block) DO UPDATE SET attempt = excluded.attempt, returned = NULL
+WHERE claims.returned <= ? OR (claims.returned IS NOT NULL AND claims.attempt = excluded.attempt)
+"""
+"""Claim a block that nobody claims, whose last return is known here or was this attempt's own."""
+RETURN = "UPDATE claims SET returned = (SELECT number FROM returns) WHERE attempt = ? AND returned IS NULL"
+RETURN_STAGE = RETURN + " AND place = ?"
+RETURN_BLOCK = RETURN_STAGE + " AND block = ?"
+FORGET = """
+DELETE FROM claims WHERE place = ? AND (
+    returned <= (SELECT min(number) FROM looks WHERE looks.place = claims.place)
+    OR returned > coalesce((SELECT number FROM returns), 0)
+)
+"""
+"""Delete the returns that all who work on a stage know of, and those that cannot be."""
+WAIT_S = 5.0
 """Seconds to wait for the database, while the model may wait."""
 BEAT_S = 5.0
 """Seconds between two signs of life in the database."""
@@ -92,9 +121,21 @@ class Siblings:
             self._close()
 
     def forget(self, attempt: str) -> None:
-        """Delete what the database says of an attempt."""
-        self.do("DELETE FROM claims WHERE attempt = ?", attempt)
+        """Return what an attempt claims, and delete what else the database says of it."""
+        self.count_return()
+        self.do(RETURN, attempt)
+        self.do("DELETE FROM looks WHERE attempt = ?", attempt)
         self.do("DELETE FROM attempts WHERE attempt = ?", attempt)
+        self.do("DELETE FROM claims WHERE NOT EXISTS (SELECT 1 FROM attempts)")  # whoever comes reads the records first
+
+    def count_return(self) -> None:
+        """Begin a new number for what is returned now. Its records are where others read them."""
+        self.do("UPDATE returns SET number = number + 1")
+
+    def returns(self) -> int:
+        """The number of the latest return."""
+        found = self.do("SELECT number FROM returns")
+        return found[0][0] if found and isinstance(found[0][0], int) else 0
 
     def beat(self) -> None:
         """Give a sign of life, when it is due."""
@@ -165,66 +206,75 @@ class PlaceClaims:
 
     def __init__(self, siblings: Siblings, place: str) -> None:
         self._siblings, self.place = siblings, place
-        self._turn = threading.Lock()
-        self._held: set[int] = set()  # what others held when that was last read
-        self._left: set[int] = set()  # what others gave back since the records were last read
+        self._seen = 0  # the number of the latest return when the records were last read
 
     def others(self, within: float) -> SiblingClaims:
         siblings = self._siblings
-        with self._turn:
-            living = siblings.living()
-            rows = siblings.do(
-                "SELECT block, attempt FROM claims WHERE place = ? AND attempt != ?", self.place, siblings.attempt
-            )
-            held = {block: by for block, by in rows if isinstance(block, int) and by in living}
-            self._left |= self._held - held.keys()
-            self._held = set(held)
-            respected = {block for block, by in held.items() if siblings.silent(by) < within}
-            return SiblingClaims(siblings.at(self.place, within), frozenset(respected | self._left))
+        living = siblings.living()
+        rows = siblings.do(
+            "SELECT block, attempt, returned FROM claims"
+            " WHERE place = ? AND attempt != ? AND (returned IS NULL OR returned > ?)",
+            *(self.place, siblings.attempt, self._seen),
+        )
+        respected = (
+            block
+            for block, by, returned in rows
+            if isinstance(block, int) and (returned is not None or (by in living and siblings.silent(by) < within))
+        )
+        return SiblingClaims(siblings.at(self.place, within), frozenset(respected))
 
     def take(self, block: int) -> bool:
         do, own = self._siblings.do, self._siblings.attempt
-        do("INSERT OR IGNORE INTO claims VALUES (?, ?, ?)", self.place, block, own)
-        found = do("SELECT attempt FROM claims WHERE place = ? AND block = ?", self.place, block)
-        by = found[0][0] if found else own  # without the database nobody is asked
-        if by != own and self._siblings.may_take_from(by):
-            what = "UPDATE claims SET attempt = ? WHERE place = ? AND block = ? AND attempt = ?"
+        do(TAKE, self.place, block, own, self._seen)
+        by = self._claimed_by(block)
+        if by not in {own, ""} and self._siblings.may_take_from(by):
+            what = "UPDATE claims SET attempt = ? WHERE place = ? AND block = ? AND attempt = ? AND returned IS NULL"
             do(what, own, self.place, block, by)
-            return True
-        return bool(by == own)
+            by = self._claimed_by(block)  # another one may have been faster
+        return by == own
+
+    def _claimed_by(self, block: int) -> str:
+        """The attempt that claims a block, "" when that was returned; this one where the database cannot be asked."""
+        what = "SELECT attempt, returned FROM claims WHERE place = ? AND block = ?"
+        found = self._siblings.do(what, self.place, block)
+        by, returned = found[0] if found else (self._siblings.attempt, None)
+        return str(by) if returned is None else ""
 
     def release(self, blocks: Collection[int] | None = None) -> None:
-        do, own = self._siblings.do, self._siblings.attempt
+        do, where = self._siblings.do, (self._siblings.attempt, self.place)
+        self._siblings.count_return()
         if blocks is None:
-            do("DELETE FROM claims WHERE place = ? AND attempt = ?", self.place, own)
+            do(RETURN_STAGE, *where)
         for block in blocks or ():
-            do("DELETE FROM claims WHERE place = ? AND block = ? AND attempt = ?", self.place, block, own)
+            do(RETURN_BLOCK, *where, block)
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        self.others(math.inf)
-        with self._turn:
-            left = set(self._left)
+        do, own, seen = self._siblings.do, self._siblings.attempt, self._siblings.returns()
         yield
-        with self._turn:
-            self._left -= left
+        self._seen = max(self._seen, seen)
+        do("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", self.place, own, self._seen)
+        do(FORGET, self.place)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """The database; one that is damaged is deleted, since it only saves work."""
+    """The database; one that is damaged, or of another version, is deleted, since it only saves work.
+
+    One that is in use stays: whoever uses it would go on with the deleted one, alone. Raises sqlite3.Error, OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for again in (False, True):
         try:
             rows = connect_shared(path, wait_s=WAIT_S, threads=True)
             try:
                 rows.executescript(SCHEMA)
-                rows.execute("SELECT attempt, place, beat, closed FROM attempts LIMIT 1")
-                rows.execute("SELECT place, block, attempt FROM claims LIMIT 1")
+                for check in CHECKS:
+                    rows.execute(check)
             except sqlite3.Error:
                 rows.close()
                 raise
-        except sqlite3.DatabaseError:
-            if again:
+        except sqlite3.DatabaseError as error:
+            if again or is_busy(error):
                 raise
             for name in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
                 name.unlink(missing_ok=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import sqlite3
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -185,9 +186,12 @@ def fill_with_nonsense(path: Path) -> None:
     rows.executescript(
         """
         INSERT OR REPLACE INTO attempts VALUES ('../../x', 1, 'x', NULL), (X'00FF', '', 0, 0), (7, 7, 7, 7);
-        INSERT OR REPLACE INTO claims SELECT DISTINCT place, 'x', '../../x' FROM claims;
-        INSERT OR REPLACE INTO claims SELECT DISTINCT place, 99999999, 'nobody' FROM claims;
-        INSERT OR REPLACE INTO claims SELECT place, block, 'nobody' FROM claims;
+        INSERT OR REPLACE INTO claims SELECT DISTINCT place, 'x', '../../x', NULL FROM claims;
+        INSERT OR REPLACE INTO claims SELECT DISTINCT place, 99999999, 'nobody', NULL FROM claims;
+        INSERT OR REPLACE INTO claims
+            SELECT place, block, 'nobody', CASE block % 3 WHEN 0 THEN 'x' WHEN 1 THEN 1000000 END FROM claims;
+        INSERT OR REPLACE INTO looks VALUES ('x', 7, 'x'), (7, X'00FF', -1);
+        DELETE FROM returns;
         """
     )
     rows.close()
@@ -255,8 +259,87 @@ def test_a_block_is_claimed_by_one_and_free_when_the_records_were_read(tmp_path:
     one.close()
     two.close()
     with sqlite3.connect(tmp_path / "claims") as rows:
-        assert rows.execute("SELECT * FROM claims UNION SELECT attempt, beat, place FROM attempts").fetchall() == []
+        left = "SELECT attempt FROM claims UNION SELECT attempt FROM attempts UNION SELECT attempt FROM looks"
+        assert rows.execute(left).fetchall() == []
     rows.close()
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[list[Siblings]]:
+    names, dead = ("a-1", "b-2", "c-3"), {"a-1"}
+    found = [Siblings(tmp_path / "claims", name, ManualClock(), dead.__contains__) for name in names]
+    yield found
+    for one in found:
+        one.close()
+
+
+def test_what_was_claimed_and_given_back_unseen_is_free_for_who_reads_the_records(three: list[Siblings]) -> None:
+    """A worker that loads its model meanwhile has read the records before, and never sees the claim."""
+    _, answers, loads = (one.of("stage") for one in three)
+    with loads.looking():
+        pass
+    assert answers.take(3)
+    answers.release([3])
+    assert loads.others(60).blocks == {3}
+    assert not loads.take(3)
+    assert answers.take(3), "it knows what it has answered"
+    answers.release([3])
+    with loads.looking():
+        pass
+    assert loads.others(60).blocks == set()
+    assert loads.take(3)
+    assert not answers.take(3)
+
+
+def test_what_is_given_back_while_the_records_are_read_is_not_free_yet(three: list[Siblings]) -> None:
+    _, answers, reads = (one.of("stage") for one in three)
+    assert answers.take(3)
+    with reads.looking():
+        answers.release([3])
+    assert not reads.take(3)
+    with reads.looking():
+        pass
+    assert reads.take(3)
+
+
+def test_what_a_dead_worker_has_claimed_is_taken_by_one_alone(three: list[Siblings]) -> None:
+    dead, one, other = (one.of("stage") for one in three)
+    assert dead.take(3)
+    assert not one.take(3), "its records may be there"
+    for claims in (one, other):
+        with claims.looking():
+            pass
+    assert [one.take(3), other.take(3)] == [True, False]
+
+
+def test_returns_that_all_know_of_are_forgotten(three: list[Siblings]) -> None:
+    mine, other = (one.of("stage") for one in three[1:])
+    for claims in (mine, other):
+        with claims.looking():
+            pass
+    for block in range(9):
+        assert mine.take(block)
+    mine.release(range(8))
+    assert len(three[0].do("SELECT block FROM claims")) == 9
+    for claims in (mine, other):
+        with claims.looking():
+            pass
+    assert three[0].do("SELECT block FROM claims") == [(8,)]
+
+
+def test_claims_that_are_in_use_are_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers that start together: the one that cannot open them yet must not take them from the other."""
+    path = tmp_path / "claims"
+    monkeypatch.setattr("hybrid.worker.siblings.WAIT_S", 0.0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as first:
+        first.executescript("CREATE TABLE made (by TEXT); BEGIN IMMEDIATE")
+        late = Siblings(path, "b-2", ManualClock(), set[str]().__contains__)
+        first.execute("COMMIT")
+        first.execute("SELECT by FROM made")
+        assert late.of("stage").take(1), "without them it only does too much"
+        late.close()
+    with closing(sqlite3.connect(path)) as rows:
+        rows.execute("SELECT by FROM made")
 
 
 @pytest.mark.slow
