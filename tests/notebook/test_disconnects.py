@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,15 @@ class Rented:
         return len(self.calls.read_text().split()) if self.calls.exists() else 0
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, of those that still run."""
-    found = []
+def groups_below(pid: int) -> set[int]:
+    """The process groups of what a process has started, of those that still run, without its own."""
+    found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-        except OSError:
-            continue
-    return found
+        with suppress(OSError):
+            _, parent, group, *_ = stat.read_text().rsplit(")", 1)[1].split()
+            if int(parent) == pid:
+                found.add(int(group))
+    return found - {os.getpgid(pid)}
 
 
 def records(folder: Path) -> dict[str, str]:
@@ -126,11 +126,13 @@ def test_kaggle_goes_on_with_another_machine_after_the_first_was_lost(
     with kernel(site.root, first.environment) as (manager, client):
         first.begin(client)
         wait_for(lambda: len(records(site.folder)) >= 2)
-        pid = manager.provisioner.process.pid
-        machine = [one for one in children(pid) if os.getpgid(one) == one]
-        manager.provisioner.process.kill()
+        kernel_process = manager.provisioner.process
+        kernel_process.send_signal(signal.SIGSTOP)  # it starts nothing more
+        machine = groups_below(kernel_process.pid)
+        kernel_process.kill()
         for one in machine:
-            os.killpg(one, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # a short copy may have ended by itself
+                os.killpg(one, signal.SIGKILL)
     kept = records(site.folder)
     done_and_again_nothing_to_do(second, site)
     assert kept.items() <= records(site.folder).items()

@@ -52,6 +52,8 @@ from tests.support.packed_models import add_model, noise, repack
 KINDS: tuple[NotebookKind, ...] = ("colab", "kaggle", "plain")
 TOKEN = "hf_thisMustNeverBeWrittenAnywhere"  # noqa: S105 - it opens nothing
 TEXT = "a text of the settings"
+PATIENCE = 300.0
+"""Seconds to wait for what a kernel does, which many tests slow down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -851,7 +853,7 @@ def kernel(place: Path, environment: dict[str, str]) -> Iterator[tuple[KernelMan
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=PATIENCE)
         yield manager, client
     finally:
         client.stop_channels()
@@ -862,7 +864,7 @@ def kernel_output(client: BlockingKernelClient, request: str) -> str:
     """All that a cell printed, when it has ended."""
     text = ""
     while True:
-        message = client.get_iopub_msg(timeout=120)
+        message = client.get_iopub_msg(timeout=PATIENCE)
         if message["parent_header"].get("msg_id") != request:
             continue
         content = message["content"]
@@ -872,7 +874,7 @@ def kernel_output(client: BlockingKernelClient, request: str) -> str:
 
 
 def wait_for(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.05)
