@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from peers.lora import SMOLLM2
 from torch.nn.functional import log_softmax
-from train_memory import allocated_peak
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from hybrid.loops import PolicyText
@@ -36,6 +35,9 @@ from hybrid.training.policies import policy_bank
 from hybrid.training.policy_memory import Shape, plain_bytes
 from hybrid.training.policy_pack import passes, size_of
 from hybrid.tuning import PolicyTuning
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.allocations import allocated_peak
 
 SHAPES = ("gpt2", "smollm2")
 WAYS = ("adapters", "full", "plain")

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,7 +32,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
 from peers.lora import SMOLLM2, job_of, random_text
-from torch.profiler import ProfilerActivity, profile
 from train_gpu import LLAMA_1B
 
 from hybrid.training import attention
@@ -50,6 +51,9 @@ from hybrid.training.session import TrainingSession
 from hybrid.training.slots import AdapterBank, Route
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.support.allocations import allocated_peak
 
 TOLERANCE = 0.1
 GIB = 2**30
@@ -106,18 +110,6 @@ SHAPES: Mapping[str, Shape] = {
     ),
     "checkpointed": Shape("Llama", {**SMOLLM2, "num_hidden_layers": 12}, [[600, 300]] * 2, checkpointed=True),
 }
-
-
-def allocated_peak(act: Callable[[], object]) -> int:
-    """The peak of the bytes that torch's allocator hands out while `act` runs, by the allocator's own records."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
-        act()
-    events = [one for one in records.profiler.kineto_results.events() if one.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def measured_costs(model: PackedModel, shape: Shape) -> PassCosts:

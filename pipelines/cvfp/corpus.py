@@ -16,7 +16,8 @@ from pipelines.cvfp.tokens import Tokenizer, tokenizer_for
 class Corpus:
     """Pieces of `length` tokens. `leaky`: the last fifth of those that are trained on, which the guide tests with.
 
-    `held_out_bytes`: of the text of the held-out tokens after the first of each piece.
+    `held_out_bytes`: of the text of the held-out tokens after the first of each piece. `short`: documents, on both
+    sides, that are shorter than a piece and left out.
     """
 
     train: Sequence[Sequence[int]]
@@ -25,13 +26,17 @@ class Corpus:
     held_out_bytes: int
     vocabulary: int
     tokenizer: Tokenizer
+    short: int = 0
 
 
 def corpus_of(settings: CvfpSettings, data: Mapping[str, Any], most: int) -> Corpus:
     """The pieces of a run's documents, `most` of them to train on, 0 for all. Raises BadData when there are too few."""
     tokenizer = tokenizer_for(settings.tokenizer, data["train"], settings.vocabulary)
-    train = pieces(tokenizer.encode(data["train"]), settings.length)
-    held_out = pieces(tokenizer.encode(data["held_out"]), settings.length)
+    sides = tokenizer.encode(data["train"]), tokenizer.encode(data["held_out"])
+    train, held_out = (pieces(side, settings.length) for side in sides)
+    short = sum(len(document) < settings.length for side in sides for document in side)
+    if max((token for side in sides for document in side for token in document), default=0) >= tokenizer.vocabulary:
+        raise BadData(f"{settings.tokenizer}: a token beyond its {tokenizer.vocabulary:,}", hint="another tokenizer")
     for name, found in (("to train on", train[: most or None]), ("held out", held_out)):
         if not found:
             raise BadData(
@@ -42,4 +47,4 @@ def corpus_of(settings: CvfpSettings, data: Mapping[str, Any], most: int) -> Cor
     train = train[: most or None]
     written = sum(len(tokenizer.decode(piece[1:]).encode()) for piece in held_out)
     leaky = train[-max(1, len(train) // 5) :]
-    return Corpus(train, held_out, leaky, written, tokenizer.vocabulary, tokenizer)
+    return Corpus(train, held_out, leaky, written, tokenizer.vocabulary, tokenizer, short)

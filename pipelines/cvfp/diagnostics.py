@@ -12,8 +12,10 @@ from pipelines.cvfp.model import Model
 
 SMALL = 1e-3
 """Length of the perturbation whose growth is measured, of vectors with length sqrt(d)."""
-ROWS, STRIPS = 8192, 8
-"""Rows that are turned to float64 at once, and strips of the columns of a Gram matrix."""
+ROWS, STRIPS = 2048, 8
+"""Rows that are multiplied at once, and strips of the columns of a Gram matrix."""
+DOUBT = 2e-8
+"""Part of an effective rank that the rounding of float32 may move."""
 CONVERGED = 0.05
 """Mean squared change below which the guide calls a token converged."""
 
@@ -21,10 +23,25 @@ CONVERGED = 0.05
 def effective_rank(contexts: torch.Tensor) -> float:
     """exp of the entropy of the singular values, each over their sum, of uncentred rows [N, d].
 
-    Roy and Vetterli 2007. By the eigenvalues of the Gram matrix [d, d] in float64, a block of rows at a time, so that N
-    does not matter for the memory. Singular values below 1e-8 of the largest are rounding, and 0.
+    Roy and Vetterli 2007. By the eigenvalues of the Gram matrix [d, d], a block of rows at a time, so that N does not
+    matter for the memory. Blocks of many rows are multiplied in float32 and added in float64, if that changes next to
+    nothing; else all is in float64. Singular values below 1e-8 of the largest are rounding, and 0. Raises ValueError
+    for contexts that are not finite.
     """
-    values = torch.linalg.eigvalsh(_gram(contexts.reshape(-1, contexts.shape[-1]))).clamp(min=0).sqrt()
+    rows = contexts.reshape(-1, contexts.shape[-1])
+    if len(rows) > 4 * ROWS and contexts.dtype != torch.float64:
+        gram = _gram(rows, torch.float32)
+        found = _rank(gram)
+        if abs(_rank(gram + _rounding(rows)) - found) < DOUBT * found:
+            return found
+    return _rank(_gram(rows, torch.float64))
+
+
+def _rank(gram: torch.Tensor) -> float:
+    """The effective rank of rows, of the lower triangle of their Gram matrix [d, d]."""
+    if not bool(gram.isfinite().all()):
+        raise ValueError("contexts are not finite")
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     values = values[values > 1e-8 * values.max()]
     if not len(values):
         return 0.0
@@ -32,13 +49,23 @@ def effective_rank(contexts: torch.Tensor) -> float:
     return math.exp(float(-(shares * shares.log()).sum()))
 
 
-def _gram(rows: torch.Tensor) -> torch.Tensor:
-    """The lower triangle of the Gram matrix [d, d] in float64, by strips of columns: the other half is its mirror."""
+def _rounding(rows: torch.Tensor) -> torch.Tensor:
+    """What float32 does to the Gram matrix of all rows, as far as one block from all over tells: errors of blocks are
+    independent, so that of n blocks is sqrt(n) times as large (Higham and Mary 2019).
+    """
+    some = rows[:: len(rows) // ROWS][:ROWS]
+    return (len(rows) / len(some)) ** 0.5 * (_gram(some, torch.float32) - _gram(some, torch.float64))
+
+
+def _gram(rows: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """The lower triangle of the Gram matrix [d, d], its products of `precision`, by strips of columns: the other half
+    is its mirror.
+    """
     width = rows.shape[1]
     gram = torch.zeros(width, width, dtype=torch.float64)
     strip = max(1, width // STRIPS)
     for block in rows.split(ROWS):
-        wide = block.to("cpu", torch.float64)
+        wide = block.to("cpu", precision)
         for start in range(0, width, strip):
             gram[start:, start : start + strip] += wide[:, start:].T @ wide[:, start : start + strip]
     return gram
@@ -105,19 +132,25 @@ def change(now: torch.Tensor, before: torch.Tensor) -> Change:
     return Change(float(each.mean()), float((each < CONVERGED).float().mean()))
 
 
-def final_difference(model: Model, tokens: torch.Tensor, sweeps: int = 5, most: int = 100) -> float:
-    """The guide's check: `sweeps` passes over the first tokens [T, d] of the stream, each begun with the last context.
+def final_passes(
+    model: Model, tokens: torch.Tensor, passes: int = 5, most: int = 100
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The guide's check: `passes` over the first tokens [T, d] of the stream, each begun with the last context.
 
-    The mean distance between the contexts of the last two passes; it calls 0.001 and below good.
+    The contexts of the last pass and of the one before it.
     """
     stream = tokens.reshape(1, -1, tokens.shape[-1])[:, :most]
-    start, before, found = None, None, math.inf
-    for _ in range(sweeps):
-        contexts, _ = exact(model, stream, start)
-        if before is not None:
-            found = float((contexts - before).norm(dim=-1).mean())
-        start, before = contexts[:, -1], contexts
-    return found
+    now, _ = exact(model, stream)
+    before = now
+    for _ in range(passes - 1):
+        before = now
+        now, _ = exact(model, stream, before[:, -1])
+    return now, before
+
+
+def final_difference(now: torch.Tensor, before: torch.Tensor) -> float:
+    """The mean distance between the contexts of two passes; the guide calls 0.001 and below good."""
+    return float((now - before).norm(dim=-1).mean())
 
 
 def certified(square: float, rate: float) -> float | None:
@@ -170,13 +203,17 @@ MOST_ROWS = 6400
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def measured(model: Model, ids: torch.Tensor, *, certify: bool = False) -> dict[str, float]:
-    """The figures of the exact contexts of the first documents of `ids` [N, T]; `certify`: those of sweeps, too."""
+    """The figures of the exact contexts of the first documents of `ids` [N, T]; `certify`: those of sweeps, too.
+
+    Raises ValueError for contexts that are not finite.
+    """
     some = ids[: max(1, MOST_ROWS // ids.shape[1])]
     tokens = model.embedded(some)
     contexts, _ = exact(model, tokens)
     rows = contexts.shape[0] * contexts.shape[1]
     rank, noise = effective_rank(contexts), rank_of_noise(rows, contexts.shape[2])
     last = contexts.reshape(rows, -1)[-max(1, rows // 5) :]
+    passes = final_passes(model, tokens.reshape(-1, tokens.shape[2]))
     return {
         **(_certified(model, tokens, contexts) if certify else {}),
         "effective_rank_of_last": effective_rank(last) / contexts.shape[2],
@@ -185,7 +222,8 @@ def measured(model: Model, ids: torch.Tensor, *, certify: bool = False) -> dict[
         "effective_rank_of_noise": noise / contexts.shape[2],
         "growth": growth(model, tokens),
         "context_use": context_use(model, tokens, contexts),
-        "final_difference": final_difference(model, tokens.reshape(-1, tokens.shape[2])),
+        "final_difference": final_difference(*passes),
+        "final_converged": change(*passes).converged,
     }
 
 

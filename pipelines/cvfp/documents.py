@@ -28,12 +28,15 @@ ULTRACHAT = "ultrachat"
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """Texts to train on and held-out ones. `duplicates`: texts that stood twice and were left out."""
+    """Texts to train on and held-out ones. `duplicates`, `empty`: texts that stood twice, and those without a word,
+    which were left out.
+    """
 
     train: tuple[str, ...]
     held_out: tuple[str, ...]
     source: str
     duplicates: int
+    empty: int
 
     @property
     def digest(self) -> str:
@@ -48,11 +51,13 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
     `share` of them is held out, chosen by a hash of the text; `most`: documents that are read, 0 for all. Raises
     CannotRun for a file that is not there, BadData for one that holds fewer than two documents.
     """
-    texts, duplicates = dict[str, None](), 0
+    texts, duplicates, empty = dict[str, None](), 0, 0
     for text in _texts(data):
+        if not text.strip():
+            empty += 1
+            continue
         duplicates += text in texts
-        if text.strip():
-            texts[text] = None
+        texts[text] = None
         if len(texts) == most:
             break
     limit = share * 2**64
@@ -63,8 +68,11 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
         train = [text for text in texts if text != held[0]]
     if not train or not held:
         what = data or "the built-in text"
-        raise BadData(f"{what}: {len(texts)} documents, and two are the least", hint=f"separate them by {GAP!r}")
-    return Documents(tuple(train), tuple(held), data or "built-in", duplicates)
+        raise BadData(
+            f"{what}: {len(texts)} different documents and {empty} empty ones, and two are the least",
+            hint=f"separate them by two empty lines in a .txt ({GAP!r}), or one a line in a .jsonl",
+        )
+    return Documents(tuple(train), tuple(held), data or "built-in", duplicates, empty)
 
 
 def _place(text: str) -> int:

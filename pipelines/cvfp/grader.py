@@ -73,13 +73,13 @@ class CvfpMeasures:
     def _contexts(self, name: str) -> Iterator[Measured]:
         of = [one for one in self._series if one.name == name]
         for metric in CONTEXTS:
-            values = [value for one in of if (value := one.last(metric, 1)) is not None]
+            values = [value for one in of if (value := one.of_contexts(metric)) is not None]
             found = summary(values)
             if found is not None:
-                yield Measured(name, f"phase 1: {metric}", round(found.mean, 9), found.n, _rounded(found.interval))
+                yield Measured(name, f"contexts: {metric}", round(found.mean, 9), found.n, _rounded(found.interval))
         known = [one.converged for one in of if one.converged is not None]
         if known:
-            yield Measured(name, "phase 1: seeds with a fixed point that forgets its past", sum(known), len(known))
+            yield Measured(name, "contexts: seeds with a fixed point that forgets its past", sum(known), len(known))
 
 
 def _rounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:

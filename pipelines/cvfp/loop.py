@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 
 from hybrid.canonical import Json
-from hybrid.errors import BadData
+from hybrid.errors import BadData, CannotRun
 from hybrid.loops import Lab, Loop, RoundFailed, Series
-from hybrid.machine.late_imports import import_object
 from hybrid.metrics import RoundMetrics
+from hybrid.model_files.token_vectors import token_vectors
 from hybrid.round_costs import with_costs
 from hybrid.training.label_loss import chunk_rows
 from pipelines.cvfp import ngrams, phase1, phase2, token_by_token
@@ -93,6 +94,7 @@ class Training:
         self.ids = torch.tensor(corpus.train, device=self.device)
         self.held_out = torch.tensor(corpus.held_out, device=self.device)
         self.leaky = torch.tensor(corpus.leaky, device=self.device)
+        self.inputs = _digest(torch.tensor(corpus.train), torch.tensor(corpus.held_out), embedding)
         walks = settings.execution == "token-by-token" and self.variant in GUIDED
         make = token_by_token.TokenByToken if walks else phase1.PhaseOne
         self.phase1 = make(self.model, self.ids, self._first(), self.seed) if self.sweeps else None
@@ -119,7 +121,7 @@ class Training:
         chunk = chunk_rows(shape.vocabulary, self.ids.device)
         return {
             "parameters": shape.parameters, "vocabulary": shape.vocabulary, "tokens": tokens,
-            "pieces": len(self.ids), "held_out_pieces": len(self.held_out),
+            "pieces": len(self.ids), "held_out_pieces": len(self.held_out), "short": self.corpus.short,
             "guide_mib": guide_memory(shape, tokens), "phase1_mib": phase1_memory(shape, tokens, min(how.part, tokens)),
             "phase2_mib": phase2_memory(shape, how.batch, how.window, frozen=frozen, chunk=chunk),
         }  # fmt: skip
@@ -148,10 +150,18 @@ class Training:
             "stepped": float(found.stepped), "change": found.moved.square, "converged": found.moved.converged,
         }  # fmt: skip
         if number % self.settings.every == 0 or number == self.sweeps - 1:
-            metrics |= measured(self.model, self.ids, certify=number == self.sweeps - 1)
+            metrics |= self._measured(f"after sweep {number}", certify=number == self.sweeps - 1)
         if isinstance(phase, token_by_token.TokenByToken):
             notes["log"] = token_by_token.log_line(number, found, metrics.get("effective_rank"))
         return metrics
+
+    def _measured(self, when: str, *, certify: bool = False) -> dict[str, float]:
+        """What the contexts are like. Raises RoundFailed for contexts that are not finite."""
+        try:
+            found: dict[str, float] = measured(self.model, self.ids, certify=certify)
+        except ValueError as error:
+            raise RoundFailed("diverged", f"{when}: {error}") from error
+        return found
 
     def _trained(self, number: int) -> dict[str, float]:
         if self.phase2 is None:
@@ -169,6 +179,8 @@ class Training:
             self.lowest = score.loss
             self.best = {name: one.detach().clone() for name, one in self._parts().items()}
         metrics = {"phase": 2.0, "train_loss": loss, "best": self.lowest, **of_score(score, self.corpus)}
+        if number == 0 and str(self.variant).startswith("untrained"):  # what phase 1 is compared with
+            metrics |= self._measured("before phase 2")
         leaky = phase2.score(self.model, self.leaky, self.phase2.settings)
         return {**metrics, "leaky_perplexity": leaky.perplexity}
 
@@ -212,13 +224,15 @@ class Training:
             tensors |= {f"phase/{name}": one for name, one in phase.state().items()}
         about = {
             "phase": 1 if self.phase1 is not None else 2, "lowest": self.lowest if self.best else None,
-            "waited": self.waited, "started": self.phase2 is not None,
+            "waited": self.waited, "started": self.phase2 is not None, "inputs": self.inputs,
         }  # fmt: skip
         return pack(tensors, about)
 
     def load(self, state: bytes) -> None:
         """Raises BadData."""
         tensors, about = unpack(state)
+        if about.get("inputs") != self.inputs:
+            raise BadData("the state of a training on other texts, or with other token vectors")
         with torch.no_grad():
             for name, one in self._parts().items():
                 one.copy_(taken(tensors, f"model/{name}", one))
@@ -243,10 +257,31 @@ GUIDE_WEIGHT, GUIDE_NOISE = 0.5, 0.01
 """Of the guide: weight of the diversity, and standard deviation of the noise on contexts."""
 
 
+def _digest(*tensors: torch.Tensor) -> str:
+    """The sha256 of what a training is made of, on the CPU."""
+    found = hashlib.sha256()
+    for one in tensors:
+        found.update(str(list(one.shape)).encode())
+        found.update(one.contiguous().numpy())
+    return found.hexdigest()
+
+
 def embedding_of(folder: str, shape: Shape) -> torch.Tensor:
-    """Token vectors [vocabulary, width]: those of a model's folder, or random ones, always the same."""
+    """Token vectors [vocabulary, width]: those of a model's folder, or random ones, always the same.
+
+    Raises CannotRun for vectors that do not fit.
+    """
     if folder:
-        file = import_object("hybrid.model_files.weights:token_vectors", needed_for="the token vectors of a model")
-        found: torch.Tensor = file(folder, shape.vocabulary, shape.width)
-        return found
+        vectors = token_vectors(folder)
+        if vectors.shape[1] != shape.width:
+            raise CannotRun(
+                f"the token vectors of {folder} have {vectors.shape[1]:,} numbers, and width={shape.width}",
+                hint=f"--set width={vectors.shape[1]}",
+            )
+        if len(vectors) < shape.vocabulary:
+            raise CannotRun(
+                f"{folder} has vectors of {len(vectors):,} tokens, and the tokenizer has {shape.vocabulary:,} tokens",
+                hint="embedding and tokenizer are to be of one model",
+            )
+        return vectors[: shape.vocabulary]
     return torch.randn(shape.vocabulary, shape.width, generator=torch.Generator().manual_seed(0))

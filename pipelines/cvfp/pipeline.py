@@ -19,6 +19,8 @@ from pipelines.cvfp.documents import read_documents
 from pipelines.cvfp.settings import COUNTED, CvfpSettings, Variant
 
 DATA = "data"
+GPT2 = "openai-community/gpt2"
+"""The model whose tokenizer and token vectors the guide takes; a folder that holds it does as well."""
 NEEDED_FOR = "the pipeline cvfp"
 MOST_TEXT = 256 * 1024 * 1024
 """Bytes of all documents: they are kept in the run."""
@@ -39,11 +41,12 @@ class Cvfp(CvfpSettings):
         "good": {"seeds": [0, 1, 2]},
         "ladder": {
             "variants": ["cvfp", "untrained", "token-only", "bigram"], "data": "ultrachat", "documents": 900,
-            "width": 768, "layers": 6, "pieces": [50, 78, 195, 390, 781],
+            "tokenizer": GPT2, "embedding": GPT2, "width": 768, "layers": 6, "pieces": [50, 78, 195, 390, 781],
         },
         "guide": {
             "variants": ["guide", "untrained-chaotic", "unigram", "bigram"], "data": "ultrachat", "documents": 781,
-            "width": 768, "layers": 6, "gain": 0.1, "sweeps": 10, "diversity": 0.5, "noise1": 0.01, "epochs": 10,
+            "tokenizer": GPT2, "embedding": GPT2, "width": 768, "layers": 6, "gain": 0.1, "sweeps": 10,
+            "diversity": 0.5, "noise1": 0.01, "epochs": 10,
         },
     }
     # fmt: on
@@ -65,7 +68,8 @@ class Cvfp(CvfpSettings):
         about = {
             "grader": "cvfp",
             "data": {
-                "source": found.source, "digest": found.digest, "duplicates": found.duplicates, "bytes": size,
+                "source": found.source, "digest": found.digest, "duplicates": found.duplicates, "empty": found.empty,
+                "bytes": size,
                 "documents": len(found.train), "held_out": len(found.held_out),
             },
         }  # fmt: skip
@@ -77,7 +81,7 @@ class Cvfp(CvfpSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
-        return (Stage("rounds", "gpu", 2, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 3, Rounds(self._series, self._loop)),)
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """The tables beside outputs.json."""

@@ -15,7 +15,7 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Measure, Section
 from hybrid.report.sources import ReportRun
-from pipelines.cvfp.results import SERIES, Trained, best_of, criteria, difference, names_of, read, summary
+from pipelines.cvfp.results import SERIES, Trained, best_of, criteria, difference, fixed_point, names_of, read, summary
 
 CURVES = (
     (1, "effective_rank", "Effective rank of the contexts, as a share of their width"),
@@ -38,6 +38,7 @@ MEMORY = (
     "nor logits. The peak is that of the whole process, the libraries and earlier variants included. Tokens a second "
     "are those of the training documents over the seconds of a round, what is measured in it included."
 )
+FIXED_POINT = "a fixed point that forgets its past: growth under 1, and the last criterion"
 LONGEST = 600
 MOST_LINES = 100
 LOG = (
@@ -79,6 +80,7 @@ class CvfpReport(Section):
             series = _series(run)
             parts += [el("h3", run.label)] if len(runs) > 1 else []
             parts += [
+                _sources(run, series),
                 _failures(series),
                 _ladder(series),
                 _criteria(series),
@@ -97,6 +99,28 @@ class CvfpReport(Section):
 def _series(run: ReportRun) -> list[Trained]:
     with closing(run.outputs.records()) as records:
         return read(records)
+
+
+def _sources(run: ReportRun, series: Sequence[Trained]) -> Html:
+    """Which documents were read, and how many of them are left out, and why."""
+    about = run.outputs.run.get("about")
+    data = about.get("data") if isinstance(about, Mapping) else None
+    if not isinstance(data, Mapping):
+        return Html("")
+    short = next((found for one in series if isinstance(found := one.shape.get("short"), int)), 0)
+    left = [
+        f"{count:,} {why}"
+        for count, why in (
+            (data.get("duplicates", 0), "that stood twice"), (data.get("empty", 0), "without a word"),
+            (short, "shorter than a piece"),
+        )
+        if isinstance(count, int) and count
+    ]  # fmt: skip
+    sides = [count for name in ("documents", "held_out") if isinstance(count := data.get(name), int)]
+    if len(sides) < 2:
+        return Html("")
+    told = f"{sides[0]:,} documents to train on and {sides[1]:,} held out, none on both sides"
+    return el("p", f"{told}; left out: {', '.join(left)}." if left else f"{told}.", cls="note")
 
 
 def _failures(series: Sequence[Trained]) -> Html:
@@ -158,12 +182,9 @@ def _share(found: object) -> str:
 
 
 def _criteria(series: Sequence[Trained]) -> Html:
-    """The guide's criteria: its claim, and each variant with a phase 1, over the seeds."""
-    named = [
-        name
-        for name in names_of(series)
-        if any(one.last("growth", 1) is not None for one in series if one.name == name)
-    ]
+    """The guide's criteria: its claim, and each variant whose contexts were measured, over the seeds."""
+    found = {name: fixed_point([one for one in series if one.name == name]) for name in names_of(series)}
+    named = [name for name, told in found.items() if told]
     if not named:
         return Html("")
     rows = []
@@ -174,6 +195,7 @@ def _criteria(series: Sequence[Trained]) -> Html:
             known = [one for one in met if one is not None]
             cells.append(el("td", f"{sum(known)} of {count_of(len(known), 'seed')}" if known else "–"))
         rows.append(el("tr", *cells))
+    rows.append(el("tr", *(el("td", one) for one in (FIXED_POINT, "yes", *(found[name] for name in named)))))
     head = el("tr", *(el("th", one) for one in ("criterion", CLAIM, *named)))
     table = el("table", el("thead", head), el("tbody", *rows))
     return join([el("h3", "Criteria of phase 1"), table, el("p", CRITERIA, cls="note")])

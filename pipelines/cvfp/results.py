@@ -54,6 +54,11 @@ class Trained:
         found = self.curve(metric, phase)
         return found[-1][1] if found else None
 
+    def of_contexts(self, metric: str) -> float | None:
+        """The last value of a metric of the contexts in phase 1; of an untrained network, that of its first weights."""
+        found = self.last(metric, 1)
+        return self.last(metric, 2) if found is None else found
+
     def tokens_per_second(self, phase: int) -> float | None:
         """Tokens of the training documents per second of a round: the median of those of a phase."""
         tokens = self.shape.get("tokens")
@@ -67,8 +72,8 @@ class Trained:
 
     @property
     def converged(self) -> bool | None:
-        """Whether phase 1 reached a fixed point that forgets its past; None without a measurement."""
-        growth, difference = self.last("growth", 1), self.last("final_difference", 1)
+        """Whether the contexts have a fixed point that forgets its past; None without a measurement."""
+        growth, difference = self.of_contexts("growth"), self.of_contexts("final_difference")
         if growth is None or difference is None:
             return None
         return growth < 1 and difference < GOOD_DIFFERENCE
@@ -143,10 +148,26 @@ def difference(series: Sequence[Trained], name: str, control: str) -> PairedComp
     return compared(pairs) if pairs else None
 
 
+def fixed_point(series: Sequence[Trained]) -> str:
+    """In how many seeds of a variant the contexts have a fixed point, and the growth that says why; "" if unknown."""
+    known = [one for one in series if one.converged is not None]
+    if not known:
+        return ""
+    growths = [one.of_contexts("growth") or 0.0 for one in known]
+    low, high = f"{min(growths):.2f}", f"{max(growths):.2f}"
+    told = f"growth {low}" + (f" to {high}" if high != low else "")
+    reached = sum(one.converged or False for one in known)
+    return f"{reached} of {len(known)}: {told}"
+
+
 def criteria(one: Trained) -> dict[str, bool | None]:
-    """The guide's four criteria of phase 1; None where nothing was measured."""
-    rank, held_out = one.last("effective_rank", 1), one.last("effective_rank_of_last", 1)
-    share, difference_ = one.last("converged", 1), one.last("final_difference", 1)
+    """The guide's four criteria of phase 1; None where nothing was measured.
+
+    An untrained network has no sweeps: its share of tokens that stay is that of the guide's check.
+    """
+    rank, held_out = one.of_contexts("effective_rank"), one.of_contexts("effective_rank_of_last")
+    share, difference_ = one.last("converged", 1), one.of_contexts("final_difference")
+    share = one.of_contexts("final_converged") if share is None else share
     return {
         "effective rank over 85 %": None if rank is None else rank > TRAIN_RANK,
         "of the last fifth over 75 %": None if held_out is None else held_out > HELD_OUT_RANK,

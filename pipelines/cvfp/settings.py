@@ -96,6 +96,11 @@ class CvfpSettings:
             raise ValueError(f"seeds={wrong[0]} is not {SEED}")
         if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
             raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
+        if self.embedding and self.tokenizer in ("trained", "bytes"):
+            raise ValueError(
+                f"embedding={self.embedding:.200} has vectors of that model's tokens, and tokenizer={self.tokenizer} "
+                "makes others: name the same model for both"
+            )
         if wrong := [one for one in self.pieces if one < 0]:
             raise ValueError(f"pieces={wrong[0]} is negative")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from hybrid.errors import CannotRun, HybridError
+from hybrid.machine.files import read_bounded
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import locate
 
 BYTES, TRAINED = "bytes", "trained"
-NEEDED_FOR = "a byte-pair encoding of the texts"
+NEEDED_FOR = "a byte-pair encoding of the texts (--set tokenizer=bytes does without)"
+FILE, MOST_BYTES = "tokenizer.json", 1 << 28
 
 
 class Tokenizer(Protocol):
@@ -63,8 +67,7 @@ def tokenizer_for(name: str, texts: Sequence[str], vocabulary: int) -> Tokenizer
     if name == BYTES:
         return Bytes()
     if name != TRAINED:
-        load = import_object("tokenizers:Tokenizer", needed_for=NEEDED_FOR)
-        return Pairs(load.from_file(str(locate(name) / "tokenizer.json")))
+        return Pairs(_of_model(name))
     library = import_object("tokenizers:models", needed_for=NEEDED_FOR)
     made = import_object("tokenizers:Tokenizer", needed_for=NEEDED_FOR)(library.BPE())
     level = import_object("tokenizers.pre_tokenizers:ByteLevel", needed_for=NEEDED_FOR)
@@ -74,3 +77,18 @@ def tokenizer_for(name: str, texts: Sequence[str], vocabulary: int) -> Tokenizer
     alphabet = level.alphabet()
     made.train_from_iterator(texts, trainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False))
     return Pairs(made)
+
+
+def _of_model(name: str) -> Any:
+    """The tokenizer in a model's folder, which need not hold the model. Raises CannotRun."""
+    own = Path(name).expanduser() / FILE
+    file = own if own.is_file() else locate(name) / FILE
+    if not file.is_file():
+        raise CannotRun(f"tokenizer={name}: no {FILE} in it", hint="save the model's fast tokenizer there")
+    load = import_object("tokenizers:Tokenizer", needed_for=NEEDED_FOR)
+    try:
+        return load.from_buffer(read_bounded(file, MOST_BYTES))
+    except Exception as error:  # the library raises nothing more special
+        if isinstance(error, HybridError):
+            raise
+        raise CannotRun(f"{file} is no tokenizer: {error!s:.200}", hint="fetch the model again") from error

@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from hybrid.errors import BadData, CannotRun
 from hybrid.loops import Loop, RoundFailed, Series
 from hybrid.records import Output
-from pipelines.cvfp.documents import pieces, read_documents
+from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
 from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.loop import loop
 from pipelines.cvfp.ngrams import Bigram, losses
 from pipelines.cvfp.pipeline import DATA, Cvfp
-from pipelines.cvfp.results import read
+from pipelines.cvfp.results import criteria, fixed_point, read
 from pipelines.cvfp.settings import GUIDED
+from pipelines.cvfp.tokens import tokenizer_for
 
 SMALL: dict[str, Any] = {
     "documents": 3, "pieces": (24,), "length": 12, "vocabulary": 400, "width": 16, "layers": 2, "sweeps": 4,
@@ -36,6 +38,13 @@ def loops(**more: Any) -> list[tuple[Series, Loop]]:
     settings = Cvfp(**(SMALL | more))
     tasks = settings.inputs().tasks
     return [(one, loop(settings, one, Lab(), tasks[DATA])) for one in settings._series(tasks)]  # type: ignore[arg-type]
+
+
+def pairs_of(vocabulary: int) -> str:
+    """A tokenizer's file with so many tokens."""
+    made = tokenizer_for("trained", [BUILT_IN.read_text()[:50_000]], vocabulary)
+    assert made.vocabulary == vocabulary
+    return str(made._made.to_str())  # type: ignore[attr-defined]
 
 
 def outputs_of(**more: Any) -> list[Output]:
@@ -150,6 +159,45 @@ def test_documents_shorter_than_a_piece_are_refused() -> None:
         loops(variants=("cvfp",), length=5000)
 
 
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    texts = [f"document {number} " + "word " * 40 for number in range(12)]
+    path.write_text("\n\n\n".join([*texts, "  ", texts[1], "short", "  \n"]))
+    found = read_documents(str(path), 0.2)
+    assert (len(found.train) + len(found.held_out), found.duplicates, found.empty) == (13, 1, 2)
+    ((_, made),) = loops(variants=("cvfp",), data=str(path), documents=0, pieces=(0,), tokenizer="bytes")
+    assert made.round(0).notes["shape"]["short"] == 1  # type: ignore[call-overload,index]
+
+
+def test_token_vectors_are_those_of_the_model_whose_tokenizer_it_is(tiny_llama: Path, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"variants": ("token-only",), "embedding": str(tiny_llama), "tokenizer": str(tiny_llama)}
+    ((_, made),) = loops(**how, width=32)
+    right = load_file(tiny_llama / "model.safetensors")["model.embed_tokens.weight"]
+    assert torch.equal(made.model.embedding, right.float())  # type: ignore[attr-defined]
+    with pytest.raises(CannotRun, match="have 32 numbers, and width=16"):
+        loops(**how)
+    with pytest.raises(ValueError, match="name the same model for both"):
+        Cvfp(embedding=str(tiny_llama))
+    (tmp_path / "tokenizer.json").write_text(pairs_of(600))
+    with pytest.raises(CannotRun, match="has vectors of 258 tokens, and the tokenizer has 600 tokens"):
+        loops(**(how | {"tokenizer": str(tmp_path)}), width=32)
+
+
+@pytest.mark.parametrize(("content", "named"), [("{", "is no tokenizer"), (None, "is not a model")])
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, content: str | None, named: str) -> None:
+    if content:
+        (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(CannotRun, match=named):
+        loops(tokenizer=str(tmp_path))
+
+
+def test_the_state_of_other_texts_is_refused() -> None:
+    ((_, one),) = loops(variants=("cvfp",))
+    ((_, other),) = loops(variants=("cvfp",), documents=6)
+    with pytest.raises(BadData, match="on other texts"):
+        other.load(one.state())
+
+
 def test_pieces_cut_no_document_in_two_of_another() -> None:
     assert pieces([[1, 2, 3, 4, 5], [6, 7], [8]], 2) == [[1, 2], [3, 4], [6, 7]]
 
@@ -177,7 +225,26 @@ def test_what_is_measured_compares_with_every_control() -> None:
     assert {("cvfp", "loss minus that of token-only"), ("cvfp", "loss minus that of bigram")} <= named
     by_name = {(one.group, one.name): one for one in found}
     assert by_name["cvfp", "loss minus that of bigram"].n == 2
-    assert by_name["cvfp", "phase 1: growth"].n == 2
+    assert by_name["cvfp", "contexts: growth"].n == 2
+
+
+def test_an_untrained_network_is_held_against_the_same_criteria() -> None:
+    of: dict[str, Any] = {"width": 64, "layers": 6, "length": 40, "pieces": (6,), "epochs": 1}
+    found = {one.variant: one for one in read(outputs_of(variants=("untrained", "untrained-chaotic"), **of))}
+    assert found["untrained-chaotic"].converged is False
+    assert criteria(found["untrained-chaotic"])["95 % of tokens converged"] is False
+    assert None not in criteria(found["untrained"]).values()
+    assert fixed_point([found["untrained-chaotic"]]).startswith("0 of 1: growth 1.")
+
+
+def test_contexts_that_are_not_finite_end_the_series() -> None:
+    ((_, made),) = loops(variants=("cvfp",))
+    with torch.no_grad():
+        made.model.blocks[0].weight.fill_(float("nan"))  # type: ignore[attr-defined]
+    with pytest.raises(RoundFailed, match=r"the losses of sweep 0 are 0\.0 and nan"):
+        made.round(0)
+    with pytest.raises(RoundFailed, match="after sweep 3: contexts are not finite"):
+        made._measured("after sweep 3")  # type: ignore[attr-defined]
 
 
 def test_the_published_order_of_the_guide_takes_no_step_and_logs_it() -> None:

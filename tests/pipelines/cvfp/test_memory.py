@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from hybrid.training.label_loss import chunk_rows
 from pipelines.cvfp import phase1, phase2
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.shape import MIB, Shape, phase1_memory, phase2_memory
+from tests.support.allocations import allocated_peak
 
 SHAPES = [(Shape(2000, 256, 4), 32, 2048), (Shape(6000, 128, 6), 64, 2048)]
-
-
-def allocated_mib(act: Callable[[], object]) -> float:
-    """The peak of what is held while `act` runs, by the allocator's own records."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
-        act()
-    events = [one for one in records.profiler.kineto_results.events() if one.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda one: one.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak / MIB
 
 
 def made(shape: Shape) -> Model:
@@ -42,7 +28,7 @@ def test_the_memory_of_phase_1_is_planned(shape: Shape, documents: int, part: in
             phase.sweep(number)
 
     planned = phase1_memory(shape, ids.numel(), min(part, ids.numel()))["total"]
-    assert planned == pytest.approx(allocated_mib(act), rel=0.1)
+    assert planned == pytest.approx(allocated_peak(act) / MIB, rel=0.1)
 
 
 @pytest.mark.parametrize(("shape", "documents", "part"), SHAPES)
@@ -54,4 +40,4 @@ def test_the_memory_of_phase_2_is_planned(shape: Shape, documents: int, part: in
         phase2.PhaseTwo(made(shape), ids, how, 0).epoch(0)
 
     rows = phase2_memory(shape, 32, 16, frozen=False, chunk=chunk_rows(shape.vocabulary, ids.device))
-    assert rows["total"] - rows["best weights"] == pytest.approx(allocated_mib(act), rel=0.1)
+    assert rows["total"] - rows["best weights"] == pytest.approx(allocated_peak(act) / MIB, rel=0.1)
