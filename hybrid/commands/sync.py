@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -22,6 +24,7 @@ from hybrid.machine.signals import interrupt_on_termination
 from hybrid.machine.terminal import clean_line, count_of
 
 MAX_LINE = 1000
+Made = TypeVar("Made")
 
 
 @click.command()
@@ -45,15 +48,15 @@ def sync(remote: str, folder: Path | None, side: Any, run: str, every: float | N
     _refuse_wrong(remote, run)
     place = chosen_folder(folder)
     directory(medium_at(place), "files are synced: both machines take its URL")
-    carrier = Carrier(place, remote, side or _side_of(place), run)
     interrupt_on_termination()
-    if not as_json:
-        click.echo(
-            clean_line(f"{place}, {carrier.name}: sent from here is what the {carrier.side} writes", MAX_LINE), err=True
-        )
     code = Temporary.exit_code
     try:
-        _prepare(carrier, as_json=as_json)
+        waits = partial(_patiently, every, as_json=as_json)
+        carrier = waits(partial(Carrier, place, remote, side or _side_of(place), run))
+        if not as_json:
+            says = f"{place}, {carrier.name}: sent from here is what the {carrier.side} writes"
+            click.echo(clean_line(says, MAX_LINE), err=True)
+        waits(partial(_prepare, carrier, as_json=as_json))
         while True:
             done = carrier.round()
             code = done.error.exit_code if done.error else 0
@@ -87,6 +90,20 @@ def _refuse_wrong(remote: str, run: str) -> None:
         raise UsageError(
             f"'{clean_line(run, 100)}' is no id of a run", hint="the whole id, as `hybrid status` shows it"
         )
+
+
+def _patiently(every: float | None, act: Callable[[], Made], *, as_json: bool) -> Made:
+    """What `act` returns. With `every`, it is called again while something is away for now: a machine may start before
+    its network, or before the other side has made the folder.
+    """
+    while True:
+        try:
+            return act()
+        except Temporary as error:
+            if every is None:
+                raise
+            _tell(Round(error=error), as_json=as_json, always=False)
+        time.sleep(every)
 
 
 def _prepare(carrier: Carrier, *, as_json: bool) -> None:

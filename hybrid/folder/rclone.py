@@ -175,7 +175,7 @@ class Carrier:
     def _explained(self, said: str, code: int) -> HybridError:
         said = redacted(said)[:LONGEST]
         if code < 0:
-            return Temporary(f"rclone was ended by signal {-code}", hint="the next round copies what is missing")
+            return _killed(-code)
         if any(one in said for one in NO_REMOTE):
             return CannotRun(f"rclone does not know {self.name}: {said}", hint="`rclone config` makes a remote")
         if any(one in said.lower() for one in FULL):
@@ -185,8 +185,12 @@ class Carrier:
         return Temporary(f"rclone ended with {code} at {self.name}: {said}", hint=hint)
 
 
+def _killed(number: int) -> Temporary:
+    return Temporary(f"rclone was ended by signal {number}", hint="the next round copies what is missing")
+
+
 def rclone() -> str:
-    """Where rclone is. Raises CannotRun when there is none, or one that is too old."""
+    """Where rclone is. Raises CannotRun when there is none, or one that is too old, Temporary when it was killed."""
     found = shutil.which("rclone")
     if found is None:
         raise CannotRun("rclone is not installed here, or not on PATH", hint="on Debian and Ubuntu: apt install rclone")
@@ -195,7 +199,11 @@ def rclone() -> str:
             [found, "version"], capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=CHECK_SECONDS
         )
         version = VERSION.search(done.stdout.decode(errors="replace"))
-    except (OSError, subprocess.TimeoutExpired):
+        if not version and done.returncode < 0:
+            raise _killed(-done.returncode)
+    except subprocess.TimeoutExpired:
+        raise Temporary(f"{found} did not answer for {CHECK_SECONDS:.0f} s", hint="is this machine busy?") from None
+    except OSError:
         version = None
     if version is None:
         raise CannotRun(f"{found} does not tell its version", hint="is it rclone? install it again")

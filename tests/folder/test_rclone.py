@@ -188,3 +188,36 @@ def test_a_killed_rclone_costs_one_round_and_ctrl_c_ends_cleanly(places: Places,
     assert "rclone was ended by signal 9" in told[0]["error"]
     assert process.returncode == 0
     assert (places.remote / RUN / "references-0").read_bytes() == content
+
+
+KILLED_ONCE = """#!/bin/sh
+if [ "$KILLED" ] && mkdir "$KILLED/$1" 2>/dev/null; then kill -9 $$; fi
+exec {rclone} "$@"
+"""
+
+
+@pytest.mark.slow
+def test_an_rclone_that_is_killed_at_the_start_costs_one_try_of_each_step(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, killed = tmp_path / "bin" / "rclone", tmp_path / "killed"
+    for place in (fake.parent, killed):
+        place.mkdir()
+    fake.write_text(KILLED_ONCE.format(rclone=program("rclone")))
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{fake.parent}{os.pathsep}{os.environ['PATH']}")
+    machine = Machine(tmp_path, "gpu", places.gpu)
+    machine.environment["KILLED"] = str(killed)
+    process = machine.start("sync", f":local:{places.remote}", str(places.gpu), "--side=gpu", "--every=1s")
+    try:
+        wait_until((killed / "cat").exists, 120, "a look at the remote, which is not there yet")
+        places.sync("laptop")
+        wait_until((places.gpu / RUN / "run.json").exists, 120, "the run on the GPU machine")
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert {one.name for one in killed.iterdir()} == {"version", "cat", "copy"}
+    assert said.count("waiting: rclone was ended by signal 9") == 3, said
+    monkeypatch.setenv("KILLED", str(tmp_path / "bin"))
+    assert "rclone was ended by signal 9" in places.sync("laptop", code=5), "once alone, it is told"

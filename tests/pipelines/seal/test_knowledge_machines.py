@@ -1,7 +1,4 @@
-"""`seal-knowledge` on two sides as real processes: rclone between them, a real judge, and what breaks on the way.
-
-Takes minutes: HYBRID_TEST_LONG=1.
-"""
+"""`seal-knowledge` on two sides as real processes: rclone between them, a real judge, and what breaks on the way."""
 
 from __future__ import annotations
 
@@ -45,6 +42,7 @@ class TwoSides:
         path = f"{judging.binary.parent}{os.pathsep}{os.environ['PATH']}"  # installed there, running or not
         self.laptop.environment |= {"OLLAMA_HOST": judging.host, "PATH": path}
         self.said, self._working = "", dict[str, subprocess.Popen[str]]()
+        self._syncs: list[subprocess.Popen[str]] = []
         self._draw = random.Random(1)
 
     def submit(self, data: Path, judge: str) -> str:
@@ -69,12 +67,12 @@ class TwoSides:
         self.said += f"{side}: {said}"
 
     def until(self, side: str, files: str) -> None:
-        """Wait until a file is in a side's folder, while all workers are at work."""
+        """Wait until a file is in a side's folder, while all workers are at work and both sides sync."""
         folder = Path(getattr(self, side).folder)
 
         def is_there() -> bool:
-            ended = [name for name, process in self._working.items() if process.poll() is not None]
-            assert not ended, [self._working[name].communicate() for name in ended]
+            ended = [one for one in (*self._working.values(), *self._syncs) if one.poll() is not None]
+            assert not ended, [(one.args, one.returncode, one.communicate()) for one in ended]
             return any(folder.glob(f"runs/*/{files}"))
 
         wait_until(is_there, PATIENCE, files, pause=0.2)
@@ -82,15 +80,15 @@ class TwoSides:
     @contextmanager
     def carried(self) -> Iterator[None]:
         """Both sides sync, and rclone is killed again and again."""
-        stop, syncs, remote = threading.Event(), list[subprocess.Popen[str]](), f":local:{self.root / 'remote'}"
+        stop, remote = threading.Event(), f":local:{self.root / 'remote'}"
         for side in (self.laptop, self.gpu):
             command = ["sync", remote, str(side.folder), f"--side={side.name}"]
             assert side.run(*command).returncode == 0
-            syncs.append(side.start(*command, "--every=1s"))
+            self._syncs.append(side.start(*command, "--every=1s"))
 
         def kill() -> None:
             while not stop.wait(5 * self._draw.random()):
-                kill_children(self._draw.choice(syncs).pid)
+                kill_children(self._draw.choice(self._syncs).pid)
 
         thread = threading.Thread(target=kill, daemon=True)
         thread.start()
@@ -101,7 +99,7 @@ class TwoSides:
             for side in list(self._working):
                 self.stop(side, signal.SIGKILL)
             thread.join()
-            for process in syncs:
+            for process in self._syncs:
                 process.terminate()
                 process.communicate(timeout=60)
 
