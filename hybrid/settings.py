@@ -127,7 +127,9 @@ def _about(cls: type[Any], message: str) -> str:
     one = next((setting for setting in describe(cls) if setting.name == name), None)
     if one is None:
         return ""
-    default = "" if one.required else f"; the default is {encode(one.default).decode()}"
+    default = (
+        "" if one.required else f"; the default is {'none' if one.default is None else encode(one.default).decode()}"
+    )
     return f"{name}: {one.help or one.type}{default}"
 
 

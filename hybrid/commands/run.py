@@ -131,7 +131,8 @@ def _next_commands(run: Run, stages: Sequence[Stage], sides: Mapping[str, Side])
         yield from (f"the model, once:     hybrid models pack {name}" for name in served)
         restored = "".join(f"hybrid models restore {name} --folder FOLDER; " for name in served)
         server = f"{restored}hybrid ollama up -- "
-    yield f"on the GPU machine:  {server}hybrid worker FOLDER --run {run.id}{model_options(models)}"
+    chosen = " --side gpu" if divided else ""
+    yield f"on the GPU machine:  {server}hybrid worker FOLDER{chosen} --run {run.id}{model_options(models)}"
     yield f"or as a notebook:    hybrid notebook colab {run.id}"
     if divided or any(stage.side == "laptop" for stage in stages):
         models = [run.models[role] for role in asked_on(stages, ("laptop",), sides)]

@@ -18,12 +18,14 @@ def model_options(models: Sequence[ModelSpec]) -> str:
     return "".join(f" --model {shlex.quote(name)}=PATH" for name in dict.fromkeys(unknown))
 
 
-def worker_command(run: str, side: str, folder: str, models: Sequence[ModelSpec]) -> str:
+def worker_command(run: str, side: str, folder: str, models: Sequence[ModelSpec], *, divided: bool = False) -> str:
     """The command that goes on with a run whose next stage is for `side`, on this machine or on a GPU machine.
 
-    `folder` is its shared folder as it is named here; a GPU machine has it elsewhere.
+    `folder` is its shared folder as it is named here; a GPU machine has it elsewhere. Where a stage is `divided`, each
+    worker is told its side: two that both believed to be the laptop, for want of a GPU, would wait for ever.
     """
     if side == "gpu":
-        return f"on the GPU machine: `hybrid worker FOLDER --run {run}{model_options(models)}`"
+        chosen = " --side gpu" if divided else ""
+        return f"on the GPU machine: `hybrid worker FOLDER{chosen} --run {run}{model_options(models)}`"
     chosen = " --side laptop" if side == "laptop" else ""
     return f"`hybrid worker {shlex.quote(folder)}{chosen} --run {run}{model_options(models)}`"

@@ -277,9 +277,11 @@ def _next_command(
     left = [stage for (_, stage), view in zip(stages, views, strict=True) if stage and view.left != 0]
     if not left:
         return ""
-    where = ("gpu", "laptop") if parts(left[0], sides) else (left[0].side,)
+    divided = bool(parts(left[0], sides))
+    where = ("gpu", "laptop") if divided else (left[0].side,)
     named = {side: [run.models[role] for role in asked_on(left, (side,), sides)] for side in where}
-    return "; and ".join(worker_command(run.id, side, home.shown(place), named[side]) for side in where)
+    shown = home.shown(place)
+    return "; and ".join(worker_command(run.id, side, shown, named[side], divided=divided) for side in where)
 
 
 def _content_digest(stages: Sequence[StageView], attempts: Sequence[Attempt], orders: Orders) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
@@ -65,12 +66,14 @@ class BranchSettings:
             balance=Bounds(0, 1), retries=Bounds(0, 100), novelty=Bounds(0, 1), judge=Bounds(0, 100_000),
             nodes=MOST, tokens=MOST, ms=MOST, seed=SEED,
         )  # fmt: skip
-        if not self.scenario or not self.strategy:
-            raise ValueError("name a scenario and a strategy, one or more")
-        if len(set(self.strategy)) < len(self.strategy):
-            raise ValueError("a strategy is named twice")
+        for name in ("scenario", "strategy"):
+            given: tuple[str, ...] = getattr(self, name)
+            if not given:
+                raise ValueError(f"{name} is empty: name one or more")
+            if twice := [one for one, count in Counter(given).items() if count > 1]:
+                raise ValueError(f"{name} names '{twice[0]:.200}' twice")
         if not self.date:
-            raise ValueError("the date cannot be empty (prompts would change every day)")
+            raise ValueError("date is empty: prompts would change every day")
 
     def scenarios(self) -> dict[str, Scenario]:
         """The scenarios by name, with the settings that replace what they say. Raises UsageError, CannotRun."""
@@ -99,6 +102,11 @@ class BranchSettings:
             raise UsageError(
                 f"scenario {name}: all answers are the same at temperature 0",
                 hint="set a temperature, or --set strategy=facets",
+            )
+        if changed.temperature == 0 and self.control:
+            raise UsageError(
+                f"scenario {name}: at temperature 0 the plain samples of the control are all the same: no comparison",
+                hint="set a temperature, or --set control=false",
             )
         if not any(weight for key, weight in changed.weights.items() if key != "judge" or self.judge):
             raise UsageError(f"scenario {name}: no weight is over 0", hint="[weights] in the file; docs/branch.md")

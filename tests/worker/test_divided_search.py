@@ -268,7 +268,7 @@ def test_two_workers_of_two_sides_run_a_plugins_search_together(tmp_path: Path) 
     for side in (gpu, laptop):  # workers of one machine hear of each other at once
         side.environment["HYBRID_HOME"] = str(tmp_path / "home-both")
     status = search.laptop.run("status", run).stdout
-    assert f"hybrid worker FOLDER --run {run}" in status
+    assert f"hybrid worker FOLDER --side gpu --run {run}" in status
     assert f"--side laptop --run {run}" in status
     only = f"--run={run}"
     commands = [search.worker(gpu, "--side=gpu", only), search.worker(laptop, "--side=laptop", only, model=False)]

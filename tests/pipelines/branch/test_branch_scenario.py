@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hybrid.errors import BadData, HybridError, UsageError
+from hybrid.settings import build
 from pipelines.branch.pipeline import Branch
 from pipelines.branch.scenario import FOLDER, SHIPPED, from_task, load
 
@@ -90,10 +91,10 @@ def test_what_is_wrong_in_a_scenario_is_named(tmp_path: Path, old: str, new: str
     [
         ({"scenario": ("marz",)}, "there is no scenario 'marz'", "did you mean 'mars'?", UsageError),
         ({"scenario": ("nowhere.toml",)}, "nowhere.toml: No such file", "name a file", UsageError),
-        ({"scenario": ("mars", "mars")}, "two scenarios are called 'mars'", "", UsageError),
         ({"candidates": 2, "keep": 3}, "keep=3 of candidates=2", "--set candidates=3", UsageError),
         ({"keep": 9}, "keep=9 of candidates=3", "", UsageError),
         ({"temperature": 0.0}, "all answers are the same at temperature 0", "strategy=facets", UsageError),
+        ({"temperature": 0.0, "strategy": ("facets",)}, "plain samples of the control", "control=false", UsageError),
     ],
 )
 def test_impossible_settings_are_named(
@@ -103,6 +104,25 @@ def test_impossible_settings_are_named(
         Branch(**settings).inputs()
     assert message in wrong.value.message
     assert hint in wrong.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("scenario=mars,mars", "scenario names 'mars' twice"),
+        ("strategy=iid,facets,iid", "strategy names 'iid' twice"),
+        ("scenario=", "scenario is empty"),
+    ],
+)
+def test_what_is_named_twice_or_not_at_all_is_told_with_what_that_setting_means(given: str, message: str) -> None:
+    with pytest.raises(UsageError) as wrong:
+        build(Branch, [given], called="branch")
+    assert message in wrong.value.message
+    assert wrong.value.hint.startswith(f"{given.partition('=')[0]}: ")
+
+
+def test_without_a_control_facets_may_be_asked_at_temperature_0() -> None:
+    assert Branch(temperature=0.0, strategy=("facets",), control=False).inputs().tasks
 
 
 def test_a_task_of_a_run_that_is_no_scenario_is_refused() -> None:
