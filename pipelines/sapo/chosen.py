@@ -28,13 +28,20 @@ def chosen(
     `refused`: kind -> rollouts of others that have arrived and are not used.
     """
     wanted = node.arm.shared or node.arm.repeated
-    taken = choose(pool, wanted, node.settings.foreign, node.seed, node=node.number, round=round)
+    most = _most_of_one(node)
+    taken = choose(pool, wanted, node.settings.foreign, node.seed, node=node.number, round=round, most=most)
     groups = tuple(_group(node, one) for one in (*own, *taken))
     entry = Entry(
         node.number, round, _used(groups), node.arm.shared, node.seed, len(pool), digest_of(pool),
         digest_of_set(groups), dict(refused),
     )  # fmt: skip
     return Chosen(groups, entry)
+
+
+def _most_of_one(node: Node) -> int:
+    """Rollouts of one other node that a training set has at most; 0 for any number."""
+    bound, others = node.settings.most_of_one, node.settings.nodes - 1
+    return max(bound, -(-node.arm.shared // others)) if bound and node.arm.shared else 0
 
 
 def with_more(of: Chosen, node: Node, more: Sequence[Candidate]) -> Chosen:

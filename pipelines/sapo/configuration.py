@@ -12,23 +12,26 @@ from pipelines.sapo.settings import SapoSettings
 
 MEETING = {"arms", "seeds", "exchange", "barrier", "quorum", "deadline", "publish_every"}
 """Settings of how nodes meet, and those that a swarm has one value of."""
+OWN_AFFAIR = {"most_of_one"}
+"""Settings of what a node takes: others need not have the same."""
 LONGEST_TOKEN = 256
 """Characters of a token, at most."""
 
 
 def configuration_of(settings: SapoSettings, arm: str, seed: int) -> str:
     """The digest of all that the nodes of a swarm have in common, however they meet."""
-    made_of: dict[str, Json] = {name: value for name, value in asdict(settings).items() if name not in MEETING}
+    others = MEETING | OWN_AFFAIR
+    made_of: dict[str, Json] = {name: value for name, value in asdict(settings).items() if name not in others}
     return digest({"settings": made_of, "arm": arm, "seed": seed})
 
 
 def expected_of(settings: SapoSettings, arm: Arm, seed: int) -> Expected:
-    """What rollouts of a swarm look like, whoever wrote them."""
+    """What rollouts of a swarm look like, whoever wrote them. A node writes more than its own only for a shortfall."""
     return Expected(
         configuration_of(settings, arm.name, seed),
         settings.group,
         settings.nodes,
-        arm.own + arm.foreign,
+        arm.own + (arm.shared if settings.shortfall == "own" else 0),
         settings.rounds,
         settings.tasks,
         lambda node, round, slot: asked_in(settings, seed, node, round, slot),

@@ -20,6 +20,7 @@ from pipelines.sapo.arms import node_name
 from pipelines.sapo.arrivals import Refusal, unpack
 from pipelines.sapo.node import Node
 from pipelines.sapo.pool import AHEAD, Candidate
+from pipelines.sapo.quarantine import MOST_SEGMENTS, Quarantine
 from pipelines.sapo.rollouts import Batch, Rollout, packed
 from pipelines.sapo.segment_names import MORE
 from pipelines.sapo.settings import SapoSettings
@@ -48,6 +49,7 @@ class FolderNode(Swarm):
         self._later: set[tuple[str, int]] = set()  # names and numbers of segments that are too far ahead
         self._refused: Counter[str] = Counter()  # kind -> rollouts of the round in hand
         self._told: set[str] = set()  # kinds of refusals that were told
+        self._quarantine = Quarantine()
 
     def round(self, number: int) -> RoundMetrics:
         """Write and publish, then train once enough of the others is there. Raises NotYet, RoundFailed."""
@@ -108,19 +110,37 @@ class FolderNode(Swarm):
 
     def _take(self, number: int) -> None:
         """Put what has arrived into the pool, and count what is refused."""
-        (pool,) = self.pools
+        self._quarantine.forget(number - self.settings.max_age)
         for segment in self._arrived(number):
             sender = self._senders[segment.name]
-            found = unpack(segment.data, self.expected(), sender)
-            refused = list(found.refused)
-            for batch in found.batches:
-                if batch.round == segment.number:
-                    refused += pool.add(batch.rollouts, number)
-                else:
-                    refused.append(Refusal("round-mismatch", f"rollouts of round {batch.round}", sender, batch.round))
-            if found.batches:
-                self._waited[sender] = 0.0
-            self._refuse(refused, segment)
+            if self._quarantine.holds(sender, number):
+                self._refuse([Refusal("quarantine", f"{node_name(sender)} is in quarantine")], segment)
+            elif not self._quarantine.opens(segment.name, segment.number):
+                why = f"more than {MOST_SEGMENTS} segments of a round"
+                self._refuse([Refusal("too-many", why)], segment)
+            else:
+                self._open(segment, sender, number)
+
+    def _open(self, segment: Segment, sender: int, number: int) -> None:
+        """Put the rollouts of a segment into the pool, and the sender into quarantine when too little can be used."""
+        (pool,) = self.pools
+        found = unpack(segment.data, self.expected(), sender)
+        refused, used = list(found.refused), 0
+        for batch in found.batches:
+            if batch.round == segment.number:
+                not_held = pool.add(batch.rollouts, number)
+                refused += not_held
+                used += len(batch.rollouts) - len(not_held)
+            else:
+                refused.append(Refusal("round-mismatch", f"rollouts of round {batch.round}", sender, batch.round))
+        if found.batches:
+            self._waited[sender] = 0.0
+        self._refuse(refused, segment)
+        if rounds := self._quarantine.judge(sender, [one.kind for one in refused], used, number):
+            LOG.warning(
+                "%s: %s is in quarantine for %d rounds: little of what it publishes can be used",
+                self.name, node_name(sender), rounds,
+            )  # fmt: skip
 
     def _arrived(self, number: int) -> Iterator[Segment]:
         """What has arrived of others. What is far ahead is left in the folder until its round is near."""
@@ -158,7 +178,8 @@ class FolderNode(Swarm):
         for one in missing:
             self._waited[one] = self._waited.get(one, 0.0) + now - self._looked
         self._looked = now
-        alive = [one for one in missing if self._waited[one] < how.deadline]
+        held = self._quarantine.holds
+        alive = [one for one in missing if self._waited[one] < how.deadline and not held(one, number)]
         if how.barrier == "deadline":
             waiting = bool(alive) and now - self._since < how.deadline
         else:

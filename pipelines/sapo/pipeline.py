@@ -52,6 +52,7 @@ class Sapo(SapoSettings):
         "guide": {**PAPER, "arms": ["4-4"], "warm_up": 50, "max_tokens": 256},
         "friends": {
             "arms": ["4-4"], "exchange": "folder", "barrier": "deadline", "max_age": 4, "shortfall": "own",
+            "most_of_one": 2,
         },
     }
     # fmt: on

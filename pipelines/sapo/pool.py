@@ -7,6 +7,7 @@ none of it does what the paper says.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal, NamedTuple
 
@@ -50,24 +51,39 @@ def choose(
     *,
     node: int = 0,
     round: int = 0,
+    most: int = 0,
 ) -> list[Candidate]:
     """Up to `wanted` candidates of the pool, in the order in which they are trained; fewer where there are not enough.
 
     It depends on which candidates there are, not on their order. `seed`: of the run. Ids in `taken` are not chosen.
+    `most`: of one node, those that come first; 0 for any number.
     """
     free = [one for one in pool if one.rollout.id not in taken]
     if choice == "uniform-nonzero":
         free = [one for one in free if not is_dead(one.rewards)]
     if choice in ("uniform-nonzero", "uniform"):
         drawn = order("foreign", seed, node, round)
-        return sorted(free, key=lambda one: drawn(one.rollout.id))[:wanted]
+        return _of_each(sorted(free, key=lambda one: drawn(one.rollout.id)), most)[:wanted]
     free = sorted(free, key=_listed)
     if choice == "best-total":
-        return sorted((one for one in free if sum(one.rewards)), key=lambda one: -sum(one.rewards))[:wanted]
+        earned = sorted((one for one in free if sum(one.rewards)), key=lambda one: -sum(one.rewards))
+        return _of_each(earned, most)[:wanted]
+    free = _of_each(free, most)
     if choice == "first":
         return free[:wanted]
     drawn = order("position", seed, node)
     return [free[place] for place in sorted(sorted(range(len(free)), key=lambda one: drawn(str(one)))[:wanted])]
+
+
+def _of_each(ordered: Sequence[Candidate], most: int) -> list[Candidate]:
+    """The first `most` of each node, in their order; all with 0."""
+    found: list[Candidate] = []
+    counts: Counter[int] = Counter()
+    for one in ordered:
+        counts[one.rollout.node] += 1
+        if not most or counts[one.rollout.node] <= most:
+            found.append(one)
+    return found
 
 
 def _listed(one: Candidate) -> tuple[int, int, int, str]:

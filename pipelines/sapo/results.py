@@ -25,9 +25,9 @@ NODE = re.compile(r"node-(\d{1,4})")
 MOST_NODES = 256
 METRICS = frozenset(
     (
-        "reward_train", "reward_own", "eval_pass1", "n_own", "n_ext", "ext_wanted", "ext_pool", "ext_age_max",
-        "ext_age_mean", "dead", "tagged", "ended", "tokens_generated", "tokens_trained", "loss", "gradient_norm",
-        "refused", "skipped", "no_room", "left_out",
+        "reward_train", "reward_own", "eval_pass1", "n_own", "n_ext", "ext_wanted", "ext_pool", "ext_of_one",
+        "ext_age_max", "ext_age_mean", "dead", "tagged", "ended", "tokens_generated", "tokens_trained", "loss",
+        "gradient_norm", "refused", "skipped", "no_room", "left_out",
     )
 )  # fmt: skip
 """Metrics of a node's round that are kept, beside those by task."""

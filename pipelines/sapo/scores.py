@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -56,6 +57,8 @@ def trained(
         "left_out": made.left_out,
         "cut": made.cut,
     }
+    if entry.foreign:
+        found["ext_of_one"] = max(Counter(one.node for one in entry.foreign).values())
     if entry.ages:
         found |= {"ext_age_max": max(entry.ages), "ext_age_mean": fmean(entry.ages)}
     if groups:

@@ -17,8 +17,8 @@ from pipelines.sapo.results import NODE, SERIES
 
 METRICS = (
     "reward_own", "eval_pass1", "reward_train", "cumulative", "n_own", "n_ext", "ext_wanted", "ext_pool",
-    "ext_age_mean", "ext_age_max", "dead", "tagged", "ended", "tokens_generated", "tokens_trained", "loss",
-    "gradient_norm", "refused", "skipped", "no_room", "left_out",
+    "ext_of_one", "ext_age_mean", "ext_age_max", "dead", "tagged", "ended", "tokens_generated", "tokens_trained",
+    "loss", "gradient_norm", "refused", "skipped", "no_room", "left_out",
 )  # fmt: skip
 """Metrics of a round or node, as far as it has them."""
 MOST_NODES = 64

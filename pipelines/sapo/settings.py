@@ -23,7 +23,7 @@ MOST_TOKENS = 500_000
 """Tokens of all answers to a question: they are published together."""
 CLIP = 0.2, 0.28
 """The paper's clip, which is without effect as long as a round has one update."""
-SHARING = "shortfall", "foreign_ids", "importance_cap"
+SHARING = "shortfall", "foreign_ids", "importance_cap", "most_of_one"
 """Settings of what is taken of others."""
 
 
@@ -64,6 +64,13 @@ class SapoSettings:
     foreign: Literal["uniform-nonzero", "uniform", "best-total", "first", "fixed-positions"] = field(
         default="uniform-nonzero",
         metadata=help_of("which foreign rollouts are taken; uniform-nonzero: the paper's, those with unequal rewards"),
+    )
+    most_of_one: int = field(
+        default=0,
+        metadata=help_of(
+            "foreign rollouts that one node may have in a training set, but never less than its even share; 0: any"
+            " number, the paper"
+        ),
     )
     max_age: int = field(default=0, metadata=help_of("rounds that a foreign rollout may be old; 0: of the same round"))
     shortfall: Literal["short", "own"] = field(
@@ -125,6 +132,7 @@ class SapoSettings:
         refuse_outside(
             self, nodes=Bounds(1, MOST_NODES), rounds=Bounds(1, 100_000), group=Bounds(2, 256),
             temperature=Bounds(0, 10, over=True), top_p=SHARE, max_tokens=Bounds(1, 100_000), max_age=Bounds(0, 1000),
+            most_of_one=NOT_NEGATIVE,
             importance_cap=Bounds(0, 1000), updates=Bounds(1, 100), clip_low=Bounds(0, 1, over=True),
             clip_high=Bounds(0, 100, over=True), learning_rate=SHARE, rank=Bounds(0, MOST_RANK),
             scale=Bounds(0, 1000, over=True), weight_decay=Bounds(0, 1, under=True), max_norm=NOT_NEGATIVE,
