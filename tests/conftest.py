@@ -29,7 +29,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a test process for each core: m
 
 ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")
-LONG = os.environ.get("HYBRID_TEST_LONG", "") not in ("", "0")
 NOT_TO_BE_INSTALLED = (
     "needs a GPU",
     "needs the right to",
@@ -68,11 +67,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByName(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest first; what takes minutes only where it is asked for."""
-    if not LONG and (left_out := [item for item in items if item.get_closest_marker("long")]):
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest first."""
     items.sort(key=lambda item: not any(word in item.nodeid for word in (*ONE_PROCESS, *FIRST)))
 
 
