@@ -38,7 +38,9 @@ MAX_LINE = 1000
 GPUS_OPTION = re.compile(r"(?:[^=]*=)?gpus=([0-9]{1,3})")
 """The option of a backend, perhaps of a role, that has several GPUs share one model."""
 IDLE, PATIENCE = 600.0, 86_400.0
-"""Seconds without work after which a worker leaves; of a laptop, which costs nothing, while the GPU side is at work."""
+"""Seconds without work after which a worker leaves; of a laptop, which costs nothing, while it waits for the
+GPU side, or for a server that is away.
+"""
 
 
 @click.command()
@@ -53,7 +55,7 @@ IDLE, PATIENCE = 600.0, 86_400.0
 @click.option(
     "--max-idle",
     type=Duration(),
-    help="Leave after so long without work [10m; 24h on the laptop side while a run waits for the GPU side]",
+    help="Leave after so long without work [10m; 24h on the laptop side while a run waits for others]",
 )
 @click.option("--until", type=TimeOfDay(), help="Leave in time: 17:30, or a duration such as 11h30m.")
 @click.option("--linger", type=Duration(), default="60s", show_default=True, help="Longest wait for receipts.")

@@ -50,6 +50,11 @@ class RunState:
     failed: int = 0
     side: str = ""  # which side it waits for
 
+    @property
+    def waits(self) -> bool:
+        """Whether it goes on by itself when the other side has done its part, or what is away is back."""
+        return self.state == "other side" or (self.state == "unfinished" and self.error is not None)
+
 
 def elsewhere(
     here: Capabilities, chain: Bound, stage: Stage, sides: Collection[str], roles: Collection[str]

@@ -102,7 +102,7 @@ def _report_run_states(worker: Worker, told: dict[str, str], say: Callable[[str]
 def progress(worker: Worker) -> str:
     """One line: the stage, its rate, the files that are not uploaded or received yet, and errors."""
     session, spool = worker.session, worker.spool
-    parts = [worker.loader.doing or "waiting for work"]
+    parts = [worker.loader.doing or f"waiting for work, leaves in {duration(max(0.0, worker.leaves_in))}"]
     if session:
         counts = session.counts
         parts = [f"{session.run} {counts.stage}: {counts.done}/{counts.total}", counts.pace]

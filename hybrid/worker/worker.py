@@ -58,7 +58,7 @@ class WorkerOptions:
     run: str = ""
     once: bool = False
     max_idle: float = 600.0
-    max_wait: float = 0.0  # the same while a run waits for the other side, if that is longer
+    max_wait: float = 0.0  # the same while a run waits for the other side or a server, if that is longer
     until: float = math.inf
     linger: float = 60.0
     shard_seconds: float = 60.0
@@ -150,13 +150,17 @@ class Worker:
         states = {run_state.state for run_state in self.run_states.values()}
         return bool(self.options.run and states) and states <= {"done", "cancelled", "refused"}
 
+    @property
+    def leaves_in(self) -> float:
+        """Seconds until it leaves unless there is work; by `max_wait`, while a run waits for what is away for now."""
+        waits = any(run_state.waits for run_state in list(self.run_states.values()))
+        return self._busy + max(self.options.max_idle, self.options.max_wait if waits else 0.0) - self.clock.now()
+
     def _idle(self) -> bool:
-        """Whether there was no work for `max_idle` seconds, or `max_wait` while a run waits for the other side."""
-        waits = any(run_state.state == "other side" for run_state in self.run_states.values())
-        most = max(self.options.max_idle, self.options.max_wait if waits else 0.0)
-        if self.clock.now() - self._busy < most:
+        """Whether there was no work for too long."""
+        if self.leaves_in > 0:
             return False
-        self.stopping = f"nothing to do for {most:.0f} s"
+        self.stopping = f"nothing to do for {self.clock.now() - self._busy:.0f} s"
         return True
 
     def _round(self) -> Iterator[float]:

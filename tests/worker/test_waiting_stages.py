@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hybrid.folder.runs import join_folder, submit
+from hybrid.errors import Temporary
+from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Output, Request, Sampling
@@ -46,6 +48,13 @@ def asking(name: str, count: int) -> Ask:
     return Ask(items)
 
 
+def submitted(place: Path) -> Path:
+    """The folder with the run."""
+    models = {"": ModelSpec("scripted", "m", ""), "judge": ModelSpec("scripted", "j", "")}
+    submit(join_folder(place / "folder", make=True), "gated", {}, Gated().inputs(), models)
+    return place / "folder"
+
+
 @pytest.fixture
 def worked(tmp_path: Path) -> Callable[..., dict[str, list[float]]]:
     """Lets both sides work; when each item of each stage was done."""
@@ -67,9 +76,7 @@ def worked(tmp_path: Path) -> Callable[..., dict[str, list[float]]]:
             machine.answer = answer(machine)
             machines.append(machine)
         machines[0].clock.time = wait
-        models = {"": ModelSpec("scripted", "m", ""), "judge": ModelSpec("scripted", "j", "")}
-        submit(join_folder(tmp_path / "folder", make=True), "gated", {}, Gated().inputs(), models)
-        work_together(tmp_path / "folder", machines, lambda: len(done.get("learn", ())) == 4)
+        work_together(submitted(tmp_path), machines, lambda: len(done.get("learn", ())) == 4)
         return done
 
     return work
@@ -102,9 +109,33 @@ def test_a_worker_waits_longer_for_the_other_side_than_for_work(
     tmp_path: Path, options: dict[str, float], leaves: float
 ) -> None:
     laptop = TimedMachine("laptop", Gated(), lambda request: (1.0, "yes"))
-    models = {"": ModelSpec("scripted", "m", ""), "judge": ModelSpec("scripted", "j", "")}
-    submit(join_folder(tmp_path / "folder", make=True), "gated", {}, Gated().inputs(), models)
     options = {"max_idle": 600.0, **options}
     with pytest.raises(AssertionError, match="nobody has anything to do"):
-        work_together(tmp_path / "folder", [laptop], lambda: False, **options)
+        work_together(submitted(tmp_path), [laptop], lambda: False, **options)
     assert 100 + leaves <= laptop.clock.time <= 100 + leaves + 60, "idle talk takes 100 s"
+
+
+@dataclass
+class WithoutServer(TimedMachine):
+    """A machine whose server of models answers from a moment on."""
+
+    back: float = math.inf
+
+    def digest(self, run: Run, role: str) -> str:
+        if self.clock.time < self.back:
+            raise Temporary("no server answers")
+        return super().digest(run, role)
+
+
+def test_a_worker_waits_for_a_server_as_long_as_for_the_other_side(tmp_path: Path) -> None:
+    laptop = WithoutServer("laptop", Gated(), lambda request: (1.0, "yes"))
+    with pytest.raises(AssertionError, match="nobody has anything to do"):
+        work_together(submitted(tmp_path), [laptop], lambda: False, max_idle=600.0, max_wait=5000.0)
+    assert 5000 <= laptop.clock.time <= 5060
+    assert not laptop.busy
+
+
+def test_a_server_that_was_away_for_hours_costs_nothing(tmp_path: Path) -> None:
+    laptop = WithoutServer("laptop", Gated(), lambda request: (1.0, "yes"), back=4000.0)
+    work_together(submitted(tmp_path), [laptop], lambda: len(laptop.busy) == 100, max_idle=600.0, max_wait=5000.0)
+    assert laptop.clock.time <= 4000 + 100 + 60
