@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from hybrid.canonical import encode
+from hybrid.commands.failures import missed
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout, spare_path
-from hybrid.errors import BadData, CannotRun, Missed, NotFinished, UsageError
+from hybrid.errors import BadData, CannotRun, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder, note_outputs, opened_run, outputs_path
 from hybrid.folder.runs import folder_above, join_folder
 from hybrid.laptop import remote_runs
@@ -19,7 +20,6 @@ from hybrid.laptop.forgetting import recall
 from hybrid.machine import home
 from hybrid.machine.terminal import clean_line, count_of, has_or_have, is_or_are, was_or_were
 from hybrid.outputs import stale_words
-from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
 
@@ -134,10 +134,7 @@ def check(done: remote_runs.Fetched) -> None:
             hint="a worker does them when it sees the order; fetch again later",
         )
     if done.failed:
-        raise Missed(
-            f"{failed_items(done.stages, done.run.id)}; the reasons are in {done.outputs}",
-            hint=f"`hybrid retry {done.run.id}` asks for them again",
-        )
+        raise missed(done.run, done.stages, done.outputs, f"`hybrid retry {done.run.id}` asks for them again")
 
 
 @click.command()

@@ -14,13 +14,13 @@ import click
 from rich.console import Console
 
 from hybrid.commands.arms import with_arms
+from hybrid.commands.failures import missed
 from hybrid.commands.follow import follow
 from hybrid.commands.options import OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
 from hybrid.commands.planning import DRY_RUN, plan_for_rent, plan_here, show_plan, tell_plan
 from hybrid.commands.roles import engines, specs
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
-from hybrid.errors import Missed
 from hybrid.execution.chosen_model import Engine
 from hybrid.execution.local import DEFAULT_FOLDER, Effort, LocalResult, chosen_folder, note_outputs, run_here
 from hybrid.execution.roles import stages_of_run, stages_with
@@ -36,7 +36,6 @@ from hybrid.outputs import stale_words
 from hybrid.progress import ProgressBar, ProgressEvents, ProgressLines, SilentProgress
 from hybrid.protocols import Side, Stage
 from hybrid.status.next_command import model_options
-from hybrid.status.text import failed_items
 
 MAX_LINE = 1000
 LOG = logging.getLogger("hybrid")
@@ -215,7 +214,5 @@ def _report_result(result: LocalResult, observer: SilentProgress, how: LocalOpti
     else:
         click.echo(result.outputs)
     if result.failed:
-        raise Missed(
-            f"{failed_items(result.stages, result.run.id)}; the reasons are in {result.outputs}",
-            hint="--retry-failed repeats them; grading counts failed outputs as failed, never as wrong",
-        )
+        again = "--retry-failed repeats them; grading counts failed outputs as failed, never as wrong"
+        raise missed(result.run, result.stages, result.outputs, again)

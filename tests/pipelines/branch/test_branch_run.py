@@ -42,6 +42,8 @@ def test_a_model_that_always_says_the_same_ends_with_exit_code_3_and_what_was_ke
     done = hybrid(*run)
     assert done.code == 3, done.stderr
     assert "1 failed" in done.stderr
+    assert "demo/short: short: 1 of 2 texts kept at the level" in done.stderr
+    assert "retry" not in done.stderr, "it would be the same again"
     records = document(tmp_path / "f")["records"]
     (short,) = [one for one in records if one["error"]]
     assert short["error"]["kind"] == "short"
