@@ -24,6 +24,7 @@ from hybrid.report.sources import ReportRun
 MAX_WORKERS = 200
 """Most workers of a run that are drawn, the last by name."""
 ACROSS = "minute"
+UNKNOWN = "–"
 EXPLAINED = (
     "What each worker measured while it worked for this run: means, with a band up to the highest sample. Utilization "
     "is the share of time in which some kernel of the GPU ran, whatever part of the GPU it used; power and memory are "
@@ -105,36 +106,38 @@ def _line(name: str, usage: Usage, metric: str, after: float) -> Line:
 
 
 def _table(loads: Mapping[str, Sequence[WorkerLoad]]) -> Html:
-    """A row per worker, and the sum of the energy of each run."""
-    names = ("worker", "measured", "GPUs", "GPU busy", "GPU memory", "power", "energy", "CPU", "memory")
-    head = el("tr", *(el("th", name, scope="col", cls=None if name == "worker" else "n") for name in names))
-    rows = []
+    """A row per worker, and the sum of the energy of each run. What no worker measured has no column."""
+    rows = list[tuple[str, dict[str, str]]]()
     for label, workers in loads.items():
-        rows += [_row(f"{label} · {one.name}" if len(loads) > 1 else one.name, one.usage) for one in workers]
+        rows += [(f"{label} · {one.name}" if len(loads) > 1 else one.name, _cells(one.usage)) for one in workers]
         energy = [one.usage.energy_wh for one in workers if one.usage.energy_wh is not None]
         if len(energy) > 1:
-            cells = [el("td", watt_hours(sum(energy)) if name == "energy" else "", cls="n") for name in names[1:]]
             total = f"{label}, {count_of(len(workers), 'worker')}" if len(loads) > 1 else "together"
-            rows.append(el("tr", el("th", total, scope="row"), *cells))
-    return el("div", el("table", el("thead", head), el("tbody", *rows)), cls="scroll rounds", tabindex="0")
+            rows.append((total, dict.fromkeys(_cells(workers[0].usage), "") | {"energy": watt_hours(sum(energy))}))
+    names = [name for name in rows[0][1] if any(cells[name] not in ("", UNKNOWN) for _, cells in rows)] if rows else []
+    head = el("tr", el("th", "worker", scope="col"), *(el("th", name, scope="col", cls="n") for name in names))
+    body = [
+        el("tr", el("th", name, scope="row"), *(el("td", cells[one], cls="n") for one in names)) for name, cells in rows
+    ]
+    return el("div", el("table", el("thead", head), el("tbody", *body)), cls="scroll rounds workers", tabindex="0")
 
 
-def _row(name: str, usage: Usage) -> Html:
-    cells = (
-        _told(len(usage.at) * usage.period / 60, "min"),
-        "–" if usage.gpus is None else number(usage.gpus),
-        _told(_mean(usage, "gpu_busy"), "%"),
-        _told(_peak(usage, "gpu_memory"), "GiB", 1 / 1024),
-        _told(_mean(usage, "power"), "W"),
-        "–" if usage.energy_wh is None else watt_hours(usage.energy_wh),
-        _told(_mean(usage, "cpu"), "%"),
-        _told(_peak(usage, "memory"), "GiB", 1 / 1024),
-    )
-    return el("tr", el("th", name, scope="row"), *(el("td", cell, cls="n") for cell in cells))
+def _cells(usage: Usage) -> dict[str, str]:
+    """What one worker measured, by the name of the column."""
+    return {
+        "measured": _told(len(usage.at) * usage.period / 60, "min"),
+        "GPUs": UNKNOWN if usage.gpus is None else number(usage.gpus),
+        "GPU busy": _told(_mean(usage, "gpu_busy"), "%"),
+        "GPU memory": _told(_peak(usage, "gpu_memory"), "GiB", 1 / 1024),
+        "power": _told(_mean(usage, "power"), "W"),
+        "energy": UNKNOWN if usage.energy_wh is None else watt_hours(usage.energy_wh),
+        "CPU": _told(_mean(usage, "cpu"), "%"),
+        "memory": _told(_peak(usage, "memory"), "GiB", 1 / 1024),
+    }
 
 
 def _told(value: float | None, unit: str, factor: float = 1.0) -> str:
-    return "–" if value is None else f"{number(value * factor)} {unit}"
+    return UNKNOWN if value is None else f"{number(value * factor)} {unit}"
 
 
 def _mean(usage: Usage, metric: str) -> float | None:
