@@ -13,18 +13,15 @@ from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path
 from hybrid.errors import BadData, Missed, NotFinished, UsageError, nearest
-from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.local import chosen_folder, opened_run, outputs_of
-from hybrid.execution.roles import stages_of_run
+from hybrid.execution.rounds_again import rounds_again
 from hybrid.folder.runs import Run
-from hybrid.folder.segments import segments_of
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
 from hybrid.machine.terminal import clean_line, count_of
 from hybrid.metrics import RoundMetrics
 from hybrid.outputs import open_outputs
-from hybrid.plugins.faults import attributed_to, checked
-from hybrid.protocols import Replayed, ReplaysRounds
+from hybrid.protocols import Replayed
 from hybrid.records import Output
 
 BEGINS = b'{"format":"hybrid/replay"'
@@ -75,18 +72,15 @@ def replay(
         raise UsageError("which round? --round 12, or --verify to compare all of them")
     place = chosen_folder(folder)
     named = opened_run(place, run)
-    pipeline = pipeline_of(named)
-    if not isinstance(pipeline, ReplaysRounds):
+    again = rounds_again(named)
+    if again is None:
         raise UsageError(f"{named.id}: the pipeline {named.spec['pipeline']} has no rounds that can be made again")
     found = _found(place, named, Wanted(series, node, number))
     if not verify:
         _refuse_several(found)
-    tasks, read = named.tasks(), segments_of(named, stages_of_run(named, pipeline)[-1]).read
     told = Told()
     for name, metrics, group in found:
-        with attributed_to(pipeline, f"making round {metrics.round} of {name} again"):
-            made = checked(pipeline.replay(tasks, name, metrics, group, read), Replayed)
-        told.add(made)
+        told.add(made := again(name, metrics, group))
         if not verify:
             _show(made, output, as_json=as_json)
     if verify:

@@ -65,10 +65,10 @@ def _request(request: Mapping[str, Any], longest: int) -> Html:
     settings = {name: request[name] for name in ("schema", "template", "adapter") if request.get(name)}
     facts = "sampling " + encode({**how, **settings}).decode()
     messages: list[dict[str, str]] = request["messages"][:MAX_MESSAGES]
-    turns = [part for one in messages for part in (el("p", one["role"], cls="facts"), _boxed(one["content"], longest))]
+    turns = [part for one in messages for part in (el("p", one["role"], cls="facts"), boxed(one["content"], longest))]
     left = len(request["messages"]) - len(messages)
     more = [el("p", f"{count_of(left, 'more message')} not shown", cls="none")] if left else []
-    raw = [_boxed(request["prompt"], longest)] if request["prompt"] else []
+    raw = [boxed(request["prompt"], longest)] if request["prompt"] else []
     said = [*turns, *more, *raw]
     return el("details", el("summary", "asked"), el("p", truncated(facts, longest), cls="facts"), *said, cls="thought")
 
@@ -78,7 +78,7 @@ def output_text(output: Output, longest: int) -> Html:
     shown = _text_or_failure(output, longest)
     if not output.thought:
         return shown
-    return join([el("details", el("summary", "thought"), _boxed(output.thought, longest), cls="thought"), shown])
+    return join([el("details", el("summary", "thought"), boxed(output.thought, longest), cls="thought"), shown])
 
 
 def _text_or_failure(output: Output, longest: int) -> Html:
@@ -86,10 +86,11 @@ def _text_or_failure(output: Output, longest: int) -> Html:
         return el(
             "p", el("b", f"failed: {output.error.kind}"), " ", truncated(output.error.message, longest), cls="error"
         )
-    return _boxed(output.text, longest) if output.text else el("p", "(empty text)", cls="none")
+    return boxed(output.text, longest) if output.text else el("p", "(empty text)", cls="none")
 
 
-def _boxed(text: str, longest: int) -> Html:
+def boxed(text: str, longest: int) -> Html:
+    """The text in a box, cut to `longest` characters, which is said."""
     boxed = el("pre", text[:longest], dir="ltr", tabindex="0")
     if len(text) <= longest:
         return boxed

@@ -20,6 +20,7 @@ from pipelines.sapo.figures import curves, node_curves
 from pipelines.sapo.findings import NOTHING_LEARNED, findings
 from pipelines.sapo.result_tables import arms, costs, notices, sharing, tasks, training
 from pipelines.sapo.results import SERIES, in_order, read_swarms
+from pipelines.sapo.rollout_texts import Looked, rollout_texts
 from pipelines.sapo.series_page import series_page
 
 
@@ -40,12 +41,13 @@ class SapoReport(Section):
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
         """All parts, run by run, after the arms of all together where the runs differ in arms and seeds."""
+        looked = [Looked(run) for run in runs]
+        found = [_comparison(run, some) for run, some in zip(runs, looked, strict=True)]
         if len(runs) == 1:
-            return _overall(_comparison(runs[0]))
-        found = [_comparison(run) for run in runs]
+            return join([_overall(found[0]), rollout_texts(runs[0], looked[0])])
         parts = [_together(found) if _differ_in_arms_alone(runs, found) else Html("")]
-        for run, one in zip(runs, found, strict=True):
-            parts += [el("h3", run.label), _overall(one)]
+        for run, one, some in zip(runs, found, looked, strict=True):
+            parts += [el("h3", run.label), _overall(one), rollout_texts(run, some)]
         return join(parts)
 
     def task(self, shown: TaskView) -> Html:
@@ -61,10 +63,11 @@ class SapoReport(Section):
         return files("pipelines.sapo").joinpath("report.css").read_text(encoding="utf-8")
 
 
-def _comparison(run: ReportRun) -> Comparison:
+def _comparison(run: ReportRun, looked: Looked | None = None) -> Comparison:
     part = run.grades.settings.get("part", PART) if run.grades and run.grader == "sapo" else PART
     with closing(run.outputs.records()) as records:
-        return Comparison(read_swarms(records), context_of(run.outputs.run, float(part)))
+        passing = looked.passing(records) if looked else records
+        return Comparison(read_swarms(passing), context_of(run.outputs.run, float(part)))
 
 
 def _differ_in_arms_alone(runs: Sequence[ReportRun], found: Sequence[Comparison]) -> bool:

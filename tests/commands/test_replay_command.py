@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybrid.cli import main
+from hybrid.metrics import RoundMetrics
+from hybrid.report.rounds_again import rounds_of
+from hybrid.report.sources import find_source, with_folder
 from tests.support.in_process import Hybrid
 from tests.support.plugin_run import install
 
@@ -98,6 +101,17 @@ def test_every_round_is_compared(swarm: Ran, hybrid: Hybrid) -> None:
     done = hybrid("replay", swarm.run, "--verify")
     assert (done.code, done.stdout) == (0, "12 of 12 training sets are as the records say\n")
     assert hybrid("replay", swarm.run, "--verify", "--node", 2).stdout.startswith("4 of 4 ")
+
+
+def test_a_report_of_the_run_makes_them_again_too(swarm: Ran) -> None:
+    source = with_folder(find_source(swarm.folder / "results" / swarm.run / "outputs.json"), None)
+    again = rounds_of(source)
+    assert again
+    (record,) = (one for one in source.first_outputs() if one.question.endswith("/00003"))
+    made: Any = again(record.task, RoundMetrics.from_text(record.text or ""), "node-1")
+    assert (made.missing, made.wrong) == ([], [])
+    assert [len(one["answers"]) for one in made.value["groups"]] == [4] * 4
+    assert rounds_of(replace(source, folder=swarm.folder / "elsewhere")) is None
 
 
 def test_what_is_missing_is_named(swarm: Ran, hybrid: Hybrid) -> None:
