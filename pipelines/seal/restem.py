@@ -26,6 +26,7 @@ from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
 from pipelines.seal.examples import training_examples
+from pipelines.seal.fine_tuning import policy_tuning
 from pipelines.seal.foreseen import foreseen_answers
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
@@ -192,21 +193,8 @@ class SealRestem(Editing):
         return kept
 
     def _fine_tuning(self, about: Mapping[str, Json]) -> Tuning:
-        """The tuning of the policy, as SEAL's: the loss is on the reply; the adapter is kept for later stages."""
-        return Tuning(
-            about,
-            learning_rate=self.policy_learning_rate,
-            epochs=self.policy_epochs,
-            rank=self.policy_rank,
-            alpha=self.policy_alpha,
-            targets=self.targets,
-            batch=self.policy_batch,
-            warmup=0,
-            clip=self.clip,
-            padding=self.padding,
-            seed=self.seed,
-            keep=True,
-        )
+        """The tuning of the policy; the loss is on the reply."""
+        return policy_tuning(self, self.targets, about)
 
     def _rewarded(self, tasks: Mapping[str, Any], about: Mapping[str, Json]) -> tuple[Example, ...]:
         """The rewarded self-edits as training examples: the prompt and the reply. Raises BadData."""

@@ -20,14 +20,15 @@ NOT_WRITTEN = "not-written"
 class Arm:
     """A way of answering: after a training on `texts` and the passage, with the passage shown, or neither.
 
-    `completion` is the number of the text where each is learned alone, `round` that of its writer, or of the learner;
-    `failed` says why nothing can be asked.
+    `completion` is the number of the text where each is learned alone, `training` that of several with other seeds,
+    `round` that of its writer, or of the learner; `failed` says why nothing can be asked.
     """
 
     name: str
     tuning: Tuning | None = None
     texts: tuple[str, ...] = ()
     completion: int | None = None
+    training: int = 0
     round: int | None = None
     shown: bool = False
     adapter: str = ""
@@ -43,7 +44,8 @@ class Arm:
         """The end of its questions' names in the results."""
         if self.round is not None and self.name == BASE:
             return f"round-{self.round}-{BASE}"
-        return self.name if self.completion is None else f"{self.name}-{self.completion:02d}"
+        again = f".{self.training + 1}" if self.training else ""
+        return self.name if self.completion is None else f"{self.name}-{self.completion:02d}{again}"
 
 
 Arms = Mapping[str, Sequence[Arm]]
@@ -53,14 +55,18 @@ Arms = Mapping[str, Sequence[Arm]]
 def candidates(
     settings: KnowledgeSettings, tasks: Mapping[str, Any], written: Iterable[Output], round: int, adapter: str
 ) -> dict[str, list[Arm]]:
-    """For each training passage the model without training, then one arm for each text that was written about it."""
+    """For each training passage the model without training, then an arm for each training on a text about it."""
     arms = {id: [Arm(BASE, round=round, adapter=adapter)] for id in tasks}
     for id, outputs in by_task(written, tasks).items():
         for output in outputs:
             text, failed = _text_of(settings, output)
-            tuning = None if failed else _tuning(settings, tasks, [(id, [text])])
-            name, number = f"round-{round}", output.sample
-            arms[id].append(Arm(name, tuning, (text,), number, round, adapter=adapter, failed=failed))
+            arm = Arm(f"round-{round}", None, (text,), output.sample, round=round, adapter=adapter, failed=failed)
+            if failed:
+                arms[id].append(arm)
+                continue
+            for training in range(settings.trainings):
+                tuning = _tuning(settings, tasks, [(id, [text])], training)
+                arms[id].append(replace(arm, tuning=tuning, training=training))
     return arms
 
 
@@ -87,7 +93,7 @@ def evaluated(
         for output in outputs:
             text, failed = _text_of(settings, output)
             if failed:
-                arms[id].append(Arm(f"round-{round}", None, (text,), output.sample, round, failed=failed))
+                arms[id].append(Arm(f"round-{round}", None, (text,), output.sample, round=round, failed=failed))
             else:
                 texts.setdefault(id, []).append((output.sample, text))
     _add(arms, _learned(settings, tasks, Arm(f"round-{round}", round=round, adapter=adapter), texts))
@@ -149,8 +155,10 @@ def _learned(
     return found
 
 
-def _tuning(settings: KnowledgeSettings, tasks: Mapping[str, Any], about: list[tuple[str, list[str]]]) -> Tuning:
-    return settings.tuning(settings.division.examples(tasks, about))
+def _tuning(
+    settings: KnowledgeSettings, tasks: Mapping[str, Any], about: list[tuple[str, list[str]]], training: int = 0
+) -> Tuning:
+    return settings.tuning(settings.division.examples(tasks, about), training)
 
 
 def _add(arms: dict[str, list[Arm]], more: Mapping[str, list[Arm]]) -> None:

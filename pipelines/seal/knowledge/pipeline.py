@@ -32,7 +32,7 @@ Earlier = Mapping[str, Iterable[Output]]
 NOTHING: Earlier = {}
 MakeArms = Callable[[Mapping[str, Any], Earlier], Arms]
 
-PAPER = {"format": "plain", "write_tokens": 8192, "most_documents": 0, "select": "published"}
+PAPER = {"format": "plain", "write_tokens": 8192, "most_documents": 0, "select": "published", "trainings": 3}
 SMALL = {"passages": 4, "eval_passages": 8, "rounds": 1, "completions": 3, "write_tokens": 256, "most_documents": 12}
 DEMO = {
     "passages": 2,
@@ -105,7 +105,7 @@ class SealKnowledge(KnowledgeSettings):
             chosen = of_group(tasks, int(stage.removeprefix("policy-")) - 1)
             kept = [[id, imagined_text(self.write_tokens, id)] for id in sorted(chosen)]
             about: dict[str, Json] = {"kept": kept, "prompts": self._prompts(tasks, kept)}
-            return [Foreseen(item_of(FineTuning("policy", stage, self.policy_tuning(about))))]
+            return [Foreseen(item_of(FineTuning("policy", stage, self.fine_tuning(about))))]
         return map(Foreseen, imagined_items(self.stages(), stage, tasks))
 
     def _round(self, n: int) -> Iterator[Stage]:
@@ -197,7 +197,7 @@ class SealKnowledge(KnowledgeSettings):
         if kept := [[one.task, one.text] for one in winners]:
             about: dict[str, Json] = {"kept": kept, "prompts": self._prompts(tasks, kept)}
             base = arms.adapter_of(_policy_of(n, earlier))
-            yield FineTuning("policy", f"policy-{n + 1}", self.policy_tuning(about), base)
+            yield FineTuning("policy", f"policy-{n + 1}", self.fine_tuning(about), base)
 
     def _prompts(self, tasks: Mapping[str, Any], kept: Sequence[Sequence[str]]) -> str:
         """A digest of the requests of the kept texts; together they identify all texts that are trained on."""

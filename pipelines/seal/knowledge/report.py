@@ -205,12 +205,13 @@ def _arm(name: str, results: Sequence[QuestionResult], longest: int) -> Html:
 
 
 def _title(name: str) -> str:
-    """An arm by the end of a question's name: `round-0-01` is the second text of the writer of round 0."""
+    """An arm by the end of a question's name: `round-0-01.3` is the third training on the second text of round 0."""
     arm, _, number = name.rpartition("-")
+    number, _, training = number.partition(".")
     writer = ROUND.fullmatch(arm)
     if number.isdecimal() and (writer or arm in NAMES):
         of = f"the writer of round {writer[1]}" if writer else "the given ones"
-        return f"text {int(number) + 1} of {of}"
+        return f"text {int(number) + 1} of {of}{f', training {training}' if training else ''}"
     return NAMES.get(name, name.replace("-", " "))
 
 

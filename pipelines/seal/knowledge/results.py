@@ -31,7 +31,7 @@ def results(
             for number, (name, question) in enumerate(passage.questions):
                 answer = answered.get((id, f"{id}/{name}@{arm.asked_as}"))
                 view = {"question": question, **_view(arm, tasks[id], answer if number == 0 else None)}
-                if number == 0 and arm.texts:
+                if number == 0 and arm.texts and not arm.training:
                     view["texts"] = list(arm.texts)
                 if answer is not None:
                     view |= judged_view(answer, rules, replies)
@@ -43,6 +43,7 @@ def results(
 def _view(arm: Arm, task: Mapping[str, Any], first: Output | None) -> dict[str, Any]:
     view: dict[str, Any] = {"split": task["split"], "arm": arm.name}
     view |= {name: value for name in ("round", "completion") if (value := getattr(arm, name)) is not None}
+    view |= {"training": arm.training} if arm.training else {}
     if first is not None and first.trained:
         view["trained"] = {name: first.trained[name] for name in TOLD if name in first.trained}
     return view

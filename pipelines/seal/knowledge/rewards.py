@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import fmean
 
 from hybrid.records import Output
 from pipelines.seal.knowledge.arms import BASE
@@ -17,10 +18,12 @@ Scores = dict[str, float | None]
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """The share of `questions` that are right after learning a text (`value`) and before (`base`).
+    """The share of `questions` that are right after learning a text (`value`), a mean over its trainings, and before
+    (`base`).
 
-    Those are the questions that have a verdict on all texts of the passage that were learned, and on the model without
-    training: else a text could win by the questions that were not graded. `value` is None without any; `why` says so.
+    Those are the questions that have a verdict on all texts of the passage that were learned, after each training, and
+    on the model without training: else a text could win by the questions that were not graded. `value` is None without
+    any; `why` says so.
     """
 
     task: str
@@ -54,7 +57,7 @@ def best(found: Iterable[Reward], *, always: bool) -> Iterator[Reward]:
 
 def _of_passage(task: str, outputs: Sequence[Output]) -> Iterator[Reward]:
     base: Scores = {}
-    scores: dict[int, Scores] = {}
+    each: dict[int, dict[str, list[float | None]]] = {}  # text -> question -> the score after each training
     reasons: dict[int, Counter[str]] = {}
     texts: dict[int, str] = {}
     for output in outputs:
@@ -65,15 +68,22 @@ def _of_passage(task: str, outputs: Sequence[Output]) -> Iterator[Reward]:
         number = output.view.get("completion")
         if type(number) is not int:
             continue
-        scores.setdefault(number, {})[question] = graded.score
+        each.setdefault(number, {}).setdefault(question, []).append(graded.score)
         if graded.score is None:
             reasons.setdefault(number, Counter())[graded.reason] += 1
         if isinstance(given := output.view.get("texts"), list) and given and isinstance(given[0], str):
             texts[number] = given[0]
+    scores = {number: {question: _over(those) for question, those in own.items()} for number, own in each.items()}
     common = _common([base, *(own for own in scores.values() if set(own.values()) != {None})])
     for number, own in sorted(scores.items()):
         why = reasons.get(number, Counter[str]()).most_common(1)
         yield _reward(task, number, texts.get(number, ""), own, base, common, why[0][0] if why else "")
+
+
+def _over(trainings: Sequence[float | None]) -> float | None:
+    """The mean score of an answer over the trainings of a text; None when one of them has none."""
+    known = [score for score in trainings if score is not None]
+    return fmean(known) if len(known) == len(trainings) else None
 
 
 def _common(each: Sequence[Mapping[str, float | None]]) -> list[str]:

@@ -10,8 +10,10 @@ from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_out
 from hybrid.canonical import Json
 from hybrid.errors import UsageError, nearest
 from hybrid.grading.answers import RULES
+from hybrid.sampling import item_seed
 from hybrid.tasks.squad.prompts import Format, QuestionPrompt
 from hybrid.tuning import Tuning
+from pipelines.seal.fine_tuning import policy_tuning
 from pipelines.seal.knowledge.documents import Division, Documents
 from pipelines.seal.knowledge.writing import PASSAGE, Kind, Writing
 
@@ -43,6 +45,10 @@ class KnowledgeSettings:
     )
     completions: int = field(default=5, metadata=help_of("texts that are written about a training passage"))
     eval_completions: int = field(default=1, metadata=help_of("... about an evaluation passage, with each writer"))
+    trainings: int = field(
+        default=1,
+        metadata=help_of("trainings of a training passage's text, with other seeds; its reward is their mean"),
+    )
     temperature: float = field(default=1.0, metadata=help_of("of the writer"))
     top_p: float = field(default=0.95, metadata=help_of("nucleus of its sampling, over 0 to 1"))
     write_tokens: int = field(default=1024, metadata=help_of("bound of a text about a passage"))
@@ -103,6 +109,7 @@ class KnowledgeSettings:
         refuse_outside(self, rounds=Bounds(0, 20), passages=Bounds(1, 10_000), eval_passages=Bounds(0, 100_000))
         refuse_outside(self, groups=Bounds(1, 100), questions=NOT_NEGATIVE, shuffle=SEED, seed=SEED)
         refuse_outside(self, completions=Bounds(1, 1000), eval_completions=Bounds(1, 1000), together=NOT_NEGATIVE)
+        refuse_outside(self, trainings=Bounds(1, 100))
         refuse_outside(self, temperature=Bounds(0, 100), top_p=SHARE, write_tokens=Bounds(1), max_tokens=Bounds(1))
         refuse_outside(self, most_documents=NOT_NEGATIVE)
         if max(self.completions, self.eval_completions) > 1 and self.temperature == 0:
@@ -121,7 +128,7 @@ class KnowledgeSettings:
         if self.rounds == 0 == self.eval_passages:
             raise ValueError("rounds=0 without evaluation passages leaves nothing to do")
         self.tuning({})
-        self.policy_tuning({})
+        self.fine_tuning({})
 
     @property
     def writing(self) -> Writing:
@@ -138,8 +145,8 @@ class KnowledgeSettings:
         """How questions are asked."""
         return QuestionPrompt(self.format, self.topic, self.instruction, self.date)
 
-    def tuning(self, examples: Mapping[str, Json]) -> Tuning:
-        """The tuning of an adapter on texts about passages."""
+    def tuning(self, examples: Mapping[str, Json], training: int = 0) -> Tuning:
+        """The tuning of an adapter on texts about passages, of a text's first training or a further one."""
         return Tuning(
             examples,
             learning_rate=self.learning_rate,
@@ -153,22 +160,9 @@ class KnowledgeSettings:
             clip=self.clip,
             learned="all",
             padding=self.padding,
-            seed=self.seed,
+            seed=item_seed(self.seed, "training", training) if training else self.seed,
         )
 
-    def policy_tuning(self, examples: Mapping[str, Json]) -> Tuning:
-        """The tuning of the writer: the loss is on what was written; the adapter is kept for later stages."""
-        return Tuning(
-            examples,
-            learning_rate=self.policy_learning_rate,
-            epochs=self.policy_epochs,
-            rank=self.policy_rank,
-            alpha=self.policy_alpha,
-            targets=self.policy_targets,
-            batch=self.policy_batch,
-            warmup=0,
-            clip=self.clip,
-            padding=self.padding,
-            seed=self.seed,
-            keep=True,
-        )
+    def fine_tuning(self, examples: Mapping[str, Json]) -> Tuning:
+        """The tuning of the writer."""
+        return policy_tuning(self, self.policy_targets, examples)

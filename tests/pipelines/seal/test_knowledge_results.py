@@ -14,6 +14,7 @@ from hybrid.records import Failure, Output
 from hybrid.statistics.agreement import ConfusionTable
 from pipelines.seal.knowledge.comparison import compare, controls_of
 from pipelines.seal.knowledge.grader import JudgedKnowledge, Knowledge
+from pipelines.seal.knowledge.report import _title
 from tests.support.in_process import Hybrid
 
 RIGHT, WRONG = '{"reason": "means the same", "correct": true}', '{"reason": "another town", "correct": false}'
@@ -157,3 +158,11 @@ def test_ungraded_runs_have_a_page_too(hybrid: Hybrid, tmp_path: Path) -> None:
     write_outputs(path, {"id": "r", "pipeline": "seal-knowledge"}, [], {}, [record("p", 0, "base", None)])
     assert hybrid("report", path).code == 0
     assert "No answer about an evaluation passage has a verdict yet." in (tmp_path / "report.html").read_text()
+
+
+def test_arms_are_named_by_their_text_and_training() -> None:
+    names = ("base", "round-0-base", "round-0-01", "round-0-01.3", "given-00", "odd.x", "round-0-x.2")
+    assert [_title(name) for name in names] == [
+        "no training", "round 0 base", "text 2 of the writer of round 0",
+        "text 2 of the writer of round 0, training 3", "text 1 of the given ones", "odd.x", "round 0 x.2",
+    ]  # fmt: skip

@@ -226,6 +226,39 @@ def test_texts_are_compared_by_the_questions_that_have_a_verdict_on_all_of_them(
     assert [one.completion for one in best(found, always=False)] == [1]
 
 
+def test_a_reward_is_the_mean_over_trainings_of_a_text_with_other_seeds(data: str) -> None:
+    class Lucky(Learner):
+        """Learns nothing by the trainings with the first seed."""
+
+        def answer(self, item: Item) -> str:
+            tuning = item.request.tuning
+            return "no idea" if tuning and tuning.seed == 0 else super().answer(item)
+
+    pipeline = small(data, trainings=2)
+    learner = Lucky(pipeline.inputs())
+    done = run_stages(pipeline, pipeline.inputs(), learner)
+    found = list(rewards(with_answers(done, pipeline, "marked-0-0")))
+    assert [(one.completion, one.value, one.questions) for one in found] == [(0, 0.0, 2), (1, 0.25, 2), (2, 0.5, 2)]
+    assert [one.text for one in found] == ["nothing", "about 0", "about 0\nabout 1"]
+    assert [one.completion for one in best(found, always=False)] == [2]
+    trained = {item.request.tuning.digest: item.request.tuning for item in learner.of("answer") if item.request.tuning}
+    assert len({(json.dumps(one.examples), one.seed) for one in trained.values()}) == 2 * 3 * 2 + 2 + 2 * 2
+    ends = {one.question.partition("@")[2] for one in done["marked-0-0"]}
+    assert ends == {"round-0-base", *(f"round-0-{n:02d}{again}" for n in range(3) for again in ("", ".2"))}
+    asked = [item.request.messages[-1].content for item in learner.of("judge")]
+    assert len(asked) == len(set(asked)), "equal answers after several trainings are judged once"
+
+
+def test_a_question_without_a_verdict_after_one_of_the_trainings_counts_for_no_text(data: str) -> None:
+    pipeline = small(data, trainings=2, groups=1)
+    done, _ = learned(pipeline)
+    outputs = with_answers(done, pipeline, "marked-0-0")
+    lost = next(one for one in outputs if one.question.endswith("2.0@round-0-01.2") or "@round-0-01.2" in one.question)
+    lost.text, lost.error = None, Failure("memory", "full")
+    found = [one for one in rewards(outputs) if one.task == lost.task]
+    assert {one.questions for one in found} == {1}
+
+
 def test_texts_that_are_all_alike_are_learned_once_and_nothing_is_rewarded_that_does_not_help(data: str) -> None:
     pipeline = small(data, groups=1)
     done, learner = learned(pipeline, texts=lambda item: "the same")
@@ -362,8 +395,8 @@ def test_splits_are_disjoint_and_too_few_passages_are_refused(data: str, tmp_pat
 
 @pytest.mark.parametrize(
     "setting",
-    ["rounds=-1", "passages=0", "groups=0", "completions=0", "top_p=0", "temperature=0", "prompt=hello", "kind=essay",
-     "rules=sum", "controls=none", "rank=0", "policy_rank=0", "date=", "most_documents=-1", "together=-1",
+    ["rounds=-1", "passages=0", "groups=0", "completions=0", "trainings=0", "top_p=0", "temperature=0", "prompt=hello",
+     "kind=essay", "rules=sum", "controls=none", "rank=0", "policy_rank=0", "date=", "most_documents=-1", "together=-1",
      "select=all"],
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(setting: str) -> None:
