@@ -189,7 +189,8 @@ def _as_ours(error: BaseException) -> HybridError:
         return error
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
-        return UsageError(error.format_message(), hint=f"see {context.command_path if context else 'hybrid'} --help")
+        message = " ".join(error.format_message().split())  # choices stand on lines of their own
+        return UsageError(message, hint=f"see {context.command_path if context else 'hybrid'} --help")
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return NotFinished("interrupted", hint="nothing is lost: the same command goes on where it stopped")
     if isinstance(error, MemoryError):

@@ -137,7 +137,8 @@ def _next_commands(run: Run, stages: Sequence[Stage], sides: Mapping[str, Side])
         models = [run.models[role] for role in asked_on(stages, ("laptop",), sides)]
         yield f"here, for its part:  hybrid worker --side laptop --run {run.id}{model_options(models)}"
     if divided:
-        yield f"this is slow: each step of '{divided[0]}' waits until the folder was carried there and back"
+        waits = f"each step of '{divided[0]}' waits until the folder was carried there and back"
+        yield f"this is slow: {waits}, which is in no plan's time or money"
     yield f"here, as it goes on: hybrid status {run.id}; hybrid fetch {run.id}"
 
 

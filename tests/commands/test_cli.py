@@ -73,6 +73,7 @@ def test_version() -> None:
         (["gradee"], "error: there is no command 'gradee'", "did you mean 'grade'?"),
         (["list", "--jsn"], "--jsn", "hybrid list --help"),
         (["describe"], "NAME", "hybrid describe --help"),
+        (["export", "x"], "Missing option '--to'. Choose from: inspect, lm-eval", "hybrid export --help"),
         (["describe", "exac"], "error: there is no pipeline or grader 'exac'", "did you mean 'exact'?"),
         (["describe", "nothing-like-it"], "'nothing-like-it'", "known: arc, "),
         (["run", "locl", "seal-eval"], "locl", "local"),

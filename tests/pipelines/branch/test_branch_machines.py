@@ -76,3 +76,24 @@ def test_workers_of_two_machines_on_one_tree_agree(tmp_path: Path) -> None:
     assert shared.laptop.run("fetch", run).returncode == 0
     assert shared.texts() == alone.texts()
     assert shared.laptop.run("status", run).returncode == 0
+
+
+@pytest.mark.slow
+def test_texts_of_a_gpu_side_that_are_selected_on_the_laptop_are_the_tree_of_one_machine(tmp_path: Path) -> None:
+    alone, divided = BranchRun(tmp_path / "alone"), BranchRun(tmp_path / "divided")
+    assert alone.laptop.run(*alone.local(alone.laptop, *SETTINGS)).returncode == 0
+    run = divided.submit(*SETTINGS, "--side-of=generate=gpu")
+    gpu, laptop = divided.side("gpu"), divided.side("beside")
+    for side in (gpu, laptop):  # workers of one machine hear of each other at once
+        side.environment["HYBRID_HOME"] = str(tmp_path / "home-both")
+    only = (f"--run={run}", "--max-idle=10m")
+    commands = [
+        divided.worker(gpu, "--side=gpu", *only), divided.worker(laptop, "--side=laptop", *only, model=False),
+    ]  # fmt: skip
+    processes = [side.start(*command) for side, command in zip((gpu, laptop), commands, strict=True)]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sorted(gpu.calls()) == sorted(alone.laptop.calls())
+    assert not laptop.calls()
+    assert divided.laptop.run("fetch", run).returncode == 0
+    assert divided.texts() == alone.texts()
