@@ -179,16 +179,17 @@ class LlamaCppBackend:
         """The request in a form that llama.cpp answers correctly. Raises BadRequest when there is none.
 
         Chats are sent as rendered prompts where the end of a turn is a token that llama.cpp hides, or where thoughts
-        are marked: from the answers to chats the library removes such marks, and it parses those of some models.
+        are marked: from the answers to chats the library removes such marks, and it parses those of some models. With
+        a schema, too: only that of a prompt goes to llguidance; that of a chat goes to a converter that passes over
+        what it does not know (`uniqueItems`).
         """
         if request.adapter:
             raise BadRequest("unsupported", "llamacpp takes no adapter a request: use vllm or transformers")
-        if request.messages and self._must_render:
+        if request.messages and (self._must_render or request.schema is not None):
             prompt = self._client.rendered(request.messages, request.template)
             request = replace(request, messages=(), prompt=prompt)
         if request.schema is not None:
             self._schema_tokens.renew(self._client)
-        if request.schema is not None and not request.messages:
             name = digest(request.schema)
             if name not in self._schema_support:
                 self._schema_support[name] = self._client.enforces(request.schema)
@@ -317,8 +318,6 @@ def _body(request: Request, client: LlamaCppClient, *, reuse: bool) -> dict[str,
     if request.messages:
         body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
         body["chat_template_kwargs"] = client.template_settings(request.template)
-        if request.schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": dict(request.schema)}}
         return body
     body["prompt"] = request.prompt
     if request.schema is not None:

@@ -263,6 +263,7 @@ def _arguments(options: Mapping[str, str], folder: Path) -> dict[str, Any]:
         "enable_prefix_caching": True,
         "trust_remote_code": False,
         "load_format": "safetensors",
+        "structured_outputs_config": {"backend": "guidance"},  # the others pass over what they do not know of a schema
         "disable_log_stats": True,
     }
     if not on_cpu:

@@ -170,14 +170,18 @@ def impossible_requests() -> tuple[Request, ...]:
 
 
 def check_a_bad_request_fails_alone(backend: Backend) -> None:
-    """What cannot be asked is an error `bad-request`, an impossible schema `bad-schema`; others are answered."""
-    impossible = {"type": "no such type"}
+    """What cannot be asked is an error `bad-request`, others are answered.
+
+    A schema that cannot be enforced is `bad-schema`, also one of which the engine does not know a member.
+    """
+    impossible, different = {"type": "no such type"}, {"type": "array", "items": {"enum": [1, 2]}, "uniqueItems": True}
     raw = Request(Sampling(4), prompt="A number:", schema=impossible, key="raw")
     chat = replace(ask("Give me JSON.", "chat"), schema=impossible)
-    found = answers(backend, ask("Hello"), raw, chat, *impossible_requests())
+    unknown = replace(ask("Give me JSON.", "a schema with uniqueItems"), schema=different)
+    found = answers(backend, ask("Hello"), raw, chat, unknown, *impossible_requests())
     _text(found.pop("Hello"))
     for key, done in found.items():
-        kind = "bad-schema" if key in ("raw", "chat") else "bad-request"
+        kind = "bad-schema" if key in ("raw", "chat", unknown.key) else "bad-request"
         error = done.error
         expect(error is not None and error.kind == kind and bool(error.message), f"'{key}' is no {kind}: {done}")
 
