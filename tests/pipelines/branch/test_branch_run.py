@@ -11,6 +11,7 @@ import pytest
 
 from hybrid.testing import check_pipeline
 from pipelines.branch.pipeline import Branch
+from tests.support.chromium import Tab
 from tests.support.in_process import Hybrid
 from tests.support.ollama_server import OllamaServer
 
@@ -83,8 +84,8 @@ def test_a_judge_that_no_setting_asks_for_is_refused_before_anything_is_made(
     assert not (tmp_path / "f").exists()
 
 
-def test_what_a_search_waits_for_is_not_drawn_as_failed(
-    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+def test_what_a_search_waits_for_is_not_drawn_as_failed_and_its_stages_fit_a_phone(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch, tab: Tab
 ) -> None:
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
     hybrid("init", tmp_path / "f")
@@ -93,9 +94,16 @@ def test_what_a_search_waits_for_is_not_drawn_as_failed(
     assert hybrid(*submitted, "--folder", tmp_path / "f").code == 0
     done = hybrid("report", "branch", "--folder", tmp_path / "f")
     assert done.code == 0, done.stderr
-    page = Path(done.stdout.strip()).read_text()
+    path = Path(done.stdout.strip())
+    page = path.read_text()
     assert '<td class="n">13 so far</td>' in page
     assert "failed: missing" not in page
+    tab.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+    try:
+        tab.open(path)
+        assert tab.eval("document.documentElement.scrollWidth") <= 400
+    finally:
+        tab.call("Emulation.clearDeviceMetricsOverride")
 
 
 @pytest.mark.slow
