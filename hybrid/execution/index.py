@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hybrid.canonical import decode, encode
-from hybrid.machine.database import connect_shared, no_room
+from hybrid.machine.database import connect_shared, is_busy, no_room
 
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")
@@ -249,8 +249,7 @@ def with_index(path: Path, work: Callable[[Index], T]) -> T:
             with closing(Index(path)) as index:
                 return work(index)
         except (sqlite3.Error, UnicodeDecodeError, Damaged) as error:  # a damaged one garbles even error messages
-            busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if last or busy:
+            if last or is_busy(error):
                 LOG.warning("%s cannot be used (%s): this time, every shard is read again", path, error)
                 break
             _discard(path)

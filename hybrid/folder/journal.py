@@ -20,6 +20,7 @@ import filelock
 from hybrid.canonical import decode, encode
 from hybrid.errors import BadData
 from hybrid.machine.files import read_bounded
+from hybrid.machine.lock import PROBE_SECONDS
 
 LOG = logging.getLogger("hybrid")
 FORMAT = "hybrid/journal"
@@ -98,7 +99,7 @@ class Journal:
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._lock.acquire()
+            self._lock.acquire(timeout=PROBE_SECONDS)
         except (filelock.Timeout, NotImplementedError) as error:
             raise OSError(0, "it cannot be locked") from error
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -115,9 +116,16 @@ def lock_of(journal: Path) -> filelock.BaseFileLock:
 
 
 def release(lock: filelock.BaseFileLock) -> None:
-    lock.release()
-    with suppress(OSError):
-        Path(lock.lock_file).unlink()
+    """Release a lock and delete its file. It is deleted first: who waits for it then sees that this one is gone."""
+    path = Path(lock.lock_file)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # Windows deletes no open file
+        lock.release()
+        with suppress(OSError):
+            path.unlink()
+    else:
+        lock.release()
 
 
 def read_journal(path: Path) -> tuple[dict[str, Any], list[bytes]]:

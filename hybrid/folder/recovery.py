@@ -79,5 +79,5 @@ def _recovered(run: Run, journal: Path, medium: Medium) -> int:
         if not run.owns(path, verify_shard(f"{journal}/{name}", data)):
             raise BadData(f"{journal}: of another run, stage or attempt")
         medium.write(path, data, heal=True)  # the process may have been killed while it wrote it
-    journal.unlink()
+    journal.unlink(missing_ok=True)
     return len(lines)

@@ -51,7 +51,7 @@ def _share(rows: sqlite3.Connection, until: float) -> None:
             return
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Exception) -> bool:
     """Whether there is nothing wrong with the database but that another process writes to it just now."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 

@@ -28,6 +28,8 @@ GRACE = 60.0
 """Seconds after the deadline in which requests in flight may finish."""
 SAY = 20.0
 """Seconds between two progress lines."""
+START_S = 10.0
+"""Most seconds to wait for other workers that start at the same moment."""
 STOPPED = "stopped"
 
 
@@ -249,16 +251,31 @@ def alive(locks: Path, attempt: str) -> Iterator[set[str]]:
     """
     with explain_errors(locks, doing="making it"):
         locks.mkdir(parents=True, exist_ok=True)
-    gone = {path.stem for path in locks.glob("*.lock") if _free(path)}
     lock = filelock.FileLock(locks / f"{attempt}.lock", timeout=2)
-    with suppress(OSError, filelock.Timeout):
-        lock.acquire()
+    with _one_after_the_other(locks):
+        gone = {path.stem for path in locks.glob("*.lock") if _free(path)}
+        with suppress(OSError, filelock.Timeout):
+            lock.acquire()
     try:
         yield gone
     finally:
         lock.release()
         with suppress(OSError):
             Path(lock.lock_file).unlink()
+
+
+@contextmanager
+def _one_after_the_other(locks: Path) -> Iterator[None]:
+    """Processes that start together go through the block in turn: the lock of one that has just made its file, and is
+    about to lock it, looks like that of an ended one.
+    """
+    turn = filelock.FileLock(locks / "starting", timeout=START_S)
+    with suppress(OSError, filelock.Timeout):
+        turn.acquire()
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 def has_ended(locks: Path, attempt: str) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
 from tests.support.ollama_server import PATIENCE, SHOWN, OllamaServer
+from tests.support.processes import children
 from tests.support.real_machines import ITEMS, TASKS, Machine, Machines
 
 pytestmark = pytest.mark.slow
@@ -232,7 +233,8 @@ def test_a_runner_that_is_killed_is_replaced_and_nothing_is_lost(own_server: Cal
     texts = [next(stream).text for _ in range(5)]
     assert server.process is not None
     for runner in children(server.process.pid):
-        os.kill(runner, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(runner, signal.SIGKILL)
     texts += [done.text for done in stream]
     assert len(texts) == 16
     assert all(texts)
@@ -288,11 +290,3 @@ def replies(server: OllamaServer) -> int:
     return sum(
         "| 200 |" in line and "/api/chat" in line for line in server.log.read_text(errors="replace").splitlines()
     )
-
-
-def children(parent: int) -> list[int]:
-    """The processes that `parent` has started."""
-    text = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True
-    ).stdout
-    return [int(word) for word in text.split()]

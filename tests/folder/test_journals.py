@@ -8,10 +8,11 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import filelock
 import pytest
 
 from hybrid.errors import Temporary
-from hybrid.folder.journal import FORMAT, read_journal
+from hybrid.folder.journal import FORMAT, lock_of, read_journal, release
 from hybrid.folder.medium import Disk
 from hybrid.folder.recovery import Journals
 from hybrid.folder.runs import Run
@@ -74,6 +75,27 @@ def test_closed_shards_are_in_no_journal(run: Run, journals: Journals) -> None:
     before = recorded(run)
     assert len(before) + journals.recover(run, run.folder) == 5
     assert recorded(run) == [0, 1, 2, 3, 4]
+
+
+def test_a_lock_that_is_taken_when_another_one_gives_it_back_keeps_the_others_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for journals of killed processes would take that of a living one."""
+    journal = tmp_path / "a.journal"
+    looks, opens, looks_again = (lock_of(journal) for _ in range(3))
+    looks.acquire()
+    real = looks.release
+
+    def released() -> None:
+        real()
+        opens.acquire()
+
+    monkeypatch.setattr(looks, "release", released)
+    release(looks)
+    with pytest.raises(filelock.Timeout):
+        looks_again.acquire()
+    release(opens)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_ends_leaves_no_journal(run: Run, journals: Journals, tmp_path: Path) -> None:

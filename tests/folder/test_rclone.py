@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
 from hybrid.folder.runs import join_folder
 from tests.support.in_process import Hybrid
+from tests.support.processes import children
 from tests.support.real_machines import Machine
 from tests.support.small_disks import mounted
 from tests.support.sync_programs import program, wait_until
@@ -173,12 +175,14 @@ def test_a_killed_rclone_costs_one_round_and_ctrl_c_ends_cleanly(places: Places,
     machine.environment["RCLONE_BWLIMIT"] = "1M"
     process = machine.start("sync", f":local:{places.remote}", "--side=laptop", "--every=1s", "--json")
 
-    def copying() -> list[int]:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return [int(one) for one in children if b"checksum" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    def is_killed() -> bool:
+        for one in children(process.pid, b"checksum") if any(places.remote.rglob("references-0*")) else ():
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+                return True
+        return False
 
-    wait_until(lambda: bool(copying()) and any(places.remote.rglob("references-0*")), 60, "rclone copies")
-    os.kill(copying()[0], signal.SIGKILL)
+    wait_until(is_killed, 240, "rclone copies")
     assert process.stdout
     told = [json.loads(process.stdout.readline())]
     while told[-1]["error"] and len(told) < 20:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from hybrid.plugins.installed import load
@@ -40,7 +41,7 @@ class Machine:
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "hybrid", *arguments]
 
-    def run(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.command(*arguments),
             env=self.environment,
@@ -51,16 +52,20 @@ class Machine:
             timeout=timeout,
         )
 
-    def start(self, *arguments: str, prefix: list[str] | None = None) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            prefix + list(arguments) if prefix else self.command(*arguments),
-            env=self.environment,
-            cwd=self.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=heed_signals,  # noqa: PLW1509
-        )
+    def start(
+        self, *arguments: str, prefix: list[str] | None = None, said: Path | None = None
+    ) -> subprocess.Popen[str]:
+        """A command as a process; what it says to its user goes to the file `said`, which can be read meanwhile."""
+        with ExitStack() as closing:
+            return subprocess.Popen(
+                prefix + list(arguments) if prefix else self.command(*arguments),
+                env=self.environment,
+                cwd=self.root,
+                stdout=subprocess.PIPE,
+                stderr=closing.enter_context(said.open("wb")) if said else subprocess.PIPE,
+                text=True,
+                preexec_fn=heed_signals,  # noqa: PLW1509
+            )
 
     def worker(self, *more: str, delay_ms: int = 0, shard_seconds: float = 60.0) -> list[str]:
         """The arguments of a worker that leaves when the run is done and waits for nobody."""

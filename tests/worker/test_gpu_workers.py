@@ -17,12 +17,15 @@ from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.machine import nvidia
 from hybrid.worker.group import Group, Member, chosen_devices, worst
 from tests.support.nvidia import nvidia_smi
+from tests.support.processes import children, is_alive
 from tests.support.real_machines import ITEMS, Machine, Machines
 
+PATIENCE = 240.0
+"""Seconds to wait for what workers do, which other tests slow down."""
 T4 = "Tesla T4, 10, 15360, 3, 580.82.07, 7.5, GPU-{}"
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 60) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
@@ -127,14 +130,23 @@ class TwoGpus:
     def start(self, *more: str, delay_ms: int = 100) -> subprocess.Popen[str]:
         return self.gpu.start(*self.gpu.worker("--gpus=all", *more, delay_ms=delay_ms))
 
+    def at_work(self) -> int:
+        """How many workers have begun."""
+        return len(list(self.machines.folder.glob("runs/*/beats/*")))
+
+
+def workers(process: subprocess.Popen[str]) -> list[int]:
+    """The workers that a process has started."""
+    return children(process.pid, b"--member")
+
 
 @pytest.mark.slow
 def test_two_gpus_share_a_run_and_one_of_them_is_killed(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
     process = host.start()
     until(lambda: len(host.gpu.calls()) > 6, "the models work")
-    os.kill(children(process.pid)[0], signal.SIGKILL)
-    said = process.communicate(timeout=90)[1]
+    os.kill(workers(process)[0], signal.SIGKILL)
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, said
     assert re.search(r"GPU [01]: the worker was ended by SIGKILL; it is started again in 2 s", said)
     assert all(re.search(rf"^GPU {number}: worker \S+ on ", said, re.MULTILINE) for number in (0, 1))
@@ -147,9 +159,9 @@ def test_two_gpus_share_a_run_and_one_of_them_is_killed(tmp_path: Path) -> None:
 def test_one_signal_stops_all_workers_cleanly(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
     process = host.start(delay_ms=300)
-    until(lambda: len(host.gpu.calls()) > 4, "the models work")
+    until(lambda: len(host.gpu.calls()) > 4 and host.at_work() == 2, "both models work")
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=90)[1]
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 4, said
     assert "error: the workers: GPU " in said
     assert said.count("the worker ended with exit code 4") == 2
@@ -164,22 +176,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
     process = host.start(delay_ms=300)
     until(lambda: len(host.gpu.calls()) > 2, "the models work")
-    left = children(process.pid)
+    left = workers(process)
     assert len(left) == 2
     process.kill()
     process.communicate()
-    until(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and is_worker(pid) for pid in left), "they end")
+    until(lambda: not any(map(is_alive, left)), "they end")
     assert len(host.gpu.calls()) < ITEMS
-
-
-def is_worker(pid: int) -> bool:
-    try:
-        return b"--member" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def children(parent: int) -> list[int]:
-    """The workers that a process has started."""
-    found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return [int(pid) for pid in found if is_worker(int(pid))]
