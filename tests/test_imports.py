@@ -80,7 +80,7 @@ for module in {modules!r}:
         if error.name not in {GPU_LIBRARIES!r} or not module.startswith({WITH_GPU_LIBRARIES!r}):
             sys.exit(f"{{module}}: {{error}}")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -33,7 +33,7 @@ def outputs(tmp_path: Path) -> Path:
 
 def grade(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hybrid", "grade", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **more)
 
 
 def test_the_table_shows_score_interval_control_and_ungraded(outputs: Path) -> None:

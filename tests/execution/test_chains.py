@@ -23,7 +23,7 @@ def chain(tmp_path: Path) -> ThreeStageRun:
 
 
 def until_calls(process: subprocess.Popen[str], side: Machine, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while process.poll() is None and len(side.calls()) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -104,7 +104,7 @@ def test_two_workers_of_a_machine_share_the_series(tmp_path: Path) -> None:
         for log, other in zip(logs, reversed(logs), strict=True)
     ]  # each is at work when the other is
     processes = [side.start(*worker(run, side)) for side in sides]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     rates = [{one.partition("/")[0] for one in computed(log)} for log in logs]
     assert len(rates[0] | rates[1]) == 6

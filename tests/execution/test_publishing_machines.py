@@ -37,7 +37,7 @@ def test_two_machines_meet_in_the_folder_and_one_is_killed_and_comes_back(tmp_pa
     killed.kill()
     killed.communicate()
     back = second.start(*run.worker(second, EVERY, model=False))
-    said = [one.communicate(timeout=120)[1] for one in (lasting, back)]
+    said = [one.communicate(timeout=240)[1] for one in (lasting, back)]
     assert (lasting.returncode, back.returncode) == (0, 0), said
     done = run.laptop.run("fetch", name, "--rollouts", "--json")
     assert done.returncode == 0, done.stderr

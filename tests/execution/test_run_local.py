@@ -56,7 +56,7 @@ class Place:
         return [*python, *data, *backend, *options, f"--shard-seconds={shard_seconds}", *more]
 
     def run(self, *more: str, **how: float) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*more, **how), capture_output=True, text=True, check=False, timeout=120)  # type: ignore[arg-type]
+        return subprocess.run(self.command(*more, **how), capture_output=True, text=True, check=False, timeout=240)  # type: ignore[arg-type]
 
     def start(self, *more: str, **how: float) -> subprocess.Popen[str]:
         command: Any = self.command(*more, **how)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def place(tmp_path: Path) -> Place:
 
 
 def wait_for_calls(process: subprocess.Popen[str], place: Place, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while process.poll() is None and len(place.calls()) < count:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -221,7 +221,7 @@ def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, 
     process = place.start(delay_ms=30)
     wait_for_calls(process, place, 5)
     process.send_signal(polite)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 4, stderr
     assert "run the same command again to go on" in stderr
     assert "Traceback" not in stderr
@@ -238,7 +238,7 @@ def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
     second = place.run()
     assert second.returncode == 5
     assert "another process on this machine is at work" in second.stderr
-    first.communicate(timeout=60)
+    first.communicate(timeout=240)
     assert first.returncode == 0
     assert len(place.calls()) == len(set(place.calls()))
 
@@ -249,7 +249,7 @@ def test_two_writers_that_do_not_know_each_other_still_make_one_result(place: Pl
     environments = [{**os.environ, "XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
     pair = [subprocess.Popen(place.command(delay_ms=100), env=env, stderr=subprocess.PIPE) for env in environments]
     for process in pair:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stderr
     assert len(place.calls()) > len(set(place.calls())), "the two did not overlap, so the test shows nothing"
     assert place.run().returncode == 0
@@ -310,7 +310,7 @@ def test_a_wrong_word_gets_one_clear_line_and_writes_nothing(
     tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
     command = [sys.executable, "-m", "hybrid", "run", "local", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=240)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -367,7 +367,7 @@ def test_a_run_whose_items_cannot_be_made_is_not_frozen(place: Place) -> None:
 def test_a_run_that_is_done_needs_no_model_and_heeds_its_options(place: Place) -> None:
     assert place.run().returncode == 0
     command = place.command("--backend-option=delay_ms=soon")  # what only a loaded model could refuse
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "nothing was run" in done.stderr
     assert "loading" not in done.stderr
@@ -411,7 +411,7 @@ def test_a_terminal_gets_a_live_bar_and_a_pipe_gets_plain_lines(place: Place) ->
         while piece := os.read(terminal, 4096):
             shown += piece
     os.close(terminal)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     assert b"\x1b[" in shown
     assert f"{len(place.calls())}/{len(place.calls())}".encode() in shown
     plain = Place(place.root, place.root / "piped").run()
@@ -443,10 +443,10 @@ def test_grading_an_unfinished_run_counts_what_is_missing(place: Place) -> None:
     process = place.start(delay_ms=30)
     wait_for_calls(process, place, 5)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     (run,) = (place.folder / "runs").iterdir()
     grade = [sys.executable, "-m", "hybrid", "-q", "grade", run.name, f"--folder={place.folder}", "--json"]
-    done = subprocess.run(grade, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(grade, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 4, done.stderr
     summary = json.loads(done.stdout)["summary"]
     assert summary["outputs"] == 42
@@ -457,14 +457,14 @@ def test_grading_an_unfinished_run_counts_what_is_missing(place: Place) -> None:
 def test_a_machine_without_a_place_for_locks_still_works(place: Place) -> None:
     (place.root / "cache").write_text("not a folder")
     environment = {**os.environ, "XDG_CACHE_HOME": str(place.root / "cache")}
-    done = subprocess.run(place.command(), capture_output=True, text=True, check=False, timeout=60, env=environment)
+    done = subprocess.run(place.command(), capture_output=True, text=True, check=False, timeout=240, env=environment)
     assert done.returncode == 0, done.stderr
     assert "working without a lock" in done.stderr
 
 
 def hybrid(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hybrid", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
 
 
 @pytest.mark.slow

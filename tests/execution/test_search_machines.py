@@ -32,11 +32,11 @@ def test_a_plugin_of_one_file_is_searched_and_killed_at_its_completions(tmp_path
     assert whole.laptop.run(*whole.local(whole.laptop)).returncode == 0
     assert len(whole.laptop.calls()) == len(set(whole.laptop.calls())) == TEXTS
     side, known = killed.laptop, set[str]()
-    for _ in range(5):
+    for _ in range(4):
         calls, before = len(side.calls()), len(killed.shards())
         process = side.start(*killed.local(side, delay_ms=120))
-        deadline = time.monotonic() + 60
-        while process.poll() is None and len(killed.shards()) < before + 3:
+        deadline = time.monotonic() + 240
+        while process.poll() is None and len(killed.shards()) < before + 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
@@ -58,7 +58,7 @@ def test_a_plugin_of_one_file_is_searched_and_killed_at_its_completions(tmp_path
 def test_two_workers_share_one_search_and_agree(search: SearchRun) -> None:
     run = search.submit("--set=trees=1", "--set=levels=5")
     sides = [search.side(name) for name in ("one", "two")]
-    processes = [side.start(*search.worker(side, delay_ms=60)) for side in sides]
+    processes = [side.start(*search.worker(side, delay_ms=150)) for side in sides]
     said = [process.communicate(timeout=200) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     calls = [set(side.calls()) for side in sides]

@@ -188,7 +188,7 @@ def test_a_killed_rclone_costs_one_round_and_ctrl_c_ends_cleanly(places: Places,
     while told[-1]["error"] and len(told) < 20:
         told.append(json.loads(process.stdout.readline()))
     process.send_signal(signal.SIGINT)
-    assert "stopped; nothing is lost" in process.communicate(timeout=60)[1]
+    assert "stopped; nothing is lost" in process.communicate(timeout=240)[1]
     assert "rclone was ended by signal 9" in told[0]["error"]
     assert process.returncode == 0
     assert (places.remote / RUN / "references-0").read_bytes() == content

@@ -97,7 +97,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_was(here: OllamaServer, registr
     add_model(registry.store, "lib/killed", noise(SIZE, 2))
     name, registry.holds_after = f"{registry.host}/lib/killed", 2 * SIZE // 3
     process = started(here, "--insecure", name)
-    assert registry.held.wait(60)
+    assert registry.held.wait(240)
     partial = here.store / "blobs" / f"sha256-{sha256_of(noise(SIZE, 2))}-partial"
     written = noise(SIZE, 2)[: SIZE // 2]
     assert soon(lambda: partial.read_bytes()[: len(written)] == written)  # what was sent may not be written yet
@@ -122,9 +122,9 @@ def test_a_server_that_is_killed_is_temporary_and_the_same_command_goes_on(
     server = OllamaServer(ollama_binary, tmp_path / "own").start()
     try:
         process = started(server, "--insecure", name)
-        assert registry.held.wait(60)
+        assert registry.held.wait(240)
         server.kill()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 5
         assert b"the same command again" in err
         registry.free.set()
@@ -150,7 +150,7 @@ def test_ctrl_c_is_exit_code_4_and_a_terminal_has_a_bar(here: OllamaServer, regi
         while b"interrupted" not in said:
             said += os.read(terminal, 4096)
     finally:
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
         os.close(terminal)
     assert process.returncode == 4
     assert f"pulling {sha256_of(noise(SIZE, 4))[:12]}".encode() in said

@@ -170,7 +170,7 @@ def test_every_code_cell_compiles_also_where_python_is_too_old_to_run_it(site: S
 def test_the_cells_together_use_no_name_that_they_do_not_have(site: Site, kind: str) -> None:
     ruff = [sys.executable, "-m", "ruff", "check", "--isolated", "--select=F,B,E9,PLE", "--ignore=B904", "-"]
     script = "\n".join(code_of(site.write(kind)))
-    done = subprocess.run(ruff, input=script, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(ruff, input=script, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stdout
 
 
@@ -314,7 +314,7 @@ def test_the_wheel_of_a_plugin_travels_too_and_another_in_its_place_is_not_insta
     cells = code_of(tmp_path / "x.ipynb")
     given = f"LOCAL, FOLDER = {str(tmp_path / 'local')!r}, {str(site.folder)!r}"
     script = "\n\n".join([cells[0], given, *cells[1:]])
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert f"Stop: {plugin['wheel']} in {site.folder} is not what this notebook was made with" in done.stderr
     assert not (tmp_path / "local").exists() or not list((tmp_path / "local").glob("environment-*"))
     alone = invoke(
@@ -670,7 +670,7 @@ def test_kaggle_carries_there_and_back_while_the_worker_works(
         assert process.poll() is None
         (ours / "acks").mkdir()
         (ours / "acks" / "x").write_text("received")
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     assert process.returncode == 0
 
 

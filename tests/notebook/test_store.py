@@ -90,7 +90,7 @@ def test_scripts_read_the_store_too_and_skypilot_mounts_it(tmp_path: Path, store
         assert not [one for one in (KEY_ID, SECRET) if one in text]
     found = {"HYBRID_PYTHON": sys.executable, "HOME": str(tmp_path), "AWS_ACCESS_KEY_ID": ""}
     done = subprocess.run(
-        ["bash", tmp_path / "script.slurm"], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        ["bash", tmp_path / "script.slurm"], capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path,
         env={**os.environ, **found},
     )  # fmt: skip
     assert (done.returncode, f"has no keys for {URL}. Set AWS_ACCESS_KEY_ID" in done.stdout) == (7, True), done.stderr

@@ -95,7 +95,7 @@ def test_a_grader_that_fails_is_named_with_the_question(
 def test_all_of_it_is_shown_when_asked_for(site: Path, tmp_path: Path, command: Command) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     shown = [sys.executable, "-m", "hybrid", *local(tmp_path, "items"), "-vv"]
-    done = subprocess.run(shown, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(shown, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == PluginFault.exit_code
     assert "self.may_fail(" in done.stderr
 
@@ -135,7 +135,7 @@ def test_a_worker_names_the_plugin_and_does_the_other_runs(tmp_path: Path) -> No
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "hybrid", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
 
     assert run("init", str(tmp_path / "folder")).returncode == 0
     submit = ["run", "remote", "frail", "--backend=scripted", "--model=m"]

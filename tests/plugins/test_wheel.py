@@ -47,7 +47,7 @@ def installed(tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

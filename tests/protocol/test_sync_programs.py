@@ -94,7 +94,7 @@ def counted(folder: Path) -> tuple[list[str], list[str]]:
 def hybrid(home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     own = os.environ | {"HYBRID_HOME": str(home)}
     command = [sys.executable, "-m", "hybrid", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=own)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env=own)
 
 
 def keys(numbers: range) -> list[str]:
@@ -138,9 +138,9 @@ def kill_in_the_middle(rclone: Rclone, path: str, size: int) -> Path:
     def parts() -> list[Path]:
         return [part for part in place.glob("*") if 0 < part.stat().st_size < size]
 
-    wait_until(lambda: bool(parts()) or process.poll() is not None, 20, "a part of the file")
+    wait_until(lambda: bool(parts()) or process.poll() is not None, 240, "a part of the file")
     process.kill()
-    process.wait(timeout=20)
+    process.wait(timeout=240)
     (part,) = parts()
     return part
 
@@ -244,7 +244,7 @@ class TwoFolders:
 
     def worker(self, home: str, folder: Path, *how: str) -> subprocess.Popen[str]:
         """A worker that shows signs of life every second and closes shards quickly, so that tests are short."""
-        quick = ["--side=gpu", "--beat=1", "--shard-seconds=0.3", "--linger=30"]
+        quick = ["--side=gpu", "--beat=1", "--shard-seconds=0.3", "--linger=120"]
         command = [sys.executable, "-m", "hybrid", "worker", str(folder), *quick, *how]
         own = os.environ | {"HYBRID_HOME": str(self.root / home)}
         process = subprocess.Popen(command, env=own, stderr=subprocess.PIPE, text=True)
@@ -258,7 +258,7 @@ class TwoFolders:
 
     def kill(self, process: subprocess.Popen[str], when: Callable[[], bool]) -> None:
         """SIGKILL the worker at that moment; it has to be still at work."""
-        wait_until(lambda: when() or process.poll() is not None, 40, "the moment to kill the worker")
+        wait_until(lambda: when() or process.poll() is not None, 240, "the moment to kill the worker")
         process.kill()
         ended(process, -signal.SIGKILL)
 
@@ -268,7 +268,7 @@ class TwoFolders:
             assert done.returncode in {0, 4}, done.stderr
             return done.returncode == 0
 
-        wait_until(fetched, 90, "every item on the laptop", pause=1.0)
+        wait_until(fetched, 240, "every item on the laptop", pause=1.0)
 
     def status(self) -> tuple[int, int, int]:
         """The exit code on the laptop, how many items are done, and how many of those it received and verified."""
@@ -314,12 +314,12 @@ def two_folders(tmp_path: Path) -> Iterator[TwoFolders]:
     yield made
     for process in made.workers:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
 
 
 def ended(process: subprocess.Popen[str], code: int) -> None:
     """Wait for the end of a worker, which has to come with `code`."""
-    _, stderr = process.communicate(timeout=90)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == code, stderr
 
 

@@ -90,7 +90,7 @@ def test_a_watched_page_is_written_again_with_each_news_until_the_run_is_done(
     page, first = out.with_name("report.html"), list[str]()
 
     def arrive() -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while not page.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         first.append(page.read_text())

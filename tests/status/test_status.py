@@ -518,7 +518,7 @@ def command(place: RunFolder, *arguments: str) -> list[str]:
 
 
 def status(place: RunFolder, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command(place, *arguments), capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_the_exit_code_is_the_status_of_the_runs(place: RunFolder) -> None:
@@ -586,7 +586,7 @@ def test_watching_ends_when_all_is_done(place: RunFolder) -> None:
         assert json.loads(process.stdout.readline())["done"] == 1
         place.shard(*range(1, 6))
         said = [json.loads(text) for text in process.stdout]
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     assert said[-1]["done"] == 6
     assert status(place, "--watch", place.run.id).returncode == 0
     assert status(place, "--watch", "soon", place.run.id).returncode == 2
@@ -604,7 +604,7 @@ def test_watching_waits_for_an_unavailable_folder_and_ctrl_c_ends_it(place: RunF
         (place.root / "gone").rename(place.folder)
         assert "0 of 6 items done" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 4
+        assert process.wait(240) == 4
 
 
 def default_interrupt() -> None:
@@ -617,7 +617,7 @@ def test_concurrent_calls_show_the_same(place: RunFolder) -> None:
         place.shard(number, attempt=(FIRST, SECOND)[number % 2])
     how: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     processes = [subprocess.Popen(command(place, "--json"), **how) for _ in range(6)]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0] * 6
     told = [{**json.loads(out), "unchanged_seconds": None} for out, _ in said]  # the first of them cannot know that
     assert told == told[:1] * 6

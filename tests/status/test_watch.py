@@ -166,7 +166,7 @@ class Terminal:
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.far, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
-    def until(self, shown: Callable[[str], object], seconds: float = 60) -> None:
+    def until(self, shown: Callable[[str], object], seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
         while not shown(self.written):
             assert time.monotonic() < deadline, self.written[-3000:]
@@ -215,7 +215,7 @@ def test_keys_and_sizes_of_a_real_terminal_are_obeyed_and_it_is_left_as_it_was(p
         terminal.until(lambda text: "more row" in text)
         terminal.press(b"q")
         terminal.until(lambda text: LEFT in text and "  next  " in text.partition(LEFT)[2])
-        assert process.wait(30) == 4
+        assert process.wait(240) == 4
     assert termios.tcgetattr(terminal.far) == before
     assert f"{place.run.id}\r\n  what        pipeline seal-eval" in terminal.written.partition(LEFT)[2]
 
@@ -226,12 +226,12 @@ def test_ctrl_c_and_the_end_of_all_runs_leave_the_screen_with_the_exit_code_of_t
     with terminal.watching(place) as process:
         terminal.until(lambda text: "0 of 6" in text)
         terminal.press(b"\x03")
-        assert process.wait(30) == 4
+        assert process.wait(240) == 4
     terminal.until(lambda text: LEFT in text)
     place.shard(*range(6), error="timeout")
     with terminal.watching(place) as process:
-        assert process.wait(60) == 3
+        assert process.wait(240) == 3
     terminal.until(lambda text: "6 of 6 items done, 6 of them failed" in text)
     with terminal.watching(place, "no-such-run") as process:
-        assert process.wait(60) == 2
+        assert process.wait(240) == 2
     terminal.until(lambda text: "error: " in text)

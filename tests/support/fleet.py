@@ -72,7 +72,7 @@ class Fleet:
 
     def ended(self, name: str, process: subprocess.Popen[str]) -> int:
         """Wait for a worker's end, which has to be a fine one."""
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=240)
         self.note(f"{name} ended with {process.returncode}", said)
         assert process.returncode in ALLOWED_EXIT_CODES, said
         return process.returncode
@@ -89,7 +89,7 @@ class Fleet:
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(killed)
                 process.kill()
-            _, said = process.communicate(timeout=120)
+            _, said = process.communicate(timeout=240)
         self.note(f"{name}: {' '.join(arguments)[:40]} -> {process.returncode}", said)
         assert process.returncode in ALLOWED_EXIT_CODES, said
         self.look()
@@ -127,7 +127,7 @@ class Fleet:
             with suppress(ProcessLookupError):
                 process.send_signal(signal.SIGCONT)
             process.kill()
-            process.communicate(timeout=60)
+            process.communicate(timeout=240)
         self.working.clear()
 
     def __str__(self) -> str:
@@ -142,7 +142,7 @@ def whole(path: Path) -> bool:
     return True
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 60) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"

@@ -68,9 +68,9 @@ def slurm(root: Path) -> Iterator[dict[str, str]]:
     finally:
         for process in running:
             process.terminate()
-            process.wait(60)
+            process.wait(240)
 
 
 def told(command: list[str], environment: dict[str, str]) -> str:
     """What a command of Slurm prints; nothing when it fails."""
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False).stdout
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False).stdout

@@ -40,4 +40,4 @@ def ssh_server(root: Path, environment: Mapping[str, str]) -> Iterator[list[str]
         yield ["ssh", "-q", "-F", "none", *trust, "-i", str(root / "user"), "-p", str(port), f"{getuser()}@127.0.0.1"]
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(240)

@@ -201,7 +201,7 @@ class Daemon:
         """SIGKILL, as when a laptop's battery is empty: whatever it was doing is cut off."""
         if self._process:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=240)
         self._process = None
 
     def get(self, path: str, **query: str) -> Any:

@@ -74,7 +74,7 @@ class Work:
     def killed(self, side: Machine, arguments: list[str], when: Callable[[], object]) -> None:
         """Start a command and kill it as soon as a condition holds."""
         with side.start(*arguments) as process:
-            end = time.monotonic() + 120
+            end = time.monotonic() + 240
             while not when() and process.poll() is None and time.monotonic() < end:
                 time.sleep(0.005)
             process.kill()

@@ -273,7 +273,7 @@ def test_two_workers_of_two_sides_run_a_plugins_search_together(tmp_path: Path) 
     only = f"--run={run}"
     commands = [search.worker(gpu, "--side=gpu", only), search.worker(laptop, "--side=laptop", only, model=False)]
     processes = [side.start(*command) for side, command in zip((gpu, laptop), commands, strict=True)]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     assert (len(gpu.calls()), len(laptop.calls())) == (6, 0)
     fetched = search.laptop.run("fetch", run, "--json")

@@ -348,7 +348,7 @@ def test_two_real_workers_on_one_machine_share_short_items(tmp_path: Path) -> No
     machines.submit()
     gpu = machines.side("gpu")
     workers: list[subprocess.Popen[str]] = [gpu.start(*gpu.worker(delay_ms=100)) for _ in range(2)]
-    said = [process.communicate(timeout=90)[1] for process in workers]
+    said = [process.communicate(timeout=240)[1] for process in workers]
     assert [process.returncode for process in workers] == [0, 0], said
     assert len(gpu.calls()) == len(set(gpu.calls())) == ITEMS
     assert machines.fetch().returncode == 0

@@ -33,7 +33,7 @@ def test_a_worker_that_is_about_to_lock_its_file_is_not_taken_for_dead(
 
     monkeypatch.setattr(filelock.FileLock, "acquire", late)
     with alive(tmp_path, "a-1") as gone:
-        other.join(60)
+        other.join(240)
         assert gone == set()
         assert not has_ended(tmp_path, "a-1")
     assert seen == [set()]

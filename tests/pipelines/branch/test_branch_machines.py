@@ -60,14 +60,14 @@ def test_workers_of_two_machines_on_one_tree_agree(tmp_path: Path) -> None:
     sides = [shared.side(name) for name in ("first", "second", "sibling")]
     sides[2].environment["HYBRID_HOME"] = sides[1].environment["HYBRID_HOME"]
     processes = [side.start(*shared.worker(side, delay_ms=300)) for side in sides]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(shared.folder.glob("runs/*/tree/*/*/shard-*")):
         assert time.monotonic() < deadline
         assert any(process.poll() is None for process in processes), [one.communicate() for one in processes]
         time.sleep(0.1)
     for process in processes:
         process.terminate()
-        process.communicate(timeout=60)
+        process.communicate(timeout=240)
     calls = [side.calls() for side in sides]
     assert sum(map(bool, calls)) > 1, "it was shared"
     assert all(len(set(some)) == len(some) for some in calls), "no worker asks twice"

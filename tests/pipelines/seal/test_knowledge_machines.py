@@ -107,7 +107,7 @@ class TwoSides:
             thread.join()
             for process in self._syncs:
                 process.terminate()
-                process.communicate(timeout=60)
+                process.communicate(timeout=240)
 
 
 def kill_children(pid: int) -> None:
