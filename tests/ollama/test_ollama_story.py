@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.ollama_server import OllamaServer, free_port
+from tests.support.ollama_server import OllamaServer
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -31,7 +31,8 @@ from hybrid.ollama.archive import installed, unpack
 from hybrid.ollama.binary import find
 from hybrid.ollama.server import Settings
 from hybrid.ollama.storage import default_store, own_disk
-from tests.support.ollama_server import ONE_THREAD, PATIENCE, OllamaServer, free_port, holds, soon
+from tests.support.ollama_server import ONE_THREAD, PATIENCE, OllamaServer, holds, soon
+from tests.support.ports import free_port
 from tests.support.real_machines import heed_signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the right to signals and process groups")

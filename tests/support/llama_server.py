@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.ollama_server import free_port
+from tests.support.ports import free_port
 
 KEY = "the-key-of-this-test"
 NAME = "small"

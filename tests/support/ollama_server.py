@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tests.support.ports import free_port
 
 BUILT = Path(__file__).parents[2] / ".ollama" / "bin" / "ollama"
 """What `make ollama` builds."""
@@ -55,13 +56,6 @@ def soon(true: Callable[[], object], seconds: float = PATIENCE) -> bool:
 def holds(path: Path, text: str) -> bool:
     """Whether a file is there and has a text in it."""
     return path.exists() and text in path.read_text(errors="replace")
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        return int(own.getsockname()[1])
 
 
 class OllamaServer:

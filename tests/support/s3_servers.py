@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
-from tests.support.sync_programs import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.sync_programs import wait_until
 
 KEY_ID, SECRET = "keyid-0123456789abcdef", "secret-0123456789abcdefghijklmnop"
 BUCKET = "bucket"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleet import until
-from tests.support.ollama_server import free_port
+from tests.support.ports import free_port
 
 
 @contextmanager

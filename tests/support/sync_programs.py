@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 import pytest
+
+from tests.support.ports import free_port
 
 LAPTOP_WRITES = [
     "/hybrid.json",
@@ -308,15 +309,6 @@ class SyncthingPair:
         with ExitStack() as each:
             for daemon in self.sides.values():
                 each.callback(daemon.kill)
-
-
-def free_port() -> int:
-    """A free port of loopback, below those that the system gives to outgoing connections."""
-    for port in random.sample(range(20_000, 32_000), 200):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    pytest.fail("no free port on 127.0.0.1")
 
 
 def _bare_environment(prefix: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ from hybrid.worker.ray_actor import RayWorker
 from hybrid.worker.ray_cluster import Member
 from tests.support.fleet import until
 from tests.support.in_process import Hybrid
-from tests.support.ollama_server import free_port
+from tests.support.ports import free_port
 from tests.support.real_machines import ITEMS, Machine, Machines
 
 PATIENCE = 120
