@@ -62,11 +62,11 @@ def test_a_reference_without_a_word_that_rouge_sees_gives_no_score(reference: An
 
 def test_texts_that_are_too_long_to_compare_are_ungraded_at_once() -> None:
     for text in ("word " * 200_000, "[[" + "1," * 50_000):
-        start = time.perf_counter()
+        start = time.process_time()
         grade = Rouge(stemmer=True).grade(said(text, "a word"))
         assert grade.score is None
         assert "too long" in grade.reason
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
     half = "word " * (MOST_WORDS // 2)
     assert Rouge().grade(said(half, half)).score == 1.0
 

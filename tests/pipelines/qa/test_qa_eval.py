@@ -308,9 +308,9 @@ def test_names_that_cannot_be_names_become_hashes_and_names_twice_get_a_number(t
 
 def test_one_question_many_thousand_times_takes_seconds(tmp_path: Path) -> None:
     path = written(tmp_path, [{**SEAL[1], "questions": SEAL[1]["questions"] * 30_000}])
-    start = time.perf_counter()
+    start = time.process_time()
     assert read(Path(path)).about["whole file"]["asked again"] == 29_999
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_passage_that_stands_there_twice_is_one(tmp_path: Path) -> None:
