@@ -416,15 +416,18 @@ def test_a_full_folder_is_waited_for_and_told(tmp_path: Path, small_disk: Path) 
 def test_a_folder_that_vanishes_is_waited_for_and_a_plain_one_in_its_place_stays_empty(machines: Machines) -> None:
     """A mount that dies leaves an ordinary folder behind, which would take everything and keep it from everybody."""
     machines.submit()
-    gpu, away = machines.side("gpu"), machines.root / "away"
-    process = gpu.start(*gpu.worker("--max-idle=5s", delay_ms=100, shard_seconds=0.2))
+    gpu, away, log = machines.side("gpu"), machines.root / "away", machines.root / "said"
+    process = gpu.start(*gpu.worker("--max-idle=60s", delay_ms=100, shard_seconds=0.2), said=log)
     until(lambda: len(gpu.calls()) > 3, "the model works")
     machines.folder.rename(away)
     machines.folder.mkdir()
-    until(lambda: len(gpu.calls()) == ITEMS, "the model goes on without the folder")
-    said = ended_at_once(process)
-    assert process.returncode == 5, said
-    assert "on this machine's disk only" in said
+    until(lambda: len(kept(gpu)) == ITEMS, "the model goes on without the folder")
+    process.send_signal(signal.SIGTERM)
+    until(lambda: "leaving: waits until" in log.read_text(), "it waits for the folder")
+    process.send_signal(signal.SIGTERM)
+    ended(process)
+    assert process.returncode == 5, log.read_text()
+    assert "on this machine's disk only" in log.read_text()
     assert not list(machines.folder.iterdir()), "something was written into the plain folder"
     machines.folder.rmdir()
     away.rename(machines.folder)
@@ -457,15 +460,6 @@ def is_stopped(pid: int) -> bool:
             os.kill(child, signal.SIGSTOP)
             return True
     return False
-
-
-def ended_at_once(process: subprocess.Popen[str]) -> str:
-    """What it said when it was told a second time to end. Signals that come together are one."""
-    process.send_signal(signal.SIGTERM)
-    while True:
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=2)[1]
-        process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow
