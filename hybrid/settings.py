@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hybrid.canonical import Json, encode
-from hybrid.errors import BadData, HybridError, PluginFault, UsageError, nearest
+from hybrid.errors import KINDS, BadData, HybridError, PluginFault, UsageError, listed, nearest
 
 T = TypeVar("T")
 
@@ -79,16 +79,24 @@ def restore(cls: type[T], frozen: Any, called: str = "") -> T:
     """The instance that `freeze` stored, from data that is not trusted. Raises BadData."""
     called = called or cls.__name__
     fields = _fields(cls)
-    if not isinstance(frozen, Mapping) or sorted(frozen) != sorted(fields):
-        given = sorted(map(str, frozen)) if isinstance(frozen, Mapping) else type(frozen).__name__
+    if wrong := _misfit(frozen, fields):
         raise BadData(
-            f"the stored settings do not fit {called}: {given} instead of {sorted(fields)}",
-            hint="they were written by another version of hybrid, or changed by hand",
+            f"the stored settings do not fit {called}: {wrong}",
+            hint="they were written by another version of hybrid, or changed by hand; submit the run again",
         )
     try:
         return _construct(cls, {name: _check(name, hint, frozen[name]) for name, hint in fields.items()}, called)
     except UsageError as error:
         raise BadData(f"the stored settings do not fit {called}: {error.message}") from error
+
+
+def _misfit(frozen: Any, fields: Mapping[str, Any]) -> str:
+    """In which names a stored value is other than the fields of a class; "" if in none."""
+    if not isinstance(frozen, Mapping):
+        return f"{KINDS.get(type(frozen), 'something else')} instead of an object"
+    missing, unknown = fields.keys() - frozen.keys(), {str(name) for name in frozen.keys() - fields.keys()}
+    each = (("without", missing), ("with the unknown", unknown))
+    return ", ".join(f"{words} {listed(names)}" for words, names in each if names)
 
 
 def describe(cls: type[Any]) -> list[Setting]:

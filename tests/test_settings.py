@@ -190,8 +190,14 @@ def test_errors_say_the_name_that_people_know() -> None:
         with pytest.raises(UsageError) as caught:
             settings.build(Example, values, preset, "an-example")
         assert "Example" not in caught.value.message + caught.value.hint
-    with pytest.raises(BadData, match="do not fit an-example"):
-        settings.restore(Example, {}, "an-example")
+    stored = settings.freeze(Example())
+    for wrong, words in (
+        ({name: stored[name] for name in stored if name != "count"}, "without count"),
+        ({**stored, "depth": 1}, "with the unknown depth"),
+        ([], "a list instead of an object"),
+    ):
+        with pytest.raises(BadData, match=f"do not fit an-example: {words}$"):
+            settings.restore(Example, wrong, "an-example")
 
 
 @pytest.mark.parametrize(
