@@ -45,6 +45,7 @@ def detail_lines(run: RunStatus) -> Iterator[str]:
     yield from titled_lines("done", _done(run))
     yield from titled_lines("safe", _safety(run))
     yield from titled_lines("workers", _workers(run))
+    yield from titled_lines("waits", _waits(run))
     yield from titled_lines("next", _next(run))
     yield from titled_lines("speed", _speed(run))
     yield from titled_lines("planned", list(run.planned.lines()) if run.planned else [])
@@ -222,6 +223,13 @@ def _workers(run: RunStatus) -> list[str]:
         have_ended = f"{has_or_have(ended)} ended"
         lines.append(f"{ended:,} more {have_ended}" if others else f"none is running; {ended:,} {have_ended}")
     return lines
+
+
+def _waits(run: RunStatus) -> list[str]:
+    """What each side does or waits for, where more than one has something to do."""
+    if run.cancelled or run.local or len(run.sides) == 1:
+        return []
+    return [str(side) for side in run.sides]
 
 
 def _next(run: RunStatus) -> list[str]:

@@ -32,6 +32,7 @@ from hybrid.machine.terminal import duration
 from hybrid.status import run_status
 from hybrid.status.run_status import RunStatus, read_statuses
 from hybrid.status.text import detail_lines, summary_line
+from hybrid.status.waiting import SideState
 from tests.support.run_folder import BEAT, FIRST, MODEL, OTHER, SECOND, CountingDisk, RunFolder
 
 
@@ -56,6 +57,16 @@ def test_a_run_without_a_worker_is_shown_as_such(place: RunFolder) -> None:
     assert found.stopped
     assert f"  next        on the GPU machine: `hybrid worker FOLDER --run {found.id} --model made-up=PATH`" in told
     assert "if `hybrid run local` began it, the same command again also goes on" in told
+
+
+def test_what_each_of_two_sides_waits_for_is_told(place: RunFolder) -> None:
+    sides = SideState("gpu", "policy-1", "judged"), SideState("laptop", "judged")
+    found = replace(place.look(), sides=sides)
+    told = details(found)
+    assert "  waits       the GPU side waits with 'policy-1' for the stage 'judged'\n" in told
+    assert "              'judged' waits for a worker: the laptop side has to do it\n" in told
+    for other in (replace(found, sides=sides[:1]), replace(found, cancelled=True), replace(found, local=True)):
+        assert "  waits  " not in details(other)
 
 
 def test_a_local_run_that_was_killed_is_told_with_what_it_holds_and_what_goes_on(place: RunFolder) -> None:
