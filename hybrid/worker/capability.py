@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hybrid.canonical import Json
-from hybrid.errors import CannotRun, HybridError, UsageError
+from hybrid.errors import CannotRun, HybridError, Temporary, UsageError, Waits
 from hybrid.execution.chain import Bound
 from hybrid.execution.sides import asked_on
 from hybrid.folder.runs import Run
@@ -52,8 +52,8 @@ class RunState:
 
     @property
     def waits(self) -> bool:
-        """Whether it goes on by itself when the other side has done its part, or what is away is back."""
-        return self.state == "other side" or (self.state == "unfinished" and self.error is not None)
+        """Whether it goes on by itself when the other side has done its part, or a server that is away is back."""
+        return self.state == "other side" or isinstance(self.error, (Temporary, Waits))
 
 
 def elsewhere(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hybrid.errors import Temporary
+from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.runs import Run, join_folder, submit
 from hybrid.folder.spec import ModelSpec
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Output, Request, Sampling
 from hybrid.work import Ask
+from hybrid.worker.process import progress
 from hybrid.worker.worker import TURN
 from tests.support.two_sides import TimedMachine, work_together
 
@@ -117,25 +118,35 @@ def test_a_worker_waits_longer_for_the_other_side_than_for_work(
 
 @dataclass
 class WithoutServer(TimedMachine):
-    """A machine whose server of models answers from a moment on."""
+    """A machine whose server of models answers from a moment on; `error` says so until then."""
 
     back: float = math.inf
+    error: HybridError = field(default_factory=lambda: Temporary("no server answers"))
 
     def digest(self, run: Run, role: str) -> str:
         if self.clock.time < self.back:
-            raise Temporary("no server answers")
+            raise self.error
         return super().digest(run, role)
 
 
-def test_a_worker_waits_for_a_server_as_long_as_for_the_other_side(tmp_path: Path) -> None:
-    laptop = WithoutServer("laptop", Gated(), lambda request: (1.0, "yes"))
+@pytest.mark.parametrize(
+    ("error", "leaves"), [(Temporary("no server"), 5000.0), (BadData("of another version"), 600.0)]
+)
+def test_a_worker_waits_for_a_server_as_long_as_for_the_other_side_but_not_for_what_does_not_come_right(
+    tmp_path: Path, error: HybridError, leaves: float
+) -> None:
+    laptop = WithoutServer("laptop", Gated(), lambda request: (1.0, "yes"), error=error)
     with pytest.raises(AssertionError, match="nobody has anything to do"):
         work_together(submitted(tmp_path), [laptop], lambda: False, max_idle=600.0, max_wait=5000.0)
-    assert 5000 <= laptop.clock.time <= 5060
+    assert leaves <= laptop.clock.time <= leaves + 60
     assert not laptop.busy
 
 
-def test_a_server_that_was_away_for_hours_costs_nothing(tmp_path: Path) -> None:
+def test_a_server_that_was_away_for_an_hour_costs_nothing(tmp_path: Path) -> None:
     laptop = WithoutServer("laptop", Gated(), lambda request: (1.0, "yes"), back=4000.0)
-    work_together(submitted(tmp_path), [laptop], lambda: len(laptop.busy) == 100, max_idle=600.0, max_wait=5000.0)
+    folder, options = submitted(tmp_path), {"max_idle": 600.0, "max_wait": 5000.0}
+    work_together(folder, [laptop], lambda: laptop.clock.time > 1350, **options)
+    assert laptop.worker
+    assert progress(laptop.worker).startswith("waiting for work, leaves in 1 h")
+    work_together(folder, [laptop], lambda: len(laptop.busy) == 100, **options)
     assert laptop.clock.time <= 4000 + 100 + 60
