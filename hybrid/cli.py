@@ -31,6 +31,7 @@ COMMANDS = {
     "report": ("hybrid.commands.report:report", "Draw one self-contained HTML page of one or more runs."),
     "export": ("hybrid.commands.export:export", "Write a run for other tools: inspect, lm-eval, batches, tables."),
     "show": ("hybrid.commands.show:show", "Show what the model saw and said, item by item."),
+    "try": ("hybrid.commands.trial:trial", "Try what a loop has learned so far, on this machine."),
     "replay": ("hybrid.commands.replay:replay", "Make again what a node was trained on in a round."),
     "retry": ("hybrid.commands.folder:retry", "Ask for the failed items of a run again."),
     "cancel": ("hybrid.commands.folder:cancel", "Ask the workers of a run to stop."),

@@ -335,3 +335,24 @@ class PublishingLoop(Loop, Protocol):
     def publish_to(self, publications: Publications) -> None:
         """Take the publications. Called once, before `load` and `round`."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What a state of a loop does: `value` is all of it as JSON, `lines` say it to people. Models wrote part of it."""
+
+    value: Json
+    lines: Sequence[str]
+
+
+@runtime_checkable
+class TriesStates(Protocol):
+    """A pipeline whose loops can be tried on any machine with a state that they kept, while the run goes on."""
+
+    def try_state(self, tasks: Mapping[str, Any], series: Series, state: bytes, lab: Lab, prompt: str) -> Tried:
+        """What the loop of `series` measures on a sample with `state`, and what it makes of `prompt`, "" for one of its
+        own. `lab` is this machine's processor, without a model.
+
+        Raises BadData for a state that is none, UsageError for a series that has nothing to try, or a prompt.
+        """
+        ...

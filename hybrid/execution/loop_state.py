@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hybrid.canonical import Json, decode, encode
+from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
+from hybrid.loops import Series
 from hybrid.metrics import RoundMetrics, checked_costs
 
 PLAIN, WITH_COSTS = 1, 2
@@ -60,6 +61,11 @@ class LoopState:
             return cls([_round(*one) for one in rounds], packed[end + 1 :])
         except (TypeError, ValueError) as error:
             raise BadData(f"{what}: {error!s:.200}") from error
+
+
+def state_name(stage: str, model: str, series: Series) -> str:
+    """Under which name the states of a series are kept: `stage` is the stage's identity, `model` its model's digest."""
+    return digest([stage, model, series.name, dict(series.settings)])
 
 
 def _round(text: object, seconds: object, costs: object = None) -> DoneRound:

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from hybrid.canonical import Json
-from hybrid.canonical import digest as digest_of
 from hybrid.errors import CannotRun
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.loop_engine import LoopEngine
 from hybrid.execution.loop_run import LoopRun
+from hybrid.execution.loop_state import state_name
 from hybrid.execution.publications import StagePublications
 from hybrid.execution.round_records import RoundRecords
 from hybrid.execution.stage_work import StageWork, without_secrets
@@ -215,7 +215,7 @@ class RoundsWork(StageWork):
             self._open.pop(next(one for one in self._open if one not in self._mine)).run.close()
 
     def _run_of(self, series: Series, engine: LoopEngine) -> LoopRun:
-        name = digest_of([self.stage.identity, self.digest, series.name, dict(series.settings)])
+        name = state_name(self.stage.identity, self.digest, series)
         self._progress = self._now()
         make, tell = partial(self._connected, series, engine), partial(self._computed, series.name)
         return LoopRun(make, engine.tensors, name, series.rounds, engine.checkpoint, tell, engine.now)

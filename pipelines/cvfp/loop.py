@@ -117,7 +117,7 @@ class Training:
     def _shape(self) -> dict[str, Json]:
         """The size of the model, and the memory that it is planned to take: the guide's figures, and ours."""
         how, shape, tokens = self.settings, self.model.shape, self.ids.numel()
-        frozen = self._second().frozen
+        frozen = self.second().frozen
         chunk = chunk_rows(shape.vocabulary, self.ids.device)
         return {
             "parameters": shape.parameters, "vocabulary": shape.vocabulary, "tokens": tokens,
@@ -129,12 +129,23 @@ class Training:
     def _text(self) -> str:
         """What the best weights write after the first tokens of a held-out document."""
         now = {name: one.detach().clone() for name, one in self._parts().items()}
-        self._put(self.best or now)
-        beginning = list(self.corpus.held_out[0][:BEGINNING])
-        contexts = self._second().contexts
-        found = written_after(self.model, beginning, WRITTEN, contexts=contexts, temperature=0.8, seed=self.seed)
+        self.take_best()
+        beginning, found = self.text_after("")
         self._put(now)
-        return self.corpus.tokenizer.decode(beginning) + " | " + self.corpus.tokenizer.decode(found)
+        return f"{beginning} | {found}"
+
+    def text_after(self, prompt: str) -> tuple[str, str]:
+        """A prompt, "" for the first tokens of a held-out document, and what the present weights write after it."""
+        tokenizer = self.corpus.tokenizer
+        asked = tokenizer.encode([prompt])[0] or list(self.corpus.held_out[0][:BEGINNING])
+        contexts = self.second().contexts
+        found = written_after(self.model, asked, WRITTEN, contexts=contexts, temperature=0.8, seed=self.seed)
+        return tokenizer.decode(asked), tokenizer.decode(found)
+
+    def take_best(self) -> None:
+        """Put the weights with the lowest held-out loss into the model, if there are any yet."""
+        if self.best:
+            self._put(self.best)
 
     def _put(self, weights: Mapping[str, torch.Tensor]) -> None:
         with torch.no_grad():
@@ -165,7 +176,7 @@ class Training:
 
     def _trained(self, number: int) -> dict[str, float]:
         if self.phase2 is None:
-            self.phase2 = phase2.PhaseTwo(self.model, self.ids, self._second(), self.seed)
+            self.phase2 = phase2.PhaseTwo(self.model, self.ids, self.second(), self.seed)
         self.phase2.settings = replace(self.phase2.settings, burn_in=self._burn_in())
         if self.waited >= self.settings.patience:
             return {"phase": 2.0, "stopped": 1.0, "best": self.lowest}
@@ -208,7 +219,8 @@ class Training:
         noise = GUIDE_NOISE if self.variant.startswith("guide") else how.noise1  # type: ignore[union-attr]
         return phase1.Settings(objective, weight, how.rate1, how.clip, noise, how.part, how.carry == "stream")
 
-    def _second(self) -> phase2.Settings:
+    def second(self) -> phase2.Settings:
+        """How phase 2 trains and reads."""
         how = self.settings
         return phase2.Settings(
             how.epochs, how.batch, how.window, how.rate2, how.weight_decay, how.clip, how.noise2, how.warm_up,
@@ -242,7 +254,7 @@ class Training:
         if about.get("phase") == 2:
             self.phase1 = None
             if about.get("started"):
-                self.phase2 = phase2.PhaseTwo(self.model, self.ids, self._second(), self.seed)
+                self.phase2 = phase2.PhaseTwo(self.model, self.ids, self.second(), self.seed)
         phase = self.phase1 or self.phase2
         if phase is not None:
             phase.load({name[6:]: one for name, one in tensors.items() if name.startswith("phase/")})

@@ -52,7 +52,7 @@ class PhaseOne:
     def __init__(self, model: Model, ids: torch.Tensor, settings: Settings, seed: int) -> None:
         self.model, self.ids, self.settings, self.seed = model, ids, settings, seed
         self.trained = [*model.blocks.parameters()]
-        self.optimizer = torch.optim.Adam(self.trained, settings.learning_rate)
+        self.optimizer = torch.optim.Adam(self.trained, settings.learning_rate, fused=True)
         self.contexts = torch.zeros(*ids.shape, model.shape.width, dtype=KEPT, device=ids.device)
         self.mean = torch.zeros(model.shape.width, device=ids.device)  # the guide's running mean
 

@@ -62,7 +62,7 @@ class PhaseTwo:
         parts += [model.norm, *model.blocks] if settings.contexts and not settings.frozen else []
         self.trained = [one for part in parts for one in part.parameters()]
         self.optimizer = (
-            torch.optim.AdamW(self.trained, settings.learning_rate, weight_decay=settings.weight_decay)
+            torch.optim.AdamW(self.trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
             if self.trained
             else None
         )

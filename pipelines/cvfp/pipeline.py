@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from hybrid.canonical import Json
 from hybrid.errors import BadData
 from hybrid.loads import GuideTable, RoundsLoad
-from hybrid.loops import Lab, Loop, Series
+from hybrid.loops import Lab, Loop, Series, Tried
 from hybrid.machine.late_imports import import_object
 from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
@@ -81,7 +81,7 @@ class Cvfp(CvfpSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
-        return (Stage("rounds", "gpu", 3, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 4, Rounds(self._series, self._loop)),)
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """The tables beside outputs.json."""
@@ -93,6 +93,12 @@ class Cvfp(CvfpSettings):
         make = import_object("pipelines.cvfp.foreseen:foreseen_rounds", needed_for=NEEDED_FOR)
         load: RoundsLoad = make(self, {name: of for name, of in tasks.items() if name != DATA}, tasks[DATA]["train"])
         return load
+
+    def try_state(self, tasks: Mapping[str, Any], series: Series, state: bytes, lab: Lab, prompt: str) -> Tried:
+        """`hybrid.loops.TriesStates`."""
+        try_it = import_object("pipelines.cvfp.trial:tried", needed_for=NEEDED_FOR)
+        found: Tried = try_it(self, series, lab, tasks[DATA], state, prompt)
+        return found
 
     def rounds_of(self, variant: Variant) -> tuple[int, int]:
         """The sweeps of phase 1 and the epochs of phase 2 of a variant; a counted one has one round."""

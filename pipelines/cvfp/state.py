@@ -61,7 +61,7 @@ def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Ten
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     for place, one in enumerate(parameters):
         if f"step/{place}" in state:
-            zero = torch.tensor(0.0)
+            zero = torch.zeros((), device=one.device)  # where a fused optimizer has its step counts
             optimizer.state[one] = {
                 name: taken(state, f"{name}/{place}", zero if name == "step" else one.detach()).clone() for name in ADAM
             }
