@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hybrid.machine.late_imports import import_object
+from hybrid.machine.terminal import count_of
 from hybrid.metrics import Interval, Measured
 from hybrid.statistics import diversity
 from hybrid.statistics.agreement import Estimate
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHANCE = "plain samples, chosen by chance"
-PLAIN = "plain samples"
+PLAIN = "plain sample"
 MOST_DRAWS = 200
 WORK = 20_000
 """Texts that the draws of one control may cost."""
@@ -155,7 +156,7 @@ def _of_all(task: str, nodes: Sequence[TreeNode], depth: int, pool: Sequence[Tre
     plain = [one for one in pool if len(one.vector) == len(every[0].vector)]
     size = min(len(every), len(plain))
     control = chance(plain, size, vendi_of, f"{task} all", size) if size else None
-    against = f"{size:,} {PLAIN}" if size < len(every) else PLAIN
+    against = count_of(size, PLAIN) if size < len(every) else f"{PLAIN}s"
     yield _beside(task, "Vendi score of all candidates", len(every), diversity.vendi(rows), control, against)
 
 
@@ -174,7 +175,7 @@ def _of_strategies(task: str, nodes: Sequence[TreeNode], depth: int) -> Iterator
         while until < len(plain) and spent + plain[until].tokens <= tokens:
             spent, until = spent + plain[until].tokens, until + 1
         value = gain(plain[:until], spent)
-        against = f"{until:,} {PLAIN} of {spent:,} tokens"
+        against = f"{count_of(until, PLAIN)} of {count_of(spent, 'token')}"
         with_text = sum(bool(one.vector) for one in asked)
         control = None if value is None else Control(value, _gain_interval(plain[:until]))
         interval = _gain_interval(asked)
