@@ -11,7 +11,7 @@ from typing import Any
 
 from hybrid.machine.terminal import clean, clean_line
 from hybrid.records import Output
-from pipelines.branch.reading import TreeNode, kept_of, path_to, trees
+from pipelines.branch.reading import TreeNode, clusters_of, kept_of, path_to, trees
 
 FIRST_LINE = "# What was kept"
 LONGEST = 20_000
@@ -43,17 +43,17 @@ def _scenario(task: str, data: Any, nodes: Sequence[TreeNode]) -> list[str]:
         parts += [_plain(brief), ""]
     parts += [f"{len(kept):,} kept of {made:,} candidates.", ""]
     parts += [line for one in nodes if not one.depth and one.reason for line in (f"*{_plain(one.reason)}*", "")]
+    clusters = {cluster: f"cluster {number}" for cluster, (number, _) in clusters_of(nodes).items()}
     for number, node in enumerate(kept, start=1):
-        parts += _kept(number, node, path_to(node, by_id))
+        parts += _kept(
+            number, node, path_to(node, by_id), "" if node.cluster is None else clusters.get(node.cluster, "")
+        )
     return parts
 
 
-def _kept(number: int, node: TreeNode, path: Sequence[TreeNode]) -> list[str]:
+def _kept(number: int, node: TreeNode, path: Sequence[TreeNode], cluster: str) -> list[str]:
     facts = [node.strategy, "" if node.score is None else f"score {node.score:.2f}"]
-    facts += [
-        "" if node.cluster is None else f"cluster {node.cluster}",
-        f"{node.tokens:,} tokens" if node.tokens else "",
-    ]
+    facts += [cluster, f"{node.tokens:,} tokens" if node.tokens else ""]
     said = " · ".join(_plain(fact) for fact in facts if fact)
     parts = [f"### {number}. {_plain(node.id)}", "", *([said, ""] if said else [])]
     for step in path:

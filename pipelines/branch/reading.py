@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -118,6 +119,13 @@ def plain_of(nodes: Sequence[TreeNode], depth: int) -> list[TreeNode]:
     """The plain samples of a level that the control drew, whatever they are worth: all that have a text."""
     found = [one for one in nodes if one.control and one.depth == depth and one.text is not None]
     return sorted(found, key=lambda one: (one.place, one.id))
+
+
+def clusters_of(nodes: Iterable[TreeNode]) -> dict[int, tuple[int, int]]:
+    """Number and size of each cluster of more than one text, as all pages call it: the largest is 1."""
+    sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
+    several = sorted((one for one in sizes if sizes[one] > 1), key=lambda one: (-sizes[one], one))
+    return {one: (number, sizes[one]) for number, one in enumerate(several, start=1)}
 
 
 def path_to(node: TreeNode, by_id: Mapping[str, TreeNode]) -> list[TreeNode]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from hybrid.report.formatting import count_of
 from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
-from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode, kept_of, path_to
+from pipelines.branch.reading import CHOSEN, DROPPED, VERDICTS, TreeNode, clusters_of, kept_of, path_to
 
 MOST_NODES = 2000
 """Nodes of a scenario that are drawn; all are counted."""
@@ -32,11 +32,8 @@ class Names:
     def __init__(self, label: str, task: str, nodes: Sequence[TreeNode], longest: int) -> None:
         self._salt, self._task, self.longest = f"{label}\0{task}", task, longest
         self._numbers = {one.id: number for number, one in enumerate(kept_of(nodes), start=1)}
-        sizes = Counter(one.cluster for one in nodes if one.cluster is not None)
-        several = sorted((one for one in sizes if sizes[one] > 1), key=lambda one: (-sizes[one], one))
-        self.clusters = {one: (number, sizes[one]) for number, one in enumerate(several, start=1)}
-        """Number and size of each cluster of more than one text; the largest is 1."""
-        self.alone = len(sizes) - len(several)
+        self.clusters = clusters_of(nodes)
+        self.alone = len({one.cluster for one in nodes} - {None, *self.clusters})
 
     def anchor(self, id: str) -> str:
         """The place on the page of a node."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from hybrid.outputs import open_outputs
 from pipelines.branch.kept import FIRST_LINE, kept_page
 from pipelines.branch.reading import kept_of, path_to, trees
+from pipelines.branch.tree_page import Names
 from tests.support.hostile_texts import PAYLOADS
 from tests.support.in_process import Hybrid
 from tests.support.tree_runs import tree_outputs, tree_run
@@ -24,6 +25,12 @@ def test_each_kept_text_stands_there_with_what_it_grew_from_and_nothing_else_doe
     kept, by_id = kept_of(nodes), {one.id: one for one in nodes}
     assert [one.score for one in kept] == sorted((one.score for one in kept), reverse=True)
     assert re.findall(r"^### \d+\. (\S+)$", page, re.MULTILINE) == [one.id for one in kept]
+    names = Names("", "mars", nodes, 100)
+    facts = re.findall(r"^### .*\n\n(.*)$", page, re.MULTILINE)
+    assert [[fact for fact in line.split(" · ") if fact.startswith("cluster")] for line in facts] == [
+        [name] if (name := names.cluster(one)) else [] for one in kept
+    ], "as the report calls it"
+    assert any("cluster" in line for line in facts)
     quoted = [line[2:] for line in page.splitlines() if line.startswith("> ")]
     assert quoted == [step.text for one in kept for step in path_to(one, by_id)]
 
