@@ -24,8 +24,8 @@ GroupingMethod = Literal["grouped", "loop", "padded"]
 MAX_GROUPS = 1023
 MAX_LOOP_GROUPS = 4
 """Up to this number of groups `loop` is faster than `padded`."""
-MAX_WASTE = 2
-"""A rectangle is at most this many times as long as its shortest group."""
+MAX_WASTE = 1.25
+"""The rectangles together have at most this many times the rows that are there: so much more memory and work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +131,20 @@ def _sums(left: torch.Tensor, right: torch.Tensor, beyond: torch.Tensor) -> torc
 
 
 def _rectangles(lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    """The groups that have rows, divided so that the lengths in a part differ by at most `MAX_WASTE` times.
+    """The groups that have rows, in few rectangles that together have at most `MAX_WASTE` times these rows: as long as
+    they have more, one is divided where that saves the most.
 
     When that is one part, empty groups are in it, too: then no matrix is copied.
     """
-    found: list[list[int]] = []
-    longest = 0
-    for group in sorted((one for one, length in enumerate(lengths) if length), key=lambda one: -lengths[one]):
-        if not found or lengths[group] * MAX_WASTE < longest:
-            found.append([])
-            longest = lengths[group]
-        found[-1].append(group)
-    return [tuple(sorted(groups)) for groups in found] if len(found) > 1 else [tuple(range(len(lengths)))]
+    parts = [sorted((one for one, length in enumerate(lengths) if length), key=lambda one: -lengths[one])]
+
+    def saved(part: Sequence[int], cut: int) -> int:
+        return (lengths[part[0]] - lengths[part[cut]]) * (len(part) - cut)
+
+    while parts[0] and sum(lengths[part[0]] * len(part) for part in parts) > MAX_WASTE * sum(lengths):
+        _, at, cut = max((saved(part, cut), at, cut) for at, part in enumerate(parts) for cut in range(1, len(part)))
+        parts[at : at + 1] = parts[at][:cut], parts[at][cut:]
+    return [tuple(sorted(part)) for part in parts] if len(parts) > 1 else [tuple(range(len(lengths)))]
 
 
 def best_method(device: torch.device, dtype: torch.dtype, groups: int, width: int) -> GroupingMethod:
