@@ -8,7 +8,7 @@ SLOW_WORKERS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := HYBRID_TEST_STRICT=$(STRICT) .venv-test/bin/python -m pytest -q
 
-.PHONY: help demo test ollama check lint bench lock clean
+.PHONY: help demo test ollama check lint bench gpu-check lock clean
 
 help:
 	@echo "make demo          run the main job on a small real model, grade it, draw the report"
@@ -16,6 +16,7 @@ help:
 	@echo "make ollama        build the Ollama server that some tests need (Go, a C++ compiler; minutes the first time)"
 	@echo "make check         lint, types, import contracts and the fast tests; make lint: without the tests"
 	@echo "make bench NAME=x  run benchmarks/x.py; its last line is one JSON object"
+	@echo "make gpu-check      what only an NVIDIA GPU can confirm, with PYTHON=python3.12 on Linux; gpu-check.jsonl has it"
 	@echo "make lock          write the pinned requirement files anew from requirements/*.in"
 	@echo "make clean         remove the environments, caches and the demo's results"
 	@echo "PYTHON=python3.12  chooses the Python that the environments are made with"
@@ -63,6 +64,13 @@ bench:
 	$(call environment,.venv-test,test)
 	@.venv-test/bin/python benchmarks/$(NAME).py
 
+# PEFT, a peer of one check, is not among the packages of a GPU machine: with its pin of the tests.
+gpu-check:
+	$(call environment,.venv-gpu,gpu)
+	@sed -n '/^peft==/,/[^\\]$$/p' requirements/test.txt > .venv-gpu/peft.txt
+	@.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r .venv-gpu/peft.txt
+	@.venv-gpu/bin/python benchmarks/gpu_check.py -o gpu-check.jsonl
+
 UV = ../.venv-lock/bin/uv pip compile --config-file uv.toml --upgrade --quiet --generate-hashes \
      --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
@@ -76,5 +84,5 @@ lock:
 	cd requirements && ../.venv-lock/bin/python pins.py ../.venv-lock/bin/uv
 
 clean:
-	rm -rf .venv-demo .venv-test .venv-lock .ollama $(DEMO) build dist
+	rm -rf .venv-demo .venv-test .venv-gpu .venv-lock gpu-check.jsonl .ollama $(DEMO) build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

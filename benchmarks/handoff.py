@@ -30,7 +30,8 @@ from unittest.mock import patch
 
 import peft
 import torch
-from peers.lora import RANK, Peft, arc_texts, job_of, smollm2
+from peers.lora import Peft, arc_texts, smollm2
+from peers.random_models import RANK, job_of
 from transformers import AutoTokenizer
 
 from hybrid.backends.adapter_cache import AdapterCache

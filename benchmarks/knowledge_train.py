@@ -24,7 +24,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from peers.lora import SMOLLM2, Peft, smollm2
+from peers.lora import Peft, smollm2
+from peers.random_models import SMOLLM2
 from transformers import AutoTokenizer
 
 from hybrid.backends.tuned.examples import texts_of

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers.lora import SMOLLM2
+from peers.random_models import SMOLLM2
 from torch.nn.functional import log_softmax
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 

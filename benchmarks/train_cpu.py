@@ -26,7 +26,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from peers.lora import Peft, arc_texts, job_of, random_text, smollm2
+from peers.lora import Peft, arc_texts, smollm2
+from peers.random_models import job_of, random_text
 
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.trainer import Trainer

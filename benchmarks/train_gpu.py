@@ -30,7 +30,8 @@ from typing import Any
 
 import torch
 import transformers
-from peers.lora import ALPHA, RATE, Peft, job_of, random_llama, random_text, rectangle
+from peers.lora import Peft, rectangle
+from peers.random_models import ALPHA, LLAMA_1B, RATE, TINY, job_of, random_llama, random_text
 
 from hybrid.backends.devices import Device, find_device, free_memory
 from hybrid.training.jobs import Job
@@ -38,27 +39,6 @@ from hybrid.training.slots import linear_layers
 from hybrid.training.trainer import Trainer
 from hybrid.tuning import SEAL_TARGETS
 
-LLAMA_1B = {
-    "vocab_size": 128256,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
-TINY = {
-    **LLAMA_1B,
-    "vocab_size": 301,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-}
 PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "T4": 65e12}
 """Part of a device's name -> dense 16-bit FLOPs per second."""
 GOALS = {"H200": (6.0, 0.30), "A100": (2.5, 0.40), "T4": (2.0, 0.30)}

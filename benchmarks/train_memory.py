@@ -31,8 +31,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F  # noqa: N812
 import transformers
-from peers.lora import SMOLLM2, job_of, random_text
-from train_gpu import LLAMA_1B
+from peers.random_models import LLAMA_1B, SMOLLM2, job_of, random_text
 
 from hybrid.training import attention
 from hybrid.training.jobs import Job, Tokens

@@ -24,7 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from peers.lora import SMOLLM2, Peft, job_of, random_llama, random_text
+from peers.lora import Peft
+from peers.random_models import SMOLLM2, job_of, random_llama, random_text
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybrid.training.trainer import Trainer

@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from peers.lora import SMOLLM2, arc_texts, job_of, random_llama
+from peers.lora import arc_texts
+from peers.random_models import SMOLLM2, job_of, random_llama
 
 from hybrid.tasks.arc.subsets import SUBSETS
 from hybrid.training.jobs import Job, Tokens

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import peft
 import safetensors.torch
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hybrid.backends.tuned.examples import texts_of
 from hybrid.model_files.gguf import as_folder
@@ -21,50 +20,13 @@ from hybrid.training.adapters import initial_weights
 from hybrid.training.jobs import Job, Tokens
 from hybrid.training.slots import linear_layers
 from hybrid.tuning import Tuning
+from peers.random_models import RATE, SMOLLM2
 from pipelines.seal.examples import AugmentationSettings, of_demonstrations
-
-RANK, ALPHA, RATE = 16, 16.0, 1e-4
-SMOLLM2 = {
-    "vocab_size": 49152,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "max_position_embeddings": 8192,
-    "tie_word_embeddings": True,
-}
-"""The shape of SmolLM2-135M."""
 
 
 def smollm2() -> Any:
     """SmolLM2-135M, fp32."""
     return AutoModelForCausalLM.from_pretrained(as_folder(locate("smollm2")), dtype=torch.float32).eval()
-
-
-def random_llama(shape: Mapping[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
-    """A Llama of any shape with random weights, which compute at the speed of real ones."""
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            return LlamaForCausalLM(LlamaConfig(**shape)).eval()
-    finally:
-        torch.set_default_dtype(before)
-
-
-def random_text(seed: int | str, length: int, labelled: int, vocabulary: int) -> Tokens:
-    """Random tokens, of which the last `labelled` have a label."""
-    draws = random.Random(seed)
-    ids = tuple(draws.randrange(vocabulary) for _ in range(length))
-    return Tokens(ids, tuple(place >= length - labelled for place in range(length)))
-
-
-def job_of(name: str, texts: Sequence[Tokens], **how: Any) -> Job:
-    """A job for one adapter on `texts`: one epoch by default, other settings as in SEAL."""
-    settings = {"learning_rate": RATE, "epochs": 1, "rank": RANK, "alpha": ALPHA, "warmup": 0, **how}
-    return Job(name, Tuning({"texts": name}, **settings), tuple(texts))
 
 
 def arc_texts(

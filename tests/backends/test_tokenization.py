@@ -16,8 +16,9 @@ from hybrid.backends.tuned.tokenization import TokenizationWorker, text_digest
 from hybrid.canonical import Json
 from hybrid.errors import Temporary
 from hybrid.records import Example
+from tests.support.in_thread import in_thread
 from tests.support.processes import is_alive
-from tests.support.small_hf_model import chatml, in_thread, of_words, tuning, write_model
+from tests.support.small_hf_model import chatml, of_words, tuning, write_model
 
 __all__ = ["in_thread"]
 ROOT = Path(__file__).parents[2]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hybrid.backends.tuned import tokenization
 from hybrid.canonical import Json
 from hybrid.records import Example, Message, Request, Sampling
 from hybrid.tuning import Tuning
@@ -112,16 +109,3 @@ def of_words(wanted: Mapping[str, Json]) -> list[Example]:
     if "refused" in wanted:
         return [Example((Message("user", "a"), Message("user", "b")))]
     return [chat(f"Say {word}.", f"{word} and {word}") for word in wanted["words"]]  # type: ignore[union-attr]
-
-
-class InThread(ThreadPoolExecutor):
-    """Takes the place of the process that makes texts, where the process itself is not looked at: it takes seconds."""
-
-    def __init__(self, workers: int, context: object, enter: Callable[..., None], given: Iterable[object]) -> None:
-        super().__init__(workers, "texts", enter, tuple(given))
-
-
-@pytest.fixture
-def in_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts are made in a thread."""
-    monkeypatch.setattr(tokenization, "ProcessPoolExecutor", InThread)

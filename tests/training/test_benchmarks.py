@@ -69,12 +69,12 @@ def test_rows_are_counted_where_the_model_computes_them(benchmark: Any) -> None:
 
 
 def test_both_ways_of_the_cpu_benchmark_train_the_same(benchmark: Any) -> None:
-    cpu, lora = benchmark("train_cpu"), importlib.import_module("peers.lora")
-    shape = {**lora.SMOLLM2, "hidden_size": 72, "intermediate_size": 96, "num_hidden_layers": 2}
-    texts = [[lora.random_text(f"{slot} {n}", 9 + 7 * n, 4, 49152) for n in range(2)] for slot in range(2)]
-    jobs = [lora.job_of(f"job{slot}", own, batch=2, epochs=3, learning_rate=1e-2) for slot, own in enumerate(texts)]
+    cpu, models = benchmark("train_cpu"), importlib.import_module("peers.random_models")
+    shape = {**models.SMOLLM2, "hidden_size": 72, "intermediate_size": 96, "num_hidden_layers": 2}
+    texts = [[models.random_text(f"{slot} {n}", 9 + 7 * n, 4, 49152) for n in range(2)] for slot in range(2)]
+    jobs = [models.job_of(f"job{slot}", own, batch=2, epochs=3, learning_rate=1e-2) for slot, own in enumerate(texts)]
     mix = cpu.Mix(jobs, {"job0": 20})
-    found = {way: one.train(mix) for way, one in cpu.ways(lambda: lora.random_llama(shape), jobs[0]).items()}
+    found = {way: one.train(mix) for way, one in cpu.ways(lambda: models.random_llama(shape), jobs[0]).items()}
     for name, losses in found["peft"].items():
         assert found["ours"][name] == pytest.approx(losses, abs=cpu.TOLERANCE)
         assert losses[0] != pytest.approx(losses[-1], abs=cpu.TOLERANCE)
@@ -107,8 +107,8 @@ def test_the_benchmark_of_gpus_measures_nothing_without_one(
 
 
 def test_flops_are_those_of_the_formula(benchmark: Any) -> None:
-    gpu, lora = benchmark("train_gpu"), importlib.import_module("peers.lora")
-    model = lora.random_llama(gpu.TINY)
+    gpu, models = benchmark("train_gpu"), importlib.import_module("peers.random_models")
+    model = models.random_llama(gpu.TINY)
     frozen = 2 * (32 * 32 + 2 * 32 * 16 + 32 * 32 + 3 * 32 * 64)  # q, k and v, o, and the three of the MLP
     attention = 7 * 4 * 8 * 23 * 2
     assert gpu.flops(model, 1000, 23, 2) == 23 * (4 * frozen + 6 * 1000 + attention) + 4 * 301 * 32 * 2

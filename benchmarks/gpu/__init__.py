@@ -1,0 +1,1 @@
+"""The checks of `gpu_check`: what only a GPU can confirm."""
