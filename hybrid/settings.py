@@ -13,12 +13,14 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar, Union
-
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
 from hybrid.canonical import Json, encode
 from hybrid.errors import KINDS, BadData, HybridError, PluginFault, UsageError, listed, nearest
+from hybrid.machine.late_imports import import_object
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -199,9 +201,10 @@ def _check(name: str, hint: Any, value: Any) -> Any:
 
 
 def _validate(name: str, hint: Any, value: Any, how: Callable[[TypeAdapter[Any]], Any]) -> Any:
+    adapter = import_object("pydantic:TypeAdapter", needed_for="settings")  # takes long, and defaults need none
     try:
-        return how(TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False)))
-    except (ValidationError, ValueError, TypeError) as error:
+        return how(adapter(hint, config={"allow_inf_nan": False}))
+    except (ValueError, TypeError) as error:  # pydantic's own is a ValueError
         raise UsageError(
             f"setting '{name}': {value!r} is not {_type_text(hint)}", hint=f"--set {name}={_example(hint)}"
         ) from error

@@ -6,10 +6,12 @@ part must exist: else the same name could mean other weights elsewhere, or a par
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -47,12 +49,35 @@ class Header:
     template: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of a header that was read: where they end, and the digest of all up to there."""
+
+    end: int
+    sha256: bytes
+    values: Mapping[str, int]
+    entries: tuple[tuple[str, int, int], ...]
+    template: str
+
+
+MOST_KNOWN = 32
+_known: dict[str, Keys] = {}
+"""By the name of the file: one command reads a header several times, and a vocabulary takes long."""
+
+
 def read_header(path: Path) -> Header:
     """The header of a GGUF. Raises CannotRun when it is damaged or of an unknown version, OSError."""
+    with opened_header(path) as reader:
+        return reader.header()
+
+
+@contextmanager
+def opened_header(path: Path) -> Iterator[HeaderReader]:
+    """A reader at the start of a GGUF. Raises CannotRun for what the block finds damaged, OSError."""
     with path.open("rb") as file:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return HeaderReader(data).header()
+                yield HeaderReader(data, str(path.absolute()))
         except (ValueError, struct.error) as error:  # ValueError: mmap raises it too, for an empty file
             raise CannotRun(
                 f"{path}: the header of this GGUF is damaged: {error}", hint="is the file whole? fetch it again"
@@ -150,10 +175,13 @@ def _refuse_mixed_parts(files: list[Path], head: Header) -> None:
 
 
 class HeaderReader:
-    """Reads a header from its start, at most MAX_HEADER bytes. All methods raise ValueError, struct.error."""
+    """Reads a header from its start, at most MAX_HEADER bytes. All methods raise ValueError, struct.error.
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data, self.at = data, 0
+    The keys of a file `name` whose header was read before and is the same are not looked through again.
+    """
+
+    def __init__(self, data: mmap.mmap, name: str) -> None:
+        self._data, self.at, self._name = data, 0, name
         self._end = min(len(data), MAX_HEADER)
         self._template = ""
         self.entries: list[tuple[str, int, int]] = []
@@ -178,6 +206,20 @@ class HeaderReader:
 
     def keys(self) -> dict[str, int]:
         """Read all keys; returns the values of those in READ_KEYS. The tensors come next."""
+        known = _known.get(self._name)
+        if known and known.sha256 == self._digest(known.end):
+            self.entries, self._template, self.at = list(known.entries), known.template, known.end
+            return dict(known.values)
+        values = self._read_keys()
+        if len(_known) >= MOST_KNOWN:
+            _known.clear()
+        _known[self._name] = Keys(self.at, self._digest(self.at), dict(values), tuple(self.entries), self._template)
+        return values
+
+    def _digest(self, end: int) -> bytes:
+        return hashlib.sha256(self._data[:end]).digest()
+
+    def _read_keys(self) -> dict[str, int]:
         (keys,) = struct.unpack("<Q", self.take(8))
         if keys > MAX_KEYS:
             raise ValueError(f"it has {keys:,} keys, more than the {MAX_KEYS:,} allowed")

@@ -55,7 +55,7 @@ def contents(path: Path) -> Contents:
     size = path.stat().st_size
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _contents(path, HeaderReader(data), size)
+            return _contents(path, HeaderReader(data, str(path.absolute())), size)
         except (ValueError, struct.error) as error:
             raise CannotRun(
                 f"{path}: this GGUF is damaged: {error}", hint="is the file whole? fetch it again"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybrid.errors import CannotRun
-from hybrid.model_files.gguf_files import ARRAY, MAX_KEYS, STRING, VALUE_SIZES, HeaderReader
+from hybrid.model_files.gguf_files import ARRAY, MAX_KEYS, STRING, VALUE_SIZES, HeaderReader, opened_header
 
 FORMS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 """How a value is packed, by the id of its type."""
@@ -34,17 +32,10 @@ class Metadata:
 
 def metadata_of(path: Path, lists: tuple[str, ...] = ()) -> Metadata:
     """The metadata of a GGUF, with the `lists` of these names. Raises CannotRun when it is damaged, OSError."""
-    with path.open("rb") as file:
-        try:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                reader = HeaderReader(data)
-                reader.begin()
-                reader.keys()
-                return _metadata(reader, lists)
-        except (ValueError, struct.error) as error:
-            raise CannotRun(
-                f"{path}: the header of this GGUF is damaged: {error}", hint="is the file whole? fetch it again"
-            ) from error
+    with opened_header(path) as reader:
+        reader.begin()
+        reader.keys()
+        return _metadata(reader, lists)
 
 
 def _metadata(reader: HeaderReader, wanted: tuple[str, ...]) -> Metadata:

@@ -192,9 +192,12 @@ def _names(metadata: Metadata, words: list[str]) -> dict[str, str]:
 def _byte_pairs(words: list[str], merges: list[str], splits: tuple[str, ...]) -> Any:
     """Byte pairs as GPT-2 and its followers have them."""
     library = import_object("tokenizers", needed_for=NEEDED_FOR)
-    pairs = [(first, second) for first, _, second in (one.partition(" ") for one in merges)]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    model = library.models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=splits == SPLITS["llama-bpe"])
+    pairs = [tuple(one.split(" ", 1)) for one in merges]
+    model = library.models.BPE(
+        vocab=dict(zip(words, range(len(words)), strict=True)),
+        merges=pairs,
+        ignore_merges=splits == SPLITS["llama-bpe"],
+    )
     encoder = library.Tokenizer(model)
     cuts = [library.pre_tokenizers.Split(library.Regex(one), "isolated") for one in splits]
     bytes_ = library.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
