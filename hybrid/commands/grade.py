@@ -38,6 +38,8 @@ FILE_WIDTH = 200
 """Width of the table when stdout is not a terminal, so that no name is cut."""
 
 LONGEST_NAME = 100
+NO_VALUE = "–"
+"""A cell of what was not measured, or cannot be."""
 
 
 @click.command()
@@ -252,21 +254,28 @@ def _gain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:
-    """A table of what was measured of the outputs together, each beside its control, named where there are several."""
+    """A table of what was measured of the outputs together, each beside its control, named where there are several.
+
+    A column without a value is left out.
+    """
     several = len({one["against"] for one in measures if one["control"] is not None}) > 1
+    headings = ["", "measured", "n", "value", "95 % interval", "control", "its interval", "standing", "control is"]
+    rows = [_measure_cells(one, several=several) for one in measures]
+    shown = [place for place in range(len(headings)) if any(row[place] not in ("", NO_VALUE) for row in rows)]
     table = Table(box=box.SIMPLE_HEAD if framed else None, pad_edge=False)
-    table.add_column("")
-    for heading in ("measured", "n", "value", "95 % interval", "control", "its interval", "standing"):
-        table.add_column(heading, justify="left" if heading == "measured" else "right")
-    if several:
-        table.add_column("control is")
-    for one in measures:
-        ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else "–" for end in (one["interval"], one["control_interval"])]
-        control = "–" if one["control"] is None else f"{one['control']:.4g}"
-        cells = (f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1])
-        named = (_safe(one["against"]),) if several else ()
-        table.add_row(_safe(one["group"]), _safe(one["name"]), *cells, one["standing"] or "–", *named)
+    for place in shown:
+        left = headings[place] in ("", "measured", "control is")
+        table.add_column(headings[place], justify="left" if left else "right")
+    for row in rows:
+        table.add_row(*(_safe(row[place]) for place in shown))
     return table
+
+
+def _measure_cells(one: dict[str, Any], *, several: bool) -> list[str]:
+    ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else NO_VALUE for end in (one["interval"], one["control_interval"])]
+    control = NO_VALUE if one["control"] is None else f"{one['control']:.4g}"
+    values = [f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1], one["standing"] or NO_VALUE]
+    return [one["group"], one["name"], *values, one["against"] if several else NO_VALUE]
 
 
 def _row(table: Table, name: str, values: dict[str, Any], share: float | None, style: str = "") -> None:

@@ -78,6 +78,8 @@ class InspectEval(InspectLog):
         self._path = source.path
         members = members_of(source.path)
         named = {one.name: one for one in members if one.name in (HEADER, START)}
+        if any(one.name.startswith("xl/") for one in members):
+            raise BadData(f"{self._path}: a workbook of Excel", hint="save the sheet with the answers as CSV (UTF-8)")
         if not named:
             raise BadData(
                 f"{self._path}: a zip file, but no inspect log: it has no {HEADER}", hint="name the .eval file"

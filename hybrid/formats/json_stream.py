@@ -1,7 +1,10 @@
 """One JSON document as a stream of members and elements, each a whole value; NaN and infinities are numbers.
 
 ijson refuses NaN, which inspect and lm-eval write, and makes an event of every token: the decoder of the standard
-library, called at the place where a value begins, reads the same samples several times as fast.
+library, called at the place where a value begins, reads the same samples several times as fast. Faster still is orjson,
+which has to be told where a value ends: an indented object ends with the first brace that is indented as its first one,
+since no text in JSON holds a line break. What orjson does not take as a whole is left to the other. As in
+`reading.parsed`, a whole number beyond 64 bits may become a float.
 """
 
 from __future__ import annotations
@@ -9,7 +12,10 @@ from __future__ import annotations
 import codecs
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
+
+import orjson
 
 from hybrid.errors import BadData
 from hybrid.formats.reading import LARGEST
@@ -18,6 +24,8 @@ PIECE = 1024 * 1024
 SPACE = " \t\n\r"
 NEAR = 16
 """A value that is invalid this near to the end of what was read may only be cut there."""
+DEEPEST = 200
+"""Most characters by which an object is indented that is read the fast way."""
 HINT = "is the file whole? copy it again"
 
 
@@ -61,8 +69,10 @@ class JsonStream:
     def elements(self) -> Iterator[Any]:
         """The values in the array that begins here."""
         self._untaken = False
+        end = ""
         for _ in self._parts("[", "]"):
-            yield self.value()
+            end = end or self._end_of_indented()
+            yield self._indented(end) if end else self.value()
 
     def skip(self) -> None:
         """Pass over the next value; of an array one element after the other is held."""
@@ -100,6 +110,27 @@ class JsonStream:
                 raise self._wrong(f"a value of more than the {LARGEST:,} bytes allowed")
             if not self._more():
                 raise self._wrong("ends in the middle")
+
+    def _end_of_indented(self) -> str:
+        """How the object that begins here ends if it is indented; "" where it is not."""
+        if self.begins() != "{":
+            return ""
+        start = max(0, self._at - DEEPEST)
+        _, line, indent = self._text[start : self._at].rpartition("\n")
+        return f"\n{indent}}}" if line and not indent.strip(SPACE) else ""
+
+    def _indented(self, end: str) -> Any:
+        """The next value, which may be an object that ends with `end`. Raises as `value` does."""
+        self.begins()
+        found = self._text.find(end, self._at)
+        if found < 0 and self._more():
+            found = self._text.find(end, self._at)
+        if 0 <= found < self._at + LARGEST:
+            with suppress(orjson.JSONDecodeError):  # NaN, a lone surrogate, or no such object
+                value = orjson.loads(self._text[self._at : found + len(end)])
+                self._at = found + len(end)
+                return value
+        return self.value()
 
     def _parts(self, opens: str, closes: str) -> Iterator[None]:
         """One None before each member or element; reads the brackets and commas between them."""

@@ -30,7 +30,12 @@ NO_ANSWERS: Mapping[str, Callable[[OutputsSource], HybridError]] = {
         f"{source.name}: solutions of ARC tasks, not attempts", hint="name the submission, and these with --input"
     ),
     "helm:statistics": lambda source: BadData(
-        f"{source.name}: statistics of HELM, without answers", hint="name the scenario_state.json beside it"
+        f"{source.name}: statistics or settings of HELM, without answers",
+        hint="name the scenario_state.json beside it",
+    ),
+    "table:unnamed": lambda source: BadData(
+        f"{source.name}: no JSON; if it is a table, its name does not say so",
+        hint="call it NAME.csv or NAME.tsv, and name its column of answers: --column text=COLUMN",
     ),
 }
 """Files that belong to a tool and hold no answers: what to say of them."""

@@ -118,13 +118,16 @@ def record(
 
 
 def parsed(line: bytes) -> Any:
-    """The JSON value in `line`; NaN and infinities, which other tools write, are numbers. Raises BadRow."""
+    """The JSON value in `line`; NaN and infinities, which other tools write, are numbers. Raises BadRow.
+
+    A whole number beyond 64 bits, which no score, id or count is, becomes the nearest float.
+    """
     if len(line) > LARGEST:
         raise BadRow(f"{len(line):,} bytes, more than the {LARGEST:,} allowed")
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
-        pass  # NaN, lone surrogates, whole numbers beyond 64 bits: the standard library takes them
+        pass  # NaN and lone surrogates: the standard library takes them
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:

@@ -39,7 +39,9 @@ def recognized(source: OutputsSource, reading: Reading) -> str:
     found = _of_row(row) if row is not None else ""
     if not found and begins[:1] in (b"{", b"[") and (row is None or single):
         found = _of_document(source)
-    return found or ("table" if _is_table(source, begins, row, reading) else "hybrid")
+    if found or _is_table(source, begins, row, reading):
+        return found or "table"
+    return "table:unnamed" if begins[:1] not in (b"{", b"[") and len(_first_cells(source)) > 1 else "hybrid"
 
 
 def _is_table(source: OutputsSource, begins: bytes, row: Mapping[str, Any] | None, reading: Reading) -> bool:
@@ -103,6 +105,8 @@ def _of_members(found: Mapping[str, Any]) -> str:
         return ""
     if isinstance(found.get("eval"), dict) and found.keys() & {"version", "status"}:
         return "inspect"
+    if found.keys() & {"scenario_spec", "metric_specs"}:
+        return "helm:statistics"
     if found.keys() & {"adapter_spec", "request_states"}:
         return "helm"
     if isinstance(found.get("results"), dict):
@@ -121,14 +125,19 @@ def _of_grids(first: Any) -> str:
 def _of_element(first: Any) -> str:
     if not isinstance(first, dict):
         return ""
-    if "instance_id" in first and "stats" in first:
+    if ("instance_id" in first and "stats" in first) or (isinstance(first.get("name"), dict) and "sum" in first):
         return "helm:statistics"
     return _of_row(first) or ("" if _ours(first) else "table")
 
 
 def _has_text(source: OutputsSource) -> bool:
     """Whether the first line names a column `text`."""
+    cells = _first_cells(source)
+    return len(cells) > 1 and b"text" in {cell.strip(b' "') for cell in cells}
+
+
+def _first_cells(source: OutputsSource) -> list[bytes]:
+    """The cells of the first line, whatever divides them."""
     with source.open() as stream:
         line = stream.readline(FIRST_LINE)
-    cells = line.replace(b"\t", b",").replace(b";", b",").strip().split(b",")
-    return len(cells) > 1 and b"text" in {cell.strip(b' "') for cell in cells}
+    return line.replace(b"\t", b",").replace(b";", b",").strip().split(b",")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,8 +40,8 @@ from hybrid.settings import freeze
 from hybrid.statistics.majority import MajorityControl
 
 FORMAT = "hybrid/grades"
-FIRST = 1000
-"""Outputs in which the arms of a file are looked for that does not name them."""
+FIRST = 100
+"""Outputs in which the arms of a file are looked for that does not name them: those of a question are neighbours."""
 VERSION = 1
 BEGINS = b'{"format":"%s"' % FORMAT.encode()
 
@@ -121,7 +121,7 @@ class GradesWriter:
     ) -> None:
         self._outputs, self._grader, self._judge, self._stream = outputs, grader, judge, stream
         self._name = name
-        self._arms = arms_named(outputs.run) or _arms_in(outputs)
+        self._arms = arms_named(outputs.run)
 
     def write(self, records: Generator[Output, None, None]) -> Summary:
         stream, about = self._stream, encode({"name": self._name, "settings": freeze(self._grader)})
@@ -133,7 +133,9 @@ class GradesWriter:
         with MajorityControl() as majority:
             counted = GradeSummary(getattr(self._grader, "unit", "question"), majority)
             with closing(records):
-                for count, line in enumerate(self._lines(records, counted), start=1):
+                first = list(islice(records, 0 if self._arms else FIRST))
+                self._arms = self._arms or _arms_in(first)
+                for count, line in enumerate(self._lines(chain(first, records), counted), start=1):
                     stream.write(b",\n" + line if count > 1 else line)
                     hashed.update(line + b"\n")
             summary = self._summary(counted)
@@ -189,10 +191,9 @@ class GradesWriter:
         return summary
 
 
-def _arms_in(outputs: OutputsFile) -> list[str]:
+def _arms_in(outputs: Sequence[Output]) -> list[str]:
     """The arms of the first outputs, by name, of a file that names none in its head."""
-    with closing(outputs.records()) as records:
-        return sorted({arm_of(one) for one in islice(records, FIRST) if "arm" in one.view})[:MOST]
+    return sorted({arm_of(one) for one in outputs if "arm" in one.view})[:MOST]
 
 
 def _outputs_named(outputs: OutputsFile, sha256: str) -> bytes:

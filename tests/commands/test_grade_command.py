@@ -256,3 +256,12 @@ def test_a_grader_that_ends_the_process_is_a_fault_and_no_success(
     monkeypatch.setattr("graders.exact.Exact.grade", lambda self, output: sys.exit(0))
     done = hybrid("grade", tmp_path / "a.jsonl", "--grader", "exact")
     assert (done.code, "SystemExit" in done.stderr, done.stdout) == (1, True, "")
+
+
+def test_a_table_of_measures_has_no_column_without_a_value(tmp_path: Path, hybrid: Hybrid) -> None:
+    table = tmp_path / "scored.jsonl"
+    table.write_text('{"id": 1, "text": "a", "score": 1}\n{"id": 2, "text": "b", "score": 0}\n')
+    done = hybrid("grade", table)
+    assert done.code == 0, done.stderr
+    heading = next(line for line in done.stdout.splitlines() if "measured" in line)
+    assert heading.split() == ["measured", "n", "value", "95", "%", "interval"]

@@ -138,6 +138,41 @@ def test_any_other_zip_is_told_apart(grade: Callable[..., Done], tmp_path: Path)
     assert "no inspect log" in done.stderr
 
 
+def test_a_workbook_is_told_what_to_save_it_as(grade: Callable[..., Done], tmp_path: Path) -> None:
+    done = grade(packed(tmp_path / "a.xlsx", {"[Content_Types].xml": b"<a/>", "xl/workbook.xml": b"<a/>"}))
+    assert (done.code, "save the sheet with the answers as CSV" in done.stderr) == (6, True)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_whose_name_does_not_say_so_is_told_how_to_name_it(
+    grade: Callable[..., Done], tmp_path: Path, encoding: str
+) -> None:
+    table = tmp_path / "answers.txt"
+    table.write_bytes("number;said\n1;Café\n".encode(encoding))
+    done = grade(table)
+    assert (done.code, "call it NAME.csv" in done.stderr) == (6, True), done.stderr
+    done = grade(table.rename(tmp_path / "answers.csv"), "--column", "text=said", "--grader", "contains")
+    assert done.code == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{"name": {"name": "exact_match", "split": "test"}, "count": 1, "sum": 1.0, "mean": 1.0}],
+        [{"instance_id": "id1", "stats": []}],
+        {"name": "narrative_qa", "scenario_spec": {}, "adapter_spec": {}, "metric_specs": [{}]},
+    ],
+    ids=["stats", "per_instance_stats", "run_spec"],
+)
+def test_helm_s_other_files_are_told_which_one_holds_the_answers(
+    grade: Callable[..., Done], tmp_path: Path, content: Any
+) -> None:
+    file = tmp_path / "stats.json"
+    file.write_text(json.dumps(content, indent=2))
+    done = grade(file)
+    assert (done.code, "name the scenario_state.json beside it" in done.stderr) == (6, True), done.stderr
+
+
 def test_a_log_whose_run_was_killed_is_graded_and_not_finished(grade: Callable[..., Done], tmp_path: Path) -> None:
     start = json.dumps({"version": 2, "eval": HEADER["eval"]}).encode()
     one = json.dumps(sample()).encode()
@@ -303,7 +338,7 @@ def test_the_answers_of_a_csv_are_graded(grade: Callable[..., Done], tmp_path: P
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=40),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=40),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
@@ -326,9 +361,20 @@ def test_a_stream_reads_the_same_values_as_the_whole_document(rows: list[Any], p
     assert repr(found) == repr(json.loads(text))
 
 
-@given(st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 100))
-def test_a_cut_document_is_never_taken_for_a_whole_one(rows: list[Any], left: int) -> None:
-    text = json.dumps({"rows": rows})
+@given(st.lists(st.dictionaries(st.text(max_size=5), VALUES, max_size=4), max_size=6), st.integers(0, 3), st.booleans())
+def test_indented_objects_are_read_as_any_others(rows: list[Any], width: int, torn: bool) -> None:
+    """Also where braces of an inner value are indented as the outer ones, which no program writes."""
+    text = json.dumps({"a": {}, "rows": rows, "z": "end"}, indent=width)
+    text = text.replace("\n" + " " * 3 * width, "\n" + " " * 2 * width) if torn else text
+    document = JsonStream(io.BytesIO(text.encode()), "a file")
+    found = {name: list(document.elements()) if name == "rows" else document.value() for name in document.members()}
+    document.end()
+    assert repr(found) == repr(json.loads(text))
+
+
+@given(st.lists(VALUES, min_size=1, max_size=4), st.integers(1, 100), st.sampled_from([None, 2]))
+def test_a_cut_document_is_never_taken_for_a_whole_one(rows: list[Any], left: int, indent: int | None) -> None:
+    text = json.dumps({"rows": rows}, indent=indent)
     cut = text[: max(1, len(text) - left)]
     document = JsonStream(io.BytesIO(cut.encode()), "a file")
     with pytest.raises(BadData, match="a file: "):
