@@ -20,6 +20,7 @@ from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.chosen_model import Engine
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors, trained_roles
+from hybrid.execution.local_load import local_load
 from hybrid.execution.loop_engine import Shelves
 from hybrid.execution.pages import write_pages
 from hybrid.execution.roles import naming_role, refuse_missing, stages_with, with_grader
@@ -212,7 +213,13 @@ def _execute(
         journals = Journals(home.journals_of(Path(str(run.folder))))
         journals.recover(run, run.folder)
         how: Any = {"shard_seconds": effort.shard_seconds, "retry_failed": effort.retry_failed, "journals": journals}
-        stages = [run_stage(run, stage, partial(open_for, run, stage), observer, **how) for stage in chain.stages]
+        with local_load(Path(str(run.folder)), run.id) as load:
+
+            def opened(stage: Stage) -> Backend:
+                load.begin()
+                return open_for(run, stage)
+
+            stages = [run_stage(run, stage, partial(opened, stage), observer, **how) for stage in chain.stages]
         sha256 = assemble(chain, outputs)
     views = counted_once([view for view, _ in stages], chain.stages)
     return LocalResult(run, outputs, sha256, tuple(views), sum(fresh for _, fresh in stages))

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import ClassVar
 
 from hybrid.errors import HybridError
+from hybrid.execution.local_load import loads_here
 from hybrid.folder.medium import Medium
 from hybrid.folder.names import began_at
 from hybrid.folder.notes import latest_note, writers
@@ -26,10 +27,10 @@ MAX_WORKERS = 200
 ACROSS = "minute"
 UNKNOWN = "–"
 EXPLAINED = (
-    "What each worker measured while it worked for this run: means, with a band up to the highest sample. Utilization "
-    "is the share of time in which some kernel of the GPU ran, whatever part of the GPU it used; power and memory are "
-    "those of all its GPUs, with what other processes take. Minutes count from the start of the run's first worker, by "
-    "the machines' own clocks."
+    "What each worker, or `run local`, measured of its machine while it worked for this run: means, with a band up to "
+    "the highest sample. Utilization is the share of time in which some kernel of the GPU ran, whatever part of the "
+    "GPU it used; power and memory are those of all its GPUs, with what other processes take. Minutes count from the "
+    "start of the run's first worker, by the machines' own clocks."
 )
 
 
@@ -50,7 +51,7 @@ class MachineLoad(Section):
     title: ClassVar[str] = "Load of the machines"
 
     def wants(self, run: ReportRun) -> bool:
-        """Whether a worker of the run reported a load."""
+        """Whether a machine that worked for the run measured its load."""
         return any(True for _ in loads_of(run))
 
     def overall(self, runs: Sequence[ReportRun]) -> Html:
@@ -67,10 +68,12 @@ class MachineLoad(Section):
 
 
 def loads_of(run: ReportRun) -> Iterator[WorkerLoad]:
-    """What the workers of a run reported, by name; nothing where its folder is not here."""
+    """What the machines measured that worked for a run, by name; nothing where its folder is not here."""
     name = run.outputs.run.get("id")
     if run.folder is None or not isinstance(name, str):
         return
+    for attempt, usage in loads_here(run.folder, name):
+        yield WorkerLoad(f"{attempt} (run local)", began_at(attempt), usage)
     with suppress(HybridError):
         folder = join_folder(run.folder, make=False)
         for attempt in writers(folder, name, "beat")[-MAX_WORKERS:]:

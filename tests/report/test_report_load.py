@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,11 @@ def load(minutes: int, power: float | None) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid) -> Path:
-    """A folder with a run that is done."""
+    """A folder with a run that is done, without what this machine measured of itself."""
     ran = hybrid("run", "local", "in-rounds", *in_rounds(tmp_path, monkeypatch))
     assert ran.code == 0, ran.stderr
+    (measured,) = (tmp_path / "folder").glob("results/*/load")
+    measured.rename(tmp_path / "measured")
     return tmp_path / "folder"
 
 
@@ -83,3 +86,15 @@ def test_a_machine_without_a_gpu_shows_the_rest_and_hostile_loads_end_nothing(fo
     assert json.dumps(LATER) not in shown
     assert "<script>" not in shown
     assert "together" not in shown
+
+
+def test_what_run_local_measured_of_its_machine_is_drawn(folder: Path, hybrid: Hybrid) -> None:
+    place = next(folder.glob("results/*")) / "load"
+    shutil.copytree(folder.parent / "measured", place)
+    (measured,) = place.glob("*.json")
+    shown = part(report(folder, hybrid))
+    assert f"{measured.stem} (run local)" in shown
+    assert re.findall(r"<figcaption><b>(.*?)</b>", shown) == ["CPU, % of one core", "memory of the process, MiB"]
+    (place / "other.json").write_text('{"format":"hybrid/load","version":1,"run":"another","usage":{}}')
+    measured.write_bytes(measured.read_bytes()[:-9])
+    assert 'id="section-load"' not in report(folder, hybrid), "damaged, and of another run"

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hybrid.machine.gpu_load import GpuLoad
+from hybrid.machine.meter import Meter
 from hybrid.machine.usage import Usage
-from hybrid.worker.meter import Meter, Watchdog
+from hybrid.worker.meter import Watchdog
 from tests.support.manual_clock import ManualClock
 from tests.support.nvidia import nvidia_smi
 from tests.support.nvml import Nvml, nvml, nvml_library
