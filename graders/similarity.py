@@ -13,7 +13,7 @@ from hybrid.backends.options import pairs
 from hybrid.backends.registry import open_embedder
 from hybrid.bounds import Bounds, help_of, refuse_outside
 from hybrid.canonical import Json
-from hybrid.errors import CannotRun
+from hybrid.errors import CannotRun, UsageError
 from hybrid.grading import calibration, embedding_cache
 from hybrid.grading.embedding_cache import EmbeddingCache
 from hybrid.grading.references import acceptable, why_not_acceptable
@@ -28,7 +28,7 @@ MODELS = {"hashed": "ngrams", "ollama": "all-minilm", "sentence-transformers": "
 class Similarity:
     """1 when the cosine of the answer's embedding with that of a reference reaches the threshold, else 0."""
 
-    embedder: Literal["ollama", "sentence-transformers", "hashed"] = field(
+    embedder: Literal["ollama", "openai", "sentence-transformers", "hashed"] = field(
         default="ollama", metadata=help_of("runs the model")
     )
     model: str = field(default="", metadata=help_of("the embedding model; empty: all-MiniLM-L6-v2, or ngrams"))
@@ -47,7 +47,7 @@ class Similarity:
     @contextmanager
     def ready(self, outputs: Iterable[Output], watcher: Watcher) -> Iterator[ReadySimilarity]:
         """Embed each distinct answer and reference that is not cached. Raises CannotRun without a threshold."""
-        name = self.model or MODELS[self.embedder]
+        name = self._model_name()
         with closing(open_embedder(self.embedder, name, dict(pairs("options", self.options)))) as embedder:
             digest = embedder.model.digest
             about: dict[str, Json] = {
@@ -72,6 +72,12 @@ class Similarity:
             raise CannotRun("no threshold is known for this model", hint=self._how())
         kept = {name: check[name] for name in ("kappa", "rows", "graded") if name in check}
         return {"value": value, "from": "check", **kept}
+
+    def _model_name(self) -> str:
+        """The embedding model. Raises UsageError where none is usual."""
+        if not self.model and self.embedder not in MODELS:
+            raise UsageError(f"similarity: no model is named for '{self.embedder}'", hint="--set model=NAME")
+        return self.model or MODELS[self.embedder]
 
     def uncalibrated(self) -> Uncalibrated:
         """The same grader without a threshold, for a check that finds one: its score is the cosine."""

@@ -40,6 +40,7 @@ SUMMARIES = {
 EMBEDDERS = {
     "hashed": "hybrid.backends.hashed:HashedEmbedder",
     "ollama": "hybrid.backends.ollama.embedding:OllamaEmbedder",
+    "openai": "hybrid.backends.openai.embedding:OpenaiEmbedder",
     "sentence-transformers": "hybrid.backends.sentence_transformers:SentenceTransformersEmbedder",
 }
 """Name -> class of an embedder, which is created as a backend is."""
@@ -205,7 +206,7 @@ def digest_before_loading(
     Raises CannotRun, and Temporary when the server does not answer.
     """
     refuse_unknown_backend(name, embeds=embeds)
-    if embeds and name != "ollama":
+    if embeds and name not in SERVED:
         return str(_embedder_class(name, {}, model).digest_of(model))
     if name == "ollama":
         of_tag = import_object("hybrid.backends.ollama.chat:digest_of_tag", needed_for="the backend 'ollama'")

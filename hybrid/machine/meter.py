@@ -24,7 +24,7 @@ SAMPLE_SECONDS = 5.0
 """Seconds between two samples."""
 LOOK_SECONDS = 0.25
 """Seconds between two looks at what is worked on."""
-LAST_SECONDS = 3.0
+LAST_SECONDS = 10.0
 """Most seconds to wait for the last sample: a driver may hang."""
 MAX_SHARE = 0.05
 """Share of its time that the thread may spend on sampling."""

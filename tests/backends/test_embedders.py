@@ -153,7 +153,7 @@ def test_unknown_names_are_refused() -> None:
         open_embedder("olama", "m", {})
     with pytest.raises(UsageError, match="'llamacpp' embeds no texts") as wrong:
         open_embedder("llamacpp", "m", {})
-    assert wrong.value.hint == "these do: hashed, ollama, sentence-transformers"
+    assert wrong.value.hint == "these do: hashed, ollama, openai, sentence-transformers"
 
 
 def test_a_folder_that_is_not_there_is_told_before_the_library_is_imported() -> None:

@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server in a process of its own, as a user starts `llama-server`: the one in xllamacpp.
 
-python -m tests.support.llama_server MODEL PORT KEY SLOTS NAME: serves until its standard input ends.
+python -m tests.support.llama_server MODEL PORT KEY SLOTS NAME EMBEDS: serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ READY_SECONDS = 120.0
 
 
 @contextmanager
-def llama_server(model: Path, *, key: str = KEY, slots: int = 1) -> Iterator[str]:
-    """The address of a server with `model` as `small`; it ends with the block, or with this process."""
+def llama_server(model: Path, *, key: str = KEY, slots: int = 1, embeds: bool = False) -> Iterator[str]:
+    """The address of a server with `model` as `small`; it ends with the block, or with this process.
+
+    One that `embeds` gives vectors instead of answers.
+    """
     port = free_port()
-    command = [sys.executable, "-m", __name__, str(model), str(port), key, str(slots), NAME]
+    command = [sys.executable, "-m", __name__, str(model), str(port), key, str(slots), NAME, "embeds" * embeds]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None
@@ -40,7 +43,7 @@ def llama_server(model: Path, *, key: str = KEY, slots: int = 1) -> Iterator[str
             process.wait()
 
 
-def main(model: str, port: str, key: str, slots: str, name: str) -> None:
+def main(model: str, port: str, key: str, slots: str, name: str, embeds: str) -> None:
     """Serve `model` until the standard input ends."""
     import xllamacpp
 
@@ -50,6 +53,8 @@ def main(model: str, port: str, key: str, slots: str, name: str) -> None:
     params.port, params.api_keys = int(port), [key] if key else []
     params.n_parallel, params.n_ctx = int(slots), CONTEXT * int(slots)
     params.cpuparams.n_threads, params.warmup, params.verbosity, params.ctx_shift = 1, False, 0, False
+    if embeds:
+        params.embedding, params.pooling_type = True, xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)
     print("ready", flush=True)
     sys.stdin.read()
