@@ -72,8 +72,8 @@ def loads_of(run: ReportRun) -> Iterator[WorkerLoad]:
     name = run.outputs.run.get("id")
     if run.folder is None or not isinstance(name, str):
         return
-    for attempt, usage in loads_here(run.folder, name):
-        yield WorkerLoad(f"{attempt} (run local)", began_at(attempt), usage)
+    for attempt, measured in loads_here(run.folder, name):
+        yield WorkerLoad(f"{attempt} (run local)", began_at(attempt), measured)
     with suppress(HybridError):
         folder = join_folder(run.folder, make=False)
         for attempt in writers(folder, name, "beat")[-MAX_WORKERS:]:
