@@ -41,7 +41,7 @@ def recognized(source: OutputsSource, reading: Reading) -> str:
         found = _of_document(source)
     if found or _is_table(source, begins, row, reading):
         return found or "table"
-    return "table:unnamed" if begins[:1] not in (b"{", b"[") and len(_first_cells(source)) > 1 else "hybrid"
+    return "table:unnamed" if begins[:1] not in (b"{", b"[") and _seems_header(source) else "hybrid"
 
 
 def _is_table(source: OutputsSource, begins: bytes, row: Mapping[str, Any] | None, reading: Reading) -> bool:
@@ -134,6 +134,12 @@ def _has_text(source: OutputsSource) -> bool:
     """Whether the first line names a column `text`."""
     cells = _first_cells(source)
     return len(cells) > 1 and b"text" in {cell.strip(b' "') for cell in cells}
+
+
+def _seems_header(source: OutputsSource) -> bool:
+    """Whether the first line may name the columns of a table."""
+    cells = [cell.decode("utf-8", "replace") for cell in _first_cells(source)]
+    return len(cells) > 1 and all(cell.isprintable() for cell in cells)
 
 
 def _first_cells(source: OutputsSource) -> list[bytes]:
