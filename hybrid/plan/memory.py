@@ -32,6 +32,7 @@ MICRO_BATCH = 512
 """Tokens that llama.cpp computes at once; it keeps the logits of all of them."""
 VLLM_BATCH = 8192
 """Tokens of a step of vLLM, for which it reserves activations."""
+TOO_SMALL = "a smaller model, or a larger GPU: its weights alone do not fit (--backend vllm shares them among GPUs)"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -108,8 +109,7 @@ def _of_vllm(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: Role
     weights, each = shape.weight_bytes(itemsize) // gpus, kv_bytes(shape, itemsize) // gpus
     longest = _longest(shape, options, load)
     adapters = _adapter_bytes(shape, options, gpu, weights)
-    passing = VLLM_BATCH * itemsize * (4 * shape.width + 2 * shape.inner // gpus)
-    passing += rows_of(options, cpu=gpu.is_cpu) * shape.vocabulary * 4 * 2
+    passing = _vllm_step(shape, itemsize, gpus, rows_of(options, cpu=gpu.is_cpu))
     room = int(gpu.memory * share) - weights - adapters - passing
     rows = max(1, min(rows_of(options, cpu=gpu.is_cpu), load.count, int(room // max(1, each * load.mean))))
     values = max(longest * each, min(room, rows * longest * each))
@@ -122,8 +122,22 @@ def _of_vllm(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: Role
     if adapters:
         lines.insert(1, Line("adapters", adapters, "room that vLLM reserves for LoRA adapters"))
     most = int(gpu.memory * share)
-    hint = "--backend-option gpus=2 shares a model among GPUs, context=4096 shortens requests"
-    return Needs(tuple(lines), most, rows, weights, hint)
+    return Needs(tuple(lines), most, rows, weights, _vllm_hint(shape, itemsize, gpus, most, (rows, longest)))
+
+
+def _vllm_step(shape: ModelShape, itemsize: int, gpus: int, rows: int) -> int:
+    """Bytes of the activations of a step, with the logits of all rows."""
+    return VLLM_BATCH * itemsize * (4 * shape.width + 2 * shape.inner // gpus) + rows * shape.vocabulary * 4 * 2
+
+
+def _vllm_hint(shape: ModelShape, itemsize: int, gpus: int, most: int, asked: tuple[int, int]) -> str:
+    """How many of these GPUs hold the model, with one of the longest of the `asked` requests (rows, longest)."""
+    rows, longest = asked
+    held = shape.weight_bytes(itemsize) + longest * kv_bytes(shape, itemsize)
+    for more in (one for one in (2, 4, 8) if one > gpus and not (shape.heads or one) % one):
+        if held // more + _vllm_step(shape, itemsize, more, rows) <= most:
+            return f"--backend-option gpus={more} shares a model among GPUs, context=4096 shortens requests"
+    return "a smaller model, or larger GPUs: no eight of these hold it"
 
 
 def _of_llamacpp(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: RoleLoad) -> Needs:  # noqa: ARG001
@@ -160,7 +174,7 @@ def _of_ggml(shape: ModelShape, parallel: int, context: int, gpu: Gpu) -> Needs:
 
 def _needs(lines: tuple[Line, ...], gpu: Gpu, rows: int, stored: int, hint: str) -> Needs:
     most = gpu.memory - (0 if gpu.is_cpu else CONTEXT)
-    return Needs(lines, most, rows, stored, hint)
+    return Needs(lines, most, rows, stored, hint if lines[0].bytes <= most else TOO_SMALL)
 
 
 def _longest(shape: ModelShape, options: Mapping[str, str], load: RoleLoad) -> int:

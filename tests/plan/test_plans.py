@@ -27,6 +27,25 @@ def test_a_plan_says_line_by_line_what_takes_memory(hybrid: Hybrid) -> None:
     assert "14.96 GiB  8,030,261,248 parameters x 2 bytes" in h100
 
 
+@pytest.mark.parametrize(
+    ("gpu", "backend", "advice"),
+    [
+        ("h100", "vllm", "gpus=2"),
+        ("a100-40", "vllm", "gpus=4"),
+        ("t4", "vllm", "no eight of these hold it"),
+        ("h100", "transformers", "its weights alone do not fit"),
+        ("t4", "llamacpp", "its weights alone do not fit"),
+    ],
+)
+def test_the_advice_where_it_does_not_fit_is_one_that_helps(
+    hybrid: Hybrid, gpu: str, backend: str, advice: str
+) -> None:
+    asked = ("plan", "qa-eval", *SMALL, "--gpu", gpu, "--model", "llama3.1:70b", "--backend", backend)
+    assert f"{advice}" in hybrid(*asked).stdout
+    if advice.startswith("gpus="):
+        assert "does NOT fit" not in hybrid(*asked, "--backend-option", advice).stdout
+
+
 def test_nothing_is_loaded_and_nothing_is_written(tmp_path: Path) -> None:
     """In a process of its own: neither torch nor a library on top of it is imported."""
     code = (
