@@ -93,5 +93,5 @@ class OpenaiEmbedder:
                     raise cannot_use(error, endpoint, self.model.name) from error
                 raise CannotRun(
                     f"{endpoint.name} embeds no texts with '{clean_line(self.model.name)[:200]}': {error.message}",
-                    hint="name an embedding model; llama-server embeds if it is started with --embeddings --pooling mean",
+                    hint="name an embedding model; llama-server needs --embeddings --pooling mean",
                 ) from error
