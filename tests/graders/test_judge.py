@@ -24,8 +24,9 @@ from hybrid.grading.judging.verdict import Verdict
 from hybrid.grading.references import NO_REFERENCE, NONE_GIVEN
 from hybrid.machine import home
 from hybrid.progress import SilentProgress
-from hybrid.records import Grade, Output
+from hybrid.records import Output
 from hybrid.settings import build
+from tests.support.scripted_judges import ScriptedJudges
 
 RIGHT, WRONG = '{"reason": "same", "correct": true}', '{"reason": "not the same", "correct": false}'
 
@@ -35,12 +36,8 @@ def output(answer: str | None, gold: Any = "William Hanna", question: Any = "Who
     return Output(key * 64, "task", f"task/{key}", view, 0, answer, None, gold)
 
 
-class Court:
-    """Judges of scripted models: what each says to which answer, and the calls that were made."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.calls = place / "calls"
+class Court(ScriptedJudges):
+    """Judges that are asked whether an answer is right."""
 
     def model(self, name: str, says: dict[str, str], judge: Judge, default: str | None = None) -> str:
         """A script that answers the judge's question about each answer, in both orders."""
@@ -49,23 +46,10 @@ class Court:
             for answer, said in says.items()
             for swapped in (False, True)
         }
-        path = self.place / f"{name}.json"
-        path.write_text(json.dumps({"answers": answers, "default": default, "context": 1 << 20}))
-        return str(path)
+        return self.script(name, answers, default)
 
     def judge(self, *models: str, **settings: Any) -> Judge:
-        return Judge(models=models, backend="scripted", options=(f"calls={self.calls}",), **settings)
-
-    def grades(self, judge: Judge, outputs: list[Output]) -> list[Grade]:
-        with judge.ready(outputs, SilentProgress()) as bench:
-            self.about: Any = None
-            graded = [bench.grade(one) for one in outputs]
-            self.about = bench.about()
-        return graded
-
-    @property
-    def made(self) -> int:
-        return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
+        return Judge(models=models, **self.settings, **settings)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE, Said
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Output
 from tests.support.in_process import Hybrid
+from tests.support.scripted_judges import ScriptedJudges
 
 
 def output(arm: str | None, number: int, text: str | None, sample: int = 0, question: str = "Q?") -> Output:
@@ -43,11 +44,8 @@ Better = Callable[[str, str], str]
 """What a judge says of the two texts as they are shown."""
 
 
-class Court:
-    """Judges of scripted models, made of a rule, and the summaries and grades that come of them."""
-
-    def __init__(self, place: Path) -> None:
-        self.place, self.calls = place, place / "calls"
+class Court(ScriptedJudges):
+    """Judges made of a rule, and the summaries and grades that come of them."""
 
     def model(self, name: str, better: Better, outputs: Iterable[Output], **settings: Any) -> str:
         outputs, grader, answers = list(outputs), Pairwise(**settings), {}
@@ -58,22 +56,15 @@ class Court:
                     shown = [pair.first.text or "", pair.second.text or ""]
                     said = better(*(shown[::-1] if turned else shown))
                     answers[grader.request(pair, turned, 0, 0).messages[-1].content] = said
-        path = self.place / f"{name}.json"
-        path.write_text(json.dumps({"answers": answers, "default": None, "context": 1 << 20}))
-        return str(path)
+        return self.script(name, answers)
 
     def graded(self, outputs: Iterable[Output], *models: str, **settings: Any) -> dict[str, Any]:
         path = self.place / "outputs.jsonl"
         path.write_text("".join(json.dumps(one.to_json()) + "\n" for one in outputs))
-        options = (f"calls={self.calls}",)
-        grader = Pairwise(models=models, backend="scripted", options=options, **settings)
+        grader = Pairwise(models=models, **self.settings, **settings)
         summary = grade_file(path, grader, "pairwise", self.place / "grades.json")
-        self.grades = json.loads((self.place / "grades.json").read_text())["grades"]
+        self.rows = json.loads((self.place / "grades.json").read_text())["grades"]
         return summary
-
-    @property
-    def made(self) -> int:
-        return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
 
 
 @pytest.fixture
@@ -184,7 +175,7 @@ def test_the_better_arm_wins_whatever_the_order(court: Court) -> None:
     assert measured(summary, "the judge", "order changes")["value"] == 0.0
     assert measured(summary, "the judge", "prefers the answer shown first")["value"] == 0.5
     assert summary["judge"]["swaps"] == {"pairs": 12, "changed": 0}
-    assert court.grades[0]["detail"]["pairs"][0]["winner"] == "strong"
+    assert court.rows[0]["detail"]["pairs"][0]["winner"] == "strong"
     assert court.made == 24
     again = (court.place / "grades.json").read_bytes()
     court.graded(reversed(outputs), model)
@@ -199,7 +190,7 @@ def test_a_judge_who_likes_what_comes_first_finds_nothing_and_is_found_out(court
     assert (summary["score"], summary["judge"]["counts"]["ties"]) == (0.5, 9)
     assert summary["judge"]["swaps"] == {"pairs": 9, "changed": 9}
     assert measured(summary, "the judge", "prefers the answer shown first")["standing"] == "above"
-    assert court.grades[0]["detail"]["pairs"][0]["changed"] is True
+    assert court.rows[0]["detail"]["pairs"][0]["changed"] is True
 
 
 def test_a_judge_who_likes_length_is_found_out(court: Court) -> None:
@@ -272,7 +263,10 @@ def test_samples_of_the_arms_are_paired_one_by_one(court: Court) -> None:
     outputs = [output(arm, 1, text, sample) for arm, texts in (("x", "12"), ("y", "302")) for sample, text in
                enumerate(texts)]  # fmt: skip
     court.graded(outputs, court.model("m", by_number, outputs))
-    assert [(one["sample"], one["winner"]) for one in court.grades[0]["detail"]["pairs"]] == [(0, "y"), (1, "x")]
+    assert [(one["sample"], one["winner"]) for one in court.rows[0]["detail"]["pairs"]] == [
+        (0, "y"),
+        (1, "x"),
+    ]
 
 
 def test_several_judges_vote_on_a_pair(court: Court) -> None:

@@ -19,10 +19,10 @@ from hybrid.grading.judging import marking
 from hybrid.grading.judging.asking import NO_QUESTION
 from hybrid.grading.judging.criteria import MOST, Criterion, as_rows, criteria_in
 from hybrid.grading.judging.replies import CONTRADICTORY, CUT, UNREADABLE, Said
-from hybrid.progress import SilentProgress
-from hybrid.records import Grade, Output
+from hybrid.records import Output
 from hybrid.settings import build, freeze, restore
 from tests.support.in_process import Hybrid
+from tests.support.scripted_judges import ScriptedJudges
 
 POLITE, CLEAR = Criterion("polite", "Is it polite?", weight=3.0), Criterion("clear", "Is it clear?", "1-5")
 BOTH = as_rows((POLITE, CLEAR))
@@ -33,35 +33,18 @@ def output(answer: str | None, question: Any = "Say no.", key: str = "1", refere
     return Output(key * 64, f"task {key}", f"task {key}/1", view, 0, answer, None, reference)
 
 
-class Court:
-    """Judges of scripted models: what each says of which answer by which criterion."""
-
-    def __init__(self, place: Path) -> None:
-        self.place, self.calls = place, place / "calls"
+class Court(ScriptedJudges):
+    """Judges that mark answers by criteria."""
 
     def model(self, name: str, says: dict[tuple[str, str], str], rubric: Rubric, default: str | None = None) -> str:
         answers = {}
         for (answer, criterion), said in says.items():
             asked = rubric.rubric if rubric.together else [one for one in rubric.rubric if one.name == criterion]
             answers[rubric.request(output(answer), asked, 0, 0).messages[-1].content] = said
-        path = self.place / f"{name}.json"
-        path.write_text(json.dumps({"answers": answers, "default": default, "context": 1 << 20}))
-        return str(path)
+        return self.script(name, answers, default)
 
     def rubric(self, *models: str, criteria: str = BOTH, **settings: Any) -> Rubric:
-        return Rubric(
-            models=models, backend="scripted", options=(f"calls={self.calls}",), criteria=criteria, **settings
-        )
-
-    def grades(self, rubric: Rubric, outputs: list[Output]) -> list[Grade]:
-        with rubric.ready(outputs, SilentProgress()) as ready:
-            graded = [ready.grade(one) for one in outputs]
-            self.about: Any = ready.about()
-        return graded
-
-    @property
-    def made(self) -> int:
-        return len(self.calls.read_text().splitlines()) if self.calls.exists() else 0
+        return Rubric(models=models, criteria=criteria, **self.settings, **settings)
 
 
 @pytest.fixture
