@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid.backends.servers.answers import Reply, encodable, logarithm, tokens_in
 from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.machine.terminal import clean_line
 
+SERVER = "Ollama"
 REPEATS = 30
 """Equal pieces in a row after which Ollama silently ends a reply."""
 
@@ -20,18 +21,12 @@ SLACK = 64
 """Lines beyond the number of requested tokens: pieces that a PARSER of the server buffers are separate lines."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A complete reply."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimedReply(Reply):
+    """A complete reply: `waited` are seconds in the server's queue, `served` those of computation."""
 
-    text: str
-    thought: str  # as separated by the server
-    finish: str
-    prompt_tokens: int
-    completion_tokens: int
-    logprob: float
-    waited: float  # seconds in the server's queue
-    served: float  # seconds of computation
+    waited: float
+    served: float
 
 
 class ReplyReader:
@@ -88,7 +83,7 @@ class ReplyReader:
         """Whether the latest pieces are all equal: Ollama ends such a reply, also when the request is repeated."""
         return len(self._latest) > REPEATS and len(set(self._latest)) == 1
 
-    def reply(self) -> Reply:
+    def reply(self) -> TimedReply:
         """The reply. Raises ReplyError when the last line does not give a valid reason for its end."""
         finish = self._last.get("done_reason")
         if finish not in ("stop", "length"):
@@ -97,21 +92,16 @@ class ReplyReader:
         prompt = _seconds(last, "prompt_eval_duration")
         loading = _seconds(last, "load_duration")
         waited = max(0.0, (now if self._first is None else self._first) - self._started - prompt - loading)
-        return Reply(
-            text=_encodable("".join(self._parts)),
-            thought=_encodable("".join(self._thoughts)),
+        return TimedReply(
+            text=encodable("".join(self._parts)),
+            thought=encodable("".join(self._thoughts)),
             finish=finish,
-            prompt_tokens=_count(last, "prompt_eval_count"),
-            completion_tokens=_count(last, "eval_count"),
+            prompt_tokens=tokens_in(last, "prompt_eval_count", SERVER),
+            completion_tokens=tokens_in(last, "eval_count", SERVER),
             logprob=self._logprob,
             waited=waited,
             served=max(0.0, now - self._started - loading - waited),
         )
-
-
-def _encodable(text: str) -> str:
-    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _sum(logprobs: Any) -> float:
@@ -120,19 +110,8 @@ def _sum(logprobs: Any) -> float:
         return 0.0
     total = 0.0
     for one in logprobs if isinstance(logprobs, list) else [None]:
-        value = one.get("logprob") if isinstance(one, dict) else None
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            raise ReplyError("engine", "a log-probability in Ollama's reply is no number")
-        total += value
+        total += logarithm(one.get("logprob") if isinstance(one, dict) else None, SERVER)
     return total
-
-
-def _count(value: dict[str, Any], name: str) -> int:
-    """A number of tokens; 0 when the member is missing, since Ollama omits zeros."""
-    found = value.get(name, 0)
-    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << 40:
-        raise ReplyError("engine", f"{name} in Ollama's reply is no number of tokens")
-    return found
 
 
 def _seconds(value: dict[str, Any], name: str) -> float:

@@ -7,7 +7,6 @@ import random
 import time
 from typing import Any
 
-from hybrid.backends.completions import separate_thought
 from hybrid.backends.llama_schemas import passed_over
 from hybrid.backends.ollama.api import CRASHED, cannot_use
 from hybrid.backends.ollama.concurrency import ConcurrencyLimit
@@ -15,12 +14,13 @@ from hybrid.backends.ollama.context_window import ContextWindow
 from hybrid.backends.ollama.loading import LoadSettings
 from hybrid.backends.ollama.model_info import ModelInfo
 from hybrid.backends.ollama.rendering import HINT
-from hybrid.backends.ollama.reply import REPEATS, Reply, ReplyReader
+from hybrid.backends.ollama.reply import REPEATS, ReplyReader, TimedReply
 from hybrid.backends.prompts import BadRequest, refused
+from hybrid.backends.servers.answers import completion_of
 from hybrid.backends.servers.connection import Connection
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable, TruncatedReply
 from hybrid.errors import CannotRun, Temporary
-from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.records import Completion, Failure, Request
 from hybrid.thoughts import opened_by
 
 ATTEMPTS = 3
@@ -150,7 +150,7 @@ class RetriedRequest:
                 return Failure("repetition", f"Ollama broke off a reply: one token came over {REPEATS} times in a row")
             return await self._retry(error.kind, error.message)
 
-    def _checked(self, reply: Reply) -> Completion | Failure | None:
+    def _checked(self, reply: TimedReply) -> Completion | Failure | None:
         """The completion, unless the context was full. The thought is separated, by the server or here."""
         self._window.loaded_with(self._size)
         self._concurrency.finished(waited=reply.waited, served=reply.served)
@@ -158,19 +158,8 @@ class RetriedRequest:
         cut = reply.finish == "length" and reply.completion_tokens < most
         if cut or reply.prompt_tokens + reply.completion_tokens > self._size + 1:
             return self._too_long(f"the context of {self._size} tokens was full after {reply.completion_tokens} new")
-        only_thought = bool(reply.thought) and not reply.text.strip()
-        written = Completion(
-            self._request.key,
-            text=None if only_thought else reply.text,
-            error=unanswered(reply.thought) if only_thought else None,
-            thought=reply.thought,
-            finish="stop" if reply.finish == "stop" else "length",
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            logprob=reply.logprob if self._request.logprobs else None,
-            seconds=time.monotonic() - self._started,
-        )
-        return separate_thought(self._request, written, self._opened())
+        seconds = time.monotonic() - self._started
+        return completion_of(self._request, reply, opened=self._opened(), seconds=seconds)
 
     def _opened(self) -> str:
         """The mark of the thought that the prompt has opened; "" when the server's PARSER separates thoughts."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from hybrid.backends.openai.address import error_in
+from hybrid.backends.servers.answers import Reply, encodable, logarithm, tokens_in
 from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData
 from hybrid.machine.terminal import clean_line
 
+SERVER = "the server"
 BYTES_PER_TOKEN = 16_384
 """Most bytes of a reply for each requested token: an event has some hundred, with log-probabilities some thousand."""
 
@@ -20,18 +21,11 @@ THOUGHTS = ("reasoning_content", "reasoning")
 """Under which names servers give the thought apart from the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A complete reply. Counts are 0 when the server does not say them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedReply(Reply):
+    """A complete reply: `model` is the one that answered, as the server calls it."""
 
-    text: str
-    thought: str  # as separated by the server
-    finish: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    logprob: float | None
-    model: str  # which model answered, as the server calls it
+    model: str
 
 
 class ReplyReader:
@@ -63,18 +57,18 @@ class ReplyReader:
         self._add(_object(payload))
         return False
 
-    def reply(self) -> Reply:
+    def reply(self) -> NamedReply:
         """The reply. Raises ReplyError when the server did not say why it ended."""
         if self._finish is None:
             raise ReplyError("engine", "the server ended its reply without a reason")
-        text, details = _encodable("".join(self._parts)), self._usage.get("prompt_tokens_details")
-        return Reply(
+        text, details = encodable("".join(self._parts)), self._usage.get("prompt_tokens_details")
+        return NamedReply(
             text=text,
-            thought=_encodable("".join(self._thoughts)),
+            thought=encodable("".join(self._thoughts)),
             finish=self._finish,
-            prompt_tokens=_count(self._usage, "prompt_tokens"),
-            cached_tokens=_count(details if isinstance(details, dict) else {}, "cached_tokens"),
-            completion_tokens=_count(self._usage, "completion_tokens"),
+            prompt_tokens=tokens_in(self._usage, "prompt_tokens", SERVER),
+            cached_tokens=tokens_in(details if isinstance(details, dict) else {}, "cached_tokens", SERVER),
+            completion_tokens=tokens_in(self._usage, "completion_tokens", SERVER),
             logprob=_logprob_of(text, self._tokens),
             model=self._model,
         )
@@ -131,10 +125,13 @@ def _tokens(logprobs: Any) -> list[tuple[bytes, float]]:
         return []
     if isinstance(content := logprobs.get("content"), list):
         rows = [one if isinstance(one, dict) else {} for one in content]
-        return [(_bytes_of(row), _logarithm(row.get("logprob"))) for row in rows]
+        return [(_bytes_of(row), logarithm(row.get("logprob"), SERVER)) for row in rows]
     texts, numbers = logprobs.get("tokens"), logprobs.get("token_logprobs")
     if isinstance(texts, list) and isinstance(numbers, list) and len(texts) == len(numbers):
-        return [(str(text).encode(errors="replace"), _logarithm(one)) for text, one in zip(texts, numbers, strict=True)]
+        return [
+            (str(text).encode(errors="replace"), logarithm(one, SERVER))
+            for text, one in zip(texts, numbers, strict=True)
+        ]
     return []
 
 
@@ -146,38 +143,17 @@ def _bytes_of(row: dict[str, Any]) -> bytes:
     return str(row.get("token", "")).encode(errors="replace")
 
 
-def _logarithm(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise ReplyError("engine", "a log-probability in the server's reply is no number")
-    return float(value)
-
-
 def _logprob_of(text: str, tokens: list[tuple[bytes, float]]) -> float | None:
     """The sum over the tokens of the text, without what ends it: a special token, a stop string. None without any."""
     if not tokens:
         return None
     total, size, whole = 0.0, 0, len(text.encode())
-    for piece, logarithm in tokens:
+    for piece, one in tokens:
         if size >= whole:
             break
         size += len(piece)
-        total += logarithm
+        total += one
     return total
-
-
-def _count(value: dict[str, Any], name: str) -> int:
-    """A number of tokens; 0 when there is none."""
-    found = value.get(name)
-    if found is None:
-        return 0
-    if isinstance(found, bool) or not isinstance(found, int) or not 0 <= found < 1 << 40:
-        raise ReplyError("engine", f"{name} in the server's reply is no number of tokens")
-    return found
-
-
-def _encodable(text: str) -> str:
-    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _text(data: bytes) -> str:

@@ -8,18 +8,18 @@ import random
 import time
 from dataclasses import dataclass, field
 
-from hybrid.backends.completions import separate_thought
 from hybrid.backends.openai.body import BodyBuilder
 from hybrid.backends.openai.limit import RequestLimit
 from hybrid.backends.openai.refusals import cannot_use, is_about_all, is_about_schema, is_busy, is_too_long
-from hybrid.backends.openai.reply import Reply, ReplyReader
+from hybrid.backends.openai.reply import NamedReply, ReplyReader
 from hybrid.backends.openai.schemas import SchemaSupport
 from hybrid.backends.prompts import BadRequest, refused
+from hybrid.backends.servers.answers import completion_of
 from hybrid.backends.servers.connection import Connection
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
 from hybrid.errors import Temporary
 from hybrid.machine.terminal import clean_line
-from hybrid.records import Completion, Failure, Request, unanswered
+from hybrid.records import Completion, Failure, Request
 from hybrid.thoughts import opened_by
 
 LOG = logging.getLogger("hybrid")
@@ -94,7 +94,7 @@ class RetriedRequest:
         except ReplyError as error:
             return await self._retry(error.kind, error.message)
 
-    def _checked(self, reply: Reply) -> Completion | Failure:
+    def _checked(self, reply: NamedReply) -> Completion | Failure:
         """The completion, unless the context was full, or the server withheld the answer."""
         self._limit.answered()
         self._asking.note_model(reply.model)
@@ -107,25 +107,10 @@ class RetriedRequest:
         if cut or 0 < self._asking.context < used - 1:
             told = f" of {self._asking.context}" if self._asking.context else ""
             return Failure("too-long", f"the context{told} was full after {reply.completion_tokens} new tokens")
-        return self._completion(reply)
+        seconds = time.monotonic() - self._started
+        return completion_of(self._request, reply, opened=self._opened(reply), seconds=seconds)
 
-    def _completion(self, reply: Reply) -> Completion:
-        request, only_thought = self._request, bool(reply.thought) and not reply.text.strip()
-        written = Completion(
-            request.key,
-            text=None if only_thought else reply.text,
-            error=unanswered(reply.thought) if only_thought else None,
-            thought=reply.thought,
-            finish="stop" if reply.finish == "stop" else "length",
-            prompt_tokens=reply.prompt_tokens,
-            cached_tokens=min(reply.cached_tokens, reply.prompt_tokens),
-            completion_tokens=reply.completion_tokens,
-            logprob=reply.logprob if request.logprobs else None,
-            seconds=time.monotonic() - self._started,
-        )
-        return separate_thought(request, written, self._opened(reply))
-
-    def _opened(self, reply: Reply) -> str:
+    def _opened(self, reply: NamedReply) -> str:
         """The mark of the thought that the prompt has opened, where the text may still be within it.
 
         The server may have cut an empty thought out: then a chat that came to its end is an answer.
