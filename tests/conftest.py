@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from hybrid.machine import threads
 from tests.support.chromium import Tab, opened_tab
@@ -26,6 +27,9 @@ from tests.support.ollama_server import EMBEDDER, MODEL, OllamaServer, embedder_
 
 threads.limit_spinning()  # before any test imports torch; what tests start inherits it
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a test process for each core: more threads wait for each other
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # how long an example takes says how busy the machine is
 
 ROOT = Path(__file__).parents[1]
 STRICT = os.environ.get("HYBRID_TEST_STRICT", "") not in ("", "0")

@@ -275,7 +275,7 @@ def test_a_check_measures_without_a_threshold(monkeypatch: pytest.MonkeyPatch) -
     assert grade.score == grade.figures["similarity"] == pytest.approx(0.5, abs=1e-6)
 
 
-@pytest.mark.parametrize("setting", ["threshold=1.1", "threshold=-0.1", "threshold=nan", "embedder=openai"])
+@pytest.mark.parametrize("setting", ["threshold=1.1", "threshold=-0.1", "threshold=nan", "embedder=gensim"])
 def test_settings_that_make_no_sense_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         build(Similarity, [setting])
