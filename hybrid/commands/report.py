@@ -138,19 +138,16 @@ def _found(name: str, how: Finding, stack: ExitStack, spare: Path | None) -> Rep
 
     Its outputs are assembled in `spare` where their own place cannot be written.
     """
-    try:
+    with suppress(Waits):
         found = find_source(Path(find_outputs(name, how.folder, spare)), how.grader, how.reading)
         return with_folder(_with_recorded(found, stack), how.folder)
-    except Waits:
-        if how.grader:
-            raise
     path, here = Path(name), chosen_folder(how.folder)
     if (path / "run.json").is_file():
         here, name = path.resolve().parent.parent, path.resolve().name
     elif (path / "hybrid.json").is_file():
         here, name = path, ""
     place = stack.enter_context(tempfile.TemporaryDirectory(prefix="hybrid-report-"))
-    return unfinished_run(opened_run(here, name), here, Path(place))
+    return unfinished_run(opened_run(here, name), here, Path(place), how.grader)
 
 
 def _with_requests(run: ReportRun, stack: ExitStack) -> ReportRun:

@@ -68,6 +68,11 @@ def outputs_path(folder: Path, run: Run) -> Path:
     return folder / "results" / run.id / "outputs.json"
 
 
+def so_far_path(folder: Path, run: Run) -> Path:
+    """The path of outputs that are not whole, for a run whose last stage waits."""
+    return outputs_path(folder, run).parent / SO_FAR / "outputs.json"
+
+
 def note_outputs(folder: Path, run: Run, path: Path) -> None:
     """Remember where outputs were written that are not at their default path, so that `hybrid runs` finds them."""
     if path.absolute() != outputs_path(folder, run).absolute():
@@ -306,7 +311,7 @@ def outputs_so_far(source: str, folder: Path | None, waits: Waits) -> str:
     """
     here, name = _place_of(source, folder)
     run = opened_run(here, name)
-    path = outputs_path(here, run).parent / SO_FAR / "outputs.json"
+    path = so_far_path(here, run)
     write_so_far(run, pipeline_of(run), path, waits)
     return str(path)
 

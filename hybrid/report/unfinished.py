@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hybrid.errors import Waits
@@ -10,23 +11,45 @@ from hybrid.execution.assembly import MISSING, assembled
 from hybrid.execution.capabilities import pipeline_of
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.index import with_index
+from hybrid.execution.local import so_far_path
+from hybrid.execution.so_far import write_so_far
 from hybrid.execution.stage_view import StageView, stage_views
 from hybrid.folder.medium import Disk
 from hybrid.folder.runs import Run
 from hybrid.machine import home
 from hybrid.outputs import open_outputs, write_outputs
 from hybrid.records import Output
-from hybrid.report.sources import ReportRun, Unfinished
+from hybrid.report.sources import ReportRun, Unfinished, find_source
 from hybrid.work import Search
 
 
-def unfinished_run(run: Run, folder: Path, place: Path) -> ReportRun:
+def unfinished_run(run: Run, folder: Path, place: Path, grader: str = "") -> ReportRun:
     """The run in its present state; the outputs of the shown stage are written into `place`.
 
-    Raises CannotRun when its pipeline cannot be loaded, Temporary when the outputs cannot be written.
+    Where its last stage makes sense of unfinished ones it is that stage, with the grades of this state, if there are
+    any; with a `grader` there must be. Raises Waits when a `grader` is named for any other run, CannotRun when its
+    pipeline cannot be loaded, Temporary when the outputs cannot be written.
     """
-    chain = bound(run, pipeline_of(run))
+    pipeline = pipeline_of(run)
+    chain = bound(run, pipeline)
     views = _views(chain, folder)
+    waits = Waits(f"{run.id}: its last stage waits for earlier ones, so that there are no grades yet")
+    graded = so_far_path(folder, run)
+    path = graded if graded.is_file() else place / "outputs.json"
+    try:
+        write_so_far(run, pipeline, path, waits)
+    except Waits:
+        if grader:
+            raise
+    else:
+        state = Unfinished(views, chain.stages[-1].name)
+        return replace(find_source(path, grader), unfinished=state, folder=folder)
+    return _last_known(chain, views, folder, place)
+
+
+def _last_known(chain: Bound, views: list[StageView], folder: Path, place: Path) -> ReportRun:
+    """The outputs of the last stage that has records."""
+    run = chain.run
     known = [(stage, view) for stage, view in zip(chain.stages, views, strict=True) if view.total is not None]
     shown = next((stage for stage, view in reversed(known) if view.done), chain.stages[0])
     path = place / "outputs.json"

@@ -322,6 +322,14 @@ def test_a_run_is_graded_while_its_judge_is_at_work_by_the_verdicts_that_are_the
     judged = [one for one in now.values() if one["reason"] != NOT_YET]
     assert judged == [then[one["question"]] for one in judged]
     assert len(judged) == 5, "two by a rule, two by a verdict, and the answer that failed"
+    drawn = two.at("laptop", "report", run, "-o", two.root / "now.html")
+    page = (two.root / "now.html").read_text()
+    assert (drawn.code, "<b>not finished</b>: " in page, "shown is &#x27;answer-judged&#x27;" in page) == (
+        0,
+        True,
+        True,
+    )
+    assert "not judged yet" in page
     texts = two.at("laptop", "grade", run, "--grader", "contains")
     assert (texts.code, "all answers are graded" in texts.stderr) == (4, True), texts.stderr
     assert two.worker("laptop", "laptop", *two.judge()).code == 3
