@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,11 @@ from typing import IO, Any, Literal
 
 from hybrid.canonical import encode
 from hybrid.errors import BadData, CannotRun, HybridError, Temporary
-from hybrid.folder.names import ON_LAPTOP, SEGMENTS, TENSORS
+from hybrid.folder.names import ON_LAPTOP, SEGMENTS, SHARD, TENSORS
+from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK
+from hybrid.folder.segments import MAX_PACKED
+from hybrid.folder.shards import verify_payload
 from hybrid.machine.files import NotThere
 from hybrid.machine.redaction import redacted
 
@@ -35,6 +38,12 @@ OF_LAPTOP = (
 """What the laptop writes below the place of a run, its own workers included; other workers write the rest."""
 PACKED = ("/models/**", "/wheels/**", "/notebooks/**")
 """Written by either side, under names that are made of the content: never copied over another."""
+
+VERIFIED: Mapping[re.Pattern[str], Callable[[str, bytes], object]] = {
+    re.compile(r"/beat-\d{6}-[0-9a-f]{16}\.json\.zst$"): verify_note,
+    re.compile(rf"/{SHARD.pattern}$"): verify_payload,
+}
+"""What workers may send back that have it of others, and what raises BadData for one that is cut short."""
 
 COPY = ("copy", "--checksum", "--retries=1", "--contimeout=30s", "--timeout=2m", "--ask-password=false")
 LOGGED = ("--use-json-log", "--log-level=INFO", "--stats=0")
@@ -113,9 +122,11 @@ class Carrier:
             (result.received, False, self._filters(sending=False)),
             (result.sent, True, self._filters(sending=True)),
         ]
-        if self.side == "gpu" and any(self.folder.glob(f"runs/{self._run or '*'}/{SEGMENTS}")):
+        if self.side == "gpu" and (sharing := self._sharing()):
             segments = "--ignore-existing", f"--filter=+ {self._segments}"
             ways += [(result.sent, True, segments), (result.received, False, segments)]
+            others = f"--max-size={MAX_PACKED}b", "--ignore-existing", *self._of_other_workers(sharing)
+            ways.append((result.received, False, others))
         if not self._run:
             packed = tuple(f"--filter=+ {one}" for one in PACKED)
             ways.append((result.sent, True, ("--ignore-existing", *packed)))
@@ -125,12 +136,14 @@ class Carrier:
                 self._copy(moved, sending, flags)
             except HybridError as error:
                 result.error = result.error or error
+        self._drop_torn(result.received.paths)
         return result
 
     def restore(self) -> Moved:
         """Bring the files of this machine's own side that it lacks: it may be new."""
         moved = Moved()
         self._copy(moved, False, ("--ignore-existing", *self._filters(sending=True)))
+        self._drop_torn(moved.paths)
         return moved
 
     def _filters(self, *, sending: bool) -> list[str]:
@@ -140,6 +153,27 @@ class Carrier:
             return [f"--filter=+ {one}" for one in laptop]
         others = [self._segments] if self.side == "gpu" else []
         return [*(f"--filter=- {one}" for one in (*laptop, *others)), f"--filter=+ {place}/**"]
+
+    def _sharing(self) -> list[str]:
+        """The runs whose workers publish for each other."""
+        return sorted(path.parent.name for path in self.folder.glob(f"runs/{self._run or '*'}/{SEGMENTS}"))
+
+    def _of_other_workers(self, runs: Sequence[str]) -> list[str]:
+        """What workers that share a run have to know of each other: heartbeats, by which they divide its series, and
+        what is done. Not their tensors: states are large, and whoever comes later gets those of before when it begins.
+        """
+        kept = [f"/runs/*/{one}" for one in (*OF_LAPTOP, f"{SEGMENTS}/**", f"{TENSORS}/**", "logs/**")]
+        return [*(f"--filter=- {one}" for one in kept), *(f"--filter=+ /runs/{one}/**" for one in runs)]
+
+    def _drop_torn(self, paths: Sequence[str]) -> None:
+        """Remove what has come and is cut short, before it is sent back. It comes again when it is whole."""
+        for path in paths:
+            verify = next((check for name, check in VERIFIED.items() if name.search(path)), None)
+            with suppress(OSError):
+                try:
+                    _ = verify and verify(path, (self.folder / path).read_bytes())
+                except BadData:
+                    (self.folder / path).unlink()
 
     @property
     def _segments(self) -> str:

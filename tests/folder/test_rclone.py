@@ -14,7 +14,10 @@ import pytest
 
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
+from hybrid.folder.notes import pack_note
+from hybrid.folder.rclone import Carrier
 from hybrid.folder.runs import join_folder
+from hybrid.folder.shards import pack
 from tests.support.in_process import Hybrid
 from tests.support.processes import children
 from tests.support.real_machines import Machine
@@ -90,6 +93,30 @@ def test_what_workers_publish_reaches_the_other_workers(places: Places) -> None:
     assert set(below(places.gpu)) >= {first, second}
     places.sync("laptop")
     assert set(below(places.laptop)) >= {first, second}
+
+
+@pytest.mark.slow
+def test_workers_that_publish_for_each_other_know_of_each_other(places: Places) -> None:
+    """Friends who share a swarm divide its nodes by their heartbeats; a run whose workers share nothing needs none."""
+    run, alone = RUN.removeprefix("runs/"), "sums-ba9876543210"
+    (beat, whole), (torn, later) = (pack_note(run, "beat", "other", number, {}) for number in (0, 1))
+    name, records = pack({}, [b"{}"], 0)
+    shard, state = f"{RUN}/rounds/other/000/{name}", f"{RUN}/tensors/t/other/0/part-0"
+    places.sync("laptop")
+    places.sync("gpu")
+    Disk(places.gpu).write(f"{RUN}/segments/0123456789abcdef/0000/000000/segment-1", b"of this machine")
+    carrier = Carrier(places.gpu, f":local:{places.remote}", "gpu")
+    there = {beat: whole, shard: records, state: b"state", torn: later[: len(later) // 2]}
+    for path, data in [*there.items(), pack_note(alone, "beat", "other", 0, {})]:
+        Disk(places.remote).write(path, data)
+    assert sorted(carrier.round().received.paths) == sorted((beat, shard, torn))
+    here = below(places.gpu)
+    assert here.items() >= {beat: whole, shard: records}.items()
+    assert not {torn, state} & set(here)
+    assert not [path for path in here if alone in path]
+    (places.remote / torn).write_bytes(later)
+    assert carrier.round().error is None
+    assert below(places.remote)[torn] == below(places.gpu)[torn] == later, "a torn copy does not go back"
 
 
 @pytest.mark.slow
