@@ -11,6 +11,10 @@ it trains on nothing else (`ratio`); and the way of the fork of rl-swarm that th
 and node and one padded pass over the training set (`ratio_fork`). Each side is a process of its own with one thread.
 TRL is installed into `.venv-trl` beside what is here, unless `--python` names a Python that has it. `memory` is the
 peak above what the process takes with its libraries loaded, over TRL's.
+
+`ratio_sparse` and `ratio_fork_sparse`: ours once more, where three of four own questions of a node have answers that
+all earn the same, as where 4 % of answers are right (policies of the paper earn 3.5 to 6.8 %); foreign ones are taken
+from those with a gradient, as the paper does. The peers take the same time as before: they compute groups without one.
 """
 
 from __future__ import annotations
@@ -25,11 +29,11 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from peers import swarm
-from peers.swarm import FOREIGN, GROUP, NODES, OWN, Clock, Figures, Plan
+from peers.swarm import FOREIGN, GROUP, NODES, OWN, SPARSE, Clock, Figures, Plan
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hybrid.backends.transformers import TransformersBackend
@@ -58,7 +62,7 @@ class ByUs:
     """All nodes in the slots of one bank, written in one decode loop and trained in the same passes."""
 
     def __init__(self, plan: Plan) -> None:
-        self._tokens = plan.tokens
+        self._tokens, self._dead = plan.tokens, plan.dead
         self._policies: Any = TransformersBackend(plan.model, {"device": "cpu"}).policies(
             NODES, PolicyTuning(rank=swarm.RANK, alpha=swarm.ALPHA)
         )
@@ -73,8 +77,8 @@ class ByUs:
             found = self._policies.sample(prompts)
         with clock.of("training"):
             groups = [
-                (prompts[start].slot, prompts[start].ids, found[start : start + GROUP])
-                for start in range(0, len(found), GROUP)
+                Group(prompts[start].slot, prompts[start].ids, found[start : start + GROUP], slot < self._dead)
+                for start, slot in ((place * GROUP, place % OWN) for place in range(len(found) // GROUP))
             ]
             self._policies.backward([text for node in range(NODES) for text in _texts(node, groups)])
             for node in range(NODES):
@@ -91,13 +95,23 @@ def _asked() -> list[tuple[int, int, int]]:
     return [(node, slot, copy) for node in range(NODES) for slot in range(OWN) for copy in range(GROUP)]
 
 
-def _texts(node: int, groups: list[tuple[int, tuple[int, ...], list[Sampled]]]) -> list[PolicyText]:
-    """The training set of a node."""
-    others = [one for one in groups if one[0] != node]
-    chosen = [one for one in groups if one[0] == node] + others[node : node + FOREIGN]
-    tokens = sum(len(one.ids) for _, _, answers in chosen for one in answers)
+class Group(NamedTuple):
+    """A question of a node and its answers; `dead`: they all earn the same."""
+
+    node: int
+    prompt: tuple[int, ...]
+    answers: list[Sampled]
+    dead: bool
+
+
+def _texts(node: int, groups: list[Group]) -> list[PolicyText]:
+    """The training set of a node, without groups that have no gradient; their tokens count."""
+    others = [one for one in groups if one.node != node and not one.dead]
+    start = min(node, len(others) - FOREIGN)
+    chosen = [one for one in groups if one.node == node] + others[start : start + FOREIGN]
+    tokens = sum(len(answer.ids) for one in chosen for answer in one.answers)
     texts = []
-    for _, prompt, answers in chosen:
+    for _, prompt, answers, _ in (one for one in chosen if not one.dead):
         gains = swarm.advantages([swarm.reward(one.ids) for one in answers])
         for one, gain in zip(answers, gains, strict=True):
             texts.append(PolicyText(node, prompt + one.ids, len(prompt), (gain / tokens,) * len(one.ids)))
@@ -167,7 +181,8 @@ def in_process(side: str, plan: Plan, python: str, record: str = "") -> dict[str
     given = [plan.model, str(plan.tokens), str(plan.rounds), *(["--record", record] if record else [])]
     here = Path(__file__).parent
     command = [python, str(here / "peers" / "swarm_trl.py"), *given] if side == "trl" else [
-        sys.executable, __file__, "--side", side, "--model", given[0], "--tokens", given[1], "--rounds", given[2]
+        sys.executable, __file__, "--side", side, "--model", given[0], "--tokens", given[1], "--rounds", given[2],
+        "--dead", str(plan.dead),
     ]  # fmt: skip
     path = os.pathsep.join([str(here), str(ROOT)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
@@ -186,6 +201,7 @@ def main() -> None:
     parser.add_argument("--python", help="a Python with TRL; made when it is not given")
     parser.add_argument("--side", choices=tuple(SIDES), help="this side alone, in this process")
     parser.add_argument("--model", default="")
+    parser.add_argument("--dead", type=int, default=0, help="own questions of a node without a gradient, for --side")
     parser.add_argument("--record", help="write one step of TRL to this file, for tests/pipelines/sapo/test_trl.py")
     how = parser.parse_args()
     if how.record:
@@ -198,13 +214,25 @@ def main() -> None:
             )
         return
     if how.side:
-        print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds))))
+        print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds, how.dead))))
         return
     python = python_with_trl(how.python)
     with tempfile.TemporaryDirectory() as place:
         plan = Plan(str(write(Path(place) / "model", how.shape)), how.tokens, how.rounds)
         ours, trl, fork = (in_process(side, plan, python) for side in ("ours", "trl", "fork"))
-    print(json.dumps(compared(ours, trl, fork, how)))
+        sparse = in_process("ours", plan._replace(dead=SPARSE), python)
+    print(json.dumps(compared(ours, trl, fork, how) | compared_sparse(sparse, trl, fork)))
+
+
+def compared_sparse(ours: dict[str, float], trl: dict[str, float], fork: dict[str, float]) -> dict[str, Any]:
+    """The ratios of a round most of whose own groups have no gradient."""
+    whole, of_trl, of_fork = (one["generating"] + one["training"] for one in (ours, trl, fork))
+    return {
+        "ratio_sparse": round(of_trl / whole, 2),
+        "ratio_fork_sparse": round(of_fork / whole, 2),
+        "training_fork_sparse": round(fork["training"] / ours["training"], 2),
+        "ours_sparse": ours,
+    }
 
 
 def compared(

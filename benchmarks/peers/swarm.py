@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 NODES, OWN, FOREIGN, GROUP = 8, 4, 4, 8
 RANK, ALPHA, RATE, EPSILON = 16, 32.0, 1e-4, 1e-4
+SPARSE = 3
+"""Of four questions of a node: those whose eight answers earn the same, where 4 % of answers are right (1 - 0.96^8)."""
 QUESTION = 64
 """Bytes, which are the tokens, of a question."""
 RECORDED, DEAD = 3, "question 2:"
@@ -28,11 +30,15 @@ HEADS: Mapping[str, tuple[int, int]] = {"recorded": (2, 1), "tiny": (4, 2), "sma
 
 
 class Plan(NamedTuple):
-    """What a side is told: the folder of the model, tokens of a completion, and rounds after a first one."""
+    """What a side is told: the folder of the model, tokens of a completion, and rounds after a first one.
+
+    `dead`: of a node's own questions, those whose answers all earn the same. Only ours asks: the others compute them.
+    """
 
     model: str
     tokens: int
     rounds: int
+    dead: int = 0
 
 
 class Figures(NamedTuple):
