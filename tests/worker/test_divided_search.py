@@ -270,8 +270,8 @@ def test_two_workers_of_two_sides_run_a_plugins_search_together(tmp_path: Path) 
     status = search.laptop.run("status", run).stdout
     assert f"hybrid worker FOLDER --side gpu --run {run}" in status
     assert f"--side laptop --run {run}" in status
-    only = f"--run={run}"
-    commands = [search.worker(gpu, "--side=gpu", only), search.worker(laptop, "--side=laptop", only, model=False)]
+    only = (f"--run={run}", "--max-idle=10m")  # on a busy machine the other side may take long to begin
+    commands = [search.worker(gpu, "--side=gpu", *only), search.worker(laptop, "--side=laptop", *only, model=False)]
     processes = [side.start(*command) for side, command in zip((gpu, laptop), commands, strict=True)]
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
