@@ -30,7 +30,7 @@ def local(hybrid: Hybrid, place: Path, model: Path, data: Path, **other: Any) ->
 
 @pytest.mark.slow
 def test_a_run_writes_trains_judges_and_trains_its_writer(tiny_llama: Path, tmp_path: Path, hybrid: Hybrid) -> None:
-    code, records = local(hybrid, tmp_path, tiny_llama, passages(tmp_path))
+    code, records = local(hybrid, tmp_path, tiny_llama, passages(tmp_path), trainings=2)
     assert code == 0
     arms = [(one["view"]["split"], one["view"]["arm"]) for one in records]
     assert sorted(set(arms)) == [
@@ -39,6 +39,7 @@ def test_a_run_writes_trains_judges_and_trains_its_writer(tiny_llama: Path, tmp_
     ]  # fmt: skip
     steps = [one["view"]["trained"]["steps"] for one in records if one["view"]["arm"] != "base"]
     assert all(steps), "each of these arms learned something"
+    assert {one["view"].get("training", 0) for one in records if one["view"]["arm"] == "round-0"} == {0, 1}
     run = open_run(Disk(tmp_path / "folder"), "seal-knowledge")
     (policy,) = [one for _, shard in run.shards("policy-1", []) for one in shard.records]
     assert len(json.loads(policy["text"])["adapter"]) == 64
@@ -47,7 +48,7 @@ def test_a_run_writes_trains_judges_and_trains_its_writer(tiny_llama: Path, tmp_
     assert len(calls) == len(judged) == len({one["view"]["row"] for one in judged}), "a verdict for each row, once"
     graded = hybrid("grade", tmp_path / "o.json", "--json")
     assert graded.code == 0, graded.stderr
-    again, same = local(hybrid, tmp_path, tiny_llama, passages(tmp_path))
+    again, same = local(hybrid, tmp_path, tiny_llama, passages(tmp_path), trainings=2)
     assert (again, told(same)) == (0, told(records))
     assert (tmp_path / "calls").read_text().split() == calls, "nothing is asked again"
 
