@@ -23,7 +23,8 @@ from hybrid.training.heads import SlotHeads, initial_head
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.out_of_memory import fits
 from hybrid.training.recompute import repeatable_layers
-from hybrid.training.slots import AdapterBank, Route, SlottedModel
+from hybrid.training.slot_states import StatefulBank
+from hybrid.training.slots import Route, SlottedModel
 from hybrid.tuning import Tuning
 
 LOG = logging.getLogger("hybrid")
@@ -33,7 +34,7 @@ CPU_TOKENS, CPU_NUMBERS = (512, 4096), 1 << 18
 """Tokens of a pass on a CPU: as many as have so many numbers in a layer. A narrow model needs more to be fast."""
 
 
-class ClassifierBank(AdapterBank):
+class ClassifierBank(StatefulBank):
     """`slots` adapters of `rank` or less, each with a head of up to `labels` labels.
 
     `targets` as in `hybrid.loops.Lab.classifiers`. `tokens`: of a pass, halved whenever memory is lacking; without
@@ -172,16 +173,6 @@ class ClassifierBank(AdapterBank):
             while not fits(partial(self._fill, texts, found)):
                 self._take_less([text for _, text in texts])
         return found
-
-    def state(self, slot: int) -> dict[str, torch.Tensor]:
-        """Copies on the CPU of a slot's values, moments, step count, loss scale and gradients."""
-        parts = {"values": self.values[slot], **self.optimizer.state(slot)}
-        return {name: value.detach().to("cpu", copy=True) for name, value in parts.items()}
-
-    def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore the result of `state`. Call `put` before."""
-        self.values[slot].copy_(state["values"])
-        self.optimizer.restore(slot, state)
 
     def cut(self, after: int, kind: str) -> AbstractContextManager[crossing.Crossing]:
         """Within it, what the first `after` blocks give to the others is sent as `kind`; see `training.crossing`."""

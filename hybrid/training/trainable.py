@@ -5,8 +5,6 @@ Nothing here knows of jobs or of an order: who calls it decides which slot sees 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F  # noqa: N812
 
@@ -15,11 +13,12 @@ from hybrid.training.adapters import LoraWeights
 from hybrid.training.optimizer import SlotAdamW
 from hybrid.training.packed_model import PackedModel
 from hybrid.training.packing import Pack
-from hybrid.training.slots import AdapterBank, Route
+from hybrid.training.slot_states import StatefulBank
+from hybrid.training.slots import Route
 from hybrid.tuning import Tuning
 
 
-class TrainableBank(AdapterBank):
+class TrainableBank(StatefulBank):
     """The adapters of `slots` slots of a packed model, their gradients and optimizers.
 
     `checkpointed`: the model's layers are computed again in the backward pass, with the same gradients.
@@ -63,16 +62,6 @@ class TrainableBank(AdapterBank):
     def weights(self, slot: int) -> LoraWeights:
         """The present adapter of a slot, on the CPU."""
         return adapters.extract(self, slot, self._shapes[slot])
-
-    def state(self, slot: int) -> dict[str, torch.Tensor]:
-        """Copies on the CPU of a slot's values, moments, step count, loss scale and gradients."""
-        parts = {"values": self.values[slot], **self.optimizer.state(slot)}
-        return {name: value.detach().to("cpu", copy=True) for name, value in parts.items()}
-
-    def restore(self, slot: int, state: Mapping[str, torch.Tensor]) -> None:
-        """Restore the result of `state`. Call `put` before."""
-        self.values[slot].copy_(state["values"])
-        self.optimizer.restore(slot, state)
 
     def _first_ranks(self, count: int) -> torch.Tensor:
         """A mask [N] of a slot's parameters that belong to the first `count` ranks."""
