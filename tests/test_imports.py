@@ -34,7 +34,7 @@ def loaded_after(code: str) -> set[str]:
     code = (
         f"import contextlib, io, sys\nwith contextlib.redirect_stdout(io.StringIO()):\n    {code}\nprint(*sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     return set(done.stdout.split())
 
 
@@ -54,6 +54,20 @@ def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
 def test_list_and_describe_load_nothing_heavy() -> None:
     code = "from hybrid import cli; cli._exit_code(['list']); cli._exit_code(['describe', 'seal-eval'])"
     assert sorted(loaded_after(code) & set(HEAVY)) == []
+
+
+@pytest.mark.slow
+def test_a_worker_loads_transformers_without_libraries_that_nothing_asks_of_it() -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("sklearn")
+    code = (
+        "from hybrid.machine.late_imports import import_object as load\n"
+        "    load('hybrid.backends.classifier:ClassifierBackend', needed_for='this test')\n"
+        "    early = {'transformers.generation.utils', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)\n"
+        "    assert early == {'transformers.generation.utils'}, early\n"
+        "    load('sklearn.metrics:roc_curve', needed_for='this test')"
+    )
+    assert "sklearn" in loaded_after(code), "whoever asks for it has it"
 
 
 def test_the_memory_of_training_is_planned_without_heavy_libraries() -> None:

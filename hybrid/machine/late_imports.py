@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from hybrid.errors import CannotRun
-from hybrid.machine import gpu_memory, threads
+from hybrid.machine import gpu_memory, lean_transformers, threads
 
 EXTRA_OF = {
     "xllamacpp": "llamacpp",
@@ -45,6 +45,8 @@ def import_object(path: str, *, needed_for: str) -> Any:
         threads.limit_spinning()
         gpu_memory.let_segments_grow()
     try:
+        if module in lean_transformers.MODULES:
+            lean_transformers.leave_out_unused()
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = (error.name or module).partition(".")[0]
