@@ -28,10 +28,14 @@ class FullClassifier:
     def __init__(self, model: ClassifierModel, labels: int, seed: int, *, tokens: int = 0) -> None:
         self._dtype = model.dtype
         self._model = ClassifierModel(copy.deepcopy(model.base).float().requires_grad_(requires_grad=True))
-        head = initial_head(model.layers, labels, model.deviation, seed)
-        self._head = {name: value.to(model.device).requires_grad_() for name, value in head.items()}
-        self.labels = labels
+        self.begin_head(labels, seed)
         self.tokens = tokens or pass_tokens(model)
+
+    def begin_head(self, labels: int, seed: int) -> None:
+        """Put a new head of so many labels in place of the one that is there."""
+        head = initial_head(self._model.layers, labels, self._model.deviation, seed)
+        self._head = {name: value.to(self._model.device).requires_grad_() for name, value in head.items()}
+        self.labels = labels
 
     @property
     def head_names(self) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ class Federation:
         self.members: Sequence[ClientRows] = rows.pools() if pooled else rows.clients
         self._count = 0 if pooled else settings.participants
         self.member_of = rows.pool_of() if pooled else list(range(len(rows.clients)))
+        self.labels = [rows.task_labels[member.task] for member in self.members]
         self.slots: Slots | None = None
         self.models: list[ClientModel] = []
         self.fetched: list[str] = []  # the digest of what each member has
@@ -128,13 +129,14 @@ class Federation:
             most = [max(one.values()) for one in ranks]
         self._open(most, ranks)
         self.models = [
-            self._slots.first(rank, member.ranks) for rank, member in zip(most, self.server.members, strict=True)
+            self._slots.first(rank, labels, member.ranks)
+            for rank, labels, member in zip(most, self.labels, self.server.members, strict=True)
         ]
         self.fetched = [model.digest for model in self.models]  # everyone makes the start from the seed
 
     def _open(self, most: Sequence[int], ranks: Ranks | None) -> None:
         """Slots for the members, whose largest ranks are `most`, and their server."""
-        self.slots = Slots(self.lab, self.settings, self.method, self.seed, most, self.rows.labels)
+        self.slots = Slots(self.lab, self.settings, self.method, self.seed, most, self.labels)
         ranks = ranks or [dict.fromkeys(self.slots.layers, rank) for rank in most]
         members = [
             Member(member.task, len(member.train), rank) for member, rank in zip(self.members, ranks, strict=True)
@@ -158,11 +160,10 @@ class Federation:
         and would be told from the others by that.
         """
         rank = max(self.settings.ranks())
-        slots = Slots(self.lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.rows.labels)
+        slots = Slots(self.lab, self.settings, self.method, self.seed, [rank] * len(self.members), self.labels)
         try:
-            start = slots.first(rank)
-            for one in range(len(self.members)):
-                slots.install(one, start)
+            for one, labels in enumerate(self.labels):
+                slots.install(one, slots.first(rank, labels))
             least = min(len(member.train) for member in self.members)
             count = min(self.settings.fingerprint_rows, max(least, LEAST_ROWS))
             rows = [member.halves(count, draw_key(self.seed, -1, one)) for one, member in enumerate(self.members)]
@@ -178,7 +179,7 @@ class Federation:
     def _device_ranks(self, gradients: Sequence[Mapping[str, NDArray[np.float64]]], slots: Slots) -> Ranks:
         """Ranks by layer within the members' budgets, more where the gradient is larger. Raises CannotRun."""
         return [
-            budgeted_ranks(self.settings, slots, one, fingerprints.importance([gradient]))
+            budgeted_ranks(self.settings, slots, one, self.labels[one], fingerprints.importance([gradient]))
             for one, gradient in enumerate(gradients)
         ]
 

@@ -128,7 +128,7 @@ class FolderClient:
         self.server, self.number = str(series.settings["server"]), int(str(series.settings["client"]))
         self.seed, self.rows = int(str(series.settings["seed"])), rows.clients[self.number]
         self.method: Method = METHODS[series.settings["method"]]  # type: ignore[index]
-        self.lab, self._labels = lab, rows.labels
+        self.lab, self._labels = lab, rows.task_labels[self.rows.task]
         self._slots: tuple[int, Slots] | None = None  # of how many ranks
 
     def connect(self, exchange: Exchange) -> None:
@@ -153,7 +153,7 @@ class FolderClient:
             note = note_of(found[1])
             given, ranks = _ranks(note, "sent"), _ranks(note, "ranks")
             slots = self._open(max(ranks.values()))
-            start = slots.first(max(ranks.values()), ranks)
+            start = slots.first(max(ranks.values()), self._labels, ranks)
             shaped = ClientModel.shaped(slots.layers, given, start.head)
             before = (start if self.method.combine == "nested" else shaped).from_wire(found[1])
             aggregation.check(before.update, self.number, slots.layers)
@@ -193,7 +193,7 @@ class FolderClient:
     def _open(self, rank: int) -> Slots:
         if self._slots is None or self._slots[0] != rank:
             self.close()
-            self._slots = rank, Slots(self.lab, self.settings, self.method, self.seed, [rank], self._labels)
+            self._slots = rank, Slots(self.lab, self.settings, self.method, self.seed, [rank], [self._labels])
         return self._slots[1]
 
 

@@ -36,13 +36,16 @@ class FullFederation:
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
         self.settings, self.rows, self.lab = settings, rows, lab
         self.name, self.seed = series.name, int(str(series.settings["seed"]))
-        self.model: Any = lab.full_classifier(rows.labels, self.seed)
-        start = _arrays(self.model.weights())
-        names = set(self.model.head_names)
-        self.body = {name: value for name, value in start.items() if name not in names}
-        head = {name: value for name, value in start.items() if name in names}
-        self.heads = dict.fromkeys(rows.tasks, head)
-        self.size = len(safetensors.numpy.save(start))
+        self.labels = rows.task_labels
+        self.model: Any = lab.full_classifier(self.labels[rows.tasks[0]], self.seed)
+        self.heads: dict[str, Weights] = {}
+        for task in rows.tasks:
+            self._take_head(task)
+            start = _arrays(self.model.weights())
+            self.heads[task] = {name: start[name] for name in self.model.head_names}
+        self.body = {name: value for name, value in start.items() if name not in self.model.head_names}
+        sizes = {task: len(safetensors.numpy.save({**self.body, **head})) for task, head in self.heads.items()}
+        self.sizes = [sizes[client.task] for client in rows.clients]  # bytes of the file with a client's weights
 
     @with_costs
     def round(self, number: int) -> RoundMetrics:
@@ -53,12 +56,12 @@ class FullFederation:
         sums, heads = _Sum(), defaultdict[str, _Sum](_Sum)
         for one in chosen:
             client = self.rows.clients[one]
-            traffic.down[one] += self.size if number else 0  # everyone makes the start from the seed
+            traffic.down[one] += self.sizes[one] if number else 0  # everyone makes the start from the seed
             weights = self._trained(client, draw_key(self.seed, number, one), notes[one])
             if weights is None:
                 LOG.warning("%s, round %d: the weights of client %d are not finite: left out", self.name, number, one)
                 continue
-            traffic.up[one] += self.size
+            traffic.up[one] += self.sizes[one]
             sums.add({name: weights[name] for name in self.body}, len(client.train))
             heads[client.task].add({name: weights[name] for name in self.heads[client.task]}, len(client.train))
         if not sums.rows:
@@ -67,7 +70,7 @@ class FullFederation:
         self.heads |= {task: one.mean() for task, one in heads.items()}
         last = number == self.settings.rounds - 1
         for one, note in enumerate(notes):
-            traffic.down[one] += self.size if last else 0
+            traffic.down[one] += self.sizes[one] if last else 0
             note |= {
                 "samples": len(self.rows.clients[one].train), "cluster": 0, "installed": 1.0,
                 "upload_bytes": traffic.up[one], "download_bytes": traffic.down[one],
@@ -94,11 +97,21 @@ class FullFederation:
         """Free the model."""
         self.model.close()
 
+    def _take_head(self, task: str) -> None:
+        """Give the model a head for the labels of a task."""
+        if self.model.labels != self.labels[task]:
+            self.model.begin_head(self.labels[task], self.seed)
+
+    def _put(self, task: str) -> None:
+        """Write the weights that the clients of a task begin with into the model."""
+        self._take_head(task)
+        self.model.load({**self.body, **self.heads[task]})
+
     def _trained(self, client: ClientRows, key: str, note: dict[str, float]) -> Weights | None:
         """A client's weights after its rows of a round; None when they are not finite."""
         how = self.settings
         before = {**self.body, **self.heads[client.task]}
-        self.model.load(before)
+        self._put(client.task)
         losses = self.model.train(
             [labelled({0: batch}) for batch in client.batches(how.batch, how.epochs, key)],
             how.full_learning_rate, how.tuning(self.seed, 1),
@@ -116,7 +129,7 @@ class FullFederation:
         found = [dict(note) for note in notes]
         usual = {one.task: most_frequent(one.train) for one in self.rows.pools()}
         for task in self.rows.tasks:
-            self.model.load({**self.body, **self.heads[task]})
+            self._put(task)
             shared = self._scores(task, self.rows.dev[task], usual[task]) if last else {}
             dev = {f"dev_{name}": value for name, value in shared.items()}
             for one, client in zip(found, self.rows.clients, strict=True):

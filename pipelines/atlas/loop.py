@@ -19,7 +19,7 @@ from pipelines.atlas.timed_federation import TimedFederation
 def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
     """The federation of a series, on the rows that the run froze."""
     rows = federated_rows(settings, int(str(series.settings["seed"])), lab, data)
-    check_model(settings, lab, rows.labels)
+    check_model(settings, lab, [rows.task_labels[one.task] for one in rows.clients])
     if "client" in series.settings:
         return FolderClient(settings, series, lab, rows)
     if settings.exchange == "folder":

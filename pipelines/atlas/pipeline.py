@@ -79,7 +79,7 @@ class Atlas(AtlasSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds, a series for each method and seed."""
-        return (Stage("rounds", "gpu", 1, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 2, Rounds(self._series, self._loop)),)
 
     def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
         """`hybrid.protocols.Planned`."""

@@ -59,11 +59,6 @@ class FederatedRows:
     task_labels: Mapping[str, int]
 
     @property
-    def labels(self) -> int:
-        """The labels of a head: those of the task that has the most."""
-        return max(self.task_labels.values())
-
-    @property
     def tasks(self) -> list[str]:
         """The tasks, in the order of their clients."""
         return list(dict.fromkeys(one.task for one in self.clients))

@@ -118,10 +118,19 @@ class Server:
             [now[one].update for one in range(len(now))], graph, self.smoothing, ranks, only=trained
         )
         self.errors.append(errors.whole)
-        tasks = [member.task for member in self.members]
-        of_heads = np.where(np.equal.outer(tasks, tasks), graph, 0.0)
-        heads = laplacian.step_dense([now[one].head for one in range(len(now))], of_heads, self.smoothing, only=trained)
+        heads = self._smoothed_heads(now, graph, trained)
         return {one: ClientModel(updates[one], heads[one]) for one in range(len(now))}
+
+    def _smoothed_heads(self, now: Models, graph: NDArray[np.float64], trained: Models) -> dict[int, Head]:
+        """The same step for the heads, task by task: those of others may have another number of labels."""
+        found: dict[int, Head] = {}
+        for task in dict.fromkeys(member.task for member in self.members):
+            alike = [one for one, member in enumerate(self.members) if member.task == task]
+            only = [place for place, one in enumerate(alike) if one in trained]
+            own = [now[one].head for one in alike]
+            moved = laplacian.step_dense(own, graph[np.ix_(alike, alike)], self.smoothing, only=only)
+            found |= dict(zip(alike, moved, strict=True))
+        return found
 
     def _heads(self, group: Sequence[int], held: Models, sent: Models) -> Mapping[int, Head]:
         """The heads of a group: the mean of those who took part, among the members with the same task."""

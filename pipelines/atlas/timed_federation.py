@@ -40,7 +40,7 @@ class TimedFederation(Federation):
         )  # fmt: skip
         self._begins: dict[int, ClientModel] = {}  # member -> what it began to train with
         self._timed: TimedRound | None = None
-        self._sizes: dict[tuple[tuple[str, int], ...], int] = {}
+        self._sizes: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}  # by labels and ranks
 
     def _begun(self, number: int, traffic: Traffic) -> list[int]:
         chosen = idle = participants(len(self.members), self._count, self.seed, number)
@@ -67,9 +67,9 @@ class TimedFederation(Federation):
         operations = training_operations(parameters, of.tokens)
         operations *= own + (1.0 - own) * self.clock.devices[member].speed / SERVER.speed
         ranks = self.server.members[member].ranks
-        key = tuple(sorted(ranks.items()))
+        key = self.labels[member], tuple(sorted(ranks.items()))
         if key not in self._sizes:
-            self._sizes[key] = self._size(self._slots.first(max(ranks.values()), ranks))
+            self._sizes[key] = self._size(self._slots.first(max(ranks.values()), self.labels[member], ranks))
         return Work(operations, fetched + down, self._sizes[key] + up)
 
     def _size(self, model: ClientModel) -> int:

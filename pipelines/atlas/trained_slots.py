@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,16 +34,17 @@ class Crossed:
 
 
 class Slots:
-    """One slot a member, over one model. `ranks` are the largest ranks of the members' adapters."""
+    """One slot a member, over one model: the largest rank of each one's adapter, and the labels of its head."""
 
     def __init__(
-        self, lab: Lab, settings: AtlasSettings, method: Method, seed: int, ranks: Sequence[int], labels: int
+        self, lab: Lab, settings: AtlasSettings, method: Method, seed: int, ranks: Sequence[int], labels: Sequence[int]
     ) -> None:
         self._settings, self._method, self._seed = settings, method, seed
-        self._ranks, self._labels = ranks, labels
+        self._ranks, self._labels = ranks, max(labels)
+        self._heads: dict[int, Head] = {}
         self._stacks = method.combine == "stack"
         most = max(ranks) + (max(settings.server_rank, *ranks) if self._stacks else 0)  # the start has their ranks
-        self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, labels)
+        self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, self._labels)
         self.layers: Mapping[str, tuple[int, int]] = self._bank.layers
         self.sizes: tuple[int, int, int] = self._bank.sizes
         """Of the base model: its numbers, its blocks, and the width of what they give to each other."""
@@ -65,9 +65,11 @@ class Slots:
         if self.split > self.sizes[1]:
             raise CannotRun(f"split_after={self.split}: the model has {self.sizes[1]} blocks")
 
-    def first(self, rank: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
-        """What a member of this rank begins with: the same A, cut to the rank, and the same head for all; B is zero."""
-        return _model(self._fresh(rank), self._head, ranks)
+    def first(self, rank: int, labels: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
+        """What a member of this rank and of a task with so many labels begins with: the same A, cut to the rank, and
+        the same head for all with as many labels; B is zero.
+        """
+        return _model(self._fresh(rank), self._head(labels), ranks)
 
     def install(self, member: int, model: ClientModel, number: int = 0) -> None:
         """Put a model into its member's slot for training; with `stack` frozen, below an adapter of this round."""
@@ -152,9 +154,10 @@ class Slots:
         """A new adapter, the same for all members in a round."""
         return self._bank.new_adapter(rank, self._settings.scale * rank, self._seed + number * SEEDS)
 
-    @cached_property
-    def _head(self) -> Head:
-        return self._bank.new_head(self._labels, self._seed)  # type: ignore[no-any-return]
+    def _head(self, labels: int) -> Head:
+        if labels not in self._heads:
+            self._heads[labels] = self._bank.new_head(labels, self._seed)
+        return self._heads[labels]
 
     def _adapter(self, update: Update) -> Any:
         """The adapter of an update, for the bank."""

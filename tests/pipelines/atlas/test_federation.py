@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,6 +218,34 @@ def test_impossible_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         build(Atlas, [*SMALL, "methods=local,centralised", setting]).inputs()
     assert message in f"{caught.value.message} {caught.value.hint}"
+
+
+def colours(folder: Path) -> str:
+    """The path of a task with three labels."""
+    names = "red", "green", "blue"
+    rows = [f"a {names[one % 3]} thing and {one} more,{names[one % 3]}" for one in range(90)]
+    path = folder / "colours.csv"
+    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("method", ["fedavg", "flexlora", "atlas"])
+def test_a_head_has_as_many_labels_as_the_task_of_its_client(lab: Lab, tmp_path: Path, method: str) -> None:
+    settings = f"tasks={colours(tmp_path)},polarity", "clients=4"
+    whole = results(lab, method, *settings)
+    alone = results(lab, method, "tasks=polarity", "clients=2")
+    first, second = (whole[0].groups[f"client-0{one}"]["upload_bytes"] for one in (0, 1))
+    assert first > second, "a third label is a row more of the head"
+    if method != "atlas":  # its fingerprints have a part for each label of the federation
+        assert second == alone[0].groups["client-00"]["upload_bytes"]
+    assert whole[0].groups["client-01"]["train_loss"] < 1.0, "two labels: the logarithm of 2, not of 3"
+    federation = made(lab, method, *settings)
+    federation.round(0)
+    again = made(lab, method, *settings)
+    again.load(federation.state())
+    assert again.round(1).to_text() == whole[1].to_text()
+    federation.close()
+    again.close()
 
 
 def test_all_methods_have_a_row() -> None:
