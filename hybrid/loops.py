@@ -274,6 +274,10 @@ class Exchange(Protocol):
         """Number and bytes of the newest version that has arrived here; None when no number is above `after`."""
         ...
 
+    def now(self) -> float:
+        """Seconds of a clock of this process that only grows."""
+        ...
+
 
 @runtime_checkable
 class SharingLoop(Loop, Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybrid.canonical import digest
@@ -15,6 +17,7 @@ class TensorExchange:
     tensors: Tensors
     stage: str
     model: str
+    clock: Callable[[], float] = time.monotonic
 
     def share(self, name: str, number: int, data: bytes) -> None:
         """`hybrid.loops.Exchange`."""
@@ -23,6 +26,10 @@ class TensorExchange:
     def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
         """`hybrid.loops.Exchange`."""
         return self.tensors.newest(self._key(name), after)
+
+    def now(self) -> float:
+        """`hybrid.loops.Exchange`."""
+        return self.clock()
 
     def _key(self, name: str) -> str:
         return digest([self.stage, self.model, "shared", name])

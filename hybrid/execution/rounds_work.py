@@ -223,7 +223,7 @@ class RoundsWork(StageWork):
     def _connected(self, series: Series, engine: LoopEngine) -> Loop:
         loop = self._work.loop(series, engine.lab, self._tasks)
         if isinstance(loop, SharingLoop):
-            loop.connect(TensorExchange(engine.tensors, self.stage.identity, self.digest))
+            loop.connect(TensorExchange(engine.tensors, self.stage.identity, self.digest, engine.now))
         if isinstance(loop, PublishingLoop):
             loop.publish_to(StagePublications(self._shelf_of(engine)))
         return loop

@@ -4,12 +4,15 @@ The server gives every client its model, waits for what they send, combines, tes
 model, trains it and sends it back. Nobody waits for a machine that is gone: after `deadline` seconds a round is closed
 with the clients that have sent, if they are `quorum` of all or more, and who comes later takes part in the next one.
 So what comes of a round depends on who was in time; its record names the clients.
+
+A server's machine may be lost with its last rounds after the clients have answered in them. Their records are made, and
+they do not train these rounds again: the server that goes on trains for them, from the same rows, with the same result.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -21,7 +24,7 @@ from hybrid.metrics import RoundMetrics
 from hybrid.round_costs import with_costs
 from hybrid.tuning import MOST_RANK
 from pipelines.atlas import aggregation
-from pipelines.atlas.client_models import ClientModel, note_of
+from pipelines.atlas.client_models import ClientModel, Part, note_of
 from pipelines.atlas.federation import Federation, moved
 from pipelines.atlas.methods import METHODS, Method
 from pipelines.atlas.rounds import Traffic, draw_key, participants
@@ -32,6 +35,7 @@ from pipelines.atlas.trained_slots import Slots
 NOTES = "steps", "train_loss", "moved", "installed"
 """What a client says of its training."""
 LARGEST = Bounds(-1e12, 1e12)
+LOG = logging.getLogger("hybrid")
 
 
 class FolderServer(Federation):
@@ -41,7 +45,8 @@ class FolderServer(Federation):
 
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
         super().__init__(settings, series, lab, rows)
-        self.shared = -1  # the round whose models were shared last, and when, in seconds of `time.monotonic`
+        self.series = series.settings
+        self.shared = -1  # the round whose models were shared last, and when
         self.since = -math.inf
         self.sizes = [0] * len(self.members)  # bytes of the models that were shared last
         self.arrived: dict[int, bytes] = {}  # what the members sent in the round in hand
@@ -66,12 +71,17 @@ class FolderServer(Federation):
     def _share(self, number: int) -> None:
         """Give every member its model of a round."""
         for one, model in enumerate(self.models):
-            sent = {name: part.rank for name, part in model.update.items()}
-            note: Json = {"sent": dict(sent), "ranks": dict(self.server.members[one].ranks)}
-            data = model.to_wire(self.settings.wire, self._part, encode(note).decode())
+            data = self._message(one)
             self.exchange.share(down(self.name, one), number, data)
             self.models[one], self.sizes[one] = model.from_wire(data), len(data)
-        self.shared, self.since, self.arrived = number, time.monotonic(), {}
+        self.shared, self.since, self.arrived = number, self.exchange.now(), {}
+
+    def _message(self, member: int) -> bytes:
+        """What a member is sent."""
+        model = self.models[member]
+        sent: Json = {name: part.rank for name, part in model.update.items()}
+        note: Json = {"sent": sent, "ranks": dict(self.server.members[member].ranks)}
+        return model.to_wire(self.settings.wire, self._part, encode(note).decode())
 
     def _wait(self, number: int) -> None:
         """Take what has arrived. Raises NotYet when that is not enough to close the round."""
@@ -79,12 +89,27 @@ class FolderServer(Federation):
         for one in chosen:
             if one not in self.arrived:
                 found = self.exchange.newest(up(self.name, one), after=number - 1)
-                if found and found[0] == number:
-                    self.arrived[one] = found[1]
+                if found:
+                    self.arrived[one] = found[1] if found[0] == number else self._trained_here(one, number)
         missing, least = len(chosen) - len(self.arrived), math.ceil(self.settings.quorum * len(chosen))
-        late = 0 < self.settings.deadline <= time.monotonic() - self.since
+        late = 0 < self.settings.deadline <= self.exchange.now() - self.since
         if missing and not (late and len(self.arrived) >= max(1, least)):
             raise NotYet(f"{missing} of {len(chosen)} clients have not sent their update of round {number}")
+
+    def _trained_here(self, member: int, number: int) -> bytes:
+        """The update of a member that has answered in a later round of a server that was lost."""
+        LOG.info("%s: client %d is ahead of round %d: its update is computed here", self.name, member, number)
+        about: dict[str, Json] = {
+            "server": self.name,
+            "client": member,
+            "seed": self.seed,
+            "method": self.series["method"],
+        }
+        client = FolderClient(self.settings, Series(self.name, 1, about), self.lab, self.rows)
+        try:
+            return client.answer(number, self._message(member))[1]
+        finally:
+            client.close()
 
     def _fetch(self, chosen: Sequence[int], traffic: Traffic) -> None:
         for one in chosen:
@@ -149,19 +174,30 @@ class FolderClient:
             raise NotYet(f"the server's model of round {number}")
         if found[0] > number:
             return RoundMetrics(number, {"skipped": 1.0})
+        metrics, data = self.answer(number, found[1])
+        self.exchange.share(up(self.server, self.number), number, data)
+        return RoundMetrics(number, {**metrics, "upload_bytes": len(data)})
+
+    def answer(self, number: int, given: bytes) -> tuple[dict[str, float], bytes]:
+        """What training the model that the server sent for a round comes to, and the message with it.
+
+        Raises RoundFailed for a model that does not fit.
+        """
         try:
-            note = note_of(found[1])
-            given, ranks = _ranks(note, "sent"), _ranks(note, "ranks")
+            note = note_of(given)
+            sent, ranks = _ranks(note, "sent"), _ranks(note, "ranks")
             slots = self._open(max(ranks.values()))
             start = slots.first(max(ranks.values()), self._labels, ranks)
-            shaped = ClientModel.shaped(slots.layers, given, start.head)
-            before = (start if self.method.combine == "nested" else shaped).from_wire(found[1])
+            shaped = ClientModel.shaped(slots.layers, sent, start.head)
+            before = (start if self.method.combine == "nested" else shaped).from_wire(given)
             aggregation.check(before.update, self.number, slots.layers)
         except (BadData, ValueError, KeyError) as error:
             raise RoundFailed("bad-model", f"what the server sent does not fit: {error!s:.200}") from error
-        return self._answer(number, slots, before, ranks)
+        return self._trained(number, slots, before, ranks)
 
-    def _answer(self, number: int, slots: Slots, before: ClientModel, ranks: Mapping[str, int]) -> RoundMetrics:
+    def _trained(
+        self, number: int, slots: Slots, before: ClientModel, ranks: Mapping[str, int]
+    ) -> tuple[dict[str, float], bytes]:
         how = self.settings
         slots.install(0, before, number)
         if not slots.installed(0, before):
@@ -172,9 +208,8 @@ class FolderClient:
         metrics = {"steps": float(len(losses)), "installed": 1.0}
         if trained.finite:
             metrics |= {"train_loss": fmean(losses), "moved": moved(self.method, before, trained)}
-        data = trained.to_wire(how.wire, "b" if self.method.combine == "nested" else "all", encode(metrics).decode())
-        self.exchange.share(up(self.server, self.number), number, data)
-        return RoundMetrics(number, {**metrics, "upload_bytes": len(data)})
+        part: Part = "b" if self.method.combine == "nested" else "all"
+        return metrics, trained.to_wire(how.wire, part, encode(metrics).decode())
 
     def state(self) -> bytes:
         """Nothing: all that a round depends on comes from the server."""

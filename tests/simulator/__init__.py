@@ -10,6 +10,7 @@ disk.py     the Store of a machine: survives the process, not the machine
 actor.py    a machine with its process, folder, disk and clock
 human.py    people who change files in the web page, and a sync program that deletes too much
 simulation.py  a run by a laptop and workers in such a world, and the properties P1-P5
+federating.py  a federation of atlas in such a world
 scenarios.py   histories of runs, each with the properties that hold at its end
 small_worlds.py  set-up for the simulator's own tests
 """

@@ -71,6 +71,29 @@ def test_in_the_folder_the_same_comes_as_side_by_side(lab: Lab, tmp_path: Path, 
         one.close()
 
 
+@pytest.mark.parametrize("method", ["flexlora", "ffa"])
+def test_a_server_that_lost_its_last_rounds_does_them_again_without_the_clients(
+    lab: Lab, tmp_path: Path, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = f"methods={method}", "rank=2,4", "clients=2"
+    server, clients, _ = parts(lab, tmp_path, *how)
+    whole, states = [], []
+    for number in range(3):
+        with pytest.raises(NotYet):
+            server.round(number)
+        for one in clients:
+            one.round(number)
+        whole.append(server.round(number).to_text())
+        states.append(server.state())
+    again, _, _ = parts(lab, tmp_path, *how)
+    again.load(states[0])
+    with caplog.at_level("INFO"):
+        assert [again.round(number).to_text() for number in (1, 2)] == whole[1:]
+    assert "client 1 is ahead of round 1: its update is computed here" in caplog.text
+    for one in (server, again, *clients):
+        one.close()
+
+
 def test_who_is_late_is_not_waited_for_and_takes_part_again(lab: Lab, tmp_path: Path) -> None:
     server, clients, _ = parts(lab, tmp_path, "quorum=0.5", "deadline=1e-6")
     with pytest.raises(NotYet):
@@ -141,16 +164,16 @@ def test_killed_in_every_round_the_run_ends_in_the_same_records(
 
     whole = run(tmp_path / "whole")
     died = set[tuple[int, int]]()
-    answer = FolderClient._answer
+    answer = FolderClient.round
 
-    def dies(self: FolderClient, number: int, *given: Any) -> RoundMetrics:
-        found = answer(self, number, *given)
+    def dies(self: FolderClient, number: int) -> RoundMetrics:
+        found = answer(self, number)
         if (self.number, number) not in died:
             died.add((self.number, number))
             raise KeyboardInterrupt  # after its update was shared, before it is a record
         return found
 
-    monkeypatch.setattr(FolderClient, "_answer", dies)
+    monkeypatch.setattr(FolderClient, "round", dies)
     for _ in range(4):
         with pytest.raises(NotFinished):
             run(tmp_path / "killed")
