@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from hybrid.canonical import decode, encode
 from hybrid.errors import BadData
 from hybrid.loops import Lab, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
@@ -24,14 +25,20 @@ from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, Encoded, FederatedRows
 from pipelines.atlas.scores import most_frequent, scored
 from pipelines.atlas.settings import AtlasSettings
-from pipelines.atlas.trained_slots import labelled
+from pipelines.atlas.timed_federation import clock_of
+from pipelines.atlas.trained_slots import labelled, load
+from pipelines.atlas.virtual_clock import TimedRound, VirtualClock, Work, full_training_operations
 
 LOG = logging.getLogger("hybrid")
 Weights = dict[str, NDArray[np.float32]]
+CLOCK = "clock"
+"""The name of the clock in a state."""
 
 
 class FullFederation:
     """A `hybrid.loops.Loop`. One model is in memory at a time, and the weighted sums of those that were trained."""
+
+    clock: VirtualClock | None = None
 
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
         self.settings, self.rows, self.lab = settings, rows, lab
@@ -46,6 +53,8 @@ class FullFederation:
         self.body = {name: value for name, value in start.items() if name not in self.model.head_names}
         sizes = {task: len(safetensors.numpy.save({**self.body, **head})) for task, head in self.heads.items()}
         self.sizes = [sizes[client.task] for client in rows.clients]  # bytes of the file with a client's weights
+        if settings.devices:
+            self.clock = clock_of(settings, self.seed, len(rows.clients))
 
     @with_costs
     def round(self, number: int) -> RoundMetrics:
@@ -53,10 +62,13 @@ class FullFederation:
         traffic = Traffic.of(len(self.rows.clients))
         notes: list[dict[str, float]] = [{} for _ in self.rows.clients]
         chosen = participants(len(self.rows.clients), self.settings.participants, self.seed, number)
-        sums, heads = _Sum(), defaultdict[str, _Sum](_Sum)
         for one in chosen:
-            client = self.rows.clients[one]
             traffic.down[one] += self.sizes[one] if number else 0  # everyone makes the start from the seed
+        timed = self._timed(chosen, number, traffic)
+        arrived = sorted(one.client for one in timed.arrivals) if timed else chosen
+        sums, heads = _Sum(), defaultdict[str, _Sum](_Sum)
+        for one in arrived:
+            client = self.rows.clients[one]
             weights = self._trained(client, draw_key(self.seed, number, one), notes[one])
             if weights is None:
                 LOG.warning("%s, round %d: the weights of client %d are not finite: left out", self.name, number, one)
@@ -75,13 +87,31 @@ class FullFederation:
                 "samples": len(self.rows.clients[one].train), "cluster": 0, "installed": 1.0,
                 "upload_bytes": traffic.up[one], "download_bytes": traffic.down[one],
             }  # fmt: skip
-        more = {"clients": sums.clients, "left_out": len(chosen) - sums.clients, "clusters": 1}
+        more: dict[str, float] = {"clients": sums.clients, "left_out": len(arrived) - sums.clients, "clusters": 1}
+        if timed:
+            more |= {"virtual_seconds": timed.ended, "late": len(timed.late), "lost": timed.dropped}
         return metrics_of(number, self.rows, self._tested(notes, last=last), traffic, more, {})
 
+    def _timed(self, chosen: Sequence[int], number: int, traffic: Traffic) -> TimedRound | None:
+        """Whose updates arrive, and when, where there is a clock."""
+        if self.clock is None:
+            return None
+        return self.clock.round({one: self._work(one, number, traffic.down[one]) for one in chosen})
+
+    def _work(self, member: int, number: int, fetched: int) -> Work:
+        """What a member does for one update."""
+        client, how = self.rows.clients[member], self.settings
+        tokens = load(client.batches(how.batch, how.epochs, draw_key(self.seed, number, member))).tokens
+        parameters = sum(value.size for value in self.body.values())
+        return Work(full_training_operations(parameters, tokens), fetched, self.sizes[member])
+
     def state(self) -> bytes:
-        """The weights of the body and of each task's head, in float32."""
-        heads = {f"{task}:{name}": value for task, head in self.heads.items() for name, value in head.items()}
-        data: bytes = safetensors.numpy.save({**{f":{name}": value for name, value in self.body.items()}, **heads})
+        """The weights of the body and of each task's head, in float32, and the clock as JSON."""
+        tensors: dict[str, NDArray[Any]] = {f":{name}": value for name, value in self.body.items()}
+        tensors |= {f"{task}:{name}": value for task, head in self.heads.items() for name, value in head.items()}
+        if self.clock:
+            tensors[CLOCK] = np.frombuffer(encode(self.clock.state()), np.uint8)
+        data: bytes = safetensors.numpy.save(tensors)
         return data
 
     def load(self, state: bytes) -> None:
@@ -90,6 +120,8 @@ class FullFederation:
             given = safetensors.numpy.load(state)
             self.body = _like(self.body, given, "")
             self.heads = {task: _like(head, given, task) for task, head in self.heads.items()}
+            if self.clock:
+                self.clock.load(decode(given[CLOCK].astype(np.uint8).tobytes(), what="a clock"))
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
             raise BadData(f"the state of {self.name} does not fit: {error!s:.200}") from error
 

@@ -13,7 +13,7 @@ from pipelines.atlas.methods import METHODS
 from pipelines.atlas.model_check import check_model
 from pipelines.atlas.rows import federated_rows
 from pipelines.atlas.settings import AtlasSettings
-from pipelines.atlas.timed_federation import TimedFederation
+from pipelines.atlas.timed_federation import TimedFederation, TimedPools
 
 
 def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, Any]) -> Loop:
@@ -27,5 +27,5 @@ def loop(settings: AtlasSettings, series: Series, lab: Lab, data: Mapping[str, A
     method = METHODS[series.settings["method"]]  # type: ignore[index]
     if method.combine == "full":
         return FullFederation(settings, series, lab, rows)
-    timed = settings.devices and method.groups != "pooled"
-    return (TimedFederation if timed else Federation)(settings, series, lab, rows)
+    timed = TimedPools if method.groups == "pooled" else TimedFederation
+    return (timed if settings.devices else Federation)(settings, series, lab, rows)

@@ -173,8 +173,10 @@ class AtlasSettings:
         if self.arrivals == "buffered" and self.buffer > self.clients:
             raise ValueError(f"buffer={self.buffer} of clients={self.clients}: more than there are")
         full = [name for name in self.methods if METHODS[name].combine == "full"]
-        if full and (self.devices or self.split_after):
-            raise ValueError(f"devices and split_after are for methods that train adapters, and {full[0]} does not")
+        if full and self.split_after:
+            raise ValueError(f"split_after is for methods that train adapters, and {full[0]} does not")
+        if full and self.arrivals == "buffered":
+            raise ValueError(f"arrivals=buffered: with {full[0]} it would take a whole model for each client")
 
     def tuning(self, seed: int, rank: int) -> Tuning:
         """How a client's optimizer is set."""

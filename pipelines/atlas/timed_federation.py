@@ -28,16 +28,37 @@ SERVER = DEVICES["gpu-16gb"]
 """Where the rest of a split model is."""
 
 
+def clock_of(settings: AtlasSettings, seed: int, members: int) -> VirtualClock:
+    """The clock of so many members, whose devices take turns."""
+    devices = [DEVICES[settings.devices[one % len(settings.devices)]] for one in range(members)]
+    return VirtualClock(
+        devices, settings.arrivals, seed, deadline=settings.round_seconds, buffer=settings.buffer,
+        most_stale=settings.most_stale,
+    )  # fmt: skip
+
+
+class TimedPools(Federation):
+    """`centralised` on the clock: all rows are at the server, which trains one task after the other."""
+
+    _number = 0
+
+    def _begun(self, number: int, traffic: Traffic) -> list[int]:
+        self._number = number
+        return super()._begun(number, traffic)
+
+    def _of_round(self, chosen: Sequence[int]) -> dict[str, float]:
+        how = self.settings
+        tokens = sum(load(self.members[one].batches(how.batch, how.epochs, "")).tokens for one in chosen)
+        seconds = training_operations(self._slots.sizes[0], tokens) / SERVER.speed  # the same in every round
+        return {**super()._of_round(chosen), "virtual_seconds": seconds * (self._number + 1)}
+
+
 class TimedFederation(Federation):
     """Members whose updates arrive as a `VirtualClock` says. Late and lost ones count for nothing."""
 
     def __init__(self, settings: AtlasSettings, series: Series, lab: Lab, rows: FederatedRows) -> None:
         super().__init__(settings, series, lab, rows)
-        devices = [DEVICES[settings.devices[one % len(settings.devices)]] for one in range(len(self.members))]
-        self.clock = VirtualClock(
-            devices, settings.arrivals, self.seed, deadline=settings.round_seconds, buffer=settings.buffer,
-            most_stale=settings.most_stale,
-        )  # fmt: skip
+        self.clock = clock_of(settings, self.seed, len(self.members))
         self._begins: dict[int, ClientModel] = {}  # member -> what it began to train with
         self._timed: TimedRound | None = None
         self._sizes: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}  # by labels and ranks

@@ -77,6 +77,11 @@ def training_operations(parameters: int, tokens: int) -> float:
     return 4.0 * parameters * tokens
 
 
+def full_training_operations(parameters: int, tokens: int) -> float:
+    """Of training all weights: 2 more, for their own gradients."""
+    return 6.0 * parameters * tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """An update that the server uses: when it arrived, how many versions it is old, and the factor of its weight."""

@@ -43,6 +43,29 @@ def test_a_clock_that_waits_for_all_changes_no_figure_and_tells_the_time(lab: La
     assert "virtual_seconds" not in plain[0].metrics
 
 
+def test_the_clock_of_full_models_runs_longer_and_changes_no_figure(lab: Lab, monkeypatch: Any) -> None:
+    reliable(monkeypatch)
+    timed = results(lab, "fedavg", *CLOCK)
+    assert learned(timed) == learned(results(lab, "fedavg"))
+    seconds = [one.metrics["virtual_seconds"] for one in timed]
+    assert 0 < seconds[0] < seconds[1]
+    assert seconds[1] > results(lab, "fedavg-lora", *CLOCK)[1].metrics["virtual_seconds"], "an adapter is smaller"
+    late = results(lab, "fedavg", *CLOCK, "arrivals=deadline", f"round_seconds={seconds[0] / 2}")
+    assert any(one.metrics["late"] for one in late)
+    assert all(one.metrics["clients"] + one.metrics["late"] == 4 for one in late)
+    first, second = made(lab, "fedavg", *CLOCK), made(lab, "fedavg", *CLOCK)
+    first.round(0)
+    second.load(first.state())
+    assert second.round(1).to_text() == timed[1].to_text()
+
+
+def test_centralised_training_takes_the_time_of_the_server(lab: Lab) -> None:
+    timed = results(lab, "centralised", *CLOCK)
+    first, second = (one.metrics["virtual_seconds"] for one in timed)
+    assert second == 2 * first > 0
+    assert learned(timed) == learned(results(lab, "centralised"))
+
+
 def reliable(monkeypatch: Any) -> None:
     """Devices that never drop out."""
     from dataclasses import replace
@@ -104,6 +127,7 @@ def test_a_split_takes_virtual_time_for_its_traffic(lab: Lab) -> None:
     [
         ("devices=phone",), ("arrivals=buffered",), (*CLOCK, "arrivals=buffered", "buffer=5"),
         (*CLOCK, "arrivals=buffered", "participants=2"), ("split_after=1", "methods=fedavg"),
+        (*CLOCK, "arrivals=buffered", "methods=fedavg"),
         (*CLOCK, "exchange=folder"), ("split_after=-1",), (*CLOCK, "arrivals=deadline", "round_seconds=0"),
     ],
 )  # fmt: skip
