@@ -31,6 +31,10 @@ from hybrid.protocols import Guided
     help="For which: t4, l4, a10g, 3090, 4090, l40s, a100-40, a100-80, h100, h200 ..., or cpu, this machine's.",
 )  # fmt: skip
 @click.option(
+    "--workers", type=click.IntRange(1, 10_000), default=1, show_default=True, metavar="N",
+    help="Also for N workers at once, each with a GPU of its own: several GPUs of a host, or a cluster.",
+)  # fmt: skip
+@click.option(
     "--pilot", type=click.IntRange(1, 10_000), metavar="N",
     help="Run the first N tasks on this machine first, and correct its time by them.",
 )  # fmt: skip
@@ -51,7 +55,7 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
     folder = piloted(pipeline, made, models, how["pilot"]) if how["pilot"] else how["folder"]
     past = past_of(folder, models[""]) if len(models) == 1 else {}
     found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
-    show_plan(found, as_json=how["as_json"])
+    show_plan(found, as_json=how["as_json"], workers=how["workers"])
     _refuse_unknown(found)
 
 

@@ -73,13 +73,13 @@ def past_of(folder: Path | None, model: Engine) -> Mapping[str, Measured]:
     return found
 
 
-def show_plan(plan: RunPlan, *, as_json: bool) -> None:
-    """Print a plan on stdout."""
+def show_plan(plan: RunPlan, *, as_json: bool, workers: int = 1) -> None:
+    """Print a plan on stdout, also for several workers at once."""
     prices = price_table()
     if as_json:
-        click.echo(json.dumps(run_json(plan, prices)))
+        click.echo(json.dumps(run_json(plan, prices, workers)))
         return
-    for line in run_lines(plan, prices):
+    for line in run_lines(plan, prices, workers):
         click.echo(line)
 
 

@@ -91,6 +91,11 @@ class StagePlan:
     def seconds(self) -> Span:
         return sum((one.seconds for phase in self.phases for one in phase.models), NO_TIME)
 
+    def shared(self, workers: int) -> Span:
+        """The same with its items divided among workers; one computes all rounds of a loop."""
+        share = 1 / (1 if self.load.rounds else min(workers, max(1, self.load.items)))
+        return self.seconds.times(share, share)
+
     @property
     def largest(self) -> Phase | None:
         """The phase that needs the most memory."""
@@ -129,7 +134,11 @@ class GpuPlan:
     @property
     def seconds(self) -> Span:
         """All stages one after another, with their engines' starts."""
-        return sum((one.seconds for one in self.stages), self.start)
+        return self.shared(1)
+
+    def shared(self, workers: int) -> Span:
+        """The same by so many workers at once, each with such a GPU of its own and its own engines to start."""
+        return sum((one.shared(workers) for one in self.stages), self.start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,13 @@ NAME_WIDTH = 24
 LONGEST = 300
 
 
-def run_lines(plan: RunPlan, prices: PriceTable) -> Iterator[str]:
-    """All of a plan."""
+def run_lines(plan: RunPlan, prices: PriceTable, workers: int = 1) -> Iterator[str]:
+    """All of a plan; for several `workers` also what they take together."""
     yield from _loads(plan)
     yield from _shapes(plan)
     for one in plan.gpus:
         yield ""
-        yield from gpu_lines(one, prices)
+        yield from gpu_lines(one, prices, workers)
     yield ""
     if not all(one.measured for one in plan.gpus):
         share = f"{ANSWERED:.0%}"
@@ -115,7 +115,7 @@ def _shapes(plan: RunPlan) -> Iterator[str]:
             yield clean_line(f"model {called}: {shape}", LONGEST)
 
 
-def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
+def gpu_lines(gpu: GpuPlan, prices: PriceTable, workers: int = 1) -> Iterator[str]:
     """The block of a GPU."""
     yield f"{gpu.gpu.name}: {_verdict(gpu)}"
     if gpu.refusal:
@@ -132,6 +132,7 @@ def gpu_lines(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
         yield f"  {'':<{NAME_WIDTH}} {measured_words(gpu.measured)}"
     if gpu.fits:
         yield from _costs(gpu, prices)
+        yield from _shared(gpu, prices, workers)
     if not gpu.fits and phase:
         yield from (f"  change: {hint}" for hint in dict.fromkeys(one.needs.hint for one in phase.models) if hint)
 
@@ -168,6 +169,13 @@ def _costs(gpu: GpuPlan, prices: PriceTable) -> Iterator[str]:
         yield f"  {site.where:<{NAME_WIDTH}} {count} {limits}"
 
 
+def _shared(gpu: GpuPlan, prices: PriceTable, workers: int) -> Iterator[str]:
+    if workers > 1:
+        seconds, price = gpu.shared(workers), prices.price(gpu.gpu.name)
+        cost = f", {_dollars(*price.of(seconds.times(workers, workers)))} for all" if price else ""
+        yield f"  {f'{workers:,} workers':<{NAME_WIDTH}} {span_of(seconds)}, each with a GPU of its own{cost}"
+
+
 def _gib(size: int) -> str:
     return f"{size / GIB:,.2f} GiB"
 
@@ -176,7 +184,7 @@ def _dollars(low: float, high: float) -> str:
     return "under $0.01" if high < 0.01 else f"${low:,.2f} to ${high:,.2f}"
 
 
-def run_json(plan: RunPlan, prices: PriceTable) -> dict[str, Json]:
+def run_json(plan: RunPlan, prices: PriceTable, workers: int = 1) -> dict[str, Json]:
     """All of a plan as one JSON object."""
     given, new = plan.tokens()
     return {
@@ -188,7 +196,7 @@ def run_json(plan: RunPlan, prices: PriceTable) -> dict[str, Json]:
         "most_new_tokens": new,
         "stages": [_load_json(one) for one in plan.loads],
         "models": {role: _model_json(plan, role) for role in plan.models},
-        "gpus": [_gpu_json(one, prices) for one in plan.gpus],
+        "gpus": [_gpu_json(one, prices, workers) for one in plan.gpus],
     }
 
 
@@ -216,7 +224,8 @@ def _model_json(plan: RunPlan, role: str) -> Json:
     return {**about, "unknown": shape}
 
 
-def _gpu_json(gpu: GpuPlan, prices: PriceTable) -> Json:
+def _gpu_json(gpu: GpuPlan, prices: PriceTable, workers: int) -> Json:
+    shared = gpu.shared(workers)
     price, phase = prices.price(gpu.gpu.name), gpu.largest.largest if gpu.largest else None
     lines: list[Json] = [
         {"role": model.role, "name": line.name, "bytes": line.bytes, "how": line.how}
@@ -234,6 +243,11 @@ def _gpu_json(gpu: GpuPlan, prices: PriceTable) -> Json:
         "measured": asdict(gpu.measured) if gpu.measured else None,
         "usd": list(price.of(gpu.seconds)) if price else None,
         "usd_per_hour": price.usd_per_hour if price else None,
+        "shared": {
+            "workers": workers,
+            "seconds": [shared.low, shared.high],
+            "usd": list(price.of(shared.times(workers, workers))) if price else None,
+        },
         "sessions": {
             site.where: [site.sessions(gpu.seconds.low), site.sessions(gpu.seconds.high)]
             for site in prices.lending(gpu.gpu.name)

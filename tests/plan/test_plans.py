@@ -46,6 +46,32 @@ def test_the_advice_where_it_does_not_fit_is_one_that_helps(
         assert "does NOT fit" not in hybrid(*asked, "--backend-option", advice).stdout
 
 
+def test_workers_share_the_items_and_each_starts_its_engine(hybrid: Hybrid) -> None:
+    asked = ("plan", "qa-eval", "--limit", "500", "--gpu", "l4", "--model", "llama3.1:8b", "--backend", "vllm")
+    (one,) = json.loads(hybrid(*asked, "--json").stdout)["gpus"]
+    (four,) = json.loads(hybrid(*asked, "--workers", "4", "--json").stdout)["gpus"]
+    assert one["shared"] == {"workers": 1, "seconds": one["seconds"], "usd": one["usd"]}
+    assert four["seconds"] == one["seconds"]
+    for alone, together, cost, of_one in zip(
+        one["seconds"], four["shared"]["seconds"], four["shared"]["usd"], one["usd"], strict=True
+    ):
+        assert alone / 4 < together < alone  # the starts are not shared
+        assert cost == pytest.approx(of_one * 4 * together / alone)
+    said = hybrid(*asked, "--workers", "4").stdout
+    assert "4 workers" in said
+    assert "workers" not in hybrid(*asked).stdout
+
+
+def test_rounds_of_a_loop_and_fewer_items_than_workers_are_not_divided_further(hybrid: Hybrid) -> None:
+    loop = ("plan", "sapo", "--gpu", "l4", "--backend", "transformers", "--model", "gpt2", "--workers", "8", "--json")
+    (gpu,) = json.loads(hybrid(*loop).stdout)["gpus"]
+    assert gpu["shared"]["seconds"] == gpu["seconds"]
+    few = ("plan", "qa-eval", *SMALL, "--gpu", "l4", "--model", "llama3.1:8b", "--backend", "vllm", "--json")
+    items = json.loads(hybrid(*few).stdout)["items"]
+    found = [json.loads(hybrid(*few, "--workers", str(n)).stdout)["gpus"][0]["shared"]["seconds"] for n in (items, 999)]
+    assert found[0] == found[1]
+
+
 def test_nothing_is_loaded_and_nothing_is_written(tmp_path: Path) -> None:
     """In a process of its own: neither torch nor a library on top of it is imported."""
     code = (
