@@ -11,7 +11,7 @@ from pipelines.sapo.configuration import configuration_of, expected_of
 from pipelines.sapo.folder_node import FolderNode
 from pipelines.sapo.node import asked_in, the_question
 from pipelines.sapo.pipeline import Sapo
-from pipelines.sapo.pool import Candidate, choose
+from pipelines.sapo.pool import AHEAD, Candidate, choose
 from pipelines.sapo.quarantine import LONGEST, MOST_FAULTS, MOST_SEGMENTS, ROUNDS, Quarantine
 from pipelines.sapo.rollouts import Answer, Batch, Rollout, pack
 from tests.pipelines.sapo.test_swarm import nodes
@@ -132,3 +132,18 @@ def test_a_quarantine_grows_and_a_node_that_is_late_or_mostly_right_has_none() -
     assert not held.holds(2, 0)
     assert not any(held.judge(2, ["too-old"] * 100, 0, 0) for _ in range(10))
     assert not any(held.judge(3, ["schema"] * 4, 4, 0) for _ in range(100))
+
+
+def test_ten_thousand_rounds_of_somebody_else_are_opened_when_they_are_near_and_training_goes_on() -> None:
+    folder = Folder()
+    victim = nodes(folder, barrier="async")[0]
+    for number in range(10_000):
+        folder.put("2-2-seed-0-node-1", number, b"of somebody else %d" % number)
+        folder.put("4-4-seed-7-node-1", number, b"of another run %d" % number)
+    found = [victim.round(number) for number in range(4)]
+    notes: Any = [one.notes["node-0"] for one in found]
+    assert [one.get("refused", {}) for one in notes] == [
+        {"schema": AHEAD + 1}, {"schema": 1}, {"schema": 1}, {"quarantine": 1},
+    ]  # fmt: skip
+    assert all(one.groups["node-0"]["n_own"] == 2 for one in found)
+    assert len(victim._later) < 10_000
