@@ -159,8 +159,9 @@ def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any], waits: Wai
     run, lacks = outputs.run.get("id"), _lacking(summary)
     run = str(imported.path) if imported else run
     if run and lacks:
+        graded = "only the rest is graded" if summary["n"] else "nothing can be graded yet"
         raise NotFinished(
-            f"{run!s:.120} is not finished: {lacks}; only the rest is graded",
+            f"{run!s:.120} is not finished: {lacks}; {graded}",
             hint="grade it again when the rest is there" + ("" if imported else "; `hybrid status` shows its status"),
         )
     if waits:
