@@ -122,5 +122,5 @@ def _measure(meter: Meter, work: Work, stop: threading.Event) -> None:
             now = time.monotonic()
             due = now + max(work.every, (now - began) / MAX_SHARE)
         work.look(meter)
-    meter.sample(work.run())
+    meter.sample(run or work.run())  # what was worked on until now, even if that is over
     work.look(meter)
