@@ -227,8 +227,8 @@ def paper(machine: Machine) -> Outcome:
                        "--backend", backend, "--model", str(folder), "--folder", str(Path(place, "folder")),
                        "-o", str(outputs))  # fmt: skip
         figures = {"exit_code": done.returncode, "seconds": round(time.perf_counter() - start, 1)}
-        records = json.loads(outputs.read_bytes())["outputs"] if outputs.is_file() else []
-    figures |= {"items": len(records), "failed": sum("error" in one for one in records)}
+        records = json.loads(outputs.read_bytes())["records"] if outputs.is_file() else []
+    figures |= {"items": len(records), "failed": sum(one["error"] is not None for one in records)}
     said = "" if done.returncode == 0 else done.stderr[-300:]
     return Outcome(done.returncode == 0 and bool(records) and not figures["failed"], figures, said)
 
