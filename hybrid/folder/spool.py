@@ -131,6 +131,7 @@ class Spool:
             self.stranded.pop(path, None)
         except BadData as error:  # something else is at that path: tried again later, and the other files go on
             self.stranded[path] = error.message
+        guard_mark(folder)  # a mount that has died meanwhile leaves a plain folder, and this file may be in that
         self._carried[path] = self._clock.now()
         if not (is_shard(path) or is_adapter(path) or is_segment(path)):  # notes and checkpoints get no receipt
             if path not in self.stranded and (name := TensorName.parse(path.rpartition("/")[2])):
