@@ -26,7 +26,7 @@ def measures_table(run: ReportRun, *, several: bool) -> Html:
             rows.append(el("tr", el("th", name, colspan=len(HEADS), scope="rowgroup"), cls="group"))
         rows.append(_row(one))
     table = el("table", el("thead", el("tr", *head)), el("tbody", *rows), cls="measures")
-    return join([el("h4", run.label) if several else Html(""), table])
+    return join([el("h4", run.label) if several else Html(""), el("div", table, cls="scroll", tabindex="0")])
 
 
 def _row(one: Measured) -> Html:

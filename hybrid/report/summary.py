@@ -118,7 +118,8 @@ def _stages(run: ReportRun, several: bool) -> Html:
     head = el("tr", *(el("th", name, scope="col", cls="n" if name != "stage" else None) for name in names))
     rows = [_stage(stage) for stage in (run.unfinished.stages if run.unfinished else ())]
     label = el("h4", run.label) if several else Html("")
-    return join([label, el("table", el("thead", head), el("tbody", *rows), cls="stages")])
+    table = el("table", el("thead", head), el("tbody", *rows), cls="stages")
+    return join([label, el("div", table, cls="scroll", tabindex="0")])
 
 
 def _stage(stage: StageView) -> Html:
