@@ -233,14 +233,15 @@ def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, 
 
 @pytest.mark.slow
 def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
-    first = place.start(delay_ms=50)
+    first = place.start(delay_ms=3000)  # all of it takes two minutes: the other begins meanwhile, however slowly
     wait_for_calls(first, place, 1)
     second = place.run()
-    assert second.returncode == 5
-    assert "another process on this machine is at work" in second.stderr
+    first.send_signal(signal.SIGINT)
     first.communicate(timeout=240)
-    assert first.returncode == 0
-    assert len(place.calls()) == len(set(place.calls()))
+    assert (second.returncode, first.returncode) == (5, 4)
+    assert "another process on this machine is at work" in second.stderr
+    assert place.run().returncode == 0
+    assert len(place.calls()) - len(set(place.calls())) <= 1, "only the item in flight is asked again"
 
 
 @pytest.mark.slow
