@@ -11,14 +11,12 @@ from pipelines.cvfp.results import read
 
 
 def pages(outputs: Iterable[Output]) -> dict[str, str]:
-    """`rounds.csv`: a row for each sweep and epoch, with whatever was measured in it."""
-    series = read(outputs)
-    names = sorted({name for one in series for of in one.rounds.values() for name in of} - {"phase"})
+    """`rounds.csv`: a row for each figure of each sweep and epoch. So its head is the same whatever was measured."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["variant", "pieces", "seed", "round", "phase", *names])
-    for one in series:
+    table.writerow(["variant", "pieces", "seed", "round", "phase", "metric", "value"])
+    for one in read(outputs):
         for number, of in sorted(one.rounds.items()):
             row = [one.variant, one.pieces, one.seed, number, int(of.get("phase", 0))]
-            table.writerow([*row, *(of.get(name, "") for name in names)])
+            table.writerows([*row, name, value] for name, value in sorted(of.items()) if name != "phase")
     return {"rounds.csv": text.getvalue()}

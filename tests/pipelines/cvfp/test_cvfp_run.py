@@ -14,6 +14,7 @@ from hybrid.errors import BadData, CannotRun
 from hybrid.loops import Loop, RoundFailed, Series
 from hybrid.records import Output
 from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
+from pipelines.cvfp.exports import pages
 from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.loop import loop
 from pipelines.cvfp.ngrams import Bigram, losses
@@ -279,6 +280,12 @@ def test_pieces_of_a_stream_begin_with_what_came_before_and_chaos_is_refused() -
     made.round(0)
     with pytest.raises(RoundFailed, match=r"carry=stream is refused: a change of the context grows 1\.\d+ times"):
         other.round(0)
+
+
+def test_the_table_of_rounds_has_one_head_whatever_was_measured() -> None:
+    first = [pages(outputs_of(variants=(one,)))["rounds.csv"].splitlines() for one in ("cvfp", "unigram")]
+    assert first[0][0] == first[1][0]
+    assert sum(",growth," in line for line in first[0]) == 3  # sweeps 0, 2 and 3
 
 
 def test_the_last_sweep_says_how_close_sweeps_come_without_training() -> None:
