@@ -157,11 +157,11 @@ def run_here(
 
 def _frozen(name: str, pipeline: Pipeline, models: Mapping[str, Engine]) -> Callable[[Medium], Run]:
     """A function that writes the run into a folder. Wrong models, settings or data raise an error before that."""
+    values, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
     named: dict[str, ModelSpec] = {}
-    for role, engine in models.items():
+    for role, engine in models.items():  # after the data: to tell a model's digest can take long
         with naming_role(role):
             named[role] = engine.spec()
-    values, inputs = settings.freeze(pipeline), with_grader(inputs_of(pipeline), pipeline, models)
 
     def frozen(place: Medium) -> Run:
         return submit(place, name, values, inputs, named)

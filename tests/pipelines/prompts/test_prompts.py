@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hybrid.canonical import decode, encode
 from hybrid.errors import BadData, UsageError
+from hybrid.execution.chosen_model import Engine
 from hybrid.records import Item
 from hybrid.settings import build
 from hybrid.testing import check_pipeline
@@ -178,6 +179,18 @@ def test_a_bad_row_is_refused_by_its_number_or_left_out(
     assert "1 bad row left out, 2 kept" in caplog.text
     about = json.loads((tmp_path / "o.json").read_text())["run"]["about"]
     assert (sum(about["left out"].values()), about["prompts"]) == (1, 2)
+
+
+def test_the_data_is_read_before_a_model_is_looked_at(
+    tmp_path: Path, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can take long to tell the digest of a model; what is wrong with a table can be told at once."""
+    monkeypatch.delattr(Engine, "spec")
+    data, model = written(tmp_path, [["no object"]]), tmp_path / "script.json"
+    model.write_text('{"answers": {}, "default": "1"}')
+    run = ("run", "local", "prompts", "--folder", tmp_path / "f", "--backend", "scripted", "--model", model)
+    refused = hybrid(*run, "--set", f"data={data}")
+    assert (refused.code, f"{data}, line 1" in refused.stderr) == (6, True)
 
 
 @pytest.mark.parametrize(
