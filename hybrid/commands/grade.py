@@ -107,7 +107,7 @@ def _outputs_of(source: str, folder: Path | None, spare: Path | None) -> tuple[s
     try:
         return find_outputs(source, folder, spare), None
     except Waits as waits:
-        return outputs_so_far(source, folder, waits), waits
+        return outputs_so_far(source, folder, waits, spare), waits
 
 
 def _refuse_other_file(junit: Path | None) -> None:

@@ -76,7 +76,9 @@ def so_far_path(folder: Path, run: Run) -> Path:
 def note_outputs(folder: Path, run: Run, path: Path) -> None:
     """Remember where outputs were written that are not at their default path, so that `hybrid runs` finds them."""
     if path.absolute() != outputs_path(folder, run).absolute():
-        with suppress(HybridError):  # a home folder that cannot be written loses no outputs
+        with suppress(
+            HybridError, ValueError
+        ):  # a home that cannot be written, a name that is no text: no outputs lost
             home.note_outputs(folder, run.id, path)
 
 
@@ -304,15 +306,25 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
     return str(outputs_of(*_place_of(source, folder), spare))
 
 
-def outputs_so_far(source: str, folder: Path | None, waits: Waits) -> str:
-    """The outputs of a run whose last stage waits, made of what its earlier stages have; in a folder of their own.
+def outputs_so_far(source: str, folder: Path | None, waits: Waits, spare: Path | None = None) -> str:
+    """The outputs of a run whose last stage waits, made of what its earlier stages have; in a folder of their own, or
+    in `spare` where that cannot be written.
 
     Raises `waits` for a run of a pipeline that makes no sense of unfinished stages.
     """
     here, name = _place_of(source, folder)
     run = opened_run(here, name)
-    path = so_far_path(here, run)
-    write_so_far(run, pipeline_of(run), path, waits)
+    path, pipeline = so_far_path(here, run), pipeline_of(run)
+    try:
+        write_so_far(run, pipeline, path, waits)
+    except Waits:
+        raise
+    except (Temporary, CannotRun, UsageError) as error:
+        if not spare:
+            raise
+        LOG.warning("%s is not renewed: %s", path, error.message)
+        path = spare
+        write_so_far(run, pipeline, path, waits)
     return str(path)
 
 

@@ -22,9 +22,8 @@ from hybrid.errors import BadData, CannotRun, HybridError, Temporary
 from hybrid.folder.names import ON_LAPTOP, SEGMENTS, SHARD, TENSORS
 from hybrid.folder.notes import verify_note
 from hybrid.folder.runs import MARK
-from hybrid.folder.segments import MAX_PACKED
-from hybrid.folder.shards import verify_payload
-from hybrid.machine.files import NotThere
+from hybrid.folder.shards import MAX_FILE, verify_payload
+from hybrid.machine.files import NotThere, read_bounded
 from hybrid.machine.redaction import redacted
 
 OLDEST = (1, 55)
@@ -125,7 +124,7 @@ class Carrier:
         if self.side == "gpu" and (sharing := self._sharing()):
             segments = "--ignore-existing", f"--filter=+ {self._segments}"
             ways += [(result.sent, True, segments), (result.received, False, segments)]
-            others = f"--max-size={MAX_PACKED}b", "--ignore-existing", *self._of_other_workers(sharing)
+            others = f"--max-size={MAX_FILE}b", "--ignore-existing", *self._of_other_workers(sharing)
             ways.append((result.received, False, others))
         if not self._run:
             packed = tuple(f"--filter=+ {one}" for one in PACKED)
@@ -136,14 +135,12 @@ class Carrier:
                 self._copy(moved, sending, flags)
             except HybridError as error:
                 result.error = result.error or error
-        self._drop_torn(result.received.paths)
         return result
 
     def restore(self) -> Moved:
         """Bring the files of this machine's own side that it lacks: it may be new."""
         moved = Moved()
         self._copy(moved, False, ("--ignore-existing", *self._filters(sending=True)))
-        self._drop_torn(moved.paths)
         return moved
 
     def _filters(self, *, sending: bool) -> list[str]:
@@ -165,15 +162,14 @@ class Carrier:
         kept = [f"/runs/*/{one}" for one in (*OF_LAPTOP, f"{SEGMENTS}/**", f"{TENSORS}/**", "logs/**")]
         return [*(f"--filter=- {one}" for one in kept), *(f"--filter=+ /runs/{one}/**" for one in runs)]
 
-    def _drop_torn(self, paths: Sequence[str]) -> None:
+    def _drop_torn(self, path: str) -> None:
         """Remove what has come and is cut short, before it is sent back. It comes again when it is whole."""
-        for path in paths:
-            verify = next((check for name, check in VERIFIED.items() if name.search(path)), None)
-            with suppress(OSError):
-                try:
-                    _ = verify and verify(path, (self.folder / path).read_bytes())
-                except BadData:
-                    (self.folder / path).unlink()
+        verify = next((check for name, check in VERIFIED.items() if name.search(path)), None)
+        with suppress(OSError, HybridError):
+            try:
+                _ = verify and verify(path, read_bounded(self.folder / path, MAX_FILE))
+            except BadData:
+                (self.folder / path).unlink()
 
     @property
     def _segments(self) -> str:
@@ -195,6 +191,8 @@ class Carrier:
                 if str(entry.get("msg", "")).startswith("Copied ("):
                     path = str(entry.get("object", ""))
                     moved.add(path, self._size(path))
+                    if not sending and self.side == "gpu":  # the laptop sends nothing back, and tells what is damaged
+                        self._drop_torn(path)
                 elif entry.get("level") in ("error", "critical", "fatal"):
                     last = last or f"{entry.get('object', '')}: {entry.get('msg', '')}".removeprefix(": ")
         code = process.returncode

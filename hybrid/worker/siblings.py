@@ -251,6 +251,7 @@ class PlaceClaims:
     @contextmanager
     def looking(self) -> Iterator[None]:
         do, own, seen = self._siblings.do, self._siblings.attempt, self._siblings.returns()
+        do("INSERT OR IGNORE INTO looks VALUES (?, ?, ?)", self.place, own, self._seen)  # forgets no return meanwhile
         yield
         self._seen = max(self._seen, seen)
         do("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", self.place, own, self._seen)

@@ -94,7 +94,10 @@ class Training:
         self.ids = torch.tensor(corpus.train, device=self.device)
         self.held_out = torch.tensor(corpus.held_out, device=self.device)
         self.leaky = torch.tensor(corpus.leaky, device=self.device)
-        self.inputs = _digest(torch.tensor(corpus.train), torch.tensor(corpus.held_out), embedding)
+        vectors = (
+            embedding if settings.embedding else embedding[:0]
+        )  # processors draw random ones unlike in the last bit
+        self.inputs = _digest(torch.tensor(corpus.train), torch.tensor(corpus.held_out), vectors)
         walks = settings.execution == "token-by-token" and self.variant in GUIDED
         make = token_by_token.TokenByToken if walks else phase1.PhaseOne
         self.phase1 = make(self.model, self.ids, self._first(), self.seed) if self.sweeps else None

@@ -93,6 +93,14 @@ def test_outputs_that_somebody_put_elsewhere_are_found_with_their_grades(place: 
     assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(usual)
 
 
+def test_outputs_under_a_name_that_is_no_text_are_written_and_not_found_again(place: RunFolder, hybrid: Hybrid) -> None:
+    place.shard(0, 1)
+    usual, named = hybrid("fetch", place.run.id).stdout.strip(), place.root / os.fsdecode(b"\xff.json")
+    assert hybrid("fetch", place.run.id, "-o", named).code == 4
+    assert named.is_file()
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == usual
+
+
 def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_are_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid
 ) -> None:

@@ -252,3 +252,15 @@ def test_an_rclone_that_is_killed_at_the_start_costs_one_try_of_each_step(
     assert said.count("waiting: rclone was ended by signal 9") == 3, said
     monkeypatch.setenv("KILLED", str(tmp_path / "bin"))
     assert "rclone was ended by signal 9" in places.sync("laptop", code=5), "once alone, it is told"
+
+
+@pytest.mark.slow
+def test_what_is_damaged_at_the_remote_stays_on_the_laptop_which_tells_of_it(places: Places) -> None:
+    name, data = pack({}, [b"{}"], 0)
+    shard = f"{RUN}/answer/w/000/{name}"
+    places.sync("laptop")
+    Disk(places.remote).write(shard, data[: len(data) // 2])
+    carrier = Carrier(places.laptop, f":local:{places.remote}", "laptop")
+    assert carrier.round().received.paths == [shard]
+    assert (places.laptop / shard).read_bytes() == data[: len(data) // 2]
+    assert carrier.round().received.paths == [], "it does not come in every round"

@@ -302,6 +302,20 @@ def test_what_is_given_back_while_the_records_are_read_is_not_free_yet(three: li
     assert reads.take(3)
 
 
+def test_what_is_given_back_while_the_records_are_read_for_the_first_time_is_not_forgotten(
+    three: list[Siblings],
+) -> None:
+    _, answers, reads = (one.of("stage") for one in three)
+    with answers.looking():
+        pass
+    assert answers.take(3)
+    with reads.looking():
+        answers.release([3])
+        with answers.looking():
+            pass
+    assert not reads.take(3)
+
+
 def test_what_a_dead_worker_has_claimed_is_taken_by_one_alone(three: list[Siblings]) -> None:
     dead, one, other = (one.of("stage") for one in three)
     assert dead.take(3)

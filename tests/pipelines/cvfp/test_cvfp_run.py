@@ -16,7 +16,7 @@ from hybrid.records import Output
 from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
 from pipelines.cvfp.exports import pages
 from pipelines.cvfp.grader import CvfpMeasures
-from pipelines.cvfp.loop import loop
+from pipelines.cvfp.loop import embedding_of, loop
 from pipelines.cvfp.ngrams import Bigram, losses
 from pipelines.cvfp.pipeline import DATA, Cvfp
 from pipelines.cvfp.results import criteria, fixed_point, read
@@ -197,6 +197,15 @@ def test_the_state_of_other_texts_is_refused() -> None:
     ((_, other),) = loops(variants=("cvfp",), documents=6)
     with pytest.raises(BadData, match="on other texts"):
         other.load(one.state())
+
+
+def test_a_state_of_random_vectors_that_another_processor_drew_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    ((_, one),) = loops(variants=("cvfp",))
+    monkeypatch.setattr(
+        "pipelines.cvfp.loop.embedding_of", lambda folder, shape: embedding_of(folder, shape) * (1 + 1e-6)
+    )
+    ((_, other),) = loops(variants=("cvfp",))
+    other.load(one.state())
 
 
 def test_pieces_cut_no_document_in_two_of_another() -> None:

@@ -337,6 +337,17 @@ def test_a_run_is_graded_while_its_judge_is_at_work_by_the_verdicts_that_are_the
     assert (again["summary"], again["outputs_sha256"]) == (whole["summary"], whole["outputs_sha256"])
 
 
+def test_a_run_whose_judge_is_at_work_is_graded_where_its_results_cannot_be_written(two: Two) -> None:
+    run = two.submit()
+    two.worker("gpu", "gpu", *two.first())
+    (two.folder / "results" / run).mkdir(parents=True)
+    (two.folder / "results" / run / "so-far").write_text("no folder")  # root may write into any folder
+    done = two.at("laptop", "grade", run, "-o", two.root / "grades.json")
+    assert (done.code, "6 of 9 outputs not judged yet" in done.stderr) == (4, True), done.stderr
+    assert (two.root / "grades.json").is_file()
+    assert two.at("laptop", "grade", run).code == 2, "nowhere to put the grades"
+
+
 def test_the_first_verified_shard_binds_each_role_and_others_are_passed_over(two: Two) -> None:
     run = two.submit()
     two.worker("gpu", "gpu", *two.first())
