@@ -128,9 +128,9 @@ class FolderNode(Swarm):
         refused, used = list(found.refused), 0
         for batch in found.batches:
             if batch.round == segment.number:
-                not_held = pool.add(batch.rollouts, number)
-                refused += not_held
-                used += len(batch.rollouts) - len(not_held)
+                held = len(pool)
+                refused += pool.add(batch.rollouts, number)
+                used += len(pool) - held  # what is sent again is of no use
             else:
                 refused.append(Refusal("round-mismatch", f"rollouts of round {batch.round}", sender, batch.round))
         if found.batches:

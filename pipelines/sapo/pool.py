@@ -106,6 +106,10 @@ class Pool:
         self.node, self.max_age, self.ahead = node, max_age, ahead
         self._held: dict[Place, Rollout] = {}
 
+    def __len__(self) -> int:
+        """Rollouts that are held."""
+        return len(self._held)
+
     def add(self, rollouts: Iterable[Rollout], now: int) -> list[Refusal]:
         """Take what has arrived in round `now`; own rollouts and repeated ones are passed over. What was refused."""
         refused = []

@@ -39,7 +39,7 @@ class Quarantine:
         self._opened = Counter({key: count for key, count in self._opened.items() if key[1] >= before})
 
     def judge(self, sender: int, kinds: Iterable[str], used: int, now: int) -> int:
-        """Take in what came of a segment: kinds of refusals, and rollouts that are used.
+        """Take in what came of a segment: kinds of refusals, and rollouts that are used for the first time.
 
         Returns for how many rounds the sender is put into quarantine now, 0 for none.
         """

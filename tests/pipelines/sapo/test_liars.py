@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from pipelines.sapo.arrivals import unpack
 from pipelines.sapo.configuration import configuration_of, expected_of
 from pipelines.sapo.folder_node import FolderNode
 from pipelines.sapo.node import asked_in, the_question
@@ -121,6 +123,20 @@ def test_of_a_flood_of_segments_of_a_round_a_few_are_opened() -> None:
     note: Any = victim.round(0).notes["node-0"]
     assert note["refused"]["too-many"] == 5
     assert victim.round(1).groups["node-0"]["refused"] == 0
+
+
+def test_what_is_sent_again_pays_off_no_faults() -> None:
+    folder = Folder()
+    victim, name = nodes(folder, barrier="async")[0], "2-2-seed-0-node-1"
+    found: list[Any] = []
+    for number in range(8):  # two rollouts in eight segments, and eight faults
+        good = unpack(liar_of(victim, number, 2), victim.expected()).batches[0]
+        for copy in range(8):
+            folder.put(name, number, pack([replace(good, step=copy)]))
+            folder.put(name, number, b"nothing %d of %d" % (copy, number))
+        found.append(victim.round(number).notes["node-0"])
+    assert found[3]["refused"] == {"schema": 8}
+    assert found[7]["refused"] == {"quarantine": 16}
 
 
 def test_a_quarantine_grows_and_a_node_that_is_late_or_mostly_right_has_none() -> None:
