@@ -26,12 +26,16 @@ def configuration_of(settings: SapoSettings, arm: str, seed: int) -> str:
 
 
 def expected_of(settings: SapoSettings, arm: Arm, seed: int) -> Expected:
-    """What rollouts of a swarm look like, whoever wrote them. A node writes more than its own only for a shortfall."""
+    """What rollouts of a swarm look like, whoever wrote them.
+
+    A node writes more than its own only for a shortfall, and then FOREIGN more at most. One of a control, too, since it
+    asks anew for questions without room as the arm beside it does.
+    """
     return Expected(
         configuration_of(settings, arm.name, seed),
         settings.group,
         settings.nodes,
-        arm.own + (arm.shared if settings.shortfall == "own" else 0),
+        arm.own + (arm.foreign if settings.shortfall == "own" else 0),
         settings.rounds,
         settings.tasks,
         lambda node, round, slot: asked_in(settings, seed, node, round, slot),

@@ -194,10 +194,12 @@ class Swarm:
     def _topped_up(self, number: int, wrote: Sequence[Written], sets: Sequence[Chosen]) -> list[Chosen]:
         """The training sets with further questions of the nodes' own, in place of foreign rollouts that there were not.
 
-        What was written for them is added to `wrote`.
+        They also stand for own questions without room, but no node asks in more slots than others expect of it. What
+        was written for them is added to `wrote`.
         """
-        size = self.arm.own + self.arm.shared
-        slots = [(self.arm.own, self.arm.own + max(0, size - len(one.groups))) for one in sets]
+        own, most = self.arm.own, self.expected().slots
+        size = own + self.arm.shared
+        slots = [(own, min(most, own + max(0, size - len(one.groups)))) for one in sets]
         if all(first == end for first, end in slots):
             return list(sets)
         more = self.write(number, slots, tested=False)

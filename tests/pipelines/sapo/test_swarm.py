@@ -40,9 +40,9 @@ def swarm(folder: Folder | None = None, lab: TableLab | None = None, **more: Any
     return made
 
 
-def nodes(folder: Folder, **more: Any) -> list[FolderNode]:
+def nodes(folder: Folder, context: int = 4000, **more: Any) -> list[FolderNode]:
     settings = Sapo(**({**SMALL, "publish_every": 10} | {"exchange": "folder"} | more))
-    made = [loop(settings, one, TableLab()) for one in series_of(settings)]  # type: ignore[arg-type]
+    made = [loop(settings, one, TableLab(context=context)) for one in series_of(settings)]  # type: ignore[arg-type]
     for one in made:
         assert isinstance(one, FolderNode)
         one.publish_to(folder.reader())
@@ -210,6 +210,26 @@ def test_too_few_foreign_rollouts_are_replaced_by_own_ones_when_that_is_asked_fo
     short = nodes(Folder(), barrier="async")[0]
     assert lone.round(0).groups["node-0"]["n_own"] == 4
     assert short.round(0).groups["node-0"]["n_own"] == 2
+
+
+NO_ROOM: dict[str, Any] = {"tasks": ("basic_arithmetic", "calendar_arithmetic"), "context": 100}
+"""The easy questions of the second of these tasks leave no room for an answer."""
+
+
+@pytest.mark.parametrize("arm", ["2-2", "2-1", "2-0", "filter-only-2-2", "equal-compute-2-2", "equal-compute-4-1"])
+def test_a_node_whose_questions_leave_no_room_writes_no_slot_that_others_or_its_own_state_refuse(arm: str) -> None:
+    folder = Folder()
+    more: dict[str, Any] = {"arms": tuple(dict.fromkeys((arm, "2-2"))), "shortfall": "own", "barrier": "async"}
+    more |= {**NO_ROOM, "max_age": 1}
+    lone, other = nodes(folder, **more)[:2]
+    found = [lone.round(number).groups["node-0"] for number in range(8)]
+    assert {one["no_room"] for one in found} >= {1, 2}
+    read = [unpack(one.data, lone.expected()) for one in folder.segments.values()]
+    assert [why for one in read for why in one.refused] == []
+    asked = {rollout.slot for one in read for batch in one.batches for rollout in batch.rollouts}
+    assert (max(asked) >= lone.arm.own) == bool(lone.arm.foreign)  # further ones are asked, of controls, too
+    assert [other.round(number).groups["node-1"]["refused"] for number in range(8)] == [0] * 8
+    nodes(folder, **more)[0].load(lone.state())
 
 
 def test_hostile_segments_are_counted_and_training_goes_on() -> None:
