@@ -9,7 +9,7 @@ from hybrid.loads import Foreseen, RoundsLoad
 from hybrid.records import Item, Request, Sampling
 from hybrid.tasks.reasoning.questions import messages
 from pipelines.sapo import streams
-from pipelines.sapo.arms import Arm, arm_of
+from pipelines.sapo.arms import arm_of
 from pipelines.sapo.node import the_question
 from pipelines.sapo.settings import SapoSettings
 
@@ -24,8 +24,8 @@ def foreseen_rounds(settings: SapoSettings, tasks: Mapping[str, Any]) -> RoundsL
     how, apart = settings, settings.exchange == "folder"
     arms = [arm_of(str(of["arm"])) for of in tasks.values()]
     nodes = 1 if apart else how.nodes
-    asked = sum(_questions(arm) for arm in arms) * nodes * how.rounds * how.group
-    trained = sum(arm.own + arm.foreign for arm in arms) * nodes * how.rounds * how.group * how.updates
+    asked = sum(arm.own for arm in arms) * nodes * how.rounds * how.group
+    trained = sum(arm.own + arm.shared + arm.repeated for arm in arms) * nodes * how.rounds * how.group * how.updates
     tested = len(arms) * nodes * (-(-how.rounds // how.eval_every) + 1) * how.eval_questions if how.eval_every else 0
     sampling, greedy = Sampling(how.max_tokens, how.temperature, how.top_p), Sampling(how.max_tokens)
     shown = [the_question(task, streams.held_out(task, n), how.level) for task in how.tasks for n in range(LOOKED_AT)]
@@ -45,8 +45,3 @@ def foreseen_rounds(settings: SapoSettings, tasks: Mapping[str, Any]) -> RoundsL
         models=nodes,
         tuning=how.tuning(),
     )
-
-
-def _questions(arm: Arm) -> int:
-    """Questions that a node asks in a round: the control of equal compute writes as many as the arm beside it."""
-    return arm.own + arm.foreign if arm.control == "equal-compute" else arm.own
