@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
@@ -94,9 +95,7 @@ def line_of(name: str, *, forced: bool) -> dict[str, Any]:
     line |= {"figures": found["figures"], "seconds": round(time.perf_counter() - start, 1)}
     if forced and "passed" in found:
         return {**line, "status": "forced"}
-    status = (
-        {True: "passed", False: "failed", None: "not for this GPU"}[found["passed"]] if "passed" in found else "error"
-    )
+    status = STATUS[found["passed"]] if "passed" in found else "error"
     line |= {"status": status, "why": found["why"]} if found["why"] else {"status": status}
     return {**line, "otherwise": check.otherwise} if status in ("failed", "error") else line
 
@@ -128,8 +127,10 @@ def waited(process: subprocess.Popen[str], seconds: float) -> int:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """End a check with all that it started: an engine may have processes of its own."""
-    if process.poll() is None:
+    """End a check with all that it started: an engine may have processes of its own, which outlive a check that broke
+    and hold the GPU's memory.
+    """
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its own session, see start_new_session
     process.wait()
 

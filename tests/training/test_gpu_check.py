@@ -111,6 +111,18 @@ def test_a_check_that_takes_too_long_is_ended_with_all_that_it_started(
     wait_until(lambda: not is_alive(int(own.read_text())), 240, "its process is ended")
 
 
+def test_what_a_check_that_broke_has_left_running_is_ended(gpu_check: Any, program: Path, tmp_path: Path) -> None:
+    own = tmp_path / "process"
+    program.write_text(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"open({str(own)!r}, 'w').write(str(child.pid))\n"
+        "sys.exit('RuntimeError: the engine is gone')\n"
+    )
+    assert gpu_check.line_of("device", forced=False)["why"] == "RuntimeError: the engine is gone"
+    wait_until(lambda: not is_alive(int(own.read_text())), 60, "its process is ended")
+
+
 def written(path: Path) -> bool:
     """Wait until a file has a text."""
     wait_until(lambda: path.is_file() and path.read_text() != "", 240, "the check has begun")
