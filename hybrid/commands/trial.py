@@ -42,8 +42,7 @@ def trial(run: str, series: str | None, prompt: str, as_json: bool, folder: Path
     It reads the newest state that a worker has kept in the folder, whether the run goes on or is over, and computes on
     this machine's processor. Nothing of the run is changed.
     """
-    if len(prompt) > LONGEST_PROMPT:
-        raise UsageError(f"a prompt of {len(prompt):,} characters; {LONGEST_PROMPT:,} are the most")
+    _check_prompt(prompt)
     place = chosen_folder(folder)
     named = opened_run(place, run)
     pipeline = pipeline_of(named)
@@ -56,6 +55,17 @@ def trial(run: str, series: str | None, prompt: str, as_json: bool, folder: Path
     with attributed_to(pipeline, f"trying {chosen.name}"):
         made = checked(pipeline.try_state(tasks, chosen, state, lab, prompt), Tried)
     _show(chosen, number, made, as_json=as_json)
+
+
+def _check_prompt(prompt: str) -> None:
+    """Raises UsageError for one that is too long, or whose bytes were not UTF-8."""
+    if len(prompt) > LONGEST_PROMPT:
+        raise UsageError(f"a prompt of {len(prompt):,} characters; {LONGEST_PROMPT:,} are the most")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        where = f"the prompt is not UTF-8 from character {error.start + 1} on"
+        raise UsageError(where, hint="`locale` shows whether this terminal writes UTF-8") from None
 
 
 def _stage(run: Run, pipeline: Pipeline) -> Stage:

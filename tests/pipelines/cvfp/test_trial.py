@@ -49,6 +49,7 @@ def test_a_kept_state_is_tried_with_a_prompt(hybrid: Hybrid, run: str, tmp_path:
         (("--series", "unigram/seed-0"), 2, "is counts, which have no state to try"),
         (("--series", "cvfp/seed-7"), 2, "has no series 'cvfp/seed-7'"),
         (("--series", "cvfp/seed-0", "--prompt", "x" * 10_001), 2, "10,000 are the most"),
+        (("--series", "cvfp/seed-0", "--prompt", "caf\udce9"), 2, "the prompt is not UTF-8 from character 4 on"),
     ],
 )
 def test_what_cannot_be_tried_is_said(
