@@ -52,9 +52,9 @@ def scores_of(outputs: Path) -> list[Score]:
 
 def _score(path: Path, grader: str, outputs: Path) -> Iterator[Score]:
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        summary = _summary(path)
-        interval = summary["interval"]
-        if GRADER.fullmatch(grader):
+        if GRADER.fullmatch(grader) and path.is_file():  # a pipe would be waited for
+            summary = _summary(path)
+            interval = summary["interval"]
             yield Score(
                 grader,
                 path,

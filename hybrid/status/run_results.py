@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from hybrid.machine.terminal import clean_line
 from hybrid.outputs import BEGINS
 from hybrid.status.run_status import RunStatus
 
-HEAD = 1024 * 1024
-"""Bytes at the beginning of an outputs file that contain the id of its run: a spec has that size at most."""
+LONGEST_LINE = 1024 * 1024
+"""Most bytes that are read of each of the first two lines of an outputs file, which contain the id of its run: a spec
+has that size at most.
+"""
 MAX_LENGTH = 400
 """Most characters of a cell."""
 
@@ -65,16 +68,21 @@ def result_of(run: RunStatus, folder: Medium, places: Iterable[Path]) -> RunResu
     Raises Temporary when the folder cannot be listed.
     """
     begun = _last_begun(folder, run)
-    outputs = max((one for one in places if _holds(one, run.id)), key=lambda one: one.stat().st_mtime, default=None)
+    written = {one: time for one in places if (time := _written(one, run.id)) is not None}
+    outputs = max(written, key=written.__getitem__, default=None)
     return RunResult(run, begun, outputs, tuple(scores_of(outputs)) if outputs else ())
 
 
-def _holds(outputs: Path, run: str) -> bool:
-    """Whether a file holds outputs of the run; somebody may have put others in their place."""
-    with suppress(OSError), outputs.open("rb") as file:
-        head = file.read(HEAD)
-        return head.startswith(BEGINS) and b'"id":%s' % encode(run) in head
-    return False
+def _written(outputs: Path, run: str) -> float | None:
+    """When a file with outputs of the run was last written; None for anything else that was put in its place."""
+    with suppress(OSError):
+        if not outputs.is_file():  # a pipe would be waited for
+            return None
+        with outputs.open("rb") as file:
+            head = file.readline(LONGEST_LINE) + file.readline(LONGEST_LINE)
+            if head.startswith(BEGINS) and b'"id":%s' % encode(run) in head:
+                return os.fstat(file.fileno()).st_mtime
+    return None
 
 
 def newest_first(results: Iterable[RunResult]) -> list[RunResult]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,40 @@ def test_outputs_under_a_name_that_is_no_text_are_written_and_not_found_again(pl
     assert hybrid("fetch", place.run.id, "-o", named).code == 4
     assert named.is_file()
     assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == usual
+
+
+def test_what_is_no_file_at_the_place_of_outputs_or_grades_is_passed_over(place: RunFolder, hybrid: Hybrid) -> None:
+    place.shard(0, 1)
+    usual = Path(hybrid("fetch", place.run.id).stdout.strip())
+    named = place.root / "mine.json"
+    hybrid("fetch", place.run.id, "-o", named)
+    hybrid("grade", usual, "--grader", "exact")
+    named.unlink()
+    os.mkfifo(named)  # to open one waits for a writer
+    os.mkfifo(usual.parent / "grades.arc.json")
+    found = json.loads(hybrid("runs", "--json").stdout)
+    assert (found["outputs"], [one["grader"] for one in found["scores"]]) == (str(usual), ["exact"])
+    named.unlink()
+    named.symlink_to(named)
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(usual)
+
+
+def test_outputs_that_vanish_while_they_are_looked_at_are_not_there(
+    place: RunFolder, hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.shard(0, 1)
+    usual = hybrid("fetch", place.run.id).stdout.strip()
+    hybrid("fetch", place.run.id, "-o", place.root / "mine.json")
+    opened = Path.open
+
+    def open_once(path: Path, *how: Any, **more: Any) -> Any:
+        found = opened(path, *how, **more)
+        if path.name == "mine.json":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "open", open_once)
+    assert json.loads(hybrid("runs", "--json").stdout)["outputs"] in (usual, str(place.root / "mine.json"))
 
 
 def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_are_found(
