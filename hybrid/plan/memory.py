@@ -33,6 +33,9 @@ MICRO_BATCH = 512
 VLLM_BATCH = 8192
 """Tokens of a step of vLLM, for which it reserves activations."""
 TOO_SMALL = "a smaller model, or a larger GPU: its weights alone do not fit (--backend vllm shares them among GPUs)"
+TOO_SMALL_CPU = "a smaller model, or a machine with more memory: its weights alone do not fit"
+SHORTER = "--backend-option context=4096 shortens requests"
+HALVED = "--backend-option dtype=bfloat16 halves the weights, which alone do not fit"
 DTYPES = ("auto", "float32", "float16", "bfloat16")
 
 
@@ -98,7 +101,7 @@ def _of_transformers(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, lo
             "slack", int(FRAGMENTS * (logits + passing)) + copied, "fragments, and a layer's rows while they are copied"
         ),
     )
-    return _needs(lines, gpu, rows, shape.weight_bytes(itemsize), "fewer rows (--backend-option rows=16)")
+    return _needs(lines, gpu, rows, "fewer rows (--backend-option rows=16)", halves=itemsize == 4)
 
 
 def _of_vllm(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: RoleLoad) -> Needs:
@@ -122,7 +125,10 @@ def _of_vllm(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: Role
     if adapters:
         lines.insert(1, Line("adapters", adapters, "room that vLLM reserves for LoRA adapters"))
     most = int(gpu.memory * share)
-    return Needs(tuple(lines), most, rows, weights, _vllm_hint(shape, itemsize, gpus, most, (rows, longest)))
+    hint = _vllm_hint(shape, itemsize, gpus, most, (rows, longest))
+    if gpu.is_cpu:
+        hint = SHORTER if weights <= most else TOO_SMALL_CPU
+    return Needs(tuple(lines), most, rows, weights, hint)
 
 
 def _vllm_step(shape: ModelShape, itemsize: int, gpus: int, rows: int) -> int:
@@ -169,12 +175,18 @@ def _of_ggml(shape: ModelShape, parallel: int, context: int, gpu: Gpu) -> Needs:
         Line("activations", passing, f"a step of {MICRO_BATCH} tokens with its logits"),
     )
     hint = "a shorter context (--backend-option context=4096), fewer requests at once (--backend-option parallel=1)"
-    return _needs(lines, gpu, parallel, stored, hint)
+    return _needs(lines, gpu, parallel, hint)
 
 
-def _needs(lines: tuple[Line, ...], gpu: Gpu, rows: int, stored: int, hint: str) -> Needs:
+def _needs(lines: tuple[Line, ...], gpu: Gpu, rows: int, hint: str, *, halves: bool = False) -> Needs:
+    """What an engine takes that has its weights, the first of the lines, whole on the device. `halves`: whether another
+    dtype makes half of them. `hint`: what to change where they fit and the rest does not.
+    """
     most = gpu.memory - (0 if gpu.is_cpu else CONTEXT)
-    return Needs(lines, most, rows, stored, hint if lines[0].bytes <= most else TOO_SMALL)
+    weights = lines[0].bytes
+    if weights > most:
+        hint = TOO_SMALL if not gpu.is_cpu else HALVED if halves and weights <= 2 * most else TOO_SMALL_CPU
+    return Needs(lines, most, rows, weights, hint)
 
 
 def _longest(shape: ModelShape, options: Mapping[str, str], load: RoleLoad) -> int:

@@ -46,6 +46,27 @@ def test_the_advice_where_it_does_not_fit_is_one_that_helps(
         assert "does NOT fit" not in hybrid(*asked, "--backend-option", advice).stdout
 
 
+@pytest.mark.parametrize(
+    ("model", "backend", "advice"),
+    [
+        ("llama3.2:3b", "transformers", "dtype=bfloat16"),
+        ("llama3.1:70b", "transformers", "a machine with more memory: its weights alone do not fit"),
+        ("llama3.1:70b", "llamacpp", "a machine with more memory: its weights alone do not fit"),
+        ("llama3.1:70b", "vllm", "a machine with more memory: its weights alone do not fit"),
+    ],
+)
+def test_the_advice_for_a_processor_names_no_gpu(
+    hybrid: Hybrid, monkeypatch: pytest.MonkeyPatch, model: str, backend: str, advice: str
+) -> None:
+    monkeypatch.setattr("hybrid.plan.gpus.available", lambda: 8 << 30)
+    asked = ("plan", "qa-eval", *SMALL, "--gpu", "cpu", "--model", model, "--backend", backend)
+    change = next(line for line in hybrid(*asked).stdout.splitlines() if line.startswith("  change: "))
+    assert advice in change
+    assert "GPU" not in change
+    if advice.startswith("dtype="):
+        assert "does NOT fit" not in hybrid(*asked, "--backend-option", advice).stdout
+
+
 def test_workers_share_the_items_and_each_starts_its_engine(hybrid: Hybrid) -> None:
     asked = ("plan", "qa-eval", "--limit", "500", "--gpu", "l4", "--model", "llama3.1:8b", "--backend", "vllm")
     (one,) = json.loads(hybrid(*asked, "--json").stdout)["gpus"]
