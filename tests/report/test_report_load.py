@@ -29,7 +29,8 @@ def load(minutes: int, power: float | None) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid) -> Path:
-    """A folder with a run that is done, without what this machine measured of itself."""
+    """A folder with a run that is done, without what this machine measured of itself, as if it had no GPU."""
+    monkeypatch.setattr("hybrid.machine.meter.gpu_reader", lambda: None)
     ran = hybrid("run", "local", "in-rounds", *in_rounds(tmp_path, monkeypatch))
     assert ran.code == 0, ran.stderr
     (measured,) = (tmp_path / "folder").glob("results/*/load")

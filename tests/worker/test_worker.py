@@ -282,9 +282,12 @@ def test_a_polite_stop_brings_everything_into_the_folder(machines: Machines, pol
 def test_a_worker_leaves_in_time(machines: Machines) -> None:
     machines.submit()
     gpu = machines.side("gpu")
-    done = gpu.run(*gpu.worker("--until=8s", delay_ms=600))
-    assert done.returncode == 4, done.stderr
-    assert "the time is up" in done.stderr
+    for seconds in (4, 30, 90):  # the start counts: a busy machine may have no time left for a call
+        done = gpu.run(*gpu.worker(f"--until={seconds}s", delay_ms=3000 * seconds // ITEMS))
+        assert done.returncode == 4, done.stderr
+        assert "the time is up" in done.stderr
+        if gpu.calls():
+            break
     assert 0 < len(gpu.calls()) < ITEMS
     machines.fetch()
     assert sum(text is not None for text in machines.texts().values()) == len(gpu.calls())
