@@ -91,10 +91,10 @@ def _text_or_failure(output: Output, longest: int) -> Html:
 
 def boxed(text: str, longest: int) -> Html:
     """The text in a box, cut to `longest` characters, which is said."""
-    boxed = el("pre", text[:longest], dir="ltr", tabindex="0")
+    box = el("pre", text[:longest], dir="ltr", tabindex="0")
     if len(text) <= longest:
-        return boxed
-    return join([boxed, el("p", f"{longest:,} of {len(text):,} characters shown", cls="cut")])
+        return box
+    return join([box, el("p", f"{longest:,} of {len(text):,} characters shown", cls="cut")])
 
 
 def truncated(value: str, longest: int) -> str:

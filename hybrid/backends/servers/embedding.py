@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
+from hybrid.backends.servers.answers import encodable
 from hybrid.backends.servers.connection import Connection, Endpoint, Timeouts
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
 from hybrid.backends.servers.request_pool import Check, Concurrency, RequestPool
@@ -88,7 +89,7 @@ class ServerEmbedding:
 
     async def _vectors(self, connection: Connection, texts: list[str]) -> Embedded | Failure:
         """One vector per text, or the failure of the whole request."""
-        path, body = self.interface.path_and_body([_encodable(text) for text in texts])
+        path, body = self.interface.path_and_body([encodable(text) for text in texts])
         failed = 0
         while True:
             try:
@@ -131,8 +132,3 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     source = iter(texts)
     while batch := list(islice(source, BATCH)):
         yield batch
-
-
-def _encodable(text: str) -> str:
-    """`text` with unpaired surrogates, which UTF-8 cannot encode, replaced."""
-    return text.encode("utf-8", "replace").decode()
