@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from hybrid.records import Failure
+
 NOTES = frozenset(
     {"$anchor", "$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "title"}
     | {"readOnly", "writeOnly"}
@@ -31,6 +33,13 @@ FORMATS = re.compile("uuid[1-5]?|date|time|date-time")
 def passed_over(schema: Mapping[str, Any]) -> str:
     """The place of the first member that is passed over, such as `properties.score.multipleOf`; "" for none."""
     return next((".".join(place) for place in _passed_over(schema, ())), "")
+
+
+def refusal(schema: Mapping[str, Any], engine: str) -> Failure | None:
+    """Why a schema is refused that `engine` would hold an answer to in part only; None when it holds all of it."""
+    if place := passed_over(schema):
+        return Failure("bad-schema", f"{engine} would not hold an answer to {place!r:.200} of the schema")
+    return None
 
 
 def _passed_over(schema: Any, place: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

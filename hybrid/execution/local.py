@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hybrid import settings
 from hybrid.backends.registry import NOTHING_TO_LOAD
@@ -50,6 +50,7 @@ FILE_ENDINGS = {".json", ".jsonl", ".zst"}
 SO_FAR = "so-far"
 """The folder, beside the place of a run's outputs.json, of outputs that are not whole."""
 LOG = logging.getLogger("hybrid")
+Written = TypeVar("Written")
 
 
 def chosen_folder(folder: Path | None) -> Path:
@@ -253,13 +254,18 @@ def assemble(chain: Bound, path: Path) -> str:
 
 def assemble_or_spare(chain: Bound, path: Path, spare: Path | None) -> tuple[str, Path]:
     """As `assemble`; in `spare` instead where there is no room or permission for `path`. Returns the place, too."""
+    return _written_or_spare(partial(assemble, chain), path, spare)
+
+
+def _written_or_spare(write: Callable[[Path], Written], path: Path, spare: Path | None) -> tuple[Written, Path]:
+    """What `write` returns, and the place it wrote to: `path`, or `spare` where that has no room or permission."""
     try:
-        return assemble(chain, path), path
+        return write(path), path
     except (Temporary, CannotRun, UsageError) as error:
         if not spare:
             raise
         LOG.warning("%s is not renewed: %s", path, error.message)
-    return assemble(chain, spare), spare
+    return write(spare), spare
 
 
 def _more_complete(path: Path, run: str, assembly: Assembly) -> str:
@@ -314,18 +320,8 @@ def outputs_so_far(source: str, folder: Path | None, waits: Waits, spare: Path |
     """
     here, name = _place_of(source, folder)
     run = opened_run(here, name)
-    path, pipeline = so_far_path(here, run), pipeline_of(run)
-    try:
-        write_so_far(run, pipeline, path, waits)
-    except Waits:
-        raise
-    except (Temporary, CannotRun, UsageError) as error:
-        if not spare:
-            raise
-        LOG.warning("%s is not renewed: %s", path, error.message)
-        path = spare
-        write_so_far(run, pipeline, path, waits)
-    return str(path)
+    write = partial(write_so_far, run, pipeline_of(run), waits=waits)
+    return str(_written_or_spare(write, so_far_path(here, run), spare)[1])
 
 
 def find_run(source: str, folder: Path | None) -> Run | None:

@@ -7,7 +7,7 @@ import random
 import time
 from typing import Any
 
-from hybrid.backends.llama_schemas import passed_over
+from hybrid.backends.llama_schemas import refusal
 from hybrid.backends.ollama.api import CRASHED, cannot_use
 from hybrid.backends.ollama.concurrency import ConcurrencyLimit
 from hybrid.backends.ollama.context_window import ContextWindow
@@ -86,8 +86,8 @@ class RequestBuilder:
 
     def _schema_failure(self, request: Request) -> Failure | None:
         """The failure of a request whose schema Ollama would silently ignore; None when it is enforced."""
-        if request.schema is not None and (place := passed_over(request.schema)):
-            return Failure("bad-schema", f"Ollama would not hold an answer to {place!r:.200} of the schema")
+        if request.schema is not None and (failure := refusal(request.schema, "Ollama")):
+            return failure
         roles = [message.role for message in request.messages]
         plain = roles in (["user"], ["system", "user"]) and all(message.content for message in request.messages)
         if plain or not self._needs_generate(request):

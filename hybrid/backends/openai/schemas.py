@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from hybrid.backends.llama_schemas import passed_over
+from hybrid.backends.llama_schemas import refusal
 from hybrid.backends.openai.address import root_of
 from hybrid.backends.openai.body import BodyBuilder
 from hybrid.backends.openai.refusals import is_about_all, is_about_schema, is_busy
@@ -47,8 +47,8 @@ class SchemaSupport:
         kind, raw = self._builder.model.kind, not request.messages
         if raw and not kind:
             return Failure("unsupported", "OpenAI's interface has no JSON schema for a raw prompt: ask it as a chat")
-        if kind == "llama.cpp" and (place := passed_over(request.schema)):
-            return Failure("bad-schema", f"llama.cpp would not hold an answer to {place!r:.200} of the schema")
+        if kind == "llama.cpp" and (failure := refusal(request.schema, "llama.cpp")):
+            return failure
         each = raw and kind == "llama.cpp"
         name = digest(request.schema) if each else "raw" if raw else "chat"
         async with self._turn:  # the first of many requests asks for all
