@@ -27,7 +27,7 @@ class Costs(dict[str, float]):
             self[name] = self.get(name, 0.0) + time.monotonic() - began
 
     def measure_memory(self, device: str) -> None:
-        """The most bytes that this process has had so far: of the GPU, or in memory where the system tells."""
+        """The most bytes this process has had since `forget_peak`: of the GPU, or in memory where the system tells."""
         if device == "cuda":
             measured = import_object("torch.cuda:max_memory_allocated", needed_for="the memory of a GPU")
             self["peak_bytes"] = float(measured())
@@ -38,12 +38,22 @@ class Costs(dict[str, float]):
             self["peak_bytes"] = float(peak.split()[1]) * 1024
 
 
+def forget_peak(device: str) -> None:
+    """From here on the peak of the process's memory is counted anew; where the system refuses, from its start."""
+    if device == "cuda":
+        import_object("torch.cuda:reset_peak_memory_stats", needed_for="the memory of a GPU")()
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # Linux: VmHWM becomes VmRSS
+
+
 def with_costs(advance: Callable[[Any, int], RoundMetrics]) -> Callable[[Any, int], RoundMetrics]:
-    """The method `round` of a loop whose lab is `lab`, with the seconds and the memory of the whole round."""
+    """The method `round` of a loop whose lab is `lab`, with the seconds and the peak of memory of the whole round."""
 
     @wraps(advance)
     def measured(loop: Any, number: int) -> RoundMetrics:
         costs = Costs()
+        forget_peak(loop.lab.device)
         with costs.timed("round_seconds"):
             found = advance(loop, number)
         costs.measure_memory(loop.lab.device)

@@ -64,7 +64,8 @@ class Curves(Section):
             tasks = _tasks(series)
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
                 name = _name(label, key, several=len(tasks[key[0]]) > 1)
-                lines.setdefault(key[0], []).append((key, _line(name, key, series)))
+                if (line := _line(name, key, series)).points:
+                    lines.setdefault(key[0], []).append((key, line))
         still = [metric for metric in sorted(lines) if _is_still(lines[metric])]
         moving = [metric for metric in sorted(lines) if metric not in still]
         charts = [_chart(metric, lines[metric]) for metric in moving[:MAX_CHARTS]]

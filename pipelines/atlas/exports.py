@@ -102,7 +102,7 @@ def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], compari
         "notes": (
             "accuracy and loss of a round: on clients' own held-out rows; the final ones: on the tasks' dev rows; "
             "communication_mb are the files sent and fetched, both ways; time_seconds and memory_mb: of the machine "
-            "that trained all clients side by side, its peak so far; virtual_seconds: "
+            "that trained all clients side by side; virtual_seconds: "
             "of the devices; the model is named in outputs.json"
         ),
         "round_results": rounds,

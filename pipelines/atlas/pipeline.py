@@ -10,7 +10,7 @@ from hybrid.canonical import digest
 from hybrid.loads import GuideTable, RoundsLoad
 from hybrid.loops import Lab, Loop, Series
 from hybrid.machine.late_imports import import_object
-from hybrid.protocols import Inputs, Role, Stage
+from hybrid.protocols import Inputs, Role, Side, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
 from pipelines.atlas import guide
@@ -78,8 +78,9 @@ class Atlas(AtlasSettings):
         return guide.tables()
 
     def stages(self) -> tuple[Stage, ...]:
-        """One stage of rounds, a series for each method and seed."""
-        return (Stage("rounds", "gpu", 2, Rounds(self._series, self._loop)),)
+        """One stage of rounds, a series for each method and seed; with clients in the folder on any machine."""
+        side: Side = "any" if self.exchange == "folder" else "gpu"
+        return (Stage("rounds", side, 2, Rounds(self._series, self._loop)),)
 
     def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
         """`hybrid.protocols.Planned`."""

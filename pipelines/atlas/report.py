@@ -14,6 +14,7 @@ from hybrid.report.section import Measure, Section, TaskView
 from hybrid.report.sources import ReportRun
 from pipelines.atlas.clusters_table import clusters, ranks
 from pipelines.atlas.comparison import ACCURACY, CONTROLS, MAJORITY, Comparison
+from pipelines.atlas.cost_table import costs
 from pipelines.atlas.exports import verdict
 from pipelines.atlas.grader import about_of
 from pipelines.atlas.result_charts import charts
@@ -83,7 +84,7 @@ def _truth(run: ReportRun) -> dict[str, str]:
 
 def _overall(comparison: Comparison, truth: Mapping[str, str]) -> Html:
     parts: Iterable[Html] = (
-        guards(comparison.findings), methods(comparison), charts(comparison), until(comparison),
+        guards(comparison.findings), methods(comparison), charts(comparison), until(comparison), costs(comparison),
         clients(comparison, truth), clusters(comparison, truth), ranks(comparison), evidence(comparison),
     )  # fmt: skip
     return join(parts)

@@ -118,6 +118,19 @@ def test_series_of_a_run_that_differ_only_in_the_seed_are_a_mean_with_a_band(tmp
     assert reward.count('<path class="band') == 6
 
 
+def test_a_line_whose_seeds_have_no_round_in_common_is_left_out(tmp_path: Path) -> None:
+    """As of a client that was late in one round with a seed, and in another one with the next seed."""
+    made = [
+        Output(f"{seed} {n}", f"m/seed-{seed}", f"m/seed-{seed}/{n:05}", {}, 0, one.to_text(), None, None)
+        for seed in range(2)
+        for n in range(3)
+        for one in [RoundMetrics(n, {"reward": float(n), **({"skipped": 1.0} if n == seed else {})})]
+    ]
+    write_outputs(tmp_path / "outputs.json", {}, [], {}, made)
+    page = write_report([find_source(tmp_path / "outputs.json")], tmp_path / "r.html").read_text()
+    assert list(charts(page)) == ["reward"]
+
+
 def test_thirteen_methods_with_their_clients_are_thirteen_lines(tmp_path: Path) -> None:
     page = write_report([find_source(repeats(tmp_path, 13, 3, 12))], tmp_path / "r.html").read_text()
     reward = charts(page)["reward"]

@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,13 @@ def test_every_part_is_drawn_and_the_general_curves_have_a_line_a_method(tab: Ta
     until = texts(tab, "#section-atlas h3")[3]
     assert until.startswith("Until an accuracy of ")
     assert texts(tab, "#section-atlas h3") == [
-        "Accuracy by round", "Accuracy by traffic", "Accuracy by virtual time", until, "Clients",
-        "Clusters and true tasks", "Ranks by layer", "Training happened",
+        "Accuracy by round", "Accuracy by traffic", "Accuracy by virtual time", until,
+        "Communication, memory and time of a round", "Clients", "Clusters and true tasks", "Ranks by layer",
+        "Training happened",
     ]  # fmt: skip
     names = texts(tab, ".atlas-grid figcaption b")
     assert names == [*WORTH, *(name for name in WORTH if name != "local"), *WORTH]  # local sends nothing
+    assert [cells[:2] for cells in _rows(tab, ".atlas-costs tbody tr")[:2]] == [["0", "0"], ["48", "48"]]  # MB
     assert len(texts(tab, ".atlas-heat tbody td")) == 13 * 12
     agreement = [cells[-2:] for cells in _rows(tab, ".atlas-clusters tbody tr")]
     assert agreement[:9] == [["1.00", "0.005"]] * 6 + [["1.00", "–"]] * 3  # cluster, atlas, oracle-clusters
@@ -85,6 +88,18 @@ def test_every_part_is_drawn_and_the_general_curves_have_a_line_a_method(tab: Ta
     assert len(texts(tab, "#section-curves figure.series:first-child tbody th")) == 13
     assert texts(tab, "article:first-of-type summary") == ["3 rounds", "12 clients in round 3"]
     assert tab.complaints() == []
+
+
+def test_what_a_round_costs_is_drawn_from_its_files_and_the_machine_that_computed_it(tab: Tab, tmp_path: Path) -> None:
+    cost = {"": {"round_seconds": 30.0, "peak_bytes": 2e8}}
+    dear = [replace(one, trained={"costs": cost}) for one in federation("fedavg", 0)]
+    tab.open(page_of(tmp_path / "run", [*federation("ffa", 0), *dear]))
+    assert texts(tab, ".atlas-costs thead th") == ["", "MB sent", "MB fetched", "memory, MB", "seconds"]
+    assert _rows(tab, ".atlas-costs tbody tr") == [["24", "24", "200", "30"], ["0.24", "0.24", "–", "–"]]
+    widths: list[float] = tab.eval(
+        "[...document.querySelectorAll('.atlas-costs path')].map(one => one.getBoundingClientRect().width)"
+    )
+    assert widths[0] == pytest.approx(100 * widths[4], rel=0.01)
 
 
 def _rows(tab: Tab, selector: str) -> list[list[str]]:
@@ -174,7 +189,7 @@ def test_hostile_names_and_failures_are_shown_and_do_not_run(tab: Tab, tmp_path:
     assert tab.eval("window.pwned") is None
     assert tab.complaints() == []
     assert len(tab.fetched()) == 1
-    assert len(texts(tab, ".atlas-methods")) == 2
+    assert len(texts(tab, ".atlas-methods")) == 3
 
 
 def test_the_adjusted_rand_index_counts_pairs() -> None:
