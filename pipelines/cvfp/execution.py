@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
-from pipelines.cvfp.model import Model
+from pipelines.cvfp.model import Linear, Model
 
 TOLERANCE = 1e-3
 """What is left of a wrong context's error where a piece of a stream begins."""
@@ -20,7 +21,9 @@ MOST_BURN_IN = 4096
 """Tokens that a piece of a stream is begun with, at most."""
 
 
-def exact(model: Model, tokens: torch.Tensor, start: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def exact(
+    model: Model, tokens: torch.Tensor, start: torch.Tensor | None = None, linear: Linear = F.linear
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Contexts and written token vectors [B, T, d] of documents whose embedded tokens are [B, T, d].
 
     `start`: the contexts [B, d] before the first token, 0 without it.
@@ -28,7 +31,7 @@ def exact(model: Model, tokens: torch.Tensor, start: torch.Tensor | None = None)
     context = tokens.new_zeros(tokens.shape[0], tokens.shape[2]) if start is None else start
     contexts, written = [], []
     for place in range(tokens.shape[1]):
-        context, token = model.step(context, tokens[:, place])
+        context, token = model.step(context, tokens[:, place], linear)
         contexts.append(context)
         written.append(token)
     return torch.stack(contexts, 1), torch.stack(written, 1)

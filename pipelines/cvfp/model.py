@@ -6,12 +6,16 @@ both; c <- LN(c + h_c), x <- LN(x + h_x). The context of a token is what its pre
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from pipelines.cvfp.shape import Shape
 
+Linear = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""weight x + bias, of x, weight and bias."""
 BIAS = 0.01
 """Standard deviation of the first biases."""
 
@@ -26,9 +30,11 @@ class Block(nn.Module):  # type: ignore[misc]
         self.bias = nn.Parameter(torch.randn(2 * width, generator=generator) * BIAS)
         self.context_norm, self.token_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
-    def forward(self, context: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, context: torch.Tensor, token: torch.Tensor, linear: Linear = F.linear
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The next context and token vector [..., width]."""
-        hidden = F.relu(F.linear(torch.cat([context, token], -1), self.weight, self.bias))
+        hidden = F.relu(linear(torch.cat([context, token], -1), self.weight, self.bias))
         changed, written = hidden.split(self.width, -1)
         return self.context_norm(context + changed), self.token_norm(token + written)
 
@@ -59,10 +65,12 @@ class Model(nn.Module):  # type: ignore[misc]
         found: torch.Tensor = self.norm(F.embedding(ids, self.embedding))
         return found
 
-    def step(self, context: torch.Tensor, token: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(
+        self, context: torch.Tensor, token: torch.Tensor, linear: Linear = F.linear
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The contexts and token vectors [..., width] after all blocks: F of a fixed point."""
         for block in self.blocks:
-            context, token = block(context, token)
+            context, token = block(context, token, linear)
         return context, token
 
     def head_weights(self) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -13,11 +13,12 @@ import torch
 
 from hybrid.sampling import item_seed
 from pipelines.cvfp import objectives
+from pipelines.cvfp.adam import Adam
 from pipelines.cvfp.diagnostics import Change
 from pipelines.cvfp.diagnostics import change as change_of
 from pipelines.cvfp.execution import sweep
 from pipelines.cvfp.model import Model
-from pipelines.cvfp.state import load_moments, moments, taken
+from pipelines.cvfp.state import taken
 
 KEPT = torch.float16
 """The type of contexts between two sweeps: half the memory, and a state that holds them is half as large."""
@@ -52,7 +53,7 @@ class PhaseOne:
     def __init__(self, model: Model, ids: torch.Tensor, settings: Settings, seed: int) -> None:
         self.model, self.ids, self.settings, self.seed = model, ids, settings, seed
         self.trained = [*model.blocks.parameters()]
-        self.optimizer = torch.optim.Adam(self.trained, settings.learning_rate, fused=True)
+        self.adam = Adam(self.trained)
         self.contexts = torch.zeros(*ids.shape, model.shape.width, dtype=KEPT, device=ids.device)
         self.mean = torch.zeros(model.shape.width, device=ids.device)  # the guide's running mean
 
@@ -80,13 +81,13 @@ class PhaseOne:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Contexts, the running mean and Adam's moments."""
-        return {"contexts": self.contexts, "mean": self.mean, **moments(self.optimizer)}
+        return {"contexts": self.contexts, "mean": self.mean, **self.adam.state()}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from `state`. Raises BadData."""
         self.contexts = taken(state, "contexts", self.contexts)
         self.mean = taken(state, "mean", self.mean)
-        load_moments(self.optimizer, state)
+        self.adam.load(state)
 
     def _parts(self) -> list[slice]:
         """Documents that are computed together, as many as have `settings.tokens` tokens."""
@@ -134,6 +135,6 @@ class PhaseOne:
         norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
         finite = bool(torch.isfinite(norm))
         if finite:
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+            self.adam.step(self.settings.learning_rate)
+        self.model.zero_grad()
         return finite

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 
-from hybrid.training.label_loss import Head, chunk_rows, weighted_loss
+from hybrid.training.label_loss import chunk_rows
+from pipelines.cvfp.adam import Adam
 from pipelines.cvfp.execution import exact, starts
-from pipelines.cvfp.model import Model
-from pipelines.cvfp.state import load_moments, moments, taken
+from pipelines.cvfp.head import HeadPass, head_pass, scale_gradients, squared_norm
+from pipelines.cvfp.late_gradients import LateGradients
+from pipelines.cvfp.model import Linear, Model
+from pipelines.cvfp.state import taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,24 +64,17 @@ class PhaseTwo:
         self.model, self.ids, self.settings, self.seed = model, ids, settings, seed
         parts = [model.head] if model.head is not None else []
         parts += [model.norm, *model.blocks] if settings.contexts and not settings.frozen else []
-        self.trained = [one for part in parts for one in part.parameters()]
-        self.optimizer = (
-            torch.optim.AdamW(self.trained, settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-            if self.trained
-            else None
-        )
+        self.adam = Adam([one for part in parts for one in part.parameters()], settings.weight_decay)
         self.steps = 0
 
     def state(self) -> dict[str, torch.Tensor]:
         """The step count and AdamW's moments."""
-        held = moments(self.optimizer) if self.optimizer is not None else {}
-        return {"steps": torch.tensor(self.steps), **held}
+        return {"steps": torch.tensor(self.steps), **self.adam.state()}
 
     def load(self, state: Mapping[str, torch.Tensor]) -> None:
         """Go on from `state`. Raises BadData."""
         self.steps = int(taken(state, "steps", torch.tensor(0)))
-        if self.optimizer is not None:
-            load_moments(self.optimizer, state)
+        self.adam.load(state)
 
     @property
     def steps_of_epoch(self) -> int:
@@ -107,21 +104,28 @@ class PhaseTwo:
         """One step on documents [B, window + 1]; the mean loss, and the contexts that the next window begins with."""
         if start is not None and self.settings.noise:
             start = start + self.settings.noise * torch.randn(start.shape, generator=noise).to(start)
-        rows, end = written(self.model, window[:, :-1], self.settings.contexts, start)
-        targets = window[:, 1:].reshape(-1)
-        weights = torch.full((len(targets),), 1 / len(targets), device=rows.device)
-        loss, _ = weighted_loss(rows.reshape(-1, rows.shape[-1]), head_of(self.model, trained=True), targets, weights)
-        if self.optimizer is not None:
-            if loss.requires_grad:
-                loss.backward()
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.settings.learning_rate * self._rate()
-            norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
-            if torch.isfinite(norm):
-                self.optimizer.step()
-            self.optimizer.zero_grad()
+        late = LateGradients()
+        with torch.set_grad_enabled(self.settings.contexts and not self.settings.frozen):
+            rows, end = written(self.model, window[:, :-1], self.settings.contexts, start, late)
+        head = head_pass(self.model, rows.detach().flatten(0, 1), window[:, 1:].flatten())
+        if rows.requires_grad:
+            rows.backward(head.of_rows.view_as(rows))
+            late.finish()
+        self._take(head)
         self.steps += 1
-        return float(loss.detach()), None if end is None else end.detach()
+        return head.loss, None if end is None else end.detach()
+
+    def _take(self, head: HeadPass) -> None:
+        """A step with all gradients, cut to the norm `clip`; none with gradients that are not finite."""
+        blocks = [*self.model.norm.parameters(), *self.model.blocks.parameters()]
+        norm = (head.square + squared_norm(blocks)) ** 0.5
+        if math.isfinite(norm):
+            factor = min(1.0, (self.settings.clip or math.inf) / (norm + 1e-6))
+            rate = self.settings.learning_rate * self._rate()
+            scale_gradients(blocks, factor)
+            head.step(self.adam, factor, rate)
+            self.adam.step(rate)
+        self.model.zero_grad()
 
     def _rate(self) -> float:
         """The share of the learning rate at the present step."""
@@ -140,24 +144,14 @@ def begun(model: Model, ids: torch.Tensor, chosen: Sequence[int], settings: Sett
 
 
 def written(
-    model: Model, ids: torch.Tensor, contexts: bool, start: torch.Tensor | None = None
+    model: Model, ids: torch.Tensor, contexts: bool, start: torch.Tensor | None = None, linear: Linear = F.linear
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """What the head reads [B, T, d] of documents, and their last contexts [B, d]; the token alone without contexts."""
     tokens = model.embedded(ids)
     if not contexts:
         return tokens, None
-    found, token = exact(model, tokens, start)
+    found, token = exact(model, tokens, start, linear)
     return token, found[:, -1]
-
-
-def head_of(model: Model, *, trained: bool) -> Head:
-    """The output layer of a model."""
-    weight, bias = model.head_weights()
-    return Head(
-        weight.detach(),
-        None if bias is None else bias.detach(),
-        trained=(weight, bias) if trained and model.head is not None else None,
-    )
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

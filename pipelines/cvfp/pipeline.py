@@ -81,7 +81,7 @@ class Cvfp(CvfpSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
-        return (Stage("rounds", "gpu", 4, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 5, Rounds(self._series, self._loop)),)
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """The tables beside outputs.json."""

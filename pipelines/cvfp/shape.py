@@ -65,10 +65,10 @@ def guide_memory(shape: Shape, tokens: int) -> dict[str, float]:
     return {**rows, "total": sum(rows.values())}
 
 
-SAVED, BESIDE = 6, 11
+SAVED, BESIDE, ALONE = 6, 11, 4
 """Vectors of d numbers of a token at the peak of a pass: those that a block saves for its backward pass (the joined
 input, what ReLU kept, the inputs of both normalisations), and those that there are once: embedded tokens, contexts of
-the sweep before, what losses need.
+the sweep before, what losses need. Where no gradient passes back through the blocks there are the last alone.
 """
 
 
@@ -89,20 +89,31 @@ def phase1_memory(shape: Shape, tokens: int, part: int) -> dict[str, float]:
 def phase2_memory(shape: Shape, batch: int, window: int, *, frozen: bool, chunk: int) -> dict[str, float]:
     """MiB that phase 2 takes. `batch` documents of `window` tokens are a step; `chunk`: rows of logits at once.
 
-    The head's gradient is there while the blocks' saved vectors are; theirs come as these go.
+    The head's gradient, or the errors of all logits where these are smaller (`holds_errors`), are there while the
+    blocks' saved vectors are; the gradients of blocks come as these go.
     """
     trained, tokens = shape.head + (0 if frozen else shape.norm + shape.blocks), batch * window
-    logits = FLOAT * min(chunk, tokens) * shape.vocabulary / MIB
-    head = FLOAT * shape.head / MIB
+    blocks = 0.0 if frozen else FLOAT * (shape.norm + shape.blocks) / MIB
+    saved, a_row = _saved(shape, tokens, passes_back=not frozen), FLOAT * shape.vocabulary / MIB
+    if not shape.tied and holds_errors(tokens, shape.width):
+        step = tokens * a_row + max(saved, blocks)
+    else:
+        step = FLOAT * shape.head / MIB + max(saved + min(chunk, tokens) * a_row, blocks)
     rows = {
         "weights": FLOAT * shape.parameters / MIB,
         "moments": 2 * FLOAT * trained / MIB,
         "best weights": FLOAT * (shape.parameters - shape.embedding) / MIB,
-        "pass": max(_saved(shape, tokens) + logits + head, FLOAT * trained / MIB),
+        "pass": step,
     }
     return {**rows, "total": sum(rows.values())}
 
 
-def _saved(shape: Shape, tokens: int) -> float:
-    """MiB of the vectors of a pass over so many tokens."""
-    return FLOAT * tokens * (SAVED * shape.layers + BESIDE) * shape.width / MIB
+def holds_errors(rows: int, width: int) -> bool:
+    """Whether the errors of so many rows, of `width` numbers each, are smaller than the head's gradient."""
+    return rows <= width
+
+
+def _saved(shape: Shape, tokens: int, *, passes_back: bool = True) -> float:
+    """MiB of the vectors of a pass over so many tokens; blocks save none where no gradient passes back."""
+    vectors = SAVED * shape.layers + BESIDE if passes_back else ALONE
+    return FLOAT * tokens * vectors * shape.width / MIB

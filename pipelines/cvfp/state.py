@@ -14,7 +14,6 @@ from hybrid.canonical import Json
 from hybrid.errors import BadData
 
 VERSION = 1
-ADAM = ("step", "exp_avg", "exp_avg_sq")
 
 
 def pack(tensors: Mapping[str, torch.Tensor], about: Mapping[str, Json]) -> bytes:
@@ -47,21 +46,3 @@ def taken(tensors: Mapping[str, torch.Tensor], name: str, like: torch.Tensor) ->
     if found.is_floating_point() and not bool(found.isfinite().all()):
         raise BadData(f"not the state of this training: {name:.100} is not finite")
     return found.to(like)
-
-
-def moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Adam's moments and step counts, by the position of the parameter; none before the first step."""
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    held = {place: optimizer.state.get(one, {}) for place, one in enumerate(parameters)}
-    return {f"{name}/{place}": of[name] for place, of in held.items() for name in ADAM if name in of}
-
-
-def load_moments(optimizer: torch.optim.Optimizer, state: Mapping[str, torch.Tensor]) -> None:
-    """Take what `moments` gave. Raises BadData."""
-    parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    for place, one in enumerate(parameters):
-        if f"step/{place}" in state:
-            zero = torch.zeros((), device=one.device)  # where a fused optimizer has its step counts
-            optimizer.state[one] = {
-                name: taken(state, f"{name}/{place}", zero if name == "step" else one.detach()).clone() for name in ADAM
-            }
