@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any, TypeAlias
@@ -30,6 +30,8 @@ MAX_RECORD = 16 * 1024 * 1024
 ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 quoted = encode_basestring
 """`encoded` for a text, without the check of the type."""
+PLAIN = {str, int, float, bool, type(None)}
+"""Types of values that hold no others."""
 LITERALS = {None: "null", True: "true", False: "false"}
 
 
@@ -108,13 +110,19 @@ def is_deep(value: Any) -> bool:
 
     Without recursion, since a deep value would exceed Python's limit.
     """
-    level = [value] if isinstance(value, dict | list | tuple) else []
+    level = _containers((value,))
     for _ in range(MAX_DEPTH):
-        children = (child for one in level for child in (one.values() if isinstance(one, dict) else one))
-        level = [child for child in children if isinstance(child, dict | list | tuple)]
+        level = [child for one in level for child in _containers(one.values() if isinstance(one, dict) else one)]
         if not level:
             return False
     return True
+
+
+def _containers(values: Collection[Any]) -> list[Any]:
+    """Those of `values` that hold others. Nearly always there are none: a grid's rows have a million cells."""
+    if PLAIN.issuperset(map(type, values)):
+        return []
+    return [one for one in values if isinstance(one, dict | list | tuple)]
 
 
 def digest(value: Json) -> str:

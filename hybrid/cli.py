@@ -15,7 +15,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from hybrid.errors import CannotRun, HybridError, NotFinished, OwnFault, UsageError, nearest
+from hybrid.machine.garbage import uncollected
 from hybrid.machine.late_imports import import_object
+from hybrid.machine.signals import end_with
 from hybrid.machine.terminal import clean, clean_line
 
 COMMANDS = {
@@ -71,7 +73,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_object(COMMANDS[cmd_name][0], needed_for=f"hybrid {cmd_name}")
+        with uncollected():
+            command: click.Command = import_object(COMMANDS[cmd_name][0], needed_for=f"hybrid {cmd_name}")
         return _talking(command)
 
     def resolve_command(
@@ -141,7 +144,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.stdout, sys.stderr = _patient(sys.stdout), _patient(sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     logging.getLogger("hybrid.training").setLevel(logging.INFO)  # progress: training logs nothing else for minutes
-    sys.exit(_exit_code(sys.argv[1:] if arguments is None else arguments))
+    code = _exit_code(sys.argv[1:] if arguments is None else arguments)
+    end_with(code)
+    sys.exit(code)
 
 
 class _Pipe(io.FileIO):

@@ -8,9 +8,9 @@ import click
 
 from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, spare_path, writable_path
-from hybrid.errors import NotFinished, UsageError
+from hybrid.errors import NotFinished, UsageError, Waits
 from hybrid.execution.assembly import MISSING
-from hybrid.execution.local import find_outputs
+from hybrid.execution.local import find_or_make_outputs
 from hybrid.export import formats
 from hybrid.export.formats import FORMATS
 from hybrid.export.graded_run import GradedRun, read_run
@@ -40,11 +40,12 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
     if out == STDOUT and FORMATS[name].folder:
         raise UsageError(f"{name} is a folder of several files", hint="name one with -o")
     with spare_path() as spare:
-        run = read_run(find_outputs(source, folder, spare if out else None), grader=grader, folder=folder)
+        outputs, waits = find_or_make_outputs(source, folder, spare if out else None)
+        run = read_run(outputs, grader=grader, folder=folder)
         path = out or formats.default_path(run, name)
         with writable_path(path) as place:
             notes = formats.export(run, name, place, replace=force)
-        lacks = _lacking(run) if FORMATS[name].answers else ""
+        lacks = _lacking(run, waits) if FORMATS[name].answers else ""
     if path != STDOUT:
         click.echo(path)
     for note in (*notes, *told(run.outputs)):
@@ -53,12 +54,14 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
         raise NotFinished(lacks, hint="export it again when the rest is there")
 
 
-def _lacking(run: GradedRun) -> str:
-    """How many records of a run, or of another tool's file, are missing; "" when none is, or that is not known."""
+def _lacking(run: GradedRun, waits: Waits | None) -> str:
+    """How many records of a run, or of another tool's file, are missing, or for what its last stage `waits`; "" when
+    nothing is missing, or that is not known.
+    """
     if isinstance(run.outputs, ImportedOutputs) and run.sums.outputs and run.outputs.lacks:
         return f"{run.outputs.path} is not whole: {run.outputs.lacks}"
     missing = run.sums.failed[MISSING.kind]
     if not missing or not run.outputs.run.get("id"):
-        return ""
+        return waits.message if waits else ""
     of_all = f"{missing:,} of {count_of(run.sums.outputs, 'output')} {is_or_are(missing)} missing"
     return f"{run.id:.120} is not finished: {of_all}"

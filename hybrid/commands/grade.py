@@ -18,7 +18,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, No
 from hybrid.commands.reading import READING, RECORDED, reading_of, reading_options
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, writable_path
 from hybrid.errors import Missed, NotFinished, UsageError, Waits, nearest
-from hybrid.execution.local import find_outputs, outputs_so_far
+from hybrid.execution.local import find_or_make_outputs
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.junit import BEGINS, write_junit
 from hybrid.formats import ImportedOutputs, Reading, open_any, told
@@ -79,7 +79,7 @@ def grade(
     _refuse_other_file(junit)
     interrupt_on_termination()
     with spare_path() as spare:
-        path, waits = _outputs_of(source, folder, spare if out else None)
+        path, waits = find_or_make_outputs(source, folder, spare if out else None)
         with closing(open_any(path, reading, one_filter=grader not in ("", RECORDED))) as outputs:
             _refuse_unused(reading, outputs)
             name = grader or _grader_of(outputs)
@@ -100,14 +100,6 @@ def grade(
         click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary, waits)
     _check(summary, threshold)
-
-
-def _outputs_of(source: str, folder: Path | None, spare: Path | None) -> tuple[str, Waits | None]:
-    """The outputs to grade; of a run whose last stage waits those so far, and for what it waits."""
-    try:
-        return find_outputs(source, folder, spare), None
-    except Waits as waits:
-        return outputs_so_far(source, folder, waits, spare), waits
 
 
 def _refuse_other_file(junit: Path | None) -> None:

@@ -312,7 +312,15 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
     return str(outputs_of(*_place_of(source, folder), spare))
 
 
-def outputs_so_far(source: str, folder: Path | None, waits: Waits, spare: Path | None = None) -> str:
+def find_or_make_outputs(source: str, folder: Path | None, spare: Path | None = None) -> tuple[str, Waits | None]:
+    """As `find_outputs`; of a run whose last stage waits for earlier ones the outputs so far, and for what it waits."""
+    try:
+        return find_outputs(source, folder, spare), None
+    except Waits as waits:
+        return _outputs_so_far(source, folder, waits, spare), waits
+
+
+def _outputs_so_far(source: str, folder: Path | None, waits: Waits, spare: Path | None) -> str:
     """The outputs of a run whose last stage waits, made of what its earlier stages have; in a folder of their own, or
     in `spare` where that cannot be written.
 

@@ -6,6 +6,8 @@ replaces the handlers for its duration, notes the signal, and obeys it at a poin
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +21,67 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 TERMINATION = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Windows has no SIGHUP
 """Sent by other programs: a service manager, a terminal that closes."""
+
+
+class Stops:
+    """A handler that counts the signals that ask for the end, and raises KeyboardInterrupt in chosen blocks alone.
+
+    So a second and a third signal can neither cut what follows on the first one, nor change the exit code.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._borne = -1  # how many are not obeyed; -1: none is
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        self._obey()
+
+    def _obey(self) -> None:
+        if 0 <= self._borne < self.count:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def obeyed(self, after: int) -> Iterator[None]:
+        """Raise KeyboardInterrupt when more than `after` signals have come, before the block or in it."""
+        self._borne = after
+        try:
+            self._obey()
+            yield
+        finally:
+            self._borne = -1
+
+
+def counted_signals() -> Stops:
+    """Count Ctrl-C, SIGTERM and SIGHUP from now on, until this process ends with `end_with`."""
+    stops = Stops()
+    for number in (signal.SIGINT, *TERMINATION):  # a shell starts background jobs with SIGINT ignored
+        signal.signal(number, stops)
+    return stops
+
+
+class _End:
+    """A handler that ends this process at once, with the exit code that it was about to have."""
+
+    def __init__(self, code: int) -> None:
+        self._code = code
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        os._exit(self._code)
+
+
+def end_with(code: int) -> None:
+    """From now on nothing is left but to end with `code`: a signal that was counted until now ends it sooner."""
+    _replace(Stops, _End(code))
+
+
+def _replace(former: type, handler: Handler | signal.Handlers) -> None:
+    for number in {signal.SIGINT, *TERMINATION}:
+        if isinstance(signal.getsignal(number), former):
+            signal.signal(number, handler)
+
+
+atexit.register(_replace, _End, signal.SIG_IGN)  # an interpreter that ends would restore the system's default
 
 
 @contextmanager

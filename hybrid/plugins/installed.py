@@ -97,9 +97,9 @@ def origin(owner: object) -> PluginOrigin:
 
 def _claims(kind: PluginKind) -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
-    for entry in sorted(entry_points(group=f"hybrid.{kind}"), key=lambda entry: (entry.name, _owner(entry))):
+    for entry in sorted(entry_points(group=f"hybrid.{kind}"), key=lambda entry: entry.name):
         found.setdefault(entry.name, []).append(entry)
-    return found
+    return {name: sorted(claims, key=_owner) if len(claims) > 1 else claims for name, claims in found.items()}
 
 
 def _only(kind: PluginKind, name: str, claims: list[EntryPoint]) -> EntryPoint:

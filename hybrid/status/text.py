@@ -16,6 +16,8 @@ MAX_LENGTH = 400
 """Most characters of a line."""
 MAX_ATTEMPTS = 10
 MAX_NAMES = 3
+NOBODY = "no worker has begun yet"
+"""A worker reports from the moment when it begins with something, not while it waits for the other side."""
 MIN_UNCHANGED = 60.0
 """Seconds below which the time without a change is not shown."""
 MAX_REASONS = 8
@@ -97,7 +99,7 @@ def workers_text(run: RunStatus, *, names: bool = False) -> str:
     if run.local:
         return LOCAL
     if not run.attempts:
-        return "no worker has reported yet"
+        return NOBODY
     running = len(run.at_work)
     if not running:
         return "no worker seems to be running"
@@ -213,7 +215,7 @@ def _workers(run: RunStatus) -> list[str]:
     if run.local:
         return [LOCAL]
     if not run.attempts:
-        return ["no worker took part" if run.done else "no worker has reported yet"]
+        return ["no worker took part" if run.done else f"{NOBODY}; one that waits for its turn reports nothing so far"]
     ended = sum(one.state == "ended" for one in run.attempts)
     others = [one for one in run.attempts if one.state != "ended"]
     lines = [text for one in others[-MAX_ATTEMPTS:] for text in _worker(one)]

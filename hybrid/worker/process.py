@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import _thread
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +15,7 @@ import filelock
 from hybrid.errors import HybridError, NotFinished, Temporary, nearest
 from hybrid.machine.files import explain_errors
 from hybrid.machine.redaction import redacted
-from hybrid.machine.signals import interrupt_on_termination
+from hybrid.machine.signals import Stops, counted_signals
 from hybrid.machine.terminal import count_of, duration
 from hybrid.worker.capability import RunState
 from hybrid.worker.courier import LONGEST_LINE
@@ -50,12 +49,13 @@ def note(worker: Worker, line: str) -> None:
 
 
 def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None] | None = None) -> None:
-    """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends.
+    """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends; a second
+    one ends the waiting for a folder that is away. However many come, the exit code is that of `verdict`.
 
     `say` gets lines for the user, and `show`, by default `say`, those of progress; the uploaded log gets both. Raises
     the error that `verdict` returns.
     """
-    interrupt_on_termination(signal.SIGINT)  # a shell starts background jobs with SIGINT ignored
+    stops = counted_signals()
     handler = UploadedLog(worker)
     logging.getLogger("hybrid").addHandler(handler)
 
@@ -70,15 +70,16 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
     worker.loader.tell = tell
     stopped = False
     failure: HybridError | None = None
+    obeyed = 0
     try:
-        with _courier(worker, tell_progress), metered(worker), _deadline(worker):
+        with stops.obeyed(after=0), _courier(worker, tell_progress), metered(worker), _deadline(worker):
             _drive(worker, tell)
     except KeyboardInterrupt:
-        stopped = not worker.stopping
+        obeyed, stopped = min(stops.count, 1), not worker.stopping  # what trains has noted the first one itself
         worker.stopping = worker.stopping or STOPPED
     except HybridError as error:
         failure = error
-    _leave(worker, 0.0 if stopped else worker.options.linger, tell)
+    _leave(worker, 0.0 if stopped else worker.options.linger, tell, stops, obeyed)
     logging.getLogger("hybrid").removeHandler(handler)
     failure = failure or verdict(worker)
     if failure:
@@ -175,17 +176,19 @@ def _too_late(worker: Worker) -> None:
     _thread.interrupt_main()
 
 
-def _leave(worker: Worker, linger: float, say: Callable[[str], None]) -> None:
+def _leave(worker: Worker, linger: float, say: Callable[[str], None], stops: Stops, obeyed: int) -> None:
+    """Wait for the folder and the laptop, until a signal comes beyond those that were `obeyed`; one more ends all."""
     said = ""
     try:
-        for wait in worker.leave(linger):
-            if (line := leaving(worker, linger)) != said:
-                said = line
-                say(line)
-            time.sleep(wait)
+        with stops.obeyed(after=obeyed):
+            for wait in worker.leave(linger):
+                if (line := leaving(worker, linger)) != said:
+                    said = line
+                    say(line)
+                time.sleep(wait)
     except KeyboardInterrupt:
         say("leaving at once")
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), stops.obeyed(after=stops.count):
             worker.finish()
 
 

@@ -52,7 +52,7 @@ def test_waiting_ends_with_the_run_and_reports_each_change_once(place: RunFolder
         nothing,
         lambda: place.shard(4, 5),
     )
-    assert said.count("no worker has reported yet") == 1
+    assert said.count("no worker has begun yet") == 1
     assert said.count(f"1 worker running ({FIRST}), 12 items/min, 120 tokens/s, about 30 s to go") == 1
     assert [line for line in said.splitlines() if "records in" in line] == [
         f"{place.run.id}: 0 records in 0 shards are new; 0 of 6 items are here",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from hybrid.machine.signals import deferred_signals
+from hybrid.machine.signals import TERMINATION, counted_signals, deferred_signals
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +38,47 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
             assert not asked()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def _restored() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in TERMINATION}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_restored")
+def test_counted_signals_are_obeyed_in_chosen_blocks_alone() -> None:
+    stops = counted_signals()
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=0):
+        signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # between two blocks none cuts anything
+    signal.raise_signal(signal.SIGINT)
+    assert stops.count == 3
+    with stops.obeyed(after=3):
+        pass
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=2):
+        pytest.fail("one more than are borne has come before")
+    with stops.obeyed(after=4):
+        signal.raise_signal(signal.SIGTERM)
+
+
+ENDING = """
+import os, signal, sys
+from hybrid.machine.signals import counted_signals, end_with
+
+class Late:
+    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGTERM):
+        kill(own, number)
+
+counted_signals()
+"""
+BEFORE, BETWEEN = "Late.__del__(None)\nend_with(5)", "end_with(5)\nLate.__del__(None)"
+WHILE = "end_with(5)\nlate = Late()  # which ends with the interpreter"
+
+
+@pytest.mark.parametrize("moment", [BEFORE, BETWEEN, WHILE], ids=["before", "between", "while"])
+def test_a_signal_while_a_process_ends_leaves_its_exit_code_as_it_is(moment: str) -> None:
+    code = f"{ENDING}{moment}\nsys.exit(5)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 5

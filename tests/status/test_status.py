@@ -51,9 +51,9 @@ def test_a_run_without_a_worker_is_shown_as_such(place: RunFolder) -> None:
     assert (found.total, found.sum("done"), found.exit_code) == (6, 0, 4)
     told = details(found)
     assert "0 of 6 items" in told
-    assert "no worker has reported yet" in told
+    assert "  workers     no worker has begun yet; one that waits for its turn reports nothing so far\n" in told
     assert "what a worker's machine alone may hold is not known" in told
-    assert "no worker has reported yet" in summary_line(found)
+    assert "no worker has begun yet" in summary_line(found)
     assert found.stopped
     assert f"  next        on the GPU machine: `hybrid worker FOLDER --run {found.id} --model made-up=PATH`" in told
     assert "if `hybrid run local` began it, the same command again also goes on" in told
@@ -81,7 +81,7 @@ def test_a_local_run_that_was_killed_is_told_with_what_it_holds_and_what_goes_on
     found = place.look()
     assert found.stopped
     assert "2 open records on this machine alone, kept when the run goes on here" in details(found)
-    assert "; 2 open records; no worker has reported yet" in summary_line(found)
+    assert "; 2 open records; no worker has begun yet" in summary_line(found)
     journal.close()
     assert place.look().open_here == 0
 

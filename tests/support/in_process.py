@@ -27,7 +27,7 @@ Hybrid = Callable[..., Done]
 @contextmanager
 def commands(capfd: pytest.CaptureFixture[str]) -> Iterator[Hybrid]:
     """A function that runs a command of `hybrid`. Signal handlers are restored."""
-    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def run(*arguments: object) -> Done:
         capfd.readouterr()

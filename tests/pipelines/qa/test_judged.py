@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -330,11 +332,22 @@ def test_a_run_is_graded_while_its_judge_is_at_work_by_the_verdicts_that_are_the
         True,
     )
     assert "not judged yet" in page
+    check_exported(two, run, {one["question"]: one["score"] for one in now.values() if one["score"] is not None})
     texts = two.at("laptop", "grade", run, "--grader", "contains")
     assert (texts.code, "all answers are graded" in texts.stderr) == (4, True), texts.stderr
     assert two.worker("laptop", "laptop", *two.judge()).code == 3
     again = json.loads(two.at("laptop", "grade", run, "--json").stdout)
     assert (again["summary"], again["outputs_sha256"]) == (whole["summary"], whole["outputs_sha256"])
+
+
+def check_exported(two: Two, run: str, scores: dict[str, float]) -> None:
+    """What is there is exported with the grades of this state, and the command tells what is missing."""
+    table = two.at("laptop", "export", run, "--to", "csv")
+    assert (table.code, "'judged-again' waits for the stage 'judged': 4 of its" in table.stderr) == (4, True)
+    rows = csv.DictReader(io.StringIO(Path(table.stdout.strip()).read_text()))
+    assert {one["question"]: float(one["score"]) for one in rows if one["score"]} == scores
+    batch = two.at("laptop", "export", run, "--to", "openai-batch-input", "-o", two.root / "batch.jsonl")
+    assert (batch.code, "waits for the stage 'judged'" in batch.stderr) == (4, True), "what is asked next is not known"
 
 
 def test_a_run_whose_judge_is_at_work_is_graded_where_its_results_cannot_be_written(two: Two) -> None:
