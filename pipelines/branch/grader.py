@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from hybrid.machine.terminal import clean_line
 from hybrid.metrics import Measured
 from hybrid.protocols import Watcher
 from hybrid.records import Grade, Output
 from hybrid.statistics.diversity import entropy_shares
 from pipelines.branch.measures import chance, measured, rows_of, vendi_of
+from pipelines.branch.order import order_warning
 from pipelines.branch.reading import TreeNode, kept_of, plain_of, trees
+
+LOG = logging.getLogger("hybrid")
+LONGEST = 100
+"""Characters of a scenario's name in a warning."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,8 @@ class Branch:
         for task, nodes in trees(outputs):
             shares |= _shares(task, nodes)
             figures += measured(task, nodes)
+            if warning := order_warning(nodes):
+                LOG.warning("%s: %s", clean_line(task, LONGEST), warning)
         yield BranchMeasures(shares, figures)
 
 

@@ -43,9 +43,10 @@ class Judging:
         known = self._verdicts[depth]
         pairs = next_pairs(list(ids), known, self._calls - self._asked[depth]) if self._calls else []
         if pairs:
-            outputs = yield [self._item(ids[first], ids[second]) for first, second in pairs]
+            shown = [(ids[first], ids[second]) for first, second in pairs]
+            outputs = yield [self._item(*pair) for pair in shown]
             self._asked[depth] += len(pairs)
-            known += _verdicts(pairs, outputs)
+            known += _verdicts(shown, outputs)
         if not known:
             return {}
         found = strengths(list(ids), known)
@@ -64,7 +65,7 @@ class Judging:
             return
         outputs = yield [self._item(*pair) for pair in pairs]
         won: dict[str, list[float]] = defaultdict(list)
-        for verdict in _verdicts([(first.id, second.id) for first, second in pairs], outputs):
+        for verdict in _verdicts(pairs, outputs):
             mine = verdict.first if verdict.first in tree.nodes else verdict.second
             won[mine].append(verdict.won if verdict.first == mine else 1 - verdict.won)
         for node in kept:
@@ -82,9 +83,15 @@ class Judging:
         return Item(self._scenario.name, f"{ROLE}/{first.id}|{second.id}", request, role=ROLE)
 
 
-def _verdicts(pairs: Sequence[tuple[str, str]], outputs: Sequence[Output]) -> list[Verdict]:
-    read = [(pair, _better(output)) for pair, output in zip(pairs, outputs, strict=True)]
-    return [Verdict(*pair, won=won) for pair, won in read if won is not None]
+def _verdicts(pairs: Sequence[tuple[Node, Node]], outputs: Sequence[Output]) -> list[Verdict]:
+    """What can be read of the answers; the text shown first keeps count of them."""
+    found = list[Verdict]()
+    for (first, second), output in zip(pairs, outputs, strict=True):
+        if (won := _better(output)) is not None:
+            first.shown_first += 1
+            first.first_won += int(won)
+            found.append(Verdict(first.id, second.id, won=won))
+    return found
 
 
 def _better(output: Output) -> float | None:

@@ -19,6 +19,7 @@ from hybrid.metrics import Interval, Measured
 from hybrid.statistics import diversity
 from hybrid.statistics.agreement import Estimate
 from hybrid.statistics.intervals import wilson
+from pipelines.branch.order import order_measured
 from pipelines.branch.reading import TreeNode, kept_of, plain_of
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ def measured(task: str, nodes: Sequence[TreeNode]) -> Iterator[Measured]:
     """The figures of one scenario, in the order in which they are shown."""
     kept = kept_of(nodes)
     if not kept:
+        yield from order_measured(task, nodes)
         return
     depth = max(one.depth for one in kept)
     pool = plain_of(nodes, depth)
     yield from _of_kept(task, kept, pool)
     yield from _of_all(task, nodes, depth, pool)
     yield from _of_strategies(task, nodes, depth)
+    yield from order_measured(task, nodes)
 
 
 def chance(pool: Sequence[TreeNode], size: int, figure: Figure, seed: str, most: float = math.inf) -> Control | None:

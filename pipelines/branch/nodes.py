@@ -61,6 +61,8 @@ class Node:
     finish: str = ""
     control: bool = False
     preference: float | None = None  # the share of its comparisons with control texts that it won
+    shown_first: int = 0  # readable answers of the judge to comparisons in which it was shown first
+    first_won: int = 0  # how many of them name it
     cluster: int | None = None
     row: Any = None  # `vector` as a unit row of `pipelines.branch.rows`
 

@@ -52,6 +52,8 @@ class TreeNode:
     seconds: float
     control: bool
     preference: float | None
+    shown_first: int
+    first_won: int
     vector: array[float]
 
     @property
@@ -99,6 +101,8 @@ def node_of(output: Output) -> TreeNode:
         seconds=max(0.0, _number(view.get("seconds")) or 0.0),
         control=view.get("control") is True,
         preference=_share(view.get("preference")),
+        shown_first=_count(view, "shown_first"),
+        first_won=min(_count(view, "first_won"), _count(view, "shown_first")),
         vector=_vector(view.get("vector")),
     )
 

@@ -14,6 +14,7 @@ from hybrid.report.output_texts import truncated
 from hybrid.report.section import Section, TaskView
 from hybrid.report.sources import MAX_QUESTIONS, ReportRun, TaskResult
 from pipelines.branch.funnel import budget, funnel, outcome
+from pipelines.branch.order import order_warning
 from pipelines.branch.reading import TreeNode, kept_of, node_of, trees
 from pipelines.branch.tree_page import Names, cards, tree
 from pipelines.branch.tree_pictures import heat_map, plane
@@ -131,12 +132,14 @@ def _scenario(run: ReportRun, part: TaskResult, shown: TaskView) -> Html:
     short = [
         el("p", truncated(one.reason, shown.longest), cls="error") for one in nodes if not one.depth and one.reason
     ]
+    warning = order_warning(nodes)
     about = run.outputs.run.get("about")
     pictures = el("div", plane(nodes, kept, names), heat_map(kept, names), cls="pictures")
     return join(
         [
             el("h4", run.label) if shown.several else Html(""),
             *short,
+            el("p", warning[0].upper() + warning[1:] + ".", cls="error") if warning else Html(""),
             funnel(nodes),
             budget(nodes, about.get("budget") if isinstance(about, Mapping) else None),
             pictures,

@@ -67,6 +67,7 @@ def _view(node: Node, position: tuple[float, float] | None) -> dict[str, Json]:
         "seconds": round(node.seconds, 3),
         "control": node.control,
         "preference": node.preference,
+        **({"shown_first": node.shown_first, "first_won": node.first_won} if node.shown_first else {}),
         "vector": "" if node.vector is None else base64.b64encode(_little_endian(node.vector)).decode(),
     }
 

@@ -14,6 +14,8 @@ import pytest
 
 from hybrid.grading.grade_file import grade_file
 from hybrid.records import Failure, Output
+from hybrid.report.page import write_report
+from hybrid.report.sources import find_source
 from pipelines.branch.grader import Branch
 from pipelines.branch.measures import chance, vendi_of
 from pipelines.branch.reading import kept_of, node_of, plain_of, trees
@@ -137,10 +139,28 @@ def test_tokens_of_failed_and_refused_candidates_count_against_a_strategy(tmp_pa
     assert found["Vendi gain per 1,000 tokens: iid"]["value"] == found["Vendi score of all candidates"]["value"]
 
 
+@pytest.mark.parametrize(("won", "place"), [(10, "first"), (1, "second"), (7, "")])
+def test_a_judge_who_goes_by_the_order_alone_is_told_in_words(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, won: int, place: str
+) -> None:
+    judged = {"preference": 0.5, "shown_first": 5}
+    outputs = [
+        candidate("t/0", X, **judged, first_won=won // 2),
+        candidate("t/1", Y, **judged, first_won=won - won // 2),
+    ]
+    found = figures(graded(tmp_path, outputs))["the judge prefers the text shown first"]
+    assert (found["value"], found["n"], found["control"]) == (won / 10, 10, 0.5)
+    words = f"named the text shown {place} in {max(won, 10 - won)} of 10 answers" if place else "named the text"
+    assert (words in caplog.text) == bool(place)
+    page = write_report([find_source(tmp_path / "outputs.json")], tmp_path / "report.html")
+    assert (words in page.read_text()) == bool(place)
+
+
 def test_records_of_anybody_are_read_without_a_fault(tmp_path: Path) -> None:
     odd: list[Any] = [None, [], {}, True, "x", -1, 1e300, 10**400, math.nan, {"a": 1}, [1, 2, 3]]
     names = ("parent", "depth", "level", "strategy", "verdict", "score", "features", "cluster", "position", "tokens",
-             "seconds", "control", "preference", "vector", "similarity", "sibling")  # fmt: skip
+             "seconds", "control", "preference", "vector", "similarity", "sibling", "shown_first",
+             "first_won")  # fmt: skip
     outputs = [
         dataclasses.replace(candidate(f"t/{place}", X), view=dict.fromkeys(names, value))
         for place, value in enumerate(odd)

@@ -272,6 +272,8 @@ def test_a_judge_is_asked_in_both_orders_within_its_budget() -> None:
     assert any("judge" in node.features for node in nodes(done))
     kept = [node for node in nodes(done) if node.verdict == "kept"]
     assert [node.preference for node in kept] == [0.5, 0.5], "a judge that always says A prefers none"
+    every = [*nodes(done), *done.value.control]
+    assert sum(node.first_won for node in every) == sum(node.shown_first for node in every) == len(asked)
 
 
 def test_an_embedding_of_another_length_is_a_clear_error() -> None:
