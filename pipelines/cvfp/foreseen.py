@@ -24,7 +24,8 @@ def foreseen_rounds(settings: CvfpSettings, tasks: Mapping[str, Any], texts: Seq
     own = how.tokenizer not in ("trained", "bytes")
     words = OWN_VOCABULARY if own else 256 if how.tokenizer == "bytes" else how.vocabulary
     whole = int(written / BYTES_A_TOKEN.get(how.tokenizer, 4.0)) // how.length * how.length
-    shape, operations, rounds = Shape(words, how.width, how.layers, how.tied), 0.0, 0
+    shape = Shape(words, how.width, how.layers, how.tied, how.head != "token")
+    operations, rounds = 0.0, 0
     most = 1
     for of in tasks.values():
         tokens = min(whole, of["pieces"] * how.length) if of["pieces"] else whole
@@ -33,7 +34,7 @@ def foreseen_rounds(settings: CvfpSettings, tasks: Mapping[str, Any], texts: Seq
         if of["variant"] in COUNTED:
             continue
         most = max(most, tokens)
-        operations += 6.0 * tokens * (sweeps * shape.blocks + epochs * (shape.blocks + shape.vocabulary * shape.width))
+        operations += 6.0 * tokens * (sweeps * shape.blocks + epochs * (shape.blocks + shape.vocabulary * shape.read))
     chunk = max(16, CHUNK_NUMBERS // shape.vocabulary)
     first = phase1_memory(shape, most, min(how.part, most))
     second = phase2_memory(shape, how.batch, how.window, frozen=how.freeze_context, chunk=chunk)

@@ -87,7 +87,8 @@ class Training:
         self.settings, self.corpus, self.lab, self.device = settings, corpus, lab, lab.device
         self.variant, self.seed = series.settings["variant"], int(str(series.settings["seed"]))
         self.sweeps, self.epochs = settings.rounds_of(self.variant)  # type: ignore[arg-type]
-        shape = Shape(corpus.vocabulary, settings.width, settings.layers, settings.tied)
+        both = settings.reads_both(self.variant)  # type: ignore[arg-type]
+        shape = Shape(corpus.vocabulary, settings.width, settings.layers, settings.tied, both)
         embedding = embedding_of(settings.embedding, shape)
         gain = settings.gain_of(self.variant)  # type: ignore[arg-type]
         self.model = Model(shape, embedding, gain, self.seed).to(self.device)

@@ -42,7 +42,8 @@ class Block(nn.Module):  # type: ignore[misc]
 class Model(nn.Module):  # type: ignore[misc]
     """Embedding, blocks and head. The embedding [vocabulary, width] is given and never trained.
 
-    `seed`: of the first weights of blocks and head. The head reads the token vector that the blocks have written.
+    `seed`: of the first weights of blocks and head. The head reads the token vector that the blocks have written, with
+    `shape.both` beside the context that they have.
     """
 
     def __init__(self, shape: Shape, embedding: torch.Tensor, gain: float, seed: int) -> None:
@@ -56,8 +57,8 @@ class Model(nn.Module):  # type: ignore[misc]
         self.blocks = nn.ModuleList(Block(shape.width, gain, generator) for _ in range(shape.layers))
         self.head = None
         if not shape.tied:
-            self.head = nn.Linear(shape.width, shape.vocabulary)
-            nn.init.normal_(self.head.weight, std=shape.width**-0.5, generator=generator)
+            self.head = nn.Linear(shape.read, shape.vocabulary)
+            nn.init.normal_(self.head.weight, std=shape.read**-0.5, generator=generator)
             nn.init.zeros_(self.head.bias)
 
     def embedded(self, ids: torch.Tensor) -> torch.Tensor:
@@ -73,6 +74,10 @@ class Model(nn.Module):  # type: ignore[misc]
             context, token = block(context, token, linear)
         return context, token
 
+    def rows(self, context: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """What the head reads [..., read] of the contexts and token vectors after all blocks."""
+        return torch.cat([context, token], -1) if self.shape.both else token
+
     def head_weights(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The matrix [vocabulary, width] and bias of the head."""
+        """The matrix [vocabulary, read] and bias of the head."""
         return (self.embedding, None) if self.head is None else (self.head.weight, self.head.bias)

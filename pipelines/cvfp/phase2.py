@@ -146,12 +146,12 @@ def begun(model: Model, ids: torch.Tensor, chosen: Sequence[int], settings: Sett
 def written(
     model: Model, ids: torch.Tensor, contexts: bool, start: torch.Tensor | None = None, linear: Linear = F.linear
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What the head reads [B, T, d] of documents, and their last contexts [B, d]; the token alone without contexts."""
+    """What the head reads [B, T, read] of documents, and their last contexts [B, d]; tokens alone without contexts."""
     tokens = model.embedded(ids)
     if not contexts:
         return tokens, None
     found, token = exact(model, tokens, start, linear)
-    return token, found[:, -1]
+    return model.rows(found, token), found[:, -1]
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]

@@ -49,6 +49,9 @@ class CvfpSettings:
     width: int = field(default=192, metadata=help_of("numbers of a context and of a token's vector"))
     layers: int = field(default=4, metadata=help_of("blocks"))
     tied: bool = field(default=False, metadata=help_of("the head is the embedding's matrix"))
+    head: Literal["token", "context-and-token"] = field(
+        default="token", metadata=help_of("what it reads: the token's vector after all blocks, or the context as well")
+    )
     gain: float = field(
         default=0.02, metadata=help_of("of the first weights, as a standard deviation at width 768; the guide has 0.1")
     )
@@ -101,8 +104,14 @@ class CvfpSettings:
                 f"embedding={self.embedding:.200} has vectors of that model's tokens, and tokenizer={self.tokenizer} "
                 "makes others: name the same model for both"
             )
+        if self.tied and self.head != "token":
+            raise ValueError(f"head={self.head} needs a matrix of its own, and tied=true gives it the embedding's")
         if wrong := [one for one in self.pieces if one < 0]:
             raise ValueError(f"pieces={wrong[0]} is negative")
+
+    def reads_both(self, variant: Variant) -> bool:
+        """Whether the head of a variant reads contexts beside token vectors; `token-only` has none."""
+        return self.head == "context-and-token" and variant != "token-only"
 
     def gain_of(self, variant: Variant) -> float:
         """The standard deviation of a variant's first weights at this width: of the same gain as at width 768."""

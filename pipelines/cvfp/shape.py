@@ -13,13 +13,15 @@ MIB = 1024 * 1024
 class Shape:
     """`layers` blocks of a context and a token vector of `width` numbers each, over `vocabulary` tokens.
 
-    `tied`: the head is the embedding's matrix, without a bias of its own.
+    `tied`: the head is the embedding's matrix, without a bias of its own. `both`: it reads context and token vector,
+    not the latter alone.
     """
 
     vocabulary: int
     width: int
     layers: int
     tied: bool = False
+    both: bool = False
 
     @property
     def blocks(self) -> int:
@@ -37,8 +39,13 @@ class Shape:
         return 2 * self.width
 
     @property
+    def read(self) -> int:
+        """Numbers that the head reads of a token."""
+        return 2 * self.width if self.both else self.width
+
+    @property
     def head(self) -> int:
-        return 0 if self.tied else self.vocabulary * (self.width + 1)
+        return 0 if self.tied else self.vocabulary * (self.read + 1)
 
     @property
     def parameters(self) -> int:
@@ -95,7 +102,7 @@ def phase2_memory(shape: Shape, batch: int, window: int, *, frozen: bool, chunk:
     trained, tokens = shape.head + (0 if frozen else shape.norm + shape.blocks), batch * window
     blocks = 0.0 if frozen else FLOAT * (shape.norm + shape.blocks) / MIB
     saved, a_row = _saved(shape, tokens, passes_back=not frozen), FLOAT * shape.vocabulary / MIB
-    if not shape.tied and holds_errors(tokens, shape.width):
+    if not shape.tied and holds_errors(tokens, shape.read):
         step = tokens * a_row + max(saved, blocks)
     else:
         step = FLOAT * shape.head / MIB + max(saved + min(chunk, tokens) * a_row, blocks)

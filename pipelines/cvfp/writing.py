@@ -21,6 +21,7 @@ def written_after(
         token = model.embedded(torch.tensor(asked[place : place + 1], device=weight.device))
         if contexts:
             context, token = model.step(context, token)
+            token = model.rows(context, token)
         if place >= len(beginning) - 1:
             shares = torch.softmax(F.linear(token, weight, bias)[0].float().cpu() / temperature, -1)
             drawn = int(torch.multinomial(shares, 1, generator=generator))

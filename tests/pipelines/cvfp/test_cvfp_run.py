@@ -77,6 +77,19 @@ def test_the_records_say_what_the_model_is_and_what_it_writes() -> None:
     assert one.text != other.text
 
 
+def test_a_head_that_reads_contexts_too_is_trained_and_resumed_with_them() -> None:
+    how: dict[str, Any] = {"variants": ("untrained", "token-only"), "head": "context-and-token"}
+    one, alone = read(outputs_of(**how))
+    assert one.shape["parameters"] - alone.shape["parameters"] == 400 * 16
+    ((_, made), _), ((_, resumed), _) = loops(**how), loops(**how)
+    made.round(0)
+    resumed.load(made.state())
+    assert resumed.round(1).to_text() == made.round(1).to_text()
+    assert " | " in one.text
+    with pytest.raises(ValueError, match=r"head=context-and-token needs a matrix of its own"):
+        Cvfp(tied=True, head="context-and-token")
+
+
 def test_the_guide_takes_no_step_and_the_others_do() -> None:
     series = {one.variant: one for one in read(outputs_of(variants=("guide", "guide-unguarded", "cvfp")))}
     assert {one for _, one in series["guide"].curve("stepped", 1)} == {0.0}

@@ -33,7 +33,13 @@ def test_the_memory_of_phase_1_is_planned(shape: Shape, documents: int, part: in
 
 @pytest.mark.parametrize(
     ("shape", "documents", "frozen"),
-    [(SHAPES[0][0], 32, False), (SHAPES[1][0], 64, False), (Shape(3000, 768, 2), 32, False), (SHAPES[0][0], 32, True)],
+    [
+        (SHAPES[0][0], 32, False),
+        (SHAPES[1][0], 64, False),
+        (Shape(3000, 768, 2), 32, False),
+        (SHAPES[0][0], 32, True),
+        (Shape(2000, 256, 4, both=True), 32, False),
+    ],
 )
 def test_the_memory_of_phase_2_is_planned(shape: Shape, documents: int, frozen: bool) -> None:
     ids = torch.randint(shape.vocabulary, (documents, 34))

@@ -26,8 +26,8 @@ GAIN = (768 / WIDTH) ** 0.5
 """What makes a gain of the guide's width one of this width."""
 
 
-def model(gain: float = 0.02, seed: int = 0, *, tied: bool = False) -> Model:
-    shape = Shape(50, WIDTH, 6, tied)
+def model(gain: float = 0.02, seed: int = 0, *, tied: bool = False, both: bool = False) -> Model:
+    shape = Shape(50, WIDTH, 6, tied, both)
     embedding = torch.randn(50, WIDTH, generator=torch.Generator().manual_seed(9))
     return Model(shape, embedding, gain * GAIN, seed)
 
@@ -39,8 +39,8 @@ def tokens(of: Model, documents: int = 5, length: int = 12) -> torch.Tensor:
 
 def test_the_model_of_the_guide_has_its_parameters() -> None:
     assert GUIDE.parameters == 91_429_969
-    for tied in (False, True):
-        of = model(tied=tied)
+    for tied, both in ((False, False), (True, False), (False, True)):
+        of = model(tied=tied, both=both)
         assert sum(one.numel() for one in of.parameters()) == of.shape.parameters
 
 

@@ -17,10 +17,10 @@ from pipelines.cvfp.shape import Shape, holds_errors
 VOCABULARY, WIDTH, LENGTH = 300, 24, 13
 
 
-def made(*, tied: bool = False) -> Model:
+def made(*, tied: bool = False, both: bool = False) -> Model:
     """In float64: where a gradient is almost 0, rounding would decide on AdamW's step."""
     embedding = torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(9))
-    return Model(Shape(VOCABULARY, WIDTH, 3, tied), embedding, 0.1, 0).double()
+    return Model(Shape(VOCABULARY, WIDTH, 3, tied, both), embedding, 0.1, 0).double()
 
 
 def documents(count: int) -> torch.Tensor:
@@ -43,6 +43,7 @@ def by_hand(model: Model, ids: torch.Tensor, how: phase2.Settings) -> None:
     for step in range(steps):
         window = ids[:, step * how.window : (step + 1) * how.window + 1]
         contexts, rows = exact(model, model.embedded(window[:, :-1]), context)
+        rows = torch.cat([contexts, rows], -1) if model.shape.both else rows
         weight, bias = model.head_weights()
         loss = F.cross_entropy(F.linear(rows, weight, bias).flatten(0, 1), window[:, 1:].flatten())
         gradients = torch.autograd.grad(loss, trained)
@@ -59,11 +60,11 @@ def by_hand(model: Model, ids: torch.Tensor, how: phase2.Settings) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 16])
-@pytest.mark.parametrize(("tied", "frozen"), [(False, False), (True, False), (False, True)])
-def test_an_epoch_is_that_of_autograd_over_all_logits(batch: int, tied: bool, frozen: bool) -> None:
-    ids, how = documents(batch), settings(batch, frozen=frozen)
+@pytest.mark.parametrize("kind", ["plain", "tied", "frozen", "both"])
+def test_an_epoch_is_that_of_autograd_over_all_logits(batch: int, kind: str) -> None:
+    ids, how = documents(batch), settings(batch, frozen=kind == "frozen")
     assert holds_errors(batch * how.window, WIDTH) == (batch == 2)
-    of, expected = made(tied=tied), made(tied=tied)
+    of, expected = (made(tied=kind == "tied", both=kind == "both") for _ in range(2))
     phase = phase2.PhaseTwo(of, ids, how, 0)
     phase.epoch(0)
     by_hand(expected, ids, how)
