@@ -23,6 +23,11 @@ def separate_thought(request: Request, completion: Completion, opened: str = "")
     return replace(completion, text=text, thought=thought) if thought else completion
 
 
+def encodable(text: str) -> str:
+    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 class Detokenizer:
     """Tokens to text, without special tokens except those that mark a thought, such as Magistral's [THINK]."""
 

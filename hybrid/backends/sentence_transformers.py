@@ -13,6 +13,7 @@ import sentence_transformers
 import torch
 import transformers
 
+from hybrid.backends.completions import encodable
 from hybrid.backends.devices import limit_threads
 from hybrid.backends.load_hints import EMBEDDER, EMBEDDER_ELSE, cannot_load, reason_of
 from hybrid.backends.options import one_of, whole_number
@@ -88,7 +89,7 @@ class SentenceTransformersEmbedder:
     def embed(self, texts: Iterable[str]) -> Iterator[Vector | Failure]:
         """Batch by batch, in order."""
         source = iter(texts)
-        while batch := [_encodable(text) for text in islice(source, self._batch)]:
+        while batch := [encodable(text) for text in islice(source, self._batch)]:
             lengths = [len(ids) for ids in self._engine.tokenizer(batch, truncation=False, verbose=False)["input_ids"]]
             short = [text for text, length in zip(batch, lengths, strict=True) if length <= self.model.context]
             vectors = iter(self._vectors(short))
@@ -153,11 +154,6 @@ def _inside(folder: Path, path: str) -> Path:
     if not module_folder.is_relative_to(folder):
         raise CannotRun(f"{folder / 'modules.json'}: the path {path!r:.80} leads out of the folder")
     return module_folder
-
-
-def _encodable(text: str) -> str:
-    """`text` with unpaired surrogates, which UTF-8 cannot encode, replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _unit(numbers: list[float]) -> Vector | Failure:

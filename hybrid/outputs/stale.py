@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,15 +37,20 @@ def _stale(outputs: Path) -> list[Path]:
 
 
 def _outputs_digest(outputs: Path) -> bytes:
-    with suppress(OSError), outputs.open("rb") as file:
-        file.seek(max(0, outputs.stat().st_size - TAIL))
-        match = DIGEST.search(file.read(TAIL))
-        return match[1] if match else b""
-    return b""
+    return _found(DIGEST, outputs, lambda size: max(0, size - TAIL), TAIL)
 
 
 def _graded_digest(grades: Path) -> bytes:
-    with suppress(OSError), grades.open("rb") as file:
-        match = GRADED.search(file.read(HEAD))
-        return match[1] if match else b""
+    return _found(GRADED, grades, lambda _: 0, HEAD)
+
+
+def _found(pattern: re.Pattern[bytes], path: Path, start: Callable[[int], int], length: int) -> bytes:
+    """The first group of `pattern` in so many bytes of a file; b"" where it is not there, and for what is no file."""
+    with suppress(OSError):
+        if not path.is_file():  # a pipe would be waited for
+            return b""
+        with path.open("rb") as file:
+            file.seek(start(path.stat().st_size))
+            match = pattern.search(file.read(length))
+            return match[1] if match else b""
     return b""

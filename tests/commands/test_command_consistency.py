@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hybrid.commands.run import done_text
 from hybrid.errors import BadData
 from hybrid.folder.notes import pack_note
-from hybrid.outputs import is_stale, stale_words, write_outputs
+from hybrid.outputs import grades_of, is_stale, stale_words, write_outputs
 from hybrid.protocols import Stage
 from hybrid.records import Item
 from hybrid.work import Ask
@@ -176,6 +177,8 @@ def test_grades_without_the_digest_of_their_outputs_are_not_called_stale(tmp_pat
     assert not is_stale(tmp_path / "nothing", outputs)
     assert not is_stale(grades, tmp_path)
     assert stale_words(tmp_path / "away" / "outputs.json") == []
+    os.mkfifo(grades_of(outputs, "pipe"))
+    assert not is_stale(grades_of(outputs, "pipe"), outputs), "nobody writes into it, so reading it would never end"
 
 
 @pytest.mark.parametrize(

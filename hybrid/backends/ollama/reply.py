@@ -7,7 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from hybrid.backends.servers.answers import Reply, encodable, logarithm, tokens_in
+from hybrid.backends.completions import encodable
+from hybrid.backends.servers.answers import Reply, logarithm, tokens_in
 from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData

@@ -1,9 +1,7 @@
-"""From a request to a body for Ollama's API, and retries when the reply is incomplete or an error."""
+"""From a request to a body for Ollama's API, and what its replies and its errors mean."""
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from typing import Any
 
@@ -19,11 +17,10 @@ from hybrid.backends.prompts import BadRequest, refused
 from hybrid.backends.servers.answers import completion_of
 from hybrid.backends.servers.connection import Connection
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable, TruncatedReply
+from hybrid.backends.servers.retries import RetriedRequest
 from hybrid.errors import CannotRun, Temporary
 from hybrid.records import Completion, Failure, Request
 from hybrid.thoughts import opened_by
-
-ATTEMPTS = 3
 
 TOO_LONG = ("exceeds the context length", "exceeds maximum context length", "exceed_context_size")
 
@@ -48,13 +45,9 @@ class RequestBuilder:
         except CannotRun as error:
             raise CannotRun(error.message, hint=HINT) from error
         failure = unsupported(request) or self._schema_failure(request)
-        call = RetriedRequest(self, connection, request, concurrency)
-        while failure is None:
-            outcome = await call.attempt()
-            if isinstance(outcome, Completion):
-                return outcome
-            failure = outcome
-        return Completion(request.key, error=failure)
+        if failure:
+            return Completion(request.key, error=failure)
+        return await AskedRequest(self, connection, request, concurrency).completion()
 
     def body(self, request: Request, size: int) -> tuple[str, dict[str, Any]]:
         """Path and body. Sampling parameters of the Modelfile are overridden; nothing is truncated silently."""
@@ -121,34 +114,27 @@ class RequestBuilder:
         return options
 
 
-class RetriedRequest:
-    """One request, with the number of its failed attempts."""
+class AskedRequest(RetriedRequest):
+    """One request to Ollama."""
 
     def __init__(
         self, calls: RequestBuilder, connection: Connection, request: Request, concurrency: ConcurrencyLimit
     ) -> None:
-        self._builder, self._connection, self._request, self._concurrency = calls, connection, request, concurrency
-        self._window = calls.window
-        self._failures = 0
+        super().__init__(connection, request)
+        self._builder, self._window, self._concurrency = calls, calls.window, concurrency
+        self._reader = ReplyReader(0)
         self._size = 0
-        self._started = 0.0
 
-    async def attempt(self) -> Completion | Failure | None:
-        """Send the request once. None means that it must be sent again."""
-        self._size, self._started = self._window.size_for(self._request), time.monotonic()
-        reader = ReplyReader(self._request.sampling.max_tokens)
-        try:
-            await self._connection.stream(*self._builder.body(self._request, self._size), reader.take)
-            return self._checked(reader.reply())
-        except ServerUnavailable as error:
-            await self._connection.wait_for_server(error)
-            return None
-        except ErrorReply as error:
-            return await self._refused(error)
-        except ReplyError as error:
-            if reader.repeats and isinstance(error, TruncatedReply):
-                return Failure("repetition", f"Ollama broke off a reply: one token came over {REPEATS} times in a row")
-            return await self._retry(error.kind, error.message)
+    async def _sent(self) -> Completion | Failure | None:
+        self._size = self._window.size_for(self._request)
+        self._reader = ReplyReader(self._request.sampling.max_tokens)
+        await self._connection.stream(*self._builder.body(self._request, self._size), self._reader.take)
+        return self._checked(self._reader.reply())
+
+    async def _broken(self, error: ReplyError) -> Failure | None:
+        if self._reader.repeats and isinstance(error, TruncatedReply):
+            return Failure("repetition", f"Ollama broke off a reply: one token came over {REPEATS} times in a row")
+        return await self._retry(error.kind, error.message)
 
     def _checked(self, reply: TimedReply) -> Completion | Failure | None:
         """The completion, unless the context was full. The thought is separated, by the server or here."""
@@ -174,7 +160,6 @@ class RetriedRequest:
         return Failure("too-long", f"{message}; prompt and {self._request.sampling.max_tokens} new tokens must fit")
 
     async def _refused(self, error: ErrorReply) -> Failure | None:
-        """The failure of this request, None to retry it. Raises HybridError for an error that concerns all requests."""
         text = error.message
         if any(words in text for words in TOO_LONG):
             return self._too_long(f"the prompt does not fit into the context of {self._size} tokens")
@@ -197,21 +182,12 @@ class RetriedRequest:
         words = ("schema", "format", "grammar", "template")
         return any(word in text.lower() for word in words)
 
-    async def _retry(self, kind: str, message: str) -> Failure | None:
-        """Wait, and return None to retry; after ATTEMPTS the failure.
-
-        Raises Temporary when the server does not work.
-        """
-        self._failures += 1
-        if self._failures < ATTEMPTS:
-            await asyncio.sleep(random.uniform(0.1, 0.5) * self._failures)
-            return None
+    async def _check_server(self, message: str) -> None:
         if not await self._server_works():
             raise Temporary(
                 f"Ollama does not answer any more: {message}",
                 hint="restart it, its log says why; then run the same command again: nothing is lost",
             )
-        return Failure(kind, f"{message} ({self._failures} attempts)")
 
     async def _server_works(self) -> bool:
         """Whether the server answers the smallest request, so that only this one fails."""

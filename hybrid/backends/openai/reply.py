@@ -6,8 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid.backends.completions import encodable
 from hybrid.backends.openai.address import error_in
-from hybrid.backends.servers.answers import Reply, encodable, logarithm, tokens_in
+from hybrid.backends.servers.answers import Reply, logarithm, tokens_in
 from hybrid.backends.servers.replies import MAX_LINE, ErrorReply, ReplyError
 from hybrid.canonical import decode
 from hybrid.errors import BadData

@@ -1,10 +1,8 @@
-"""One request until it is answered: sent again when the server is busy or its reply is broken, within limits."""
+"""Requests to a server with OpenAI's interface: what its replies and its errors mean."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import time
 from dataclasses import dataclass, field
 
@@ -17,6 +15,7 @@ from hybrid.backends.prompts import BadRequest, refused
 from hybrid.backends.servers.answers import completion_of
 from hybrid.backends.servers.connection import Connection
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
+from hybrid.backends.servers.retries import RetriedRequest
 from hybrid.errors import Temporary
 from hybrid.machine.terminal import clean_line
 from hybrid.records import Completion, Failure, Request
@@ -24,7 +23,6 @@ from hybrid.thoughts import opened_by
 
 LOG = logging.getLogger("hybrid")
 
-ATTEMPTS = 3
 LONGEST_BACKOFF = 30.0
 """Seconds between two attempts at a busy server that does not say when to come again."""
 
@@ -48,11 +46,7 @@ class Asking:
             return refused(request, error)
         if request.adapter:
             return Completion(request.key, error=Failure("unsupported", "the server takes no adapter a request"))
-        call = RetriedRequest(self, connection, request, schemas, limit)
-        outcome: Completion | Failure | None = None
-        while outcome is None:
-            outcome = await call.attempt()
-        return outcome if isinstance(outcome, Completion) else Completion(request.key, error=outcome)
+        return await AskedRequest(self, connection, request, schemas, limit).completion()
 
     def note_model(self, model: str) -> None:
         """Say once when the server answers with a model that it calls otherwise: an alias, or another model."""
@@ -65,34 +59,22 @@ class Asking:
             )
 
 
-class RetriedRequest:
-    """One request, with the number of its failed attempts."""
+class AskedRequest(RetriedRequest):
+    """One request to a server with OpenAI's interface."""
 
     def __init__(
         self, asking: Asking, connection: Connection, request: Request, schemas: SchemaSupport, limit: RequestLimit
     ) -> None:
-        self._asking, self._connection, self._request = asking, connection, request
-        self._schemas, self._limit = schemas, limit
-        self._failures = self._refusals = 0
-        self._started = 0.0
+        super().__init__(connection, request)
+        self._asking, self._schemas, self._limit = asking, schemas, limit
+        self._refusals = 0
 
-    async def attempt(self) -> Completion | Failure | None:
-        """Send the request once. None means that it must be sent again."""
-        self._started = time.monotonic()
+    async def _sent(self) -> Completion | Failure | None:
+        if (failure := await self._schemas.failure(self._connection, self._request)) is not None:
+            return failure
         reader = ReplyReader(self._request.sampling.max_tokens)
-        try:
-            failure = await self._schemas.failure(self._connection, self._request)
-            if failure is not None:
-                return failure
-            await self._connection.stream(*self._asking.builder.path_and_body(self._request), reader.take)
-            return self._checked(reader.reply())
-        except ServerUnavailable as error:
-            await self._connection.wait_for_server(error)
-            return None
-        except ErrorReply as error:
-            return await self._refused(error)
-        except ReplyError as error:
-            return await self._retry(error.kind, error.message)
+        await self._connection.stream(*self._asking.builder.path_and_body(self._request), reader.take)
+        return self._checked(reader.reply())
 
     def _checked(self, reply: NamedReply) -> Completion | Failure:
         """The completion, unless the context was full, or the server withheld the answer."""
@@ -120,7 +102,6 @@ class RetriedRequest:
         return self._asking.builder.model.chat_template.opens if reply.finish == "length" else ""
 
     async def _refused(self, error: ErrorReply) -> Failure | None:
-        """The failure of this request, None to send it again. Raises HybridError for what concerns all requests."""
         if is_too_long(error):
             told = f" of {self._asking.context} tokens" if self._asking.context else ""
             return Failure("too-long", f"the request does not fit into the context{told}: {error.message}")
@@ -137,12 +118,7 @@ class RetriedRequest:
             return await self._retry("engine", error.message)
         return Failure("bad-schema" if about_schema else "bad-request", error.message)
 
-    async def _retry(self, kind: str, message: str) -> Failure | None:
-        """Wait, and return None to retry; after ATTEMPTS the failure. Raises Temporary for a server that is gone."""
-        self._failures += 1
-        if self._failures < ATTEMPTS:
-            await asyncio.sleep(random.uniform(0.1, 0.5) * self._failures)
-            return None
+    async def _check_server(self, message: str) -> None:
         endpoint = self._connection.endpoint
         try:
             await self._connection.get("/models")
@@ -151,4 +127,3 @@ class RetriedRequest:
                 f"{endpoint.name} does not answer any more: {message}",
                 hint=f"{endpoint.restart}; then run the same command again: nothing is lost",
             ) from error
-        return Failure(kind, f"{message} ({self._failures} attempts)")

@@ -43,11 +43,6 @@ def completion_of(request: Request, reply: Reply, *, opened: str, seconds: float
     return separate_thought(request, written, opened)
 
 
-def encodable(text: str) -> str:
-    """`text` with unpaired surrogates, which JSON can hold and UTF-8 cannot, replaced."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 def tokens_in(value: Mapping[str, Any], name: str, server: str) -> int:
     """A number of tokens; 0 when there is none. Raises ReplyError for what is no number."""
     found = value.get(name)

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from hybrid.backends.servers.answers import encodable
+from hybrid.backends.completions import encodable
 from hybrid.backends.servers.connection import Connection, Endpoint, Timeouts
 from hybrid.backends.servers.replies import ErrorReply, ReplyError, ServerUnavailable
 from hybrid.backends.servers.request_pool import Check, Concurrency, RequestPool
+from hybrid.backends.servers.retries import ATTEMPTS
 from hybrid.errors import Temporary
 from hybrid.protocols import Vector
 from hybrid.records import Failure
 
 BATCH = 32
 """Texts per request. Most servers compute them one after another, so more only delay its reply."""
-ATTEMPTS = 3
 IN_FLIGHT = 3
 
 Numbered = tuple[int, list[str]]
