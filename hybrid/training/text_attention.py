@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from transformers import AttentionInterface
 
 from hybrid.errors import CannotRun
+from hybrid.training.short_attention import LONGEST, HeadRows, ShortAttention, head_rows
 
 NAME = "hybrid_texts"
 WASTE = 2
@@ -48,6 +49,14 @@ class TextLayout:
     longest: int
     first_only: bool = False
     """Only the first token of each text asks: of the others' queries nothing is read, and nothing is answered."""
+    of_heads: dict[int, HeadRows] = field(default_factory=dict, compare=False)
+
+    def by_head(self, heads: int) -> HeadRows:
+        """The rows of `heads` heads; all layers share them."""
+        if heads not in self.of_heads:
+            parts = [(one.texts, one.longest, one.rows, one.real) for one in self.rectangles]
+            self.of_heads[heads] = head_rows(parts, heads)
+        return self.of_heads[heads]
 
 
 _layout: ContextVar[TextLayout] = ContextVar("text_layout")
@@ -118,6 +127,9 @@ def text_attention(  # noqa: PLR0913  (transformers decides what it is called wi
     rows = [one[0].transpose(0, 1) for one in (query, key, value)]
     if layout.first_only:
         return _of_first_tokens(layout, rows, scaling)[None], None
+    if query.requires_grad and query.device.type == "cpu" and not shared and layout.longest <= LONGEST:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return ShortAttention.apply(*rows, layout.by_head(query.shape[1]), scale, causal)[None], None
     found = []
     for one in layout.rectangles:
         shape = one.texts, one.longest, -1, query.shape[-1]
