@@ -65,6 +65,8 @@ def test_a_worker_loads_transformers_without_libraries_that_nothing_asks_of_it()
         "    load('hybrid.backends.classifier:ClassifierBackend', needed_for='this test')\n"
         "    early = {'transformers.generation.utils', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)\n"
         "    assert early == {'transformers.generation.utils'}, early\n"
+        "    from hybrid.machine.lean_transformers import may_have_gpu\n"
+        "    assert may_have_gpu() or 'triton' not in sys.modules\n"
         "    load('sklearn.metrics:roc_curve', needed_for='this test')"
     )
     assert "sklearn" in loaded_after(code), "whoever asks for it has it"
