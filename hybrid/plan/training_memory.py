@@ -9,11 +9,13 @@ between the forward and the backward pass, and what exists at the peak beside it
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from hybrid.backends.capacity import CPU_CACHE, TrainingOptions
+from hybrid.backends.capacity import CPU_CACHE, TrainingOptions, sampler_bytes
+from hybrid.backends.options import fraction
 from hybrid.errors import CannotRun
-from hybrid.plan.gpus import Gpu
+from hybrid.plan.gpus import GIB, Gpu
 from hybrid.plan.memory import CONTEXT, Line, Needs, itemsize_of
 from hybrid.plan.shapes import ModelShape
 from hybrid.plan.training_texts import TrainingTexts
@@ -131,6 +133,10 @@ class On(NamedTuple):
             return max(CPU_CACHE, self.gpu.memory // 2)
         return self.gpu.memory - CONTEXT - self.shape.weight_bytes(self.itemsize)
 
+    def beside(self, sampler: int) -> On:
+        """The device without the bytes that another sampler takes of it."""
+        return self._replace(gpu=replace(self.gpu, memory=self.gpu.memory - sampler)) if sampler else self
+
     @property
     def most(self) -> int:
         """Bytes that may be taken in all."""
@@ -210,24 +216,43 @@ def policy_needs(
     shape: ModelShape, models: int, tuning: PolicyTuning, longest: int, options: Mapping[str, str], gpu: Gpu
 ) -> Needs:
     """What so many policies take while they train, by the engine's own plan. `longest`: tokens of a text."""
-    on = On(shape, itemsize_of(options, gpu), gpu)
+    whole = On(shape, itemsize_of(options, gpu), gpu)
+    sampler = vllm_beside(whole, tuning, options)
+    if (beside := sum(line.bytes for line in sampler)) > whole.most - whole.weights.bytes:
+        hint = "--set rank=32 with sampler=vllm, a smaller model or a larger GPU; or without that sampler"
+        return Needs((whole.weights, *sampler), whole.most, hint=hint)
+    on = whole.beside(beside)
     parameters = adapter_parameters(shape, tuning.rank, tuning.targets) if tuning.rank else shape.parameters
     held = (adapter_bytes if tuning.rank else full_bytes)(parameters, models)
     arithmetic = (describe_adapters if tuning.rank else describe_full)(parameters, models)
-    lines = [on.weights, Line("policies", held, arithmetic)]
+    lines = [on.weights, *sampler, Line("policies", held, arithmetic)]
     try:
         refuse_held(held, on.free, arithmetic)
         plan = _policy_plan(on, tuning, held, arithmetic, longest)
     except CannotRun as error:
         lines.append(Line("a pass", max(0, on.most - on.weights.bytes - held) + 1, error.message))
-        return Needs(tuple(lines), on.most, hint=error.hint)
+        return Needs(tuple(lines), whole.most, hint=error.hint)
     costs, tokens = plan.costs, plan.tokens
     chunk = min(costs.chunk, tokens) * costs.per_logits
     twice = "; each layer computed again" if costs.checkpointed else ""
     passing = max(0, min(plan.room, costs.of(tokens, tokens, tokens)) - chunk)
     lines.append(Line("activations", passing, f"passes of up to {tokens:,} tokens{twice}"))
     lines.append(Line("logits", chunk, f"a chunk of {costs.chunk:,} labels"))
-    return Needs(tuple(lines), on.most, models, on.weights.bytes)
+    return Needs(tuple(lines), whole.most, models, on.weights.bytes)
+
+
+def vllm_beside(on: On, tuning: PolicyTuning, options: Mapping[str, str]) -> tuple[Line, ...]:
+    """What vLLM takes where it samples for the policies, by the engine's own division of the memory."""
+    if options.get("sampler", "").strip() != "vllm":
+        return ()
+    if not tuning.rank:
+        return (Line("vLLM, which samples", on.most + 1, "it samples with adapters alone: not with rank=0"),)
+    weights = on.weights.bytes
+    if on.gpu.is_cpu:
+        return (Line("vLLM, which samples", weights + GIB, "its weights, and 1 GiB of keys and values"),)
+    free = max(0, on.gpu.memory - CONTEXT - weights)
+    taken = int(fraction(options, "memory", sampler_bytes(free, weights) / on.gpu.memory) * on.gpu.memory)
+    return (Line("vLLM, which samples", taken, "its weights, adapters, keys and values"),)
 
 
 def _policy_plan(on: On, tuning: PolicyTuning, held: int, arithmetic: str, longest: int) -> PolicyPlan:

@@ -19,6 +19,7 @@ from pipelines.sapo.configuration import configuration_of, expected_of
 from pipelines.sapo.evaluation import Evaluation
 from pipelines.sapo.ledger import Ledger
 from pipelines.sapo.node import Node, rewards_of
+from pipelines.sapo.other_sampler import compared
 from pipelines.sapo.pool import Candidate, Pool
 from pipelines.sapo.rollouts import Batch, Rollout, packed
 from pipelines.sapo.segment_names import segment_name
@@ -65,6 +66,7 @@ class Swarm:
         self._policies: Policies | None = None
         self._reader: Reader | None = None
         self._rewards: dict[str, tuple[int, ...]] = {}
+        self._samplers: dict[int, Json] = {}  # place of a node -> how far another sampler was off in this round
 
     def publish_to(self, publications: Publications) -> None:
         """`hybrid.loops.PublishingLoop`."""
@@ -97,6 +99,8 @@ class Swarm:
         sampled = iter(policies.sample(every) if every else ())
         texts = [[next(sampled) for _ in of] for of in prompts]
         answers = [[next(sampled) for _ in of] for of in tests]
+        if policies.sampler and self.settings.importance_cap and self.settings.top_p == 1:
+            self._samplers = compared(policies, prompts, texts) | self._samplers
         found = []
         for node, of, wrote, test in zip(self.nodes, asked, texts, answers, strict=True):
             rollouts = node.rollouts(of, wrote, number, policies.tokenizer)
@@ -228,6 +232,8 @@ class Swarm:
 
     def _note(self, number: int, node: Node, of: Chosen) -> Json:
         note = of.entry.to_json()
+        if node.place in self._samplers:
+            note["sampler"] = self._samplers.pop(node.place)
         if (number + 1) % WEIGHTS_EVERY == 0 or number == self.settings.rounds - 1:
             note["weights"] = self.policies.digest(node.place)
         return note

@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 from hybrid.backends.policies import LanguageModelPolicies, tokenizer_digest
 from hybrid.backends.policy_sampling import Limits, PolicySampler, SlottedBank
 from hybrid.backends.transformers import TransformersBackend
-from hybrid.errors import CannotRun, Temporary
+from hybrid.errors import CannotRun, Temporary, UsageError
 from hybrid.execution.loop_engine import LoopBackend
 from hybrid.loops import PolicyText, Prompt, Sampled
 from hybrid.records import Message, Request, Sampling
@@ -256,6 +256,12 @@ def test_a_loop_is_offered_policies_and_no_classifiers(backend: TransformersBack
     ):
         with pytest.raises(CannotRun, match="no classifiers"):
             refused()
+
+
+def test_a_sampler_that_there_is_not_is_refused_before_a_model_is_loaded() -> None:
+    for options, message in (({"sampler": "vlm"}, "sampler=vlm"), ({"eager": "true"}, "eager is for sampler=vllm")):
+        with pytest.raises(UsageError, match=message):
+            TransformersBackend("smollm2", {"device": "cpu", **options})
 
 
 def test_two_swarms_on_one_backend_take_turns_and_requests_are_answered_between(backend: TransformersBackend) -> None:

@@ -11,11 +11,12 @@ import pytest
 from hybrid.backends.ranks import RANKS
 
 ROOT = Path(__file__).parents[2]
-BACKEND = ROOT / "hybrid" / "backends" / "vllm.py"
+ENGINE = ROOT / "hybrid" / "backends" / "vllm_engine.py"
+SAMPLER = ROOT / "hybrid" / "backends" / "vllm_sampling.py"
 METHODS = {
     "v1/engine/llm_engine.py": {
-        "LLMEngine": {"from_engine_args", "add_request", "abort_request", "step", "add_lora", "sleep", "wake_up",
-                      "get_tokenizer"},
+        "LLMEngine": {"from_engine_args", "add_request", "abort_request", "step", "add_lora", "remove_lora", "sleep",
+                      "wake_up", "get_tokenizer"},
     },
     "v1/engine/core_client.py": {"EngineCoreClient": {"shutdown"}},
     "device_allocator/cumem.py": {"CuMemAllocator": {"get_instance"}},
@@ -62,7 +63,7 @@ def literals_of(path: Path, function: str) -> set[str]:
 
 
 def test_every_argument_of_an_engine_is_known(source: Path) -> None:
-    given = literals_of(BACKEND, "_arguments")
+    given = literals_of(ENGINE, "engine_arguments")
     assert {"gpu_memory_utilization", "enable_sleep_mode", "enable_lora", "max_cpu_loras", "dtype"} <= given
     assert given <= fields_of(source / "engine" / "arg_utils.py", "EngineArgs")
 
@@ -78,9 +79,26 @@ def test_every_method_is_there(source: Path) -> None:
     assert "level" in [one.arg for one in sleep.args.args]
 
 
+def test_what_a_sampler_asks_for_is_known(source: Path) -> None:
+    tree = ast.parse(SAMPLER.read_text())
+    (mode,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "LOGPROBS"
+    ]
+    assert f'"{mode}"' in (source / "config" / "model.py").read_text()
+    assert "logprobs_mode" in fields_of(source / "engine" / "arg_utils.py", "EngineArgs")
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    (made,) = [node for node in calls if ast.unparse(node.func) == "SamplingParams"]
+    given = {one.arg for one in made.keywords if one.arg}
+    assert {"seed", "detokenize", "logprobs", "output_kind"} <= given
+    assert given <= fields_of(source / "sampling_params.py", "SamplingParams")
+    assert "device_type" in fields_of(source / "platforms" / "interface.py", "Platform")
+
+
 def test_every_variable_of_the_environment_is_read(source: Path) -> None:
     text = (source / "envs.py").read_text()
-    tree = ast.parse(BACKEND.read_text())
+    tree = ast.parse(ENGINE.read_text())
     (environment,) = [
         node.value
         for node in tree.body

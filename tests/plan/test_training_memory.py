@@ -7,8 +7,17 @@ from typing import Any
 import pytest
 
 from hybrid.plan.gpus import chosen
+from hybrid.plan.memory import CONTEXT
 from hybrid.plan.shapes import ModelShape, shape_of, shape_of_config
-from hybrid.plan.training_memory import On, TrainingTexts, adapter_parameters, pass_costs, policy_costs, training_needs
+from hybrid.plan.training_memory import (
+    On,
+    TrainingTexts,
+    adapter_parameters,
+    pass_costs,
+    policy_costs,
+    policy_needs,
+    training_needs,
+)
 from hybrid.tuning import SEAL_TARGETS, PolicyTuning
 
 torch = pytest.importorskip("torch")
@@ -97,3 +106,23 @@ def test_what_cannot_be_trained_is_refused_with_the_engines_own_words() -> None:
     assert not needs.fits
     assert "training does not fit" in needs.lines[-1].how
     assert "--set rank=16" in needs.hint
+
+
+def test_policies_that_vllm_samples_for_have_less_room_and_those_without_adapters_are_refused() -> None:
+    (t4, l4) = chosen(["t4", "l4"])
+    small, large = shape_of("llama3.2-1b"), shape_of("llama3.1-8b")
+    alone = policy_needs(small, 8, PolicyTuning(rank=32), 1000, {}, t4)
+    beside = policy_needs(small, 8, PolicyTuning(rank=32), 1000, {"sampler": "vllm"}, t4)
+    lines = {line.name: line.bytes for line in beside.lines}
+    weights = small.weight_bytes(2)
+    free = t4.memory - CONTEXT - weights
+    assert lines["vLLM, which samples"] == pytest.approx(weights + 0.4 * (free - weights), abs=2)
+    assert alone.fits
+    assert beside.fits
+    assert beside.most == alone.most
+    assert lines["activations"] <= {line.name: line.bytes for line in alone.lines}["activations"]
+    given = policy_needs(small, 8, PolicyTuning(rank=32), 1000, {"sampler": "vllm", "memory": "0.5"}, t4)
+    assert {line.name: line.bytes for line in given.lines}["vLLM, which samples"] == t4.memory // 2
+    for shape, rank in ((large, 32), (small, 0)):
+        assert not (refused := policy_needs(shape, 8, PolicyTuning(rank=rank), 1000, {"sampler": "vllm"}, l4)).fits
+        assert "without that sampler" in refused.hint

@@ -25,6 +25,7 @@ class TablePolicies:
 
     def __init__(self, slots: int, *, context: int = 4000, together: bool = True) -> None:
         self.slots, self.context, self.together = slots, context, together
+        self.sampler = ""
         self.end, self.tokenizer = END, hashlib.sha256(repr(TOKENS).encode()).hexdigest()
         self.tables = [[[0.0] * len(TOKENS) for _ in range(POSITIONS)] for _ in range(slots)]
         self.gradients = [self._zeros() for _ in range(slots)]

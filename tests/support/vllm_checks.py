@@ -92,14 +92,14 @@ def changed_functions(backend: Any) -> Any:
 
 def memory_of_adapters(backend: Any) -> Any:
     """Bytes that the engine reserved for its adapters, what `adapter_bytes` says, how many `auto` would hold."""
-    from hybrid.backends.vllm import _loras
+    from hybrid.backends.vllm_engine import adapters_at_once
 
     worker = backend._engine.engine_core.engine_core.model_executor.driver_worker.worker
     kept = [getattr(one, name, ()) for one in worker.model_runner.model.modules() for name in LORA_TENSORS]
     parts = [part for one in kept for part in (one if isinstance(one, (tuple, list)) else (one,))]
     folder = as_folder(locate(sys.argv[1]))
     each = adapter_bytes(config_of(folder), 8, "float32")
-    return [sum(part.nbytes for part in parts), 2 * each, _loras({"loras": "auto"}, folder, 8, "float32")]
+    return [sum(part.nbytes for part in parts), 2 * each, adapters_at_once({"loras": "auto"}, folder, 8, "float32")]
 
 
 def sleep(backend: Any) -> Any:
@@ -110,7 +110,7 @@ def sleep(backend: Any) -> Any:
     from vllm.device_allocator.cumem import CuMemAllocator
     from vllm.v1.worker.gpu_worker import Worker
 
-    from hybrid.backends.vllm import _sleeps
+    from hybrid.backends.vllm_engine import sleeps
 
     asked = replace(testing.ask(QUESTIONS[0]), adapter=Adapter("a" * 64, sys.argv[3]))
     before = testing.answers(backend, asked)[asked.key].text
@@ -122,9 +122,9 @@ def sleep(backend: Any) -> Any:
     inspect.signature(Worker.wake_up).bind(None, tags=None)
     inspect.signature(EngineArgs).bind(model="", enable_sleep_mode=True)
     assert "pointer_to_data" in inspect.getsource(CuMemAllocator.__init__)
-    assert not _sleeps("auto", Path(sys.argv[1]))
+    assert not sleeps("auto", Path(sys.argv[1]))
     try:
-        _sleeps("true", Path(sys.argv[1]))
+        sleeps("true", Path(sys.argv[1]))
     except CannotRun as error:
         return [before, *after, asleep, error.message, backend.can_sleep]
     return None
@@ -181,6 +181,8 @@ def next_stage(tuned: Any, folder: Path) -> Any:
 
 def main() -> None:
     """Everything, in order."""
+    from tests.support.vllm_sampler_checks import policies  # imports vLLM, which those who start this must not
+
     tuned = opened("vllm", sys.argv[1], Path(sys.argv[2]), loras="2", context="2048")
     tell("trained", said, tuned)
     tell("next_stage", lambda tuned: next_stage(tuned, Path(sys.argv[2])), tuned)
@@ -201,6 +203,7 @@ def main() -> None:
         unused_rank,
     ):
         tell(work.__name__, work, backend)
+    tell("policies", lambda opened: policies(opened._engine, sys.argv[1]), backend)
     places = [place for place, _ in tuned._answering._files._places.values()]
     tuned.close()
     tell("files", lambda _: {"places": len(places), "left": [str(one) for one in places if one.exists()]}, backend)

@@ -10,6 +10,7 @@ import pytest
 from hybrid.errors import BadData
 from hybrid.loops import NotYet, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.tuning import PolicyTuning
 from pipelines.sapo.arrivals import unpack
 from pipelines.sapo.folder_node import FolderNode
 from pipelines.sapo.loop import loop
@@ -19,7 +20,7 @@ from pipelines.sapo.swarm import Swarm
 from pipelines.sapo.training import train
 from pipelines.sapo.training_set import TrainingSet
 from tests.support.published import Folder
-from tests.support.table_policies import TableLab
+from tests.support.table_policies import TableLab, TablePolicies
 
 SMALL: dict[str, Any] = {
     "arms": ("2-2",), "tasks": ("basic_arithmetic",), "level": "easy", "nodes": 3, "rounds": 12, "group": 4,
@@ -302,6 +303,32 @@ def test_several_updates_clip_and_weights_of_importance_change_what_is_learnt() 
             one.round(number)
     weights = {one.policies.digest(0) for one in (plain, *others)}
     assert len(weights) == 4
+
+
+class OtherSampler(TableLab):
+    """Policies whose sampler tells log-probabilities that are not quite those of training."""
+
+    def policies(self, slots: int, tuning: PolicyTuning) -> TablePolicies:
+        made = super().policies(slots, tuning)
+        made.sampler, exact = "other 1.0", made.sample
+        made.sample = lambda prompts: [  # type: ignore[method-assign]
+            one._replace(logprobs=tuple(logprob - 0.125 for logprob in one.logprobs)) for one in exact(prompts)
+        ]
+        return made
+
+
+def test_a_round_notes_how_far_another_samplers_probabilities_are_from_those_of_training() -> None:
+    more: dict[str, Any] = {"foreign_ids": True, "importance_cap": 2.0}
+    made = swarm(lab=OtherSampler(), **more)
+    for number in range(2):
+        found = made.round(number)
+        assert found.notes.keys() == found.groups.keys()
+        for name, note in found.notes.items():
+            told: Any = note["sampler"]  # type: ignore[index,call-overload]
+            assert (told["name"], told["mean"], told["most"]) == ("other 1.0", 0.125, 0.125)
+            assert told["tokens"] == found.groups[name]["tokens_generated"]
+    for other in (swarm(**more), swarm(lab=OtherSampler()), swarm(lab=OtherSampler(), top_p=0.9, **more)):
+        assert all("sampler" not in note for note in other.round(0).notes.values())  # type: ignore[operator]
 
 
 def test_a_warm_up_teaches_the_format_before_the_first_round() -> None:
