@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import safetensors
@@ -36,12 +36,12 @@ class ClientModel:
     @cached_property
     def digest(self) -> str:
         """The sha256 of the values as they train: float32."""
-        return hashlib.sha256(_saved(_tensors(self, "all", np.float32))).hexdigest()
+        return hashlib.sha256(saved(tensors_of(self, "all", np.float32))).hexdigest()
 
     @property
     def finite(self) -> bool:
         """Whether all of it are finite numbers."""
-        return all(np.isfinite(value).all() for value in _tensors(self, "all", np.float64).values())
+        return all(np.isfinite(value).all() for value in tensors_of(self, "all", np.float64).values())
 
     def to_wire(self, kind: str, part: Part = "all", note: str = "") -> bytes:
         """The safetensors file that is sent, in the number format `kind`: fp32, fp16, or int8 with a scale a row.
@@ -51,10 +51,10 @@ class ClientModel:
         about = {"note": note} if note else None
         if kind == "int8":
             tensors: dict[str, NDArray[np.generic]] = {}
-            for name, value in _tensors(self, part, np.float32).items():
+            for name, value in tensors_of(self, part, np.float32).items():
                 tensors |= _quantized(name, value)
-            return _saved(tensors, about)
-        return _saved(_tensors(self, part, np.float16 if kind == "fp16" else np.float32), about)
+            return saved(tensors, about)
+        return saved(tensors_of(self, part, np.float16 if kind == "fp16" else np.float32), about)
 
     def from_wire(self, data: bytes) -> ClientModel:
         """The model in a file that was sent, untrusted: of the names and shapes of this one, whose A it keeps where
@@ -88,9 +88,9 @@ def packed(models: Mapping[str, ClientModel], about: Mapping[str, object]) -> by
     tensors = {
         f"{name}:{key}": value
         for name, model in models.items()
-        for key, value in _tensors(model, "all", np.float64).items()
+        for key, value in tensors_of(model, "all", np.float64).items()
     }
-    return _saved(tensors, {"about": json.dumps(about, sort_keys=True)})
+    return saved(tensors, {"about": json.dumps(about, sort_keys=True)})
 
 
 def unpacked(data: bytes, what: str) -> tuple[dict[str, ClientModel], Mapping[str, object]]:
@@ -105,17 +105,19 @@ def unpacked(data: bytes, what: str) -> tuple[dict[str, ClientModel], Mapping[st
             if value.dtype != np.float64 or not np.isfinite(value).all():
                 raise ValueError(f"{key:.100} is not of finite 64-bit numbers")
             parts.setdefault(name, {})[rest] = value
-        return {name: _model(part) for name, part in parts.items()}, dict(about)
+        return {name: model_of(part) for name, part in parts.items()}, dict(about)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise BadData(f"{what}: {type(error).__name__}: {error!s:.200}") from error
 
 
-def _saved(tensors: Mapping[str, NDArray[np.generic]], about: Mapping[str, str] | None = None) -> bytes:
+def saved(tensors: Mapping[str, NDArray[np.generic]], about: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file."""
     data: bytes = safetensors.numpy.save(dict(tensors), about)
     return data
 
 
-def _tensors(model: ClientModel, part: Part, dtype: type) -> dict[str, NDArray[np.generic]]:
+def tensors_of(model: ClientModel, part: Part, dtype: type) -> dict[str, NDArray[Any]]:
+    """The tensors of a model by the names of the wire: `LAYER.A`, `LAYER.B`, and `head.NAME`."""
     named = {f"{layer}.B": one.b for layer, one in model.update.items()}
     if part == "all":
         named |= {f"{layer}.A": one.a for layer, one in model.update.items()}
@@ -132,7 +134,7 @@ def _quantized(name: str, value: NDArray[np.generic]) -> dict[str, NDArray[np.ge
 
 
 def _read(data: bytes, like: ClientModel) -> ClientModel:
-    expected = _tensors(like, "all", np.float64)
+    expected = tensors_of(like, "all", np.float64)
     try:
         given = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -151,10 +153,11 @@ def _read(data: bytes, like: ClientModel) -> ClientModel:
                 raise BadData(f"a client's model: {name} has no scale")
             wide *= scale.astype(np.float64).reshape(-1, *[1] * (value.ndim - 1))
         found[name] = wide
-    return _model(found)
+    return model_of(found)
 
 
-def _model(tensors: Mapping[str, NDArray[np.float64]]) -> ClientModel:
+def model_of(tensors: Mapping[str, NDArray[np.float64]]) -> ClientModel:
+    """The model of tensors by the names of the wire."""
     layers = sorted(name.removesuffix(".B") for name in tensors if name.endswith(".B") and not name.startswith("head."))
     update = {layer: Factors(tensors[f"{layer}.A"], tensors[f"{layer}.B"]) for layer in layers}
     head = {name.removeprefix("head."): value for name, value in tensors.items() if name.startswith("head.")}

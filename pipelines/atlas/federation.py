@@ -24,6 +24,7 @@ from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
 from pipelines.atlas.server import Member, Server, rounded, size_of
 from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.sparse_updates import sparse
 from pipelines.atlas.split import LABEL_BYTES
 from pipelines.atlas.trained_slots import Batches, Slots, load
 
@@ -53,6 +54,7 @@ class Federation:
         self.fetched: list[str] = []  # the digest of what each member has
         self.fingerprint_bytes = [0] * len(self.members)
         self.refused = 0  # updates of the round in hand that cannot be used
+        self.unsent: dict[int, ClientModel] = {}  # member -> what its sparse updates left
 
     @with_costs
     def round(self, number: int) -> RoundMetrics:
@@ -94,8 +96,9 @@ class Federation:
             "fetched": self.fetched,
             "ranks": [dict(member.ranks) for member in self.server.members],
             "grouping": self.grouping.to_json(),
+            "unsent": {str(one): model.digest for one, model in sorted(self.unsent.items())},
         }
-        return list(self.models), about
+        return [*self.models, *self.unsent.values()], about
 
     def load(self, state: bytes) -> None:
         """Go on from a state. Raises BadData for one of another federation."""
@@ -201,7 +204,7 @@ class Federation:
         """What the server has for its members is sent to those who do not have it yet."""
         for one in chosen if self._exchanged else ():
             if self.fetched[one] != self.models[one].digest:
-                data = self.models[one].to_wire(self.settings.wire, self._part)
+                data = self.models[one].to_wire(self.settings.down_wire, self._part)
                 traffic.down[one] += len(data)
                 self.models[one] = self.models[one].from_wire(data)
                 self.fetched[one] = self.models[one].digest
@@ -213,10 +216,13 @@ class Federation:
         left out, and named.
         """
         slots, how, self.refused = self._slots, self.settings, 0
+        starts: dict[int, ClientModel] = {}
         for one in chosen:
             slots.install(one, self._base(one), number)
             if not slots.installed(one, self._base(one)):
                 raise RoundFailed("not-installed", f"member {one} does not hold what the server sent")
+            if self._sparse:
+                starts[one] = slots.read(one, self.server.members[one].ranks)
         batches = {
             one: self.members[one].batches(how.batch, how.epochs, draw_key(self.seed, number, one)) for one in chosen
         }
@@ -230,10 +236,24 @@ class Federation:
                 self._refuse(number, one, "its numbers are not finite")
                 continue
             notes[one] |= {"train_loss": fmean(losses[one]), "moved": moved(self.method, before, model)}
-            data = model.to_wire(how.wire if self._exchanged else "fp32", self._part)  # as states keep it, too
-            traffic.up[one] += len(data) if self._exchanged else 0
-            found[one] = self._received(one, model.from_wire(data))
+            received, size = self._sent(one, model, starts.get(one))
+            traffic.up[one] += size
+            found[one] = self._received(one, received)
         return found
+
+    def _sent(self, member: int, model: ClientModel, start: ClientModel | None) -> tuple[ClientModel, int]:
+        """What the server reads of what a member sends, and its bytes. `start`: what training began with, for top-k."""
+        if start is not None:
+            keeps = self.method.combine in ("factors", "padded", "nested")
+            message = sparse(model, start, self.unsent.get(member), self.settings.top, self._part, keeps=keeps)
+            self.unsent[member] = message.rest
+            return message.received, len(message.data)
+        data = model.to_wire(self.settings.wire if self._exchanged else "fp32", self._part)  # as states keep it, too
+        return model.from_wire(data), len(data) if self._exchanged else 0
+
+    @property
+    def _sparse(self) -> bool:
+        return self._exchanged and self.settings.wire == "topk"
 
     def _count_split(self, batches: Mapping[int, Batches], traffic: Traffic) -> None:
         """What crossed the cut of a split model is traffic of the members by their tokens, their labels too."""
@@ -301,7 +321,8 @@ class Federation:
         self._open([max(one.values()) for one in ranks], ranks)
         self.models = [named[digest] for digest in about["models"]]
         self.fetched = [str(digest) for digest in about["fetched"]]
-        for one, model in enumerate(self.models):
+        self.unsent = {int(one): named[digest] for one, digest in about.get("unsent", {}).items()}
+        for one, model in [*enumerate(self.models), *self.unsent.items()]:
             aggregation.check(model.update, one, self._slots.layers)
 
 

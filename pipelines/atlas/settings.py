@@ -11,7 +11,7 @@ from pipelines.atlas.methods import METHODS, MethodName
 from pipelines.atlas.virtual_clock import DEVICES, Mode
 
 Split = Literal["iid", "dirichlet", "quantity"]
-Wire = Literal["fp32", "fp16", "int8"]
+Wire = Literal["fp32", "fp16", "int8", "topk"]
 MOST_CLIENTS = 500
 
 
@@ -91,7 +91,13 @@ class AtlasSettings:
     deadline: float = field(
         default=0.0, metadata=help_of("with exchange=folder: seconds after which the quorum is enough; 0: wait for all")
     )
-    wire: Wire = field(default="fp32", metadata=help_of("number format of what is sent"))
+    wire: Wire = field(
+        default="fp32",
+        metadata=help_of(
+            "number format of what is sent; topk: of an update the entries that changed most, in fp32, the rest later"
+        ),
+    )
+    top: float = field(default=0.1, metadata=help_of("with wire=topk: share of the entries of a tensor that is sent"))
     devices: tuple[str, ...] = field(
         default=(),
         metadata=help_of(f"of the clients, taking turns, for a virtual clock: {', '.join(DEVICES)}; empty: no clock"),
@@ -123,7 +129,7 @@ class AtlasSettings:
             sharpness=Bounds(0, 1000), most_clusters=Bounds(1, 100), fingerprint_rows=Bounds(1, 100_000),
             server_rank=Bounds(1, MOST_RANK), quorum=SHARE, deadline=NOT_NEGATIVE,
             round_seconds=Bounds(0, 1e9, over=True), buffer=Bounds(1, MOST_CLIENTS), most_stale=Bounds(0, 10_000),
-            split_after=Bounds(0, 1000),
+            split_after=Bounds(0, 1000), top=Bounds(0, 1, over=True),
         )  # fmt: skip
         self._check_lists()
         if self.participants > self.clients:
@@ -132,6 +138,14 @@ class AtlasSettings:
             raise ValueError(f"clients={self.clients}: fewer than the {len(self.tasks)} tasks")
         self._check_exchange()
         self._check_devices()
+        if self.wire == "topk" and (self.exchange == "folder" or self.split_after):
+            what = "exchange=folder: its clients have no memory of their own" if self.exchange == "folder" else "a cut"
+            raise ValueError(f"wire=topk remembers what it does not send, and does not go with {what}")
+
+    @property
+    def down_wire(self) -> Wire:
+        """The number format of what the server sends: top-k is for updates alone."""
+        return "fp32" if self.wire == "topk" else self.wire
 
     def _check_lists(self) -> None:
         for name in ("methods", "tasks", "seeds", "rank"):

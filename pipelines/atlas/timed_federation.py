@@ -20,6 +20,7 @@ from pipelines.atlas.methods import Combine
 from pipelines.atlas.rounds import Traffic, draw_key, participants
 from pipelines.atlas.rows import FederatedRows
 from pipelines.atlas.settings import AtlasSettings
+from pipelines.atlas.sparse_updates import sparse
 from pipelines.atlas.split import Shape, crossing_bytes
 from pipelines.atlas.trained_slots import load
 from pipelines.atlas.virtual_clock import DEVICES, TimedRound, VirtualClock, Work, training_operations
@@ -83,18 +84,24 @@ class TimedFederation(Federation):
         """
         how, (parameters, blocks, width), after = self.settings, self._slots.sizes, self._slots.split
         of = load(self.members[member].batches(how.batch, how.epochs, draw_key(self.seed, number, member)))
-        up, down = crossing_bytes(Shape(0, [1] * blocks, width, [1] * blocks, 0.0), of, after, how.wire)
+        up, down = crossing_bytes(Shape(0, [1] * blocks, width, [1] * blocks, 0.0), of, after, how.down_wire)
         own = after / blocks if after else 1.0
         operations = training_operations(parameters, of.tokens)
         operations *= own + (1.0 - own) * self.clock.devices[member].speed / SERVER.speed
         ranks = self.server.members[member].ranks
         key = self.labels[member], tuple(sorted(ranks.items()))
         if key not in self._sizes:
-            self._sizes[key] = self._size(self._slots.first(max(ranks.values()), self.labels[member], ranks))
+            self._sizes[key] = self._sent_size(self._slots.first(max(ranks.values()), self.labels[member], ranks))
         return Work(operations, fetched + down, self._sizes[key] + up)
 
     def _size(self, model: ClientModel) -> int:
-        return len(model.to_wire(self.settings.wire, self._part)) if self._exchanged else 0
+        return len(model.to_wire(self.settings.down_wire, self._part)) if self._exchanged else 0
+
+    def _sent_size(self, model: ClientModel) -> int:
+        """Bytes of an update of this shape: which entries it has changes nothing."""
+        if self._sparse:
+            return len(sparse(model, model, None, self.settings.top, self._part, keeps=False).data)
+        return self._size(model)
 
     def _base(self, member: int) -> ClientModel:
         return self._begins[member]

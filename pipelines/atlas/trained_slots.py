@@ -95,7 +95,7 @@ class Slots:
     def train(self, batches: Mapping[int, Batches]) -> dict[int, list[float]]:
         """Train the members, each on its batches, a step of all at a time. Returns the loss of each step."""
         found: list[tuple[list[int], Any]] = []
-        with self._bank.cut(self.split, self._settings.wire) as crossing:
+        with self._bank.cut(self.split, self._settings.down_wire) as crossing:
             for number in range(max(map(len, batches.values()), default=0)):
                 now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
                 found.append((list(now), self._bank.backward(labelled(now))))
