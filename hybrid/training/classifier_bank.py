@@ -34,6 +34,10 @@ CPU_TOKENS, CPU_NUMBERS = (512, 4096), 1 << 18
 """Tokens of a pass on a CPU: as many as have so many numbers in a layer. A narrow model needs more to be fast."""
 
 
+TINY = 1e-12
+"""The least norm that something is divided by."""
+
+
 class ClassifierBank(StatefulBank):
     """`slots` adapters of `rank` or less, each with a head of up to `labels` labels.
 
@@ -131,6 +135,22 @@ class ClassifierBank(StatefulBank):
         for text in texts:
             self._pending[text.slot].append(text)
         return losses
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def penalise_ranks(self, slot: int, first: int, weight: float) -> None:
+        """Add the gradient of `weight` times the sum over layers of |A| |B| (Frobenius) of the ranks from `first` on.
+
+        At |B| = 0 that of B is taken as zero.
+        """
+        if self.grads is None:
+            raise ValueError("the bank has no gradients")
+        rows, grads = self.values[slot : slot + 1], self.grads[slot : slot + 1]
+        for name, (whole, _) in self._shapes[slot].layers.items():
+            (a, b), (of_a, of_b), end = self.pair(rows, name), self.pair(grads, name), len(whole)
+            a, b = a[:, :, first:end], b[:, first:end]
+            sizes, share = (a.norm(), b.norm()), weight * self.optimizer.scale[slot]
+            of_a[:, :, first:end] += a * (share * sizes[1] / sizes[0].clamp(min=TINY))
+            of_b[:, first:end] += b * (share * sizes[0] / sizes[1].clamp(min=TINY))
 
     def step(self, slots: Sequence[int], learning_rate: float) -> torch.Tensor:
         """One optimizer step of the slots with their gradients, which are then zero; the tunings' `clip` is per slot.

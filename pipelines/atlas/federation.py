@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.atlas.model_check import budgeted_ranks
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
+from pipelines.atlas.self_pruning import pruned
 from pipelines.atlas.server import Member, Server, rounded, size_of
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.sparse_updates import sparse
@@ -69,6 +71,7 @@ class Federation:
         trained = self._trained(chosen, number, traffic, notes)
         if not trained:
             raise RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
+        trained = self._pruned(trained)
         combined = self.server.combined(dict(enumerate(self.models)), trained)
         self.models = [combined[one] for one in range(len(self.members))]
         last = number == self.settings.rounds - 1
@@ -241,6 +244,17 @@ class Federation:
             found[one] = self._received(one, received)
         return found
 
+    def _pruned(self, trained: Mapping[int, ClientModel]) -> dict[int, ClientModel]:
+        """With hetlora, what was sent without the ranks that its members give up from here on."""
+        decay = self.settings.hetlora_decay if self.method.combine == "padded" else 1.0
+        found = dict(trained)
+        for one, model in trained.items() if decay < 1 else ():
+            member = self.server.members[one]
+            ranks = pruned(self._base(one), model, member.ranks, decay)
+            self.server.members[one] = replace(member, ranks=ranks)
+            found[one] = ClientModel({name: part.first(ranks[name]) for name, part in model.update.items()}, model.head)
+        return found
+
     def _sent(self, member: int, model: ClientModel, start: ClientModel | None) -> tuple[ClientModel, int]:
         """What the server reads of what a member sends, and its bytes. `start`: what training began with, for top-k."""
         if start is not None:
@@ -318,7 +332,8 @@ class Federation:
             raise ValueError(f"it is of {about['series']!s:.100}")
         ranks = [{str(layer): int(rank) for layer, rank in one.items()} for one in about["ranks"]]
         self.grouping = Grouping.from_json(about["grouping"], len(self.members))
-        self._open([max(one.values()) for one in ranks], ranks)
+        own = self.method.combine == "padded"  # slots as they were before ranks were pruned: sums round alike
+        self._open(self._uniform_ranks() if own else [max(one.values()) for one in ranks], ranks)
         self.models = [named[digest] for digest in about["models"]]
         self.fetched = [str(digest) for digest in about["fetched"]]
         self.unsent = {int(one): named[digest] for one, digest in about.get("unsent", {}).items()}

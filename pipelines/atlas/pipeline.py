@@ -47,7 +47,8 @@ class Atlas(AtlasSettings):
         found = read_tasks(self)
         names = list(found)
         clients = {client_name(one, self.clients): names[one % len(names)] for one in range(self.clients)}
-        own: dict[MethodName, bool] = {"atlas": bool(self.budget_kb), "hetlora": self.hetlora_weights == "norms"}
+        changes_hetlora = self.hetlora_weights == "norms" or self.hetlora_decay < 1
+        own: dict[MethodName, bool] = {"atlas": bool(self.budget_kb), "hetlora": changes_hetlora}
         changed = [name for name, changes in own.items() if changes]
         ranks, tasks = self.ranks(), len(self.tasks)
         same = {name: same_as(name, ranks, tasks, self.smoothing, changed=changed) for name in self.methods}

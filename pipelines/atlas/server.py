@@ -31,7 +31,7 @@ class Server:
     """Combines updates. `labels` are the members' groups; `similarity` [members, members] is needed for `laplacian`."""
 
     combine: Combine
-    members: Sequence[Member]
+    members: list[Member]
     labels: Sequence[int]
     smoothing: float
     server_rank: int

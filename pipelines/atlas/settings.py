@@ -78,6 +78,13 @@ class AtlasSettings:
         default="rows",
         metadata=help_of("what a client counts by with hetlora: its rows, or these times the norm of its update"),
     )
+    hetlora_decay: float = field(
+        default=1.0,
+        metadata=help_of("with hetlora, the factor by which a rank falls when its last ones shrink (0.99); 1: never"),
+    )
+    hetlora_penalty: float = field(
+        default=0.005, metadata=help_of("with hetlora_decay, the weight of the last ranks' norms in the loss")
+    )
     server_rank: int = field(default=32, metadata=help_of("rank of flora's frozen adapter, to which it is compressed"))
     exchange: Literal["memory", "folder"] = field(
         default="memory",
@@ -130,6 +137,7 @@ class AtlasSettings:
             server_rank=Bounds(1, MOST_RANK), quorum=SHARE, deadline=NOT_NEGATIVE,
             round_seconds=Bounds(0, 1e9, over=True), buffer=Bounds(1, MOST_CLIENTS), most_stale=Bounds(0, 10_000),
             split_after=Bounds(0, 1000), top=Bounds(0, 1, over=True),
+            hetlora_decay=Bounds(0, 1, over=True), hetlora_penalty=Bounds(0, 1000),
         )  # fmt: skip
         self._check_lists()
         if self.participants > self.clients:
@@ -163,8 +171,9 @@ class AtlasSettings:
                 raise ValueError(f"{name}={wrong[0]} is not {bounds}")
         if self.budget_kb and not any(METHODS[name].budgeted for name in self.methods):
             raise ValueError("budget_kb is for the method atlas, which is not among the methods")
-        if self.hetlora_weights != "rows" and "hetlora" not in self.methods:
-            raise ValueError("hetlora_weights is for the method hetlora, which is not among the methods")
+        if "hetlora" not in self.methods and (self.hetlora_weights != "rows" or self.hetlora_decay < 1):
+            given = "hetlora_weights" if self.hetlora_weights != "rows" else "hetlora_decay"
+            raise ValueError(f"{given} is for the method hetlora, which is not among the methods")
         if len(self.budget_kb) > self.clients:
             raise ValueError(f"budget_kb has more values than there are clients ({self.clients})")
 
@@ -189,6 +198,8 @@ class AtlasSettings:
         full = [name for name in self.methods if METHODS[name].combine == "full"]
         if full and self.split_after:
             raise ValueError(f"split_after is for methods that train adapters, and {full[0]} does not")
+        if self.hetlora_decay < 1 and self.arrivals == "buffered":
+            raise ValueError("hetlora_decay: with arrivals=buffered a client may train ranks that are gone")
         if full and self.arrivals == "buffered":
             raise ValueError(f"arrivals=buffered: with {full[0]} it would take a whole model for each client")
 

@@ -15,6 +15,7 @@ from pipelines.atlas.aggregation import Factors, Update
 from pipelines.atlas.client_models import ClientModel, Head
 from pipelines.atlas.methods import Method
 from pipelines.atlas.rows import Encoded
+from pipelines.atlas.self_pruning import kept_rank
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.split import Batch
 
@@ -42,6 +43,7 @@ class Slots:
         self._settings, self._method, self._seed = settings, method, seed
         self._ranks, self._labels = ranks, max(labels)
         self._heads: dict[int, Head] = {}
+        self._held: dict[int, int] = {}  # member -> the rank of what was installed
         self._stacks = method.combine == "stack"
         most = max(ranks) + (max(settings.server_rank, *ranks) if self._stacks else 0)  # the start has their ranks
         self._bank: Any = lab.classifiers(len(ranks), most, settings.targets or None, self._labels)
@@ -78,6 +80,7 @@ class Slots:
             frozen = weights.rank
             weights = self._fresh(rank, number).stacked_on(weights)
         trains_a = self._method.combine != "nested"
+        self._held[member] = weights.rank
         tuning = self._settings.tuning(self._seed, weights.rank)
         self._bank.put(member, weights, model.head, tuning, frozen=frozen, train_a=trains_a)
 
@@ -93,12 +96,18 @@ class Slots:
         )
 
     def train(self, batches: Mapping[int, Batches]) -> dict[int, list[float]]:
-        """Train the members, each on its batches, a step of all at a time. Returns the loss of each step."""
+        """Train the members, each on its batches, a step of all at a time. Returns the loss of each step.
+
+        Without the penalty of HetLoRA, which is in the gradients alone.
+        """
         found: list[tuple[list[int], Any]] = []
         with self._bank.cut(self.split, self._settings.down_wire) as crossing:
             for number in range(max(map(len, batches.values()), default=0)):
                 now = {member: steps[number] for member, steps in batches.items() if number < len(steps)}
                 found.append((list(now), self._bank.backward(labelled(now))))
+                for member in now if self._method.combine == "padded" and self._settings.hetlora_decay < 1 else ():
+                    first = kept_rank(self._held[member], self._settings.hetlora_decay)
+                    self._bank.penalise_ranks(member, first, self._settings.hetlora_penalty)
                 self._bank.step(list(now), self._settings.learning_rate)
         self.crossed = Crossed(crossing.up, crossing.down, crossing.error)
         losses: dict[int, list[float]] = {member: [] for member in batches}
