@@ -41,6 +41,7 @@ FORMATS: Mapping[str, Format] = {
     "openai-batch": Format("hybrid.export.openai_batch:write_output", "batch-output.jsonl"),
     "openai-batch-input": Format("hybrid.export.openai_batch:write_input", "batch-input.jsonl", answers=False),
     "arc-submission": Format("hybrid.export.arc_submission:write_submission", "submission.json"),
+    "archive": Format("hybrid.export.archive:write_archive", "results.zip"),
     "jsonl": Format("hybrid.export.text_tables:write_jsonl", "export.jsonl"),
     "csv": Format("hybrid.export.text_tables:write_csv", "export.csv"),
     "parquet": Format("hybrid.export.parquet:write_parquet", "export.parquet"),

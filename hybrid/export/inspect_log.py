@@ -65,7 +65,7 @@ class _Log:
                 self._question(grade, question, summaries)
             summaries.write(b"]")
             summaries.seek(0)
-            with self._archive.open(_member("summaries.json"), "w", force_zip64=True) as member:
+            with self._archive.open(member_of("summaries.json"), "w", force_zip64=True) as member:
                 shutil.copyfileobj(summaries, member)
         self._put("header.json", self._header())
 
@@ -95,7 +95,7 @@ class _Log:
         return name, grade
 
     def _put(self, name: str, value: Json) -> None:
-        self._archive.writestr(_member(name), encode(value))
+        self._archive.writestr(member_of(name), encode(value))
 
     def _sample(self, scored: tuple[str, GradeRow] | None, output: Output, epoch: int) -> dict[str, Any]:
         prompt = shown_prompt(self._asked.of(output.key), output)
@@ -190,7 +190,8 @@ class _Log:
         }
 
 
-def _member(name: str) -> zipfile.ZipInfo:
+def member_of(name: str) -> zipfile.ZipInfo:
+    """A packed member of a zip with the same bytes at any time and on any system."""
     info = zipfile.ZipInfo(name, EPOCH)
     info.compress_type = zipfile.ZIP_DEFLATED
     info.create_system, info.external_attr = 3, 0o644 << 16

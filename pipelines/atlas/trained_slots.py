@@ -65,7 +65,10 @@ class Slots:
         if rank > width:
             raise CannotRun(f"rank={rank} is above the width {width} of {narrow}", hint=f"--set rank={width} or less")
         if self.split > self.sizes[1]:
-            raise CannotRun(f"split_after={self.split}: the model has {self.sizes[1]} blocks")
+            blocks = self.sizes[1]
+            raise CannotRun(
+                f"split_after={self.split}: the model has {blocks} blocks", hint=f"--set split_after={blocks} or less"
+            )
 
     def first(self, rank: int, labels: int, ranks: Mapping[str, int] | None = None) -> ClientModel:
         """What a member of this rank and of a task with so many labels begins with: the same A, cut to the rank, and

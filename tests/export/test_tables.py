@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -150,3 +151,32 @@ def test_a_run_in_a_folder_that_cannot_be_written_is_exported_elsewhere(folder: 
     done = hybrid("export", "seal-eval", "--to", "jsonl", "--folder", folder, "-o", folder.parent / "x.jsonl")
     assert (done.code, len((folder.parent / "x.jsonl").read_text().splitlines())) == (0, 6), done.stderr
     assert hybrid("export", "seal-eval", "--to", "jsonl", "--folder", folder).code != 0
+
+
+def test_an_archive_holds_the_files_of_a_run_and_no_others(outputs: Path, hybrid: Hybrid, tmp_path: Path) -> None:
+    named = outputs.rename(outputs.with_name("mine.json"))
+    hybrid("grade", named)
+    hybrid("report", named)
+    for name in ("mine.table.csv", "other.csv", "mine.key.pem"):
+        (outputs.parent / name).write_text("a\n")
+    (outputs.parent / "mine.linked.csv").symlink_to(outputs.parent / "other.csv")
+    done = hybrid("export", named, "--to", "archive")
+    assert done.stdout.strip() == str(outputs.parent / "mine.results.zip")
+    with zipfile.ZipFile(done.stdout.strip()) as archive:
+        names = archive.namelist()
+        assert archive.read("mine.json") == named.read_bytes()
+    assert [name for name in names if "grades" not in name] == ["mine.json", "mine.report.html", "mine.table.csv"]
+    assert any("grades" in name for name in names)
+    assert f"{len(names)} files: " in done.stderr
+    first = Path(done.stdout.strip()).read_bytes()
+    again = hybrid("export", named, "--to", "archive", "-o", tmp_path / "again.zip")
+    assert Path(again.stdout.strip()).read_bytes() == first
+
+
+def test_an_archive_takes_tables_from_the_folder_of_the_run_alone(outputs: Path, hybrid: Hybrid) -> None:
+    (outputs.parent / "notes.txt").write_text("of a person\n")
+    done = hybrid("export", outputs, "--to", "archive")
+    assert "notes.txt" not in zipfile.ZipFile(done.stdout.strip()).namelist()
+    own = outputs.parent.rename(outputs.parent.with_name("prompts-0123456789ab"))
+    done = hybrid("export", own / "outputs.json", "--to", "archive", "--force")
+    assert "notes.txt" in zipfile.ZipFile(done.stdout.strip()).namelist()
