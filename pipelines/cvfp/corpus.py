@@ -37,10 +37,13 @@ def corpus_of(settings: CvfpSettings, data: Mapping[str, Any], most: int) -> Cor
     short = sum(len(document) < settings.length for side in sides for document in side)
     if max((token for side in sides for document in side for token in document), default=0) >= tokenizer.vocabulary:
         raise BadData(f"{settings.tokenizer}: a token beyond its {tokenizer.vocabulary:,}", hint="another tokenizer")
-    for name, found in (("to train on", train[: most or None]), ("held out", held_out)):
+    for name, found, side in (("to train on", train, sides[0]), ("held out", held_out, sides[1])):
         if not found:
+            longest = max(map(len, side), default=0)
             raise BadData(
-                f"no document {name} has length={settings.length} tokens", hint="a shorter length, or longer documents"
+                f"{settings.data or 'the built-in text'}: no document {name} has length={settings.length:,} tokens, "
+                f"the longest has {longest:,}",
+                hint="a shorter length, or longer documents",
             )
     if most > len(train):
         raise BadData(f"pieces={most}: there are {len(train)}", hint=f"--set pieces={len(train)}, or more documents")

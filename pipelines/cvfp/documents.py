@@ -15,6 +15,7 @@ from hybrid.canonical import decode
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.machine.files import read_bounded
 from hybrid.machine.late_imports import import_object
+from hybrid.machine.terminal import count_of
 from hybrid.machine.text_files import utf8
 
 BUILT_IN = Path(__file__).with_name("shakespeare.txt")
@@ -68,11 +69,26 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
         train = [text for text in texts if text != held[0]]
     if not train or not held:
         what = data or "the built-in text"
+        left = f" and {count_of(empty, 'empty one')}" if empty else ""
         raise BadData(
-            f"{what}: {len(texts)} different documents and {empty} empty ones, and two are the least",
+            f"{what}: {count_of(len(texts), 'different document')}{left}, and two are the least",
             hint=f"separate them by two empty lines in a .txt ({GAP!r}), or one a line in a .jsonl",
         )
     return Documents(tuple(train), tuple(held), data or "built-in", duplicates, empty)
+
+
+def refuse_short(documents: Documents, length: int) -> None:
+    """Refuse texts whose longest document has fewer bytes than a piece has tokens, which are of a byte or more.
+
+    Before a run is made of them. Raises BadData.
+    """
+    for name, side in (("to train on", documents.train), ("held out", documents.held_out)):
+        longest = max(len(text.encode()) for text in side)
+        if longest < length:
+            raise BadData(
+                f"{documents.source}: the longest document {name} has {longest:,} bytes, and length={length:,} tokens",
+                hint="a shorter length, or longer documents",
+            )
 
 
 def _place(text: str) -> int:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybrid.loads import RoundsLoad
-from pipelines.cvfp.settings import COUNTED, CvfpSettings, Variant
+from pipelines.cvfp.settings import BYTES, COUNTED, TRAINED, CvfpSettings, Variant
 from pipelines.cvfp.shape import MIB, Shape, phase1_memory, phase2_memory
 
-BYTES_A_TOKEN = {"bytes": 1.0}
+BYTES_A_TOKEN = {BYTES: 1.0}
 """Bytes of text of a token, by tokenizer; of byte pairs about four."""
 CHUNK_NUMBERS = 1 << 27
 """Logits of a chunk on a GPU (`hybrid.training.label_loss`)."""
@@ -21,8 +21,8 @@ def foreseen_rounds(settings: CvfpSettings, tasks: Mapping[str, Any], texts: Seq
     """The load of all series: the memory of the largest, and the operations of all."""
     how = settings
     written = sum(len(text.encode()) for text in texts)
-    own = how.tokenizer not in ("trained", "bytes")
-    words = OWN_VOCABULARY if own else 256 if how.tokenizer == "bytes" else how.vocabulary
+    own = how.tokenizer not in (TRAINED, BYTES)
+    words = OWN_VOCABULARY if own else 256 if how.tokenizer == BYTES else how.vocabulary
     whole = int(written / BYTES_A_TOKEN.get(how.tokenizer, 4.0)) // how.length * how.length
     shape = Shape(words, how.width, how.layers, how.tied, how.head != "token")
     operations, rounds = 0.0, 0

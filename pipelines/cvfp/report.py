@@ -143,17 +143,15 @@ def _ladder(series: Sequence[Trained]) -> Html:
             continue
         against = difference(series, name, _token_only(name))
         told = "–" if against is None or name == _token_only(name) else _told(against.mean, against.interval)
-        cells = [
-            el("td", name), el("td", f"{perplexity.mean:.1f}{_plus_minus(perplexity.interval)}"),
-            el("td", _two(found["bits_per_byte"])), el("td", _share(found["top1"])), el("td", _share(found["top5"])),
-            el("td", told), el("td", str(perplexity.n)),
-        ]  # fmt: skip
-        rows.append((perplexity.mean, el("tr", *cells)))
+        cells = (
+            name, f"{perplexity.mean:.1f}{_plus_minus(perplexity.interval)}", _two(found["bits_per_byte"]),
+            _share(found["top1"]), _share(found["top5"]), told, str(perplexity.n),
+        )  # fmt: skip
+        rows.append((perplexity.mean, cells))
     if not rows:
         return Html("")
     head = ("variant", "perplexity", "bits per byte", "top 1", "top 5", "loss − token-only (nats)", "seeds")
-    body = [row for _, row in sorted(rows, key=lambda one: -one[0])]
-    table = el("table", el("thead", el("tr", *(el("th", one) for one in head))), el("tbody", *body))
+    table = _table(head, [row for _, row in sorted(rows, key=lambda one: -one[0])])
     return join([el("h3", "Held-out documents"), table, el("p", READING, cls="note")])
 
 
@@ -189,16 +187,46 @@ def _criteria(series: Sequence[Trained]) -> Html:
         return Html("")
     rows = []
     for criterion, claimed in CLAIMED.items():
-        cells = [el("td", criterion), el("td", claimed)]
+        cells = [criterion, claimed]
         for name in named:
             met = [criteria(one)[criterion] for one in series if one.name == name]
             known = [one for one in met if one is not None]
-            cells.append(el("td", f"{sum(known)} of {count_of(len(known), 'seed')}" if known else "–"))
-        rows.append(el("tr", *cells))
-    rows.append(el("tr", *(el("td", one) for one in (FIXED_POINT, "yes", *(found[name] for name in named)))))
-    head = el("tr", *(el("th", one) for one in ("criterion", CLAIM, *named)))
-    table = el("table", el("thead", head), el("tbody", *rows))
-    return join([el("h3", "Criteria of phase 1"), table, el("p", CRITERIA, cls="note")])
+            cells.append(f"{sum(known)} of {count_of(len(known), 'seed')}" if known else "–")
+        rows.append(cells)
+    rows.append([FIXED_POINT, "yes", *(found[name] for name in named)])
+    table = _table(("criterion", CLAIM, *named), rows)
+    return join([el("h3", "Criteria of phase 1"), table, unconverged(series), el("p", CRITERIA, cls="note")])
+
+
+def unconverged(series: Sequence[Trained]) -> Html:
+    """Each variant whose contexts did not converge, and what was measured of them."""
+    told = []
+    for name in names_of(series):
+        of = [one for one in series if one.name == name and one.converged is False]
+        if of:
+            growth, apart = (
+                fmean(one.of_contexts(metric) or 0.0 for one in of) for metric in ("growth", "final_difference")
+            )
+            why = "so its past is never forgotten" if growth >= 1 else f"and two passes differ by {apart:.2g}"
+            seeds = count_of(len(of), "seed")
+            told.append(
+                el(
+                    "li",
+                    el("b", name),
+                    f" did not converge ({seeds}): a small change grows {growth:.3f} times a token, {why}.",
+                )
+            )
+    return el("ul", *told) if told else Html("")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
+    """A table of figures, by the text in its first column; one that is wider than a phone scrolls by itself."""
+    heads = [el("th", one, cls="n" if place else None) for place, one in enumerate(head)]
+    body = [
+        el("tr", el("th", name, scope="row"), *(el("td", one, cls="n") for one in figures)) for name, *figures in rows
+    ]
+    table = el("table", el("thead", el("tr", *heads)), el("tbody", *body), cls="stages")
+    return el("div", table, cls="scroll", tabindex="0")
 
 
 def _memory(series: Sequence[Trained]) -> Html:
@@ -212,12 +240,12 @@ def _memory(series: Sequence[Trained]) -> Html:
             cells = [f"{value:,.0f}" if value else "–" for value in (*planned, one.peak_bytes / 2**20, *speeds)]
             parameters = one.shape.get("parameters")
             count = f"{parameters:,}" if isinstance(parameters, int) else "–"
-            rows.append(el("tr", *(el("td", cell) for cell in (name, count, *cells))))
+            rows.append((name, count, *cells))
     if not rows:
         return Html("")
     head = ("variant", "parameters", "guide's table", "planned, phase 1", "planned, phase 2", "peak of the process",
             "tokens a second, phase 1", "tokens a second, phase 2")  # fmt: skip
-    table = el("table", el("thead", el("tr", *(el("th", one) for one in head))), el("tbody", *rows))
+    table = _table(head, rows)
     return join([el("h3", "Memory in MiB, and speed"), table, el("p", MEMORY, cls="note")])
 
 

@@ -17,6 +17,8 @@ COUNTED: tuple[Variant, ...] = ("unigram", "bigram")
 """Variants that are counted, not trained."""
 GUIDED: tuple[Variant, ...] = ("guide", "guide-unguarded")
 """Variants whose phase 1 is the guide's."""
+BYTES, TRAINED = "bytes", "trained"
+"""Tokenizers that are no model's."""
 GUIDE_GAIN = 0.1
 """Standard deviation of the guide's first weights, at its width of 768."""
 GUIDE_WIDTH = 768
@@ -99,7 +101,7 @@ class CvfpSettings:
             raise ValueError(f"seeds={wrong[0]} is not {SEED}")
         if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
             raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
-        if self.embedding and self.tokenizer in ("trained", "bytes"):
+        if self.embedding and self.tokenizer in (TRAINED, BYTES):
             raise ValueError(
                 f"embedding={self.embedding:.200} has vectors of that model's tokens, and tokenizer={self.tokenizer} "
                 "makes others: name the same model for both"

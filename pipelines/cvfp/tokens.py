@@ -11,8 +11,8 @@ from hybrid.errors import CannotRun, HybridError
 from hybrid.machine.files import read_bounded
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import locate
+from pipelines.cvfp.settings import BYTES, TRAINED
 
-BYTES, TRAINED = "bytes", "trained"
 NEEDED_FOR = "a byte-pair encoding of the texts (--set tokenizer=bytes does without)"
 FILE, MOST_BYTES = "tokenizer.json", 1 << 28
 

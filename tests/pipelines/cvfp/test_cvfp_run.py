@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.loop import embedding_of, loop
 from pipelines.cvfp.ngrams import Bigram, losses
 from pipelines.cvfp.pipeline import DATA, Cvfp
+from pipelines.cvfp.report import unconverged
 from pipelines.cvfp.results import criteria, fixed_point, read
 from pipelines.cvfp.settings import GUIDED
 from pipelines.cvfp.tokens import tokenizer_for
@@ -168,9 +170,16 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         read_documents(str(tmp_path / "none.txt"), 0.2)
 
 
-def test_documents_shorter_than_a_piece_are_refused() -> None:
-    with pytest.raises(BadData, match="length=5000"):
-        loops(variants=("cvfp",), length=5000)
+@pytest.mark.parametrize("tokenizer", ["trained", "bytes"])
+def test_documents_shorter_than_a_piece_are_refused_before_there_is_a_run(tmp_path: Path, tokenizer: str) -> None:
+    (path := tmp_path / "short.txt").write_text("one two\n\n\nthree four\n\n\nfive")
+    with pytest.raises(BadData, match=r"short\.txt: the longest document .* bytes, and length=12 tokens"):
+        loops(data=str(path), tokenizer=tokenizer, documents=0)
+
+
+def test_documents_of_too_few_tokens_are_refused() -> None:
+    with pytest.raises(BadData, match=r"the built-in text: no document .* length=1,500 tokens, the longest has"):
+        loops(length=1500, vocabulary=4000)
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
@@ -253,11 +262,15 @@ def test_what_is_measured_compares_with_every_control() -> None:
 
 def test_an_untrained_network_is_held_against_the_same_criteria() -> None:
     of: dict[str, Any] = {"width": 64, "layers": 6, "length": 40, "pieces": (6,), "epochs": 1}
-    found = {one.variant: one for one in read(outputs_of(variants=("untrained", "untrained-chaotic"), **of))}
+    series = read(outputs_of(variants=("untrained", "untrained-chaotic"), **of))
+    found = {one.variant: one for one in series}
     assert found["untrained-chaotic"].converged is False
     assert criteria(found["untrained-chaotic"])["95 % of tokens converged"] is False
     assert None not in criteria(found["untrained"]).values()
     assert fixed_point([found["untrained-chaotic"]]).startswith("0 of 1: growth 1.")
+    told = unconverged(series)
+    assert re.search(r"<b>untrained-chaotic</b> did not converge \(1 seed\): a small change grows 1\.\d+ times", told)
+    assert "<b>untrained</b>" not in told
 
 
 def test_contexts_that_are_not_finite_end_the_series() -> None:
