@@ -45,3 +45,20 @@ def refuse_outside(settings: object, **bounds: Bounds) -> None:
         value = getattr(settings, name)
         if value is not None and not bound.hold(value):
             raise ValueError(f"{name}={value} is not {bound}")
+
+
+def refuse_repeats(settings: object, *names: str) -> None:
+    """Raise ValueError for the first of these settings that is empty, or has a value twice."""
+    for name in names:
+        values = getattr(settings, name)
+        if not values:
+            raise ValueError(f"{name} is empty: name one or more")
+        if twice := [one for one in values if values.count(one) > 1]:
+            raise ValueError(f"{name} names '{twice[0]!s:.200}' twice")
+
+
+def refuse_each_outside(settings: object, **bounds: Bounds) -> None:
+    """Raise ValueError for the first value of these settings of several values that is outside the setting's bounds."""
+    for name, bound in bounds.items():
+        if wrong := [one for one in getattr(settings, name) if not bound.hold(one)]:
+            raise ValueError(f"{name}={wrong[0]} is not {bound}")

@@ -9,7 +9,7 @@ from hybrid.canonical import Json
 from hybrid.errors import UsageError
 from hybrid.formats.inspect_scores import number_of, recorded
 from hybrid.formats.lines import json_rows
-from hybrid.formats.reading import Answer, BadRow, Found, Reading, id_of, object_in, parsed, plain, record
+from hybrid.formats.reading import Answer, BadRow, Found, Reading, id_of, plain, record, row_in
 from hybrid.outputs.source import OutputsSource
 
 KNOWN = frozenset({
@@ -40,7 +40,7 @@ class LmEval:
         """The first row that can be read; empty without one."""
         for found in json_rows(self._source):
             try:
-                return _row(found.content)
+                return row_in(found.content)
             except BadRow:
                 continue
         return {}
@@ -55,7 +55,7 @@ class LmEval:
         Rows of a filter that was not asked for have none. Raises BadRow, and UsageError when the texts of several
         filters would be graded together.
         """
-        row = _row(content)
+        row = row_in(content)
         filter = _filter(row)
         if self._filter and filter != self._filter:
             if self._one_filter and not self._reading.filter:
@@ -82,12 +82,6 @@ class LmEval:
     def lacks(self, rows: int) -> str:
         """Nothing is known of what there should be."""
         return "" if rows else "it holds no rows"
-
-
-def _row(content: Any) -> dict[str, Any]:
-    if isinstance(content, BadRow):
-        raise content
-    return object_in(parsed(content) if isinstance(content, bytes) else content)
 
 
 def _filter(row: Mapping[str, Any]) -> str:

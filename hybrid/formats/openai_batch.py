@@ -9,7 +9,7 @@ from typing import Any
 from hybrid.canonical import Json
 from hybrid.formats.lines import json_rows
 from hybrid.formats.messages import text_in
-from hybrid.formats.reading import Answer, BadRow, Found, id_of, object_in, parsed, record, whole
+from hybrid.formats.reading import Answer, BadRow, Found, id_of, record, row_in, whole
 from hybrid.outputs.source import OutputsSource
 from hybrid.records import unanswered
 
@@ -34,7 +34,7 @@ class OpenAiBatch:
         """The model that the first answer names; "" when none does."""
         for found in json_rows(self._source):
             try:
-                body = _body(_row(found.content))
+                body = _body(row_in(found.content))
             except BadRow:
                 continue
             if isinstance(body.get("model"), str):
@@ -47,7 +47,7 @@ class OpenAiBatch:
 
     def records(self, content: Any) -> list[dict[str, Json]]:
         """The records of a row, one for each choice. Raises BadRow."""
-        row = _row(content)
+        row = row_in(content)
         id = id_of(row.get("custom_id"), "custom_id")
         failure = _failure(row)
         if failure is not None:
@@ -58,12 +58,6 @@ class OpenAiBatch:
     def lacks(self, rows: int) -> str:
         """What is missing is known by the inputs alone."""
         return "" if rows else "it holds no rows"
-
-
-def _row(content: Any) -> dict[str, Any]:
-    if isinstance(content, BadRow):
-        raise content
-    return object_in(parsed(content) if isinstance(content, bytes) else content)
 
 
 def _body(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,6 +141,13 @@ def object_in(value: Any, what: str = "the row") -> dict[str, Any]:
     return value
 
 
+def row_in(content: Any) -> dict[str, Any]:
+    """The object of a row: of its line, or as it was read. Raises BadRow, also one that was found before."""
+    if isinstance(content, BadRow):
+        raise content
+    return object_in(parsed(content) if isinstance(content, bytes) else content)
+
+
 def id_of(value: Any, name: str) -> str:
     """An id as a text. Raises BadRow when it is no text or whole number."""
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":

@@ -12,7 +12,7 @@ from hybrid.formats.exported import is_table_row, record_of
 from hybrid.formats.inspect_scores import number_of, recorded
 from hybrid.formats.lines import json_rows
 from hybrid.formats.messages import question_in
-from hybrid.formats.reading import Answer, BadRow, Found, Reading, id_of, object_in, parsed, plain, record
+from hybrid.formats.reading import Answer, BadRow, Found, Reading, id_of, plain, record, row_in
 from hybrid.outputs.source import OutputsSource
 from hybrid.rows import read_rows
 
@@ -73,7 +73,7 @@ class Table:
     def records(self, content: Any) -> list[dict[str, Json]]:
         """The record of a row. Raises BadRow."""
         self._number += 1
-        row = _row(content)
+        row = row_in(content)
         if self._exported:
             return [record_of(row, self._sample(row))]
         error = self._of(row, "error")
@@ -117,7 +117,7 @@ class Table:
     def _good_rows(self) -> Iterator[dict[str, Any]]:
         for found in self.rows():
             with suppress(BadRow):
-                yield _row(found.content)
+                yield row_in(found.content)
 
     def _text(self, row: Mapping[str, Any]) -> str:
         """The answer; numbers are written as JSON writes them. Raises BadRow without one."""
@@ -156,10 +156,3 @@ class Table:
             **view,
             **(recorded({}, {"score": number}) if isinstance(number, str) else recorded({"score": number}, {})),
         }
-
-
-def _row(content: Any) -> dict[str, Any]:
-    """A row as an object. Raises BadRow."""
-    if isinstance(content, BadRow):
-        raise content
-    return object_in(parsed(content) if isinstance(content, bytes) else content)

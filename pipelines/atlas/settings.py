@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
+from hybrid.bounds import (
+    NOT_NEGATIVE,
+    SEED,
+    SHARE,
+    Bounds,
+    help_of,
+    refuse_each_outside,
+    refuse_outside,
+    refuse_repeats,
+)
 from hybrid.tuning import MOST_RANK, Tuning
 from pipelines.atlas.methods import METHODS, MethodName
 from pipelines.atlas.virtual_clock import DEVICES, Mode
@@ -156,19 +165,10 @@ class AtlasSettings:
         return "fp32" if self.wire == "topk" else self.wire
 
     def _check_lists(self) -> None:
-        for name in ("methods", "tasks", "seeds", "rank"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} is empty: name one or more")
-            if name != "rank" and len(set(values)) < len(values):
-                raise ValueError(f"{name}: one is named twice")
-        for values, bounds, name in (
-            (self.rank, Bounds(1, MOST_RANK), "rank"),
-            (self.seeds, SEED, "seeds"),
-            (self.budget_kb, Bounds(1, 1e9), "budget_kb"),
-        ):
-            if wrong := [one for one in values if not bounds.hold(one)]:
-                raise ValueError(f"{name}={wrong[0]} is not {bounds}")
+        refuse_repeats(self, "methods", "tasks", "seeds")
+        if not self.rank:
+            raise ValueError("rank is empty: name one or more")
+        refuse_each_outside(self, rank=Bounds(1, MOST_RANK), seeds=SEED, budget_kb=Bounds(1, 1e9))
         if self.budget_kb and not any(METHODS[name].budgeted for name in self.methods):
             raise ValueError("budget_kb is for the method atlas, which is not among the methods")
         if "hetlora" not in self.methods and (self.hetlora_weights != "rows" or self.hetlora_decay < 1):

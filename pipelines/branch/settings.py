@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside, refuse_repeats
 from hybrid.errors import UsageError
 from pipelines.branch import budget, policies, strategies
 from pipelines.branch.budget import Allowance
@@ -66,12 +65,7 @@ class BranchSettings:
             balance=Bounds(0, 1), retries=Bounds(0, 100), novelty=Bounds(0, 1), judge=Bounds(0, 100_000),
             nodes=MOST, tokens=MOST, ms=MOST, seed=SEED,
         )  # fmt: skip
-        for name in ("scenario", "strategy"):
-            given: tuple[str, ...] = getattr(self, name)
-            if not given:
-                raise ValueError(f"{name} is empty: name one or more")
-            if twice := [one for one, count in Counter(given).items() if count > 1]:
-                raise ValueError(f"{name} names '{twice[0]:.200}' twice")
+        refuse_repeats(self, "scenario", "strategy")
         if not self.date:
             raise ValueError("date is empty: prompts would change every day")
 

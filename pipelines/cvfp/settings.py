@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
+from hybrid.bounds import (
+    NOT_NEGATIVE,
+    SEED,
+    SHARE,
+    Bounds,
+    help_of,
+    refuse_each_outside,
+    refuse_outside,
+    refuse_repeats,
+)
 
 Variant = Literal[
     "cvfp", "mean-deviation", "guide", "guide-unguarded", "untrained", "untrained-chaotic", "token-only", "end-to-end",
@@ -91,14 +100,8 @@ class CvfpSettings:
             batch=Bounds(1, 100_000), window=Bounds(1, 100_000), weight_decay=Bounds(0, 1, under=True),
             warm_up=Bounds(0, 1), clip=NOT_NEGATIVE, part=Bounds(2, 1 << 24), every=Bounds(1, 100_000),
         )  # fmt: skip
-        for name in ("variants", "seeds", "pieces"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} is empty: name one or more")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name}: one is named twice")
-        if wrong := [one for one in self.seeds if not SEED.hold(one)]:
-            raise ValueError(f"seeds={wrong[0]} is not {SEED}")
+        refuse_repeats(self, "variants", "seeds", "pieces")
+        refuse_each_outside(self, seeds=SEED)
         if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
             raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
         if self.embedding and self.tokenizer in (TRAINED, BYTES):

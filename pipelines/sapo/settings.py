@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from hybrid.bounds import NOT_NEGATIVE, SEED, SHARE, Bounds, help_of, refuse_outside
+from hybrid.bounds import (
+    NOT_NEGATIVE,
+    SEED,
+    SHARE,
+    Bounds,
+    help_of,
+    refuse_each_outside,
+    refuse_outside,
+    refuse_repeats,
+)
 from hybrid.tuning import MOST_RANK, PolicyTuning
 from pipelines.sapo.arms import arm_of
 
@@ -139,14 +148,8 @@ class SapoSettings:
             warm_up=Bounds(0, 100_000), eval_every=NOT_NEGATIVE, eval_questions=Bounds(1, 10_000),
             publish_every=Bounds(1, 1000), quorum=SHARE, deadline=Bounds(0, 1e9, over=True),
         )  # fmt: skip
-        for name in ("arms", "seeds", "tasks"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} is empty: name one or more")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name}: one is named twice")
-        if wrong := [one for one in self.seeds if not SEED.hold(one)]:
-            raise ValueError(f"seeds={wrong[0]} is not {SEED}")
+        refuse_repeats(self, "arms", "seeds", "tasks")
+        refuse_each_outside(self, seeds=SEED)
         if self.group * self.max_tokens > MOST_TOKENS:
             raise ValueError(
                 f"group={self.group}, max_tokens={self.max_tokens}: more than {MOST_TOKENS:,} tokens a question"

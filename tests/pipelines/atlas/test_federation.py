@@ -203,7 +203,8 @@ def test_targets_that_match_nothing_are_refused(lab: Lab) -> None:
     [
         ("participants=9", "more than there are"),
         ("clients=1", "fewer than the 2 tasks"),
-        ("methods=local,local", "named twice"),
+        ("methods=local,local", "methods names 'local' twice"),
+        ("seeds=0,0", "seeds names '0' twice"),
         ("seeds=", "empty"),
         ("rank=0", "rank=0"),
         ("smoothing=1.5", "smoothing"),
