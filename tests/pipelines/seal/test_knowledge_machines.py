@@ -142,8 +142,11 @@ def judging(ollama_server: OllamaServer, ollama_binary: Path, tmp_path: Path) ->
     server.stop()
 
 
-def break_on_the_way(both: TwoSides, judging: OllamaServer) -> None:
-    """Kill the worker of the GPU side, have the judge away, kill that of the laptop; then let them finish."""
+def break_on_the_way(both: TwoSides, judging: OllamaServer, name: str) -> int:
+    """Kill the worker of the GPU side, have the judge away at first and in the middle, and kill the laptop's worker.
+
+    Then all finish. Returns how many verdicts there were when the judge went away.
+    """
     both.work("gpu")
     both.work("laptop")
     both.until("gpu", "answer-0-0/*/*/shard-*")
@@ -153,11 +156,15 @@ def break_on_the_way(both: TwoSides, judging: OllamaServer) -> None:
     assert not list(Path(both.laptop.folder).glob("runs/*/judged-*")), "the judge is away"
     judging.start()
     both.until("laptop", "judged-0-0/*/*/shard-*")
+    judging.kill()
+    early = sum(len(one.records) for one in shards(open_run(Disk(Path(both.laptop.folder)), name), "judged-"))
     both.stop("laptop", signal.SIGKILL)
     both.work("laptop")
+    judging.start()
     both.until("laptop", "results/*/*/shard-*")
     both.stop("gpu", signal.SIGTERM)
     both.stop("laptop", signal.SIGTERM)
+    return early
 
 
 @pytest.mark.slow
@@ -169,14 +176,15 @@ def test_a_worker_and_a_laptop_are_killed_and_the_judge_is_away(
     both = TwoSides(tmp_path, tiny_llama, judging)
     name = both.submit(data, "a-judge")
     with both.carried():
-        break_on_the_way(both, judging)
+        early = break_on_the_way(both, judging, name)
         fetched = both.laptop.run("fetch", name, "-o", str(tmp_path / "o.json"))
     assert fetched.returncode == 0, fetched.stderr
     calls = judging.log.read_text().count('"/api/chat"')
     run = open_run(Disk(Path(both.laptop.folder)), name)
     judged = [one for shard in shards(run, "judged-") for one in shard.records]
     assert len({one["key"] for one in judged}) == len(judged), "each row has one verdict"
-    assert calls - len(judged) <= 1 + SHOWN * 3, "only what was in flight is asked again"
+    assert 0 < early < len(judged), "the judge went away in the middle"
+    assert calls - len(judged) <= 1 + SHOWN * 4, "only what was in flight is asked again"
     trained = [
         {one["trained"]["tuning"] for one in shard.records if "trained" in one} for shard in shards(run, "answer-")
     ]
