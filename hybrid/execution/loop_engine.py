@@ -60,7 +60,7 @@ class LoopEngine:
             raise CannotRun(
                 f"no loop can run on the backend of the model {backend.model.name}",
                 hint="as the pipeline's page says: --backend none --model none, --backend classifier (classifiers of "
-                "texts) or transformers (language models)",
+                "texts) or transformers (language models; vLLM samples for them with --backend-option sampler=vllm)",
             )
         self._backend = backend
         self.lab: Lab = backend
