@@ -38,7 +38,7 @@ class Cvfp(CvfpSettings):
             "variants": ["cvfp", "untrained-chaotic", "token-only", "unigram", "bigram"], "documents": 60, "length": 64,
             "vocabulary": 1000, "width": 96, "layers": 3, "sweeps": 20, "epochs": 4,
         },
-        "good": {"seeds": [0, 1, 2]},
+        "good": {"seeds": [0, 1, 2], "head": "context-and-token"},
         "ladder": {
             "variants": ["cvfp", "untrained", "token-only", "bigram"], "data": "ultrachat", "documents": 900,
             "tokenizer": GPT2, "embedding": GPT2, "width": 768, "layers": 6, "pieces": [50, 78, 195, 390, 781],
