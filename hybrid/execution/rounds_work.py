@@ -38,6 +38,11 @@ WOKEN = -math.inf
 """When to try a series for which there may be news."""
 MOST_OPEN = 16
 """Loops that wait and stay open; further ones begin again from their states."""
+HEARING, HEARD_IN_BEATS = 45.0, 0.375
+"""Seconds, and times between two heartbeats, the shorter of both: a worker that has come later than that is heard of.
+
+The claims of a machine are carried to another one by a mount or by `hybrid sync` at both ends.
+"""
 PATIENCE = 20.0
 """Seconds without a new round after which one of MOST_OPEN loops that all wait is closed, and another one opened."""
 
@@ -69,7 +74,10 @@ class RoundsWork(StageWork):
         self._open: dict[int, _Open] = {}  # those that wait, the one that waits longest first
         self._mine: set[int] = set()  # those of them that stay claimed
         self._progress = -math.inf  # when a round was computed or a loop opened last
-        self._workers = 1  # at work on this stage, as far as is known
+        self._workers, self._rank = 1, 0  # at work on this stage, as far as is known, and the place among them
+        self._known: frozenset[str] = frozenset()  # the others of them
+        self._began = self._settled = math.inf  # when it began here, and when it last heard of a change
+        self._hearing = 0.0  # for how long claims may be on their way
         self._asked_for = False  # whether one of them has no series
         self._rivals: set[int] = set()  # series that another one has, too, which goes on with them
         self._now: Callable[[], float] = time.monotonic
@@ -86,7 +94,11 @@ class RoundsWork(StageWork):
         """The series that others hold, as far as that is to be respected now."""
         where = self.stage.name, self.size, timeouts.idle
         siblings = self.claims.others(timeouts.idle)
-        self._workers = 1 + len(monitor.at_work(*where) | siblings.attempts)
+        known = frozenset(monitor.at_work(*where) | siblings.attempts)
+        if known != self._known:
+            self._known, self._settled = known, self._now()
+        self._workers, self._rank = 1 + len(known), monitor.rank(known)
+        self._hearing = min(HEARING, HEARD_IN_BEATS * timeouts.beat)
         self._asked_for = bool(monitor.without_block(*where)) or len(siblings.attempts) > len(siblings.blocks)
         self._rivals = monitor.claimed_first(*where)
         return super().others(monitor, timeouts)
@@ -101,6 +113,8 @@ class RoundsWork(StageWork):
         if not isinstance(engine, LoopEngine):
             raise CannotRun(f"the stage '{self.stage.name}' was given no engine for loops", hint="please report this")
         self._now = engine.now
+        if self._began == math.inf:
+            self._began = self._settled = engine.now()
         try:
             yield from self._turns(engine, taken)
         finally:
@@ -128,8 +142,24 @@ class RoundsWork(StageWork):
                 return
         yield from self._given_back(engine, list(self._mine))
 
+    @property
+    def hears(self) -> bool:
+        """Whether claims of others may be on their way that this worker has not heard of since it began."""
+        return self._now() - self._began < self._hearing
+
+    @property
+    def settling(self) -> bool:
+        """Whether workers are dividing the series now. Called from any thread."""
+        return self._shelf is not None and self._now() - self._settled < 2 * self._hearing
+
     def _share(self) -> int:
-        """How many series that wait this worker may keep: as many as any other, and no more than fit."""
+        """How many series that wait this worker may keep: as many as any other, and no more than fit.
+
+        At first it is one: workers who begin together on different machines would all take all of them, until each has
+        heard of the others.
+        """
+        if self.hears:
+            return 1
         unfinished = len(self.open_blocks()) + len(self._mine)
         return max(1, min(MOST_OPEN, -(-unfinished // self._workers)))
 
@@ -139,7 +169,9 @@ class RoundsWork(StageWork):
         found = [one for one in waiting if one in self._rivals]
         left = [one for one in waiting if one not in self._rivals]
         if self._asked_for:
-            return found + left[self._share() :]
+            more = sorted(left, key=lambda one: not self._is_home(one))[self._share() :]
+            self._settled = self._now() if more else self._settled  # they are for whoever asks
+            return found + more
         return found + left[: stuck and len(left) >= MOST_OPEN]
 
     def _next(self, others: Collection[int], *, stuck: bool) -> tuple[int | None, bool]:
@@ -152,12 +184,26 @@ class RoundsWork(StageWork):
         if len(self._mine) >= self._share() and not stuck:
             free = []
         ready = [one for one in free if self._waiting.get(one, WOKEN) <= now]
-        block = choose(ready, others, self._last, self._start)
+        block = choose(self._home(ready), others, self._last, self._start)
         return mine[0] if block is None and mine else block, bool(free or self._mine)
+
+    def _home(self, ready: Sequence[int]) -> Sequence[int]:
+        """Those of the series that this worker may take now.
+
+        Workers whose series wait for each other have some of their own, and hear late what each has taken. So one takes
+        others only where whoever should have taken them has had the time.
+        """
+        if self._last is None or self._shelf is None:
+            return ready
+        own = [one for one in ready if self._is_home(one)]
+        return own if own or self._now() - self._settled < 2 * self._hearing else ready
+
+    def _is_home(self, block: int) -> bool:
+        return block % self._workers == self._rank
 
     def _is_stuck(self, others: Collection[int]) -> bool:
         """Whether all loops that are open wait in vain, and another one might be what they wait for."""
-        return self._now() - self._progress > PATIENCE and not set(self.open_blocks()) <= set(others)
+        return not self.hears and self._now() - self._progress > PATIENCE and not set(self.open_blocks()) <= set(others)
 
     def _given_back(self, engine: LoopEngine, blocks: Sequence[int]) -> Iterator[Completion]:
         """Give back series that wait and stay claimed: their states are kept first."""

@@ -32,6 +32,15 @@ from hybrid.work import Rounds, Search
 AnyWork = StageWork | SearchWork  # that of rounds is a StageWork
 
 
+def beginning(work: AnyWork) -> Mapping[str, Json]:
+    """The heartbeat of a worker that begins with a stage, or has none of it. One of rounds says that it has no series:
+    others leave it its share.
+    """
+    if not isinstance(work, RoundsWork):
+        return {"state": "begins"}
+    return {"state": "begins", "claim": {"stage": work.stage.name, "size": work.size, "blocks": work.claimed()}}
+
+
 class StageSession:
     """A stage while a worker works on it: its claim, its heartbeat, its shard timer. `gauges` measures the machine,
     `device` is what the engine computes on.
@@ -71,6 +80,11 @@ class StageSession:
         roles = getattr(self.work, "roles", None)
         divided = {} if roles is None else {"roles": sorted(roles)}
         return {"stage": self.work.stage.name, "size": self.work.size, "blocks": self.work.claimed(), **divided}
+
+    @property
+    def settling(self) -> bool:
+        """`hybrid.worker.courier.Session`."""
+        return isinstance(self.work, RoundsWork) and self.work.settling
 
     def answered(self, completion: Completion) -> Record:
         """The record of an answer, which is counted."""

@@ -106,6 +106,10 @@ class BeatMonitor:
         """Those of the attempts at work on a stage that claim no block: they wait for one."""
         return {one for one in self.at_work(stage, size, within) if not claims_of(self.latest[one].beat, stage, size)}
 
+    def rank(self, attempts: Collection[str]) -> int:
+        """How many of these attempts have names that come before that of this process."""
+        return sum(one < self._own for one in attempts)
+
     def claimed_first(self, stage: str, size: int, within: float) -> set[int]:
         """The blocks held by attempts whose names come before that of this process, which gives way to them."""
         first = [one for one in self.at_work(stage, size, within) if one < self._own]

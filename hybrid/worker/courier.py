@@ -25,6 +25,8 @@ from hybrid.machine.redaction import redacted
 LOG = logging.getLogger("hybrid")
 READ_SECONDS = 30.0
 """Seconds between two reads of the folder, and least seconds between two heartbeats."""
+SETTLING_SECONDS = 10.0
+"""The same while workers divide a stage."""
 EAGER_READ_SECONDS = 5.0
 """Seconds between two reads while a caller waits for receipts."""
 LOG_SECONDS = 60.0
@@ -54,6 +56,11 @@ class Session(Protocol):
 
     def claim(self) -> Mapping[str, Json]:
         """The blocks that are held."""
+        ...
+
+    @property
+    def settling(self) -> bool:
+        """Whether workers are dividing the stage now, so that claims should be heard of soon."""
         ...
 
     def report(self) -> Mapping[str, Json]:
@@ -109,7 +116,8 @@ class Courier:
         if session:
             self._try("the heartbeat", lambda: self._beat(session))
             self._try("the log", lambda: self._write_log(session.run))
-        self._try("reading the folder", lambda: self._read(session, EAGER_READ_SECONDS if eager else READ_SECONDS))
+        seconds = SETTLING_SECONDS if session and session.settling else READ_SECONDS
+        self._try("reading the folder", lambda: self._read(session, EAGER_READ_SECONDS if eager else seconds))
 
     def _try(self, what: str, act: Callable[[], None]) -> None:
         """Call `act`; after an error, log it and double the pause before the next try."""
@@ -146,7 +154,8 @@ class Courier:
 
     def _beat(self, session: Session) -> None:
         what, claim = f"beat {session.run}", session.claim()
-        changed = claim != self._claimed and self._due(what, min(READ_SECONDS, self.timeouts.beat / 4))
+        least = SETTLING_SECONDS if session.settling else READ_SECONDS
+        changed = claim != self._claimed and self._due(what, min(least, self.timeouts.beat / 4))
         if changed or self._due(what, self.timeouts.beat):
             report = session.report()
             self._machine[session.run] = {name: report[name] for name in ("device", "gpu") if name in report}
@@ -154,10 +163,10 @@ class Courier:
             self._claimed = claim
             self._did(what)
 
-    def show_claim(self, run: str, claim: Mapping[str, Json]) -> None:
+    def show(self, run: str, body: Mapping[str, Json]) -> None:
         """Write a heartbeat of a worker that waits for work of a run, when one is due. Raises Temporary."""
         if self._due(f"beat {run}", self.timeouts.beat):
-            self.beat(run, {"state": "begins", "claim": claim})
+            self.beat(run, body)
             self._did(f"beat {run}")
 
     def beat(self, run: str, body: Mapping[str, Json]) -> None:

@@ -18,7 +18,7 @@ from hybrid.errors import BadData, CannotRun, PluginFault, Temporary, UsageError
 from hybrid.execution.chain import Bound, bound
 from hybrid.execution.rounds_work import TICK, RoundsWork
 from hybrid.execution.sides import roles_here
-from hybrid.execution.stage_session import AnyWork, StageSession, bind, kept_at_once, place_of, shard_writer
+from hybrid.execution.stage_session import AnyWork, StageSession, beginning, bind, kept_at_once, place_of, shard_writer
 from hybrid.execution.stage_view import StageView, counted_once
 from hybrid.folder.leases import LeaseTimeouts
 from hybrid.folder.medium import Medium, Store
@@ -298,7 +298,7 @@ class Worker:
         if self.siblings:
             self.siblings.works_on(place_of(work))
         engine = self.loader.engine(work, chain, here)
-        self.courier.beat(work.run.id, {"state": "begins"})  # a worker that cannot write a heartbeat does not begin
+        self.courier.beat(work.run.id, beginning(work))  # a worker that cannot write a heartbeat does not begin
         self._touched.add(work.run.id)
         place = f"{work.run.id}/{work.stage.name}"
         how = {"seconds": self.options.shard_seconds, "first_seq": self._seqs.get(place, 0), "clock": self.clock.now}
@@ -326,7 +326,7 @@ class Worker:
         if self.siblings:
             self.siblings.works_on(place_of(work))
         self._touched.add(work.run.id)
-        self.courier.show_claim(work.run.id, {"stage": work.stage.name, "size": work.size, "blocks": []})
+        self.courier.show(work.run.id, beginning(work))
 
     def _answers(self, session: StageSession, engine: Backend) -> Iterator[float]:
         work = session.work
