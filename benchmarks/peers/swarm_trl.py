@@ -82,7 +82,12 @@ def half_dead(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> 
 def trainer_of(model: str, tokens: int, steps: int, place: str, *, recorded: bool = False) -> tuple[Timed, Watched]:
     """A trainer of `steps` optimizer steps, of 64 completions each; `recorded`: fewer, all parameters."""
     questions = swarm.RECORDED if recorded else swarm.OWN + swarm.FOREIGN
-    asked = [swarm.question(node, number) for node in range(steps) for number in range(questions)]
+    if recorded:
+        asked = [swarm.question(node, number) for node in range(steps) for number in range(questions)]
+    else:
+        texts = swarm.questions(model)
+        sets = [swarm.trained_on(step % swarm.NODES, swarm.EVERY) for step in range(steps)]
+        asked = [texts[node][slot] for one in sets for node, slot in one]
     settings = GRPOConfig(
         output_dir=place,
         per_device_train_batch_size=swarm.GROUP,
