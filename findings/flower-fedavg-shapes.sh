@@ -4,7 +4,8 @@
 # Expected: the shapes differ, so the round's aggregation is refused, as it is where names differ.
 # Seen: nothing compares shapes, and the sum is made in place in the first reply's array. If the larger one comes first, the
 # smaller is broadcast over it: its one row is added to all four, and the average is returned without an error or a warning. If the
-# smaller one comes first, numpy raises a ValueError. So the same round fails or passes by the order of replies.
+# smaller one comes first, numpy raises a ValueError. So the same round fails or passes by the
+# order in which replies stand in the list that the strategy is given.
 # Exits 0 while it behaves so, 1 when it does not any more. Installs about 150 MB, takes seconds.
 set -euo pipefail
 work="$(mktemp -d)"

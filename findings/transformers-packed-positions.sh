@@ -1,11 +1,12 @@
 #!/bin/bash
 # transformers 5.19.0: two texts are packed into one row, told apart by `position_ids` that begin again at 0, without an
-# attention mask: the form in which DataCollatorWithFlattening gives them.
+# attention mask: the form in which DataCollatorWithFlattening gives them. The model is called directly, as in a training loop of one's
+# own; the Trainer sets use_cache=False itself.
 # Expected: attention (SDPA or eager) is kept within each text, or it is not, whatever else is asked for.
 # Seen: it depends on `use_cache`. With use_cache=False the second text has the logits that it has alone; with the default, True,
 # also in training mode, its tokens attend to the first text, without an error or a warning. So the loss of the same batch changes when
 # gradient checkpointing is switched on, which sets use_cache=False. An attention mask of ones beside the positions
-# undoes the separation too.
+# undoes the separation too. The rule stands in a comment of masking_utils.py: no mask, and no keys and values of before.
 # Exits 0 while it behaves so, 1 when it does not any more. Installs about 3 GB (torch), takes a minute or two.
 set -euo pipefail
 work="$(mktemp -d)"
