@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from textwrap import wrap
 
+from hybrid.backends.registry import NO_MODEL
 from hybrid.canonical import Json
 from hybrid.loads import GuideTable
 from hybrid.machine.terminal import clean_line, count_of, duration, is_or_are
@@ -62,8 +63,10 @@ def one_line(plan: RunPlan, prices: PriceTable) -> str:
 
 
 def items_of(plan: RunPlan) -> str:
-    """Items and tokens of all stages."""
+    """Items and tokens of all stages; rounds, where no model is asked anything."""
     given, new = plan.tokens()
+    if plan.loads and all(load.rounds and not load.roles for load in plan.loads):
+        return f"{count_of(plan.items, 'round')} of training"
     most = "at most " if plan.is_bound else ""
     unknown = sum(bool(one.unknown) for one in plan.loads)
     more = (
@@ -107,6 +110,8 @@ def _how(load: StageLoad) -> Iterator[str]:
 def _shapes(plan: RunPlan) -> Iterator[str]:
     for role, shape in plan.shapes.items():
         chosen = plan.models[role]
+        if chosen.backend == NO_MODEL:
+            continue
         called = clean_line(f"{role + ' ' if role else ''}{chosen.model} on {chosen.backend}", 100)
         if isinstance(shape, ModelShape):
             kept = f"{shape.parameters:,} parameters, {shape.layers} layers; from {shape.source}"

@@ -93,6 +93,14 @@ def test_rounds_of_a_loop_and_fewer_items_than_workers_are_not_divided_further(h
     assert found[0] == found[1]
 
 
+def test_training_that_asks_no_model_is_planned_in_rounds(hybrid: Hybrid) -> None:
+    done = hybrid("plan", "cvfp", "--preset", "demo", "--gpu", "t4")
+    assert done.code == 0
+    assert done.stdout.startswith("cvfp: 6 tasks; 34 rounds of training\n")
+    assert "tokens in" not in done.stdout
+    assert "model none" not in done.stdout
+
+
 def test_nothing_is_loaded_and_nothing_is_written(tmp_path: Path) -> None:
     """In a process of its own: neither torch nor a library on top of it is imported."""
     code = (
