@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 """What Python calls with a signal's number and the interrupted frame."""
@@ -24,32 +24,34 @@ TERMINATION = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Win
 
 
 class Stops:
-    """A handler that counts the signals that ask for the end, and raises KeyboardInterrupt in chosen blocks alone.
+    """A handler that counts the signals that ask for the end, and raises KeyboardInterrupt in chosen blocks alone, in
+    each of them once.
 
     So a second and a third signal can neither cut what follows on the first one, nor change the exit code.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        self._borne = -1  # how many are not obeyed; -1: none is
+        self._limit: int | None = None  # one signal more is obeyed; None: none is
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
         self._obey()
 
     def _obey(self) -> None:
-        if 0 <= self._borne < self.count:
+        if self._limit is not None and self.count > self._limit:
+            self._limit = None  # the clauses `finally` of the block, which follow, run to their ends
             raise KeyboardInterrupt
 
     @contextmanager
     def obeyed(self, after: int) -> Iterator[None]:
-        """Raise KeyboardInterrupt when more than `after` signals have come, before the block or in it."""
-        self._borne = after
+        """Raise KeyboardInterrupt once more than `after` signals have come, before the block or in it."""
+        self._limit = after
         try:
             self._obey()
             yield
         finally:
-            self._borne = -1
+            self._limit = None
 
 
 def counted_signals() -> Stops:
@@ -105,21 +107,34 @@ def replaced_handlers(handle: Callable[[Handler, int, FrameType | None], None]) 
             signal.signal(number, handler)
 
 
-@contextmanager
-def deferred_signals() -> Iterator[Callable[[], bool]]:
-    """Within the block, only note the first signal; the function that is yielded returns whether there was one.
+class Deferred:
+    """Whether a signal was noted, and what obeys it."""
 
-    A second signal reaches the handler that was there before.
-    """
-    noted: list[int] = []
+    def __init__(self) -> None:
+        self._handle: Callable[[], Any] | None = None
 
-    def note(handler: Handler, number: int, frame: FrameType | None) -> None:
-        if noted:
+    def __call__(self) -> bool:
+        return self._handle is not None
+
+    def obey(self) -> NoReturn:
+        """Hand the signal over to the handler that it was meant for, and raise KeyboardInterrupt if that did not."""
+        if self._handle is not None:
+            self._handle()
+        raise KeyboardInterrupt
+
+    def note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        """Keep the first signal; a second one reaches its handler."""
+        if self._handle is not None:
             handler(number, frame)
-        noted.append(number)
+        self._handle = self._handle or partial(handler, number, None)
 
-    with replaced_handlers(note):
-        yield lambda: bool(noted)
+
+@contextmanager
+def deferred_signals() -> Iterator[Deferred]:
+    """Within the block, only note the first signal. A second one reaches the handler that was there before."""
+    deferred = Deferred()
+    with replaced_handlers(deferred.note):
+        yield deferred
 
 
 def interrupt_on_termination(*also: signal.Signals) -> None:

@@ -49,8 +49,8 @@ def note(worker: Worker, line: str) -> None:
 
 
 def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None] | None = None) -> None:
-    """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends; a second
-    one ends the waiting for a folder that is away. However many come, the exit code is that of `verdict`.
+    """Run a worker until it ends. On Ctrl-C, SIGTERM and SIGHUP it closes the open shard, uploads it and ends; one
+    more while it leaves ends the waiting for a folder that is away. The exit code is that of `verdict` in any case.
 
     `say` gets lines for the user, and `show`, by default `say`, those of progress; the uploaded log gets both. Raises
     the error that `verdict` returns.
@@ -70,16 +70,15 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
     worker.loader.tell = tell
     stopped = False
     failure: HybridError | None = None
-    obeyed = 0
     try:
         with stops.obeyed(after=0), _courier(worker, tell_progress), metered(worker), _deadline(worker):
             _drive(worker, tell)
     except KeyboardInterrupt:
-        obeyed, stopped = min(stops.count, 1), not worker.stopping  # what trains has noted the first one itself
+        stopped = not worker.stopping
         worker.stopping = worker.stopping or STOPPED
     except HybridError as error:
         failure = error
-    _leave(worker, 0.0 if stopped else worker.options.linger, tell, stops, obeyed)
+    _leave(worker, 0.0 if stopped else worker.options.linger, tell, stops)
     logging.getLogger("hybrid").removeHandler(handler)
     failure = failure or verdict(worker)
     if failure:
@@ -176,11 +175,11 @@ def _too_late(worker: Worker) -> None:
     _thread.interrupt_main()
 
 
-def _leave(worker: Worker, linger: float, say: Callable[[str], None], stops: Stops, obeyed: int) -> None:
-    """Wait for the folder and the laptop, until a signal comes beyond those that were `obeyed`; one more ends all."""
+def _leave(worker: Worker, linger: float, say: Callable[[str], None], stops: Stops) -> None:
+    """Wait for the folder and the laptop, until one more signal comes; another one ends all."""
     said = ""
     try:
-        with stops.obeyed(after=obeyed):
+        with stops.obeyed(after=stops.count):
             for wait in worker.leave(linger):
                 if (line := leaving(worker, linger)) != said:
                     said = line

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -62,6 +63,43 @@ def test_counted_signals_are_obeyed_in_chosen_blocks_alone() -> None:
         pytest.fail("one more than are borne has come before")
     with stops.obeyed(after=4):
         signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_second_signal_does_not_cut_what_follows_on_the_first() -> None:
+    stops, closed = counted_signals(), list[str]()
+
+    @contextmanager
+    def shard() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            closed.append("the shard")
+
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=0), shard():
+        signal.raise_signal(signal.SIGTERM)
+    assert closed
+    assert stops.count == 2
+
+
+@pytest.mark.usefixtures("_restored")
+def test_a_deferred_signal_is_counted_when_it_is_obeyed() -> None:
+    stops, counts = counted_signals(), list[int]()
+
+    def train() -> None:
+        with deferred_signals() as asked:
+            signal.raise_signal(signal.SIGTERM)
+            counts.append(stops.count)
+            try:
+                asked.obey()
+            finally:
+                signal.raise_signal(signal.SIGTERM)  # of a user who asks once more: it cuts nothing
+                counts.append(stops.count)
+
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=0):
+        train()
+    assert counts == [0, 2]
 
 
 ENDING = """

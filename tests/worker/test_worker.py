@@ -278,6 +278,49 @@ def test_a_polite_stop_brings_everything_into_the_folder(machines: Machines, pol
     assert len(gpu.calls()) <= ITEMS + 1
 
 
+IMPATIENT = """
+import os, signal, sys
+from hybrid.execution import stage_session
+from hybrid.folder.shards import ShardWriter
+answered, close, seen = stage_session.StageSession.answered, ShardWriter.close, []
+
+def stopped_at_the_sixth(session, completion):
+    seen.append(completion)
+    if len(seen) == 6:
+        os.rename(sys.argv[1], sys.argv[1] + "-away") if sys.argv[2] == "away" else None
+        signal.raise_signal(signal.SIGTERM)
+    return answered(session, completion)
+
+def stopped_again(writer):
+    signal.raise_signal(signal.SIGTERM)
+    close(writer)
+
+stage_session.StageSession.answered, ShardWriter.close = stopped_at_the_sixth, stopped_again
+from hybrid.cli import main
+main(sys.argv[3:])
+"""
+
+
+@pytest.mark.slow
+def test_a_second_signal_while_the_open_shard_is_closed_cuts_nothing(machines: Machines, tmp_path: Path) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
+    prefix = [sys.executable, "-c", IMPATIENT, str(machines.folder)]
+    process = gpu.start(*gpu.worker(), prefix=[*prefix, "there"])
+    said = ended(process)
+    assert process.returncode == 4, said
+    assert "leaving at once" not in said
+    machines.fetch()
+    assert sum(text is not None for text in machines.texts().values()) == 5, said
+    told = tmp_path / "told"
+    process = gpu.start(*gpu.worker(), prefix=[*prefix, "away"], said=told)
+    until(lambda: "leaving: waits until" in told.read_text(), "it waits for the folder")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 5, told.read_text()
+    assert "on this machine's disk only" in told.read_text()
+
+
 @pytest.mark.slow
 def test_a_worker_leaves_in_time(machines: Machines) -> None:
     machines.submit()

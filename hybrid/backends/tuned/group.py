@@ -13,7 +13,7 @@ import torch
 
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
-from hybrid.machine.signals import deferred_signals
+from hybrid.machine.signals import Deferred, deferred_signals
 from hybrid.protocols import Tensors
 from hybrid.records import Failure
 from hybrid.training import adapters, checkpoint
@@ -126,7 +126,7 @@ class Group:
         jobs: Sequence[Job],
         left_out: Mapping[str, int],
         resume: bytes | None,
-        asked: Callable[[], bool],
+        asked: Deferred,
     ) -> None:
         """Raises KeyboardInterrupt when a signal has asked for the end; a checkpoint is written first."""
         steps = sum(job.steps for job in jobs)
@@ -136,7 +136,7 @@ class Group:
             if self._due() or asked():
                 self._keep(state)
             if asked():
-                raise KeyboardInterrupt
+                asked.obey()
 
         for done in trainer.train(jobs, resume=resume, after_pass=after_pass):
             made = self._made[done.job.name] = self._finished(done, left_out.get(done.job.name, 0))
