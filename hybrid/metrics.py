@@ -83,6 +83,8 @@ Interval = tuple[float, float]
 
 DIRECTIONS = "higher", "lower"
 UNKNOWN = "not told apart"
+UNTESTED = "not tested"
+EQUAL = "equal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,19 @@ class Measured:
     def standing(self) -> str:
         """`better` or `worse` than the control, `above` or `below` where the direction is not known; "" without one.
 
-        `not told apart` when the 95 % interval of the difference has 0 in it, or is not known since one of the two
-        has no interval. That interval is made of the two intervals, as if they were independent (MOVER: Zou and Donner
-        2008, Statistics in Medicine 27).
+        `not told apart` when the 95 % interval of the difference has 0 in it. That interval is made of the two
+        intervals, as if they were independent (MOVER: Zou and Donner 2008, Statistics in Medicine 27). `not tested`
+        when it is not known, since one of the two has no interval, as with one seed. Intervals without width are of
+        exact values, such as bytes: chance has no part in their difference, and they may be `equal`.
         """
         if self.control is None:
             return ""
         if self.interval is None or self.control_interval is None:
-            return UNKNOWN
+            return UNTESTED
         (low, high), (least, most) = self.interval, self.control_interval
         gap = self.value - self.control
+        if gap == 0 and low == high and least == most:
+            return EQUAL
         if gap > math.hypot(self.value - low, most - self.control):
             return {"higher": "better", "lower": "worse"}.get(self.better, "above")
         if -gap > math.hypot(high - self.value, self.control - least):

@@ -51,8 +51,10 @@ def test_a_metric_that_is_no_finite_number_is_refused_when_it_is_made(value: flo
         (3.0, (2.8, 3.2), (2.0, (1.8, 2.2)), "", "above"),
         (3.0, (2.2, 3.8), (2.0, (1.2, 2.8)), "higher", "not told apart"),  # 1.0 apart, 1.13 to be told
         (3.0, (2.4, 3.8), (2.0, (1.2, 2.7)), "higher", "better"),  # intervals overlap, and 1.0 is over 0.92
-        (3.0, None, (2.0, (1.8, 2.2)), "higher", "not told apart"),
-        (3.0, (2.8, 3.2), (2.0, None), "higher", "not told apart"),
+        (3.0, None, (2.0, (1.8, 2.2)), "higher", "not tested"),  # one seed
+        (3.0, (2.8, 3.2), (2.0, None), "higher", "not tested"),
+        (3.0, (3.0, 3.0), (2.0, (2.0, 2.0)), "lower", "worse"),  # bytes: nothing is left to chance
+        (3.0, (3.0, 3.0), (3.0, (3.0, 3.0)), "lower", "equal"),
         (0.7, (0.6, 0.8), (0.5, (0.5, 0.5)), "higher", "better"),
         (0.7, (0.6, 0.8), (None, None), "higher", ""),
     ],

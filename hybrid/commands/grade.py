@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -265,10 +266,15 @@ def _measures(measures: list[dict[str, Any]], framed: bool) -> Table:
 
 
 def _measure_cells(one: dict[str, Any], *, several: bool) -> list[str]:
-    ends = [f"{end[0]:.4g} to {end[1]:.4g}" if end else NO_VALUE for end in (one["interval"], one["control_interval"])]
+    ends = [_interval(end) for end in (one["interval"], one["control_interval"])]
     control = NO_VALUE if one["control"] is None else f"{one['control']:.4g}"
     values = [f"{one['n']:,}", f"{one['value']:.4g}", ends[0], control, ends[1], one["standing"] or NO_VALUE]
     return [one["group"], one["name"], *values, one["against"] if several else NO_VALUE]
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    """An interval; of an exact value, such as what a difference is compared with, there is none."""
+    return f"{ends[0]:.4g} to {ends[1]:.4g}" if ends and ends[0] < ends[1] else NO_VALUE
 
 
 def _row(table: Table, name: str, values: dict[str, Any], share: float | None, style: str = "") -> None:

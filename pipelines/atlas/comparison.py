@@ -186,10 +186,11 @@ class Comparison:
 def over_seeds(values: Sequence[float], figure: Figure) -> Summary:
     """The mean, with the interval of Student's t; of an exact figure whose values are equal, the value itself."""
     n, mean = len(values), statistics.fmean(values)
+    exact = (mean, mean) if figure.exact else None
     if n < 2:
-        return Summary(mean, None, n)
+        return Summary(mean, exact, n)
     spread = statistics.stdev(values)
     if spread <= ROUNDING * max(map(abs, values)):
-        return Summary(mean, (mean, mean) if figure.exact else None, n)
+        return Summary(mean, exact, n)
     half, (low, high) = student_quantile(n - 1) * spread / math.sqrt(n), figure.range
     return Summary(mean, (max(low, mean - half), min(high, mean + half)), n)

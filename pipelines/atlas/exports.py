@@ -14,6 +14,7 @@ from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
+from hybrid.metrics import UNKNOWN, UNTESTED
 from hybrid.records import Output
 from hybrid.statistics.paired import PairedComparison, holm
 from pipelines.atlas.comparison import (
@@ -167,8 +168,10 @@ def verdict(found: PairedComparison | None) -> str:
     """Better or worse where the 95 % interval of Student's t does not hold 0; "" without a comparison."""
     if found is None:
         return ""
-    if found.interval is None or found.interval[0] <= 0 <= found.interval[1]:
-        return "not told apart"
+    if found.interval is None:
+        return UNTESTED
+    if found.interval[0] <= 0 <= found.interval[1]:
+        return UNKNOWN
     return "better" if found.mean > 0 else "worse"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hybrid.metrics import Interval
+from hybrid.metrics import UNKNOWN, UNTESTED, Interval
 from hybrid.report.formatting import count_of, interval_text, percent, signed
 from hybrid.report.line_charts import number
 from hybrid.report.markup import Html, el, join
@@ -135,8 +135,8 @@ def _difference(comparison: Comparison, method: str, control: str) -> Html:
         return join([el("b", signed(found.mean)), el("small", f"{signed(low)} – {signed(high)}"), _badge(said)])
     own = comparison.paired_by_client(method, control) if found.n == 1 else None
     if own is None:
-        return join([el("b", signed(found.mean)), _badge("not told apart")])
-    told = "not told apart" if own.low <= 0 <= own.high else "better" if own.mean > 0 else "worse"
+        return join([el("b", signed(found.mean)), _badge(UNTESTED)])
+    told = UNKNOWN if own.low <= 0 <= own.high else "better" if own.mean > 0 else "worse"
     by_client = f"own rows {signed(own.mean)} ({signed(own.low)} – {signed(own.high)})"
     return join([el("b", signed(found.mean)), el("small", by_client), _badge(told)])
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hybrid.metrics import Interval
+from hybrid.metrics import UNKNOWN, UNTESTED, Interval
 from hybrid.statistics.intervals import student_quantile
 from hybrid.statistics.paired import ROUNDING, PairedComparison, compared
 from pipelines.sapo.arms import arm_of
@@ -63,8 +63,10 @@ class Paired:
     def verdict(self) -> str:
         """Better or worse where the 95 % interval of Student's t does not hold 0."""
         interval = self.found.interval
-        if interval is None or interval[0] <= 0 <= interval[1]:
-            return "not told apart"
+        if interval is None:
+            return UNTESTED
+        if interval[0] <= 0 <= interval[1]:
+            return UNKNOWN
         return "better" if self.found.mean > 0 else "worse"
 
 

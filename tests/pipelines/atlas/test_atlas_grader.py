@@ -75,7 +75,7 @@ def test_differences_are_paired_by_seed_and_say_better_or_not_told_apart(tmp_pat
     assert figures(summary, "local")["accuracy minus that of fedavg-lora"]["standing"] == "worse"
     assert "accuracy minus that of local" not in figures(summary, "local")
     traffic = atlas["MB sent and fetched"]
-    assert (traffic["value"], traffic["interval"], traffic["standing"]) == (1.92, [1.92, 1.92], "not told apart")
+    assert (traffic["value"], traffic["interval"], traffic["standing"]) == (1.92, [1.92, 1.92], "equal")
     assert figures(summary, "local")["MB sent and fetched"]["standing"] == "better"
     assert atlas["MCC of agreement"]["control"] < atlas["MCC of agreement"]["value"]
     again = graded(tmp_path, atlas_outputs())
@@ -86,7 +86,9 @@ def test_one_seed_has_no_interval_and_tells_methods_apart_by_their_clients_rows_
     summary = graded(tmp_path, atlas_outputs(seeds=(0,)))
     atlas = figures(summary, "atlas")
     assert atlas["accuracy minus that of local"]["interval"] is None
-    assert atlas["accuracy minus that of local"]["standing"] == "not told apart"
+    assert atlas["accuracy minus that of local"]["standing"] == atlas["accuracy"]["standing"] == "not tested"
+    assert (atlas["MB sent and fetched"]["standing"], len(atlas["MB sent and fetched"]["interval"])) == ("equal", 2)
+    assert figures(summary, "local")["MB sent and fetched"]["standing"] == "better"
     own = atlas["accuracy on own rows minus that of local"]
     assert (own["n"], own["standing"], own["against"]) == (6, "better", "local, by client of one seed")
 

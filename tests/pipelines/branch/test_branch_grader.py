@@ -93,13 +93,13 @@ def test_the_control_is_the_mean_over_choices_and_its_interval_holds_them() -> N
     assert all(one.control and one.depth == 2 for one in pool)
 
 
-def test_one_figure_has_one_interval_and_two_texts_are_not_told_apart_from_chance(tmp_path: Path) -> None:
+def test_one_figure_has_one_interval_and_two_texts_are_too_few_to_test_it(tmp_path: Path) -> None:
     met = {"features": {"constraints": 1.0, "relevance": 0.4}}
     plain = {**met, "control": True}
     kept = [candidate("t/0", X, **met), candidate("t/1", Y, **met)]
     summary = graded(tmp_path, [*kept, candidate("t/control/0", X, **plain), candidate("t/control/1", X, **plain)])
     assert summary["figures"] == {}
-    assert {one["standing"] for one in summary["measures"]} == {"not told apart"}
+    assert {one["standing"] for one in summary["measures"]} == {"not tested"}
     for one in summary["measures"]:  # of two plain samples there is one choice
         assert one["control_interval"] is None or one["control_interval"][0] < one["control_interval"][1]
 

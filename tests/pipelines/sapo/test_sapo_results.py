@@ -155,7 +155,7 @@ def test_what_never_answers_scores_in_each_unit_is_that_of_the_paper_and_of_its_
     for name, total in (("cumulative (fork), over nodes", fork), ("cumulative (paper), over nodes", paper)):
         assert 100 * found[name]["value"] == pytest.approx(total, abs=0.06)
         assert 100 * found[name]["control"] == pytest.approx(total, abs=0.06)
-        assert found[name]["standing"] == "not told apart"
+        assert found[name]["standing"] == "not tested"
 
 
 def test_the_cumulative_reward_of_a_constant_policy_is_its_reward_times_nodes_and_rounds(tmp_path: Path) -> None:
