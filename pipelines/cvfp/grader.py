@@ -10,7 +10,7 @@ from typing import Any
 from hybrid.metrics import Measured
 from hybrid.protocols import Watcher
 from hybrid.records import Grade, Output
-from pipelines.cvfp.results import Trained, best_of, difference, names_of, read, summary
+from pipelines.cvfp.results import Trained, difference, names_of, read, summary, summary_of_best
 
 DIGITS = 6
 CONTROLS = "bigram", "token-only", "untrained", "untrained-chaotic", "end-to-end"
@@ -52,7 +52,7 @@ class CvfpMeasures:
         """The figures of each variant."""
         for name in names_of(self._series):
             for metric, better in FIGURES:
-                found = summary(list(best_of(self._series, name, metric).values()))
+                found = summary_of_best(self._series, name, metric)
                 if found is not None:
                     value, interval = round(found.mean, DIGITS), _rounded(found.interval)
                     yield Measured(name, f"{metric} of held-out documents", value, found.n, interval, better=better)
@@ -74,7 +74,7 @@ class CvfpMeasures:
         of = [one for one in self._series if one.name == name]
         for metric in CONTEXTS:
             values = [value for one in of if (value := one.of_contexts(metric)) is not None]
-            found = summary(values)
+            found = summary(values, metric)
             if found is not None:
                 yield Measured(name, f"contexts: {metric}", round(found.mean, 9), found.n, _rounded(found.interval))
         known = [one.converged for one in of if one.converged is not None]

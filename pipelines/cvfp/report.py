@@ -15,7 +15,7 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Measure, Section
 from hybrid.report.sources import ReportRun
-from pipelines.cvfp.results import SERIES, Trained, best_of, criteria, difference, fixed_point, names_of, read, summary
+from pipelines.cvfp.results import SERIES, Trained, criteria, difference, fixed_point, names_of, read, summary_of_best
 
 CURVES = (
     (1, "effective_rank", "Effective rank of the contexts, as a share of their width"),
@@ -65,7 +65,7 @@ class CvfpReport(Section):
     def headline(self, run: ReportRun) -> Html:
         """The variant with the lowest perplexity, and what the run's own has beside the controls."""
         series = _series(run)
-        best = {name: summary(list(best_of(series, name, "perplexity").values())) for name in names_of(series)}
+        best = {name: summary_of_best(series, name, "perplexity") for name in names_of(series)}
         known = {name: found.mean for name, found in best.items() if found is not None}
         if not known:
             return Html("No epoch is there yet.")
@@ -136,7 +136,7 @@ def _ladder(series: Sequence[Trained]) -> Html:
     """A row for each variant, the best last."""
     rows = []
     for name in names_of(series):
-        found = {metric: summary(list(best_of(series, name, metric).values())) for metric in
+        found = {metric: summary_of_best(series, name, metric) for metric in
                  ("perplexity", "bits_per_byte", "top1", "top5")}  # fmt: skip
         perplexity = found["perplexity"]
         if perplexity is None:
@@ -144,7 +144,7 @@ def _ladder(series: Sequence[Trained]) -> Html:
         against = difference(series, name, _token_only(name))
         told = "–" if against is None or name == _token_only(name) else _told(against.mean, against.interval)
         cells = (
-            name, f"{perplexity.mean:.1f}{_plus_minus(perplexity.interval)}", _two(found["bits_per_byte"]),
+            name, f"{perplexity.mean:.1f}{_from_to(perplexity.interval)}", _two(found["bits_per_byte"]),
             _share(found["top1"]), _share(found["top5"]), told, str(perplexity.n),
         )  # fmt: skip
         rows.append((perplexity.mean, cells))
@@ -167,8 +167,8 @@ def _told(mean: float, interval: Interval | None) -> str:
     return f"{mean:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f}): {verdict}"
 
 
-def _plus_minus(interval: Interval | None) -> str:
-    return "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.1f}"
+def _from_to(interval: Interval | None) -> str:
+    return "" if interval is None else f" ({interval[0]:.1f} to {interval[1]:.1f})"
 
 
 def _two(found: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +13,21 @@ from hybrid.metrics import Interval, RoundMetrics, costs_of
 from hybrid.records import Output
 from hybrid.statistics.intervals import student_quantile
 from hybrid.statistics.paired import PairedComparison, compared
-from pipelines.cvfp.settings import VARIANTS
+from pipelines.cvfp.settings import COUNTED, VARIANTS
 
 SERIES = re.compile(r"(?P<variant>[a-z-]+)/(?:pieces-(?P<pieces>[0-9]+)/)?seed-(?P<seed>[0-9]+)")
 CONVERGED, GOOD_DIFFERENCE = 0.95, 1e-3
 """The guide's: share of tokens whose context stays, and the distance between two passes that it calls good."""
 TRAIN_RANK, HELD_OUT_RANK = 0.85, 0.75
 """The guide's effective ranks, of its 6,400 tokens and of the last 1,280 of them."""
+
+SHARE, SIZE = (0.0, 1.0), (0.0, math.inf)
+RANGES: Mapping[str, Interval] = {
+    "perplexity": (1.0, math.inf), "bits_per_byte": SIZE, "top1": SHARE, "top5": SHARE, "effective_rank": SHARE,
+    "effective_rank_of_noise": SHARE, "growth": SIZE, "context_use": SIZE, "final_difference": SIZE,
+    "converged": SHARE,
+}  # fmt: skip
+"""What a metric can be: an interval holds nothing else."""
 
 
 @dataclass(slots=True)
@@ -122,15 +131,16 @@ def names_of(series: Sequence[Trained]) -> list[str]:
     return list(dict.fromkeys(one.name for one in series))
 
 
-def summary(values: Sequence[float]) -> Summary | None:
-    """The mean over seeds with Student's interval; None for none."""
+def summary(values: Sequence[float], metric: str) -> Summary | None:
+    """The mean over seeds with Student's interval, as far as the metric can be there; None for none."""
     if not values:
         return None
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Summary(mean, None, len(values))
     half = student_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    return Summary(mean, (mean - half, mean + half), len(values))
+    low, high = RANGES.get(metric, (-math.inf, math.inf))
+    return Summary(mean, (max(low, mean - half), min(high, mean + half)), len(values))
 
 
 def best_of(series: Sequence[Trained], name: str, metric: str) -> dict[int, float]:
@@ -139,13 +149,29 @@ def best_of(series: Sequence[Trained], name: str, metric: str) -> dict[int, floa
     return {seed: of[metric] for seed, of in best.items() if of is not None and metric in of}
 
 
+def summary_of_best(series: Sequence[Trained], name: str, metric: str) -> Summary | None:
+    """The summary of `best_of`."""
+    return summary(list(best_of(series, name, metric).values()), metric)
+
+
 def difference(series: Sequence[Trained], name: str, control: str) -> PairedComparison | None:
     """Held-out loss of `name` minus that of `control`, in nats a token, seed by seed; counts have one for all seeds."""
     first, second = best_of(series, control, "loss"), best_of(series, name, "loss")
-    if len(first) == 1 and len(second) > 1 and control.partition(",")[0] in ("unigram", "bigram"):
-        first = dict.fromkeys(second, next(iter(first.values())))
+    if _is_counted(control) and not _is_counted(name):
+        first = _for_all(first, second)
+    elif _is_counted(name) and not _is_counted(control):
+        second = _for_all(second, first)
     pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
     return compared(pairs) if pairs else None
+
+
+def _for_all(one: Mapping[int, float], seeds: Iterable[int]) -> dict[int, float]:
+    """The value of a counted variant for each seed, if there is one."""
+    return {seed: value for value in one.values() for seed in seeds}
+
+
+def _is_counted(name: str) -> bool:
+    return name.partition(",")[0] in COUNTED
 
 
 def fixed_point(series: Sequence[Trained]) -> str:
