@@ -13,7 +13,8 @@ from pipelines.atlas.results import SeriesResult
 COLUMNS = ("MB sent", "MB fetched", "memory, MB", "seconds")
 SAID = (
     "The mean over rounds and seeds, all clients together: bytes of the files that went to the server and from it; the "
-    "peak of memory and the time of the machine that computed the round, with all clients side by side. These two "
+    "peak of memory and the time of the machine that computed the round, with all clients side by side. Where clients "
+    "are series of their own (exchange=folder) these two are of the server alone, when it closed the round. They "
     "differ from run to run, and are missing in runs of earlier versions; bars are shares of the largest in a column."
 )
 

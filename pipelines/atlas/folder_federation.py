@@ -55,15 +55,14 @@ class FolderServer(Federation):
         """`hybrid.loops.SharingLoop`."""
         self.exchange = exchange
 
-    @with_costs
-    def round(self, number: int) -> RoundMetrics:
+    def _round(self, number: int) -> RoundMetrics:
         """Close a round, once enough clients have sent. Raises NotYet, RoundFailed."""
         if self.slots is None:
             self._begin()
         if self.shared < number:
             self._share(number)
         self._wait(number)
-        found = super().round(number)
+        found = super()._round(number)
         if number == self.settings.rounds - 1:
             self._share(number + 1)  # who was late need not wait for a round that does not come
         return found

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from hybrid import round_costs
 from hybrid.errors import NotFinished
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.local import Engine, LocalResult, run_here
@@ -79,6 +80,26 @@ def test_in_the_folder_the_same_comes_as_side_by_side(
         found, expected = server.round(number), alone.round(number)
         assert compared(found).expected == compared(expected)
     for one in (server, alone, *clients):
+        one.close()
+
+
+def test_the_peak_of_a_round_of_the_server_is_that_of_all_it_does(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    shared = FolderServer._share
+    monkeypatch.setattr(round_costs, "forget_peak", lambda device: done.append("forget"))
+    monkeypatch.setattr(FolderServer, "_share", lambda of, number: done.append("share") or shared(of, number))
+    server, clients, _ = parts(lab, tmp_path, "clients=2")
+    with pytest.raises(NotYet):
+        server.round(0)
+    assert done == ["forget", "share"]
+    for one in clients:
+        one.round(0)
+    done.clear()
+    assert server.round(0).costs[""].keys() == {"round_seconds", "peak_bytes"}
+    assert done == ["forget"]
+    for one in (server, *clients):
         one.close()
 
 
