@@ -8,6 +8,7 @@ which clipping asks for before any step, is |E^T H|^2 = sum of (E E^T) * (H H^T)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -133,4 +134,4 @@ def _square(errors: torch.Tensor, rows: torch.Tensor) -> float:
         end = min(start + size, len(rows))
         both = (errors[start:end] @ errors[:end].t()).double() * (rows[start:end] @ rows[:end].t()).double()
         found += float(2 * both[:, :start].sum() + both[:, start:].sum())
-    return max(0.0, found)
+    return found if math.isnan(found) else max(found, 0.0)
