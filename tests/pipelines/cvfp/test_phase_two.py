@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from pipelines.cvfp import head, phase2
+from pipelines.cvfp.adam import Adam
 from pipelines.cvfp.execution import exact
 from pipelines.cvfp.model import Model
 from pipelines.cvfp.shape import Shape, holds_errors
@@ -79,9 +80,26 @@ def test_the_heads_gradient_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(head, "holds_errors", lambda *_: False)
     phase2.PhaseTwo(whole, ids, how, 0).epoch(0)
     monkeypatch.setattr(head, "holds_errors", lambda *_: True)
+    shapes, step_rows = list[tuple[int, ...]](), Adam.step_rows
+
+    def noted(adam: Adam, place: int, rows: slice, gradient: torch.Tensor, rate: float) -> None:
+        shapes.append(tuple(gradient.shape))
+        step_rows(adam, place, rows, gradient, rate)
+
+    monkeypatch.setattr(Adam, "step_rows", noted)
     phase2.PhaseTwo(parts, ids, how, 0).epoch(0)
+    assert shapes[:4] == [(128, WIDTH), (128, WIDTH), (44, WIDTH), (VOCABULARY,)]
+    assert (VOCABULARY, WIDTH) not in shapes
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_the_norm_of_errors_that_are_not_finite_is_not_taken_for_none(spoilt: float) -> None:
+    errors, rows = torch.randn(5, VOCABULARY), torch.randn(5, WIDTH)
+    assert head._square(errors, rows) == pytest.approx(float((errors.t() @ rows).square().sum()), rel=1e-4)
+    errors[2, 7] = spoilt
+    assert not math.isfinite(head._square(errors, rows))
 
 
 def test_gradients_that_are_not_finite_take_no_step() -> None:
