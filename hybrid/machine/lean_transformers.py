@@ -9,9 +9,10 @@ torch does the same with Triton, the compiler for GPUs, which takes 70 MiB: with
 
 from __future__ import annotations
 
-import importlib
 import sys
+from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 
 UNUSED = "sklearn", "scipy"
 MODULES = frozenset(
@@ -20,7 +21,8 @@ MODULES = frozenset(
 )  # fmt: skip
 """Modules of this package that need transformers; sentence-transformers needs scikit-learn itself."""
 GPUS = "nvidia*", "dri", "kfd", "dxg"
-"""What is in /dev where there is a GPU: of NVIDIA, of any maker, of AMD, of Windows."""
+"""What is in /dev where there is a GPU: of NVIDIA, of any maker, of AMD, of Windows in WSL."""
+DEVICES = Path("/dev")
 
 
 def leave_out_unused() -> None:
@@ -31,19 +33,23 @@ def leave_out_unused() -> None:
     """
     if "transformers" in sys.modules:
         return
-    asked = [("transformers.utils.import_utils", f"is_{name}_available") for name in UNUSED]
-    asked += [("transformers.utils", name) for _, name in asked]
+    for name in UNUSED:
+        for module in ("transformers.utils.import_utils", "transformers.utils"):
+            _answer_no(module, f"is_{name}_available")
     if not may_have_gpu():
-        asked.append(("torch.utils._triton", "has_triton_package"))
-    modules = map(importlib.import_module, (name for name, _ in asked))
-    for module, (_, function) in zip(modules, asked, strict=True):
-        if hasattr(module, function):  # else it is another release, which may not ask
-            setattr(module, function, _is_not_there)
+        with suppress(ImportError):  # private to torch: another release may not have it
+            _answer_no("torch.utils._triton", "has_triton_package")
 
 
 def may_have_gpu() -> bool:
-    """Whether this machine has the device file of a GPU."""
-    return any(found for name in GPUS for found in Path("/dev").glob(name))
+    """Whether this machine has the device file of a GPU. Where there are no device files (Windows) it may have one."""
+    return not DEVICES.is_dir() or any(found for name in GPUS for found in DEVICES.glob(name))
+
+
+def _answer_no(module: str, function: str) -> None:
+    found = resolve_name(f"{module}:")
+    if hasattr(found, function):  # else it is another release, which may not ask
+        setattr(found, function, _is_not_there)
 
 
 def _is_not_there() -> bool:
