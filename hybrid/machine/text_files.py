@@ -11,7 +11,7 @@ import io
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from hybrid.errors import BadData, CannotRun
+from hybrid.errors import BadData, CannotRun, UsageError
 
 PIECE = 64 * 1024
 HINT = "save it as UTF-8"
@@ -40,11 +40,11 @@ def utf8(data: bytes, what: str) -> bytes:
 def read_text_file(path: Path, limit: int, hint: str) -> bytes:
     """The bytes of a file of texts that the user named, at most `limit`; a link is followed. `hint` says what to name.
 
-    Raises CannotRun for what is no file or cannot be read, BadData for a larger one.
+    Raises UsageError for what is no file, CannotRun for one that cannot be read, BadData for a larger one.
     """
     try:
         if not path.is_file():
-            raise CannotRun(f"{path}: not a file", hint=hint)
+            raise UsageError(f"{path}: not a file", hint=hint)
         with path.open("rb") as stream:
             data = stream.read(limit + 1)
     except OSError as error:

@@ -29,13 +29,17 @@ LONGEST_LABEL = 100  # characters
 
 
 class Columns(NamedTuple):
-    """Names of columns, of each the first that a file has. `headerless`: all those of a file without a header."""
+    """Names of columns, of each the first that a file has. `headerless`: all those of a file without a header.
+
+    `named`: by the setting `columns`, so that one which is not there is a wrong setting.
+    """
 
     text: Sequence[str]
     pair: Sequence[str]
     label: Sequence[str] = ("label",)
     headerless: Sequence[str] = ()
     pair_optional: bool = False
+    named: bool = False
 
 
 OWN = Columns(
@@ -78,7 +82,7 @@ GLUE: Mapping[str, GlueTask] = {
 
 
 class _Read(NamedTuple):
-    """A row as it stands in a file, its label as a text, and its number in the file."""
+    """A row as it stands in a file, its label as a text, and its line in the file."""
 
     text: str
     pair: str | None
@@ -90,8 +94,8 @@ def read(name: str, data: str = "", columns: Sequence[str] = (), *, train: int =
     """A task of GLUE, whose files are in the folder `data`, or that of one's own file or folder `name`.
 
     `columns`: of one's own file, the text, perhaps the second text, and the label. At most `train` and `dev` rows are
-    taken, drawn at random with a fixed seed; 0: all. Raises CannotRun for files that are not there, BadData for what is
-    in them, UsageError for a name that is neither.
+    taken, drawn at random with a fixed seed; 0: all. Raises UsageError for a name that is neither and for
+    `columns` that a file lacks, CannotRun for what cannot be read, BadData for what is in a file.
     """
     glue = GLUE.get(name)
     if glue:
@@ -114,7 +118,7 @@ def _own_columns(names: Sequence[str]) -> Columns:
         raise UsageError(
             f"columns={','.join(names)}: {len(names)} names", hint="text and label, or text, second text and label"
         )
-    return Columns(names[:1], names[1:-1], names[-1:]) if names else OWN
+    return Columns(names[:1], names[1:-1], names[-1:], named=True) if names else OWN
 
 
 def task_name(name: str) -> str:
@@ -132,7 +136,7 @@ def task_name(name: str) -> str:
 def _glue_files(name: str, data: str, task: GlueTask) -> tuple[list[_Read], list[_Read], str]:
     folder = Path(data)
     if not folder.is_dir():
-        raise CannotRun(f"{data}: not a folder", hint="data=FOLDER names the folder with the files of GLUE")
+        raise UsageError(f"{data}: not a folder", hint="data=FOLDER names the folder with the files of GLUE")
     places = [folder, *(one for one in _entries(folder) if one.is_dir() and _plain(one.name) == name)]
     files = [path for place in places for path in _entries(place) if path.suffix.lower() in ENDINGS]
     own = [path for path in files if path.parent != folder or _plain(path.stem).startswith(name)]
@@ -183,10 +187,7 @@ def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:
         files = [one for one in _entries(path) if one.suffix.lower() in ENDINGS]
         learned, tests = _part(files, TRAIN), _part(files, DEV)
     elif not path.is_file():
-        known = nearest(str(path), {*GLUE, *TASKS})
-        raise UsageError(
-            f"{path}: neither a task nor a file", hint=f"{known}, and files that end in {', '.join(ENDINGS)}"
-        )
+        raise _nowhere(path)
     elif path.stem.lower().endswith(TRAIN):
         begin = path.stem[: -len(TRAIN[0])].lower()
         others = [one for one in _entries(path.parent) if one.suffix.lower() == path.suffix.lower()]
@@ -196,31 +197,46 @@ def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:
     return _both(learned, tests, columns)
 
 
+def _nowhere(path: Path) -> UsageError:
+    """What is neither a task nor a file: a misspelt name of a task, or a file that is not there."""
+    endings = ", ".join(ENDINGS)
+    if path.suffix.lower() in ENDINGS or len(path.parts) > 1:
+        return UsageError(f"{path}: no such file or folder", hint=f"files of a task end in {endings}")
+    known = nearest(str(path), {*GLUE, *TASKS})
+    return UsageError(f"{path}: neither a task nor a file", hint=f"{known}, and files that end in {endings}")
+
+
 def _rows(path: Path, columns: Columns) -> list[_Read]:
     table = read_table(path, columns.headerless)
-    first, target, second = _needed(table, columns.text), _needed(table, columns.label), table.column(columns.pair)
+    fault = UsageError if columns.named else BadData
+    first, target = _needed(table, columns.text, fault), _needed(table, columns.label, fault)
+    second = table.column(columns.pair)
     if columns.pair and not columns.pair_optional:
-        second = _needed(table, columns.pair)
+        second = _needed(table, columns.pair, fault)
     found = []
-    for number, cells in enumerate(table.rows, 1):
+    for line, cells in table.rows:
         row = _Read(
             cells[first].strip(),
             None if second is None else cells[second].strip(),
             cells[target].strip(),
-            f"{path}: row {number}",
+            f"{path}: line {line}",
         )
         if not row.text or row.pair == "":
-            raise BadData(f"{row.place}: no text in {table.columns[first if not row.text else second or 0]!r}")
+            empty = table.columns[first if not row.text else second or 0]
+            raise BadData(f"{row.place}: no text in {empty!r}", hint="write one, or delete the line")
         if not 0 < len(row.label) <= LONGEST_LABEL:
-            raise BadData(f"{row.place}: {table.columns[target]!r} has no label of 1 to {LONGEST_LABEL} characters")
+            raise BadData(
+                f"{row.place}: {table.columns[target]!r} has no label of 1 to {LONGEST_LABEL} characters",
+                hint="write one, or delete the line; a test set without labels is of no use",
+            )
         found.append(row)
     return found
 
 
-def _needed(table: Table, names: Sequence[str]) -> int:
+def _needed(table: Table, names: Sequence[str], fault: type[UsageError | BadData]) -> int:
     place = table.column(names)
     if place is None:
-        raise BadData(
+        raise fault(
             f"{table.path}: no column {' or '.join(map(repr, names))}; there are {listed(table.columns)}",
             hint="columns=TEXT,LABEL names those of a file of your own; a test set without labels is of no use",
         )

@@ -50,7 +50,7 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
     """The documents of `data`: "" for the built-in text, a file, a folder of files, or `ultrachat`.
 
     `share` of them is held out, chosen by a hash of the text; `most`: documents that are read, 0 for all. Raises
-    CannotRun for a file that is not there, BadData for one that holds fewer than two documents.
+    UsageError for a file that is not there, BadData for one that holds fewer than two documents.
     """
     texts, duplicates, empty = dict[str, None](), 0, 0
     for text in _texts(data):
@@ -108,7 +108,7 @@ def _texts(data: str) -> Iterator[str]:
             yield from _of_file(one)
         return
     if not path.is_file():
-        raise CannotRun(f"{path}: no such file", hint="a .txt or .jsonl file, a folder of them, or ultrachat")
+        raise UsageError(f"{path}: no such file", hint="a .txt or .jsonl file, a folder of them, or ultrachat")
     yield from _of_file(path)
 
 
@@ -117,10 +117,9 @@ def _of_file(path: Path) -> Iterable[str]:
     if path.suffix == ".txt":
         return (one.strip("\n") for one in text.replace("\r\n", "\n").split(GAP))
     if path.suffix == ".jsonl":
-        lines = enumerate(text.splitlines(), 1)
-        return (
-            _of_line(decode(line.encode(), what=f"{path}:{at}"), f"{path}:{at}") for at, line in lines if line.strip()
-        )
+        lines = enumerate(text.split("\n"), 1)  # a text may hold other separators of Unicode
+        named = ((f"{path}: line {at}", line) for at, line in lines if line.strip())
+        return (_of_line(decode(line.encode(), what=what), what) for what, line in named)
     raise UsageError(
         f"{path}: neither .txt nor .jsonl", hint="documents of text, or lines of JSON with text or messages"
     )

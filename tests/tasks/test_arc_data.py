@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hybrid.errors import BadData, CannotRun, UsageError
+from hybrid.errors import BadData, UsageError
 from hybrid.tasks.arc.data import BUNDLED, MAX_PAIRS, bundled, kaggle
 from hybrid.tasks.arc.subsets import SUBSETS, choose
 
@@ -144,7 +144,7 @@ def test_solutions_that_contradict_the_challenges_are_refused(tmp_path: Path) ->
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match=r"nothing\.json"):
+    with pytest.raises(UsageError, match=r"nothing\.json"):
         kaggle(tmp_path / "nothing.json")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from hybrid.canonical import decode, decode_once
 from hybrid.errors import BadData, CannotRun, UsageError, keys_of, nearest
-from hybrid.machine.text_files import utf8
+from hybrid.machine.text_files import read_text_file, utf8
 from hybrid.tasks.arc.grid import Grid, grid_of
 from hybrid.tasks.arc.rules import VERSION, suite
 from hybrid.tasks.arc.views import Pair
@@ -79,7 +79,8 @@ def kaggle(challenges: Path, solutions: Path | None = None) -> Dataset:
     """A pair of files in Kaggle's format: {id: {"train": [...], "test": [{"input"}]}} and {id: [output, ...]}.
 
     Without `solutions` the truths are the outputs in the challenges, if any; questions without a truth are answered and
-    stay ungraded. Raises CannotRun when a file cannot be read, BadData when its content is wrong.
+    stay ungraded. Raises UsageError for a file that is not there, CannotRun when it cannot be read, BadData when its
+    content is wrong.
     """
     value, digest = _load(challenges, decode_once)
     tasks, truths = _split(_mapping(value, str(challenges)), str(challenges))
@@ -131,14 +132,7 @@ def _package_folder() -> Path:
 
 def _load(path: Path, decoded: Callable[..., Any]) -> tuple[Any, str]:
     """The JSON in `path` and the sha256 of its bytes."""
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise BadData(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_FILE:,} allowed")
-        data = path.read_bytes()
-    except OSError as error:
-        raise CannotRun(
-            f"{path}: cannot be read: {error.strerror}", hint="name a JSON file in Kaggle's format"
-        ) from error
+    data = read_text_file(path, MAX_FILE, "name a JSON file in Kaggle's format")
     return decoded(utf8(data, str(path)), what=str(path), limit=MAX_FILE), hashlib.sha256(data).hexdigest()
 
 

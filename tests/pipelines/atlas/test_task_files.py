@@ -126,14 +126,14 @@ HEAD = "sentence\tlabel\n"
         ("text\tlabel\na\t1\n", BadData, "no column 'sentence' or 'content'; there are label, text"),
         ("sentence\nno label\n", BadData, "no column 'label'; there are sentence"),
         (HEAD + "a\t1\nb\t1\n", BadData, "only the label 'positive' to train on"),
-        (HEAD + "a\t1\nb\t2\n", BadData, "sst2_train.tsv: row 2: the label '2' is none of negative, positive"),
-        (HEAD + "a\t-1\n", BadData, "row 1: the label '-1' is none of"),
-        (HEAD + "a\t1\nb\n", BadData, "row 2: 1 cells for the 2 columns"),
-        (HEAD + "a\t1\n \t0\n", BadData, "row 2: no text in 'sentence'"),
+        (HEAD + "a\t1\nb\t2\n", BadData, "sst2_train.tsv: line 3: the label '2' is none of negative, positive"),
+        (HEAD + "a\t-1\n", BadData, "line 2: the label '-1' is none of"),
+        (HEAD + "a\t1\nb\n", BadData, "line 3: 1 cells for the 2 columns"),
+        (HEAD + "a\t1\n \t0\n", BadData, "line 3: no text in 'sentence'"),
         (HEAD + "the dev\t1\n", BadData, "no row to train on"),
         ("", BadData, "sst2_train.tsv: no row"),
         (HEAD, BadData, "a header without a row"),
-        (HEAD + "x" * 100_001 + "\t1\n", BadData, "row 1: a cell of more than"),
+        (HEAD + "x" * 100_001 + "\t1\n", BadData, "line 2: a cell of more than"),
     ],
 )
 def test_what_is_wrong_with_a_file_of_glue_is_said(
@@ -151,11 +151,12 @@ def test_what_is_wrong_with_a_file_of_glue_is_said(
     ("name", "text", "error", "said"),
     [
         ("a.csv", 'text,label\n"a,1\n', BadData, "line 2: unexpected end of data"),
-        ("a.csv", "text,label\na,\n", BadData, "row 1: 'label' has no label"),
+        ("a.csv", 'text,label\n\n"a\nb",1\nc,\n', BadData, "line 5: 'label' has no label"),
+        ("a.csv", "text,label\na,\n", BadData, "line 2: 'label' has no label"),
         ("a.csv", "text,label\n" + "".join(f"a {n},{n}\n" for n in range(101)), BadData, "more than 100 labels"),
         ("a.csv", "text,label\na,1\nb,2\n", BadData, "2 rows are too few to part"),
         ("a.jsonl", '{"text": "a", "label": 1}\n["b"]\n', BadData, "line 2: it is a list, not an object"),
-        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', BadData, "row 2: 'label' has no label"),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}\n', BadData, "line 2: 'label' has no label"),
         ("a.jsonl", "{oops\n", BadData, "line 1"),
         ("a.jsonl", "\n", BadData, "no row"),
         ("a.parquet", "PAR1", CannotRun, "not a file of a kind that is read"),
@@ -174,14 +175,17 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_said(
 def test_a_task_that_is_nowhere_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="polarty: neither a task nor a file"):
         read("polarty")
+    for path in (tmp_path / "own.tsv", tmp_path / "folder", "own.tsv"):
+        with pytest.raises(UsageError, match="no such file or folder"):
+            read(str(path))
     with pytest.raises(CannotRun, match="no file of sst2 in it; there are no files of a task"):
         read("sst2", str(tmp_path))
     with pytest.raises(CannotRun, match=r"no file of sst2 in it; there are cola_dev\.tsv") as caught:
         read("sst2", folder(tmp_path, {"cola_dev.tsv": COLA}))
     assert caught.value.hint == "such as sst2_train.tsv and sst2_dev.tsv, or sst2/train.tsv"
-    with pytest.raises(CannotRun, match="not a folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         read("sst2", str(tmp_path / "none"))
-    with pytest.raises(BadData, match=r"rte_train\.tsv: row 1: no text in 'sentence2'"):
+    with pytest.raises(BadData, match=r"rte_train\.tsv: line 2: no text in 'sentence2'"):
         read("rte", folder(tmp_path, {"rte_train.tsv": RTE.replace("\tIt was wet.", "\t ")}))
 
 
@@ -201,6 +205,9 @@ def test_a_quoted_table_with_tabs_is_refused_with_what_to_do(tmp_path: Path) -> 
     with pytest.raises(BadData) as caught:
         read(str(tmp_path / "a.tsv"))
     assert "save it as .csv" in caught.value.hint
+    (tmp_path / "b.tsv").write_text("text\tlabel\na\t1\n")
+    with pytest.raises(UsageError, match="no column 'rating'; there are label, text"):
+        read(str(tmp_path / "b.tsv"), columns=("text", "rating"))
     with pytest.raises(UsageError, match="columns=text: 1 names"):
         read(str(tmp_path / "a.tsv"), columns=("text",))
 

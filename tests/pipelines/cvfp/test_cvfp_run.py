@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hybrid.errors import BadData, CannotRun
+from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.loops import Loop, RoundFailed, Series
 from hybrid.records import Output
 from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
@@ -156,7 +156,7 @@ def test_chats_are_joined_as_the_guide_does(tmp_path: Path) -> None:
         ("one.txt", "alone", "two are the least"),
         ("empty.txt", "", "two are the least"),
         ("bad.jsonl", '{"text": 3}\n', "no text and no messages"),
-        ("cut.jsonl", '{"text": "a"}\n{"text": ', "cut.jsonl:2"),
+        ("cut.jsonl", '{"text": "a"}\n{"text": ', "cut.jsonl: line 2"),
     ],
 )
 def test_files_without_documents_are_refused(tmp_path: Path, name: str, content: str, named: str) -> None:
@@ -165,8 +165,14 @@ def test_files_without_documents_are_refused(tmp_path: Path, name: str, content:
         read_documents(str(tmp_path / name), 0.2)
 
 
+def test_only_a_line_feed_ends_a_line_of_json(tmp_path: Path) -> None:
+    (path := tmp_path / "a.jsonl").write_text('{"text": "one\u2028two"}\r\n\n{"text": "three\x85"}\n', newline="")
+    found = read_documents(str(path), 0.2)
+    assert {*found.train, *found.held_out} == {"one\u2028two", "three\x85"}
+
+
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         read_documents(str(tmp_path / "none.txt"), 0.2)
 
 

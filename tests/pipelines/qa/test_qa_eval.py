@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from graders.contains import Contains
 from graders.squad import Squad
 from hybrid.canonical import decode, encode
-from hybrid.errors import BadData, CannotRun, HybridError, UsageError
+from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.execution.roles import stages_with
 from hybrid.protocols import Pipeline
 from hybrid.records import Item, Output
@@ -280,7 +280,7 @@ def test_what_is_no_such_json_is_refused(tmp_path: Path, text: str) -> None:
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "none", tmp_path / "pipe", Path("x\0y")):
-        with pytest.raises(CannotRun):
+        with pytest.raises(UsageError):
             read(path)
 
 
