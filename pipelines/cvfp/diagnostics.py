@@ -9,6 +9,7 @@ import torch
 
 from pipelines.cvfp.execution import exact, shifted, sweep
 from pipelines.cvfp.model import Model
+from pipelines.cvfp.settings import BOUND, MOST_SWEEPS
 
 SMALL = 1e-3
 """Length of the perturbation whose growth is measured, of vectors with length sqrt(d)."""
@@ -165,7 +166,8 @@ def certified(square: float, rate: float) -> float | None:
 class Certificate:
     """Jacobi sweeps from contexts 0 without training: how many, their measured rate, and the bound that this gives.
 
-    `error` is the mean squared distance to the exact contexts, which the bound must not be below.
+    `reached`: the bound is below `BOUND`, so as many sweeps are enough. `error` is the mean squared distance to the
+    exact contexts, which the bound must not be below.
     """
 
     sweeps: int
@@ -173,10 +175,9 @@ class Certificate:
     bound: float | None
     error: float
 
-
-BOUND = 1e-6
-"""Mean squared distance to the exact contexts below which sweeps need not go on."""
-MOST_SWEEPS = 64
+    @property
+    def reached(self) -> bool:
+        return self.bound is not None and self.bound < BOUND
 
 
 def certificate(model: Model, tokens: torch.Tensor, contexts: torch.Tensor) -> Certificate:
@@ -228,7 +229,8 @@ def measured(model: Model, ids: torch.Tensor, *, certify: bool = False) -> dict[
 
 
 def _certified(model: Model, tokens: torch.Tensor, contexts: torch.Tensor) -> dict[str, float]:
-    """The figures of a certificate; no bound where sweeps do not come closer."""
+    """The figures of a certificate; no bound where sweeps do not come closer, no number of sweeps if none is enough."""
     found = certificate(model, tokens, contexts)
     bound = {} if found.bound is None else {"sweep_bound": found.bound}
-    return {"sweeps_needed": float(found.sweeps), "sweep_rate": found.rate, "sweep_error": found.error, **bound}
+    needed = {"sweeps_needed": float(found.sweeps)} if found.reached else {}
+    return {**needed, "sweep_rate": found.rate, "sweep_error": found.error, **bound}

@@ -11,6 +11,7 @@ from hybrid.metrics import Measured
 from hybrid.protocols import Watcher
 from hybrid.records import Grade, Output
 from pipelines.cvfp.results import Trained, difference, names_of, read, summary, summary_of_best
+from pipelines.cvfp.settings import BOUND, MOST_SWEEPS
 
 DIGITS = 6
 CONTROLS = "bigram", "token-only", "untrained", "untrained-chaotic", "end-to-end"
@@ -80,6 +81,20 @@ class CvfpMeasures:
         known = [one.converged for one in of if one.converged is not None]
         if known:
             yield Measured(name, "contexts: seeds with a fixed point that forgets its past", sum(known), len(known))
+        yield from _sweeps(name, [one for one in of if one.is_certified])
+        if improving := sum(one.still_improving for one in of):
+            yield Measured(name, "seeds that were still improving at their last epoch", improving, len(of))
+
+
+def _sweeps(name: str, of: Sequence[Trained]) -> Iterator[Measured]:
+    """In how many seeds sweeps without training came close, and how many it took, if they did in each."""
+    needed = [one.sweeps_needed for one in of if one.sweeps_needed is not None]
+    if of:
+        what = f"contexts: seeds within {BOUND:g} of the exact contexts after {MOST_SWEEPS} sweeps"
+        yield Measured(name, what, len(needed), len(of))
+    found = summary(needed, "sweeps_needed")
+    if found is not None and len(needed) == len(of):
+        yield Measured(name, "contexts: sweeps_needed", found.mean, found.n, _rounded(found.interval))
 
 
 def _rounded(interval: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -35,8 +35,8 @@ class Cvfp(CvfpSettings):
     # fmt: off
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "demo": {
-            "variants": ["cvfp", "untrained-chaotic", "token-only", "unigram", "bigram"], "documents": 60, "length": 64,
-            "vocabulary": 1000, "width": 96, "layers": 3, "sweeps": 20, "epochs": 4,
+            "variants": ["cvfp", "untrained-chaotic", "token-only", "end-to-end", "unigram", "bigram"],
+            "documents": 60, "length": 64, "vocabulary": 1000, "width": 96, "layers": 3, "sweeps": 20, "epochs": 4,
         },
         "good": {"seeds": [0, 1, 2], "head": "context-and-token"},
         "ladder": {
@@ -83,7 +83,7 @@ class Cvfp(CvfpSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
-        return (Stage("rounds", "gpu", 5, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 6, Rounds(self._series, self._loop)),)
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
         """The tables beside outputs.json."""

@@ -15,7 +15,18 @@ from hybrid.report.markup import Html, el, join
 from hybrid.report.output_texts import truncated
 from hybrid.report.section import Measure, Section
 from hybrid.report.sources import ReportRun
-from pipelines.cvfp.results import SERIES, Trained, criteria, difference, fixed_point, names_of, read, summary_of_best
+from pipelines.cvfp.results import (
+    SERIES,
+    Trained,
+    criteria,
+    difference,
+    fixed_point,
+    names_of,
+    read,
+    summary_of_best,
+    sweeps_until_exact,
+)
+from pipelines.cvfp.settings import BOUND, MOST_SWEEPS
 
 CURVES = (
     (1, "effective_rank", "Effective rank of the contexts, as a share of their width"),
@@ -39,6 +50,12 @@ MEMORY = (
     "are those of the training documents over the seconds of a round, what is measured in it included."
 )
 FIXED_POINT = "a fixed point that forgets its past: growth under 1, and the last criterion"
+EXACT = (
+    f"sweeps until the contexts are within {BOUND:g} of the exact ones without training, {MOST_SWEEPS} at most "
+    "(no criterion of the guide's)"
+)
+CONTROL = "end-to-end"
+NEXT = "it trains the same network in phase 2 alone, so add it to variants"
 LONGEST = 600
 MOST_LINES = 100
 LOG = (
@@ -83,7 +100,8 @@ class CvfpReport(Section):
                 _sources(run, series),
                 _failures(series),
                 _ladder(series),
-                _criteria(series),
+                cautions(series),
+                criteria_table(series),
                 _curves(series),
                 _memory(series),
                 _texts(series),
@@ -155,6 +173,20 @@ def _ladder(series: Sequence[Trained]) -> Html:
     return join([el("h3", "Held-out documents"), table, el("p", READING, cls="note")])
 
 
+def cautions(series: Sequence[Trained]) -> Html:
+    """What the table must not be read as: of variants that more epochs would help, or whose phase 1 has no control."""
+    told, names = [], names_of(series)
+    for name in names:
+        of = [one for one in series if one.name == name]
+        if improving := sum(one.still_improving for one in of):
+            seeds = f" ({improving} of {count_of(len(of), 'seed')}): more epochs may help it."
+            told.append(el("li", el("b", name), f" was still improving at its last epoch{seeds}"))
+    swept = any(one.curve("phase", 1) for one in series)
+    if swept and not any(one.variant == CONTROL for one in series):
+        told.append(el("li", "without ", el("b", CONTROL), f" nothing tells what phase 1 is worth: {NEXT}."))
+    return el("ul", *told) if told else Html("")
+
+
 def _token_only(name: str) -> str:
     _, comma, size = name.partition(", ")
     return f"token-only{comma}{size}"
@@ -179,7 +211,7 @@ def _share(found: object) -> str:
     return "–" if found is None else percent(found.mean)  # type: ignore[attr-defined]
 
 
-def _criteria(series: Sequence[Trained]) -> Html:
+def criteria_table(series: Sequence[Trained]) -> Html:
     """The guide's criteria: its claim, and each variant whose contexts were measured, over the seeds."""
     found = {name: fixed_point([one for one in series if one.name == name]) for name in names_of(series)}
     named = [name for name, told in found.items() if told]
@@ -194,6 +226,8 @@ def _criteria(series: Sequence[Trained]) -> Html:
             cells.append(f"{sum(known)} of {count_of(len(known), 'seed')}" if known else "–")
         rows.append(cells)
     rows.append([FIXED_POINT, "yes", *(found[name] for name in named)])
+    seeds = ([one for one in series if one.name == name] for name in named)
+    rows.append([EXACT, "–", *map(sweeps_until_exact, seeds)])
     table = _table(("criterion", CLAIM, *named), rows)
     return join([el("h3", "Criteria of phase 1"), table, unconverged(series), el("p", CRITERIA, cls="note")])
 

@@ -13,7 +13,7 @@ from hybrid.metrics import Interval, RoundMetrics, costs_of
 from hybrid.records import Output
 from hybrid.statistics.intervals import student_quantile
 from hybrid.statistics.paired import PairedComparison, compared
-from pipelines.cvfp.settings import COUNTED, VARIANTS
+from pipelines.cvfp.settings import BOUND, COUNTED, MOST_SWEEPS, VARIANTS
 
 SERIES = re.compile(r"(?P<variant>[a-z-]+)/(?:pieces-(?P<pieces>[0-9]+)/)?seed-(?P<seed>[0-9]+)")
 CONVERGED, GOOD_DIFFERENCE = 0.95, 1e-3
@@ -78,6 +78,23 @@ class Trained:
         """The metrics of the epoch with the lowest held-out loss."""
         epochs = [of for of in self.rounds.values() if "loss" in of and not of.get("stopped")]
         return min(epochs, key=lambda of: of["loss"]) if epochs else None
+
+    @property
+    def still_improving(self) -> bool:
+        """Whether the last epoch was the best: more of them may help."""
+        last = self.rounds[max(self.rounds)] if self.rounds else {}
+        return self.variant not in COUNTED and last is self.best()
+
+    @property
+    def sweeps_needed(self) -> float | None:
+        """Sweeps without training until their bound was below BOUND; None where it never was."""
+        bound = self.last("sweep_bound", 1)
+        return self.last("sweeps_needed", 1) if bound is not None and bound < BOUND else None
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether sweeps without training were made after phase 1."""
+        return self.last("sweep_rate", 1) is not None
 
     @property
     def converged(self) -> bool | None:
@@ -184,6 +201,17 @@ def fixed_point(series: Sequence[Trained]) -> str:
     told = f"growth {low}" + (f" to {high}" if high != low else "")
     reached = sum(one.converged or False for one in known)
     return f"{reached} of {len(known)}: {told}"
+
+
+def sweeps_until_exact(series: Sequence[Trained]) -> str:
+    """How many sweeps the seeds of a variant needed, and in how many the most were not enough; "–" if unknown."""
+    known = [one for one in series if one.is_certified]
+    reached = [one.sweeps_needed for one in known if one.sweeps_needed is not None]
+    low, high = f"{min(reached, default=0):.0f}", f"{max(reached, default=0):.0f}"
+    told = [low if low == high else f"{low} to {high}"] if reached else []
+    if missed := len(known) - len(reached):
+        told.append(f"not within {MOST_SWEEPS}" + (f": {missed} of {len(known)} seeds" if len(known) > 1 else ""))
+    return "; ".join(told) or "–"
 
 
 def criteria(one: Trained) -> dict[str, bool | None]:

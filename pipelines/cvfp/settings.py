@@ -31,6 +31,9 @@ BYTES, TRAINED = "bytes", "trained"
 GUIDE_GAIN = 0.1
 """Standard deviation of the guide's first weights, at its width of 768."""
 GUIDE_WIDTH = 768
+MOST_SWEEPS, BOUND = 64, 1e-6
+"""Sweeps without training after the last one of phase 1, at most, and the bound on the mean squared distance to the
+exact contexts that ends them."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class CvfpSettings:
         refuse_each_outside(self, seeds=SEED)
         if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
             raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
+        if self.execution != "sweeps" and not set(self.variants) & set(GUIDED):
+            raise ValueError(
+                f"execution={self.execution} is of the guide's variants, of which variants names none: "
+                f"{' or '.join(GUIDED)}"
+            )
         if self.embedding and self.tokenizer in (TRAINED, BYTES):
             raise ValueError(
                 f"embedding={self.embedding:.200} has vectors of that model's tokens, and tokenizer={self.tokenizer} "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 from pipelines.cvfp.grader import CvfpMeasures
+from pipelines.cvfp.pipeline import Cvfp
+from pipelines.cvfp.report import cautions, criteria_table
 from pipelines.cvfp.results import Trained, difference, summary
 
 
@@ -53,3 +56,47 @@ def test_an_interval_holds_only_what_the_figure_can_be() -> None:
     found = measures([trained("token-only", 0, 1.2), trained("token-only", 1, 2.6)])
     assert found["token-only", "top1 of held-out documents"].interval[0] == 0.0
     assert found["token-only", "perplexity of held-out documents"].interval[0] == 1.0
+
+
+def test_sweeps_that_did_not_come_close_are_not_called_enough() -> None:
+    reached = {"sweeps_needed": 12.0, "sweep_rate": 0.5, "sweep_bound": 9e-7, "growth": 0.9, "final_difference": 1e-6}
+    cut = reached | {"sweeps_needed": 64.0, "sweep_bound": 0.048}
+    one, other = trained("cvfp", 0, 2.0, **reached), trained("cvfp", 1, 2.0, **cut)
+    assert (one.sweeps_needed, other.sweeps_needed) == (12.0, None)
+    assert re.search(r"sweeps until .*<td[^>]*>–</td><td[^>]*>12</td>", criteria_table([one]))
+    assert re.search(r"<td[^>]*>not within 64</td>", criteria_table([other]))
+    assert re.search(r"<td[^>]*>12; not within 64: 1 of 2 seeds</td>", criteria_table([one, other]))
+    name = "contexts: seeds within 1e-06 of the exact contexts after 64 sweeps"
+    assert (measures([one, other])["cvfp", name].value, measures([one, other])["cvfp", name].n) == (1, 2)
+    assert ("cvfp", "contexts: sweeps_needed") not in measures([one, other])
+    assert measures([one])["cvfp", "contexts: sweeps_needed"].value == 12
+
+
+def test_a_variant_whose_best_epoch_is_its_last_was_still_improving() -> None:
+    still, done, counted = trained("cvfp", 0, 4.0, 3.0), trained("token-only", 0, 3.0, 4.0), trained("bigram", 0, 2.0)
+    assert [one.still_improving for one in (still, done, counted)] == [True, False, False]
+    done.rounds[2] = {"phase": 2.0, "stopped": 1.0}
+    assert not done.still_improving
+    found = measures([still, done, counted])
+    name = "seeds that were still improving at their last epoch"
+    assert [key for key in found if key[1] == name] == [("cvfp", name)]
+    told = cautions([still, done, counted])
+    assert re.search(r"<b>cvfp</b> was still improving at its last epoch \(1 of 1 seed\)", told)
+    assert "<b>token-only</b>" not in told
+
+
+def test_a_phase_one_without_its_control_is_not_shown_to_help() -> None:
+    alone = [trained("cvfp", 0, 3.0, 3.1, growth=0.9), trained("token-only", 0, 4.0, 4.1)]
+    assert "without <b>end-to-end</b> nothing tells what phase 1 is worth" in cautions(alone)
+    assert cautions([*alone, trained("end-to-end", 0, 2.9, 3.0)]) == ""
+    assert cautions(alone[1:]) == ""
+
+
+def test_the_demo_has_the_control_of_phase_one() -> None:
+    assert {"cvfp", "end-to-end", "token-only"} <= set(Cvfp.presets["demo"]["variants"])  # type: ignore[call-overload]
+
+
+def test_the_order_of_the_guide_is_refused_where_no_variant_has_it() -> None:
+    with pytest.raises(ValueError, match="execution=token-by-token is of the guide's variants"):
+        Cvfp(variants=("unigram", "token-only"), execution="token-by-token")
+    Cvfp(variants=("guide", "unigram"), execution="token-by-token")
