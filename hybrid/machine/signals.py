@@ -9,9 +9,10 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TypeAlias
@@ -74,16 +75,24 @@ class _End:
 
 def end_with(code: int) -> None:
     """From now on nothing is left but to end with `code`: a signal that was counted until now ends it sooner."""
-    _replace(Stops, _End(code))
-
-
-def _replace(former: type, handler: Handler | signal.Handlers) -> None:
     for number in {signal.SIGINT, *TERMINATION}:
-        if isinstance(signal.getsignal(number), former):
-            signal.signal(number, handler)
+        if isinstance(signal.getsignal(number), Stops):
+            signal.signal(number, _End(code))
 
 
-atexit.register(_replace, _End, signal.SIG_IGN)  # an interpreter that ends would restore the system's default
+def _end_now() -> None:
+    """End a process of `end_with` without taking the interpreter apart, which would restore the system's handlers: then
+    a signal changes the exit code, and if it were ignored, what hangs there could not be ended by one.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(handler, _End):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):  # full, closed or none
+                stream.flush()
+        handler(signal.SIGTERM, None)
+
+
+atexit.register(_end_now)  # what is registered later, by the libraries of a command, is called earlier
 
 
 @contextmanager
