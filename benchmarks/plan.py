@@ -79,7 +79,8 @@ def of_seconds(runs: int) -> dict[str, Any]:
                 imported.add(heavy)
                 if number:  # the first one compiles
                     found[name].append(seconds)
-                    found["processor_seconds"] += [processor_seconds() - before] if name == "seconds" else []
+                    if name == "seconds":
+                        found["processor_seconds"].append(processor_seconds() - before)
     return {name: round(min(times), 3) for name, times in found.items()} | {"imported": sorted(imported)}
 
 

@@ -15,7 +15,6 @@ import click
 from click.shell_completion import CompletionItem
 
 from hybrid.errors import CannotRun, HybridError, NotFinished, OwnFault, UsageError, nearest
-from hybrid.machine.garbage import uncollected
 from hybrid.machine.late_imports import import_object
 from hybrid.machine.signals import end_with
 from hybrid.machine.terminal import clean, clean_line
@@ -73,8 +72,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        with uncollected():
-            command: click.Command = import_object(COMMANDS[cmd_name][0], needed_for=f"hybrid {cmd_name}")
+        command: click.Command = import_object(COMMANDS[cmd_name][0], needed_for=f"hybrid {cmd_name}")
         return _talking(command)
 
     def resolve_command(

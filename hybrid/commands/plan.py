@@ -13,7 +13,6 @@ from hybrid.commands.planning import USUAL, past_of, piloted, show_plan
 from hybrid.commands.roles import engines
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.errors import CannotRun, UsageError
-from hybrid.machine.garbage import uncollected
 from hybrid.machine.terminal import clean_line
 from hybrid.plan.gpus import chosen
 from hybrid.plan.plans import PLANNED, Basis, RunPlan, plan_run
@@ -48,16 +47,14 @@ def plan(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None,
     """Show what a run of PIPELINE will need on each GPU: memory, tokens, time, money. Nothing is loaded or written."""
     devices = chosen(how["gpus"])
     how = with_arms(how)
-    with uncollected():
-        made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
+    made = pipeline_with(pipeline, values, preset, how, limit=limit, seed=seed)
     if how["guide"]:
         _show_guide(pipeline, made, as_json=how["as_json"])
         return
     models = engines(made, how)
     folder = piloted(pipeline, made, models, how["pilot"]) if how["pilot"] else how["folder"]
     past = past_of(folder, models[""]) if len(models) == 1 else {}
-    with uncollected():
-        found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
+    found = plan_run(pipeline, made, models, devices, Basis(how["exact"], past))
     show_plan(found, as_json=how["as_json"], workers=how["workers"])
     _refuse_unknown(found)
 
