@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from hybrid.canonical import Json
-from hybrid.outputs import grades_of, is_stale
+from hybrid.outputs import grades_beside, is_stale
 
 TAIL = 1024 * 1024
 """Bytes at the end of a grades file that contain its summary."""
@@ -42,17 +42,14 @@ class Score:
 
 def scores_of(outputs: Path) -> list[Score]:
     """The scores of the grades beside an outputs file, by grader; a file that is no whole grades file is left out."""
-    before, after = grades_of(outputs, "*").name.split("*")
-    names: list[Path] = []
     with suppress(OSError):
-        names = sorted(outputs.parent.iterdir())
-    graded = (one for one in names if one.name.startswith(before) and one.name.endswith(after))
-    return [found for one in graded for found in _score(one, one.name[len(before) : -len(after)], outputs)]
+        return [found for grader, path in grades_beside(outputs).items() for found in _score(path, grader, outputs)]
+    return []
 
 
 def _score(path: Path, grader: str, outputs: Path) -> Iterator[Score]:
     with suppress(OSError, ValueError, KeyError, TypeError, IndexError):
-        if GRADER.fullmatch(grader) and path.is_file():  # a pipe would be waited for
+        if GRADER.fullmatch(grader):
             summary = _summary(path)
             interval = summary["interval"]
             yield Score(

@@ -3,6 +3,7 @@
 from hybrid.outputs.file import (
     BEGINS,
     OutputsFile,
+    grades_beside,
     grades_of,
     open_outputs,
     outputs_in,
@@ -15,6 +16,7 @@ from hybrid.outputs.stale import is_stale, stale_words
 __all__ = [
     "BEGINS",
     "OutputsFile",
+    "grades_beside",
     "grades_of",
     "is_stale",
     "open_outputs",

@@ -48,6 +48,20 @@ def grades_of(path: Path | str, grader: str) -> Path:
     return path_beside(Path(path), f"grades.{grader}.json")
 
 
+def grades_beside(outputs: Path) -> dict[str, Path]:
+    """Grader -> its grades beside an outputs file, by name; regular files alone, since a pipe would be waited for.
+
+    Raises OSError.
+    """
+    before, after = grades_of(outputs, "*").name.split("*")
+    found = {one.name[len(before) : -len(after)]: one for one in sorted(outputs.parent.iterdir())}
+    return {
+        grader: path
+        for grader, path in found.items()
+        if grader and path.name == f"{before}{grader}{after}" and path.is_file()
+    }
+
+
 def path_beside(outputs: Path, name: str) -> Path:
     """The file `name` beside an outputs file: `name` itself for a file called outputs, `NAME.name` for others."""
     stem = outputs_stem(outputs)

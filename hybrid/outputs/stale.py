@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from hybrid.outputs.file import grades_of
+from hybrid.outputs.file import grades_beside
 
 TAIL = 1024
 """Bytes at the end of an outputs file that contain its digest."""
@@ -29,28 +28,26 @@ def stale_words(outputs: Path) -> list[str]:
 
 
 def _stale(outputs: Path) -> list[Path]:
-    before, after = grades_of(outputs, "*").name.split("*")
-    found: list[Path] = []
     with suppress(OSError):
-        found = [one for one in sorted(outputs.parent.iterdir()) if one.name.startswith(before)]
-    return [one for one in found if one.name.endswith(after) and is_stale(one, outputs)]
+        return [one for one in grades_beside(outputs).values() if is_stale(one, outputs)]
+    return []
 
 
 def _outputs_digest(outputs: Path) -> bytes:
-    return _found(DIGEST, outputs, lambda size: max(0, size - TAIL), TAIL)
+    return _found(DIGEST, outputs, TAIL, from_end=True)
 
 
 def _graded_digest(grades: Path) -> bytes:
-    return _found(GRADED, grades, lambda _: 0, HEAD)
+    return _found(GRADED, grades, HEAD)
 
 
-def _found(pattern: re.Pattern[bytes], path: Path, start: Callable[[int], int], length: int) -> bytes:
-    """The first group of `pattern` in so many bytes of a file; b"" where it is not there, and for what is no file."""
+def _found(pattern: re.Pattern[bytes], path: Path, length: int, *, from_end: bool = False) -> bytes:
+    """The first group of `pattern` in the first or last `length` bytes of a file; b"" for what has none."""
     with suppress(OSError):
         if not path.is_file():  # a pipe would be waited for
             return b""
         with path.open("rb") as file:
-            file.seek(start(path.stat().st_size))
+            file.seek(max(0, path.stat().st_size - length) if from_end else 0)
             match = pattern.search(file.read(length))
             return match[1] if match else b""
     return b""

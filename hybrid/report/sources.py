@@ -22,7 +22,7 @@ from hybrid.formats import USUAL, Reading, open_any
 from hybrid.grading.questions import OutOfOrder, grouped, in_order
 from hybrid.machine import home
 from hybrid.machine.text_files import utf8_stream
-from hybrid.outputs import OutputsFile, grades_of, is_stale, outputs_stem
+from hybrid.outputs import OutputsFile, grades_beside, is_stale, outputs_stem
 from hybrid.records import Output, Question
 from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
 
@@ -217,9 +217,7 @@ def _beside(path: Path, grader: str, reading: Reading) -> Path | None:
     """The grades file beside an outputs file; None when there is none and `grader` is ""."""
     if not path.is_file():
         raise UsageError(f"there is no file {path}", hint="name an outputs.json, a grades.json or a run")
-    before, after = grades_of(path, "*").name.split("*")
-    names = (one for one in sorted(path.parent.iterdir()) if one.name.startswith(before) and one.name.endswith(after))
-    found = {one.name.removeprefix(before).removesuffix(after): one for one in names}
+    found = grades_beside(path)
     if not found and not grader:
         return None
     if not found:

@@ -181,6 +181,15 @@ def test_grades_without_the_digest_of_their_outputs_are_not_called_stale(tmp_pat
     assert not is_stale(grades_of(outputs, "pipe"), outputs), "nobody writes into it, so reading it would never end"
 
 
+def test_a_pipe_that_is_named_like_grades_is_passed_over(tmp_path: Path, hybrid: Hybrid) -> None:
+    outputs = tmp_path / "answers.jsonl"
+    outputs.write_text('{"task":"t","question":"q","text":"1","reference":"1"}\n')
+    os.mkfifo(grades_of(outputs, "exact"))
+    assert hybrid("report", outputs).code == 0
+    exported = hybrid("export", outputs, "--to", "csv", "-o", tmp_path / "table")
+    assert exported.code == 0, exported.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
