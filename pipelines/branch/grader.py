@@ -20,6 +20,8 @@ from pipelines.branch.reading import TreeNode, kept_of, plain_of, trees
 LOG = logging.getLogger("hybrid")
 LONGEST = 100
 """Characters of a scenario's name in a warning."""
+MOST_NAMES = 3
+"""Scenarios that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Branch:
         """Measure each scenario. No model is asked: the records hold the vectors."""
         shares: dict[str, Share] = {}
         figures: list[Measured] = []
+        warnings: dict[str, str] = {}
         for task, nodes in trees(outputs):
             shares |= _shares(task, nodes)
             figures += measured(task, nodes)
             if warning := order_warning(nodes):
-                LOG.warning("%s: %s", clean_line(task, LONGEST), warning)
+                warnings[task] = warning
+        _warn(warnings)
         yield BranchMeasures(shares, figures)
 
 
@@ -73,6 +77,15 @@ class BranchMeasures:
     def measures(self) -> Sequence[Measured]:
         """What was measured of each scenario."""
         return self.figures
+
+
+def _warn(warnings: Mapping[str, str]) -> None:
+    """One line for all scenarios that have a warning: its words for the first one, and the names of the first few."""
+    if warnings:
+        names = ", ".join(clean_line(task, LONGEST) for task in list(warnings)[:MOST_NAMES])
+        more = f" and {len(warnings) - MOST_NAMES:,} more" if len(warnings) > MOST_NAMES else ""
+        first = "" if len(warnings) == 1 else "of the first: "
+        LOG.warning("%s%s: %s%s", names, more, first, next(iter(warnings.values())))
 
 
 def _shares(task: str, nodes: Sequence[TreeNode]) -> dict[str, Share]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hybrid.metrics import Measured
-from hybrid.statistics.intervals import wilson
 from pipelines.branch.reading import TreeNode
 
 PREFERS_FIRST = "the judge prefers the text shown first"
@@ -21,13 +20,14 @@ def answers_by_order(nodes: Sequence[TreeNode]) -> tuple[int, int]:
 
 
 def order_measured(task: str, nodes: Sequence[TreeNode]) -> Iterator[Measured]:
-    """The share of the first place. Each pair is shown in both orders, so a judge that reads has a half."""
+    """The share of the first place. Each pair is shown in both orders, so a judge that reads has a half.
+
+    Without an interval: the two answers of a pair depend on each other, and the records do not tell pairs apart.
+    """
     first, every = answers_by_order(nodes)
     if every:
-        share = first / every
         even, against = (0.5, 0.5), "no preference for a place"
-        interval = wilson(share, every)
-        yield Measured(task, PREFERS_FIRST, round(share, 6), every, interval, 0.5, even, against)
+        yield Measured(task, PREFERS_FIRST, round(first / every, 6), every, None, 0.5, even, against)
 
 
 def order_warning(nodes: Sequence[TreeNode]) -> str:

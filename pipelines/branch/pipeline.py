@@ -63,7 +63,7 @@ class Branch(BranchSettings):
         roles = (EMBED, JUDGE) if self.judge else (EMBED,)
         return (
             Stage(SEARCH, "any", 1, Search(self._walk, roles)),
-            Stage(TREE, "any", 1, Derive(self._tree), after=(SEARCH,)),
+            Stage(TREE, "any", 2, Derive(self._tree), after=(SEARCH,)),
         )
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:

@@ -156,6 +156,15 @@ def test_a_judge_who_goes_by_the_order_alone_is_told_in_words(
     assert (words in page.read_text()) == bool(place)
 
 
+def test_one_line_warns_of_all_scenarios_whose_judge_goes_by_the_order(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged = {"preference": 0.5, "shown_first": 10, "first_won": 10}
+    graded(tmp_path, [dataclasses.replace(candidate("t/0", X, **judged), task=f"t{task}") for task in range(5)])
+    told = [one.getMessage() for one in caplog.records if "goes by the order" in one.getMessage()]
+    assert [one.split(" the judge")[0] for one in told] == ["t0, t1, t2 and 2 more: of the first:"]
+
+
 def test_records_of_anybody_are_read_without_a_fault(tmp_path: Path) -> None:
     odd: list[Any] = [None, [], {}, True, "x", -1, 1e300, 10**400, math.nan, {"a": 1}, [1, 2, 3]]
     names = ("parent", "depth", "level", "strategy", "verdict", "score", "features", "cluster", "position", "tokens",
