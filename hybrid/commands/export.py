@@ -10,7 +10,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
 from hybrid.commands.stdout import STDOUT, spare_path, writable_path
 from hybrid.errors import NotFinished, UsageError, Waits
 from hybrid.execution.assembly import MISSING
-from hybrid.execution.local import find_or_make_outputs
+from hybrid.execution.local import find_outputs_so_far
 from hybrid.export import formats
 from hybrid.export.formats import FORMATS
 from hybrid.export.graded_run import GradedRun, read_run
@@ -40,7 +40,7 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
     if out == STDOUT and FORMATS[name].folder:
         raise UsageError(f"{name} is a folder of several files", hint="name one with -o")
     with spare_path() as spare:
-        outputs, waits = find_or_make_outputs(source, folder, spare if out else None)
+        outputs, waits = find_outputs_so_far(source, folder, spare if out else None)
         run = read_run(outputs, grader=grader, folder=folder)
         path = out or formats.default_path(run, name)
         with writable_path(path) as place:

@@ -19,7 +19,7 @@ from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, FiniteRange, No
 from hybrid.commands.reading import READING, RECORDED, reading_of, reading_options
 from hybrid.commands.stdout import STDOUT, refuse_both_on_stdout, spare_path, writable_path
 from hybrid.errors import Missed, NotFinished, UsageError, Waits, nearest
-from hybrid.execution.local import find_or_make_outputs
+from hybrid.execution.local import find_outputs_so_far
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.junit import BEGINS, write_junit
 from hybrid.formats import ImportedOutputs, Reading, open_any, told
@@ -80,7 +80,7 @@ def grade(
     _refuse_other_file(junit)
     interrupt_on_termination()
     with spare_path() as spare:
-        path, waits = find_or_make_outputs(source, folder, spare if out else None)
+        path, waits = find_outputs_so_far(source, folder, spare if out else None)
         with closing(open_any(path, reading, one_filter=grader not in ("", RECORDED))) as outputs:
             _refuse_unused(reading, outputs)
             name = grader or _grader_of(outputs)

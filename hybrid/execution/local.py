@@ -312,7 +312,7 @@ def find_outputs(source: str, folder: Path | None, spare: Path | None = None) ->
     return str(outputs_of(*_place_of(source, folder), spare))
 
 
-def find_or_make_outputs(source: str, folder: Path | None, spare: Path | None = None) -> tuple[str, Waits | None]:
+def find_outputs_so_far(source: str, folder: Path | None, spare: Path | None = None) -> tuple[str, Waits | None]:
     """As `find_outputs`; of a run whose last stage waits for earlier ones the outputs so far, and for what it waits."""
     try:
         return find_outputs(source, folder, spare), None

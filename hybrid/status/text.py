@@ -215,7 +215,7 @@ def _workers(run: RunStatus) -> list[str]:
     if run.local:
         return [LOCAL]
     if not run.attempts:
-        return ["no worker took part" if run.done else f"{NOBODY}; one that waits for its turn reports nothing so far"]
+        return ["no worker took part" if run.done else f"{NOBODY}; one that waits for the other side reports nothing"]
     ended = sum(one.state == "ended" for one in run.attempts)
     others = [one for one in run.attempts if one.state != "ended"]
     lines = [text for one in others[-MAX_ATTEMPTS:] for text in _worker(one)]

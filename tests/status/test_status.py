@@ -51,7 +51,7 @@ def test_a_run_without_a_worker_is_shown_as_such(place: RunFolder) -> None:
     assert (found.total, found.sum("done"), found.exit_code) == (6, 0, 4)
     told = details(found)
     assert "0 of 6 items" in told
-    assert "  workers     no worker has begun yet; one that waits for its turn reports nothing so far\n" in told
+    assert "  workers     no worker has begun yet; one that waits for the other side reports nothing\n" in told
     assert "what a worker's machine alone may hold is not known" in told
     assert "no worker has begun yet" in summary_line(found)
     assert found.stopped

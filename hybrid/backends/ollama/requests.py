@@ -122,14 +122,17 @@ class AskedRequest(RetriedRequest):
     ) -> None:
         super().__init__(connection, request)
         self._builder, self._window, self._concurrency = calls, calls.window, concurrency
-        self._reader = ReplyReader(0)
+        self._reader = self._new_reader()
         self._size = 0
 
     async def _sent(self) -> Completion | Failure | None:
         self._size = self._window.size_for(self._request)
-        self._reader = ReplyReader(self._request.sampling.max_tokens)
+        self._reader = self._new_reader()
         await self._connection.stream(*self._builder.body(self._request, self._size), self._reader.take)
         return self._checked(self._reader.reply())
+
+    def _new_reader(self) -> ReplyReader:
+        return ReplyReader(self._request.sampling.max_tokens)
 
     async def _broken(self, error: ReplyError) -> Failure | None:
         if self._reader.repeats and isinstance(error, TruncatedReply):
