@@ -27,14 +27,17 @@ from hybrid.protocols import Backend, Pipeline
 
 def pipeline_of(run: Run) -> Pipeline:
     """The installed pipeline with the settings that the run was frozen with. Raises CannotRun, UsageError, BadData."""
-    name = str(run.spec["pipeline"])
+    return frozen_pipeline(run.id, str(run.spec["pipeline"]), run.spec["settings"])
+
+
+def frozen_pipeline(run: str, name: str, frozen: Mapping[str, Any]) -> Pipeline:
+    """The installed pipeline `name` with the settings of the run with this id. Raises as `pipeline_of`."""
     if name not in installed.names("pipelines"):
         raise CannotRun(
-            f"{run.id} is of the pipeline '{name}', which is not installed here",
+            f"{run} is of the pipeline '{name}', which is not installed here",
             hint="install the distribution that provides it; `hybrid list` shows what is installed",
         )
-    name = str(run.spec["pipeline"])
-    made: Any = settings.restore(installed.load("pipelines", name), run.spec["settings"], name)
+    made: Any = settings.restore(installed.load("pipelines", name), frozen, name)
     return cast("Pipeline", made)
 
 

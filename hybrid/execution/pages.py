@@ -30,12 +30,37 @@ def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
     written = []
     with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "making the pages beside the outputs"):
         for name, (first, rest) in _checked(pipeline.pages(opened.tasks, opened.records())).items():
-            path, begins = path_beside(outputs, name), first.encode("utf-8", "replace").partition(b"\n")[0]
-            with replacing(path, begins, home.parts_folder()) as file:
+            path = path_beside(outputs, name)
+            with replacing(path, _first_line(first), home.parts_folder()) as file:
                 for part in chain((first,), rest):
                     file.write(part.encode("utf-8", "replace"))
             written.append(path)
     return written
+
+
+def pages_beside(pipeline: Pipeline, outputs: Path) -> list[Path]:
+    """The pages of an outputs file that are there: the names are those that the pipeline gives for these outputs, and
+    each file begins with its page's first line. Links are left out.
+
+    Raises PluginFault for pages that cannot be made.
+    """
+    if not isinstance(pipeline, MakesPages):
+        return []
+    with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "naming the pages beside the outputs"):
+        made = _checked(pipeline.pages(opened.tasks, opened.records()))
+        lines = {path_beside(outputs, name): _first_line(first) for name, (first, _) in made.items()}
+    return [path for path, begins in lines.items() if _begins_with(path, begins)]
+
+
+def _first_line(text: str) -> bytes:
+    return text.encode("utf-8", "replace").partition(b"\n")[0]
+
+
+def _begins_with(path: Path, begins: bytes) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(begins)) == begins
 
 
 def _checked(made: Mapping[str, str | Iterable[str]]) -> dict[str, tuple[str, Iterator[str]]]:

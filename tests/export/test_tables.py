@@ -17,8 +17,12 @@ from pyarrow import parquet
 import hybrid as package
 from hybrid.canonical import encode
 from hybrid.errors import BadData, UsageError
+from hybrid.execution.pages import write_pages
 from hybrid.export.text_tables import FORMULA as FORMULA_STARTS
 from hybrid.export.text_tables import guarded
+from hybrid.outputs import path_beside, write_outputs
+from hybrid.settings import freeze
+from pipelines.cvfp.pipeline import Cvfp
 from tests.support.graded_runs import FORMULA, OUTPUTS, graded_run, said
 from tests.support.in_process import Hybrid
 
@@ -157,15 +161,14 @@ def test_an_archive_holds_the_files_of_a_run_and_no_others(outputs: Path, hybrid
     named = outputs.rename(outputs.with_name("mine.json"))
     hybrid("grade", named)
     hybrid("report", named)
-    for name in ("mine.table.csv", "other.csv", "mine.key.pem"):
+    for name in ("mine.credentials.json", "mine.export.csv", "mine.rounds.csv", "other.csv", "mine.key.pem"):
         (outputs.parent / name).write_text("a\n")
-    (outputs.parent / "mine.linked.csv").symlink_to(outputs.parent / "other.csv")
     done = hybrid("export", named, "--to", "archive")
     assert done.stdout.strip() == str(outputs.parent / "mine.results.zip")
     with zipfile.ZipFile(done.stdout.strip()) as archive:
         names = archive.namelist()
         assert archive.read("mine.json") == named.read_bytes()
-    assert [name for name in names if "grades" not in name] == ["mine.json", "mine.report.html", "mine.table.csv"]
+    assert [name for name in names if "grades" not in name] == ["mine.json", "mine.report.html"]
     assert any("grades" in name for name in names)
     assert f"{len(names)} files: " in done.stderr
     first = Path(done.stdout.strip()).read_bytes()
@@ -173,10 +176,29 @@ def test_an_archive_holds_the_files_of_a_run_and_no_others(outputs: Path, hybrid
     assert Path(again.stdout.strip()).read_bytes() == first
 
 
-def test_an_archive_takes_tables_from_the_folder_of_the_run_alone(outputs: Path, hybrid: Hybrid) -> None:
-    (outputs.parent / "notes.txt").write_text("of a person\n")
-    done = hybrid("export", outputs, "--to", "archive")
-    assert "notes.txt" not in zipfile.ZipFile(done.stdout.strip()).namelist()
-    own = outputs.parent.rename(outputs.parent.with_name("prompts-0123456789ab"))
-    done = hybrid("export", own / "outputs.json", "--to", "archive", "--force")
-    assert "notes.txt" in zipfile.ZipFile(done.stdout.strip()).namelist()
+@pytest.mark.parametrize("stem", ["outputs", "base"])
+def test_an_archive_takes_the_tables_of_the_pipeline_alone(stem: str, tmp_path: Path, hybrid: Hybrid) -> None:
+    pipeline, outputs = Cvfp(), tmp_path / f"{stem}.json"
+    run = {"id": "cvfp-0123456789ab", "pipeline": "cvfp", "settings": freeze(pipeline)}
+    write_outputs(outputs, run, [], {}, [])
+    (table,) = write_pages(pipeline, outputs)
+    for name in ("notes.txt", "credentials.json", "long.json"):
+        path_beside(outputs, name).write_text("of a person\n")
+    hybrid("export", outputs, "--to", "csv")
+    for _ in range(2):  # again beside the archive itself
+        done = hybrid("export", outputs, "--to", "archive")
+        assert done.code == 0, done.stderr
+        assert sorted(zipfile.ZipFile(done.stdout.strip()).namelist()) == sorted([outputs.name, table.name])
+    for theirs in ("link", "file"):
+        if theirs == "link":
+            table.symlink_to(table.rename(tmp_path / "moved.csv"))
+        else:
+            table.unlink()
+            table.write_text("of a person\n")
+        done = hybrid("export", outputs, "--to", "archive", "--force")
+        assert zipfile.ZipFile(done.stdout.strip()).namelist() == [outputs.name], theirs
+    write_outputs(outputs, {**run, "pipeline": "of-a-friend"}, [], {}, [])
+    done = hybrid("export", outputs, "--to", "archive", "--force")
+    assert (
+        "are left out: cvfp-0123456789ab is of the pipeline 'of-a-friend', which is not installed here" in done.stderr
+    )
