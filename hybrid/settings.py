@@ -67,8 +67,15 @@ def parsed(cls: type[Any], texts: Iterable[str], called: str) -> dict[str, Any]:
             raise UsageError(f"a setting is written name=value, got '{text}'", hint=_known(cls, called))
         if name not in fields:
             raise UsageError(f"{called} has no setting '{name}'", hint=nearest(name, fields))
+        if other := _instead(cls, name).get(value):
+            raise UsageError(f"setting '{name}': '{value}' is said by another setting", hint=f"--set {other}")
         found[name] = _parse(name, fields[name], value)
     return found
+
+
+def _instead(cls: type[Any], name: str) -> Mapping[str, str]:
+    """Values that people give a setting and that are another one's: value -> `name=value` (metadata `instead`)."""
+    return next((one.metadata.get("instead", {}) for one in dataclasses.fields(cls) if one.name == name), {})
 
 
 def freeze(obj: Any) -> dict[str, Json]:
@@ -137,10 +144,17 @@ def _about(cls: type[Any], message: str) -> str:
     one = next((setting for setting in describe(cls) if setting.name == name), None)
     if one is None:
         return ""
-    default = (
-        "" if one.required else f"; the default is {'none' if one.default is None else encode(one.default).decode()}"
-    )
+    default = "" if one.required else f"; the default is {_typed(one.default)}"
     return f"{name}: {one.help or one.type}{default}"
+
+
+def _typed(value: Json) -> str:
+    """A default as it is typed after `--set name=`."""
+    if isinstance(value, list):
+        return ",".join(map(_typed, value)) or "empty"
+    if isinstance(value, str):
+        return value or "empty"
+    return "none" if value is None else encode(value).decode()
 
 
 def _preset(cls: type[Any], preset: str, called: str) -> dict[str, Any]:

@@ -177,6 +177,12 @@ def test_no_text_breaks_build(text: str) -> None:
         return
 
 
+def test_a_default_is_told_as_it_is_typed() -> None:
+    assert [settings._typed(one) for one in ([8], ["8-0", "4-4"], 0.5, True, None, "a", "", [])] == [
+        "8", "8-0,4-4", "0.5", "true", "none", "a", "empty", "empty",
+    ]  # fmt: skip
+
+
 def test_describe_tells_type_default_and_help() -> None:
     described = {setting.name: setting for setting in settings.describe(Example)}
     assert list(described) == [*settings.freeze(Example())]

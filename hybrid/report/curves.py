@@ -157,12 +157,11 @@ def _by_seed(series: Series) -> list[Series]:
 
 
 def _is_still(lines: Sequence[tuple[Key, Line]]) -> bool:
-    """Whether a metric shows nothing over rounds: all lines are level, at one height or of groups alone."""
-    level = all(
-        len(one.points) > 1 and len({*one.points.values()}) == 1 and len({*one.band.values()}) < 2 for _, one in lines
-    )
+    """Whether a metric shows nothing over rounds: there is one, or all lines are level, at one height or of groups."""
+    level = all(len({*one.points.values()}) == 1 and len({*one.band.values()}) < 2 for _, one in lines)
     heights = {value for _, line in lines for value in line.points.values()}
-    return level and (len(heights) == 1 or all(group for (_, _, group), _ in lines))
+    once = len({number for _, line in lines for number in line.points}) == 1
+    return once or (level and (len(heights) == 1 or all(group for (_, _, group), _ in lines)))
 
 
 def _still_note(metrics: Sequence[tuple[str, Sequence[tuple[Key, Line]]]]) -> str:

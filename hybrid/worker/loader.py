@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 from functools import partial
 
+from hybrid.backends.registry import NOTHING_TO_LOAD
 from hybrid.execution.chain import Bound
 from hybrid.execution.engines import Engines, engine_for, ensemble_for, needs_tensors
 from hybrid.execution.ensemble import Ensemble
@@ -23,6 +24,10 @@ from hybrid.work import Search
 from hybrid.worker.capability import Capabilities, device_of, silent_cpu
 
 LOG = logging.getLogger("hybrid")
+
+
+def _nothing(text: str) -> None:
+    """Tells nothing of a model where there is none."""
 
 
 class Loader:
@@ -67,15 +72,16 @@ class Loader:
 
     def _loaded(self, run: Run, role: str, *, trains: bool) -> Backend:
         model, began = f"the model {run.models[role].name}", self._clock.now()
+        tell = _nothing if run.models[role].backend in NOTHING_TO_LOAD else self.tell
         self.doing = f"loading {model}"
-        self.tell(f"{run.id}: {self.doing}")
+        tell(f"{run.id}: {self.doing}")
         try:
             with attributed_to(f"the backend '{run.models[role].backend}'", self.doing):
                 engine = self._capabilities.open(run, role, trains=trains)
         finally:
             self.doing = ""
         on = f" on {device}" if (device := device_of(engine)) else ""
-        self.tell(f"{run.id}: {model} is loaded{on}, in {duration(self._clock.now() - began)}")
+        tell(f"{run.id}: {model} is loaded{on}, in {duration(self._clock.now() - began)}")
         if why := silent_cpu(device, self._sides):
             self.tell(f"{run.id}: {model} computes {why}")
         return engine

@@ -123,9 +123,18 @@ class Comparison:
 
     def figures(self) -> list[Figure]:
         """The figures that are compared, in the order in which they are shown."""
-        by_task = [self._of_task(task) for task in self._tasks()]
+        by_task = list(self.by_task().values())
         mcc = [MCC] if self.mcc_asked() and len(self.metrics) < 2 else []
         return [F1, *mcc, *by_task, WORST, TENTH, TRAFFIC, *self.until()]
+
+    def by_task(self) -> dict[str, Figure]:
+        """Of several tasks, the metric that each is judged by."""
+        return {task: self._of_task(task) for task in self._tasks()}
+
+    def majority_of(self, task: str) -> Figure | None:
+        """What the answer that is always the same has in a task's own metric; of MCC that is 0, and no figure."""
+        metric = {"accuracy": "dev_majority", "f1": "dev_majority_f1"}.get(self.metrics.get(task, "accuracy"))
+        return Figure(f"most frequent label, {task}", lambda one: one.mean(metric, task)) if metric else None
 
     def _tasks(self) -> list[str]:
         found = sorted({task for one in self.series for task in one.tasks})

@@ -166,9 +166,20 @@ def _no_better(series: Sequence[SeriesResult]) -> Iterator[Finding]:
                 if accuracy is not None and majority is not None and accuracy <= majority:
                     told.append(f"{accuracy:.3f} against {majority:.3f} ({task + ', ' if task else ''}seed {one.seed})")
                     names.append(one.name)
+        yield from _worse_f1(method, [one for one in series if one.method == method])
         if told:
             said = f"{method}: accuracy is not above that of the most frequent label: {_listed(told)}"
             yield Finding("warning", said, tuple(dict.fromkeys(names)))
+
+
+def _worse_f1(method: str, series: Sequence[SeriesResult]) -> Iterator[Finding]:
+    """The seeds whose F1, the mean over clients, is below that of the answer that is always the same."""
+    known = [(one, one.mean("dev_f1"), one.mean("dev_majority_f1")) for one in series]
+    below = [(one, f1, usual) for one, f1, usual in known if f1 is not None and usual is not None and f1 < usual]
+    if below:
+        told = _listed([f"{f1:.3f} against {usual:.3f} (seed {one.seed})" for one, f1, usual in below])
+        said = f"{method}: F1 is below that of the most frequent label: {told}"
+        yield Finding("warning", said, tuple(one.name for one, _, _ in below))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from pipelines.atlas.cost_table import costs
 from pipelines.atlas.exports import verdict
 from pipelines.atlas.grader import about_of
 from pipelines.atlas.result_charts import charts
-from pipelines.atlas.result_tables import clients, evidence, guards, methods, until
+from pipelines.atlas.result_tables import clients, evidence, guards, methods, tasks, until
 from pipelines.atlas.results import NAME, read_series
 from pipelines.atlas.series_page import series_page
 
@@ -84,8 +84,9 @@ def _truth(run: ReportRun) -> dict[str, str]:
 
 def _overall(comparison: Comparison, truth: Mapping[str, str]) -> Html:
     parts: Iterable[Html] = (
-        guards(comparison.findings), methods(comparison), charts(comparison), until(comparison), costs(comparison),
-        clients(comparison, truth), clusters(comparison, truth), ranks(comparison), evidence(comparison),
+        guards(comparison.findings), methods(comparison), tasks(comparison), charts(comparison), until(comparison),
+        costs(comparison), clients(comparison, truth), clusters(comparison, truth), ranks(comparison),
+        evidence(comparison),
     )  # fmt: skip
     return join(parts)
 

@@ -141,6 +141,36 @@ def _difference(comparison: Comparison, method: str, control: str) -> Html:
     return join([el("b", signed(found.mean)), el("small", by_client), _badge(told)])
 
 
+def tasks(comparison: Comparison) -> Html:
+    """Of several tasks, the metric that each is judged by, method by method; nothing with one task."""
+    figures = comparison.by_task()
+    if not figures:
+        return Html("")
+    names = [one.name for one in figures.values()]
+    head = el("tr", el("th", "", scope="col"), *(el("th", name, scope="col", cls="n") for name in names))
+    rows = []
+    for method in comparison.methods:
+        cells = [_by_task(comparison.summary(method, one), one.name) for one in figures.values()]
+        rows.append(el("tr", el("th", method, scope="row"), *cells))
+    usual = [_usual(comparison, task, one.name) for task, one in figures.items()]
+    rows.append(el("tr", el("th", "most frequent label", el("small", "no model"), scope="row"), *usual, cls="control"))
+    return el("table", el("thead", head), el("tbody", *rows), cls="atlas-methods atlas-stack atlas-tasks")
+
+
+def _by_task(found: Summary | None, name: str) -> Html:
+    if found is None:
+        return el("td", "–", cls="n", data_label=name)
+    said = el("small", _range(found.interval)) if found.interval else Html("")
+    return el("td", el("b", f"{found.mean:.3f}".replace("-", "−")), said, cls="n", data_label=name)
+
+
+def _usual(comparison: Comparison, task: str, name: str) -> Html:
+    figure = comparison.majority_of(task)
+    found = [one for method in comparison.methods if figure and (one := comparison.summary(method, figure))]
+    said = "0" if comparison.metrics.get(task) == "mcc" else f"{found[0].mean:.3f}" if found else "–"
+    return el("td", said, cls="n", data_label=name)
+
+
 def _badge(said: str) -> Html:
     return el("i", said, cls={"better": "better", "worse": "worse"}.get(said, "even"))
 

@@ -43,7 +43,13 @@ class AtlasSettings:
         default=(), metadata=help_of("of files of your own: the text, perhaps a second text, and the label")
     )
     seeds: tuple[int, ...] = field(default=(0,), metadata=help_of("each method is run once for each"))
-    clients: int = field(default=6, metadata=help_of("in all; the tasks have equally many, or one more"))
+    clients: int = field(
+        default=6,
+        metadata={
+            **help_of("in all; the tasks have equally many, or one more"),
+            "instead": {"folder": "exchange=folder"},
+        },
+    )
     rounds: int = field(default=5, metadata=help_of("how often the updates are combined"))
     samples: int = field(default=300, metadata=help_of("rows of a client, on average; a part of them is held out"))
     held_out: float = field(default=0.2, metadata=help_of("share of a client's rows that it is tested on every round"))

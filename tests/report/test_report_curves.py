@@ -148,6 +148,13 @@ def test_metrics_that_never_change_are_named_and_not_drawn(tmp_path: Path) -> No
     assert "Not drawn, since they do not change from round to round: cluster (0 to 2), rank (8)." in page
 
 
+def test_of_one_round_all_metrics_are_named_and_none_is_drawn(tmp_path: Path) -> None:
+    made = [RoundMetrics(0, {"loss": 1.0}, {"a": {"loss": 3.0}})]
+    page = write_report([find_source(records(tmp_path, made, {}))], tmp_path / "r.html").read_text()
+    assert "from round to round: loss (1 to 3)." in page
+    assert charts(page) == {}
+
+
 def test_of_very_many_lines_of_groups_no_more_than_a_value_is_kept(tmp_path: Path) -> None:
     held = _series(find_source(repeats(tmp_path, 13, 1, 12)))
     assert {len(points) for (_, _, group), points in held.items() if not group} == {3}

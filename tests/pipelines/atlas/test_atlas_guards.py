@@ -132,6 +132,16 @@ def test_what_was_not_installed_and_equal_fingerprints_are_faults() -> None:
     assert texts[1].startswith("atlas/seed-0: client-03 have the fingerprint of another client")
 
 
+def test_an_f1_below_that_of_the_most_frequent_label_is_flagged_and_keeps_its_score() -> None:
+    def bad(number: int, metrics: dict[str, float], groups: Groups) -> None:
+        for name, group in groups.items():
+            group["dev_f1" if name.startswith("client-") else "f1"] = 0.312
+
+    (warning,) = found(federation("local", 0, change=bad))
+    assert warning.text == "local: F1 is below that of the most frequent label: 0.312 against 0.500 (seed 0)"
+    assert (warning.weight, warning.series, void([warning])) == ("warning", ("local/seed-0",), {})
+
+
 def test_an_accuracy_at_the_majority_is_flagged_with_its_task_and_keeps_its_score() -> None:
     def bad(number: int, metrics: dict[str, float], groups: Groups) -> None:
         groups["task-polarity"]["dev_accuracy"] = groups["task-polarity"]["dev_majority"] = 0.684

@@ -54,7 +54,14 @@ def row(tab: Tab, method: str) -> list[str]:
 
 def test_each_method_stands_beside_its_controls_and_the_headline_says_how_it_compares(tab: Tab, page: Path) -> None:
     tab.open(page)
-    assert [cell.split(" %")[0] for cell in row(tab, "most frequent label")[:2]] == ["55.0", "70.0"]
+    assert [cell.split(" %")[0] for cell in row(tab, "most frequent label")[:2]] == ["55.0", "50.0"]
+    assert texts(tab, ".atlas-tasks th[scope=col]") == [
+        "",
+        "MCC of agreement",
+        "F1 of paraphrase",
+        "accuracy of polarity",
+    ]
+    assert texts(tab, ".atlas-tasks .control td") == ["0", "0.500", "0.550"]
     atlas, local, random_clusters = (row(tab, name) for name in ("atlas", "local", "random-clusters"))
     assert atlas[-2].endswith("better")
     assert local[-2:] == ["–", local[-1]]
@@ -189,7 +196,7 @@ def test_hostile_names_and_failures_are_shown_and_do_not_run(tab: Tab, tmp_path:
     assert tab.eval("window.pwned") is None
     assert tab.complaints() == []
     assert len(tab.fetched()) == 1
-    assert len(texts(tab, ".atlas-methods")) == 3
+    assert len(texts(tab, ".atlas-methods")) == 4
 
 
 def test_the_adjusted_rand_index_counts_pairs() -> None:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from hybrid import round_costs
-from hybrid.errors import NotFinished
+from hybrid.errors import NotFinished, UsageError
 from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.local import Engine, LocalResult, run_here
 from hybrid.folder.medium import Disk
@@ -212,3 +212,9 @@ def test_killed_in_every_round_the_run_ends_in_the_same_records(
     run(tmp_path / "killed")
     assert texts(tmp_path / "killed") == texts(tmp_path / "whole")
     assert whole.failed == 0
+
+
+def test_clients_in_the_folder_are_asked_for_by_the_exchange() -> None:
+    with pytest.raises(UsageError, match="'folder' is said by another setting") as caught:
+        build(Atlas, ["clients=folder"])
+    assert caught.value.hint == "--set exchange=folder"
