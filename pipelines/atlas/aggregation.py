@@ -69,6 +69,14 @@ class Factors:
         more = rank - self.rank
         return Factors(np.pad(self.a, ((0, more), (0, 0))), np.pad(self.b, ((0, 0), (0, more))))
 
+    def extended(self, other: Factors, rank: int, *, with_b: bool) -> Factors:
+        """With the rows of A that `other` has beyond this rank, up to `rank`, and its columns of B or zeros."""
+        own = self.rank
+        if own >= rank:
+            return self
+        b = other.b[:, own:rank]
+        return Factors(np.concatenate([self.a, other.a[own:rank]]), np.concatenate([self.b, b if with_b else 0 * b], 1))
+
 
 Update = Mapping[str, Factors]
 """Layer -> factors."""

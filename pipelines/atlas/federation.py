@@ -24,7 +24,7 @@ from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
 from pipelines.atlas.self_pruning import pruned
-from pipelines.atlas.server import Member, Server, rounded, size_of
+from pipelines.atlas.server import AVERAGED, Member, Server, rounded, size_of
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.sparse_updates import sparse
 from pipelines.atlas.split import LABEL_BYTES
@@ -74,7 +74,7 @@ class Federation:
         notes: list[dict[str, float]] = [{} for _ in self.members]
         trained = self._trained(chosen, number, traffic, notes)
         if not trained:
-            raise RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
+            raise self._failed()
         trained = self._pruned(trained)
         combined = self.server.combined(dict(enumerate(self.models)), trained)
         self.models = [combined[one] for one in range(len(self.members))]
@@ -262,7 +262,7 @@ class Federation:
     def _sent(self, member: int, model: ClientModel, start: ClientModel | None) -> tuple[ClientModel, int]:
         """What the server reads of what a member sends, and its bytes. `start`: what training began with, for top-k."""
         if start is not None:
-            keeps = self.method.combine in ("factors", "padded", "nested")
+            keeps = self.method.combine in AVERAGED
             message = sparse(model, start, self.unsent.get(member), self.settings.top, self._part, keeps=keeps)
             self.unsent[member] = message.rest
             return message.received, len(message.data)
@@ -280,6 +280,10 @@ class Federation:
         for one, of in loads.items() if crossed.up else ():
             traffic.up[one] += crossed.up * of.tokens // tokens + of.texts * LABEL_BYTES
             traffic.down[one] += crossed.down * of.tokens // tokens
+
+    def _failed(self) -> RoundFailed:
+        """What ends a round of which no update can be used."""
+        return RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
 
     def _refuse(self, number: int, member: int, why: str) -> None:
         self.refused += 1

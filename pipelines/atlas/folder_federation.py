@@ -34,6 +34,7 @@ from pipelines.atlas.trained_slots import Slots
 
 NOTES = "steps", "train_loss", "moved", "installed"
 """What a client says of its training."""
+NOT_FINITE = "its numbers are not finite"
 LARGEST = Bounds(-1e12, 1e12)
 LOG = logging.getLogger("hybrid")
 
@@ -49,6 +50,7 @@ class FolderServer(Federation):
         self.shared = -1  # the round whose models were shared last, and when
         self.since = -math.inf
         self.sizes = [0] * len(self.members)  # bytes of the models that were shared last
+        self.reasons: dict[int, str] = {}  # why the update of a member cannot be used
         self.arrived: dict[int, bytes] = {}  # what the members sent in the round in hand
 
     def connect(self, exchange: Exchange) -> None:
@@ -117,7 +119,7 @@ class FolderServer(Federation):
     def _trained(
         self, chosen: Sequence[int], number: int, traffic: Traffic, notes: Sequence[dict[str, float]]
     ) -> dict[int, ClientModel]:
-        self.refused, found = 0, {}
+        self.refused, self.reasons, found = 0, {}, {}
         for one, data in sorted(self.arrived.items()):
             traffic.up[one] += len(data)
             ranks = self.server.members[one].ranks
@@ -125,12 +127,20 @@ class FolderServer(Federation):
                 model = self._shaped(one, ranks).from_wire(data)
                 notes[one].update(_said(note_of(data)))
                 if not model.finite:
-                    raise BadData("its numbers are not finite")
+                    raise BadData(NOT_FINITE)
             except BadData as error:
                 self._refuse(number, one, error.message)
+                self.reasons[one] = error.message
             else:
                 found[one] = model
         return found
+
+    def _failed(self) -> RoundFailed:
+        other = {one: why for one, why in self.reasons.items() if why != NOT_FINITE}
+        if not other:
+            return super()._failed()
+        one, why = min(other.items())
+        return RoundFailed("no-update", f"no update of a client can be used; that of client {one}: {why}")
 
     def _shaped(self, member: int, ranks: Mapping[str, int]) -> ClientModel:
         """What the update of a member must look like, with the A that it has where none is sent."""

@@ -15,6 +15,8 @@ from pipelines.atlas.client_models import ClientModel, Head
 from pipelines.atlas.methods import Combine
 
 Models = Mapping[int, ClientModel]
+AVERAGED: frozenset[Combine] = frozenset({"factors", "padded", "nested"})
+"""Whose factors mean the same before and after a round, rank by rank; the others factor anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Server:
             if sent := {one: trained[one] for one in group if one in trained}:
                 updates = self._updates(group, held[group[0]].update, sent)
                 heads = self._heads(group, held, sent)
-                found |= {one: ClientModel(updates[one], heads[one]) for one in group}
+                found |= {one: ClientModel(self._whole(one, updates[one], held), heads[one]) for one in group}
         return found
 
     def _updates(self, group: Sequence[int], before: Update, sent: Models) -> Mapping[int, Update]:
@@ -88,6 +90,20 @@ class Server:
                 whole = aggregation.stacked([*earlier, *updates], [*[1.0] * len(earlier), *weights])
                 return dict.fromkeys(group, self._compressed(whole, self.server_rank))
         raise ValueError(f"no way to combine adapters is called {self.combine}")
+
+    def _whole(self, member: int, update: Update, held: Models) -> Update:
+        """What a member receives with all its ranks: those that nobody sent are the ones that it holds.
+
+        Where products are combined these are rows of A alone, with zeros in B: they are free to learn.
+        """
+        if self.combine == "stack":
+            return update
+        own, averaged = held[member].update, self.combine in AVERAGED
+        ranks = self.members[member].ranks
+        found = {name: one.extended(own[name], ranks[name], with_b=averaged) for name, one in update.items()}
+        if any(one.rank != ranks[name] for name, one in found.items()):
+            raise ValueError(f"member {member} does not have its ranks")
+        return found
 
     def _shared(self, group: Sequence[int], whole: Update) -> Mapping[int, Update]:
         """The same update for all, compressed to each member's ranks; once for those with the same ranks."""
@@ -119,7 +135,7 @@ class Server:
         )
         self.errors.append(errors.whole)
         heads = self._smoothed_heads(now, graph, trained)
-        return {one: ClientModel(updates[one], heads[one]) for one in range(len(now))}
+        return {one: ClientModel(self._whole(one, updates[one], held), heads[one]) for one in range(len(now))}
 
     def _smoothed_heads(self, now: Models, graph: NDArray[np.float64], trained: Models) -> dict[int, Head]:
         """The same step for the heads, task by task: those of others may have another number of labels."""

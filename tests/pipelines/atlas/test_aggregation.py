@@ -295,3 +295,12 @@ def peft_factors(layer: Any, name: str) -> Factors:
     """An adapter of a layer, its scale folded into B."""
     a, b = (part[name].weight.detach().double().numpy() for part in (layer.lora_A, layer.lora_B))
     return Factors(a, b * layer.scaling[name])
+
+
+def test_an_update_is_extended_by_the_rows_of_another_one_with_or_without_their_product() -> None:
+    own, other = Factors(np.ones((1, 3)), np.ones((2, 1))), Factors(2 * np.ones((3, 3)), 5 * np.ones((2, 3)))
+    longer, free = (own.extended(other, 2, with_b=with_b) for with_b in (True, False))
+    assert longer.a.tolist() == free.a.tolist() == [[1, 1, 1], [2, 2, 2]]
+    assert longer.b.tolist() == [[1, 5], [1, 5]]
+    assert np.array_equal(free.product(), own.product())
+    assert other.extended(own, 2, with_b=True) is other

@@ -259,3 +259,25 @@ def test_rows_that_are_cut_are_counted(lab: Lab) -> None:
     assert cut.groups["client-00"]["truncated"] == 20
     (whole,) = results(lab, "local", "tasks=paraphrase", "clients=2", "rounds=1")
     assert "truncated" not in {**whole.metrics, **whole.groups["client-00"]}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ffa", ("participants=2",)),
+        ("flexlora", ("participants=2",)),
+        ("hetlora", ("participants=2", "hetlora_decay=0.75")),
+        ("hetlora", ("arrivals=buffered", "buffer=1", "devices=gpu-16gb,cpu-2gb")),
+    ],
+)
+def test_a_round_of_clients_with_low_ranks_takes_no_rank_from_the_others(
+    lab: Lab, method: str, settings: tuple[str, ...]
+) -> None:
+    federation = made(lab, method, "rank=2,8", "rounds=6", *settings)
+    for number in range(6):
+        federation.round(number)
+        for model, member in zip(federation.models, federation.server.members, strict=True):
+            assert {name: one.rank for name, one in model.update.items()} == member.ranks
+    if "hetlora_decay=0.75" not in settings:
+        assert [max(one.ranks.values()) for one in federation.server.members] == [2, 8, 2, 8, 2]
+    federation.close()

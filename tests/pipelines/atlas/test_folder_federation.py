@@ -16,7 +16,7 @@ from hybrid.execution.exchange import TensorExchange
 from hybrid.execution.local import Engine, LocalResult, run_here
 from hybrid.folder.medium import Disk
 from hybrid.folder.tensors import RunTensors
-from hybrid.loops import Lab, NotYet
+from hybrid.loops import Lab, NotYet, RoundFailed
 from hybrid.metrics import RoundMetrics
 from hybrid.progress import SilentProgress
 from hybrid.settings import build
@@ -143,6 +143,34 @@ def test_who_is_late_is_not_waited_for_and_takes_part_again(lab: Lab, tmp_path: 
     for one in clients:
         one.round(1)
     assert server.round(1).metrics["clients"] == 4
+
+
+@pytest.mark.parametrize("method", ["flexlora", "hetlora"])
+def test_a_round_of_a_client_with_a_low_rank_takes_no_rank_from_the_others(
+    lab: Lab, tmp_path: Path, method: str
+) -> None:
+    server, clients, _ = parts(lab, tmp_path, f"methods={method}", "rank=2,4", "participants=1", "rounds=6")
+    for number in range(6):
+        with pytest.raises(NotYet):
+            server.round(number)
+        for one in clients:
+            one.round(number)
+        found = server.round(number)
+        assert (found.metrics["clients"], found.metrics["left_out"]) == (1, 0)
+    for one in (server, *clients):
+        one.close()
+
+
+def test_a_round_without_an_update_of_the_right_shape_did_not_diverge(lab: Lab, tmp_path: Path) -> None:
+    server, clients, _ = parts(lab, tmp_path, "clients=2", "rounds=1")
+    with pytest.raises(NotYet):
+        server.round(0)
+    server.arrived = {0: b"", 1: b""}
+    with pytest.raises(RoundFailed, match="no update of a client can be used; that of client 0") as caught:
+        server.round(0)
+    assert caught.value.failure.kind == "no-update"
+    for one in (server, *clients):
+        one.close()
 
 
 def lies(tensors: dict[str, Any]) -> dict[str, bytes]:
