@@ -28,9 +28,10 @@ LOCK_GRACE_SECONDS = 60.0
 
 
 class AdapterFiles:
-    """The adapters that requests in flight may use, by digest."""
+    """The adapters that requests in flight may use, by digest. `advice`: what needs less space, for errors."""
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str = "--backend-option group=N holds fewer at a time") -> None:
+        self._advice = advice
         self._places: dict[Path, tuple[Path, FileLock]] = {}  # root -> this process's folder in it, its lock
         self._folders: dict[str, Path] = {}
         for root in _roots():
@@ -46,7 +47,7 @@ class AdapterFiles:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise Temporary(
                     f"cannot write an adapter to {folder.parent}: {error.strerror or error}",
-                    hint="free room there; --backend-option group=N holds fewer at a time",
+                    hint=f"free room there; {self._advice}",
                 ) from error
             self._folders[digest] = folder
         return self._folders[digest]

@@ -70,6 +70,22 @@ VLLM: Hints = (
 )
 VLLM_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more; --backend transformers loads models that vLLM does not"
 
+VLLM_SAMPLER: Hints = (
+    VLLM[0],
+    (
+        r"kv cache|cache blocks",
+        "too little of its memory is left for keys and values: --backend-option context=4096 or a larger memory=N",
+    ),
+    (
+        rf"{OUT_OF_MEMORY}|less than desired|gpu_memory_utilization",
+        "vLLM and the trainer do not both fit: --backend-option rows=64 or a smaller memory=N, model or rank",
+    ),
+    (r"lora", "vLLM takes no adapters for this model, or not so many, or not of this rank"),
+    *VLLM[1:],
+)
+"""Hints for vLLM as the sampler of policies, beside the trainer: its adapters are those of the loop's policies."""
+VLLM_SAMPLER_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more"
+
 LLAMACPP: Hints = (
     (OUT_OF_MEMORY, "it does not fit the memory: --backend-option context=2048, parallel=1, or a smaller quantisation"),
     (

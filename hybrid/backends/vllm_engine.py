@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +21,7 @@ from vllm.platforms import current_platform
 from hybrid.backends.adapter_memory import adapter_bytes, adapters_that_fit
 from hybrid.backends.capacity import BFLOAT16_FROM, VLLM_RESERVED, rows_of
 from hybrid.backends.devices import capability
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, stopped
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, Hints, cannot_load, reason_of, stopped
 from hybrid.backends.memory import available
 from hybrid.backends.options import fraction, one_of, whole_number
 from hybrid.backends.ranks import RANKS, supported_rank
@@ -49,16 +50,28 @@ REFUSALS = (VLLMClientError,)
 """What vLLM raises for a request that it does not take; anything else is a fault of the engine."""
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do about errors of vLLM: `hints` by their text, `otherwise`, and `again` for what may pass."""
+
+    hints: Hints
+    otherwise: str
+    again: str
+
+
+ALONE = Advice(VLLM, VLLM_ELSE, "out of memory: --backend-option rows=64 or memory=0.8")
+"""For an engine that has the device to itself."""
+
+
 @contextmanager
-def explained_errors(leave: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+def explained_errors(leave: tuple[type[Exception], ...] = REFUSALS, advice: Advice = ALONE) -> Iterator[None]:
     """Translate errors of vLLM, torch and CUDA, except those of the types `leave`, to CannotRun or Temporary."""
     try:
         yield
     except leave:
         raise
     except Exception as error:
-        again = "out of memory: --backend-option rows=64 or memory=0.8"
-        raise stopped("vLLM", error, VLLM, VLLM_ELSE, again=again) from error
+        raise stopped("vLLM", error, advice.hints, advice.otherwise, again=advice.again) from error
 
 
 def engine_arguments(options: Mapping[str, str], folder: Path) -> dict[str, Any]:
@@ -137,7 +150,7 @@ def _free_fraction() -> float:
     return max(0.1, free / total - VLLM_RESERVED)
 
 
-def start_engine(folder: Path, arguments: Mapping[str, Any]) -> Any:
+def start_engine(folder: Path, arguments: Mapping[str, Any], advice: Advice = ALONE) -> Any:
     """Start an engine. Raises CannotRun, also for a model that lacks weights."""
     refuse_unnamed(folder)
     check_folder(folder)  # vLLM leaves memory uninitialised for a layer that the checkpoint lacks
@@ -146,7 +159,7 @@ def start_engine(folder: Path, arguments: Mapping[str, Any]) -> Any:
     try:
         return LLMEngine.from_engine_args(EngineArgs(model=str(folder), **arguments))
     except Exception as error:  # vLLM raises its own, torch's, CUDA's and pydantic's errors here
-        raise cannot_load("vLLM", folder, reason_of(error), VLLM, VLLM_ELSE) from error
+        raise cannot_load("vLLM", folder, reason_of(error), advice.hints, advice.otherwise) from error
 
 
 def engine_version() -> str:

@@ -1,7 +1,8 @@
 """Completions of policies by vLLM's engine, which has weights of its own beside the trainer's and the slots' adapters.
 
 A slot's adapter is written to memory as PEFT's files and given to vLLM as a new one whenever it has changed: vLLM keeps
-weights and the keys and values of prompts under an adapter's number, so a number is never used again.
+weights under an adapter's number, and keys and values of prompts under its name, which has the digest: neither is ever
+used again for other weights.
 """
 
 from __future__ import annotations
@@ -21,8 +22,16 @@ from vllm.sampling_params import RequestOutputKind
 from hybrid.backends.adapter_files import AdapterFiles
 from hybrid.backends.capacity import sampler_bytes
 from hybrid.backends.completions import Detokenizer
+from hybrid.backends.load_hints import VLLM_SAMPLER, VLLM_SAMPLER_ELSE
 from hybrid.backends.ranks import supported_rank
-from hybrid.backends.vllm_engine import engine_arguments, engine_version, explained_errors, start_engine, stop_engine
+from hybrid.backends.vllm_engine import (
+    Advice,
+    engine_arguments,
+    engine_version,
+    explained_errors,
+    start_engine,
+    stop_engine,
+)
 from hybrid.errors import CannotRun
 from hybrid.loops import Prompt, Sampled
 from hybrid.records import Sampling
@@ -31,6 +40,14 @@ from hybrid.tuning import PolicyTuning
 
 LOGPROBS = "processed_logprobs"
 """Those of the distribution that a token is drawn from: at its temperature, and within its nucleus."""
+
+MORE_ROOM = ("--backend-option memory=N, more than before", "VLLM_CPU_KVCACHE_SPACE=N in the environment, in GiB")
+"""For keys and values, on a GPU and on a CPU."""
+BESIDE = Advice(
+    VLLM_SAMPLER,
+    VLLM_SAMPLER_ELSE,
+    "out of memory beside the trainer: --backend-option memory=N, less than before, or rows=64",
+)
 
 
 class AdaptedBank(Protocol):
@@ -90,18 +107,19 @@ class SamplerEngine:
         if self._engine is not None and slots <= self._slots and rank <= self._rank:
             return self._engine
         self.close()
-        self._slots, self._rank = max(slots, self._slots), max(rank, self._rank)
+        slots, rank = max(slots, self._slots), max(rank, self._rank)
         try:
-            arguments = engine_arguments(self._vllm_options(), self._folder)
-            self._engine = start_engine(self._folder, {**arguments, "logprobs_mode": LOGPROBS})
-            self.starts += 1
+            arguments = engine_arguments(self._vllm_options(slots, rank), self._folder)
+            self._engine = start_engine(self._folder, {**arguments, "logprobs_mode": LOGPROBS}, BESIDE)
         except CannotRun as error:
             hint = "without --backend-option sampler=vllm the trainer's own model samples"
             raise CannotRun(error.message, hint=f"{error.hint}; {hint}" if error.hint else hint) from error
+        self._slots, self._rank = slots, rank  # not those of a start that failed: smaller loops go on
+        self.starts += 1
         return self._engine
 
-    def _vllm_options(self) -> dict[str, str]:
-        options = {**self._options, "loras": str(self._slots), "lora_rank": str(self._rank), "sleep": "false"}
+    def _vllm_options(self, slots: int, rank: int) -> dict[str, str]:
+        options = {**self._options, "loras": str(slots), "lora_rank": str(rank), "sleep": "false"}
         if not (current_platform.is_cpu() or options.get("memory")):
             gc.collect()
             torch.cuda.empty_cache()
@@ -142,7 +160,7 @@ class VllmSampler:
         self._detokenizer, self._ends = detokenizer, ends
         self.name = engine.name
         self.decode_steps = self.prefilled = self.passes = 0
-        self._files = AdapterFiles()
+        self._files = AdapterFiles("policies of a smaller rank, or fewer of them, need less")
         self._held: dict[int, Held] = {}
         self._start = 0
         """Of `SamplerEngine.starts`: the engine that has these adapters."""
@@ -164,7 +182,7 @@ class VllmSampler:
             for number, one in enumerate(prompts):
                 running[self._asked(engine, one, loras[one.slot])] = number
             while running:
-                with explained_errors(()):
+                with explained_errors((), BESIDE):
                     outputs = engine.step()
                 self.decode_steps += 1
                 for output in outputs:
@@ -191,7 +209,7 @@ class VllmSampler:
         if longest > room:
             raise CannotRun(
                 f"vLLM takes {room:,} tokens of prompt and completion here, and {longest:,} are asked for",
-                hint="--backend-option memory=0.6 or more of the GPU, fewer max_tokens, or a smaller model",
+                hint=f"{MORE_ROOM[current_platform.is_cpu()]}, a larger context=N if it was set, or fewer max_tokens",
             )
 
     def _adapter(self, engine: Any, slot: int) -> LoRARequest:
@@ -200,7 +218,7 @@ class VllmSampler:
         if held and held.weights == weights:
             return held.lora
         if held:
-            with explained_errors(()):
+            with explained_errors((), BESIDE):
                 engine.remove_lora(held.lora.lora_int_id)
             self._files.forget([held.file])
             del self._held[slot]
@@ -208,7 +226,7 @@ class VllmSampler:
         file = f"{slot}-{adapter_digest(data)}"  # two slots may begin with the same one
         path = self._files.put(file, from_bytes(data, f"the adapter of slot {slot}"), data)
         lora = LoRARequest(file, self._engine.number(), str(path))
-        with explained_errors(()):
+        with explained_errors((), BESIDE):
             engine.add_lora(lora)
         self._held[slot] = Held(weights, file, lora)
         return lora
@@ -216,7 +234,7 @@ class VllmSampler:
     def _asked(self, engine: Any, prompt: Prompt, lora: LoRARequest) -> str:
         """Give a prompt to the engine. Returns the request's id."""
         name = str(self._engine.number())
-        with explained_errors(()):
+        with explained_errors((), BESIDE):
             (rendered,) = engine.renderer.render_cmpl([{"prompt_token_ids": list(prompt.ids)}])
             engine.add_request(name, rendered, sampling_params(prompt.sampling, self._ends), lora_request=lora)
         return name

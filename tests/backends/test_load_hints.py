@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.backends.load_hints import VLLM, VLLM_ELSE, cannot_load, reason_of, stopped
+from hybrid.backends.load_hints import VLLM, VLLM_ELSE, VLLM_SAMPLER, VLLM_SAMPLER_ELSE, cannot_load, reason_of, stopped
 from hybrid.backends.registry import open_backend
 from hybrid.errors import CannotRun, HybridError, Temporary
 
@@ -45,6 +45,25 @@ def test_the_hint_is_about_what_vllm_says(said: str, hint: str) -> None:
     error = cannot_load("vLLM", "/models/lora-tokenizer", reason_of(RuntimeError(said)), VLLM, VLLM_ELSE)
     assert hint in error.hint
     assert len(error.message) < 600
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", "smaller memory=N"),
+        (
+            "Free memory on device (3.1/80 GiB) is less than desired GPU memory utilization (0.9, 72 GiB).",
+            "smaller memory=N",
+        ),
+        ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", "larger memory=N"),
+        ("OddForCausalLM does not support LoRA yet.", "takes no adapters for this model"),
+        ("what nobody has seen", VLLM_SAMPLER_ELSE),
+    ],
+)
+def test_vllm_beside_the_trainer_is_given_less_memory_and_no_options_of_another_backend(said: str, hint: str) -> None:
+    error = cannot_load("vLLM", "/models/m", reason_of(RuntimeError(said)), VLLM_SAMPLER, VLLM_SAMPLER_ELSE)
+    assert hint in error.hint
+    assert not [name for name in ("loras=", "lora_rank=", "0.95", "0.8") if name in error.hint]
 
 
 TOO_WIDE = "out of resource: shared memory, Required: 98304, Hardware limit: 65536. Reducing block sizes may help."

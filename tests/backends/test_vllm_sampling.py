@@ -45,6 +45,10 @@ def test_a_vllm_that_dies_while_it_samples_is_told_and_keeps_no_requests(said: d
     assert not unfinished
 
 
+def test_a_start_of_vllm_that_failed_asks_no_more_of_the_next_one(said: dict[str, Any]) -> None:
+    assert said["starts"] == [[2, 8], [3, 16], [2, 8]], "the last loop needs no start"
+
+
 def test_vllm_refuses_policies_without_adapters_or_with_too_large_ones(said: dict[str, Any]) -> None:
     full, large = said["refused"]
     assert full[0] == large[0] == 7

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from hybrid.backends import vllm_sampling
 from hybrid.backends.policies import LanguageModelPolicies
 from hybrid.backends.transformers import TransformersBackend
+from hybrid.backends.vllm_engine import Advice
 from hybrid.backends.vllm_sampling import SamplerEngine, VllmSampler
-from hybrid.errors import HybridError
+from hybrid.errors import CannotRun, HybridError
 from hybrid.loops import PolicyText, Prompt, Sampled
 from hybrid.records import Message, Sampling
 from hybrid.tuning import PolicyTuning
@@ -39,6 +42,7 @@ def policies(engine: Any, model: str) -> dict[str, Any]:
     kept, given_numbers = files(sampler), numbers(sampler)
     sampler.close()
     found["left"] = [len(engine.list_loras() & given_numbers), sum(one.exists() for one in kept)]
+    found["starts"] = failed_start()
     found["refused"] = refused(holder, PolicyTuning(rank=0)), refused(holder, PolicyTuning(rank=513))
     own.close()
     backend.close()
@@ -130,6 +134,26 @@ def refused(holder: SamplerEngine, tuning: PolicyTuning) -> list[Any]:
     except HybridError as error:
         return [error.exit_code, error.message, error.hint]
     return []
+
+
+def failed_start() -> list[tuple[int, int]]:
+    """Adapters and rank of each start, where one for three slots fails between two for smaller loops. No start is real:
+    what counts is what vLLM is asked for.
+    """
+    asked: list[tuple[int, int]] = []
+
+    def start(folder: Path, arguments: Mapping[str, Any], advice: Advice) -> object:
+        asked.append((arguments["max_loras"], arguments["max_lora_rank"]))
+        if arguments["max_loras"] > 2:
+            raise CannotRun("no room")
+        return object()
+
+    holder = SamplerEngine(Path(), {}, 0, "cpu")
+    with patch.object(vllm_sampling, "start_engine", start), patch.object(vllm_sampling, "stop_engine"):
+        for slots, rank in ((2, 8), (3, 16), (1, 8), (2, 8)):
+            with suppress(CannotRun):
+                holder.opened(slots, rank)
+    return asked
 
 
 def numbers(sampler: VllmSampler) -> set[int]:
