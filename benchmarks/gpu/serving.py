@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Self
 from unittest import mock
 
@@ -236,8 +237,7 @@ def vllm_policies(machine: Machine) -> Outcome:
             prompts = asked_of(loops[0], 4, 16, tokens)
             found = [loop.sample(prompts) for loop in loops]
             figures[f"same_after_{step + 1}"] = shared_beginning(*found)
-            told = [one.logprobs for one in found[0]]
-            own, wrong = (apart(loops[0], prompts, found[0], told, shift) for shift in (0, 1))
+            own, wrong = (apart(loops[0], prompts, found[0], shift) for shift in (0, 1))
             figures |= {f"apart_after_{step + 1}": round(own, 5), f"apart_of_another_slot_{step + 1}": round(wrong, 5)}
         prompts = asked_of(loops[0], 4, 32 if machine.forced else 512, tokens)
         for name, loop in zip(("vllm", "transformers"), loops, strict=True):
@@ -285,17 +285,14 @@ def shared_beginning(ones: Sequence[Sampled], others: Sequence[Sampled]) -> floa
     return round(sum(same) / sum(len(pair[0]) for pair in pairs), 3)
 
 
-def apart(
-    loop: Any, prompts: Sequence[Prompt], found: Sequence[Sampled], told: Sequence[Sequence[float]], shift: int
-) -> float:
-    """The mean difference of `told` from the trained model's log-probabilities in the slot `shift` places further."""
+def apart(loop: Any, prompts: Sequence[Prompt], found: Sequence[Sampled], shift: int) -> float:
+    """The mean difference of log-probabilities from the trained model's in the slot `shift` places further."""
     texts = [
         PolicyText((one.slot + shift) % 4, (*one.ids, *of.ids), len(one.ids), (1.0,) * len(of.ids))
         for one, of in zip(prompts, found, strict=True)
     ]
-    ours: Sequence[Sequence[float]] = loop.logprobs(texts)
-    apart = [abs(a - b) for one, other in zip(ours, told, strict=True) for a, b in zip(one, other, strict=True)]
-    return sum(apart) / len(apart)
+    pairs = zip(loop.logprobs(texts), found, strict=True)
+    return fmean(abs(a - b) for ours, of in pairs for a, b in zip(ours, of.logprobs, strict=True))
 
 
 def paper(machine: Machine) -> Outcome:
