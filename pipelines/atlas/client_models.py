@@ -43,6 +43,10 @@ class ClientModel:
         """Whether all of it are finite numbers."""
         return all(np.isfinite(value).all() for value in tensors_of(self, "all", np.float64).values())
 
+    def first(self, ranks: Mapping[str, int]) -> ClientModel:
+        """With the first ranks of each layer."""
+        return ClientModel({name: part.first(ranks[name]) for name, part in self.update.items()}, self.head)
+
     def to_wire(self, kind: str, part: Part = "all", note: str = "") -> bytes:
         """The safetensors file that is sent, in the number format `kind`: fp32, fp16, or int8 with a scale a row.
 

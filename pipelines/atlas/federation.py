@@ -26,7 +26,7 @@ from pipelines.atlas.scores import tested
 from pipelines.atlas.self_pruning import pruned
 from pipelines.atlas.server import AVERAGED, Member, Server, rounded, size_of
 from pipelines.atlas.settings import AtlasSettings
-from pipelines.atlas.sparse_updates import sparse
+from pipelines.atlas.sparse_updates import fits, sparse
 from pipelines.atlas.split import LABEL_BYTES
 from pipelines.atlas.trained_slots import Batches, Slots, load
 
@@ -256,18 +256,25 @@ class Federation:
             member = self.server.members[one]
             ranks = pruned(self._base(one), model, member.ranks, decay)
             self.server.members[one] = replace(member, ranks=ranks)
-            found[one] = ClientModel({name: part.first(ranks[name]) for name, part in model.update.items()}, model.head)
+            found[one] = model.first(ranks)
+            if one in self.unsent:
+                self.unsent[one] = self.unsent[one].first(ranks)
         return found
 
     def _sent(self, member: int, model: ClientModel, start: ClientModel | None) -> tuple[ClientModel, int]:
         """What the server reads of what a member sends, and its bytes. `start`: what training began with, for top-k."""
         if start is not None:
-            keeps = self.method.combine in AVERAGED
-            message = sparse(model, start, self.unsent.get(member), self.settings.top, self._part, keeps=keeps)
+            rest = self.unsent.get(member)
+            message = sparse(model, start, rest, self.settings.top, self._part, keeps=self._keeps)
             self.unsent[member] = message.rest
             return message.received, len(message.data)
         data = model.to_wire(self.settings.wire if self._exchanged else "fp32", self._part)  # as states keep it, too
         return model.from_wire(data), len(data) if self._exchanged else 0
+
+    @property
+    def _keeps(self) -> bool:
+        """Whether what a sparse update leaves of factors has a place in the next one."""
+        return self.method.combine in AVERAGED
 
     @property
     def _sparse(self) -> bool:
@@ -345,8 +352,13 @@ class Federation:
         self.models = [named[digest] for digest in about["models"]]
         self.fetched = [str(digest) for digest in about["fetched"]]
         self.unsent = {int(one): named[digest] for one, digest in about.get("unsent", {}).items()}
-        for one, model in [*enumerate(self.models), *self.unsent.items()]:
+        for one, model in enumerate(self.models):
             aggregation.check(model.update, one, self._slots.layers)
+            if self.method.combine != "stack" and {name: of.rank for name, of in model.update.items()} != ranks[one]:
+                raise ValueError(f"the model of member {one} does not have its ranks")
+        for one, rest in self.unsent.items():
+            if one not in range(len(self.members)) or not fits(rest, self.models[one], keeps=self._keeps):
+                raise ValueError(f"what member {one} has not sent is of another model")
 
 
 def moved(method: Method, before: ClientModel, trained: ClientModel) -> float:

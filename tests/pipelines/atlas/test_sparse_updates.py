@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hybrid.errors import UsageError
+from hybrid.errors import BadData, UsageError
 from hybrid.loops import Lab
 from hybrid.settings import build
 from pipelines.atlas.aggregation import Factors
 from pipelines.atlas.client_models import ClientModel, tensors_of
 from pipelines.atlas.pipeline import Atlas
-from pipelines.atlas.sparse_updates import largest, sparse
+from pipelines.atlas.sparse_updates import largest, received, sparse
 from tests.support.small_federation import SMALL, made, results
 
 
@@ -55,8 +55,7 @@ def test_all_that_a_client_changed_arrives_in_the_end() -> None:
 
 def test_of_factors_that_are_computed_anew_nothing_is_kept_but_of_the_head() -> None:
     rest = values(sparse(model(1), model(0), None, 0.2, "all", keeps=False).rest)
-    assert not rest["q.A"].any()
-    assert not rest["q.B"].any()
+    assert list(rest) == ["head.weight"]
     assert rest["head.weight"].any()
 
 
@@ -84,6 +83,68 @@ def test_a_federation_of_sparse_updates_goes_on_to_the_bit_and_sends_less(lab: L
     again.load(state)
     assert again.round(2).to_text() == whole[2].to_text()
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("hetlora", ("rank=2,4", "hetlora_decay=0.75", "hetlora_penalty=100")),
+        ("flexlora", ("rank=2,8", "participants=2")),
+        ("ffa", ("rank=2,4", "participants=2")),
+    ],
+)
+def test_ranks_that_differ_or_fall_are_no_obstacle(lab: Lab, method: str, settings: tuple[str, ...]) -> None:
+    settings = *settings, "rounds=6", "wire=topk"
+    whole = results(lab, method, *settings)
+    federation = made(lab, method, *settings)
+    for number in range(3):
+        federation.round(number)
+    again = made(lab, method, *settings)
+    again.load(federation.state())
+    federation.close()
+    assert [again.round(number).to_text() for number in (3, 4, 5)] == [one.to_text() for one in whole[3:]]
+    again.close()
+
+
+@pytest.mark.parametrize("fault", ["member", "shape", "factors"])
+def test_a_state_with_the_rest_of_another_model_is_refused(lab: Lab, fault: str) -> None:
+    federation = made(lab, "flexlora", "wire=topk")
+    federation.round(0)
+    (rest, *_) = federation.unsent.values()
+    if fault == "member":
+        federation.unsent[5] = rest
+    elif fault == "shape":
+        federation.unsent[0] = ClientModel({}, {name: value[:1] for name, value in rest.head.items()})
+    else:
+        federation.unsent[0] = federation.models[0]
+    state = federation.state()
+    federation.close()
+    again = made(lab, "flexlora", "wire=topk")
+    with pytest.raises(BadData, match="has not sent is of another model"):
+        again.load(state)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"q.B": np.float32([np.nan])}, "not finite"),
+        ({"q.B": np.float64([1])}, "fp32"),
+        ({"q.B": np.float32([1, 2])}, "fp32"),
+        ({"q.B.at": np.int64([1])}, "fp32"),
+        ({"q.B.at": np.int32([-1])}, "outside"),
+        ({"q.B.at": np.int32([18])}, "outside"),
+        ({"q.B": np.float32([1, 2]), "q.B.at": np.int32([3, 3])}, "ascending"),
+        ({"q.B": np.float32([]), "q.B.at": np.int32([])}, "outside"),
+        ({"q.C": np.float32([1])}, "other tensors"),
+    ],
+)
+def test_a_message_that_is_none_is_refused(changes: dict[str, np.ndarray[Any, Any]], words: str) -> None:
+    sent = safetensors.numpy.load(sparse(model(1), model(0), None, 0.01, "all", keeps=True).data)
+    with pytest.raises(BadData, match=words):
+        received(safetensors.numpy.save({**sent, **changes}), model(0), "all")
+    with pytest.raises(BadData, match="sparse update"):
+        received(b"", model(0), "all")
 
 
 def test_when_every_entry_is_sent_a_federation_is_the_dense_one(lab: Lab) -> None:
