@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import safetensors.numpy
 
 from hybrid.errors import BadData
 from tests.support.classifier_loop import MODULE
@@ -32,6 +33,8 @@ def test_a_loop_in_one_file_trains_a_real_model_and_goes_on_from_its_state_to_th
     assert again.state() == whole.state()
     with pytest.raises(BadData):
         again.load(state[:-100])
+    with pytest.raises(BadData, match="another shape"):
+        again.load(safetensors.numpy.save({name: one[:1] for name, one in safetensors.numpy.load(state).items()}))
     for one in (whole, again):
         one.close()
     lab.close()

@@ -91,10 +91,12 @@ class Kitchens:
         try:
             found = safetensors.torch.load(state)
             layers = {name: (found[f"{name}.a"], found[f"{name}.b"]) for name in self.bank.layers}
-            self.head = {name: found[f"head.{name}"] for name in self.head}
-            self.adapter = self.bank.adapter(layers, RANK, SCALE * RANK)
+            head = {name: found[f"head.{name}"] for name in self.head}
+            if any(found[name].shape != one.shape for name, one in safetensors.torch.load(self.state()).items()):
+                raise ValueError("a tensor of another shape")
         except (safetensors.SafetensorError, KeyError, ValueError) as error:
             raise BadData(f"not the state of two kitchens: {error}") from error
+        self.head, self.adapter = head, self.bank.adapter(layers, RANK, SCALE * RANK)
 
     def close(self) -> None:
         self.bank.close()
