@@ -54,11 +54,11 @@ def grades_beside(outputs: Path) -> dict[str, Path]:
     Raises OSError.
     """
     before, after = grades_of(outputs, "*").name.split("*")
-    found = {one.name[len(before) : -len(after)]: one for one in sorted(outputs.parent.iterdir())}
+    most = len(before) + len(after)
     return {
-        grader: path
-        for grader, path in found.items()
-        if grader and path.name == f"{before}{grader}{after}" and path.is_file()
+        one.name[len(before) : -len(after)]: one
+        for one in sorted(outputs.parent.iterdir())
+        if one.name.startswith(before) and one.name.endswith(after) and len(one.name) > most and one.is_file()
     }
 
 

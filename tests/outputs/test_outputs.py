@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from hybrid.canonical import MAX_DEPTH, encode
 from hybrid.errors import BadData, UsageError
-from hybrid.outputs import open_outputs, write_outputs
+from hybrid.outputs import grades_beside, open_outputs, write_outputs
 from hybrid.outputs.document import Document
 from hybrid.records import Failure, Output
 from hybrid.thoughts import split
@@ -512,3 +512,18 @@ def test_a_record_with_a_value_of_another_type_is_refused_and_never_turned_into_
     path = tmp_path / "a.jsonl"
     path.write_bytes(line_of("x", **wrong) + b"\n")
     assert "line 1: not an output record" in refusal(path).message
+
+
+def test_other_files_of_the_same_middle_take_the_place_of_no_grades(tmp_path: Path) -> None:
+    named = (
+        "grades.exact.json",
+        "report.exact.html",
+        "scores.exact.json",
+        "base.grades.exact.json",
+        "base.grades.f1.json",
+    )
+    for name in named:
+        (tmp_path / name).touch()
+    assert grades_beside(tmp_path / "outputs.json") == {"exact": tmp_path / "grades.exact.json"}
+    of_base = {grader: tmp_path / f"base.grades.{grader}.json" for grader in ("exact", "f1")}
+    assert grades_beside(tmp_path / "base.jsonl") == of_base
