@@ -6,11 +6,13 @@ replaces the handlers for its duration, notes the signal, and obeys it at a poin
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,30 +26,52 @@ TERMINATION = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Win
 """Sent by other programs: a service manager, a terminal that closes."""
 
 
+AGAIN = 30.0
+"""Seconds after which a block raises once more: what follows on the first signal hangs, or its exception was lost in
+a function whose exceptions Python ignores, such as `__del__`."""
+
+
 class Stops:
     """A handler that counts the signals that ask for the end, and raises KeyboardInterrupt in chosen blocks alone, in
-    each of them once.
+    each of them once in `AGAIN` seconds. `then` is called at each signal.
 
     So a second and a third signal can neither cut what follows on the first one, nor change the exit code.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None]) -> None:
         self.count = 0
+        self._then = then
         self._limit: int | None = None  # one signal more is obeyed; None: none is
+        self._raised = -AGAIN
+        self._interrupted = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            self._interrupted = False
+            self._raise()
+            return
         self.count += 1
+        self._then()
         self._obey()
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the main thread, from another one, as a signal does that is not counted."""
+        self._interrupted = True
+        _thread.interrupt_main()
 
     def _obey(self) -> None:
         if self._limit is not None and self.count > self._limit:
-            self._limit = None  # the clauses `finally` of the block, which follow, run to their ends
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._limit is not None and time.monotonic() - self._raised >= AGAIN:
+            self._raised = time.monotonic()  # the clauses `finally` of the block, which follow, run to their ends
             raise KeyboardInterrupt
 
     @contextmanager
     def obeyed(self, after: int) -> Iterator[None]:
         """Raise KeyboardInterrupt once more than `after` signals have come, before the block or in it."""
-        self._limit = after
+        self._limit, self._raised = after, -AGAIN
         try:
             self._obey()
             yield
@@ -55,9 +79,9 @@ class Stops:
             self._limit = None
 
 
-def counted_signals() -> Stops:
+def counted_signals(then: Callable[[], None] = lambda: None) -> Stops:
     """Count Ctrl-C, SIGTERM and SIGHUP from now on, until this process ends with `end_with`."""
-    stops = Stops()
+    stops = Stops(then)
     for number in (signal.SIGINT, *TERMINATION):  # a shell starts background jobs with SIGINT ignored
         signal.signal(number, stops)
     return stops

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import logging
 import threading
 import time
@@ -55,7 +54,11 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
     `say` gets lines for the user, and `show`, by default `say`, those of progress; the uploaded log gets both. Raises
     the error that `verdict` returns.
     """
-    stops = counted_signals()
+
+    def stop() -> None:
+        worker.stopping = worker.stopping or STOPPED
+
+    stops = counted_signals(stop)
     handler = UploadedLog(worker)
     logging.getLogger("hybrid").addHandler(handler)
 
@@ -68,17 +71,15 @@ def serve(worker: Worker, say: Callable[[str], None], show: Callable[[str], None
         note(worker, line)
 
     worker.loader.tell = tell
-    stopped = False
     failure: HybridError | None = None
     try:
-        with stops.obeyed(after=0), _courier(worker, tell_progress), metered(worker), _deadline(worker):
+        with stops.obeyed(after=0), _courier(worker, tell_progress), metered(worker), _deadline(worker, stops):
             _drive(worker, tell)
     except KeyboardInterrupt:
-        stopped = not worker.stopping
-        worker.stopping = worker.stopping or STOPPED
+        stop()
     except HybridError as error:
         failure = error
-    _leave(worker, 0.0 if stopped else worker.options.linger, tell, stops)
+    _leave(worker, tell, stops, stops.count)
     logging.getLogger("hybrid").removeHandler(handler)
     failure = failure or verdict(worker)
     if failure:
@@ -158,10 +159,10 @@ def _courier(worker: Worker, tell_progress: Callable[[], None]) -> Iterator[None
 
 
 @contextmanager
-def _deadline(worker: Worker) -> Iterator[None]:
+def _deadline(worker: Worker, stops: Stops) -> Iterator[None]:
     """Interrupt the work when requests in flight have not ended `GRACE` seconds after the deadline."""
     left = worker.options.until - worker.clock.now() + GRACE
-    timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _too_late, [worker])
+    timer = threading.Timer(min(left, threading.TIMEOUT_MAX), _too_late, [worker, stops])
     timer.daemon = True
     timer.start()
     try:
@@ -170,16 +171,18 @@ def _deadline(worker: Worker) -> Iterator[None]:
         timer.cancel()
 
 
-def _too_late(worker: Worker) -> None:
+def _too_late(worker: Worker, stops: Stops) -> None:
     worker.stopping = worker.stopping or TIME_IS_UP
-    _thread.interrupt_main()
+    stops.interrupt()
 
 
-def _leave(worker: Worker, linger: float, say: Callable[[str], None], stops: Stops) -> None:
-    """Wait for the folder and the laptop, until one more signal comes; another one ends all."""
-    said = ""
+def _leave(worker: Worker, say: Callable[[str], None], stops: Stops, known: int) -> None:
+    """Wait for the folder and, where no signal has come, for the laptop, until one comes that is not among the `known`
+    ones; another one ends all.
+    """
+    said, linger = "", 0.0 if known else worker.options.linger
     try:
-        with stops.obeyed(after=stops.count):
+        with stops.obeyed(after=known):
             for wait in worker.leave(linger):
                 if (line := leaving(worker, linger)) != said:
                     said = line

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -81,6 +83,49 @@ def test_a_second_signal_does_not_cut_what_follows_on_the_first() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert closed
     assert stops.count == 2
+
+
+class _Swallows:
+    """Raises nothing where it ends: Python ignores the exceptions of `__del__`."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_whose_exception_was_lost_is_told_and_a_later_one_ends_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = list[int]()
+    stops = counted_signals(lambda: told.append(1))
+
+    def work() -> None:
+        _Swallows()
+        assert told
+        signal.raise_signal(signal.SIGTERM)  # too soon to be told from one that follows on the first
+        monkeypatch.setattr("hybrid.machine.signals.AGAIN", 0.0)
+        signal.raise_signal(signal.SIGTERM)
+        pytest.fail("the block went on")
+
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=0):
+        work()
+    assert stops.count == len(told) == 3
+
+
+@pytest.mark.usefixtures("_restored")
+def test_an_interruption_from_another_thread_is_not_counted() -> None:
+    stops = counted_signals()
+
+    def work() -> None:
+        thread = threading.Thread(target=stops.interrupt)
+        thread.start()
+        thread.join()
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), stops.obeyed(after=0):
+        work()
+    assert stops.count == 0
 
 
 @pytest.mark.usefixtures("_restored")

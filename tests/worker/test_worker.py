@@ -321,6 +321,31 @@ def test_a_second_signal_while_the_open_shard_is_closed_cuts_nothing(machines: M
     assert "on this machine's disk only" in told.read_text()
 
 
+STOPPED_AT_THE_END = """
+import signal, sys
+from hybrid.worker.loader import Loader
+close = Loader.close
+
+def stopped(loader):
+    signal.raise_signal(signal.SIGTERM)
+    close(loader)
+
+Loader.close = stopped
+from hybrid.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_while_the_model_is_unloaded_at_the_end_spares_the_wait_for_the_laptop(machines: Machines) -> None:
+    machines.submit()
+    gpu = machines.side("gpu")
+    said = ended(gpu.start(*gpu.worker("--linger=1h"), prefix=[sys.executable, "-c", STOPPED_AT_THE_END]))
+    assert "leaving at once" not in said
+    machines.fetch()
+    assert len(machines.texts()) == ITEMS, said
+
+
 @pytest.mark.slow
 def test_a_worker_leaves_in_time(machines: Machines) -> None:
     machines.submit()
