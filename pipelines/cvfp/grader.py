@@ -83,7 +83,8 @@ class CvfpMeasures:
             yield Measured(name, "contexts: seeds with a fixed point that forgets its past", sum(known), len(known))
         yield from _sweeps(name, [one for one in of if one.is_certified])
         if improving := sum(one.still_improving for one in of):
-            yield Measured(name, "seeds that were still improving at their last epoch", improving, len(of))
+            ended = sum(one.ended for one in of)
+            yield Measured(name, "seeds that were still improving at their last epoch", improving, ended)
 
 
 def _sweeps(name: str, of: Sequence[Trained]) -> Iterator[Measured]:

@@ -179,7 +179,7 @@ def cautions(series: Sequence[Trained]) -> Html:
     for name in names:
         of = [one for one in series if one.name == name]
         if improving := sum(one.still_improving for one in of):
-            seeds = f" ({improving} of {count_of(len(of), 'seed')}): more epochs may help it."
+            seeds = f" ({improving} of {count_of(sum(one.ended for one in of), 'seed')}): more epochs may help it."
             told.append(el("li", el("b", name), f" was still improving at its last epoch{seeds}"))
     swept = any(one.curve("phase", 1) for one in series)
     if swept and not any(one.variant == CONTROL for one in series):

@@ -80,10 +80,14 @@ class Trained:
         return min(epochs, key=lambda of: of["loss"]) if epochs else None
 
     @property
+    def ended(self) -> bool:
+        """Whether every round is there, up to the last one, which alone has a text; not where one failed."""
+        return bool(self.text) and not self.failure and sorted(self.rounds) == list(range(len(self.rounds)))
+
+    @property
     def still_improving(self) -> bool:
-        """Whether the last epoch was the best: more of them may help."""
-        last = self.rounds[max(self.rounds)] if self.rounds else {}
-        return self.variant not in COUNTED and last is self.best()
+        """Whether it has ended, and its last epoch was the best: more of them may help."""
+        return self.ended and self.variant not in COUNTED and self.rounds[max(self.rounds)] is self.best()
 
     @property
     def sweeps_needed(self) -> float | None:

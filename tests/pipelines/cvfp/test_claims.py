@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ def trained(variant: str, seed: int, *losses: float, **contexts: float) -> Train
     """A series with these held-out losses, an epoch each, after a sweep with these figures of contexts, if any."""
     sweeps: list[dict[str, float]] = [{"phase": 1.0, **contexts}] if contexts else []
     epochs = [{"phase": 2.0, "loss": one, "perplexity": 2.0 + one, "top1": one / 100} for one in losses]
-    return Trained(variant, 0, seed, dict(enumerate([*sweeps, *epochs])))
+    return Trained(variant, 0, seed, dict(enumerate([*sweeps, *epochs])), text="It was | written.")
 
 
 def measures(series: list[Trained]) -> dict[tuple[str, str], Any]:
@@ -83,6 +84,16 @@ def test_a_variant_whose_best_epoch_is_its_last_was_still_improving() -> None:
     told = cautions([still, done, counted])
     assert re.search(r"<b>cvfp</b> was still improving at its last epoch \(1 of 1 seed\)", told)
     assert "<b>token-only</b>" not in told
+
+
+@pytest.mark.parametrize("cut", [{"text": ""}, {"failure": "diverged"}, {"rounds": {1: {"phase": 2.0, "loss": 3.0}}}])
+def test_a_series_that_has_not_ended_is_not_said_to_improve_at_its_last_epoch(cut: dict[str, Any]) -> None:
+    whole, part = trained("cvfp", 0, 4.0, 3.0), replace(trained("cvfp", 1, 4.0, 3.0), **cut)
+    assert (whole.still_improving, part.still_improving) == (True, False)
+    assert "still improving" not in cautions([part])
+    assert "(1 of 1 seed)" in cautions([whole, part])
+    found = measures([whole, part])["cvfp", "seeds that were still improving at their last epoch"]
+    assert (found.value, found.n) == (1, 1)
 
 
 def test_a_phase_one_without_its_control_is_not_shown_to_help() -> None:
