@@ -69,8 +69,11 @@ class Curves(Section):
         still = [metric for metric in sorted(lines) if _is_still(lines[metric])]
         moving = [metric for metric in sorted(lines) if metric not in still]
         charts = [_chart(metric, lines[metric]) for metric in moving[:MAX_CHARTS]]
-        if still:
-            notes.append(el("p", _still_note([(name, lines[name]) for name in still]), cls="none"))
+        once = [metric for metric in still if _is_of_one_round(lines[metric])]
+        level = [metric for metric in still if metric not in once]
+        for names, why in ((level, "do not change from round to round"), (once, "are of one round only")):
+            if names:
+                notes.append(el("p", _still_note([(name, lines[name]) for name in names], why), cls="none"))
         if left := len(moving) - len(charts):
             notes.append(el("p", f"{count_of(left, 'more metric')} not drawn.", cls="none"))
         return join([*notes, el("div", *charts, cls="all-series")])
@@ -158,14 +161,21 @@ def _by_seed(series: Series) -> list[Series]:
 
 def _is_still(lines: Sequence[tuple[Key, Line]]) -> bool:
     """Whether a metric shows nothing over rounds: there is one, or all lines are level, at one height or of groups."""
+    return _is_of_one_round(lines) or _is_level(lines)
+
+
+def _is_of_one_round(lines: Sequence[tuple[Key, Line]]) -> bool:
+    return len({number for _, line in lines for number in line.points}) == 1
+
+
+def _is_level(lines: Sequence[tuple[Key, Line]]) -> bool:
     level = all(len({*one.points.values()}) == 1 and len({*one.band.values()}) < 2 for _, one in lines)
     heights = {value for _, line in lines for value in line.points.values()}
-    once = len({number for _, line in lines for number in line.points}) == 1
-    return once or (level and (len(heights) == 1 or all(group for (_, _, group), _ in lines)))
+    return level and (len(heights) == 1 or all(group for (_, _, group), _ in lines))
 
 
-def _still_note(metrics: Sequence[tuple[str, Sequence[tuple[Key, Line]]]]) -> str:
-    """The metrics that never change, with their values."""
+def _still_note(metrics: Sequence[tuple[str, Sequence[tuple[Key, Line]]]], why: str) -> str:
+    """Metrics that are not drawn, with their values, and why."""
     told = []
     for name, lines in metrics[:MAX_CHARTS]:
         values = sorted({value for _, line in lines for value in line.points.values()})
@@ -173,7 +183,7 @@ def _still_note(metrics: Sequence[tuple[str, Sequence[tuple[Key, Line]]]]) -> st
         told.append(f"{name} ({' to '.join(ends)})")
     left = len(metrics) - len(told)
     more = f" and {left:,} more" if left else ""
-    return f"Not drawn, since they do not change from round to round: {', '.join(told)}{more}."
+    return f"Not drawn, since they {why}: {', '.join(told)}{more}."
 
 
 def _chart(metric: str, lines: Sequence[tuple[Key, Line]]) -> Html:

@@ -151,8 +151,17 @@ def test_metrics_that_never_change_are_named_and_not_drawn(tmp_path: Path) -> No
 def test_of_one_round_all_metrics_are_named_and_none_is_drawn(tmp_path: Path) -> None:
     made = [RoundMetrics(0, {"loss": 1.0}, {"a": {"loss": 3.0}})]
     page = write_report([find_source(records(tmp_path, made, {}))], tmp_path / "r.html").read_text()
-    assert "from round to round: loss (1 to 3)." in page
+    assert "Not drawn, since they are of one round only: loss (1 to 3)." in page
+    assert "from round to round" not in page
     assert charts(page) == {}
+
+
+def test_a_metric_of_one_round_alone_is_not_said_to_stay(tmp_path: Path) -> None:
+    made = [RoundMetrics(n, {"loss": 1.0 - n, "rank": 8.0, **({"p": 0.5} if n == 0 else {})}) for n in range(3)]
+    page = write_report([find_source(records(tmp_path, made, {}))], tmp_path / "r.html").read_text()
+    assert list(charts(page)) == ["loss"]
+    assert "Not drawn, since they do not change from round to round: rank (8)." in page
+    assert "Not drawn, since they are of one round only: p (0.5)." in page
 
 
 def test_of_very_many_lines_of_groups_no_more_than_a_value_is_kept(tmp_path: Path) -> None:
