@@ -70,16 +70,21 @@ VLLM: Hints = (
 )
 VLLM_ELSE = "VLLM_LOGGING_LEVEL=INFO shows more; --backend transformers loads models that vLLM does not"
 
+NO_ROOM_BESIDE = (
+    "vLLM and the trainer do not both fit: --backend-option rows=64 or a smaller memory=N, model or rank, on a CPU a "
+    "smaller VLLM_CPU_KVCACHE_SPACE=N in the environment (GiB)"
+)
 VLLM_SAMPLER: Hints = (
     VLLM[0],
+    (rf"{OUT_OF_MEMORY}|less than requested", NO_ROOM_BESIDE),  # before the next: also said of the KV cache
     (
         r"kv cache|cache blocks",
-        "too little of its memory is left for keys and values: --backend-option context=4096 or a larger memory=N",
+        (
+            "too little of its memory is left for keys and values: --backend-option context=4096 or a larger memory=N, "
+            "on a CPU a larger VLLM_CPU_KVCACHE_SPACE=N in the environment (GiB)"
+        ),
     ),
-    (
-        rf"{OUT_OF_MEMORY}|less than desired|gpu_memory_utilization",
-        "vLLM and the trainer do not both fit: --backend-option rows=64 or a smaller memory=N, model or rank",
-    ),
+    (r"less than desired|gpu_memory_utilization", NO_ROOM_BESIDE),
     (r"lora", "vLLM takes no adapters for this model, or not so many, or not of this rank"),
     *VLLM[1:],
 )

@@ -51,6 +51,13 @@ def test_the_hint_is_about_what_vllm_says(said: str, hint: str) -> None:
     ("said", "hint"),
     [
         ("CUDA out of memory. Tried to allocate 2.00 GiB", "smaller memory=N"),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB for the KV cache", "smaller memory=N"),
+        ("4.0 GiB KV cache is needed, which is larger than the available KV cache memory (1.0 GiB)", "larger memory=N"),
+        ("No available memory for the cache blocks", "on a CPU a larger VLLM_CPU_KVCACHE_SPACE=N"),
+        (
+            "Available memory on node 0 (0.5/4 GiB) on kv cache allocation is less than requested memory for kv",
+            "on a CPU a smaller VLLM_CPU_KVCACHE_SPACE=N",
+        ),
         (
             "Free memory on device (3.1/80 GiB) is less than desired GPU memory utilization (0.9, 72 GiB).",
             "smaller memory=N",
