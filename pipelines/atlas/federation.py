@@ -19,7 +19,7 @@ from pipelines.atlas import aggregation, fingerprints
 from pipelines.atlas.client_models import ClientModel, Part, packed, unpacked
 from pipelines.atlas.grouping import Gradients, Grouping, fingerprint_bytes, grouped
 from pipelines.atlas.methods import METHODS, Method
-from pipelines.atlas.model_check import budgeted_ranks
+from pipelines.atlas.model_check import CANDIDATES, budgeted_ranks
 from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
@@ -343,22 +343,46 @@ class Federation:
         )
 
     def _restore(self, named: Mapping[str, ClientModel], about: Mapping[str, Any]) -> None:
-        if about["series"] != self.name or len(about["models"]) != len(self.members):
+        counts = {len(about[name]) for name in ("models", "ranks", "fetched")}
+        if about["series"] != self.name or counts != {len(self.members)}:
             raise ValueError(f"it is of {about['series']!s:.100}")
-        ranks = [{str(layer): int(rank) for layer, rank in one.items()} for one in about["ranks"]]
+        ranks = [dict(one) for one in about["ranks"]]
+        models = [named[digest] for digest in about["models"]]
+        for one, model in enumerate(models):
+            self._refuse_ranks(one, model, ranks[one])  # before slots of these ranks take memory
         self.grouping = Grouping.from_json(about["grouping"], len(self.members))
         own = self.method.combine == "padded"  # slots as they were before ranks were pruned: sums round alike
         self._open(self._uniform_ranks() if own else [max(one.values()) for one in ranks], ranks)
-        self.models = [named[digest] for digest in about["models"]]
+        self.models = models
         self.fetched = [str(digest) for digest in about["fetched"]]
         self.unsent = {int(one): named[digest] for one, digest in about.get("unsent", {}).items()}
-        for one, model in enumerate(self.models):
-            aggregation.check(model.update, one, self._slots.layers)
-            if self.method.combine != "stack" and {name: of.rank for name, of in model.update.items()} != ranks[one]:
-                raise ValueError(f"the model of member {one} does not have its ranks")
+        for one, model in enumerate(models):
+            self._refuse_shapes(one, model)
         for one, rest in self.unsent.items():
             if one not in range(len(self.members)) or not fits(rest, self.models[one], keeps=self._keeps):
                 raise ValueError(f"what member {one} has not sent is of another model")
+
+    def _refuse_ranks(self, member: int, model: ClientModel, ranks: Mapping[str, Any]) -> None:
+        """Raise ValueError for ranks that the settings do not allow a member, or a model of a state without them."""
+        budgeted = self.method.budgeted and self.settings.budget_kb
+        uniform = self._uniform_ranks()
+        most = max(CANDIDATES) if budgeted else uniform[member]
+        if any(type(rank) is not int or not 1 <= rank <= most for rank in ranks.values()):
+            raise ValueError(f"the ranks of member {member} are not between 1 and {most}")
+        found = {name: of.rank for name, of in model.update.items()}
+        if self.method.combine != "stack" and found != ranks:
+            raise ValueError(f"the model of member {member} does not have its ranks")
+        if self.method.combine == "stack" and max(found.values()) > max(self.settings.server_rank, *uniform):
+            raise ValueError(f"the model of member {member} has more ranks than the server keeps")
+
+    def _refuse_shapes(self, member: int, model: ClientModel) -> None:
+        """Raise ValueError for a model of a state whose layers or head are not those of a member."""
+        aggregation.check(model.update, member, self._slots.layers)
+        if self.server.members[member].ranks.keys() != self._slots.layers.keys():
+            raise ValueError(f"the ranks of member {member} are of other layers")
+        expected = self._slots.first(1, self.labels[member]).head
+        if {name: one.shape for name, one in model.head.items()} != {name: one.shape for name, one in expected.items()}:
+            raise ValueError(f"the head of member {member} has other shapes")
 
 
 def moved(method: Method, before: ClientModel, trained: ClientModel) -> float:

@@ -137,7 +137,8 @@ class TimedFederation(Federation):
         if self._begins.keys() != self.clock.computing:
             raise ValueError("the models of clients that compute are missing")
         for one, model in self._begins.items():
-            aggregation.check(model.update, one, self._slots.layers)
+            self._refuse_ranks(one, model, self.server.members[one].ranks)
+            self._refuse_shapes(one, model)
 
 
 def renewed(combine: Combine, now: ClientModel, before: ClientModel, trained: ClientModel, share: float) -> ClientModel:

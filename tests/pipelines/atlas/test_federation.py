@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.loops import Lab
 from hybrid.metrics import RoundMetrics
 from hybrid.settings import build
-from pipelines.atlas.client_models import ClientModel
+from pipelines.atlas.client_models import ClientModel, packed, unpacked
 from pipelines.atlas.methods import ALL, METHODS, same_as
 from pipelines.atlas.pipeline import Atlas
 from pipelines.atlas.trained_slots import Slots
@@ -99,6 +100,69 @@ def test_a_state_of_something_else_is_refused(lab: Lab, method: str) -> None:
     with pytest.raises(BadData, match="does not fit"):
         other.load(state)
     federation.close()
+
+
+def changed(state: bytes, change: Callable[[dict[str, ClientModel], dict[str, Any]], object]) -> bytes:
+    """A state whose first member has another model, or that says something else of its members."""
+    named, about = unpacked(state, "a state")
+    models, told = dict(named), dict(about)
+    change(models, told)
+    return packed(models, told)
+
+
+def with_first(
+    make: Callable[[ClientModel], ClientModel],
+) -> Callable[[dict[str, ClientModel], dict[str, Any]], object]:
+    """Another model under the name of the first member's."""
+    return lambda models, about: models.update({about["models"][0]: make(models[about["models"][0]])})
+
+
+def cut(model: ClientModel) -> ClientModel:
+    return ClientModel({name: one.first(1) for name, one in model.update.items()}, model.head)
+
+
+def beheaded(model: ClientModel) -> ClientModel:
+    return ClientModel(model.update, {name: one[:1] for name, one in model.head.items()})
+
+
+def deeper(model: ClientModel) -> ClientModel:
+    return ClientModel({name: one.padded(40) for name, one in model.update.items()}, model.head)
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "why"),
+    [
+        ("flexlora", lambda _, about: [one.update(dict.fromkeys(one, 10**7)) for one in about["ranks"]], "1 and 4"),
+        ("flora", lambda _, about: [one.update(dict.fromkeys(one, 10**7)) for one in about["ranks"]], "1 and 4"),
+        ("flexlora", lambda _, about: about["ranks"][0].update(dict.fromkeys(about["ranks"][0], 1e999)), "1 and 4"),
+        ("atlas", lambda _, about: about["ranks"][0].update(dict.fromkeys(about["ranks"][0], 8)), "1 and 4"),
+        ("hetlora", lambda _, about: about["ranks"][0].update(dict.fromkeys(about["ranks"][0], 3)), "have its ranks"),
+        ("flora", lambda _, about: about["ranks"].__setitem__(0, {"q": 4}), "of other layers"),
+        ("flexlora", lambda _, about: about["fetched"].pop(), "it is of"),
+        ("flexlora", with_first(cut), "does not have its ranks"),
+        ("flora", with_first(deeper), "more ranks than the server keeps"),
+        ("flexlora", with_first(beheaded), "the head of member 0"),
+    ],
+)
+def test_a_state_of_other_ranks_or_heads_is_refused_before_memory_is_taken(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, method: str, change: Any, why: str
+) -> None:
+    federation = made(lab, method, "clients=2")
+    federation.round(0)
+    state = federation.state()
+    federation.close()
+    again, real = made(lab, method, "clients=2"), lab.classifiers
+    opened: list[int] = []
+
+    def classifiers(count: int, most: int, *rest: Any) -> Any:
+        opened.append(most)
+        return real(count, most, *rest)
+
+    monkeypatch.setattr(lab, "classifiers", classifiers)
+    with pytest.raises(BadData, match=f"does not fit.*{why}"):
+        again.load(changed(state, change))
+    again.close()
+    assert max(opened, default=0) <= 4 + 32, "the start and what the server keeps of flora"
 
 
 @pytest.mark.parametrize("method", ["fedavg", "local"])

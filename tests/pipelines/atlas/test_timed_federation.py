@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from hybrid.errors import CannotRun, UsageError
+from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.loops import Lab
 from hybrid.metrics import RoundMetrics
 from hybrid.settings import build
+from pipelines.atlas.client_models import ClientModel
 from pipelines.atlas.pipeline import Atlas
 from tests.support import small_federation
 
@@ -89,6 +90,23 @@ def test_a_buffered_federation_goes_on_to_the_bit_and_learns_from_stale_updates(
     assert [second.round(number).to_text() for number in (2, 3)] == [one.to_text() for one in whole[2:]]
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize("method", ["flexlora", "fedavg-lora"])
+def test_a_state_whose_clients_began_with_other_models_is_refused(lab: Lab, method: str) -> None:
+    settings = (*CLOCK, "arrivals=buffered", "buffer=1", "rounds=2")
+    federation = made(lab, method, *settings)
+    federation.round(0)
+    member, model = next((one, of) for one, of in federation._begins.items() if one in federation.clock.computing)
+    lower = ClientModel({name: one.first(1) for name, one in model.update.items()}, model.head)
+    headless = ClientModel(model.update, {name: one[:1] for name, one in model.head.items()})
+    for other, why in ((lower, "does not have its ranks"), (headless, "the head of member")):
+        federation._begins[member] = other
+        again = made(lab, method, *settings)
+        with pytest.raises(BadData, match=why):
+            again.load(federation.state())
+        again.close()
+    federation.close()
 
 
 def test_who_misses_the_deadline_is_late_and_the_round_is_shorter(lab: Lab) -> None:
