@@ -119,7 +119,7 @@ class Measured:
         `not told apart` when the 95 % interval of the difference has 0 in it. That interval is made of the two
         intervals, as if they were independent (MOVER: Zou and Donner 2008, Statistics in Medicine 27). `not tested`
         when it is not known, since one of the two has no interval, as with one seed. Intervals without width are of
-        exact values, such as bytes: chance has no part in their difference, and they may be `equal`.
+        exact values, such as counts: chance has no part in their difference, and they may be `equal`.
         """
         if self.control is None:
             return ""

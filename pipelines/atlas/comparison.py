@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from hybrid.metrics import Interval
@@ -59,23 +59,8 @@ def _traffic(one: SeriesResult) -> float | None:
     return max(spent.values()) / MEGABYTE if spent else None
 
 
-TRAFFIC = Figure("MB sent and fetched", _traffic, "lower", (0.0, math.inf), exact=True)
-
-
-CHANCE = frozenset({"late", "split_up_bytes"})
-"""Metrics of rounds whose bytes depend on who was in time, or on which rows were drawn."""
-
-
-def has_fixed_traffic(one: SeriesResult) -> bool:
-    """Whether its records show that the bytes would be the same with any seed: there are none, or all clients took part
-    in each round, with equal ranks that stayed. Fewer clients are drawn, and ranks may follow from what was learned.
-    """
-    if not _traffic(one):
-        return True
-    rounds = [one.rounds[number] for number in sorted(one.rounds)]
-    everyone = all(of.get("clients") == len(one.clients) and not CHANCE & of.keys() for of in rounds)
-    later = {of.get("upload_bytes") for of in rounds[1:]}  # the first has the fingerprints, too
-    return everyone and not one.layers and len(later) <= 1
+TRAFFIC = Figure("MB sent and fetched", _traffic, "lower", (0.0, math.inf))
+"""What is sent follows from ranks and from who takes part, which may follow from what was learned and drawn."""
 
 
 class Comparison:
@@ -109,9 +94,7 @@ class Comparison:
         known = [one for one in values if one is not None]
         if not known or len(known) < len(values):
             return None
-        found = over_seeds(known, figure)
-        by_chance = figure is TRAFFIC and found.n == 1 and not has_fixed_traffic(self.sound(method)[0])
-        return replace(found, interval=None) if by_chance else found
+        return over_seeds(known, figure)
 
     def paired(self, method: str, control: str, figure: Figure = ACCURACY) -> PairedComparison | None:
         """The difference to a control, by the seeds that both have; None for the control itself, or without a pair."""

@@ -110,13 +110,8 @@ def _figure(found: Summary | None, figure: Figure) -> Html:
     if found is None:
         return Html("–")
     if figure in (MCC, TRAFFIC):
-        said = el("small", _range(found.interval)) if found.interval and not figure.exact else Html("")
-        return join(
-            [
-                el("b", number(float(f"{found.mean:.3g}")) if figure.exact else f"{found.mean:.2f}".replace("-", "−")),
-                said,
-            ]
-        )
+        value = number(float(f"{found.mean:.3g}")) if figure is TRAFFIC else f"{found.mean:.2f}".replace("-", "−")
+        return join([el("b", value), el("small", _range(found.interval)) if found.interval else ""])
     return join([el("b", percent(found.mean)), el("small", interval_text(found.interval)) if found.interval else ""])
 
 

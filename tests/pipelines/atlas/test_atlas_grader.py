@@ -16,10 +16,8 @@ from hybrid.execution.pages import write_pages
 from hybrid.grading.grade_file import grade_file
 from hybrid.metrics import RoundMetrics
 from hybrid.records import Failure, Output
-from pipelines.atlas.comparison import TRAFFIC, Comparison, has_fixed_traffic
 from pipelines.atlas.exports import SUMMARY, pages
 from pipelines.atlas.grader import Atlas
-from pipelines.atlas.results import SeriesResult
 from tests.support.atlas_runs import WORTH, Groups, atlas_outputs, atlas_run, federation, output, tasks_of
 from tests.support.hostile_texts import PAYLOADS
 from tests.support.in_process import Hybrid
@@ -77,8 +75,7 @@ def test_differences_are_paired_by_seed_and_say_better_or_not_told_apart(tmp_pat
     assert figures(summary, "local")["accuracy minus that of fedavg-lora"]["standing"] == "worse"
     assert "accuracy minus that of local" not in figures(summary, "local")
     traffic = atlas["MB sent and fetched"]
-    assert (traffic["value"], traffic["interval"], traffic["standing"]) == (1.92, [1.92, 1.92], "equal")
-    assert figures(summary, "local")["MB sent and fetched"]["standing"] == "better"
+    assert (traffic["value"], traffic["interval"], traffic["standing"]) == (1.92, None, "not tested")
     assert atlas["MCC of agreement"]["control"] < atlas["MCC of agreement"]["value"]
     again = graded(tmp_path, atlas_outputs())
     assert again == summary
@@ -90,7 +87,6 @@ def test_one_seed_has_no_interval_and_tells_methods_apart_by_their_clients_rows_
     assert atlas["accuracy minus that of local"]["interval"] is None
     assert atlas["accuracy minus that of local"]["standing"] == atlas["accuracy"]["standing"] == "not tested"
     assert atlas["MB sent and fetched"]["standing"] == "not tested", "its ranks follow from what was learned"
-    assert figures(summary, "local")["MB sent and fetched"]["standing"] == "better"
     own = atlas["accuracy on own rows minus that of local"]
     assert (own["n"], own["standing"], own["against"]) == (6, "better", "local, by client of one seed")
 
@@ -203,19 +199,3 @@ def test_the_files_are_written_beside_the_outputs_and_again(tmp_path: Path) -> N
     for _ in range(2):
         written = [one.name for one in write_pages(Pages(), path)]  # type: ignore[arg-type]
         assert written == ["exp1_fedavg_lora_seed0.json", "experiment_summary.csv", "statistical_tests.csv"]
-
-
-def test_the_bytes_of_one_seed_are_known_only_where_chance_has_no_part_in_them() -> None:
-    rounds: dict[int, dict[str, float]] = {number: {"clients": 2.0, "upload_bytes": 10.0} for number in range(3)}
-    one = SeriesResult("ffa/seed-0", "ffa", 0, 3, rounds={**rounds}, clients={"client-00": {}, "client-01": {}})
-    assert has_fixed_traffic(one)
-    assert has_fixed_traffic(replace(one, rounds={**rounds, 0: {**rounds[0], "upload_bytes": 30.0}})), "fingerprints"
-    assert has_fixed_traffic(replace(one, rounds={0: {"clients": 1.0}})), "no bytes"
-    for change in ({"clients": 1.0}, {"late": 0.0}, {"upload_bytes": 9.0}, {"split_up_bytes": 3.0}):
-        assert not has_fixed_traffic(replace(one, rounds={**rounds, 2: {**rounds[2], **change}}))
-    drawn = replace(one, layers={"q": {"rank": 2.5}})
-    assert not has_fixed_traffic(drawn)
-    assert (summary := Comparison([drawn]).summary("ffa", TRAFFIC)) is not None
-    assert summary.interval is None
-    assert (summary := Comparison([one]).summary("ffa", TRAFFIC)) is not None
-    assert summary.interval == (summary.mean, summary.mean)
