@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from safetensors import SafetensorError
-from vllm import CompletionOutput, RequestOutput, SamplingParams
+from vllm import CompletionOutput, RequestOutput
 from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_kinds import check_adapter
 from hybrid.backends.chat_templates import chat_template_of
@@ -33,6 +32,7 @@ from hybrid.backends.vllm_engine import (
     engine_arguments,
     engine_version,
     explained_errors,
+    sampling_params,
     start_engine,
     stop_engine,
 )
@@ -174,7 +174,9 @@ class VllmBackend:
         try:
             with explained_errors():
                 (prompt,) = self._engine.renderer.render_cmpl([{"prompt_token_ids": ids}])
-                sampling = _sampling(request, self._chat_template.ends)
+                sampling = sampling_params(
+                    request.sampling, self._chat_template.ends, logprobs=request.logprobs, schema=request.schema
+                )
                 self._engine.add_request(name, prompt, sampling, lora_request=adapter)
         except REFUSALS as error:
             kind = "bad-request" if request.schema is None else "bad-schema"
@@ -208,21 +210,6 @@ class VllmBackend:
             raise BadRequest("no-adapter", said) from error
         self._adapters[adapter.digest] = self._numbers
         return wanted
-
-
-def _sampling(request: Request, ends: Collection[int]) -> SamplingParams:
-    sampling = request.sampling
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed % (1 << 63),
-        stop=list(sampling.stop),
-        stop_token_ids=sorted(ends),  # in addition to those in the model's configuration
-        logprobs=0 if request.logprobs else None,  # 0: of the sampled token alone
-        structured_outputs=StructuredOutputsParams(json=dict(request.schema)) if request.schema is not None else None,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
 
 
 def _completion(running: RunningRequest, output: RequestOutput, detokenizer: Detokenizer) -> Completion:

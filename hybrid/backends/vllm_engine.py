@@ -1,22 +1,23 @@
-"""vLLM's engine in this process: its arguments, how it starts and ends, and what its errors mean."""
+"""vLLM's engine in this process: its arguments and those of sampling, its start and end, and what its errors mean."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from vllm import EngineArgs, LLMEngine
+from vllm import EngineArgs, LLMEngine, SamplingParams
 from vllm.config.lora import MaxLoRARanks
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.exceptions import VLLMClientError
 from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from hybrid.backends.adapter_memory import adapter_bytes, adapters_that_fit
 from hybrid.backends.capacity import BFLOAT16_FROM, VLLM_RESERVED, rows_of
@@ -30,6 +31,7 @@ from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import config_of
 from hybrid.model_files.weight_files import refuse_unnamed
 from hybrid.model_files.weights import check_folder
+from hybrid.records import Sampling
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process: a kill leaves no process behind
@@ -160,6 +162,31 @@ def start_engine(folder: Path, arguments: Mapping[str, Any], advice: Advice = AL
         return LLMEngine.from_engine_args(EngineArgs(model=str(folder), **arguments))
     except Exception as error:  # vLLM raises its own, torch's, CUDA's and pydantic's errors here
         raise cannot_load("vLLM", folder, reason_of(error), advice.hints, advice.otherwise) from error
+
+
+def sampling_params(
+    sampling: Sampling,
+    ends: Collection[int],
+    *,
+    logprobs: bool,
+    detokenize: bool = True,
+    schema: Mapping[str, Any] | None = None,
+) -> SamplingParams:
+    """A sampling in vLLM's terms. `ends`: tokens that end an answer beside those of the model's configuration.
+    `logprobs`: of the sampled tokens alone. `detokenize`: whether text is made, which stop strings need.
+    """
+    return SamplingParams(
+        max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed % (1 << 63),
+        stop=list(sampling.stop),
+        stop_token_ids=sorted(ends),
+        detokenize=detokenize,
+        logprobs=0 if logprobs else None,
+        structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema is not None else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
 
 
 def engine_version() -> str:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from vllm import RequestOutput, SamplingParams
+from vllm import RequestOutput
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
 
 from hybrid.backends.adapter_files import AdapterFiles
 from hybrid.backends.capacity import sampler_bytes
@@ -29,12 +28,12 @@ from hybrid.backends.vllm_engine import (
     engine_arguments,
     engine_version,
     explained_errors,
+    sampling_params,
     start_engine,
     stop_engine,
 )
 from hybrid.errors import CannotRun
 from hybrid.loops import Prompt, Sampled
-from hybrid.records import Sampling
 from hybrid.training.adapters import adapter_digest, from_bytes
 from hybrid.tuning import PolicyTuning
 
@@ -236,7 +235,9 @@ class VllmSampler:
         name = str(self._engine.number())
         with explained_errors((), BESIDE):
             (rendered,) = engine.renderer.render_cmpl([{"prompt_token_ids": list(prompt.ids)}])
-            engine.add_request(name, rendered, sampling_params(prompt.sampling, self._ends), lora_request=lora)
+            stops = bool(prompt.sampling.stop)
+            sampling = sampling_params(prompt.sampling, self._ends, logprobs=True, detokenize=stops)
+            engine.add_request(name, rendered, sampling, lora_request=lora)
         return name
 
     def _sampled(self, prompt: Prompt, output: RequestOutput) -> Sampled:
@@ -251,18 +252,3 @@ class VllmSampler:
         return Sampled(
             ids, text[:cut], answer.finish_reason == "stop", tuple(one[token].logprob for one, token in told)
         )
-
-
-def sampling_params(sampling: Sampling, ends: frozenset[int]) -> SamplingParams:
-    """The same sampling in vLLM's terms, with the log-probability of each token. Text is made only to find stops."""
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        seed=sampling.seed % (1 << 63),
-        stop=list(sampling.stop),
-        stop_token_ids=sorted(ends),
-        detokenize=bool(sampling.stop),
-        logprobs=0,  # of the sampled token alone
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )

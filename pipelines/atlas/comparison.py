@@ -92,9 +92,7 @@ class Comparison:
         """A figure of a method over its seeds; None where a seed has no value."""
         values = [figure.of(one) for one in self.sound(method)]
         known = [one for one in values if one is not None]
-        if not known or len(known) < len(values):
-            return None
-        return over_seeds(known, figure)
+        return over_seeds(known, figure) if known and len(known) == len(values) else None
 
     def paired(self, method: str, control: str, figure: Figure = ACCURACY) -> PairedComparison | None:
         """The difference to a control, by the seeds that both have; None for the control itself, or without a pair."""

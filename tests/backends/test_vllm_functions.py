@@ -88,10 +88,10 @@ def test_what_a_sampler_asks_for_is_known(source: Path) -> None:
     ]
     assert f'"{mode}"' in (source / "config" / "model.py").read_text()
     assert "logprobs_mode" in fields_of(source / "engine" / "arg_utils.py", "EngineArgs")
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in ast.walk(ast.parse(ENGINE.read_text())) if isinstance(node, ast.Call)]
     (made,) = [node for node in calls if ast.unparse(node.func) == "SamplingParams"]
     given = {one.arg for one in made.keywords if one.arg}
-    assert {"seed", "detokenize", "logprobs", "output_kind"} <= given
+    assert {"seed", "detokenize", "logprobs", "structured_outputs", "output_kind"} <= given
     assert given <= fields_of(source / "sampling_params.py", "SamplingParams")
     assert "device_type" in fields_of(source / "platforms" / "interface.py", "Platform")
 
