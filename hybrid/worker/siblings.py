@@ -61,6 +61,10 @@ WAIT_S = 5.0
 """Seconds to wait for the database, while the model may wait."""
 BEAT_S = 5.0
 """Seconds between two signs of life in the database."""
+SLOW_S = 30.0
+"""Seconds without a sign of life that are respected whatever the heartbeats in the folder are: the process runs, and a
+busy system lets it wait.
+"""
 LOOK_S = 1.0
 """Seconds between two looks whether the process of an attempt has ended."""
 MOST_ROWS = 100_000
@@ -163,7 +167,7 @@ class Siblings:
 
     def at(self, place: str, within: float) -> frozenset[str]:
         """The other attempts that work on a stage and gave a sign of life within so many seconds."""
-        return frozenset(name for name, there, _ in self._living() if there == place and self.silent(name) < within)
+        return frozenset(name for name, there, _ in self._living() if there == place and self.heard(name, within))
 
     def living(self) -> set[str]:
         """The other attempts whose processes run, stopped ones too."""
@@ -173,9 +177,13 @@ class Siblings:
         """Seconds since the last sign of life of an attempt, timed here; infinite for one that is not known."""
         return self._clock.now() - self._beats[attempt][1] if attempt in self._beats else math.inf
 
+    def heard(self, attempt: str, within: float) -> bool:
+        """Whether an attempt gave a sign of life within so many seconds, or within those that any may be slow."""
+        return self.silent(attempt) < max(within, SLOW_S)
+
     def may_take_from(self, attempt: str) -> bool:
         """Whether what an attempt claims may be taken: its process has ended, or it has been silent for long."""
-        return attempt not in self.living() or self.silent(attempt) >= self._timeouts.idle
+        return attempt not in self.living() or not self.heard(attempt, self._timeouts.idle)
 
     def _living(self) -> list[tuple[str, str, Any]]:
         found = []
@@ -219,7 +227,7 @@ class PlaceClaims:
         respected = (
             block
             for block, by, returned in rows
-            if isinstance(block, int) and (returned is not None or (by in living and siblings.silent(by) < within))
+            if isinstance(block, int) and (returned is not None or (by in living and siblings.heard(by, within)))
         )
         return SiblingClaims(siblings.at(self.place, within), frozenset(respected))
 

@@ -264,6 +264,25 @@ def test_a_block_is_claimed_by_one_and_free_when_the_records_were_read(tmp_path:
     rows.close()
 
 
+def test_a_slow_worker_keeps_its_claims_where_heartbeats_are_short(tmp_path: Path) -> None:
+    """They share claims through the disk at their own pace, and a busy system lets any process wait."""
+    clock, timeouts = ManualClock(), LeaseTimeouts(1.0)
+    slow, idle = (Siblings(tmp_path / "claims", name, clock, lambda _: False, timeouts) for name in ("a-1", "b-2"))
+    slow.works_on("stage")
+    assert slow.of("stage").take(3)
+    claims = idle.of("stage")
+    assert claims.others(timeouts.idle).blocks == {3}
+    clock.time += 20.0
+    assert claims.others(timeouts.idle) == claims.others(60.0)
+    assert claims.others(timeouts.idle).attempts == {"a-1"}
+    assert not claims.take(3)
+    clock.time += 20.0
+    assert claims.others(timeouts.idle).blocks == set()
+    assert claims.take(3)
+    for one in (slow, idle):
+        one.close()
+
+
 @pytest.fixture
 def three(tmp_path: Path) -> Iterator[list[Siblings]]:
     names, dead = ("a-1", "b-2", "c-3"), {"a-1"}
