@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -38,29 +39,32 @@ def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
     return written
 
 
-def pages_beside(pipeline: Pipeline, outputs: Path) -> list[Path]:
-    """The pages of an outputs file that are there: the names are those that the pipeline gives for these outputs, and
-    each file begins with its page's first line. Links are left out.
+def pages_beside(pipeline: Pipeline, outputs: Path) -> dict[Path, str]:
+    """What is there under the names that the pipeline gives to the pages of these outputs: path -> why it is none of
+    them, "" for a page, which is a regular file that begins with the page's first line.
 
     Raises PluginFault for pages that cannot be made.
     """
     if not isinstance(pipeline, MakesPages):
-        return []
+        return {}
     with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "naming the pages beside the outputs"):
         made = _checked(pipeline.pages(opened.tasks, opened.records()))
         lines = {path_beside(outputs, name): _first_line(first) for name, (first, _) in made.items()}
-    return [path for path, begins in lines.items() if _begins_with(path, begins)]
+    return {path: _other_than(path, begins) for path, begins in lines.items() if os.path.lexists(path)}
 
 
 def _first_line(text: str) -> bytes:
     return text.encode("utf-8", "replace").partition(b"\n")[0]
 
 
-def _begins_with(path: Path, begins: bytes) -> bool:
-    if path.is_symlink() or not path.is_file():
-        return False
+def _other_than(path: Path, begins: bytes) -> str:
+    if path.is_symlink():
+        return "it is a link"
+    if not path.is_file():
+        return "it is no file"
     with path.open("rb") as stream:
-        return stream.read(len(begins)) == begins
+        own = stream.read(len(begins)) == begins
+    return "" if own else "another version wrote it, or it is your own"
 
 
 def _checked(made: Mapping[str, str | Iterable[str]]) -> dict[str, tuple[str, Iterator[str]]]:

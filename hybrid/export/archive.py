@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,25 +14,20 @@ from hybrid.execution.pages import pages_beside
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.inspect_log import member_of
 from hybrid.machine.terminal import count_of
-from hybrid.outputs import outputs_stem
+from hybrid.outputs import grades_beside, path_beside
 
-OWN = re.compile(r"grades(\.[a-z0-9-]{1,60})?\.json|report\.html")
-"""Grades and the report, by their names beside outputs.json."""
+OTHERS = "grades.json", "report.html"
+"""What else of a run stands beside its outputs."""
 
 
 def write_archive(run: GradedRun, stream: BinaryIO) -> list[str]:
     """The files in order of name, without times: the same files give the same bytes. Links are left out.
 
-    What the pipeline wrote is known by the names and first lines that it gives for these outputs. Where it cannot say
-    them, such files are left out, and the returned lines say so.
+    What the pipeline wrote is known by the names and first lines that it gives for these outputs. The returned lines
+    name what stands under such a name and is something else, or say why the names are not known.
     """
-    notes = []
-    try:
-        pages = _pages(run)
-    except HybridError as error:
-        pages = []
-        notes.append(f"files that the pipeline wrote are left out: {error.message}")
-    paths = sorted([run.outputs.path, *_grades_and_report(run.outputs.path), *pages])
+    pages, notes = _pages(run)
+    paths = sorted({run.outputs.path, *_grades_and_report(run.outputs.path), *pages})
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in paths:
             with path.open("rb") as source, archive.open(member_of(path.name), "w", force_zip64=True) as target:
@@ -41,18 +35,22 @@ def write_archive(run: GradedRun, stream: BinaryIO) -> list[str]:
     return [f"{count_of(len(paths), 'file')}: {', '.join(path.name for path in paths)}", *notes]
 
 
-def _pages(run: GradedRun) -> list[Path]:
+def _pages(run: GradedRun) -> tuple[list[Path], list[str]]:
+    """The files that the pipeline wrote, and what is to be said of others."""
     frozen = run.outputs.run.get("settings")
     if not (run.pipeline and isinstance(frozen, Mapping)):
-        return []
-    return pages_beside(frozen_pipeline(run.id, run.pipeline, frozen), run.outputs.path)
+        return [], []
+    try:
+        found = pages_beside(frozen_pipeline(run.id, run.pipeline, frozen), run.outputs.path)
+    except HybridError as error:
+        return [], [f"files that the pipeline wrote are left out: {error.message}"]
+    return [path for path, why in found.items() if not why], [
+        f"{path.name} is left out: {why}" for path, why in found.items() if why
+    ]
 
 
 def _grades_and_report(outputs: Path) -> Iterator[Path]:
-    """The run's grades and report beside its outputs."""
-    stem = outputs_stem(outputs)
-    before = "" if stem == "outputs" else f"{stem}."
-    for path in outputs.parent.iterdir():
-        own = path.name.startswith(before) and OWN.fullmatch(path.name.removeprefix(before))
-        if own and path != outputs and path.is_file() and not path.is_symlink():
+    """The run's grades and report beside its outputs, grades of the command's `-o grades.json` too."""
+    for path in (*grades_beside(outputs).values(), *(path_beside(outputs, name) for name in OTHERS)):
+        if path.is_file() and not path.is_symlink():
             yield path

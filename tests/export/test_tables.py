@@ -177,6 +177,22 @@ def test_an_archive_holds_the_files_of_a_run_and_no_others(outputs: Path, hybrid
 
 
 @pytest.mark.parametrize("stem", ["outputs", "base"])
+def test_an_archive_takes_grades_under_any_name_that_the_command_gives(
+    stem: str, outputs: Path, hybrid: Hybrid
+) -> None:
+    named = outputs.rename(outputs.with_name(f"{stem}.json"))
+    for one in outputs.parent.glob("*grades*"):
+        one.unlink()
+    wanted = {path_beside(named, name) for name in ("grades.json", "grades.of_a_Friend.json", "grades.v1.2.json")}
+    for path in wanted:
+        hybrid("grade", named, "-o", path)
+    path_beside(named, "grades.link.json").symlink_to(min(wanted))
+    done = hybrid("export", named, "--to", "archive", "--grader", "v1.2")
+    assert done.code == 0, done.stderr
+    assert {*zipfile.ZipFile(done.stdout.strip()).namelist()} == {named.name, *(path.name for path in wanted)}
+
+
+@pytest.mark.parametrize("stem", ["outputs", "base"])
 def test_an_archive_takes_the_tables_of_the_pipeline_alone(stem: str, tmp_path: Path, hybrid: Hybrid) -> None:
     pipeline, outputs = Cvfp(), tmp_path / f"{stem}.json"
     run = {"id": "cvfp-0123456789ab", "pipeline": "cvfp", "settings": freeze(pipeline)}
@@ -194,9 +210,11 @@ def test_an_archive_takes_the_tables_of_the_pipeline_alone(stem: str, tmp_path: 
             table.symlink_to(table.rename(tmp_path / "moved.csv"))
         else:
             table.unlink()
-            table.write_text("of a person\n")
+            table.write_text("of a person, or of an earlier version\n")
         done = hybrid("export", outputs, "--to", "archive", "--force")
         assert zipfile.ZipFile(done.stdout.strip()).namelist() == [outputs.name], theirs
+        why = {"link": "it is a link", "file": "another version wrote it, or it is your own"}[theirs]
+        assert f"{table.name} is left out: {why}" in done.stderr
     write_outputs(outputs, {**run, "pipeline": "of-a-friend"}, [], {}, [])
     done = hybrid("export", outputs, "--to", "archive", "--force")
     assert (
