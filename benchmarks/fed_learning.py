@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,25 @@ def hybrid(*arguments: str, home: Path) -> str:
     return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def model_options() -> tuple[str, ...]:
+    """The options of a command that name the model."""
+    return "--backend", "classifier", "--model", str(embedder_folder("minilm"))
+
+
+def settings_of(given: Mapping[str, str], options: argparse.Namespace) -> list[str]:
+    """The options of a command for settings; clients and their training are the same in all runs."""
+    settings = {
+        "seeds": options.seeds, "clients": "6", "samples": options.samples, "rounds": options.rounds, "epochs": "1",
+        "batch": "8", "learning_rate": "0.003", "dev": "400", **given,
+    }  # fmt: skip
+    return [part for name, value in settings.items() if value for part in ("--set", f"{name}={value}")]
+
+
 def measured(options: argparse.Namespace, root: Path) -> list[dict[str, Any]]:
     """What the grader `atlas` measures of a run."""
-    settings = {
-        "methods": METHODS, "tasks": options.task, "data": options.data, "seeds": options.seeds, "clients": "6",
-        "samples": options.samples, "rounds": options.rounds, "epochs": "1", "batch": "8", "learning_rate": "0.003",
-        "dev": "400",
-    }  # fmt: skip
-    chosen = [part for name, value in settings.items() if value for part in ("--set", f"{name}={value}")]
+    chosen = settings_of({"methods": METHODS, "tasks": options.task, "data": options.data}, options)
     outputs = root / "outputs.json"
-    model = ("--backend", "classifier", "--model", str(embedder_folder("minilm")))
-    hybrid("run", "local", "atlas", *model, *chosen, "--folder", str(root), "-o", str(outputs), home=root)
+    hybrid("run", "local", "atlas", *model_options(), *chosen, "--folder", str(root), "-o", str(outputs), home=root)
     hybrid("grade", str(outputs), home=root)
     found: list[dict[str, Any]] = json.loads((root / "grades.atlas.json").read_text())["summary"]["measures"]
     return found

@@ -128,8 +128,11 @@ class Pipeline(Protocol):
 class MakesPages(Protocol):
     """A pipeline that writes files for people beside outputs.json."""
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str | Iterable[str]]:
-        """Name (`kept.md`; .txt, .csv and .json are allowed, too) -> text, or its parts one after another.
+    def pages(
+        self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]
+    ) -> Mapping[str, str | Iterable[str]]:
+        """Name (`kept.md`; .txt, .csv and .json are allowed, too) -> text, or its parts one after another. `models`:
+        the names of the models that made the outputs.
 
         Its first line is the same every time: by it the file is known again and may be replaced; of JSON it has to say
         more than `{`. It stands whole in the first part. What models wrote is hostile in these as on any page.

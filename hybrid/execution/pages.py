@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybrid.machine import home
 from hybrid.machine.replacing import replacing
-from hybrid.outputs import open_outputs, path_beside
+from hybrid.outputs import OutputsFile, open_outputs, path_beside
 from hybrid.plugins.faults import attributed_to, checked
 from hybrid.protocols import MakesPages, Pipeline
 
@@ -30,7 +30,7 @@ def write_pages(pipeline: Pipeline, outputs: Path) -> list[Path]:
         return []
     written = []
     with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "making the pages beside the outputs"):
-        for name, (first, rest) in _checked(pipeline.pages(opened.tasks, opened.records())).items():
+        for name, (first, rest) in _made(pipeline, opened).items():
             path = path_beside(outputs, name)
             with replacing(path, _first_line(first), home.parts_folder()) as file:
                 for part in chain((first,), rest):
@@ -48,7 +48,7 @@ def pages_beside(pipeline: Pipeline, outputs: Path) -> dict[Path, str]:
     if not isinstance(pipeline, MakesPages):
         return {}
     with closing(open_outputs(outputs)) as opened, attributed_to(pipeline, "naming the pages beside the outputs"):
-        made = _checked(pipeline.pages(opened.tasks, opened.records()))
+        made = _made(pipeline, opened)
         lines = {path_beside(outputs, name): _first_line(first) for name, (first, _) in made.items()}
     return {path: _other_than(path, begins) for path, begins in lines.items() if os.path.lexists(path)}
 
@@ -67,8 +67,11 @@ def _other_than(path: Path, begins: bytes) -> str:
     return "" if own else "another version wrote it, or it is your own"
 
 
-def _checked(made: Mapping[str, str | Iterable[str]]) -> dict[str, tuple[str, Iterator[str]]]:
+def _made(pipeline: MakesPages, opened: OutputsFile) -> dict[str, tuple[str, Iterator[str]]]:
     """The first part and the others of each page, in order of name. Raises ValueError, TypeError."""
+    names = [one.get("name") for one in opened.models if isinstance(one, Mapping)]
+    models = list(dict.fromkeys(name for name in names if isinstance(name, str)))
+    made = pipeline.pages(opened.tasks, opened.records(), models)
     found: dict[str, tuple[str, Iterator[str]]] = {}
     for name, page in sorted(checked(made, Mapping).items()):
         if not NAME.fullmatch(name) or name in TAKEN:

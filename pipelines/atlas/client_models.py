@@ -22,6 +22,7 @@ Head = Mapping[str, NDArray[np.float64]]
 Part = Literal["all", "b"]
 """What of an adapter is sent: both matrices, or B alone where A is the same everywhere and never changes."""
 INT8 = 127.0
+HALF = float(np.finfo(np.float16).max)
 LONGEST_HEADER = 16 * 1024 * 1024
 """Bytes of the header of a message."""
 
@@ -50,15 +51,16 @@ class ClientModel:
     def to_wire(self, kind: str, part: Part = "all", note: str = "") -> bytes:
         """The safetensors file that is sent, in the number format `kind`: fp32, fp16, or int8 with a scale a row.
 
-        `note` is what it says beside the model.
+        A tensor with a number that fp16 does not have is sent in fp32. `note` is what it says beside the model.
         """
         about = {"note": note} if note else None
+        whole = tensors_of(self, part, np.float32)
         if kind == "int8":
             tensors: dict[str, NDArray[np.generic]] = {}
-            for name, value in tensors_of(self, part, np.float32).items():
+            for name, value in whole.items():
                 tensors |= _quantized(name, value)
             return saved(tensors, about)
-        return saved(tensors_of(self, part, np.float16 if kind == "fp16" else np.float32), about)
+        return saved({name: _halved(value) for name, value in whole.items()} if kind == "fp16" else whole, about)
 
     def from_wire(self, data: bytes) -> ClientModel:
         """The model in a file that was sent, untrusted: of the names and shapes of this one, whose A it keeps where
@@ -127,6 +129,11 @@ def tensors_of(model: ClientModel, part: Part, dtype: type) -> dict[str, NDArray
         named |= {f"{layer}.A": one.a for layer, one in model.update.items()}
     named |= {f"head.{name}": value for name, value in model.head.items()}
     return {name: np.ascontiguousarray(named[name], dtype) for name in sorted(named)}
+
+
+def _halved(value: NDArray[np.float32]) -> NDArray[np.generic]:
+    """A tensor in float16; as it is where one of its numbers would become infinite there, and end what reads it."""
+    return value if np.abs(value).max(initial=0.0) > HALF else value.astype(np.float16)
 
 
 def _quantized(name: str, value: NDArray[np.generic]) -> dict[str, NDArray[np.generic]]:

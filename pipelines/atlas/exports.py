@@ -34,6 +34,7 @@ from pipelines.atlas.results import SeriesResult, read_series
 MOST_FILES = 60
 """Series that get a JSON file of their own; all are in the tables."""
 DIGITS = 6
+LONGEST_NAME = 1000  # characters of the model's
 SUMMARY = (
     "Experiment", "Task", "Model", "LoRA", "Rounds", "Final Accuracy", "Final Loss", "Time (min)", "Avg Memory (MB)",
     "Avg Comm (MB)", "Method", "Seed", "Most frequent label", "F1", "MCC", "Worst client", "10th percentile",
@@ -48,8 +49,11 @@ TESTS = (
 Cell = str | float | int | None
 
 
-def pages(tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
-    """The files of a run: name -> text. `tasks` are those of the run, which say what the data are."""
+def pages(tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, str]:
+    """The files of a run: name -> text. `tasks` are those of the run, which say what the data are; `models` are named
+    as outputs.json names them, several where workers had different ones.
+    """
+    model = ", ".join(models)[:LONGEST_NAME] or None
     data = tasks.get("data")
     named = data.get("tasks") if isinstance(data, Mapping) else None
     known: Mapping[str, Any] = named if isinstance(named, Mapping) else {}
@@ -57,12 +61,12 @@ def pages(tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, s
     comparison = Comparison(read_series(outputs), _same_as(tasks), metrics)
     names = {one.name: _experiment(place, one) for place, one in enumerate(comparison.series, start=1)}
     experiments = {
-        f"{names[one.name]}.json": _experiment_json(names[one.name], one, list(known), comparison)
+        f"{names[one.name]}.json": _experiment_json(names[one.name], one, list(known), comparison, model)
         for one in comparison.series[:MOST_FILES]
     }
     return {
         "experiment_summary.csv": _table(
-            SUMMARY, [_summary(names[one.name], one, list(known), comparison) for one in comparison.series]
+            SUMMARY, [_summary(names[one.name], one, list(known), comparison, model) for one in comparison.series]
         ),
         "statistical_tests.csv": _table(TESTS, _tests(comparison)),
         **experiments,
@@ -79,7 +83,9 @@ def _experiment(place: int, one: SeriesResult) -> str:
     return f"exp{place}_{one.method.replace('-', '_')}_seed{one.seed}"[:41]
 
 
-def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison) -> str:
+def _experiment_json(
+    name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison, model: str | None
+) -> str:
     """An experiment with the guide's keys. The first line is constant, so that the file is known again."""
     spent = [0.0, *one.spent().values()]
     sent = [after - before for before, after in pairwise(spent)]
@@ -94,7 +100,7 @@ def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], compari
         for place, (number, metrics) in enumerate(sorted(one.rounds.items()))
     ]  # fmt: skip
     value = {
-        "experiment_name": name, "model_name": None, "task_name": ", ".join(tasks), "num_rounds": one.records,
+        "experiment_name": name, "model_name": model, "task_name": ", ".join(tasks), "num_rounds": one.records,
         "num_clients": len(one.clients), "use_lora": one.method != "fedavg", "lora_rank": _rank(one),
         "total_time_minutes": _minutes(one), "final_accuracy": _of(one, "dev_accuracy"),
         "final_loss": _of(one, "dev_loss"),
@@ -104,7 +110,7 @@ def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], compari
             "accuracy and loss of a round: on clients' own held-out rows; the final ones: on the tasks' dev rows; "
             "communication_mb are the files sent and fetched, both ways; time_seconds and memory_mb: of the machine "
             "that trained all clients side by side; virtual_seconds: "
-            "of the devices; the model is named in outputs.json"
+            "of the devices"
         ),
         "round_results": rounds,
     }  # fmt: skip
@@ -112,11 +118,13 @@ def _experiment_json(name: str, one: SeriesResult, tasks: Sequence[str], compari
     return f'{{"made_by": "hybrid, pipeline atlas",{body.removeprefix("{")}\n'
 
 
-def _summary(name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison) -> Sequence[Cell]:
+def _summary(
+    name: str, one: SeriesResult, tasks: Sequence[str], comparison: Comparison, model: str | None
+) -> Sequence[Cell]:
     total = TRAFFIC.of(one)
     average = total / len(one.rounds) if total is not None and one.rounds else None
     return (
-        name, " ".join(tasks), None, "no" if one.method == "fedavg" else "yes", len(one.rounds),
+        name, " ".join(tasks), model, "no" if one.method == "fedavg" else "yes", len(one.rounds),
         ACCURACY.of(one), _of(one, "dev_loss"), _minutes(one), _memory(one), average, one.method, one.seed,
         MAJORITY.of(one), F1.of(one),
         MCC.of(one), WORST.of(one), TENTH.of(one), total, comparison.void.get(one.name, "yes"),

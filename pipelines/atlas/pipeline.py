@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -87,9 +87,10 @@ class Atlas(AtlasSettings):
         """`hybrid.protocols.Planned`."""
         return foreseen_rounds(self, {name: of for name, of in tasks.items() if name != DATA}, tasks[DATA]["tasks"])
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, str]:
         """The tables beside outputs.json."""
-        pages: Mapping[str, str] = import_object("pipelines.atlas.exports:pages", needed_for=NEEDED_FOR)(tasks, outputs)
+        make = import_object("pipelines.atlas.exports:pages", needed_for=NEEDED_FOR)
+        pages: Mapping[str, str] = make(tasks, outputs, models)
         return pages
 
     def _series(self, tasks: Mapping[str, Any]) -> Iterator[Series]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -66,7 +66,7 @@ class Branch(BranchSettings):
             Stage(TREE, "any", 2, Derive(self._tree), after=(SEARCH,)),
         )
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, str]:
         """What was kept, to be read: the file beside outputs.json."""
         return {"kept.md": kept_page(tasks, outputs)}
 

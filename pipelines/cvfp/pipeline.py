@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -85,7 +85,7 @@ class Cvfp(CvfpSettings):
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
         return (Stage("rounds", "gpu", 6, Rounds(self._series, self._loop)),)
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str]:
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, str]:
         """The tables beside outputs.json."""
         pages: Mapping[str, str] = import_object("pipelines.cvfp.exports:pages", needed_for=NEEDED_FOR)(outputs)
         return pages

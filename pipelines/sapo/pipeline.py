@@ -70,7 +70,7 @@ class Sapo(SapoSettings):
         """One stage of rounds, a series for each arm and seed, or for each of their nodes."""
         return (Stage("rounds", "gpu", 1, Rounds(self._series, self._loop)),)
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, Any]:
+    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, Any]:
         """The tables beside outputs.json."""
         make = import_object("pipelines.sapo.exports:pages", needed_for=NEEDED_FOR)
         pages: Mapping[str, Any] = make(outputs, group=self.group)

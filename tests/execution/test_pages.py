@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,9 @@ class AnswerPage:
     def ask(self, tasks: Mapping[str, Any]) -> Iterator[Item]:
         yield Item("a", "a/0", Request(Sampling(8), messages=(Message("user", tasks["a"]),)))
 
-    def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output]) -> Mapping[str, str | Iterable[str]]:
+    def pages(
+        self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]
+    ) -> Mapping[str, str | Iterable[str]]:
         return self.made or {
             "answers.md": "# Answers\n\n" + "".join(f"{tasks[one.task]} {one.text}\n" for one in outputs)
         }

@@ -130,7 +130,7 @@ def test_records_of_any_content_have_no_score_and_no_figures(tmp_path: Path) -> 
 
 def test_the_files_have_the_guides_columns_and_keys_and_invent_no_times(tmp_path: Path) -> None:
     outputs = atlas_outputs(("local", "fedavg", "atlas"), (0, 1, 2))
-    made = pages(tasks_of(outputs), outputs)
+    made = pages(tasks_of(outputs), outputs, ["tiny"])
     rows = list(csv.DictReader(io.StringIO(made["experiment_summary.csv"])))
     assert tuple(rows[0]) == SUMMARY
     assert [row["Experiment"] for row in rows[:4]] == [
@@ -171,7 +171,7 @@ def test_the_files_have_the_seconds_and_the_memory_of_rounds_that_say_them() -> 
     outputs += [
         replace(one, trained={"costs": costs} if number else {}) for number, one in enumerate(federation("ffa", 0))
     ]
-    made = pages(tasks_of(outputs), outputs)
+    made = pages(tasks_of(outputs), outputs, ["tiny"])
     rows = list(csv.DictReader(io.StringIO(made["experiment_summary.csv"])))
     assert [(row["Time (min)"], row["Avg Memory (MB)"]) for row in rows] == [("2", "200"), ("", "")]
     one, part = (json.loads(made[f"exp{name}_seed0.json"]) for name in ("1_local", "2_ffa"))
@@ -182,7 +182,7 @@ def test_the_files_have_the_seconds_and_the_memory_of_rounds_that_say_them() -> 
 
 def test_the_controls_are_tested_against_each_other_once() -> None:
     outputs = atlas_outputs(("local", "fedavg-lora", "atlas"), (0, 1, 2))
-    rows = list(csv.DictReader(io.StringIO(pages(tasks_of(outputs), outputs)["statistical_tests.csv"])))
+    rows = list(csv.DictReader(io.StringIO(pages(tasks_of(outputs), outputs, ["tiny"])["statistical_tests.csv"])))
     assert [(row["Method"], row["Control"]) for row in rows] == [
         ("fedavg-lora", "local"), ("atlas", "local"), ("atlas", "fedavg-lora"),
     ]  # fmt: skip
@@ -192,10 +192,12 @@ def test_the_files_are_written_beside_the_outputs_and_again(tmp_path: Path) -> N
     class Pages:
         """A pipeline that makes them."""
 
-        def pages(self, tasks: Any, outputs: Any) -> Any:
-            return pages(tasks, outputs)
+        def pages(self, tasks: Any, outputs: Any, models: Any) -> Any:
+            return pages(tasks, outputs, models)
 
     path = atlas_run(tmp_path, federation("fedavg-lora", 0))
     for _ in range(2):
         written = [one.name for one in write_pages(Pages(), path)]  # type: ignore[arg-type]
         assert written == ["exp1_fedavg_lora_seed0.json", "experiment_summary.csv", "statistical_tests.csv"]
+    assert json.loads(path.with_name(written[0]).read_text())["model_name"] == "tiny"
+    assert next(csv.DictReader(path.with_name(written[1]).read_text().splitlines()))["Model"] == "tiny"

@@ -200,6 +200,30 @@ def test_the_wire_formats_keep_what_they_can(lab: Lab, wire: str, most: float) -
     federation.close()
 
 
+@pytest.mark.parametrize("method", ["fedavg-lora", "flora", "ffa"])
+def test_numbers_beyond_fp16_are_sent_in_fp32_and_end_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    read, sizes = Slots.read, []
+
+    def scaled(self: Slots, member: int, ranks: Mapping[str, int]) -> ClientModel:
+        model = read(self, member, ranks)
+        if member == 2:
+            next(iter(model.update.values())).b[0, 0] = 1e5
+        sizes.append(len(model.to_wire("fp16")))
+        return model
+
+    monkeypatch.setattr(Slots, "read", scaled)
+    federation = made(lab, method, "wire=fp16", "epochs=1")
+    found = [federation.round(number).metrics for number in range(2)]
+    assert [one["left_out"] for one in found] == [0, 0]
+    assert max(sizes) > min(sizes), "the tensor is wider, and counted so"
+    again = made(lab, method, "wire=fp16", "epochs=1")
+    again.load(federation.state())
+    federation.close()
+    again.close()
+
+
 def test_a_client_whose_numbers_are_not_finite_is_left_out_and_counted(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -285,7 +285,7 @@ def test_comparisons_are_written_with_corrected_p_values(tmp_path: Path) -> None
     (tmp_path / "run").mkdir()
 
     class Pages:
-        def pages(self, tasks: Any, outputs: Any) -> Any:
+        def pages(self, tasks: Any, outputs: Any, models: Any) -> Any:
             return pages(outputs, group=8)
 
     written = write_pages(Pages(), sapo_run(tmp_path / "run", outputs))  # type: ignore[arg-type]
