@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.loop_state import DoneRound, LoopState
 from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, SharingLoop
+from hybrid.machine.signals import deferred_signals
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Tensors
 
@@ -19,6 +21,8 @@ SHARE = 0.02
 """Share of the time that keeping states may take."""
 BYTES = 500_000
 """Bytes of states a second, on average: so much a home line can upload."""
+SHORT = 30.0
+"""Seconds of a round whose end a signal waits for, so that the rounds before it are not lost."""
 
 
 class LoopRun:
@@ -52,8 +56,9 @@ class LoopRun:
     def rounds(self, go_on: Callable[[], bool], *, claimed: bool = False) -> Iterator[tuple[int, DoneRound]]:
         """Number and result of every round from the first, each once a state that contains it is safe.
 
-        The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no. Raises
-        RoundFailed and NotYet, after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
+        The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no; a signal
+        waits for the end of a short one, too, unless all rounds before it are safe. Raises RoundFailed and NotYet,
+        after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
         again, or `close`: it then goes on with the rounds that were not yielded yet, unless another worker has taken
         the series meanwhile, which is not looked for where the series was `claimed` all the time.
         """
@@ -61,9 +66,12 @@ class LoopRun:
         try:
             yield from self._untold()
             while len(self._state.rounds) < self._most and raised is None and go_on():
-                raised = self._round(loop)
-                if self._now() - self._kept >= self._pause:
-                    self._keep(loop)
+                try:
+                    with self._deferring() as asked:
+                        raised = self._round(loop)
+                        if asked() or self._now() - self._kept >= self._pause:
+                            self._keep(loop)
+                finally:  # of a signal, too: what is safe now is told first
                     yield from self._untold()
             if not (isinstance(raised, NotYet) and self.stays):
                 self._keep(loop)
@@ -75,6 +83,11 @@ class LoopRun:
                 loop.close()
         if raised:
             raise raised
+
+    def _deferring(self) -> AbstractContextManager[Callable[[], bool]]:
+        """What a round is computed in: it is not cut by a signal where rounds before it would be lost."""
+        unsafe = self._state.rounds[self._safe :]
+        return deferred_signals() if unsafe and unsafe[-1].seconds <= SHORT else nullcontext(lambda: False)
 
     def close(self) -> None:
         """Close a loop that waits, after its state was kept, if that can be."""
@@ -139,8 +152,10 @@ class LoopRun:
         return None
 
     def _keep(self, loop: Loop) -> None:
-        """Keep the state, unless that of the last round is kept."""
-        if (count := len(self._state.rounds)) > self._safe:
+        """Keep the state, unless that of the last round is kept. A signal waits until it is."""
+        if (count := len(self._state.rounds)) <= self._safe:
+            return
+        with deferred_signals():
             began = self._now()
             self._state.data = loop.state()
             packed = self._state.pack()

@@ -140,17 +140,20 @@ def replaced_handlers(handle: Callable[[Handler, int, FrameType | None], None]) 
             signal.signal(number, handler)
 
 
-class Deferred:
+class Noted:
     """Whether a signal was noted, and what obeys it."""
 
     def __init__(self) -> None:
         self._handle: Callable[[], Any] | None = None
+        self.waits = False
+        """Whether neither it nor another one has reached its handler yet."""
 
     def __call__(self) -> bool:
         return self._handle is not None
 
     def obey(self) -> NoReturn:
         """Hand the signal over to the handler that it was meant for, and raise KeyboardInterrupt if that did not."""
+        self.waits = False
         if self._handle is not None:
             self._handle()
         raise KeyboardInterrupt
@@ -158,16 +161,30 @@ class Deferred:
     def note(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         """Keep the first signal; a second one reaches its handler."""
         if self._handle is not None:
+            self.waits = False
             handler(number, frame)
-        self._handle = self._handle or partial(handler, number, None)
+        else:
+            self._handle, self.waits = partial(handler, number, None), True
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Deferred]:
+def noted_signals() -> Iterator[Noted]:
     """Within the block, only note the first signal. A second one reaches the handler that was there before."""
-    deferred = Deferred()
-    with replaced_handlers(deferred.note):
-        yield deferred
+    noted = Noted()
+    with replaced_handlers(noted.note):
+        yield noted
+
+
+@contextmanager
+def deferred_signals() -> Iterator[Noted]:
+    """As `noted_signals`; what the block did not obey is obeyed at its end, whatever has ended it."""
+    noted: Noted | None = None
+    try:
+        with noted_signals() as noted:
+            yield noted
+    finally:
+        if noted and noted.waits:
+            noted.obey()
 
 
 def interrupt_on_termination(*also: signal.Signals) -> None:

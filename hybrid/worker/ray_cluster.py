@@ -14,7 +14,7 @@ from typing import Any
 from hybrid.errors import BadData, CannotRun, HybridError, Missed, NotFinished, Temporary, UsageError
 from hybrid.machine import home
 from hybrid.machine.late_imports import import_object
-from hybrid.machine.signals import deferred_signals, interrupt_on_termination
+from hybrid.machine.signals import interrupt_on_termination, noted_signals
 from hybrid.machine.terminal import clean_line, count_of
 from hybrid.worker.ray_actor import RayWorker
 
@@ -60,7 +60,7 @@ def work_on_cluster(cluster: Cluster, runs: Runs, say: Callable[[str], None]) ->
     ray = connected(cluster.address)
     try:
         interrupt_on_termination(signal.SIGINT)  # ray.init has set a handler of its own
-        with deferred_signals() as stopped:
+        with noted_signals() as stopped:
             members = _members(ray, cluster)
             say(f"{count_of(len(members), 'worker')} on the Ray cluster at {cluster.address}")
             if _placed(ray, members, runs, stopped, say):

@@ -1,9 +1,10 @@
-"""Ctrl-C during a pass: the pass is finished, a checkpoint is written, and training resumes from it."""
+"""Ctrl-C during training: the pass is finished, what was computed is kept, and training resumes from it."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,3 +72,21 @@ def test_a_signal_is_obeyed_after_the_pass_and_nothing_of_it_is_lost(tmp_path: P
     rest, more = trained(tmp_path / "stopped")
     assert more == passes - 4
     assert {name: made.digest for name, made in rest.items()} == {name: made.digest for name, made in whole.items()}
+
+
+def test_a_signal_after_the_last_pass_is_obeyed_and_the_adapters_are_kept(tmp_path: Path) -> None:
+    ours = trainer(tiny_model(), slots=2)
+    packed = ours.packed
+
+    @contextmanager
+    def interrupted() -> Iterator[None]:
+        with packed():
+            yield
+        if ours.steps == sum(one.steps for one in JOBS):
+            signal.raise_signal(signal.SIGINT)
+
+    ours.packed = interrupted  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        group_in(tmp_path).train(ours, JOBS, {})
+    ours.close()
+    assert group_in(tmp_path).found().keys() == {one.name for one in WANTED}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -274,6 +275,44 @@ def test_it_stops_after_the_round_in_hand_with_a_state(tmp_path: Path) -> None:
     run = LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 1000)
     assert len(list(run.rounds(lambda: next(asked)))) == 2
     assert len(LoopState.read(kept.newest(name)[1], 5).rounds) == 2  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("seconds", "kept_rounds"), [(1.0, 4), (100.0, 0)])
+def test_a_signal_waits_for_the_end_of_a_short_round(tmp_path: Path, seconds: float, kept_rounds: int) -> None:
+    kept, name, now, told = tensors(Disk(tmp_path)), "0" * 64, 0.0, list[int]()
+
+    def step(_: str, number: int) -> float:
+        nonlocal now
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+        now += seconds
+        return 1.0
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run = LoopRun(lambda: Sum(step), kept, name, 9, 1000, now=lambda: now)
+        with pytest.raises(KeyboardInterrupt):
+            told += (number for number, _ in run.rounds(lambda: True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    found = kept.newest(name)
+    assert len(LoopState.read(found[1], 9).rounds if found else ()) == len(told) == kept_rounds
+
+
+def test_a_signal_cuts_no_state_that_is_being_kept(tmp_path: Path) -> None:
+    class Interrupted(RunTensors):
+        def keep(self, name: str, number: int, data: bytes) -> None:
+            signal.raise_signal(signal.SIGTERM)
+            super().keep(name, number, data)
+
+    store, name = Interrupted("run", "20260101t000000z-aaaaaaaa", Disk(tmp_path)), "0" * 64
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(LoopRun(lambda: Sum(lambda name, number: 1.0), store, name, 9, 0).rounds(lambda: True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(LoopState.read(store.newest(name)[1], 9).rounds) == 1  # type: ignore[index]
 
 
 def test_large_states_are_kept_less_often(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from hybrid.machine.signals import TERMINATION, counted_signals, deferred_signals
+from hybrid.machine.signals import TERMINATION, counted_signals, deferred_signals, noted_signals
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +31,17 @@ def test_a_second_signal_is_obeyed_at_once_and_handlers_are_restored() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_deferred_signal_is_obeyed_at_the_end_of_the_block_whatever_ends_it() -> None:
+    with pytest.raises(KeyboardInterrupt), deferred_signals():
+        signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as raised, deferred_signals():
+        int("no number", base=signal.raise_signal(signal.SIGINT) or 10)
+    assert isinstance(raised.value.__context__, ValueError)
+    with noted_signals() as asked:
+        signal.raise_signal(signal.SIGINT)
+    assert asked()
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from hybrid.canonical import Json, decode, digest, encode
 from hybrid.errors import BadData
-from hybrid.machine.signals import Deferred, deferred_signals
+from hybrid.machine.signals import Noted, deferred_signals
 from hybrid.protocols import Tensors
 from hybrid.records import Failure
 from hybrid.training import adapters, checkpoint
@@ -117,8 +117,8 @@ class Group:
         self._kept_at = self._logged_at = self._clock()
         with deferred_signals() as asked:
             self._train(trainer, jobs, left_out, resume, asked)
-        if self._due():
-            self._keep_finished()
+            if self._due() or asked():
+                self._keep_finished()
 
     def _train(
         self,
@@ -126,7 +126,7 @@ class Group:
         jobs: Sequence[Job],
         left_out: Mapping[str, int],
         resume: bytes | None,
-        asked: Deferred,
+        asked: Noted,
     ) -> None:
         """Raises KeyboardInterrupt when a signal has asked for the end; a checkpoint is written first."""
         steps = sum(job.steps for job in jobs)
