@@ -23,6 +23,8 @@ Part = Literal["all", "b"]
 """What of an adapter is sent: both matrices, or B alone where A is the same everywhere and never changes."""
 INT8 = 127.0
 HALF = float(np.finfo(np.float16).max)
+ON_WIRE = frozenset((np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int8)))
+"""Number formats of a message. A wider one has numbers whose products are infinite, which no SVD takes."""
 LONGEST_HEADER = 16 * 1024 * 1024
 """Bytes of the header of a message."""
 
@@ -157,10 +159,12 @@ def _read(data: bytes, like: ClientModel) -> ClientModel:
             value = shaped
         if value is None or value.shape != shaped.shape:
             raise BadData(f"a client's model: {name} is missing or of another shape")
+        if value is not shaped and value.dtype not in ON_WIRE:
+            raise BadData(f"a client's model: {name} is of {value.dtype}, not of a format of the wire")
         wide = value.astype(np.float64)
         if value.dtype == np.int8:
             scale = given.get(f"{name}.scale")
-            if scale is None or scale.shape != value.shape[:1]:
+            if scale is None or scale.shape != value.shape[:1] or scale.dtype != np.float32:
                 raise BadData(f"a client's model: {name} has no scale")
             wide *= scale.astype(np.float64).reshape(-1, *[1] * (value.ndim - 1))
         found[name] = wide

@@ -16,6 +16,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
+
 from hybrid.bounds import Bounds
 from hybrid.canonical import Json, encode
 from hybrid.errors import BadData
@@ -128,6 +130,8 @@ class FolderServer(Federation):
                 notes[one].update(_said(note_of(data)))
                 if not model.finite:
                     raise BadData(NOT_FINITE)
+                if self.method.combine == "nested" and not _same_a(model, self.models[one]):
+                    raise BadData("its A is not the one that all have")
             except BadData as error:
                 self._refuse(number, one, error.message)
                 self.reasons[one] = error.message
@@ -239,6 +243,11 @@ class FolderClient:
             self.close()
             self._slots = rank, Slots(self.lab, self.settings, self.method, self.seed, [rank], [self._labels])
         return self._slots[1]
+
+
+def _same_a(one: ClientModel, other: ClientModel) -> bool:
+    """Whether two models of the same layers have the same A in each."""
+    return all(np.array_equal(part.a, other.update[name].a) for name, part in one.update.items())
 
 
 def down(series: str, member: int) -> str:

@@ -185,16 +185,29 @@ def lies(tensors: dict[str, Any]) -> dict[str, bytes]:
         "no note": save(tensors),
         "a note of texts": save(tensors, {"note": '{"steps": "two"}'}),
         "a number too large": save(tensors, {"note": '{"steps": 1e300}'}),
+        "weights too wide": save({**tensors, name: np.full_like(tensors[name], 1e300, np.float64)}, {"note": note}),
+        "another A": save({**tensors, f"{name[:-2]}.A": np.ones((4, 64), np.float32)}, {"note": note}),
     }
 
 
 @pytest.mark.parametrize(
-    "lie", ["nothing", "no tensors", "another shape", "not finite", "no note", "a note of texts", "a number too large"]
+    ("lie", "method"),
+    [
+        ("nothing", "flexlora"),
+        ("no tensors", "flexlora"),
+        ("another shape", "flexlora"),
+        ("not finite", "flexlora"),
+        ("no note", "flexlora"),
+        ("a note of texts", "flexlora"),
+        ("a number too large", "flexlora"),
+        ("weights too wide", "flexlora"),  # the product of two is infinite, and no SVD takes that
+        ("another A", "ffa"),
+    ],
 )
 def test_a_client_that_lies_is_left_out_and_named(
-    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str
+    lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str, method: str
 ) -> None:
-    server, clients, exchange = parts(lab, tmp_path, "rounds=1")
+    server, clients, exchange = parts(lab, tmp_path, "rounds=1", f"methods={method}")
     with pytest.raises(NotYet):
         server.round(0)
     for one in clients:
