@@ -238,8 +238,10 @@ class Tensors(Protocol):
         """
         ...
 
-    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
-        """The highest number under `name` whose bytes verify, and these; None when none above `after` is here now."""
+    def newest(self, name: str, after: int = -1, below: int | None = None) -> tuple[int, bytes] | None:
+        """The highest number under `name` whose bytes verify, and these; None when none above `after`, and `below`
+        where that is given, is here now.
+        """
         ...
 
 

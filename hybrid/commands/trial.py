@@ -92,7 +92,8 @@ def _newest(folder: Path, run: Run, stage: Stage, series: Series) -> tuple[int, 
     """How many rounds the newest state of a series contains, and the loop's own bytes of it. Raises NotFinished."""
     media = run.sources or (run.folder,)
     tensors = RunTensors(run.id, new_attempt(), Disk(home.spool_of(folder)), media)
-    found = tensors.newest(state_name(stage.identity, run.model_digest(stage.name), series))
+    name = state_name(stage.identity, run.model_digest(stage.name), series)
+    found = tensors.newest(name, below=series.rounds + 1)
     if found is None:
         raise NotFinished(
             f"no state of {series.name} of {run.id} is here yet",

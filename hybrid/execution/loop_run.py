@@ -106,7 +106,7 @@ class LoopRun:
         """The loop that waits, unless another worker has gone on with its series; else one of the newest state."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            if claimed or self._tensors.newest(self._name, after=len(self._state.rounds)) is None:
+            if claimed or self._tensors.newest(self._name, len(self._state.rounds), self._most + 1) is None:
                 return loop
             loop.close()
         self._state, self._told = LoopState(), 0
@@ -118,19 +118,23 @@ class LoopRun:
         return loop
 
     def _resumed(self) -> Loop:
-        """The loop, gone on from the newest state that it accepts."""
-        loop, found = self._make(), self._tensors.newest(self._name)
-        if found is None:
-            return loop
-        try:
-            state = LoopState.read(found[1], self._most)
-            loop.load(state.data)
-        except BadData as error:
-            LOG.warning("a state of the loop is passed over, and it begins anew: %s", error.message)
-            loop.close()
-            return self._make()
-        self._state = state
-        LOG.info("going on after round %d of %d", len(state.rounds), self._most)
+        """The loop, gone on from the newest state that it accepts. States of more rounds than there are do not count:
+        they would be the newest ones for ever.
+        """
+        loop, end = self._make(), self._most + 1
+        while found := self._tensors.newest(self._name, below=end):
+            end = found[0]
+            try:
+                state = LoopState.read(found[1], self._most)
+                loop.load(state.data)
+            except BadData as error:
+                LOG.warning("the state after round %d of the loop is passed over: %s", end, error.message)
+                loop.close()
+                loop = self._make()
+            else:
+                self._state = state
+                LOG.info("going on after round %d of %d", len(state.rounds), self._most)
+                break
         return loop
 
     def _untold(self) -> Iterator[tuple[int, DoneRound]]:

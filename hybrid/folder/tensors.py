@@ -51,14 +51,16 @@ class RunTensors:
             if found and found.number < number:
                 self._own.remove(path)
 
-    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
-        """The highest number above `after` whose bytes verify, and these; of two of a number the lower sha256.
+    def newest(self, name: str, after: int = -1, below: int | None = None) -> tuple[int, bytes] | None:
+        """The highest number above `after`, and `below` where that is given, whose bytes verify, and these; of two of a
+        number the lower sha256.
 
         A folder that does not answer counts as empty.
         """
         if not DIGEST.fullmatch(name):
             raise BadData(f"tensors: {name!r:.80} is not a name of 64 hex digits")
-        newer = (one for one in self._versions(name) if one.number > after)
+        end = MOST_NUMBER + 1 if below is None else below
+        newer = (one for one in self._versions(name) if after < one.number < end)
         for version in sorted(newer, key=lambda one: (-one.number, one.sha32, one.of)):
             if (data := version.read()) is not None:
                 return version.number, data

@@ -173,6 +173,6 @@ def _progress(session: TrainingSession, stored: Any) -> JobProgress:
         progress.remaining = remaining
         if stored["loss"] is not None:
             progress.loss = torch.tensor(float(stored["loss"]), device=session.bank.values.device)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration) as error:
         raise BadData(f"the training that is to go on is damaged: {type(error).__name__}: {error}") from error
     return progress

@@ -112,7 +112,7 @@ class Federation:
         named, about = unpacked(state, f"the state of {self.name}")
         try:
             self._restore(named, about)
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, IndexError, AttributeError) as error:
             raise BadData(f"the state of {self.name} does not fit: {error!s:.200}") from error
 
     def close(self) -> None:

@@ -254,7 +254,7 @@ class Training:
                 one.copy_(taken(tensors, f"model/{name}", one))
         if about.get("lowest") is not None:
             self.best = {name: taken(tensors, f"best/{name}", one) for name, one in self._parts().items()}
-            self.lowest, self.waited = float(about["lowest"]), int(about["waited"])
+            self.lowest, self.waited = _best(about)
         if about.get("phase") == 2:
             self.phase1 = None
             if about.get("started"):
@@ -271,6 +271,14 @@ class Training:
 
 GUIDE_WEIGHT, GUIDE_NOISE = 0.5, 0.01
 """Of the guide: weight of the diversity, and standard deviation of the noise on contexts."""
+
+
+def _best(about: Mapping[str, Any]) -> tuple[float, int]:
+    """The lowest loss of a state, and the epochs since then. Raises BadData."""
+    try:
+        return float(about["lowest"]), int(about["waited"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadData(f"not the state of a training: 'lowest' or 'waited' is no number: {error!s:.100}") from error
 
 
 def _digest(*tensors: torch.Tensor) -> str:

@@ -259,15 +259,35 @@ def test_a_state_that_cannot_be_read_is_passed_over(tmp_path: Path, caplog: pyte
             b'{"format":"hybrid/loop","rounds":[["{}",1]],"version":1}\n1',
             good.pack()[:-1] + b"x",
         ),
-        start=10,
     ):
-        kept.keep(name, number, data)
+        kept = tensors(Disk(tmp_path / str(number)))
+        kept.keep(name, 5, data)
         caplog.clear()
         again = list(LoopRun(lambda: Sum(lambda name, number: 1.0), kept, name, 5, 0).rounds(lambda: True))
         assert [one.text for _, one in again] == [one.text for _, one in whole]
         assert "passed over" in caplog.text
     with pytest.raises(BadData, match="number of rounds"):
         LoopState.read(good.pack(), 4)
+
+
+def test_states_that_are_none_do_not_hide_the_good_one_before_them(tmp_path: Path) -> None:
+    computed, name = list[int](), "0" * 64
+
+    def step(_: str, number: int) -> float:
+        computed.append(number)
+        return 1.0
+
+    kept = tensors(Disk(tmp_path))
+    run, asked = LoopRun(lambda: Sum(step), kept, name, 9, 0), iter([True, True, True, False])
+    assert len(list(run.rounds(lambda: next(asked)))) == 3
+    good = kept.newest(name)
+    other = tensors(Disk(tmp_path), "20260101t000000z-bbbbbbbb")
+    other.keep(name, 4, good[1] + b"x")  # type: ignore[index]
+    other = tensors(Disk(tmp_path), "20260101t000000z-cccccccc")
+    other.keep(name, 999_999_999, b"no state")
+    assert len(list(LoopRun(lambda: Sum(step), kept, name, 9, 0).rounds(lambda: True))) == 9
+    assert computed == list(range(9))
+    assert len(list(LoopRun(lambda: Sum(step), kept, name, 9, 0).rounds(lambda: True))) == len(computed) == 9
 
 
 def test_it_stops_after_the_round_in_hand_with_a_state(tmp_path: Path) -> None:

@@ -117,6 +117,7 @@ DAMAGE: list[Any] = [
     lambda about: about["slots"][0].update(step=10_000),
     lambda about: about["slots"][0].update(left=[17]),
     lambda about: about["slots"][0].update(losses=["nan", {}]),
+    lambda about: about["slots"][0].update(losses=[10**400] * len(about["slots"][0]["losses"])),
     lambda about: about["slots"][0].update(job="e"),
     lambda about: about["slots"][0].update(job=3),
     lambda about: about.update(slots=[1, 2]),

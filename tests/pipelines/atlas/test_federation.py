@@ -139,6 +139,7 @@ def deeper(model: ClientModel) -> ClientModel:
         ("hetlora", lambda _, about: about["ranks"][0].update(dict.fromkeys(about["ranks"][0], 3)), "have its ranks"),
         ("flora", lambda _, about: about["ranks"].__setitem__(0, {"q": 4}), "of other layers"),
         ("flexlora", lambda _, about: about["fetched"].pop(), "it is of"),
+        ("flexlora", lambda _, about: about["grouping"].update(labels=[1e999, 0]), "infinity"),
         ("flexlora", with_first(cut), "does not have its ranks"),
         ("flora", with_first(deeper), "more ranks than the server keeps"),
         ("flexlora", with_first(beheaded), "the head of member 0"),

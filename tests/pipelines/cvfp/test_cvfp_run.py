@@ -23,6 +23,7 @@ from pipelines.cvfp.pipeline import DATA, Cvfp
 from pipelines.cvfp.report import unconverged
 from pipelines.cvfp.results import criteria, fixed_point, read
 from pipelines.cvfp.settings import GUIDED
+from pipelines.cvfp.state import pack, unpack
 from pipelines.cvfp.tokens import tokenizer_for
 
 SMALL: dict[str, Any] = {
@@ -247,6 +248,15 @@ def test_the_state_of_another_shape_is_refused() -> None:
         narrow.load(wide.state())
     with pytest.raises(BadData):
         narrow.load(b"garbage")
+
+
+@pytest.mark.parametrize("change", [{"lowest": "low"}, {"lowest": 10**400}, {"lowest": 1.0, "waited": None}])
+def test_a_state_whose_numbers_are_none_is_refused(change: dict[str, Any]) -> None:
+    ((_, one),) = loops(variants=("untrained",))
+    one.round(0)
+    tensors, about = unpack(one.state())
+    with pytest.raises(BadData, match="waited"):
+        one.load(pack(tensors, about | change))
 
 
 def test_witten_and_bell_give_shares_that_sum_to_one() -> None:
