@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -39,8 +41,29 @@ NOT_NEGATIVE = Bounds(0)
 SHARE = Bounds(0, 1, over=True)
 
 
+_NOTED: ContextVar[dict[str, Bounds] | None] = ContextVar("noted bounds", default=None)
+
+
+@contextmanager
+def noted_bounds() -> Iterator[dict[str, Bounds]]:
+    """The bounds of the settings that are made in the block, by name, as they are checked."""
+    found: dict[str, Bounds] = {}
+    token = _NOTED.set(found)
+    try:
+        yield found
+    finally:
+        _NOTED.reset(token)
+
+
+def _note(bounds: Mapping[str, Bounds]) -> None:
+    noted = _NOTED.get()
+    if noted is not None:
+        noted.update(bounds)
+
+
 def refuse_outside(settings: object, **bounds: Bounds) -> None:
     """Raise ValueError for the first of these settings that is outside its bounds; None is not checked."""
+    _note(bounds)
     for name, bound in bounds.items():
         value = getattr(settings, name)
         if value is not None and not bound.hold(value):
@@ -59,6 +82,7 @@ def refuse_repeats(settings: object, *names: str) -> None:
 
 def refuse_each_outside(settings: object, **bounds: Bounds) -> None:
     """Raise ValueError for the first value of these settings of several values that is outside the setting's bounds."""
+    _note(bounds)
     for name, bound in bounds.items():
         if wrong := [one for one in getattr(settings, name) if not bound.hold(one)]:
             raise ValueError(f"{name}={wrong[0]} is not {bound}")

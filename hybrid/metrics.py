@@ -18,6 +18,10 @@ LARGEST = 1e100
 """Largest absolute value of a metric: what is larger has diverged, and is left out like what is not finite."""
 
 
+PHASE = "phase"
+"""The metric that numbers the part of a training to which a round belongs: a label, of which no curve is drawn."""
+
+
 @dataclass(frozen=True, slots=True)
 class RoundMetrics:
     """The metrics of one round, in whatever unit, and those of groups in it (`node-3`).

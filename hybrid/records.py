@@ -296,7 +296,8 @@ class Grade:
 
     `figures` are secondary measures in [0, 1] that are averaged beside the score, `controls` are the scores that a
     method without a model would get on the same question, `arms` are the scores that another model got on it, such as
-    the one that was not trained; what the score gains over these is told. `detail` is kept for the report.
+    the one that was not trained; what the score gains over these is told. `detail` is kept for the report. `due` is
+    False for what has no score by its nature, such as a round before the last one: it is not counted as ungraded.
     """
 
     score: float | None
@@ -305,10 +306,13 @@ class Grade:
     controls: Mapping[str, float] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
     arms: Mapping[str, float] = field(default_factory=dict)
+    due: bool = True
 
     def __post_init__(self) -> None:
         if self.score is None and not self.reason:
             raise ValueError("a grade without a score needs its reason")
+        if self.score is not None and not self.due:
+            raise ValueError(f"a score of {self.score!r} where none is due")
         if self.score in (0.0, 1.0) and not (self.figures or self.controls or self.arms):
             return  # as most are
         named = (*self.figures.items(), *self.controls.items(), *self.arms.items())

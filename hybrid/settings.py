@@ -11,10 +11,12 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
+from hybrid.bounds import noted_bounds
 from hybrid.canonical import Json, encode
 from hybrid.errors import KINDS, BadData, HybridError, PluginFault, UsageError, listed, nearest
 from hybrid.machine.late_imports import import_object
@@ -27,13 +29,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as `hybrid describe` shows it. `default` is JSON; a `required` setting has none."""
+    """One setting as `hybrid describe` shows it. `default` is JSON; a `required` setting has none. `range` are the
+    numbers that it takes, "" where it names no bounds.
+    """
 
     name: str
     type: str
     default: Json
     help: str
     required: bool = False
+    range: str = ""
 
 
 def build(
@@ -106,6 +111,18 @@ def _misfit(frozen: Any, fields: Mapping[str, Any]) -> str:
     missing, unknown = fields.keys() - frozen.keys(), {str(name) for name in frozen.keys() - fields.keys()}
     each = (("without", missing), ("with the unknown", unknown))
     return ", ".join(f"{words} {listed(names)}" for words, names in each if names)
+
+
+def ranges(cls: type[Any]) -> dict[str, str]:
+    """The numbers that settings of `cls` take, in words, as its own check names them; without those that have none."""
+    fields = dataclasses.fields(cls)
+    made: Any = object.__new__(cls)
+    for field in fields:
+        value = _default(field)
+        object.__setattr__(made, field.name, None if value is MISSING else value)
+    with noted_bounds() as found, suppress(Exception):  # a required setting has no value that could be right
+        made.__post_init__()
+    return {field.name: str(found[field.name]) for field in fields if field.name in found}
 
 
 def describe(cls: type[Any]) -> list[Setting]:

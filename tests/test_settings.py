@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybrid import settings
-from hybrid.bounds import SHARE, Bounds
+from hybrid.bounds import SHARE, Bounds, refuse_each_outside, refuse_outside
 from hybrid.errors import BadData, HybridError, UsageError
 from hybrid.plugins.installed import load
 from pipelines.branch.settings import BranchSettings
@@ -238,3 +238,23 @@ def test_a_value_out_of_range_is_explained_by_its_own_setting_alone() -> None:
     assert wrong.value.message == "branch: balance=3.0 is not 0 to 1"
     assert wrong.value.hint.startswith("balance: of quality against difference, 0 to 1")
     assert "novelty" not in wrong.value.hint
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Has bounds, a required setting, and a check that no value of a required setting passes."""
+
+    path: str
+    share: float = 0.5
+    sizes: tuple[int, ...] = (1,)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, share=SHARE)
+        refuse_each_outside(self, sizes=Bounds(1, 9))
+        raise ValueError("no path is right")
+
+
+def test_the_ranges_of_settings_are_those_that_their_check_names() -> None:
+    assert settings.ranges(Bounded) == {"share": "over 0 and at most 1", "sizes": "1 to 9"}
+    assert settings.ranges(Needy) == {}

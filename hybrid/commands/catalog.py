@@ -15,7 +15,7 @@ from hybrid.errors import UsageError, nearest
 from hybrid.machine.terminal import clean, clean_line
 from hybrid.plugins import installed
 from hybrid.protocols import Role
-from hybrid.settings import Setting
+from hybrid.settings import Setting, ranges
 from hybrid.settings import describe as settings_of
 
 KINDS: tuple[installed.PluginKind, ...] = ("pipelines", "graders")
@@ -57,6 +57,12 @@ def _kinds_of(name: str) -> list[installed.PluginKind]:
     return found
 
 
+def _settings(loaded: type[Any]) -> list[Setting]:
+    """The settings with the ranges that their checks name."""
+    known = ranges(loaded)
+    return [dataclasses.replace(setting, range=known.get(setting.name, "")) for setting in settings_of(loaded)]
+
+
 def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:
     return {name: dict(values) for name, values in getattr(loaded, "presets", {}).items()}
 
@@ -68,7 +74,7 @@ def _as_json(kind: installed.PluginKind, name: str, loaded: type[Any]) -> dict[s
         "name": name,
         "distribution": installed.names(kind)[name].distribution,
         "help": inspect.getdoc(loaded) or "",
-        "settings": [dataclasses.asdict(setting) for setting in settings_of(loaded)],
+        "settings": [dataclasses.asdict(setting) for setting in _settings(loaded)],
         "presets": _presets(loaded),
         **({"roles": {role: dataclasses.asdict(about) for role, about in roles.items()}} if roles else {}),
     }
@@ -82,12 +88,13 @@ def _lines(kind: installed.PluginKind, name: str, loaded: type[Any]) -> Iterator
     yield f"{kind[:-1]} {name}, from {installed.names(kind)[name].distribution}"
     yield ""
     yield inspect.getdoc(loaded) or "(no help)"
-    settings = settings_of(loaded)
+    settings = _settings(loaded)
     yield ""
     yield "Settings (--set name=value):" if settings else "No settings."
     for setting in settings:
         yield f"  {setting.name}={_default(setting)}"
-        yield f"      {setting.type}{'. ' if setting.help else ''}{setting.help}"
+        typed = f"{setting.type}{', ' if setting.range else ''}{setting.range}"
+        yield f"      {typed}{'. ' if setting.help else ''}{setting.help}"
     for role, about in _roles(loaded).items():
         yield from _role(role, about)
     for preset, values in _presets(loaded).items():

@@ -179,7 +179,15 @@ def _report(done: remote_runs.Fetched, summary: dict[str, Any] | None, *, as_jso
     for line in fetched_lines(done):
         click.echo(clean_line(line, MAX_LINE), err=True)
     if summary:
-        none = f"score: {summary['method']};" if summary["n"] else "no score yet"
-        score = none if summary["score"] is None else f"score {summary['score']:.4f}"
-        so_far = "" if done.done else ", so far: what has not arrived is counted as ungraded"
-        click.echo(f"{score} over {summary['n']} of {summary['n'] + summary['ungraded']['count']}{so_far}", err=True)
+        click.echo(_score_line(summary, done=done.done), err=True)
+
+
+def _score_line(summary: dict[str, Any], *, done: bool) -> str:
+    """The score of what has arrived, or why there is none."""
+    given = summary["n"] + summary["ungraded"]["count"]
+    if not given:
+        return f"score: {summary['method']}"
+    none = f"score: {summary['method']};" if summary["n"] else "no score yet"
+    score = none if summary["score"] is None else f"score {summary['score']:.4f}"
+    so_far = "" if done else ", so far: what has not arrived is counted as ungraded"
+    return f"{score} over {summary['n']} of {given}{so_far}"

@@ -181,7 +181,7 @@ def _check(summary: dict[str, Any], threshold: float | None) -> None:
     if threshold is None:
         return
     score = summary["score"]
-    if score is None and summary["n"]:
+    if score is None and (summary["n"] or _nothing_due(summary)):
         raise Missed(f"the threshold is missed: the score is {summary['method']}")
     if score is None:
         raise Missed(
@@ -197,13 +197,19 @@ def show_summary(summary: dict[str, Any], name: str, grades: Path) -> None:
     console = Console(highlight=False, stderr=aside)
     if not console.is_terminal:
         console = Console(highlight=False, stderr=aside, width=FILE_WIDTH, no_color=True)
-    console.print(_scores(summary, name, console.is_terminal))
+    if not _nothing_due(summary):
+        console.print(_scores(summary, name, console.is_terminal))
     if summary.get("measures"):
         console.print(_measures(summary["measures"], console.is_terminal))
     for line in (*_counts(summary), *sentences(summary.get("judge"))):
         console.print(_safe(line), soft_wrap=True)
-    what = "score" if summary["score"] is None and summary["n"] else "interval"
+    what = "score" if summary["score"] is None and (summary["n"] or _nothing_due(summary)) else "interval"
     console.print(_safe(f"{what}: {summary['method']}; grades: {grades}"))
+
+
+def _nothing_due(summary: dict[str, Any]) -> bool:
+    """Whether there is no score because none was to be expected."""
+    return "not_due" in summary and not summary["n"] and not summary["ungraded"]["count"]
 
 
 def _scores(summary: dict[str, Any], name: str, framed: bool) -> Table:
@@ -288,10 +294,12 @@ def _share(share: float | None) -> str:
 
 
 def _counts(summary: dict[str, Any]) -> list[str]:
-    """Lines that count what is ungraded and what failed."""
+    """Lines that count what is ungraded, what has no score by its nature, and what failed."""
     lines = [f"ungraded {summary['unit']}s: {_listed(summary['ungraded']['reasons'], 'none')}"]
     if summary["ungraded_outputs"]["count"]:
         lines.append(f"ungraded outputs: {_listed(summary['ungraded_outputs']['reasons'], 'none')}")
+    if not_due := summary.get("not_due"):
+        lines.append(f"not to be graded: {_listed(not_due['reasons'], 'none')}")
     lines.append(f"failed outputs: {_listed(summary['failed_outputs'], 'none')} of {summary['outputs']:,}")
     return lines
 

@@ -236,12 +236,13 @@ def mean_grade(grader: OutputGrader, outputs: Sequence[Output], ungraded: Reason
     scores = [grade.score for grade in grades if grade.score is not None]
     if len(scores) < len(grades):
         for grade in grades:
-            if grade.score is None:
+            if grade.score is None and grade.due:
                 ungraded.count(grade.reason)
     if len(grades) == len(outputs) == 1:
         return grades[0]
     if not scores:
-        return Grade(None, grades[0].reason if grades else "no output to grade")
+        due = not grades or any(grade.due for grade in grades)
+        return Grade(None, grades[0].reason if grades else "no output to grade", due=due)
     measured = [grade for grade in grades if grade.score is not None and (grade.figures or grade.controls)]
     score = sum(scores) / len(scores)
     together = sample_figures(list(zip(answered, grades, strict=True)), len(outputs), vote)
@@ -276,6 +277,7 @@ def _line(question: Question, grade: Grade) -> bytes:
         "controls": {**grade.controls, **grade.arms},
         "detail": grade.detail,
         "outputs": len(question.outputs),
+        **({} if grade.due else {"due": False}),
     }
     if not (grade.controls or grade.arms or grade.detail) and all(
         not one or one >= 0.001 for one in (grade.score, *grade.figures.values())

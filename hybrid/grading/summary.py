@@ -18,6 +18,9 @@ REST = "(other)"
 
 Unit = Literal["task", "question"]
 
+NOTHING_DUE = "none, since nothing here is to be graded: see what is measured"
+"""The method of a summary without a score where none was to be expected."""
+
 
 class Reasons:
     """Counts reasons by name. The number of names is bounded, since they come from untrusted files."""
@@ -48,6 +51,7 @@ class GradeSummary:
         self._controls: dict[str, ClusteredMean] = {}
         self._gains: dict[str, ClusteredMean] = {}  # score minus that of an arm, paired by unit
         self._reasons = Reasons()
+        self._not_due = Reasons()
         self._failed = Reasons()
         self.ungraded_outputs = Reasons()
         self._questions = self._outputs = self._constants = 0
@@ -79,7 +83,8 @@ class GradeSummary:
         """Add the finished task: its lowest score, or no score when one of its questions has none."""
         if not self._open or self._task is None:
             return
-        ungraded = next((grade for grade in self._open if grade.score is None), None)
+        without = sorted((grade for grade in self._open if grade.score is None), key=lambda grade: not grade.due)
+        ungraded = next(iter(without), None)
         if ungraded:
             self._unit_done(self._task, ungraded)
         else:
@@ -94,7 +99,7 @@ class GradeSummary:
             if grade.score is not None:
                 self._gains.setdefault(name, ClusteredMean()).add(task, grade.score - value)
         if grade.score is None:
-            self._reasons.count(grade.reason)
+            (self._reasons if grade.due else self._not_due).count(grade.reason)
             return
         self._score.add(task, grade.score)
         for name, value in grade.controls.items():
@@ -121,14 +126,18 @@ class GradeSummary:
         if self._constants:
             controls["majority answer"] = _measure(self._majority.result(), "score")
         interval = self._score.interval()
-        clustered = self._score.clusters < self._score.n
+        method = "Wilson, 95 %, clustered by task" if self._score.clusters < self._score.n else "Wilson, 95 %"
+        not_due = {"not_due": self._not_due.summary()} if self._not_due.counts else {}
+        if not_due and not self._score.n and not self._reasons.counts:
+            method = NOTHING_DUE
         return {
             "unit": self._unit,
             "n": self._score.n,
             "score": self._score.mean,
             "interval": list(interval) if interval else None,
-            "method": "Wilson, 95 %, clustered by task" if clustered else "Wilson, 95 %",
+            "method": method,
             "ungraded": self._reasons.summary(),
+            **not_due,
             "ungraded_outputs": self.ungraded_outputs.summary(),
             "questions": self._questions,
             "outputs": self._outputs,

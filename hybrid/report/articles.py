@@ -38,9 +38,9 @@ def statuses_of(runs: Sequence[ReportRun], parts: Sequence[TaskResult | None], s
 
 
 def _status(run: ReportRun, part: TaskResult, sections: Sections) -> str:
-    """Right, partly, wrong or ungraded; `graded` where a score does not say how right an answer is."""
-    status = status_of(part.score(run.unit))
-    return status if status == "ungraded" or sections.right_or_wrong(run) else "graded"
+    """Right, partly, wrong, ungraded or unscored; `graded` where a score does not say how right an answer is."""
+    status = status_of(part.score(run.unit), due=part.due)
+    return status if status in ("ungraded", "unscored") or sections.right_or_wrong(run) else "graded"
 
 
 def _figure(values: Sequence[float | None]) -> str:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import ClassVar
 
 from hybrid.canonical import encode
-from hybrid.metrics import RoundMetrics
+from hybrid.metrics import PHASE, RoundMetrics
 from hybrid.records import Output
 from hybrid.report.formatting import count_of
 from hybrid.report.line_charts import Line, line_chart, number
@@ -61,9 +61,9 @@ class Curves(Section):
                 notes.append(el("p", REPEATS, cls="note"))
             if len(group) > 1:
                 notes.append(_seed_note(label, group))
-            tasks = _tasks(series)
+            several = len({task for each in series for _, task, _ in each}) > 1
             for key in sorted({key for each in series for key in each}, key=lambda key: (key[2] != "", key)):
-                name = _name(label, key, several=len(tasks[key[0]]) > 1)
+                name = _name(label, key, several=several)
                 if (line := _line(name, key, series)).points:
                     lines.setdefault(key[0], []).append((key, line))
         still = [metric for metric in sorted(lines) if _is_still(lines[metric])]
@@ -125,6 +125,8 @@ def _series(run: ReportRun) -> Series:
             name = SEED.sub("", output.task)
             for group, metrics in {"": found.metrics, **found.groups}.items():
                 for metric, value in metrics.items():
+                    if metric == PHASE:
+                        continue
                     known = lines.setdefault(metric, set())
                     known.add((name, group))
                     points = series.setdefault((metric, output.task, group), {})
@@ -223,15 +225,6 @@ def _seed_note(label: str, group: Sequence[ReportRun]) -> Html:
     mean = f"{line} is the mean of {len(group)} runs that differ only in their seed ({seeds})"
     band = "its band extends from the lowest to the highest. Rounds that some of them lack are left out."
     return el("p", f"{mean}, {band}", cls="note")
-
-
-def _tasks(series: Sequence[Series]) -> dict[str, set[str]]:
-    """The tasks that have each metric."""
-    found: dict[str, set[str]] = {}
-    for each in series:
-        for metric, task, _ in each:
-            found.setdefault(metric, set()).add(task)
-    return found
 
 
 def _name(label: str, key: Key, *, several: bool) -> str:

@@ -38,12 +38,12 @@ def count_of(number: int, one: str, many: str = "") -> str:
 
 def status_badge(status: str) -> Html:
     """The badge of a status: a sign and a word, so that it does not depend on colour alone."""
-    sign = {"right": "✓", "wrong": "✗", "partly": "◐", "graded": "●", "ungraded": "?", "absent": "–"}[status]
+    sign = {"right": "✓", "wrong": "✗", "partly": "◐", "graded": "●", "ungraded": "?"}.get(status, "–")
     return el("span", el("span", sign, aria_hidden="true"), f" {status}", cls=f"badge {status}")
 
 
-def status_of(score: float | None) -> str:
-    """The word for a score: right (1), wrong (0), partly (between), ungraded (None)."""
+def status_of(score: float | None, *, due: bool = True) -> str:
+    """The word for a score: right (1), wrong (0), partly (between), ungraded (None), no score (None, and none due)."""
     if score is None:
-        return "ungraded"
+        return "ungraded" if due else "unscored"
     return "right" if score >= 1.0 else "wrong" if score <= 0.0 else "partly"

@@ -35,7 +35,9 @@ AGAIN = "grade the outputs again"
 
 @dataclass(frozen=True, slots=True)
 class GradeRow:
-    """The grade of one question in grades.json. `outputs` is the number of outputs that were graded."""
+    """The grade of one question in grades.json. `outputs` is the number of outputs that were graded; `due` is False
+    where no score was to be expected.
+    """
 
     task: str
     question: str
@@ -45,6 +47,7 @@ class GradeRow:
     detail: Mapping[str, Any]
     outputs: int
     controls: Mapping[str, float] = field(default_factory=dict)
+    due: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,7 @@ def _row(value: Any, what: str) -> GradeRow:
             detail=dict(value.get("detail") or {}),
             outputs=int(value.get("outputs", 0)),
             controls={str(name): _number(score) for name, score in (value.get("controls") or {}).items()},
+            due=value.get("due") is not False,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise BadData(f"{what}: not a grade: {error}", hint=AGAIN) from error
@@ -179,6 +183,7 @@ def _summary(value: Any) -> dict[str, Any]:
         "method": str(value.get("method", "")),
         "ungraded": int(ungraded["count"]),
         "reasons": _counts(ungraded.get("reasons")),
+        "not_due": _counts((value.get("not_due") or {}).get("reasons")),
         "ungraded_outputs": _counts((value.get("ungraded_outputs") or {}).get("reasons")),
         "questions": int(value["questions"]),
         "outputs": int(value["outputs"]),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from hybrid.report.markup import Html, el
 from hybrid.report.sources import ReportRun
 
-STATUSES = ("right", "partly", "wrong", "graded", "ungraded", "absent")
+STATUSES = ("right", "partly", "wrong", "graded", "ungraded", "unscored", "absent")
 
 RIGHT_OR_WRONG = ("right", "partly", "wrong")
 

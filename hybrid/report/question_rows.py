@@ -40,6 +40,8 @@ def ungraded_reason(result: QuestionResult) -> Html:
     """Why a question has no score; empty for a run without grades."""
     if result.grade.score is not None or not result.grade.reason:
         return Html("")
+    if not result.grade.due:
+        return el("p", "Not to be graded: ", result.grade.reason, cls="none")
     return el("p", "Ungraded: ", result.grade.reason, cls="error")
 
 
@@ -47,7 +49,7 @@ def _row(run: ReportRun, label: str, result: QuestionResult, longest: int) -> Ht
     reference = result.reference
     shown = reference if isinstance(reference, str) else "" if reference is None else encode(reference).decode()
     name = f"{label} · {result.grade.question}" if label else result.grade.question
-    status = status_of(result.grade.score)
+    status = status_of(result.grade.score, due=result.grade.due)
     score = percent(result.grade.score) if status == "partly" else ""
     return el(
         "section",

@@ -147,11 +147,15 @@ class QuestionResult:
 
 @dataclass(slots=True)
 class TaskResult:
-    """One run's part of a task: the scores of all its questions, and the first of these in `questions`."""
+    """One run's part of a task: the scores of all its questions, and the first of these in `questions`.
+
+    `due` says whether a score was to be expected of one of them.
+    """
 
     questions: list[QuestionResult] = field(default_factory=list)
     scores: list[float | None] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
+    due: bool = False
 
     @property
     def failed(self) -> int:
@@ -270,6 +274,7 @@ def tasks_of(source: ReportRun, *, sort: bool) -> Iterator[tuple[str, TaskResult
         for grade, question in rows:
             result = _question_result(grade, question)
             part.scores.append(grade.score)
+            part.due |= grade.due
             part.totals.add(result.totals)
             if len(part.questions) < MAX_QUESTIONS:
                 part.questions.append(result)

@@ -57,7 +57,7 @@ def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
     unit = summary["unit"]
     if summary["score"] is None:
         none = f"none of {count_of(summary['questions'], 'question')} could be graded"
-        return el("p", name, el("b", "no score"), f": {summary['method'] if summary['n'] else none}.")
+        return el("p", name, el("b", "no score"), f": {none if _is_due(summary) else summary['method']}.")
     return el(
         "p",
         name,
@@ -67,6 +67,11 @@ def _sentence(name: str, run: ReportRun, total: Totals) -> Html:
         f"; {count_of(summary['ungraded'], unit)} ungraded.",
         _arms(summary),
     )
+
+
+def _is_due(summary: Mapping[str, Any]) -> bool:
+    """Whether a mean is to be expected: not of scores that have none, nor where nothing is to be graded."""
+    return not summary["n"] and (summary["ungraded"] > 0 or not summary["not_due"])
 
 
 def _arms(summary: Mapping[str, Any]) -> str:
@@ -148,7 +153,7 @@ def _measures(run: ReportRun, sections: Sections) -> Iterator[tuple[str, str, Me
     if run.grades is None:
         return
     summary, names = run.grades.summary, sections.names
-    if summary["score"] is not None or not summary["n"]:  # else it is of what has no mean
+    if summary["score"] is not None or _is_due(summary):
         main = {"mean": summary["score"], "n": summary["n"], "interval": summary["interval"]}
         first, *others = summary["arms"] or [""]
         yield f"Score ({run.grader}, by {run.unit}){f' of {first}' if first else ''}", "score", main
@@ -200,8 +205,9 @@ def _counts(run: ReportRun, total: Totals) -> dict[str, str]:
         "Outputs": f"{summary['outputs']:,}",
         f"Ungraded {run.unit}s": f"{summary['ungraded']:,}{_reasons(summary['reasons'])}",
         "Ungraded outputs": _count_with_reasons(summary["ungraded_outputs"]),
+        **({"Not to be graded": _count_with_reasons(summary["not_due"])} if summary["not_due"] else {}),
         "Failed outputs": _count_with_reasons(summary["failed"]),
-        "Interval" if summary["score"] is not None or not summary["n"] else "Score": summary["method"] or "not named",
+        "Interval" if summary["score"] is not None or _is_due(summary) else "Score": summary["method"] or "not named",
     }
 
 

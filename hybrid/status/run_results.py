@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hybrid.backends.registry import NO_MODEL
 from hybrid.canonical import Json, encode
 from hybrid.folder.medium import Medium
 from hybrid.grading.scores import Score, scores_of
 from hybrid.machine.terminal import clean_line
 from hybrid.outputs import BEGINS
 from hybrid.status.run_status import RunStatus
+from hybrid.status.text import NOTHING
 
 LONGEST_LINE = 1024 * 1024
 """Most bytes that are read of each of the first two lines of an outputs file, which contain the id of its run: a spec
@@ -57,7 +59,7 @@ class RunResult:
             return [_cell(run.id), _cell(run.error.message), "", "", "", ""]
         when = f"{self.begun.astimezone():%Y-%m-%d %H:%M}" if self.begun else "not begun"
         scores = ", ".join(_score_text(one) for one in self.scores) or ("not graded" if self.outputs else "")
-        model = "/".join(run.about[name] for name in ("backend", "model"))
+        model = NOTHING if run.about["model"] == NO_MODEL else f"{run.about['backend']}/{run.about['model']}"
         where = str(self.outputs) if self.outputs else "no outputs here"
         return [_cell(one) for one in (run.id, model, _items(run), scores, when, where)]
 

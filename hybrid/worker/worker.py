@@ -231,7 +231,9 @@ class Worker:
             return RunState("unfinished", "there is a new order")
         self._orders_when_done[name] = heard
         failed = sum(view.own_failures for view in counted_once(views, chain.stages))
-        return RunState("done", f"done, {count_of(failed, 'item')} failed" if failed else "done", failed=failed)
+        parts = [*(f"{view.name}: {view.done:,}/{view.total:,}" for view in views if view.total)]
+        parts += [f"{count_of(failed, 'item')} failed"] if failed else []
+        return RunState("done", ", ".join(["done", *parts]), failed=failed)
 
     def _settled(self, name: str, orders: Orders) -> RunState | None:
         """The state of a run of which nothing is to be done any more."""

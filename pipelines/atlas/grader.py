@@ -77,14 +77,14 @@ class AtlasMeasures:
         return "methods" if len(self._comparison.methods) > 1 else ""
 
     def grade(self, output: Output) -> Grade:
-        """The score of a last round; anything else has none."""
+        """The score of a last round; for anything else none is due."""
         one = self._series.get(output.task)
         if one is None:
-            return Grade(None, "not a round of a method: what a client trains has no score of its own")
+            return Grade(None, "not a round of a method: what a client trains has no score of its own", due=False)
         if reason := self._comparison.void.get(one.name):
             return Grade(None, reason)
         if RoundMetrics.from_text(output.text or "").round < max(one.rounds):
-            return Grade(None, "not the last round")
+            return Grade(None, "not the last round", due=False)
         accuracy = ACCURACY.of(one)
         if accuracy is None or not 0.0 <= accuracy <= 1.0:
             return Grade(None, "no accuracy on the dev rows")

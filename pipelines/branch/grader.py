@@ -65,10 +65,10 @@ class BranchMeasures:
     figures: Sequence[Measured]
 
     def grade(self, output: Output) -> Grade:
-        """The share of a text that was kept; anything else has no score."""
+        """The share of a text that was kept; for anything else none is due."""
         share = self.shares.get(output.question)
         if share is None:
-            return Grade(None, "of the control" if output.view.get("control") is True else "not kept")
+            return Grade(None, "of the control" if output.view.get("control") is True else "not kept", due=False)
         if share.value is None:
             return Grade(None, share.reason)
         controls = {} if share.control is None else {"plain samples by chance": share.control}

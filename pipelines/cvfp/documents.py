@@ -80,12 +80,12 @@ def read_documents(data: str, share: float, most: int = 0) -> Documents:
 def refuse_short(documents: Documents, length: int) -> None:
     """Refuse texts whose longest document has fewer bytes than a piece has tokens, which are of a byte or more.
 
-    Before a run is made of them. Raises BadData.
+    Before a run is made of them. Raises UsageError.
     """
     for name, side in (("to train on", documents.train), ("held out", documents.held_out)):
         longest = max(len(text.encode()) for text in side)
         if longest < length:
-            raise BadData(
+            raise UsageError(
                 f"{documents.source}: the longest document {name} has {longest:,} bytes, and length={length:,} tokens",
                 hint="a shorter length, or longer documents",
             )

@@ -39,15 +39,12 @@ class Cvfp:
 class CvfpMeasures:
     """The grader after it has seen all rounds."""
 
-    mixes = "variants"
-    """The scores of variants have no common mean."""
-
     def __init__(self, series: Sequence[Trained]) -> None:
         self._series = series
 
     def grade(self, output: Output) -> Grade:
         """A round has no score: perplexities are no shares."""
-        return Grade(None, "what is measured stands below")
+        return Grade(None, "a round has no score", due=False)
 
     def measures(self) -> Iterator[Measured]:
         """The figures of each variant."""

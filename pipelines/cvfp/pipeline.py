@@ -15,8 +15,9 @@ from hybrid.protocols import Inputs, Role, Stage
 from hybrid.records import Output
 from hybrid.work import Rounds
 from pipelines.cvfp import guide
-from pipelines.cvfp.documents import read_documents, refuse_short
-from pipelines.cvfp.settings import BYTES, COUNTED, TRAINED, CvfpSettings, Variant
+from pipelines.cvfp.corpus import refuse_unfit
+from pipelines.cvfp.documents import read_documents
+from pipelines.cvfp.settings import COUNTED, CvfpSettings, Variant
 
 DATA = "data"
 GPT2 = "openai-community/gpt2"
@@ -54,8 +55,7 @@ class Cvfp(CvfpSettings):
     def inputs(self) -> Inputs:
         """The documents, as they are now. Raises HybridError for files that cannot be read."""
         found = read_documents(self.data, self.held_out, self.documents)
-        if self.tokenizer in (TRAINED, BYTES):
-            refuse_short(found, self.length)
+        refuse_unfit(self, found)
         size = sum(len(text.encode()) for text in (*found.train, *found.held_out))
         if size > MOST_TEXT:
             raise BadData(f"{size:,} bytes of documents, {MOST_TEXT:,} are the most", hint="--set documents=1000, say")

@@ -104,7 +104,7 @@ class CvfpSettings:
             warm_up=Bounds(0, 1), clip=NOT_NEGATIVE, part=Bounds(2, 1 << 24), every=Bounds(1, 100_000),
         )  # fmt: skip
         refuse_repeats(self, "variants", "seeds", "pieces")
-        refuse_each_outside(self, seeds=SEED)
+        refuse_each_outside(self, seeds=SEED, pieces=NOT_NEGATIVE)
         if self.execution != "sweeps" and (wrong_ones := [one for one in self.variants if _is_swept(one)]):
             raise ValueError(f"execution={self.execution} is of the guide's variants alone, not of {wrong_ones[0]}")
         if self.execution != "sweeps" and not set(self.variants) & set(GUIDED):
@@ -119,8 +119,6 @@ class CvfpSettings:
             )
         if self.tied and self.head != "token":
             raise ValueError(f"head={self.head} needs a matrix of its own, and tied=true gives it the embedding's")
-        if wrong := [one for one in self.pieces if one < 0]:
-            raise ValueError(f"pieces={wrong[0]} is negative")
 
     def reads_both(self, variant: Variant) -> bool:
         """Whether the head of a variant reads contexts beside token vectors; `token-only` has none."""

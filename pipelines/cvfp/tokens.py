@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hybrid.errors import CannotRun, HybridError
+from hybrid.errors import CannotRun, HybridError, UsageError
 from hybrid.machine.files import read_bounded
 from hybrid.machine.late_imports import import_object
-from hybrid.model_files.location import locate
+from hybrid.model_files.location import HUB_NAME, PACKAGED, locate
 from pipelines.cvfp.settings import BYTES, TRAINED
 
 NEEDED_FOR = "a byte-pair encoding of the texts (--set tokenizer=bytes does without)"
@@ -79,10 +79,30 @@ def tokenizer_for(name: str, texts: Sequence[str], vocabulary: int) -> Tokenizer
     return Pairs(made)
 
 
+def refuse_unknown(setting: str, name: str) -> None:
+    """Refuse the name of a model that is on no machine: neither a folder here, nor on the Hub, nor a whole path.
+
+    Before a run is made of it. Raises UsageError.
+    """
+    path = Path(name).expanduser()
+    named = name in ("", BYTES, TRAINED, *PACKAGED) or HUB_NAME.fullmatch(name)
+    if named or path.exists() or path.is_absolute():  # such a path may be another machine's
+        return
+    own = f"{TRAINED}, {BYTES}, or " if setting == "tokenizer" else ""
+    raise UsageError(
+        f"{setting}={name:.200}: no such folder", hint=f"{own}the folder of a model, or its name on the Hub: ORG/NAME"
+    )
+
+
 def _of_model(name: str) -> Any:
     """The tokenizer in a model's folder, which need not hold the model. Raises CannotRun."""
     own = Path(name).expanduser() / FILE
-    file = own if own.is_file() else locate(name) / FILE
+    try:
+        file = own if own.is_file() else locate(name) / FILE
+    except CannotRun as error:
+        raise CannotRun(
+            f"tokenizer={name:.200}: {error.message}", hint=f"{TRAINED}, {BYTES}, or a model's folder with {FILE}"
+        ) from error
     if not file.is_file():
         raise CannotRun(f"tokenizer={name}: no {FILE} in it", hint="save the model's fast tokenizer there")
     load = import_object("tokenizers:Tokenizer", needed_for=NEEDED_FOR)

@@ -69,7 +69,7 @@ class SapoMeasures:
         return "arms" if len(self._comparison.arms) > 1 else ""
 
     def grade(self, output: Output) -> Grade:
-        """The score of a last round; anything else has none."""
+        """The score of a last round; for anything else none is due."""
         named = SERIES.fullmatch(output.task)
         swarm = self._swarms.get((named["arm"], int(named["seed"]))) if named else None
         if named is None or swarm is None:
@@ -79,11 +79,11 @@ class SapoMeasures:
         except ValueError:
             return Grade(None, "not the metrics of a round")
         if number < swarm.rounds - 1:
-            return Grade(None, "not the last round")
+            return Grade(None, "not the last round", due=False)
         node = int(named["node"]) if named["node"] else None
         score = _score(swarm, node, self._comparison.figures.own)
         if score is None:
-            return Grade(None, "no own rollouts: what it learned is in eval_pass1")
+            return Grade(None, "no own rollouts: what it learned is in eval_pass1", due=False)
         silent = self._comparison.context.never_answers
         return Grade(score, controls={} if silent is None else {SILENT: silent})
 

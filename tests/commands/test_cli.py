@@ -183,7 +183,8 @@ def test_list_and_describe_print_json() -> None:
     } in listed
     described = json.loads(hybrid("describe", "seal-eval", "--json").stdout)
     assert described["kind"] == "pipeline"
-    assert {"name", "type", "default", "help", "required"} == set(described["settings"][0])
+    assert {"name", "type", "default", "help", "required", "range"} == set(described["settings"][0])
+    assert {one["name"]: one["range"] for one in described["settings"]}["temperature"] == "0 or more"
 
 
 @pytest.mark.slow

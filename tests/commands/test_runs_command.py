@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def test_a_run_is_listed_with_items_time_scores_and_outputs(place: RunFolder, hy
     (line,) = hybrid("runs").stdout.splitlines()
     assert "6 of 6, 1 failed" in line
     assert line.endswith(outputs)
+
+
+def test_a_run_without_a_language_model_says_so(place: RunFolder, hybrid: Hybrid) -> None:
+    made = hybrid("run", "remote", "cvfp", "--set", "variants=unigram", "--set", "documents=5")
+    assert made.code == 0, made.stderr
+    line = next(line for line in hybrid("runs").stdout.splitlines() if line.startswith("cvfp-"))
+    assert re.search(r"  no language model  +0 of 1  ", line), line
 
 
 def test_grades_of_other_outputs_are_marked(place: RunFolder, hybrid: Hybrid) -> None:

@@ -170,6 +170,20 @@ def test_of_very_many_lines_of_groups_no_more_than_a_value_is_kept(tmp_path: Pat
     assert sum(len(points) for (_, _, group), points in held.items() if group) < 13 * 12 + 3 * MAX_WITH_GROUPS
 
 
+def test_a_metric_of_one_of_several_series_has_its_name_and_the_phase_is_not_drawn(tmp_path: Path) -> None:
+    run = {"id": "cvfp-0123456789ab", "pipeline": "cvfp", "settings": {}}
+    made = [RoundMetrics(number, {"phase": float(number), "loss": 2.0 - number}) for number in range(2)]
+    swept = [RoundMetrics(one.round, {**one.metrics, "change": 1.0 + one.round}) for one in made]
+    outputs = [
+        Output(f"{at:064x}", task, f"{task}/{one.round}", {}, 0, one.to_text(), None, None)
+        for at, (task, one) in enumerate([*(("cvfp", one) for one in swept), *(("token-only", one) for one in made)])
+    ]
+    write_outputs(path := tmp_path / "outputs.json", run, [], {}, outputs)
+    found = charts(write_report([find_source(path)], tmp_path / "r.html").read_text())
+    assert list(found) == ["change", "loss"]
+    assert numbers(found["change"], "cvfp") == ["1", "1", "2", "2"]
+
+
 def test_names_of_metrics_and_groups_are_escaped(tmp_path: Path) -> None:
     name = "</text><script>window.pwned = 1</script>"
     path = records(tmp_path, [RoundMetrics(0, {name: 1.0}, {name: {name: 2.0}})], {})

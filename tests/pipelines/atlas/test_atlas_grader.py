@@ -44,7 +44,8 @@ def test_a_last_round_scores_its_accuracy_on_the_dev_rows_beside_the_majority_an
     clients = json.loads(outputs[-1].text or "")["groups"]
     dev = [one["dev_accuracy"] for name, one in clients.items() if name.startswith("client-")]
     assert summary["score"] == pytest.approx(sum(dev) / len(dev))
-    assert (summary["n"], summary["ungraded"]["reasons"]) == (1, {"not the last round": 3})
+    assert (summary["n"], summary["ungraded"]["count"]) == (1, 0)
+    assert summary["not_due"] == {"count": 3, "reasons": {"not the last round": 3}}
     assert summary["controls"]["most frequent label"]["score"] == pytest.approx(0.55)
 
 

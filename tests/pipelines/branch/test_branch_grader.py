@@ -115,7 +115,8 @@ def test_what_failed_or_was_not_kept_has_no_score_but_its_reason(tmp_path: Path)
     others = [candidate("t/0", X), candidate("t/1", Y), lost, candidate("t/3", Y, verdict="dropped-similar")]
     summary = graded(tmp_path, others)
     assert summary["n"] == 2
-    assert summary["ungraded"]["reasons"] == {"no output to grade": 1, "not kept": 1}
+    assert summary["ungraded"]["reasons"] == {"no output to grade": 1}
+    assert summary["not_due"]["reasons"] == {"not kept": 1}
     assert summary["failed_outputs"] == {"no-answer": 1}
 
 

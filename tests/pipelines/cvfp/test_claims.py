@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybrid.metrics import RoundMetrics
+from hybrid.outputs import write_outputs
+from hybrid.records import Output
+from hybrid.report.page import write_report
+from hybrid.report.sources import find_source
 from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.pipeline import Cvfp
 from pipelines.cvfp.report import cautions, criteria_table
 from pipelines.cvfp.results import Trained, difference, summary
+from tests.support.in_process import Hybrid
 
 
 def trained(variant: str, seed: int, *losses: float, **contexts: float) -> Trained:
@@ -111,3 +118,25 @@ def test_the_order_of_the_guide_is_refused_where_no_variant_has_it() -> None:
     with pytest.raises(ValueError, match="execution=token-by-token is of the guide's variants"):
         Cvfp(variants=("unigram", "token-only"), execution="token-by-token")
     Cvfp(variants=("guide", "unigram"), execution="token-by-token")
+
+
+def test_a_round_is_not_to_be_graded_and_is_not_counted_as_ungraded(tmp_path: Path, hybrid: Hybrid) -> None:
+    texts = [
+        RoundMetrics(number, of.rounds[number]).to_text() for of in [trained("cvfp", 0, 3.0, 2.0)] for number in (0, 1)
+    ]
+    records = [
+        Output(f"{at:064x}", "cvfp/seed-0", f"cvfp/seed-0/{at:05d}", {}, 0, text, None, None)
+        for at, text in enumerate(texts)
+    ]
+    run = {"id": "cvfp-0123456789ab", "pipeline": "cvfp", "settings": {}, "about": {"grader": "cvfp"}}
+    write_outputs(path := tmp_path / "outputs.json", run, [], {}, records)
+    done = hybrid("grade", str(path), "--threshold", "0.5")
+    lines = done.stdout.splitlines()
+    assert "ungraded questions: none" in lines
+    assert "not to be graded: 2 (a round has no score: 2)" in lines
+    assert not any(line.startswith("cvfp (by question)") for line in lines)
+    assert (done.code, "the score is none, since nothing here is to be graded" in done.stderr) == (3, True)
+    page = write_report([find_source(path)], tmp_path / "r.html").read_text()
+    assert 'data-status="unscored"' in page
+    assert "<dt>Not to be graded</dt><dd>2 (a round has no score 2)</dd>" in page
+    assert "<dt>Ungraded questions</dt><dd>0</dd>" in page

@@ -180,13 +180,29 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tokenizer", ["trained", "bytes"])
 def test_documents_shorter_than_a_piece_are_refused_before_there_is_a_run(tmp_path: Path, tokenizer: str) -> None:
     (path := tmp_path / "short.txt").write_text("one two\n\n\nthree four\n\n\nfive")
-    with pytest.raises(BadData, match=r"short\.txt: the longest document .* bytes, and length=12 tokens"):
+    with pytest.raises(UsageError, match=r"short\.txt: the longest document .* bytes, and length=12 tokens"):
         loops(data=str(path), tokenizer=tokenizer, documents=0)
 
 
-def test_documents_of_too_few_tokens_are_refused() -> None:
-    with pytest.raises(BadData, match=r"the built-in text: no document .* length=1,500 tokens, the longest has"):
-        loops(length=1500, vocabulary=4000)
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"length": 1500, "vocabulary": 4000}, r"the built-in text: no document .* length=1,500 tokens, the longest"),
+        ({"pieces": (24, 900)}, "pieces=900: there are"),
+        ({"tokenizer": "nothing"}, "tokenizer=nothing: no such folder"),
+        ({"tokenizer": "nothing/at/all", "embedding": "nothing/at/all"}, "tokenizer=nothing/at/all: no such folder"),
+    ],
+)
+def test_what_the_documents_or_this_machine_cannot_give_is_refused_before_there_is_a_run(
+    more: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        Cvfp(**(SMALL | more)).inputs()
+
+
+@pytest.mark.parametrize("tokenizer", ["openai-community/gpt2", "/only/on/another/machine", "smollm2"])
+def test_a_model_that_another_machine_may_have_is_refused_by_that_alone(tokenizer: str) -> None:
+    assert DATA in Cvfp(**(SMALL | {"tokenizer": tokenizer})).inputs().tasks
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def test_a_last_round_scores_its_own_rewards_and_arms_have_no_common_score(tmp_p
     last = [json.loads(one.text or "")["groups"] for one in swarm("4-4", 0)[16:]]
     own = [node["reward_own"] for groups in last for node in groups.values()]
     assert summary["score"] == pytest.approx(sum(own) / len(own))
-    assert (summary["n"], summary["ungraded"]["reasons"]) == (1, {"not the last round": 19})
+    assert (summary["n"], summary["ungraded"]["count"]) == (1, 0)
+    assert summary["not_due"] == {"count": 19, "reasons": {"not the last round": 19}}
     assert summary["controls"]["a model that never answers"]["score"] == pytest.approx(0.01 / 3)
     both = graded(tmp_path, sapo_outputs(seeds=(0,)))
     assert (both["n"], both["score"]) == (2, None)
