@@ -17,7 +17,10 @@ DIGITS = 6
 CONTROLS = "bigram", "token-only", "untrained", "untrained-chaotic", "end-to-end"
 """What a variant is compared with, the strongest that needs no training first."""
 FIGURES = ("perplexity", "lower"), ("bits_per_byte", "lower"), ("top1", "higher"), ("top5", "higher")
-CONTEXTS = "effective_rank", "effective_rank_of_noise", "growth", "context_use", "final_difference", "converged"
+CONTEXTS = (
+    "effective_rank", "effective_rank_of_noise", "effective_rank_over_noise", "growth", "context_use",
+    "final_difference", "converged",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

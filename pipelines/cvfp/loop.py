@@ -59,13 +59,10 @@ class Counted:
         self.kind, self.corpus = kind, corpus
 
     def round(self, number: int) -> RoundMetrics:
-        """The held-out loss."""
-        alone, after = ngrams.losses(self.corpus.train, self.corpus.held_out, self.corpus.vocabulary)
-        loss = alone if self.kind == "unigram" else after
-        tokens = sum(len(piece) - 1 for piece in self.corpus.held_out)
-        bits = loss / BITS * tokens / max(1, self.corpus.held_out_bytes)
-        metrics = {"phase": 2.0, "loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits}
-        return RoundMetrics(number, metrics)
+        """What held-out documents cost."""
+        make = ngrams.Unigram if self.kind == "unigram" else ngrams.Bigram
+        found = ngrams.score(make(self.corpus.train, self.corpus.vocabulary), self.corpus.held_out)
+        return RoundMetrics(number, {"phase": 2.0, **of_score(found, self.corpus)})
 
     def state(self) -> bytes:
         """Nothing."""

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
 from itertools import pairwise
+
+from pipelines.cvfp.phase2 import Score
+
+FIRST = 5
+"""Tokens that are guessed."""
 
 
 class Unigram:
@@ -15,9 +21,17 @@ class Unigram:
         self.counts = Counter(token for document in documents for token in document)
         self.total = sum(self.counts.values()) + vocabulary
 
-    def probability(self, token: int) -> float:
+    def probability(self, token: int, before: int = 0) -> float:
         """Of a token, wherever it is."""
         return (self.counts[token] + 1) / self.total
+
+    @cached_property
+    def _first(self) -> list[int]:
+        return sorted(self.counts, key=lambda token: (-self.counts[token], token))[:FIRST]
+
+    def likeliest(self, before: int = 0) -> list[int]:
+        """The most frequent tokens, the first one first; of equal ones that with the lower number."""
+        return self._first
 
 
 class Bigram:
@@ -29,28 +43,34 @@ class Bigram:
     def __init__(self, documents: Sequence[Sequence[int]], vocabulary: int) -> None:
         self.unigram = Unigram(documents, vocabulary)
         self.pairs = Counter(pair for document in documents for pair in pairwise(document))
-        self.seen, self.kinds = Counter[int](), Counter[int]()
-        for (before, _), count in self.pairs.items():
+        self.seen, self.followers = Counter[int](), defaultdict[int, list[int]](list)
+        for (before, token), count in self.pairs.items():
             self.seen[before] += count
-            self.kinds[before] += 1
+            self.followers[before].append(token)
 
     def probability(self, token: int, before: int) -> float:
         """Of a token after `before`."""
-        kinds = self.kinds[before]
+        kinds = len(self.followers.get(before, ()))
         if not kinds:
             return self.unigram.probability(token)
         return (self.pairs[before, token] + kinds * self.unigram.probability(token)) / (self.seen[before] + kinds)
 
+    def likeliest(self, before: int) -> list[int]:
+        """The likeliest tokens after `before`, which were seen there or are the most frequent of all."""
+        known = {*self.followers.get(before, ()), *self.unigram.likeliest()}
+        return sorted(known, key=lambda token: (-self.probability(token, before), token))[:FIRST]
 
-def losses(
-    documents: Sequence[Sequence[int]], held_out: Sequence[Sequence[int]], vocabulary: int
-) -> tuple[float, float]:
-    """Mean negative log-likelihood (nats) of the tokens after the first of held-out documents: unigram, bigram."""
-    unigram, bigram = Unigram(documents, vocabulary), Bigram(documents, vocabulary)
-    alone, after, count = 0.0, 0.0, 0
+
+def score(counts: Unigram | Bigram, held_out: Sequence[Sequence[int]]) -> Score:
+    """The mean loss of the tokens after the first of held-out documents, and how often they are the likeliest ones."""
+    likeliest = cache(counts.likeliest)
+    loss, first, among, tokens = 0.0, 0, 0, 0
     for document in held_out:
         for before, token in pairwise(document):
-            alone -= math.log(unigram.probability(token))
-            after -= math.log(bigram.probability(token, before))
-            count += 1
-    return alone / max(1, count), after / max(1, count)
+            loss -= math.log(counts.probability(token, before))
+            guessed = likeliest(before)
+            first += token in guessed[:1]
+            among += token in guessed
+            tokens += 1
+    of = max(1, tokens)
+    return Score(loss / of, first / of, among / of, tokens)

@@ -83,7 +83,7 @@ class Cvfp(CvfpSettings):
 
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds: the sweeps of phase 1, then the epochs of phase 2."""
-        return (Stage("rounds", "gpu", 6, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", "gpu", 7, Rounds(self._series, self._loop)),)
 
     def pages(self, tasks: Mapping[str, Any], outputs: Iterable[Output], models: Sequence[str]) -> Mapping[str, str]:
         """The tables beside outputs.json."""

@@ -30,6 +30,7 @@ from pipelines.cvfp.settings import BOUND, MOST_SWEEPS
 
 CURVES = (
     (1, "effective_rank", "Effective rank of the contexts, as a share of their width"),
+    (1, "effective_rank_over_noise", "Effective rank over that of as many rows of noise"),
     (1, "growth", "Growth of a small change per token: below 1 the past is forgotten"),
     (1, "change", "Mean squared change of the contexts in a sweep"),
     (2, "train_loss", "Loss on the training documents (nats a token)"),

@@ -24,8 +24,8 @@ TRAIN_RANK, HELD_OUT_RANK = 0.85, 0.75
 SHARE, SIZE = (0.0, 1.0), (0.0, math.inf)
 RANGES: Mapping[str, Interval] = {
     "perplexity": (1.0, math.inf), "bits_per_byte": SIZE, "top1": SHARE, "top5": SHARE, "effective_rank": SHARE,
-    "effective_rank_of_noise": SHARE, "growth": SIZE, "context_use": SIZE, "final_difference": SIZE,
-    "converged": SHARE,
+    "effective_rank_of_noise": SHARE, "effective_rank_over_noise": SIZE, "growth": SIZE, "context_use": SIZE,
+    "final_difference": SIZE, "converged": SHARE,
 }  # fmt: skip
 """What a metric can be: an interval holds nothing else."""
 
@@ -134,7 +134,7 @@ def read(outputs: Iterable[Output]) -> list[Trained]:
             metrics = RoundMetrics.from_text(output.text or "")
         except ValueError:
             continue
-        series.rounds[metrics.round] = metrics.metrics
+        series.rounds[metrics.round] = {**metrics.metrics, **_of_noise(metrics.metrics)}
         costs = costs_of(output.trained).get("", {})
         series.peak_bytes = max(series.peak_bytes, costs.get("peak_bytes", 0.0))
         if "round_seconds" in costs:
@@ -145,6 +145,12 @@ def read(outputs: Iterable[Output]) -> list[Trained]:
         series.text = text if isinstance(text, str) else series.text
     order = {name: place for place, name in enumerate(VARIANTS)}
     return sorted(found.values(), key=lambda one: (one.pieces, order[one.variant], one.seed))  # type: ignore[index]
+
+
+def _of_noise(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The effective rank as a share of what as many rows of noise have, where it was measured."""
+    rank, noise = metrics.get("effective_rank"), metrics.get("effective_rank_of_noise")
+    return {"effective_rank_over_noise": rank / noise} if rank is not None and noise else {}
 
 
 def names_of(series: Sequence[Trained]) -> list[str]:

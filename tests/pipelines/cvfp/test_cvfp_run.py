@@ -18,7 +18,7 @@ from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
 from pipelines.cvfp.exports import pages
 from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.loop import embedding_of, loop
-from pipelines.cvfp.ngrams import Bigram, losses
+from pipelines.cvfp.ngrams import Bigram, Unigram, score
 from pipelines.cvfp.pipeline import DATA, Cvfp
 from pipelines.cvfp.report import unconverged
 from pipelines.cvfp.results import criteria, fixed_point, read
@@ -279,8 +279,20 @@ def test_witten_and_bell_give_shares_that_sum_to_one() -> None:
     bigram = Bigram([[0, 1, 2, 1, 0], [2, 2, 1]], 4)
     for before in range(4):
         assert sum(bigram.probability(token, before) for token in range(4)) == pytest.approx(1)
-    alone, after = losses([[0, 1] * 20], [[0, 1] * 5], 4)
-    assert after < alone
+    alone, after = (score(make([[0, 1] * 20], 4), [[0, 1] * 5]) for make in (Unigram, Bigram))
+    assert after.loss < alone.loss
+    assert (alone.tokens, alone.top5, after.top1) == (9, 1.0, 1.0)
+    assert alone.top1 == pytest.approx(4 / 9)  # both are as frequent: the first one is guessed
+
+
+def test_counted_variants_guess_what_was_seen_most_often_before_what_is_frequent() -> None:
+    bigram = Bigram([[0, 1, 0, 2, 0, 1], [3, 3, 3, 3, 3], [4, 4, 4], [5]], 9)
+    assert bigram.unigram.likeliest() == [3, 0, 4, 1, 2]
+    assert bigram.likeliest(0) == [1, 2, 3, 0, 4]
+    assert bigram.likeliest(8) == [3, 0, 4, 1, 2]
+    ((_, made),) = loops(variants=("bigram",))
+    found = made.round(0).metrics
+    assert 0.0 < found["top1"] < found["top5"] < 1.0
 
 
 def test_what_is_measured_compares_with_every_control() -> None:
