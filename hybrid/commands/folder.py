@@ -9,7 +9,7 @@ import click
 
 from hybrid.canonical import encode
 from hybrid.commands.failures import missed
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, OUTPUT_HELP, NonEmptyText
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT_HELP, OUTPUTS, NonEmptyText
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout, spare_path
 from hybrid.errors import BadData, CannotRun, NotFinished, UsageError
 from hybrid.execution.local import chosen_folder, note_outputs, opened_run, outputs_path
@@ -47,7 +47,7 @@ def init(folder: Path) -> None:
 @click.command()
 @click.argument("run", type=NonEmptyText())
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
-@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("-o", "--output", type=OUTPUTS, help=OUTPUT_HELP)
 @click.option("--rollouts", is_flag=True, help="Also what the nodes of a swarm have published, for `hybrid replay`.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of words.")
 def fetch(run: str, folder: Path | None, output: Path | None, rollouts: bool, as_json: bool) -> None:

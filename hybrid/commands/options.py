@@ -23,6 +23,20 @@ class NonEmptyPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OutputsPath(NonEmptyPath):
+    """Where outputs are written, as one JSON document: under the name of another layout nothing could read them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if Path(found).suffix in (".jsonl", ".zst"):
+            self.fail(
+                f"{found}: outputs are one JSON document: name it .json (`hybrid export RUN --to jsonl` writes lines)",
+                param,
+                ctx,
+            )
+        return found
+
+
 class NonEmptyText(click.ParamType):  # type: ignore[type-arg]
     """A text that is not empty: `"$UNSET"` must not mean the only run that there is."""
 
@@ -43,6 +57,7 @@ DIRECTORY = NonEmptyPath(path_type=Path, readable=False)  # we check that it is 
 FOLDER = SharedFolder(path_type=Path, readable=False)
 FOLDER_HELP = "Where runs are [HYBRID_FOLDER, the joined folder, hybrid-folder]"
 OUTPUT = NonEmptyPath(path_type=Path, dir_okay=False)
+OUTPUTS = OutputsPath(path_type=Path, dir_okay=False)
 OUTPUT_HELP = "outputs.json, - for standard output [FOLDER/results/RUN/outputs.json]"
 
 DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")

@@ -16,7 +16,7 @@ from rich.console import Console
 from hybrid.commands.arms import with_arms
 from hybrid.commands.failures import missed
 from hybrid.commands.follow import follow
-from hybrid.commands.options import OUTPUT, OUTPUT_HELP, SHARD_SECONDS, Duration
+from hybrid.commands.options import OUTPUT_HELP, OUTPUTS, SHARD_SECONDS, Duration
 from hybrid.commands.planning import DRY_RUN, plan_for_rent, plan_here, show_plan, tell_plan
 from hybrid.commands.roles import engines, specs
 from hybrid.commands.run_options import pipeline_with, with_run_options
@@ -55,7 +55,7 @@ def run() -> None:
 @DRY_RUN
 @SHARD_SECONDS
 @click.option("--retry-failed", is_flag=True, help="Repeat the items whose record is a failure.")
-@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("-o", "--output", type=OUTPUTS, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any) -> None:
     """Run all of PIPELINE on this machine and write outputs.json."""
@@ -84,7 +84,7 @@ def local(pipeline: str, values: tuple[str, ...], preset: str, limit: int | None
 @click.option(
     "--every", type=Duration(low=1), default="30s", show_default=True, help="Time between two fetches for --wait."
 )
-@click.option("-o", "--output", type=OUTPUT, help=OUTPUT_HELP)
+@click.option("-o", "--output", type=OUTPUTS, help=OUTPUT_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print events on stdout, one JSON object per line.")
 def remote(
     pipeline: str, values: tuple[str, ...], preset: str, limit: int | None, seed: int | None, **how: Any

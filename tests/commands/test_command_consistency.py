@@ -141,6 +141,17 @@ def no_items(tasks: Mapping[str, object]) -> Iterator[Item]:
     raise BadData(f"these tasks have no items: {len(tasks)}")
 
 
+@pytest.mark.parametrize("name", ["outputs.jsonl", "outputs.json.zst"])
+@pytest.mark.parametrize("command", [["fetch", "a-run"], ["run", "local", "qa-eval"]])
+def test_outputs_are_not_written_under_the_name_of_another_layout(
+    tmp_path: Path, hybrid: Hybrid, command: list[str], name: str
+) -> None:
+    done = hybrid(*command, "-o", str(tmp_path / name))
+    assert done.code == 2
+    assert "outputs are one JSON document" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_grades_of_an_unfinished_run_are_not_finished(place: RunFolder, hybrid: Hybrid) -> None:
     place.shard(0, 1)
     done = hybrid("grade", place.run.id)
