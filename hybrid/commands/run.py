@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from hybrid.commands.planning import DRY_RUN, plan_for_rent, plan_here, show_pla
 from hybrid.commands.roles import engines, specs
 from hybrid.commands.run_options import pipeline_with, with_run_options
 from hybrid.commands.stdout import STDOUT, copy_to_stdout, refuse_both_on_stdout
+from hybrid.errors import BadData
 from hybrid.execution.chosen_model import Engine
 from hybrid.execution.local import DEFAULT_FOLDER, Effort, LocalResult, chosen_folder, note_outputs, run_here
 from hybrid.execution.roles import stages_of_run, stages_with
 from hybrid.execution.sides import FIRST, asked_on, moved, parts, sides_given
 from hybrid.folder.object_store import directory, medium_at
-from hybrid.folder.runs import Run
+from hybrid.folder.runs import Run, join_folder
 from hybrid.laptop.forgetting import checked_note, submitted
 from hybrid.laptop.remote_runs import submit_remote
 from hybrid.machine import home
@@ -160,7 +162,12 @@ def _run_local(name: str, pipeline: Any, models: Mapping[str, Engine], how: Loca
     folder = chosen_folder(how.folder)
     directory(medium_at(folder), "run is local: use `hybrid run remote` and `hybrid worker`")
     note, observer = checked_note(how.note), _progress(as_json=how.as_json)
-    is_joined = how.folder is None and not os.environ.get("HYBRID_FOLDER") and home.joined_folder() is not None
+    joined = None
+    with suppress(BadData):  # a damaged file is told where it chooses the folder
+        joined = home.joined_folder()
+    is_joined = how.folder is None and not os.environ.get("HYBRID_FOLDER") and joined is not None
+    if joined is not None and joined.absolute() == folder.absolute():
+        join_folder(folder, make=False)  # it was there: where its mount is away, a new one would be hidden by it later
     makes_default = how.folder is None and str(folder) == DEFAULT_FOLDER and not folder.exists()
 
     def begins(run: Run) -> None:

@@ -17,7 +17,7 @@ from hybrid.machine.usage import Usage, watt_hours
 from hybrid.status.attempts import Attempt
 from hybrid.status.run_status import RunStatus
 from hybrid.status.sparklines import Trend, recent, sparkline
-from hybrid.status.text import LOCAL, NOBODY, models_text
+from hybrid.status.text import LOCAL, models_text, nobody_text
 
 MAX_TEXT = 400
 MAX_REASONS = 8
@@ -243,7 +243,7 @@ def _workers(run: RunStatus, pen: _Pen) -> Iterator[Text]:
     if ended:
         yield line(f"{ended:,} ended", "dim")
     if not run.attempts and not run.local:
-        yield line(NOBODY, "dim")
+        yield line(nobody_text(run), "dim")
 
 
 def _worker(one: Attempt) -> Text:

@@ -186,7 +186,7 @@ def _say(line: str) -> None:
 
 def _report(this_worker: Worker, here: Machine) -> None:
     for text in here.unused_models() if this_worker.run_states else ():
-        _say(f"--model {text} was not needed: no run that this worker looked at has a model of that name")
+        _say(f"--model {text} was not needed: of the runs with something to do here, none has a model of that name")
     waiting = len(this_worker.spool.unreceipted)
     if waiting:
         _say(

@@ -24,7 +24,7 @@ from typing import Any
 import zstandard
 
 from hybrid.canonical import Json, decode, encode
-from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, UsageError, nearest
+from hybrid.errors import BadData, CannotRun, HybridError, PluginFault, UsageError, listed, nearest
 from hybrid.folder.medium import Disk, Medium, NotThere
 from hybrid.folder.names import DIGEST, allowed, run_id, stage_name
 from hybrid.folder.object_store import ObjectStore, medium_at
@@ -321,7 +321,8 @@ def find_run(folder: Medium, name: str) -> str:
     what = f"several runs begin with '{name}'" if found else f"no run is called '{name}'"
     if not name:
         what = f"a run must be named, of the {len(known)}"
-    raise UsageError(f"{what} in {folder}", hint=nearest(name, found or known))
+    hint = f"name one of them: {listed(found)}" if found and name else nearest(name, known)
+    raise UsageError(f"{what} in {folder}", hint=hint)
 
 
 def _on_its_way(folder: Medium, name: str) -> bool:

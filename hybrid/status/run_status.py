@@ -103,6 +103,11 @@ class RunStatus:
         return self.error is None and self.total is not None and self.total == self.sum("done")
 
     @property
+    def begun(self) -> bool:
+        """Whether there is any record of it, be it in an open shard of this machine."""
+        return bool(self.sum("done") or self.open_here)
+
+    @property
     def over(self) -> bool:
         """Whether there is nothing to wait for: done or cancelled."""
         return self.done or self.cancelled

@@ -17,6 +17,9 @@ MAX_LENGTH = 400
 MAX_ATTEMPTS = 10
 MAX_NAMES = 3
 NOBODY = "no worker has begun yet"
+"""Of a run of which there is nothing yet."""
+UNKNOWN = "no worker is known"
+"""Of a run that has records all the same: of `run local`, or of a worker whose heartbeats are on their way."""
 """A worker reports from the moment when it begins with something, not while it waits for the other side."""
 MIN_UNCHANGED = 60.0
 """Seconds below which the time without a change is not shown."""
@@ -99,7 +102,7 @@ def workers_text(run: RunStatus, *, names: bool = False) -> str:
     if run.local:
         return LOCAL
     if not run.attempts:
-        return NOBODY
+        return nobody_text(run)
     running = len(run.at_work)
     if not running:
         return "no worker seems to be running"
@@ -109,6 +112,11 @@ def workers_text(run: RunStatus, *, names: bool = False) -> str:
     speed = f"{items}, {run.tokens_per_second:,.0f} tokens/s" if run.tokens_per_second else items
     eta = "" if run.eta_seconds is None else f", about {duration(run.eta_seconds)} to go"
     return f"{count_of(running, 'worker')} running{named}{speed}{eta}"
+
+
+def nobody_text(run: RunStatus) -> str:
+    """That no worker is at work, of a run of which no worker has reported anything."""
+    return UNKNOWN if run.begun else NOBODY
 
 
 def _notes(run: RunStatus) -> str:
@@ -215,7 +223,11 @@ def _workers(run: RunStatus) -> list[str]:
     if run.local:
         return [LOCAL]
     if not run.attempts:
-        return ["no worker took part" if run.done else f"{NOBODY}; one that waits for the other side reports nothing"]
+        if run.done:
+            return ["no worker took part"]
+        if run.begun:
+            return [f"{UNKNOWN}: `hybrid run local` began it, or heartbeats are still on their way"]
+        return [f"{NOBODY}; one that waits for the other side reports nothing"]
     ended = sum(one.state == "ended" for one in run.attempts)
     others = [one for one in run.attempts if one.state != "ended"]
     lines = [text for one in others[-MAX_ATTEMPTS:] for text in _worker(one)]

@@ -202,7 +202,7 @@ def verdict(worker: Worker) -> HybridError | None:
         why = "; ".join(sorted(set(worker.courier.troubles.values()))) or "there was no time"
         return Temporary(
             f"{count_of(len(kept), 'file')} on this machine's disk only: {why}",
-            hint="start the worker again here when the folder is back: it carries them first",
+            hint="start the worker again here once the folder can be written to: it carries them first",
         )
     if "the runs" in worker.courier.troubles:
         return Temporary(worker.courier.troubles["the runs"], hint="is the folder mounted? start the worker again")

@@ -28,7 +28,7 @@ class Columns:
     def renaming(cls, pairs: Iterable[str]) -> Columns:
         """The columns by the setting `columns`: `prompt:question`, or `stop:` for none. Raises UsageError."""
         of = {field: field for field in FIELDS}
-        renamed = set()
+        renamed, given = set[str](), set[str]()
         for pair in pairs:
             field, colon, column = pair.partition(":")
             if not colon or field not in FIELDS:
@@ -36,6 +36,12 @@ class Columns:
                     f"columns={pair:.80}: it is written FIELD:COLUMN, such as prompt:question",
                     hint=f"a field is {', '.join(FIELDS[:-1])} or {FIELDS[-1]}",
                 )
+            if field in given:
+                raise UsageError(
+                    f"columns: '{field}' is given twice, the second time as '{pair:.80}'",
+                    hint="one column a field; a template makes a prompt of several: --set template='{a} {b}'",
+                )
+            given.add(field)
             of[field] = column
             if column:
                 renamed.add(field)

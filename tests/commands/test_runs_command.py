@@ -158,3 +158,33 @@ def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_ar
     assert (done.code, words in done.stderr) == (0, True), done.stderr
     assert json.loads(hybrid("runs", "--json").stdout)["outputs"] == str(tmp_path / "mine.json")
     assert words not in hybrid(*asked, "--folder", "own", "-o", "other.json").stderr
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder", "other files"])
+def test_a_run_here_makes_no_second_folder_where_that_of_init_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, left: str
+) -> None:
+    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"answers": {}, "default": "Paris"}))
+    asked = ["run", "local", "prompts", "--limit", "1", "--backend", "scripted", "--model", str(script)]
+    mount, away = tmp_path / "mount" / "shared", tmp_path / "away"
+    assert hybrid("init", str(mount)).code == 0
+    mount.parent.rename(away)
+    if left != "nothing":
+        mount.mkdir(parents=True)
+    if left == "other files":
+        (mount / "README.txt").write_text("mine")
+    before = sorted(mount.parent.rglob("*"))
+    for named in ([], ["--folder", str(mount)], ["--folder", "mount/shared"]):
+        done = hybrid(*asked, *named)
+        assert (done.code, "is not a folder of hybrid, or not now" in done.stderr) == (5, True), done.stderr
+        assert sorted(mount.parent.rglob("*")) == before
+    assert hybrid(*asked, "--folder", "own").code == 0
+    if mount.parent.exists():
+        mount.parent.rename(tmp_path / "was below it")
+    away.rename(mount.parent)
+    assert hybrid(*asked).code == 0
+    (tmp_path / "home" / "joined.json").write_text("damaged")
+    assert [hybrid(*asked).code, hybrid(*asked, "--folder", "own").code] == [6, 0]

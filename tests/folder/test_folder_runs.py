@@ -63,8 +63,9 @@ def test_no_run_and_several_runs_are_told_apart(tmp_path: Path) -> None:
     submitted(tmp_path, seed=1), submitted(tmp_path, seed=2)
     with pytest.raises(UsageError, match="no run is called 'other'"):
         open_run(Disk(tmp_path), "other")
-    with pytest.raises(UsageError, match="several runs begin with 'sums'"):
+    with pytest.raises(UsageError, match="several runs begin with 'sums'") as several:
         open_run(Disk(tmp_path), "sums")
+    assert several.value.hint == f"name one of them: {', '.join(sorted(run_ids(Disk(tmp_path))))}", "no guess of equals"
 
 
 def test_a_changed_spec_is_refused(tmp_path: Path) -> None:

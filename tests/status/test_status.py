@@ -81,7 +81,8 @@ def test_a_local_run_that_was_killed_is_told_with_what_it_holds_and_what_goes_on
     found = place.look()
     assert found.stopped
     assert "2 open records on this machine alone, kept when the run goes on here" in details(found)
-    assert "; 2 open records; no worker has begun yet" in summary_line(found)
+    assert "; 2 open records; no worker is known;" in summary_line(found)
+    assert "  workers     no worker is known: `hybrid run local` began it, or heartbeats are still on" in details(found)
     journal.close()
     assert place.look().open_here == 0
 

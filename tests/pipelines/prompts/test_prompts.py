@@ -199,6 +199,8 @@ def test_the_data_is_read_before_a_model_is_looked_at(
         ("columns=prompt:promt", "has no column 'promt'"),
         ("columns=reference:truth", "has no column 'truth'"),
         ("columns=promt:prompt", "it is written FIELD:COLUMN"),
+        ("columns=prompt:prompt,prompt:id", "'prompt' is given twice"),
+        ("columns=stop:,stop:id", "'stop' is given twice"),
         ("template=Say {texts}", "has no column 'texts'"),
         ("template=Say {note.x}", "has no column 'note.x'"),
         ("stop=a,,b", "stop has an empty text"),
