@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Self
@@ -30,6 +31,7 @@ from hybrid.loops import PolicyText, Prompt, Sampled
 from hybrid.protocols import Backend, Training
 from hybrid.records import Message, Request, Sampling
 from hybrid.tuning import PolicyTuning, Tuning
+from pipelines.sapo.other_sampler import differences
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -237,7 +239,8 @@ def vllm_policies(machine: Machine) -> Outcome:
             prompts = asked_of(loops[0], 4, 16, tokens)
             found = [loop.sample(prompts) for loop in loops]
             figures[f"same_after_{step + 1}"] = shared_beginning(*found)
-            own, wrong = (apart(loops[0], prompts, found[0], shift) for shift in (0, 1))
+            wrong_slots = [one._replace(slot=(one.slot + 1) % 4) for one in prompts]
+            own, wrong = (mean_apart(loops[0], asked, found[0]) for asked in (prompts, wrong_slots))
             figures |= {f"apart_after_{step + 1}": round(own, 5), f"apart_of_another_slot_{step + 1}": round(wrong, 5)}
         prompts = asked_of(loops[0], 4, 32 if machine.forced else 512, tokens)
         for name, loop in zip(("vllm", "transformers"), loops, strict=True):
@@ -285,14 +288,9 @@ def shared_beginning(ones: Sequence[Sampled], others: Sequence[Sampled]) -> floa
     return round(sum(same) / sum(len(pair[0]) for pair in pairs), 3)
 
 
-def apart(loop: Any, prompts: Sequence[Prompt], found: Sequence[Sampled], shift: int) -> float:
-    """The mean difference of log-probabilities from the trained model's in the slot `shift` places further."""
-    texts = [
-        PolicyText((one.slot + shift) % 4, (*one.ids, *of.ids), len(one.ids), (1.0,) * len(of.ids))
-        for one, of in zip(prompts, found, strict=True)
-    ]
-    pairs = zip(loop.logprobs(texts), found, strict=True)
-    return fmean(abs(a - b) for ours, of in pairs for a, b in zip(ours, of.logprobs, strict=True))
+def mean_apart(loop: Any, prompts: Sequence[Prompt], found: Sequence[Sampled]) -> float:
+    """The mean difference of log-probabilities from those of the prompts' slots."""
+    return fmean(chain.from_iterable(differences(loop, list(zip(prompts, found, strict=True)))))
 
 
 def paper(machine: Machine) -> Outcome:

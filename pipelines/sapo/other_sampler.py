@@ -25,11 +25,9 @@ def compared(
         for asked, wrote in zip(prompts, sampled, strict=True)
         for pair in list(zip(asked, wrote, strict=True))[:: -(-len(asked) // MOST) or 1]
     ]
-    texts = [PolicyText(one.slot, (*one.ids, *of.ids), len(one.ids), (1.0,) * len(of.ids)) for one, of in some]
-    ours = policies.logprobs(texts, some[0][0].sampling.temperature) if some else []
     apart: dict[int, list[float]] = {}
-    for (one, of), here in zip(some, ours, strict=True):
-        apart.setdefault(one.slot, []).extend(abs(a - b) for a, b in zip(here, of.logprobs, strict=True))
+    for (one, _), each in zip(some, differences(policies, some), strict=True):
+        apart.setdefault(one.slot, []).extend(each)
     return {
         slot: {
             "name": policies.sampler,
@@ -39,3 +37,14 @@ def compared(
         }
         for slot, each in apart.items()
     }
+
+
+def differences(policies: Policies, completions: Sequence[tuple[Prompt, Sampled]]) -> list[list[float]]:
+    """For each completion, how far the log-probability of each token is from that of its prompt's slot at present.
+
+    That is computed at the temperature of the first prompt that is not greedy; else at 1.
+    """
+    temperature = next((one.sampling.temperature for one, _ in completions if one.sampling.temperature), 1.0)
+    texts = [PolicyText(one.slot, (*one.ids, *of.ids), len(one.ids), (1.0,) * len(of.ids)) for one, of in completions]
+    pairs = zip(policies.logprobs(texts, temperature), completions, strict=True)
+    return [[abs(a - b) for a, b in zip(here, of.logprobs, strict=True)] for here, (_, of) in pairs]

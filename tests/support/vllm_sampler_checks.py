@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,6 +18,7 @@ from hybrid.errors import CannotRun, HybridError
 from hybrid.loops import PolicyText, Prompt, Sampled
 from hybrid.records import Message, Sampling
 from hybrid.tuning import PolicyTuning
+from pipelines.sapo.other_sampler import differences
 
 TUNING = PolicyTuning(rank=8, alpha=16.0)
 TOKENS = 8
@@ -83,19 +85,14 @@ def compared(own: LanguageModelPolicies, sampler: VllmSampler) -> dict[str, Any]
     return {
         "same": [one.ids == other.ids and one[1:3] == other[1:3] for one, other in zip(theirs, ours, strict=True)][::3],
         "distinct": len({one.ids for one in theirs}),
-        "apart": apart(own, prompts, theirs, 0),
-        "apart_of_other": apart(own, prompts, theirs, 1),
+        "apart": most_apart(own, prompts, theirs),
+        "apart_of_other": most_apart(own, [one._replace(slot=1 - one.slot) for one in prompts], theirs),
     }
 
 
-def apart(own: LanguageModelPolicies, prompts: Sequence[Prompt], found: Sequence[Sampled], shift: int) -> float:
-    """The largest difference of a log-probability from that in the slot `shift` places further."""
-    texts = [
-        PolicyText((one.slot + shift) % 2, (*one.ids, *of.ids), len(one.ids), (1.0,) * len(of.ids))
-        for one, of in zip(prompts, found, strict=True)
-    ]
-    pairs = zip(own.logprobs(texts), found, strict=True)
-    return max(abs(a - b) for ours, of in pairs for a, b in zip(ours, of.logprobs, strict=True))
+def most_apart(own: LanguageModelPolicies, prompts: Sequence[Prompt], found: Sequence[Sampled]) -> float:
+    """The largest difference of a log-probability."""
+    return max(chain.from_iterable(differences(own, list(zip(prompts, found, strict=True)))))
 
 
 def taught(own: LanguageModelPolicies) -> None:
