@@ -1,7 +1,7 @@
 """Processor seconds and memory of a round of a swarm: eight nodes, groups of eight, four of them own and four foreign.
 
     python benchmarks/swarm_round.py [--shape tiny|small|smollm2] [--lengths both|tasks|short] [--rounds 1]
-        [--tokens N] [--python PYTHON]
+        [--tokens N] [--fork-nodes N] [--python PYTHON]
 
 A round: every node writes eight completions of four questions, takes four rollouts of others, and makes one step of
 GRPO on the 64 completions. All sides train LoRA over the same model, whose weights are random, on the same questions,
@@ -16,7 +16,9 @@ prefill and in training, is part of what is compared.
 
 The peers: TRL's GRPOTrainer, eight steps one after the other, which writes all eight questions of a node itself, since
 it trains on nothing else (`ratio`); and the way of the fork of rl-swarm that this replaces, one `generate` a question
-and node and one padded pass over the training set (`ratio_fork`). Each side is a process of its own with one thread.
+and node and one padded pass over the training set (`ratio_fork`; with the lengths of tasks `--fork-nodes` of the eight
+nodes are measured, 2, and the figures of all follow from the questions and the padded tokens: its nodes come one after
+the other, so they cost what they cost alone). Each side is a process of its own with one thread.
 TRL is installed into `.venv-trl` beside what is here, unless `--python` names a Python that has it. `memory` is the
 peak above what the process takes with its libraries loaded, over TRL's.
 
@@ -68,6 +70,8 @@ mean of 36, of which 14 were cut and half had at most 120.
 """
 NEW = {"tasks": 256, "short": 32}
 """Most tokens of a completion."""
+FORK_NODES = {"tasks": 2, "short": NODES}
+"""Nodes that the fork's way is measured on: with the lengths of tasks, all eight take more than half an hour."""
 WARM = 4
 """Tokens of a completion in a first round, which is not counted."""
 GOALS = {"ratio": 4.0, "ratio_fork": 10.0, "steps": 1 / 32}
@@ -242,7 +246,7 @@ def in_process(side: str, plan: Plan, python: str, record: str = "") -> dict[str
     here = Path(__file__).parent
     command = [python, str(here / "peers" / "swarm_trl.py"), *given] if side == "trl" else [
         sys.executable, __file__, "--side", side, "--model", given[0], "--tokens", given[1], "--rounds", given[2],
-        "--dead", str(plan.dead),
+        "--dead", str(plan.dead), "--fork-nodes", str(plan.nodes),
     ]  # fmt: skip
     path = os.pathsep.join([str(here), str(ROOT)])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false"}
@@ -259,6 +263,7 @@ def main() -> None:
     parser.add_argument("--lengths", choices=("both", *NEW), default="both")
     parser.add_argument("--tokens", type=int, default=0, help="most tokens of a completion (256; short: 32)")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--fork-nodes", type=int, default=0, choices=range(2, NODES + 1), help="(2; short: 8)")
     parser.add_argument("--python", help="a Python with TRL; made when it is not given")
     parser.add_argument("--side", choices=tuple(SIDES), help="this side alone, in this process")
     parser.add_argument("--model", default="")
@@ -275,7 +280,8 @@ def main() -> None:
             )
         return
     if how.side:
-        print(json.dumps(measure(how.side, Plan(how.model, how.tokens, how.rounds, how.dead))))
+        plan = Plan(how.model, how.tokens, how.rounds, how.dead, how.fork_nodes or NODES)
+        print(json.dumps(measure(how.side, plan)))
         return
     python = python_with_trl(how.python)
     wanted = list(NEW) if how.lengths == "both" else [how.lengths]
@@ -287,11 +293,18 @@ def sides(lengths: str, how: argparse.Namespace, python: str) -> dict[str, Any]:
     """The result of all sides with these lengths."""
     with tempfile.TemporaryDirectory() as place:
         model = write(Path(place) / "model", how.shape, lengths)
-        plan = Plan(str(model), how.tokens or NEW[lengths], how.rounds)
+        tokens, nodes = how.tokens or NEW[lengths], how.fork_nodes or FORK_NODES[lengths]
+        plan = Plan(str(model), tokens, how.rounds, nodes=nodes)
         ours, trl, fork = (in_process(side, plan, python) for side in ("ours", "trl", "fork"))
+        fork = swarm.of_all_nodes(fork, plan)
         sparse = in_process("ours", plan._replace(dead=SPARSE), python)
         sizes = [len(one) for of in swarm.questions(plan.model) for one in of]
-    about = {"lengths": lengths, "tokens": plan.tokens, "question": {"median": median(sizes), "mean": fmean(sizes)}}
+    about = {
+        "lengths": lengths,
+        "tokens": tokens,
+        "fork_nodes": nodes,
+        "question": {"median": median(sizes), "mean": fmean(sizes)},
+    }
     about["completion"] = {"mean": ours["tokens"] / len(EVERY) / GROUP}
     return compared(ours, trl, fork, how) | compared_sparse(sparse, trl, fork) | about
 

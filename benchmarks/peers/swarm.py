@@ -37,12 +37,14 @@ class Plan(NamedTuple):
     """What a side is told: the folder of the model, tokens of a completion, and rounds after a first one.
 
     `dead`: of a node's own questions, those whose answers all earn the same. Only ours asks: the others compute them.
+    `nodes`: the first ones, which the fork's way is measured on; the others do all.
     """
 
     model: str
     tokens: int
     rounds: int
     dead: int = 0
+    nodes: int = NODES
 
 
 class Figures(NamedTuple):
@@ -80,6 +82,22 @@ def trained_on(node: int, shared: Sequence[tuple[int, int]]) -> list[tuple[int, 
 
 EVERY = [(node, slot) for node in range(NODES) for slot in range(OWN)]
 """All rollouts of a round."""
+
+
+def of_all_nodes(found: Mapping[str, float], plan: Plan) -> dict[str, float]:
+    """The figures of all nodes, where `found` are those of the first `plan.nodes`.
+
+    Generating and steps are multiplied with the number of questions, training with that of padded prompt and completion
+    tokens: a node's pass is 64 rows, as wide as its longest prompt and `plan.tokens`.
+    """
+    asked, measured = questions(plan.model), EVERY[: plan.nodes * OWN]
+    padded = [
+        sum(max(len(asked[of][slot]) for of, slot in trained_on(node, places)) + plan.tokens for node in range(nodes))
+        for nodes, places in ((NODES, EVERY), (plan.nodes, measured))
+    ]
+    more = {"generating": NODES / plan.nodes, "training": padded[0] / padded[1]}
+    more |= dict.fromkeys(("steps", "tokens"), more["generating"])
+    return {name: value * more.get(name, 1.0) for name, value in found.items()}
 
 
 def reward(ids: Sequence[int]) -> float:

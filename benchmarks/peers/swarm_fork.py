@@ -15,7 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from peers import swarm
-from peers.swarm import EVERY, GROUP, NODES, Clock, Counted, Plan, questions, trained_on
+from peers.swarm import EVERY, GROUP, NODES, OWN, Clock, Counted, Plan, questions, trained_on
 
 
 class Rollout(NamedTuple):
@@ -26,7 +26,7 @@ class Rollout(NamedTuple):
 
 
 class ByFork:
-    """Eight nodes in turn."""
+    """Nodes in turn: all eight, or the first of them, which then share with each other alone."""
 
     def __init__(self, plan: Plan) -> None:
         config = peft.LoraConfig(
@@ -42,16 +42,17 @@ class ByFork:
         self._tokenizer = AutoTokenizer.from_pretrained(plan.model)
         self._questions = questions(plan.model)
         self._optimizers: dict[int, torch.optim.Optimizer] = {}
+        self._places = EVERY[: plan.nodes * OWN]
 
     def round(self, number: int, tokens: int) -> tuple[dict[str, float], int, int]:
         """Processor seconds of the halves, decode steps and tokens."""
         torch.manual_seed(number)
         clock, before = Clock(), self._counted.steps
         with clock.of("generating"):
-            rollouts = {one: self._rollout(*one, tokens) for one in EVERY}
+            rollouts = {one: self._rollout(*one, tokens) for one in self._places}
         with clock.of("training"):
-            for node in range(NODES):
-                self._train(node, [rollouts[one] for one in trained_on(node, EVERY)])
+            for node in range(len(self._places) // OWN):
+                self._train(node, [rollouts[one] for one in trained_on(node, self._places)])
         wrote = sum(len(ids) for one in rollouts.values() for ids in one.answers)
         return clock.seconds, self._counted.steps - before, wrote
 
