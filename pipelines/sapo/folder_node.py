@@ -81,7 +81,9 @@ class FolderNode(Swarm):
         return [Written(own, tokens, test.evaluation)]
 
     def _published(self, number: int) -> list[Rollout] | None:
-        """The rollouts of this node and round in the folder, by slot; None for none, or when two machines wrote."""
+        """The rollouts of this node and round in the folder, by slot; None where they are not all there, where two
+        machines wrote, and where somebody else did: of rollouts as its own a node trains the ids.
+        """
         found: dict[int, Rollout] = {}
         for segment in self.publications.read(self.name, number):
             read = unpack(segment.data, self.expected(), self.number)
@@ -89,7 +91,19 @@ class FolderNode(Swarm):
             if read.refused or any(one.round != number or one.slot in found for one in rollouts):
                 return None
             found |= {one.slot: one for one in rollouts}
+        wanted = {one.slot for one in self.nodes[0].asked(self.policies, number, 0, self.arm.own)} if found else set()
+        if found.keys() != wanted or not all(map(self._could_write, found.values())):
+            return None
         return [found[slot] for slot in sorted(found)] or None
+
+    def _could_write(self, rollout: Rollout) -> bool:
+        """Whether the ids of all answers are those of their texts."""
+        policies = self.policies
+        try:
+            texts = [policies.decode(one.ids[:-1] if one.ended else one.ids) for one in rollout.answers]
+        except (ValueError, IndexError, OverflowError):
+            return False
+        return rollout.tokenizer == policies.tokenizer and texts == [one.text for one in rollout.answers]
 
     def share(self, number: int, batches: Sequence[Batch], *, more: bool = False) -> None:
         """Publish what was written, at once."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import pytest
 import pipelines.sapo
 from hybrid.loops import NotYet, Publications
 from hybrid.metrics import RoundMetrics
+from pipelines.sapo.arrivals import unpack
 from pipelines.sapo.folder_node import FolderNode
 from pipelines.sapo.loop import loop
 from pipelines.sapo.pipeline import Sapo
+from pipelines.sapo.rollouts import Batch, packed
 from tests.support.published import Folder, Reader
 from tests.support.table_policies import TableLab
 
@@ -100,6 +104,35 @@ def test_of_two_writers_under_one_number_each_place_is_trained_once() -> None:
         assert len(used) == len(set(used))
     refused: list[Any] = [one.notes["node-0"] for one in records[0]]
     assert {kind for note in refused for kind in note.get("refused", {})} == {"second-writer"}
+
+
+def without_a_slot(batch: Batch) -> Batch:
+    """As if the process had been killed between two segments of a round."""
+    return replace(batch, rollouts=batch.rollouts[:1])
+
+
+def with_ids(*ids: int) -> Callable[[Batch], Batch]:
+    """Answers whose texts are right and whose ids say something else."""
+
+    def change(batch: Batch) -> Batch:
+        forged = [tuple(one._replace(ids=ids) for one in each.answers) for each in batch.rollouts]
+        rollouts = zip(batch.rollouts, forged, strict=True)
+        return replace(batch, rollouts=tuple(replace(each, answers=answers) for each, answers in rollouts))
+
+    return change
+
+
+@pytest.mark.parametrize("change", [without_a_slot, with_ids(3, 4), with_ids(10**6)])
+def test_what_it_cannot_have_written_is_not_trained_as_its_own(change: Callable[[Batch], Batch]) -> None:
+    own, forged = Folder(), Folder()
+    honest = node(0, own.reader(), barrier="async")
+    wanted = honest.round(0).to_text()
+    for segment in own.segments.values():
+        batches = unpack(segment.data, honest.expected(), 0).batches
+        (data,) = packed([change(one) for one in batches])
+        forged.put(segment.name, segment.number, data)
+    assert node(0, forged.reader(), barrier="async").round(0).to_text() == wanted
+    assert own.segments.keys() < forged.segments.keys()
 
 
 def test_no_clock_but_that_of_the_own_waiting_is_read() -> None:
