@@ -29,17 +29,19 @@ def f1(truth: Labels, answers: Labels, labels: int = 2) -> float | None:
 
 
 def mcc(truth: Labels, answers: Labels) -> float | None:
-    """Matthews correlation of any number of labels (Gorodkin 2004), -1 to 1; None where truth or answers are all one
-    label.
+    """Matthews correlation of any number of labels (Gorodkin 2004), -1 to 1; None where the truth is all one label.
+
+    Where the answers are all one label it is 0, its limit (Chicco and Jurman 2020) and what scikit-learn gives: without
+    a value, the means over clients would be of those alone that learned something.
     """
     _check(truth, answers)
     n, right = len(truth), sum(map(int.__eq__, truth, answers))
     of_truth, of_answers = Counter(truth), Counter(answers)
     both = sum(of_truth[label] * of_answers[label] for label in of_truth)
     spread = (n * n - sum(count**2 for count in of_truth.values()), n * n - sum(c**2 for c in of_answers.values()))
-    if not all(spread):
+    if not spread[0]:
         return None
-    return (n * right - both) / math.sqrt(spread[0] * spread[1])
+    return (n * right - both) / math.sqrt(spread[0] * spread[1]) if spread[1] else 0.0
 
 
 def _f1_of(label: int, truth: Labels, answers: Labels) -> float | None:

@@ -81,7 +81,7 @@ class Atlas(AtlasSettings):
     def stages(self) -> tuple[Stage, ...]:
         """One stage of rounds, a series for each method and seed; with clients in the folder on any machine."""
         side: Side = "any" if self.exchange == "folder" else "gpu"
-        return (Stage("rounds", side, 3, Rounds(self._series, self._loop)),)
+        return (Stage("rounds", side, 4, Rounds(self._series, self._loop)),)
 
     def foresee(self, stage: str, tasks: Mapping[str, Any]) -> RoundsLoad:
         """`hybrid.protocols.Planned`."""

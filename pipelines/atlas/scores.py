@@ -73,8 +73,8 @@ def _scores(slots: Slots, tests: Sequence[Test]) -> list[dict[str, float]]:
 def scored(truth: Sequence[int], logits: NDArray[np.float64], usual: int, labels: int) -> dict[str, float]:
     """Accuracy, loss (mean cross-entropy, nats), F1 and MCC, and accuracy and F1 of always answering `usual`.
 
-    `logits` are [rows, labels of the head], of which the task has `labels`. What is not defined, as the MCC where all
-    answers are the same, is left out.
+    `logits` are [rows, labels of the head], of which the task has `labels`. What is not defined, as the MCC of rows
+    that all have the same label, is left out.
     """
     if not truth:
         return {}

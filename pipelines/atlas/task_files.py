@@ -176,8 +176,11 @@ def _plain(name: str) -> str:
 
 
 def _part(files: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The file of a part: the first of `names` with which the stem of one ends."""
-    return next((path for name in names for path in files if path.stem.lower().endswith(name)), None)
+    """The file of a part: the first of `names` with which the stem of one ends, and of several the shortest, since the
+    folder of MRPC has `train.tsv` and `msr_paraphrase_train.txt`, which holds the dev set, too.
+    """
+    shortest = sorted(files, key=lambda path: len(path.stem))
+    return next((path for name in names for path in shortest if path.stem.lower().endswith(name)), None)
 
 
 def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:

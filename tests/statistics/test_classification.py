@@ -30,6 +30,7 @@ def test_they_are_those_of_scikit_learn(rows: list[tuple[int, int]]) -> None:
 
 def test_what_is_not_defined_has_no_value() -> None:
     assert classification.mcc([1, 1], [0, 1]) is None
+    assert classification.mcc([0, 1, 1], [1, 1, 1]) == 0.0, "a classifier that always says the same is worth nothing"
     assert classification.f1([0, 0], [0, 0]) is None
     with pytest.raises(ValueError, match="0 true labels"):
         classification.accuracy([], [])

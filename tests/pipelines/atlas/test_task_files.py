@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,6 +68,58 @@ def test_the_layouts_of_glue_are_read(tmp_path: Path) -> None:
     assert Row('He said "no.', "No, he said.", 1) in mrpc.train
     assert mrpc.metric == "f1"
     assert Row("It snowed.", "He ran.", 1) in read("rte", data).dev
+
+
+HUB = {
+    "mrpc": (MRPC, (3, 4, 0)),
+    "cola": ("a\tb\tc\td\n" + COLA, (3, 1)),
+    "qnli": (QNLI, (1, 2, 3)),
+    "rte": (RTE, (1, 2, 3)),
+}
+"""GLUE's own files with a first row of names, and the columns that the hub has of them, in its order."""
+HUB_NAMES = {"cola": ("sentence", "label"), "qnli": ("question", "sentence", "label")}
+NUMBERS = {"entailment": "0", "not_entailment": "1"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+@pytest.mark.parametrize("name", HUB)
+def test_tables_of_the_hub_hold_the_same_rows_as_glues_own_files(name: str, ending: str, tmp_path: Path) -> None:
+    text, places = HUB[name]
+    cells = [line.split("\t") for line in text.splitlines()[1:]]
+    columns = (*HUB_NAMES.get(name, ("sentence1", "sentence2", "label")), "idx")
+    rows = [
+        [*(NUMBERS.get(row[place], row[place]) for place in places), str(number)] for number, row in enumerate(cells)
+    ]
+    if ending == "csv":
+        written = io.StringIO()
+        csv.writer(written).writerows([columns, *rows])
+        hub = written.getvalue()
+    else:
+        made = [dict(zip(columns, row, strict=True)) for row in rows]
+        hub = "".join(json.dumps({**one, "label": int(one["label"]), "idx": int(one["idx"])}) + "\n" for one in made)
+    own = text.partition("\n")[2] if name == "cola" else text
+    mine, theirs = (
+        folder(
+            tmp_path / place,
+            {train: table, dev: table.replace(".", "!")},
+        )
+        for place, train, dev, table in (
+            ("own", f"{name.upper()}/train.tsv", f"{name.upper()}/dev.tsv", own),
+            ("hub", f"{name}_train.{ending}", f"{name}_validation.{ending}", hub),
+        )
+    )
+    assert read(name, theirs).to_json() | {"source": ""} == read(name, mine).to_json() | {"source": ""}
+
+
+def test_of_mrpcs_train_files_the_one_without_the_dev_set_is_read(tmp_path: Path) -> None:
+    files = {
+        "train.tsv": MRPC,
+        "msr_paraphrase_train.txt": MRPC,
+        "dev.tsv": MRPC.replace(".", "!"),
+        "dev_ids.tsv": "7\t8\n",
+    }
+    data = folder(tmp_path, {f"MRPC/{name}": text for name, text in files.items()})
+    assert read("mrpc", data).source == "train.tsv, 2 rows; dev.tsv, 2 rows; GLUE has 3,668 to train on"
 
 
 def test_of_a_dev_set_alone_a_fifth_of_the_questions_is_the_dev_set(tmp_path: Path) -> None:
