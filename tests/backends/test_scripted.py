@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graders.arc import Arc
-from hybrid.backends.scripted import ScriptedBackend
+from hybrid.backends.scripted import LOOK_S, ScriptedBackend
 from hybrid.errors import BadData
 from hybrid.grading.grade_file import grade_file
 from hybrid.outputs import write_outputs
@@ -112,6 +112,24 @@ def test_a_vote_can_be_scripted(tmp_path: Path) -> None:
     write_outputs(tmp_path / "outputs.json", {"id": "r"}, [], {"t": task}, outputs)
     summary = grade_file(tmp_path / "outputs.json", Arc(), "arc", tmp_path / "grades.arc.json")
     assert (summary["score"], summary["figures"]["top1"]["mean"]) == (1.0, 1.0)  # type: ignore[index]
+
+
+def test_answers_wait_at_a_gate_until_it_lets_them_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, gate, calls = tmp_path / "script.json", tmp_path / "gate", tmp_path / "calls"
+    path.write_text(json.dumps({"answers": {}, "default": "yes"}), encoding="utf-8")
+    gate.write_text("2")
+    looks: list[int] = []
+
+    def open_step_by_step(seconds: float) -> None:
+        if seconds == LOOK_S:
+            looks.append(len(calls.read_text().split()))
+            (lambda: gate.write_text(""), lambda: gate.write_text("3"), gate.unlink)[len(looks) - 1]()
+
+    monkeypatch.setattr("hybrid.backends.scripted.time.sleep", open_step_by_step)
+    backend = ScriptedBackend(str(path), {"gate": str(gate), "calls": str(calls)})
+    requests = [dataclasses.replace(asked("a"), key=str(number)) for number in range(5)]
+    assert [done.text for done in backend.generate(requests)] == ["yes"] * 5
+    assert looks == [3, 3, 4]
 
 
 def answer(text: str) -> dict[str, str]:

@@ -9,9 +9,11 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from hybrid.backends.tuned import tokenization
 from hybrid.backends.tuned.tokenization import TokenizationWorker, text_digest
 from hybrid.canonical import Json
 from hybrid.errors import Temporary
@@ -150,9 +152,14 @@ def test_texts_are_made_once_for_trainings_that_differ_in_the_rest_alone(
     worker.close()
 
 
-def test_few_texts_are_tokenized_without_a_process_and_many_with_one(in_thread: None, tmp_path: Path) -> None:
+def test_few_texts_are_tokenized_without_a_process_and_many_with_one(
+    in_thread: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(tokenization, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
     def examples(wanted: Mapping[str, Json]) -> list[Example]:
-        time.sleep(0.2 * (wanted["words"] == ["long"]))
+        clock[0] += 0.2 * (wanted["words"] == ["long"])
         return of_words(wanted)
 
     worker = TokenizationWorker(write_model(tmp_path, chatml()), examples, 512, short=0.1)

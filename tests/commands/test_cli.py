@@ -24,7 +24,12 @@ HYBRID = Path(sys.executable).with_name("hybrid")
 def hybrid(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real command."""
     return subprocess.run(
-        [HYBRID, *arguments], capture_output=True, text=True, env={**os.environ, **environment}, timeout=60, check=False
+        [HYBRID, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=240,
+        check=False,
     )
 
 
@@ -202,7 +207,7 @@ def test_every_shell_has_a_completion_script(shell: str) -> None:
     assert "hybrid" in script
     program = shutil.which(shell)
     if program:
-        subprocess.run([program, "-n"], input=script, text=True, check=True, timeout=60)
+        subprocess.run([program, "-n"], input=script, text=True, check=True, timeout=240)
 
 
 def test_bash_completes_commands_without_loading_them() -> None:
@@ -210,7 +215,7 @@ def test_bash_completes_commands_without_loading_them() -> None:
     asked = f'{script}\nCOMP_WORDS=(hybrid de); COMP_CWORD=1; _hybrid_completion hybrid; echo "${{COMPREPLY[@]}}"'
     path = f"{HYBRID.parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        ["bash", "-c", asked], capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=60, check=True
+        ["bash", "-c", asked], capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=240, check=True
     )
     assert done.stdout == "describe\n"
 
@@ -268,7 +273,7 @@ def test_characters_outside_the_encoding_of_the_stream_are_escaped(encoding: str
             [sys.executable, "-c", code],
             capture_output=True,
             env={**os.environ, "PYTHONIOENCODING": encoding},
-            timeout=60,
+            timeout=240,
             check=False,
         )
         assert done.returncode == 2, done.stderr
@@ -282,7 +287,7 @@ def test_output_that_bypasses_click_is_escaped_too() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, b"\\u65e5 \\u2013")
@@ -300,7 +305,7 @@ def test_the_command_continues_when_its_reader_closes_the_pipe(tmp_path: Path) -
     code = f"from hybrid import cli; cli.hybrid.invoke = lambda ctx: ({work}); cli.main(['list'])"
     shell = f'"{sys.executable}" -c "$CODE" | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(
-        ["bash", "-c", shell], capture_output=True, env={**os.environ, "CODE": code}, timeout=60, check=False
+        ["bash", "-c", shell], capture_output=True, env={**os.environ, "CODE": code}, timeout=240, check=False
     )
     assert done.returncode == 1
     assert (tmp_path / "done").exists()
@@ -309,6 +314,6 @@ def test_the_command_continues_when_its_reader_closes_the_pipe(tmp_path: Path) -
 def test_help_does_not_import_the_libraries_for_files() -> None:
     code = "import sys, hybrid.cli; print([m for m in ('zstandard', 'orjson', 'rich', 'ijson') if m in sys.modules])"
     assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).stdout.strip()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=240, check=False).stdout.strip()
         == b"[]"
     )

@@ -244,7 +244,7 @@ def test_the_table_is_shown_in_a_narrow_encoding(outputs: Path) -> None:
 def test_a_missed_threshold_is_exit_3_with_a_closed_stdout(outputs: Path) -> None:
     judge = f'"{sys.executable}" -m hybrid grade "{outputs}" --threshold 0.9'
     done = subprocess.run(
-        ["bash", "-c", f"{judge} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=60, check=False
+        ["bash", "-c", f"{judge} | true; exit ${{PIPESTATUS[0]}}"], capture_output=True, timeout=240, check=False
     )
     assert done.returncode == 3
 

@@ -152,7 +152,7 @@ def test_workers_killed_and_continued_on_other_machines_end_in_the_same_records(
         process.kill()
         process.communicate()
     last = killed.side("another")
-    done = last.run(*killed.worker(last, "--side=gpu"), timeout=300)
+    done = last.run(*killed.worker(last, "--side=gpu", "--max-idle=5m"), timeout=300)
     assert done.returncode == 0, done.stderr
     assert killed.laptop.run("fetch", run).returncode == 0
     assert [one["text"] for one in killed.records()] == [one["text"] for one in whole.records()]

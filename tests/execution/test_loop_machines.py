@@ -103,7 +103,9 @@ def test_two_workers_of_a_machine_share_the_series(tmp_path: Path) -> None:
         at(run.side(log.name), log, HYBRID_HOME=str(tmp_path / "home"), HELD_AT="1", HELD_UNTIL=str(other))
         for log, other in zip(logs, reversed(logs), strict=True)
     ]  # each is at work when the other is
-    processes = [side.start(*worker(run, side)) for side in sides]
+    processes = [
+        side.start(*worker(run, side), "--beat=60") for side in sides
+    ]  # one that stands still keeps its series
     said = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     rates = [{one.partition("/")[0] for one in computed(log)} for log in logs]

@@ -26,6 +26,7 @@ from hybrid.progress import SilentProgress
 from hybrid.protocols import Inputs, Stage
 from hybrid.records import Item, Request, Sampling
 from hybrid.work import Ask
+from tests.support.fleet import until
 from tests.support.small_disks import mounted
 
 TASKS = 6
@@ -42,7 +43,7 @@ class Place:
 
     def __init__(self, root: Path, folder: Path | None = None) -> None:
         self.root, self.folder = root, folder or root / "folder"
-        self.calls_file = root / f"calls-{self.folder.name}"
+        self.calls_file, self.gate = root / f"calls-{self.folder.name}", root / f"gate-{self.folder.name}"
         challenges = {f"{n:08x}": task(n) for n in range(TASKS)}
         (root / "challenges.json").write_text(json.dumps(challenges))
         (root / "solutions.json").write_text(json.dumps({name: [[[1]]] for name in challenges}))
@@ -51,7 +52,8 @@ class Place:
     def command(self, *more: str, delay_ms: int = 0, shard_seconds: float = 60) -> list[str]:
         data = [f"--set={kind}={self.root / kind}.json" for kind in ("challenges", "solutions")]
         backend = ["--backend=scripted", f"--model={self.root / 'script.json'}", f"--folder={self.folder}"]
-        options = [f"--backend-option=calls={self.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
+        named = {"calls": self.calls_file, "gate": self.gate, "delay_ms": delay_ms}
+        options = [f"--backend-option={name}={value}" for name, value in named.items()]
         python = [sys.executable, "-m", "hybrid", "run", "local", "seal-eval"]
         return [*python, *data, *backend, *options, f"--shard-seconds={shard_seconds}", *more]
 
@@ -134,8 +136,10 @@ def test_kill_9_at_any_moment_redoes_no_finished_shard_and_ends_in_the_same_file
     while True:
         safe = place.kept()
         seen = len(place.calls())
+        goal = chance.randrange(1, 6)
+        place.gate.write_text(str(goal + 2))  # however late the kill comes: five lives are too few for all
         process = place.start(delay_ms=15, shard_seconds=0.1)
-        wait_for_calls(process, place, seen + chance.randrange(1, 9))
+        wait_for_calls(process, place, seen + goal)
         time.sleep(chance.random() * 0.03)
         process.kill()
         _, stderr = process.communicate()
@@ -218,8 +222,9 @@ def test_a_kill_at_a_named_point_costs_at_most_the_call_that_the_model_was_at(pl
 @pytest.mark.slow
 @pytest.mark.parametrize("polite", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, polite: signal.Signals) -> None:
-    process = place.start(delay_ms=30)
-    wait_for_calls(process, place, 5)
+    place.gate.write_text("5")
+    process = place.start()
+    wait_for_calls(process, place, 6)
     process.send_signal(polite)
     _, stderr = process.communicate(timeout=240)
     assert process.returncode == 4, stderr
@@ -227,19 +232,22 @@ def test_a_polite_stop_keeps_the_open_shard_and_says_how_to_go_on(place: Place, 
     assert "Traceback" not in stderr
     calls = place.calls()
     assert len(set(calls) - place.kept()) <= 1, "only the item in flight may be lost"
+    place.gate.unlink()
     assert place.run().returncode == 0
     assert len(place.calls()) - len(calls) <= len(place.kept()) - len(calls) + 1
 
 
 @pytest.mark.slow
 def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
-    first = place.start(delay_ms=3000)  # all of it takes two minutes: the other begins meanwhile, however slowly
-    wait_for_calls(first, place, 1)
+    place.gate.write_text("1")
+    first = place.start()
+    wait_for_calls(first, place, 2)
     second = place.run()
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=240)
     assert (second.returncode, first.returncode) == (5, 4)
     assert "another process on this machine is at work" in second.stderr
+    place.gate.unlink()
     assert place.run().returncode == 0
     assert len(place.calls()) - len(set(place.calls())) <= 1, "only the item in flight is asked again"
 
@@ -248,7 +256,10 @@ def test_two_processes_on_one_run_are_told_apart(place: Place) -> None:
 def test_two_writers_that_do_not_know_each_other_still_make_one_result(place: Place, tmp_path: Path) -> None:
     """The lock is a courtesy; two machines on one folder have none. Every item still counts once."""
     environments = [{**os.environ, "XDG_CACHE_HOME": str(tmp_path / name)} for name in ("one", "two")]
-    pair = [subprocess.Popen(place.command(delay_ms=100), env=env, stderr=subprocess.PIPE) for env in environments]
+    place.gate.write_text("1")
+    pair = [subprocess.Popen(place.command(), env=env, stderr=subprocess.PIPE) for env in environments]
+    until(lambda: len(place.calls()) == 4, "both are at work")
+    place.gate.unlink()
     for process in pair:
         _, stderr = process.communicate(timeout=240)
         assert process.returncode == 0, stderr
@@ -441,8 +452,9 @@ def test_other_weights_under_the_same_name_are_another_run(place: Place) -> None
 
 @pytest.mark.slow
 def test_grading_an_unfinished_run_counts_what_is_missing(place: Place) -> None:
-    process = place.start(delay_ms=30)
-    wait_for_calls(process, place, 5)
+    place.gate.write_text("5")
+    process = place.start()
+    wait_for_calls(process, place, 6)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=240)
     (run,) = (place.folder / "runs").iterdir()

@@ -191,7 +191,7 @@ def started(after: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_a_killed_process_loses_no_vector_and_two_at_once_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert started(after=300).wait(60) == -signal.SIGKILL
+    assert started(after=300).wait(240) == -signal.SIGKILL
     both = [started(after=10**6), started(after=10**6)]
     assert [process.wait(240) for process in both] == [0, 0]
     with closing(sqlite3.connect(home.home() / "vectors.sqlite")) as rows:
@@ -203,7 +203,7 @@ def test_a_killed_process_loses_no_vector_and_two_at_once_do_no_harm(monkeypatch
 
 
 def test_a_killed_process_is_not_asked_again_what_it_has_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert started(after=300).wait(60) == -signal.SIGKILL
+    assert started(after=300).wait(240) == -signal.SIGKILL
     rest = Letters()
     graded(monkeypatch, rest, [said("a" * n + "b", "b") for n in range(1, 401)])
     assert len(rest.asked) == 401 - 300

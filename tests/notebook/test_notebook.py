@@ -470,7 +470,7 @@ def test_a_changed_wheel_is_refused_and_nothing_is_installed(site: Site) -> None
         script = site.script("plain")
         place.write_bytes(data)
         done = subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, cwd=site.root, timeout=60, check=False
+            [sys.executable, "-c", script], capture_output=True, text=True, cwd=site.root, timeout=240, check=False
         )
         place.write_bytes(wheel.build().data)
         assert done.returncode == 1
@@ -824,10 +824,11 @@ def _keys(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_stopping_a_real_kernel_reaches_the_worker_once_and_what_was_answered_is_kept(site: Site) -> None:
-    answers, calls = site.root / "answers.json", site.root / "calls"
+    answers, calls, gate = site.root / "answers.json", site.root / "calls", site.root / "gate"
     answers.write_text(json.dumps({"answers": {}, "default": "1"}))
+    gate.write_text("1")
     options = ["--once", "--linger=1s", f"--model=answers={answers}"]
-    options += [f"--backend-option=calls={calls}", "--backend-option=delay_ms=3000"]
+    options += [f"--backend-option=calls={calls}", f"--backend-option=gate={gate}"]
     cells = code_of(site.write("plain"))
     more = {"LOCAL": str(site.root / "local"), "PYTHON": sys.executable, "OPTIONS": options}
     cells.insert(1, "\n".join(f"{name} = {value!r}" for name, value in more.items()))
@@ -839,6 +840,7 @@ def test_stopping_a_real_kernel_reaches_the_worker_once_and_what_was_answered_is
         assert "stopping in order" in kernel_output(client, asked)
         assert "Not finished: the time was up, it was stopped" in kernel_output(client, client.execute(cells[-1]))
         assert len(_keys(site.folder)) == 1
+        gate.unlink()
         kernel_output(client, client.execute(cells[-2]))
         assert "Done" in kernel_output(client, client.execute(cells[-1]))
     assert len(calls.read_text().split()) == 3
@@ -905,7 +907,7 @@ def test_run_all_in_a_real_kernel_installs_a_plugin_too_works_and_again_does_not
     (python,) = (site.root / "local").glob("environment-*/bin/python")
     assert str(python.parent) != str(Path(sys.executable).parent)
     where = [python, "-c", "import hybrid; print(hybrid.__file__)"]
-    place = subprocess.run(where, capture_output=True, text=True, cwd=site.root, check=True, timeout=60).stdout
+    place = subprocess.run(where, capture_output=True, text=True, cwd=site.root, check=True, timeout=240).stdout
     assert place.startswith(str(site.root / "local"))
 
 

@@ -22,7 +22,7 @@ from tests.support.fleet import until
 from tests.support.slurm import slurm, told
 from tests.support.ssh_server import ssh_server
 
-PATIENCE = 60
+PATIENCE = 240
 
 
 @pytest.fixture

@@ -132,7 +132,7 @@ def test_a_run_that_both_sides_submitted_while_they_were_apart_is_one_run(sync: 
 def kill_in_the_middle(rclone: Rclone, path: str, size: int) -> Path:
     """Copy slowly, SIGKILL rclone when a part of the file is there; returns that part, whose name newer ones change."""
     place = (rclone.laptop / path).parent
-    slow = rclone.command(rclone.worker, rclone.laptop, "--bwlimit=200k", "--filter=+ /runs/**", "--filter=- *")
+    slow = rclone.command(rclone.worker, rclone.laptop, "--bwlimit=150k", "--filter=+ /runs/**", "--filter=- *")
     process = subprocess.Popen(slow, stderr=subprocess.DEVNULL)
 
     def parts() -> list[Path]:
@@ -155,7 +155,7 @@ def test_a_copy_that_was_killed_half_way_is_passed_over_and_made_whole_by_the_ne
     rclone.carry()
     work(rclone.worker, run, "first", range(3))
     rclone.carry()
-    noise = random.Random(1).randbytes(200_000).hex()
+    noise = random.Random(1).randbytes(3_000_000).hex()
     path, data = shard(run, "second", range(3, 9), noise)
     put(rclone.worker, path, data)
     part = kill_in_the_middle(rclone, path, len(data))
@@ -366,7 +366,7 @@ def test_a_lost_machine_costs_what_was_not_carried_yet_and_a_new_one_ends_the_ru
     with syncing(kind, two_folders.laptop, second, tmp_path / "own-second") as sync:
         sync.restore()
         with sync.running():
-            process = two_folders.scripted_worker("home-second", second, "--max-idle=1s")
+            process = two_folders.scripted_worker("home-second", second, "--run=seal-eval")
             two_folders.fetch_until_done()
             ended(process, 0)
     after = two_folders.calls()[len(before) :]

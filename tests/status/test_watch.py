@@ -161,7 +161,8 @@ class Terminal:
 
     def _read(self) -> None:
         while True:
-            self.written += os.read(self.near, 65536).decode("utf-8", "replace")
+            read = os.read(self.near, 65536).decode("utf-8", "replace")
+            self.written += read
 
     def resize(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self.far, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

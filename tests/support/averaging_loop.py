@@ -92,7 +92,7 @@ class Line:
 class LoopRun(PluginRun):
     """A run of the loop. `log` has a line for every round that was computed anywhere."""
 
-    pipeline, shard_seconds, max_idle = "averaging", 0.1, "20s"
+    pipeline, shard_seconds, max_idle = "averaging", 0.1, "5m"
 
     def __init__(self, root: Path) -> None:
         packages = install(root / "packages", "averaging", "averaging:Averaging", MODULE)

@@ -52,7 +52,7 @@ class FaultySync:
             yield
         finally:
             stop.set()
-            thread.join(timeout=60)
+            thread.join(timeout=240)
         assert not faults, faults
 
     def round(self) -> None:

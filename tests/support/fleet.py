@@ -68,7 +68,7 @@ class Fleet:
             self.start(name, arguments)
             return False
 
-        until(is_so, what, 120)
+        until(is_so, what, 600)
 
     def ended(self, name: str, process: subprocess.Popen[str]) -> int:
         """Wait for a worker's end, which has to be a fine one."""

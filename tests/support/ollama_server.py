@@ -125,17 +125,17 @@ class OllamaServer:
             return
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(STOP_S)
+        self.process.wait(PATIENCE)
         self.process = None
 
-    def api(self, path: str, body: object = None, timeout: float = 120) -> Any:
+    def api(self, path: str, body: object = None, timeout: float = PATIENCE) -> Any:
         """One call of its API, such as `api("/api/tags")`; POST when there is a body. Raises urllib's errors."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})  # noqa: S310
         with DIRECT.open(request, timeout=timeout) as reply:
             return json.loads(reply.read())
 
-    def cli(self, *arguments: str, timeout: float = 120) -> str:
+    def cli(self, *arguments: str, timeout: float = PATIENCE) -> str:
         """What `ollama ARGUMENTS` prints as this server's client; it must succeed."""
         command = [str(self.binary), *arguments]
         done = subprocess.run(

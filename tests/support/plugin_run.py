@@ -41,7 +41,7 @@ class PluginRun:
 
     def local(self, side: Machine, *more: str, delay_ms: int = 0) -> list[str]:
         model = ["--backend=scripted", f"--model={self.root / 'script.json'}", f"--shard-seconds={self.shard_seconds}"]
-        return ["run", "local", self.pipeline, *model, *self._options(side, delay_ms), *more]
+        return ["run", "local", self.pipeline, *model, *side.options(delay_ms), *more]
 
     def submit(self, *more: str) -> str:
         """Init and `run remote`; the run's id."""
@@ -51,8 +51,14 @@ class PluginRun:
         return done.stdout.strip()
 
     def worker(self, side: Machine, *more: str, delay_ms: int = 0, model: bool = True) -> list[str]:
-        where = [f"--model={SCRIPT}={self.root / 'script.json'}", *self._options(side, delay_ms)] if model else []
-        leave = ["--linger=0", f"--max-idle={self.max_idle}", "--shard-seconds=0.2", "--beat=1"]
+        where = [f"--model={SCRIPT}={self.root / 'script.json'}", *side.options(delay_ms)] if model else []
+        leave = [
+            f"--run={self.pipeline}",
+            "--linger=0",
+            f"--max-idle={self.max_idle}",
+            "--shard-seconds=0.2",
+            "--beat=1",
+        ]
         return ["worker", *where, *leave, *more]
 
     def records(self) -> list[dict[str, object]]:
@@ -60,7 +66,3 @@ class PluginRun:
         (path,) = self.folder.glob("results/*/outputs.json")
         found: list[dict[str, object]] = json.loads(path.read_text())["records"]
         return found
-
-    @staticmethod
-    def _options(side: Machine, delay_ms: int) -> list[str]:
-        return [f"--backend-option=calls={side.calls_file}", f"--backend-option=delay_ms={delay_ms}"]

@@ -98,7 +98,7 @@ class Node:
 class MeetingRun(PluginRun):
     """A run of the loop on several machines."""
 
-    pipeline, shard_seconds, max_idle = "meeting", 0.1, "20s"
+    pipeline, shard_seconds, max_idle = "meeting", 0.1, "5m"
 
     def __init__(self, root: Path) -> None:
         packages = install(root / "packages", "meeting", "meeting:Meeting", MODULE)

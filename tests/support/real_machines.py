@@ -35,7 +35,7 @@ class Machine:
 
     def __init__(self, root: Path, name: str, folder: Path | str) -> None:
         self.root, self.name, self.folder = root, name, folder
-        self.home, self.calls_file = root / f"home-{name}", root / f"calls-{name}"
+        self.home, self.calls_file, self.gate = root / f"home-{name}", root / f"calls-{name}", root / f"gate-{name}"
         self.environment = {**os.environ, "HYBRID_HOME": str(self.home), "HYBRID_FOLDER": str(folder)}
 
     def command(self, *arguments: str) -> list[str]:
@@ -70,9 +70,23 @@ class Machine:
     def worker(self, *more: str, delay_ms: int = 0, shard_seconds: float = 60.0) -> list[str]:
         """The arguments of a worker that leaves when the run is done and waits for nobody."""
         model = [f"--model={SCRIPT}={self.root / 'script.json'}"]
-        options = [f"--backend-option=calls={self.calls_file}", f"--backend-option=delay_ms={delay_ms}"]
-        leave = ["--run=seal-eval", "--side=gpu", "--linger=0", "--max-idle=20s", f"--shard-seconds={shard_seconds}"]
-        return ["worker", *model, *options, *leave, *more]
+        leave = ["--run=seal-eval", "--side=gpu", "--linger=0", "--max-idle=5m", f"--shard-seconds={shard_seconds}"]
+        return ["worker", *model, *self.options(delay_ms), *leave, *more]
+
+    def options(self, delay_ms: int = 0) -> list[str]:
+        """Those of the backend."""
+        named = {"calls": self.calls_file, "gate": self.gate, "delay_ms": delay_ms}
+        return [f"--backend-option={name}={value}" for name, value in named.items()]
+
+    def holds_after(self, answers: int) -> None:
+        """Have each process of this machine give as many answers and wait with the next, until `goes_on`.
+
+        So a process is at work when it is to be disturbed, however slow everything else is.
+        """
+        self.gate.write_text(str(answers))
+
+    def goes_on(self) -> None:
+        self.gate.unlink()
 
     def calls(self) -> list[str]:
         return self.calls_file.read_text().split() if self.calls_file.exists() else []

@@ -50,11 +50,11 @@ def served_by_rclone(data: Path) -> Iterator[str]:
     with (data.parent / "rclone.log").open("wb") as log:
         process = subprocess.Popen([*command, f"--config={config}", str(data)], stdout=log, stderr=log)
     try:
-        wait_until(lambda: b"Starting s3 server" in (data.parent / "rclone.log").read_bytes(), 30, "rclone serves")
+        wait_until(lambda: b"Starting s3 server" in (data.parent / "rclone.log").read_bytes(), 240, "rclone serves")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(240)
 
 
 def served_by_best(data: Path) -> AbstractContextManager[str]:

@@ -24,7 +24,7 @@ def ssh_server(root: Path, environment: Mapping[str, str]) -> Iterator[list[str]
         pytest.skip("needs OpenSSH: apt install openssh-server openssh-client")
     root.mkdir(parents=True)
     for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / name)], check=True, timeout=60)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(root / name)], check=True, timeout=240)
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     port, log = free_port(), root / "log"

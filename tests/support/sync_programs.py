@@ -133,7 +133,7 @@ class Rclone:
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=240,
             env=_bare_environment("RCLONE_"),
         )
         self.copies += 1
@@ -162,7 +162,7 @@ class Rclone:
             yield
         finally:
             stop.set()
-            thread.join(timeout=90)
+            thread.join(timeout=500)
 
     def part(self) -> None:
         """Nothing is carried between rounds anyway."""
@@ -184,7 +184,7 @@ class Daemon:
         self._environment = _bare_environment("ST") | {"HOME": str(home), "STNODEFAULTFOLDER": "1", "STNOUPGRADE": "1"}
         self._environment |= {"STMONITORED": "yes"}  # one process, no second one that starts it again
         generate = [self._program, "generate", f"--home={home}"]
-        subprocess.run(generate, env=self._environment, check=True, capture_output=True, timeout=30)
+        subprocess.run(generate, env=self._environment, check=True, capture_output=True, timeout=240)
         self.id = _at(_tree(home), "device").attrib["id"]
 
     def know(self, other: Daemon) -> None:
@@ -196,7 +196,7 @@ class Daemon:
         with (self.home / "log").open("ab") as log:
             serve = [*_dies_with_us(), self._program, "serve", f"--home={self.home}", "--no-browser", "--no-restart"]
             self._process = subprocess.Popen(serve, env=self._environment, stdout=log, stderr=log)
-        wait_until(self._answers, 30, f"an answer of Syncthing, which says:\n{self.log()}")
+        wait_until(self._answers, 240, f"an answer of Syncthing, which says:\n{self.log()}")
 
     def kill(self) -> None:
         """SIGKILL, as when a laptop's battery is empty: whatever it was doing is cut off."""
@@ -237,7 +237,7 @@ class Daemon:
         values = "&".join(f"{name}={value}" for name, value in query.items())
         url = f"http://127.0.0.1:{self._api_port}/rest/{path}?{values}"
         request = urllib.request.Request(url, method=method, headers={"X-API-Key": self._key})
-        with LOOPBACK.open(request, timeout=30) as answer:
+        with LOOPBACK.open(request, timeout=240) as answer:
             return json.loads(answer.read() or b"null")
 
 
@@ -275,7 +275,7 @@ class SyncthingPair:
     def start(self, side: str) -> None:
         self.sides[side].start()
 
-    def wait_in_sync(self, timeout: float = 40) -> None:
+    def wait_in_sync(self, timeout: float = 240) -> None:
         """Wait until both sides have what was there when this was called. Fails the test after `timeout` seconds."""
         first, second = self.sides.values()
         wait_until(lambda: first.connected(second) and second.connected(first), timeout, "a connection of both sides")

@@ -70,7 +70,7 @@ TEXTS = 2 * NODES
 class SearchRun(PluginRun):
     """A run of the search, whose answers are all alike."""
 
-    pipeline, shard_seconds, max_idle = "stories", 0.1, "20s"
+    pipeline, shard_seconds, max_idle = "stories", 0.1, "5m"
 
     def __init__(self, root: Path) -> None:
         packages = install(root / "packages", "stories", "stories:Stories", MODULE)

@@ -120,7 +120,7 @@ def test_what_a_check_that_broke_has_left_running_is_ended(gpu_check: Any, progr
         "sys.exit('RuntimeError: the engine is gone')\n"
     )
     assert gpu_check.line_of("device", forced=False)["why"] == "RuntimeError: the engine is gone"
-    wait_until(lambda: not is_alive(int(own.read_text())), 60, "its process is ended")
+    wait_until(lambda: not is_alive(int(own.read_text())), 240, "its process is ended")
 
 
 def written(path: Path) -> bool:

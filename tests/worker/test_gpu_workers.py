@@ -127,8 +127,8 @@ class TwoGpus:
         self.gpu.environment["PATH"] = f"{place}{os.pathsep}{os.environ['PATH']}"
         self.gpu.environment.pop("CUDA_VISIBLE_DEVICES", None)
 
-    def start(self, *more: str, delay_ms: int = 100) -> subprocess.Popen[str]:
-        return self.gpu.start(*self.gpu.worker("--gpus=all", *more, delay_ms=delay_ms))
+    def start(self) -> subprocess.Popen[str]:
+        return self.gpu.start(*self.gpu.worker("--gpus=all", delay_ms=100))
 
     def at_work(self) -> int:
         """How many workers have begun."""
@@ -143,9 +143,11 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
 @pytest.mark.slow
 def test_two_gpus_share_a_run_and_one_of_them_is_killed(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
+    host.gpu.holds_after(3)
     process = host.start()
-    until(lambda: len(host.gpu.calls()) > 6, "the models work")
+    until(lambda: len(host.gpu.calls()) == 8, "both models work")
     os.kill(workers(process)[0], signal.SIGKILL)
+    host.gpu.goes_on()
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, said
     assert re.search(r"GPU [01]: the worker was ended by SIGKILL; it is started again in 2 s", said)
@@ -158,27 +160,27 @@ def test_two_gpus_share_a_run_and_one_of_them_is_killed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_signal_stops_all_workers_cleanly(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
-    process = host.start(delay_ms=300)
-    until(lambda: len(host.gpu.calls()) > 4 and host.at_work() == 2, "both models work")
+    host.gpu.holds_after(2)
+    process = host.start()
+    until(lambda: len(host.gpu.calls()) == 6 and host.at_work() == 2, "both models work")
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 4, said
     assert "error: the workers: GPU " in said
     assert said.count("the worker ended with exit code 4") == 2
-    calls = len(host.gpu.calls())
     host.machines.fetch()
     answered = [one for one in host.machines.texts().values() if one is not None]
-    assert len(answered) >= calls - 2, "each one's open shard is in the folder"
+    assert len(answered) == 4, "each one's open shard is in the folder"
 
 
 @pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     host = TwoGpus(tmp_path)
-    process = host.start(delay_ms=300)
-    until(lambda: len(host.gpu.calls()) > 2, "the models work")
+    host.gpu.holds_after(1)
+    process = host.start()
+    until(lambda: len(host.gpu.calls()) == 4, "both models work")
     left = workers(process)
     assert len(left) == 2
     process.kill()
     process.communicate()
     until(lambda: not any(map(is_alive, left)), "they end")
-    assert len(host.gpu.calls()) < ITEMS

@@ -27,7 +27,7 @@ from tests.support.in_process import Hybrid
 from tests.support.ports import free_port
 from tests.support.real_machines import ITEMS, Machine, Machines
 
-PATIENCE = 120
+PATIENCE = 240
 SWITCHES = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 SEES_A_LOST_NODE_SOON = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 
@@ -116,8 +116,9 @@ def test_a_worker_on_every_gpu_of_a_cluster(tmp_path: Path) -> None:
 
 
 def _one_ctrl_c_stops_all(machines: Machines, machine: Machine, address: str) -> None:
-    process = machine.start(*machine.worker(f"--ray={address}", "--workers=2", delay_ms=300, shard_seconds=0.5))
-    until(lambda: len(workers(machines.folder)) == 2 and len(machine.calls()) > 3, "two workers", PATIENCE)
+    machine.holds_after(2)
+    process = machine.start(*machine.worker(f"--ray={address}", "--workers=2", delay_ms=100, shard_seconds=0.5))
+    until(lambda: len(workers(machines.folder)) == 2 and len(machine.calls()) == 6, "two workers", PATIENCE)
     process.send_signal(signal.SIGINT)
     said = last_of(process)
     assert process.returncode == 4, said
@@ -131,9 +132,10 @@ def _the_worker_of_a_lost_node_is_started_elsewhere(
 ) -> None:
     """Where both nodes had one GPU, it is started when the other worker has ended."""
     before = len(beating(machines))
-    process = machine.start(*machine.worker("--ray=auto", delay_ms=250, shard_seconds=0.5))
+    process = machine.start(*machine.worker("--ray=auto", delay_ms=100, shard_seconds=0.5))
     until(lambda: len(beating(machines)) == before + 2, "two workers at work", PATIENCE)
     os.killpg(node.pid, signal.SIGKILL)
+    machine.goes_on()
     said = last_of(process)
     assert process.returncode == 0, said
     assert "2 workers on the Ray cluster at auto" in said

@@ -36,7 +36,8 @@ def run(machine: Machine, *arguments: str, code: int = 0) -> str:
 def test_a_run_through_a_store_survives_a_killed_worker(machines: Machines, tmp_path: Path) -> None:
     id = machines.submit()
     laptop, gpu = machines.laptop, machines.side("gpu")
-    killed = gpu.start(*gpu.worker(delay_ms=1000, shard_seconds=0.5))
+    gpu.holds_after(8)
+    killed = gpu.start(*gpu.worker(delay_ms=120, shard_seconds=0.1))
     wait_until(lambda: "; 0 of 42 items" not in run(laptop, "fetch", id, code=4), 240, "a shard arrives")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()

@@ -12,6 +12,7 @@ import pytest
 from hybrid.records import Item, Output
 from hybrid.sampling import item_seed
 from pipelines.branch.pipeline import Branch
+from tests.support.fleet import until
 from tests.support.plugin_run import PluginRun
 from tests.support.tree_runs import DID, WHO, WHY
 from tests.support.walks_in_memory import driven
@@ -59,7 +60,12 @@ def test_workers_of_two_machines_on_one_tree_agree(tmp_path: Path) -> None:
     run = shared.submit(*SETTINGS)
     sides = [shared.side(name) for name in ("first", "second", "sibling")]
     sides[2].environment["HYBRID_HOME"] = sides[1].environment["HYBRID_HOME"]
+    for side in sides:
+        side.holds_after(0)
     processes = [side.start(*shared.worker(side, delay_ms=300)) for side in sides]
+    until(lambda: sum(bool(side.calls()) for side in sides) > 1, "it is shared")
+    for side in sides:
+        side.goes_on()
     deadline = time.monotonic() + 240
     while not list(shared.folder.glob("runs/*/tree/*/*/shard-*")):
         assert time.monotonic() < deadline
@@ -69,7 +75,6 @@ def test_workers_of_two_machines_on_one_tree_agree(tmp_path: Path) -> None:
         process.terminate()
         process.communicate(timeout=240)
     calls = [side.calls() for side in sides]
-    assert sum(map(bool, calls)) > 1, "it was shared"
     assert all(len(set(some)) == len(some) for some in calls), "no worker asks twice"
     assert set().union(*calls) == set(alone.laptop.calls())
     assert not set(calls[1]) & set(calls[2]), "workers of one machine share their claims at once"
