@@ -108,7 +108,7 @@ def read(name: str, data: str = "", columns: Sequence[str] = (), *, train: int =
     labels = glue.labels if glue else _labels([*rows, *tests])
     numbered = [_numbered(row, labels) for row in tests]
     learned, left_out = _distinct([_numbered(row, labels) for row in rows], numbered)
-    _check_labels(name, learned, labels)
+    _check_labels(name, learned, labels, left_out[1])
     chosen = _drawn(learned, train, "train"), _drawn(numbered, dev, "dev")
     return TaskData(task_name(name), *chosen, labels, glue.metric if glue else "accuracy", source, *left_out)
 
@@ -318,11 +318,12 @@ def _distinct(rows: Sequence[Row], tests: Sequence[Row]) -> tuple[list[Row], tup
     return list(kept.values()), (len(rows) - overlaps - len(kept), overlaps)
 
 
-def _check_labels(name: str, rows: Sequence[Row], labels: Sequence[str]) -> None:
+def _check_labels(name: str, rows: Sequence[Row], labels: Sequence[str], overlaps: int) -> None:
     found = {row.label for row in rows}
     if len(found) < 2:
         only = f"only the label {labels[found.pop()]!r}" if found else "no row"
-        raise BadData(f"{name}: {only} to train on: nothing can be learned", hint="a task has two labels or more")
+        hint = "a task has two labels or more" if found or not overlaps else f"{overlaps:,} stand in the dev set, too"
+        raise BadData(f"{name}: {only} to train on: nothing can be learned", hint=hint)
 
 
 def _drawn(rows: list[Row], most: int, key: str) -> list[Row]:

@@ -111,6 +111,12 @@ def test_tables_of_the_hub_hold_the_same_rows_as_glues_own_files(name: str, endi
     assert read(name, theirs).to_json() | {"source": ""} == read(name, mine).to_json() | {"source": ""}
 
 
+def test_rows_that_all_stand_in_the_dev_set_are_no_task(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match="rte: no row to train on") as told:
+        read("rte", folder(tmp_path, {"rte_train.tsv": RTE, "rte_dev.tsv": RTE}))
+    assert told.value.hint == "2 stand in the dev set, too"
+
+
 def test_of_mrpcs_train_files_the_one_without_the_dev_set_is_read(tmp_path: Path) -> None:
     files = {
         "train.tsv": MRPC,
