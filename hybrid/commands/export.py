@@ -41,7 +41,7 @@ def export(source: str, name: str, out: Path | None, folder: Path | None, grader
         raise UsageError(f"{name} is a folder of several files", hint="name one with -o")
     with spare_path() as spare:
         outputs, waits = find_outputs_so_far(source, folder, spare if out else None)
-        run = read_run(outputs, grader=grader, folder=folder)
+        run = read_run(outputs, grader=grader, folder=folder, graded=FORMATS[name].one)
         path = out or formats.default_path(run, name)
         with writable_path(path) as place:
             notes = formats.export(run, name, place, replace=force)

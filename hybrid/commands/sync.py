@@ -14,6 +14,7 @@ from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, Duration, NonEmptyText
 from hybrid.errors import Temporary, UsageError
 from hybrid.execution.local import chosen_folder
+from hybrid.folder.medium import NotThere
 from hybrid.folder.names import allowed
 from hybrid.folder.object_store import directory, medium_at
 from hybrid.folder.rclone import Carrier, Moved, Round, refuse_absent
@@ -64,6 +65,7 @@ def sync(remote: str, folder: Path | None, side: Any, run: str, every: float | N
                 _tell(done, as_json=as_json, always=True)
                 if done.error:
                     raise done.error
+                _refuse_absent_run(carrier, run)
                 return 0
             _tell(done, as_json=as_json, always=False)
             time.sleep(every)
@@ -89,6 +91,15 @@ def _refuse_wrong(remote: str, run: str) -> None:
     if run and not allowed(run):
         raise UsageError(
             f"'{clean_line(run, 100)}' is no id of a run", hint="the whole id, as `hybrid status` shows it"
+        )
+
+
+def _refuse_absent_run(carrier: Carrier, run: str) -> None:
+    """Raise NotThere when the run that was named is at neither end: after a whole round it would be here."""
+    if run and not (carrier.folder / "runs" / run / "run.json").is_file():
+        raise NotThere(
+            f"no run is called '{clean_line(run, 100)}' in {carrier.folder} or at {carrier.name}, or not yet",
+            hint="the whole id, as `hybrid status` shows it",
         )
 
 

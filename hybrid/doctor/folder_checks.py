@@ -155,8 +155,9 @@ def _words(mount: Mount) -> str:
 def _room(root: Path) -> Iterator[Finding]:
     with explain_errors(root, doing="asking for its free space"):
         room = shutil.disk_usage(root)
-    yield Finding("medium", "", f"{room.free / LITTLE:,.1f} GiB of {room.total / LITTLE:,.1f} GiB are free")
-    if room.free < LITTLE < room.total:
+    name, unit = ("GiB", LITTLE) if room.total >= LITTLE else ("MiB", 1024**2)
+    yield Finding("medium", "", f"{room.free / unit:,.1f} of {room.total / unit:,.1f} {name} are free")
+    if room.free < min(LITTLE, room.total / 10):
         yield Finding("low-room", "", f"only {room.free / 1024**2:,.0f} MiB are free", "free some space before a run")
 
 

@@ -25,7 +25,7 @@ Grid = list[list[int]]
 def write_submission(run: GradedRun, stream: BinaryIO) -> list[str]:
     """One JSON object: task -> for each test input `attempt_1` and `attempt_2`, in the order of the task.
 
-    Raises UsageError for grades without attempts, BadData for attempts that are no grids.
+    Raises UsageError for grades without attempts and for what is no ARC task, BadData for attempts that are no grids.
     """
     if not run.grader:
         raise UsageError(
@@ -53,7 +53,10 @@ def _place(question: Question) -> int:
     """The number of the test input in its task."""
     number = question.id.removeprefix(f"{question.task}/")
     if not NUMBER.fullmatch(number):
-        raise BadData(f"the question {question.id!r:.200} is no test input of an ARC task: TASK/NUMBER is needed")
+        raise UsageError(
+            f"the question {question.id!r:.200} is no test input of an ARC task: TASK/NUMBER is needed",
+            hint="a submission is made of outputs of ARC tasks",
+        )
     return int(number)
 
 

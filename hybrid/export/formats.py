@@ -26,22 +26,26 @@ class WriteFolder(Protocol):
 @dataclass(frozen=True, slots=True)
 class Format:
     """`writer` is `module:function`, a `Write`; `name` that of the file beside the outputs; `folder` says that it is
-    a folder of several files, whose writer is a `WriteFolder`; `answers` that it holds more than what was asked.
+    a folder of several files, whose writer is a `WriteFolder`; `answers` that it holds more than what was asked; `one`
+    that it holds the grades of one grader.
     """
 
     writer: str
     name: str
     folder: bool = False
     answers: bool = True
+    one: bool = True
 
 
 FORMATS: Mapping[str, Format] = {
     "inspect": Format("hybrid.export.inspect_log:write_inspect", "export.eval"),
     "lm-eval": Format("hybrid.export.lm_eval:write_lm_eval", "lm-eval", folder=True),
-    "openai-batch": Format("hybrid.export.openai_batch:write_output", "batch-output.jsonl"),
-    "openai-batch-input": Format("hybrid.export.openai_batch:write_input", "batch-input.jsonl", answers=False),
+    "openai-batch": Format("hybrid.export.openai_batch:write_output", "batch-output.jsonl", one=False),
+    "openai-batch-input": Format(
+        "hybrid.export.openai_batch:write_input", "batch-input.jsonl", answers=False, one=False
+    ),
     "arc-submission": Format("hybrid.export.arc_submission:write_submission", "submission.json"),
-    "archive": Format("hybrid.export.archive:write_archive", "results.zip"),
+    "archive": Format("hybrid.export.archive:write_archive", "results.zip", one=False),
     "jsonl": Format("hybrid.export.text_tables:write_jsonl", "export.jsonl"),
     "csv": Format("hybrid.export.text_tables:write_csv", "export.csv"),
     "parquet": Format("hybrid.export.parquet:write_parquet", "export.parquet"),

@@ -133,12 +133,14 @@ class GradedRun:
         return sums
 
 
-def read_run(source: Path | str, *, grader: str = "", folder: Path | str | None = None) -> GradedRun:
+def read_run(
+    source: Path | str, *, grader: str = "", folder: Path | str | None = None, graded: bool = True
+) -> GradedRun:
     """The outputs and grades of a run: SOURCE is an outputs file, a grades file, or a run of the folder.
 
-    `grader` chooses between several grades beside the outputs. Raises UsageError when there is no such run or no such
-    grades, BadData when a file is damaged or the grades are of other outputs.
+    `grader` chooses between several grades beside the outputs; without `graded`, none are looked for. Raises UsageError
+    when there is no such run or no such grades, BadData when a file is damaged or the grades are of other outputs.
     """
     here = Path(folder) if folder else None
-    found = find_source(Path(find_outputs(str(source), here)), grader)
+    found = find_source(Path(find_outputs(str(source), here)), grader, graded=graded)
     return GradedRun(with_folder(found, here))

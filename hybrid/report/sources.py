@@ -169,8 +169,10 @@ class TaskResult:
         return min(graded) if unit == "task" else sum(graded) / len(graded)
 
 
-def find_source(path: Path, grader: str = "", reading: Reading = USUAL) -> ReportRun:
+def find_source(path: Path, grader: str = "", reading: Reading = USUAL, *, graded: bool = True) -> ReportRun:
     """The run of an outputs or grades file, or of a file of another tool.
+
+    Without `graded` and a `grader`, an outputs file is taken without its grades.
 
     Raises UsageError without such grades, BadData when they do not match.
     """
@@ -179,7 +181,7 @@ def find_source(path: Path, grader: str = "", reading: Reading = USUAL) -> Repor
         open_grades(path)  # a damaged file is reported before its outputs are looked for
         grades_path, outputs_path = path, _outputs_of(path)
     else:
-        grades_path, outputs_path = _beside(path, grader, reading), path
+        grades_path, outputs_path = _beside(path, grader, reading) if graded or grader else None, path
     if grades_path and is_stale(grades_path, outputs_path):
         if grades_path == path or grader:  # requested; others may be of an earlier state of the run
             raise BadData(

@@ -667,3 +667,21 @@ def test_every_kind_of_finding_is_in_the_documents() -> None:
 def test_a_folder_made_just_now_has_nothing_odd(tmp_path: Path) -> None:
     join_folder(tmp_path / "new", make=True)
     assert "0 problems, 0 harmless oddities" in doctor(str(tmp_path / "new"), code=0)
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "said"),
+    [
+        (400 * 2**10, 0, ["0.0 of 0.4 MiB are free", "only 0 MiB are free"]),
+        (100 * 2**20, 90 * 2**20, ["90.0 of 100.0 MiB are free"]),
+        (100 * 2**30, 2**29, ["0.5 of 100.0 GiB are free", "only 512 MiB are free"]),
+        (15 * 2**30, 2**30, ["1.0 of 15.0 GiB are free"]),
+    ],
+)
+def test_little_room_is_told_of_small_disks_too(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, total: int, free: int, said: list[str]
+) -> None:
+    usage = SimpleNamespace(total=total, used=total - free, free=free)
+    monkeypatch.setattr(folder_checks.shutil, "disk_usage", lambda root: usage)
+    found = doctor("--folder", str(folder), code=0)
+    assert [line.strip() for line in found.splitlines() if line.endswith(" are free")] == said

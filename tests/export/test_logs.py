@@ -127,6 +127,11 @@ def test_a_submission_has_the_two_attempts_of_the_vote_for_every_test_input(fold
 def test_a_submission_needs_grades_with_attempts(folder: Path, outputs: Path, hybrid: Hybrid) -> None:
     other = hybrid("export", outputs, "--to", "arc-submission")
     assert (other.code, "no attempts" in other.stderr, "--grader arc" in other.stderr) == (2, True, True)
+    texts = folder / "texts.jsonl"
+    texts.write_text('{"key":"1","task":"sums","question":"sums/first","text":"4","reference":"4"}\n')
+    assert hybrid("grade", texts, "--grader", "exact").code == 0
+    wrong = hybrid("export", texts, "--to", "arc-submission")
+    assert (wrong.code, "is no test input of an ARC task" in wrong.stderr) == (2, True), wrong.stderr
     (folder / "grades.arc.json").unlink()
     none = hybrid("export", folder / "outputs.json", "--to", "arc-submission")
     assert (none.code, "not graded" in none.stderr) == (2, True)

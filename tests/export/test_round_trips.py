@@ -46,6 +46,15 @@ def test_answers_of_a_batch_are_read_with_their_failures(outputs: Path, hybrid: 
         assert (said[one.key]["error"] is None) == (one.error is None)
 
 
+@pytest.mark.parametrize("name", ["openai-batch", "archive"])
+def test_a_format_without_the_grades_of_one_grader_asks_for_none(outputs: Path, hybrid: Hybrid, name: str) -> None:
+    assert hybrid("grade", outputs, "--grader", "contains").code == 0
+    (outputs.parent / "grades.exact.json").rename(outputs.parent / "grades.other.json")  # none is of the run's own
+    several = hybrid("export", outputs, "--to", "csv")
+    assert (several.code, "graded more than once" in several.stderr) == (2, True)
+    assert exported(hybrid, outputs, name).stat().st_size
+
+
 def test_a_submission_is_read_as_two_attempts_at_each_test_input(folder: Path, hybrid: Hybrid) -> None:
     submission = exported(hybrid, folder / "outputs.json", "arc-submission")
     assert [line["question"] for line in json_lines(exported(hybrid, submission, "jsonl"))] == [

@@ -172,7 +172,7 @@ def test_what_cannot_be_synced_is_refused(
     assert hybrid("sync", ":local:/x", "s3://bucket/x").code == 2
     done = hybrid("sync", "nosuchremote:x", places.laptop, "--side=laptop")
     assert (done.code, "rclone does not know nosuchremote:x" in done.stderr) == (7, True), done.stderr
-    places.remote.mkdir()
+    assert "no run is called 'typo-1' in" in places.sync("laptop", "--run=typo-1", code=5)
     (places.remote / "hybrid.json").write_text('{"format":"somebody else"}')
     assert "another mark" in places.sync("laptop", code=6)
     fake = tmp_path / "bin" / "rclone"
