@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from hybrid import settings
 from hybrid.commands.arms import arms_given
 from hybrid.commands.options import FOLDER, FOLDER_HELP
 from hybrid.commands.roles import MODELS
+from hybrid.errors import UsageError
 from hybrid.plugins import installed
 
 RUN_OPTIONS = (
@@ -41,4 +43,7 @@ def pipeline_with(
 ) -> Any:
     """The pipeline with its settings, and with the arms in the further options `how`."""
     texts = [*values, *(f"{name}={value}" for name, value in short.items() if value is not None)]
-    return settings.build(installed.load("pipelines", pipeline), texts, preset, pipeline, arms_given(how))
+    made, arms = installed.load("pipelines", pipeline), arms_given(how)
+    if arms and "arms" not in {one.name for one in dataclasses.fields(made)}:
+        raise UsageError(f"{pipeline} compares no arms of --arm", hint=f"hybrid describe {pipeline}: its settings")
+    return settings.build(made, texts, preset, pipeline, arms)

@@ -75,7 +75,8 @@ def _records(stream: BufferedReader, faults: Faults, delimiter: str) -> Iterator
         except (_TooLarge, csv.Error) as error:
             reason = str(error) or TOO_LARGE
             if lines.number > number and (isinstance(error, _TooLarge) or "end of data" in reason):
-                raise faults.fatal(number, f"{reason}: a quote is opened here and not closed") from error
+                hint = "close it; a quote that is part of a text is written twice, in quotes"
+                raise faults.fatal(number, f"{reason}: a quote is opened here and not closed", hint) from error
             faults.found(number, reason)
             reader = csv.reader(lines, delimiter=delimiter, strict=True)
         else:

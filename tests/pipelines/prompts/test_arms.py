@@ -80,7 +80,7 @@ def test_a_wrong_arm_is_refused(arms: list[str], own: list[str], words: str) -> 
 def test_a_pipeline_without_arms_says_so(hybrid: Hybrid) -> None:
     done = hybrid("run", "local", "qa-eval", "--arm", "a")
     assert done.code == 2
-    assert "qa-eval has no setting 'arms'" in done.stderr
+    assert "qa-eval compares no arms of --arm" in done.stderr
 
 
 def answered(arm: str, question: str, *texts: str | None) -> list[Output]:
