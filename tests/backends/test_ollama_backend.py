@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +25,7 @@ from hybrid.folder.runs import run_ids
 from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 from hybrid.protocols import Backend
 from hybrid.records import Message, Request, Sampling
+from tests.support.killed_at import killed_at
 from tests.support.ollama_server import PATIENCE, SHOWN, OllamaServer
 from tests.support.processes import children
 from tests.support.real_machines import ITEMS, TASKS, Machine, Machines
@@ -260,16 +260,15 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     laptop.environment["OLLAMA_HOST"] = server.url
     settings = [f"--set={one}" for one in (*machines.data(), "max_tokens=4")]
     command = ["run", "local", "seal-eval", *settings, "--limit=3", "--backend=ollama", "--model=smollm2"]
-    run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2")
-    while replies(server) < SHOWN + 8:
-        assert run.poll() is None, run.communicate()
-        time.sleep(0.05)
-    server.kill()
+    assert server.process
+    gone = killed_at("hybrid.backends.ollama.requests", "AskedRequest._checked", "after", 8, to=-server.process.pid)
+    run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2", prefix=gone)
     _, words = run.communicate(timeout=PATIENCE)
+    server.kill()
     assert run.returncode == 5, words
     assert "ollama serve" in words
     kept = records(laptop)
-    assert len(kept) >= replies(server) - SHOWN - 2  # of the last ones none saw the model unchanged afterwards
+    assert kept, "of the last ones alone none saw the model unchanged afterwards"
     before = replies(server)
     server.start()
     again = laptop.run(*command, timeout=600)

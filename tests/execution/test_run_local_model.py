@@ -17,7 +17,8 @@ from hybrid.folder.shards import MAX_FILE, shard_paths, verify_shard
 
 pytestmark = pytest.mark.slow
 
-RUN = ["run", "local", "seal-eval", "--preset", "demo", "--set", "limit=2", "--shard-seconds", "0.5", "--json"]
+LONG = ["run", "local", "seal-eval", "--preset", "demo", "--shard-seconds", "0.5", "--json"]
+RUN = [*LONG, "--set", "limit=2"]
 
 
 def hybrid(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -68,7 +69,7 @@ def test_a_killed_run_goes_on_with_a_real_model_and_is_graded(tmp_path: Path) ->
 
 
 def test_ctrl_c_stops_a_real_model_at_its_next_token(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hybrid", *RUN]
+    command = [sys.executable, "-m", "hybrid", *LONG]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

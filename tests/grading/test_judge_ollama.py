@@ -9,13 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.killed_at import killed_at
 from tests.support.ollama_server import PATIENCE, SHOWN, OllamaServer, soon
 from tests.support.real_machines import heed_signals
 
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.slow
 ROWS = 12
 IN_FLIGHT = 2
 FAST = ("--set", "explain=false", "--set", "rules=", "--set", "retries=0", "--backend-option", f"parallel={IN_FLIGHT}")
+HYBRID = (sys.executable, "-m", "hybrid")
+KEEPS = ("hybrid.grading.reply_cache", "ReplyCache._keep", "after")
 
 
 class Grading:
@@ -35,23 +38,28 @@ class Grading:
         self.answers = place / "answers.jsonl"
         self.answers.write_text("".join(json.dumps(answer(number)) + "\n" for number in range(rows)))
 
-    def command(self, *more: str) -> list[str]:
+    def arguments(self, *more: str) -> list[str]:
         grade = ["grade", str(self.answers), "--grader", "judge", "--model", self.server.model, "--json"]
-        return [sys.executable, "-m", "hybrid", *grade, *FAST, *more]
+        return [*grade, *FAST, *more]
 
     @property
     def environment(self) -> dict[str, str]:
         return {**self.server.env, "HYBRID_HOME": str(self.home)}
 
-    def start(self, *more: str) -> subprocess.Popen[str]:
+    def start(self, *more: str, prefix: Sequence[str] = HYBRID) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.command(*more), env=self.environment, cwd=self.place, text=True,
+            [*prefix, *self.arguments(*more)], env=self.environment, cwd=self.place, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_signals,  # noqa: PLW1509
         )  # fmt: skip
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*more), env=self.environment, cwd=self.place, capture_output=True, text=True, check=False
+            [*HYBRID, *self.arguments(*more)],
+            env=self.environment,
+            cwd=self.place,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def kept(self) -> int:
@@ -91,6 +99,11 @@ def calls(server: OllamaServer) -> int:
 
 def test_kill_9_at_any_moment_repeats_no_call_that_was_answered(own_server: OllamaServer, tmp_path: Path) -> None:
     grading, rng, kills = Grading(tmp_path, own_server), random.Random(5), 0
+    for at in (1, 2):
+        process = grading.start(prefix=killed_at(*KEEPS, at))
+        _, said = process.communicate(timeout=PATIENCE)
+        kills += process.returncode == -signal.SIGKILL
+        assert not grading.grades.exists()
     process = grading.start()
     while process.poll() is None:
         before = grading.kept()
@@ -108,7 +121,7 @@ def test_kill_9_at_any_moment_repeats_no_call_that_was_answered(own_server: Olla
     done = grading.run()
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.splitlines()[-1])["summary"]
-    assert kills >= 2
+    assert kills >= 2, said
     assert grading.kept() == ROWS == summary["n"] + summary["ungraded"]["count"]
     # What was in flight when a process died may have been finished by the server for nobody.
     assert ROWS <= calls(own_server) - SHOWN <= ROWS + kills * (IN_FLIGHT + 1 + SHOWN) + 1
@@ -121,10 +134,11 @@ def test_a_server_that_goes_away_is_temporary_and_the_same_command_goes_on(
     own_server: OllamaServer, tmp_path: Path
 ) -> None:
     grading = Grading(tmp_path, own_server)
-    process = grading.start("--backend-option", "patience=2")
-    grading.wait_for(3, process)
+    assert own_server.process
+    gone = killed_at(*KEEPS, 3, to=-own_server.process.pid)
+    process = grading.start("--backend-option", "patience=2", prefix=gone)
+    _, said = process.communicate(timeout=PATIENCE)
     own_server.kill()
-    _, said = process.communicate()
     assert process.returncode == 5, said
     assert "ollama serve" in said
     assert not grading.grades.exists()
@@ -141,9 +155,7 @@ def test_a_server_that_goes_away_is_temporary_and_the_same_command_goes_on(
 
 def test_ctrl_c_keeps_what_was_said(own_server: OllamaServer, tmp_path: Path) -> None:
     grading = Grading(tmp_path, own_server)
-    process = grading.start()
-    grading.wait_for(2, process)
-    process.send_signal(signal.SIGINT)
+    process = grading.start(prefix=killed_at(*KEEPS, 2, number=signal.SIGINT))
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 4, said
     assert "the same command goes on" in said

@@ -10,8 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from hybrid.folder.runs import check_mark
 from hybrid.folder.tensors import verify_part
 from tests.support.failing_calls import failing_library
 from tests.support.fleet import SEEDS, Fleet, records, until
+from tests.support.killed_at import killed_at
 from tests.support.real_machines import Machine
 from tests.support.small_disks import mounted
 from tests.support.small_hf_model import headers, write_model
@@ -68,17 +68,13 @@ class Work:
         return [*self.run("local"), *self.options(), "--shard-seconds=0.1"]
 
     def worker(self) -> list[str]:
-        leave = ["--side=gpu", "--linger=0", "--max-idle=20s", "--beat=1", "--shard-seconds=0.1"]
+        leave = ["--side=gpu", "--linger=0", "--max-idle=60s", "--beat=1", "--shard-seconds=0.1"]
         return ["worker", f"--model={self.model}={self.model}", *leave, *self.options()]
 
-    def killed(self, side: Machine, arguments: list[str], when: Callable[[], object]) -> None:
-        """Start a command and kill it as soon as a condition holds."""
-        with side.start(*arguments) as process:
-            end = time.monotonic() + 240
-            while not when() and process.poll() is None and time.monotonic() < end:
-                time.sleep(0.005)
-            process.kill()
-            said = process.communicate()
+    def killed(self, side: Machine, arguments: list[str], *at: Any) -> None:
+        """Run a command that is killed `at` a call of one of its functions."""
+        with side.start(*arguments, prefix=killed_at(*at)) as process:
+            said = process.communicate(timeout=600)
         assert process.returncode == -signal.SIGKILL, said
 
     def done(self, side: Machine, arguments: list[str]) -> subprocess.CompletedProcess[str]:
@@ -107,9 +103,6 @@ class Work:
                 found[name] = max(part.number, found.get(name, 0))
         return found
 
-    def trained(self, passes: int) -> bool:
-        return sum(self.states().values()) >= passes
-
     def shards(self) -> list[Path]:
         return list(self.root.glob("folder/runs/*/answer/*/*/shard-*"))
 
@@ -136,8 +129,10 @@ def whole(base: Path, model: Path) -> Work:
 
 def test_killed_while_it_trains_and_answers_it_ends_in_the_same_outputs(base: Path, model: Path, whole: Work) -> None:
     work = Work(base / "killed", model)
-    work.killed(work.side, work.local(), lambda: work.trained(3))
-    work.killed(work.side, work.local(), work.shards)
+    work.killed(work.side, work.local(), "hybrid.folder.tensors", "RunTensors.keep", "after", 3)
+    assert sum(work.states().values()) == 3
+    work.killed(work.side, work.local(), "hybrid.folder.shards", "ShardWriter._close_shard", "after", 1)
+    assert len(work.shards()) == 1
     work.done(work.side, work.local())
     assert work.outputs() == whole.outputs()
     assert work.states().keys() == whole.states().keys()
