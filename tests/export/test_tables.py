@@ -187,7 +187,9 @@ def test_an_archive_takes_grades_under_any_name_that_the_command_gives(
     for path in wanted:
         hybrid("grade", named, "-o", path)
     path_beside(named, "grades.link.json").symlink_to(min(wanted))
-    done = hybrid("export", named, "--to", "archive", "--grader", "v1.2")
+    assert hybrid("export", named, "--to", "csv").code == 2, "which grades?"
+    assert hybrid("export", named.parent / "nowhere" / "x.json", "--to", "archive").code == 2
+    done = hybrid("export", named, "--to", "archive")
     assert done.code == 0, done.stderr
     assert {*zipfile.ZipFile(done.stdout.strip()).namelist()} == {named.name, *(path.name for path in wanted)}
 
