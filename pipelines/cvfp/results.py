@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybrid.metrics import Interval, RoundMetrics, costs_of
+from hybrid.metrics import LARGEST, Interval, RoundMetrics, costs_of
 from hybrid.records import Output
 from hybrid.statistics.intervals import student_quantile
 from hybrid.statistics.paired import PairedComparison, compared
@@ -21,9 +21,9 @@ CONVERGED, GOOD_DIFFERENCE = 0.95, 1e-3
 TRAIN_RANK, HELD_OUT_RANK = 0.85, 0.75
 """The guide's effective ranks, of its 6,400 tokens and of the last 1,280 of them."""
 
-SHARE, SIZE = (0.0, 1.0), (0.0, math.inf)
+SHARE, SIZE = (0.0, 1.0), (0.0, LARGEST)
 RANGES: Mapping[str, Interval] = {
-    "perplexity": (1.0, math.inf), "bits_per_byte": SIZE, "top1": SHARE, "top5": SHARE, "effective_rank": SHARE,
+    "perplexity": (1.0, LARGEST), "bits_per_byte": SIZE, "top1": SHARE, "top5": SHARE, "effective_rank": SHARE,
     "effective_rank_of_noise": SHARE, "effective_rank_over_noise": SIZE, "growth": SIZE, "context_use": SIZE,
     "final_difference": SIZE, "converged": SHARE,
 }  # fmt: skip
@@ -150,7 +150,8 @@ def read(outputs: Iterable[Output]) -> list[Trained]:
 def _of_noise(metrics: Mapping[str, float]) -> dict[str, float]:
     """The effective rank as a share of what as many rows of noise have, where it was measured."""
     rank, noise = metrics.get("effective_rank"), metrics.get("effective_rank_of_noise")
-    return {"effective_rank_over_noise": rank / noise} if rank is not None and noise else {}
+    share = rank / noise if rank is not None and noise else math.nan
+    return {"effective_rank_over_noise": share} if abs(share) <= LARGEST else {}
 
 
 def names_of(series: Sequence[Trained]) -> list[str]:
@@ -166,7 +167,7 @@ def summary(values: Sequence[float], metric: str) -> Summary | None:
     if len(values) < 2:
         return Summary(mean, None, len(values))
     half = student_quantile(len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-    low, high = RANGES.get(metric, (-math.inf, math.inf))
+    low, high = RANGES.get(metric, (-LARGEST, LARGEST))
     return Summary(mean, (max(low, mean - half), min(high, mean + half)), len(values))
 
 
@@ -182,14 +183,19 @@ def summary_of_best(series: Sequence[Trained], name: str, metric: str) -> Summar
 
 
 def difference(series: Sequence[Trained], name: str, control: str) -> PairedComparison | None:
-    """Held-out loss of `name` minus that of `control`, in nats a token, seed by seed; counts have one for all seeds."""
+    """Held-out loss of `name` minus that of `control`, in nats a token, seed by seed; counts have one for all seeds.
+
+    None where they share no seed, and for losses that are further apart than a metric can be.
+    """
     first, second = best_of(series, control, "loss"), best_of(series, name, "loss")
     if _is_counted(control) and not _is_counted(name):
         first = _for_all(first, second)
     elif _is_counted(name) and not _is_counted(control):
         second = _for_all(second, first)
     pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
-    return compared(pairs) if pairs else None
+    found = compared(pairs) if pairs else None
+    known = found and all(abs(one) <= LARGEST for one in (found.mean, *(found.interval or ())))
+    return found if known else None
 
 
 def _for_all(one: Mapping[int, float], seeds: Iterable[int]) -> dict[int, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hybrid.metrics import RoundMetrics
+from hybrid.metrics import LARGEST, RoundMetrics
 from hybrid.outputs import write_outputs
 from hybrid.records import Output
 from hybrid.report.page import write_report
@@ -17,7 +17,7 @@ from hybrid.report.sources import find_source
 from pipelines.cvfp.grader import CvfpMeasures
 from pipelines.cvfp.pipeline import Cvfp
 from pipelines.cvfp.report import cautions, criteria_table
-from pipelines.cvfp.results import Trained, difference, summary
+from pipelines.cvfp.results import Trained, difference, read, summary
 from tests.support.in_process import Hybrid
 
 
@@ -120,16 +120,32 @@ def test_the_order_of_the_guide_is_refused_where_no_variant_has_it() -> None:
     Cvfp(variants=("guide", "unigram"), execution="token-by-token")
 
 
-def test_a_round_is_not_to_be_graded_and_is_not_counted_as_ungraded(tmp_path: Path, hybrid: Hybrid) -> None:
+def records(series: list[Trained]) -> list[Output]:
+    """The record of each round of these."""
     texts = [
-        RoundMetrics(number, of.rounds[number]).to_text() for of in [trained("cvfp", 0, 3.0, 2.0)] for number in (0, 1)
+        (f"{of.variant}/seed-{of.seed}", number, RoundMetrics(number, metrics).to_text())
+        for of in series
+        for number, metrics in of.rounds.items()
     ]
-    records = [
-        Output(f"{at:064x}", "cvfp/seed-0", f"cvfp/seed-0/{at:05d}", {}, 0, text, None, None)
-        for at, text in enumerate(texts)
+    return [
+        Output(f"{at:064x}", task, f"{task}/{number:05d}", {}, 0, text, None, None)
+        for at, (task, number, text) in enumerate(texts)
     ]
+
+
+def test_figures_at_the_limit_of_what_a_number_can_be_do_not_end_a_grader() -> None:
+    rank = {"effective_rank": 0.9, "effective_rank_of_noise": 1e-320}
+    huge = [trained("cvfp", 0, LARGEST, **rank), trained("cvfp", 1, -LARGEST, growth=LARGEST, **rank)]
+    found = measures(read(records([*huge, trained("bigram", 0, -LARGEST), trained("bigram", 1, LARGEST)])))
+    assert found["cvfp", "contexts: effective_rank"].value == pytest.approx(0.9)
+    assert ("cvfp", "contexts: effective_rank_over_noise") not in found
+    assert found["cvfp", "perplexity of held-out documents"].interval == (1.0, LARGEST)
+    assert ("cvfp", "loss minus that of bigram") not in found
+
+
+def test_a_round_is_not_to_be_graded_and_is_not_counted_as_ungraded(tmp_path: Path, hybrid: Hybrid) -> None:
     run = {"id": "cvfp-0123456789ab", "pipeline": "cvfp", "settings": {}, "about": {"grader": "cvfp"}}
-    write_outputs(path := tmp_path / "outputs.json", run, [], {}, records)
+    write_outputs(path := tmp_path / "outputs.json", run, [], {}, records([trained("cvfp", 0, 3.0, 2.0)]))
     done = hybrid("grade", str(path), "--threshold", "0.5")
     lines = done.stdout.splitlines()
     assert "ungraded questions: none" in lines
