@@ -20,7 +20,7 @@ from hybrid.folder.medium import NotThere
 from hybrid.folder.object_store import directory
 from hybrid.folder.runs import join_folder
 from hybrid.machine import home
-from hybrid.machine.files import explain_errors
+from hybrid.machine.files import expanded, explain_errors
 from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.models import catalog, packing, pruning, restoring
 from hybrid.models.catalog import ModelStatus
@@ -60,7 +60,7 @@ def pack(source: str, folder: Path | None, store: Path | None, name: str, as_jso
     """
     where = chosen_folder(folder)
     place = join_folder(where, make=False)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if source.startswith((".", "/", "~")) or path.suffix.lower() == ".gguf":
         with explain_errors(path, doing="looking for the model"):
             path.stat()

@@ -44,6 +44,11 @@ def explained_error(error: OSError, path: Path, *, doing: str) -> HybridError:
     return Temporary(f"{path}: {reason} while {doing}", hint="is the disk or mount there? then run the command again")
 
 
+def expanded(name: str) -> Path:
+    """The path that `name` is, with `~` and `~USER` as their folders; as it stands where there is no such user."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises RuntimeError there
+
+
 @contextmanager
 def explain_errors(path: Path, *, doing: str) -> Iterator[None]:
     """Raise an OSError of the block as one of our errors. It names `path`, which the user chose."""

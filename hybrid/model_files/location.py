@@ -18,6 +18,7 @@ from typing import Any
 
 from hybrid.canonical import decode, decode_once, digest
 from hybrid.errors import BadData, CannotRun, UsageError
+from hybrid.machine.files import expanded
 from hybrid.machine.home import cache_folder
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.gguf_files import PART, SUFFIX, models_in, parts_of
@@ -48,7 +49,7 @@ def locate(name: str) -> Path:
         raise UsageError("no model is named", hint=f"--model PATH, --model ORG/NAME or --model {_packaged_names()}")
     if name in PACKAGED:
         return _in_package(name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return _in_folder(path.resolve())
     if path.is_file():
@@ -64,7 +65,7 @@ def locate(name: str) -> Path:
 def embedder_folder(name: str) -> Path:
     """The folder of sentence-transformers that `name` means: a path, or a packaged model. Raises CannotRun."""
     if name not in PACKAGED_EMBEDDERS:
-        folder = Path(name).expanduser()
+        folder = expanded(name)
         if (folder / "modules.json").is_file():
             return folder.resolve()
         raise CannotRun(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from hybrid.backends.chat_templates import ChatTemplate, chat_template_of
 from hybrid.backends.prompts import BadRequest, prompt_ids
 from hybrid.errors import CannotRun
 from hybrid.items import Request
+from hybrid.machine.files import expanded
 from hybrid.model_files.location import PACKAGED, locate
 from hybrid.plan.light_tokenizer import LightTokenizer, light_tokenizer
 from hybrid.plan.shapes import is_hub_name
@@ -68,7 +68,7 @@ class Exact:
 
 def counter_of(model: str) -> TokenCounter:
     """The counter for a model's prompts. Raises nothing."""
-    if model not in PACKAGED and (is_hub_name(model) or not Path(model).expanduser().exists()):
+    if model not in PACKAGED and (is_hub_name(model) or not expanded(model).exists()):
         return Estimate(f"the files of {model:.80} are not here")
     try:
         tokenizer = light_tokenizer(locate(model))

@@ -14,6 +14,7 @@ from typing import Any
 
 from hybrid.backends.capacity import cached_bytes
 from hybrid.errors import CannotRun, nearest
+from hybrid.machine.files import expanded
 from hybrid.model_files.gguf_files import parts_of
 from hybrid.model_files.gguf_parts import contents
 from hybrid.model_files.gguf_values import metadata_of
@@ -107,7 +108,7 @@ def shape_of(name: str) -> ModelShape:
 
     Nothing is downloaded. Raises CannotRun where the shape is not to be had.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if name in PACKAGED or path.exists():
         return _of_path(name, path)
     known = _known()

@@ -13,7 +13,7 @@ from typing import Any
 
 from hybrid.canonical import decode
 from hybrid.errors import BadData, CannotRun, UsageError
-from hybrid.machine.files import read_bounded
+from hybrid.machine.files import expanded, read_bounded
 from hybrid.machine.late_imports import import_object
 from hybrid.machine.terminal import count_of
 from hybrid.machine.text_files import utf8
@@ -99,7 +99,7 @@ def _texts(data: str) -> Iterator[str]:
     if data == ULTRACHAT:
         yield from _chats_of_hub()
         return
-    path = Path(data).expanduser() if data else BUILT_IN
+    path = expanded(data) if data else BUILT_IN
     if path.is_dir():
         files = sorted(one for one in path.iterdir() if one.suffix in (".txt", ".jsonl"))
         if not files:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any, Protocol
 
 from hybrid.errors import CannotRun, HybridError, UsageError
-from hybrid.machine.files import read_bounded
+from hybrid.machine.files import expanded, read_bounded
 from hybrid.machine.late_imports import import_object
 from hybrid.model_files.location import HUB_NAME, PACKAGED, locate
 from pipelines.cvfp.settings import BYTES, TRAINED
@@ -84,10 +84,13 @@ def refuse_unknown(setting: str, name: str) -> None:
 
     Before a run is made of it. Raises UsageError.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     named = name in ("", BYTES, TRAINED, *PACKAGED) or HUB_NAME.fullmatch(name)
-    if named or path.exists() or path.is_absolute():  # such a path may be another machine's
+    if named or path.is_absolute():  # such a path may be another machine's
         return
+    with suppress(OSError):  # such as a longer name than a file can have
+        if path.exists():
+            return
     own = f"{TRAINED}, {BYTES}, or " if setting == "tokenizer" else ""
     raise UsageError(
         f"{setting}={name:.200}: no such folder", hint=f"{own}the folder of a model, or its name on the Hub: ORG/NAME"
@@ -96,7 +99,7 @@ def refuse_unknown(setting: str, name: str) -> None:
 
 def _of_model(name: str) -> Any:
     """The tokenizer in a model's folder, which need not hold the model. Raises CannotRun."""
-    own = Path(name).expanduser() / FILE
+    own = expanded(name) / FILE
     try:
         file = own if own.is_file() else locate(name) / FILE
     except CannotRun as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from hybrid.errors import CannotRun, UsageError
 from hybrid.model_files import location
 from hybrid.models.file_models import described
+from hybrid.plan.shapes import shape_of
 from tests.support.small_gguf import EMPTY
 
 
@@ -126,6 +128,12 @@ def test_what_is_no_model_is_named_with_what_was_looked_for(tmp_path: Path, fold
             location.locate(str(tmp_path / asked))
         assert asked in caught.value.message
         assert caught.value.hint
+
+
+@pytest.mark.parametrize("find", [location.locate, location.embedder_folder, shape_of])
+def test_a_user_who_is_not_there_has_no_model(find: Callable[[str], object]) -> None:
+    with pytest.raises(CannotRun, match="~nosuchuser/model"):
+        find("~nosuchuser/model")
 
 
 def test_no_name_is_a_mistake_of_the_command() -> None:
