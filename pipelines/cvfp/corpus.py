@@ -13,9 +13,9 @@ from pipelines.cvfp.settings import BYTES, TRAINED, CvfpSettings
 from pipelines.cvfp.tokens import Tokenizer, refuse_unknown, tokenizer_for
 
 PLENTY = 8
-"""Bytes of text for a token with which nothing has to be counted: byte pairs have about four."""
-MOST_COUNTED = 1 << 23
-"""Bytes of text whose tokens are counted before a run is made: seconds."""
+"""Bytes of text for a token with which nothing is counted: byte pairs have about four, of long words more."""
+MOST_COUNTED = 1 << 20
+"""Bytes of text whose tokens are counted before a run is made: about three seconds for byte pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Corpus:
 def refuse_unfit(settings: CvfpSettings, documents: Documents) -> None:
     """Refuse documents without a piece or with too few, and models that are on no machine, before a run is made.
 
-    Tokens are counted only where there may be too few of them, and not of a model's tokenizer, which the machine that
-    trains may have alone. Raises UsageError.
+    Tokens are counted only where there may be too few of them and the text is short, and not of a model's tokenizer,
+    which the machine that trains may have alone: what is not found here, that machine refuses. Raises UsageError.
     """
     for name in ("tokenizer", "embedding"):
         refuse_unknown(name, getattr(settings, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 from hybrid.errors import BadData, CannotRun, UsageError
 from hybrid.loops import Loop, RoundFailed, Series
 from hybrid.records import Output
+from pipelines.cvfp.corpus import MOST_COUNTED
 from pipelines.cvfp.documents import BUILT_IN, pieces, read_documents
 from pipelines.cvfp.exports import pages
 from pipelines.cvfp.grader import CvfpMeasures
@@ -190,6 +192,9 @@ def test_documents_shorter_than_a_piece_are_refused_before_there_is_a_run(tmp_pa
         ({"length": 1500, "vocabulary": 4000}, r"the built-in text: no document .* length=1,500 tokens, the longest"),
         ({"pieces": (24, 900)}, "pieces=900: there are"),
         ({"tokenizer": "nothing"}, "tokenizer=nothing: no such folder"),
+        ({"tokenizer": "~nosuchuser/gpt"}, "tokenizer=~nosuchuser/gpt: no such folder"),
+        ({"tokenizer": "x" * 300}, "tokenizer=x{200}: no such folder"),
+        ({"data": "~nosuchuser/texts.txt"}, "~nosuchuser/texts.txt: no such file"),
         ({"tokenizer": "nothing/at/all", "embedding": "nothing/at/all"}, "tokenizer=nothing/at/all: no such folder"),
     ],
 )
@@ -198,6 +203,17 @@ def test_what_the_documents_or_this_machine_cannot_give_is_refused_before_there_
 ) -> None:
     with pytest.raises(UsageError, match=named):
         Cvfp(**(SMALL | more)).inputs()
+
+
+@pytest.mark.parametrize(("size", "refused"), [(MOST_COUNTED, True), (MOST_COUNTED + 1, False)])
+def test_tokens_of_much_text_are_counted_by_the_machine_that_trains_alone(
+    tmp_path: Path, size: int, refused: bool
+) -> None:
+    beside = "another document"
+    (path := tmp_path / "texts.txt").write_text("x" * (size - len(beside)) + "\n\n\n" + beside)
+    how = SMALL | {"data": str(path), "documents": 0, "tokenizer": "bytes", "pieces": (10**6,)}
+    with pytest.raises(UsageError, match="pieces=1000000: there are") if refused else nullcontext():
+        assert DATA in Cvfp(**how).inputs().tasks
 
 
 @pytest.mark.parametrize("tokenizer", ["openai-community/gpt2", "/only/on/another/machine", "smollm2"])
