@@ -10,6 +10,7 @@ import click
 from hybrid.commands.options import DIRECTORY, OUTPUT
 from hybrid.errors import CannotRun, UsageError
 from hybrid.machine import home
+from hybrid.machine.files import expanded
 from hybrid.machine.terminal import clean_line
 from hybrid.ollama import child_process
 from hybrid.ollama.address import Address, models, parse, version
@@ -67,7 +68,7 @@ def up(
         _say(f"{_about(address, found)}: it was there before and stays; its settings are its own")
         with child_process.signals() as received:
             return child_process.run(words, {"OLLAMA_HOST": address.url}, received, watch=_nothing) if words else 0
-    if store and not store.expanduser().absolute().parent.is_dir():
+    if store and not expanded(store).absolute().parent.is_dir():
         raise UsageError(f"--models {store}: there is no folder {store.absolute().parent}", hint="is it typed right?")
     settings = Settings(
         address,

@@ -44,7 +44,7 @@ def explained_error(error: OSError, path: Path, *, doing: str) -> HybridError:
     return Temporary(f"{path}: {reason} while {doing}", hint="is the disk or mount there? then run the command again")
 
 
-def expanded(name: str) -> Path:
+def expanded(name: str | Path) -> Path:
     """The path that `name` is, with `~` and `~USER` as their folders; as it stands where there is no such user."""
     return Path(os.path.expanduser(name))  # noqa: PTH111 - Path.expanduser raises RuntimeError there
 

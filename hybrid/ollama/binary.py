@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from hybrid.errors import CannotRun, UsageError
-from hybrid.machine.files import explain_errors
+from hybrid.machine.files import expanded, explain_errors
 from hybrid.ollama.archive import installed, is_archive
 
 INSIDE = ("bin/ollama", "ollama")
@@ -22,7 +22,7 @@ def find(place: Path | None) -> Path:
     if place is None:
         return _on_path()
     with explain_errors(place, doing="looking for Ollama"):
-        place = place.expanduser().absolute()
+        place = expanded(place).absolute()
         if place.is_dir():
             return _in_folder(place)
         if not place.is_file():

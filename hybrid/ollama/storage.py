@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybrid.errors import CannotRun
 from hybrid.machine import home
-from hybrid.machine.files import explain_errors
+from hybrid.machine.files import expanded, explain_errors
 from hybrid.machine.mounts import carrier_of
 
 COLAB = Path("/content/drive")
@@ -29,13 +29,13 @@ def own_disk(place: Path, *, what: str, option: str) -> Path:
 
     `what` it is for and the `option` that names it are for the message.
     """
-    if why := _why_not(place.expanduser().absolute()):
+    if why := _why_not(expanded(place).absolute()):
         raise CannotRun(
             f"{place} is no place for {what}: {why}",
             hint=f"{option}: a place on this machine's own disk, such as {_elsewhere()}; `hybrid models` keeps models"
             " in the shared folder and brings them back",
         )
-    return place.expanduser().absolute()
+    return expanded(place).absolute()
 
 
 def _why_not(place: Path) -> str:

@@ -31,6 +31,7 @@ from hybrid.ollama.archive import installed, unpack
 from hybrid.ollama.binary import find
 from hybrid.ollama.server import Settings
 from hybrid.ollama.storage import default_store, own_disk
+from tests.support.in_process import Hybrid
 from tests.support.ollama_server import ONE_THREAD, PATIENCE, OllamaServer, holds, soon
 from tests.support.ports import free_port
 from tests.support.real_machines import heed_signals
@@ -227,7 +228,7 @@ def test_nothing_on_path_says_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_
     with pytest.raises(CannotRun, match="no `ollama`") as refused:
         find(None)
     assert "--from" in refused.value.hint
-    for wrong in (tmp_path, tmp_path / "none"):
+    for wrong in (tmp_path, tmp_path / "none", Path("~nosuchuser/ollama")):
         with pytest.raises(UsageError):
             find(wrong)
     (tmp_path / "ollama").write_text("no program")
@@ -235,6 +236,11 @@ def test_nothing_on_path_says_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_
         find(tmp_path)
     (tmp_path / "ollama").chmod(0o755)
     assert find(tmp_path) == find(tmp_path / "ollama") == find(None) == tmp_path / "ollama"
+
+
+def test_a_store_of_a_user_who_is_not_there_is_told_before_there_is_a_server(hybrid: Hybrid) -> None:
+    done = hybrid("ollama", "up", "--models", "~nosuchuser/models", "--host", f"127.0.0.1:{free_port()}")
+    assert (done.code, "--models ~nosuchuser/models: there is no folder" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("pack", [gz, zst])
