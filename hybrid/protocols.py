@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from hybrid.canonical import Json
 from hybrid.earlier_stages import taking_earlier_arguments
@@ -227,6 +227,14 @@ class Backend(Protocol):
         ...
 
 
+class KeptTensors(NamedTuple):
+    """Bytes that are kept under a name: `sha32` begins their sha256, `read` gives None where they are not whole."""
+
+    number: int
+    sha32: str
+    read: Callable[[], bytes | None]
+
+
 class Tensors(Protocol):
     """Where training keeps what must outlive this machine: checkpoints and adapters, as bytes (safetensors)."""
 
@@ -238,10 +246,12 @@ class Tensors(Protocol):
         """
         ...
 
-    def newest(self, name: str, after: int = -1, below: int | None = None) -> tuple[int, bytes] | None:
-        """The highest number under `name` whose bytes verify, and these; None when none above `after`, and `below`
-        where that is given, is here now.
-        """
+    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
+        """The highest number under `name` whose bytes verify, and these; None when none above `after` is here now."""
+        ...
+
+    def versions(self, name: str, after: int = -1, below: int = ...) -> Iterator[KeptTensors]:
+        """What is here now under `name` with a number above `after` and below `below`, the highest number first."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import click
 
 from hybrid.canonical import encode
 from hybrid.commands.options import FOLDER, FOLDER_HELP, NonEmptyText
-from hybrid.errors import NotFinished, UsageError, listed, nearest
+from hybrid.errors import BadData, NotFinished, UsageError, listed, nearest
 from hybrid.execution.capabilities import pipeline_of
+from hybrid.execution.kept_states import KeptStates
 from hybrid.execution.local import chosen_folder, opened_run
-from hybrid.execution.loop_state import LoopState, state_name
+from hybrid.execution.loop_state import state_name
 from hybrid.execution.roles import stages_of_run
 from hybrid.folder.medium import Disk
 from hybrid.folder.names import new_attempt
@@ -50,10 +52,14 @@ def trial(run: str, series: str | None, prompt: str, as_json: bool, folder: Path
         raise UsageError(f"{named.id}: the pipeline {named.spec['pipeline']} has no states that can be tried")
     stage, tasks = _stage(named, pipeline), named.tasks()
     chosen = _chosen(named, stage, tasks, series)
-    number, state = _newest(place, named, stage, chosen)
-    lab = import_object("hybrid.backends.no_model:NoModel", needed_for="hybrid try")("none", {"device": "cpu"})
-    with attributed_to(pipeline, f"trying {chosen.name}"):
-        made = checked(pipeline.try_state(tasks, chosen, state, lab, prompt), Tried)
+
+    def try_it(state: bytes) -> Tried:
+        lab = import_object("hybrid.backends.no_model:NoModel", needed_for="hybrid try")("none", {"device": "cpu"})
+        with attributed_to(pipeline, f"trying {chosen.name}"):
+            made: Tried = checked(pipeline.try_state(tasks, chosen, state, lab, prompt), Tried)
+        return made
+
+    number, made = _newest_tried(place, named, stage, chosen, try_it)
     _show(chosen, number, made, as_json=as_json)
 
 
@@ -88,19 +94,27 @@ def _chosen(run: Run, stage: Stage, tasks: Any, name: str | None) -> Series:
     return found[name]
 
 
-def _newest(folder: Path, run: Run, stage: Stage, series: Series) -> tuple[int, bytes]:
-    """How many rounds the newest state of a series contains, and the loop's own bytes of it. Raises NotFinished."""
+def _newest_tried(
+    folder: Path, run: Run, stage: Stage, series: Series, try_it: Callable[[bytes], Tried]
+) -> tuple[int, Tried]:
+    """How many rounds the newest state has that can be tried, and what was made of it. A worker, too, goes on from it.
+
+    Raises NotFinished when there is no state that can be read, BadData when all of them are refused.
+    """
     media = run.sources or (run.folder,)
     tensors = RunTensors(run.id, new_attempt(), Disk(home.spool_of(folder)), media)
     name = state_name(stage.identity, run.model_digest(stage.name), series)
-    found = tensors.newest(name, below=series.rounds + 1)
-    if found is None:
-        raise NotFinished(
-            f"no state of {series.name} of {run.id} is here yet",
-            hint=f"workers keep one now and then; `hybrid status {run.id}` tells how far they are",
-        )
-    state = LoopState.read(found[1], series.rounds)
-    return len(state.rounds), state.data
+    states, refused = KeptStates(tensors, name, series.rounds), None
+    for version, state in states.newest_first():
+        try:
+            return version.number, try_it(state.data)
+        except BadData as error:
+            states.refuse(version, error)
+            refused = error
+    raise refused or NotFinished(
+        f"no state of {series.name} of {run.id} is here yet",
+        hint=f"workers keep one now and then; `hybrid status {run.id}` tells how far they are",
+    )
 
 
 def _show(series: Series, number: int, made: Tried, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
 from hybrid.errors import BadData, HybridError
+from hybrid.execution.kept_states import KeptStates
 from hybrid.execution.loop_state import DoneRound, LoopState
 from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, SharingLoop
 from hybrid.machine.signals import deferred_signals
@@ -22,7 +23,7 @@ SHARE = 0.02
 BYTES = 500_000
 """Bytes of states a second, on average: so much a home line can upload."""
 SHORT = 30.0
-"""Seconds of a round whose end a signal waits for, so that the rounds before it are not lost."""
+"""Seconds of a round after which a signal waits for the end of the next one, so that no such rounds are lost."""
 
 
 class LoopRun:
@@ -45,6 +46,7 @@ class LoopRun:
     ) -> None:
         self._make, self._tensors, self._name, self._now = make, tensors, name, now
         self._most, self._least, self._tell = rounds, least, tell
+        self._states = KeptStates(tensors, name, rounds)
         self._state = LoopState()
         self._loop: Loop | None = None  # one that waits for others
         self._kept = now()
@@ -56,17 +58,19 @@ class LoopRun:
     def rounds(self, go_on: Callable[[], bool], *, claimed: bool = False) -> Iterator[tuple[int, DoneRound]]:
         """Number and result of every round from the first, each once a state that contains it is safe.
 
-        The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no; a signal
-        waits for the end of a short one, too, unless all rounds before it are safe. Raises RoundFailed and NotYet,
-        after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
+        The rounds of the newest state come at once. It ends after the round in hand when `go_on` says no; a first
+        signal waits for its end, too, where the round before it was short and is not safe yet. Raises RoundFailed and
+        NotYet, after the rounds before it; Temporary when a state cannot be kept. After NotYet, call it
         again, or `close`: it then goes on with the rounds that were not yielded yet, unless another worker has taken
         the series meanwhile, which is not looked for where the series was `claimed` all the time.
         """
         loop, raised = self._opened(claimed=claimed), None
         try:
             yield from self._untold()
-            while len(self._state.rounds) < self._most and raised is None and go_on():
+            while len(self._state.rounds) < self._most and raised is None:
                 try:
+                    if not self._goes_on(go_on, loop):
+                        break
                     with self._deferring() as asked:
                         raised = self._round(loop)
                         if asked() or self._now() - self._kept >= self._pause:
@@ -84,20 +88,34 @@ class LoopRun:
         if raised:
             raise raised
 
+    def _goes_on(self, go_on: Callable[[], bool], loop: Loop) -> bool:
+        """What `go_on` says. No round is in hand: a signal meanwhile loses none."""
+        try:
+            return go_on()
+        except KeyboardInterrupt:
+            self._keep_if_possible(loop)
+            raise
+
     def _deferring(self) -> AbstractContextManager[Callable[[], bool]]:
-        """What a round is computed in: it is not cut by a signal where rounds before it would be lost."""
+        """What a round is computed in: it is not cut by a first signal where short rounds before it would be lost."""
         unsafe = self._state.rounds[self._safe :]
-        return deferred_signals() if unsafe and unsafe[-1].seconds <= SHORT else nullcontext(lambda: False)
+        short = unsafe and unsafe[-1].seconds <= SHORT
+        return deferred_signals(self._tell_what_waits) if short else nullcontext(lambda: False)
+
+    def _tell_what_waits(self) -> None:
+        if lost := len(self._state.rounds) - self._safe:
+            LOG.warning(
+                "the round in hand ends first, and its state is kept; one more signal ends it at once, and the rounds "
+                "since the last state are lost: %d",
+                lost,
+            )
 
     def close(self) -> None:
         """Close a loop that waits, after its state was kept, if that can be."""
         if self._loop is None:
             return
         try:
-            self._keep(self._loop)
-        except HybridError as error:
-            lost = len(self._state.rounds) - self._safe
-            LOG.warning("the last %d rounds of a loop are lost: %s", lost, clean_line(error.message, 500))
+            self._keep_if_possible(self._loop)
         finally:
             self._loop.close()
             self._loop = None
@@ -106,7 +124,7 @@ class LoopRun:
         """The loop that waits, unless another worker has gone on with its series; else one of the newest state."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            if claimed or self._tensors.newest(self._name, len(self._state.rounds), self._most + 1) is None:
+            if claimed or next(self._states.newest_first(len(self._state.rounds)), None) is None:
                 return loop
             loop.close()
         self._state, self._told = LoopState(), 0
@@ -118,17 +136,13 @@ class LoopRun:
         return loop
 
     def _resumed(self) -> Loop:
-        """The loop, gone on from the newest state that it accepts. States of more rounds than there are do not count:
-        they would be the newest ones for ever.
-        """
-        loop, end = self._make(), self._most + 1
-        while found := self._tensors.newest(self._name, below=end):
-            end = found[0]
+        """The loop, gone on from the newest state that it accepts."""
+        loop = self._make()
+        for version, state in self._states.newest_first():
             try:
-                state = LoopState.read(found[1], self._most)
                 loop.load(state.data)
             except BadData as error:
-                LOG.warning("the state after round %d of the loop is passed over: %s", end, error.message)
+                self._states.refuse(version, error)
                 loop.close()
                 loop = self._make()
             else:
@@ -154,6 +168,13 @@ class LoopRun:
         self._state.rounds.append(DoneRound(text, self._now() - began, costs))
         self._tell(text)
         return None
+
+    def _keep_if_possible(self, loop: Loop) -> None:
+        try:
+            self._keep(loop)
+        except HybridError as error:
+            lost = len(self._state.rounds) - self._safe
+            LOG.warning("the last %d rounds of a loop are lost: %s", lost, clean_line(error.message, 500))
 
     def _keep(self, loop: Loop) -> None:
         """Keep the state, unless that of the last round is kept. A signal waits until it is."""

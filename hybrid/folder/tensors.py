@@ -18,6 +18,7 @@ from hybrid.errors import BadData, HybridError, Temporary
 from hybrid.folder.medium import Medium, NotThere, Store
 from hybrid.folder.names import DIGEST, TENSORS, TensorName, allowed, checked
 from hybrid.machine.terminal import clean_line
+from hybrid.protocols import KeptTensors
 
 LOG = logging.getLogger("hybrid")
 T = TypeVar("T")
@@ -51,22 +52,27 @@ class RunTensors:
             if found and found.number < number:
                 self._own.remove(path)
 
-    def newest(self, name: str, after: int = -1, below: int | None = None) -> tuple[int, bytes] | None:
-        """The highest number above `after`, and `below` where that is given, whose bytes verify, and these; of two of a
-        number the lower sha256.
+    def newest(self, name: str, after: int = -1) -> tuple[int, bytes] | None:
+        """The highest number above `after` whose bytes verify, and these; of two of a number the lower sha256.
 
         A folder that does not answer counts as empty.
         """
-        if not DIGEST.fullmatch(name):
-            raise BadData(f"tensors: {name!r:.80} is not a name of 64 hex digits")
-        end = MOST_NUMBER + 1 if below is None else below
-        newer = (one for one in self._versions(name) if after < one.number < end)
-        for version in sorted(newer, key=lambda one: (-one.number, one.sha32, one.of)):
+        for version in self.versions(name, after):
             if (data := version.read()) is not None:
                 return version.number, data
         return None
 
-    def _versions(self, name: str) -> list[TensorVersion]:
+    def versions(self, name: str, after: int = -1, below: int = MOST_NUMBER + 1) -> Iterator[KeptTensors]:
+        """The versions of the numbers above `after` and below `below`, complete or not: the highest number first, of
+        those of a number the lowest sha256. The folder is listed once; one that does not answer counts as empty.
+        """
+        if not DIGEST.fullmatch(name):
+            raise BadData(f"tensors: {name!r:.80} is not a name of 64 hex digits")
+        found = (one for one in self._listed(name) if after < one.number < below)
+        for one in sorted(found, key=lambda one: (-one.number, one.sha32, one.of)):
+            yield KeptTensors(one.number, one.sha32, one.read)
+
+    def _listed(self, name: str) -> list[TensorVersion]:
         """All versions that the listings show under a name, complete or not."""
         versions: dict[tuple[int, str, int], TensorVersion] = {}
         for medium in self._media:

@@ -141,9 +141,10 @@ def replaced_handlers(handle: Callable[[Handler, int, FrameType | None], None]) 
 
 
 class Noted:
-    """Whether a signal was noted, and what obeys it."""
+    """Whether a signal was noted, and what obeys it. `then` is called once it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] = lambda: None) -> None:
+        self._then = then
         self._handle: Callable[[], Any] | None = None
         self.waits = False
         """Whether neither it nor another one has reached its handler yet."""
@@ -165,22 +166,25 @@ class Noted:
             handler(number, frame)
         else:
             self._handle, self.waits = partial(handler, number, None), True
+            self._then()
 
 
 @contextmanager
-def noted_signals() -> Iterator[Noted]:
-    """Within the block, only note the first signal. A second one reaches the handler that was there before."""
-    noted = Noted()
+def noted_signals(then: Callable[[], None] = lambda: None) -> Iterator[Noted]:
+    """Within the block, only note the first signal, and call `then`. A second one reaches the handler that was there
+    before.
+    """
+    noted = Noted(then)
     with replaced_handlers(noted.note):
         yield noted
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Noted]:
+def deferred_signals(then: Callable[[], None] = lambda: None) -> Iterator[Noted]:
     """As `noted_signals`; what the block did not obey is obeyed at its end, whatever has ended it."""
     noted: Noted | None = None
     try:
-        with noted_signals() as noted:
+        with noted_signals(then) as noted:
             yield noted
     finally:
         if noted and noted.waits:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from hybrid.folder.medium import Disk
+from hybrid.folder.tensors import RunTensors
 from hybrid.metrics import RoundMetrics
 from hybrid.outputs import open_outputs
 from tests.support.in_process import Hybrid
@@ -66,3 +70,21 @@ def test_without_a_state_it_is_not_finished(hybrid: Hybrid, run: str, tmp_path: 
     done = hybrid("try", run, "--series", "cvfp/seed-0", "--folder", tmp_path / "folder")
     assert done.code == 4
     assert "no state of cvfp/seed-0" in done.stderr
+
+
+@pytest.mark.parametrize("form", [b"of another version %d", None], ids=["no state", "of another model"])
+def test_states_that_are_none_do_not_hide_the_good_one(
+    hybrid: Hybrid, run: str, tmp_path: Path, form: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = ("try", run, "--series", "cvfp/seed-0", "--folder", tmp_path / "folder")
+    before = hybrid(*how).stdout.splitlines()
+    kept = RunTensors(run, "20260101t000000z-aaaaaaaa", Disk(tmp_path / "folder"))
+    for place in (tmp_path / "folder" / "runs" / run / "tensors").iterdir():
+        number, good = kept.newest(place.name)  # type: ignore[misc]
+        wrong = form or good[: good.index(b"\n") + 1] + b"%d"
+        lower = (one for n in count() if sha256(one := wrong % n).digest() < sha256(good).digest())
+        kept.keep(place.name, number, next(lower))
+    done = hybrid(*how)
+    assert done.code == 0
+    assert done.stdout.splitlines()[:4] == before[:4]  # the next line tells how fast it was
+    assert "the state after round 4 of the loop is passed over" in caplog.text
