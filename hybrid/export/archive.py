@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +14,7 @@ from hybrid.execution.pages import pages_beside
 from hybrid.export.graded_run import GradedRun
 from hybrid.export.inspect_log import member_of
 from hybrid.machine.terminal import count_of
-from hybrid.outputs import grades_beside, path_beside
+from hybrid.outputs import grades_beside, is_stale, path_beside, stale_message
 
 OTHERS = "grades.json", "report.html"
 """What else of a run stands beside its outputs."""
@@ -32,7 +32,12 @@ def write_archive(run: GradedRun, stream: BinaryIO) -> list[str]:
         for path in paths:
             with path.open("rb") as source, archive.open(member_of(path.name), "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
-    return [f"{count_of(len(paths), 'file')}: {', '.join(path.name for path in paths)}", *notes]
+    return [f"{count_of(len(paths), 'file')}: {', '.join(path.name for path in paths)}", *notes, *_stale(run, paths)]
+
+
+def _stale(run: GradedRun, paths: Iterable[Path]) -> Iterator[str]:
+    """A message for each of these files that judges other outputs."""
+    return (stale_message(path, run.outputs.path) for path in paths if is_stale(path, run.outputs.path))
 
 
 def _pages(run: GradedRun) -> tuple[list[Path], list[str]]:

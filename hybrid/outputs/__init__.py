@@ -11,7 +11,7 @@ from hybrid.outputs.file import (
     path_beside,
     write_outputs,
 )
-from hybrid.outputs.stale import is_stale, stale_words
+from hybrid.outputs.stale import is_stale, stale_message, stale_words
 
 __all__ = [
     "BEGINS",
@@ -23,6 +23,7 @@ __all__ = [
     "outputs_in",
     "outputs_stem",
     "path_beside",
+    "stale_message",
     "stale_words",
     "write_outputs",
 ]

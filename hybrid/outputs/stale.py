@@ -24,7 +24,12 @@ def is_stale(grades: Path, outputs: Path) -> bool:
 
 def stale_words(outputs: Path) -> list[str]:
     """A message for each grades file beside `outputs` that is about its former content."""
-    return [f"{one} judges other outputs than {outputs.name} holds now: grade again" for one in _stale(outputs)]
+    return [stale_message(one, outputs) for one in _stale(outputs)]
+
+
+def stale_message(grades: Path, outputs: Path) -> str:
+    """What is to be said of a grades file about the former content of `outputs`."""
+    return f"{grades} judges other outputs than {outputs.name} holds now: grade again"
 
 
 def _stale(outputs: Path) -> list[Path]:

@@ -194,6 +194,17 @@ def test_an_archive_takes_grades_under_any_name_that_the_command_gives(
     assert {*zipfile.ZipFile(done.stdout.strip()).namelist()} == {named.name, *(path.name for path in wanted)}
 
 
+def test_an_archive_says_which_of_its_grades_are_of_other_outputs(outputs: Path, hybrid: Hybrid) -> None:
+    hybrid("grade", outputs, "-o", path_beside(outputs, "grades.json"))
+    assert "judges other" not in hybrid("export", outputs, "--to", "archive").stderr
+    graded_run(outputs.parent, [said(0, "no"), *OUTPUTS[1:]], grade=False)
+    hybrid("grade", outputs, "-o", path_beside(outputs, "grades.fresh.json"))
+    done = hybrid("export", outputs, "--to", "archive", "--force")
+    stale = [f"{outputs.parent / name} judges other outputs than outputs.json holds now: grade again"
+             for name in ("grades.exact.json", "grades.json")]  # fmt: skip
+    assert (done.code, done.stderr.splitlines()[-2:], done.stderr.count("judges other")) == (0, stale, 2)
+
+
 @pytest.mark.parametrize("stem", ["outputs", "base"])
 def test_an_archive_takes_the_tables_of_the_pipeline_alone(stem: str, tmp_path: Path, hybrid: Hybrid) -> None:
     pipeline, outputs = Cvfp(), tmp_path / f"{stem}.json"
