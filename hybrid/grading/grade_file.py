@@ -241,8 +241,7 @@ def mean_grade(grader: OutputGrader, outputs: Sequence[Output], ungraded: Reason
     if len(grades) == len(outputs) == 1:
         return grades[0]
     if not scores:
-        due = not grades or any(grade.due for grade in grades)
-        return Grade(None, grades[0].reason if grades else "no output to grade", due=due)
+        return _ungraded(grades)
     measured = [grade for grade in grades if grade.score is not None and (grade.figures or grade.controls)]
     score = sum(scores) / len(scores)
     together = sample_figures(list(zip(answered, grades, strict=True)), len(outputs), vote)
@@ -251,6 +250,12 @@ def mean_grade(grader: OutputGrader, outputs: Sequence[Output], ungraded: Reason
     detail: Mapping[str, Any] = {"graded": len(scores)} if len(scores) < len(outputs) else {}
     figures, controls = [grade.figures for grade in measured], [grade.controls for grade in measured]
     return Grade(score, "", {**_means(figures), **together}, _means(controls), detail)
+
+
+def _ungraded(grades: Sequence[Grade]) -> Grade:
+    """The grade of outputs of which none has a score: of the first that should have had one, if any."""
+    first = next((grade for grade in grades if grade.due), grades[0] if grades else None)
+    return Grade(None, first.reason, due=first.due) if first else Grade(None, "no output to grade")
 
 
 @lru_cache(maxsize=1024)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from graders.exact import Exact
 from graders.f1 import F1
 from graders.numeric import Numeric
-from hybrid.grading.grade_file import grade_file
+from hybrid.grading.grade_file import grade_file, mean_grade
 from hybrid.grading.samples import best_of, sample_figures, sizes, usual_vote
+from hybrid.grading.summary import Reasons
 from hybrid.outputs import write_outputs
 from hybrid.records import Failure, Grade, Output
 
@@ -48,6 +49,18 @@ def test_pass_at_k_is_the_published_estimator() -> None:
         for i in range(n - c + 1, n + 1):
             expected *= max(0.0, 1.0 - k / i)
         assert best_of([0.0] * (n - c) + [1.0] * c, k) == pytest.approx(1.0 - expected, abs=1e-9)
+
+
+def test_the_reason_of_samples_without_a_score_is_that_of_one_which_should_have_had_one() -> None:
+    class Rounds:
+        def grade(self, output: Output) -> Grade:
+            control = output.text == "control"
+            return Grade(None, "of the control" if control else "no number", due=not control)
+
+    control, answer, ungraded = output(0, "control"), output(1, "none"), Reasons()
+    assert mean_grade(Rounds(), [control, answer], ungraded, usual_vote) == Grade(None, "no number")
+    assert ungraded.summary() == {"count": 1, "reasons": {"no number": 1}}
+    assert mean_grade(Rounds(), [control, control], Reasons(), usual_vote) == Grade(None, "of the control", due=False)
 
 
 def test_sizes_are_powers_of_two_and_all_samples() -> None:
