@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ def functions(path: Path) -> list[tuple[str, int]]:
     return [(node.name, (node.end_lineno or 0) - node.lineno + 1) for node in nodes]
 
 
+def body_of(path: Path) -> list[ast.stmt]:
+    return ast.parse(path.read_text()).body
+
+
 def module_of(kind: str, name: str) -> set[str]:
     """Where a name of the command line may be defined."""
     snake = name.replace("-", "_")
@@ -104,8 +109,7 @@ def test_the_floors_in_the_documentation_are_those_that_are_held() -> None:
 
 def test_the_content_packages_hold_a_docstring_and_nothing_else_at_their_top() -> None:
     for path in (ROOT / "graders", ROOT / "pipelines", *ROOMS):
-        body = ast.parse((path / "__init__.py").read_text()).body
-        assert [type(node) for node in body] == [ast.Expr]
+        assert [type(node) for node in body_of(path / "__init__.py")] == [ast.Expr]
 
 
 def test_the_version_is_the_newest_of_the_changelog() -> None:
@@ -116,6 +120,14 @@ def test_the_version_is_the_newest_of_the_changelog() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     assert [path.name for path in CODE if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+def test_no_text_about_a_value_is_torn_off_it() -> None:
+    torn = []
+    for path in CODE:
+        told = [isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) for each in body_of(path)]
+        torn += [path.relative_to(ROOT).as_posix() for pair in pairwise(told) if all(pair)]
+    assert torn == []
 
 
 def test_no_file_is_over_400_lines() -> None:

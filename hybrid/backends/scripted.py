@@ -20,6 +20,7 @@ from hybrid.backends.options import whole_number
 from hybrid.backends.prompts import BadRequest, check, refused
 from hybrid.canonical import decode_once
 from hybrid.errors import BadData, nearest
+from hybrid.machine.files import explained_error
 from hybrid.machine.text_files import utf8
 from hybrid.model_files.location import digest_of
 from hybrid.protocols import Model
@@ -115,7 +116,9 @@ def _allowed(gate: Path) -> float:
         text = utf8(gate.read_bytes(), str(gate)).strip()
     except FileNotFoundError:
         return math.inf
-    return int(text) if text.isdigit() else 0
+    except OSError as error:
+        raise explained_error(error, gate, doing="reading the gate") from error
+    return float(text) if text.isdigit() else 0
 
 
 def _checked(script: Any, path: Path) -> tuple[dict[str, str], str | None, int]:

@@ -29,17 +29,8 @@ def overview(sources: Sequence[ReportRun], names: Sequence[str], statuses: Seque
 
 
 def _row(source: ReportRun, names: Sequence[str], statuses: Sequence[str], several: bool) -> Html:
-    squares = [
-        el(
-            "a",
-            href=f"#t{number}",
-            title=f"{task}: {status}",
-            aria_label=f"{task}: {status}",
-            cls=status,
-            tabindex="-1",
-        )
-        for number, (task, status) in enumerate(zip(names, statuses, strict=True), start=1)
-    ]
+    each = enumerate(zip(names, statuses, strict=True), start=1)
+    squares = [_square(number, task, status) for number, (task, status) in each]
     return el("div", el("p", source.label, cls="facts") if several else "", el("div", *squares, cls="squares"))
 
 

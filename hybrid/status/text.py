@@ -17,10 +17,11 @@ MAX_LENGTH = 400
 MAX_ATTEMPTS = 10
 MAX_NAMES = 3
 NOBODY = "no worker has begun yet"
-"""Of a run of which there is nothing yet."""
+"""Of a run of which there is nothing yet: a worker reports from the moment when it begins with something, not while it
+waits for the other side.
+"""
 UNKNOWN = "no worker is known"
 """Of a run that has records all the same: of `run local`, or of a worker whose heartbeats are on their way."""
-"""A worker reports from the moment when it begins with something, not while it waits for the other side."""
 MIN_UNCHANGED = 60.0
 """Seconds below which the time without a change is not shown."""
 MAX_REASONS = 8

@@ -11,7 +11,7 @@ import pytest
 
 from graders.arc import Arc
 from hybrid.backends.scripted import LOOK_S, ScriptedBackend
-from hybrid.errors import BadData
+from hybrid.errors import BadData, UsageError
 from hybrid.grading.grade_file import grade_file
 from hybrid.outputs import write_outputs
 from hybrid.records import Item, Message, Output, Request, Sampling
@@ -130,6 +130,20 @@ def test_answers_wait_at_a_gate_until_it_lets_them_through(tmp_path: Path, monke
     requests = [dataclasses.replace(asked("a"), key=str(number)) for number in range(5)]
     assert [done.text for done in backend.generate(requests)] == ["yes"] * 5
     assert looks == [3, 3, 4]
+
+
+def test_a_gate_that_is_no_number_lets_nothing_through_and_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, gate = tmp_path / "script.json", tmp_path / "gate"
+    path.write_text(json.dumps({"answers": {}, "default": "yes"}), encoding="utf-8")
+    later = iter(["none", "9" * 5000])
+    gate.write_text("²", encoding="utf-8")
+    monkeypatch.setattr("hybrid.backends.scripted.time.sleep", lambda seconds: seconds and gate.write_text(next(later)))
+    backend = ScriptedBackend(str(path), {"gate": str(gate)})
+    assert [done.text for done in backend.generate([asked("a")])] == ["yes"]
+    with pytest.raises(UsageError, match=f"{tmp_path}: Is a directory"):
+        list(ScriptedBackend(str(path), {"gate": str(tmp_path)}).generate([asked("a")]))
 
 
 def answer(text: str) -> dict[str, str]:
