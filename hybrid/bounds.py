@@ -41,29 +41,29 @@ NOT_NEGATIVE = Bounds(0)
 SHARE = Bounds(0, 1, over=True)
 
 
-_NOTED: ContextVar[dict[str, Bounds] | None] = ContextVar("noted bounds", default=None)
+_NOTED: ContextVar[tuple[object, dict[str, Bounds]] | None] = ContextVar("noted bounds", default=None)
 
 
 @contextmanager
-def noted_bounds() -> Iterator[dict[str, Bounds]]:
-    """The bounds of the settings that are made in the block, by name, as they are checked."""
+def noted_bounds(settings: object) -> Iterator[dict[str, Bounds]]:
+    """The bounds of this object's settings, by name, as they are checked in the block; not those of others."""
     found: dict[str, Bounds] = {}
-    token = _NOTED.set(found)
+    token = _NOTED.set((settings, found))
     try:
         yield found
     finally:
         _NOTED.reset(token)
 
 
-def _note(bounds: Mapping[str, Bounds]) -> None:
-    noted = _NOTED.get()
-    if noted is not None:
+def _note(settings: object, bounds: Mapping[str, Bounds]) -> None:
+    of, noted = _NOTED.get() or (None, {})
+    if settings is of:
         noted.update(bounds)
 
 
 def refuse_outside(settings: object, **bounds: Bounds) -> None:
     """Raise ValueError for the first of these settings that is outside its bounds; None is not checked."""
-    _note(bounds)
+    _note(settings, bounds)
     for name, bound in bounds.items():
         value = getattr(settings, name)
         if value is not None and not bound.hold(value):
@@ -82,7 +82,7 @@ def refuse_repeats(settings: object, *names: str) -> None:
 
 def refuse_each_outside(settings: object, **bounds: Bounds) -> None:
     """Raise ValueError for the first value of these settings of several values that is outside the setting's bounds."""
-    _note(bounds)
+    _note(settings, bounds)
     for name, bound in bounds.items():
         if wrong := [one for one in getattr(settings, name) if not bound.hold(one)]:
             raise ValueError(f"{name}={wrong[0]} is not {bound}")

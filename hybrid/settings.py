@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union
 
-from hybrid.bounds import noted_bounds
+from hybrid.bounds import Bounds, noted_bounds
 from hybrid.canonical import Json, encode
 from hybrid.errors import KINDS, BadData, HybridError, PluginFault, UsageError, listed, nearest
 from hybrid.machine.late_imports import import_object
@@ -113,16 +113,18 @@ def _misfit(frozen: Any, fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{words} {listed(names)}" for words, names in each if names)
 
 
-def ranges(cls: type[Any]) -> dict[str, str]:
-    """The numbers that settings of `cls` take, in words, as its own check names them; without those that have none."""
+def ranges(cls: type[Any]) -> dict[str, Bounds]:
+    """The numbers that settings of `cls` take, as its own check names them; without those that have none."""
+    if not any("number" in _type_text(hint) for hint in _fields(cls).values()):
+        return {}  # a check may load a library
     fields = dataclasses.fields(cls)
     made: Any = object.__new__(cls)
     for field in fields:
         value = _default(field)
         object.__setattr__(made, field.name, None if value is MISSING else value)
-    with noted_bounds() as found, suppress(Exception):  # a required setting has no value that could be right
+    with noted_bounds(made) as found, suppress(Exception):  # a required setting has no value that could be right
         made.__post_init__()
-    return {field.name: str(found[field.name]) for field in fields if field.name in found}
+    return {field.name: found[field.name] for field in fields if field.name in found}
 
 
 def describe(cls: type[Any]) -> list[Setting]:

@@ -14,6 +14,18 @@ SEAL_TARGETS = ("q_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers that SEAL adapts: all but the keys' and the attention output's."""
 
 MOST_RANK = 1024
+BOUNDS: Mapping[str, Bounds] = {
+    "learning_rate": SHARE,
+    "rank": Bounds(1, MOST_RANK),
+    "alpha": Bounds(0, over=True),
+    "seed": SEED,
+    "epochs": Bounds(1, 1000),
+    "batch": Bounds(1, 4096),
+    "warmup": Bounds(0, 1_000_000),
+    "weight_decay": Bounds(0, 1, under=True),
+    "clip": NOT_NEGATIVE,
+}
+"""What a `Tuning` takes."""
 
 Made = TypeVar("Made")
 
@@ -67,9 +79,7 @@ class Tuning:
     digest: str = field(init=False, repr=False, compare=False)  # 64 hex digits that name the training
 
     def __post_init__(self) -> None:
-        refuse_outside(self, learning_rate=SHARE, rank=Bounds(1, MOST_RANK), alpha=Bounds(0, over=True), seed=SEED)
-        refuse_outside(self, epochs=Bounds(1, 1000), batch=Bounds(1, 4096), warmup=Bounds(0, 1_000_000))
-        refuse_outside(self, weight_decay=Bounds(0, 1, under=True), clip=NOT_NEGATIVE)
+        refuse_outside(self, **BOUNDS)
         if not self.targets:
             raise ValueError("targets is empty: which matrices are trained?")
         object.__setattr__(self, "digest", digest(self.to_json()))  # once: every item of a task asks for it
@@ -84,6 +94,14 @@ class Tuning:
         values = {one.name: getattr(self, one.name) for one in fields(self) if one.init}
         values["lessons"] = values.pop("examples")
         return {**values, "targets": list(self.targets)}
+
+
+def refuse_untrainable(settings: object, *names: str, prefix: str = "") -> None:
+    """Raise ValueError for the first of the settings `PREFIX + name` that no `Tuning` takes under `name`.
+
+    For a class that makes one of its settings: its errors and `hybrid describe` then name its own setting.
+    """
+    refuse_outside(settings, **{prefix + name: BOUNDS[name] for name in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hybrid import settings
 from hybrid.bounds import SHARE, Bounds, refuse_each_outside, refuse_outside
 from hybrid.errors import BadData, HybridError, UsageError
-from hybrid.plugins.installed import load
+from hybrid.plugins.installed import PluginKind, load, names
 from pipelines.branch.settings import BranchSettings
 
 
@@ -256,5 +257,62 @@ class Bounded:
 
 
 def test_the_ranges_of_settings_are_those_that_their_check_names() -> None:
-    assert settings.ranges(Bounded) == {"share": "over 0 and at most 1", "sizes": "1 to 9"}
+    assert settings.ranges(Bounded) == {"share": SHARE, "sizes": Bounds(1, 9)}
     assert settings.ranges(Needy) == {}
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Makes another object in its check, which has bounds of its own."""
+
+    seed: int = 0
+    share: float = 3.0
+
+    def __post_init__(self) -> None:
+        refuse_outside(self, seed=Bounds(0))
+        Bounded("a", share=0.1)
+
+
+def test_the_bounds_of_what_a_check_makes_are_no_ranges_of_its_settings() -> None:
+    assert settings.ranges(Nested) == {"seed": Bounds(0)}
+
+
+def near(bounds: Bounds) -> list[float]:
+    """The ends of an interval, and what is outside of it."""
+    return [bounds.low - 1, bounds.low, bounds.high, bounds.high + 1]
+
+
+def refusal(cls: type[Any], setting: str, value: float) -> str:
+    """Why a class does not take this value of one setting, the others as they are by default; "" if it does."""
+    listed = isinstance(getattr(cls(), setting), tuple)
+    try:
+        cls(**{setting: (value,) if listed else value})
+    except (ValueError, HybridError) as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", ["pipelines", "graders"])
+def test_every_range_that_is_shown_is_the_one_that_is_held(kind: PluginKind) -> None:
+    for loaded in map(partial(load, kind), names(kind)):
+        shown = settings.ranges(loaded)
+        held = {
+            (name, value): refusal(loaded, name, value) == f"{name}={value} is not {bounds}"
+            for name, bounds in shown.items()
+            for value in near(bounds)
+        }
+        assert held == {(name, value): not shown[name].hold(value) for name, value in held}
+
+
+@pytest.mark.parametrize("setting", ["policy_rank=0", "policy_epochs=1001", "policy_alpha=0.0", "policy_batch=0"])
+def test_a_setting_that_becomes_one_of_a_tuning_is_named_as_it_is_set(setting: str) -> None:
+    for pipeline in ("seal-restem", "seal-knowledge"):
+        with pytest.raises(UsageError, match=f"^{pipeline}: {setting} is not "):
+            settings.build(load("pipelines", pipeline), [setting], called=pipeline)
+
+
+def test_every_number_of_seal_has_a_range() -> None:
+    for pipeline in (name for name in names("pipelines") if name.startswith("seal-")):
+        loaded = load("pipelines", pipeline)
+        numbers = {one.name for one in settings.describe(loaded) if "number" in one.type}
+        assert numbers == settings.ranges(loaded).keys()

@@ -60,7 +60,7 @@ def _kinds_of(name: str) -> list[installed.PluginKind]:
 def _settings(loaded: type[Any]) -> list[Setting]:
     """The settings with the ranges that their checks name."""
     known = ranges(loaded)
-    return [dataclasses.replace(setting, range=known.get(setting.name, "")) for setting in settings_of(loaded)]
+    return [dataclasses.replace(setting, range=str(known.get(setting.name, ""))) for setting in settings_of(loaded)]
 
 
 def _presets(loaded: type[Any]) -> dict[str, dict[str, Any]]:

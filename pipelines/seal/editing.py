@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
-from hybrid.bounds import help_of
+from hybrid.bounds import SHARE, Bounds, help_of, refuse_outside
 from hybrid.protocols import Inputs
 from hybrid.records import Adapter, Item, Output, Request, Sampling
 from hybrid.sampling import item_seed
@@ -72,10 +72,8 @@ class Editing(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (1 <= self.edits <= 1000 and -1 <= self.randoms <= 1000 and 1 <= self.edit_tokens <= 8192):
-            raise ValueError("edits is 1 to 1000, randoms -1 to 1000, edit_tokens 1 to 8192")
-        if not (0 <= self.edit_temperature <= 100 and 0 < self.edit_top_p <= 1):
-            raise ValueError("edit_temperature is 0 to 100, edit_top_p over 0 and not over 1")
+        refuse_outside(self, edits=Bounds(1, 1000), randoms=Bounds(-1, 1000), edit_tokens=Bounds(1, 8192))
+        refuse_outside(self, edit_temperature=Bounds(0, 100), edit_top_p=SHARE)
         if self.edits > 1 and self.edit_temperature == 0:
             raise ValueError("self-edits are all the same at edit_temperature 0; set a temperature, or edits=1")
         if self.samples > 1:

@@ -8,6 +8,9 @@ from typing import Literal, Protocol
 from hybrid.canonical import Json
 from hybrid.tuning import Tuning
 
+POLICY_SETTINGS = "learning_rate", "epochs", "rank", "alpha", "batch"
+"""The settings `policy_NAME`, which are the NAME of its tuning."""
+
 
 class PolicySettings(Protocol):
     """The settings that shape it."""

@@ -20,13 +20,13 @@ from hybrid.protocols import Inputs, Stage
 from hybrid.records import Example, Item, Message, Output
 from hybrid.tasks.arc.data import demonstrations
 from hybrid.tasks.arc.questions import DatasetName
-from hybrid.tuning import Tuning
+from hybrid.tuning import Tuning, refuse_untrainable
 from hybrid.work import Ask, Derive, Derived, FineTuning, Tune, adapter_in, item_of
 from pipelines.seal.configurations import prompt
 from pipelines.seal.edit_results import EditResult, right, truths_of
 from pipelines.seal.editing import Editing, Policy, adapter_of
 from pipelines.seal.examples import training_examples
-from pipelines.seal.fine_tuning import policy_tuning
+from pipelines.seal.fine_tuning import POLICY_SETTINGS, policy_tuning
 from pipelines.seal.foreseen import foreseen_answers
 from pipelines.seal.outcomes import outcomes
 from pipelines.seal.training_settings import SMALL
@@ -99,6 +99,7 @@ class SealRestem(Editing):
         super().__post_init__()
         refuse_outside(self, rounds=Bounds(1, 20), eval_edits=Bounds(1, 1000), per_task=Bounds(1, 1000))
         refuse_outside(self, eval_limit=NOT_NEGATIVE)
+        refuse_untrainable(self, *POLICY_SETTINGS, prefix="policy_")
         self._fine_tuning({})
 
     def inputs(self) -> Inputs:

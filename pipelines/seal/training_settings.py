@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hybrid.bounds import Bounds, help_of, refuse_outside
+from hybrid.bounds import Bounds, help_of, refuse_each_outside, refuse_outside
 from hybrid.canonical import Json
 from hybrid.loads import GuideTable
 from hybrid.tasks.arc.questions import ArcQuestionSettings
-from hybrid.tuning import SEAL_TARGETS, Tuning
+from hybrid.tuning import SEAL_TARGETS, Tuning, refuse_untrainable
 from pipelines.seal import guide
 from pipelines.seal.examples import AugmentationSettings
 
@@ -64,9 +64,11 @@ class TrainingSettings(ArcQuestionSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not set(self.leave_n) <= {1, 2} or not self.leave_n:
-            raise ValueError("leave_n takes 1 and 2")
+        if not self.leave_n:
+            raise ValueError("leave_n is empty: name one or more")
+        refuse_each_outside(self, leave_n=Bounds(1, 2))
         refuse_outside(self, most=Bounds(1, 100_000))
+        refuse_untrainable(self, "rank", "alpha", "batch", "warmup", "clip")
         self.tuning({}, learning_rate=1e-4, epochs=1, learned="answer")
 
     def guide(self) -> Iterable[GuideTable]:

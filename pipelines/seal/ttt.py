@@ -16,7 +16,7 @@ from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Stage
 from hybrid.records import Item
 from hybrid.tasks.arc.reading import ARMS
-from hybrid.tuning import Tuning
+from hybrid.tuning import Tuning, refuse_untrainable
 from hybrid.work import Tune
 from pipelines.seal.augmentation import GROUPS
 from pipelines.seal.examples import training_examples
@@ -57,6 +57,7 @@ class SealTtt(TrainingSettings):
             raise UsageError(f"no augmentations '{unknown[0]}'", hint=nearest(unknown[0], GROUPS))
         if not set(self.controls) <= ARMS or len(set(self.controls)) < len(self.controls):
             raise ValueError(f"controls takes {' and '.join(sorted(ARMS))}, or nothing")
+        refuse_untrainable(self, "learning_rate", "epochs")
         self._tuning({})
 
     def stages(self) -> tuple[Stage, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_outside
+from hybrid.bounds import NOT_NEGATIVE, Bounds, help_of, refuse_each_outside, refuse_outside
 from hybrid.errors import UsageError, nearest
 from hybrid.protocols import Inputs
 from hybrid.records import Item, Request, Sampling
@@ -52,8 +52,9 @@ class ArcQuestionSettings:
     date: str = field(default="26 Jul 2024", metadata=help_of("what the chat template says today is"))
 
     def __post_init__(self) -> None:
-        if not set(self.include_n) <= {0, 1, 2} or not self.include_n:
-            raise ValueError("include_n takes 0, 1 and 2")
+        if not self.include_n:
+            raise ValueError("include_n is empty: name one or more")
+        refuse_each_outside(self, include_n=Bounds(0, 2))
         if unknown := [name for name in self.views if name not in TRANSFORMS or name == "identity"]:
             raise UsageError(f"no turned view '{unknown[0]}'", hint=nearest(unknown[0], list(TRANSFORMS)[1:]))
         refuse_outside(self, permute_n=Bounds(0, 100), limit=NOT_NEGATIVE, max_tokens=NOT_NEGATIVE)

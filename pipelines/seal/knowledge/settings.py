@@ -12,8 +12,8 @@ from hybrid.errors import UsageError, nearest
 from hybrid.grading.answers import RULES
 from hybrid.sampling import item_seed
 from hybrid.tasks.squad.prompts import Format, QuestionPrompt
-from hybrid.tuning import Tuning
-from pipelines.seal.fine_tuning import policy_tuning
+from hybrid.tuning import Tuning, refuse_untrainable
+from pipelines.seal.fine_tuning import POLICY_SETTINGS, policy_tuning
 from pipelines.seal.knowledge.documents import Division, Documents
 from pipelines.seal.knowledge.writing import PASSAGE, Kind, Writing
 
@@ -112,6 +112,8 @@ class KnowledgeSettings:
         refuse_outside(self, trainings=Bounds(1, 100))
         refuse_outside(self, temperature=Bounds(0, 100), top_p=SHARE, write_tokens=Bounds(1), max_tokens=Bounds(1))
         refuse_outside(self, most_documents=NOT_NEGATIVE)
+        refuse_untrainable(self, "learning_rate", "epochs", "rank", "alpha", "batch", "warmup", "clip")
+        refuse_untrainable(self, *POLICY_SETTINGS, prefix="policy_")
         if max(self.completions, self.eval_completions) > 1 and self.temperature == 0:
             raise ValueError("texts about a passage are all the same at temperature 0; set a temperature")
         if self.prompt and PASSAGE not in self.prompt:
