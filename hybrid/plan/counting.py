@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +20,8 @@ OF_A_CHAT, OF_A_MESSAGE = 8, 6
 """Tokens that a chat template writes beside what is said."""
 COUNTED = 400_000
 """Characters that are tokenized; of longer prompts together a sample is, and the rest follows by characters."""
+KEPT = 20_000
+"""Prompts that are tokenized: as many of very short ones take seconds."""
 
 
 class TokenCounter(Protocol):
@@ -92,17 +93,60 @@ class PromptTokens:
     how: str
 
 
-def counted(counter: TokenCounter, requests: Sequence[tuple[Request, int]], *, all_of_them: bool) -> PromptTokens:
-    """The tokens of the prompts of `requests`, each so many times. A sample of many is every n-th one."""
-    sizes = [characters(request) for request, _ in requests]
-    distinct = sum(sizes)
-    step = 1 if all_of_them or isinstance(counter, Estimate) else max(1, -(-distinct // COUNTED))
-    known = [(counter.tokens(request), place) for place, (request, _) in enumerate(requests) if place % step == 0]
-    rate = sum(tokens for tokens, _ in known) / max(1, sum(sizes[place] for _, place in known))
-    of = dict.fromkeys(range(len(requests)), 0) | {place: tokens for tokens, place in known}
-    if step > 1:
-        of |= {place: round(size * rate) for place, size in enumerate(sizes) if place % step}
-    total = sum(of[place] * times for place, (_, times) in enumerate(requests))
-    longest = max((of[n] + request.sampling.max_tokens for n, (request, _) in enumerate(requests)), default=0)
-    how = counter.how if step == 1 else f"{counter.how}: {len(known):,} of {len(requests):,} prompts (--exact: all)"
-    return PromptTokens(total, longest, step == 1 and isinstance(counter, Exact), how)
+class Counting:
+    """Counts the tokens of prompts that come one after another; the memory that it takes does not grow with them.
+
+    Of many a sample is tokenized: every n-th prompt, where n doubles whenever those that came are twice as long.
+    """
+
+    def __init__(self, counter: TokenCounter, *, all_of_them: bool) -> None:
+        self._counter = counter
+        self._at_once = all_of_them or isinstance(counter, Estimate)
+        self._seen = self._characters = self._total = self._longest = 0
+        self._step = 1
+        self._sample: list[tuple[Request, int]] = []
+        self._rest = 0  # characters of the prompts that are not in the sample, each as often as it is asked
+        self._rest_longest: dict[int, int] = {}  # bound of an answer -> characters of the longest of these prompts
+
+    def add(self, request: Request, times: int) -> None:
+        """Another prompt, asked so many times."""
+        place, self._seen = self._seen, self._seen + 1
+        if self._at_once:
+            self._add_tokens(request, times)
+            return
+        self._characters += characters(request)
+        if place % self._step:
+            self._add_rest(request, times)
+        else:
+            self._sample.append((request, times))
+        while self._characters > COUNTED * self._step or len(self._sample) > KEPT:
+            self._thin()
+
+    def found(self) -> PromptTokens:
+        """The tokens of all prompts that were added: the last that is asked for."""
+        size = sum(characters(request) for request, _ in self._sample)
+        rate = sum(self._add_tokens(request, times) for request, times in self._sample) / max(1, size)
+        total = self._total + round(self._rest * rate)
+        rest = max((round(size * rate) + new for new, size in self._rest_longest.items()), default=0)
+        how = self._counter.how
+        if self._step > 1:
+            how = f"{how}: {len(self._sample):,} of {self._seen:,} prompts (--exact: all)"
+        exact = self._step == 1 and isinstance(self._counter, Exact)
+        return PromptTokens(total, max(self._longest, rest), exact, how)
+
+    def _add_tokens(self, request: Request, times: int) -> int:
+        tokens = self._counter.tokens(request)
+        self._total += tokens * times
+        self._longest = max(self._longest, tokens + request.sampling.max_tokens)
+        return tokens
+
+    def _add_rest(self, request: Request, times: int) -> None:
+        size, new = characters(request), request.sampling.max_tokens
+        self._rest += size * times
+        self._rest_longest[new] = max(size, self._rest_longest.get(new, 0))
+
+    def _thin(self) -> None:
+        """Leave every second one out of the sample."""
+        for request, times in self._sample[1::2]:
+            self._add_rest(request, times)
+        self._sample, self._step = self._sample[::2], 2 * self._step

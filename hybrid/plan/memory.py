@@ -157,7 +157,7 @@ def _of_ollama(shape: ModelShape, options: Mapping[str, str], gpu: Gpu, load: Ro
     own = shape.context or 1 << 17
     given = whole_number(options, "context", 0, low=64, high=1 << 24)
     window = ContextWindow(most=min(given or own, own), first=FIRST, fixed=False)
-    context = max((window.size_for(request) for request, _ in load.requests), default=window.size)
+    context = window.size_for(load.widest) if load.widest else window.size
     return _of_ggml(shape, whole_number(options, "parallel", 1, low=1, high=64), context, gpu)
 
 

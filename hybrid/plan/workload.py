@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybrid.backends.ollama.context_window import estimated
 from hybrid.items import Request
 from hybrid.loads import Foreseen, RoundsLoad
-from hybrid.plan.counting import PromptTokens, TokenCounter, counted
+from hybrid.plan.counting import Counting, PromptTokens, TokenCounter
 from hybrid.plan.training_texts import TrainingTexts, training_texts
 from hybrid.plugins.faults import attributed_to
 from hybrid.protocols import Pipeline, Planned, Stage
@@ -27,7 +28,7 @@ Counters = Callable[[str], TokenCounter]
 class RoleLoad:
     """What a stage asks the model of a role: `new` bounds the tokens of all answers together.
 
-    `sampled`: some are drawn at a temperature. `requests` are kept with how often each is asked.
+    `sampled`: some are drawn at a temperature. `widest`: the request for which Ollama would need the largest context.
     """
 
     role: str
@@ -35,7 +36,7 @@ class RoleLoad:
     prompts: PromptTokens
     new: int
     sampled: bool
-    requests: Sequence[tuple[Request, int]] = field(repr=False, default=())
+    widest: Request | None = field(repr=False, default=None)
 
     @property
     def mean(self) -> float:
@@ -103,34 +104,48 @@ def _of_items(
     exact: bool,
 ) -> StageLoad:
     """The load of items: what each role is asked, and each training once."""
-    asked: dict[str, dict[int, list[Any]]] = {}
+    asked: dict[str, _Asked] = {}
     trainings: dict[str, tuple[Tuning, int]] = {}
-    count, kept = 0, []
+    count = 0
     for item, times in items:
         count += times
-        request = item.request
+        request, role = item.request, item.role or stage.role
         if request.tuning is not None:
             tuning, before = trainings.get(request.tuning.digest, (request.tuning, 0))
             trainings[request.tuning.digest] = tuning, max(before, times)
         if request.messages or request.prompt:
-            kept.append(request)  # an id is used again when its object is gone
-            asked.setdefault(item.role or stage.role, {}).setdefault(id(request), [request, 0])[1] += times
-    roles = [
-        _of_role(role, [(one, n) for one, n in found.values()], counters, exact=exact) for role, found in asked.items()
-    ]
+            if role not in asked:
+                asked[role] = _Asked(Counting(counters(role), all_of_them=exact))
+            asked[role].add(request, times)
+    roles = tuple(one.load(role) for role, one in asked.items())
     trained, texts = tuple(trainings.values()), None
     if trained and isinstance(stage.work, Tune):
         texts = training_texts(stage.work, tasks, trained, counters(stage.role))
-    return StageLoad(stage, count, tuple(roles), trained, texts, bound=bound)
+    return StageLoad(stage, count, roles, trained, texts, bound=bound)
 
 
-def _of_role(role: str, requests: Sequence[tuple[Request, int]], counters: Counters, *, exact: bool) -> RoleLoad:
-    embeds = all(request.embed for request, _ in requests)
-    return RoleLoad(
-        role,
-        sum(times for _, times in requests),
-        counted(counters(role), requests, all_of_them=exact),
-        0 if embeds else sum(request.sampling.max_tokens * times for request, times in requests),
-        any(request.sampling.temperature > 0 for request, _ in requests),
-        requests,
-    )
+@dataclass(slots=True)
+class _Asked:
+    """What is known of the requests to a role so far: sums, and none of the requests but the widest."""
+
+    prompts: Counting
+    count: int = 0
+    new: int = 0
+    embeds: bool = True
+    sampled: bool = False
+    widest: Request | None = None
+    width: int = 0
+
+    def add(self, request: Request, times: int) -> None:
+        self.prompts.add(request, times)
+        self.count += times
+        self.new += request.sampling.max_tokens * times
+        self.embeds = self.embeds and request.embed
+        self.sampled = self.sampled or request.sampling.temperature > 0
+        width = estimated(request)
+        if width > self.width:
+            self.widest, self.width = request, width
+
+    def load(self, role: str) -> RoleLoad:
+        new = 0 if self.embeds else self.new
+        return RoleLoad(role, self.count, self.prompts.found(), new, self.sampled, self.widest)

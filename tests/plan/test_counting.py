@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from hybrid.backends.chat_templates import chat_template_of
 from hybrid.backends.prompts import prompt_ids
-from hybrid.plan.counting import Estimate, counted, counter_of
+from hybrid.plan.counting import Counting, Estimate, PromptTokens, TokenCounter, counter_of
 from hybrid.plan.light_tokenizer import light_tokenizer
 from hybrid.records import Message, Request, Sampling
 from tests.conftest import Hybrid
@@ -19,6 +20,13 @@ HOW = Sampling(8)
 
 def asked(text: str) -> Request:
     return Request(HOW, (Message("user", text),), template={"date_string": "26 Jul 2024"})
+
+
+def counted(counter: TokenCounter, requests: Iterable[Request], times: int = 1, *, whole: bool = False) -> PromptTokens:
+    counting = Counting(counter, all_of_them=whole)
+    for request in requests:
+        counting.add(request, times)
+    return counting.found()
 
 
 HOSTILE = [
@@ -58,7 +66,7 @@ def test_texts_are_cut_into_tokens_as_hugging_faces_tokenizer_cuts_them(
 
 def test_a_model_that_is_not_here_is_estimated_and_it_is_said() -> None:
     counter = counter_of("nobody/nothing-1b")
-    found = counted(counter, [(asked("word " * 100), 3)], all_of_them=False)
+    found = counted(counter, [asked("word " * 100)], 3)
     assert not found.exact
     assert "estimated" in found.how
     assert "nobody/nothing-1b" in found.how
@@ -70,12 +78,28 @@ def test_of_very_many_prompts_a_sample_is_counted_and_all_when_asked(
 ) -> None:
     monkeypatch.setattr("hybrid.plan.counting.COUNTED", 2000)
     counter = counter_of(str(smollm2_gguf))
-    requests = [(asked(f"Question {n}: " + "how far is it to the sea? " * (n % 7)), 1) for n in range(200)]
-    some, every = (counted(counter, requests, all_of_them=whole) for whole in (False, True))
+    requests = [asked(f"Question {n}: " + "how far is it to the sea? " * (n % 7)) for n in range(200)]
+    some, every = (counted(counter, requests, 3, whole=whole) for whole in (False, True))
     assert every.exact
     assert not some.exact
-    assert " of 200 prompts" in some.how
+    assert "13 of 200 prompts" in some.how  # every 16th: together they have 18,000 characters
     assert abs(some.total / every.total - 1) < 0.05
+    assert (
+        every.longest <= some.longest < 1.5 * every.longest
+    )  # a bound: what a chat adds is counted with the characters
+    assert every.total == 3 * sum(counter.tokens(one) for one in requests)
+
+
+def test_of_very_many_short_prompts_a_sample_is_counted_too(
+    smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many characters of short prompts take longer to tokenize, and more memory to keep."""
+    monkeypatch.setattr("hybrid.plan.counting.KEPT", 10)
+    counter = counter_of(str(smollm2_gguf))
+    ten, more = (counted(counter, [asked(f"{n % 10}") for n in range(count)]) for count in (10, 25))
+    assert ten.exact
+    assert "7 of 25 prompts" in more.how
+    assert more.total / 25 == ten.total / 10
 
 
 def test_a_template_that_runs_away_from_its_sandbox_is_not_obeyed(tmp_path: Path, tiny_llama: Path) -> None:
