@@ -18,7 +18,8 @@ The peers: TRL's GRPOTrainer, eight steps one after the other, which writes all 
 it trains on nothing else (`ratio`); and the way of the fork of rl-swarm that this replaces, one `generate` a question
 and node and one padded pass over the training set (`ratio_fork`; with the lengths of tasks `--fork-nodes` of the eight
 nodes are measured, 2, and the figures of all follow from the questions and the padded tokens: its nodes come one after
-the other, so they cost what they cost alone). Each side is a process of its own with one thread.
+the other, so they cost what they cost alone; `memory_fork` is left out then). Each side is a process of its own with
+one thread.
 TRL is installed into `.venv-trl` beside what is here, unless `--python` names a Python that has it. `memory` is the
 peak above what the process takes with its libraries loaded, over TRL's.
 
@@ -336,8 +337,9 @@ def compared(
         },
         "steps": ours["steps"] / fork["steps"],
         "memory": round(ours["mib"] / trl["mib"], 2),
-        "memory_fork": round(ours["mib"] / fork["mib"], 2),
     }
+    if "mib" in fork:
+        figures["memory_fork"] = round(ours["mib"] / fork["mib"], 2)
     met = figures["ratio"] >= GOALS["ratio"] and figures["ratio_fork"] >= GOALS["ratio_fork"]
     return {
         "name": "swarm-round",

@@ -57,6 +57,16 @@ def test_examples_are_trained_without_padding_and_without_logits_that_have_no_la
     assert found["tokens"] == sum(len(text.ids) for own in texts.values() for text in own)
 
 
+def test_the_memory_of_a_swarm_is_not_set_against_that_of_a_part_of_it(benchmark: Any, tmp_path: Path) -> None:
+    swarm = benchmark("peers.swarm")
+    asked = [["x" * 10] * swarm.OWN for _ in range(swarm.NODES)]
+    tmp_path.joinpath(swarm.QUESTIONS).write_text(json.dumps(asked))
+    measured = swarm.Figures(1.0, 2.0, steps=3, tokens=4, mib=5.0, model_mib=1.0)._asdict()
+    every, two = (swarm.of_all_nodes(measured, swarm.Plan(str(tmp_path), 6, 1, nodes=nodes)) for nodes in (8, 2))
+    assert every == measured
+    assert two == {"generating": 4.0, "training": 8.0, "steps": 12.0, "tokens": 16.0}
+
+
 def test_rows_are_counted_where_the_model_computes_them(benchmark: Any) -> None:
     rows = benchmark("train_tokens").Rows
     layer = torch.nn.Linear(3, 2)
