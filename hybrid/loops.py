@@ -161,6 +161,14 @@ class Policies(Protocol):
         """The text of a completion's tokens, without the end token. Raises ValueError for ids that there are not."""
         ...
 
+    def text_of(self, ids: Sequence[int], *, ended: bool) -> str:
+        """The text that `sample` gives with a completion of these ids.
+
+        Raises ValueError for ids that it cannot have drawn: with a token that there is not, or behind the end, and of a
+        completion that has ended without an end.
+        """
+        ...
+
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
         """A completion of each prompt, in their order. All slots are decoded together; equal prompts are computed once.
 

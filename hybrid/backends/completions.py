@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -49,6 +49,11 @@ class Detokenizer:
             tokens = [one for one in tokens if one in self._marks or one not in self._special]
         spaces = {"clean_up_tokenization_spaces": False}
         return str(self._tokenizer.decode(tokens, skip_special_tokens=not kept, **spaces))
+
+    def completion(self, tokens: list[int], ends: Collection[int], stops: Sequence[str]) -> str:
+        """The text of a completion: without an end token behind it, and up to the first of the stop strings."""
+        text = self.text(tokens[:-1] if tokens[-1] in ends else tokens)
+        return text[: min((at for at in map(text.find, stops) if at >= 0), default=len(text))]
 
     def open_thought(self, prompt: list[int]) -> str:
         """The mark of the thought that the prompt opens and does not close; "" when there is none."""

@@ -58,14 +58,24 @@ class Sampler(Protocol):
 
 
 class LanguageModelPolicies:
-    """`hybrid.loops.Policies` of a tokenizer, a bank and its sampler. `together`: the bank trains all slots at once."""
+    """`hybrid.loops.Policies` of a tokenizer, a bank and its sampler. `together`: the bank trains all slots at once.
+
+    `ends`: the tokens that end a completion of the sampler, the first of them `end`.
+    """
 
     def __init__(
-        self, tokenizer: Any, chat_template: ChatTemplate, bank: Bank, sampler: Sampler, context: int, end: int
+        self,
+        tokenizer: Any,
+        chat_template: ChatTemplate,
+        bank: Bank,
+        sampler: Sampler,
+        context: int,
+        ends: Sequence[int],
     ) -> None:
         self._detokenizer = Detokenizer(tokenizer)
         self._tokenizer, self._chat_template, self._bank, self._sampler = tokenizer, chat_template, bank, sampler
-        self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, end
+        self.slots, self.together, self.context, self.end = bank.slots, bank.together, context, ends[0]
+        self._ends = frozenset(ends)
         self.tokenizer, self.sampler = tokenizer_digest(tokenizer), sampler.name
         self.begin, self.step, self.rest = bank.begin, bank.step, bank.rest
         self.digest, self.adapter = bank.digest, bank.adapter
@@ -112,6 +122,16 @@ class LanguageModelPolicies:
         if not all(0 <= one < len(self._tokenizer) for one in ids):
             raise ValueError(f"a token is below {len(self._tokenizer):,}")
         return self._detokenizer.text(list(ids))
+
+    def text_of(self, ids: Sequence[int], *, ended: bool) -> str:
+        """`hybrid.loops.Policies`."""
+        stops = self._chat_template.stops
+        before, whole = self.decode(ids[:-1]), self.decode(ids)
+        if not self._ends.isdisjoint(ids[:-1]) or any(stop in before for stop in stops):
+            raise ValueError("a completion that goes on behind its end")
+        if not ids or (ended and ids[-1] not in self._ends and not any(stop in whole for stop in stops)):
+            raise ValueError("a completion without its end")
+        return self._detokenizer.completion(list(ids), self._ends, stops)
 
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
         """`hybrid.loops.Policies`."""

@@ -249,9 +249,8 @@ class RowsInFlight:
         found = []
         for row, one in enumerate(self._prompts):
             ids = tokens[row][: drawn[row]]
-            text = detokenizer.text(ids[:-1] if ids[-1] in ends else ids)
-            cut = min((at for at in map(text.find, one.sampling.stop) if at >= 0), default=len(text))
-            found.append(Sampled(tuple(ids), text[:cut], ended[row], tuple(logprobs[row][: drawn[row]])))
+            text = detokenizer.completion(ids, ends, one.sampling.stop)
+            found.append(Sampled(tuple(ids), text, ended[row], tuple(logprobs[row][: drawn[row]])))
         return found
 
 

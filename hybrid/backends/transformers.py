@@ -165,9 +165,8 @@ class TransformersBackend:
         else:
             limits = Limits(self._policy_rows, self._policy_memory(), self._prefill)
             sampler = PolicySampler(self.engine, bank, detokenizer, self._ends, limits)
-        return LanguageModelPolicies(
-            self._tokenizer, self._chat_template, bank, sampler, self.model.context, self._end_of_turn()
-        )
+        ends = (self._end_of_turn(), *self._ends)
+        return LanguageModelPolicies(self._tokenizer, self._chat_template, bank, sampler, self.model.context, ends)
 
     def _policy_memory(self) -> int:
         """Bytes for the rows of a decode loop, as a power of two: which rows share a loop affects their rounding."""

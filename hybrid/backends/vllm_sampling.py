@@ -246,9 +246,6 @@ class VllmSampler:
             raise CannotRun(f"vLLM gave up on a completion: {answer.finish_reason}", hint="fewer rows: rows=64")
         self.prefilled += len(output.prompt_token_ids or ()) - (output.num_cached_tokens or 0)
         ids = tuple(answer.token_ids)
-        text = self._detokenizer.text(list(ids[:-1] if ids[-1] in self._ends else ids))
-        cut = min((at for at in map(text.find, prompt.sampling.stop) if at >= 0), default=len(text))
+        text = self._detokenizer.completion(list(ids), self._ends, prompt.sampling.stop)
         told = zip(answer.logprobs or (), ids, strict=True)
-        return Sampled(
-            ids, text[:cut], answer.finish_reason == "stop", tuple(one[token].logprob for one, token in told)
-        )
+        return Sampled(ids, text, answer.finish_reason == "stop", tuple(one[token].logprob for one, token in told))

@@ -97,11 +97,11 @@ class FolderNode(Swarm):
         return [found[slot] for slot in sorted(found)] or None
 
     def _could_write(self, rollout: Rollout) -> bool:
-        """Whether the ids of all answers are those of their texts."""
+        """Whether the policies can have drawn the ids of all answers, and then have told their texts."""
         policies = self.policies
         try:
-            texts = [policies.decode(one.ids[:-1] if one.ended else one.ids) for one in rollout.answers]
-        except (ValueError, IndexError, OverflowError):
+            texts = [policies.text_of(one.ids, ended=one.ended) for one in rollout.answers]
+        except ValueError:
             return False
         return rollout.tokenizer == policies.tokenizer and texts == [one.text for one in rollout.answers]
 

@@ -196,6 +196,33 @@ def test_the_end_token_ends_a_completion_and_is_one_of_its_tokens(policies: Lang
     policies.load(state)
 
 
+def test_a_completion_is_told_by_its_ids_and_others_cannot_have_been_drawn(
+    backend: TransformersBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a turn's end is no token of the model, too: the ids then hold the stop text, which the text does not."""
+    stop = "ok"
+    monkeypatch.setattr(backend, "_chat_template", replace(backend._chat_template, stops=(stop,)))
+    policies = policies_of(backend, 1)
+    policies.begin(0, 0)
+    prompt = Prompt(0, policies.prompt([Message("user", "Bye")]), Sampling(30))
+    said, marks, end = policies.encode("Hm, "), policies.encode(stop), policies.end
+    text = PolicyText(0, (*prompt.ids, *said, *marks, *marks), len(prompt.ids), (1.0,) * (len(said) + 4))
+    for _ in range(20):
+        policies.backward([text])
+        policies.step(0, 0.03)
+    stopped, cut = policies.sample([prompt, prompt._replace(sampling=Sampling(5))])
+    assert (stopped.text, stopped.ids, stopped.ended) == ("Hm, ", said + marks, True)
+    assert (cut.text, cut.ids, cut.ended) == ("Hm, o", said + marks[:1], False)
+    for one in (stopped, cut):
+        assert policies.text_of(one.ids, ended=one.ended) == one.text
+    assert policies.text_of((*said, end), ended=True) == "Hm, "
+    start = backend._tokenizer.convert_tokens_to_ids("<|im_start|>")
+    for ids in ((), said, (*said, start), (*said, 10**6), (*said, end, end), (end, *said, end), (*said, *marks, end)):
+        with pytest.raises(ValueError, match=r"a completion|a token is below"):
+            policies.text_of(ids, ended=True)
+    policies.close()
+
+
 def test_rows_that_end_early_leave_the_loop_and_change_nothing(policies: LanguageModelPolicies) -> None:
     prompts = asked(policies, temperature=1.0)
     lengths = [1, 2, 3, 12]

@@ -56,6 +56,11 @@ class TablePolicies:
             raise ValueError("no such token")
         return "".join(TOKENS[one] for one in ids)
 
+    def text_of(self, ids: Sequence[int], *, ended: bool) -> str:
+        if not ids or (ids[-1] == END) != ended:
+            raise ValueError("ended without its end, or cut behind it")
+        return self.decode(ids[:-1] if ended else ids)
+
     def sample(self, prompts: Sequence[Prompt]) -> list[Sampled]:
         self.asked.append(len(prompts))
         return [self._sampled(one) for one in prompts]

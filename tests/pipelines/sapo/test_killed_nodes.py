@@ -122,7 +122,25 @@ def with_ids(*ids: int) -> Callable[[Batch], Batch]:
     return change
 
 
-@pytest.mark.parametrize("change", [without_a_slot, with_ids(3, 4), with_ids(10**6)])
+def with_last(*last: int) -> Callable[[Batch], Batch]:
+    """Answers of whose ids those alone are others that say where they ended: the texts are right all the same."""
+
+    def change(batch: Batch) -> Batch:
+        forged = [
+            replace(
+                each, answers=tuple(one._replace(ids=one.ids[:-1] + last) if one.ended else one for one in each.answers)
+            )
+            for each in batch.rollouts
+        ]
+        return replace(batch, rollouts=tuple(forged))
+
+    return change
+
+
+FORGED = [without_a_slot, with_ids(), with_ids(3, 4), with_ids(10**6), with_last(), with_last(5), with_last(10**6)]
+
+
+@pytest.mark.parametrize("change", FORGED)
 def test_what_it_cannot_have_written_is_not_trained_as_its_own(change: Callable[[Batch], Batch]) -> None:
     own, forged = Folder(), Folder()
     honest = node(0, own.reader(), barrier="async")
