@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from hybrid.bounds import Bounds, refuse_outside
@@ -14,7 +15,7 @@ from hybrid.records import Grade, Output
 from pipelines.sapo.comparison import Comparison, Figure, Summary
 from pipelines.sapo.context import PART, Context, context_of
 from pipelines.sapo.findings import findings
-from pipelines.sapo.results import SERIES, Swarm, read_swarms
+from pipelines.sapo.results import SERIES, read_swarms
 
 DIGITS = 6
 NO_EFFECT = 0.0, (0.0, 0.0)
@@ -80,12 +81,14 @@ class SapoMeasures:
             return Grade(None, "not the metrics of a round")
         if number < swarm.rounds - 1:
             return Grade(None, "not the last round", due=False)
-        node = int(named["node"]) if named["node"] else None
-        score = _score(swarm, node, self._comparison.figures.own)
-        if score is None:
+        found = self._comparison.figures.own.of(swarm, swarm.done)
+        rewards = [value for node, value in found.items() if named["node"] in (None, str(node))]
+        if not rewards:
             return Grade(None, "no own rollouts: what it learned is in eval_pass1", due=False)
+        if not all(0.0 <= one <= 1.0 for one in rewards):
+            return Grade(None, "a mean reward of own rollouts that is not in 0 to 1")
         silent = self._comparison.context.never_answers
-        return Grade(score, controls={} if silent is None else {SILENT: silent})
+        return Grade(fmean(rewards), controls={} if silent is None else {SILENT: silent})
 
     def measures(self) -> Iterator[Measured]:
         """The figures of every arm, each beside its control, and what has to be known to read them."""
@@ -94,12 +97,6 @@ class SapoMeasures:
         for one in findings(self._comparison):
             if one.name:
                 yield Measured(one.arm, f"{one.weight}: {one.name}", round(one.value, DIGITS), one.n)
-
-
-def _score(swarm: Swarm, node: int | None, figure: Figure) -> float | None:
-    found = figure.of(swarm, swarm.done)
-    value = figure.value(swarm, swarm.done) if node is None else found.get(node)
-    return value if value is not None and 0.0 <= value <= 1.0 else None
 
 
 def measured(comparison: Comparison, arm: str) -> Iterator[Measured]:

@@ -98,6 +98,20 @@ def test_a_last_round_scores_its_own_rewards_and_arms_have_no_common_score(tmp_p
     assert (by_node["n"], by_node["score"]) == (4, pytest.approx(summary["score"]))
 
 
+def test_a_reward_that_there_cannot_be_is_ungraded_and_an_absent_one_is_not_due(tmp_path: Path) -> None:
+    def damage(number: int, node: int, metrics: Metrics) -> None:
+        if node == 2:
+            metrics["reward_own"] = 1.5  # and the mean over nodes is below 1
+
+    def drop(number: int, node: int, metrics: Metrics) -> None:
+        del metrics["reward_own"]
+
+    damaged = graded(tmp_path / "a", swarm("4-4", 0, change=damage))
+    assert damaged["ungraded"] == {"count": 1, "reasons": {"a mean reward of own rollouts that is not in 0 to 1": 1}}
+    absent = graded(tmp_path / "b", swarm("4-4", 0, change=drop))
+    assert (absent["n"], absent["ungraded"]["count"], absent["not_due"]["count"]) == (0, 0, 20)
+
+
 def test_sharing_is_compared_on_the_same_seeds_and_says_how_many_completions_were_written(tmp_path: Path) -> None:
     found = figures(graded(tmp_path, sapo_outputs()), "4-4")
     gain = found["reward_own minus that of 8-0"]
