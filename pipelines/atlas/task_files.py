@@ -140,7 +140,7 @@ def _glue_files(name: str, data: str, task: GlueTask) -> tuple[list[_Read], list
     places = [folder, *(one for one in _entries(folder) if one.is_dir() and _plain(one.name) == name)]
     files = [path for place in places for path in _entries(place) if path.suffix.lower() in ENDINGS]
     own = [path for path in files if path.parent != folder or _plain(path.stem).startswith(name)]
-    learned, tests = _part(own, TRAIN), _part(own, DEV)
+    learned, tests = _train_file(own), _part(own, DEV)
     if learned is None:
         learned, tests = tests, None
     if learned is None:
@@ -176,11 +176,17 @@ def _plain(name: str) -> str:
 
 
 def _part(files: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The file of a part: the first of `names` with which the stem of one ends, and of several the shortest, since the
-    folder of MRPC has `train.tsv` and `msr_paraphrase_train.txt`, which holds the dev set, too.
+    """The file of a part: the first whose stem ends with the first of `names` that one ends with."""
+    return next((path for name in names for path in files if path.stem.lower().endswith(name)), None)
+
+
+def _train_file(files: Sequence[Path]) -> Path | None:
+    """The first train file, or that of its folder with the shortest name, since the folder of MRPC has `train.tsv` and
+    `msr_paraphrase_train.txt`, which holds the dev set, too.
     """
-    shortest = sorted(files, key=lambda path: len(path.stem))
-    return next((path for name in names for path in shortest if path.stem.lower().endswith(name)), None)
+    first = _part(files, TRAIN)
+    beside = [path for path in files if first and path.parent == first.parent and path.stem.lower().endswith(TRAIN)]
+    return min(beside, key=lambda path: len(path.stem), default=None)
 
 
 def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:
@@ -188,7 +194,7 @@ def _own(path: Path, columns: Columns) -> tuple[list[_Read], list[_Read], str]:
     tests = None
     if path.is_dir():
         files = [one for one in _entries(path) if one.suffix.lower() in ENDINGS]
-        learned, tests = _part(files, TRAIN), _part(files, DEV)
+        learned, tests = _train_file(files), _part(files, DEV)
     elif not path.is_file():
         raise _nowhere(path)
     elif path.stem.lower().endswith(TRAIN):
@@ -322,7 +328,8 @@ def _check_labels(name: str, rows: Sequence[Row], labels: Sequence[str], overlap
     found = {row.label for row in rows}
     if len(found) < 2:
         only = f"only the label {labels[found.pop()]!r}" if found else "no row"
-        hint = "a task has two labels or more" if found or not overlaps else f"{overlaps:,} stand in the dev set, too"
+        in_dev = f"name another train file: all its rows ({overlaps:,}) stand in the dev set"
+        hint = "a task has two labels or more" if found or not overlaps else in_dev
         raise BadData(f"{name}: {only} to train on: nothing can be learned", hint=hint)
 
 

@@ -114,7 +114,7 @@ def test_tables_of_the_hub_hold_the_same_rows_as_glues_own_files(name: str, endi
 def test_rows_that_all_stand_in_the_dev_set_are_no_task(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="rte: no row to train on") as told:
         read("rte", folder(tmp_path, {"rte_train.tsv": RTE, "rte_dev.tsv": RTE}))
-    assert told.value.hint == "2 stand in the dev set, too"
+    assert told.value.hint == "name another train file: all its rows (2) stand in the dev set"
 
 
 def test_of_mrpcs_train_files_the_one_without_the_dev_set_is_read(tmp_path: Path) -> None:
@@ -126,6 +126,21 @@ def test_of_mrpcs_train_files_the_one_without_the_dev_set_is_read(tmp_path: Path
     }
     data = folder(tmp_path, {f"MRPC/{name}": text for name, text in files.items()})
     assert read("mrpc", data).source == "train.tsv, 2 rows; dev.tsv, 2 rows; GLUE has 3,668 to train on"
+
+
+def test_train_and_dev_files_are_of_one_data_set_where_two_lie_about(tmp_path: Path) -> None:
+    files = {"rte_train.tsv": RTE, "rte_dev.tsv": RTE.replace("rained", "snowed"), "RTE/train.tsv": RTE}
+    assert read("rte", folder(tmp_path, files)).source.startswith("rte_train.tsv, 2 rows; rte_dev.tsv, 2 rows")
+
+
+def test_of_mrpcs_test_files_the_labelled_one_is_read(tmp_path: Path) -> None:
+    files = {
+        "msr_paraphrase_train.txt": MRPC,
+        "msr_paraphrase_test.txt": MRPC.replace(".", "!"),
+        "test.tsv": "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t7\t8\tHe ran.\tIt ran.\n",
+    }
+    data = folder(tmp_path, {f"MRPC/{name}": text for name, text in files.items()})
+    assert "msr_paraphrase_test.txt, 2 rows" in read("mrpc", data).source
 
 
 def test_of_a_dev_set_alone_a_fifth_of_the_questions_is_the_dev_set(tmp_path: Path) -> None:
