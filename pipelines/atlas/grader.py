@@ -81,10 +81,10 @@ class AtlasMeasures:
         one = self._series.get(output.task)
         if one is None:
             return Grade(None, "not a round of a method: what a client trains has no score of its own", due=False)
+        if _before_last(output, one):
+            return Grade(None, "not the last round", due=False)
         if reason := self._comparison.void.get(one.name):
             return Grade(None, reason)
-        if RoundMetrics.from_text(output.text or "").round < max(one.rounds):
-            return Grade(None, "not the last round", due=False)
         accuracy = ACCURACY.of(one)
         if accuracy is None or not 0.0 <= accuracy <= 1.0:
             return Grade(None, "no accuracy on the dev rows")
@@ -94,6 +94,14 @@ class AtlasMeasures:
         """The figures of every method, each beside its control."""
         for method in self._comparison.methods:
             yield from measured(self._comparison, method)
+
+
+def _before_last(output: Output, one: SeriesResult) -> bool:
+    """Whether a record is of a round before the last that the series should have; one that cannot be read is not."""
+    try:
+        return RoundMetrics.from_text(output.text or "").round < one.records - 1
+    except ValueError:
+        return False
 
 
 def measured(comparison: Comparison, method: str) -> Iterator[Measured]:

@@ -110,6 +110,8 @@ def test_a_series_that_a_guard_found_void_has_no_score_and_is_in_no_comparison(t
     assert {row["score"] for row in rows_of(tmp_path) if row["task"] == "atlas/seed-0"} == {None}
     reasons = {row["reason"] for row in rows_of(tmp_path) if row["task"] == "atlas/seed-0"}
     assert any("3 of 4 rounds: the loss is nan" in reason for reason in reasons)
+    due = {name: summary[name]["count"] for name in ("ungraded", "not_due")}
+    assert due == {"ungraded": 2, "not_due": 2 + 3 * 3}, "rounds before the last have no score in any case"
     assert figures(summary, "atlas")["accuracy minus that of local"]["n"] == 1
     assert figures(summary, "local")["accuracy"]["n"] == 2
 
