@@ -25,6 +25,10 @@ INT8 = 127.0
 HALF = float(np.finfo(np.float16).max)
 ON_WIRE = frozenset((np.dtype(np.float32), np.dtype(np.float16), np.dtype(np.int8)))
 """Number formats of a message. A wider one has numbers whose products are infinite, which no SVD takes."""
+MOST_NORM = 1e4
+"""Largest Frobenius norm of each tensor that a client sends. Training ends far below: a fresh A has the square root of
+a third of its rank, a B begins as zero. From an average with a much larger one nobody could go on in fp32.
+"""
 LONGEST_HEADER = 16 * 1024 * 1024
 """Bytes of the header of a message."""
 
@@ -45,6 +49,11 @@ class ClientModel:
     def finite(self) -> bool:
         """Whether all of it are finite numbers."""
         return all(np.isfinite(value).all() for value in tensors_of(self, "all", np.float64).values())
+
+    @property
+    def bounded(self) -> bool:
+        """Whether no tensor of it is larger than training makes one."""
+        return all(np.linalg.norm(value) <= MOST_NORM for value in tensors_of(self, "all", np.float64).values())
 
     def first(self, ranks: Mapping[str, int]) -> ClientModel:
         """With the first ranks of each layer."""

@@ -24,11 +24,12 @@ from pipelines.atlas.rounds import Traffic, draw_key, metrics_of, participants
 from pipelines.atlas.rows import ClientRows, FederatedRows
 from pipelines.atlas.scores import tested
 from pipelines.atlas.self_pruning import pruned
-from pipelines.atlas.server import AVERAGED, Member, Server, rounded, size_of
+from pipelines.atlas.server import AVERAGED, Member, Server, rounded
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.sparse_updates import fits, sparse
 from pipelines.atlas.split import LABEL_BYTES
 from pipelines.atlas.trained_slots import Batches, Slots, load
+from pipelines.atlas.training_notes import gained
 
 LOG = logging.getLogger("hybrid")
 Ranks = Sequence[Mapping[str, int]]
@@ -242,7 +243,7 @@ class Federation:
             if not model.finite:
                 self._refuse(number, one, "its numbers are not finite")
                 continue
-            notes[one] |= {"train_loss": fmean(losses[one]), "moved": moved(self.method, before, model)}
+            notes[one] |= gained(self.method, before, model, losses[one])
             received, size = self._sent(one, model, starts.get(one))
             traffic.up[one] += size
             found[one] = self._received(one, received)
@@ -383,10 +384,3 @@ class Federation:
         expected = self._slots.first(1, self.labels[member]).head
         if {name: one.shape for name, one in model.head.items()} != {name: one.shape for name, one in expected.items()}:
             raise ValueError(f"the head of member {member} has other shapes")
-
-
-def moved(method: Method, before: ClientModel, trained: ClientModel) -> float:
-    """The Frobenius norm of what training changed in the product, or with `stack` added to it."""
-    if method.combine == "stack":
-        return size_of(trained.update)
-    return size_of(aggregation.stacked([trained.update, before.update], [1.0, -1.0]))

@@ -14,11 +14,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 
 import numpy as np
 
-from hybrid.bounds import Bounds
 from hybrid.canonical import Json, encode
 from hybrid.errors import BadData
 from hybrid.loops import Exchange, Lab, NotYet, RoundFailed, Series
@@ -26,18 +24,17 @@ from hybrid.metrics import RoundMetrics
 from hybrid.round_costs import with_costs
 from hybrid.tuning import MOST_RANK
 from pipelines.atlas import aggregation
-from pipelines.atlas.client_models import ClientModel, Part, note_of
-from pipelines.atlas.federation import Federation, moved
+from pipelines.atlas.client_models import MOST_NORM, ClientModel, Part, note_of
+from pipelines.atlas.federation import Federation
 from pipelines.atlas.methods import METHODS, Method
 from pipelines.atlas.rounds import Traffic, draw_key, participants
 from pipelines.atlas.rows import FederatedRows
 from pipelines.atlas.settings import AtlasSettings
 from pipelines.atlas.trained_slots import Slots
+from pipelines.atlas.training_notes import gained, said
 
-NOTES = "steps", "train_loss", "moved", "installed"
-"""What a client says of its training."""
 NOT_FINITE = "its numbers are not finite"
-LARGEST = Bounds(-1e12, 1e12)
+TOO_LARGE = f"its numbers are too large: a tensor has a norm above {MOST_NORM:,.0f}"
 LOG = logging.getLogger("hybrid")
 
 
@@ -127,9 +124,11 @@ class FolderServer(Federation):
             ranks = self.server.members[one].ranks
             try:
                 model = self._shaped(one, ranks).from_wire(data)
-                notes[one].update(_said(note_of(data)))
+                notes[one].update(said(note_of(data)))
                 if not model.finite:
                     raise BadData(NOT_FINITE)
+                if not model.bounded:
+                    raise BadData(TOO_LARGE)
                 if self.method.combine == "nested" and not _same_a(model, self.models[one]):
                     raise BadData("its A is not the one that all have")
             except BadData as error:
@@ -140,7 +139,7 @@ class FolderServer(Federation):
         return found
 
     def _failed(self) -> RoundFailed:
-        other = {one: why for one, why in self.reasons.items() if why != NOT_FINITE}
+        other = {one: why for one, why in self.reasons.items() if why not in (NOT_FINITE, TOO_LARGE)}
         if not other:
             return super()._failed()
         one, why = min(other.items())
@@ -181,7 +180,7 @@ class FolderClient:
         """
         sent = self.exchange.newest(up(self.server, self.number), after=number - 1)
         if sent and sent[0] == number:  # before a kill
-            return RoundMetrics(number, {**_said(note_of(sent[1])), "upload_bytes": len(sent[1])})
+            return RoundMetrics(number, {**said(note_of(sent[1])), "upload_bytes": len(sent[1])})
         found = self.exchange.newest(down(self.server, self.number), after=number - 1)
         if found is None:
             raise NotYet(f"the server's model of round {number}")
@@ -220,7 +219,7 @@ class FolderClient:
         trained = slots.read(0, ranks)
         metrics = {"steps": float(len(losses)), "installed": 1.0}
         if trained.finite:
-            metrics |= {"train_loss": fmean(losses), "moved": moved(self.method, before, trained)}
+            metrics |= gained(self.method, before, trained, losses)
         part: Part = "b" if self.method.combine == "nested" else "all"
         return metrics, trained.to_wire(how.wire, part, encode(metrics).decode())
 
@@ -269,14 +268,3 @@ def _ranks(note: Json, name: str) -> dict[str, int]:
         if type(rank) is not int or not 1 <= rank <= MOST_RANK:
             raise ValueError(f"{layer:.100} has the rank {rank!r:.40}")
     return {layer: int(str(rank)) for layer, rank in value.items()}
-
-
-def _said(note: Json) -> dict[str, float]:
-    """What a client says of its training, untrusted: finite numbers only. Raises BadData."""
-    if not isinstance(note, dict):
-        raise BadData("it says nothing of its training")
-    said = {name: note[name] for name in NOTES if name in note}
-    found = {name: float(value) for name, value in said.items() if type(value) in (int, float)}
-    if len(found) < len(said) or not all(LARGEST.hold(value) for value in found.values()):
-        raise BadData("what it says of its training are no numbers")
-    return found

@@ -20,6 +20,7 @@ from hybrid.loops import Lab, NotYet, RoundFailed
 from hybrid.metrics import RoundMetrics
 from hybrid.progress import SilentProgress
 from hybrid.settings import build
+from pipelines.atlas.client_models import note_of
 from pipelines.atlas.folder_federation import FolderClient, FolderServer, up
 from pipelines.atlas.loop import loop
 from pipelines.atlas.pipeline import DATA, Atlas
@@ -187,6 +188,10 @@ def lies(tensors: dict[str, Any]) -> dict[str, bytes]:
         "a number too large": save(tensors, {"note": '{"steps": 1e300}'}),
         "weights too wide": save({**tensors, name: np.full_like(tensors[name], 1e300, np.float64)}, {"note": note}),
         "another A": save({**tensors, f"{name[:-2]}.A": np.ones((4, 64), np.float32)}, {"note": note}),
+        **{
+            text: save({one: np.full_like(value, float(text)) for one, value in tensors.items()}, {"note": note})
+            for text in ("3e38", "1e12", "1e6")
+        },
     }
 
 
@@ -202,12 +207,16 @@ def lies(tensors: dict[str, Any]) -> dict[str, bytes]:
         ("a number too large", "flexlora"),
         ("weights too wide", "flexlora"),  # the product of two is infinite, and no SVD takes that
         ("another A", "ffa"),
+        ("3e38", "flexlora"),  # finite, but no longer after the next product
+        ("1e12", "hetlora"),
+        ("1e12", "ffa"),
+        ("1e6", "flora"),
     ],
 )
-def test_a_client_that_lies_is_left_out_and_named(
+def test_a_client_that_lies_is_left_out_and_named_and_the_federation_goes_on(
     lab: Lab, tmp_path: Path, caplog: pytest.LogCaptureFixture, lie: str, method: str
 ) -> None:
-    server, clients, exchange = parts(lab, tmp_path, "rounds=1", f"methods={method}")
+    server, clients, exchange = parts(lab, tmp_path, "rounds=2", f"methods={method}")
     with pytest.raises(NotYet):
         server.round(0)
     for one in clients:
@@ -222,6 +231,26 @@ def test_a_client_that_lies_is_left_out_and_named(
     metrics = server.round(0).metrics
     assert (metrics["clients"], metrics["left_out"]) == (3, 1)
     assert "client 3 is left out" in caplog.text
+    with pytest.raises(NotYet):
+        server.round(1)
+    for one in clients:
+        one.round(1)
+    metrics = server.round(1).metrics
+    assert (metrics["clients"], metrics["left_out"]) == (4, 0)
+    for one in (server, *clients):
+        one.close()
+
+
+def test_a_client_that_is_given_weights_too_large_to_learn_says_what_is_a_number(lab: Lab, tmp_path: Path) -> None:
+    server, clients, _ = parts(lab, tmp_path, "clients=2")
+    with pytest.raises(NotYet):
+        server.round(0)
+    given = server._message(0)
+    spoiled = {name: np.full_like(value, 1e12) for name, value in safetensors.numpy.load(given).items()}
+    metrics, data = clients[0].answer(0, safetensors.numpy.save(spoiled, {"note": json.dumps(note_of(given))}))
+    assert (metrics["installed"], "train_loss" in metrics, note_of(data)) == (1.0, False, metrics)
+    for one in (server, *clients):
+        one.close()
 
 
 def test_killed_in_every_round_the_run_ends_in_the_same_records(
