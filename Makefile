@@ -62,7 +62,7 @@ bench:
 	@test -f "benchmarks/$(NAME).py" || { echo "error: make bench NAME=x, with x one of:" \
 	    $(notdir $(basename $(wildcard benchmarks/*.py))) >&2; exit 2; }
 	$(call environment,.venv-test,test)
-	@.venv-test/bin/python benchmarks/$(NAME).py
+	@.venv-test/bin/python benchmarks/$(NAME).py $(ARGS)
 
 # PEFT, a peer of one check, is not among the packages of a GPU machine: with its pin of the tests.
 gpu-check:
