@@ -22,6 +22,7 @@ from hybrid.folder.shards import Shard
 from hybrid.settings import build
 from pipelines.seal.knowledge.pipeline import SealKnowledge
 from tests.support.in_process import Hybrid
+from tests.support.killed_at import killed_at
 from tests.support.knowledge_runs import judge, passages, settings, told
 from tests.support.ollama_server import SHOWN, OllamaServer
 from tests.support.real_machines import Machine
@@ -54,12 +55,13 @@ class TwoSides:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def work(self, side: str) -> None:
-        """Start the worker of a side."""
+    def work(self, side: str, prefix: list[str] | None = None) -> None:
+        """Start the worker of a side; `prefix` is another beginning of its command, as of `Machine.start`."""
         machine: Machine = getattr(self, side)
         models = [f"--model=tiny={self.model}"] if side == "gpu" else ["--backend-option=judge=parallel=1"]
         leave = ["--linger=0", "--max-idle=1h", "--shard-seconds=0.2", "--beat=2"]
-        self._working[side] = machine.start("worker", str(machine.folder), f"--side={side}", *models, *leave)
+        command = ["worker", str(machine.folder), f"--side={side}", *models, *leave]
+        self._working[side] = machine.start(*command, prefix=prefix)
 
     def stop(self, side: str, how: signal.Signals) -> None:
         """End the worker of a side."""
@@ -143,9 +145,10 @@ def judging(ollama_server: OllamaServer, ollama_binary: Path, tmp_path: Path) ->
 
 
 def break_on_the_way(both: TwoSides, judging: OllamaServer, name: str) -> int:
-    """Kill the worker of the GPU side, have the judge away at first and in the middle, and kill the laptop's worker.
+    """Kill the worker of the GPU side, have the judge away at first and after two verdicts, and kill the laptop's
+    worker both times.
 
-    Then all finish. Returns how many verdicts there were when the judge went away.
+    Then all finish. Returns how many verdicts there were when the judge was gone.
     """
     both.work("gpu")
     both.work("laptop")
@@ -154,9 +157,13 @@ def break_on_the_way(both: TwoSides, judging: OllamaServer, name: str) -> int:
     both.work("gpu")
     both.until("laptop", "answer-0-1/*/*/shard-*")
     assert not list(Path(both.laptop.folder).glob("runs/*/judged-*")), "the judge is away"
-    judging.start()
-    both.until("laptop", "judged-0-0/*/*/shard-*")
+    both.stop("laptop", signal.SIGKILL)
+    gone = judging.start().process
+    assert gone
+    both.work("laptop", killed_at("hybrid.execution.stage_work", "StageWork.answered", "after", 2, to=-gone.pid))
+    wait_until(lambda: gone.poll() is not None, PATIENCE, "two verdicts, and the judge is gone")
     judging.kill()
+    both.until("laptop", "judged-*/*/*/shard-*")
     early = sum(len(one.records) for one in shards(open_run(Disk(Path(both.laptop.folder)), name), "judged-"))
     both.stop("laptop", signal.SIGKILL)
     both.work("laptop")
@@ -183,7 +190,7 @@ def test_a_worker_and_a_laptop_are_killed_and_the_judge_is_away(
     run = open_run(Disk(Path(both.laptop.folder)), name)
     judged = [one for shard in shards(run, "judged-") for one in shard.records]
     assert len({one["key"] for one in judged}) == len(judged), "each row has one verdict"
-    assert early > 0, "the judge went away when it had begun"
+    assert 0 < early < len(judged), "the judge went away in the middle"
     assert calls - len(judged) <= 1 + SHOWN * 4, "only what was in flight is asked again"
     trained = [
         {one["trained"]["tuning"] for one in shard.records if "trained" in one} for shard in shards(run, "answer-")
