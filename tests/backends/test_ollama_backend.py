@@ -36,6 +36,7 @@ each_check = pytest.mark.parametrize(
 )
 SAME_BITS = {"greedy_is_deterministic", "seeds_reproduce_and_differ", "a_draw_does_not_depend_on_its_neighbours"}
 SCHEMA = {"type": "object", "properties": {"verdict": {"enum": ["right", "wrong"]}}, "required": ["verdict"]}
+ENDLESS = {"type": "array", "items": {"enum": ["heads", "tails"]}, "minItems": 1500}
 LIKE_QWEN = ("RENDERER qwen3.5", "PARSER qwen3.5")
 """A Modelfile of a thinking model: the server's own code renders its prompts and parses its replies."""
 
@@ -241,16 +242,17 @@ def test_a_runner_that_is_killed_is_replaced_and_nothing_is_lost(own_server: Cal
 
 
 def test_who_hangs_up_stops_the_computing(ollama_server: OllamaServer) -> None:
-    """Other requests do not wait behind long answers that would take a hundred times as long."""
+    """Other requests do not wait behind long answers: in all slots of the server, and none ends before its limit."""
     backend, hello = opened(ollama_server), testing.ask("Hello", max_tokens=2)
     alone = testing.answers(backend, hello)["Hello"]
     stream = backend.generate(
-        testing.ask(f"Tell a story of {n}.", f"k{n}", max_tokens=2 if n == 0 else 4000) for n in range(9)
+        replace(testing.ask(f"Toss a coin {n}.", f"k{n}", max_tokens=2 if n == 0 else 4000), schema=ENDLESS)
+        for n in range(9)
     )
     next(stream)
     stream.close()
     after = testing.answers(backend, hello)["Hello"]
-    assert after.seconds < max(10, 30 * alone.seconds)
+    assert after.seconds < max(30, 30 * alone.seconds)
 
 
 def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., OllamaServer], tmp_path: Path) -> None:
@@ -261,14 +263,15 @@ def test_a_run_goes_on_where_the_server_was_killed(own_server: Callable[..., Oll
     settings = [f"--set={one}" for one in (*machines.data(), "max_tokens=4")]
     command = ["run", "local", "seal-eval", *settings, "--limit=3", "--backend=ollama", "--model=smollm2"]
     assert server.process
-    gone = killed_at("hybrid.backends.ollama.requests", "AskedRequest._checked", "after", 8, to=-server.process.pid)
+    # at the first answer that a look at the digest confirmed: none of the later ones can be
+    gone = killed_at("hybrid.execution.stage_work", "StageWork.answered", "after", 1, to=-server.process.pid)
     run = laptop.start(*command, "--backend-option=patience=1", "--backend-option=parallel=2", prefix=gone)
     _, words = run.communicate(timeout=PATIENCE)
     server.kill()
     assert run.returncode == 5, words
     assert "ollama serve" in words
     kept = records(laptop)
-    assert kept, "of the last ones alone none saw the model unchanged afterwards"
+    assert 0 < len(kept) < items
     before = replies(server)
     server.start()
     again = laptop.run(*command, timeout=600)

@@ -37,13 +37,13 @@ def test_a_run_through_a_store_survives_a_killed_worker(machines: Machines, tmp_
     id = machines.submit()
     laptop, gpu = machines.laptop, machines.side("gpu")
     gpu.holds_after(8)
-    killed = gpu.start(*gpu.worker(delay_ms=120, shard_seconds=0.1))
+    killed = gpu.start(*gpu.worker("--beat=1", delay_ms=120, shard_seconds=0.1))
     wait_until(lambda: "; 0 of 42 items" not in run(laptop, "fetch", id, code=4), 240, "a shard arrives")
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     safe = len(gpu.calls())
     other = machines.side("other")
-    said = run(other, *other.worker())
+    said = run(other, *other.worker("--beat=1"))  # what the killed one held is free after seconds, not after minutes
     assert f"on {URL}," in said
     assert len(other.calls()) < ITEMS, "what was in the store is not done again"
     assert safe + len(other.calls()) >= ITEMS
