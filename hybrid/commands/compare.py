@@ -11,7 +11,7 @@ import click
 from hybrid.canonical import encode
 from hybrid.commands.grade import show_summary
 from hybrid.commands.judging import built_grader, call_progress, grader_options
-from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUT, NonEmptyText
+from hybrid.commands.options import FOLDER, FOLDER_HELP, OUTPUTS, NonEmptyText
 from hybrid.commands.stdout import STDOUT, spare_path
 from hybrid.errors import NotFinished, UsageError
 from hybrid.execution.assembly import MISSING
@@ -30,7 +30,7 @@ DEFAULT = Path("compared.json")
 @click.option("--folder", type=FOLDER, help=FOLDER_HELP)
 @grader_options
 @click.option(
-    "-o", "--out", type=OUTPUT, default=DEFAULT, show_default=True, help="The outputs of all, each with its arm."
+    "-o", "--out", type=OUTPUTS, default=DEFAULT, show_default=True, help="The outputs of all, each with its arm."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on one line instead of the table.")
 def compare_command(sources: tuple[str, ...], folder: Path | None, out: Path, as_json: bool, **asked: Any) -> None:

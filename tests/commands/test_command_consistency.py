@@ -142,7 +142,7 @@ def no_items(tasks: Mapping[str, object]) -> Iterator[Item]:
 
 
 @pytest.mark.parametrize("name", ["outputs.jsonl", "outputs.json.zst"])
-@pytest.mark.parametrize("command", [["fetch", "a-run"], ["run", "local", "qa-eval"]])
+@pytest.mark.parametrize("command", [["fetch", "a-run"], ["run", "local", "qa-eval"], ["judge", "compare", "a", "b"]])
 def test_outputs_are_not_written_under_the_name_of_another_layout(
     tmp_path: Path, hybrid: Hybrid, command: list[str], name: str
 ) -> None:

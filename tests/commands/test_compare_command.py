@@ -81,11 +81,12 @@ def test_arms_of_a_run_keep_their_names_below_that_of_the_run(place: Path) -> No
 def test_what_cannot_be_compared_is_refused_and_nothing_is_written(place: Path, hybrid: Hybrid) -> None:
     lines(place / "one.jsonl", output(1, "a"))
     lines(place / "other.jsonl", output(2, "b"))
+    lines(place / "mine-too.json", output(1, "a"))
     (place / "mine.json").write_text("my own notes")
     for arguments, told, code in (
         (["one.jsonl"], "two runs or more", 2),
         (["one.jsonl", "other.jsonl"], "no question in common", 2),
-        (["one.jsonl", "a=one.jsonl", "-o", "one.jsonl"], "would be overwritten", 2),
+        (["one.jsonl", "a=mine-too.json", "-o", "mine-too.json"], "would be overwritten", 2),
         (["one.jsonl", "a=one.jsonl", "-o", "mine.json"], "mine.json", 2),
         (["one.jsonl", "nowhere.jsonl"], "no file 'nowhere.jsonl'", 2),
         (["one.jsonl", "a=one.jsonl", "-o", "-"], "go to a file", 2),
