@@ -352,6 +352,16 @@ class PublishingLoop(Loop, Protocol):
         ...
 
 
+@runtime_checkable
+class CountingLoop(Loop, Protocol):
+    """A loop whose state tells how many rounds are in it. A state of another number than its own is passed over."""
+
+    @property
+    def rounds_done(self) -> int | None:
+        """The rounds in the state that was loaded last, and those computed since; None when that is not known."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """What a state of a loop does: `value` is all of it as JSON, `lines` say it to people. Models wrote part of it."""

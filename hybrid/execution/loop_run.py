@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from hybrid.errors import BadData, HybridError
 from hybrid.execution.kept_states import KeptStates
 from hybrid.execution.loop_state import DoneRound, LoopState
-from hybrid.loops import Loop, NotYet, PublishingLoop, RoundFailed, SharingLoop
+from hybrid.loops import CountingLoop, Loop, NotYet, PublishingLoop, RoundFailed, SharingLoop
 from hybrid.machine.signals import deferred_signals
 from hybrid.machine.terminal import clean_line
 from hybrid.protocols import Tensors
@@ -141,6 +141,7 @@ class LoopRun:
         for version, state in self._states.newest_first():
             try:
                 loop.load(state.data)
+                _refuse_other_rounds(loop, len(state.rounds))
             except BadData as error:
                 self._states.refuse(version, error)
                 loop.close()
@@ -190,3 +191,10 @@ class LoopRun:
             if self._least:
                 cost = min(LONGEST, max((self._kept - began) / SHARE, len(packed) / BYTES))
                 self._pause = max(self._least, cost)
+
+
+def _refuse_other_rounds(loop: Loop, rounds: int) -> None:
+    """Raise BadData for a loop that counts other rounds in the state that it has loaded."""
+    done = loop.rounds_done if isinstance(loop, CountingLoop) else None
+    if done is not None and done != rounds:
+        raise BadData(f"it holds {rounds:,} rounds, and the loop has done {done:,}")

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from hybrid.errors import CannotRun, HybridError, OwnFault, PluginFault
 from hybrid.loops import (
+    CountingLoop,
     Exchange,
     Lab,
     Loop,
@@ -242,6 +243,11 @@ class CheckedLoop:
     def load(self, state: bytes) -> None:
         with self._attributed("loading a state"):
             self._loop.load(state)
+
+    @property
+    def rounds_done(self) -> int | None:
+        with self._attributed("counting its rounds"):
+            return self._loop.rounds_done if isinstance(self._loop, CountingLoop) else None
 
     def close(self) -> None:
         with self._attributed("being closed"):

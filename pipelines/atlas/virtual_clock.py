@@ -224,12 +224,18 @@ class VirtualClock:
         if not isinstance(attempts, dict) or not isinstance(flying, dict):
             raise TypeError("attempts and flying are objects")
         self._attempts = {self._client(client): int(str(number)) for client, number in attempts.items()}
-        self._flying = {}
+        self.now, self.version, self._flying = float(str(now)), int(str(version)), {}
+        if not 0 <= self.now < math.inf or self.version < 0:
+            raise ValueError(f"version {self.version} after {self.now} seconds")
+        if flying and self.mode != "buffered":
+            raise ValueError(f"{len(flying)} clients compute between two rounds")
         for client, one in flying.items():
             if not isinstance(one, list) or len(one) != 3 or not isinstance(one[1], bool):
                 raise TypeError(f"not an attempt: {one!s:.100}")
-            self._flying[self._client(client)] = (float(str(one[0])), one[1], int(str(one[2])))
-        self.now, self.version = float(str(now)), int(str(version))
+            end, since = float(str(one[0])), int(str(one[2]))
+            if not self.now <= end < math.inf or not 0 <= since <= self.version:
+                raise ValueError(f"client {client:.20} computes from version {since} until {end} seconds")
+            self._flying[self._client(client)] = (end, one[1], since)
 
     def _client(self, name: str) -> int:
         if not 0 <= int(name) < len(self.devices):

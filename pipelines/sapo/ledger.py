@@ -123,6 +123,11 @@ class Ledger:
         self._round = -1
         self._taken: dict[Place, str] = {}
 
+    @property
+    def rounds(self) -> int:
+        """Rounds up to the last one that was taken over."""
+        return self._round + 1
+
     def has(self, rollout: Rollout) -> bool:
         """Whether it, or another of its place, was trained."""
         return rollout.place in self._taken

@@ -260,6 +260,11 @@ class Swarm:
                     policies.rest(node.place)
         return self._policies
 
+    @property
+    def rounds_done(self) -> int:
+        """`hybrid.loops.CountingLoop`."""
+        return self.kept.ledgers[0].rounds
+
     def state(self) -> bytes:
         """What the next round depends on."""
         return self.kept.pack(self.policies.state())

@@ -70,6 +70,8 @@ class SwarmState:
             raise BadData(f"{what}: {error!s:.200}") from error
         if [one.node for one in ledgers] != list(nodes) or not all(map(math.isfinite, cumulative)):
             raise BadData(f"{what}: of other nodes")
+        if len({one.rounds for one in ledgers}) != 1:
+            raise BadData(f"{what}: its ledgers are of different rounds")
         if len(cumulative) != len(nodes) or min([0, *sizes[0], *sizes[1]]) < 0:
             raise BadData(f"{what}: its parts do not fit")
         recent, at = _batches(data, end + 1, sizes[0], expected)

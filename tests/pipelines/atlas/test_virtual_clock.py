@@ -162,7 +162,18 @@ def test_settings_and_states_that_make_no_clock_are_refused() -> None:
             of.round(work)
     with pytest.raises(ValueError, match="buffer=3 of 2 clients"):
         of.round({0: WORK, 1: WORK})
-    for state in ({}, {**of.state(), "flying": [1]}, {**of.state(), "attempts": {"9": 1}},
-                  {**of.state(), "flying": {"0": [1.0, 2, 3]}}, {**of.state(), "now": "soon"}):  # fmt: skip
+    changes: tuple[dict[str, Any], ...] = (
+        {"flying": [1]}, {"attempts": {"9": 1}}, {"flying": {"0": [1.0, 2, 3]}}, {"flying": {"0": [1.0, True, 1]}},
+        {"flying": {"0": ["nan", True, 0]}}, {"now": 9.0, "flying": {"0": [8.0, True, 0]}},
+        {"now": "soon"}, {"now": math.inf}, {"version": -1},
+    )  # fmt: skip
+    for state in ({}, *({**of.state(), **change} for change in changes)):
         with pytest.raises((ValueError, KeyError, TypeError)):
             of.load(state)
+
+
+@pytest.mark.parametrize("mode", ["sync", "deadline"])
+def test_no_client_computes_between_two_rounds_that_wait_for_all(mode: Mode) -> None:
+    state = {**clock(mode).state(), "flying": {"0": [1.0, True, 0]}}
+    with pytest.raises(ValueError, match="compute between two rounds"):
+        clock(mode).load(state)

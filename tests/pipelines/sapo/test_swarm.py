@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybrid.errors import BadData
-from hybrid.loops import NotYet, RoundFailed, Series
+from hybrid.execution.loop_run import LoopRun
+from hybrid.execution.loop_state import LoopState
+from hybrid.folder.medium import Disk
+from hybrid.folder.tensors import RunTensors
+from hybrid.loops import Loop, NotYet, RoundFailed, Series
 from hybrid.metrics import RoundMetrics
+from hybrid.plugins.faults import CheckedPublishingLoop, checked_loop
 from hybrid.tuning import PolicyTuning
 from pipelines.sapo.arrivals import unpack
 from pipelines.sapo.folder_node import FolderNode
@@ -293,6 +299,36 @@ def test_a_state_of_another_number_of_nodes_is_refused() -> None:
     made.round(0)
     with pytest.raises(BadData):
         swarm(nodes=2).load(made.state())
+
+
+def test_a_state_whose_ledgers_are_of_different_rounds_is_refused() -> None:
+    made = swarm()
+    made.round(0)
+    changed = made.state().replace(b'"round":0,', b'"round":4,', 1)
+    assert changed != made.state()
+    with pytest.raises(BadData, match="ledgers are of different rounds"):
+        swarm().load(changed)
+
+
+def test_a_swarm_goes_on_from_the_state_before_one_whose_ledgers_name_a_later_round(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors, name = RunTensors("run", "20260101t000000z-aaaaaaaa", Disk(tmp_path)), "0" * 64
+
+    def make() -> Loop:
+        made = checked_loop(Sapo(**SMALL), "rounds", lambda series, lab: swarm(), series_of(Sapo(**SMALL))[0], None)  # type: ignore[arg-type]
+        assert isinstance(made, CheckedPublishingLoop)
+        made.publish_to(Folder().reader())
+        return made
+
+    go_on = iter([True, True, False])
+    first = [one.text for _, one in LoopRun(make, tensors, name, 4, 0).rounds(lambda: next(go_on))]
+    good = LoopState.read(tensors.newest(name)[1], 4)  # type: ignore[index]
+    later = good.data.replace(b'"round":1,', b'"round":9,')
+    tensors.keep(name, 3, LoopState([*good.rounds, good.rounds[1]], later).pack())
+    again = [one.text for _, one in LoopRun(make, tensors, name, 4, 0).rounds(lambda: True)]
+    assert (len(again), again[:2]) == (4, first)
+    assert "it holds 3 rounds, and the loop has done 10" in caplog.text
 
 
 def test_several_updates_clip_and_weights_of_importance_change_what_is_learnt() -> None:
