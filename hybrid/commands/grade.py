@@ -32,8 +32,8 @@ from hybrid.machine.terminal import clean_line, count_of, is_or_are
 from hybrid.outputs import OutputsFile, grades_of, outputs_stem, stale_words
 from hybrid.plugins import installed
 from hybrid.records import NO_RECORD
-from hybrid.report.grades_file import open_grades
-from hybrid.report.sources import ReportRun
+from hybrid.report.grades_file import has_scores, open_grades
+from hybrid.report.sources import ReportRun, own_grader
 
 FILE_WIDTH = 200
 """Width of the table when stdout is not a terminal, so that no name is cut."""
@@ -101,6 +101,8 @@ def grade(
         click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
     _refuse_unfinished(outputs, summary, waits)
     _check(summary, threshold)
+    if line := _nothing_graded(outputs, summary, name):
+        click.echo(clean_line(line, 10 * LONGEST_NAME), err=True)
 
 
 def _refuse_other_file(junit: Path | None) -> None:
@@ -159,6 +161,17 @@ def _refuse_unfinished(outputs: OutputsFile, summary: dict[str, Any], waits: Wai
         )
     if waits:
         raise NotFinished(f"{waits.message}; all answers are graded", hint=waits.hint)
+
+
+def _nothing_graded(outputs: OutputsFile, summary: dict[str, Any], grader: str) -> str:
+    """What is to be said where nothing of what is to be graded could be, as by a grader of other outputs; "" else."""
+    reasons: dict[str, int] = summary["ungraded"]["reasons"]
+    if not reasons or has_scores(summary) or "not_due" in summary:
+        return ""
+    all_of, often = count_of(summary["ungraded"]["count"], summary["unit"]), max(reasons, key=lambda one: reasons[one])
+    named = own_grader(outputs)
+    made_for = f"; these outputs name the grader '{named}'" if named not in ("", grader) else ""
+    return f"nothing could be graded by '{grader}', of {all_of}: {often}{made_for}"
 
 
 def _lacking(summary: dict[str, Any]) -> str:

@@ -108,6 +108,12 @@ def open_grades(path: Path) -> GradesFile:
         raise BadData(f"{path}: not a whole grades file: {error}", hint=AGAIN) from error
 
 
+def has_scores(summary: Mapping[str, Any]) -> bool:
+    """Whether anything has a score or was measured: an arm, where the first one has no score."""
+    arms = [summary["controls"].get(name) for name in summary.get("arms") or ()]
+    return bool(summary["n"] or summary.get("measures") or any(one and one["n"] for one in arms))
+
+
 def _value(path: Path, key: str) -> Any:
     """The value of one key of the outermost object; the others are not held in memory."""
     try:

@@ -24,7 +24,7 @@ from hybrid.machine import home
 from hybrid.machine.text_files import utf8_stream
 from hybrid.outputs import OutputsFile, grades_beside, is_stale, outputs_stem
 from hybrid.records import Output, Question
-from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, open_grades
+from hybrid.report.grades_file import BEGINS, GradeRow, GradesFile, has_scores, open_grades
 
 MAX_OUTPUTS = 60
 """Most outputs of one question that the page shows; the others are counted."""
@@ -232,9 +232,19 @@ def _beside(path: Path, grader: str, reading: Reading) -> Path | None:
         raise UsageError(f"{path}: no grades of '{grader}' beside it", hint=nearest(grader, found))
     if not grader and len(found) > 1:
         grader = own_grader(open_any(path, reading))
-        if grader not in found:
+        scored = [grader] if grader in found else [name for name in found if _may_have_scores(found[name])]
+        grader = scored[0] if len(scored) == 1 else ""
+        if not grader:
             raise UsageError(f"{path}: graded more than once", hint=f"choose with --grader: {', '.join(sorted(found))}")
     return found[grader or next(iter(found))]
+
+
+def _may_have_scores(grades: Path) -> bool:
+    """Whether there is a score in a grades file, or nobody can tell, since it is damaged."""
+    try:
+        return has_scores(open_grades(grades).summary)
+    except BadData:
+        return True
 
 
 def own_grader(outputs: OutputsFile) -> str:

@@ -47,6 +47,37 @@ def test_the_table_shows_score_interval_control_and_ungraded(outputs: Path) -> N
     assert (outputs.parent / "grades.exact.json").is_file()
 
 
+def test_a_grader_of_other_outputs_says_that_it_could_grade_nothing(outputs: Path, hybrid: Hybrid) -> None:
+    done = hybrid("grade", outputs, "--grader", "numeric")
+    why = "nothing could be graded by 'numeric', of 4 questions: the reference holds no number"
+    assert (done.code, done.stderr) == (0, f"{why}; these outputs name the grader 'exact'\n")
+    assert (outputs.parent / "grades.numeric.json").is_file()
+    again = hybrid("grade", outputs, "--grader", "numeric", "--json")
+    assert (again.code, json.loads(again.stdout)["summary"]["n"], again.stderr) == (0, 0, done.stderr)
+    missed = hybrid("grade", outputs, "--grader", "numeric", "--threshold", "0.5")
+    assert (missed.code, missed.stderr.count("nothing could be graded")) == (3, 1)
+
+
+def test_nothing_is_said_where_something_was_graded_or_nothing_is_to_be(outputs: Path, hybrid: Hybrid) -> None:
+    for grader in ("exact", "cvfp"):
+        done = hybrid("grade", outputs, "--grader", grader)
+        assert (done.code, done.stderr) == (0, "")
+
+
+def test_grades_without_any_score_do_not_hide_the_only_ones_with_some(outputs: Path, hybrid: Hybrid) -> None:
+    path = outputs.rename(outputs.with_name("answers.json"))
+    value = json.loads(path.read_text())
+    write_outputs(path, {}, [], {}, [said(n, one["text"]) for n, one in enumerate(value["records"])])
+    for grader in ("numeric", "exact", "arc"):
+        assert hybrid("grade", path, "--grader", grader).code == 0
+    assert hybrid("report", path).code == 0
+    done = hybrid("export", path, "--to", "jsonl", "-o", "-")
+    assert (done.code, [json.loads(line)["grade"]["grader"] for line in done.stdout.splitlines()]) == (0, ["exact"] * 4)
+    (path.parent / "answers.grades.arc.json").write_text('{"format":"hybrid/grades","version":1}')
+    damaged = hybrid("report", path)
+    assert (damaged.code, "graded more than once" in damaged.stderr) == (2, True)
+
+
 def test_no_control_character_reaches_the_terminal(outputs: Path) -> None:
     done = grade(outputs)
     assert "too-\\x1b[2Jlong: 1" in done.stdout
