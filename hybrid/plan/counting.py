@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -96,15 +97,16 @@ class PromptTokens:
 class Counting:
     """Counts the tokens of prompts that come one after another; the memory that it takes does not grow with them.
 
-    Of many a sample is tokenized: every n-th prompt, where n doubles whenever those that came are twice as long.
+    Of many a sample is tokenized: one of each n that follow each other, where n doubles whenever those that came are
+    twice as long. Which one is a matter of a hash: where a pipeline asks its arms in turn, every n-th is of one arm.
     """
 
     def __init__(self, counter: TokenCounter, *, all_of_them: bool) -> None:
         self._counter = counter
         self._at_once = all_of_them or isinstance(counter, Estimate)
         self._seen = self._characters = self._total = self._longest = 0
-        self._step = 1
-        self._sample: list[tuple[Request, int]] = []
+        self._halvings = 0  # n is 2 to the power of it
+        self._sample: list[tuple[int, Request, int]] = []  # place, prompt, how often it is asked
         self._rest = 0  # characters of the prompts that are not in the sample, each as often as it is asked
         self._rest_longest: dict[int, int] = {}  # bound of an answer -> characters of the longest of these prompts
 
@@ -115,23 +117,23 @@ class Counting:
             self._add_tokens(request, times)
             return
         self._characters += characters(request)
-        if place % self._step:
-            self._add_rest(request, times)
+        if _is_drawn(place, self._halvings):
+            self._sample.append((place, request, times))
         else:
-            self._sample.append((request, times))
-        while self._characters > COUNTED * self._step or len(self._sample) > KEPT:
-            self._thin()
+            self._add_rest(request, times)
+        while len(self._sample) > (1 if self._characters > COUNTED << self._halvings else KEPT):
+            self._halve()
 
     def found(self) -> PromptTokens:
         """The tokens of all prompts that were added: the last that is asked for."""
-        size = sum(characters(request) for request, _ in self._sample)
-        rate = sum(self._add_tokens(request, times) for request, times in self._sample) / max(1, size)
+        size = sum(characters(request) for _, request, _ in self._sample)
+        rate = sum(self._add_tokens(request, times) for _, request, times in self._sample) / max(1, size)
         total = self._total + round(self._rest * rate)
         rest = max((round(size * rate) + new for new, size in self._rest_longest.items()), default=0)
         how = self._counter.how
-        if self._step > 1:
+        if self._halvings:
             how = f"{how}: {len(self._sample):,} of {self._seen:,} prompts (--exact: all)"
-        exact = self._step == 1 and isinstance(self._counter, Exact)
+        exact = not self._halvings and isinstance(self._counter, Exact)
         return PromptTokens(total, max(self._longest, rest), exact, how)
 
     def _add_tokens(self, request: Request, times: int) -> int:
@@ -145,8 +147,19 @@ class Counting:
         self._rest += size * times
         self._rest_longest[new] = max(size, self._rest_longest.get(new, 0))
 
-    def _thin(self) -> None:
-        """Leave every second one out of the sample."""
-        for request, times in self._sample[1::2]:
+    def _halve(self) -> None:
+        """Leave one of two out of the sample, never all."""
+        self._halvings += 1
+        kept: list[tuple[int, Request, int]] = []
+        left: list[tuple[int, Request, int]] = []
+        for one in self._sample:
+            (kept if _is_drawn(one[0], self._halvings) else left).append(one)
+        self._sample = kept or [left.pop()]
+        for _, request, times in left:
             self._add_rest(request, times)
-        self._sample, self._step = self._sample[::2], 2 * self._step
+
+
+def _is_drawn(place: int, halvings: int) -> bool:
+    """Whether a place is in a sample that was halved so often: of each two neighbours that were left, one is."""
+    pairs = ((place >> level - 1, b"%d %d" % (level, place >> level)) for level in range(1, halvings + 1))
+    return all(one % 2 == zlib.crc32(pair) % 2 for one, pair in pairs)

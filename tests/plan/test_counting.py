@@ -82,8 +82,8 @@ def test_of_very_many_prompts_a_sample_is_counted_and_all_when_asked(
     some, every = (counted(counter, requests, 3, whole=whole) for whole in (False, True))
     assert every.exact
     assert not some.exact
-    assert "13 of 200 prompts" in some.how  # every 16th: together they have 18,000 characters
-    assert abs(some.total / every.total - 1) < 0.05
+    assert "13 of 200 prompts" in some.how  # one of each 16: together they have 18,000 characters
+    assert abs(some.total / every.total - 1) < 0.1
     assert (
         every.longest <= some.longest < 1.5 * every.longest
     )  # a bound: what a chat adds is counted with the characters
@@ -98,8 +98,25 @@ def test_of_very_many_short_prompts_a_sample_is_counted_too(
     counter = counter_of(str(smollm2_gguf))
     ten, more = (counted(counter, [asked(f"{n % 10}") for n in range(count)]) for count in (10, 25))
     assert ten.exact
-    assert "7 of 25 prompts" in more.how
+    assert "6 of 25 prompts" in more.how
     assert more.total / 25 == ten.total / 10
+
+
+def test_the_sample_is_of_all_arms_that_are_asked_in_turn(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every n-th prompt would be one of the same arm."""
+    monkeypatch.setattr("hybrid.plan.counting.COUNTED", 20_000)
+    counter, long = counter_of(str(smollm2_gguf)), "Answer in one short sentence. " * 12
+    arms = [asked(f"{long if n % 4 == 0 else ''}{n}?") for n in range(1200)]
+    some, every = (counted(counter, arms, whole=whole) for whole in (False, True))
+    assert not some.exact
+    assert abs(some.total / every.total - 1) < 0.05
+
+
+def test_one_prompt_at_least_is_in_the_sample(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybrid.plan.counting.COUNTED", 100)
+    counter = counter_of(str(smollm2_gguf))
+    found = counted(counter, [asked("how far is it to the sea? " * 100) for _ in range(3)])
+    assert found.total == pytest.approx(3 * counter.tokens(asked("how far is it to the sea? " * 100)), rel=0.05)
 
 
 def test_a_template_that_runs_away_from_its_sandbox_is_not_obeyed(tmp_path: Path, tiny_llama: Path) -> None:
