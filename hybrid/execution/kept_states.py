@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 
 from hybrid.errors import BadData
@@ -13,6 +14,8 @@ from hybrid.protocols import KeptTensors, Tensors
 LOG = logging.getLogger("hybrid")
 MOST_REFUSED = 50
 """States that are none, after which no older one is looked for: each of them may have gigabytes."""
+MOST_OF_A_NUMBER = 3
+"""The same of one number of rounds, after which those of fewer rounds are looked for."""
 
 
 class KeptStates:
@@ -28,11 +31,15 @@ class KeptStates:
 
     def newest_first(self, after: int = -1) -> Iterator[tuple[KeptTensors, LoopState]]:
         """The states of more than `after` rounds that can be read, each of which is read when it is its turn."""
-        most = len(self._refused) + MOST_REFUSED
+        known, bad = len(self._refused), Counter[int]()
         for version in self._tensors.versions(self._name, after, self._most + 1):
+            if bad[version.number] >= MOST_OF_A_NUMBER:
+                continue
+            before = len(self._refused)
             if state := self._read(version):
                 yield version, state
-            if len(self._refused) >= most:
+            bad[version.number] += len(self._refused) - before
+            if len(self._refused) - known >= MOST_REFUSED:
                 LOG.warning("%d states of the loop were passed over: no older one is looked for", MOST_REFUSED)
                 return
 

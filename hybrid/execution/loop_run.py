@@ -73,7 +73,9 @@ class LoopRun:
                         break
                     with self._deferring() as asked:
                         raised = self._round(loop)
-                        if asked() or self._now() - self._kept >= self._pause:
+                        if asked():  # what is raised here would be hidden by the signal
+                            self._keep_if_possible(loop)
+                        elif self._now() - self._kept >= self._pause:
                             self._keep(loop)
                 finally:  # of a signal, too: what is safe now is told first
                     yield from self._untold()
@@ -89,10 +91,10 @@ class LoopRun:
             raise raised
 
     def _goes_on(self, go_on: Callable[[], bool], loop: Loop) -> bool:
-        """What `go_on` says. No round is in hand: a signal meanwhile loses none."""
+        """What `go_on` says. No round is in hand: a signal meanwhile loses none, nor does a folder that is away."""
         try:
             return go_on()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, HybridError):
             self._keep_if_possible(loop)
             raise
 

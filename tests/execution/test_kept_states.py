@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hybrid.errors import BadData
+from hybrid.errors import BadData, Temporary
 from hybrid.execution import kept_states
 from hybrid.execution.loop_run import LoopRun
 from hybrid.execution.loop_state import LoopState
@@ -136,6 +136,23 @@ def test_a_state_of_fewer_rounds_than_its_number_is_none(tmp_path: Path, caplog:
     assert "after round 8 of the loop is passed over: the state of a loop: has 3 rounds" in caplog.text
 
 
+def test_a_signal_whose_state_cannot_be_kept_says_what_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(RunTensors):
+        def keep(self, name: str, number: int, data: bytes) -> None:
+            raise Temporary("no room left", hint="free some")
+
+    def then(number: int) -> None:
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    kept = Full("run", "20260101t000000z-aaaaaaaa", Disk(tmp_path))
+    with terminated():
+        list(LoopRun(Counts(then), kept, NAME, 9, 1000, now=lambda: 0.0).rounds(lambda: True))
+    assert "the last 4 rounds of a loop are lost: no room left" in caplog.text
+
+
 @pytest.mark.parametrize("foreign", [b"no state", None], ids=["no state", "refused by the loop"])
 def test_a_loop_that_waits_stays_whatever_newer_states_are_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, foreign: bytes | None
@@ -156,6 +173,15 @@ def test_a_loop_that_waits_stays_whatever_newer_states_are_none(
         made.append(counts.made)
     assert made == [1 if foreign else 3] * 4, "it is tried once"
     assert caplog.text.count("passed over") == 1
+
+
+def test_many_states_that_are_none_of_one_number_hide_no_older_one(tmp_path: Path) -> None:
+    kept_in(tmp_path).keep(NAME, 5, packed(tmp_path, 5))
+    for number in range(kept_states.MOST_REFUSED + 1):
+        kept_in(tmp_path, "b").keep(NAME, 8, b"no state %d" % number)
+    counts = Counts()
+    list(LoopRun(counts, kept_in(tmp_path), NAME, 9, 0).rounds(lambda: True))
+    assert counts.computed == [5, 6, 7, 8]
 
 
 def test_no_number_of_states_that_are_none_holds_a_loop_up(
