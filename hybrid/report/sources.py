@@ -250,7 +250,8 @@ def _may_have_scores(grades: Path) -> bool:
 def own_grader(outputs: OutputsFile) -> str:
     """The default grader of the outputs, as for `hybrid grade`; "" when they do not name one."""
     about = outputs.run.get("about")
-    return str(about.get("grader", "")) if isinstance(about, Mapping) else ""
+    name = about.get("grader") if isinstance(about, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _is_grades(path: Path) -> bool:

@@ -291,7 +291,7 @@ class Federation:
 
     def _failed(self) -> RoundFailed:
         """What ends a round of which no update can be used."""
-        return RoundFailed("diverged", "no client sent finite numbers; a lower learning_rate may do")
+        return RoundFailed("diverged", "no client sent numbers to go on from; a lower learning_rate may do")
 
     def _refuse(self, number: int, member: int, why: str) -> None:
         self.refused += 1

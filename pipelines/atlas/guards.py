@@ -130,7 +130,7 @@ def _missing(one: SeriesResult) -> Iterator[Finding]:
 def _untrained(one: SeriesResult) -> Iterator[Finding]:
     """Clients that took steps and did not change; that updates were left out is a warning."""
     if one.left_out:
-        said = f"{one.name}: {one.left_out} updates were left out, since they were late or not finite numbers"
+        said = f"{one.name}: {one.left_out} updates were left out, since they were late or cannot be used"
         yield Finding("warning", said, (one.name,))
     if one.whole and one.moved is None:
         yield Finding("warning", f"{one.name}: no client says what training changed", (one.name,))

@@ -55,7 +55,8 @@ UNTIL = (
 EVIDENCE = (
     "Optimizer steps of all clients, seeds and rounds; the least that training changed a client's update in any round "
     "(Frobenius norm; 0 would be a fault); the mean training loss of the first and the last round; updates that were "
-    "left out, since they were late or not finite; the largest relative error of an aggregation against the exact sum."
+    "left out, since they were late or cannot be used; the largest relative error of an aggregation against the exact "
+    "sum."
 )
 
 
