@@ -144,14 +144,19 @@ def test_outputs_that_vanish_while_they_are_looked_at_are_not_there(
     assert json.loads(hybrid("runs", "--json").stdout)["outputs"] in (usual, str(place.root / "mine.json"))
 
 
-def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_are_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid
-) -> None:
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command of one item, run from an empty folder by somebody who has joined none."""
     monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"answers": {}, "default": "Paris"}))
-    asked = ["run", "local", "prompts", "--limit", "1", "--backend", "scripted", "--model", str(script)]
+    return ["run", "local", "prompts", "--limit", "1", "--backend", "scripted", "--model", str(script)]
+
+
+def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_are_found(
+    tmp_path: Path, hybrid: Hybrid, asked: list[str]
+) -> None:
     assert hybrid("init", "shared").code == 0
     done = hybrid(*asked, "-o", "mine.json")
     words = f"goes into the folder of `hybrid init`, {tmp_path / 'shared'}; --folder names another"
@@ -162,13 +167,8 @@ def test_a_run_here_says_that_it_goes_into_the_folder_of_init_and_its_outputs_ar
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder", "other files"])
 def test_a_run_here_makes_no_second_folder_where_that_of_init_is_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hybrid: Hybrid, left: str
+    tmp_path: Path, hybrid: Hybrid, asked: list[str], left: str
 ) -> None:
-    monkeypatch.setenv("HYBRID_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    script = tmp_path / "script.json"
-    script.write_text(json.dumps({"answers": {}, "default": "Paris"}))
-    asked = ["run", "local", "prompts", "--limit", "1", "--backend", "scripted", "--model", str(script)]
     mount, away = tmp_path / "mount" / "shared", tmp_path / "away"
     assert hybrid("init", str(mount)).code == 0
     mount.parent.rename(away)
